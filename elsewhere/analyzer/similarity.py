@@ -1,0 +1,468 @@
+"""Cross-location similarity per layer, from a recording, a live sweep or arrays.
+
+:func:`similarity` is the call; :class:`SimilaritySink` is what it puts into the stream, so that
+the same measure can be taken while something else is recorded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
+from elsewhere.measures.similarity import SimilaritySummary, n_cross_pairs, summarise_similarity
+from elsewhere.protocols import (
+    Block,
+    Design,
+    LayerLike,
+    Need,
+    Progress,
+    Source,
+    Stage,
+    Vectors,
+)
+from elsewhere.types import Metric, parse_bytes
+
+METRICS: tuple[str, ...] = get_args(Metric)
+NEGLIGIBLE = 1e-6
+"""A vector is zero if removing a mean leaves less than this share of its length."""
+
+DEAD_SHARE = 0.05
+"""Above this share of zero vectors a layer is flagged: dead must not read as 'not invariant'."""
+
+
+@dataclass
+class _Total:
+    """Sums of unit vectors at one position, over all objects and over each open category."""
+
+    vectors: Vectors
+    by_category: dict[int, Vectors] = field(default_factory=dict)
+    seen: int = 0
+    seen_by_category: dict[int, int] = field(default_factory=dict)
+    within: float = 0.0
+
+
+@dataclass
+class _LayerState:
+    """What is known of a layer while it streams by."""
+
+    own: NDArray[np.float64]
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
+    same: NDArray[np.float64]
+    zero: NDArray[np.bool_]
+    origin: Vectors | None = None
+    mean: Vectors | None = None
+    references: Vectors | None = None
+    reference_norms: NDArray[np.float64] | None = None
+    totals: dict[int, _Total] = field(default_factory=dict)
+    spare: list[Vectors] = field(default_factory=list)
+
+
+class SimilaritySink:
+    """Accumulates the cosines that similarity, baselines and G are made of.
+
+    Parameters
+    ----------
+    metric
+        ``cosine``, ``centred``, ``evoked`` or ``pearson``: what is removed from the activations
+        first.
+    layers
+        Names of the layers to take; all that come by default.
+    include_reference
+        Whether the reference counts in means over positions.
+
+    Notes
+    -----
+    At a time it holds one activation per object (those at the reference) and a few sums. The
+    baseline of two objects at the same place needs no pairs: with unit vectors u and their sum T,
+    the sum of u·u' over pairs of different categories is T·T less the same within categories.
+    """
+
+    def __init__(
+        self,
+        *,
+        metric: Metric = "cosine",
+        layers: Sequence[str] | None = None,
+        include_reference: bool = False,
+    ) -> None:
+        if metric not in METRICS:
+            raise UnknownNameError("metric", metric, METRICS)
+        self.metric, self.include_reference = metric, include_reference
+        self._wanted = None if layers is None else set(layers)
+        self._states: dict[str, _LayerState] = {}
+        self._summaries: dict[str, SimilaritySummary] = {}
+        self._zero_shares: dict[str, float] = {}
+        self._own: dict[str, NDArray[np.float64]] = {}
+        self._layers: list[str] = []
+        self._part, self._parts = 0, 1
+
+    # --- a sink -----------------------------------------------------------------------------
+
+    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+        """Return vectors at the reference and over the grid, and what the metric removes."""
+        if self._wanted is not None and layer.name not in self._wanted:
+            return ()
+        stages: set[Stage] = {"reference", "grid"}
+        if self.metric == "evoked":
+            stages.add("empty")
+        if self.metric == "centred":
+            stages.add("mean")
+        return (Need("vectors", frozenset(stages)),)
+
+    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+        """Return the reference activations of all objects and a few sums."""
+        several = len(set(design.categories)) < len(design.objects)
+        removed = {"evoked": 1, "centred": 3}.get(self.metric, 0)
+        return math.ceil(len(design.objects) / parts) + removed + (2 + several)
+
+    def begin(
+        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
+    ) -> None:
+        """Prepare for a group of layers; in part i of n only a share of the references is held."""
+        self.design, self._part, self._parts = design, part, parts
+        self._codes = design.category_codes
+        self._counts = np.bincount(self._codes)
+        n, n_positions = len(design.objects), design.n_positions
+        size = math.ceil(n / parts)
+        self._first, self._last = part * size, min(n, (part + 1) * size)
+        for layer in layers:
+            if part == 0:
+                self._layers.append(layer.name)
+                self._states[layer.name] = _LayerState(
+                    own=np.full((n, n_positions), np.nan),
+                    rows=np.zeros((n, n_positions)),
+                    columns=np.zeros((n, n_positions)),
+                    same=np.full(n_positions, np.nan),
+                    zero=np.zeros((n, n_positions), dtype=bool),
+                )
+            self._states[layer.name].references = None
+
+    def add(self, block: Block) -> None:
+        """Take a block."""
+        state = self._states[block.layer]
+        vectors = block.vectors()
+        if block.stage == "empty":
+            state.origin = vectors.zeros(1)
+            state.origin.assign(0, vectors.take([0]))
+        elif block.stage == "mean":
+            self._add_to_mean(state, vectors)
+        elif block.stage == "reference":
+            self._add_reference(state, block, vectors)
+        else:
+            self._add_positions(state, block, vectors)
+
+    def end(self) -> None:
+        """Summarise the group of layers, once its last part is through."""
+        if self._part < self._parts - 1:
+            return
+        for name in list(self._states):
+            state = self._states.pop(name)
+            self._own[name] = state.own
+            self._zero_shares[name] = float(state.zero.mean())
+            self._summaries[name] = summarise_similarity(
+                own=state.own,
+                rows=state.rows,
+                columns=state.columns,
+                same=state.same,
+                codes=self._codes,
+                reference_index=self.design.reference_index,
+                include_reference=self.include_reference,
+            )
+
+    # --- accumulation -----------------------------------------------------------------------
+
+    def _add_to_mean(self, state: _LayerState, vectors: Vectors) -> None:
+        if self._part > 0:
+            return
+        if state.mean is None:
+            state.mean = vectors.zeros(1, exact=True)
+        share = 1 / (len(self.design.objects) * self.design.n_positions)
+        state.mean.accumulate(vectors, np.full(len(vectors), share))
+
+    def _prepare(
+        self, state: _LayerState, block: Block, vectors: Vectors
+    ) -> tuple[Vectors, NDArray[np.float64]]:
+        """Remove what the metric removes; return the vectors and one over their norms."""
+        raw = vectors.norms()
+        if not np.isfinite(raw).all():
+            row = int(np.argmin(np.isfinite(raw)))
+            raise NumericsError(
+                f"layer {block.layer!r} gives NaN or infinity for object "
+                f"{self.design.objects[block.objects[row]]!r}; check the weights and the input"
+            )
+        norms = raw
+        if self.metric != "cosine":
+            if self.metric == "pearson":
+                vectors = vectors.centred()
+            else:
+                if state.mean is not None and state.origin is None:
+                    state.origin, state.mean = state.mean.rounded(), None
+                vectors = vectors.minus(state.origin)
+            norms = vectors.norms()
+        zero = norms <= NEGLIGIBLE * raw
+        inverse = np.where(zero, 0.0, 1 / np.where(zero, 1.0, norms))
+        return vectors, inverse
+
+    def _add_reference(self, state: _LayerState, block: Block, vectors: Vectors) -> None:
+        held = np.flatnonzero((block.objects >= self._first) & (block.objects < self._last))
+        prepared, inverse = self._prepare(state, block, vectors)
+        if not len(held):
+            return
+        if state.references is None or state.reference_norms is None:
+            state.references = prepared.zeros(self._last - self._first)
+            state.reference_norms = np.zeros(self._last - self._first)
+        for row in held:
+            place = int(block.objects[row]) - self._first
+            state.references.assign(place, prepared.take([int(row)]))
+            state.reference_norms[place] = inverse[row]
+
+    def _add_positions(self, state: _LayerState, block: Block, vectors: Vectors) -> None:
+        prepared, inverse = self._prepare(state, block, vectors)
+        objects, positions = block.objects, block.positions
+        if state.references is None or state.reference_norms is None:
+            raise LayerError(f"layer {block.layer!r} came without its reference activations")
+        cosines = prepared.dots(state.references)
+        cosines *= inverse[:, None] * state.reference_norms[None, :]
+        present = np.flatnonzero((objects >= self._first) & (objects < self._last))
+        places = objects[present] - self._first
+        state.own[objects[present], positions[present]] = cosines[present, places]
+        codes = self._codes
+        cosines *= codes[objects][:, None] != codes[None, self._first : self._last]
+        np.add.at(state.rows, (objects, positions), cosines.sum(axis=1))
+        np.add.at(state.columns.T[:, self._first : self._last], positions, cosines)
+        if self._part == 0:
+            state.zero[objects, positions] = inverse == 0
+            for position in dict.fromkeys(positions.tolist()):
+                rows = np.flatnonzero(positions == position).tolist()
+                self._add_to_total(
+                    state, position, prepared.take(rows), objects[rows], inverse[rows]
+                )
+
+    def _add_to_total(
+        self,
+        state: _LayerState,
+        position: int,
+        vectors: Vectors,
+        objects: NDArray[np.int64],
+        inverse: NDArray[np.float64],
+    ) -> None:
+        """Add unit vectors to the sums at a position; finish it when all objects have come."""
+        total = state.totals.get(position)
+        if total is None:
+            total = state.totals[position] = _Total(self._fresh(state, vectors))
+        total.vectors.accumulate(vectors, inverse)
+        total.seen += len(objects)
+        codes = self._codes[objects]
+        for code in dict.fromkeys(codes.tolist()):
+            rows = np.flatnonzero(codes == code)
+            if self._counts[code] == 1:
+                total.within += float(inverse[rows[0]] > 0)
+                continue
+            if code not in total.by_category:
+                total.by_category[code] = self._fresh(state, vectors)
+            category = total.by_category[code]
+            category.accumulate(vectors.take(rows.tolist()), inverse[rows])
+            seen = total.seen_by_category.get(code, 0) + len(rows)
+            total.seen_by_category[code] = seen
+            if seen == self._counts[code]:
+                total.within += float(category.norms()[0] ** 2)
+                state.spare.append(total.by_category.pop(code))
+        if total.seen == len(self.design.objects):
+            state.same[position] = float(total.vectors.norms()[0] ** 2) - total.within
+            state.spare.append(total.vectors)
+            del state.totals[position]
+
+    @staticmethod
+    def _fresh(state: _LayerState, like: Vectors) -> Vectors:
+        """Return a zero sum, out of used memory where there is some."""
+        if state.spare:
+            vectors = state.spare.pop()
+            vectors.clear()
+            return vectors
+        return like.zeros(1)
+
+    # --- the result -------------------------------------------------------------------------
+
+    def result(self, order: Sequence[str] | None = None) -> xarray.Dataset:
+        """Return what was accumulated as a Dataset.
+
+        Parameters
+        ----------
+        order
+            Names of the layers in the network's order; that of their arrival by default.
+
+        Returns
+        -------
+        xarray.Dataset
+            See :func:`similarity`.
+        """
+        if not self._summaries:
+            raise LayerError("no layer was measured; name layers that the source holds")
+        known = [name for name in (order or self._layers) if name in self._summaries]
+        return _to_dataset(
+            self.design,
+            {name: self._summaries[name] for name in known},
+            {name: self._own[name] for name in known},
+            self._zero_shares,
+        )
+
+
+def _to_dataset(
+    design: Design,
+    summaries: dict[str, SimilaritySummary],
+    own: dict[str, NDArray[np.float64]],
+    zero_shares: dict[str, float],
+) -> xarray.Dataset:
+    axes, shape, names = design.names, design.shape, list(summaries)
+    every = summaries.values()
+
+    def over_axes(values: list[NDArray[np.float64]]) -> tuple[tuple[str, ...], Any]:
+        stacked = np.stack(values)
+        return ("layer", *axes), stacked.reshape(len(names), *shape)
+
+    def over_bounds(values: list[NDArray[np.float64]]) -> tuple[tuple[str, ...], Any]:
+        stacked = np.stack(values)
+        return ("layer", *axes, "bound"), stacked.reshape(len(names), *shape, 2)
+
+    variables: dict[str, Any] = {
+        "similarity": (
+            ("layer", "object", *axes),
+            np.stack(list(own.values())).reshape(len(names), -1, *shape),
+        ),
+        "baseline_same": over_axes([s.baseline_same for s in every]),
+        "baseline_same_away": (("layer",), np.array([s.baseline_same_away for s in every])),
+        "zero_share": (("layer",), np.array([zero_shares[name] for name in names])),
+    }
+    for name, attribute in (
+        ("similarity_mean", "similarity"),
+        ("baseline_cross", "baseline_cross"),
+        ("G", "G"),
+    ):
+        variables[name] = over_axes([getattr(s, attribute).value for s in every])
+        stem = name.removesuffix("_mean")
+        variables[f"{stem}_interval"] = over_bounds([getattr(s, attribute).interval for s in every])
+    for name in ("similarity_away", "baseline_cross_away", "G_away"):
+        variables[name] = (("layer",), np.array([float(getattr(s, name).value) for s in every]))
+        bounds = np.stack([getattr(s, name).interval for s in every])
+        variables[f"{name}_interval"] = (("layer", "bound"), bounds)
+    variables["over_place_away"] = (
+        ("layer",),
+        variables["similarity_away"][1] - variables["baseline_same_away"][1],
+    )
+    return xarray.Dataset(
+        variables,
+        coords={
+            "layer": names,
+            "object": list(design.objects),
+            "category": ("object", list(design.categories)),
+            "bound": ["low", "high"],
+            **{name: (name, list(values), {"units": "px"}) for name, values in design.axes},
+        },
+    )
+
+
+LONG_NAMES = {
+    "similarity": "similarity of the object here and at the reference",
+    "similarity_mean": "mean over objects of the similarity",
+    "baseline_cross": "another object here, compared with the reference",
+    "baseline_same": "another object, both here",
+    "G": "(similarity - baseline_cross) / (1 - baseline_cross)",
+    "zero_share": "share of zero vectors",
+    "over_place_away": "similarity less baseline_same: does identity outweigh place?",
+}
+
+
+def similarity(
+    source: Source,
+    *,
+    metric: Metric = "cosine",
+    layers: Sequence[str] | None = None,
+    max_memory: int | str = "2GiB",
+    progress: Progress | None = None,
+) -> xarray.Dataset:
+    """Return how alike a layer's code for an object is here and at the reference.
+
+    Parameters
+    ----------
+    source
+        A recording (:func:`elsewhere.open`), a live sweep, or arrays.
+    metric
+        ``cosine`` of the activations as they are; ``centred``: less their mean over objects and
+        positions; ``evoked``: less the empty canvas's; ``pearson``: each less its mean over units.
+    layers
+        Names of layers; all that the source has by default.
+    max_memory
+        Bytes that activations may take up, such as ``"2GiB"``.
+    progress
+        Called with images done and in all.
+
+    Returns
+    -------
+    xarray.Dataset
+        With y and x in px and ``bound = [low, high]`` of 95 % delete-one jackknife-t intervals
+        over objects: ``similarity (layer, object, y, x)``; per place ``similarity_mean``,
+        ``baseline_cross``, ``baseline_same``, ``G``; per layer, over all places but the
+        reference, ``similarity_away``, ``baseline_cross_away``, ``baseline_same_away``,
+        ``G_away``; ``zero_share``, the share of zero vectors, for which a cosine counts as 0.
+
+    Raises
+    ------
+    UnknownNameError
+        Unknown metric or layer.
+    NumericsError
+        NaN or infinite activations, named by layer.
+
+    References
+    ----------
+    Biscione & Bowers (2021), Journal of Machine Learning Research 22(229), for the uncentred
+    cosine between locations, zero vectors giving 0. The baselines and G are this package's.
+    """
+    known = [layer.name for layer in source.layers]
+    for name in layers or ():
+        if name not in known:
+            raise UnknownNameError("layer", name, known)
+    sink = SimilaritySink(metric=metric, layers=layers)
+    source.stream([sink], max_memory=parse_bytes(max_memory), progress=progress)
+    return finish(sink.result(known), source, metric=metric)
+
+
+def finish(
+    result: xarray.Dataset, source: Source, *, metric: str, protocol: str = "elsewhere"
+) -> xarray.Dataset:
+    """Stamp a similarity result with what was measured, of what."""
+    design = source.design
+    for name, text in LONG_NAMES.items():
+        result[name].attrs["long_name"] = text
+    result.attrs = {
+        "kind": "similarity",
+        "metric": metric,
+        "protocol": protocol,
+        "n_objects": len(design.objects),
+        "n_categories": len(set(design.categories)),
+        "n_cross_pairs": n_cross_pairs(design.category_codes),
+        **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
+        **source.provenance,
+    }
+    return result
+
+
+def dead_layers(result: xarray.Dataset) -> list[str]:
+    """Return the layers of which more than 5 % of the vectors are zero."""
+    shares = result["zero_share"]
+    return [str(name) for name in result["layer"].values[shares.values > DEAD_SHARE]]
+
+
+def check_objects(design: Design) -> None:
+    """Refuse a design in which no two objects are of different categories."""
+    if n_cross_pairs(design.category_codes) == 0:
+        raise InputError(
+            "all objects are of one category, so there is no different-object baseline; "
+            "take objects of at least two categories"
+        )

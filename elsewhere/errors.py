@@ -1,0 +1,95 @@
+"""Every error that a user can cause, as one tree.
+
+::
+
+    ElsewhereError
+    ├── InputError            (ValueError)  an argument that cannot be used as given
+    │   ├── CanvasError                     object, canvas, grid or location do not fit together
+    │   ├── ObjectSetError                  a set of objects cannot be built or read
+    │   ├── LayerError                      a layer that does not fire, or has no tensor to record
+    │   └── NumericsError                   NaN, infinity or overflow in activations
+    ├── UnknownNameError      (KeyError)    a name that no registry knows, with the nearest ones
+    ├── WeightsError          (ValueError)  a state file that does not fit, is damaged or unsafe
+    └── StorageError          (OSError)     a file that cannot be read or written
+        └── ExistsError                     an output that is already there
+
+A message is one line: what failed, what was expected, what came, and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ElsewhereError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+    def __str__(self) -> str:  # KeyError would quote its message
+        return " ".join(str(argument) for argument in self.args)
+
+
+class InputError(ElsewhereError, ValueError):
+    """An argument that cannot be used as given."""
+
+
+class CanvasError(InputError):
+    """Object, canvas, grid or location do not fit together."""
+
+
+class ObjectSetError(InputError):
+    """A set of objects cannot be built or read."""
+
+
+class LayerError(InputError):
+    """A layer that does not fire, or has no tensor to record."""
+
+
+class NumericsError(InputError):
+    """NaN, infinity or overflow in activations."""
+
+
+class WeightsError(ElsewhereError, ValueError):
+    """A state file that does not fit, is damaged or unsafe."""
+
+
+class StorageError(ElsewhereError, OSError):
+    """A file that cannot be read or written."""
+
+
+class ExistsError(StorageError):
+    """An output that is already there."""
+
+
+class UnknownNameError(ElsewhereError, KeyError):
+    """A name that is not known, reported with the nearest known ones.
+
+    Parameters
+    ----------
+    kind
+        What was looked up, in the user's words ("layer", "object set").
+    name
+        The unknown name.
+    known
+        The names that would have been accepted.
+    hint
+        A closing remedy, such as the command that lists the names.
+
+    Examples
+    --------
+    >>> str(UnknownNameError("metric", "cosin", ["cosine", "pearson"]))
+    "unknown metric 'cosin'; nearest: cosine; known: cosine, pearson"
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        known = list(known)
+        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        parts = [f"unknown {kind} {name!r}"]
+        if nearest:
+            parts.append("nearest: " + ", ".join(nearest))
+        if known and len(known) <= 24:
+            parts.append("known: " + ", ".join(known))
+        if hint:
+            parts.append(hint)
+        super().__init__("; ".join(parts))
+        self.kind, self.name, self.nearest = kind, name, nearest

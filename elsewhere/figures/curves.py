@@ -1,0 +1,430 @@
+"""Curves: along the network's layers, and with the distance from the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, MaxNLocator
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures.results import (
+    describe,
+    is_dead,
+    layer_groups,
+    layer_names,
+    require,
+    scene_of,
+    select_layers,
+)
+from elsewhere.figures.style import (
+    GREY,
+    INK,
+    LABEL_SIZE,
+    MARKS,
+    PAGE_WIDTH,
+    SMALL_SIZE,
+    TICK_SIZE,
+    TITLE_SIZE,
+    Mark,
+    axes_or_new,
+    clean_text,
+    shorten,
+    styled,
+    text_style,
+    tidy,
+    wrap,
+)
+
+# Words for the legend, and the variable of the mean away from the reference.
+_SERIES = MappingProxyType(
+    {
+        "similarity": ("same object,\nelsewhere", "similarity_away"),
+        "baseline_cross": ("another object,\nelsewhere", "baseline_cross_away"),
+        "baseline_same": ("another object,\nsame place", "baseline_same_away"),
+        "G": ("generalisation G", "G_away"),
+    }
+)
+_ALL_LABELS = 25  # more layers than this, and names are thinned
+_BAND_FROM = 13  # from this many layers on, intervals are bands instead of bars
+_BINS = 12
+_CROSS: dict[str, Any] = {"marker": "x", "markersize": 3.5, "linestyle": "none"}
+_FLAG: dict[str, Any] = {"marker": "v", "markersize": 4, "linestyle": "none"}
+
+
+@styled
+def plot_layerwise(
+    result: xr.Dataset,
+    *,
+    ax: Axes | None = None,
+    quantities: Sequence[str] = ("similarity", "baseline_cross", "baseline_same", "G"),
+) -> Axes:
+    """Draw the means away from the reference, layer by layer, in the order of the network.
+
+    Parameters
+    ----------
+    result
+        A similarity result; for each quantity its mean (``similarity_away`` and so on, over
+        layer), and its interval (``similarity_away_interval``, over layer and bound) where known.
+    ax
+        Where to draw; a new figure by default.
+    quantities
+        What to draw: ``similarity``, ``baseline_cross``, ``baseline_same``, ``G``.
+
+    Returns
+    -------
+    The axes drawn on.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn.
+    UnknownNameError
+        A quantity that is not known.
+    """
+    wanted = [quantities] if isinstance(quantities, str) else list(dict.fromkeys(quantities))
+    if not wanted:
+        raise InputError(f"no quantities to draw; expected some of {', '.join(_SERIES)}")
+    for name in wanted:
+        if name not in _SERIES:
+            raise UnknownNameError("quantity", str(name), _SERIES)
+    require(result, [_SERIES[name][1] for name in wanted], ["layer"])
+    names = layer_names(result)
+    ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
+    tidy(ax)
+    _bands(ax, names)
+
+    gaps = False
+    seen: list[NDArray[np.float64]] = []
+    for rank, name in enumerate(wanted):
+        values = _finite(result[_SERIES[name][1]].values)
+        low, high = _interval(result, _SERIES[name][1])
+        offset = (rank - (len(wanted) - 1) / 2) * 0.08 if len(names) < _BAND_FROM else 0.0
+        _series(
+            ax,
+            np.arange(len(names), dtype=np.float64) + offset,
+            values,
+            low,
+            high,
+            MARKS[name],
+            name,
+        )
+        gaps |= _mark_gaps(ax, np.isnan(values), MARKS[name], rank)
+        seen += [values, low, high]
+    dead = is_dead(result)
+    _limits(ax, np.concatenate(seen), headroom=0.1 if dead.any() else 0.05)
+    _mark_dead(ax, dead)
+    _name_layers(ax, names)
+    ax.set_ylabel("mean away from the reference", fontsize=LABEL_SIZE)
+    metric = result.attrs.get("metric")
+    title = wrap(
+        describe(result, f"{metric} similarity" if metric else "similarity"), 5.6, TITLE_SIZE
+    )
+    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
+    handles = [_handle(MARKS[name], _SERIES[name][0]) for name in wanted]
+    if gaps:
+        handles.append(Line2D([], [], label="no value", color=GREY, **_CROSS))
+    if dead.any():
+        handles.append(Line2D([], [], label="over 5 %\nzero vectors", color=INK, **_FLAG))
+    _legend(ax, handles)
+    return ax
+
+
+@styled
+def plot_displacement(
+    result: xr.Dataset, *, ax: Axes | None = None, layers: Sequence[str] | None = None
+) -> Axes:
+    """Draw similarity against the distance from the reference, a colour for each layer.
+
+    Solid is the same object, dashed another object (``baseline_cross``). Each point is the mean
+    over the locations at one distance, or in one of about twelve bins where there are many.
+
+    Parameters
+    ----------
+    result
+        A similarity result with ``similarity_mean`` and ``baseline_cross`` over (layer, y, x).
+    ax
+        Where to draw; a new figure by default.
+    layers
+        Names of the layers; by default up to six, spread over the depth.
+
+    Returns
+    -------
+    The axes drawn on.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn.
+    UnknownNameError
+        A layer that the result does not hold.
+    """
+    require(result, ["similarity_mean", "baseline_cross"], ["layer", "y", "x"])
+    scene = scene_of(result)
+    names = layer_names(result)
+    chosen = select_layers(result, layers)
+    if layers is None and len(chosen) > 6:
+        chosen = [chosen[idx] for idx in np.rint(np.linspace(0, len(chosen) - 1, 6)).astype(int)]
+    ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
+    tidy(ax)
+
+    ys, xs = np.meshgrid(result["y"].values, result["x"].values, indexing="ij")
+    distances = np.hypot(ys - scene.y, xs - scene.x).ravel()
+    if distances.size == 0:
+        raise InputError("the result holds no location; expected at least one")
+    bins = _bin_index(distances)
+    dead = is_dead(result)
+    seen, handles = [], []
+    shades = _shades(len(chosen))
+    for rank, idx in enumerate(chosen):
+        mark = Mark(shades[rank], "osD^vP"[rank % 6], "-")
+        label = shorten(names[idx], 22, keep="end") + (" †" if dead[idx] else "")
+        for variable, dashes, filled in (
+            ("similarity_mean", "-", True),
+            ("baseline_cross", (0, (3, 1.5)), False),
+        ):
+            values = _finite(result[variable].transpose("layer", "y", "x").values[idx].ravel())
+            at, means = _binned(distances, values, bins)
+            ax.plot(
+                at,
+                means,
+                color=mark.color,
+                linestyle=dashes,
+                linewidth=1.2 if filled else 0.9,
+                marker=mark.marker,
+                markersize=3.2,
+                markerfacecolor=mark.color if filled else "white",
+                markeredgewidth=0.7,
+                label=f"{variable}:{names[idx]}",
+                zorder=3,
+            )
+            seen.append(means)
+        handles.append(_handle(mark, label))
+    _limits(ax, np.concatenate(seen))
+    farthest = max(float(distances.max()), scene.object_size)
+    ax.set_xlim(-0.02 * farthest, 1.03 * farthest)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.axvline(scene.object_size, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
+    ax.annotate(
+        "one object size",
+        (scene.object_size, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="center",
+        fontsize=SMALL_SIZE,
+        color=GREY,
+    )
+    metric = str(result.attrs.get("metric", "")) + " similarity"
+    ax.set_xlabel("distance from the reference (px)", fontsize=LABEL_SIZE)
+    ax.set_ylabel(clean_text(metric), fontsize=LABEL_SIZE, **text_style(metric))
+    title = wrap(describe(result, "similarity with distance"), 5.6, TITLE_SIZE)
+    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=14, **text_style(title))
+    ink = Mark(INK, "o", "-")
+    handles.append(_handle(ink, "same object"))
+    handles.append(_handle(Mark(INK, "o", (0, (3, 1.5))), "another object", hollow=True))
+    if dead[chosen].any():
+        handles.append(Line2D([], [], linestyle="none", label="† over 5 %\n   zero vectors"))
+    _legend(ax, handles)
+    return ax
+
+
+def _finite(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    wide = values.astype(np.float64)
+    wide[~np.isfinite(wide)] = np.nan
+    return wide
+
+
+def _interval(result: xr.Dataset, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the lower and upper ends (layer,) of the interval of `name`, NaN where unknown."""
+    key = f"{name}_interval"
+    if key not in result.data_vars:
+        nothing = np.full(result.sizes["layer"], np.nan)
+        return nothing, nothing
+    require(result, [key], ["layer", "bound"])
+    bounds = result[key]
+    return _finite(bounds.sel(bound="low").values), _finite(bounds.sel(bound="high").values)
+
+
+def _series(
+    ax: Axes,
+    at: NDArray[np.float64],
+    values: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    mark: Mark,
+    name: str,
+) -> None:
+    """Draw one quantity with its interval: a band over many layers, bars over few."""
+    if len(values) >= _BAND_FROM:
+        ax.fill_between(at, low, high, color=mark.color, alpha=0.18, linewidth=0, zorder=2)
+    else:
+        ax.vlines(at, low, high, color=mark.color, linewidth=0.9, zorder=2.5)
+    ax.plot(
+        at,
+        values,
+        color=mark.color,
+        linestyle=mark.dashes,
+        marker=mark.marker,
+        markersize=3.2 if len(values) > _ALL_LABELS else 4.2,
+        markeredgecolor="white",
+        markeredgewidth=0.4,
+        label=name,
+        zorder=3,
+    )
+
+
+def _mark_gaps(ax: Axes, missing: NDArray[np.bool_], mark: Mark, rank: int) -> bool:
+    """Put a cross at the foot of the axes where a quantity has no value."""
+    places = np.flatnonzero(missing)
+    if len(places):
+        ax.plot(
+            places,
+            np.full(len(places), 0.025 + 0.035 * rank),
+            transform=ax.get_xaxis_transform(),
+            color=mark.color,
+            label="_no value",
+            zorder=4,
+            **_CROSS,
+        )
+    return len(places) > 0
+
+
+def _mark_dead(ax: Axes, dead: NDArray[np.bool_]) -> None:
+    """Flag, on the upper edge, the layers that often give nothing to compare."""
+    places = np.flatnonzero(dead)
+    if len(places):
+        ax.plot(
+            places,
+            np.full(len(places), 0.985),
+            transform=ax.get_xaxis_transform(),
+            color=INK,
+            clip_on=False,
+            label="_dead",
+            zorder=4,
+            **_FLAG,
+        )
+
+
+def _limits(ax: Axes, values: NDArray[np.float64], *, headroom: float = 0.05) -> None:
+    """Show 0 to 1 whole, and negative values down to -1 (G has no lower bound)."""
+    finite = values[np.isfinite(values)]
+    low = max(float(finite.min(initial=0.0)), -1.0)
+    high = min(max(float(finite.max(initial=1.0)), 1.0), 2.0)
+    ax.set_ylim(low - 0.04, high + headroom)
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    if low < 0:
+        ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
+
+
+def _bands(ax: Axes, names: Sequence[str]) -> None:
+    """Shade every other group of layers and write the groups above the axes."""
+    groups = layer_groups(names)
+    if len(groups) < 2 or len(groups) > 0.75 * len(names):
+        return
+    for rank, (group, first, last) in enumerate(groups):
+        if rank % 2 == 0:
+            ax.axvspan(first - 0.5, last + 0.5, color="#f3f3f3", linewidth=0, zorder=-1)
+        room = int((last - first + 1) / len(names) * 5.2 * 72 / (0.6 * SMALL_SIZE))
+        if room >= min(len(group), 3):
+            label = shorten(group, room)
+            ax.annotate(
+                label,
+                ((first + last) / 2, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=SMALL_SIZE,
+                color=GREY,
+                **text_style(label),
+            )
+
+
+def _name_layers(ax: Axes, names: Sequence[str]) -> None:
+    """Write the layers' names, some of them where there are many."""
+    count = len(names)
+    step = -(-count // _ALL_LABELS)
+    # Counted from the end: the last layer, the one most asked about, always has its name.
+    shown = list(range((count - 1) % step, count, step))
+    labels = [shorten(names[idx], 24 if count > 16 else 15, keep="end") for idx in shown]
+    steep = count > 6 or max(map(len, labels)) * count > 60
+    ax.set_xticks(
+        shown,
+        labels=labels,
+        rotation=90 if count > 16 else 40 if steep else 0,
+        ha="center" if count > 16 or not steep else "right",
+        rotation_mode="default" if count > 16 else "anchor",
+        fontsize=SMALL_SIZE if count > 16 else TICK_SIZE,
+        **text_style(*labels),
+    )
+    ax.xaxis.set_minor_locator(FixedLocator(list(range(count))))
+    ax.set_xlim(-0.6, count - 0.4)
+    ax.set_xlabel("layer", fontsize=LABEL_SIZE)
+
+
+def _handle(mark: Mark, label: str, *, hollow: bool = False) -> Line2D:
+    return Line2D(
+        [],
+        [],
+        color=mark.color,
+        linestyle=mark.dashes,
+        marker=mark.marker,
+        markersize=4,
+        markerfacecolor="white" if hollow else mark.color,
+        markeredgewidth=0.7,
+        label=label,
+    )
+
+
+def _legend(ax: Axes, handles: list[Line2D]) -> None:
+    """Put the legend to the right of the axes, where there is no data."""
+    labels = [str(handle.get_label()) for handle in handles]
+    legend = ax.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0,
+        fontsize=TICK_SIZE,
+        handlelength=2.6,
+        labelspacing=0.8,
+        frameon=False,
+    )
+    for text in legend.get_texts():
+        text.set(**text_style(*labels))
+
+
+def _shades(count: int) -> list[str]:
+    """Return `count` colours, dark to light with depth, none too light for paper."""
+    from_map = colormaps["viridis"](np.linspace(0.0, 0.82, count))
+    return ["#" + "".join(f"{round(255 * part):02x}" for part in color[:3]) for color in from_map]
+
+
+def _bin_index(distances: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the bin of each distance: one for each value if there are few, else equal widths."""
+    distinct, index = np.unique(np.round(distances, 6), return_inverse=True)
+    if len(distinct) <= _BINS + 2:
+        return index.ravel()
+    edges = np.linspace(0, distances.max(), _BINS + 1)[1:-1]
+    # The reference itself keeps a bin of its own: there the similarity is 1 by definition.
+    return np.where(distances == 0, 0, 1 + np.digitize(distances, edges))
+
+
+def _binned(
+    distances: NDArray[np.float64], values: NDArray[np.float64], bins: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean distance and mean value of the bins, NaN where a bin has no value."""
+    at, means = [], []
+    for number in np.unique(bins):
+        inside = values[bins == number]
+        at.append(float(distances[bins == number].mean()))
+        finite = inside[np.isfinite(inside)]
+        means.append(float(finite.mean()) if finite.size else np.nan)
+    return np.array(at), np.array(means)

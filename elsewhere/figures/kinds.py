@@ -1,0 +1,81 @@
+"""The figures that can be drawn from a result, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures.curves import plot_displacement, plot_layerwise
+from elsewhere.figures.maps import plot_similarity_maps
+from elsewhere.figures.style import figure_of
+from elsewhere.registry import Registry
+
+figure_kinds: Registry[Callable[[xr.Dataset], Figure | Axes]] = Registry("kind of figure")
+figure_kinds.add(
+    "maps",
+    plot_similarity_maps,
+    summary="similarity to the reference over the canvas, a panel for each layer",
+)
+figure_kinds.add(
+    "layerwise",
+    plot_layerwise,
+    summary="similarity, baselines and G away from the reference, layer by layer",
+)
+figure_kinds.add(
+    "displacement",
+    plot_displacement,
+    summary="similarity and baseline against the distance from the reference",
+)
+
+DEFAULT_KINDS = MappingProxyType({"similarity": "maps"})
+"""The figure that is drawn of each kind of result, unless another is asked for."""
+
+
+def draw(result: xr.Dataset, kind: str | None = None) -> Figure:
+    """Draw `result` as the figure `kind`, by default the one made for its kind of result.
+
+    Parameters
+    ----------
+    result
+        A finished result; its attribute ``kind`` says what it is (``similarity``).
+    kind
+        A name in `figure_kinds`.
+
+    Returns
+    -------
+    A figure that pyplot does not know of.
+
+    Raises
+    ------
+    InputError
+        Not a dataset, one that does not say what it is, or one that lacks what is drawn.
+    UnknownNameError
+        A kind of figure or of result that is not known.
+    """
+    if not isinstance(result, xr.Dataset):
+        raise InputError(
+            f"expected a result as an xarray.Dataset, got {type(result).__name__}; "
+            "open the file with xarray.open_dataset"
+        )
+    if kind is None:
+        made = result.attrs.get("kind")
+        if made is None:
+            raise InputError(
+                "the result has no attribute 'kind', so no figure is chosen by itself; "
+                f"name one: {', '.join(figure_kinds)}"
+            )
+        if made not in DEFAULT_KINDS:
+            raise UnknownNameError(
+                "kind of result",
+                str(made),
+                DEFAULT_KINDS,
+                hint=f"or name a figure: {', '.join(figure_kinds)}",
+            )
+        kind = DEFAULT_KINDS[made]
+    drawn = figure_kinds.get(kind)(result)
+    return figure_of(drawn) if isinstance(drawn, Axes) else drawn

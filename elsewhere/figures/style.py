@@ -1,0 +1,234 @@
+"""How every figure looks: sizes, colours, and text that any script may be written in."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from elsewhere.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PAGE_WIDTH = 7.0
+"""Width of a figure in inches: the text width of a printed page."""
+
+TITLE_SIZE, LABEL_SIZE, TICK_SIZE, SMALL_SIZE = 9.0, 8.0, 7.0, 6.0
+INK, GREY, PALE, FAINT = "#1a1a1a", "#595959", "#bfbfbf", "#f0f0f0"
+
+BASE_FONT = "DejaVu Sans"
+"""Ships with matplotlib, so a figure looks the same on every machine."""
+
+STYLE: MappingProxyType[Any, Any] = MappingProxyType(
+    {
+        "font.family": [BASE_FONT],
+        "font.size": LABEL_SIZE,
+        "text.color": INK,
+        "text.usetex": False,
+        "figure.facecolor": "white",
+        "axes.facecolor": "white",
+        "axes.edgecolor": GREY,
+        "axes.labelcolor": INK,
+        "axes.labelsize": LABEL_SIZE,
+        "axes.titlesize": LABEL_SIZE,
+        "axes.titleweight": "normal",
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": False,
+        "axes.unicode_minus": True,
+        "xtick.labelsize": TICK_SIZE,
+        "ytick.labelsize": TICK_SIZE,
+        "xtick.color": GREY,
+        "ytick.color": GREY,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "xtick.direction": "out",
+        "ytick.direction": "out",
+        "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5,
+        "xtick.minor.size": 1.5,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.minor.width": 0.4,
+        "legend.fontsize": TICK_SIZE,
+        "legend.frameon": False,
+        "hatch.linewidth": 0.4,
+        "lines.linewidth": 1.2,
+        "image.interpolation": "nearest",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one series is drawn; told apart without colour by marker and dashes."""
+
+    color: str
+    marker: str
+    dashes: Any
+
+
+# Colours of Okabe and Ito (2008), safe for the colour-blind; their lightness differs as well.
+MARKS = MappingProxyType(
+    {
+        "similarity": Mark("#0072B2", "o", "-"),
+        "baseline_cross": Mark("#D55E00", "s", (0, (4, 1.5))),
+        "baseline_same": Mark("#E69F00", "^", (0, (1, 1.2))),
+        "G": Mark("#1a1a1a", "D", (0, (5, 1.2, 1, 1.2))),
+    }
+)
+
+
+def styled(function: Callable[P, R]) -> Callable[P, R]:
+    """Return `function` drawing in the house style, with the user's settings restored after."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(dict(STYLE)):
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(width: float, height: float, *, compress: bool = False) -> Figure:
+    """Return an empty figure of `width` by `height` inches that pyplot does not know of.
+
+    `compress` sets panels of a fixed shape close to each other.
+    """
+    engine = ConstrainedLayoutEngine(compress=compress)
+    if compress:
+        engine.set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    return Figure(figsize=(width, height), layout=engine)
+
+
+def axes_or_new(ax: Axes | None, width: float, height: float) -> Axes:
+    """Return `ax`, or the only axes of a new figure."""
+    if ax is None:
+        return new_figure(width, height).add_subplot()
+    if not isinstance(ax, Axes):
+        raise InputError(
+            f"ax is a {type(ax).__name__}; expected matplotlib Axes, or None for a new figure"
+        )
+    return ax
+
+
+def figure_of(ax: Axes) -> Figure:
+    """Return the whole figure that `ax` is part of."""
+    figure = ax.figure
+    while isinstance(figure, SubFigure):
+        figure = figure.figure
+    if figure is None:
+        raise InputError("the axes have been removed from their figure; draw on new ones")
+    return figure
+
+
+def tidy(ax: Axes) -> None:
+    """Remove the upper and right spines of `ax` and put a thin grid behind its data."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", color="#d9d9d9", linewidth=0.4, zorder=0)
+    ax.set_axisbelow(True)
+
+
+# Boxes for every character; bitmaps; parts of mathematical symbols at codes of their own.
+_UNFIT = ("Last Resort", "LastResort", "STIXNonUnicode", "STIXSize", "cmex", "cmsy", "cmmi")
+
+
+@lru_cache(maxsize=1)
+def _families() -> dict[str, str]:
+    """Return the installed families that have an upright face of normal weight, and its file."""
+    return {
+        entry.name: entry.fname
+        for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: entry.name)
+        if entry.style == "normal"
+        and entry.weight in (400, "normal", "regular")
+        and not entry.name.startswith(_UNFIT)
+        and "Emoji" not in entry.name
+    }
+
+
+@lru_cache(maxsize=1024)
+def _characters(family: str) -> frozenset[int]:
+    """Return the characters that `family` draws as outlines."""
+    try:
+        font = font_manager.get_font(_families()[family])
+        return frozenset(font.get_charmap()) if font.scalable else frozenset()
+    except (OSError, RuntimeError, ValueError) as error:
+        logger.debug("the font %s cannot be read: %s", family, error)
+        return frozenset()
+
+
+@lru_cache(maxsize=4096)
+def _font_with(code: int) -> str | None:
+    """Return an installed family that has the character `code`, if there is one."""
+    return next((family for family in _families() if code in _characters(family)), None)
+
+
+def clean_text(text: object) -> str:
+    """Return `text` on one line, characters that no installed font has as ``U+XXXX``.
+
+    Examples
+    --------
+    >>> clean_text("a\\tb \\ud800")
+    'a b U+D800'
+    """
+    known, parts = _characters(BASE_FONT), []
+    for character in " ".join(str(text).split()):
+        code = ord(character)
+        if code in known or (character.isprintable() and _font_with(code) is not None):
+            parts.append(character)
+        else:
+            parts.append(f"U+{code:04X}")
+    return "".join(parts)
+
+
+def text_style(*texts: str) -> dict[str, Any]:
+    """Return the properties with which `texts` are drawn literally, in fonts that have them."""
+    known = _characters(BASE_FONT)
+    families = [BASE_FONT]
+    for code in sorted({ord(character) for text in texts for character in text} - known):
+        family = _font_with(code)
+        if family is not None and family not in families:
+            families.append(family)
+    return {"parse_math": False, "fontfamily": families}
+
+
+def shorten(text: object, length: int, *, keep: Literal["start", "end", "both"] = "start") -> str:
+    """Return `text` in at most `length` characters, an ellipsis for what was left out.
+
+    Examples
+    --------
+    >>> shorten("features.denseblock3.conv2", 12, keep="end")
+    '…lock3.conv2'
+    >>> shorten("greek_omega_capital", 9, keep="both")
+    'gree…ital'
+    """
+    whole, length = clean_text(text), max(length, 2)
+    if len(whole) <= length:
+        return whole
+    if keep == "end":
+        return "…" + whole[-(length - 1) :].lstrip("._")
+    tail = (length - 1) // 2 if keep == "both" else 0
+    return whole[: length - 1 - tail] + "…" + whole[len(whole) - tail :]
+
+
+def wrap(text: str, width: float, size: float) -> str:
+    """Return `text` broken into lines that fit `width` inches at `size` points."""
+    # The mean advance of DejaVu Sans is a little under 0.6 em.
+    tied = clean_text(text).replace(" · ", "\u00a0· ")  # no line begins with the separator
+    lines = textwrap.wrap(tied, max(int(width * 72 / (0.57 * size)), 12))
+    return "\n".join(line.removesuffix("\u00a0·").replace("\u00a0", " ") for line in lines)

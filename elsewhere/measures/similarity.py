@@ -1,0 +1,156 @@
+r"""Cross-location similarity, its different-object baselines and G, from pairwise cosines.
+
+Write :math:`c_{o'o}(p)` for the cosine of object o' at position p with object o at the reference.
+
+- similarity :math:`I(p)`: the mean over objects of :math:`c_{oo}(p)`;
+- baseline across places :math:`D_{cross}(p)`: the mean of :math:`c_{o'o}(p)` over pairs of objects
+  of different categories;
+- baseline at the same place :math:`D_{same}(p)`: the mean over such pairs of the cosine of the two
+  objects, both at p;
+- :math:`G(p) = (I(p) - D_{cross}(p)) / (1 - D_{cross}(p))`: 1 for a code that is invariant and
+  selective, 0 for one in which the same object elsewhere is no more alike than another object.
+
+None of the means over pairs holds an object with itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elsewhere.measures.intervals import jackknife_t
+
+Floats = NDArray[np.float64]
+
+MINIMAL_CONTRAST = 1e-3
+"""G is undefined (NaN) where ``1 - D_cross`` is smaller than this."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval; `interval` has one more dimension, low and high."""
+
+    value: Floats
+    interval: Floats
+
+
+@dataclass(frozen=True)
+class SimilaritySummary:
+    """Similarity, baselines and G of one layer, per position and away from the reference."""
+
+    similarity: Estimate
+    baseline_cross: Estimate
+    baseline_same: Floats
+    G: Estimate
+    similarity_away: Estimate
+    baseline_cross_away: Estimate
+    baseline_same_away: float
+    G_away: Estimate
+
+
+def contrast(similarity: Floats, baseline: Floats) -> Floats:
+    r"""Return :math:`G = (I - D) / (1 - D)`, NaN where ``1 - D < 1e-3``.
+
+    Examples
+    --------
+    >>> contrast(np.array([1.0, 0.5, 0.7]), np.array([0.5, 0.5, 1.0]))
+    array([ 1.,  0., nan])
+    """
+    room = 1.0 - baseline
+    safe = np.where(room >= MINIMAL_CONTRAST, room, 1.0)
+    return np.where(room >= MINIMAL_CONTRAST, (similarity - baseline) / safe, np.nan)
+
+
+def n_cross_pairs(codes: NDArray[np.int64]) -> int:
+    """Return the number of ordered pairs of objects of different categories."""
+    counts = np.bincount(codes)
+    return int(len(codes) ** 2 - (counts**2).sum())
+
+
+def _mean_over(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
+    """Return the mean over chosen positions (the last axis) where defined, NaN where nowhere."""
+    part = values[..., chosen]
+    defined = np.isfinite(part)
+    n = defined.sum(axis=-1)
+    total = np.where(defined, part, 0.0).sum(axis=-1)
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
+
+
+def summarise_similarity(
+    *,
+    own: Floats,
+    rows: Floats,
+    columns: Floats,
+    same: Floats,
+    codes: NDArray[np.int64],
+    reference_index: int | None,
+    include_reference: bool = False,
+) -> SimilaritySummary:
+    """Return similarity, baselines and G from sums of cosines.
+
+    Parameters
+    ----------
+    own
+        Shape (object, position): cosine of each object with itself at the reference.
+    rows
+        Shape (object, position): for each object at the position, the sum of its cosines with the
+        objects of other categories at the reference.
+    columns
+        Shape (object, position): for each object at the reference, the sum of its cosines with
+        the objects of other categories at the position.
+    same
+        Shape (position,): sum of cosines over ordered pairs of objects of different categories,
+        both at the position.
+    codes
+        Shape (object,): category numbers.
+    reference_index
+        The reference's position, or None where it is not among the positions.
+    include_reference
+        Whether the reference counts in the means over positions (the authors' protocol).
+
+    Returns
+    -------
+    SimilaritySummary
+        Intervals are delete-one jackknife-t over objects. They are NaN for fewer than two
+        objects, and those of baselines where deleting an object leaves no pair.
+    """
+    n, n_positions = own.shape
+    chosen = np.ones(n_positions, dtype=bool)
+    if reference_index is not None and not include_reference:
+        chosen[reference_index] = False
+
+    pairs = n_cross_pairs(codes)
+    counts = np.bincount(codes)
+    pairs_without = pairs - 2 * (n - counts[codes])
+    cross_total = rows.sum(axis=0)
+
+    mean = own.mean(axis=0)
+    cross = cross_total / pairs if pairs else np.full(n_positions, np.nan)
+    g = contrast(mean, cross)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_without = (own.sum(axis=0) - own) / (n - 1) if n > 1 else own[:0]
+        cross_without = (cross_total - rows - columns) / pairs_without[:, None]
+        cross_without = np.where(pairs_without[:, None] > 0, cross_without, np.nan)
+        cross_without = cross_without if n > 1 else own[:0]
+    g_without = contrast(mean_without, cross_without)
+
+    def estimate(value: Floats, without: Floats) -> Estimate:
+        return Estimate(value, jackknife_t(value, without))
+
+    def away(value: Floats, without: Floats) -> Estimate:
+        return estimate(_mean_over(value, chosen), _mean_over(without, chosen))
+
+    same_mean = same / pairs if pairs else np.full(n_positions, np.nan)
+    return SimilaritySummary(
+        similarity=estimate(mean, mean_without),
+        baseline_cross=estimate(cross, cross_without),
+        baseline_same=same_mean,
+        G=estimate(g, g_without),
+        similarity_away=away(mean, mean_without),
+        baseline_cross_away=away(cross, cross_without),
+        baseline_same_away=float(_mean_over(same_mean, chosen)),
+        G_away=away(g, g_without),
+    )

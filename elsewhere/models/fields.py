@@ -1,0 +1,268 @@
+"""Where a feature map's cells look: stride and receptive field, followed through a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+
+@dataclass(frozen=True)
+class Span:
+    """Along one axis, cell i depends on the pixels ``low + i * stride`` to ``high + i * stride``.
+
+    Examples
+    --------
+    >>> Span(1, 0, 0).slide(kernel=11, stride=4, padding=2, dilation=1)
+    Span(stride=4, low=-2, high=8)
+    """
+
+    stride: int
+    low: int
+    high: int
+
+    def slide(self, *, kernel: int, stride: int, padding: int, dilation: int) -> Span:
+        """Return the span after a convolution or pooling (Araujo et al. 2019, section 2)."""
+        low = self.low - padding * self.stride
+        reach = (kernel - 1) * dilation * self.stride
+        return Span(self.stride * stride, low, self.high - padding * self.stride + reach)
+
+    def join(self, other: Span) -> Span | None:
+        """Return the span of a cell that depends on both; None when the strides differ."""
+        if self.stride != other.stride:
+            return None
+        return Span(self.stride, min(self.low, other.low), max(self.high, other.high))
+
+
+@dataclass(frozen=True)
+class Field:
+    """The spans of a map's cells, down and across."""
+
+    y: Span
+    x: Span
+
+    def join(self, other: Field) -> Field | None:
+        """Return the field of a cell that depends on both; None when the strides differ."""
+        y, x = self.y.join(other.y), self.x.join(other.x)
+        return None if y is None or x is None else Field(y, x)
+
+    @property
+    def stride(self) -> int | None:
+        """Cumulative stride, px, where it is the same on both axes."""
+        return self.y.stride if self.y.stride == self.x.stride else None
+
+    @property
+    def size(self) -> int | None:
+        """Side of the receptive field, px, where it is the same on both axes."""
+        sides = {span.high - span.low + 1 for span in (self.y, self.x)}
+        return sides.pop() if len(sides) == 1 else None
+
+    @property
+    def offset(self) -> float | None:
+        """Centre of cell 0's receptive field, px, where it is the same on both axes."""
+        centres = {(span.low + span.high) / 2 for span in (self.y, self.x)}
+        return centres.pop() if len(centres) == 1 else None
+
+
+PIXEL = Field(Span(1, 0, 0), Span(1, 0, 0))
+
+_TAG = "_elsewhere_field"  # kept on the tensor itself, so that it goes when the tensor goes
+
+_ARITHMETIC = {
+    *("add", "addcmul", "div", "divide", "mul", "multiply", "neg", "pow", "sub", "subtract"),
+    *("iadd", "imul", "isub", "itruediv", "radd", "rmul", "rsub", "rtruediv", "truediv"),
+    *("abs", "clamp", "clamp_max", "clamp_min", "clip", "exp", "log", "maximum", "minimum"),
+    *("rsqrt", "sqrt", "square", "threshold", "true_divide"),
+}
+_ACTIVATIONS = {
+    *("celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid"),
+    *("mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus"),
+    *("softsign", "tanh"),
+}
+_UNCHANGED = {
+    *("batch_norm", "clone", "contiguous", "copy", "detach", "dropout", "dropout2d"),
+    *("feature_dropout", "float", "local_response_norm", "to", "type"),
+}
+_ELEMENTWISE = _ARITHMETIC | _ACTIVATIONS | _UNCHANGED
+_CHANNELWISE = {
+    *("chunk", "getitem", "narrow", "reshape", "split", "split_with_sizes", "transpose"),
+    *("unsqueeze", "view"),
+}
+_JOINED = {"cat", "concat", "concatenate"}
+_ADAPTIVE = {"adaptive_avg_pool2d", "adaptive_max_pool2d"}
+_POOLED = {"avg_pool2d", "max_pool2d", "max_pool2d_with_indices"}
+
+
+class FieldMode(TorchFunctionMode):
+    """While active, follows the fields of `start`'s tensor and of all that is computed from it.
+
+    A tensor that depends on the whole canvas, or through an operation that is not known, has no
+    field, nor has anything computed from it.
+
+    Examples
+    --------
+    >>> pixels = torch.zeros(1, 3, 32, 32)
+    >>> with FieldMode() as fields:
+    ...     fields.start(pixels)
+    ...     maps = torch.nn.functional.max_pool2d(pixels, 3, stride=2, padding=1)
+    >>> field = fields.find(maps)
+    >>> field.stride, field.offset, field.size
+    (2, 0.0, 3)
+    """
+
+    def start(self, pixels: torch.Tensor) -> None:
+        """Take each cell of `pixels`, shape (n, 3, height, width), as a pixel of the canvas."""
+        setattr(pixels, _TAG, PIXEL)
+
+    def find(self, tensor: torch.Tensor) -> Field | None:
+        """Return the field of `tensor`'s cells, None where it has none."""
+        found: Field | None = getattr(tensor, _TAG, None)
+        return found
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run `func`, and give its results the field that follows from its arguments."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        followed = [tensor for tensor in _tensors((args, kwargs)) if hasattr(tensor, _TAG)]
+        if not followed:
+            return result
+        name = getattr(func, "__name__", "").strip("_")
+        if name == "setitem":  # returns nothing, changes its first argument
+            setattr(args[0], _TAG, None)
+        for tensor in _tensors(result):
+            setattr(tensor, _TAG, _follow(name, args, kwargs, followed, tensor))
+        return result
+
+
+def _follow(
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    followed: list[torch.Tensor],
+    result: torch.Tensor,
+) -> Field | None:
+    fields = [getattr(tensor, _TAG) for tensor in followed]
+    field: Field | None = fields[0]
+    if field is None or any(other is None for other in fields) or result.ndim < 3:
+        return None
+    first = followed[0]
+    if name in _ELEMENTWISE or (name in _JOINED and _axis(args, kwargs, result) == 1):
+        return _join(fields) if all(_same_plane(part, result) for part in followed) else None
+    if len(followed) > 1:  # such as a convolution whose kernel depends on the canvas
+        return None
+    if name in _CHANNELWISE and _keeps_planes(name, args, first):
+        return field if _same_plane(first, result) else None
+    if name in _ADAPTIVE:
+        return field if first.shape == result.shape else None
+    if name == "conv2d":
+        return _convolved(field, args, kwargs)
+    if name in _POOLED:
+        return _pooled(name, field, args, kwargs)
+    if name == "pad":
+        return _padded(field, args, kwargs)
+    return None
+
+
+def _join(fields: Sequence[Field]) -> Field | None:
+    joined: Field | None = fields[0]
+    for field in fields[1:]:
+        joined = None if joined is None else joined.join(field)
+    return joined
+
+
+def _same_plane(part: torch.Tensor, result: torch.Tensor) -> bool:
+    return part.ndim >= 3 and part.shape[-2:] == result.shape[-2:]
+
+
+def _axis(args: tuple[Any, ...], kwargs: Mapping[str, Any], result: torch.Tensor) -> int:
+    axis = int(kwargs.get("dim", args[1] if len(args) > 1 else 0))
+    return axis % result.ndim
+
+
+def _keeps_planes(name: str, args: tuple[Any, ...], first: torch.Tensor) -> bool:
+    """Return whether (height, width) stay what they were, given that their sizes do."""
+    if name == "transpose":
+        axes = [part for part in args[1:3] if isinstance(part, int)]
+        return len(axes) == 2 and all(axis % first.ndim < first.ndim - 2 for axis in axes)
+    if name == "getitem":
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return all(part is None or part is ... or isinstance(part, int | slice) for part in index)
+    return True
+
+
+def _convolved(field: Field, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Field | None:
+    given = _bind("input weight bias stride padding dilation groups", args, kwargs)
+    kernel = tuple(given["weight"].shape[-2:])
+    dilation = _pair(given.get("dilation", 1))
+    padding: tuple[int, int]
+    if given.get("padding") == "same":
+        padding = ((kernel[0] - 1) * dilation[0] // 2, (kernel[1] - 1) * dilation[1] // 2)
+    else:
+        padding = _pair(0 if given.get("padding") == "valid" else given.get("padding", 0))
+    return _slide(field, kernel, _pair(given.get("stride", 1)), padding, dilation)
+
+
+def _pooled(name: str, field: Field, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Field:
+    given = _bind("input kernel_size stride padding dilation", args, kwargs)
+    kernel = _pair(given["kernel_size"])
+    stride = given.get("stride")
+    steps = kernel if stride in (None, (), []) else _pair(stride)
+    # The fifth argument of the average's is ceil_mode, which moves no cell.
+    dilation = _pair(given.get("dilation", 1)) if name != "avg_pool2d" else (1, 1)
+    return _slide(field, kernel, steps, _pair(given.get("padding", 0)), dilation)
+
+
+def _padded(field: Field, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Field | None:
+    pad = list(_bind("input pad", args, kwargs)["pad"])
+    if any(pad[4:]):
+        return None
+    left, top = (pad[:1] or [0])[0], (pad[2:3] or [0])[0]
+    return _slide(field, (1, 1), (1, 1), (top, left), (1, 1))
+
+
+def _slide(
+    field: Field,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Field:
+    y, x = (
+        span.slide(
+            kernel=int(kernel[axis]),
+            stride=int(stride[axis]),
+            padding=int(padding[axis]),
+            dilation=int(dilation[axis]),
+        )
+        for axis, span in enumerate((field.y, field.x))
+    )
+    return Field(y, x)
+
+
+def _bind(names: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {**dict(zip(names.split(), args, strict=False)), **kwargs}
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return int(values[0]), int(values[-1])
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)

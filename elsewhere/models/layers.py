@@ -1,0 +1,237 @@
+"""What can be recorded of a network: its layers, call by call, with shape and geometry.
+
+`Layer`, `list_layers`; `output_tensors` finds the tensors in a module's output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from elsewhere.errors import ElsewhereError, InputError
+from elsewhere.models.fields import FieldMode
+from elsewhere.models.model import Model
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of one module, as it can be recorded.
+
+    Parameters
+    ----------
+    name
+        The alias where there is one, else the module's name; with ``:1`` for the second call of
+        a module that is called more than once, and with ``[key]`` for one of several tensors.
+    module
+        The module's name in the network.
+    call
+        Which of the module's calls in a forward pass, from 0.
+    kind
+        The module's class.
+    shape
+        Of the output for one image: (channel, height, width), (unit,), (token, feature), ...
+    stride
+        Cumulative stride, px; None where a cell has no place on the canvas.
+    offset
+        Centre of cell 0's receptive field, px from the canvas's first pixel.
+    receptive_field
+        Side of the receptive field, px.
+    output
+        Key of the tensor in an output that holds several.
+    input_shape
+        Of the module's first argument, for one image.
+    """
+
+    name: str
+    module: str
+    call: int
+    kind: str
+    shape: tuple[int, ...]
+    stride: int | None = None
+    offset: float | None = None
+    receptive_field: int | None = None
+    output: int | str | None = None
+    input_shape: tuple[int, ...] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one image's activation as float32."""
+        return 4 * math.prod(self.shape)
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the output has three dimensions, (channel, height, width) in most networks."""
+        return len(self.shape) == 3
+
+
+def list_layers(
+    model: Model, canvas_size: int | None = None, *, containers: bool = False
+) -> tuple[Layer, ...]:
+    """Return the layers of `model` in the order in which one forward pass runs them.
+
+    The network runs once on an empty canvas, in evaluation mode and without gradients; its
+    modes are restored, and no hook stays behind. Modules that never run are not listed.
+
+    Parameters
+    ----------
+    canvas_size
+        Side of the canvas, px; the model's own by default.
+    containers
+        Whether modules made of others (``layer4``, ``features``) are listed too, each after its
+        parts.
+
+    Raises
+    ------
+    InputError
+        The network cannot process a canvas of this size.
+
+    Examples
+    --------
+    >>> from elsewhere.models.loading import load_model
+    >>> model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 16})
+    >>> [(layer.name, layer.shape, layer.stride) for layer in list_layers(model)][2:5]
+    [('pool1', (4, 8, 8), 2), ('conv2_1', (8, 8, 8), 2), ('relu2_1', (8, 8, 8), 2)]
+    """
+    size = model.canvas_size if canvas_size is None else canvas_size
+    if size < 1:
+        raise InputError(f"the canvas must have a side of at least 1 px; got {size}")
+    pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=model.device)
+    # The fields are kept on tensors, which hands them from the mode to the hooks.
+    fields = FieldMode()
+    with _listening(model.module, fields, containers=containers) as found:
+        _dry_run(model, pixels, fields)
+    calls = Counter({layer.module: layer.call for layer in found})
+    alias_of = {module: alias for alias, module in model.aliases.items()}
+    return tuple(_named(layer, alias_of, several=calls[layer.module] > 0) for layer in found)
+
+
+def output_tensors(output: object) -> dict[int | str | None, torch.Tensor]:
+    """Return the tensors in a module's `output`, by their key.
+
+    Parameters
+    ----------
+    output
+        A tensor, or a tuple, list or dictionary.
+
+    Returns
+    -------
+    dict
+        One tensor has the key None; several have their place or their name in the output.
+
+    Examples
+    --------
+    >>> list(output_tensors((torch.zeros(1), None))), list(output_tensors([torch.zeros(1)] * 2))
+    ([None], [0, 1])
+    """
+    if isinstance(output, torch.Tensor):
+        return {None: output}
+    items: Any = ()
+    if isinstance(output, Mapping):
+        items = output.items()
+    elif isinstance(output, list | tuple):
+        items = enumerate(output)
+    found: dict[int | str | None, torch.Tensor] = {
+        key if isinstance(key, int) else str(key): value
+        for key, value in items
+        if isinstance(value, torch.Tensor)
+    }
+    return {None: next(iter(found.values()))} if len(found) == 1 else found
+
+
+def is_container(module: nn.Module) -> bool:
+    """Return whether `module` is made of other modules."""
+    return any(True for _ in module.children())
+
+
+@contextmanager
+def _listening(module: nn.Module, fields: FieldMode, *, containers: bool) -> Iterator[list[Layer]]:
+    """Set evaluation mode and hooks, yield the list they fill, and take both back."""
+    found: list[Layer] = []
+    calls: Counter[str] = Counter()
+    modes = {part: part.training for part in module.modules()}
+    handles = []
+
+    def listen(name: str, part: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
+        call = calls[name]
+        calls[name] += 1
+        for key, tensor in output_tensors(output).items():
+            # An image's activation needs a row per image, and one canvas was given.
+            if tensor.is_floating_point() and tensor.ndim >= 2 and tensor.shape[0] == 1:
+                found.append(
+                    _describe(name, call, type(part).__name__, key, inputs, tensor, fields)
+                )
+
+    def hook(name: str) -> Any:
+        return lambda part, inputs, output: listen(name, part, inputs, output)
+
+    try:
+        for name, part in module.named_modules():
+            if name and (containers or not is_container(part)):
+                handles.append(part.register_forward_hook(hook(name)))
+        module.eval()
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+        for part, training in modes.items():
+            part.training = training
+
+
+def _dry_run(model: Model, pixels: torch.Tensor, fields: FieldMode) -> None:
+    size = pixels.shape[1]
+    values = model.transform.apply(pixels)
+    try:
+        with torch.inference_mode(), fields:
+            fields.start(values)
+            model.module(values)
+    except ElsewhereError:
+        raise
+    except Exception as error:  # any network, any complaint
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        remedy = "try another --canvas"
+        if size != model.canvas_size:
+            remedy += f", such as its own {model.canvas_size}"
+        raise InputError(
+            f"{model.name} cannot process a canvas of {size} px ({reason}); {remedy}"
+        ) from error
+
+
+def _describe(
+    name: str,
+    call: int,
+    kind: str,
+    key: int | str | None,
+    inputs: tuple[Any, ...],
+    tensor: torch.Tensor,
+    fields: FieldMode,
+) -> Layer:
+    field = fields.find(tensor) if tensor.ndim == 4 else None
+    first = inputs[0] if inputs and isinstance(inputs[0], torch.Tensor) else None
+    return Layer(
+        name=name,
+        module=name,
+        call=call,
+        kind=kind,
+        shape=tuple(tensor.shape[1:]),
+        stride=field.stride if field else None,
+        offset=field.offset if field else None,
+        receptive_field=field.size if field else None,
+        output=key,
+        input_shape=None if first is None else tuple(first.shape[1:]),
+    )
+
+
+def _named(layer: Layer, alias_of: Mapping[str, str], *, several: bool) -> Layer:
+    name = alias_of.get(layer.module, layer.module)
+    if several:
+        name += f":{layer.call}"
+    if layer.output is not None:
+        name += f"[{layer.output}]"
+    return replace(layer, name=name)

@@ -1,0 +1,361 @@
+"""`load_model`: a name, weights and arguments to a network ready to be measured."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision.models
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torchvision.models import GoogLeNet, Inception3
+
+from elsewhere.errors import ElsewhereError, InputError, UnknownNameError
+from elsewhere.models import pretrained
+from elsewhere.models.aliases import aliases
+from elsewhere.models.model import Model, unwrap
+from elsewhere.models.names import model_names, model_registry
+from elsewhere.models.transform import InputTransform
+from elsewhere.models.weights import State, fit_state, read_state, state_sha256
+from elsewhere.models.zoo import initialize
+
+Builder = Callable[..., nn.Module]
+
+
+def load_model(
+    name: str,
+    *,
+    weights: str = "none",
+    model_args: Mapping[str, object] | None = None,
+    partial_weights: bool = False,
+    seed: int = 0,
+    transform: InputTransform | None = None,
+) -> Model:
+    """Return the network called `name`, in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    name
+        A name of the zoo, any classification model of torchvision, or
+        ``package.module:factory``, where the current directory is importable and the factory
+        returns a network. A factory's network may state its natural canvas as an attribute
+        ``canvas_size``, px.
+    weights
+        ``none`` (drawn at random), ``imagenet`` (torchvision's) or a state file, ``.pth`` or
+        ``.safetensors``.
+    model_args
+        Keyword arguments of the network, such as ``num_classes``.
+    partial_weights
+        Whether the weights may cover only a part of the network; the rest stays random and is
+        listed in `Model.random_keys`.
+    seed
+        Of all that is drawn, 0 or above; torch's own generator is left as it was.
+    transform
+        The input; by default the published one for ``imagenet``, else mean 0, std 1, gain 1.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    UnknownNameError
+        No such model, module or factory.
+    InputError
+        Arguments that the network does not take, a factory that fails, or a `transform` that
+        contradicts the published one.
+    WeightsError
+        Weights that cannot be fetched or read, or do not fit.
+
+    Notes
+    -----
+    GoogLeNet and Inception v3 are built without auxiliary heads, and their random weights are
+    Kaiming-normal: with torchvision's own the logits hardly depend on the image.
+
+    Examples
+    --------
+    >>> model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 16})
+    >>> list(model.aliases)[-1], model.canvas_size
+    ('logits', 16)
+    """
+    arguments = dict(model_args or {})
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must be an integer from 0 to 2**63 - 1; got {seed!r}")
+    state = None if weights in ("none", "imagenet") else read_state(weights)
+    random_keys: tuple[str, ...] = ()
+    with _seeded(seed):
+        if weights == "imagenet":
+            module, published, random_keys = _build_imagenet(name, arguments, partial_weights)
+            if transform not in (None, published):
+                raise InputError(
+                    f"the ImageNet weights of {name} were trained with {published}; "
+                    f"got {transform}; leave the input as it is"
+                )
+            transform = published
+        else:
+            module = build(name, arguments)
+    if state is not None:
+        random_keys = fit_state(module, state, source=weights, partial=partial_weights)
+    return Model(
+        name=name,
+        module=module.eval(),
+        transform=transform or InputTransform(),
+        aliases=aliases(module),
+        weights=weights if weights in ("none", "imagenet") else Path(weights).name,
+        weights_sha256=state_sha256(module.state_dict()),
+        random_keys=random_keys,
+        arguments=arguments,
+        canvas_size=_canvas_size(module),
+    )
+
+
+def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
+    """Return a new network called `name`, drawn from torch's current generator."""
+    if ":" in name:
+        with _current_directory_importable():
+            module = _call_factory(name, _find_factory(name), arguments)
+    elif _is_torchvision(name):
+        module = _build_torchvision(name, arguments)
+    elif name in model_registry:
+        module = _call_builder(name, model_registry.get(name), arguments)
+    else:
+        known = [*model_names(), *(other for other in _torchvision_names() if other not in ZOO)]
+        hint = "or package.module:factory for a network of your own"
+        raise UnknownNameError("model", name, known, hint)
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")
+    if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        raise InputError(
+            f"{name} returned a network with lazy layers; run it once on an image in the factory"
+        )
+    module = unwrap(module).cpu()
+    # A network that is one layer would have no layer with a name.
+    return module if any(True for _ in module.children()) else nn.Sequential(module)
+
+
+ZOO = frozenset(model_registry)
+
+
+@cache
+def _torchvision_names() -> tuple[str, ...]:
+    return tuple(torchvision.models.list_models(module=torchvision.models))
+
+
+def _is_torchvision(name: str) -> bool:
+    return name in _torchvision_names()
+
+
+def _canvas_size(module: nn.Module) -> int:
+    for attribute in ("canvas_size", "image_size"):
+        size = getattr(module, attribute, None)
+        if isinstance(size, int) and size > 0:
+            return size
+    return 224
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    # Only the CPU's generator is forked and seeded: networks are built on the CPU.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+# --- torchvision
+
+
+def _build_torchvision(name: str, arguments: Mapping[str, object]) -> nn.Module:
+    builder = getattr(torchvision.models, name)
+    kind = _return_class(builder)
+    _refuse_unknown(name, kind, arguments)
+    inception = kind in (GoogLeNet, Inception3)
+    own: dict[str, object] = {"aux_logits": False, "init_weights": False} if inception else {}
+    module = _call_builder(name, builder, {**own, **arguments}, accepted=_accepted(kind))
+    if inception and not arguments.get("init_weights"):
+        initialize(module)
+    return module
+
+
+def _build_imagenet(
+    name: str, arguments: Mapping[str, object], partial: bool
+) -> tuple[nn.Module, InputTransform, tuple[str, ...]]:
+    if not _is_torchvision(name):
+        known = "vgg16, alexnet or resnet18"
+        raise InputError(
+            f"no ImageNet weights are published for {name}; expected a model of torchvision such "
+            f"as {known}, or --weights FILE"
+        )
+    builder = getattr(torchvision.models, name)
+    kind = _return_class(builder)
+    _refuse_unknown(name, kind, arguments)
+    chosen = pretrained.choose(name)
+    classes = len(chosen.meta["categories"])
+    other_head = arguments.get("num_classes", classes) != classes
+    if other_head and not partial:
+        raise InputError(
+            f"the ImageNet weights of {name} have {classes} classes; got num_classes="
+            f"{arguments['num_classes']!r}; leave it out, or allow partial weights for a random "
+            "head"
+        )
+    rest = {key: value for key, value in arguments.items() if key != "num_classes"}
+    with pretrained.fetching(name, chosen):
+        module = _call_builder(
+            name, builder, rest, accepted=_accepted(kind), weights=chosen, progress=False
+        )
+    transform = pretrained.published_transform(chosen)
+    if not other_head:
+        return module, transform, ()
+    own: dict[str, object] = {}
+    if kind in (GoogLeNet, Inception3):
+        own["transform_input"] = True
+    if isinstance(image_size := getattr(module, "image_size", None), int):
+        own["image_size"] = image_size
+    headless = _build_torchvision(name, {**own, **arguments})
+    target = headless.state_dict()
+    state: State = {
+        key: value
+        for key, value in module.state_dict().items()
+        if key in target and value.shape == target[key].shape
+    }
+    random_keys = fit_state(headless, state, source=f"ImageNet weights of {name}", partial=True)
+    return headless, transform, random_keys
+
+
+def _return_class(builder: Builder) -> type[nn.Module] | None:
+    found = inspect.signature(builder).return_annotation
+    if isinstance(found, str):
+        found = getattr(inspect.getmodule(inspect.unwrap(builder)), found, None)
+    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
+
+
+def _refuse_unknown(name: str, kind: type | None, arguments: Mapping[str, object]) -> None:
+    # Some constructors of torchvision swallow any keyword; builders take weights and progress.
+    known = inspect.signature(kind).parameters if kind is not None else {}
+    for key in arguments:
+        if key in ("weights", "progress", "pretrained") or (known and key not in known):
+            raise _unknown_argument(name, key, _accepted(kind))
+
+
+def _accepted(kind: type | None) -> tuple[str, ...]:
+    if kind is None:
+        return ()
+    parameters = inspect.signature(kind).parameters.values()
+    return tuple(
+        parameter.name
+        for parameter in parameters
+        if parameter.name in ("image_size", "input_size")
+        or parameter.default is not inspect.Parameter.empty
+    )
+
+
+# --- any builder
+
+
+def _call_builder(
+    name: str,
+    builder: Builder,
+    arguments: Mapping[str, object],
+    *,
+    accepted: tuple[str, ...] | None = None,
+    **fixed: object,
+) -> nn.Module:
+    if accepted is None:
+        accepted = tuple(inspect.signature(builder).parameters)
+        for key in arguments:
+            if key not in accepted:
+                raise _unknown_argument(name, key, accepted)
+    try:
+        return builder(**arguments, **fixed)
+    except ElsewhereError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError, AssertionError) as error:
+        if fixed and not isinstance(error, TypeError):
+            raise  # about the weights, not about the arguments
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
+        raise InputError(
+            f"cannot build {name} with {given}: {_one_line(error)}; "
+            f"accepted arguments: {', '.join(accepted) or 'none'}"
+        ) from error
+
+
+def _unknown_argument(name: str, key: str, accepted: tuple[str, ...]) -> InputError:
+    if key in ("weights", "pretrained"):
+        return InputError(f"{name} takes no model argument {key!r}; choose with --weights")
+    return InputError(
+        f"{name} takes no model argument {key!r}; accepted: {', '.join(accepted) or 'none'}"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")
+
+
+# --- factories
+
+
+@contextmanager
+def _current_directory_importable() -> Iterator[None]:
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
+
+
+def _find_factory(name: str) -> Builder:
+    module_name, _, attribute = name.partition(":")
+    parts = [*module_name.split("."), *attribute.split(".")]
+    if not all(part.isidentifier() for part in parts):
+        raise InputError(f"cannot read the model {name!r}; expected package.module:factory")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise InputError(f"importing {module_name} failed: {_one_line(error)}") from error
+        raise InputError(
+            f"no module {module_name!r} for the model {name!r}: {error.name!r} was not found; "
+            "run where it can be imported, such as its own directory"
+        ) from None
+    except Exception as error:
+        raise InputError(f"importing {module_name} failed: {_one_line(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            known = [other for other in vars(found) if callable(getattr(found, other, None))]
+            raise UnknownNameError(f"factory of {module_name}", attribute, known)
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(
+            f"{name} is a {type(found).__name__}; expected a function that returns a network"
+        )
+    factory: Builder = found
+    return factory
+
+
+def _call_factory(name: str, factory: Builder, arguments: Mapping[str, object]) -> nn.Module:
+    try:
+        signature: inspect.Signature | None = inspect.signature(factory)
+    except (TypeError, ValueError):  # builtins without a signature
+        signature = None
+    if signature is not None:
+        try:
+            signature.bind(**arguments)
+        except TypeError as error:
+            accepted = ", ".join(signature.parameters) or "none"
+            raise InputError(
+                f"{name} cannot be called with these model arguments: {error}; accepted: {accepted}"
+            ) from None
+    try:
+        return factory(**arguments)
+    except Exception as error:
+        raise InputError(f"the factory {name} failed: {_one_line(error)}") from error

@@ -1,0 +1,109 @@
+"""A network with what is needed to use and to name it; devices; wrappers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from elsewhere.errors import InputError
+from elsewhere.models.transform import InputTransform
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network in evaluation mode, its input transform, its layers' aliases and its provenance.
+
+    Parameters
+    ----------
+    name
+        What it was asked for by: a zoo name or ``package.module:factory``.
+    module
+        The network, without parallel wrappers, in evaluation mode.
+    transform
+        From pixels to its input.
+    aliases
+        Alias (``conv5_3``) to module name (``features.28``), in network order.
+    weights
+        ``none``, ``imagenet`` or the state file's name.
+    weights_sha256
+        Of the state: names, dtypes, shapes and bytes, whatever the file's format was.
+    random_keys
+        Keys of the state that stayed random although weights were loaded; empty for ``none``.
+    arguments
+        The keyword arguments the network was built with.
+    canvas_size
+        Side of its natural canvas, px.
+    """
+
+    name: str
+    module: nn.Module
+    transform: InputTransform
+    aliases: dict[str, str]
+    weights: str
+    weights_sha256: str
+    random_keys: tuple[str, ...] = ()
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    canvas_size: int = 224
+
+    def to(self, device: torch.device | str) -> Model:
+        """Move the network to `device`, in place as torch does, and return this model."""
+        self.module.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's first parameter or buffer lies; the CPU if it has none."""
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Return the network inside ``DataParallel`` and ``DistributedDataParallel`` wrappers.
+
+    Examples
+    --------
+    >>> unwrap(nn.DataParallel(nn.ReLU()))
+    ReLU()
+    """
+    while isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.module
+    return module
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """Return the device called `name`; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    InputError
+        A name torch does not know, or a device that this machine lacks.
+
+    Examples
+    --------
+    >>> find_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    expected = "expected auto, cpu, cuda, cuda:N or mps"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device {name!r}; {expected}") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise InputError(
+                f"device {name!r} is not available: this machine shows torch {count} CUDA "
+                "device(s); use --device auto or cpu"
+            )
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise InputError(f"device {name!r} is not available here; use --device auto or cpu")
+    elif device.type != "cpu" or device.index not in (None, 0):
+        raise InputError(f"device {name!r} cannot be used; {expected}")
+    return device

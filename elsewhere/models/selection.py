@@ -1,0 +1,165 @@
+"""Which layers a user means: names, aliases, module names, globs, calls, and the default."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from elsewhere.errors import LayerError, UnknownNameError
+from elsewhere.models.layers import Layer, is_container
+from elsewhere.models.model import Model
+
+_UNINTERESTING = re.compile(r"(\w*Dropout\w*|Identity|Flatten)")
+_REQUEST = re.compile(r"(?P<base>.+?)(?::(?P<call>\d+))?(?:\[(?P<output>[^\]]+)\])?")
+
+
+def select_layers(
+    layers: Sequence[Layer], wanted: str | Sequence[str] | None, model: Model
+) -> tuple[Layer, ...]:
+    """Return those of `layers` that `wanted` names, in network order, each once.
+
+    Parameters
+    ----------
+    layers
+        From `list_layers`; with its ``containers=True``, containers may be wanted by name.
+    wanted
+        Names, aliases, module names or globs (``relu*``, ``features.*``), also separated by
+        commas. A name stands for all calls of its module, ``name:1`` for the second. A glob
+        stands for modules that are not made of others. None is the default: the last pooling
+        that changes its input's shape and everything after it, except dropout and modules that
+        only reshape; where the pooling is no module, the last map before it instead.
+    model
+        The model that `layers` belong to.
+
+    Raises
+    ------
+    UnknownNameError
+        A name or a glob that fits nothing.
+    LayerError
+        A module that does not run or has no tensor to record, a call that does not happen, or
+        nothing wanted.
+
+    Examples
+    --------
+    >>> from elsewhere.models.layers import list_layers
+    >>> from elsewhere.models.loading import load_model
+    >>> model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 16})
+    >>> [layer.name for layer in select_layers(list_layers(model), "conv*,logits", model)]
+    ['conv1_1', 'conv2_1', 'logits']
+    >>> [layer.name for layer in select_layers(list_layers(model), None, model)]
+    ['pool2', 'fc3', 'relu3', 'fc4', 'relu4', 'logits']
+    """
+    modules = dict(model.module.named_modules())
+    leaves = [layer for layer in layers if not is_container(modules[layer.module])]
+    if wanted is None:
+        return _default(leaves, model)
+    texts = [wanted] if isinstance(wanted, str) else wanted
+    requests = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    if not requests:
+        raise LayerError("no layer is asked for; name at least one, or leave the option out")
+    chosen: set[Layer] = set()
+    for request in requests:
+        if "*" in request or "?" in request:
+            chosen.update(_glob(leaves, request, model))
+        else:
+            chosen.update(_named(layers, request, model))
+    return tuple(layer for layer in layers if layer in chosen)
+
+
+def _glob(leaves: Iterable[Layer], pattern: str, model: Model) -> list[Layer]:
+    literal = pattern.replace("[", "[[]")  # brackets belong to names of outputs
+    found = [
+        layer
+        for layer in leaves
+        if any(
+            fnmatchcase(name, literal)
+            for name in (layer.name, layer.module, _without_call(layer.name))
+        )
+    ]
+    if not found:
+        raise _unknown(pattern, leaves, model)
+    return found
+
+
+def _named(layers: Sequence[Layer], request: str, model: Model) -> list[Layer]:
+    exact = [layer for layer in layers if layer.name == request]
+    match = _REQUEST.fullmatch(request)
+    if exact:
+        return exact
+    if match is None:
+        raise _unknown(request, layers, model)
+    # A module that the network holds under several names is listed under the first.
+    shared = dict(model.module.named_modules(remove_duplicate=False))
+    first = {id(part): name for name, part in model.module.named_modules()}
+    base = model.aliases.get(match["base"], match["base"])
+    if not base or base not in shared:
+        raise _unknown(request, layers, model)
+    module = first[id(shared[base])]
+    calls = [layer for layer in layers if layer.module == module]
+    if not calls:
+        raise _silent(request, module, model)
+    found = [
+        layer
+        for layer in calls
+        if match["call"] in (None, str(layer.call)) and match["output"] in (None, str(layer.output))
+    ]
+    if not found:
+        raise LayerError(
+            f"layer {request!r} does not occur; {match['base']!r} gives "
+            + ", ".join(layer.name for layer in calls)
+        )
+    return found
+
+
+def _default(leaves: Sequence[Layer], model: Model) -> tuple[Layer, ...]:
+    if not leaves:
+        raise LayerError(f"{model.name} runs no module whose output can be recorded")
+    maps = [n for n, layer in enumerate(leaves) if len(layer.shape) > 1 and not _is_skipped(layer)]
+    pools = [n for n in maps if _is_pooling(leaves[n])]
+    if not maps:
+        start = 0
+    elif not pools or _is_collapsed(leaves, maps[-1]):
+        start = maps[-1]
+    else:
+        start = pools[-1]
+    return tuple(layer for layer in leaves[start:] if not _is_skipped(layer))
+
+
+def _is_collapsed(leaves: Sequence[Layer], place: int) -> bool:
+    """Return whether the layer after `place` takes less than it gives: a functional pooling."""
+    after = leaves[place + 1].input_shape if place + 1 < len(leaves) else None
+    return after is not None and math.prod(after) < math.prod(leaves[place].shape)
+
+
+def _is_pooling(layer: Layer) -> bool:
+    return "Pool" in layer.kind
+
+
+def _is_skipped(layer: Layer) -> bool:
+    same = _is_pooling(layer) and layer.shape == layer.input_shape
+    return same or _UNINTERESTING.fullmatch(layer.kind) is not None
+
+
+def _without_call(name: str) -> str:
+    return re.sub(r":\d+(?=\[|$)", "", name)
+
+
+def _silent(request: str, module: str, model: Model) -> LayerError:
+    if is_container(model.module.get_submodule(module)):
+        return LayerError(
+            f"layer {request!r} is made of other modules and was not listed, or has no tensor "
+            "with a row per image; list with containers, or name one of its parts"
+        )
+    return LayerError(
+        f"layer {request!r} never runs in a forward pass, or has no tensor with a row per image; "
+        f"`elsewhere layers {model.name}` lists those that can be recorded"
+    )
+
+
+def _unknown(request: str, layers: Iterable[Layer], model: Model) -> UnknownNameError:
+    known = dict.fromkeys(layer.name for layer in layers)
+    known |= dict.fromkeys((*model.aliases, *(name for name, _ in model.module.named_modules())))
+    known.pop("", None)
+    return UnknownNameError("layer", request, known, f"`elsewhere layers {model.name}` lists them")

@@ -1,0 +1,199 @@
+"""State files: reading them without running what they hold, fitting them, naming their content."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models import GoogLeNet, Inception3
+
+from elsewhere.errors import WeightsError
+
+logger = logging.getLogger(__name__)
+
+State = dict[str, torch.Tensor]
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+
+
+def read_state(path: str | Path) -> State:
+    """Return the state that a ``.pth``, ``.pt`` or ``.safetensors`` file holds, on the CPU.
+
+    Only tensors are read: a file with anything that would have to be run is refused. A state
+    inside ``{"state_dict": ...}`` and the prefixes of parallel or compiled networks are taken off.
+
+    Raises
+    ------
+    WeightsError
+        A missing, damaged or unsafe file, or one that holds no state.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise WeightsError(f"cannot read weights from {path}: it is a directory; name a state file")
+    if not path.exists():
+        raise WeightsError(f"no weights file {path}; expected none, imagenet or a state file")
+    if path.suffix == ".safetensors":
+        content: object = _read_safetensors(path)
+    else:
+        content = _read_torch(path)
+    return _strip_prefixes(_find_state(path, content))
+
+
+def fit_state(
+    module: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, partial: bool = False
+) -> tuple[str, ...]:
+    """Load `state` into `module` and return the keys that it left as they were.
+
+    Parameters
+    ----------
+    source
+        Where the state is from, for messages.
+    partial
+        Whether the state may cover only a part of the network.
+
+    Raises
+    ------
+    WeightsError
+        Keys that are missing (unless `partial`), unexpected or of another shape; or none fits.
+    """
+    own = {
+        key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)
+    }
+    state = _modernize(module, state, own)
+    missing = [key for key in own if key not in state and not key.endswith(".num_batches_tracked")]
+    problems = {
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+            for key, value in own.items()
+            if key in state and state[key].shape != value.shape
+        ],
+    }
+    if not partial:
+        problems = {"missing": missing, **problems}
+    found = [f"{len(keys)} {what}: {_first(keys)}" for what, keys in problems.items() if keys]
+    if found:
+        remedy = "check the model's name and --model-arg (num_classes sets the head)"
+        if not partial and missing and len(found) == 1:
+            remedy = "check the model's name, or allow partial weights"
+        raise WeightsError(f"{source} does not fit the network; keys {'; '.join(found)}; {remedy}")
+    if not set(own) & set(state):
+        raise WeightsError(f"{source} holds nothing of the network; check the model's name")
+    module.load_state_dict(dict(state), strict=False)
+    return tuple(missing)
+
+
+def state_sha256(state: Mapping[str, object]) -> str:
+    """Return the SHA-256 of the tensors of `state`: sorted names, dtypes, shapes and bytes.
+
+    Examples
+    --------
+    >>> state_sha256({"a": torch.zeros(2)}) == state_sha256({"a": torch.zeros(1, 2)})
+    False
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name]
+        if isinstance(tensor, torch.Tensor):
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+            digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        state: State = load_file(path, device="cpu")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+    return state
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TorchScript archives, which are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = str(error)
+        if "Unsupported" in text or "GLOBAL" in text or "REDUCE" in text:
+            raise WeightsError(
+                f"{path} holds objects other than tensors, which reading would run: refused; "
+                "save only the state, torch.save(model.state_dict(), file)"
+            ) from None
+        raise _damaged(path, error) from None
+    except Exception as error:  # any byte string can come: torch raises a dozen types
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0][:120] if lines else type(error).__name__
+    return WeightsError(
+        f"{path} is damaged or no state file ({reason}); expected a state dict saved by "
+        "torch.save or safetensors"
+    )
+
+
+def _find_state(path: Path, content: object) -> State:
+    for _ in range(2):
+        if isinstance(content, Mapping) and not _is_state(content):
+            inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+            content = inner[0] if inner else content
+    if not isinstance(content, Mapping):
+        raise WeightsError(
+            f"{path} holds a {type(content).__name__}; expected a state dict, names to tensors"
+        )
+    if not _is_state(content):
+        keys = [str(key) for key in content]
+        raise WeightsError(
+            f"{path} holds no state dict, names to tensors; its keys: {_first(keys) or 'none'}"
+        )
+    return {str(key): value for key, value in content.items()}
+
+
+def _is_state(content: Mapping[object, object]) -> bool:
+    return bool(content) and all(isinstance(value, torch.Tensor) for value in content.values())
+
+
+def _strip_prefixes(state: State) -> State:
+    for _ in range(len(_PREFIXES)):
+        for prefix in _PREFIXES:
+            if all(key.startswith(prefix) for key in state):
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _modernize(
+    module: nn.Module, state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> State:
+    """Read published files as torchvision does: old DenseNet names, auxiliary heads left out."""
+    renamed: State = {}
+    for key, value in state.items():
+        new = _OLD_DENSENET.sub(r"\1\2.", key)
+        key = new if new in own else key
+        renamed[key] = value
+    if not isinstance(module, GoogLeNet | Inception3):
+        return renamed
+    kept = {
+        key: value for key, value in renamed.items() if key in own or not key.startswith(_AUXILIARY)
+    }
+    if len(kept) < len(renamed):
+        logger.info("left out %d keys of auxiliary heads", len(renamed) - len(kept))
+    return kept
+
+
+def _first(keys: list[str], count: int = 3) -> str:
+    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")

@@ -1,0 +1,248 @@
+"""The one interface: sources yield blocks of activations, sinks say what they need of them.
+
+A *source* (a live sweep, dense or incremental, a recording, or arrays in memory) goes through the
+*stages* of a sweep and hands every *sink* one :class:`Block` after another. A sink declares, per
+layer, what it *needs*; the source computes no more than that, so that an engine which works on
+windows never builds a whole map of a layer of which only a statistic is asked. A sink depends
+neither on the order of the blocks within a stage nor on their size.
+
+``position`` is a flat index into an ordered tuple of named axes, ``(y, x)`` today.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Stage: TypeAlias = Literal["empty", "reference", "mean", "grid"]
+STAGES: tuple[Stage, ...] = ("empty", "mean", "reference", "grid")
+"""In order: the empty canvas; a first sweep; every object at the reference; the sweep."""
+
+Kept: TypeAlias = Literal["full", "mean", "sketch"]
+Array: TypeAlias = Any
+"""A ``numpy.ndarray`` or a ``torch.Tensor``."""
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the number of images done and the number of images in all."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is swept: objects by positions, and the reference that they are compared with.
+
+    Parameters
+    ----------
+    objects, categories
+        One id and one category per object.
+    axes
+        Named axes with their coordinates, in order, for example
+        ``(("y", (25, 112)), ("x", (25, 112)))``, in px.
+    reference
+        One coordinate per axis; it need not be on the axes.
+
+    Examples
+    --------
+    >>> design = Design(("a", "b"), ("A", "B"), (("y", (5, 9)), ("x", (5, 7, 9))), (9, 5))
+    >>> design.shape, design.n_positions, design.reference_index
+    ((2, 3), 6, 3)
+    """
+
+    objects: tuple[str, ...]
+    categories: tuple[str, ...]
+    axes: tuple[tuple[str, tuple[int, ...]], ...]
+    reference: tuple[int, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the axes."""
+        return tuple(name for name, _ in self.axes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of coordinates along each axis."""
+        return tuple(len(values) for _, values in self.axes)
+
+    @property
+    def n_positions(self) -> int:
+        """Number of positions."""
+        return math.prod(self.shape)
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Coordinates of all positions in row-major order, shape (position, axis)."""
+        grids = np.meshgrid(*(values for _, values in self.axes), indexing="ij")
+        return np.stack([grid.ravel() for grid in grids], axis=-1).astype(np.int64)
+
+    @property
+    def reference_index(self) -> int | None:
+        """Flat index of the reference, or None where it is not on the axes."""
+        index = []
+        for (_, values), coordinate in zip(self.axes, self.reference, strict=True):
+            if coordinate not in values:
+                return None
+            index.append(values.index(coordinate))
+        return int(np.ravel_multi_index(index, self.shape))
+
+    @property
+    def category_codes(self) -> NDArray[np.int64]:
+        """The category of each object as a number, shape (object,)."""
+        names = list(dict.fromkeys(self.categories))
+        return np.array([names.index(category) for category in self.categories], dtype=np.int64)
+
+
+class LayerLike(Protocol):
+    """A layer as sources and sinks see it."""
+
+    @property
+    def name(self) -> str:
+        """Alias where there is one, else the module's name."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one activation: (unit,), (channel, height, width), ..."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a sink needs of a layer.
+
+    Parameters
+    ----------
+    kind
+        ``full`` maps, the ``mean`` over space, a ``sketch`` of `size` numbers, or ``vectors``
+        (norms, dot products and weighted sums, for which no full map has to exist).
+    stages
+        The stages in which it is needed.
+    size, seed
+        Of a sketch.
+    """
+
+    kind: Literal["full", "mean", "sketch", "vectors"]
+    stages: frozenset[Stage] = frozenset({"grid"})
+    size: int = 0
+    seed: int = 0
+
+
+class Vectors(Protocol):
+    """Activations of one layer as row vectors. Products are accumulated in double precision."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def norms(self) -> NDArray[np.float64]:
+        """Euclidean norms, shape (row,)."""
+
+    def dots(self, other: Any) -> NDArray[np.float64]:
+        """Dot products with the rows of `other`, shape (row, row of other)."""
+
+    def minus(self, other: Any) -> Vectors:
+        """Return these rows less the single row of `other`."""
+
+    def centred(self) -> Vectors:
+        """Return these rows, each less its own mean over units."""
+
+    def zeros(self, rows: int, *, exact: bool = False) -> Vectors:
+        """Return `rows` zero vectors of the same length; `exact` ones in double precision."""
+
+    def rounded(self) -> Vectors:
+        """Return the rows in single precision."""
+
+    def assign(self, row: int, other: Any) -> None:
+        """Write the rows of `other` into the rows from `row` on."""
+
+    def accumulate(self, other: Any, weights: NDArray[np.float64]) -> None:
+        """Add the sum of the rows of `other`, weighted, to the only row."""
+
+    def take(self, rows: Sequence[int]) -> Vectors:
+        """Return some of the rows."""
+
+    def clear(self) -> None:
+        """Set all rows to zero."""
+
+
+class Block(Protocol):
+    """Some rows of one layer, valid only while the sink's ``add`` runs."""
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the sweep."""
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer."""
+
+    @property
+    def objects(self) -> NDArray[np.int64]:
+        """Index of each row's object; -1 for the empty canvas."""
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Flat index of each row's position; -1 for the reference and the empty canvas."""
+
+    def full(self) -> Array:
+        """Return whole activations, shape (row, *layer shape)."""
+
+    def mean(self) -> Array:
+        """Return means over space, shape (row, channel); vectors stay as they are."""
+
+    def sketch(self, size: int, seed: int) -> Array:
+        """Return seeded sparse random projections, shape (row, size)."""
+
+    def vectors(self) -> Vectors:
+        """Return the rows as vectors."""
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Takes the blocks of a sweep."""
+
+    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+        """Return what is needed of `layer`; nothing means that the layer is not wanted."""
+
+    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+        """Return how many activations of `layer` the sink keeps in memory during a sweep.
+
+        Where that is too much, the layer is swept in several `parts`, of which each keeps less.
+        """
+
+    def begin(
+        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
+    ) -> None:
+        """Prepare for a sweep over `layers`; called once for each group and part."""
+
+    def add(self, block: Block) -> None:
+        """Take a block."""
+
+    def end(self) -> None:
+        """Finish the group of layers that was begun last."""
+
+
+class Source(Protocol):
+    """Answers sinks."""
+
+    @property
+    def design(self) -> Design:
+        """Objects, positions and reference."""
+
+    @property
+    def layers(self) -> Sequence[LayerLike]:
+        """The layers that can be had, in the network's order."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the values come from: plain attributes for results."""
+
+    def stream(
+        self, sinks: Sequence[Sink], *, max_memory: int, progress: Progress | None = None
+    ) -> None:
+        """Go through all stages that the sinks need and give them their blocks."""
+
+
+def stages_of(needs: Sequence[Need]) -> tuple[Stage, ...]:
+    """Return the stages that `needs` ask for, in order."""
+    return tuple(stage for stage in STAGES if any(stage in need.stages for need in needs))

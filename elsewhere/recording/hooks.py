@@ -1,0 +1,250 @@
+"""Forward hooks that attach on entry and are gone on exit, whatever happened in between.
+
+:class:`Recorder` is for users: it copies named layers' outputs. :class:`Taps` is what sweeps use:
+it calls back inside the hook, before an in-place operation can change the output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from elsewhere.errors import LayerError, UnknownNameError
+from elsewhere.models import output_tensors
+from elsewhere.models.aliases import aliases
+from elsewhere.models.layers import is_container
+from elsewhere.models.model import unwrap
+
+Receive = Callable[[str, int, object], None]
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Set evaluation mode and inference mode, then restore every part's own mode."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+class Taps:
+    """Hooks on named modules, attached while the ``with`` block runs.
+
+    >>> with Taps(network, ["features.29"], receive):   # doctest: +SKIP
+    ...     network(images)
+
+    Parameters
+    ----------
+    module
+        The network.
+    names
+        Dotted names of modules of it.
+    receive
+        Called inside the hook with the module's name, the number of its call in this forward
+        pass, from 0, and its output.
+    """
+
+    def __init__(self, module: nn.Module, names: Iterable[str], receive: Receive) -> None:
+        self._module, self._names, self._receive = module, tuple(dict.fromkeys(names)), receive
+        self._handles: list[RemovableHandle] = []
+        self.calls: Counter[str] = Counter()
+
+    def __enter__(self) -> Taps:
+        modules = dict(self._module.named_modules())
+        try:
+            self._handles.append(self._module.register_forward_pre_hook(self._restart))
+            for name in self._names:
+                if name not in modules:
+                    raise UnknownNameError("module", name, modules)
+                self._handles.append(modules[name].register_forward_hook(self._hook(name)))
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _restart(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.calls.clear()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], object], None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
+            call = self.calls[name]
+            self.calls[name] += 1
+            self._receive(name, call, output)
+
+        return hook
+
+
+class Recorder:
+    """Copies the outputs of named layers of any network.
+
+    >>> from torch import nn, zeros
+    >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+    >>> with Recorder(network, ["0"]) as recorder:
+    ...     _ = network(zeros(1, 3, 8, 8))
+    >>> recorder["0"].shape            # as the convolution gave it, before the in-place ReLU
+    torch.Size([1, 4, 6, 6])
+
+    Within the ``with`` block the network is in evaluation mode and records no gradients; after
+    it, also after an exception, every part is as it was and no hook is left.
+
+    Parameters
+    ----------
+    module
+        The network; wrappers such as ``DataParallel`` are looked through.
+    layers
+        Module names, aliases (``fc7``) or globs (``features.*``); ``name:1`` is the second call
+        of a module that is called more than once, ``name[key]`` one of several output tensors.
+
+    Raises
+    ------
+    UnknownNameError
+        No such layer, on entry.
+    LayerError
+        A layer does not fire in a forward pass, or gives no tensor.
+
+    Notes
+    -----
+    The copies live in buffers that the next forward pass uses again: ``clone`` what is to last.
+    """
+
+    def __init__(self, module: nn.Module, layers: str | Sequence[str]) -> None:
+        self.module = unwrap(module)
+        self._layers = (layers,) if isinstance(layers, str) else tuple(layers)
+        self._buffers: dict[str, torch.Tensor] = {}
+        self._labels: dict[str, list[str]] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Recorder:
+        requests = [_Request.parse(name, self.module) for name in self._expand()]
+        self._requests: dict[str, list[_Request]] = {}
+        for request in requests:
+            self._requests.setdefault(request.module, []).append(request)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(evaluating(self.module))
+            taps = stack.enter_context(Taps(self.module, self._requests, self._receive))
+            handle = self.module.register_forward_pre_hook(lambda *_: self._labels.clear())
+            stack.callback(handle.remove)
+            handle = self.module.register_forward_hook(lambda *_: self._check(taps))
+            stack.callback(handle.remove)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.close()
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Return the copy of a layer's output in the last forward pass."""
+        labels = self._labels.get(name, [])
+        every = [label for found in self._labels.values() for label in found]
+        if len(labels) == 1:
+            return self._buffers[labels[0]]
+        if labels:
+            raise LayerError(
+                f"layer {name!r} gave several outputs in one forward pass; ask for one of "
+                + ", ".join(labels)
+            )
+        if name in every:
+            return self._buffers[name]
+        hint = "" if every else "nothing is recorded before a forward pass"
+        raise UnknownNameError("recorded layer", name, every, hint)
+
+    def __iter__(self) -> Iterator[str]:
+        for name, labels in self._labels.items():
+            yield from [name] if len(labels) == 1 else labels
+
+    def __len__(self) -> int:
+        return sum(len(labels) for labels in self._labels.values())
+
+    def _expand(self) -> list[str]:
+        """Return the wanted names with globs replaced by the parts that they match."""
+        names = aliases(self.module)
+        leaves = [n for n, part in self.module.named_modules() if n and not is_container(part)]
+        expanded: list[str] = []
+        for wanted in self._layers:
+            if "*" not in wanted and "?" not in wanted:
+                expanded.append(wanted)
+                continue
+            matching = [name for name in (*names, *leaves) if fnmatchcase(name, wanted)]
+            if not matching:
+                raise UnknownNameError("layer", wanted, (*names, *leaves))
+            expanded += matching
+        return list(dict.fromkeys(expanded))
+
+    def _receive(self, module: str, call: int, output: object) -> None:
+        tensors = output_tensors(output)
+        if not tensors:
+            raise LayerError(
+                f"layer {module!r} gives a {type(output).__name__} without tensors; "
+                "record a module within or around it"
+            )
+        for request in self._requests[module]:
+            if request.call not in (None, call):
+                continue
+            for key, tensor in tensors.items():
+                if request.key in (None, str(key)):
+                    label = f"{request.stem}:{call}" + ("" if key is None else f"[{key}]")
+                    self._copy(label, tensor)
+                    self._labels.setdefault(request.name, []).append(label)
+
+    def _copy(self, label: str, tensor: torch.Tensor) -> None:
+        buffer = self._buffers.get(label)
+        if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+            buffer = self._buffers[label] = torch.empty_like(tensor)
+        buffer.copy_(tensor.detach())
+
+    def _check(self, taps: Taps) -> None:
+        for module, requests in self._requests.items():
+            for request in requests:
+                if taps.calls[module] == 0:
+                    raise LayerError(
+                        f"layer {request.name!r} did not run in the forward pass; "
+                        "`elsewhere layers MODEL` lists those that do"
+                    )
+                if request.name not in self._labels:
+                    raise LayerError(
+                        f"layer {request.name!r} is not among what {module!r} gave: it ran "
+                        f"{taps.calls[module]} time(s), calls are numbered from 0"
+                    )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A wanted output: of a module, of one of its calls, one of its tensors."""
+
+    name: str
+    stem: str
+    module: str
+    call: int | None
+    key: str | None
+
+    @classmethod
+    def parse(cls, name: str, module: nn.Module) -> _Request:
+        modules = dict(module.named_modules())
+        names = aliases(module)
+        match = re.fullmatch(r"(.+?)(?::(\d+))?(?:\[([^\]]+)\])?", name)
+        stem, call, key = match.groups() if match else (name, None, None)
+        dotted = names.get(stem, stem)
+        if not dotted or dotted not in modules:
+            raise UnknownNameError("layer", name, (*names, *filter(None, modules)))
+        return cls(name, stem, dotted, None if call is None else int(call), key)

@@ -1,0 +1,429 @@
+"""Sweeps: every object at every position through a network, as a source for sinks."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from elsewhere.errors import CanvasError, LayerError
+from elsewhere.measures.blocks import DenseBlock
+from elsewhere.models import Layer, Model, list_layers, output_tensors, select_layers
+from elsewhere.protocols import STAGES, Design, Need, Progress, Sink, Stage, stages_of
+from elsewhere.recording.hooks import Taps, evaluating
+from elsewhere.stimuli import Canvas, Grid, ObjectSet
+from elsewhere.storage.recording import DEFAULT_MEMORY, n_parts
+from elsewhere.storage.units import Units
+from elsewhere.types import BATCH_ROWS, Color, Location
+
+
+class _Enough(Exception):
+    """Raised inside the last hook that is needed: the rest of the pass would be wasted."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The images of one forward pass."""
+
+    stage: Stage
+    objects: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    locations: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that are taken in one sweep, and in how many parts.
+
+    Parameters
+    ----------
+    layers
+        The layers.
+    parts
+        Sweeps over these layers; more than one only for a single layer.
+    held
+        Bytes that the sinks hold meanwhile.
+    """
+
+    layers: tuple[Layer, ...]
+    parts: int
+    held: float
+
+
+class Sweep:
+    """A network, objects, a canvas and a grid: what can be recorded or measured.
+
+    Parameters
+    ----------
+    model
+        The network; it stays on the device it is on.
+    objects
+        The objects, rendered at the canvas's object size.
+    canvas
+        Canvas, object size and background.
+    grid
+        Where the objects go; ``stride:7`` by default.
+    reference
+        The location to compare with; by default the leftmost of the grid's middle row.
+    layers
+        Names, aliases or globs; by default the last pooling and everything after it.
+
+    Raises
+    ------
+    CanvasError
+        Objects, canvas, grid and reference do not fit together.
+    UnknownNameError, LayerError
+        A layer is not known, or does not fire.
+    InputError
+        The network does not take a canvas of that size.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        objects: ObjectSet,
+        *,
+        canvas: Canvas | None = None,
+        grid: Grid | None = None,
+        reference: Location | None = None,
+        layers: str | Sequence[str] | None = None,
+    ) -> None:
+        self.model, self.objects = model, objects
+        self.canvas = canvas or Canvas(size=model.canvas_size, object_size=objects.size)
+        if objects.size != self.canvas.object_size:
+            raise CanvasError(
+                f"objects of {objects.size} px for a canvas whose object size is "
+                f"{self.canvas.object_size} px; load the objects at that size"
+            )
+        self.grid = (grid or Grid.default(self.canvas)).check(self.canvas)
+        self.reference = self.canvas.check(reference or self.grid.default_reference)
+        every = list_layers(model, self.canvas.size, containers=True)
+        self.layers: tuple[Layer, ...] = select_layers(every, layers, model)
+        self.design = Design(
+            objects=objects.ids,
+            categories=objects.categories,
+            axes=tuple(self.grid.axes.items()),
+            reference=self.reference,
+        )
+
+    @property
+    def color(self) -> Color:
+        """The background's colour."""
+        return self.canvas.background_color(self.model.transform.mean)
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What decides the last bits of a result."""
+        return {
+            "engine": "dense",
+            "batch_rows": BATCH_ROWS,
+            "device": self.model.device.type,
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "torch": torch.__version__,
+        }
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Attributes that recordings and results carry."""
+        model, transform = self.model, self.model.transform
+        return {
+            "model": model.name,
+            "model_arguments": dict(model.arguments),
+            "weights": model.weights,
+            "weights_sha256": model.weights_sha256,
+            "random_keys": list(model.random_keys),
+            "canvas": self.canvas.size,
+            "object_size": self.canvas.object_size,
+            "background": list(self.color),
+            "mean": list(transform.mean),
+            "std": list(transform.std),
+            "gain": transform.gain,
+            "object_set": self.objects.name,
+            "object_source": dict(self.objects.source),
+        }
+
+    # --- streaming --------------------------------------------------------------------------
+
+    def stream(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        max_memory: int = DEFAULT_MEMORY,
+        progress: Progress | None = None,
+        units: Units | None = None,
+        skip: Collection[int] = (),
+    ) -> None:
+        """Run the network over all images and give `sinks` their blocks.
+
+        Parameters
+        ----------
+        sinks
+            What takes the blocks; several share one sweep.
+        max_memory
+            Bytes that the sinks may hold: layers are swept in groups that fit.
+        progress
+            Called with the number of images done and of all.
+        units
+            How the sweep is cut; by default into units of about 64 images.
+        skip
+            Numbers of units that are not needed again. Only of use to sinks that kept them.
+
+        Raises
+        ------
+        NumericsError
+            A sink met NaN or infinity.
+        LayerError
+            A layer did not fire.
+        """
+        units = units or Units.cut(self.design)
+        groups = self.groups(sinks, max_memory=max_memory)
+        batches = [
+            {stage: list(self._batches(stage, units, skip)) for stage in self._stages(group, sinks)}
+            for group in groups
+        ]
+        total = sum(
+            group.parts * sum(len(batch.objects) for found in stages.values() for batch in found)
+            for group, stages in zip(groups, batches, strict=True)
+        )
+        done = 0
+        with evaluating(self.model.module), _exact(self.model.device):
+            images = _Images(self)
+            for group, stages in zip(groups, batches, strict=True):
+                for part in range(group.parts):
+                    takers = [sink for sink in sinks if any(map(sink.needs, group.layers))]
+                    for sink in takers:
+                        wanted = [layer for layer in group.layers if sink.needs(layer)]
+                        sink.begin(self.design, wanted, part, group.parts)
+                    for found in stages.values():
+                        for count in self._run(found, group, takers, images):
+                            done += count
+                            if progress is not None:
+                                progress(done, total)
+                    for sink in takers:
+                        sink.end()
+
+    def rehearse(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        max_memory: int = DEFAULT_MEMORY,
+        units: Units | None = None,
+        n_batches: int = 2,
+    ) -> list[float]:
+        """Run a few batches of each group and return the seconds that a batch takes.
+
+        Parameters
+        ----------
+        sinks
+            Sinks to try; they are of no use afterwards.
+        max_memory, units
+            As for :meth:`stream`.
+        n_batches
+            Timed batches; one more goes before them.
+
+        Returns
+        -------
+        list of float
+            Seconds per batch of the grid stage, for each group.
+        """
+        units = units or Units.cut(self.design)
+        seconds = []
+        with evaluating(self.model.module), _exact(self.model.device):
+            images = _Images(self)
+            for group in self.groups(sinks, max_memory=max_memory):
+                takers = [sink for sink in sinks if any(map(sink.needs, group.layers))]
+                for sink in takers:
+                    wanted = [layer for layer in group.layers if sink.needs(layer)]
+                    sink.begin(self.design, wanted, 0, group.parts)
+                marks = []
+                for stage in self._stages(group, sinks):
+                    few = n_batches + 1 if stage == "grid" else 1
+                    found = itertools.islice(self._batches(stage, units, ()), few)
+                    for _ in self._run(list(found), group, takers, images):
+                        marks.append(time.perf_counter())
+                seconds.append(float(np.median(np.diff(marks[-few:]))) if few > 1 else 0.0)
+        return [value if np.isfinite(value) else 0.0 for value in seconds]
+
+    def groups(self, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY) -> list[Group]:
+        """Return the layers in groups for which what `sinks` hold fits the memory.
+
+        What no sink holds anything of comes first, in one group; a layer that does not fit alone
+        is swept in several parts.
+        """
+
+        def held(layer: Layer) -> float:
+            return sum(sink.held(layer, self.design) for sink in takers(layer)) * layer.bytes
+
+        def takers(layer: Layer) -> list[Sink]:
+            return [sink for sink in sinks if sink.needs(layer)]
+
+        wanted = [layer for layer in self.layers if takers(layer)]
+        shared = [
+            layer for layer in wanted if any(s.held(layer, self.design) == 0 for s in takers(layer))
+        ]
+        groups: list[Group] = []
+        current: list[Layer] = list(shared)
+        used = sum(map(held, shared))
+        if used > max_memory and shared:
+            raise LayerError(
+                "the layers to keep and to measure in one sweep do not fit --max-memory; "
+                "raise it, or keep fewer layers"
+            )
+        for layer in [layer for layer in wanted if layer not in shared]:
+            if current and used + held(layer) > max_memory:
+                groups.append(self._group(current, 1, used))
+                current, used = [], 0.0
+            if held(layer) > max_memory:
+                parts = n_parts(layer, layer.bytes, self.design, takers(layer), max_memory, 0)
+                groups.append(self._group([layer], parts, float(max_memory)))
+                continue
+            current.append(layer)
+            used += held(layer)
+        if current:
+            groups.append(self._group(current, 1, used))
+        return groups
+
+    def _group(self, layers: Sequence[Layer], parts: int, held: float) -> Group:
+        order = {layer.name: place for place, layer in enumerate(self.layers)}
+        return Group(tuple(sorted(layers, key=lambda layer: order[layer.name])), parts, held)
+
+    @staticmethod
+    def _stages(group: Group, sinks: Sequence[Sink]) -> tuple[Stage, ...]:
+        needs = [need for sink in sinks for layer in group.layers for need in sink.needs(layer)]
+        return stages_of(needs)
+
+    def _batches(self, stage: Stage, units: Units, skip: Collection[int]) -> Iterator[_Batch]:
+        n = len(self.objects)
+        reference = np.array(self.reference)
+        if stage == "empty":
+            nothing = np.array([-1])
+            yield _Batch(stage, nothing, nothing, reference[None])
+            return
+        if stage == "reference":
+            for first in range(0, n, BATCH_ROWS):
+                objects = np.arange(first, min(first + BATCH_ROWS, n))
+                nowhere = np.full(len(objects), -1)
+                yield _Batch(stage, objects, nowhere, np.tile(reference, (len(objects), 1)))
+            return
+        places = self.design.positions
+        for unit in units:
+            if unit.number in skip:
+                continue
+            objects, positions = unit.rows(self.design)
+            for first in range(0, len(objects), BATCH_ROWS):
+                chosen = slice(first, first + BATCH_ROWS)
+                at = positions[chosen]
+                yield _Batch(stage, objects[chosen], at, places[at])
+
+    def _run(
+        self, batches: Sequence[_Batch], group: Group, sinks: Sequence[Sink], images: _Images
+    ) -> Iterator[int]:
+        """Run the network over `batches`; yield the number of images of each."""
+        by_module: dict[str, list[tuple[Layer, list[tuple[Sink, tuple[Need, ...]]]]]] = {}
+        for layer in group.layers:
+            takers = [(sink, sink.needs(layer)) for sink in sinks if sink.needs(layer)]
+            by_module.setdefault(layer.module, []).append((layer, takers))
+        pending: set[str] = set()
+        current: _Batch
+
+        def receive(module: str, call: int, output: object) -> None:
+            tensors = output_tensors(output)
+            for layer, takers in by_module[module]:
+                if layer.call != call:
+                    continue
+                tensor = tensors[layer.output][: len(current.objects)]
+                for sink, needs in takers:
+                    if any(current.stage in need.stages for need in needs):
+                        sink.add(
+                            DenseBlock(
+                                current.stage,
+                                layer.name,
+                                current.objects,
+                                current.positions,
+                                tensor,
+                            )
+                        )
+                pending.discard(layer.name)
+            if not pending:
+                raise _Enough
+
+        with Taps(self.model.module, by_module, receive):
+            for current in batches:
+                pending.update(layer.name for layer in group.layers)
+                with contextlib.suppress(_Enough):
+                    self.model.module(images.build(current))
+                if pending:
+                    raise LayerError(
+                        f"layer {min(pending)!r} did not run in a forward pass although it ran in "
+                        "the first one; the network must do the same for every input"
+                    )
+                yield len(current.objects)
+
+
+class _Images:
+    """Builds input batches on the device by pasting patches that are normalised once."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        device, transform = sweep.model.device, sweep.model.transform
+        color, canvas = sweep.color, sweep.canvas
+        self._canvas = canvas
+        self._patches = transform.apply(torch.from_numpy(sweep.objects.patches(color)).to(device))
+        empty = torch.from_numpy(canvas.empty(color)[None]).to(device)
+        self._empty = transform.apply(empty)
+        self._batch = self._empty.expand(BATCH_ROWS, -1, -1, -1).clone()
+
+    def build(self, batch: _Batch) -> torch.Tensor:
+        """Return exactly :data:`BATCH_ROWS` inputs, the last ones empty canvases."""
+        self._batch.copy_(self._empty.expand_as(self._batch))
+        side = self._canvas.object_size
+        for row, (number, location) in enumerate(zip(batch.objects, batch.locations, strict=True)):
+            if number < 0:
+                continue
+            top, left = self._canvas.top_left((int(location[0]), int(location[1])))
+            self._batch[row, :, top : top + side, left : left + side] = self._patches[number]
+        return self._batch
+
+
+@contextlib.contextmanager
+def _exact(device: torch.device) -> Iterator[None]:
+    """Keep TF32 out of the computation on a GPU, then restore what was set."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, cudnn.allow_tf32)
+    matmul.allow_tf32, cudnn.allow_tf32 = False, False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def working_bytes(sweep: Sweep) -> int:
+    """Return about how much a forward pass takes: weights, inputs and the largest activations."""
+    module = sweep.model.module
+    weights = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+    sizes = sorted(layer.bytes for layer in list_layers(sweep.model, sweep.canvas.size))
+    images = 12 * sweep.canvas.size**2
+    return weights + BATCH_ROWS * (2 * images + sum(sizes[-3:]))
+
+
+def rows_of(units: Units, skip: Collection[int] = ()) -> int:
+    """Return how many images a sweep over `units` runs, padding included."""
+    return sum(
+        math.ceil(math.prod(unit.shape) / BATCH_ROWS) * BATCH_ROWS
+        for unit in units
+        if unit.number not in skip
+    )
+
+
+__all__ = ["STAGES", "Group", "Sweep", "rows_of", "working_bytes"]

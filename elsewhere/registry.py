@@ -1,0 +1,95 @@
+"""Registries: named things that the command line lists and users extend.
+
+An entry may be given as an object, or as ``"package.module:attribute"``, which is imported only
+when it is asked for, so that ``--help`` can list names without importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
+
+from elsewhere.errors import InputError, UnknownNameError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A registered thing (or where to import it from) and a line that describes it."""
+
+    target: T | str
+    summary: str
+
+
+class Registry(Generic[T]):
+    """Names to things of one kind; unknown names are refused with the nearest ones.
+
+    Parameters
+    ----------
+    kind
+        What is registered, in the user's words; used in messages.
+
+    Examples
+    --------
+    >>> doubles = Registry("doubling")
+    >>> @doubles.register("twice", summary="two times a number")
+    ... def twice(number):
+    ...     return 2 * number
+    >>> doubles.get("twice")(4)
+    8
+    >>> list(doubles)
+    ['twice']
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry[T]] = {}
+
+    def add(self, name: str, target: T | str, *, summary: str) -> None:
+        """Register `target` (an object, or ``"module:attribute"``) under `name`, once."""
+        if name in self._entries:
+            raise InputError(f"{self.kind} {name!r} is registered already; choose another name")
+        self._entries[name] = Entry(target, summary)
+
+    def register(self, name: str, *, summary: str) -> Callable[[T], T]:
+        """Return a decorator that registers what it decorates under `name`."""
+
+        def decorate(target: T) -> T:
+            self.add(name, target, summary=summary)
+            return target
+
+        return decorate
+
+    def get(self, name: str) -> T:
+        """Return what is registered under `name`, importing it if need be.
+
+        Raises
+        ------
+        UnknownNameError
+            No such name; the message has the nearest ones.
+        """
+        if name not in self._entries:
+            raise UnknownNameError(self.kind, name, self._entries)
+        target = self._entries[name].target
+        if isinstance(target, str):
+            module, _, attribute = target.partition(":")
+            target = cast(T, getattr(importlib.import_module(module), attribute))
+        return target
+
+    def summary(self, name: str) -> str:
+        """Return the line that describes `name`."""
+        if name not in self._entries:
+            raise UnknownNameError(self.kind, name, self._entries)
+        return self._entries[name].summary
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)

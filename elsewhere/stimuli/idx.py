@@ -1,0 +1,211 @@
+"""The object sets that come as idx files: mnist, fashion-mnist, kmnist and emnist."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from elsewhere.errors import ObjectSetError
+from elsewhere.stimuli.objects import ObjectRequest, ObjectSet
+from elsewhere.stimuli.rasters import as_color, resize_cutouts
+from elsewhere.stimuli.sampling import draw_exemplars, exemplar_ids, sample_strokes
+from elsewhere.types import ByteArray
+
+DEBIAN_FOLDER = Path("/usr/share/datasets")
+"""Where Debian's data packages put their files; looked at when no folder is given."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Where the files of a data set are, and what is in them.
+
+    Parameters
+    ----------
+    name
+        The object set's name.
+    folders
+        Sub-folders of the data folder in which the files may be.
+    stems
+        For each split, the beginning of the files' names.
+    categories
+        The names of the labels 0, 1, ...
+    remedy
+        Where the files come from.
+    transposed
+        Whether pictures are stored column by column.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    stems: dict[str, str]
+    categories: tuple[str, ...]
+    remedy: str
+    transposed: bool = False
+
+
+_STEMS = {"train": "train", "test": "t10k"}
+_EMNIST_LETTERS = (*(f"{c}_capital" for c in "abcdefghijklmnopqrstuvwxyz"), *"abdefghnqrt")
+
+MNIST = Collection(
+    "mnist",
+    ("MNIST/raw", "MNIST", "mnist/raw", "mnist", "raw"),
+    _STEMS,
+    tuple("0123456789"),
+    "get the four files of MNIST (torchvision.datasets.MNIST downloads them)",
+)
+FASHION_MNIST = Collection(
+    "fashion-mnist",
+    ("FashionMNIST/raw", "FashionMNIST", "fashion-mnist", "fashion_mnist", "fashion", "raw"),
+    _STEMS,
+    (
+        "t_shirt",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle_boot",
+    ),
+    "get the four files of Fashion-MNIST (Debian: the package dataset-fashion-mnist; or "
+    "torchvision.datasets.FashionMNIST downloads them)",
+)
+KMNIST = Collection(
+    "kmnist",
+    ("KMNIST/raw", "KMNIST", "kmnist/raw", "kmnist", "raw"),
+    _STEMS,
+    ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    "get the four files of Kuzushiji-MNIST (torchvision.datasets.KMNIST downloads them)",
+)
+EMNIST = Collection(
+    "emnist",
+    ("EMNIST/raw", "EMNIST", "emnist/raw", "emnist", "gzip", "raw"),
+    {"train": "emnist-balanced-train", "test": "emnist-balanced-test"},
+    (*"0123456789", *_EMNIST_LETTERS),
+    "get the balanced files of EMNIST (torchvision.datasets.EMNIST downloads them)",
+    transposed=True,
+)
+
+
+def build_mnist(request: ObjectRequest) -> ObjectSet:
+    """Return MNIST's digits, white; alpha is the ink."""
+    return _build_strokes(MNIST, request)
+
+
+def build_kmnist(request: ObjectRequest) -> ObjectSet:
+    """Return Kuzushiji-MNIST's kana, white; alpha is the ink."""
+    return _build_strokes(KMNIST, request)
+
+
+def build_emnist(request: ObjectRequest) -> ObjectSet:
+    """Return EMNIST's letters and digits (the balanced split), white and upright."""
+    return _build_strokes(EMNIST, request)
+
+
+def build_fashion_mnist(request: ObjectRequest) -> ObjectSet:
+    """Return Fashion-MNIST's clothes in grey; alpha covers what is not black, holes filled."""
+    pictures, labels, source = read_collection(FASHION_MNIST, request)
+    rows, categories = draw_exemplars("fashion-mnist", labels, FASHION_MNIST.categories, request)
+    solid = np.stack([binary_fill_holes(picture > 0) for picture in pictures[rows]])
+    masks = solid.astype(np.uint8) * np.uint8(255)
+    grey, masks = resize_cutouts(pictures[rows], masks, request.size)
+    ids = exemplar_ids(rows, categories, request)
+    return ObjectSet("fashion-mnist", as_color(grey), masks, ids, categories, source)
+
+
+def read_collection(
+    collection: Collection, request: ObjectRequest
+) -> tuple[ByteArray, NDArray[np.int64], dict[str, str]]:
+    """Return the pictures uint8 (n, h, w), the labels (n,) and where they came from.
+
+    Raises
+    ------
+    ObjectSetError
+        A file is missing or damaged, or the two do not belong together.
+    """
+    stem = collection.stems[request.split]
+    images, labels = _find_files(
+        collection, (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte"), request.data_dir
+    )
+    pictures = _read(images, 3)
+    if collection.transposed:
+        pictures = np.ascontiguousarray(pictures.transpose(0, 2, 1))
+    targets = _read(labels, 1).astype(np.int64)
+    if len(pictures) != len(targets) or targets.max(initial=0) >= len(collection.categories):
+        raise ObjectSetError(
+            f"{images} has {len(pictures)} pictures, {labels} has {len(targets)} labels up to "
+            f"{targets.max(initial=0)}; expected as many labels, below "
+            f"{len(collection.categories)}; {collection.remedy}"
+        )
+    source = {"images": images.name, "labels": labels.name, "seed": str(request.seed)}
+    return pictures, targets, source
+
+
+def _build_strokes(collection: Collection, request: ObjectRequest) -> ObjectSet:
+    pictures, labels, source = read_collection(collection, request)
+    return sample_strokes(collection.name, pictures, labels, collection.categories, request, source)
+
+
+def _find_files(
+    collection: Collection, names: tuple[str, ...], data_dir: Path | None
+) -> tuple[Path, ...]:
+    base = DEBIAN_FOLDER if data_dir is None else data_dir
+    for folder in (base, *(base / sub for sub in collection.folders)):
+        found = [next(_spellings(folder, name), None) for name in names]
+        if all(found):
+            return tuple(path for path in found if path is not None)
+    if data_dir is None:
+        raise ObjectSetError(
+            f"{collection.name!r} needs a data folder (--data-dir) that holds {names[0]} and "
+            f"{names[1]}, plain or .gz; none was given; {collection.remedy}"
+        )
+    raise ObjectSetError(
+        f"no {collection.name} in {data_dir}: looked there and in {', '.join(collection.folders)} "
+        f"for {names[0]} and {names[1]}, plain or .gz; {collection.remedy}"
+    )
+
+
+def _spellings(folder: Path, name: str) -> Iterator[Path]:
+    dotted = name.replace("-idx", ".idx")
+    for spelling in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+        if (folder / spelling).is_file():
+            yield folder / spelling
+
+
+def _read(path: Path, dimensions: int) -> ByteArray:
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ObjectSetError(
+            f"cannot read {path}: {error}; the file is damaged; get it again"
+        ) from error
+    header = 4 * (dimensions + 1)
+    shape = struct.unpack(f">{dimensions}I", data[4:header]) if len(data) >= header else ()
+    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) != header + math.prod(shape):
+        raise ObjectSetError(
+            f"{path} is damaged: expected an idx file of {dimensions} dimensions of bytes and "
+            f"{header + math.prod(shape)} bytes in all; got {len(data)} bytes that begin with "
+            f"{data[:4].hex() or 'nothing'}; get the file again"
+        )
+    reader = read_image_file if dimensions == 3 else read_label_file
+    if path.suffix != ".gz":
+        return np.asarray(reader(str(path)).numpy(), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:  # torchvision's reader takes plain files only
+        plain = Path(folder) / path.stem
+        plain.write_bytes(data)
+        return np.asarray(reader(str(plain)).numpy(), np.uint8)

@@ -1,0 +1,130 @@
+"""The registry of object sets and the one call that loads any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from elsewhere.errors import ObjectSetError
+from elsewhere.registry import Registry
+from elsewhere.stimuli.objects import ObjectRequest, ObjectSet, ObjectSetBuilder, Split
+from elsewhere.types import Color
+
+object_sets: Registry[ObjectSetBuilder] = Registry("object set")
+object_sets.add(
+    "glyphs",
+    "elsewhere.stimuli.glyphs:build_glyphs",
+    summary="characters and signs of many scripts, all different to the eye; no digits",
+)
+object_sets.add(
+    "digits",
+    "elsewhere.stimuli.digits:build_digits",
+    summary="handwritten digits, 8 x 8 px, from scikit-learn",
+)
+object_sets.add(
+    "novel",
+    "elsewhere.stimuli.novel:build_novel",
+    summary="24 shaded solids that nobody has seen, alike in pairs",
+)
+object_sets.add(
+    "mnist",
+    "elsewhere.stimuli.idx:build_mnist",
+    summary="handwritten digits, 28 x 28 px; needs a data folder",
+)
+object_sets.add(
+    "fashion-mnist",
+    "elsewhere.stimuli.idx:build_fashion_mnist",
+    summary="pieces of clothing, 28 x 28 px; needs a data folder",
+)
+object_sets.add(
+    "kmnist",
+    "elsewhere.stimuli.idx:build_kmnist",
+    summary="handwritten kana, 28 x 28 px; needs a data folder",
+)
+object_sets.add(
+    "emnist",
+    "elsewhere.stimuli.idx:build_emnist",
+    summary="handwritten letters and digits (balanced), 28 x 28 px; needs a data folder",
+)
+object_sets.add(
+    "folder",
+    "elsewhere.stimuli.folder:build_folder",
+    summary="folder:PATH, your own images; sub-folders are categories",
+)
+
+
+def load_objects(
+    spec: str,
+    *,
+    size: int = 50,
+    categories: int | Sequence[str] | None = None,
+    per_category: int = 1,
+    seed: int = 0,
+    data_dir: Path | None = None,
+    background_color: Color | None = None,
+    skip_broken: bool = False,
+    split: Split = "test",
+) -> ObjectSet:
+    """Return the objects that `spec` names.
+
+    Parameters
+    ----------
+    spec
+        A name in `object_sets`, or ``folder:PATH``.
+    size
+        Side of an object's box, px.
+    categories
+        The first so many in the set's order, those of these names, or all.
+    per_category
+        Exemplars of each category.
+    seed
+        Draws the exemplars: each depends on the seed, its category and its number only. It leaves
+        the first exemplars of ``glyphs`` and ``novel`` as they are.
+    data_dir
+        The folder with the files of ``mnist``, ``fashion-mnist``, ``kmnist`` and ``emnist``.
+    background_color
+        For ``folder``: the colour that is ground, in pictures without alpha.
+    skip_broken
+        For ``folder``: leave out pictures that cannot be read.
+    split
+        For the sets with two parts (``mnist`` and its kin): which of them.
+
+    Raises
+    ------
+    UnknownNameError
+        No such set, or no such category.
+    ObjectSetError
+        The set cannot be built as asked, or has fewer categories or exemplars.
+
+    Examples
+    --------
+    >>> load_objects("glyphs", size=20, categories=2).ids
+    ('latin_a_capital-0', 'greek_delta_capital-0')
+    """
+    name, _, argument = spec.partition(":")
+    builder = object_sets.get(name)
+    if argument and name != "folder":
+        raise ObjectSetError(f"{name!r} takes no argument; got {spec!r}; write {name!r}")
+    if size < 1 or per_category < 1 or seed < 0:
+        raise ObjectSetError(
+            f"cannot load {name!r} with size {size}, {per_category} per category and seed {seed}; "
+            "expected a size and a number of 1 or more and a seed of 0 or more"
+        )
+    if split not in ("train", "test"):
+        raise ObjectSetError(f"{name!r} has no split {split!r}; expected 'train' or 'test'")
+    if isinstance(categories, str):
+        categories = (categories,)
+    request = ObjectRequest(
+        argument=argument,
+        size=size,
+        categories=categories
+        if categories is None or isinstance(categories, int)
+        else tuple(categories),
+        per_category=per_category,
+        seed=seed,
+        data_dir=None if data_dir is None else Path(data_dir),
+        background_color=background_color,
+        skip_broken=skip_broken,
+        split=split,
+    )
+    return builder(request)

@@ -1,0 +1,27 @@
+"""HDF5 recordings and results; imports neither torch nor matplotlib."""
+
+from elsewhere.storage.arrays import ArraySource
+from elsewhere.storage.files import check_output, free_bytes, write_atomically
+from elsewhere.storage.recording import Recording, open_recording
+from elsewhere.storage.results import load_result, save_result
+from elsewhere.storage.schema import FILTER, Header, Keep, StoredLayer
+from elsewhere.storage.units import Unit, Units
+from elsewhere.storage.writer import RecordingWriter
+
+__all__ = [
+    "FILTER",
+    "ArraySource",
+    "Header",
+    "Keep",
+    "Recording",
+    "RecordingWriter",
+    "StoredLayer",
+    "Unit",
+    "Units",
+    "check_output",
+    "free_bytes",
+    "load_result",
+    "open_recording",
+    "save_result",
+    "write_atomically",
+]

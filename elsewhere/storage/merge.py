@@ -1,0 +1,63 @@
+"""Merging the parts of a recording into one file, by copying compressed chunks.
+
+Run as a program, in a process of its own, because HDF5 does not survive a full disk::
+
+    python -m elsewhere.storage.merge PARTS TARGET
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the filter)
+
+HEADER = "header.h5"
+
+
+def unit_name(number: int) -> str:
+    """Return the file name of a unit's part."""
+    return f"unit-{number:07d}.h5"
+
+
+def merge_parts(parts: Path, target: Path) -> None:
+    """Write the file that the parts make up to `target`, and check that no chunk is missing."""
+    shutil.copyfile(parts / HEADER, target)
+    with h5py.File(target, "r+") as file:
+        layers = file["layers"]
+        for path in sorted(parts.glob("unit-*.h5")):
+            with h5py.File(path, "r") as part:
+                start = tuple(int(n) for n in part.attrs["start"])
+                for name in part:
+                    _copy_chunks(part[name], layers[name]["activation"], start)
+        for name in layers:
+            _check_complete(name, layers[name]["activation"])
+    with open(target, "rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def _copy_chunks(source: Any, destination: Any, start: tuple[int, ...]) -> None:
+    offsets = start + (0,) * (len(source.shape) - len(start))
+    steps = (range(0, size, step) for size, step in zip(source.shape, source.chunks, strict=True))
+    for origin in itertools.product(*steps):
+        mask, data = source.id.read_direct_chunk(origin)
+        place = tuple(a + b for a, b in zip(origin, offsets, strict=True))
+        destination.id.write_direct_chunk(place, data, mask)
+
+
+def _check_complete(name: str, dataset: Any) -> None:
+    expected = 1
+    for size, step in zip(dataset.shape, dataset.chunks, strict=True):
+        expected *= -(-size // step)
+    if dataset.id.get_num_chunks() != expected:
+        found = dataset.id.get_num_chunks()
+        raise ValueError(f"layer {name}: {found} of {expected} chunks; a part is missing")
+
+
+if __name__ == "__main__":
+    merge_parts(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,88 @@
+"""Results of analyses: ``xarray.Dataset`` in netCDF4 files of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray
+
+from elsewhere.errors import StorageError
+from elsewhere.storage.files import check_output, write_atomically
+
+ENCODING = "result"
+VERSION = "0.1"
+
+
+def to_attribute(value: Any) -> Any:
+    """Return `value` as an attribute can hold it: booleans, None and structures become JSON."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool) or value is None or isinstance(value, dict | list | tuple):
+        return json.dumps(value, sort_keys=True)
+    return value
+
+
+def save_result(result: xarray.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a result as netCDF4, whole or not at all.
+
+    Parameters
+    ----------
+    result
+        Its attribute ``kind`` says what it is.
+    path
+        Where to write; ``.nc`` by custom.
+    overwrite
+        Whether an existing file is replaced.
+
+    Raises
+    ------
+    ExistsError
+        The file exists and `overwrite` is not given.
+    StorageError
+        It cannot be written.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite)
+    stamped = result.copy()
+    stamped.attrs = {key: to_attribute(value) for key, value in result.attrs.items()}
+    stamped.attrs |= {"elsewhere_encoding": ENCODING, "encoding_version": VERSION}
+    encoding = {
+        name: {"zlib": True, "complevel": 1, "shuffle": True}
+        for name, variable in stamped.data_vars.items()
+        if variable.ndim > 0 and variable.dtype.kind in "fiu"
+    }
+    data: Any = stamped.to_netcdf(None, engine="h5netcdf", format="NETCDF4", encoding=encoding)
+    write_atomically(path, bytes(data))
+    return path
+
+
+def load_result(path: str | Path) -> xarray.Dataset:
+    """Read a result whole.
+
+    Raises
+    ------
+    StorageError
+        The file is missing, no netCDF4 file, or not a result of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StorageError(f"{path} does not exist; expected a result such as sim.nc")
+    try:
+        result = xarray.load_dataset(path, engine="h5netcdf")
+    except (OSError, ValueError, KeyError) as error:
+        raise StorageError(f"{path} cannot be read as a result: {_one_line(error)}") from error
+    stamp = result.attrs.get("elsewhere_encoding")
+    if stamp != ENCODING:
+        held = f"a {stamp}" if stamp else "not written by elsewhere"
+        raise StorageError(
+            f"{path} is {held}; expected a result, as `elsewhere similarity --out` writes it"
+        )
+    return result
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

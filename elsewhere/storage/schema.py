@@ -1,0 +1,330 @@
+"""The file of a recording: names, attributes, dimensions, filter. See ``docs/file-format.md``."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5netcdf
+import h5py
+import hdf5plugin
+import numpy as np
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError
+from elsewhere.protocols import Design, Kept, LayerLike, Need
+from elsewhere.storage.results import to_attribute
+from elsewhere.storage.units import Units
+from elsewhere.types import StorageType
+
+ENCODING = "recording"
+VERSION = "0.1"
+FILTER: dict[str, Any] = dict(hdf5plugin.Zstd(clevel=1))
+"""Zstandard, level 1, no shuffle: see docs/decisions/0002-compression.md for the measurements."""
+
+TRAILING = {
+    1: ("unit",),
+    2: ("token", "feature"),
+    3: ("channel", "height", "width"),
+}
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is kept of a layer.
+
+    Parameters
+    ----------
+    kind
+        ``full``, ``mean`` or ``sketch``.
+    size
+        Numbers in a sketch.
+    """
+
+    kind: Kept = "full"
+    size: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Keep:
+        """Return what ``full``, ``mean`` or ``sketch:K`` stands for.
+
+        Examples
+        --------
+        >>> Keep.parse("sketch:512")
+        Keep(kind='sketch', size=512)
+        """
+        kind, _, size = text.partition(":")
+        if kind == "full" and not size:
+            return cls("full")
+        if kind == "mean" and not size:
+            return cls("mean")
+        if kind == "sketch" and size.isdigit() and int(size) > 0:
+            return cls("sketch", int(size))
+        raise InputError(f"cannot keep {text!r} of a layer; expected full, mean or sketch:K")
+
+    def __str__(self) -> str:
+        return f"sketch:{self.size}" if self.kind == "sketch" else self.kind
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """A layer as it stands in a recording.
+
+    Parameters
+    ----------
+    name, module, type
+        Name in the file, dotted module name, class of the module.
+    shape
+        Shape of an activation in the network.
+    keep
+        What is kept of it.
+    seed
+        Of the sketch.
+    stride, offset, receptive_field
+        In px of the canvas, where defined: the cumulative stride, the centre of the first cell's
+        receptive field, and its size.
+    """
+
+    name: str
+    module: str
+    type: str
+    shape: tuple[int, ...]
+    keep: Keep = field(default_factory=Keep)
+    seed: int = 0
+    stride: int | None = None
+    offset: float | None = None
+    receptive_field: int | None = None
+
+    @classmethod
+    def of(cls, layer: LayerLike, *, keep: Keep, seed: int) -> StoredLayer:
+        """Return the stored form of a network's layer.
+
+        Raises
+        ------
+        InputError
+            The sketch has no room: it is longer than the activation.
+        """
+        if keep.kind == "sketch" and keep.size > math.prod(layer.shape):
+            raise InputError(
+                f"layer {layer.name!r} has {math.prod(layer.shape)} units, fewer than the "
+                f"{keep.size} numbers of its sketch; keep it in full"
+            )
+        return cls(
+            name=layer.name,
+            module=getattr(layer, "module", layer.name),
+            type=getattr(layer, "kind", ""),
+            shape=tuple(layer.shape),
+            keep=keep,
+            seed=seed if keep.kind == "sketch" else 0,
+            stride=getattr(layer, "stride", None),
+            offset=getattr(layer, "offset", None),
+            receptive_field=getattr(layer, "receptive_field", None),
+        )
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of what is stored of one activation."""
+        if self.keep.kind == "sketch":
+            return (self.keep.size,)
+        if self.keep.kind == "mean" and len(self.shape) == 3:
+            return self.shape[:1]
+        if self.keep.kind == "mean" and len(self.shape) == 2:
+            return self.shape[1:]
+        return self.shape
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the dimensions of what is stored of one activation."""
+        if self.keep.kind == "sketch":
+            return ("sketch",)
+        if self.keep.kind == "mean" and len(self.shape) == 3:
+            return ("channel",)
+        if self.keep.kind == "mean" and len(self.shape) == 2:
+            return ("feature",)
+        return TRAILING.get(
+            len(self.shape), tuple(f"dimension_{i}" for i in range(len(self.shape)))
+        )
+
+    @property
+    def need(self) -> Need:
+        """What the writer needs of this layer."""
+        return Need(self.keep.kind, size=self.keep.size, seed=self.seed)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes of the layer's group."""
+        values = {
+            "module": self.module,
+            "type": self.type,
+            "kept": str(self.keep),
+            "seed": self.seed,
+            "layer_shape": np.array(self.shape, dtype=np.int64),
+            "stride": self.stride,
+            "offset": self.offset,
+            "receptive_field": self.receptive_field,
+        }
+        return {key: value for key, value in values.items() if value is not None}
+
+    @classmethod
+    def from_attributes(cls, name: str, attributes: dict[str, Any]) -> StoredLayer:
+        """Return the layer that `attributes` of a group describe."""
+
+        def number(key: str) -> Any:
+            return np.asarray(attributes[key]).item() if key in attributes else None
+
+        return cls(
+            name=name,
+            module=str(attributes["module"]),
+            type=str(attributes["type"]),
+            shape=tuple(int(n) for n in attributes["layer_shape"]),
+            keep=Keep.parse(str(attributes["kept"])),
+            seed=int(number("seed")),
+            stride=number("stride"),
+            offset=number("offset"),
+            receptive_field=number("receptive_field"),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """Everything of a recording that is known before the sweep.
+
+    Parameters
+    ----------
+    design
+        Objects, axes and reference.
+    layers
+        What is stored.
+    dtype
+        Type of the stored activations.
+    images, masks
+        The objects: uint8, shapes (object, pixel_y, pixel_x, rgb) and (object, pixel_y, pixel_x).
+    determining
+        Attributes that determine the values: they make up the identity.
+    provenance
+        Further attributes: versions, numerics, command line.
+    """
+
+    design: Design
+    layers: tuple[StoredLayer, ...]
+    dtype: StorageType
+    images: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    determining: dict[str, Any]
+    provenance: dict[str, Any]
+
+    def identity_fields(self) -> dict[str, Any]:
+        """Return the fields that determine the recorded values, as JSON holds them."""
+        design = self.design
+        fields = {
+            **self.determining,
+            "objects": list(design.objects),
+            "categories": list(design.categories),
+            "axes": [[name, list(values)] for name, values in design.axes],
+            "reference": list(design.reference),
+            "layers": [[s.name, s.module, list(s.shape), str(s.keep), s.seed] for s in self.layers],
+            "dtype": self.dtype,
+            "encoding_version": VERSION,
+            "pixels": hashlib.sha256(self.images.tobytes() + self.masks.tobytes()).hexdigest(),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(fields, sort_keys=True))
+        return plain
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 over the fields that determine the recorded values."""
+        text = json.dumps(self.identity_fields(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Raw bytes kept of each image."""
+        itemsize = np.dtype(self.dtype).itemsize
+        return sum(math.prod(layer.stored_shape) for layer in self.layers) * itemsize
+
+    @property
+    def units(self) -> Units:
+        """The units of work of this recording."""
+        return Units.cut(self.design, bytes_per_image=self.bytes_per_image)
+
+
+def write_skeleton(
+    header: Header, *, empty: dict[str, NDArray[Any]], reference: dict[str, NDArray[Any]]
+) -> bytes:
+    """Return the bytes of a recording in which only the activations are missing.
+
+    Parameters
+    ----------
+    header
+        What is recorded.
+    empty
+        Per layer, what is stored of the empty canvas's activation.
+    reference
+        Per layer, shape (object, *stored shape): the activations at a reference off the grid;
+        no entries where the reference is on the grid.
+    """
+    buffer = io.BytesIO()
+    with h5netcdf.File(buffer, "w") as file:
+        design = header.design
+        file.dimensions = {
+            "object": len(design.objects),
+            **dict(zip(design.names, design.shape, strict=True)),
+            "pixel_y": header.images.shape[1],
+            "pixel_x": header.images.shape[2],
+            "rgb": 3,
+        }
+        text = h5py.string_dtype()
+        variable = file.create_variable("object", ("object",), dtype=text)
+        variable[...] = np.array(design.objects, dtype=object)
+        variable = file.create_variable("category", ("object",), dtype=text)
+        variable[...] = np.array(design.categories, dtype=object)
+        for name, values in design.axes:
+            variable = file.create_variable(name, (name,), dtype=np.int64)
+            variable[...] = np.array(values)
+            variable.attrs["units"] = "px"
+        variable = file.create_variable(
+            "image", ("object", "pixel_y", "pixel_x", "rgb"), dtype=np.uint8, **FILTER
+        )
+        variable[...] = header.images
+        variable = file.create_variable(
+            "mask", ("object", "pixel_y", "pixel_x"), dtype=np.uint8, **FILTER
+        )
+        variable[...] = header.masks
+        attributes = {
+            "elsewhere_encoding": ENCODING,
+            "encoding_version": VERSION,
+            "identity": header.identity,
+            "axes": list(design.names),
+            "layers": [layer.name for layer in header.layers],
+            "dtype": header.dtype,
+            **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
+            **header.determining,
+            **header.provenance,
+        }
+        for key, value in attributes.items():
+            file.attrs[key] = to_attribute(value)
+        units = header.units
+        itemsize = np.dtype(header.dtype).itemsize
+        for layer in header.layers:
+            group = file.create_group(f"layers/{layer.name}")
+            group.dimensions = dict(zip(layer.dimensions, layer.stored_shape, strict=True))
+            for key, value in layer.attributes().items():
+                group.attrs[key] = value
+            group.create_variable(
+                "activation",
+                ("object", *design.names, *layer.dimensions),
+                dtype=header.dtype,
+                chunks=units.chunk(layer.stored_shape, itemsize),
+                **FILTER,
+            )
+            variable = group.create_variable("empty", layer.dimensions, dtype=np.float32, **FILTER)
+            variable[...] = empty[layer.name]
+            if layer.name in reference:
+                variable = group.create_variable(
+                    "reference", ("object", *layer.dimensions), dtype=np.float32, **FILTER
+                )
+                variable[...] = reference[layer.name]
+    return buffer.getvalue()

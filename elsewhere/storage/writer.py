@@ -1,0 +1,267 @@
+"""The sink that writes a recording, beside the computation."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from elsewhere.errors import NumericsError
+from elsewhere.measures.vectors import to_numpy
+from elsewhere.protocols import Array, Block, Design, LayerLike, Need
+from elsewhere.storage.files import check_output
+from elsewhere.storage.parts import Parts
+from elsewhere.storage.schema import FILTER, Header, StoredLayer, write_skeleton
+from elsewhere.storage.units import Unit, Units
+
+logger = logging.getLogger(__name__)
+
+FLOAT16_LIMIT = float(np.finfo(np.float16).max)
+_names = itertools.count()
+
+
+@dataclass
+class _OpenUnit:
+    """A unit whose images are still coming in."""
+
+    unit: Unit
+    arrays: dict[str, NDArray[Any]]
+    missing: int
+
+
+class RecordingWriter:
+    """Writes what a sweep yields to an HDF5 file, unit by unit, in a thread of its own.
+
+    >>> with RecordingWriter(path, header) as writer:   # doctest: +SKIP
+    ...     sweep.stream([writer], max_memory=2**31, units=writer.units, skip=writer.done)
+    ...     writer.finish()
+
+    A unit is compressed in memory, written whole and renamed; the parts are merged at the end.
+    No file stands under the asked name before :meth:`finish` returns. Parts of an interrupted
+    recording with the same identity are used again.
+
+    Parameters
+    ----------
+    path
+        The recording to write.
+    header
+        What is recorded.
+    overwrite
+        Whether an existing file is replaced, once the new one is finished.
+
+    Raises
+    ------
+    ExistsError
+        The file, or parts of another recording of that name, exist.
+    """
+
+    def __init__(self, path: Path, header: Header, *, overwrite: bool = False) -> None:
+        check_output(path, overwrite=overwrite)
+        self.path, self.header = path, header
+        self._layers = {layer.name: layer for layer in header.layers}
+        self._numbered: dict[int, Unit] = {}
+        self._parts = Parts(path, header.identity_fields(), overwrite=overwrite)
+        self._open: dict[int, _OpenUnit] = {}
+        self._empty: dict[str, NDArray[Any]] = {}
+        self._reference: dict[str, NDArray[Any]] = {}
+        self._queue: queue.Queue[_OpenUnit | None] = queue.Queue(maxsize=1)
+        self._thread = threading.Thread(target=self._work, name="recording-writer", daemon=True)
+        self._failure: BaseException | None = None
+        self._first_time = True
+        self.units: Units = header.units
+        self.done: frozenset[int] = frozenset()
+
+    def __enter__(self) -> RecordingWriter:
+        self._parts.__enter__()
+        self.done = frozenset(self._parts.done()) if self._parts.has_header else frozenset()
+        if self.done:
+            logger.info("going on with %s: %d units are there", self.path, len(self.done))
+        self._numbered = {unit.number: unit for unit in self.units if unit.number not in self.done}
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop()
+        self._parts.__exit__(*exception)
+
+    # --- a sink -----------------------------------------------------------------------------
+
+    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+        """Return what is kept of `layer`, and the empty canvas's activation."""
+        stored = self._layers.get(layer.name)
+        if stored is None:
+            return ()
+        stages = {"grid", "empty"}
+        if self.header.design.reference_index is None:
+            stages.add("reference")
+        need = stored.need
+        return (Need(need.kind, frozenset(stages), need.size, need.seed),)  # type: ignore[arg-type]
+
+    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+        """Return 0: what the writer holds does not grow with the design."""
+        return 0.0
+
+    def begin(
+        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
+    ) -> None:
+        """Note whether these blocks come for the first time."""
+        self._first_time = part == 0
+
+    def add(self, block: Block) -> None:
+        """Take a block into the unit it belongs to, and hand finished units to the thread."""
+        if not self._first_time:
+            return
+        layer = self._layers[block.layer]
+        values = to_numpy(self._reduce(block, layer))
+        if block.stage == "empty":
+            self._empty[layer.name] = np.array(values[0], dtype=np.float32)
+        elif block.stage == "reference":
+            shape = (len(self.header.design.objects), *layer.stored_shape)
+            held = self._reference.setdefault(layer.name, np.zeros(shape, dtype=np.float32))
+            held[block.objects] = values
+        else:
+            if not self._parts.has_header:
+                self._write_header()
+            self._check(values, block)
+            numbers = self.units.locate(block.objects, block.positions)
+            for number in np.unique(numbers):
+                if number not in self.done:
+                    self._fill(int(number), layer, block, values, numbers == number)
+
+    def end(self) -> None:
+        """Do nothing: units are complete when all their images have come."""
+
+    # --- units ------------------------------------------------------------------------------
+
+    def _reduce(self, block: Block, layer: StoredLayer) -> Array:
+        if layer.keep.kind == "mean":
+            return block.mean()
+        if layer.keep.kind == "sketch":
+            return block.sketch(layer.keep.size, layer.seed)
+        return block.full()
+
+    def _check(self, values: NDArray[Any], block: Block) -> None:
+        """Refuse NaN, infinity, and what float16 cannot hold."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = bool(np.isfinite(values.sum(dtype=np.float64)))
+        if not finite:
+            row = int(np.argmin(np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
+            raise NumericsError(
+                f"layer {block.layer!r} gives NaN or infinity for {self._where(block, row)}; "
+                "nothing was recorded under this name: check the weights and the input"
+            )
+        if self.header.dtype == "float16" and values.size:
+            extreme = max(float(values.max()), -float(values.min()))
+            if extreme > FLOAT16_LIMIT:
+                raise NumericsError(
+                    f"layer {block.layer!r} reaches {extreme:.4g}, more than float16 can hold "
+                    f"({FLOAT16_LIMIT:.0f}); record with --dtype float32"
+                )
+
+    def _where(self, block: Block, row: int) -> str:
+        design = self.header.design
+        place = design.positions[block.positions[row]].tolist()
+        return f"object {design.objects[block.objects[row]]!r} at {design.names}={tuple(place)}"
+
+    def _fill(
+        self,
+        number: int,
+        layer: StoredLayer,
+        block: Block,
+        values: NDArray[Any],
+        chosen: NDArray[np.bool_],
+    ) -> None:
+        open_unit = self._open.get(number)
+        if open_unit is None:
+            unit = self._numbered[number]
+            arrays = {
+                name: np.empty((*unit.shape, *stored.stored_shape), dtype=self.header.dtype)
+                for name, stored in self._layers.items()
+            }
+            missing = math.prod(unit.shape) * len(arrays)
+            open_unit = self._open[number] = _OpenUnit(unit, arrays, missing)
+        unit = open_unit.unit
+        place = np.unravel_index(block.positions[chosen], self.header.design.shape)
+        index = (block.objects[chosen], *place)
+        inner = tuple(i - start for i, start in zip(index, unit.start, strict=True))
+        open_unit.arrays[layer.name][inner] = values if chosen.all() else values[chosen]
+        open_unit.missing -= int(chosen.sum())
+        if open_unit.missing == 0:
+            self._submit(self._open.pop(number))
+
+    def _write_header(self) -> None:
+        header = write_skeleton(self.header, empty=self._empty, reference=self._reference)
+        self._parts.write_header(header)
+
+    # --- the thread -------------------------------------------------------------------------
+
+    def _submit(self, item: _OpenUnit | None) -> None:
+        while self._failure is None:
+            try:
+                self._queue.put(item, timeout=0.2)
+                break
+            except queue.Full:
+                continue
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            try:
+                self._parts.write_unit(item.unit.number, self._encode(item))
+            except BaseException as failure:
+                self._failure = failure
+                return
+
+    def _encode(self, item: _OpenUnit) -> bytes:
+        """Return the unit as the bytes of an HDF5 file, compressed."""
+        name = f"unit-{next(_names)}"
+        with h5py.File(name, "w", driver="core", backing_store=False) as file:
+            file.attrs["start"] = np.array(item.unit.start)
+            for layer, values in item.arrays.items():
+                chunks = self.units.chunk(self._layers[layer].stored_shape, values.dtype.itemsize)
+                file.create_dataset(
+                    layer,
+                    data=values,
+                    chunks=chunks,
+                    maxshape=(None,) * values.ndim,
+                    **FILTER,
+                )
+            file.flush()
+            image: bytes = file.id.get_file_image()
+        return image
+
+    def _stop(self) -> None:
+        while self._thread.is_alive():
+            try:
+                self._queue.put(None, timeout=0.2)
+                break
+            except queue.Full:
+                continue
+        self._thread.join()
+
+    def finish(self) -> None:
+        """Wait for the thread, merge the parts and put the recording under its name.
+
+        Raises
+        ------
+        StorageError
+            Writing failed, or units are missing.
+        """
+        self._stop()
+        if self._failure is not None:
+            raise self._failure
+        self._parts.finish()

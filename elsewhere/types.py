@@ -1,0 +1,77 @@
+"""Small shared types and the parsing of sizes and colours."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError
+
+FloatArray: TypeAlias = NDArray[np.floating]
+ByteArray: TypeAlias = NDArray[np.uint8]
+Color: TypeAlias = tuple[int, int, int]
+Location: TypeAlias = tuple[int, int]
+"""(y, x), in px of the canvas: the pixel at ``top + size // 2``, ``left + size // 2``."""
+
+Metric: TypeAlias = Literal["cosine", "centred", "evoked", "pearson"]
+Engine: TypeAlias = Literal["auto", "dense", "incremental"]
+StorageType: TypeAlias = Literal["float32", "float16"]
+
+BATCH_ROWS = 8
+"""Every forward pass has exactly this many rows: results depend on the batch size."""
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def parse_bytes(text: str | int) -> int:
+    """Return the number of bytes that `text` (``2GiB``, ``500 MB``, ``1000``) stands for.
+
+    Examples
+    --------
+    >>> parse_bytes("2GiB")
+    2147483648
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(text))
+    if match is None or match.group(2).lower() not in _UNITS:
+        raise InputError(f"cannot read {text!r} as a size; expected for example 2GiB or 500MB")
+    return int(float(match.group(1)) * _UNITS[match.group(2).lower()])
+
+
+def format_bytes(count: float) -> str:
+    """Return `count` bytes in words.
+
+    Examples
+    --------
+    >>> format_bytes(26_456_000_000)
+    '24.6 GiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def parse_color(text: str) -> Color:
+    """Return the (red, green, blue) in 0..255 of ``128``, ``10,20,30`` or ``#0a141e``.
+
+    Examples
+    --------
+    >>> parse_color("#ff8000"), parse_color("7"), parse_color("1,2,3")
+    ((255, 128, 0), (7, 7, 7), (1, 2, 3))
+    """
+    if match := re.fullmatch(r"#([0-9a-fA-F]{6})", text):
+        red, green, blue = bytes.fromhex(match.group(1))
+        return red, green, blue
+    values = [int(part) for part in text.split(",")] if re.fullmatch(r"\d+(,\d+)*", text) else []
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3 or max(values) > 255:
+        raise InputError(
+            f"cannot read {text!r} as a colour; expected a value 0..255, R,G,B or #RRGGBB"
+        )
+    return values[0], values[1], values[2]

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+
+import elsewhere.figures
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures import draw, figure_kinds, plot_objects
+from elsewhere.figures.kinds import DEFAULT_KINDS
+
+
+@pytest.mark.parametrize("kind", list(figure_kinds))
+def test_every_kind_draws_a_similarity_result(result, kind):
+    figure = draw(result, kind)
+    assert isinstance(figure, Figure)
+    assert figure.axes
+    assert figure_kinds.summary(kind)
+
+
+def test_the_default_is_chosen_by_the_kind_of_result(result):
+    assert draw(result).get_suptitle().startswith("cosine similarity of the same object")
+    assert set(DEFAULT_KINDS.values()) <= set(figure_kinds)
+
+
+def test_what_cannot_be_chosen_is_refused(result):
+    with pytest.raises(UnknownNameError, match=r"kind of figure 'map'; nearest: maps"):
+        draw(result, "map")
+    with pytest.raises(UnknownNameError, match="kind of result 'recording'"):
+        draw(result.assign_attrs(kind="recording"))
+    result.attrs.pop("kind")
+    with pytest.raises(InputError, match=r"no attribute 'kind'.*layerwise"):
+        draw(result)
+    with pytest.raises(InputError, match="got dict"):
+        draw({})  # type: ignore[arg-type]
+
+
+def test_drawing_ignores_and_keeps_the_user_settings(result):
+    plain = draw(result)
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "text.color": "red"}):
+        before = matplotlib.rcParams.copy()
+        figure = draw(result)
+        assert matplotlib.rcParams.copy() == before
+    assert figure.axes[0].get_facecolor() == plain.axes[0].get_facecolor()
+    assert figure._suptitle.get_color() == plain._suptitle.get_color()
+
+
+def test_settings_are_restored_after_an_error(result):
+    before = matplotlib.rcParams.copy()
+    with pytest.raises(InputError):
+        draw(result.drop_vars("similarity_mean"))
+    assert matplotlib.rcParams.copy() == before
+
+
+def test_pyplot_knows_of_no_figure(result, make_objects):
+    import matplotlib.pyplot as plt
+
+    for kind in figure_kinds:
+        draw(result, kind)
+    plot_objects(make_objects(("a", "b")))
+    assert plt.get_fignums() == []
+
+
+def test_importing_and_drawing_load_neither_torch_nor_h5py_nor_pyplot(tmp_path):
+    code = (
+        "import sys, numpy; from elsewhere.figures import plot_placements, save_figure; "
+        "figure = plot_placements(numpy.zeros((1, 4, 4, 3), dtype='uint8')); "
+        f"save_figure(figure, {str(tmp_path / 'a.png')!r}); "
+        "print([m for m in ('torch', 'h5py', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    root = Path(elsewhere.figures.__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_are_sorted_and_there():
+    assert list(elsewhere.figures.__all__) == sorted(elsewhere.figures.__all__)
+    assert all(hasattr(elsewhere.figures, name) for name in elsewhere.figures.__all__)

@@ -1,0 +1,195 @@
+import pytest
+import torch
+from torch import nn
+
+from elsewhere.errors import InputError
+from elsewhere.models import InputTransform, Layer, Model, list_layers, load_model, output_tensors
+from elsewhere.models.aliases import aliases
+
+SMALL = {"channels": "4-8", "canvas": 16, "hidden": 6}
+
+
+def wrap(module, canvas_size=16):
+    return Model("net", module, InputTransform(), aliases(module), "none", "", (), {}, canvas_size)
+
+
+def hooks_of(module):
+    return [hook for part in module.modules() for hook in part._forward_hooks.values()]
+
+
+@pytest.mark.parametrize(
+    ("name", "canvas_size"),
+    [
+        ("vgg16-slim", 64),
+        ("vgg11-slim", 32),
+        ("small-cnn", 48),
+        ("resnet18", 33),
+        ("googlenet", 33),
+        ("densenet121", 33),
+        ("alexnet", 63),
+        ("mobilenet_v2", 33),
+        ("shufflenet_v2_x0_5", 33),
+    ],
+)
+def test_listing_agrees_with_hooks_of_its_own(name, canvas_size):
+    """An independent run: every leaf's outputs, in order, with their shapes."""
+    arguments = {"num_classes": 10} if name != "alexnet" else {"num_classes": 2}
+    model = load_model(name, model_args=arguments)
+    layers = list_layers(model, canvas_size)
+    names = {part: label for label, part in model.module.named_modules()}
+    seen = []
+    handles = [
+        part.register_forward_hook(
+            lambda part, _, out: seen.append((names[part], type(part).__name__, out.shape[1:]))
+        )
+        for part in model.module.modules()
+        if not list(part.children())
+    ]
+    with torch.no_grad():
+        model.module(torch.zeros(1, 3, canvas_size, canvas_size))
+    for handle in handles:
+        handle.remove()
+    assert [(layer.module, layer.kind, layer.shape) for layer in layers] == seen
+    assert len({layer.name for layer in layers}) == len(layers)
+    assert layers[-1].shape == (arguments["num_classes"],)
+
+
+def test_names_calls_shapes_and_bytes():
+    model = load_model("resnet18", model_args={"num_classes": 10})
+    layers = {layer.name: layer for layer in list_layers(model, 64)}
+    first = layers["layer1.0.relu:0"]
+    assert (first.module, first.call, first.kind) == ("layer1.0.relu", 0, "ReLU")
+    assert layers["layer1.0.relu:1"].call == 1
+    assert "layer1.0.relu" not in layers
+    assert layers["relu"].call == 0
+    assert layers["logits"].module == "fc"
+    assert layers["layer4.1.bn2"].shape == (512, 2, 2)
+    assert layers["layer4.1.bn2"].bytes == 512 * 4 * 4
+    assert layers["layer4.1.bn2"].is_map
+    assert not layers["logits"].is_map
+    assert layers["avgpool"].input_shape == (512, 2, 2)
+
+
+def test_containers_follow_their_parts():
+    model = load_model("small-cnn", model_args=SMALL)
+    names = [layer.name for layer in list_layers(model, containers=True)]
+    assert names[names.index("pool2") + 1] == "features"
+    assert names[-2:] == ["logits", "classifier"]
+    assert "features" not in [layer.name for layer in list_layers(model)]
+
+
+def test_modes_are_restored_and_no_hook_stays():
+    model = load_model("small-cnn", model_args=SMALL | {"batch_norm": True})
+    model.module.train()
+    model.module.features[1].eval()
+    before = [part.training for part in model.module.modules()]
+    state = {key: value.clone() for key, value in model.module.state_dict().items()}
+    own = model.module.features[0].register_forward_hook(lambda *_: None)
+    layers = list_layers(model)
+    assert [part.training for part in model.module.modules()] == before
+    assert len(hooks_of(model.module)) == 1
+    own.remove()
+    assert all(torch.equal(value, state[key]) for key, value in model.module.state_dict().items())
+    assert layers == list_layers(model)
+
+
+class Failing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 2, 3), nn.ReLU()
+
+    def forward(self, values):
+        self.second(self.first(values))
+        raise RuntimeError("no\nluck")
+
+
+def test_after_an_exception_modes_and_hooks_are_as_before():
+    module = Failing().train()
+    with pytest.raises(InputError, match=r"canvas of 16 px \(no luck\); try another --canvas"):
+        list_layers(wrap(module))
+    assert all(part.training for part in module.modules())
+    assert hooks_of(module) == []
+
+
+def test_a_canvas_that_does_not_fit_names_the_natural_one():
+    model = load_model("vgg16-slim")
+    with pytest.raises(InputError, match=r"canvas of 16 px .* such as its own 64") as caught:
+        list_layers(model, 16)
+    assert "\n" not in str(caught.value)
+    assert hooks_of(model.module) == []
+    with pytest.raises(InputError, match="at least 1 px"):
+        list_layers(model, 0)
+
+
+def test_transformers_give_tokens_and_need_their_own_canvas():
+    model = load_model("vit_b_32", model_args={"image_size": 64, "num_classes": 4})
+    assert model.canvas_size == 64
+    layers = {layer.name: layer for layer in list_layers(model)}
+    assert layers["conv_proj"].shape == (768, 2, 2)
+    assert (layers["conv_proj"].stride, layers["conv_proj"].receptive_field) == (32, 32)
+    assert layers["encoder.ln"].shape == (5, 768)
+    assert layers["encoder.ln"].stride is None
+    attention = {layer.name for layer in list_layers(model, containers=True)}
+    assert "encoder.layers.encoder_layer_0.self_attention" in attention
+    with pytest.raises(InputError, match="such as its own 64"):
+        list_layers(model, 96)
+
+
+class Several(nn.Module):
+    class Pair(nn.Module):
+        def forward(self, values):
+            return values, values.mean((2, 3))
+
+    class Named(nn.Module):
+        def forward(self, values):
+            return {"left": values, "right": values + 1, "none": None}
+
+    class Rows(nn.Module):
+        def forward(self, values):
+            return values.flatten(0, 1)
+
+    class Count(nn.Module):
+        def forward(self, values):
+            return torch.ones(1, 2, dtype=torch.int64)
+
+    def __init__(self):
+        super().__init__()
+        self.pair, self.named, self.rows, self.count = (
+            self.Pair(),
+            self.Named(),
+            self.Rows(),
+            self.Count(),
+        )
+        self.recurrent = nn.LSTM(16, 5, batch_first=True)
+        self.silent = nn.ReLU()
+
+    def forward(self, values):
+        maps, means = self.pair(values)
+        self.named(maps)
+        self.named(maps)
+        self.rows(maps)
+        self.count(maps)
+        self.recurrent(values[:, 0])
+        return means
+
+
+def test_outputs_with_several_tensors():
+    layers = list_layers(wrap(Several()))
+    assert [(layer.name, layer.shape) for layer in layers] == [
+        ("pair[0]", (3, 16, 16)),
+        ("pair[1]", (3,)),
+        ("named:0[left]", (3, 16, 16)),
+        ("named:0[right]", (3, 16, 16)),
+        ("named:1[left]", (3, 16, 16)),
+        ("named:1[right]", (3, 16, 16)),
+        ("recurrent", (16, 5)),
+    ]
+    assert [layer.output for layer in layers][:3] == [0, 1, "left"]
+    assert output_tensors(3) == {}
+
+
+def test_layers_are_values():
+    layer = Layer("a", "a", 0, "ReLU", (2, 3, 4))
+    assert layer == Layer("a", "a", 0, "ReLU", (2, 3, 4))
+    assert layer.bytes == 96
+    assert len({layer, layer}) == 1
