@@ -1,1 +1,531 @@
-def main() -> None: ...
+"""The command line: each command parses, calls one function of the library and reports.
+
+Data goes to standard output, progress and messages to standard error. Exit 1 for what the library
+refuses, with one line; 2 for wrong usage. The library is imported inside the commands, so that
+``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from elsewhere.errors import ElsewhereError, InputError
+from elsewhere.options import (
+    KeepOptions,
+    ModelOptions,
+    StimulusOptions,
+    choose,
+    set_threads,
+    takes,
+)
+from elsewhere.terminal import duration, print_json, print_table, progress, say
+from elsewhere.types import format_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from elsewhere.recording import Plan, Sweep
+
+MODELS = "Networks"
+RECORDINGS = "Recordings"
+ANALYSES = "Analyses"
+
+
+class _Commands(TyperGroup):
+    """Turns what the library refuses into one line and exit 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ElsewhereError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            typer.echo("interrupted; nothing unfinished stands under a finished name", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            sys.stderr.close()
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="elsewhere",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Trained here, recognised elsewhere? Records networks for objects at every location of a "
+    "canvas, and measures in which layer an object's code survives the move.",
+    epilog="Example: elsewhere record vgg16 --objects novel --grid 7x7 --out run.h5",
+)
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the output, once the new one is finished.")
+]
+MODEL = Annotated[
+    str, typer.Argument(help="A zoo name, a torchvision name, or package.module:factory.")
+]
+
+
+# --- commands --------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=MODELS, epilog="Example: elsewhere layers vgg16")
+@takes(ModelOptions)
+def layers(
+    model: MODEL,
+    options: ModelOptions,
+    canvas: Annotated[int | None, typer.Option("--canvas", help="Side in px.")] = None,
+    select: Annotated[
+        list[str] | None, typer.Option("--layers", help="Only these: names or globs.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List a network's layers: names, aliases, types, shapes, strides, bytes per location."""
+    from elsewhere.models import list_layers, select_layers
+
+    loaded = options.load(model)
+    found = list_layers(loaded, canvas, containers=bool(select))
+    if select:
+        found = select_layers(found, select, loaded)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": layer.name,
+            "module": layer.module,
+            "type": layer.kind,
+            "shape": list(layer.shape),
+            "stride": layer.stride,
+            "receptive_field": layer.receptive_field,
+            "bytes": layer.bytes,
+        }
+        for layer in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    shown = [
+        {
+            "layer": row["name"],
+            "module": row["module"],
+            "type": row["type"],
+            "shape": " x ".join(map(str, row["shape"])),
+            "stride": row["stride"] or "",
+            "field": row["receptive_field"] or "",
+            "per location": format_bytes(row["bytes"]),
+        }
+        for row in rows
+    ]
+    total = format_bytes(sum(row["bytes"] for row in rows))
+    print_table(shown, right=("stride", "field", "per location"))
+    typer.echo(f"{len(rows)} layers, {total} per object and location as float32")
+
+
+@app.command(rich_help_panel=MODELS, epilog="Example: elsewhere objects glyphs --out glyphs.png")
+@takes(StimulusOptions)
+def objects(
+    options: StimulusOptions,
+    name: Annotated[str | None, typer.Argument(help="A set, or folder:PATH.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Draw a contact sheet there.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the exemplars.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """List the object sets, describe one, or draw its contact sheet."""
+    from elsewhere.recording.request import parse_categories
+    from elsewhere.stimuli import Canvas, load_objects, object_sets
+    from elsewhere.types import parse_color
+
+    if name is None:
+        rows = [{"set": entry, "what": object_sets.summary(entry)} for entry in object_sets]
+        print_json(rows) if as_json else print_table(rows)
+        return
+    if out is not None:
+        _check_output(out, overwrite)
+    ground = options.background_color
+    found = load_objects(
+        name,
+        size=options.object_size or 50,
+        categories=parse_categories(options.categories),
+        per_category=options.per_category,
+        seed=seed,
+        data_dir=options.data_dir,
+        background_color=None if ground is None else parse_color(ground),
+        skip_broken=options.skip_broken,
+    )
+    if out is not None:
+        from elsewhere.figures import plot_objects, save_figure
+
+        color = Canvas.parse_background(options.background)
+        if color == "mean":
+            raise InputError("a contact sheet has no normalisation; give --background as a colour")
+        rgb = (color, color, color) if isinstance(color, int) else color
+        save_figure(plot_objects(found, background=rgb), out, overwrite=overwrite)
+        say(f"wrote {out}")
+        return
+    described = {
+        "set": found.name,
+        "objects": len(found),
+        "categories": list(found.category_names),
+        "digest": found.digest(),
+        "source": dict(found.source),
+    }
+    if as_json:
+        print_json(described)
+        return
+    categories = " ".join(found.category_names)
+    typer.echo(f"{found.name}: {len(found)} objects, {len(found.category_names)} categories")
+    typer.echo(categories)
+
+
+@app.command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere plan vgg16 --grid stride:7")
+@takes(ModelOptions, StimulusOptions, KeepOptions)
+def plan_(
+    model: MODEL,
+    network: ModelOptions,
+    stimuli: StimulusOptions,
+    kept: KeepOptions,
+    out: Annotated[Path | None, typer.Option("--out", help="Where it would go.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what `record` would cost: bytes, time, memory."""
+    from elsewhere.recording import check_room
+    from elsewhere.recording import plan as plan_sweep
+
+    sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
+    cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
+    if as_json:
+        print_json(dataclasses.asdict(cost))
+        return
+    _print_plan(cost)
+    if out is not None:
+        check_room(cost, out)
+
+
+plan_.__name__ = "plan"
+
+
+@app.command(
+    rich_help_panel=RECORDINGS,
+    epilog="Example: elsewhere record vgg16 --objects novel --grid 7x7 --out run.h5",
+)
+@takes(ModelOptions, StimulusOptions, KeepOptions)
+def record(
+    model: MODEL,
+    network: ModelOptions,
+    stimuli: StimulusOptions,
+    kept: KeepOptions,
+    out: Annotated[Path, typer.Option("--out", help="The HDF5 file to write.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Record a network for every object at every location of the grid into HDF5."""
+    from elsewhere.analyzer import finish
+    from elsewhere.recording import check_room
+    from elsewhere.recording import plan as plan_sweep
+    from elsewhere.recording import record as record_sweep
+    from elsewhere.storage import save_result
+
+    _check_output(out, overwrite)
+    if kept.measure is not None:
+        _check_output(kept.measure, overwrite)
+    sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
+    say(_describe(sweep, wanted))
+    cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
+    check_room(cost, out, overwrite=overwrite)
+    stored = f"about {format_bytes(cost.stored_bytes)} ({format_bytes(cost.raw_bytes)} raw)"
+    say(f"plan: {cost.n_images} images, {stored}, about {duration(cost.seconds)}")
+    sinks = _sinks(kept, sweep)
+    with progress("recording") as bar:
+        record_sweep(
+            sweep,
+            out,
+            layers=wanted,
+            also=sinks,
+            overwrite=overwrite,
+            **kept.header(network.seed),
+            command=_command_line(),
+            progress=bar,
+        )
+    say(f"wrote {out} ({format_bytes(out.stat().st_size)})")
+    if kept.measure is not None:
+        result = sinks[0].result([layer.name for layer in sweep.layers])
+        save_result(finish(result, sweep, metric="cosine"), kept.measure, overwrite=overwrite)
+        say(f"wrote {kept.measure}")
+
+
+@app.command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere inspect run.h5")
+def inspect_(
+    path: Annotated[Path, typer.Argument(metavar="RECORDING", help="An HDF5 recording.")],
+    as_json: Json = False,
+) -> None:
+    """Say what is in a recording, and where it came from."""
+    from elsewhere.storage import open_recording
+
+    with open_recording(path) as recording:
+        design = recording.design
+        rows: list[dict[str, Any]] = [
+            {
+                "layer": layer.name,
+                "module": layer.module,
+                "type": layer.type,
+                "shape": list(layer.shape),
+                "kept": str(layer.keep),
+                "bytes": recording.stored_bytes(layer.name),
+            }
+            for layer in recording.layers
+        ]
+        described: dict[str, Any] = {
+            "path": str(path),
+            "objects": len(design.objects),
+            "categories": len(set(design.categories)),
+            "axes": {name: list(values) for name, values in design.axes},
+            "reference": list(design.reference),
+            "layers": rows,
+            "attributes": recording.attributes,
+        }
+    if as_json:
+        print_json(described)
+        return
+    typer.echo(f"{path}: {format_bytes(path.stat().st_size)}")
+    typer.echo(f"{described['objects']} objects of {described['categories']} categories")
+    for name, values in design.axes:
+        typer.echo(f"{name}: {len(values)} locations, {values[0]} to {values[-1]} px")
+    typer.echo(f"reference: {design.names} = {design.reference}")
+    shown = [
+        {**row, "shape": " x ".join(map(str, row["shape"])), "bytes": format_bytes(row["bytes"])}
+        for row in rows
+    ]
+    print_table(shown, right=("bytes",))
+    hidden = {"axes", "layers", "object_source", "elsewhere_encoding"}
+    for key, value in described["attributes"].items():
+        if key not in hidden:
+            typer.echo(f"{key}: {json.dumps(value) if isinstance(value, list | dict) else value}")
+
+
+inspect_.__name__ = "inspect"
+
+
+@app.command(
+    rich_help_panel=ANALYSES,
+    epilog="Example: elsewhere similarity run.h5 --metric evoked --out sim.nc",
+)
+@takes(ModelOptions, StimulusOptions)
+def similarity(
+    source: Annotated[str, typer.Argument(help="A recording, or a MODEL to sweep live.")],
+    network: ModelOptions,
+    stimuli: StimulusOptions,
+    out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
+    select: Annotated[
+        list[str] | None,
+        typer.Option("--layers", help="Names, aliases or globs; default: all that are there."),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option("--metric", help="cosine, centred, evoked or pearson.")
+    ] = "cosine",
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="elsewhere, or biscione-bowers: as the authors did.")
+    ] = "elsewhere",
+    max_memory: Annotated[
+        str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")
+    ] = "2GiB",
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Compare every layer's code of an object here with that at the reference."""
+    from elsewhere.analyzer import PROTOCOL, similarity_biscione_bowers
+    from elsewhere.analyzer import similarity as measure
+    from elsewhere.analyzer.similarity import METRICS
+    from elsewhere.storage import open_recording, save_result
+
+    _check_output(out, overwrite)
+    choose("metric", metric, METRICS)
+    choose("protocol", protocol, ("elsewhere", PROTOCOL))
+    parse_bytes(max_memory)
+    set_threads(threads)
+    with contextlib.ExitStack() as stack:
+        found: Any
+        if _is_file(source):
+            found = stack.enter_context(open_recording(Path(source)))
+            if stimuli.reference is not None:
+                found = stack.enter_context(found.refer_to(_place(stimuli.reference)))
+            chosen = _match(found, select) if select else None
+        else:
+            found = stimuli.build(network.load(source), select, network.seed)
+            chosen = [layer.name for layer in found.layers] if select else None
+            say(_describe(found, found.layers))
+        bar = stack.enter_context(progress("comparing"))
+        common: dict[str, Any] = {"max_memory": max_memory, "progress": bar}
+        if protocol == PROTOCOL:
+            if metric != "cosine":
+                raise InputError(f"--protocol {PROTOCOL} uses the cosine; leave --metric out")
+            result = similarity_biscione_bowers(
+                found, layers=chosen, seed=network.seed, **common
+            )  # fmt: skip
+        else:
+            result = measure(found, metric=metric, layers=chosen, **common)  # type: ignore[arg-type]
+    save_result(result, out, overwrite=overwrite)
+    _report_similarity(result, as_json=as_json)
+    say(f"wrote {out}")
+
+
+@app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere figure sim.nc --out fig.svg")
+def figure(
+    result: Annotated[Path, typer.Argument(help="A result, such as sim.nc.")],
+    out: Annotated[Path, typer.Option("--out", help=".svg, .pdf or .png")],
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="maps, layerwise, displacement, ...")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw a result."""
+    from elsewhere.figures import draw, save_figure
+    from elsewhere.storage import load_result
+
+    _check_output(out, overwrite)
+    save_figure(draw(load_result(result), kind), out, overwrite=overwrite)
+    say(f"wrote {out}")
+
+
+# --- what commands share ---------------------------------------------------------------------
+
+
+def _prepare(
+    model: str, network: ModelOptions, stimuli: StimulusOptions, kept: KeepOptions
+) -> tuple[Sweep, Any, list[Any]]:
+    """Return the sweep, the layers to keep, and the sinks that measure meanwhile."""
+    from elsewhere.models import list_layers, select_layers
+
+    kept.check()
+    loaded = network.load(model)
+    size = stimuli.canvas or loaded.canvas_size
+    every = list_layers(loaded, size, containers=True)
+    wanted = select_layers(every, kept.layers or None, loaded)
+    names = [layer.name for layer in wanted]
+    if kept.measure is not None:
+        measured = select_layers(every, kept.measure_layers, loaded)
+        names += [layer.name for layer in measured]
+    sweep = stimuli.build(loaded, names, network.seed)
+    return sweep, wanted, _sinks(kept, sweep)
+
+
+def _sinks(kept: KeepOptions, sweep: Sweep) -> list[Any]:
+    """Return fresh sinks for what is measured beside the recording."""
+    if kept.measure is None:
+        return []
+    from elsewhere.analyzer import SimilaritySink
+    from elsewhere.models import list_layers, select_layers
+
+    every = list_layers(sweep.model, sweep.canvas.size, containers=True)
+    chosen = select_layers(every, kept.measure_layers, sweep.model)
+    return [SimilaritySink(layers=[layer.name for layer in chosen])]
+
+
+def _describe(sweep: Sweep, wanted: Any) -> str:
+    shape = " x ".join(map(str, sweep.design.shape))
+    return (
+        f"{sweep.model.name} ({sweep.model.weights}), {len(sweep.objects)} objects of "
+        f"{sweep.canvas.object_size} px at {shape} locations of a {sweep.canvas.size} px canvas; "
+        f"engine dense; {len(wanted)} layers"
+    )
+
+
+def _report_similarity(result: Any, *, as_json: bool) -> None:
+    from elsewhere.analyzer import dead_layers
+
+    names = ("similarity_away", "baseline_cross_away", "baseline_same_away", "G_away", "zero_share")
+    rows = []
+    for place, layer in enumerate(result["layer"].values):
+        row: dict[str, Any] = {"layer": str(layer)}
+        row |= {name.removesuffix("_away"): float(result[name][place]) for name in names}
+        row["G_interval"] = [float(v) for v in result["G_away_interval"][place]]
+        rows.append(row)
+    if as_json:
+        print_json(rows)
+        return
+    shown = [
+        {
+            key: f"[{value[0]:.3f}, {value[1]:.3f}]" if isinstance(value, list) else
+            value if isinstance(value, str) else f"{value:.3f}"
+            for key, value in row.items()
+        }
+        for row in rows
+    ]  # fmt: skip
+    print_table(shown, right=tuple(shown[0])[1:])
+    if dead := dead_layers(result):
+        say(f"more than 5 % zero vectors (dead, not 'not invariant'): {', '.join(dead)}")
+
+
+def _print_plan(cost: Plan) -> None:
+    rows = [
+        {
+            "layer": layer.name,
+            "kept": layer.kept,
+            "raw": format_bytes(layer.raw_bytes),
+            "stored, about": format_bytes(layer.stored_bytes),
+        }
+        for layer in cost.layers
+    ]
+    print_table(rows, right=("raw", "stored, about"))
+    typer.echo(f"{cost.n_objects} objects x {cost.n_positions} locations, {cost.n_images} images")
+    typer.echo(f"raw: {cost.raw_bytes} bytes ({format_bytes(cost.raw_bytes)})")
+    typer.echo(f"stored: about {format_bytes(cost.stored_bytes)}")
+    typer.echo(f"disk while merging: about {format_bytes(cost.room_bytes)}")
+    typer.echo(f"time: about {duration(cost.seconds)}, {cost.n_sweeps} sweep(s)")
+    typer.echo(f"memory: about {format_bytes(cost.memory_bytes)}")
+
+
+def _match(recording: Any, patterns: list[str]) -> list[str]:
+    """Return the names of a recording's layers that names or globs mean."""
+    from fnmatch import fnmatchcase
+
+    names: list[str] = []
+    for pattern in ",".join(patterns).split(","):
+        found = [
+            layer.name
+            for layer in recording.layers
+            if fnmatchcase(layer.name, pattern) or fnmatchcase(layer.module, pattern)
+        ]
+        names += found or [recording.layer(pattern).name]
+    return list(dict.fromkeys(names))
+
+
+def _place(text: str) -> tuple[int, int]:
+    y, separator, x = text.partition(",")
+    if not separator or not (y.strip().isdigit() and x.strip().isdigit()):
+        raise InputError(f"cannot read reference {text!r} for a recording; expected y,x")
+    return int(y), int(x)
+
+
+def _is_file(source: str) -> bool:
+    path = Path(source)
+    return path.suffix in {".h5", ".hdf5"} or path.is_file()
+
+
+def _check_output(path: Path, overwrite: bool) -> None:
+    from elsewhere.storage.files import check_output
+
+    check_output(path, overwrite=overwrite)
+
+
+def _command_line() -> str:
+    return shlex.join(["elsewhere", *sys.argv[1:]])
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -10,12 +10,15 @@ from elsewhere.recording.record import (
     plan,
     record,
 )
+from elsewhere.recording.request import ModelRequest, StimulusRequest
 from elsewhere.recording.sweep import Sweep
 
 __all__ = [
     "LayerPlan",
+    "ModelRequest",
     "Plan",
     "Recorder",
+    "StimulusRequest",
     "Sweep",
     "Taps",
     "check_room",

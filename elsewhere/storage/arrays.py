@@ -120,12 +120,6 @@ class ArraySource:
             at = values[:, self.design.reference_index or 0]
             return [DenseBlock(stage, layer.name, objects, np.full(n, -1), at)]
         return [
-            DenseBlock(
-                stage, layer.name, np.full(n_positions, o), _positions(n_positions), values[o]
-            )
+            DenseBlock(stage, layer.name, np.full(n_positions, o), places, values[o])
             for o in objects
         ]
-
-
-def _positions(count: int) -> NDArray[np.int64]:
-    return np.arange(count, dtype=np.int64)

@@ -81,7 +81,7 @@ class Block(nn.Module):
         if self.kind == "residual":
             return functional.relu(self.convolve(values, 3, 1) + self.convolve(values, 1, 0))
         if self.kind == "pad":
-            return functional.pad(values, (self.padding, 1, self.padding, 0))
+            return functional.pad(values, (self.padding, 1, self.dilation - 1, 0))
         return torch.cat([self.convolve(values, 3, 1), self.convolve(values, 5, 2)], dim=1)
 
     def everywhere(self, values):
@@ -105,6 +105,10 @@ def touched(module, side, cell):
     return rows.tolist(), columns.tolist()
 
 
+def ends(span):
+    return span.low, span.high
+
+
 @settings(max_examples=40, deadline=None)
 @given(parts=st.lists(blocks, min_size=1, max_size=3))
 def test_fields_are_those_of_brute_force(parts):
@@ -116,18 +120,17 @@ def test_fields_are_those_of_brute_force(parts):
         maps = module(pixels)
     field = fields.find(maps)
     assert field is not None
-    cells = [
-        (place, field.y.low + place * field.y.stride, field.y.high + place * field.y.stride)
+    seen = [
+        (place, *(end + place * span.stride for span in (field.y, field.x) for end in ends(span)))
         for place in range(min(maps.shape[-2:]))
     ]
-    inside = [cell for cell in cells if cell[1] >= 0 and cell[2] < side]
+    inside = [cell for cell in seen if min(cell[1:]) >= 0 and max(cell[1:]) < side]
     if not inside:
         return
-    place, low, high = inside[len(inside) // 2]
-    low_x = field.x.low + place * field.x.stride
+    place, top, bottom, left, right = inside[len(inside) // 2]
     rows, columns = touched(module, side, (place, place))
-    assert (rows[0], rows[-1]) == (low, high)
-    assert (columns[0], columns[-1]) == (low_x, field.x.high + place * field.x.stride)
+    assert (rows[0], rows[-1]) == (top, bottom)
+    assert (columns[0], columns[-1]) == (left, right)
     if field.stride is not None and field.size is not None and field.offset is not None:
         assert field.offset + place * field.stride == (rows[0] + rows[-1]) / 2
         assert field.size == rows[-1] - rows[0] + 1

@@ -1,0 +1,251 @@
+"""Options that several commands share, and the decorator that gives them to a command."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.terminal import say
+from elsewhere.types import parse_bytes
+
+if TYPE_CHECKING:
+    from elsewhere.models import Model
+    from elsewhere.recording import Sweep
+
+
+def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+NETWORK, STIMULI, COST = "Network", "Stimuli", "Cost"
+
+
+@dataclasses.dataclass
+class ModelOptions:
+    """How a network is loaded."""
+
+    weights: Annotated[
+        str,
+        _option("--weights", help="none, imagenet, or a .pth or .safetensors file.", panel=NETWORK),
+    ] = "none"
+    model_args: Annotated[
+        list[str],
+        _option("--model-arg", help="name=value for its constructor; repeatable.", panel=NETWORK),
+    ] = dataclasses.field(default_factory=list)
+    partial_weights: Annotated[
+        bool,
+        _option(
+            "--partial-weights",
+            help="Accept a file that covers only a part; what stays random is listed.",
+            panel=NETWORK,
+        ),
+    ] = False
+    input_mean: Annotated[
+        str | None, _option("--input-mean", help="Input mean, one number or R,G,B.", panel=NETWORK)
+    ] = None
+    input_std: Annotated[
+        str | None, _option("--input-std", help="Input deviation, likewise.", panel=NETWORK)
+    ] = None
+    gain: Annotated[
+        float | None, _option("--gain", help="Factor on the normalised input.", panel=NETWORK)
+    ] = None
+    device: Annotated[
+        str, _option("--device", help="auto, cpu, cuda, cuda:1, ...", panel=NETWORK)
+    ] = "auto"
+    seed: Annotated[
+        int, _option("--seed", help="Of weights, exemplars and sketches.", panel=NETWORK)
+    ] = 0
+
+    def load(self, model: str) -> Model:
+        """Return the network called `model` on its device."""
+        from elsewhere.recording import ModelRequest
+
+        loaded = ModelRequest(model, **option_values(self)).load()
+        if loaded.random_keys:
+            keys = ", ".join(loaded.random_keys)
+            say(f"stayed random, for {self.weights} has them not: {keys}")
+        return loaded
+
+
+@dataclasses.dataclass
+class StimulusOptions:
+    """What is shown, and where."""
+
+    objects: Annotated[
+        str, _option("--objects", help="A set (`elsewhere objects`) or folder:PATH.", panel=STIMULI)
+    ] = "glyphs"
+    categories: Annotated[
+        str | None,
+        _option("--categories", help="How many, or their names: 10 or A,B.", panel=STIMULI),
+    ] = None
+    per_category: Annotated[
+        int, _option("--per-category", help="Exemplars of each.", panel=STIMULI)
+    ] = 1
+    grid: Annotated[
+        str,
+        _option("--grid", help="stride:K, NxM, all, or at:y,x;y,x.", panel=STIMULI),
+    ] = "stride:7"
+    reference: Annotated[
+        str | None,
+        _option(
+            "--reference",
+            help="y,x, left or centre; default: leftmost of the middle row.",
+            panel=STIMULI,
+        ),
+    ] = None
+    canvas: Annotated[
+        int | None,
+        _option("--canvas", help="Side in px; default: the network's own.", panel=STIMULI),
+    ] = None
+    object_size: Annotated[
+        int | None,
+        _option("--object-size", help="Side in px; default: 50/224 of the canvas.", panel=STIMULI),
+    ] = None
+    background: Annotated[
+        str, _option("--background", help="Value, R,G,B, #RRGGBB or mean.", panel=STIMULI)
+    ] = "0"
+    data_dir: Annotated[
+        Path | None, _option("--data-dir", help="Folder of mnist and its kin.", panel=STIMULI)
+    ] = None
+    background_color: Annotated[
+        str | None,
+        _option("--background-color", help="folder: the colour that is ground.", panel=STIMULI),
+    ] = None
+    skip_broken: Annotated[
+        bool, _option("--skip-broken", help="folder: leave out broken images.", panel=STIMULI)
+    ] = False
+
+    def build(self, model: Model, layers: list[str] | None, seed: int) -> Sweep:
+        """Return the sweep of `model` over what is asked for."""
+        from elsewhere.recording import StimulusRequest
+
+        return StimulusRequest(**option_values(self), seed=seed).build(model, layers or None)
+
+
+@dataclasses.dataclass
+class KeepOptions:
+    """What is kept, and how."""
+
+    layers: Annotated[
+        list[str],
+        _option(
+            "--layers",
+            help="Names, aliases or globs, with commas; default: the last pooling and after.",
+            panel=COST,
+        ),
+    ] = dataclasses.field(default_factory=list)
+    keep: Annotated[
+        list[str],
+        _option("--keep", help="LAYER=full, mean or sketch:K; repeatable.", panel=COST),
+    ] = dataclasses.field(default_factory=list)
+    dtype: Annotated[str, _option("--dtype", help="float32 or float16.", panel=COST)] = "float32"
+    engine: Annotated[str, _option("--engine", help="auto or dense.", panel=COST)] = "auto"
+    max_memory: Annotated[
+        str, _option("--max-memory", help="For activations, e.g. 2GiB.", panel=COST)
+    ] = "2GiB"
+    threads: Annotated[
+        int | None, _option("--threads", help="CPU threads of the network.", panel=COST)
+    ] = None
+    measure: Annotated[
+        Path | None,
+        _option(
+            "--similarity",
+            help="Also measure similarity in the same sweep, into this file.",
+            panel=COST,
+        ),
+    ] = None
+    measure_layers: Annotated[
+        list[str],
+        _option("--similarity-layers", help="Of these layers, kept or not.", panel=COST),
+    ] = dataclasses.field(default_factory=lambda: ["*"])
+
+    def check(self) -> None:
+        """Refuse choices that are none, and set the number of threads."""
+        choose("dtype", self.dtype, ("float32", "float16"))
+        choose("engine", self.engine, ("auto", "dense"))
+        parse_bytes(self.max_memory)
+        set_threads(self.threads)
+
+    def header(self, seed: int) -> dict[str, Any]:
+        """Return what `plan` and `record` take of these options."""
+        from elsewhere.recording import parse_keeps
+
+        return {
+            "keep": parse_keeps(self.keep),
+            "dtype": self.dtype,
+            "seed": seed,
+            "max_memory": self.max_memory,
+        }
+
+
+def choose(kind: str, name: str, known: Sequence[str]) -> None:
+    """Refuse a name that is not among the known ones."""
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+
+
+def set_threads(threads: int | None) -> None:
+    """Set torch's number of CPU threads, if one is given."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"--threads must be at least 1; got {threads}")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def option_values(options: Any) -> dict[str, Any]:
+    """Return the options of a group by name."""
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+
+
+def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `groups`; it receives one instance of each."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        hints = get_type_hints(command, include_extras=True)
+        own = [p for p in signature.parameters.values() if p.annotation not in _names(groups)]
+        own = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own]
+        slots = {name: group for name, hint in hints.items() for group in groups if hint is group}
+        shared = []
+        for group in groups:
+            types = get_type_hints(group, include_extras=True)
+            for field in dataclasses.fields(group):
+                default = field.default
+                if field.default_factory is not dataclasses.MISSING:
+                    default = field.default_factory()
+                shared.append(
+                    inspect.Parameter(
+                        field.name,
+                        inspect.Parameter.KEYWORD_ONLY,
+                        default=default,
+                        annotation=types[field.name],
+                    )
+                )
+
+        def call(**given: Any) -> None:
+            arguments = {
+                name: group(**{f.name: given.pop(f.name) for f in dataclasses.fields(group)})
+                for name, group in slots.items()
+            }
+            command(**given, **arguments)
+
+        parameters = [*own, *shared]
+        call.__name__, call.__doc__ = command.__name__, command.__doc__
+        call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in parameters}
+        return call
+
+    return decorate
+
+
+def _names(groups: tuple[type, ...]) -> set[Any]:
+    return {group.__name__ for group in groups} | set(groups)

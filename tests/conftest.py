@@ -1,0 +1,278 @@
+"""Small models, objects and sweeps, and independent implementations to compare with."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from elsewhere.models import InputTransform, Model, load_model
+from elsewhere.models.aliases import aliases
+from elsewhere.recording import Sweep, record
+from elsewhere.stimuli import Canvas, Grid, ObjectSet
+
+TRANSFORM = InputTransform(mean=(0.4, 0.5, 0.3), std=(0.2, 0.3, 0.25), gain=1.5)
+
+
+@pytest.fixture(scope="session")
+def wrap():
+    """Return a function that makes a Model of any module."""
+
+    def make(module, canvas_size=24, transform=TRANSFORM):
+        names = aliases(module)
+        return Model("net", module.eval(), transform, names, "none", "0", (), {}, canvas_size)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def disturb():
+    """Return a function that draws weights which keep the signal, and biases other than zero."""
+
+    def draw(module, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for part in module.modules():
+                if isinstance(part, nn.Conv2d | nn.Linear):
+                    nn.init.kaiming_normal_(part.weight, generator=generator)
+                    if part.bias is not None:
+                        part.bias.normal_(0, 0.2, generator=generator)
+                elif isinstance(part, nn.BatchNorm2d):
+                    part.running_mean.normal_(0, 0.2, generator=generator)
+                    part.running_var.uniform_(0.5, 1.5, generator=generator)
+        return module
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def model(disturb):
+    """A convolutional network of two blocks at 24 px, with biases."""
+    arguments = {"channels": "4-6", "canvas": 24, "hidden": 12, "num_classes": 7}
+    loaded = load_model("small-cnn", model_args=arguments, transform=TRANSFORM)
+    disturb(loaded.module)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def make_objects():
+    """Return a function that makes random objects: `per` exemplars of each category."""
+
+    def make(n=5, per=1, size=8, seed=0):
+        rng = np.random.default_rng(seed)
+        images = rng.integers(0, 256, (n * per, size, size, 3), dtype=np.uint8)
+        masks = rng.integers(0, 2, (n * per, size, size), dtype=np.uint8) * 255
+        ids = tuple(f"o{i}-{k}" for i in range(n) for k in range(per))
+        return ObjectSet(
+            "random", images, masks, ids, tuple(name.split("-")[0] for name in ids), {"seed": "0"}
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_sweep(model, make_objects):
+    """Return a function that makes a small sweep; `network` is the small one by default."""
+
+    def make(
+        network=None, *, n=5, per=1, grid="3x4", reference=None, layers="*", size=24, side=8, seed=0
+    ):
+        canvas = Canvas(size, side, background=(200, 40, 90))
+        return Sweep(
+            network or model,
+            make_objects(n, per, side, seed),
+            canvas=canvas,
+            grid=Grid.parse(grid, canvas),
+            reference=reference,
+            layers=layers,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plain_forwards():
+    """Return a function that computes a layer one canvas after the other, without elsewhere.
+
+    It returns float32 arrays: (object, position, ...), (object, ...) at the reference, (...) of
+    the empty canvas.
+    """
+
+    def outputs(sweep, images):
+        transform = sweep.model.transform
+        values = (images / 255.0 - transform.mean) / transform.std * transform.gain
+        values = torch.from_numpy(values.transpose(0, 3, 1, 2).astype(np.float32))
+        found = {layer.name: [] for layer in sweep.layers}
+        modules = dict(sweep.model.module.named_modules())
+        calls = dict.fromkeys(modules, 0)
+        handles = []
+
+        def hook(name):
+            def keep(_, __, output):
+                for layer in sweep.layers:
+                    if layer.module == name and layer.call == calls[name]:
+                        tensor = output if layer.output is None else output[layer.output]
+                        found[layer.name].append(tensor.clone().numpy())
+                calls[name] += 1
+
+            return keep
+
+        for name in {layer.module for layer in sweep.layers}:
+            handles.append(modules[name].register_forward_hook(hook(name)))
+        with torch.no_grad():
+            for image in values:
+                calls.update(dict.fromkeys(calls, 0))
+                sweep.model.module(image[None])
+        for handle in handles:
+            handle.remove()
+        return {name: np.concatenate(arrays) for name, arrays in found.items()}
+
+    def canvas_with(sweep, number, place):
+        size, side = sweep.canvas.size, sweep.canvas.object_size
+        image = np.empty((size, size, 3))
+        image[:] = sweep.color
+        if number is not None:
+            alpha = sweep.objects.masks[number][..., None] / 255.0
+            patch = sweep.objects.images[number] * alpha + np.array(sweep.color) * (1 - alpha)
+            top, left = place[0] - side // 2, place[1] - side // 2
+            image[top : top + side, left : left + side] = np.floor(patch + 0.5)
+        return image
+
+    def compute(sweep):
+        places = [(y, x) for y in sweep.grid.y for x in sweep.grid.x]
+        n = len(sweep.objects)
+        images = [canvas_with(sweep, o, p) for o in range(n) for p in places]
+        images += [canvas_with(sweep, o, sweep.reference) for o in range(n)]
+        images.append(canvas_with(sweep, None, None))
+        every = outputs(sweep, np.stack(images))
+        stop = n * len(places)
+        return {
+            name: (
+                array[:stop].reshape(n, len(places), *array.shape[1:]),
+                array[stop:-1],
+                array[-1],
+            )
+            for name, array in every.items()
+        }
+
+    return compute
+
+
+@pytest.fixture(scope="session")
+def recorded(make_sweep, tmp_path_factory):
+    """A finished recording of all layers: 4 categories of 2, 3 x 4 locations; and its sweep."""
+    sweep = make_sweep(n=4, per=2)
+    return record(sweep, tmp_path_factory.mktemp("recorded") / "run.h5"), sweep
+
+
+@pytest.fixture(scope="session")
+def hooks_of():
+    """Return a function that counts the hooks on a module and all its parts."""
+
+    def count(module):
+        kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+        return sum(len(getattr(part, kind)) for part in module.modules() for kind in kinds)
+
+    return count
+
+
+@dataclasses.dataclass
+class ByTheBook:
+    """Similarity by explicit loops over pairs, in double precision.
+
+    Parameters
+    ----------
+    values, reference
+        Shapes (object, position, unit) and (object, unit).
+    """
+
+    values: np.ndarray
+    reference: np.ndarray
+    categories: list
+    metric: str = "cosine"
+    empty: np.ndarray | None = None
+    at: int | None = None
+    """The reference's position, left out of means."""
+
+    def __post_init__(self):
+        a, r = self.values.astype(np.float64), self.reference.astype(np.float64)
+        removed_a, removed_r = a, r
+        if self.metric == "evoked":
+            removed_a, removed_r = a - self.empty, r - self.empty
+        elif self.metric == "centred":
+            mean = a.mean(axis=(0, 1))
+            removed_a, removed_r = a - mean, r - mean
+        elif self.metric == "pearson":
+            removed_a = a - a.mean(axis=-1, keepdims=True)
+            removed_r = r - r.mean(axis=-1, keepdims=True)
+        self.a, self.r = removed_a, removed_r
+
+    @staticmethod
+    def cosine(u, v):
+        length = np.sqrt(np.sum(u * u)) * np.sqrt(np.sum(v * v))
+        return float(np.sum(u * v) / length) if length > 0 else 0.0
+
+    def own(self):
+        n, n_positions, _ = self.a.shape
+        return np.array(
+            [
+                [self.cosine(self.a[o, p], self.r[o]) for p in range(n_positions)]
+                for o in range(n)
+            ]
+        )
+
+    def baseline(self, chosen, *, cross):
+        """Return D_cross or D_same over pairs of `chosen` objects, per position."""
+        means = []
+        for p in range(self.a.shape[1]):
+            cosines = [
+                self.cosine(self.a[other, p], self.r[o] if cross else self.a[o, p])
+                for o, other in itertools.permutations(chosen, 2)
+                if self.categories[o] != self.categories[other]
+            ]
+            means.append(np.mean(cosines) if cosines else np.nan)
+        return np.array(means)
+
+    def estimates(self, chosen):
+        """Return I, D_cross and G per position, and then over positions."""
+        similarity = self.own()[list(chosen)].mean(axis=0)
+        cross = self.baseline(chosen, cross=True)
+        g = np.array(
+            [
+                (i - d) / (1 - d) if 1 - d >= 1e-3 else np.nan
+                for i, d in zip(similarity, cross, strict=True)
+            ]
+        )
+        away = [p for p in range(len(similarity)) if p != self.at]
+
+        def over(values):
+            defined = [values[p] for p in away if np.isfinite(values[p])]
+            return np.array(np.mean(defined) if defined else np.nan)
+
+        return {
+            "similarity": similarity,
+            "baseline_cross": cross,
+            "G": g,
+            "similarity_away": over(similarity),
+            "baseline_cross_away": over(cross),
+            "G_away": over(g),
+        }
+
+    def intervals(self, quantile):
+        """Return delete-one jackknife intervals with the given quantile of t."""
+        n = len(self.a)
+        whole = self.estimates(range(n))
+        parts = [self.estimates([o for o in range(n) if o != k]) for k in range(n)]
+        found = {}
+        for name, value in whole.items():
+            each = np.stack([part[name] for part in parts])
+            error = np.sqrt((n - 1) / n * ((each - each.mean(axis=0)) ** 2).sum(axis=0))
+            found[name] = np.stack([value - quantile * error, value + quantile * error], axis=-1)
+        return found
+
+
+@pytest.fixture(scope="session")
+def by_the_book():
+    return ByTheBook
