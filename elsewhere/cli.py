@@ -19,16 +19,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from elsewhere.commands import training
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.options import (
+    JsonOption,
     KeepOptions,
     ModelOptions,
+    OverwriteOption,
     StimulusOptions,
     choose,
     set_threads,
     takes,
 )
-from elsewhere.terminal import duration, print_json, print_table, progress, say
+from elsewhere.terminal import check_output, duration, print_json, print_table, progress, say
 from elsewhere.types import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 MODELS = "Networks"
 RECORDINGS = "Recordings"
 ANALYSES = "Analyses"
+TRAINING = "Training"
 
 
 class _Commands(TyperGroup):
@@ -68,10 +72,6 @@ app = typer.Typer(
 )
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the output, once the new one is finished.")
-]
 MODEL = Annotated[
     str, typer.Argument(help="A zoo name, a torchvision name, or package.module:factory.")
 ]
@@ -89,7 +89,7 @@ def layers(
     select: Annotated[
         list[str] | None, typer.Option("--layers", help="Only these: names or globs.")
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List a network's layers: names, aliases, types, shapes, strides, bytes per location."""
     from elsewhere.models import list_layers, select_layers
@@ -137,8 +137,8 @@ def objects(
     name: Annotated[str | None, typer.Argument(help="A set, or folder:PATH.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Draw a contact sheet there.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the exemplars.")] = 0,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the object sets, describe one, or draw its contact sheet."""
     from elsewhere.recording.request import parse_categories
@@ -150,7 +150,7 @@ def objects(
         print_json(rows) if as_json else print_table(rows)
         return
     if out is not None:
-        _check_output(out, overwrite)
+        check_output(out, overwrite)
     ground = options.background_color
     found = load_objects(
         name,
@@ -195,7 +195,7 @@ def plan_(
     stimuli: StimulusOptions,
     kept: KeepOptions,
     out: Annotated[Path | None, typer.Option("--out", help="Where it would go.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say what `record` would cost: bytes, time, memory."""
     from elsewhere.recording import check_room
@@ -225,7 +225,7 @@ def record(
     stimuli: StimulusOptions,
     kept: KeepOptions,
     out: Annotated[Path, typer.Option("--out", help="The HDF5 file to write.")],
-    overwrite: Overwrite = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Record a network for every object at every location of the grid into HDF5."""
     from elsewhere.analyzer import finish
@@ -234,9 +234,9 @@ def record(
     from elsewhere.recording import record as record_sweep
     from elsewhere.storage import save_result
 
-    _check_output(out, overwrite)
+    check_output(out, overwrite)
     if kept.measure is not None:
-        _check_output(kept.measure, overwrite)
+        check_output(kept.measure, overwrite)
     sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
     say(_describe(sweep, wanted))
     cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
@@ -265,7 +265,7 @@ def record(
 @app.command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere inspect run.h5")
 def inspect_(
     path: Annotated[Path, typer.Argument(metavar="RECORDING", help="An HDF5 recording.")],
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say what is in a recording, and where it came from."""
     from elsewhere.storage import open_recording
@@ -338,8 +338,8 @@ def similarity(
         str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")
     ] = "2GiB",
     threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare every layer's code of an object here with that at the reference."""
     from elsewhere.analyzer import PROTOCOL, similarity_biscione_bowers
@@ -347,7 +347,7 @@ def similarity(
     from elsewhere.analyzer.similarity import METRICS
     from elsewhere.storage import open_recording, save_result
 
-    _check_output(out, overwrite)
+    check_output(out, overwrite)
     choose("metric", metric, METRICS)
     choose("protocol", protocol, ("elsewhere", PROTOCOL))
     parse_bytes(max_memory)
@@ -385,15 +385,29 @@ def figure(
     kind: Annotated[
         str | None, typer.Option("--kind", help="maps, layerwise, displacement, ...")
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Draw a result."""
     from elsewhere.figures import draw, save_figure
     from elsewhere.storage import load_result
 
-    _check_output(out, overwrite)
+    check_output(out, overwrite)
     save_figure(draw(load_result(result), kind), out, overwrite=overwrite)
     say(f"wrote {out}")
+
+
+# --- training --------------------------------------------------------------------------------
+
+app.command(rich_help_panel=TRAINING, epilog="Example: elsewhere train vanilla-quick --out run")(
+    training.train
+)
+app.command(
+    rich_help_panel=TRAINING,
+    epilog="Example: elsewhere accuracy run/checkpoints/new-0000200.safetensors --out acc.nc",
+)(training.accuracy)
+app.command(rich_help_panel=TRAINING, epilog="Example: elsewhere track run --out track.nc")(
+    training.track
+)
 
 
 # --- what commands share ---------------------------------------------------------------------
@@ -509,12 +523,6 @@ def _place(text: str) -> tuple[int, int]:
 def _is_file(source: str) -> bool:
     path = Path(source)
     return path.suffix in {".h5", ".hdf5"} or path.is_file()
-
-
-def _check_output(path: Path, overwrite: bool) -> None:
-    from elsewhere.storage.files import check_output
-
-    check_output(path, overwrite=overwrite)
 
 
 def _command_line() -> str:

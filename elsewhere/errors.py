@@ -7,7 +7,9 @@
     │   ├── CanvasError                     object, canvas, grid or location do not fit together
     │   ├── ObjectSetError                  a set of objects cannot be built or read
     │   ├── LayerError                      a layer that does not fire, or has no tensor to record
-    │   └── NumericsError                   NaN, infinity or overflow in activations
+    │   ├── NumericsError                   NaN, infinity or overflow in activations
+    │   └── CurriculumError                 a curriculum that cannot be trained as it is written
+    ├── TrainingError                       training that cannot go on
     ├── UnknownNameError      (KeyError)    a name that no registry knows, with the nearest ones
     ├── WeightsError          (ValueError)  a state file that does not fit, is damaged or unsafe
     └── StorageError          (OSError)     a file that cannot be read or written
@@ -47,6 +49,14 @@ class LayerError(InputError):
 
 class NumericsError(InputError):
     """NaN, infinity or overflow in activations."""
+
+
+class CurriculumError(InputError):
+    """A curriculum that cannot be trained as it is written."""
+
+
+class TrainingError(ElsewhereError):
+    """Training that cannot go on: a loss or weights that are not finite."""
 
 
 class WeightsError(ElsewhereError, ValueError):

@@ -26,6 +26,12 @@ def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
 NETWORK, STIMULI, COST = "Network", "Stimuli", "Cost"
 
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the output, once the new one is finished.")
+]
+
+
 @dataclasses.dataclass
 class ModelOptions:
     """How a network is loaded."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -44,20 +45,27 @@ def print_table(rows: list[dict[str, Any]], right: tuple[str, ...] = ()) -> None
         typer.echo("  ".join(cells).rstrip())
 
 
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse an output that is there, before anything is computed."""
+    from elsewhere.storage.files import check_output as check
+
+    check(path, overwrite=overwrite)
+
+
 @contextlib.contextmanager
-def progress(what: str) -> Iterator[Progress]:
-    """Show a bar with a rate and the time left on standard error."""
+def bar(what: str, *, note: bool = False) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar with a rate, the time left and, if wanted, a note on standard error."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
+        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
-    from rich.progress import Progress as Bar
 
-    columns = (
+    columns = [
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -65,13 +73,22 @@ def progress(what: str) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None, rate="")
+    ]
+    if note:
+        columns.append(TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task(what, total=None, rate="", note="")
 
-        def update(done: int, total: int) -> None:
-            elapsed = bar.tasks[0].elapsed or 0.0
+        def update(done: int, total: int, text: str = "") -> None:
+            elapsed = shown.tasks[0].elapsed or 0.0
             rate = f"{done / elapsed:.1f}/s" if elapsed > 0 else ""
-            bar.update(task, completed=done, total=total, rate=rate)
+            shown.update(task, completed=done, total=total, rate=rate, note=text)
 
         yield update
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Progress]:
+    """Show a bar for counts of images."""
+    with bar(what) as update:
+        yield lambda done, total: update(done, total, "")

@@ -40,6 +40,8 @@ def disturb():
                     if part.bias is not None:
                         part.bias.normal_(0, 0.2, generator=generator)
                 elif isinstance(part, nn.BatchNorm2d):
+                    part.weight.uniform_(0.5, 1.5, generator=generator)
+                    part.bias.normal_(0, 0.2, generator=generator)
                     part.running_mean.normal_(0, 0.2, generator=generator)
                     part.running_var.uniform_(0.5, 1.5, generator=generator)
         return module
@@ -217,10 +219,7 @@ class ByTheBook:
     def own(self):
         n, n_positions, _ = self.a.shape
         return np.array(
-            [
-                [self.cosine(self.a[o, p], self.r[o]) for p in range(n_positions)]
-                for o in range(n)
-            ]
+            [[self.cosine(self.a[o, p], self.r[o]) for p in range(n_positions)] for o in range(n)]
         )
 
     def baseline(self, chosen, *, cross):

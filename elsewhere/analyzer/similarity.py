@@ -151,6 +151,11 @@ class SimilaritySink:
         if block.stage == "empty":
             state.origin = vectors.zeros(1)
             state.origin.assign(0, vectors.take([0]))
+            if not np.isfinite(state.origin.norms()).all():
+                raise NumericsError(
+                    f"layer {block.layer!r} gives NaN or infinity for the empty canvas, which the "
+                    "metric 'evoked' needs; check the weights and the input, or take another metric"
+                )
         elif block.stage == "mean":
             self._add_to_mean(state, vectors)
         elif block.stage == "reference":
@@ -338,6 +343,10 @@ def _to_dataset(
         ),
         "baseline_same": over_axes([s.baseline_same for s in every]),
         "baseline_same_away": (("layer",), np.array([s.baseline_same_away for s in every])),
+        "G_away_without": (
+            ("layer", "object"),
+            np.stack([_fill(s.G_away_without, len(design.objects)) for s in every]),
+        ),
         "zero_share": (("layer",), np.array([zero_shares[name] for name in names])),
     }
     for name, attribute in (
@@ -368,12 +377,18 @@ def _to_dataset(
     )
 
 
+def _fill(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Return `values`, or as many NaN where no object can be left out."""
+    return values if len(values) == n else np.full(n, np.nan)
+
+
 LONG_NAMES = {
     "similarity": "similarity of the object here and at the reference",
     "similarity_mean": "mean over objects of the similarity",
     "baseline_cross": "another object here, compared with the reference",
     "baseline_same": "another object, both here",
     "G": "(similarity - baseline_cross) / (1 - baseline_cross)",
+    "G_away_without": "G away from the reference without that object",
     "zero_share": "share of zero vectors",
     "over_place_away": "similarity less baseline_same: does identity outweigh place?",
 }
@@ -410,7 +425,8 @@ def similarity(
         over objects: ``similarity (layer, object, y, x)``; per place ``similarity_mean``,
         ``baseline_cross``, ``baseline_same``, ``G``; per layer, over all places but the
         reference, ``similarity_away``, ``baseline_cross_away``, ``baseline_same_away``,
-        ``G_away``; ``zero_share``, the share of zero vectors, for which a cosine counts as 0.
+        ``G_away`` (and ``G_away_without`` each object); ``zero_share``, the share of zero
+        vectors, for which a cosine counts as 0.
 
     Raises
     ------

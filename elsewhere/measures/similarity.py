@@ -38,7 +38,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SimilaritySummary:
-    """Similarity, baselines and G of one layer, per position and away from the reference."""
+    """Similarity, baselines and G of one layer, per position and away from the reference.
+
+    `G_away_without` is G away from the reference without each object in turn, shape (object,): what
+    the intervals of differences and ratios of G are made from.
+    """
 
     similarity: Estimate
     baseline_cross: Estimate
@@ -48,6 +52,7 @@ class SimilaritySummary:
     baseline_cross_away: Estimate
     baseline_same_away: float
     G_away: Estimate
+    G_away_without: Floats
 
 
 def contrast(similarity: Floats, baseline: Floats) -> Floats:
@@ -153,4 +158,5 @@ def summarise_similarity(
         baseline_cross_away=away(cross, cross_without),
         baseline_same_away=float(_mean_over(same_mean, chosen)),
         G_away=away(g, g_without),
+        G_away_without=_mean_over(g_without, chosen),
     )

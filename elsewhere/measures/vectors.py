@@ -100,7 +100,12 @@ class DenseVectors:
 
     def centred(self) -> DenseVectors:
         """Return these rows, each less its own mean over units."""
-        return CentredVectors(self.values, means(self.values))
+        near = means(self.values)[:, None]
+        if isinstance(self.values, np.ndarray):
+            shifted = self.values - near.astype(self.values.dtype)
+        else:
+            shifted = self.values - self.values.new_tensor(near)
+        return CentredVectors(shifted, means(shifted))
 
     def zeros(self, rows: int, *, exact: bool = False) -> DenseVectors:
         """Return `rows` zero vectors of the same length; `exact` ones in double precision."""
@@ -141,16 +146,18 @@ class DenseVectors:
 
 
 class CentredVectors(DenseVectors):
-    """Rows less their own means, which are subtracted from products and never from the values.
+    """Rows less their own means, the last digits of which are subtracted from products.
 
-    In single precision, thousands of equal small differences ``0 - mean`` add up with a bias.
+    In single precision, thousands of equal small differences ``0 - mean`` add up with a bias:
+    what rounding leaves of the mean is kept in double precision. Were all of the mean taken from
+    the products only, a row that hardly varies would drown in their rounding.
 
     Parameters
     ----------
     values
-        Shape (row, unit): the rows as they were.
+        Shape (row, unit): the rows less their means, rounded.
     offsets
-        Shape (row,): their means.
+        Shape (row,): the means that are left, about 1e-7 of those of the rows.
     """
 
     def __init__(self, values: Array, offsets: NDArray[np.float64]) -> None:

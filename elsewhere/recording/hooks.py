@@ -131,21 +131,20 @@ class Recorder:
     def __init__(self, module: nn.Module, layers: str | Sequence[str]) -> None:
         self.module = unwrap(module)
         self._layers = (layers,) if isinstance(layers, str) else tuple(layers)
-        self._buffers: dict[str, torch.Tensor] = {}
-        self._labels: dict[str, list[str]] = {}
+        self._buffers: dict[_Output, torch.Tensor] = {}
+        self._found: dict[str, list[_Output]] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Recorder:
-        requests = [_Request.parse(name, self.module) for name in self._expand()]
         self._requests: dict[str, list[_Request]] = {}
-        for request in requests:
+        for request in self._expand():
             self._requests.setdefault(request.module, []).append(request)
         with contextlib.ExitStack() as stack:
             stack.enter_context(evaluating(self.module))
-            taps = stack.enter_context(Taps(self.module, self._requests, self._receive))
-            handle = self.module.register_forward_pre_hook(lambda *_: self._labels.clear())
+            self._taps = stack.enter_context(Taps(self.module, self._requests, self._receive))
+            handle = self.module.register_forward_pre_hook(lambda *_: self._found.clear())
             stack.callback(handle.remove)
-            handle = self.module.register_forward_hook(lambda *_: self._check(taps))
+            handle = self.module.register_forward_hook(lambda *_: self._check())
             stack.callback(handle.remove)
             self._stack = stack.pop_all()
         return self
@@ -155,45 +154,55 @@ class Recorder:
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """Return the copy of a layer's output in the last forward pass."""
-        labels = self._labels.get(name, [])
-        every = [label for found in self._labels.values() for label in found]
-        if len(labels) == 1:
-            return self._buffers[labels[0]]
-        if labels:
+        every = self._outputs()
+        found = [output for short, output in every.items() if name in (short, output.name)]
+        found = found or self._found.get(name, [])
+        if len(found) == 1:
+            return self._buffers[found[0]]
+        if found:
             raise LayerError(
                 f"layer {name!r} gave several outputs in one forward pass; ask for one of "
-                + ", ".join(labels)
+                + ", ".join(short for short, output in every.items() if output in found)
             )
-        if name in every:
-            return self._buffers[name]
         hint = "" if every else "nothing is recorded before a forward pass"
         raise UnknownNameError("recorded layer", name, every, hint)
 
     def __iter__(self) -> Iterator[str]:
-        for name, labels in self._labels.items():
-            yield from [name] if len(labels) == 1 else labels
+        return iter(self._outputs())
 
     def __len__(self) -> int:
-        return sum(len(labels) for labels in self._labels.values())
+        return len(self._outputs())
 
-    def _expand(self) -> list[str]:
-        """Return the wanted names with globs replaced by the parts that they match."""
-        names = aliases(self.module)
+    def _outputs(self) -> dict[str, _Output]:
+        """Return what the last forward pass gave, by name: with calls only where several."""
+        every = [output for found in self._found.values() for output in found]
+        return {
+            output.name if self._taps.calls[output.module] > 1 else output.only_name: output
+            for output in every
+        }
+
+    def _expand(self) -> Iterator[_Request]:
+        """Yield what is wanted, with globs replaced by the parts that they match."""
+        alias_of = {part: alias for alias, part in aliases(self.module).items()}
         leaves = [n for n, part in self.module.named_modules() if n and not is_container(part)]
-        expanded: list[str] = []
-        for wanted in self._layers:
+        for wanted in dict.fromkeys(self._layers):
             if "*" not in wanted and "?" not in wanted:
-                expanded.append(wanted)
+                yield _Request.parse(wanted, self.module)
                 continue
-            matching = [name for name in (*names, *leaves) if fnmatchcase(name, wanted)]
+            matching = False
+            for leaf in leaves:
+                names = [name for name in (alias_of.get(leaf), leaf) if name is not None]
+                name = next((name for name in names if fnmatchcase(name, wanted)), None)
+                if name is not None:
+                    matching = True
+                    if name not in self._layers:
+                        yield _Request(name, name, leaf, None, None, optional=True)
             if not matching:
-                raise UnknownNameError("layer", wanted, (*names, *leaves))
-            expanded += matching
-        return list(dict.fromkeys(expanded))
+                raise UnknownNameError("layer", wanted, (*alias_of.values(), *leaves))
 
     def _receive(self, module: str, call: int, output: object) -> None:
         tensors = output_tensors(output)
-        if not tensors:
+        if not tensors and not all(request.optional for request in self._requests[module]):
             raise LayerError(
                 f"layer {module!r} gives a {type(output).__name__} without tensors; "
                 "record a module within or around it"
@@ -203,48 +212,74 @@ class Recorder:
                 continue
             for key, tensor in tensors.items():
                 if request.key in (None, str(key)):
-                    label = f"{request.stem}:{call}" + ("" if key is None else f"[{key}]")
-                    self._copy(label, tensor)
-                    self._labels.setdefault(request.name, []).append(label)
+                    place = _Output(request.stem, module, call, key)
+                    self._copy(place, tensor)
+                    self._found.setdefault(request.name, []).append(place)
 
-    def _copy(self, label: str, tensor: torch.Tensor) -> None:
-        buffer = self._buffers.get(label)
+    def _copy(self, place: _Output, tensor: torch.Tensor) -> None:
+        buffer = self._buffers.get(place)
         if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
-            buffer = self._buffers[label] = torch.empty_like(tensor)
+            buffer = self._buffers[place] = torch.empty_like(tensor)
         buffer.copy_(tensor.detach())
 
-    def _check(self, taps: Taps) -> None:
+    def _check(self) -> None:
         for module, requests in self._requests.items():
             for request in requests:
-                if taps.calls[module] == 0:
+                calls = self._taps.calls[module]
+                if request.name in self._found or request.optional:
+                    continue
+                if calls == 0:
                     raise LayerError(
                         f"layer {request.name!r} did not run in the forward pass; "
                         "`elsewhere layers MODEL` lists those that do"
                     )
-                if request.name not in self._labels:
-                    raise LayerError(
-                        f"layer {request.name!r} is not among what {module!r} gave: it ran "
-                        f"{taps.calls[module]} time(s), calls are numbered from 0"
-                    )
+                raise LayerError(
+                    f"layer {request.name!r} is not among what {module!r} gave: it ran {calls} "
+                    f"time(s), calls are numbered from 0; ask for {request.stem!r} to see all"
+                )
+
+
+@dataclass(frozen=True)
+class _Output:
+    """A tensor that a call of a module gave, under the name that was asked for."""
+
+    stem: str
+    module: str
+    call: int
+    key: int | str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.stem}:{self.call}" + ("" if self.key is None else f"[{self.key}]")
+
+    @property
+    def only_name(self) -> str:
+        return self.stem + ("" if self.key is None else f"[{self.key}]")
 
 
 @dataclass(frozen=True)
 class _Request:
-    """A wanted output: of a module, of one of its calls, one of its tensors."""
+    """A wanted output: of a module, of one of its calls, one of its tensors.
+
+    What a glob matches is `optional`: it is left out where it does not run or gives no tensor.
+    """
 
     name: str
     stem: str
     module: str
     call: int | None
     key: str | None
+    optional: bool = False
 
     @classmethod
     def parse(cls, name: str, module: nn.Module) -> _Request:
-        modules = dict(module.named_modules())
+        first = {id(part): dotted for dotted, part in module.named_modules()}
+        every = dict(module.named_modules(remove_duplicate=False))
         names = aliases(module)
         match = re.fullmatch(r"(.+?)(?::(\d+))?(?:\[([^\]]+)\])?", name)
         stem, call, key = match.groups() if match else (name, None, None)
         dotted = names.get(stem, stem)
-        if not dotted or dotted not in modules:
-            raise UnknownNameError("layer", name, (*names, *filter(None, modules)))
-        return cls(name, stem, dotted, None if call is None else int(call), key)
+        if not dotted or dotted not in every:
+            raise UnknownNameError("layer", name, (*names, *filter(None, every)))
+        number = None if call is None else int(call)
+        return cls(name, stem, first[id(every[dotted])], number, key)

@@ -78,13 +78,13 @@ def make_header(
     layers = sweep.layers if layers is None else layers
     names = [name for layer in layers for name in (layer.name, layer.module)]
     for pattern in keep or {}:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not any(_fits(name, pattern) for name in names):
             raise UnknownNameError("layer", pattern, dict.fromkeys(names), "in --keep")
 
     def kept(layer: Layer) -> Keep:
         found = Keep()
         for pattern, value in (keep or {}).items():
-            if fnmatchcase(layer.name, pattern) or fnmatchcase(layer.module, pattern):
+            if _fits(layer.name, pattern) or _fits(layer.module, pattern):
                 found = value
         return found
 
@@ -104,6 +104,11 @@ def make_header(
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Return whether `name` is what `pattern` means; brackets belong to names of outputs."""
+    return fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 def versions() -> dict[str, str]:

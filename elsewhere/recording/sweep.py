@@ -340,7 +340,14 @@ class Sweep:
             for layer, takers in by_module[module]:
                 if layer.call != call:
                     continue
-                tensor = tensors[layer.output][: len(current.objects)]
+                tensor = tensors.get(layer.output)
+                if tensor is None or tuple(tensor.shape) != (BATCH_ROWS, *layer.shape):
+                    came = "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"
+                    raise LayerError(
+                        f"layer {layer.name!r} gives {came} for {BATCH_ROWS} images; expected "
+                        f"{(BATCH_ROWS, *layer.shape)}, one row per image: record another layer"
+                    )
+                tensor = tensor[: len(current.objects)]
                 for sink, needs in takers:
                     if any(current.stage in need.stages for need in needs):
                         sink.add(

@@ -64,6 +64,8 @@ class ArraySource:
         self._arrays = {name: np.asarray(array) for name, array in activations.items()}
         if not self._arrays:
             raise InputError("no activations were given; expected one array per layer")
+        if not len(y) or not len(x):
+            raise InputError("no locations were given; expected at least one y and one x")
         sizes = {array.shape[:3] for array in self._arrays.values()}
         n = next(iter(sizes))[0] if next(iter(sizes)) else 0
         if sizes != {(n, len(y), len(x))}:
@@ -82,6 +84,13 @@ class ArraySource:
             raise InputError(f"reference {place} is not among the locations; choose one that is")
         self._empty = {name: np.asarray(array) for name, array in (empty or {}).items()}
         self.layers = [ArrayLayer(name, a.shape[3:]) for name, a in self._arrays.items()]
+        for layer in self.layers:
+            shape = self._empty[layer.name].shape if layer.name in self._empty else layer.shape
+            if shape != layer.shape:
+                raise InputError(
+                    f"the empty canvas's activation of layer {layer.name!r} has shape {shape}; "
+                    f"expected {layer.shape}, as the activations have"
+                )
         self.provenance: dict[str, Any] = {"model": "arrays"}
 
     def stream(

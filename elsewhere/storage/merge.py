@@ -2,7 +2,9 @@
 
 Run as a program, in a process of its own, because HDF5 does not survive a full disk::
 
-    python -m elsewhere.storage.merge PARTS TARGET
+    python -P elsewhere/storage/merge.py PARTS TARGET
+
+It imports nothing of this package, so that it starts fast and wherever the package lies.
 """
 
 from __future__ import annotations

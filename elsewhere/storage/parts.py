@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from elsewhere.errors import ExistsError, StorageError
-from elsewhere.storage.files import free_bytes, storage_errors, write_atomically
+from elsewhere.storage import merge
+from elsewhere.storage.files import check_output, free_bytes, storage_errors, write_atomically
 from elsewhere.storage.merge import HEADER, unit_name
 from elsewhere.types import format_bytes
 
@@ -109,17 +110,24 @@ class Parts:
         """Write the part of a unit."""
         write_atomically(self.folder / unit_name(number), data)
 
+    def discard(self) -> None:
+        """Remove the parts."""
+        shutil.rmtree(self.folder)
+
     def finish(self) -> None:
         """Merge the parts into the recording, put it under its name and remove the parts.
 
         Raises
         ------
+        ExistsError
+            A file of that name has come into being meanwhile.
         StorageError
             There is no room for the merged file, or a part is missing or damaged. The parts
             stay, so that the same command goes on from here.
         """
         size = sum(part.stat().st_size for part in self.folder.glob("*.h5"))
         merged = self.folder / "merged.tmp"
+        merged.unlink(missing_ok=True)  # of a merge that was killed: it would take up the room
         with _removed_on_failure(merged):
             if free_bytes(self.folder) < size:
                 raise StorageError(
@@ -128,7 +136,7 @@ class Parts:
                     "free some and run the same command again"
                 )
             child = subprocess.run(
-                [sys.executable, "-m", "elsewhere.storage.merge", str(self.folder), str(merged)],
+                [sys.executable, "-P", merge.__file__, str(self.folder), str(merged)],
                 capture_output=True,
                 text=True,
                 check=False,
@@ -139,9 +147,10 @@ class Parts:
                     f"the parts of {self.path} could not be merged ({lines[-1]}); they are kept in "
                     f"{self.folder}: make room if the disk is full, then run the same command again"
                 )
+            check_output(self.path, overwrite=self.overwrite)
             with storage_errors(self.path):
                 os.replace(merged, self.path)
-        shutil.rmtree(self.folder)
+        self.discard()
 
 
 @contextlib.contextmanager

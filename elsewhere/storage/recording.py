@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,11 +19,14 @@ from elsewhere.errors import CanvasError, InputError, StorageError, UnknownNameE
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.protocols import Design, LayerLike, Need, Progress, Sink, Stage, stages_of
 from elsewhere.storage.parts import parts_folder
+from elsewhere.storage.results import from_attribute
 from elsewhere.storage.schema import ENCODING, VERSION, StoredLayer
 from elsewhere.storage.units import Units
 from elsewhere.types import format_bytes
 
 DEFAULT_MEMORY = 2 * 2**30
+BLOCK_BYTES = 2**24
+"""What is read at a time, about, as float32."""
 
 
 def open_recording(path: str | Path, *, chunks: Any = None) -> Recording:
@@ -71,17 +73,18 @@ class Recording:
         self._tree: xarray.DataTree | None = None
         self._file = _open(path)
         try:
-            self.attributes = {key: _plain(value) for key, value in self._file.attrs.items()}
+            self.attributes = {
+                key: from_attribute(value) for key, value in self._file.attrs.items()
+            }
             self.design = self._read_design()
             groups = self._file["layers"]
             self.layers = tuple(
-                StoredLayer.from_attributes(name, dict(groups[name].attrs)) for name in groups
+                StoredLayer.from_attributes(name, dict(groups[name].attrs))
+                for name in self.attributes["layers"]
             )
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, ValueError, TypeError, OSError) as error:
             self._file.close()
             raise StorageError(f"{path} is damaged: {error}") from error
-        order = self.attributes["layers"]
-        self.layers = tuple(sorted(self.layers, key=lambda layer: order.index(layer.name)))
 
     def _read_design(self) -> Design:
         file = self._file
@@ -185,7 +188,7 @@ class Recording:
             The location is not on the grid; the message names the nearest one.
         """
         other = Recording(self.path, chunks=self._chunks)
-        if reference == self.design.reference:
+        if reference == other.design.reference:
             return other
         design = replace(self.design, reference=reference)
         if design.reference_index is None:
@@ -251,14 +254,15 @@ class Recording:
                     sink.end()
 
     def _units(self, layer: StoredLayer) -> Units:
-        """Return the blocks in which a layer is read: whole chunks, few at a time."""
+        """Return the blocks in which a layer is read: whole chunks, about 16 MiB of them."""
         dataset = self._file[f"layers/{layer.name}/activation"]
-        n_objects, n_cells = dataset.chunks[0], dataset.chunks[len(self.design.axes)]
-        one = math.prod(layer.stored_shape) * 4
-        if n_objects * n_cells * one < 2**23:  # several small chunks: all objects, some cells
-            n_objects = len(self.design.objects)
-            n_cells = max(n_cells, min(self.design.shape[-1], 2**24 // (n_objects * one)))
-        return Units(self.design, max(1, n_objects), max(1, n_cells))
+        step, cells = dataset.chunks[0], dataset.chunks[len(self.design.axes)]
+        n, one = len(self.design.objects), math.prod(layer.stored_shape) * 4
+        rows = BLOCK_BYTES // max(one, 1)
+        if n * cells > rows:
+            return Units(self.design, max(step, rows // (step * cells) * step), cells)
+        several = min(self.design.shape[-1], rows // n) // cells * cells
+        return Units(self.design, n, max(cells, several))
 
     def _block_bytes(self, layer: StoredLayer) -> int:
         units = self._units(layer)
@@ -375,16 +379,3 @@ def _json_list(value: Any) -> list[str]:
     if isinstance(value, list):
         return value
     raise ValueError(f"expected a list of axes, got {value!r}")
-
-
-def _plain(value: Any) -> Any:
-    """Return an attribute as Python holds it, JSON decoded."""
-    if isinstance(value, np.generic | np.ndarray):  # netCDF has scalars as arrays of one
-        return value.item() if value.size == 1 else value.tolist()
-    text = value.decode() if isinstance(value, bytes) else value
-    if isinstance(text, str) and (text[:1] in "[{" or text in ("true", "false", "null")):
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
-    return text

@@ -21,8 +21,21 @@ def to_attribute(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bool) or value is None or isinstance(value, dict | list | tuple):
-        return json.dumps(value, sort_keys=True)
+        return json.dumps(value, sort_keys=True, default=str)
     return value
+
+
+def from_attribute(value: Any) -> Any:
+    """Return an attribute as Python holds it: numbers and texts, JSON decoded."""
+    if isinstance(value, np.generic | np.ndarray):  # netCDF has scalars as arrays of one
+        value = value.item() if value.size == 1 else value.tolist()
+    text = value.decode() if isinstance(value, bytes) else value
+    if isinstance(text, str) and (text[:1] in ("[", "{") or text in ("true", "false", "null")):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
 
 
 def save_result(result: xarray.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -72,7 +85,7 @@ def load_result(path: str | Path) -> xarray.Dataset:
         raise StorageError(f"{path} does not exist; expected a result such as sim.nc")
     try:
         result = xarray.load_dataset(path, engine="h5netcdf")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise StorageError(f"{path} cannot be read as a result: {_one_line(error)}") from error
     stamp = result.attrs.get("elsewhere_encoding")
     if stamp != ENCODING:
@@ -80,6 +93,7 @@ def load_result(path: str | Path) -> xarray.Dataset:
         raise StorageError(
             f"{path} is {held}; expected a result, as `elsewhere similarity --out` writes it"
         )
+    result.attrs = {key: from_attribute(value) for key, value in result.attrs.items()}
     return result
 
 

@@ -62,7 +62,7 @@ class Keep:
             return cls("full")
         if kind == "mean" and not size:
             return cls("mean")
-        if kind == "sketch" and size.isdigit() and int(size) > 0:
+        if kind == "sketch" and size.isdecimal() and int(size) > 0:
             return cls("sketch", int(size))
         raise InputError(f"cannot keep {text!r} of a layer; expected full, mean or sketch:K")
 
@@ -106,8 +106,13 @@ class StoredLayer:
         Raises
         ------
         InputError
-            The sketch has no room: it is longer than the activation.
+            The sketch is longer than the activation, or the name cannot stand in a file.
         """
+        if "/" in layer.name:
+            raise InputError(
+                f"layer {layer.name!r} cannot be stored under its name, in which / separates "
+                "groups of an HDF5 file; rename the module"
+            )
         if keep.kind == "sketch" and keep.size > math.prod(layer.shape):
             raise InputError(
                 f"layer {layer.name!r} has {math.prod(layer.shape)} units, fewer than the "
@@ -230,7 +235,7 @@ class Header:
             "encoding_version": VERSION,
             "pixels": hashlib.sha256(self.images.tobytes() + self.masks.tobytes()).hexdigest(),
         }
-        plain: dict[str, Any] = json.loads(json.dumps(fields, sort_keys=True))
+        plain: dict[str, Any] = json.loads(json.dumps(fields, sort_keys=True, default=str))
         return plain
 
     @property

@@ -83,6 +83,11 @@ class RecordingWriter:
 
     def __enter__(self) -> RecordingWriter:
         self._parts.__enter__()
+        try:
+            check_output(self.path, overwrite=self._parts.overwrite)
+        except BaseException:
+            self._parts.__exit__()
+            raise
         self.done = frozenset(self._parts.done()) if self._parts.has_header else frozenset()
         if self.done:
             logger.info("going on with %s: %d units are there", self.path, len(self.done))
@@ -92,6 +97,8 @@ class RecordingWriter:
 
     def __exit__(self, *exception: object) -> None:
         self._stop()
+        if isinstance(exception[1], NumericsError):  # these parts can never be completed
+            self._parts.discard()
         self._parts.__exit__(*exception)
 
     # --- a sink -----------------------------------------------------------------------------
@@ -123,6 +130,7 @@ class RecordingWriter:
             return
         layer = self._layers[block.layer]
         values = to_numpy(self._reduce(block, layer))
+        self._check(values, block)
         if block.stage == "empty":
             self._empty[layer.name] = np.array(values[0], dtype=np.float32)
         elif block.stage == "reference":
@@ -132,7 +140,6 @@ class RecordingWriter:
         else:
             if not self._parts.has_header:
                 self._write_header()
-            self._check(values, block)
             numbers = self.units.locate(block.objects, block.positions)
             for number in np.unique(numbers):
                 if number not in self.done:
@@ -160,7 +167,7 @@ class RecordingWriter:
                 f"layer {block.layer!r} gives NaN or infinity for {self._where(block, row)}; "
                 "nothing was recorded under this name: check the weights and the input"
             )
-        if self.header.dtype == "float16" and values.size:
+        if self.header.dtype == "float16" and block.stage == "grid" and values.size:
             extreme = max(float(values.max()), -float(values.min()))
             if extreme > FLOAT16_LIMIT:
                 raise NumericsError(
@@ -170,8 +177,15 @@ class RecordingWriter:
 
     def _where(self, block: Block, row: int) -> str:
         design = self.header.design
-        place = design.positions[block.positions[row]].tolist()
-        return f"object {design.objects[block.objects[row]]!r} at {design.names}={tuple(place)}"
+        if block.objects[row] < 0:
+            return "the empty canvas"
+        place, at = design.reference, int(block.positions[row])
+        if at >= 0:
+            place = tuple(design.positions[at].tolist())
+        where = ", ".join(
+            f"{name}={value}" for name, value in zip(design.names, place, strict=True)
+        )
+        return f"object {design.objects[block.objects[row]]!r} at {where}"
 
     def _fill(
         self,

@@ -1,0 +1,343 @@
+"""Measures at every checkpoint of a training run: invariance acquired, and lost.
+
+Each checkpoint is a unit of work with a file of its own under ``DIR/track``, so that an
+interrupted run goes on; :func:`track` returns them as one result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import xarray
+
+from elsewhere.analyzer.similarity import similarity
+from elsewhere.errors import InputError
+from elsewhere.measures.trajectories import halfway_step, loss_since, onset_step, retained_share
+from elsewhere.models import find_device
+from elsewhere.recording import Sweep
+from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
+from elsewhere.storage import load_result, save_result
+from elsewhere.training import Card, accuracy, list_checkpoints, load_checkpoint
+from elsewhere.types import Location, Metric
+
+Report: TypeAlias = Callable[[int, int, str], None]
+"""Called with checkpoints done and in all, and what is being measured."""
+
+ONSET = 0.1
+"""Invariance has set in when N, off the trained location, stays above this."""
+
+_PER_LAYER = ("similarity_away", "baseline_cross_away", "G_away")
+_PER_PLACE = ("similarity_mean", "baseline_cross", "G")
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    """What is measured at each checkpoint.
+
+    Parameters
+    ----------
+    grid
+        Where objects are shown, as ``Grid.parse`` reads it.
+    layers
+        Layer names or globs; by default the last pooling and everything after it.
+    metric
+        Of the similarity.
+    objects, categories
+        The objects that layers are compared with: a set and how many of its categories; by
+        default one exemplar of each class of the last phase.
+    per_category
+        Exemplars of each class, trained on and held out, for the accuracy.
+    full
+        Whether the similarity of each object at each location is kept as well.
+    """
+
+    grid: str = "7x7"
+    layers: tuple[str, ...] | None = None
+    metric: Metric = "cosine"
+    objects: str | None = None
+    categories: int | None = None
+    per_category: int = 20
+    full: bool = True
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the settings."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def track(
+    directory: str | Path,
+    *,
+    settings: TrackSettings | None = None,
+    phases: Sequence[str] | None = None,
+    device: str = "auto",
+    max_memory: int | str = "2GiB",
+    data_dir: Path | None = None,
+    report: Report | None = None,
+) -> xarray.Dataset:
+    """Return accuracy and cross-location similarity at every checkpoint of a run.
+
+    Parameters
+    ----------
+    directory
+        What :func:`elsewhere.training.train` left.
+    settings
+        What is measured.
+    phases
+        Names of phases; all by default.
+    device
+        Where the network runs.
+    max_memory
+        Bytes that activations may take up.
+    data_dir
+        The folder of object sets that are not made here.
+    report
+        Called before each checkpoint and at the end.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over ``checkpoint`` (with ``phase`` and ``step`` within it): ``accuracy (exemplars, y, x)``,
+        ``accuracy_trained``, ``accuracy_off``, ``accuracy_far`` and ``II_far`` (exemplars);
+        ``similarity (layer, object, y, x)``, ``similarity_away``, ``baseline_cross_away``,
+        ``G_away`` (layer, with intervals), ``G_away_without (layer, object)``.
+
+    Raises
+    ------
+    InputError
+        No checkpoint, or an unknown phase.
+    WeightsError
+        A checkpoint is damaged.
+    """
+    directory = Path(directory)
+    settings = settings or TrackSettings()
+    cards = list_checkpoints(directory)
+    names = list(dict.fromkeys(card.phase for card in cards))
+    for phase in phases or ():
+        if phase not in names:
+            raise InputError(f"{directory} has no phase {phase!r}; it has {', '.join(names)}")
+    chosen = [card for card in cards if phases is None or card.phase in phases]
+    if not chosen:
+        raise InputError(f"{directory} holds no checkpoint; train a curriculum first")
+    objects = _compared_objects(chosen[-1], settings, data_dir)
+    folder = directory / "track" / settings.fingerprint[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for number, card in enumerate(chosen):
+        if report is not None:
+            report(number, len(chosen), f"{card.phase} {card.step}")
+        path = folder / f"{card.phase}-{card.step:07d}.nc"
+        result = _earlier(path, card)
+        if result is None:
+            result = measure_checkpoint(
+                card,
+                objects,
+                settings=settings,
+                device=device,
+                max_memory=max_memory,
+                data_dir=data_dir,
+            )
+            save_result(result, path, overwrite=True)
+        found.append(result)
+    if report is not None:
+        report(len(chosen), len(chosen), "done")
+    return _join(found, chosen, settings)
+
+
+def measure_checkpoint(
+    card: Card,
+    objects: ObjectSet,
+    *,
+    settings: TrackSettings,
+    device: str = "auto",
+    max_memory: int | str = "2GiB",
+    data_dir: Path | None = None,
+) -> xarray.Dataset:
+    """Return accuracy and similarity at one checkpoint; see :func:`track`."""
+    model = load_checkpoint(card.path).to(find_device(device))
+    grid = Grid.parse(settings.grid, card.canvas)
+    sweep = Sweep(
+        model,
+        objects,
+        canvas=card.canvas,
+        grid=grid,
+        reference=_reference(card, grid),
+        layers=settings.layers,
+    )
+    alike = similarity(sweep, metric=settings.metric, max_memory=max_memory)
+    kept = [*_PER_LAYER, *(f"{name}_interval" for name in _PER_LAYER), *_PER_PLACE]
+    kept += ["G_away_without", "zero_share", *(["similarity"] if settings.full else [])]
+    result = alike[kept]
+    right = _accuracy(card, model, grid, settings, data_dir)
+    result = result.merge(right, join="exact", compat="no_conflicts")
+    result.attrs = {
+        **alike.attrs,
+        "kind": "checkpoint measures",
+        "checkpoint_sha256": card.sha256,
+        "phase": card.phase,
+        "step": card.step,
+        "seed": card.seed,
+    }
+    return result
+
+
+def _accuracy(
+    card: Card, model: Any, grid: Grid, settings: TrackSettings, data_dir: Path | None
+) -> xarray.Dataset:
+    tested, held_out = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
+    found = accuracy(
+        model,
+        tested,
+        card.canvas,
+        grid,
+        trained=card.trained or (),
+        held_out=held_out,
+        classes=card.categories,
+        n_resamples=200,
+    )
+    at = found["accuracy_at"]
+    variables = {"accuracy": found["accuracy"], "II_far": found["II_far"]}
+    for name, where in (("trained", "on"), ("off", "off"), ("far", "far")):
+        variables[f"accuracy_{name}"] = at.sel(where=where, drop=True)
+    result = xarray.Dataset(variables)
+    return result.drop_vars([c for c in result.coords if c not in ("exemplars", "y", "x")])
+
+
+def _compared_objects(card: Card, settings: TrackSettings, data_dir: Path | None) -> ObjectSet:
+    """Return the objects that are compared across locations, the same at all checkpoints."""
+    if settings.objects is not None:
+        return load_objects(
+            settings.objects,
+            size=card.canvas.object_size,
+            categories=settings.categories,
+            seed=card.seed,
+            data_dir=data_dir,
+        )
+    objects, _ = card.test_objects(per_category=1, data_dir=data_dir)
+    return objects.select(per_category=1)
+
+
+def _reference(card: Card, grid: Grid) -> Location:
+    """Return the trained location, where there is one on the grid; else the grid's default."""
+    trained = card.trained or ()
+    if len(trained) == 1 and grid.index_of(trained[0]) is not None:
+        return trained[0]
+    return grid.default_reference
+
+
+def _earlier(path: Path, card: Card) -> xarray.Dataset | None:
+    """Return what was measured before, if it was measured on this very checkpoint."""
+    if not path.exists():
+        return None
+    result = load_result(path)
+    return result if result.attrs.get("checkpoint_sha256") == card.sha256 else None
+
+
+def _join(
+    found: Sequence[xarray.Dataset], cards: Sequence[Card], settings: TrackSettings
+) -> xarray.Dataset:
+    joined = xarray.concat(found, dim="checkpoint", join="exact", combine_attrs="drop")
+    joined = joined.assign_coords(
+        phase=("checkpoint", [card.phase for card in cards]),
+        step=("checkpoint", [card.step for card in cards]),
+        learning_rate=("checkpoint", [card.learning_rate for card in cards]),
+    )
+    last = cards[-1]
+    canvas: Canvas = last.canvas
+    joined.attrs = {
+        "kind": "track",
+        "curriculum": last.curriculum,
+        "fingerprint": last.fingerprint,
+        "seed": last.seed,
+        "model": last.model,
+        "metric": settings.metric,
+        "canvas": canvas.size,
+        "object_size": canvas.object_size,
+        "trained": [list(place) for place in last.trained or ()],
+        "n_classes": len(last.categories),
+        "criterion_step": {
+            card.phase: card.criterion_step for card in cards if card.criterion_step is not None
+        },
+        **{key: found[-1].attrs[key] for key in ("reference_y", "reference_x")},
+    }
+    return joined
+
+
+def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
+    """Return when a phase brought invariance and what it left of it.
+
+    Parameters
+    ----------
+    result
+        From :func:`track`.
+    phase
+        The phase's name.
+
+    Returns
+    -------
+    xarray.Dataset
+        Per ``exemplars``: ``onset_step`` and ``halfway_step`` of the accuracy off the trained
+        location, and ``accuracy_loss`` since the first checkpoint that reached the criterion (the
+        first one of the phase, if none did); per ``layer``: ``G_loss``, ``retained_share`` of G
+        and its interval over objects.
+
+    Raises
+    ------
+    InputError
+        No such phase.
+    """
+    chosen = result.isel(checkpoint=np.flatnonzero(result["phase"].values == phase))
+    if not chosen.sizes["checkpoint"]:
+        known = ", ".join(dict.fromkeys(result["phase"].values.tolist()))
+        raise InputError(f"the result has no phase {phase!r}; it has {known}")
+    steps = chosen["step"].values
+    criterion = result.attrs.get("criterion_step", {})
+    criterion = json.loads(criterion) if isinstance(criterion, str) else criterion
+    reached = int(np.argmax(steps >= criterion.get(phase, 0)))
+    chance = 1 / int(result.attrs["n_classes"])
+    kinds = chosen["exemplars"].values.tolist()
+    variables: dict[str, Any] = {"onset_step": [], "halfway_step": [], "accuracy_loss": []}
+    for kind in kinds:
+        off = chosen["accuracy_off"].sel(exemplars=kind).values
+        known_steps, known = steps[np.isfinite(off)], off[np.isfinite(off)]
+        threshold = chance + ONSET * (1 - chance)
+        variables["onset_step"].append(onset_step(known_steps, known, threshold=threshold))
+        variables["halfway_step"].append(halfway_step(known_steps, known))
+        variables["accuracy_loss"].append(loss_since(off, reached))
+    named: dict[str, Any] = {name: ("exemplars", values) for name, values in variables.items()}
+    before, after = chosen.isel(checkpoint=reached), chosen.isel(checkpoint=-1)
+    shares = [
+        retained_share(
+            float(before["G_away"].sel(layer=layer)),
+            float(after["G_away"].sel(layer=layer)),
+            before_without=before["G_away_without"].sel(layer=layer),
+            after_without=after["G_away_without"].sel(layer=layer),
+        )
+        for layer in chosen["layer"].values
+    ]
+    named["G_loss"] = ("layer", (before["G_away"] - after["G_away"]).values)
+    named["retained_share"] = ("layer", np.array([share for share, _ in shares]))
+    named["retained_share_interval"] = (
+        ("layer", "bound"),
+        np.stack([interval for _, interval in shares]),
+    )
+    return xarray.Dataset(
+        named,
+        coords={
+            "exemplars": kinds,
+            "layer": chosen["layer"].values,
+            "bound": ["low", "high"],
+        },
+        attrs={
+            "kind": "track summary",
+            "phase": phase,
+            "criterion_step": int(steps[reached]),
+            "last_step": int(steps[-1]),
+        },
+    )

@@ -1,0 +1,301 @@
+"""Commands that train networks and measure what training does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from elsewhere.errors import InputError
+from elsewhere.options import (
+    JsonOption,
+    OverwriteOption,
+    set_threads,
+)
+from elsewhere.terminal import (
+    bar,
+    check_output,
+    print_json,
+    print_table,
+    progress,
+    say,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import xarray
+
+    from elsewhere.training import Report
+    from elsewhere.types import Metric
+
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of mnist and its kin.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
+MemoryOption = Annotated[str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")]
+
+
+def train(
+    curriculum: Annotated[
+        str | None, typer.Argument(help="A preset's name or a TOML file; none lists the presets.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run's directory.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the curriculum's.")] = None,
+    device: DeviceOption = "auto",
+    data_dir: DataOption = None,
+    threads: ThreadsOption = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard files too.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a network through a curriculum; a killed run goes on where it stood."""
+    from elsewhere.training import Curriculum, list_checkpoints, presets
+    from elsewhere.training import train as train_curriculum
+
+    if curriculum is None:
+        listed = [{"curriculum": name, "what": presets.summary(name)} for name in presets]
+        print_json(listed) if as_json else print_table(listed)
+        return
+    if out is None:
+        raise InputError("--out is missing; expected the directory of the run")
+    set_threads(threads)
+    loaded = Curriculum.load(curriculum)
+    with _training_bar() as report:
+        train_curriculum(
+            loaded,
+            out,
+            device=device,
+            progress=report,
+            seed=seed,
+            data_dir=data_dir,
+            tensorboard=tensorboard,
+        )
+    rows: list[dict[str, Any]] = [
+        {
+            "phase": card.phase,
+            "step": card.step,
+            "train": card.train_accuracy,
+            "on": card.accuracy_on,
+            "off": card.accuracy_off,
+            "file": card.path.name,
+        }
+        for card in list_checkpoints(out)
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        shown = [
+            {
+                k: "-" if v is None else f"{v:.3f}" if isinstance(v, float) else v
+                for k, v in r.items()
+            }
+            for r in rows
+        ]
+        print_table(shown, right=("step", "train", "on", "off"))
+    say(f"wrote {out}")
+
+
+def accuracy(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `elsewhere train`.")],
+    out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
+    objects: Annotated[
+        str | None, typer.Option("--objects", help="A set; default: what it was trained on.")
+    ] = None,
+    grid: Annotated[str, typer.Option("--grid", help="stride:K, NxM, all, at:y,x;...")] = "7x7",
+    data_dir: DataOption = None,
+    held_out: Annotated[
+        int, typer.Option("--exemplars", help="Of each class: so many trained, so many held out.")
+    ] = 20,
+    trials: Annotated[
+        Path | None, typer.Option("--trials", help="Also a tidy table: .csv or .parquet.")
+    ] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Map the accuracy over the canvas, trained and held-out exemplars apart."""
+    from elsewhere.models import find_device
+    from elsewhere.stimuli import Grid
+    from elsewhere.storage import save_result
+    from elsewhere.training import accuracy as measure
+    from elsewhere.training import load_checkpoint, read_card, trial_table, write_trials
+
+    check_output(out, overwrite)
+    if trials is not None:
+        check_output(trials, overwrite)
+    set_threads(threads)
+    card = read_card(checkpoint)
+    model = load_checkpoint(checkpoint).to(find_device(device))
+    if objects not in (None, card.objects):
+        raise InputError(
+            f"{checkpoint} was trained on {card.objects}; --objects {objects} has other classes "
+            "than its head: train a new head on them first"
+        )
+    tested, mask = card.test_objects(per_category=held_out, data_dir=data_dir)
+    with progress("classifying") as report:
+        result = measure(
+            model,
+            tested,
+            card.canvas,
+            Grid.parse(grid, card.canvas),
+            trained=card.trained or (),
+            held_out=mask,
+            classes=card.categories,
+            attributes={"seed": card.seed, "phase": card.phase, "checkpoint": card.path.name},
+            progress=report,
+        )
+    save_result(result, out, overwrite=overwrite)
+    if trials is not None:
+        write_trials(trial_table(result), trials, overwrite=overwrite)
+        say(f"wrote {trials}")
+    _report_accuracy(result, as_json=as_json)
+    say(f"wrote {out}")
+
+
+def track(
+    directory: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
+    grid: Annotated[str, typer.Option("--grid", help="stride:K, NxM, all, at:y,x;...")] = "7x7",
+    layers: Annotated[
+        list[str] | None, typer.Option("--layers", help="Names, aliases or globs.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option("--metric", help="cosine, centred, evoked or pearson.")
+    ] = "cosine",
+    objects: Annotated[
+        str | None, typer.Option("--objects", help="Compared objects; default: the last classes.")
+    ] = None,
+    categories: Annotated[
+        int | None, typer.Option("--categories", help="How many of their categories.")
+    ] = None,
+    phases: Annotated[
+        list[str] | None, typer.Option("--phase", help="Only these phases; repeatable.")
+    ] = None,
+    exemplars: Annotated[
+        int, typer.Option("--exemplars", help="Of each class, for the accuracy.")
+    ] = 20,
+    device: DeviceOption = "auto",
+    data_dir: DataOption = None,
+    max_memory: MemoryOption = "2GiB",
+    threads: ThreadsOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure accuracy and similarity at every checkpoint of a run; goes on where it stood."""
+    from elsewhere.analyzer.similarity import METRICS
+    from elsewhere.analyzer.trajectories import TrackSettings, summarise_track
+    from elsewhere.analyzer.trajectories import track as track_run
+    from elsewhere.errors import UnknownNameError
+    from elsewhere.storage import save_result
+
+    check_output(out, overwrite)
+    if metric not in METRICS:
+        raise UnknownNameError("metric", metric, METRICS)
+    set_threads(threads)
+    settings = TrackSettings(
+        grid=grid,
+        layers=tuple(layers) if layers else None,
+        metric=cast("Metric", metric),
+        objects=objects,
+        categories=categories,
+        per_category=exemplars,
+    )
+    with bar("tracking", note=True) as update:
+        result = track_run(
+            directory,
+            settings=settings,
+            phases=phases,
+            device=device,
+            max_memory=max_memory,
+            data_dir=data_dir,
+            report=update,
+        )
+    save_result(result, out, overwrite=overwrite)
+    names = list(dict.fromkeys(result["phase"].values.tolist()))
+    summaries = {name: summarise_track(result, name) for name in names}
+    if as_json:
+        print_json({name: _plain(summary) for name, summary in summaries.items()})
+    else:
+        rows = [row for name, found in summaries.items() for row in _track_rows(name, found)]
+        print_table(rows, right=tuple(rows[0])[2:])
+    say(f"wrote {out}")
+
+
+def _track_rows(phase: str, summary: xarray.Dataset) -> list[dict[str, Any]]:
+    def number(value: float, digits: int) -> str:
+        return "-" if value != value else f"{value:.{digits}f}"
+
+    return [
+        {
+            "phase": phase,
+            "exemplars": str(kind),
+            "onset": number(float(summary["onset_step"][place]), 0),
+            "half-way": number(float(summary["halfway_step"][place]), 0),
+            "loss after criterion": number(float(summary["accuracy_loss"][place]), 3),
+        }
+        for place, kind in enumerate(summary["exemplars"].values)
+    ]
+
+
+def _plain(result: xarray.Dataset) -> dict[str, Any]:
+    """Return a small result as JSON holds it: NaN becomes null."""
+    text = json.dumps({**result.to_dict(data="list")["data_vars"], "attrs": dict(result.attrs)})
+    plain: dict[str, Any] = json.loads(text.replace("NaN", "null"))
+    return plain
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with numbers and intervals at three decimals."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, list):
+            return f"[{value[0]:.3f}, {value[1]:.3f}]"
+        return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else value
+
+    return {key: short(value) for key, value in row.items()}
+
+
+def _report_accuracy(result: xarray.Dataset, *, as_json: bool) -> None:
+    rows = []
+    for kind in result["exemplars"].values.tolist():
+        at = result["accuracy_at"].sel(exemplars=kind)
+        bounds = result["accuracy_at_interval"].sel(exemplars=kind)
+        row: dict[str, Any] = {"exemplars": kind}
+        for where in at["where"].values.tolist():
+            row[where] = float(at.sel(where=where))
+            row[f"{where} interval"] = [float(v) for v in bounds.sel(where=where)]
+        row["II_far"] = float(result["II_far"].sel(exemplars=kind))
+        rows.append(row)
+    if as_json:
+        print_json(json.loads(json.dumps(rows).replace("NaN", "null")))
+        return
+    shown = [_short(row) for row in rows]
+    print_table(shown, right=tuple(shown[0])[1:])
+    if reason := result.attrs.get("reason"):
+        say(str(reason))
+
+
+@contextlib.contextmanager
+def _training_bar() -> Iterator[Callable[[Report], None]]:
+    """Show step, loss and accuracies of the phase that is trained."""
+    with bar("training", note=True) as update:
+
+        def report(now: Report) -> None:
+            parts = [now.phase]
+            for name, value in (
+                ("loss", now.loss),
+                ("train", now.train_accuracy),
+                ("on", now.accuracy_on),
+                ("off", now.accuracy_off),
+            ):
+                if value is not None:
+                    parts.append(f"{name} {value:.3f}")
+            update(now.step, now.steps, "  ".join(parts))
+
+        yield report

@@ -1,0 +1,476 @@
+"""Accuracy over the canvas and with the distance from where a network was trained."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures.curves import _CROSS, _handle, _legend, _limits, _shades
+from elsewhere.figures.maps import (
+    _MISSING,
+    _OUTLINE,
+    _RASTER_CELLS,
+    _RING,
+    _TEXT_MARK,
+    COLOR_MAP,
+    _columns,
+    _draw_cells,
+    _frame,
+    _outline_object,
+)
+from elsewhere.figures.results import Scene, cell_edges, describe, require, scene_of
+from elsewhere.figures.style import (
+    GREY,
+    INK,
+    LABEL_SIZE,
+    PAGE_WIDTH,
+    SMALL_SIZE,
+    TICK_SIZE,
+    TITLE_SIZE,
+    Mark,
+    axes_or_new,
+    new_figure,
+    shorten,
+    styled,
+    text_style,
+    tidy,
+    wrap,
+)
+
+Exemplars: TypeAlias = Literal["same", "held-out"]
+Results: TypeAlias = xr.Dataset | Mapping[str, xr.Dataset]
+
+_MANY_PLACES = 12  # more trained locations than this are dots instead of rings
+_DOT: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 2.2,
+    "markerfacecolor": INK,
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.5,
+    "linestyle": "none",
+}
+_CHANCE: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "linestyle": (0, (1, 1.6))}
+
+
+@styled
+def plot_accuracy_maps(
+    results: Results,
+    *,
+    exemplars: Exemplars | None = None,
+    columns: int | None = None,
+) -> Figure:
+    """Draw accuracy over the canvas, a panel for each condition, all on one scale.
+
+    The scale runs from chance to 1; accuracies below chance have its lowest colour. The small
+    number is the mean accuracy off the trained locations.
+
+    Parameters
+    ----------
+    results
+        An accuracy result, or several by the name of their condition, in the order of the panels:
+        ``accuracy`` over (exemplars, y, x), 0..1, and the attributes ``canvas`` and
+        ``object_size``, px, and ``chance`` or ``n_classes``. Trained locations are the coordinates
+        ``trained_y`` and ``trained_x``, or the attribute ``trained``, pairs of y and x, px. The
+        mean is ``accuracy_at`` (where ``off``) if there, else that of the map's other locations.
+    exemplars
+        ``same`` as in training, or ``held-out``; by default those held out, if there are any.
+    columns
+        Panels in a row; chosen for the page by default.
+
+    Returns
+    -------
+    A figure that pyplot does not know of.
+
+    Raises
+    ------
+    InputError
+        A result lacks what is drawn, there is none, or `columns` cannot be used.
+    UnknownNameError
+        Exemplars of another kind.
+    """
+    found = _conditions(results)
+    for name, each in found.items():
+        found[name] = require(each, ["accuracy"], ["exemplars", "y", "x"]).sortby(["y", "x"])
+    which = choose_exemplars(list(found.values()), "accuracy", exemplars)
+    scenes = [_scene(each) for each in found.values()]
+    trained = [trained_locations(each) for each in found.values()]
+    maps = [_select(each, which) for each in found.values()]
+    if not all(values.size for values in maps):
+        raise InputError("a result of accuracy holds no location; expected at least one")
+    chances = [chance_of(each) for each in found.values()]
+    norm = Normalize(min(chances), 1.0)
+
+    wide = _columns(len(found), columns)
+    rows = math.ceil(len(found) / wide)
+    side = min((PAGE_WIDTH - 1.25) / wide - 0.06, 2.5)
+    width = max(min(wide * (side + 0.06) + 1.25, PAGE_WIDTH), 4.2)
+    title = wrap(_title(found, f"accuracy, {which} exemplars"), width - 0.2, TITLE_SIZE)
+    lines = title.count("\n") + 1
+    figure = new_figure(width, rows * (side + 0.2) + 0.65 + 0.17 * lines, compress=True)
+    grid = figure.add_gridspec(rows, wide)
+    size = SMALL_SIZE if wide > 3 else TICK_SIZE
+    characters = int(side * 72 / (0.62 * size)) - 5
+    panels = []
+    for idx, (name, each) in enumerate(found.items()):
+        ax = figure.add_subplot(grid[divmod(idx, wide)])
+        scene = scenes[idx]
+        edges = [cell_edges(each[d].values, scene.canvas, scene.object_size) for d in "yx"]
+        _draw_cells(ax, maps[idx], *edges, norm, raster=maps[idx].size > _RASTER_CELLS)
+        _frame(ax, scene, bottom=idx + wide >= len(found), left=idx % wide == 0)
+        _mark_trained(ax, trained[idx])
+        label = shorten(name, characters)
+        ax.set_title(label, loc="left", fontsize=size, pad=2.5, **text_style(label))
+        mean = _mean_off(each, maps[idx], trained[idx], which)
+        number = "–" if np.isnan(mean) else f"{mean:.2f}"
+        ax.set_title(number, loc="right", fontsize=size, pad=2.5, color=GREY)
+        panels.append(ax)
+    if len(trained[0]):
+        _outline_object(panels[0], scenes[0])
+
+    _color_bar(figure, panels, norm, np.concatenate([values.ravel() for values in maps]))
+    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
+    corner = panels[(rows - 1) * wide]
+    corner.set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
+    corner.set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=1)
+    missing = any(bool(np.isnan(values).any()) for values in maps)
+    _map_legend(figure, trained, scenes, missing=missing)
+    return figure
+
+
+@styled
+def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> Axes:
+    """Draw accuracy against the distance from the nearest trained location.
+
+    Solid are the exemplars of the training, dashed those held out; distances are Chebyshev's, the
+    larger of the differences in y and x.
+
+    Parameters
+    ----------
+    results
+        An accuracy result, or several by the name of their condition: as for
+        :func:`plot_accuracy_maps`. ``accuracy_by_displacement`` over (exemplars, displacement) is
+        drawn if there, with its interval if known, else means over the map's locations.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    The axes drawn on.
+
+    Raises
+    ------
+    InputError
+        A result lacks what is drawn, or there is none.
+    """
+    found = _conditions(results)
+    for each in found.values():
+        require(each, ["accuracy"], ["exemplars", "y", "x"])
+    scenes = [_scene(each) for each in found.values()]
+    chances = [chance_of(each) for each in found.values()]
+    ax = axes_or_new(ax, PAGE_WIDTH, 3.2)
+    tidy(ax)
+    ax.grid(axis="x", visible=False)
+
+    handles, farthest = [], 1.0
+    drawn: set[str] = set()
+    colors = ["#0072B2"] if len(found) == 1 else _shades(len(found))
+    for rank, (name, each) in enumerate(found.items()):
+        mark = Mark(colors[rank], "osD^vP"[rank % 6], "-")
+        for which, dashes in (("same", "-"), ("held-out", (0, (3, 1.5)))):
+            at, means, low, high = _by_displacement(each, which)
+            if not np.isfinite(means).any():
+                continue
+            filled = which == "same"
+            ax.fill_between(at, low, high, color=mark.color, alpha=0.15, linewidth=0, zorder=2)
+            ax.plot(
+                at,
+                means,
+                color=mark.color,
+                linestyle=dashes,
+                linewidth=1.2 if filled else 0.9,
+                marker=mark.marker,
+                markersize=3.2,
+                markerfacecolor=mark.color if filled else "white",
+                markeredgewidth=0.7,
+                label=f"{which}:{name}",
+                zorder=3,
+            )
+            drawn.add(which)
+            farthest = max(farthest, float(at.max()))
+        if len(found) > 1:
+            handles.append(_handle(mark, shorten(name, 22)))
+    for chance in sorted(set(chances)):
+        ax.axhline(chance, label="chance", zorder=1, **_CHANCE)
+    for size in sorted({scene.object_size for scene in scenes}):
+        ax.axvline(size, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
+        ax.annotate(
+            "one object size",
+            (size, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize=SMALL_SIZE,
+            color=GREY,
+        )
+    _limits(ax, np.array([0.0, 1.0]))
+    farthest = max(farthest, *(scene.object_size for scene in scenes))
+    ax.set_xlim(-0.02 * farthest, 1.03 * farthest)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.set_xlabel("distance from the nearest trained location (px)", fontsize=LABEL_SIZE)
+    ax.set_ylabel("accuracy", fontsize=LABEL_SIZE)
+    title = wrap(_title(found, "accuracy with distance"), 5.6, TITLE_SIZE)
+    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=14, **text_style(title))
+    ink = Mark(colors[0] if len(found) == 1 else INK, "o", "-")
+    if "same" in drawn:
+        handles.append(_handle(ink, "same exemplars"))
+    if "held-out" in drawn:
+        held = Mark(ink.color, "o", (0, (3, 1.5)))
+        handles.append(_handle(held, "held-out exemplars", hollow=True))
+    if not drawn:
+        handles.append(Line2D([], [], label="no value", color=GREY, **_CROSS))
+    handles.append(Line2D([], [], label="chance", **_CHANCE))
+    _legend(ax, handles)
+    return ax
+
+
+def choose_exemplars(
+    results: Sequence[xr.Dataset], variable: str, asked: Exemplars | None
+) -> Exemplars:
+    """Return which exemplars are drawn: those asked for, else those held out if there are any."""
+    if asked is not None and asked not in get_args(Exemplars):
+        raise UnknownNameError("kind of exemplars", str(asked), get_args(Exemplars))
+    for each in results:
+        held = [str(name) for name in each["exemplars"].values]
+        if asked is not None and asked not in held:
+            raise InputError(
+                f"the result has no {asked} exemplars; it has: {', '.join(held) or 'none'}; "
+                "draw those, or compute the result again"
+            )
+    if asked is not None:
+        return asked
+    for which in ("held-out", "same"):
+        if all(which in each["exemplars"].values for each in results) and any(
+            bool(np.isfinite(each[variable].sel(exemplars=which)).any()) for each in results
+        ):
+            return "held-out" if which == "held-out" else "same"
+    return "same"
+
+
+def chance_of(result: xr.Dataset) -> float:
+    """Return the accuracy of guessing that `result` names, directly or by its classes."""
+    for name in ("chance", "n_classes"):
+        if name not in result.attrs:
+            continue
+        given = result.attrs[name]
+        try:
+            chance = float(given) if name == "chance" else 1 / float(given)
+        except (TypeError, ValueError, ZeroDivisionError):
+            chance = math.nan
+        if not 0 <= chance < 1:
+            raise InputError(
+                f"the attribute {name!r} is {given!r}; expected "
+                f"{'0 up to 1' if name == 'chance' else 'a number of classes, at least 2'}"
+            )
+        return chance
+    held = ", ".join(sorted(map(str, result.attrs))) or "none"
+    raise InputError(
+        "the result has neither of the attributes 'chance' and 'n_classes', from which the scale "
+        f"of accuracy begins; it has: {held}"
+    )
+
+
+def trained_locations(result: xr.Dataset) -> NDArray[np.int64]:
+    """Return the trained locations, int64 (n, 2) of y and x in px, n 0 where none is known."""
+    if "trained_y" in result.coords and "trained_x" in result.coords:
+        given: Any = np.stack(
+            [result[name].values.ravel() for name in ("trained_y", "trained_x")], axis=1
+        )
+    else:
+        given = result.attrs.get("trained", [])
+    try:
+        given = json.loads(given) if isinstance(given, str) else given
+        places = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        places = np.empty(0)
+    if places.size == 0 and isinstance(given, list | tuple | np.ndarray):
+        return np.empty((0, 2), dtype=np.int64)
+    if places.shape == (2,):
+        places = places[None]
+    if places.ndim != 2 or places.shape[1] != 2 or not np.isfinite(places).all():
+        raise InputError(
+            f"the attribute 'trained' is {shorten(given, 60)}; expected pairs of y and x, px, such "
+            "as [[24, 5]]"
+        )
+    return np.unique(np.rint(places).astype(np.int64), axis=0)
+
+
+def _conditions(results: object) -> dict[str, xr.Dataset]:
+    """Return results by the names of their conditions; a single one has its phase's name."""
+    if isinstance(results, Mapping) and not isinstance(results, xr.Dataset):
+        if not results:
+            raise InputError("there is no result of accuracy to draw; give at least one")
+        return {str(name): require(each, [], []) for name, each in results.items()}
+    only = require(results, [], [])
+    return {str(only.attrs.get("phase") or only.attrs.get("condition") or "accuracy"): only}
+
+
+def _scene(result: xr.Dataset) -> Scene:
+    """Return the canvas, with the first trained location as the reference."""
+    places = trained_locations(result)
+    y, x = places[0].tolist() if len(places) else (0, 0)
+    return scene_of(result.assign_attrs(reference_y=y, reference_x=x))
+
+
+def _select(result: xr.Dataset, which: str) -> NDArray[np.float64]:
+    """Return the map (y, x) of one kind of exemplars, NaN where there is no value."""
+    chosen = result["accuracy"].sel(exemplars=which).transpose("y", "x")
+    values = np.array(chosen.values, dtype=np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _title(found: Mapping[str, xr.Dataset], what: str) -> str:
+    """Return `what` with the attributes that all conditions share."""
+    first, *others = found.values()
+    shared = {
+        name: first.attrs[name]
+        for name in ("model", "weights", "n_objects")
+        if name in first.attrs
+        and all(str(each.attrs.get(name)) == str(first.attrs[name]) for each in others)
+    }
+    if "model" not in shared:
+        shared.pop("weights", None)
+    return describe(xr.Dataset(attrs=shared), what)
+
+
+def _mean_off(
+    result: xr.Dataset, values: NDArray[np.float64], trained: NDArray[np.int64], which: str
+) -> float:
+    """Return mean accuracy off the trained locations: the result's own where it has one."""
+    if "accuracy_at" in result.data_vars and "off" in result["accuracy_at"].coords.get("where", ()):
+        return float(result["accuracy_at"].sel(exemplars=which, where="off"))
+    distance = _distances(result, trained)
+    off = values[np.isfinite(values) & ((distance > 0) | (len(trained) == 0))]
+    return float(off.mean()) if off.size else math.nan
+
+
+def _distances(result: xr.Dataset, trained: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each location's Chebyshev distance (y, x) from the nearest trained one, px."""
+    ys, xs = np.meshgrid(result["y"].values, result["x"].values, indexing="ij")
+    if not len(trained):
+        return np.full(ys.shape, np.nan)
+    steps = [np.maximum(abs(ys - y), abs(xs - x)) for y, x in trained]
+    return np.asarray(np.min(steps, axis=0), dtype=np.float64)
+
+
+def _by_displacement(
+    result: xr.Dataset, which: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return distances, mean accuracies, and the lower and upper ends of their intervals."""
+    name = "accuracy_by_displacement"
+    if which not in result["exemplars"].values:
+        nothing = np.empty(0)
+        return nothing, nothing, nothing, nothing
+    if name in result.data_vars:
+        curve = require(result, [name], ["exemplars", "displacement"])[name].sel(exemplars=which)
+        at = np.asarray(result["displacement"].values, dtype=np.float64)
+        means = np.asarray(curve.values, dtype=np.float64)
+        low = high = np.full(len(at), np.nan)
+        if f"{name}_interval" in result.data_vars:
+            bounds = result[f"{name}_interval"].sel(exemplars=which)
+            low, high = (
+                np.asarray(bounds.sel(bound=end).values, dtype=np.float64)
+                for end in ("low", "high")
+            )
+        return at, means, low, high
+    trained = trained_locations(result)
+    if not len(trained):
+        raise InputError(
+            "the result names no trained location, so distances are not known; expected the "
+            "attribute 'trained', pairs of y and x in px"
+        )
+    values, distance = _select(result, which), _distances(result, trained)
+    known = np.isfinite(values)
+    at = np.unique(distance[known])
+    means = np.array([values[known & (distance == each)].mean() for each in at])
+    return at, means, np.full(len(at), np.nan), np.full(len(at), np.nan)
+
+
+def _mark_trained(ax: Axes, trained: NDArray[np.int64]) -> None:
+    """Ring the trained locations, or dot them where they are many."""
+    style = _DOT if len(trained) > _MANY_PLACES else _RING
+    if len(trained):
+        ax.plot(trained[:, 1], trained[:, 0], label="trained", clip_on=False, zorder=3, **style)
+
+
+def _color_bar(
+    figure: Figure, panels: list[Axes], norm: Normalize, values: NDArray[np.float64]
+) -> None:
+    """Draw the one colour bar, which says that its lowest colour is chance and all below."""
+    chance = float(norm.vmin or 0.0)
+    below = bool((values[np.isfinite(values)] < chance - 1e-9).any())
+    bar = figure.colorbar(
+        ScalarMappable(norm, COLOR_MAP),
+        ax=panels,
+        extend="min" if below else "neither",
+        aspect=28 if len(panels) > 4 else 20,
+        fraction=0.05,
+        pad=0.015,
+    )
+    ticks = [tick for tick in (0.2, 0.4, 0.6, 0.8) if chance + 0.09 < tick] + [1.0]
+    bar.set_ticks(
+        [chance, *ticks], labels=[f"≤ {chance:.2g}\nchance", *(f"{tick:.1f}" for tick in ticks)]
+    )
+    bar.set_label("accuracy", fontsize=TICK_SIZE)
+    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
+    bar.outline.set_linewidth(0.4)
+
+
+def _map_legend(
+    figure: Figure,
+    trained: Sequence[NDArray[np.int64]],
+    scenes: Sequence[Scene],
+    *,
+    missing: bool,
+) -> None:
+    """Explain the marks beneath the panels."""
+    handles: list[Line2D | Patch] = []
+    counts = {len(places) for places in trained}
+    if counts & set(range(1, _MANY_PLACES + 1)):
+        alone = len(np.unique(np.concatenate(trained), axis=0)) == 1 and counts == {1}
+        where = f" (y {scenes[0].y}, x {scenes[0].x})" if alone else ""
+        handles.append(Line2D([], [], label=f"trained location{where}", **_RING))
+    if max(counts) > _MANY_PLACES:
+        handles.append(Line2D([], [], label="trained locations", **_DOT))
+    if len(trained[0]):
+        handles.append(Patch(label=f"object, {scenes[0].object_size} px", **_OUTLINE))
+    handles.append(
+        Line2D([], [], label="mean off the trained location", marker="$.5$", markersize=7)
+    )
+    handles[-1].set(**_TEXT_MARK)
+    if missing:
+        handles.append(Patch(label="no value", **_MISSING))
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=len(handles),
+        fontsize=SMALL_SIZE,
+        handlelength=1.4,
+        columnspacing=1.4,
+        borderaxespad=0.2,
+    )

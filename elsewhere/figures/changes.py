@@ -1,0 +1,160 @@
+"""What a stretch of training changed, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.lines import Line2D
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures.curves import (
+    _BAND_FROM,
+    _CROSS,
+    _FLAG,
+    _SERIES,
+    _bands,
+    _finite,
+    _handle,
+    _interval,
+    _legend,
+    _limits,
+    _mark_dead,
+    _mark_gaps,
+    _name_layers,
+    _series,
+)
+from elsewhere.figures.results import describe, is_dead, layer_names, require
+from elsewhere.figures.style import (
+    GREY,
+    INK,
+    LABEL_SIZE,
+    MARKS,
+    PAGE_WIDTH,
+    TITLE_SIZE,
+    Mark,
+    axes_or_new,
+    shorten,
+    styled,
+    text_style,
+    tidy,
+    wrap,
+)
+
+
+@styled
+def plot_layerwise_change(
+    before: xr.Dataset,
+    after: xr.Dataset,
+    *,
+    ax: Axes | None = None,
+    quantities: Sequence[str] = ("similarity", "baseline_cross", "G"),
+    labels: tuple[str, str] = ("before", "after"),
+) -> Axes:
+    """Draw the means away from the reference before and after, layer by layer.
+
+    Before is pale with open marks, after full with filled ones.
+
+    Parameters
+    ----------
+    before, after
+        Similarity results with the same layers; for each quantity its mean (``similarity_away``
+        and so on, over layer), and its interval (over layer and bound) where known.
+    ax
+        Where to draw; a new figure by default.
+    quantities
+        What to draw: ``similarity``, ``baseline_cross``, ``baseline_same``, ``G``.
+    labels
+        What the two are called in the legend.
+
+    Returns
+    -------
+    The axes drawn on.
+
+    Raises
+    ------
+    InputError
+        A result lacks what is drawn, or the two have different layers.
+    UnknownNameError
+        A quantity that is not known.
+    """
+    wanted = [quantities] if isinstance(quantities, str) else list(dict.fromkeys(quantities))
+    if not wanted:
+        raise InputError(f"no quantities to draw; expected some of {', '.join(_SERIES)}")
+    for name in wanted:
+        if name not in _SERIES:
+            raise UnknownNameError("quantity", str(name), _SERIES)
+    if len(labels) != 2:
+        raise InputError(f"there are {len(labels)} labels; expected two, for before and after")
+    for result in (before, after):
+        require(result, [_SERIES[name][1] for name in wanted], ["layer"])
+    names = layer_names(after)
+    before = _same_layers(before, names)
+    ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
+    tidy(ax)
+    _bands(ax, names)
+
+    gaps, seen = False, []
+    for rank, name in enumerate(wanted):
+        offset = (rank - (len(wanted) - 1) / 2) * 0.16 if len(names) < _BAND_FROM else 0.0
+        for result, when, shift in ((before, "before", -0.04), (after, "after", 0.04)):
+            mark = MARKS[name] if when == "after" else _pale(MARKS[name])
+            values = _finite(result[_SERIES[name][1]].values)
+            low, high = _interval(result, _SERIES[name][1])
+            at = np.arange(len(names), dtype=np.float64) + offset
+            at += shift if len(names) < _BAND_FROM else 0.0
+            _series(ax, at, values, low, high, mark, f"{when}:{name}")
+            if when == "before":
+                ax.lines[-1].set(
+                    markerfacecolor="white",
+                    markeredgecolor=mark.color,
+                    markeredgewidth=0.8,
+                    linewidth=0.9,
+                    zorder=2.8,
+                )
+            gaps |= _mark_gaps(ax, np.isnan(values), mark, rank)
+            seen += [values, low, high]
+    dead = is_dead(before) | is_dead(after)
+    _limits(ax, np.concatenate(seen), headroom=0.1 if dead.any() else 0.05)
+    _mark_dead(ax, dead)
+    _name_layers(ax, names)
+    ax.set_ylabel("mean away from the reference", fontsize=LABEL_SIZE)
+    metric = after.attrs.get("metric")
+    what = f"{metric} similarity" if metric else "similarity"
+    first, second = (shorten(label, 24) for label in labels)
+    title = wrap(describe(after, f"{what}, {first} and {second}"), 5.6, TITLE_SIZE)
+    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
+    handles = [_handle(MARKS[name], _SERIES[name][0]) for name in wanted]
+    handles.append(_handle(Mark(_mix(INK), "o", "-"), first, hollow=True))
+    handles.append(_handle(Mark(INK, "o", "-"), second))
+    if gaps:
+        handles.append(Line2D([], [], label="no value", color=GREY, **_CROSS))
+    if dead.any():
+        handles.append(Line2D([], [], label="over 5 %\nzero vectors", color=INK, **_FLAG))
+    _legend(ax, handles)
+    return ax
+
+
+def _same_layers(before: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """Return `before` with its layers in the order of `names`, which it has to hold exactly."""
+    held = layer_names(before)
+    differing = sorted(set(held) ^ set(names))
+    if differing or len(held) != len(names):
+        raise InputError(
+            f"before has {len(held)} layers and after {len(names)}, and they differ in: "
+            f"{shorten(', '.join(differing) or 'names that occur twice', 80)}; measure both at "
+            "the same layers"
+        )
+    return before.isel(layer=[held.index(name) for name in names])
+
+
+def _mix(color: str, share: float = 0.5) -> str:
+    """Return `color` mixed with white."""
+    return to_hex([1 - share * (1 - part) for part in to_rgb(color)])
+
+
+def _pale(mark: Mark) -> Mark:
+    return Mark(_mix(mark.color), mark.marker, mark.dashes)

@@ -1,0 +1,178 @@
+"""Accuracy over locations: normalised accuracy, invariance indices, intervals.
+
+Pure functions of arrays. Rows are objects, columns are locations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FAR_GATE = 0.9
+"""``II_far`` is not measurable where normalised accuracy on the location is below it."""
+INDEX_GATE = 0.5
+"""``II`` is not measurable unless the lower bound of that accuracy exceeds it."""
+
+
+def normalized_accuracy(accuracy: ArrayLike, n_classes: int) -> NDArray[np.float64]:
+    """Return accuracy as a share of the way from chance to 1.
+
+    ``N = (accuracy - 1/K) / (1 - 1/K)`` for K classes; 0 at chance, 1 without an error, negative
+    below chance.
+
+    Parameters
+    ----------
+    accuracy
+        Any shape, 0..1.
+    n_classes
+        K, the number of classes that could be chosen; with one class N is NaN.
+
+    Examples
+    --------
+    >>> normalized_accuracy([0.1, 0.55, 1.0], 10)
+    array([0. , 0.5, 1. ])
+    """
+    chance = 1 / n_classes
+    if n_classes < 2:
+        return np.full(np.shape(accuracy), np.nan)
+    return np.asarray((np.asarray(accuracy, np.float64) - chance) / (1 - chance))
+
+
+def invariance_index(elsewhere: ArrayLike, on: ArrayLike, n_classes: int) -> NDArray[np.float64]:
+    """Return normalised accuracy elsewhere as a share of that on the trained location.
+
+    ``N(elsewhere) / N(on)``: a ratio of means, not clamped. N is linear in accuracy, so that N of
+    the mean accuracy over locations is the mean of N over locations.
+
+    Parameters
+    ----------
+    elsewhere, on
+        Mean accuracies, any shapes that broadcast, 0..1.
+    n_classes
+        Number of classes.
+
+    Returns
+    -------
+    ndarray
+        NaN where N(on) is not above 0.
+
+    Examples
+    --------
+    >>> invariance_index(0.55, 1.0, 10), invariance_index(0.5, 0.1, 10)
+    (array(0.5), array(nan))
+    """
+    above, below = normalized_accuracy(elsewhere, n_classes), normalized_accuracy(on, n_classes)
+    above, below = np.broadcast_arrays(above, below)
+    ratio = np.full(above.shape, np.nan)
+    np.divide(above, below, out=ratio, where=below > 1e-12)
+    return ratio
+
+
+def displacements(locations: ArrayLike, trained: ArrayLike) -> NDArray[np.int64]:
+    """Return the Chebyshev distance of each location from the nearest trained one.
+
+    Parameters
+    ----------
+    locations
+        int (n, 2), y and x, px.
+    trained
+        int (m, 2), m at least 1.
+
+    Returns
+    -------
+    int64 (n,), px
+
+    Examples
+    --------
+    >>> displacements([[5, 5], [7, 9]], [[5, 5], [9, 9]])
+    array([0, 2])
+    """
+    here, there = np.asarray(locations, np.int64), np.asarray(trained, np.int64)
+    return np.asarray(np.abs(here[:, None] - there[None]).max(axis=2).min(axis=1), np.int64)
+
+
+def masked_means(values: ArrayLike, mask: ArrayLike) -> NDArray[np.float64]:
+    """Return each row's mean over the columns that its row of the mask names.
+
+    Parameters
+    ----------
+    values
+        (object, location).
+    mask
+        bool (object, location), or (1, location) where it is the same for all.
+
+    Returns
+    -------
+    float64 (object,)
+        NaN where the mask names none.
+
+    Examples
+    --------
+    >>> masked_means([[1, 0, 1], [0, 0, 1]], [[True, True, False]])
+    array([0.5, 0. ])
+    """
+    values = np.asarray(values, np.float64)
+    mask = np.broadcast_to(np.asarray(mask, bool), values.shape)
+    counts = mask.sum(axis=1)
+    means = np.full(len(values), np.nan)
+    np.divide((values * mask).sum(axis=1), counts, out=means, where=counts > 0)
+    return means
+
+
+def resample_within(classes: ArrayLike, n_resamples: int, *, seed: int) -> NDArray[np.int64]:
+    """Return bootstrap samples of objects: the classes stay, their exemplars are drawn anew.
+
+    Parameters
+    ----------
+    classes
+        int (object,), the class of each.
+    n_resamples
+        How many.
+    seed
+        Of the draws.
+
+    Returns
+    -------
+    int64 (n_resamples, object)
+        Indices of objects; as many of each class as there are.
+
+    Examples
+    --------
+    >>> samples = resample_within([0, 0, 1, 1, 1], 100, seed=0)
+    >>> (samples[:, :2] < 2).all() and (samples[:, 2:] >= 2).all()
+    np.True_
+    """
+    classes = np.asarray(classes)
+    rng = np.random.default_rng(seed)
+    samples = np.empty((n_resamples, len(classes)), np.int64)
+    for name in np.unique(classes):
+        members = np.flatnonzero(classes == name)
+        samples[:, members] = members[rng.integers(len(members), size=(n_resamples, len(members)))]
+    return samples
+
+
+def percentile_interval(resampled: ArrayLike, *, level: float = 0.95) -> NDArray[np.float64]:
+    """Return the bootstrap's percentile interval (Efron & Tibshirani 1993, chapter 13).
+
+    Parameters
+    ----------
+    resampled
+        (resample, ...), the estimate in every sample.
+    level
+        Coverage.
+
+    Returns
+    -------
+    float64 (..., 2)
+        Low and high; NaN where a resampled estimate is not finite.
+
+    Examples
+    --------
+    >>> percentile_interval(np.arange(101.0))
+    array([ 2.5, 97.5])
+    """
+    resampled = np.asarray(resampled, np.float64)
+    tail = 50 * (1 - level)
+    bounds = np.percentile(np.nan_to_num(resampled), [tail, 100 - tail], axis=0)
+    finite = np.isfinite(resampled).all(axis=0)
+    return np.asarray(np.where(finite[..., None], np.moveaxis(bounds, 0, -1), np.nan))

@@ -1,0 +1,130 @@
+"""When something is acquired, and how much of it later training leaves."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from elsewhere.errors import InputError
+from elsewhere.measures.intervals import jackknife_t
+
+
+def onset_step(steps: ArrayLike, values: ArrayLike, *, threshold: float) -> float:
+    """Return the first step from which on all values are above a threshold.
+
+    Parameters
+    ----------
+    steps, values
+        Shape (checkpoint,), steps rising.
+    threshold
+        What has to be exceeded.
+
+    Returns
+    -------
+    float
+        NaN where the last value is not above it.
+
+    Examples
+    --------
+    >>> onset_step([0, 1, 10, 100], [0.0, 0.3, 0.1, 0.8], threshold=0.2)
+    100.0
+    """
+    steps, values = _check(steps, values)
+    above = values > threshold
+    if not len(above) or not above[-1]:
+        return float("nan")
+    below = np.flatnonzero(~above)
+    return float(steps[below[-1] + 1] if len(below) else steps[0])
+
+
+def halfway_step(steps: ArrayLike, values: ArrayLike) -> float:
+    """Return the step at which values first are half-way from the first to the last one.
+
+    Between checkpoints it is interpolated linearly in ``log(1 + step)``, as checkpoints are spaced.
+
+    Parameters
+    ----------
+    steps, values
+        Shape (checkpoint,), steps rising.
+
+    Returns
+    -------
+    float
+        NaN for fewer than two checkpoints, and where the last value is no larger than the first.
+
+    Examples
+    --------
+    >>> round(halfway_step([0, 9, 99], [0.0, 0.0, 1.0]), 2)
+    30.62
+    """
+    steps, values = _check(steps, values)
+    if len(values) < 2 or not values[-1] > values[0]:
+        return float("nan")
+    half = (values[0] + values[-1]) / 2
+    place = int(np.argmax(values >= half))
+    times = np.log1p(steps)
+    share = (half - values[place - 1]) / (values[place] - values[place - 1])
+    return float(np.expm1(times[place - 1] + share * (times[place] - times[place - 1])))
+
+
+def loss_since(values: ArrayLike, start: int) -> float:
+    """Return how much a value has fallen at the end since checkpoint `start`.
+
+    Parameters
+    ----------
+    values
+        Shape (checkpoint,).
+    start
+        The first checkpoint that reaches the criterion. Not the maximum: that of noisy values is
+        biased upwards, and before the criterion a new head is still being learnt.
+
+    Examples
+    --------
+    >>> round(loss_since([0.1, 0.9, 0.95, 0.4], 1), 2)
+    0.5
+    """
+    found = np.asarray(values, dtype=float)
+    return float(found[start] - found[-1])
+
+
+def retained_share(
+    before: float, after: float, *, before_without: ArrayLike, after_without: ArrayLike
+) -> tuple[float, NDArray[np.float64]]:
+    """Return what share of a measure is left, with a jackknife-t interval over objects.
+
+    Parameters
+    ----------
+    before, after
+        The measure at the first checkpoint that reaches the criterion, and at the end.
+    before_without, after_without
+        Shape (object,): the same without each object in turn.
+
+    Returns
+    -------
+    share : float
+        ``after / before``; NaN where `before` is not positive.
+    interval : ndarray
+        Low and high.
+
+    Examples
+    --------
+    >>> share, interval = retained_share(
+    ...     0.8, 0.4, before_without=[0.8, 0.8, 0.8], after_without=[0.4, 0.41, 0.39]
+    ... )
+    >>> share, bool(interval[0] < share < interval[1])
+    (0.5, True)
+    """
+    if not before > 0:
+        return float("nan"), np.full(2, np.nan)
+    share = after / before
+    without = np.asarray(after_without, dtype=float) / np.asarray(before_without, dtype=float)
+    return float(share), jackknife_t(np.asarray(share), without)
+
+
+def _check(steps: ArrayLike, values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    x, y = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
+    if x.shape != y.shape or x.ndim != 1 or (np.diff(x) <= 0).any():
+        raise InputError(
+            f"steps {x.shape} and values {y.shape} must be rows of one length, steps rising"
+        )
+    return x, y

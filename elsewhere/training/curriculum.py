@@ -1,0 +1,468 @@
+"""Curricula: lists of phases, from TOML or Python, checked before anything is trained.
+
+:class:`Curriculum` and its parts are frozen descriptions; :meth:`Curriculum.load` reads a file or
+a preset. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from elsewhere.errors import CurriculumError, StorageError
+from elsewhere.stimuli import Canvas
+from elsewhere.training.catalogue import presets
+from elsewhere.training.toml import KeyPath, Source, convert, read_toml
+
+Optimiser: TypeAlias = Literal["adam", "adamw", "sgd"]
+Schedule: TypeAlias = Literal["constant", "one-cycle", "cosine"]
+Split: TypeAlias = Literal["train", "test"]
+
+
+def _require(key: str, value: object, fits: bool, expected: str) -> None:
+    if not fits:
+        raise _problem(key, f"expected {expected}; got {value!r}")
+
+
+def _problem(key: str, message: str) -> CurriculumError:
+    return CurriculumError(f"{key}: {message}")
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network that is trained, and its input.
+
+    Parameters
+    ----------
+    name
+        A model's name, or ``package.module:factory``.
+    weights
+        What it starts from: ``none``, ``imagenet``, a state file or a checkpoint of ours.
+    arguments
+        Keyword arguments of the network; a slim network's ``canvas`` is that of the curriculum
+        unless given.
+    gain, mean, std
+        The input transform ``(pixel / 255 - mean) / std * gain``; by default that of the weights.
+    """
+
+    name: str
+    weights: str = "none"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    gain: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def random(self) -> bool:
+        """Whether the network starts from weights drawn at random."""
+        return self.weights == "none"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """So many categories, after skipping some, in the order that the seed draws.
+
+    Parameters
+    ----------
+    count
+        How many.
+    skip
+        How many of the order to leave out first, for other curricula or phases.
+    """
+
+    count: int
+    skip: int = 0
+
+    def __post_init__(self) -> None:
+        _require("count", self.count, self.count >= 1, "1 or more")
+        _require("skip", self.skip, self.skip >= 0, "0 or more")
+
+
+@dataclass(frozen=True)
+class Exemplars:
+    """How many exemplars of each class are trained on, and how many are held out for tests."""
+
+    train: int = 40
+    held_out: int = 10
+
+    def __post_init__(self) -> None:
+        _require("train", self.train, self.train >= 1, "1 or more")
+        _require("held_out", self.held_out, self.held_out >= 0, "0 or more")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """When a phase has learnt enough.
+
+    Parameters
+    ----------
+    accuracy
+        Share of the presentations of the last `window` steps that is classified correctly.
+    window
+        Steps.
+    stop
+        Whether the phase ends there; else the step is noted, a checkpoint kept, and training
+        goes on.
+    """
+
+    accuracy: float
+    window: int = 50
+    stop: bool = True
+
+    def __post_init__(self) -> None:
+        _require("accuracy", self.accuracy, 0 < self.accuracy <= 1, "above 0 and up to 1")
+        _require("window", self.window, 1 <= self.window <= 10_000, "from 1 to 10000 steps")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Changes of appearance, drawn anew at each presentation.
+
+    Parameters
+    ----------
+    contrast
+        The object fades towards the background by up to this share.
+    shading
+        One side of the object fades by up to this share, in a random direction.
+    blur
+        It is mixed with a blurred copy of itself, by up to this share.
+    texture
+        It fades by up to this share where a coarse random pattern says so.
+    """
+
+    contrast: float = 0.0
+    shading: float = 0.0
+    blur: float = 0.0
+    texture: float = 0.0
+
+    def __post_init__(self) -> None:
+        for part in dataclasses.fields(self):
+            value = getattr(self, part.name)
+            _require(part.name, value, 0 <= value <= 1, "from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage of training.
+
+    Parameters
+    ----------
+    name
+        Letters, digits, ``-`` and ``_``; its checkpoints are named after it.
+    objects
+        An object set, such as ``glyphs`` or ``folder:PATH``.
+    categories
+        So many classes of the set, these, ``{skip, count}``, or all. The seed draws the order;
+        what an earlier phase of the same set had is not drawn again.
+    same_categories_as
+        The earlier phase whose classes this one has, instead of `categories`.
+    exemplars
+        How many of each class are trained on and held out.
+    split
+        Which part of a set with two (``mnist`` and its kin).
+    environment
+        Where the objects stand.
+    steps, epochs
+        How long; one of the two.
+    batch
+        Presentations in a step.
+    criterion
+        When the phase has learnt enough; by default it runs to its last step.
+    optimiser, learning_rate, schedule
+        ``schedule`` is ``constant``, ``one-cycle`` (from 1/25 of the rate up to it in the first
+        `warmup` of the steps, and down to nothing, by cosines) or ``cosine`` (up in a line, down
+        by a cosine).
+    warmup
+        Share of the steps in which the rate rises: by default 0.3 for ``one-cycle``, else 0.
+    momentum
+        Of ``sgd``.
+    weight_decay, label_smoothing
+        Of the optimiser and of the loss.
+    clip
+        Largest norm of the gradient; 0 for none.
+    dropout
+        Probability in all dropout layers; by default as the network was built.
+    ema
+        Decay of an average of the weights, which then is what is tested and kept; 0 for none.
+    trainable
+        Patterns of module names or aliases (``classifier.*``, ``fc*``, ``logits``), or ``all``.
+    rates
+        Pattern to a factor of the learning rate for what it names.
+    new_head
+        Whether the last layer is replaced by a new one; by default only where a phase starts from
+        random weights.
+    checkpoints
+        How many, log-spaced, beside those of step 0 and of the end; or their steps.
+    augment
+        Changes of appearance.
+    after
+        The phase whose final weights this one starts from, or ``none`` for the curriculum's
+        initial weights; by default the phase before.
+    seed
+        Added to the curriculum's in what this phase draws: order, places, exemplars, head.
+    """
+
+    name: str
+    objects: str
+    categories: int | tuple[str, ...] | Choice | None = None
+    same_categories_as: str | None = None
+    exemplars: Exemplars = Exemplars()
+    split: Split = "train"
+    environment: str = "full"
+    steps: int | None = None
+    epochs: float | None = None
+    batch: int = 32
+    criterion: Criterion | None = None
+    optimiser: Optimiser = "adam"
+    learning_rate: float = 1e-3
+    schedule: Schedule = "constant"
+    warmup: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    clip: float = 0.0
+    dropout: float | None = None
+    ema: float = 0.0
+    trainable: tuple[str, ...] = ("all",)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    new_head: bool | None = None
+    checkpoints: int | tuple[int, ...] = 12
+    augment: Augment | None = None
+    after: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        plain = self.name.replace("-", "").replace("_", "")
+        fits = plain.isascii() and plain.isalnum() and self.name != "none"
+        _require("name", self.name, fits, "letters, digits, - and _ (and not 'none')")
+        if (self.steps is None) == (self.epochs is None):
+            given = "neither" if self.steps is None else "both"
+            raise _problem("steps", f"expected either steps or epochs; got {given}; give one")
+        _require("steps", self.steps, self.steps is None or self.steps >= 1, "1 or more")
+        epochs_fit = self.epochs is None or 0 < self.epochs < math.inf
+        _require("epochs", self.epochs, epochs_fit, "above 0")
+        if self.categories is not None and self.same_categories_as is not None:
+            raise _problem("same_categories_as", "excludes categories; leave one of the two out")
+        if isinstance(self.categories, int):
+            _require("categories", self.categories, self.categories >= 1, "1 or more")
+        _require("batch", self.batch, self.batch >= 1, "1 or more")
+        _require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0")
+        if self.warmup is not None:
+            _require("warmup", self.warmup, 0 <= self.warmup < 1, "from 0 to below 1")
+        for name in ("momentum", "label_smoothing", "ema"):
+            value = getattr(self, name)
+            _require(name, value, 0 <= value < 1, "from 0 to below 1")
+        for name in ("weight_decay", "clip"):
+            value = getattr(self, name)
+            _require(name, value, 0 <= value < math.inf, "0 or more")
+        if self.dropout is not None:
+            _require("dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
+        _require("trainable", self.trainable, bool(self.trainable), "at least one pattern")
+        for pattern, factor in self.rates.items():
+            _require(f"rates.{pattern}", factor, 0 < factor < math.inf, "above 0")
+        counts = (self.checkpoints,) if isinstance(self.checkpoints, int) else self.checkpoints
+        _require("checkpoints", self.checkpoints, all(n >= 0 for n in counts), "0 or more")
+
+    @property
+    def warmup_share(self) -> float:
+        """Share of the steps in which the learning rate rises."""
+        if self.warmup is not None:
+            return self.warmup
+        return 0.3 if self.schedule == "one-cycle" else 0.0
+
+    def n_steps(self, n_objects: int) -> int:
+        """Return the number of steps, given how many exemplars are trained on in all."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, math.ceil((self.epochs or 0) * n_objects / self.batch))
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """A network, a canvas and the phases of training.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    network
+        The network and its input.
+    canvas
+        The canvas and the size of the objects.
+    phases
+        In order.
+    seed
+        The replicate: redraws weights, classes, order and places.
+    source
+        Where it was read from, for messages.
+
+    Raises
+    ------
+    CurriculumError
+        No phase, a name twice, or a phase that refers to one that does not come before it.
+
+    Examples
+    --------
+    >>> phase = Phase("learn", "digits", environment="one", steps=200)
+    >>> curriculum = Curriculum("vanilla", Network("small-cnn"), Canvas(48, 11), (phase,))
+    >>> curriculum.fingerprint[:12]
+    '...'
+    """
+
+    name: str
+    network: Network
+    canvas: Canvas
+    phases: tuple[Phase, ...]
+    seed: int = 0
+    source: Source = field(default=Source(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise self.error(("phase",), "no phase; a curriculum needs at least one [[phase]]")
+        if not 0 <= self.seed < 2**62:
+            raise self.error(("seed",), f"expected 0 or more; got {self.seed}")
+        earlier: list[str] = []
+        for index, phase in enumerate(self.phases):
+            if phase.name.lower() in (name.lower() for name in earlier):
+                message = f"{phase.name!r} is the name of two phases; rename one"
+                raise self.error(("phase", index, "name"), message)
+            for key in ("same_categories_as", "after"):
+                wanted = getattr(phase, key)
+                if wanted is None or wanted in earlier or (key, wanted) == ("after", "none"):
+                    continue
+                known = ", ".join(earlier) or "there is none"
+                raise self.error(
+                    ("phase", index, key), f"no earlier phase {wanted!r}; earlier ones: {known}"
+                )
+            earlier.append(phase.name)
+
+    def error(self, path: KeyPath, message: object) -> CurriculumError:
+        """Return an error that names the key at `path`, and its line where there is one."""
+        where = [str(part) for part in path]
+        if len(path) > 1 and path[0] == "phase" and isinstance(path[1], int):
+            phases = getattr(self, "phases", ())
+            name = phases[path[1]].name if path[1] < len(phases) else str(path[1] + 1)
+            where = [f"phase {name}", *where[2:]]
+        return self.source.error(path, f"{': '.join(where)}: {message}")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that is trained, hexadecimal; the seed is not part of it.
+
+        A file of weights counts by its content, not its name.
+        """
+        table = self.to_dict()
+        del table["seed"]
+        weights = Path(self.network.weights)
+        if weights.suffix and weights.is_file():
+            digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+            table["network"]["weights"] = f"sha256:{digest}"
+        text = json.dumps(table, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the curriculum as plain values, without what is as by default."""
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "network": _plain(self.network),
+            "canvas": dataclasses.asdict(self.canvas),
+            "phase": [_plain(phase) for phase in self.phases],
+        }
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any], source: Source | None = None) -> Curriculum:
+        """Return the curriculum that plain values describe, as TOML gives them.
+
+        Raises
+        ------
+        CurriculumError
+            An unknown key, a value of another type or out of range, named with its line.
+        """
+        source = source or Source()
+        known = ("name", "seed", "network", "canvas", "phase")
+        source.check_keys(table, known, ())
+        phases = table.get("phase", [])
+        if not isinstance(phases, list | tuple):
+            raise source.error(("phase",), "phase: expected [[phase]], two brackets for each")
+        return cls(
+            name=convert(table.get("name", ""), str, ("name",), source),
+            network=convert(table.get("network", {}), Network, ("network",), source),
+            canvas=convert(table.get("canvas", {}), Canvas, ("canvas",), source),
+            phases=tuple(
+                convert(phase, Phase, ("phase", index), source)
+                for index, phase in enumerate(phases)
+            ),
+            seed=convert(table.get("seed", 0), int, ("seed",), source),
+            source=source,
+        )
+
+    @classmethod
+    def load(cls, name: str | Path) -> Curriculum:
+        """Return the curriculum in a TOML file, or the preset of that name.
+
+        Raises
+        ------
+        CurriculumError
+            The file cannot be understood; the message names the key and the line.
+        StorageError
+            It cannot be read.
+        UnknownNameError
+            Neither a file nor a preset.
+
+        Examples
+        --------
+        >>> Curriculum.load("vanilla").phases[-1].environment
+        'one'
+        """
+        path = Path(name)
+        if path.suffix != ".toml" and not path.is_file():
+            path = presets.get(str(name))
+        if not path.is_file():
+            raise StorageError(f"{path} is no file; expected a curriculum such as mine.toml")
+        table, source = read_toml(path)
+        return cls.from_dict({"name": path.stem, **table}, source)
+
+    @classmethod
+    def load_run(cls, directory: str | Path) -> Curriculum:
+        """Return the curriculum that was trained in `directory`, with its seed.
+
+        Raises
+        ------
+        StorageError
+            The directory holds no run.
+        """
+        path = Path(directory) / "curriculum.json"
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+            return cls.from_dict(table["curriculum"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StorageError(
+                f"{directory} holds no run ({path.name}: {type(error).__name__}); expected a "
+                "directory that training wrote"
+            ) from error
+
+
+def _plain(thing: Any) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for part in dataclasses.fields(thing):
+        value = getattr(thing, part.name)
+        default = part.default
+        if part.default_factory is not dataclasses.MISSING:
+            default = part.default_factory()
+        if value == default:
+            continue
+        if dataclasses.is_dataclass(value):
+            value = dataclasses.asdict(value)  # type: ignore[arg-type]
+        elif isinstance(value, tuple):
+            value = list(value)
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        table[part.name] = value
+    return table

@@ -1,0 +1,429 @@
+"""`accuracy`: what a network calls each object at each location, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import xarray
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from elsewhere.errors import InputError, NumericsError, UnknownNameError
+from elsewhere.measures.accuracy import (
+    FAR_GATE,
+    INDEX_GATE,
+    displacements,
+    invariance_index,
+    masked_means,
+    normalized_accuracy,
+    percentile_interval,
+    resample_within,
+)
+from elsewhere.models import Model
+from elsewhere.protocols import Progress
+from elsewhere.stimuli import Canvas, Grid, ObjectSet
+from elsewhere.training.pasting import Paster
+from elsewhere.types import Location
+
+Trained: TypeAlias = Sequence[Location] | Mapping[str, Sequence[Location]]
+
+ROWS = 64
+"""Canvases in every forward pass: results depend on the batch size in the last digits."""
+EXEMPLARS = ("same", "held-out")
+WHERE = ("on", "off", "far")
+
+
+def accuracy(
+    model: Model,
+    objects: ObjectSet,
+    canvas: Canvas,
+    grid: Grid,
+    *,
+    trained: Trained = (),
+    held_out: ArrayLike | None = None,
+    classes: Sequence[str] | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    attributes: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> xarray.Dataset:
+    """Return what a network calls each object at each location of a grid.
+
+    Parameters
+    ----------
+    model
+        The network, on the device where it is to run.
+    objects
+        Of the canvas's object size; their categories are classes of the head.
+    canvas, grid
+        Where the objects are shown.
+    trained
+        The locations that these classes were trained at, px: the same for all, or by category.
+        Those off the grid are tested in addition.
+    held_out
+        bool (object,): which exemplars were not trained on; by default none.
+    classes
+        The classes of the head, unit by unit; by default the categories of `objects`.
+    n_resamples, seed
+        Of the bootstrap: exemplars are drawn anew within their class, classes stay.
+    attributes
+        Of the result, such as the run's seed and phase.
+    progress
+        Called with canvases done and in all.
+
+    Returns
+    -------
+    xarray.Dataset
+        Trials, over (object, y, x) and, for trained locations, (object, trained): ``correct``,
+        ``choice`` (an index into ``class``), ``margin`` (logit of the true class less the largest
+        other). Over ``exemplars = [same, held-out]``: ``accuracy`` and ``N`` (y, x);
+        ``accuracy_at`` and ``N_at`` (where), on the trained locations, off them, and far: at
+        least an object's size (Chebyshev) from each; ``II_far`` and ``II``, N far and off as
+        shares of N on; ``on_minus_far``, ``on_minus_off``; ``accuracy_by_displacement``, over
+        Chebyshev distances, px. 95 % intervals are called ``*_interval`` and have the dimension
+        ``bound``. ``II_far`` is NaN where N on is below 0.9, ``II`` unless its lower bound exceeds
+        0.5; the attribute ``reason`` says so.
+
+    Raises
+    ------
+    InputError
+        Sizes that do not fit: objects and canvas, classes and head, mask and objects.
+    UnknownNameError
+        A category that is no class of the head.
+    CanvasError
+        A location is off the canvas.
+    NumericsError
+        Logits that are not finite.
+    """
+    names = tuple(objects.category_names if classes is None else classes)
+    mask = _check_mask(held_out, objects)
+    if objects.size != canvas.object_size:
+        raise InputError(
+            f"the objects are {objects.size} px, the canvas takes {canvas.object_size} px; load "
+            "them at that size"
+        )
+    for category in objects.category_names:
+        if category not in names:
+            raise UnknownNameError("class of the head", category, names)
+    places, is_trained = _trained_places(trained, objects, canvas.check)
+    grid.check(canvas)
+    extra = np.array([p for p in places.tolist() if grid.index_of(p) is None], np.int64)
+    locations = np.concatenate([grid.locations, extra.reshape(-1, 2)])
+    labels = np.array([names.index(category) for category in objects.categories], np.int64)
+    choice, margin = sweep(model, objects, canvas, locations, labels, len(names), progress=progress)
+    result = _trials(objects, mask, names, labels, grid, places, is_trained, choice, margin)
+    result.attrs = _attributes(model, canvas, grid, places, len(names)) | dict(attributes or {})
+    _summarize(result, objects, n_resamples, seed)
+    return result
+
+
+def sweep(
+    model: Model,
+    objects: ObjectSet,
+    canvas: Canvas,
+    locations: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    n_classes: int,
+    *,
+    progress: Progress | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the choice and the margin of each object at each location, (object, location).
+
+    Raises
+    ------
+    InputError
+        The head has another number of classes.
+    NumericsError
+        Logits that are not finite.
+    """
+    device, network = model.device, model.module
+    paster = Paster(canvas, model.transform, rows=ROWS, device=device)
+    patches = paster.load(objects)
+    places = torch.from_numpy(locations).to(device)
+    truth = torch.from_numpy(labels).to(device)
+    total = len(objects) * len(locations)
+    choice = torch.empty(total, dtype=torch.int64, device=device)
+    margin = torch.empty(total, device=device)
+    modes = [(part, part.training) for part in network.modules()]
+    network.eval()
+    try:
+        with torch.inference_mode():
+            for first in range(0, total, ROWS):
+                trial = torch.arange(first, min(first + ROWS, total), device=device)
+                chosen = trial // len(locations)
+                images = paster.paste(patches[chosen], places[trial % len(locations)])
+                logits = _logits(network, images, n_classes, model.name)[: len(trial)]
+                choice[trial] = logits.argmax(1)
+                margin[trial] = _margins(logits, truth[chosen])
+                if progress is not None:
+                    progress(first + len(trial), total)
+    finally:
+        for part, mode in modes:
+            part.training = mode
+    if not bool(torch.isfinite(margin).all()):
+        raise NumericsError(
+            f"{model.name} gives logits that are not finite; check its weights and its input"
+        )
+    shape = (len(objects), len(locations))
+    return choice.cpu().numpy().reshape(shape), margin.cpu().numpy().reshape(shape)
+
+
+def _logits(network: nn.Module, images: torch.Tensor, n_classes: int, name: str) -> torch.Tensor:
+    logits: torch.Tensor = network(images)
+    if logits.ndim != 2 or logits.shape[1] != n_classes:
+        raise InputError(
+            f"{name} gives {tuple(logits.shape[1:])} values per image for {n_classes} classes; "
+            "expected one for each: name the classes of the head"
+        )
+    return logits
+
+
+def _margins(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    own = logits.gather(1, truth[:, None])[:, 0]
+    if logits.shape[1] == 1:
+        return own
+    others = logits.scatter(1, truth[:, None], -torch.inf)
+    return own - others.max(1).values
+
+
+# --- the trained locations
+
+
+def _check_mask(held_out: ArrayLike | None, objects: ObjectSet) -> NDArray[np.bool_]:
+    if held_out is None:
+        return np.zeros(len(objects), bool)
+    mask = np.asarray(held_out)
+    if mask.dtype != bool or mask.shape != (len(objects),):
+        raise InputError(
+            f"held_out must be bool of shape ({len(objects)},), one for each object; got "
+            f"{mask.dtype} {mask.shape}"
+        )
+    return mask
+
+
+def _trained_places(
+    trained: Trained, objects: ObjectSet, check: Any
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return all trained locations (m, 2), and which are whose: bool (object, m)."""
+    if isinstance(trained, Mapping):
+        for category in objects.category_names:
+            if category not in trained:
+                raise InputError(
+                    f"trained names no locations for the category {category!r}; give them for each"
+                )
+        by_category = {name: trained[name] for name in objects.category_names}
+    else:
+        by_category = dict.fromkeys(objects.category_names, trained)
+    owned = {name: {check(place) for place in places} for name, places in by_category.items()}
+    every = sorted(set().union(*owned.values()))
+    mask = np.array([[place in owned[name] for place in every] for name in objects.categories])
+    places = np.array(every, np.int64).reshape(-1, 2)
+    return places, mask.reshape(len(objects), len(every)).astype(bool)
+
+
+# --- the result
+
+
+def _trials(
+    objects: ObjectSet,
+    held_out: NDArray[np.bool_],
+    names: Sequence[str],
+    labels: NDArray[np.int64],
+    grid: Grid,
+    places: NDArray[np.int64],
+    is_trained: NDArray[np.bool_],
+    choice: NDArray[np.int64],
+    margin: NDArray[np.float32],
+) -> xarray.Dataset:
+    correct = choice == labels[:, None]
+    shape, on_grid = (len(objects), *grid.shape), len(grid)
+    column, extra = [], on_grid
+    for place in places.tolist():
+        index = grid.index_of(place)
+        column.append(extra if index is None else int(np.ravel_multi_index(index, grid.shape)))
+        extra += index is None
+    dims, trained = ("object", "y", "x"), ("object", "trained")
+    variables = {"correct": correct, "choice": choice.astype(np.int32), "margin": margin}
+    return xarray.Dataset(
+        {name: (dims, values[:, :on_grid].reshape(shape)) for name, values in variables.items()}
+        | {f"trained_{name}": (trained, values[:, column]) for name, values in variables.items()}
+        | {"is_trained": (trained, is_trained)},
+        coords={
+            "object": list(objects.ids),
+            "category": ("object", list(objects.categories)),
+            "exemplar": ("object", objects.exemplar_index),
+            "held_out": ("object", held_out),
+            "y": ("y", list(grid.y), {"units": "px"}),
+            "x": ("x", list(grid.x), {"units": "px"}),
+            "trained_y": ("trained", places[:, 0], {"units": "px"}),
+            "trained_x": ("trained", places[:, 1], {"units": "px"}),
+            "class": list(names),
+            "exemplars": list(EXEMPLARS),
+            "where": list(WHERE),
+            "bound": ["low", "high"],
+        },
+    )
+
+
+def _attributes(
+    model: Model, canvas: Canvas, grid: Grid, places: NDArray[np.int64], n_classes: int
+) -> dict[str, Any]:
+    transform = model.transform
+    reference = tuple(places[0].tolist()) if len(places) else grid.default_reference
+    return {
+        "kind": "accuracy",
+        "model": model.name,
+        "weights": model.weights,
+        "weights_sha256": model.weights_sha256,
+        "mean": transform.mean,
+        "std": transform.std,
+        "gain": transform.gain,
+        "canvas": canvas.size,
+        "object_size": canvas.object_size,
+        "background": canvas.background_color(transform.mean),
+        "reference_y": reference[0],
+        "reference_x": reference[1],
+        "n_classes": n_classes,
+        "chance": 1 / n_classes,
+    }
+
+
+def _summarize(result: xarray.Dataset, objects: ObjectSet, n_resamples: int, seed: int) -> None:
+    """Add the maps, the means with their intervals, the indices and the curve."""
+    n_classes = int(result.attrs["n_classes"])
+    held_out = result["held_out"].values
+    rows = {"same": ~held_out, "held-out": held_out}
+    correct = result["correct"].values.astype(np.float64)
+    maps = np.stack([_mean(correct[rows[name]]) for name in EXEMPLARS])
+    result["accuracy"] = (("exemplars", "y", "x"), maps)
+    result["N"] = (("exemplars", "y", "x"), normalized_accuracy(maps, n_classes))
+    distance = _distances(result)
+    means = _object_means(result, distance)
+    summaries = [
+        _Summary(
+            means[rows[name]], objects.category_index[rows[name]], n_classes, n_resamples, seed
+        )
+        for name in EXEMPLARS
+    ]
+    for name in summaries[0].values:
+        extra = ("where",) if summaries[0].values[name].ndim else ()
+        values = np.stack([summary.values[name] for summary in summaries])
+        bounds = np.stack([summary.bounds[name] for summary in summaries])
+        result[name] = (("exemplars", *extra), values)
+        result[f"{name}_interval"] = (("exemplars", *extra, "bound"), bounds)
+    for index in ("II_far", "II"):
+        reasons = [summary.reasons[index] for summary in summaries]
+        found = [f"{name}: {why}" for name, why in zip(EXEMPLARS, reasons, strict=True) if why]
+        result[index].attrs["reason"] = "; ".join(found)
+    _add_curve(result, distance, rows)
+    for name, text in _LONG_NAMES.items():
+        result[name].attrs["long_name"] = text
+
+
+_LONG_NAMES = {
+    "accuracy": "share of objects classified correctly",
+    "N": "accuracy from chance (0) to 1",
+    "accuracy_at": "mean accuracy on the trained locations, off them, and far from them",
+    "II_far": "normalised accuracy far from the trained locations, as a share of that on them",
+    "II": "normalised accuracy off the trained locations, as a share of that on them",
+    "on_minus_far": "accuracy on the trained locations less that far from them",
+    "on_minus_off": "accuracy on the trained locations less that off them",
+    "margin": "logit of the true class less the largest other",
+}
+
+
+class _Summary:
+    """Means over objects, indices, and their intervals, of one kind of exemplars.
+
+    `means` is (object, where): each object's accuracy on, off and far.
+    """
+
+    def __init__(
+        self,
+        means: NDArray[np.float64],
+        classes: NDArray[np.int64],
+        n_classes: int,
+        n_resamples: int,
+        seed: int,
+    ) -> None:
+        self.values = _statistics(_mean(means), n_classes)
+        sizes = np.bincount(classes)
+        if len(means) and sizes[sizes > 0].min() > 1 and n_resamples > 1:
+            samples = means[resample_within(classes, n_resamples, seed=seed)]
+            drawn = _statistics(_mean(samples, axis=1), n_classes)
+            self.bounds = {name: percentile_interval(values) for name, values in drawn.items()}
+        else:  # nothing to resample
+            self.bounds = {
+                name: np.full((*values.shape, 2), np.nan) for name, values in self.values.items()
+            }
+        self.reasons = {"II_far": "", "II": ""}
+        on, low = self.values["N_at"][0], self.bounds["N_at"][0, 0]
+        if not on >= FAR_GATE:
+            self._refuse("II_far", on, f"N on the trained location is {on:.2f}, below {FAR_GATE}")
+        if not (on if np.isnan(low) else low) > INDEX_GATE:
+            self._refuse("II", on, f"N on the trained location may be {INDEX_GATE} or less")
+
+    def _refuse(self, name: str, on: float, reason: str) -> None:
+        missing = np.isnan(on)
+        self.reasons[name] = "nothing was tested at a trained location" if missing else reason
+        self.values[name] = np.full_like(self.values[name], np.nan)
+        self.bounds[name] = np.full_like(self.bounds[name], np.nan)
+
+
+def _statistics(at: NDArray[np.float64], n_classes: int) -> dict[str, NDArray[np.float64]]:
+    """Return every statistic of mean accuracies (..., where)."""
+    on, off, far = at[..., 0], at[..., 1], at[..., 2]
+    return {
+        "accuracy_at": at,
+        "N_at": normalized_accuracy(at, n_classes),
+        "II_far": invariance_index(far, on, n_classes),
+        "II": invariance_index(off, on, n_classes),
+        "on_minus_far": np.asarray(on - far),
+        "on_minus_off": np.asarray(on - off),
+    }
+
+
+def _distances(result: xarray.Dataset) -> NDArray[np.int64]:
+    """Return each object's distance from its trained locations, (object, place); -1 for none."""
+    y, x = np.meshgrid(result["y"].values, result["x"].values, indexing="ij")
+    locations = np.stack([y.ravel(), x.ravel()], axis=1)
+    places = np.stack([result["trained_y"].values, result["trained_x"].values], axis=1)
+    found = np.full((result.sizes["object"], len(locations)), -1, np.int64)
+    owners, inverse = np.unique(result["is_trained"].values, axis=0, return_inverse=True)
+    for number, mine in enumerate(owners):
+        if mine.any():
+            found[inverse.reshape(-1) == number] = displacements(locations, places[mine])
+    return found
+
+
+def _object_means(result: xarray.Dataset, distance: NDArray[np.int64]) -> NDArray[np.float64]:
+    correct = result["correct"].values.reshape(distance.shape)
+    on = masked_means(result["trained_correct"].values, result["is_trained"].values)
+    off = masked_means(correct, distance > 0)
+    far = masked_means(correct, distance >= int(result.attrs["object_size"]))
+    return np.stack([on, off, far], axis=1)
+
+
+def _add_curve(
+    result: xarray.Dataset, distance: NDArray[np.int64], rows: Mapping[str, NDArray[np.bool_]]
+) -> None:
+    correct = result["correct"].values.reshape(distance.shape).astype(np.float64)
+    values = np.unique(distance[distance >= 0])
+    curve = np.full((len(EXEMPLARS), len(values)), np.nan)
+    for number, name in enumerate(EXEMPLARS):
+        here, right = distance[rows[name]], correct[rows[name]]
+        for place, value in enumerate(values):
+            if (here == value).any():
+                curve[number, place] = right[here == value].mean()
+    result["accuracy_by_displacement"] = (("exemplars", "displacement"), curve)
+    result.coords["displacement"] = ("displacement", values, {"units": "px"})
+
+
+def _mean(values: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
+    """Return the mean over objects; NaN where there is none."""
+    if values.shape[axis] == 0:
+        return np.full([n for a, n in enumerate(values.shape) if a != axis], np.nan)
+    return np.asarray(values.mean(axis=axis))

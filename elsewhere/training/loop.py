@@ -1,0 +1,315 @@
+"""`train`: a curriculum to a directory of checkpoints and metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from elsewhere.errors import ElsewhereError, ExistsError, StorageError
+from elsewhere.models import InputTransform, Model, find_device, load_model, model_registry
+from elsewhere.storage import write_atomically
+from elsewhere.storage.files import storage_errors
+from elsewhere.training.checkpoints import (
+    Card,
+    is_checkpoint,
+    load_checkpoint,
+    read_card,
+    read_weights,
+)
+from elsewhere.training.curriculum import Curriculum
+from elsewhere.training.heads import find_head, replace_head
+from elsewhere.training.metrics import MetricsLog, ReportProgress
+from elsewhere.training.optimisation import find_dropout, select_parameters, set_dropout
+from elsewhere.training.resolution import ResolvedPhase, resolve
+from elsewhere.training.seeds import derive_seed, own_generators
+from elsewhere.training.stage import Stage, Surroundings
+from elsewhere.training.state import RunState, read_state, write_state
+
+logger = logging.getLogger(__name__)
+
+ENCODING = "run"
+VERSION = "0.1"
+SAVE_EVERY = 15.0
+
+
+def train(
+    curriculum: Curriculum,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    progress: ReportProgress | None = None,
+    seed: int | None = None,
+    resume: bool = True,
+    data_dir: Path | None = None,
+    tensorboard: bool = False,
+    save_every: float = SAVE_EVERY,
+) -> Path:
+    """Train a network through the phases of a curriculum.
+
+    `out` then holds ``curriculum.json``, ``metrics.jsonl`` and ``checkpoints/PHASE-STEP`` as
+    ``.safetensors`` with a ``.json`` card each. A run that was killed goes on where it stood, and
+    ends with the same weights on the same machine.
+
+    Parameters
+    ----------
+    curriculum
+        What to train.
+    out
+        The directory; it is made where there is none.
+    device
+        ``auto``, ``cpu``, ``cuda``, ...
+    progress
+        Called now and then with a :class:`Report`.
+    seed
+        Instead of the curriculum's.
+    resume
+        Whether a run in `out` goes on; else it is refused.
+    data_dir
+        The folder of the object sets that are not made here.
+    tensorboard
+        Whether scalars also go to TensorBoard files; needs the extra.
+    save_every
+        Seconds between two states from which a killed run can go on, at least.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    CurriculumError
+        What cannot be trained as it is written, before anything is.
+    StorageError
+        `out` holds the run of another curriculum or seed, or cannot be written.
+    TrainingError
+        The loss or the weights are not finite any more.
+    """
+    if seed is not None:
+        curriculum = dataclasses.replace(curriculum, seed=seed)
+    place = find_device(device)
+    directory = Path(out)
+    fingerprint = curriculum.fingerprint
+    state = _open_run(directory, curriculum, fingerprint, resume=resume)
+    if state.phase >= len(curriculum.phases):
+        logger.info("%s is finished", directory)
+        return directory
+    resolved = resolve(curriculum, data_dir=data_dir)
+    model = start_model(curriculum)
+    check_phases(curriculum, resolved, model)
+    initial = {name: value.clone() for name, value in model.module.state_dict().items()}
+    dropout = find_dropout(model.module)
+    _begin_run(directory, curriculum, fingerprint)
+    log = MetricsLog(directory / "metrics.jsonl", size=state.metrics_bytes, tensorboard=tensorboard)
+    around = Surroundings(curriculum, fingerprint, directory, place, log, progress, save_every)
+    try:
+        with own_generators(place), _plain_numerics(place):
+            for phase in resolved[state.phase :]:
+                logger.info("phase %s: %d steps at most", phase.name, phase.steps)
+                model = _at_start(model, phase, resolved, curriculum, initial, directory)
+                set_dropout(model.module, dropout)  # an earlier phase may have changed it
+                Stage(phase, model, state, around).run()
+                state = RunState(state.run, phase=phase.index + 1, metrics_bytes=log.sync())
+                write_state(directory / "state.pt", state)
+    finally:
+        log.close()
+    return directory
+
+
+def start_model(curriculum: Curriculum) -> Model:
+    """Return the network that a curriculum starts from.
+
+    Raises
+    ------
+    CurriculumError
+        It cannot be had; the key is named.
+    """
+    network = curriculum.network
+    try:
+        if is_checkpoint(network.weights):
+            model = load_checkpoint(network.weights)
+            _check_same(curriculum, model)
+            return model
+        arguments = dict(network.arguments)
+        if network.name in model_registry and network.name.endswith(("-slim", "-cnn")):
+            arguments.setdefault("canvas", curriculum.canvas.size)
+        return load_model(
+            network.name,
+            weights=network.weights,
+            model_args=arguments,
+            # a trunk whose head is new
+            partial_weights=not network.random and "num_classes" in arguments,
+            seed=derive_seed(curriculum.seed, "weights"),
+            transform=_transform(curriculum),
+        )
+    except ElsewhereError as error:
+        raise curriculum.error(("network",), error) from error
+
+
+def check_phases(curriculum: Curriculum, resolved: Sequence[ResolvedPhase], model: Model) -> None:
+    """Refuse heads that do not fit and patterns that cover nothing.
+
+    Raises
+    ------
+    CurriculumError
+        Naming the phase and the key.
+    """
+    try:
+        first = find_head(model)[1].out_features
+    except ElsewhereError as error:
+        raise curriculum.error(("network",), error) from error
+    for phase in resolved:
+        before = first if phase.previous is None else len(resolved[phase.previous].categories)
+        needed = len(phase.categories)
+        if not has_new_head(curriculum, phase) and before != needed:
+            raise curriculum.error(
+                ("phase", phase.index, "new_head"),
+                f"the head has {before} classes and the phase {needed}; write new_head = true, or "
+                f"choose {before} classes",
+            )
+        for key, patterns in (("trainable", phase.phase.trainable), ("rates", phase.phase.rates)):
+            for pattern in patterns:
+                try:
+                    select_parameters(model, pattern)
+                except ElsewhereError as error:
+                    raise curriculum.error(("phase", phase.index, key), error) from error
+
+
+def has_new_head(curriculum: Curriculum, phase: ResolvedPhase) -> bool:
+    """Return whether a phase starts with a new head."""
+    if phase.phase.new_head is not None:
+        return phase.phase.new_head
+    return phase.previous is None and curriculum.network.random
+
+
+def final_card(directory: Path, phase: str) -> Card:
+    """Return the card of the checkpoint with which a phase ended.
+
+    Raises
+    ------
+    StorageError
+        There is none.
+    """
+    for path in sorted((directory / "checkpoints").glob(f"{phase}-*.json"), reverse=True):
+        card = read_card(path)
+        if card.phase == phase and card.final:
+            return card
+    raise StorageError(
+        f"{directory} lacks the final checkpoint of phase {phase!r}, which a later phase starts "
+        "from; delete the directory and train again"
+    )
+
+
+def _at_start(
+    model: Model,
+    phase: ResolvedPhase,
+    resolved: Sequence[ResolvedPhase],
+    curriculum: Curriculum,
+    initial: Mapping[str, torch.Tensor],
+    directory: Path,
+) -> Model:
+    """Return the network as a phase finds it, on the CPU."""
+    model = model.to("cpu")
+    if phase.previous is None:
+        head = find_head(model)[0]
+        state, units = dict(initial), len(initial[f"{head}.weight"])
+    else:
+        previous = resolved[phase.previous]
+        state = read_weights(final_card(directory, previous.name))
+        units = len(previous.categories)
+    model = replace_head(model, units, seed=0)
+    model.module.load_state_dict(state)
+    if has_new_head(curriculum, phase):
+        seed = derive_seed(phase.exemplar_seed, "head", phase.name)
+        model = replace_head(model, len(phase.categories), seed=seed)
+    return model
+
+
+def _open_run(
+    directory: Path, curriculum: Curriculum, fingerprint: str, *, resume: bool
+) -> RunState:
+    """Return where the run in a directory stands, refusing that of another curriculum."""
+    run = f"{fingerprint}:{curriculum.seed}"
+    path = directory / "curriculum.json"
+    if not path.exists():
+        return RunState(run)
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        other, seed = str(table["fingerprint"]), int(table["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"{path} is damaged ({type(error).__name__}); choose another directory"
+        ) from error
+    if (other, seed) != (fingerprint, curriculum.seed):
+        raise ExistsError(
+            f"{directory} holds the run of another curriculum or seed: {other[:12]} with seed "
+            f"{seed}, not {fingerprint[:12]} with seed {curriculum.seed}; choose another directory"
+        )
+    if not resume:
+        raise ExistsError(f"{directory} holds a run already; resume it or choose another directory")
+    state = read_state(directory / "state.pt")
+    if state is not None and state.run != run:
+        raise StorageError(
+            f"{directory / 'state.pt'} is of another run ({state.run[:12]}) than curriculum.json "
+            f"({run[:12]}); delete the directory and train again"
+        )
+    return state or RunState(run)
+
+
+def _begin_run(directory: Path, curriculum: Curriculum, fingerprint: str) -> None:
+    table = {
+        "elsewhere_encoding": ENCODING,
+        "encoding_version": VERSION,
+        "fingerprint": fingerprint,
+        "seed": curriculum.seed,
+        "curriculum": curriculum.to_dict(),
+    }
+    with storage_errors(directory):
+        (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+    path = directory / "curriculum.json"
+    if not path.exists():
+        write_atomically(path, json.dumps(table, indent=1).encode())
+
+
+def _transform(curriculum: Curriculum) -> InputTransform | None:
+    network, default = curriculum.network, InputTransform()
+    if network.gain is None and network.mean is None and network.std is None:
+        return None
+    return InputTransform(
+        mean=default.mean if network.mean is None else network.mean,  # type: ignore[arg-type]
+        std=default.std if network.std is None else network.std,  # type: ignore[arg-type]
+        gain=default.gain if network.gain is None else network.gain,
+    )
+
+
+def _check_same(curriculum: Curriculum, model: Model) -> None:
+    network, stated = curriculum.network, _transform(curriculum)
+    if model.name != network.name:
+        raise curriculum.error(
+            ("network", "name"),
+            f"the checkpoint {network.weights} is a {model.name}; got {network.name}; name that",
+        )
+    if stated is not None and stated != model.transform:
+        raise curriculum.error(
+            ("network",),
+            f"the checkpoint {network.weights} was trained with {model.transform}; got {stated}; "
+            "leave the input as it is",
+        )
+
+
+@contextmanager
+def _plain_numerics(device: torch.device) -> Iterator[None]:
+    """On CUDA: no TF32, and the same algorithms each time."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield

@@ -1,0 +1,349 @@
+"""One phase, trained: blocks of steps, checks, reports, checkpoints, and the state in between.
+
+All that is drawn in a block of steps depends on the seed and the block's number only, so that a
+run that goes on from the start of a block does exactly what it would have done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from elsewhere.errors import TrainingError
+from elsewhere.models import Model
+from elsewhere.training.augment import change_appearance
+from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
+from elsewhere.training.curriculum import Curriculum
+from elsewhere.training.metrics import MetricsLog, Report, ReportProgress
+from elsewhere.training.optimisation import (
+    Average,
+    find_dropout,
+    freeze,
+    make_optimiser,
+    schedule_factor,
+    set_dropout,
+)
+from elsewhere.training.pasting import Paster, draw_locations
+from elsewhere.training.probe import PROBE_OBJECTS, Accuracies, Probe
+from elsewhere.training.resolution import ResolvedPhase
+from elsewhere.training.seeds import derive_seed, make_generator, seed_own_generators
+from elsewhere.training.state import RunState, write_state
+
+BLOCK = 50
+"""Steps whose presentations are drawn together; a run goes on from the start of one."""
+CHECK = 10
+"""Every so many steps the losses are looked at; on a GPU that is a synchronisation."""
+WINDOW = 50
+"""Loss and training accuracy are reported over so many steps."""
+_STATE_SHARE = 20  # the state is written so seldom that it takes at most a 20th of the time
+_TRAINED_LISTED = 64
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the phases of a run have in common."""
+
+    curriculum: Curriculum
+    fingerprint: str
+    directory: Path
+    device: torch.device
+    log: MetricsLog
+    progress: ReportProgress | None
+    save_every: float
+
+
+class Stage:
+    """Trains a network through one phase.
+
+    Parameters
+    ----------
+    resolved
+        The phase.
+    model
+        The network at the start of the phase, with its head, on the CPU.
+    state
+        Where to begin: its step, history, and tensors where the phase was interrupted.
+    surroundings
+        What the phases of a run have in common.
+    """
+
+    def __init__(
+        self, resolved: ResolvedPhase, model: Model, state: RunState, surroundings: Surroundings
+    ) -> None:
+        self.resolved, self.phase, self.around = resolved, resolved.phase, surroundings
+        self.device = device = surroundings.device
+        self.state, self.step = state, state.step
+        self.seed = derive_seed(resolved.exemplar_seed, "phase", resolved.name)
+        self.model = model.to(device)
+        self.network: nn.Module = model.module
+        if device.type == "cpu":  # convolutions are twice as fast on it
+            self.network.to(memory_format=torch.channels_last)
+        if self.phase.dropout is not None:
+            layers = find_dropout(self.network)
+            set_dropout(self.network, dict.fromkeys(layers, self.phase.dropout))
+        trainable = freeze(model, self.phase.trainable)
+        self.optimiser = make_optimiser(model, self.phase, trainable)
+        named = dict(self.network.named_parameters())
+        self.parameters = [named[name] for name in trainable]
+        self.average = Average(self.parameters, self.phase.ema) if self.phase.ema else None
+        window = max(WINDOW, self.phase.criterion.window if self.phase.criterion else 0)
+        self.history: deque[tuple[float, float]] = deque(state.history, maxlen=window)
+        self.criterion_step = state.criterion_step
+        self._load_objects(model)
+        self._reports = _report_steps(resolved.steps)
+        self._last_good = ""
+        self._written = time.perf_counter()
+        self._interval = surroundings.save_every
+        self._losses = torch.zeros(BLOCK, device=device)
+        self._correct = torch.zeros(BLOCK, device=device)
+        if state.network:
+            self._restore(state)
+
+    def run(self) -> None:
+        """Train to the end of the phase; its final checkpoint is written."""
+        if self.step == 0 and not self.state.network:
+            self._reach(0, final=False)
+        ended = False
+        while not ended:
+            ended = self._block(self.step)
+            if not ended and time.perf_counter() - self._written >= self._interval:
+                self._save_state()
+
+    # --- steps
+
+    def _block(self, first: int) -> bool:
+        """Train for a block of steps; return whether the phase has ended."""
+        phase, steps = self.phase, self.resolved.steps
+        count = min(BLOCK, steps - first)
+        rows, locations = self._draw(first, count)
+        generator = make_generator(derive_seed(self.seed, "appearance", first), self.device)
+        seed_own_generators(derive_seed(self.seed, "dropout", first), self.device)
+        checked = 0
+        for place in range(count):
+            chosen = rows[place]
+            patches = self._patches[chosen]
+            if phase.augment is not None:
+                patches = change_appearance(
+                    patches, self._paster.background, phase.augment, generator
+                )
+            self._update(
+                self._paster.paste(patches, locations[place]), self._labels[chosen], first, place
+            )
+            done = first + place + 1
+            checkpoint = done in self.resolved.checkpoints
+            if checkpoint or done % CHECK == 0 or done == steps or done in self._reports:
+                self._look(first, checked, place + 1)
+                checked, self.step = place + 1, done
+                met = self._meets_criterion(done)
+                final = done == steps or (met and bool(phase.criterion and phase.criterion.stop))
+                if final or checkpoint or met or done in self._reports:
+                    self._reach(done, final=final, keep=final or checkpoint or met)
+                if final:
+                    return True
+        return False
+
+    def _update(self, images: torch.Tensor, labels: torch.Tensor, first: int, place: int) -> None:
+        phase, step = self.phase, first + place
+        rate = phase.learning_rate * schedule_factor(phase, step, self.resolved.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["factor"]
+        logits = self.network(images)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=phase.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if phase.clip:
+            nn.utils.clip_grad_norm_(self.parameters, phase.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self._losses[place] = loss.detach()
+            self._correct[place] = (logits.argmax(1) == labels).float().mean()
+        if self.average is not None:
+            self.average.update(step + 1)
+
+    def _draw(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return which objects a block shows and where, (step, row) and (step, row, 2)."""
+        batch, n = self.phase.batch, len(self.resolved.train)
+        start, stop = first * batch, (first + count) * batch
+        epochs = range(start // n, (stop - 1) // n + 1)
+        orders = [
+            torch.randperm(n, generator=make_generator(derive_seed(self.seed, "order", epoch)))
+            for epoch in epochs
+        ]
+        rows = torch.cat(orders)[start - epochs[0] * n : stop - epochs[0] * n]
+        locations = draw_locations(
+            self.resolved.placement,
+            self._categories[rows],
+            self._exemplars[rows],
+            make_generator(derive_seed(self.seed, "locations", first)),
+        )
+        return (
+            rows.reshape(count, batch).to(self.device),
+            locations.reshape(count, batch, 2).to(self.device),
+        )
+
+    def _load_objects(self, model: Model) -> None:
+        canvas, train = self.around.curriculum.canvas, self.resolved.train
+        self._paster = Paster(canvas, model.transform, rows=self.phase.batch, device=self.device)
+        self._patches = self._paster.load(train)
+        self._categories = torch.from_numpy(train.category_index)
+        self._exemplars = torch.from_numpy(train.exemplar_index)
+        self._labels = self._categories.to(self.device)
+        paster = Paster(canvas, model.transform, rows=PROBE_OBJECTS, device=self.device)
+        self._probe = Probe(self.resolved, paster, seed=derive_seed(self.seed, "probe"))
+
+    # --- looking, reporting, keeping
+
+    def _look(self, first: int, start: int, stop: int) -> None:
+        """Take the latest losses into the history; refuse what is not finite."""
+        losses, correct = self._losses[start:stop].tolist(), self._correct[start:stop].tolist()
+        for place, loss in enumerate(losses):
+            if not np.isfinite(loss):
+                raise self._diverged(first + start + place + 1, f"the loss is {loss}")
+        self.history.extend(zip(losses, correct, strict=True))
+
+    def _meets_criterion(self, done: int) -> bool:
+        """Return whether the criterion is met now, for the first time."""
+        criterion = self.phase.criterion
+        if criterion is None or self.criterion_step is not None:
+            return False
+        recent = [correct for _, correct in self.history][-criterion.window :]
+        if len(recent) < criterion.window or float(np.mean(recent)) < criterion.accuracy:
+            return False
+        self.criterion_step = done
+        return True
+
+    def _reach(self, done: int, *, final: bool, keep: bool = True) -> None:
+        """Test, report and keep what the network is after `done` steps."""
+        keep = keep and (done > 0 or 0 in self.resolved.checkpoints)
+        recent = list(self.history)[-WINDOW:]
+        loss, train_accuracy = np.mean(recent, axis=0).tolist() if recent else (None, None)
+        with_average(self.average, lambda: self._report(done, loss, train_accuracy, final, keep))
+
+    def _report(
+        self, done: int, loss: float | None, train: float | None, final: bool, keep: bool
+    ) -> None:
+        accuracies = self._probe.measure(self.network)
+        rate = self.phase.learning_rate * schedule_factor(
+            self.phase, max(done - 1, 0), self.resolved.steps
+        )
+        report = Report(
+            self.phase.name,
+            self.resolved.index,
+            done,
+            self.resolved.steps,
+            loss,
+            train,
+            accuracies.on,
+            accuracies.off,
+            rate,
+        )
+        if keep:
+            self._keep(done, train, accuracies, final)
+        self.around.log.write(report)
+        if self.around.progress is not None:
+            self.around.progress(report)
+
+    def _keep(self, done: int, train: float | None, probe: Accuracies, final: bool) -> None:
+        state = self.network.state_dict()
+        if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+            raise self._diverged(done, "a weight is not finite")
+        path = checkpoint_path(self.around.directory, self.phase.name, done)
+        card = self._card(done, train, probe, final)
+        self._last_good = save_checkpoint(path, state, card).path.name
+
+    def _card(self, done: int, train: float | None, probe: Accuracies, final: bool) -> Card:
+        phase, resolved, curriculum = self.phase, self.resolved, self.around.curriculum
+        transform, places = self.model.transform, None
+        if resolved.placement.same_for_classes and resolved.placement.boxes.shape[1] == 1:
+            places = [(int(y), int(x)) for y, x in resolved.placement.locations(0)]
+        listed = places is not None and len(places) <= _TRAINED_LISTED
+        return Card(
+            model=self.model.name,
+            arguments=dict(self.model.arguments),
+            mean=transform.mean,
+            std=transform.std,
+            gain=transform.gain,
+            canvas=curriculum.canvas,
+            curriculum=curriculum.name,
+            fingerprint=self.around.fingerprint,
+            seed=curriculum.seed,
+            phase=phase.name,
+            phase_index=resolved.index,
+            step=done,
+            steps=resolved.steps,
+            final=final,
+            objects=phase.objects,
+            split=phase.split,
+            categories=resolved.categories,
+            exemplars=phase.exemplars,
+            exemplar_seed=resolved.exemplar_seed,
+            environment=phase.environment,
+            trained=tuple(places) if places is not None and listed else None,
+            learning_rate=phase.learning_rate,
+            train_accuracy=train,
+            accuracy_on=probe.on,
+            accuracy_off=probe.off,
+            criterion_step=self.criterion_step,
+        )
+
+    def _diverged(self, step: int, what: str) -> TrainingError:
+        kept = f"checkpoint {self._last_good} is kept" if self._last_good else "the latest is kept"
+        return TrainingError(
+            f"phase {self.phase.name!r} diverged at step {step}: {what}; the last good {kept}; "
+            f"lower learning_rate (now {self.phase.learning_rate:g}) or the input's gain"
+        )
+
+    # --- the state in between
+
+    def _save_state(self) -> None:
+        began = time.perf_counter()
+        state = RunState(
+            run=self.state.run,
+            phase=self.resolved.index,
+            step=self.step,
+            metrics_bytes=self.around.log.sync(),
+            history=list(self.history),
+            criterion_step=self.criterion_step,
+            network=self.network.state_dict(),
+            optimiser=self.optimiser.state_dict(),
+            average=[] if self.average is None else self.average.values,
+        )
+        write_state(self.around.directory / "state.pt", state)
+        self._written = time.perf_counter()
+        cost = self._written - began
+        self._interval = self.around.save_every and max(self.around.save_every, _STATE_SHARE * cost)
+
+    def _restore(self, state: RunState) -> None:
+        self.network.load_state_dict(state.network)
+        self.optimiser.load_state_dict(state.optimiser)
+        if self.average is not None:
+            for value, kept in zip(self.average.values, state.average, strict=True):
+                value.copy_(kept)
+        # what was good before is known to the earlier run only
+        self._last_good = ""
+
+
+def with_average(average: Average | None, act: Callable[[], None]) -> None:
+    """Run `act` while the network has the averaged weights, where they are averaged."""
+    if average is None:
+        act()
+        return
+    average.swap()
+    try:
+        act()
+    finally:
+        average.swap()
+
+
+def _report_steps(steps: int) -> frozenset[int]:
+    """Return the steps after which training reports: at most about 40, at least 50 apart."""
+    apart = max(50, round(steps / 40 / CHECK) * CHECK)
+    return frozenset(range(apart, steps + 1, apart))

@@ -1,0 +1,204 @@
+"""From TOML to frozen dataclasses, with errors that name the key and the line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from elsewhere.errors import CurriculumError, InputError, StorageError
+
+T = TypeVar("T")
+KeyPath: TypeAlias = tuple[str | int, ...]
+
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?")
+_KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a description came from: a file and the lines of its keys, or neither."""
+
+    file: str = ""
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+
+    def error(self, path: KeyPath, message: str) -> CurriculumError:
+        """Return an error about the key at `path`."""
+        if not self.file:
+            return CurriculumError(message)
+        line = next(
+            (self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 1
+        )
+        return CurriculumError(f"{self.file}, line {line}: {message}")
+
+    def check_keys(self, table: Mapping[str, Any], known: Collection[str], path: KeyPath) -> None:
+        """Refuse a table with a key that is not known, naming the nearest."""
+        for key in table:
+            if key not in known:
+                nearest = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+                hint = f"nearest: {', '.join(nearest)}" if nearest else f"known: {', '.join(known)}"
+                where = f" in {_name(path)}" if path else ""
+                raise self.error((*path, key), f"unknown key {key!r}{where}; {hint}")
+
+
+def read_toml(path: Path) -> tuple[dict[str, Any], Source]:
+    """Return what a TOML file holds, and where its keys stand.
+
+    Raises
+    ------
+    CurriculumError
+        It is no TOML; the line is named.
+    StorageError
+        It cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"cannot read {path}: {error}; expected a TOML file") from error
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason = " ".join(str(error).split())
+        raise CurriculumError(f"{path} is not valid TOML: {reason}; mend it there") from error
+    return table, Source(str(path), find_lines(text))
+
+
+def find_lines(text: str) -> dict[KeyPath, int]:
+    """Return the line, from 1, on which each key of a TOML text stands.
+
+    Examples
+    --------
+    >>> find_lines("[a]\\nb = 1\\n[[c]]\\nd.e = 2\\n[[c]]\\nd = 3")[("c", 1, "d")]
+    6
+    """
+    lines: dict[KeyPath, int] = {}
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if match := _HEADER.fullmatch(line):
+            names = [part.strip("\"'") for part in _PART.findall(match.group(2))]
+            table = ()
+            for name in names:
+                table = (*table, name)
+                if table in counts and not (table == tuple(names) and match.group(1) == "[["):
+                    table = (*table, counts[table])
+            if match.group(1) == "[[":
+                counts[table] = counts.get(table, -1) + 1
+                table = (*table, counts[table])
+            lines.setdefault(table, number)
+        elif match := _KEY.match(line):
+            path = table
+            for part in _PART.findall(match.group(1)):
+                path = (*path, part.strip("\"'"))
+                lines.setdefault(path, number)
+    return lines
+
+
+def convert(value: Any, kind: Any, path: KeyPath, source: Source) -> Any:
+    """Return `value` as the annotation `kind` says, without guessing.
+
+    Raises
+    ------
+    CurriculumError
+        It is of another type, or a dataclass refuses it.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, arguments, path, source)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool):
+            expected = ", ".join(map(str, arguments))
+            raise _wrong(value, f"one of {expected}", path, source)
+        return value
+    if origin is tuple:
+        return _convert_tuple(value, arguments, path, source)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise _wrong(value, "a table", path, source)
+        return {
+            key: convert(held, arguments[1], (*path, key), source) for key, held in value.items()
+        }
+    if dataclasses.is_dataclass(kind):
+        return _convert_table(value, kind, path, source)
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+        raise _wrong(value, words.get(kind, kind.__name__), path, source)
+    return value
+
+
+def _convert_union(value: Any, kinds: tuple[Any, ...], path: KeyPath, source: Source) -> Any:
+    # tables and lists can be meant for one member only: its errors are the useful ones
+    tables = [k for k in kinds if dataclasses.is_dataclass(k)]
+    if isinstance(value, Mapping) and tables:
+        return convert(value, tables[0], path, source)
+    expected = []
+    for kind in kinds:
+        if kind is type(None):
+            continue
+        try:
+            return convert(value, kind, path, source)
+        except _WrongTypeError as error:
+            expected.append(error.expected)
+    raise _wrong(value, " or ".join(expected), path, source)
+
+
+def _convert_tuple(value: Any, kinds: tuple[Any, ...], path: KeyPath, source: Source) -> Any:
+    if isinstance(value, str) and kinds == (str, Ellipsis):
+        value = (value,)
+    if not isinstance(value, list | tuple):
+        raise _wrong(value, "a list", path, source)
+    if kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    if len(kinds) != len(value):
+        raise _wrong(value, f"a list of {len(kinds)}", path, source)
+    return tuple(convert(part, kind, path, source) for part, kind in zip(value, kinds, strict=True))
+
+
+def _convert_table(value: Any, kind: Any, path: KeyPath, source: Source) -> Any:
+    if not isinstance(value, Mapping):
+        raise _wrong(value, "a table", path, source)
+    hints = typing.get_type_hints(kind)
+    fields = {part.name: part for part in dataclasses.fields(kind)}
+    source.check_keys(value, list(fields), path)
+    for name, part in fields.items():
+        missing = part.default is dataclasses.MISSING
+        if missing and part.default_factory is dataclasses.MISSING and name not in value:
+            raise source.error(path, f"{_name(path)}: the key {name!r} is missing; add it")
+    converted = {
+        name: convert(held, hints[name], (*path, name), source) for name, held in value.items()
+    }
+    try:
+        return kind(**converted)
+    except InputError as error:
+        key = str(error).partition(":")[0]
+        inner = (*path, key) if key in fields else path
+        raise source.error(inner, f"{_name(path)}: {error}") from error
+
+
+class _WrongTypeError(CurriculumError):
+    expected = ""
+
+
+def _wrong(value: Any, expected: str, path: KeyPath, source: Source) -> _WrongTypeError:
+    message = f"{_name(path)}: expected {expected}; got {value!r}"
+    error = _WrongTypeError(str(source.error(path, message)))
+    error.expected = expected
+    return error
+
+
+def _name(path: KeyPath) -> str:
+    """Return the words for a key: numbers of tables are counted from 1."""
+    parts = [f"{part + 1}" if isinstance(part, int) else part for part in path]
+    return ".".join(parts)

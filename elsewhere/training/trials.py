@@ -1,0 +1,114 @@
+"""Trials as a tidy table: one row for each object at each location."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import xarray
+
+from elsewhere.errors import InputError
+from elsewhere.storage import check_output, write_atomically
+
+COLUMNS = (
+    "model",
+    "seed",
+    "phase",
+    "object",
+    "category",
+    "exemplar",
+    "held_out",
+    "y",
+    "x",
+    "choice",
+    "correct",
+    "margin",
+)
+
+
+def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
+    """Return the trials of an accuracy result, one row each.
+
+    Parameters
+    ----------
+    result
+        As :func:`elsewhere.training.accuracy` gives it; ``seed`` and ``phase`` come from its
+        attributes, where they are.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns model, seed, phase, object, category, exemplar (its number in the category),
+        held_out, y, x (px), choice (a class's name), correct, margin. Trained locations that are
+        off the grid have rows of their own, after the grid's.
+
+    Raises
+    ------
+    InputError
+        No accuracy result.
+    """
+    if result.attrs.get("kind") != "accuracy":
+        raise InputError(
+            f"a {result.attrs.get('kind', 'dataset without kind')} has no trials; expected a "
+            "result of accuracy"
+        )
+    n_objects = result.sizes["object"]
+    y, x = np.meshgrid(result["y"].values, result["x"].values, indexing="ij")
+    off_grid = ~(
+        np.isin(result["trained_y"].values, result["y"].values)
+        & np.isin(result["trained_x"].values, result["x"].values)
+    )
+    ys = np.concatenate([y.ravel(), result["trained_y"].values[off_grid]])
+    xs = np.concatenate([x.ravel(), result["trained_x"].values[off_grid]])
+
+    def flat(name: str) -> Any:
+        grid = result[name].values.reshape(n_objects, -1)
+        return np.concatenate([grid, result[f"trained_{name}"].values[:, off_grid]], axis=1).ravel()
+
+    def each(name: str) -> Any:
+        return np.repeat(result[name].values, len(ys))
+
+    columns = {
+        "model": result.attrs.get("model", ""),
+        "seed": result.attrs.get("seed", -1),
+        "phase": result.attrs.get("phase", ""),
+        **{name: each(name) for name in ("object", "category", "exemplar", "held_out")},
+        "y": np.tile(ys, n_objects),
+        "x": np.tile(xs, n_objects),
+        "choice": result["class"].values[flat("choice")],
+        "correct": flat("correct").astype(bool),
+        "margin": flat("margin"),
+    }
+    return pandas.DataFrame(columns)[list(COLUMNS)]
+
+
+def write_trials(table: pandas.DataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a table of trials as CSV or Parquet, by the ending of the file's name.
+
+    Raises
+    ------
+    InputError
+        Another ending, or Parquet without pyarrow.
+    ExistsError
+        The file exists and `overwrite` is not given.
+    StorageError
+        It cannot be written.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite)
+    if path.suffix == ".csv":
+        data = table.to_csv(index=False).encode()
+    elif path.suffix == ".parquet":
+        try:
+            data = table.to_parquet(index=False, engine="pyarrow")
+        except ImportError as error:
+            raise InputError(
+                f"cannot write {path}: Parquet needs pyarrow; pip install 'elsewhere[parquet]', "
+                "or name a .csv file"
+            ) from error
+    else:
+        raise InputError(f"cannot write trials to {path}; expected a name in .csv or .parquet")
+    write_atomically(path, data)
+    return path

@@ -1,0 +1,97 @@
+"""The code in README, docs/extending.md and the notebook runs as it stands."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import matplotlib
+import pytest
+import xarray
+from matplotlib import pyplot
+from typer.testing import CliRunner
+
+from elsewhere.cli import app
+from elsewhere.figures import figure_kinds
+from elsewhere.stimuli import object_sets
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Return a function that runs the command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments):
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return invoke
+
+
+def python_blocks(page):
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def execute(blocks):
+    namespace = {"__name__": "__main__"}
+    for block in blocks:
+        exec(compile(block, "<docs>", "exec"), namespace)
+    return namespace
+
+
+def test_the_readme(run, tmp_path, capsys):
+    # the README's own recording, of a slim network with the same names of layers
+    run(
+        "record", "vgg16-slim", "--objects=glyphs", "--categories=6", "--grid=3x5", "--out=run.h5"
+    )  # fmt: skip
+    namespace = execute(python_blocks(ROOT / "README.md"))
+    assert namespace["code"].dims == ("y", "x", "unit")
+    assert namespace["result"].attrs["metric"] == "evoked"
+    assert (tmp_path / "evoked.svg").stat().st_size > 1000
+    assert "fc7" in capsys.readouterr().out
+    namespace["recording"].close()
+
+
+def test_how_to_extend(run, tmp_path, monkeypatch):
+    for registry in (object_sets, figure_kinds):  # what is registered here is forgotten again
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    page = ROOT / "docs" / "extending.md"
+    blocks = python_blocks(page)
+    namespace = execute(blocks)
+    assert namespace["bars"].categories == ("upright", "lying")
+    norms = namespace["sink"].norms
+    assert norms["logits"].shape == (2, 9)
+    assert all((values > 0).all() for values in norms.values())
+    assert (tmp_path / "zeros.svg").exists()
+
+    (factory,) = (block for block in blocks if "def tiny" in block)
+    (tmp_path / "networks.py").write_text(factory)
+    commands = re.findall(r"^elsewhere (.* networks:tiny.*|\w+ networks:tiny.*)$",
+                          page.read_text("utf-8"), re.MULTILINE)  # fmt: skip
+    assert len(commands) == 2
+    for command in commands:
+        run(*command.split())
+    assert (tmp_path / "tiny.h5").exists()
+
+
+def test_the_notebook(tmp_path, monkeypatch):
+    notebook = json.loads((ROOT / "examples" / "first_steps.ipynb").read_text("utf-8"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pyplot, "show", lambda *_: None)
+    before = matplotlib.get_backend()
+    pyplot.switch_backend("agg")
+    try:
+        cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
+        namespace = execute("".join(cell["source"]) for cell in cells)
+        assert isinstance(namespace["result"], xarray.Dataset)
+        assert -1 <= namespace["cosine"] <= 1
+        made = {path.name for path in tmp_path.iterdir()}
+        assert made == {"first_steps.h5", "first_steps.png", "first_steps_maps.png"}
+    finally:
+        pyplot.close("all")
+        pyplot.switch_backend(before)

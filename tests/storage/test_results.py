@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import xarray
+
+from elsewhere.errors import ExistsError, StorageError
+from elsewhere.storage import load_result, save_result
+
+
+@pytest.fixture
+def result():
+    values = np.random.default_rng(0).normal(size=(2, 3))
+    values[1, 2] = np.nan
+    return xarray.Dataset(
+        {
+            "value": (("layer", "x"), values, {"long_name": "a value"}),
+            "flag": (("layer",), np.array([True, False])),
+            "count": ((), 3),
+        },
+        coords={"layer": ["fc6", "größe"], "x": ("x", [25, 112, 199], {"units": "px"})},
+        attrs={
+            "kind": "similarity",
+            "yes": True,
+            "no": False,
+            "nothing": None,
+            "number": np.float64(0.5),
+            "list": ["a", "b"],
+            "pair": (1, 2),
+            "nested": {"a": [1, None]},
+            "empty": "",
+            "text": "[not JSON",
+        },
+    )
+
+
+def test_round_trip(result, tmp_path):
+    path = save_result(result, tmp_path / "r.nc")
+    back = load_result(path)
+    xarray.testing.assert_equal(back, result)
+    assert back["flag"].dtype == bool
+    assert back["value"].attrs == result["value"].attrs
+    assert back["x"].attrs == {"units": "px"}
+    expected = result.attrs | {"pair": [1, 2], "number": 0.5}
+    assert {key: back.attrs[key] for key in expected} == expected
+    assert back.attrs["yes"] is True
+    assert back.attrs["elsewhere_encoding"] == "result"
+    assert result.attrs["nothing"] is None  # what was given is left as it was
+    again = load_result(save_result(back, tmp_path / "again.nc"))
+    assert again.attrs == back.attrs
+
+
+def test_netcdf_readers_read_it(result, tmp_path):
+    path = save_result(result, tmp_path / "r.nc")
+    with xarray.open_dataset(path, engine="h5netcdf") as opened:
+        assert opened["value"].dims == ("layer", "x")
+    netCDF4 = pytest.importorskip("netCDF4")
+    with netCDF4.Dataset(path) as file:
+        np.testing.assert_array_equal(file["value"][:].filled(np.nan), result["value"].values)
+
+
+def test_an_existing_file_stays_unless_overwritten(result, tmp_path):
+    path = tmp_path / "r.nc"
+    path.write_text("mine")
+    with pytest.raises(ExistsError, match="--overwrite"):
+        save_result(result, path)
+    assert path.read_text() == "mine"
+    save_result(result, path, overwrite=True)
+    xarray.testing.assert_equal(load_result(path), result)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["r.nc"]
+
+
+def test_places_that_cannot_be_written(result, tmp_path):
+    with pytest.raises(StorageError, match="folder"):
+        save_result(result, tmp_path)
+    with pytest.raises(StorageError, match="does not exist; create it"):
+        save_result(result, tmp_path / "no" / "r.nc")
+
+
+def test_wrong_files_are_named(recorded, tmp_path):
+    path, _ = recorded
+    with pytest.raises(StorageError, match=r"run.h5 is a recording; expected a result"):
+        load_result(path)
+    with pytest.raises(StorageError, match="no.nc does not exist"):
+        load_result(tmp_path / "no.nc")
+    text = tmp_path / "text.nc"
+    text.write_text("hello")
+    with pytest.raises(StorageError, match="text.nc cannot be read"):
+        load_result(text)
+    foreign = tmp_path / "foreign.nc"
+    xarray.Dataset({"a": ("x", [1.0])}).to_netcdf(foreign, engine="h5netcdf")
+    with pytest.raises(StorageError, match="foreign.nc is not written by elsewhere"):
+        load_result(foreign)
+    whole = save_result(xarray.Dataset({"a": ("x", np.ones(5_000))}), tmp_path / "whole.nc")
+    cut = tmp_path / "cut.nc"
+    cut.write_bytes(whole.read_bytes()[:-300])
+    with pytest.raises(StorageError, match="cut.nc cannot be read") as caught:
+        load_result(cut)
+    assert "\n" not in str(caught.value)
