@@ -136,5 +136,5 @@ def test_what_was_not_kept_is_refused_by_name(kept, wanted):
 def test_pearson_of_a_sketch_is_refused():
     index = np.arange(2)
     block = DenseBlock("grid", "fc6", index, index, np.ones((2, 3), np.float32), "sketch")
-    with pytest.raises(ValueError, match="pearson.*sketch"):
+    with pytest.raises(ValueError, match=r"pearson.*sketch"):
         block.vectors().centred()

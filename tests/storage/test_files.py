@@ -47,9 +47,11 @@ def test_outputs_are_checked(tmp_path):
 
 
 def test_other_errors_name_the_file_in_one_line(tmp_path):
-    with pytest.raises(StorageError, match="cannot write .*thing: Input/output error"):
-        with files.storage_errors(tmp_path / "thing"):
-            raise OSError(errno.EIO, "Input/output error")
+    with (
+        pytest.raises(StorageError, match=r"cannot write .*thing: Input/output error"),
+        files.storage_errors(tmp_path / "thing"),
+    ):
+        raise OSError(errno.EIO, "Input/output error")
 
 
 def test_free_bytes_of_a_file_that_is_yet_to_be(tmp_path):

@@ -245,8 +245,16 @@ def test_files_that_are_no_recordings_are_named(recorded, tmp_path, damage):
 
 @pytest.mark.parametrize(
     ("item", "attribute"),
-    [("layers", None), ("object", None), ("y", None), ("layers/logits", None)]
-    + [("/", "layers"), ("/", "axes"), ("/", "reference_y"), ("layers/logits", "kept")],
+    [
+        ("layers", None),
+        ("object", None),
+        ("y", None),
+        ("layers/logits", None),
+        ("/", "layers"),
+        ("/", "axes"),
+        ("/", "reference_y"),
+        ("layers/logits", "kept"),
+    ],
 )
 def test_missing_pieces_are_damage(recorded, tmp_path, item, attribute):
     path = tmp_path / "bad.h5"
@@ -551,7 +559,7 @@ def test_a_disk_that_fills_up_while_merging(tmp_path, monkeypatch, mounted):
 
 
 def test_units_of_a_recording_fit_its_chunks(recorded):
-    path, sweep = recorded
+    path, _ = recorded
     with open_recording(path) as recording:
         for layer in recording.layers:
             units = recording._units(layer)

@@ -79,19 +79,19 @@ def test_wrong_files_are_named(recorded, tmp_path):
     path, _ = recorded
     with pytest.raises(StorageError, match=r"run.h5 is a recording; expected a result"):
         load_result(path)
-    with pytest.raises(StorageError, match="no.nc does not exist"):
+    with pytest.raises(StorageError, match=r"no\.nc does not exist"):
         load_result(tmp_path / "no.nc")
     text = tmp_path / "text.nc"
     text.write_text("hello")
-    with pytest.raises(StorageError, match="text.nc cannot be read"):
+    with pytest.raises(StorageError, match=r"text\.nc cannot be read"):
         load_result(text)
     foreign = tmp_path / "foreign.nc"
     xarray.Dataset({"a": ("x", [1.0])}).to_netcdf(foreign, engine="h5netcdf")
-    with pytest.raises(StorageError, match="foreign.nc is not written by elsewhere"):
+    with pytest.raises(StorageError, match=r"foreign\.nc is not written by elsewhere"):
         load_result(foreign)
     whole = save_result(xarray.Dataset({"a": ("x", np.ones(5_000))}), tmp_path / "whole.nc")
     cut = tmp_path / "cut.nc"
     cut.write_bytes(whole.read_bytes()[:-300])
-    with pytest.raises(StorageError, match="cut.nc cannot be read") as caught:
+    with pytest.raises(StorageError, match=r"cut\.nc cannot be read") as caught:
         load_result(cut)
     assert "\n" not in str(caught.value)

@@ -81,7 +81,9 @@ def test_fingerprint_covers_all_but_the_seed(curriculum, make_phase, make_curric
     for other in (
         make_curriculum(make_phase(learning_rate=2e-3)),
         make_curriculum(network=Network("small-cnn", gain=4.0)),
-        make_curriculum(make_phase(), make_phase("again", same_categories_as="learn")),
+        make_curriculum(
+            make_phase(), make_phase("again", categories=None, same_categories_as="learn")
+        ),
     ):
         assert other.fingerprint != curriculum.fingerprint
 

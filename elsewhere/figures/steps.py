@@ -1,0 +1,164 @@
+"""The axis of training steps: phases side by side, each logarithmic with a place for step 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures.style import GREY, LABEL_SIZE, PALE, SMALL_SIZE, shorten, text_style
+
+_GAP = 0.3  # from step 0 to the first later one, in decades
+_BETWEEN = 0.36  # from a phase's last step to the next one's step 0
+_ROOM = 0.24  # inches that a number needs on the axis
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One phase on the axis, in decades: where its step 0 stands, and its steps."""
+
+    name: str
+    checkpoints: NDArray[np.intp]
+    start: float
+    first: float
+    last: float
+
+    def at(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where `steps` of the phase stand on the axis."""
+        later = np.log10(np.maximum(steps, self.first) / self.first)
+        return np.asarray(self.start + np.where(steps > 0, _GAP + later, 0.0))
+
+    @property
+    def end(self) -> float:
+        """Where the last step stands."""
+        return float(self.at(np.array([self.last]))[0])
+
+
+def phase_runs(track: xr.Dataset) -> list[tuple[str, NDArray[np.intp]]]:
+    """Return the phases of `track` in order, each with the indices of its checkpoints."""
+    names = (
+        [str(name) for name in track["phase"].values]
+        if "phase" in track.coords
+        else [""] * track.sizes["checkpoint"]
+    )
+    if not names:
+        raise InputError("the track holds no checkpoint; expected at least one")
+    runs = [
+        (name, np.array(list(members), dtype=np.intp))
+        for name, members in groupby(range(len(names)), key=names.__getitem__)
+    ]
+    steps = np.asarray(track["step"].values, dtype=np.float64)
+    for name, members in runs:
+        inside = steps[members]
+        if not np.isfinite(inside).all() or (inside < 0).any() or (np.diff(inside) <= 0).any():
+            raise InputError(
+                f"the steps of phase {name!r} are {shorten(inside.tolist(), 60)}; expected them "
+                "from 0 on, rising, counted within the phase"
+            )
+    return runs
+
+
+def stretches(
+    track: xr.Dataset, phase: str | Sequence[str] | None, *, also: NDArray[np.float64] | None = None
+) -> list[Stretch]:
+    """Lay out the phases of `track` side by side, the last with room for the steps `also`.
+
+    Raises
+    ------
+    InputError
+        No checkpoint or phase to draw, or steps that do not rise within a phase.
+    UnknownNameError
+        A phase that the track does not hold.
+    """
+    runs = phase_runs(track)
+    if phase is not None:
+        wanted = [phase] if isinstance(phase, str) else list(phase)
+        if not wanted:
+            raise InputError("no phase to draw: the list is empty; leave it out for all")
+        known = [name for name, _ in runs]
+        for name in wanted:
+            if name not in known:
+                raise UnknownNameError("phase", str(name), known)
+        runs = [run for run in runs if run[0] in wanted]
+    steps = np.asarray(track["step"].values, dtype=np.float64)
+    laid, start = [], 0.0
+    for rank, (name, members) in enumerate(runs):
+        inside = steps[members]
+        if also is not None and rank == len(runs) - 1:
+            inside = np.concatenate([inside, also])
+        later = inside[inside > 0]
+        first, last = (float(later.min()), float(later.max())) if later.size else (1.0, 1.0)
+        laid.append(Stretch(name, members, start, first, last))
+        start = laid[-1].end + _BETWEEN
+    return laid
+
+
+def draw_steps(upper: Axes, lower: Axes, laid: Sequence[Stretch], width: float) -> None:
+    """Number the steps beneath `lower`, `width` inches wide; name the phases above `upper`."""
+    left, right = laid[0].start - 0.12, laid[-1].end + 0.12
+    per_inch = (right - left) / width
+    marks: list[tuple[float, str]] = []
+    minor: list[float] = []
+    for stretch in laid:
+        marks.append((stretch.start, "0"))
+        low, high = math.log10(stretch.first), math.log10(stretch.last)
+        decades = [10.0**power for power in range(math.ceil(low), math.floor(high) + 1)]
+        numbered = decades or sorted({stretch.first, stretch.last})
+        for step in numbered:
+            marks.append((float(stretch.at(np.array([step]))[0]), _number(step)))
+        for power in range(math.floor(low), math.floor(high) + 1):
+            within = np.arange(1, 10) * 10.0**power
+            within = within[(within >= stretch.first) & (within <= stretch.last)]
+            minor += stretch.at(within).tolist()
+    zeros = [place for place, text in marks if text == "0"]
+    shown: list[tuple[float, str]] = []
+    for place, text in marks:
+        crowded = any(0 < abs(place - zero) < _ROOM * per_inch for zero in zeros)
+        after = not shown or place - shown[-1][0] >= _ROOM * per_inch
+        if text == "0" or (after and not crowded):
+            shown.append((place, text))
+    lower.set_xticks([place for place, _ in shown], labels=[text for _, text in shown])
+    lower.xaxis.set_minor_locator(FixedLocator(minor))
+    lower.set_xlim(left, right)
+    lower.set_xlabel("step of the phase (logarithmic from the first on)", fontsize=LABEL_SIZE)
+    for ax in (upper, lower):
+        for before, after_it in zip(laid, laid[1:], strict=False):
+            middle = (before.end + after_it.start) / 2
+            ax.axvline(middle, color=PALE, linewidth=0.8, label="_phase", zorder=1)
+    for stretch in laid:
+        room = int((stretch.end - stretch.start + _BETWEEN) / per_inch * 72 / (0.6 * SMALL_SIZE))
+        if stretch.name and room >= 3:
+            label = shorten(stretch.name, room)
+            upper.annotate(
+                label,
+                ((stretch.start + stretch.end) / 2, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=SMALL_SIZE,
+                color=GREY,
+                **text_style(label),
+            )
+
+
+def _number(step: float) -> str:
+    """Return a step in few characters.
+
+    Examples
+    --------
+    >>> [_number(step) for step in (1, 150, 1000, 6500, 100_000)]
+    ['1', '150', '1k', '6.5k', '100k']
+    """
+    if step < 1000:
+        return f"{step:g}"
+    thousands = step / 1000
+    return f"{thousands:.3g}k" if thousands < 1000 else f"{thousands / 1000:.3g}M"

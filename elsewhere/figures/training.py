@@ -1,0 +1,405 @@
+"""Acquired, then lost: accuracy and generalisation over the checkpoints of a training."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures.accuracy import _CHANCE, Exemplars, chance_of, choose_exemplars
+from elsewhere.figures.curves import _finite, _handle, _legend, _limits, _shades
+from elsewhere.figures.results import describe, layer_names, require, select_layers
+from elsewhere.figures.steps import Stretch, draw_steps, phase_runs, stretches
+from elsewhere.figures.style import (
+    GREY,
+    INK,
+    LABEL_SIZE,
+    PAGE_WIDTH,
+    TITLE_SIZE,
+    Mark,
+    new_figure,
+    shorten,
+    styled,
+    text_style,
+    tidy,
+    wrap,
+)
+
+Where: TypeAlias = Literal["trained", "off", "far"]
+
+_WHERE = MappingProxyType(
+    {
+        "trained": ("on the trained\nlocation", Mark("#0072B2", "o", "-")),
+        "off": ("off it", Mark("#D55E00", "s", "-")),
+        "far": ("far from it", Mark("#E69F00", "^", "-")),
+    }
+)
+_DASHES = (0, (3, 1.5))  # of the control
+_CRITERION: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 2, 1, 2))}
+_FEW_SEEDS = 3  # up to this many, each seed has a line of its own
+_AXIS_INCHES = 4.9
+
+
+@styled
+def plot_acquisition(
+    track: xr.Dataset,
+    *,
+    phase: str | Sequence[str] | None = None,
+    layers: Sequence[str] | None = None,
+    exemplars: Exemplars | None = None,
+    where: Sequence[Where] = ("trained", "off"),
+) -> Figure:
+    """Draw how accuracy (above) and generalisation G by layer (below) come with training.
+
+    Steps are logarithmic, step 0 has its own place at the left of each phase. With several seeds a
+    line is their mean, the band its 95 % Student t interval; up to three seeds have thin lines.
+
+    Parameters
+    ----------
+    track
+        A track result: ``accuracy_trained`` and so on over ([seed,] checkpoint, exemplars), 0..1;
+        ``G_away`` over ([seed,] checkpoint, layer); the coordinate ``step`` over checkpoint,
+        counted within its ``phase``. Chance is drawn where ``chance`` or ``n_classes`` is known.
+        Where seeds lack a value, the mean is over the others.
+    phase
+        Names of the phases to draw; all by default.
+    layers
+        Names of the layers; by default up to six, spread over the depth.
+    exemplars
+        ``same`` as in training, or ``held-out``; by default those held out, if there are any.
+    where
+        Accuracy on the ``trained`` location, ``off`` it, and ``far`` from it.
+
+    Returns
+    -------
+    A figure that pyplot does not know of.
+
+    Raises
+    ------
+    InputError
+        The track lacks what is drawn.
+    UnknownNameError
+        A phase, layer, place or kind of exemplars that is not known.
+    """
+    return _draw(track, None, "acquisition", phase, layers, exemplars, where).figure
+
+
+@styled
+def plot_interference(
+    track: xr.Dataset,
+    control: xr.Dataset | None = None,
+    *,
+    phase: str | Sequence[str] | None = None,
+    layers: Sequence[str] | None = None,
+    exemplars: Exemplars | None = None,
+    where: Sequence[Where] = ("trained", "off"),
+) -> Figure:
+    """Draw how further training takes accuracy (above) and generalisation G (below) away.
+
+    As :func:`plot_acquisition`, with a vertical line at the first checkpoint that reaches the
+    criterion, from which a loss is counted, and a control dashed beside it.
+
+    Parameters
+    ----------
+    track
+        A track result; its coordinate or attribute ``criterion_step``, if there, counts steps
+        within the last phase drawn: a number, one for each seed, or one for each phase's name.
+    control
+        A track of the same steps with the objects shown everywhere; its last phase is drawn
+        along the last phase of `track`.
+    phase, layers, exemplars, where
+        As for :func:`plot_acquisition`.
+
+    Returns
+    -------
+    A figure that pyplot does not know of.
+
+    Raises
+    ------
+    InputError
+        The track or the control lacks what is drawn.
+    UnknownNameError
+        A phase, layer, place or kind of exemplars that is not known.
+    """
+    drawn = _draw(track, control, "interference", phase, layers, exemplars, where)
+    if _mark_criterion(drawn.upper, drawn.lower, track, drawn.laid):
+        drawn.handles.append(Line2D([], [], label="criterion\nreached", **_CRITERION))
+        _legend(drawn.upper, drawn.handles)
+    return drawn.figure
+
+
+class _Drawn:
+    """Two axes, one above the other, over the same steps."""
+
+    def __init__(self) -> None:
+        self.figure = new_figure(PAGE_WIDTH, 4.7)
+        self.upper, self.lower = self.figure.subplots(2, 1, sharex=True)
+        self.laid: list[Stretch] = []
+        self.handles: list[Line2D | Patch] = []
+
+
+def _draw(
+    track: xr.Dataset,
+    control: xr.Dataset | None,
+    what: str,
+    phase: str | Sequence[str] | None,
+    layers: Sequence[str] | None,
+    exemplars: Exemplars | None,
+    where: Sequence[Where],
+) -> _Drawn:
+    places = [where] if isinstance(where, str) else list(dict.fromkeys(where))
+    if not places:
+        raise InputError(f"no accuracy to draw; expected some of {', '.join(_WHERE)}")
+    for name in places:
+        if name not in _WHERE:
+            raise UnknownNameError("place of accuracy", str(name), _WHERE)
+    variables = [f"accuracy_{name}" for name in places]
+    track = _checked(track, variables)
+    tracks = [track] if control is None else [track, _checked(control, variables)]
+    which = choose_exemplars(tracks, variables[-1], exemplars)
+    chosen = select_layers(track, layers)
+    if layers is None and len(chosen) > 6:
+        chosen = [chosen[idx] for idx in np.rint(np.linspace(0, len(chosen) - 1, 6)).astype(int)]
+    names = [layer_names(track)[idx] for idx in chosen]
+
+    drawn = _Drawn()
+    beside: tuple[xr.Dataset, Stretch] | None = None
+    if control is not None:
+        members = phase_runs(tracks[1])[-1][1]
+        steps = np.asarray(tracks[1]["step"].values[members], dtype=np.float64)
+        drawn.laid = stretches(track, phase, also=steps)
+        last = drawn.laid[-1]
+        beside = (tracks[1], Stretch(last.name, members, last.start, last.first, last.last))
+    else:
+        drawn.laid = stretches(track, phase)
+    for ax in (drawn.upper, drawn.lower):
+        tidy(ax)
+
+    _draw_chance(drawn.upper, track, drawn.laid)
+    for name in places:
+        mark, variable = _WHERE[name][1], f"accuracy_{name}"
+        for stretch in drawn.laid:
+            values = _by_seed(track[variable].sel(exemplars=which))
+            _draw_run(drawn.upper, track, stretch, values, mark, variable)
+        if beside is not None:
+            values = _by_seed(beside[0][variable].sel(exemplars=which))
+            _draw_run(drawn.upper, *beside, values, mark, variable, control=True)
+        drawn.handles.append(_handle(mark, _WHERE[name][0]))
+    _limits(drawn.upper, np.array([0.0, 1.0]))
+    drawn.upper.set_ylabel("accuracy", fontsize=LABEL_SIZE)
+
+    layer_handles = _draw_layers(drawn, track, beside, names)
+    _describe_lines(drawn, tracks)
+    draw_steps(drawn.upper, drawn.lower, drawn.laid, _AXIS_INCHES)
+    drawn.upper.tick_params(labelbottom=False)
+    title = wrap(describe(track, f"{what}, {which} exemplars"), 5.6, TITLE_SIZE)
+    drawn.upper.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
+    _legend(drawn.upper, drawn.handles)
+    _legend(drawn.lower, layer_handles)
+    return drawn
+
+
+def _draw_layers(
+    drawn: _Drawn,
+    track: xr.Dataset,
+    beside: tuple[xr.Dataset, Stretch] | None,
+    names: Sequence[str],
+) -> list[Line2D]:
+    """Draw G of each layer against the steps, early layers dark, late ones light."""
+    handles, seen, shades = [], [np.array([0.0, 1.0])], _shades(len(names))
+    for rank, name in enumerate(names):
+        mark = Mark(shades[rank], "osD^vP"[rank % 6], "-")
+        for stretch in drawn.laid:
+            values = _by_seed(track["G_away"].sel(layer=name))
+            seen.append(_draw_run(drawn.lower, track, stretch, values, mark, f"G:{name}"))
+        if beside is not None:
+            if name not in layer_names(beside[0]):
+                raise UnknownNameError("layer of the control", name, layer_names(beside[0]))
+            values = _by_seed(beside[0]["G_away"].sel(layer=name))
+            seen.append(
+                _draw_run(drawn.lower, *beside, values, mark, f"G:{name}", control=True)
+            )
+        handles.append(_handle(mark, shorten(name, 22, keep="end")))
+    _limits(drawn.lower, np.concatenate(seen))
+    drawn.lower.set_ylabel("generalisation G", fontsize=LABEL_SIZE)
+    return handles
+
+
+def _checked(track: object, accuracies: Sequence[str]) -> xr.Dataset:
+    """Return `track` with a number for each checkpoint and seed, checked to hold what is drawn."""
+    found = require(track, [], [])
+    for dim in ("checkpoint", "seed"):
+        if dim in found.dims and dim not in found.coords:
+            found = found.assign_coords({dim: np.arange(found.sizes[dim])})
+    for name, dims in (
+        *((name, ["checkpoint", "exemplars"]) for name in accuracies),
+        ("G_away", ["checkpoint", "layer"]),
+    ):
+        seeded = name in found.data_vars and "seed" in found[name].dims
+        require(found, [name], ["seed", *dims] if seeded else dims)
+    if "step" not in found.coords or found["step"].dims != ("checkpoint",):
+        raise InputError(
+            "the track has no coordinate 'step' over (checkpoint,); expected the step of each "
+            "checkpoint, counted within its phase"
+        )
+    if "phase" in found.coords and found["phase"].dims != ("checkpoint",):
+        raise InputError(
+            f"the coordinate 'phase' runs over ({', '.join(map(str, found['phase'].dims))}); "
+            "expected (checkpoint)"
+        )
+    return found
+
+
+def _by_seed(values: xr.DataArray) -> NDArray[np.float64]:
+    """Return `values` as (seed, checkpoint), one seed where none is named."""
+    if "seed" not in values.dims:
+        values = values.expand_dims("seed")
+    return _finite(values.transpose("seed", "checkpoint").values)
+
+
+def over_seeds(
+    values: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean over seeds and the ends of its 95 % Student t interval.
+
+    Parameters
+    ----------
+    values
+        (seed, n); seeds with NaN are left out.
+
+    Returns
+    -------
+    mean, low, high
+        (n,), NaN where there is no seed, ends also where there is only one.
+
+    Examples
+    --------
+    >>> mean, low, high = over_seeds(np.array([[1.0], [2.0], [3.0], [4.0]]))
+    >>> mean.round(3), low.round(3), high.round(3)
+    (array([2.5]), array([0.446]), array([4.554]))
+    """
+    finite = np.isfinite(values)
+    count = finite.sum(axis=0)
+    mean = np.where(finite, values, 0.0).sum(axis=0) / np.maximum(count, 1)
+    squares = (np.where(finite, values - mean, 0.0) ** 2).sum(axis=0)
+    freedom = np.maximum(count - 1, 1)
+    half = stdtrit(freedom, 0.975) * np.sqrt(squares / freedom / np.maximum(count, 1))
+    half = np.where(count > 1, half, np.nan)
+    mean = np.where(count > 0, mean, np.nan)
+    return mean, mean - half, mean + half
+
+
+def _draw_run(
+    ax: Axes,
+    track: xr.Dataset,
+    stretch: Stretch,
+    values: NDArray[np.float64],
+    mark: Mark,
+    label: str,
+    *,
+    control: bool = False,
+) -> NDArray[np.float64]:
+    """Draw one quantity over one phase, and return the values that are drawn."""
+    steps = np.asarray(track["step"].values[stretch.checkpoints], dtype=np.float64)
+    at, values = stretch.at(steps), values[:, stretch.checkpoints]
+    mean, low, high = over_seeds(values)
+    shown = [mean]
+    if len(values) > 1:
+        ax.fill_between(
+            at, low, high, color=mark.color, alpha=0.08 if control else 0.15, linewidth=0, zorder=2
+        )
+    if 1 < len(values) <= _FEW_SEEDS:
+        for single in values:
+            ax.plot(
+                at, single, color=mark.color, linewidth=0.4, alpha=0.7, label="_seed", zorder=2.5
+            )
+        shown += list(values)
+    ax.plot(
+        at,
+        mean,
+        color=mark.color,
+        linestyle=_DASHES if control else mark.dashes,
+        linewidth=0.9 if control else 1.2,
+        marker=mark.marker,
+        markersize=3.2,
+        markerfacecolor="white" if control else mark.color,
+        markeredgecolor=mark.color if control else "white",
+        markeredgewidth=0.7 if control else 0.4,
+        label=f"control:{label}" if control else label,
+        zorder=2.9 if control else 3,
+    )
+    return np.concatenate(shown)
+
+
+def _draw_chance(ax: Axes, track: xr.Dataset, laid: Sequence[Stretch]) -> None:
+    """Dot the accuracy of guessing over each phase, where it is known."""
+    for stretch in laid:
+        if "chance" in track.coords and track["chance"].dims == ("checkpoint",):
+            chance = float(track["chance"].values[stretch.checkpoints[-1]])
+        elif "chance" in track.attrs or "n_classes" in track.attrs:
+            chance = chance_of(track)
+        else:
+            return
+        ax.plot([stretch.start, stretch.end], [chance] * 2, label="chance", zorder=1, **_CHANCE)
+
+
+def _describe_lines(drawn: _Drawn, tracks: Sequence[xr.Dataset]) -> None:
+    """Say what bands, thin lines, dashes and dots are."""
+    counts = sorted({int(track.sizes.get("seed", 1)) for track in tracks})
+    if counts[-1] > 1:
+        seeds = " and ".join(map(str, counts))
+        drawn.handles.append(
+            Patch(label=f"95 % t interval,\n{seeds} seeds", facecolor=GREY, alpha=0.25)
+        )
+    if counts[0] <= _FEW_SEEDS and counts[-1] > 1:
+        drawn.handles.append(Line2D([], [], label="each seed", color=GREY, linewidth=0.4))
+    if len(tracks) > 1:
+        drawn.handles.append(_handle(Mark(GREY, "o", _DASHES), "control", hollow=True))
+    if any(line.get_label() == "chance" for line in drawn.upper.lines):
+        drawn.handles.append(Line2D([], [], label="chance", **_CHANCE))
+
+
+def _mark_criterion(
+    upper: Axes, lower: Axes, track: xr.Dataset, laid: Sequence[Stretch]
+) -> bool:
+    """Rule the first checkpoints that reach the criterion; return whether there are any."""
+    given: Any = track.attrs.get("criterion_step")
+    if "criterion_step" in track.variables:
+        given = track["criterion_step"].values
+    if given is None:
+        return False
+    try:
+        given = json.loads(given) if isinstance(given, str) else given
+        by_phase = given if isinstance(given, Mapping) else {laid[-1].name: given}
+        found = {
+            str(name): np.unique(np.atleast_1d(np.asarray(steps, dtype=np.float64)))
+            for name, steps in by_phase.items()
+            if steps is not None
+        }
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"criterion_step is {shorten(given, 60)}; expected a step of the last phase, one for "
+            "each seed, or one for each phase"
+        ) from error
+    marked = False
+    for stretch in laid:
+        for step in found.get(stretch.name, np.empty(0)):
+            if not (math.isfinite(step) and 0 <= step <= stretch.last):
+                continue
+            at = float(stretch.at(np.array([step]))[0])
+            for ax in (upper, lower):
+                ax.axvline(at, label="criterion", zorder=1.5, **_CRITERION)
+            marked = True
+    return marked

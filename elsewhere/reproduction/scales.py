@@ -1,0 +1,260 @@
+"""The scales of the reproduction: every number that is trained with stands here.
+
+Commit a change of these before the seeds that are reported are drawn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+from elsewhere.registry import Registry
+from elsewhere.stimuli import Canvas
+from elsewhere.training.curriculum import Choice, Criterion, Exemplars, Network, Phase
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is: networks, phases, what is measured.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    network, canvas
+        The system.
+    pretraining
+        Phases in which every item is shown everywhere, one for each pretraining set; the first
+        one's set is also that of the conditions that differ in where things are shown.
+    learning
+        Phases in which new objects are learnt at one location, one for each test set; they start
+        from the pretrained, or from random weights, with a new head.
+    interference
+        Further training at one location, from the pretrained weights.
+    near
+        The same with objects like those of the pretraining.
+    compared
+        The phase of `learning` after which layers are compared.
+    unseen
+        The objects that layers are compared with: none of them is seen before.
+    grid
+        Where objects are tested.
+    exact_stride
+        px between the places at which feature maps are compared: a whole number of cells.
+    per_category
+        Exemplars of each class, trained on and held out, that are tested.
+    old_categories, old_exemplars
+        How many of the pretraining's classes are looked for again after interference.
+    track_checkpoints
+        At how many checkpoints of the pretraining layers are compared.
+    minutes
+        What one seed is meant to take on two cores, at most.
+    """
+
+    name: str
+    network: Network
+    canvas: Canvas
+    pretraining: tuple[Phase, ...]
+    learning: tuple[Phase, ...]
+    interference: Phase
+    near: Phase
+    compared: str
+    unseen: tuple[Phase, ...]
+    grid: str = "7x7"
+    exact_stride: int = 8
+    per_category: int = 8
+    old_categories: int = 20
+    old_exemplars: int = 4
+    track_checkpoints: int = 8
+    minutes: float = 5.0
+
+    @property
+    def system(self) -> str:
+        """The system that claims are measured on, in words."""
+        named = f"{self.network.name} at {self.canvas.size} px"
+        return named if self.network.name == "vgg16" else f"{named} (analogue)"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of it, hexadecimal."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def smoke(self, max_steps: int) -> Scale:
+        """Return the same scale with so few steps, objects and places that it only runs."""
+
+        def shorten(phase: Phase) -> Phase:
+            few = Exemplars(min(phase.exemplars.train, 4), min(phase.exemplars.held_out, 2))
+            return dataclasses.replace(
+                phase,
+                steps=min(phase.steps or max_steps, max_steps),
+                batch=min(phase.batch, 4),
+                epochs=None,
+                exemplars=few,
+                checkpoints=1,
+            )
+
+        return dataclasses.replace(
+            self,
+            pretraining=tuple(map(shorten, self.pretraining)),
+            learning=tuple(map(shorten, self.learning)),
+            interference=shorten(self.interference),
+            near=shorten(self.near),
+            unseen=tuple(dataclasses.replace(p, categories=_few(p)) for p in self.unseen),
+            grid="2x2",
+            per_category=1,
+            old_categories=2,
+            old_exemplars=1,
+            track_checkpoints=1,
+        )
+
+
+def _few(phase: Phase) -> Choice:
+    wanted = phase.categories
+    return Choice(3, wanted.skip if isinstance(wanted, Choice) else 0)
+
+
+def _spread(steps: int) -> tuple[int, ...]:
+    """Return steps to keep weights at: some at the beginning, then every 20th of all steps."""
+    early = (1, 3, 10, 32, 100, 316)
+    return tuple(sorted({*(n for n in early if n < steps / 20), *_linear(steps, 20)}))
+
+
+def _linear(steps: int, parts: int) -> tuple[int, ...]:
+    return tuple(round(part * steps / parts) for part in range(1, parts + 1))
+
+
+def _pretraining(categories: int, steps: int) -> Phase:
+    return Phase(
+        "pretrain",
+        "glyphs",
+        categories=categories,
+        exemplars=Exemplars(64, 10),
+        environment="full",
+        steps=steps,
+        batch=32,
+        learning_rate=3e-3,
+        schedule="one-cycle",
+        dropout=0.1,
+        checkpoints=_spread(steps),
+    )
+
+
+def _learning(name: str, objects: str, categories: Choice, steps: int = 1000) -> Phase:
+    return Phase(
+        name,
+        objects,
+        categories=categories,
+        exemplars=Exemplars(40, 20),
+        environment="one",
+        steps=steps,
+        criterion=Criterion(0.99, window=50),
+        learning_rate=5e-4,
+        dropout=0.0,
+        new_head=True,
+        checkpoints=2,
+        after="none",
+    )
+
+
+def _interference(name: str, objects: str, categories: Choice, steps: int) -> Phase:
+    return dataclasses.replace(
+        _learning(name, objects, categories),
+        steps=steps,
+        criterion=Criterion(0.99, window=50, stop=False),
+        learning_rate=3e-3,
+        checkpoints=8,
+    )
+
+
+def _unseen(objects: str, categories: Choice) -> Phase:
+    return Phase(objects, objects, categories=categories, exemplars=Exemplars(1, 0), steps=1)
+
+
+# The seed draws one order of the glyphs: up to 300 are for pretraining, then come those that are
+# learnt, those of the near-domain control, and those that no network ever sees.
+_NEW, _NEAR, _NEVER = Choice(10, skip=300), Choice(10, skip=310), Choice(19, skip=320)
+
+LAPTOP = Scale(
+    name="laptop",
+    network=Network("small-cnn", arguments={"hidden": 512}, gain=6.0),
+    canvas=Canvas(48, 11),
+    pretraining=(_pretraining(150, 8000),),
+    learning=(
+        _learning("glyphs", "glyphs", _NEW),
+        _learning("digits", "digits", Choice(10)),
+        _learning("novel", "novel", Choice(10)),
+    ),
+    interference=_interference("interference", "digits", Choice(10), 1000),
+    near=_interference("near", "glyphs", _NEAR, 1000),
+    compared="digits",
+    unseen=(_unseen("novel", Choice(24)), _unseen("glyphs", _NEVER)),
+    minutes=5.0,
+)
+
+QUICK = dataclasses.replace(
+    LAPTOP,
+    name="quick",
+    network=Network("small-cnn", arguments={"hidden": 256}, gain=6.0),
+    pretraining=(_pretraining(60, 2600),),
+    learning=(
+        _learning("glyphs", "glyphs", _NEW, 600),
+        _learning("digits", "digits", Choice(10), 600),
+    ),
+    interference=_interference("interference", "digits", Choice(10), 600),
+    near=_interference("near", "glyphs", _NEAR, 600),
+    per_category=4,
+    old_exemplars=2,
+    track_checkpoints=4,
+    minutes=1.5,
+)
+
+
+def _large(phase: Phase, objects: str, categories: Choice, steps: int) -> Phase:
+    return dataclasses.replace(
+        phase,
+        objects=objects,
+        categories=categories,
+        split="train",
+        exemplars=Exemplars(1000, 200),
+        steps=steps,
+        batch=64,
+        learning_rate=phase.learning_rate / 10,
+    )
+
+
+PAPER = dataclasses.replace(
+    LAPTOP,
+    name="paper",
+    network=Network("vgg16", gain=6.0),
+    canvas=Canvas(224, 50),
+    pretraining=(
+        dataclasses.replace(
+            _large(_pretraining(10, 20_000), "fashion-mnist", Choice(10), 20_000),
+            exemplars=Exemplars(5000, 500),
+            dropout=None,
+            checkpoints=_linear(20_000, 8),
+        ),
+    ),
+    learning=(
+        _large(_learning("mnist", "mnist", Choice(10)), "mnist", Choice(10), 5000),
+        _large(_learning("kmnist", "kmnist", Choice(10)), "kmnist", Choice(10), 5000),
+        _large(_learning("emnist", "emnist", Choice(10)), "emnist", Choice(10), 5000),
+    ),
+    interference=_large(LAPTOP.interference, "mnist", Choice(10), 5000),
+    near=_large(LAPTOP.near, "kmnist", Choice(10), 5000),
+    compared="mnist",
+    unseen=(_unseen("novel", Choice(24)),),
+    exact_stride=16,
+    per_category=20,
+    old_categories=10,
+    old_exemplars=10,
+    minutes=600.0,
+)
+
+scales: Registry[Scale] = Registry("scale")
+scales.add("quick", QUICK, summary="a slim network at 48 px, 60 glyphs; 90 seconds a seed")
+scales.add("laptop", LAPTOP, summary="a slim network at 48 px, 150 glyphs; 5 minutes a seed")
+scales.add("paper", PAPER, summary="VGG16 at 224 px, Fashion-MNIST and its kin; needs a GPU")

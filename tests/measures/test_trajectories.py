@@ -1,0 +1,55 @@
+"""Onset, half-way step, loss and retained share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elsewhere.errors import InputError
+from elsewhere.measures.trajectories import halfway_step, loss_since, onset_step, retained_share
+
+STEPS = [0, 1, 3, 10, 32, 100]
+
+
+def test_onset_is_where_values_stay_above() -> None:
+    assert onset_step(STEPS, [0, 0.5, 0, 0.2, 0.3, 0.4], threshold=0.1) == 10
+    assert onset_step(STEPS, [1] * 6, threshold=0.1) == 0
+    assert np.isnan(onset_step(STEPS, [1, 1, 1, 1, 1, 0], threshold=0.1))
+
+
+@given(st.floats(0.1, 10), st.integers(1, 5))
+def test_halfway_lies_in_the_bracket_and_ignores_scale(scale: float, rise: int) -> None:
+    values = np.array([0.0] * rise + [1.0] * (6 - rise))
+    found = halfway_step(STEPS, values * scale)
+    assert STEPS[rise - 1] < found < STEPS[rise]
+    assert found == pytest.approx(halfway_step(STEPS, values))
+
+
+def test_halfway_of_what_does_not_rise_is_undefined() -> None:
+    assert np.isnan(halfway_step(STEPS, [0.5] * 6))
+    assert np.isnan(halfway_step([0], [0.5]))
+
+
+def test_loss_counts_from_the_criterion_and_not_from_the_maximum() -> None:
+    assert loss_since([0.1, 0.8, 0.9, 0.3], 1) == pytest.approx(0.5)
+
+
+def test_retained_share() -> None:
+    rng = np.random.default_rng(0)
+    before, after = rng.normal(0.8, 0.02, 12), rng.normal(0.2, 0.02, 12)
+    without = [np.array([np.delete(v, k).mean() for k in range(12)]) for v in (before, after)]
+    share, interval = retained_share(
+        before.mean(), after.mean(), before_without=without[0], after_without=without[1]
+    )
+    assert interval[0] < share < interval[1]
+    assert share == pytest.approx(0.25, abs=0.03)
+    nothing, bounds = retained_share(0.0, 0.5, before_without=[0, 0], after_without=[0, 0])
+    assert np.isnan(nothing)
+    assert np.isnan(bounds).all()
+
+
+def test_steps_must_rise() -> None:
+    with pytest.raises(InputError, match="steps rising"):
+        onset_step([0, 0], [1, 1], threshold=0)
