@@ -28,14 +28,29 @@ from elsewhere.options import (
     OverwriteOption,
     StimulusOptions,
     choose,
+    is_file,
+    match_layers,
+    open_source,
+    recorded_reference,
+    refuse_live_options,
     set_threads,
     takes,
 )
-from elsewhere.terminal import check_output, duration, print_json, print_table, progress, say
+from elsewhere.terminal import (
+    check_output,
+    counted,
+    duration,
+    print_json,
+    print_plan,
+    print_similarity,
+    print_table,
+    progress,
+    say,
+)
 from elsewhere.types import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
-    from elsewhere.recording import Plan, Sweep
+    from elsewhere.recording import Sweep
 
 MODELS = "Networks"
 RECORDINGS = "Recordings"
@@ -131,7 +146,7 @@ def layers(
 
 
 @app.command(rich_help_panel=MODELS, epilog="Example: elsewhere objects glyphs --out glyphs.png")
-@takes(StimulusOptions)
+@takes(StimulusOptions, without=("objects", "grid", "reference", "canvas"))
 def objects(
     options: StimulusOptions,
     name: Annotated[str | None, typer.Argument(help="A set, or folder:PATH.")] = None,
@@ -146,6 +161,10 @@ def objects(
     from elsewhere.types import parse_color
 
     if name is None:
+        if out is not None:
+            raise InputError(
+                "--out draws one set; name it, as in elsewhere objects glyphs --out ..."
+            )
         rows = [{"set": entry, "what": object_sets.summary(entry)} for entry in object_sets]
         print_json(rows) if as_json else print_table(rows)
         return
@@ -154,7 +173,7 @@ def objects(
     ground = options.background_color
     found = load_objects(
         name,
-        size=options.object_size or 50,
+        size=50 if options.object_size is None else options.object_size,
         categories=parse_categories(options.categories),
         per_category=options.per_category,
         seed=seed,
@@ -195,20 +214,22 @@ def plan_(
     stimuli: StimulusOptions,
     kept: KeepOptions,
     out: Annotated[Path | None, typer.Option("--out", help="Where it would go.")] = None,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what `record` would cost: bytes, time, memory."""
     from elsewhere.recording import check_room
     from elsewhere.recording import plan as plan_sweep
 
+    _check_outputs(out, kept.measure, overwrite)
     sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
     cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
     if as_json:
         print_json(dataclasses.asdict(cost))
-        return
-    _print_plan(cost)
+    else:
+        print_plan(cost)
     if out is not None:
-        check_room(cost, out)
+        check_room(cost, out, overwrite=overwrite)
 
 
 plan_.__name__ = "plan"
@@ -234,15 +255,13 @@ def record(
     from elsewhere.recording import record as record_sweep
     from elsewhere.storage import save_result
 
-    check_output(out, overwrite)
-    if kept.measure is not None:
-        check_output(kept.measure, overwrite)
+    _check_outputs(out, kept.measure, overwrite)
     sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
     say(_describe(sweep, wanted))
     cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
     check_room(cost, out, overwrite=overwrite)
     stored = f"about {format_bytes(cost.stored_bytes)} ({format_bytes(cost.raw_bytes)} raw)"
-    say(f"plan: {cost.n_images} images, {stored}, about {duration(cost.seconds)}")
+    say(f"plan: {cost.n_images} images in full batches, {stored}, about {duration(cost.seconds)}")
     sinks = _sinks(kept, sweep)
     with progress("recording") as bar:
         record_sweep(
@@ -268,9 +287,7 @@ def inspect_(
     as_json: JsonOption = False,
 ) -> None:
     """Say what is in a recording, and where it came from."""
-    from elsewhere.storage import open_recording
-
-    with open_recording(path) as recording:
+    with open_source(path) as recording:
         design = recording.design
         rows: list[dict[str, Any]] = [
             {
@@ -290,16 +307,17 @@ def inspect_(
             "axes": {name: list(values) for name, values in design.axes},
             "reference": list(design.reference),
             "layers": rows,
-            "attributes": recording.attributes,
+            "attributes": {k: v for k, v in recording.attributes.items() if k[0] != "_"},
         }
     if as_json:
         print_json(described)
         return
     typer.echo(f"{path}: {format_bytes(path.stat().st_size)}")
-    typer.echo(f"{described['objects']} objects of {described['categories']} categories")
+    n, categories = described["objects"], described["categories"]
+    typer.echo(f"{counted(n, 'object')} of {counted(categories, 'category', 'categories')}")
     for name, values in design.axes:
-        typer.echo(f"{name}: {len(values)} locations, {values[0]} to {values[-1]} px")
-    typer.echo(f"reference: {design.names} = {design.reference}")
+        typer.echo(f"{name}: {counted(len(values), 'location')}, {values[0]} to {values[-1]} px")
+    typer.echo(f"reference {','.join(design.names)}: {','.join(map(str, design.reference))}")
     shown = [
         {**row, "shape": " x ".join(map(str, row["shape"])), "bytes": format_bytes(row["bytes"])}
         for row in rows
@@ -345,20 +363,26 @@ def similarity(
     from elsewhere.analyzer import PROTOCOL, similarity_biscione_bowers
     from elsewhere.analyzer import similarity as measure
     from elsewhere.analyzer.similarity import METRICS
-    from elsewhere.storage import open_recording, save_result
+    from elsewhere.storage import save_result
 
     check_output(out, overwrite)
     choose("metric", metric, METRICS)
     choose("protocol", protocol, ("elsewhere", PROTOCOL))
+    if protocol == PROTOCOL and metric != "cosine":
+        raise InputError(f"--protocol {PROTOCOL} uses the cosine; leave --metric out")
     parse_bytes(max_memory)
     set_threads(threads)
     with contextlib.ExitStack() as stack:
         found: Any
-        if _is_file(source):
-            found = stack.enter_context(open_recording(Path(source)))
+        reductions: list[tuple[str, str]] = []
+        if is_file(source):
+            refuse_live_options(source, network, stimuli)
+            found = stack.enter_context(open_source(Path(source)))
             if stimuli.reference is not None:
-                found = stack.enter_context(found.refer_to(_place(stimuli.reference)))
-            chosen = _match(found, select) if select else None
+                place = recorded_reference(found, stimuli.reference)
+                found = stack.enter_context(found.refer_to(place))
+            chosen = match_layers(found, select) if select else None
+            reductions = [(x.name, str(x.keep)) for x in found.layers if x.keep.kind != "full"]
         else:
             found = stimuli.build(network.load(source), select, network.seed)
             chosen = [layer.name for layer in found.layers] if select else None
@@ -366,15 +390,17 @@ def similarity(
         bar = stack.enter_context(progress("comparing"))
         common: dict[str, Any] = {"max_memory": max_memory, "progress": bar}
         if protocol == PROTOCOL:
-            if metric != "cosine":
-                raise InputError(f"--protocol {PROTOCOL} uses the cosine; leave --metric out")
             result = similarity_biscione_bowers(
                 found, layers=chosen, seed=network.seed, **common
             )  # fmt: skip
         else:
             result = measure(found, metric=metric, layers=chosen, **common)  # type: ignore[arg-type]
     save_result(result, out, overwrite=overwrite)
-    _report_similarity(result, as_json=as_json)
+    print_similarity(result, as_json=as_json)
+    if reduced := [f"{name} ({kept})" for name, kept in reductions if name in result["layer"]]:
+        say(
+            f"reduced: {', '.join(reduced)}; mean compares means over space, sketch:K errs by about 1/sqrt(K)"
+        )
     say(f"wrote {out}")
 
 
@@ -421,7 +447,7 @@ def _prepare(
 
     kept.check()
     loaded = network.load(model)
-    size = stimuli.canvas or loaded.canvas_size
+    size = loaded.canvas_size if stimuli.canvas is None else stimuli.canvas
     every = list_layers(loaded, size, containers=True)
     wanted = select_layers(every, kept.layers or None, loaded)
     names = [layer.name for layer in wanted]
@@ -447,82 +473,19 @@ def _sinks(kept: KeepOptions, sweep: Sweep) -> list[Any]:
 def _describe(sweep: Sweep, wanted: Any) -> str:
     shape = " x ".join(map(str, sweep.design.shape))
     return (
-        f"{sweep.model.name} ({sweep.model.weights}), {len(sweep.objects)} objects of "
+        f"{sweep.model.name} ({sweep.model.weights}), {counted(len(sweep.objects), 'object')} of "
         f"{sweep.canvas.object_size} px at {shape} locations of a {sweep.canvas.size} px canvas; "
-        f"engine dense; {len(wanted)} layers"
+        f"engine dense; {counted(len(wanted), 'layer')}"
     )
 
 
-def _report_similarity(result: Any, *, as_json: bool) -> None:
-    from elsewhere.analyzer import dead_layers
-
-    names = ("similarity_away", "baseline_cross_away", "baseline_same_away", "G_away", "zero_share")
-    rows = []
-    for place, layer in enumerate(result["layer"].values):
-        row: dict[str, Any] = {"layer": str(layer)}
-        row |= {name.removesuffix("_away"): float(result[name][place]) for name in names}
-        row["G_interval"] = [float(v) for v in result["G_away_interval"][place]]
-        rows.append(row)
-    if as_json:
-        print_json(rows)
-        return
-    shown = [
-        {
-            key: f"[{value[0]:.3f}, {value[1]:.3f}]" if isinstance(value, list) else
-            value if isinstance(value, str) else f"{value:.3f}"
-            for key, value in row.items()
-        }
-        for row in rows
-    ]  # fmt: skip
-    print_table(shown, right=tuple(shown[0])[1:])
-    if dead := dead_layers(result):
-        say(f"more than 5 % zero vectors (dead, not 'not invariant'): {', '.join(dead)}")
-
-
-def _print_plan(cost: Plan) -> None:
-    rows = [
-        {
-            "layer": layer.name,
-            "kept": layer.kept,
-            "raw": format_bytes(layer.raw_bytes),
-            "stored, about": format_bytes(layer.stored_bytes),
-        }
-        for layer in cost.layers
-    ]
-    print_table(rows, right=("raw", "stored, about"))
-    typer.echo(f"{cost.n_objects} objects x {cost.n_positions} locations, {cost.n_images} images")
-    typer.echo(f"raw: {cost.raw_bytes} bytes ({format_bytes(cost.raw_bytes)})")
-    typer.echo(f"stored: about {format_bytes(cost.stored_bytes)}")
-    typer.echo(f"disk while merging: about {format_bytes(cost.room_bytes)}")
-    typer.echo(f"time: about {duration(cost.seconds)}, {cost.n_sweeps} sweep(s)")
-    typer.echo(f"memory: about {format_bytes(cost.memory_bytes)}")
-
-
-def _match(recording: Any, patterns: list[str]) -> list[str]:
-    """Return the names of a recording's layers that names or globs mean."""
-    from fnmatch import fnmatchcase
-
-    names: list[str] = []
-    for pattern in ",".join(patterns).split(","):
-        found = [
-            layer.name
-            for layer in recording.layers
-            if fnmatchcase(layer.name, pattern) or fnmatchcase(layer.module, pattern)
-        ]
-        names += found or [recording.layer(pattern).name]
-    return list(dict.fromkeys(names))
-
-
-def _place(text: str) -> tuple[int, int]:
-    y, separator, x = text.partition(",")
-    if not separator or not (y.strip().isdigit() and x.strip().isdigit()):
-        raise InputError(f"cannot read reference {text!r} for a recording; expected y,x")
-    return int(y), int(x)
-
-
-def _is_file(source: str) -> bool:
-    path = Path(source)
-    return path.suffix in {".h5", ".hdf5"} or path.is_file()
+def _check_outputs(out: Path | None, measure: Path | None, overwrite: bool) -> None:
+    """Refuse outputs of a recording that are there, or that would replace each other."""
+    paths = [path for path in (out, measure) if path is not None]
+    for path in paths:
+        check_output(path, overwrite)
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError(f"--out and --similarity are both {out}; expected two files")
 
 
 def _command_line() -> str:

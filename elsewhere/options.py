@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.errors import InputError, StorageError, UnknownNameError
 from elsewhere.terminal import say
 from elsewhere.types import parse_bytes
 
 if TYPE_CHECKING:
     from elsewhere.models import Model
     from elsewhere.recording import Sweep
+    from elsewhere.storage.recording import Recording
 
 
 def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
@@ -75,7 +77,7 @@ class ModelOptions:
         loaded = ModelRequest(model, **option_values(self)).load()
         if loaded.random_keys:
             keys = ", ".join(loaded.random_keys)
-            say(f"stayed random, for {self.weights} has them not: {keys}")
+            say(f"left random, not in {self.weights}: {keys}")
         return loaded
 
 
@@ -173,9 +175,12 @@ class KeepOptions:
 
     def check(self) -> None:
         """Refuse choices that are none, and set the number of threads."""
+        from elsewhere.recording import parse_keeps
+
         choose("dtype", self.dtype, ("float32", "float16"))
         choose("engine", self.engine, ("auto", "dense"))
         parse_bytes(self.max_memory)
+        parse_keeps(self.keep)
         set_threads(self.threads)
 
     def header(self, seed: int) -> dict[str, Any]:
@@ -196,6 +201,62 @@ def choose(kind: str, name: str, known: Sequence[str]) -> None:
         raise UnknownNameError(kind, name, known)
 
 
+def is_file(source: str) -> bool:
+    """Return whether `source` means a file rather than a model."""
+    path = Path(source)
+    named = path.suffix in {".h5", ".hdf5", ".nc"} or "/" in source or source in (".", "..")
+    return named or path.is_file()
+
+
+def open_source(path: Path) -> Recording:
+    """Open a recording; a folder is refused."""
+    from elsewhere.storage import open_recording
+
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; expected a recording such as run.h5")
+    return open_recording(path)
+
+
+def refuse_live_options(source: str, network: ModelOptions, stimuli: StimulusOptions) -> None:
+    """Refuse options that a recording has answered already."""
+    given = [
+        name
+        for name in given_options(network, stimuli)
+        if name not in ("--seed", "--device", "--reference")
+    ]
+    if given:
+        raise InputError(
+            f"{source} is a file, recorded as it is: {', '.join(given)} would change nothing; "
+            "leave out what belongs to a live sweep, or name a model"
+        )
+
+
+def recorded_reference(recording: Recording, text: str) -> tuple[int, int]:
+    """Return the location that `text` names on a recording's canvas and grid."""
+    from elsewhere.stimuli import Canvas, Grid, parse_location
+
+    header = recording.attributes
+    canvas = Canvas(int(header["canvas"]), int(header["object_size"]))
+    axes = dict(recording.design.axes)
+    return parse_location(text, canvas, Grid(axes["y"], axes["x"]))
+
+
+def match_layers(recording: Recording, patterns: Sequence[str]) -> list[str]:
+    """Return the names of a recording's layers that names or globs mean."""
+    names: list[str] = []
+    for wanted in filter(None, map(str.strip, ",".join(patterns).split(","))):
+        pattern = wanted.replace("[", "[[]")  # brackets belong to names of outputs
+        found = [
+            layer.name
+            for layer in recording.layers
+            if fnmatchcase(layer.name, pattern) or fnmatchcase(layer.module, pattern)
+        ]
+        names += found or [recording.layer(wanted).name]
+    if not names:
+        raise InputError("no layer is asked for; name at least one, or leave the option out")
+    return list(dict.fromkeys(names))
+
+
 def set_threads(threads: int | None) -> None:
     """Set torch's number of CPU threads, if one is given."""
     if threads is None:
@@ -212,8 +273,24 @@ def option_values(options: Any) -> dict[str, Any]:
     return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
 
 
-def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `groups`; it receives one instance of each."""
+def given_options(*groups: Any) -> list[str]:
+    """Return the names, as on the command line, of options that are not at their default."""
+    names = []
+    for group in groups:
+        plain, types = type(group)(), get_type_hints(type(group), include_extras=True)
+        for name, value in option_values(group).items():
+            if value != getattr(plain, name):
+                names.append(types[name].__metadata__[0].param_decls[0])
+    return names
+
+
+def takes(
+    *groups: type, without: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `groups`; it receives one instance of each.
+
+    Options named in `without` are left at their default.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command)
@@ -225,6 +302,8 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
         for group in groups:
             types = get_type_hints(group, include_extras=True)
             for field in dataclasses.fields(group):
+                if field.name in without:
+                    continue
                 default = field.default
                 if field.default_factory is not dataclasses.MISSING:
                     default = field.default_factory()
@@ -239,7 +318,13 @@ def takes(*groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]
 
         def call(**given: Any) -> None:
             arguments = {
-                name: group(**{f.name: given.pop(f.name) for f in dataclasses.fields(group)})
+                name: group(
+                    **{
+                        field.name: given.pop(field.name)
+                        for field in dataclasses.fields(group)
+                        if field.name not in without
+                    }
+                )
                 for name, group in slots.items()
             }
             command(**given, **arguments)

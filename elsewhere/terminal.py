@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from elsewhere.protocols import Progress
+from elsewhere.types import format_bytes
+
+if TYPE_CHECKING:
+    from elsewhere.recording import Plan
 
 
 def duration(seconds: float) -> str:
@@ -22,14 +27,33 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number and its noun.
+
+    Examples
+    --------
+    >>> counted(1, "layer"), counted(2, "category", "categories")
+    ('1 layer', '2 categories')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def say(text: str) -> None:
     """Print a message to standard error."""
     typer.echo(text, err=True)
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a value as JSON, in which what is not finite is null."""
+    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(rows: list[dict[str, Any]], right: tuple[str, ...] = ()) -> None:
@@ -43,6 +67,62 @@ def print_table(rows: list[dict[str, Any]], right: tuple[str, ...] = ()) -> None
             for key, text, width in zip(keys, line, widths, strict=True)
         ]
         typer.echo("  ".join(cells).rstrip())
+
+
+def print_similarity(result: Any, *, as_json: bool) -> None:
+    """Print what a similarity result says of each layer."""
+    from elsewhere.analyzer import dead_layers
+
+    names = ("similarity_away", "baseline_cross_away", "baseline_same_away", "G_away", "zero_share")
+    rows = []
+    for place, layer in enumerate(result["layer"].values):
+        row: dict[str, Any] = {"layer": str(layer), "measure": str(result["measure"].values[place])}
+        row |= {name.removesuffix("_away"): float(result[name][place]) for name in names}
+        row["G_interval"] = [float(v) for v in result["G_away_interval"][place]]
+        rows.append(row)
+    if as_json:
+        print_json(rows)
+        return
+    shown = [
+        {
+            key: f"[{value[0]:.3f}, {value[1]:.3f}]" if isinstance(value, list) else
+            value if isinstance(value, str) else f"{value:.3f}"
+            for key, value in row.items()
+        }
+        for row in rows
+    ]  # fmt: skip
+    print_table(shown, right=tuple(shown[0])[1:])
+    if int(result.attrs["n_categories"]) < 2:
+        say("one category: nothing to compare with, so baselines and G are undefined (nan)")
+    elif bool(result["similarity_away"].isnull().all()):
+        say("one location, the reference: nothing lies away from it, so means are undefined (nan)")
+    for size in sorted({float(v) for v in result["error"].values} - {0.0}):
+        say(f"sketched layers: a cosine's standard error is at most {size:.3f}")
+    if result.attrs["n_cross_pairs"] == 0:
+        say("all objects are of one category: there is no different-object baseline and no G")
+    if dead := dead_layers(result):
+        say(f"more than 5 % zero vectors (dead, not 'not invariant'): {', '.join(dead)}")
+
+
+def print_plan(cost: Plan) -> None:
+    """Print what a recording will cost."""
+    rows = [
+        {
+            "layer": layer.name,
+            "kept": layer.kept,
+            "raw": format_bytes(layer.raw_bytes),
+            "stored, about": format_bytes(layer.stored_bytes),
+        }
+        for layer in cost.layers
+    ]
+    print_table(rows, right=("raw", "stored, about"))
+    grid = f"{counted(cost.n_objects, 'object')} x {counted(cost.n_positions, 'location')}"
+    typer.echo(f"{grid}: {cost.n_images} images in full batches")
+    typer.echo(f"raw: {cost.raw_bytes} bytes ({format_bytes(cost.raw_bytes)})")
+    typer.echo(f"stored: about {format_bytes(cost.stored_bytes)}")
+    typer.echo(f"disk while merging: about {format_bytes(cost.room_bytes)}")
+    typer.echo(f"time: about {duration(cost.seconds)}, {counted(cost.n_sweeps, 'sweep')}")
+    typer.echo(f"memory: about {format_bytes(cost.memory_bytes)}")
 
 
 def check_output(path: Path, overwrite: bool) -> None:

@@ -79,12 +79,21 @@ def make_sweep(model, make_objects):
     """Return a function that makes a small sweep; `network` is the small one by default."""
 
     def make(
-        network=None, *, n=5, per=1, grid="3x4", reference=None, layers="*", size=24, side=8, seed=0
+        network=None,
+        *,
+        n=5,
+        per=1,
+        grid="3x4",
+        reference=None,
+        layers="*",
+        seed=0,
+        objects=None,
+        background=(200, 40, 90),
     ):
-        canvas = Canvas(size, side, background=(200, 40, 90))
+        canvas = Canvas(24, 8, background=background)
         return Sweep(
             network or model,
-            make_objects(n, per, side, seed),
+            objects or make_objects(n, per, seed=seed),
             canvas=canvas,
             grid=Grid.parse(grid, canvas),
             reference=reference,

@@ -15,8 +15,9 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
-from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
+from elsewhere.errors import LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.similarity import SimilaritySummary, n_cross_pairs, summarise_similarity
+from elsewhere.measures.sketch import cosine_error
 from elsewhere.protocols import (
     Block,
     Design,
@@ -157,7 +158,7 @@ class SimilaritySink:
                     "metric 'evoked' needs; check the weights and the input, or take another metric"
                 )
         elif block.stage == "mean":
-            self._add_to_mean(state, vectors)
+            self._add_to_mean(state, block, vectors)
         elif block.stage == "reference":
             self._add_reference(state, block, vectors)
         else:
@@ -183,26 +184,30 @@ class SimilaritySink:
 
     # --- accumulation -----------------------------------------------------------------------
 
-    def _add_to_mean(self, state: _LayerState, vectors: Vectors) -> None:
+    def _add_to_mean(self, state: _LayerState, block: Block, vectors: Vectors) -> None:
         if self._part > 0:
             return
+        self._check(block, vectors.norms())
         if state.mean is None:
             state.mean = vectors.zeros(1, exact=True)
         share = 1 / (len(self.design.objects) * self.design.n_positions)
         state.mean.accumulate(vectors, np.full(len(vectors), share))
 
-    def _prepare(
-        self, state: _LayerState, block: Block, vectors: Vectors
-    ) -> tuple[Vectors, NDArray[np.float64]]:
-        """Remove what the metric removes; return the vectors and one over their norms."""
-        raw = vectors.norms()
-        if not np.isfinite(raw).all():
-            row = int(np.argmin(np.isfinite(raw)))
+    def _check(self, block: Block, norms: NDArray[np.float64]) -> None:
+        """Refuse NaN and infinity."""
+        if not np.isfinite(norms).all():
+            row = int(np.argmin(np.isfinite(norms)))
             raise NumericsError(
                 f"layer {block.layer!r} gives NaN or infinity for object "
                 f"{self.design.objects[block.objects[row]]!r}; check the weights and the input"
             )
-        norms = raw
+
+    def _prepare(
+        self, state: _LayerState, block: Block, vectors: Vectors
+    ) -> tuple[Vectors, NDArray[np.float64]]:
+        """Remove what the metric removes; return the vectors and one over their norms."""
+        raw = norms = vectors.norms()
+        self._check(block, raw)
         if self.metric != "cosine":
             if self.metric == "pearson":
                 vectors = vectors.centred()
@@ -390,6 +395,7 @@ LONG_NAMES = {
     "G": "(similarity - baseline_cross) / (1 - baseline_cross)",
     "G_away_without": "G away from the reference without that object",
     "zero_share": "share of zero vectors",
+    "error": "largest standard error of a cosine that a sketch brings",
     "over_place_away": "similarity less baseline_same: does identity outweigh place?",
 }
 
@@ -452,13 +458,24 @@ def similarity(
 def finish(
     result: xarray.Dataset, source: Source, *, metric: str, protocol: str = "elsewhere"
 ) -> xarray.Dataset:
-    """Stamp a similarity result with what was measured, of what."""
+    """Stamp a similarity result with what was measured, of what.
+
+    The coordinate ``measure`` tells what was compared: ``cosine`` of whole activations, or under a
+    name of its own ``cosine(mean)`` or ``cosine(sketch:512)``; ``error`` is the largest standard
+    error of a cosine that a sketch brings, 0 elsewhere.
+    """
     design = source.design
+    kept = {layer.name: str(getattr(layer, "keep", "full")) for layer in source.layers}
+    names = [str(name) for name in result["layer"].values]
+    measures = [metric if kept[name] == "full" else f"{metric}({kept[name]})" for name in names]
+    sizes = [int(kept[name].partition(":")[2] or 0) for name in names]
+    result = result.assign_coords(measure=("layer", measures))
+    result["error"] = ("layer", [cosine_error(size) if size else 0.0 for size in sizes])
     for name, text in LONG_NAMES.items():
         result[name].attrs["long_name"] = text
     result.attrs = {
         "kind": "similarity",
-        "metric": metric,
+        "metric": measures[0] if len(set(measures)) == 1 else metric,
         "protocol": protocol,
         "n_objects": len(design.objects),
         "n_categories": len(set(design.categories)),
@@ -473,12 +490,3 @@ def dead_layers(result: xarray.Dataset) -> list[str]:
     """Return the layers of which more than 5 % of the vectors are zero."""
     shares = result["zero_share"]
     return [str(name) for name in result["layer"].values[shares.values > DEAD_SHARE]]
-
-
-def check_objects(design: Design) -> None:
-    """Refuse a design in which no two objects are of different categories."""
-    if n_cross_pairs(design.category_codes) == 0:
-        raise InputError(
-            "all objects are of one category, so there is no different-object baseline; "
-            "take objects of at least two categories"
-        )

@@ -1,25 +1,38 @@
 """Figures of finished results, in matplotlib.
 
 ``plot_similarity_maps``, ``plot_layerwise`` and ``plot_displacement`` draw a similarity result,
-``plot_objects`` and ``plot_placements`` pictures; ``draw`` picks by name from ``figure_kinds``, and
-``save_figure`` writes a file. Nothing here touches pyplot or changes global settings.
+``plot_layerwise_change`` two of them; ``plot_accuracy_maps`` and ``plot_accuracy_displacement``
+results of accuracy; ``plot_acquisition`` and ``plot_interference`` a track over checkpoints;
+``plot_claims`` the claims with their verdicts; ``plot_objects`` and ``plot_placements`` pictures.
+``draw`` picks by name from ``figure_kinds``, and ``save_figure`` writes a file. Nothing here
+touches pyplot or changes global settings.
 """
 
 from __future__ import annotations
 
+from elsewhere.figures.accuracy import plot_accuracy_displacement, plot_accuracy_maps
+from elsewhere.figures.changes import plot_layerwise_change
+from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.kinds import draw, figure_kinds
 from elsewhere.figures.maps import plot_similarity_maps
 from elsewhere.figures.objects import ObjectsLike, plot_objects, plot_placements
 from elsewhere.figures.save import FIGURE_EXTENSIONS, save_figure
+from elsewhere.figures.training import plot_acquisition, plot_interference
 
 __all__ = [
     "FIGURE_EXTENSIONS",
     "ObjectsLike",
     "draw",
     "figure_kinds",
+    "plot_accuracy_displacement",
+    "plot_accuracy_maps",
+    "plot_acquisition",
+    "plot_claims",
     "plot_displacement",
+    "plot_interference",
     "plot_layerwise",
+    "plot_layerwise_change",
     "plot_objects",
     "plot_placements",
     "plot_similarity_maps",

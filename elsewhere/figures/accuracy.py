@@ -128,8 +128,10 @@ def plot_accuracy_maps(
     for idx, (name, each) in enumerate(found.items()):
         ax = figure.add_subplot(grid[divmod(idx, wide)])
         scene = scenes[idx]
-        edges = [cell_edges(each[d].values, scene.canvas, scene.object_size) for d in "yx"]
-        _draw_cells(ax, maps[idx], *edges, norm, raster=maps[idx].size > _RASTER_CELLS)
+        edges_y, edges_x = (
+            cell_edges(each[dim].values, scene.canvas, scene.object_size) for dim in ("y", "x")
+        )
+        _draw_cells(ax, maps[idx], edges_y, edges_x, norm, raster=maps[idx].size > _RASTER_CELLS)
         _frame(ax, scene, bottom=idx + wide >= len(found), left=idx % wide == 0)
         _mark_trained(ax, trained[idx])
         label = shorten(name, characters)

@@ -125,7 +125,7 @@ def plot_layerwise_change(
     metric = after.attrs.get("metric")
     what = f"{metric} similarity" if metric else "similarity"
     first, second = (shorten(label, 24) for label in labels)
-    title = wrap(describe(after, f"{what}, {first} and {second}"), 5.6, TITLE_SIZE)
+    title = wrap(describe(after, f"{what}, {first} and {second}"), 6.2, TITLE_SIZE)
     ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
     handles = [_handle(MARKS[name], _SERIES[name][0]) for name in wanted]
     handles.append(_handle(Mark(_mix(INK), "o", "-"), first, hollow=True))
@@ -153,7 +153,8 @@ def _same_layers(before: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
 
 def _mix(color: str, share: float = 0.5) -> str:
     """Return `color` mixed with white."""
-    return to_hex([1 - share * (1 - part) for part in to_rgb(color)])
+    red, green, blue = (1 - share * (1 - part) for part in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 def _pale(mark: Mark) -> Mark:

@@ -10,9 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures.accuracy import plot_accuracy_displacement, plot_accuracy_maps
+from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.maps import plot_similarity_maps
 from elsewhere.figures.style import figure_of
+from elsewhere.figures.training import plot_acquisition, plot_interference
 from elsewhere.registry import Registry
 
 figure_kinds: Registry[Callable[[xr.Dataset], Figure | Axes]] = Registry("kind of figure")
@@ -31,8 +34,40 @@ figure_kinds.add(
     plot_displacement,
     summary="similarity and baseline against the distance from the reference",
 )
+figure_kinds.add(
+    "accuracy-maps",
+    plot_accuracy_maps,
+    summary="accuracy over the canvas, from chance to 1, trained locations marked",
+)
+figure_kinds.add(
+    "accuracy-displacement",
+    plot_accuracy_displacement,
+    summary="accuracy against the distance from the nearest trained location",
+)
+figure_kinds.add(
+    "acquisition",
+    plot_acquisition,
+    summary="accuracy and G by layer against the steps of a training",
+)
+figure_kinds.add(
+    "interference",
+    plot_interference,
+    summary="accuracy and G by layer against the steps, from the criterion on",
+)
+figure_kinds.add(
+    "claims",
+    plot_claims,
+    summary="each claim's statistic, interval, threshold and verdict",
+)
 
-DEFAULT_KINDS = MappingProxyType({"similarity": "maps"})
+DEFAULT_KINDS = MappingProxyType(
+    {
+        "accuracy": "accuracy-maps",
+        "claims": "claims",
+        "similarity": "maps",
+        "track": "acquisition",
+    }
+)
 """The figure that is drawn of each kind of result, unless another is asked for."""
 
 
@@ -42,7 +77,8 @@ def draw(result: xr.Dataset, kind: str | None = None) -> Figure:
     Parameters
     ----------
     result
-        A finished result; its attribute ``kind`` says what it is (``similarity``).
+        A finished result; its attribute ``kind`` says what it is (``similarity``,
+        ``accuracy``, ``track``, ``claims``).
     kind
         A name in `figure_kinds`.
 

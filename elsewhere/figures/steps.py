@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 import xarray as xr
@@ -115,23 +115,23 @@ def draw_steps(upper: Axes, lower: Axes, laid: Sequence[Stretch], width: float) 
         for step in numbered:
             marks.append((float(stretch.at(np.array([step]))[0]), _number(step)))
         for power in range(math.floor(low), math.floor(high) + 1):
-            within = np.arange(1, 10) * 10.0**power
+            within: NDArray[np.float64] = np.arange(1.0, 10.0) * 10.0**power
             within = within[(within >= stretch.first) & (within <= stretch.last)]
             minor += stretch.at(within).tolist()
     zeros = [place for place, text in marks if text == "0"]
     shown: list[tuple[float, str]] = []
     for place, text in marks:
         crowded = any(0 < abs(place - zero) < _ROOM * per_inch for zero in zeros)
-        after = not shown or place - shown[-1][0] >= _ROOM * per_inch
-        if text == "0" or (after and not crowded):
+        clear = not shown or place - shown[-1][0] >= _ROOM * per_inch
+        if text == "0" or (clear and not crowded):
             shown.append((place, text))
     lower.set_xticks([place for place, _ in shown], labels=[text for _, text in shown])
     lower.xaxis.set_minor_locator(FixedLocator(minor))
     lower.set_xlim(left, right)
     lower.set_xlabel("step of the phase (logarithmic from the first on)", fontsize=LABEL_SIZE)
     for ax in (upper, lower):
-        for before, after_it in zip(laid, laid[1:], strict=False):
-            middle = (before.end + after_it.start) / 2
+        for before, after in pairwise(laid):
+            middle = (before.end + after.start) / 2
             ax.axvline(middle, color=PALE, linewidth=0.8, label="_phase", zorder=1)
     for stretch in laid:
         room = int((stretch.end - stretch.start + _BETWEEN) / per_inch * 72 / (0.6 * SMALL_SIZE))

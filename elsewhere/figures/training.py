@@ -13,7 +13,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
@@ -27,6 +26,7 @@ from elsewhere.figures.style import (
     INK,
     LABEL_SIZE,
     PAGE_WIDTH,
+    PALE,
     TITLE_SIZE,
     Mark,
     new_figure,
@@ -147,7 +147,7 @@ class _Drawn:
         self.figure = new_figure(PAGE_WIDTH, 4.7)
         self.upper, self.lower = self.figure.subplots(2, 1, sharex=True)
         self.laid: list[Stretch] = []
-        self.handles: list[Line2D | Patch] = []
+        self.handles: list[Line2D] = []
 
 
 def _draw(
@@ -228,9 +228,7 @@ def _draw_layers(
             if name not in layer_names(beside[0]):
                 raise UnknownNameError("layer of the control", name, layer_names(beside[0]))
             values = _by_seed(beside[0]["G_away"].sel(layer=name))
-            seen.append(
-                _draw_run(drawn.lower, *beside, values, mark, f"G:{name}", control=True)
-            )
+            seen.append(_draw_run(drawn.lower, *beside, values, mark, f"G:{name}", control=True))
         handles.append(_handle(mark, shorten(name, 22, keep="end")))
     _limits(drawn.lower, np.concatenate(seen))
     drawn.lower.set_ylabel("generalisation G", fontsize=LABEL_SIZE)
@@ -361,7 +359,7 @@ def _describe_lines(drawn: _Drawn, tracks: Sequence[xr.Dataset]) -> None:
     if counts[-1] > 1:
         seeds = " and ".join(map(str, counts))
         drawn.handles.append(
-            Patch(label=f"95 % t interval,\n{seeds} seeds", facecolor=GREY, alpha=0.25)
+            Line2D([], [], label=f"95 % t interval,\n{seeds} seeds", linewidth=6, color=PALE)
         )
     if counts[0] <= _FEW_SEEDS and counts[-1] > 1:
         drawn.handles.append(Line2D([], [], label="each seed", color=GREY, linewidth=0.4))
@@ -371,9 +369,7 @@ def _describe_lines(drawn: _Drawn, tracks: Sequence[xr.Dataset]) -> None:
         drawn.handles.append(Line2D([], [], label="chance", **_CHANCE))
 
 
-def _mark_criterion(
-    upper: Axes, lower: Axes, track: xr.Dataset, laid: Sequence[Stretch]
-) -> bool:
+def _mark_criterion(upper: Axes, lower: Axes, track: xr.Dataset, laid: Sequence[Stretch]) -> bool:
     """Rule the first checkpoints that reach the criterion; return whether there are any."""
     given: Any = track.attrs.get("criterion_step")
     if "criterion_step" in track.variables:

@@ -106,8 +106,10 @@ class StimulusRequest:
 
     def build(self, model: Model, layers: str | Sequence[str] | None = None) -> Sweep:
         """Return the sweep of `model` over what is asked for."""
-        size = self.canvas or model.canvas_size
-        side = self.object_size or max(1, round(OBJECT_SHARE * size))
+        size = model.canvas_size if self.canvas is None else self.canvas
+        side = self.object_size
+        if side is None:
+            side = max(1, round(OBJECT_SHARE * size))
         background = Canvas.parse_background(self.background)
         canvas = Canvas(size=size, object_size=side, background=background)
         grid = Grid.parse(self.grid, canvas)
@@ -139,7 +141,7 @@ def parse_categories(text: str | None) -> int | list[str] | None:
     """
     if text is None:
         return None
-    return int(text) if text.isdigit() else [part for part in text.split(",") if part]
+    return int(text) if text.isdecimal() else [part for part in text.split(",") if part]
 
 
 def _three(text: str, name: str) -> tuple[float, float, float]:

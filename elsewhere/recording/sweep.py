@@ -244,14 +244,17 @@ class Sweep:
                 for sink in takers:
                     wanted = [layer for layer in group.layers if sink.needs(layer)]
                     sink.begin(self.design, wanted, 0, group.parts)
-                marks = []
+                durations: list[float] = []
                 for stage in self._stages(group, sinks):
                     few = n_batches + 1 if stage == "grid" else 1
-                    found = itertools.islice(self._batches(stage, units, ()), few)
-                    for _ in self._run(list(found), group, takers, images):
-                        marks.append(time.perf_counter())
-                seconds.append(float(np.median(np.diff(marks[-few:]))) if few > 1 else 0.0)
-        return [value if np.isfinite(value) else 0.0 for value in seconds]
+                    found = list(itertools.islice(self._batches(stage, units, ()), few))
+                    durations = []
+                    begin = time.perf_counter()
+                    for _ in self._run(found, group, takers, images):
+                        durations.append(time.perf_counter() - begin)
+                        begin = time.perf_counter()
+                seconds.append(float(np.median(durations[1:] or durations)))
+        return seconds
 
     def groups(self, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY) -> list[Group]:
         """Return the layers in groups for which what `sinks` hold fits the memory.

@@ -174,9 +174,10 @@ def sweep(
 def _logits(network: nn.Module, images: torch.Tensor, n_classes: int, name: str) -> torch.Tensor:
     logits: torch.Tensor = network(images)
     if logits.ndim != 2 or logits.shape[1] != n_classes:
+        shown = "x".join(str(length) for length in logits.shape[1:])
         raise InputError(
-            f"{name} gives {tuple(logits.shape[1:])} values per image for {n_classes} classes; "
-            "expected one for each: name the classes of the head"
+            f"{name} gives {shown} values per image for {n_classes} classes; expected one for "
+            "each: name the classes of the head"
         )
     return logits
 

@@ -18,6 +18,7 @@ from elsewhere.analyzer.similarity import (
 )
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
+from elsewhere.models import InputTransform
 from elsewhere.protocols import Design
 from elsewhere.stimuli import ObjectSet
 from elsewhere.storage import ArraySource, load_result, open_recording, save_result
@@ -129,14 +130,26 @@ class Invariant(nn.Module):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_network_that_is_invariant_by_construction(make_sweep, wrap, disturb, metric):
-    model = wrap(disturb(Invariant(), seed=3))
-    result = similarity(make_sweep(model, grid="4x4", layers="average"), metric=metric)
+    network = disturb(Invariant(), seed=3)
+    for part in (network.first, network.second):  # a black canvas leaves nothing to be alike in
+        nn.init.zeros_(part.bias)
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    images[0, :, :, 0] = images[1, ::2, :, 1] = images[2, :, ::2, 2] = images[3, 3:5, 3:5] = 255
+    names = ("red", "green rows", "blue columns", "white dot")
+    objects = ObjectSet("made", images, np.full((4, 8, 8), 255, np.uint8), names, names, {})
+    sweep = make_sweep(
+        wrap(network, transform=InputTransform()),
+        objects=objects,
+        background=0,
+        grid="4x4",
+        layers="average",
+    )
+    result = similarity(sweep, metric=metric)
     np.testing.assert_allclose(result["similarity"], 1, atol=1e-5)
     room = 1 - float(result["baseline_cross"].max())
-    assert room > 1e-3  # not for want of anything to tell apart
+    assert room > 0.02  # not for want of anything to tell apart
     np.testing.assert_allclose(result["G"], 1, atol=1e-5 / room)
     np.testing.assert_allclose(result["G_away"], 1, atol=1e-5 / room)
-    assert (result["baseline_cross"] < 0.9999).all()
 
 
 def test_an_equivariant_code_has_a_g_near_zero():
@@ -292,10 +305,9 @@ def test_the_order_of_objects_does_not_matter(order, metric, seed):
     before = similarity(source_of(values, categories=categories, empty=empty), metric=metric)
     shuffled = [categories[i] for i in order]
     after = similarity(source_of(values[order], categories=shuffled, empty=empty), metric=metric)
-    np.testing.assert_allclose(after["similarity"], before["similarity"][:, order], atol=1e-6)
-    for name in before.data_vars:
-        if name != "similarity":
-            np.testing.assert_allclose(after[name], before[name], atol=1e-4, err_msg=name)
+    for name, values in before.data_vars.items():
+        wanted = values.isel(object=order) if "object" in values.dims else values
+        np.testing.assert_allclose(after[name].values, wanted.values, atol=1e-4, err_msg=name)
 
 
 @settings(max_examples=25, deadline=None)
@@ -359,8 +371,8 @@ def test_bounds(shape, seed, metric):
 def test_a_million_units_are_as_exact_as_in_double_precision(by_the_book, dtype, tolerance, metric):
     """Sparse and positive, as after a ReLU, where single precision adds up a bias."""
     rng = np.random.default_rng(0)
-    values = np.maximum(rng.normal(size=(3, 1, 2, 1_000_003), dtype=np.float32) - 1, 0)
-    values += np.maximum(rng.normal(size=1_000_003, dtype=np.float32) - 1, 0)
+    values = np.maximum(rng.standard_normal((3, 1, 2, 1_000_003), np.float32) - 1, 0)
+    values += np.maximum(rng.standard_normal(1_000_003, np.float32) - 1, 0)
     empty = values[0, 0, 0] * 0.3
     source = source_of(values.astype(dtype), empty={"layer": empty.astype(dtype)})
     found = similarity(source, metric=metric).sel(layer="layer")

@@ -1,0 +1,180 @@
+"""One task: train a run of one seed, measure it, and write down what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from elsewhere.errors import StorageError
+from elsewhere.reproduction.conditions import Run
+from elsewhere.reproduction.measurements import Values, Workplace, measure, start_of
+from elsewhere.reproduction.scales import Scale
+from elsewhere.storage import write_atomically
+from elsewhere.storage.files import storage_errors
+from elsewhere.training import Report, train
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run of one seed.
+
+    Parameters
+    ----------
+    scale, run, seed
+        What to do.
+    folder
+        Of the seed.
+    device, data_dir
+        As for :func:`elsewhere.training.train`.
+    """
+
+    scale: Scale
+    run: Run
+    seed: int
+    folder: Path
+    device: str = "auto"
+    data_dir: Path | None = None
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Seed and name of the run."""
+        return self.seed, self.run.name
+
+    @property
+    def path(self) -> Path:
+        """The file of what came out; where it is, the task is done."""
+        return self.folder / f"{self.run.name}.json"
+
+
+@dataclass(frozen=True)
+class Event:
+    """How a task stands.
+
+    Parameters
+    ----------
+    seed, run
+        The task.
+    stage
+        ``training``, ``measuring``, ``done`` or ``skipped`` (it was done before).
+    phase, step, steps, accuracy
+        Of the training, where it trains; accuracy on what is trained.
+    finished, total
+        Tasks that are done, and all.
+    """
+
+    seed: int
+    run: str
+    stage: str
+    phase: str = ""
+    step: int = 0
+    steps: int = 0
+    accuracy: float | None = None
+    finished: int = 0
+    total: int = 0
+
+
+Progress: TypeAlias = Callable[[Event], None]
+
+
+def perform(task: Task, progress: Progress) -> None:
+    """Train, measure and write; training that was interrupted goes on where it stood.
+
+    Raises
+    ------
+    ElsewhereError
+        What training or measuring refuses.
+    """
+    began = time.perf_counter()
+    seed, run = task.seed, task.run
+    with storage_errors(task.folder):
+        task.folder.mkdir(parents=True, exist_ok=True)
+    place = Workplace(task.scale, seed, task.folder, task.device, task.data_dir)
+
+    def report(found: Report) -> None:
+        stage, accuracy = "training", found.train_accuracy
+        progress(Event(seed, run.name, stage, found.phase, found.step, found.steps, accuracy))
+
+    with one_thread():
+        weights, values = start_of(run, place)
+        train(
+            run.curriculum(seed, weights),
+            task.folder / run.name,
+            device=task.device,
+            progress=report,
+            data_dir=task.data_dir,
+        )
+        trained = time.perf_counter()
+        progress(Event(seed, run.name, "measuring"))
+        values |= measure(run, place)
+    done = time.perf_counter()
+    values |= {"seconds_training": trained - began, "seconds_measuring": done - trained}
+    write_values(task, values)
+
+
+def write_values(task: Task, values: Values) -> None:
+    """Write what came out of a task; NaN is written as null."""
+    plain = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
+    table = {
+        "elsewhere_encoding": "measurements",
+        "fingerprint": fingerprint(task),
+        "seed": task.seed,
+        "run": task.run.name,
+        "values": plain,
+    }
+    write_atomically(task.path, json.dumps(table, indent=1, allow_nan=False).encode())
+
+
+def read_values(task: Task) -> Values | None:
+    """Return what came out of a task; None where it is not done.
+
+    Raises
+    ------
+    StorageError
+        The file is damaged or of another task.
+    """
+    if not task.path.exists():
+        return None
+    try:
+        table: Any = json.loads(task.path.read_text(encoding="utf-8"))
+        stamp, values = table["fingerprint"], table["values"]
+        found = {name: math.nan if value is None else value for name, value in values.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(
+            f"{task.path} is damaged ({type(error).__name__}: {error}); delete it, and it is "
+            "measured again"
+        ) from error
+    if stamp != fingerprint(task):
+        raise StorageError(
+            f"{task.path} was measured in another way ({stamp[:12]}, now "
+            f"{fingerprint(task)[:12]}); choose another directory, or delete {task.folder}"
+        )
+    return found
+
+
+def fingerprint(task: Task) -> str:
+    """Return a digest over all that decides what comes out of a task but the machine."""
+    text = f"{task.scale.fingerprint}:{task.seed}:{task.run!r}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: results depend on their number, and seeds run side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,223 @@
+"""Accuracy against networks whose every answer is known, and the tidy table."""
+
+import dataclasses
+
+import numpy as np
+import pandas
+import pytest
+import torch
+import xarray
+from torch import nn
+
+from elsewhere.errors import CanvasError, ExistsError, InputError, NumericsError, UnknownNameError
+from elsewhere.measures.accuracy import invariance_index, normalized_accuracy
+from elsewhere.models import load_model
+from elsewhere.stimuli import Canvas, Grid, load_objects
+from elsewhere.storage import load_result, save_result
+from elsewhere.training import accuracy, trial_table, write_trials
+
+CANVAS = Canvas(16, 7)
+GRID = Grid.parse("4x4", CANVAS)  # 3, 6, 9, 12
+N_CLASSES, N_EACH = 5, 4
+OBJECTS = load_objects("glyphs", size=7, categories=N_CLASSES, per_category=N_EACH)
+LABELS = OBJECTS.category_index
+HELD_OUT = OBJECTS.exemplar_index >= 2
+MODEL = load_model("small-cnn", model_args={"channels": "4", "canvas": 16, "num_classes": 5})
+
+
+class Oracle(nn.Module):
+    """Recognises a patch pixel by pixel; right where `rule(object, y, x)` says so."""
+
+    def __init__(self, rule, objects=OBJECTS):
+        super().__init__()
+        patches = torch.from_numpy(objects.patches((0, 0, 0))).float() / 255
+        self.known = patches.permute(0, 3, 1, 2)
+        self.labels, self.rule = objects.category_index, rule
+        self.rows = []
+
+    def forward(self, images):
+        self.rows.append(len(images))
+        windows = nn.functional.unfold(images, 7).transpose(1, 2)
+        logits = torch.zeros(len(images), N_CLASSES)
+        for row, found in enumerate(windows):
+            flat = self.known.flatten(1)
+            if not images[row].any():
+                continue
+            distance = torch.cdist(flat, found)
+            number, place = divmod(int(distance.argmin()), len(found))
+            y, x = place // 10 + 3, place % 10 + 3
+            right = self.rule(number, y, x)
+            logits[row, (self.labels[number] + (not right)) % N_CLASSES] = 2.0
+        return logits
+
+
+def measure(rule, **options):
+    model = dataclasses.replace(MODEL, module=Oracle(rule))
+    defaults = {"trained": [(9, 3)], "held_out": HELD_OUT}
+    return accuracy(model, OBJECTS, CANVAS, GRID, **defaults | options)
+
+
+def near(number, y, x):
+    return max(abs(y - 9), abs(x - 3)) < 7
+
+
+def test_every_trial_is_what_the_network_says():
+    result = measure(lambda number, y, x: (number + y + x) % 3 > 0)
+    for number in range(len(OBJECTS)):
+        for y in GRID.y:
+            for x in GRID.x:
+                trial = result.isel(object=number).sel(y=y, x=x)
+                right = (number + y + x) % 3 > 0
+                assert bool(trial.correct) == right
+                assert float(trial.margin) == (2 if right else -2)
+                assert (int(trial.choice) == LABELS[number]) == right
+    same = result["correct"].values[~HELD_OUT]
+    assert np.allclose(result["accuracy"].sel(exemplars="same"), same.mean(0))
+
+
+def test_a_network_that_is_right_near_by():
+    result = measure(near)
+    chance = 1 / N_CLASSES
+    off = np.mean([near(0, y, x) for y in GRID.y for x in GRID.x if (y, x) != (9, 3)])
+    assert np.allclose(result["accuracy_at"], [[1, off, 0]] * 2)
+    assert np.allclose(result["II_far"], (0 - chance) / (1 - chance))
+    assert np.allclose(result["II"], invariance_index(off, 1, N_CLASSES))
+    assert np.allclose(result["on_minus_far"], 1)
+    curve = result["accuracy_by_displacement"].sel(exemplars="same")
+    assert curve["displacement"].values.tolist() == [0, 3, 6, 9]
+    assert curve.values.tolist() == [1, 1, 1, 0]
+    assert np.allclose(result["N"].sel(y=9, x=3), 1)
+
+
+def test_same_and_held_out_exemplars_are_apart():
+    result = measure(lambda number, y, x: not HELD_OUT[number] or near(number, y, x))
+    assert np.allclose(result["II_far"], [1, -0.25])
+    assert np.allclose(result["accuracy_at"].sel(where="far"), [1, 0])
+    only = measure(near, held_out=None)
+    assert np.isnan(only["II_far"].sel(exemplars="held-out"))
+    assert np.isnan(only["accuracy"].sel(exemplars="held-out")).all()
+
+
+def test_the_gate():
+    result = measure(lambda number, y, x: number % 2 == 0)
+    assert np.isnan(result["II_far"]).all()
+    assert np.isnan(result["II_far_interval"]).all()
+    assert "same: N on the trained location is 0.37, below 0.9" in result["II_far"].attrs["reason"]
+    assert np.isnan(result["II"]).all()
+    assert np.allclose(result["on_minus_far"], 0)
+    without = measure(near, trained=())
+    assert np.isnan(without["II_far"]).all()
+    assert "nothing was tested" in without["II_far"].attrs["reason"]
+    assert np.isfinite(without["accuracy"]).all()
+
+
+def test_intervals_resample_exemplars_within_classes():
+    def rule(number, y, x):
+        return near(number, y, x) or number % 4 == 0  # one exemplar of each class
+
+    result = measure(rule, held_out=np.zeros(len(OBJECTS), bool))
+    low, high = result["II_far_interval"].sel(exemplars="same").values
+    value = float(result["II_far"].sel(exemplars="same"))
+    assert value == pytest.approx(normalized_accuracy(0.25, N_CLASSES).item())
+    assert low < value < high
+    again = measure(rule, held_out=np.zeros(len(OBJECTS), bool))
+    xarray.testing.assert_identical(result, again)
+    whole = measure(lambda number, y, x: LABELS[number] < 3 or near(number, y, x))
+    interval = whole["II_far_interval"].sel(exemplars="same").values
+    assert np.ptp(interval) == pytest.approx(0)  # classes are not resampled
+    single = accuracy(
+        dataclasses.replace(MODEL, module=Oracle(near)),
+        OBJECTS.subset([0, 4, 8, 12, 16]),
+        CANVAS,
+        GRID,
+        trained=[(9, 3)],
+    )
+    assert np.isnan(single["II_far_interval"]).all()
+    assert np.isfinite(single["II_far"].sel(exemplars="same"))
+
+
+def test_trained_locations_off_the_grid_and_by_category():
+    result = measure(lambda number, y, x: (y, x) == (7, 4), trained=[(7, 4), (9, 3)])
+    assert np.allclose(result["trained_correct"], [[1, 0]] * len(OBJECTS))
+    assert np.allclose(result["accuracy_at"].sel(where="on"), 0.5)
+    places = {name: [(3, 3 + 3 * (i % 2))] for i, name in enumerate(OBJECTS.category_names)}
+
+    def own(number, y, x):
+        return (y, x) == places[OBJECTS.categories[number]][0]
+
+    result = measure(own, trained=places)
+    assert np.allclose(result["accuracy_at"], [[1, 0, 0]] * 2)
+    assert result["is_trained"].values.sum(1).tolist() == [1] * len(OBJECTS)
+
+
+def test_batches_have_one_size_and_modes_come_back():
+    oracle = Oracle(near)
+    oracle.train()
+    model = dataclasses.replace(MODEL, module=oracle)
+    seen = []
+    accuracy(model, OBJECTS, CANVAS, GRID, progress=lambda done, total: seen.append((done, total)))
+    assert set(oracle.rows) == {64}
+    assert seen[-1] == (320, 320)
+    assert oracle.training
+
+
+def test_what_does_not_fit_is_refused():
+    def run(objects=OBJECTS, canvas=CANVAS, grid=GRID, **options):
+        return accuracy(MODEL, objects, canvas, grid, **options)
+
+    with pytest.raises(InputError, match="7 px"):
+        run(canvas=Canvas(16, 5))
+    with pytest.raises(CanvasError, match="off the canvas"):
+        run(trained=[(0, 0)])
+    with pytest.raises(CanvasError, match="off the canvas"):
+        run(grid=Grid((3,), (3, 15)))
+    with pytest.raises(UnknownNameError, match="class of the head"):
+        run(classes=["a", "b", "c", "d", "e"])
+    with pytest.raises(InputError, match="5 values per image for 6 classes"):
+        run(classes=[*OBJECTS.category_names, "more"])
+    with pytest.raises(InputError, match="held_out"):
+        run(held_out=[True])
+    with pytest.raises(InputError, match="no locations for the category"):
+        run(trained={"x": [(9, 3)]})
+    bad = load_model("small-cnn", model_args={"channels": "4", "canvas": 16, "num_classes": 5})
+    nn.init.constant_(bad.module.classifier[6].bias, torch.nan)
+    with pytest.raises(NumericsError, match="not finite"):
+        accuracy(bad, OBJECTS, CANVAS, GRID)
+
+
+def test_result_and_table_can_be_written(tmp_path):
+    result = measure(near, trained=[(7, 4)], attributes={"seed": 3, "phase": "learn"})
+    xarray.testing.assert_equal(load_result(save_result(result, tmp_path / "acc.nc")), result)
+    table = trial_table(result)
+    assert len(table) == len(OBJECTS) * 17
+    assert table["correct"].mean() == pytest.approx(
+        np.concatenate(
+            [result["correct"].values.ravel(), result["trained_correct"].values.ravel()]
+        ).mean()
+    )
+    row = table[(table["object"] == OBJECTS.ids[5]) & (table["y"] == 7) & (table["x"] == 4)]
+    assert row[["seed", "phase", "category", "exemplar", "choice"]].values.tolist() == [
+        [3, "learn", OBJECTS.categories[5], 1, OBJECTS.categories[5]]
+    ]
+    path = write_trials(table, tmp_path / "trials.csv")
+    pandas.testing.assert_frame_equal(
+        pandas.read_csv(path), table, check_dtype=False, check_exact=False
+    )
+    with pytest.raises(ExistsError):
+        write_trials(table, path)
+    with pytest.raises(InputError, match=r"\.csv or \.parquet"):
+        write_trials(table, tmp_path / "trials.xlsx")
+    with pytest.raises(InputError, match="no trials"):
+        trial_table(xarray.Dataset(attrs={"kind": "similarity"}))
+
+
+def test_parquet(tmp_path, monkeypatch):
+    table = trial_table(measure(near))
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        with pytest.raises(InputError, match="needs pyarrow; pip install"):
+            write_trials(table, tmp_path / "trials.parquet")
+        return
+    path = write_trials(table, tmp_path / "trials.parquet")
+    pandas.testing.assert_frame_equal(pandas.read_parquet(path), table)
