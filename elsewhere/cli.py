@@ -47,7 +47,7 @@ from elsewhere.terminal import (
     progress,
     say,
 )
-from elsewhere.types import format_bytes, parse_bytes
+from elsewhere.types import format_bytes, parse_bytes, parse_color
 
 if TYPE_CHECKING:
     from elsewhere.recording import Sweep
@@ -156,9 +156,7 @@ def objects(
     as_json: JsonOption = False,
 ) -> None:
     """List the object sets, describe one, or draw its contact sheet."""
-    from elsewhere.recording.request import parse_categories
     from elsewhere.stimuli import Canvas, load_objects, object_sets
-    from elsewhere.types import parse_color
 
     if name is None:
         if out is not None:
@@ -168,6 +166,8 @@ def objects(
         rows = [{"set": entry, "what": object_sets.summary(entry)} for entry in object_sets]
         print_json(rows) if as_json else print_table(rows)
         return
+    from elsewhere.recording.request import parse_categories  # needs torch, as the list does not
+
     if out is not None:
         check_output(out, overwrite)
     ground = options.background_color
@@ -374,7 +374,6 @@ def similarity(
     set_threads(threads)
     with contextlib.ExitStack() as stack:
         found: Any
-        reductions: list[tuple[str, str]] = []
         if is_file(source):
             refuse_live_options(source, network, stimuli)
             found = stack.enter_context(open_source(Path(source)))
@@ -382,7 +381,6 @@ def similarity(
                 place = recorded_reference(found, stimuli.reference)
                 found = stack.enter_context(found.refer_to(place))
             chosen = match_layers(found, select) if select else None
-            reductions = [(x.name, str(x.keep)) for x in found.layers if x.keep.kind != "full"]
         else:
             found = stimuli.build(network.load(source), select, network.seed)
             chosen = [layer.name for layer in found.layers] if select else None
@@ -397,10 +395,6 @@ def similarity(
             result = measure(found, metric=metric, layers=chosen, **common)  # type: ignore[arg-type]
     save_result(result, out, overwrite=overwrite)
     print_similarity(result, as_json=as_json)
-    if reduced := [f"{name} ({kept})" for name, kept in reductions if name in result["layer"]]:
-        say(
-            f"reduced: {', '.join(reduced)}; mean compares means over space, sketch:K errs by about 1/sqrt(K)"
-        )
     say(f"wrote {out}")
 
 

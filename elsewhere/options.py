@@ -181,6 +181,8 @@ class KeepOptions:
         choose("engine", self.engine, ("auto", "dense"))
         parse_bytes(self.max_memory)
         parse_keeps(self.keep)
+        if self.measure is None and self.measure_layers != ["*"]:
+            raise InputError("--similarity-layers has no use without --similarity FILE; give both")
         set_threads(self.threads)
 
     def header(self, seed: int) -> dict[str, Any]:
@@ -280,7 +282,7 @@ def given_options(*groups: Any) -> list[str]:
         plain, types = type(group)(), get_type_hints(type(group), include_extras=True)
         for name, value in option_values(group).items():
             if value != getattr(plain, name):
-                names.append(types[name].__metadata__[0].param_decls[0])
+                names.append(types[name].__metadata__[0].default)  # typer: the first name
     return names
 
 

@@ -92,9 +92,7 @@ def print_similarity(result: Any, *, as_json: bool) -> None:
         for row in rows
     ]  # fmt: skip
     print_table(shown, right=tuple(shown[0])[1:])
-    if int(result.attrs["n_categories"]) < 2:
-        say("one category: nothing to compare with, so baselines and G are undefined (nan)")
-    elif bool(result["similarity_away"].isnull().all()):
+    if bool(result["similarity_away"].isnull().all()):
         say("one location, the reference: nothing lies away from it, so means are undefined (nan)")
     for size in sorted({float(v) for v in result["error"].values} - {0.0}):
         say(f"sketched layers: a cosine's standard error is at most {size:.3f}")

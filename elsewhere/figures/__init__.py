@@ -10,10 +10,11 @@ touches pyplot or changes global settings.
 
 from __future__ import annotations
 
-from elsewhere.figures.accuracy import plot_accuracy_displacement, plot_accuracy_maps
+from elsewhere.figures.accuracy import plot_accuracy_maps
 from elsewhere.figures.changes import plot_layerwise_change
 from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
+from elsewhere.figures.distances import plot_accuracy_displacement
 from elsewhere.figures.kinds import draw, figure_kinds
 from elsewhere.figures.maps import plot_similarity_maps
 from elsewhere.figures.objects import ObjectsLike, plot_objects, plot_placements

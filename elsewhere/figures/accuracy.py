@@ -1,4 +1,4 @@
-"""Accuracy over the canvas and with the distance from where a network was trained."""
+"""Accuracy over the canvas, and what a result of accuracy says of itself."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.figures.curves import _CROSS, _handle, _legend, _limits, _shades
 from elsewhere.figures.maps import (
     _MISSING,
     _OUTLINE,
@@ -36,18 +34,14 @@ from elsewhere.figures.results import Scene, cell_edges, describe, require, scen
 from elsewhere.figures.style import (
     GREY,
     INK,
-    LABEL_SIZE,
     PAGE_WIDTH,
     SMALL_SIZE,
     TICK_SIZE,
     TITLE_SIZE,
-    Mark,
-    axes_or_new,
     new_figure,
     shorten,
     styled,
     text_style,
-    tidy,
     wrap,
 )
 
@@ -63,7 +57,7 @@ _DOT: dict[str, Any] = {
     "markeredgewidth": 0.5,
     "linestyle": "none",
 }
-_CHANCE: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "linestyle": (0, (1, 1.6))}
+CHANCE_LINE: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "linestyle": (0, (1, 1.6))}
 
 
 @styled
@@ -102,13 +96,13 @@ def plot_accuracy_maps(
     UnknownNameError
         Exemplars of another kind.
     """
-    found = _conditions(results)
+    found = conditions(results)
     for name, each in found.items():
         found[name] = require(each, ["accuracy"], ["exemplars", "y", "x"]).sortby(["y", "x"])
     which = choose_exemplars(list(found.values()), "accuracy", exemplars)
-    scenes = [_scene(each) for each in found.values()]
+    scenes = [place_scene(each) for each in found.values()]
     trained = [trained_locations(each) for each in found.values()]
-    maps = [_select(each, which) for each in found.values()]
+    maps = [select_map(each, which) for each in found.values()]
     if not all(values.size for values in maps):
         raise InputError("a result of accuracy holds no location; expected at least one")
     chances = [chance_of(each) for each in found.values()]
@@ -118,7 +112,7 @@ def plot_accuracy_maps(
     rows = math.ceil(len(found) / wide)
     side = min((PAGE_WIDTH - 1.25) / wide - 0.06, 2.5)
     width = max(min(wide * (side + 0.06) + 1.25, PAGE_WIDTH), 4.2)
-    title = wrap(_title(found, f"accuracy, {which} exemplars"), width - 0.2, TITLE_SIZE)
+    title = wrap(shared_title(found, f"accuracy, {which} exemplars"), width - 0.2, TITLE_SIZE)
     lines = title.count("\n") + 1
     figure = new_figure(width, rows * (side + 0.2) + 0.65 + 0.17 * lines, compress=True)
     grid = figure.add_gridspec(rows, wide)
@@ -151,103 +145,6 @@ def plot_accuracy_maps(
     missing = any(bool(np.isnan(values).any()) for values in maps)
     _map_legend(figure, trained, scenes, missing=missing)
     return figure
-
-
-@styled
-def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> Axes:
-    """Draw accuracy against the distance from the nearest trained location.
-
-    Solid are the exemplars of the training, dashed those held out; distances are Chebyshev's, the
-    larger of the differences in y and x.
-
-    Parameters
-    ----------
-    results
-        An accuracy result, or several by the name of their condition: as for
-        :func:`plot_accuracy_maps`. ``accuracy_by_displacement`` over (exemplars, displacement) is
-        drawn if there, with its interval if known, else means over the map's locations.
-    ax
-        Where to draw; a new figure by default.
-
-    Returns
-    -------
-    The axes drawn on.
-
-    Raises
-    ------
-    InputError
-        A result lacks what is drawn, or there is none.
-    """
-    found = _conditions(results)
-    for each in found.values():
-        require(each, ["accuracy"], ["exemplars", "y", "x"])
-    scenes = [_scene(each) for each in found.values()]
-    chances = [chance_of(each) for each in found.values()]
-    ax = axes_or_new(ax, PAGE_WIDTH, 3.2)
-    tidy(ax)
-    ax.grid(axis="x", visible=False)
-
-    handles, farthest = [], 1.0
-    drawn: set[str] = set()
-    colors = ["#0072B2"] if len(found) == 1 else _shades(len(found))
-    for rank, (name, each) in enumerate(found.items()):
-        mark = Mark(colors[rank], "osD^vP"[rank % 6], "-")
-        for which, dashes in (("same", "-"), ("held-out", (0, (3, 1.5)))):
-            at, means, low, high = _by_displacement(each, which)
-            if not np.isfinite(means).any():
-                continue
-            filled = which == "same"
-            ax.fill_between(at, low, high, color=mark.color, alpha=0.15, linewidth=0, zorder=2)
-            ax.plot(
-                at,
-                means,
-                color=mark.color,
-                linestyle=dashes,
-                linewidth=1.2 if filled else 0.9,
-                marker=mark.marker,
-                markersize=3.2,
-                markerfacecolor=mark.color if filled else "white",
-                markeredgewidth=0.7,
-                label=f"{which}:{name}",
-                zorder=3,
-            )
-            drawn.add(which)
-            farthest = max(farthest, float(at.max()))
-        if len(found) > 1:
-            handles.append(_handle(mark, shorten(name, 22)))
-    for chance in sorted(set(chances)):
-        ax.axhline(chance, label="chance", zorder=1, **_CHANCE)
-    for size in sorted({scene.object_size for scene in scenes}):
-        ax.axvline(size, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
-        ax.annotate(
-            "one object size",
-            (size, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            fontsize=SMALL_SIZE,
-            color=GREY,
-        )
-    _limits(ax, np.array([0.0, 1.0]))
-    farthest = max(farthest, *(scene.object_size for scene in scenes))
-    ax.set_xlim(-0.02 * farthest, 1.03 * farthest)
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    ax.set_xlabel("distance from the nearest trained location (px)", fontsize=LABEL_SIZE)
-    ax.set_ylabel("accuracy", fontsize=LABEL_SIZE)
-    title = wrap(_title(found, "accuracy with distance"), 5.6, TITLE_SIZE)
-    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=14, **text_style(title))
-    ink = Mark(colors[0] if len(found) == 1 else INK, "o", "-")
-    if "same" in drawn:
-        handles.append(_handle(ink, "same exemplars"))
-    if "held-out" in drawn:
-        held = Mark(ink.color, "o", (0, (3, 1.5)))
-        handles.append(_handle(held, "held-out exemplars", hollow=True))
-    if not drawn:
-        handles.append(Line2D([], [], label="no value", color=GREY, **_CROSS))
-    handles.append(Line2D([], [], label="chance", **_CHANCE))
-    _legend(ax, handles)
-    return ax
 
 
 def choose_exemplars(
@@ -321,7 +218,7 @@ def trained_locations(result: xr.Dataset) -> NDArray[np.int64]:
     return np.unique(np.rint(places).astype(np.int64), axis=0)
 
 
-def _conditions(results: object) -> dict[str, xr.Dataset]:
+def conditions(results: object) -> dict[str, xr.Dataset]:
     """Return results by the names of their conditions; a single one has its phase's name."""
     if isinstance(results, Mapping) and not isinstance(results, xr.Dataset):
         if not results:
@@ -331,14 +228,14 @@ def _conditions(results: object) -> dict[str, xr.Dataset]:
     return {str(only.attrs.get("phase") or only.attrs.get("condition") or "accuracy"): only}
 
 
-def _scene(result: xr.Dataset) -> Scene:
+def place_scene(result: xr.Dataset) -> Scene:
     """Return the canvas, with the first trained location as the reference."""
     places = trained_locations(result)
     y, x = places[0].tolist() if len(places) else (0, 0)
     return scene_of(result.assign_attrs(reference_y=y, reference_x=x))
 
 
-def _select(result: xr.Dataset, which: str) -> NDArray[np.float64]:
+def select_map(result: xr.Dataset, which: str) -> NDArray[np.float64]:
     """Return the map (y, x) of one kind of exemplars, NaN where there is no value."""
     chosen = result["accuracy"].sel(exemplars=which).transpose("y", "x")
     values = np.array(chosen.values, dtype=np.float64)
@@ -346,7 +243,7 @@ def _select(result: xr.Dataset, which: str) -> NDArray[np.float64]:
     return values
 
 
-def _title(found: Mapping[str, xr.Dataset], what: str) -> str:
+def shared_title(found: Mapping[str, xr.Dataset], what: str) -> str:
     """Return `what` with the attributes that all conditions share."""
     first, *others = found.values()
     shared = {
@@ -366,51 +263,18 @@ def _mean_off(
     """Return mean accuracy off the trained locations: the result's own where it has one."""
     if "accuracy_at" in result.data_vars and "off" in result["accuracy_at"].coords.get("where", ()):
         return float(result["accuracy_at"].sel(exemplars=which, where="off"))
-    distance = _distances(result, trained)
+    distance = distances(result, trained)
     off = values[np.isfinite(values) & ((distance > 0) | (len(trained) == 0))]
     return float(off.mean()) if off.size else math.nan
 
 
-def _distances(result: xr.Dataset, trained: NDArray[np.int64]) -> NDArray[np.float64]:
+def distances(result: xr.Dataset, trained: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return each location's Chebyshev distance (y, x) from the nearest trained one, px."""
     ys, xs = np.meshgrid(result["y"].values, result["x"].values, indexing="ij")
     if not len(trained):
         return np.full(ys.shape, np.nan)
     steps = [np.maximum(abs(ys - y), abs(xs - x)) for y, x in trained]
     return np.asarray(np.min(steps, axis=0), dtype=np.float64)
-
-
-def _by_displacement(
-    result: xr.Dataset, which: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return distances, mean accuracies, and the lower and upper ends of their intervals."""
-    name = "accuracy_by_displacement"
-    if which not in result["exemplars"].values:
-        nothing = np.empty(0)
-        return nothing, nothing, nothing, nothing
-    if name in result.data_vars:
-        curve = require(result, [name], ["exemplars", "displacement"])[name].sel(exemplars=which)
-        at = np.asarray(result["displacement"].values, dtype=np.float64)
-        means = np.asarray(curve.values, dtype=np.float64)
-        low = high = np.full(len(at), np.nan)
-        if f"{name}_interval" in result.data_vars:
-            bounds = result[f"{name}_interval"].sel(exemplars=which)
-            low, high = (
-                np.asarray(bounds.sel(bound=end).values, dtype=np.float64)
-                for end in ("low", "high")
-            )
-        return at, means, low, high
-    trained = trained_locations(result)
-    if not len(trained):
-        raise InputError(
-            "the result names no trained location, so distances are not known; expected the "
-            "attribute 'trained', pairs of y and x in px"
-        )
-    values, distance = _select(result, which), _distances(result, trained)
-    known = np.isfinite(values)
-    at = np.unique(distance[known])
-    means = np.array([values[known & (distance == each)].mean() for each in at])
-    return at, means, np.full(len(at), np.nan), np.full(len(at), np.nan)
 
 
 def _mark_trained(ax: Axes, trained: NDArray[np.int64]) -> None:

@@ -48,7 +48,7 @@ _VERDICTS = MappingProxyType(
 )
 # Columns in inches: the claim, its statistic, the axis, the numbers, the verdict.
 _WIDTH, _CLAIM, _TEXT, _AXIS, _AXIS_END, _NUMBERS, _VERDICT = 7.4, 0.1, 0.5, 2.9, 5.1, 5.2, 6.1
-_LINE_HEIGHT, _BETWEEN, _FOOT = 0.125, 0.09, 0.66
+_LINE_HEIGHT, _BETWEEN, _FOOT = 0.12, 0.08, 0.66
 _TEXT_ROOM = _AXIS - _TEXT - 0.1
 _SHADE = "#e3eef6"
 _LINE: dict[str, Any] = {
@@ -66,6 +66,8 @@ _VALUE: dict[str, Any] = {
     "markeredgewidth": 0.5,
     "linestyle": "none",
 }
+_BESIDE = "#7a7a7a"  # of rows that decide nothing
+_VALUE_BESIDE = {**_VALUE, "markerfacecolor": "white", "markeredgecolor": _BESIDE}
 _SEED: dict[str, Any] = {
     "marker": "o",
     "markersize": 2.6,
@@ -92,10 +94,11 @@ class _Row:
     above: bool
     verdict: str
     n_seeds: int
+    counts: bool
 
 
 @styled
-def plot_claims(claims: xr.Dataset) -> Figure:
+def plot_claims(claims: xr.Dataset, *, beside: bool = True) -> Figure:
     """Draw each claim's statistics with interval, seeds, threshold and verdict, a row for each.
 
     The tick is the threshold; the side on which the claim holds is shaded. Values beyond the
@@ -106,8 +109,12 @@ def plot_claims(claims: xr.Dataset) -> Figure:
     claims
         A result of claims, over claim: ``value``, ``threshold``, ``direction`` (``>`` or ``<``),
         ``verdict``, ``interval`` over (claim, bound); where known ``seeds`` over (claim, seed),
-        ``n_seeds``; the coordinates ``claim`` and ``part``, and where known ``pair``,
-        ``exemplars`` and ``system``. Its attribute ``summary`` may give a verdict for each claim.
+        ``n_seeds`` and ``counts`` (whether the row decides its claim, else it is reported beside
+        it); the coordinates ``claim`` and ``part``, and where known ``pair``, ``exemplars`` and
+        ``system``. Its attribute ``summary`` may give a verdict for each claim, ``system`` that of
+        all rows that name no other.
+    beside
+        Whether rows that decide nothing are drawn too, hollow and in grey.
 
     Returns
     -------
@@ -122,14 +129,19 @@ def plot_claims(claims: xr.Dataset) -> Figure:
     """
     require(claims, ["value", "threshold", "direction", "verdict"], ["claim"])
     require(claims, ["interval"], ["claim", "bound"])
-    rows = _rows(claims)
-    system, rows = _shared_system(claims, rows)
+    rows = [row for row in _rows(claims) if row.counts or beside]
+    if not rows:
+        raise InputError(
+            "no row decides a claim; leave out beside=False to draw those reported beside"
+        )
     low, high = _span(rows)
     tops = np.cumsum([0.0, *(_height(row) for row in rows)])
-    title = wrap(_title(rows, system), _WIDTH - 0.3, TITLE_SIZE)
+    title = wrap(_title(claims, rows), _WIDTH - 0.3, TITLE_SIZE)
     above = 0.36 + 0.15 * (title.count("\n") + 1)
     height = above + tops[-1] + _FOOT
     figure = new_figure(_WIDTH, height)
+    # Placed by hand: columns of text stand beside the one axes.
+    figure.set_layout_engine("none")
     ax = figure.add_axes(
         (
             _AXIS / _WIDTH,
@@ -142,7 +154,7 @@ def plot_claims(claims: xr.Dataset) -> Figure:
     ax.set_ylim(tops[-1], 0)  # inches, from the top
     ax.set_yticks([])
     ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
     ax.tick_params(axis="x", labelsize=TICK_SIZE)
     ax.grid(axis="x", color="#d9d9d9", linewidth=0.4, zorder=0)
     ax.set_axisbelow(True)
@@ -168,6 +180,7 @@ def plot_claims(claims: xr.Dataset) -> Figure:
         **text_style(title),
     )
     for inches, text in (
+        (_CLAIM, "claim"),
         (_TEXT, "statistic"),
         (_NUMBERS, "value, interval"),
         (_VERDICT, "verdict"),
@@ -198,7 +211,13 @@ def _rows(claims: xr.Dataset) -> list[_Row]:
             )
         seeds = np.asarray(found.transpose("claim", "seed").values, dtype=np.float64)
     parts = _texts(claims, "part")
-    details = zip(*(_texts(claims, name) for name in ("pair", "exemplars")), strict=True)
+    counts = np.ones(count, dtype=bool)
+    if "counts" in claims.variables:
+        counts = np.asarray(claims["counts"].values).astype(bool)
+    shared = _system(claims)
+    systems = [system if system != shared else "" for system in _texts(claims, "system")]
+    exemplars = [f"{kind} exemplars" if kind else "" for kind in _texts(claims, "exemplars")]
+    details = zip(_texts(claims, "pair"), exemplars, systems, strict=True)
     rows = []
     for idx, detail in enumerate(details):
         direction, verdict = (
@@ -225,6 +244,7 @@ def _rows(claims: xr.Dataset) -> list[_Row]:
                 direction == ">",
                 verdict,
                 n_seeds,
+                bool(counts[idx]),
             )
         )
     return rows
@@ -242,19 +262,12 @@ def _texts(claims: xr.Dataset, name: str) -> list[str]:
     return ["" if text is None else str(text).strip() for text in claims[name].values]
 
 
-def _shared_system(claims: xr.Dataset, rows: list[_Row]) -> tuple[str, list[_Row]]:
-    """Return the system of all rows, or, where they differ, rows that name theirs."""
-    systems = _texts(claims, "system")
-    named = {system for system in systems if system}
-    if len(named) == 1 and all(
-        system or row.verdict == "not run" for system, row in zip(systems, rows, strict=True)
-    ):
-        return named.pop(), rows
-    told = []
-    for system, row in zip(systems, rows, strict=True):
-        detail = " · ".join(text for text in (row.detail, system) if text)
-        told.append(_Row(**{**row.__dict__, "detail": detail}))
-    return "", told
+def _system(claims: xr.Dataset) -> str:
+    """Return the system that the result names, else that of all rows, if it is one."""
+    if "system" in claims.attrs:
+        return str(claims.attrs["system"])
+    named = {system for system in _texts(claims, "system") if system}
+    return named.pop() if len(named) == 1 else ""
 
 
 def _span(rows: list[_Row]) -> tuple[float, float]:
@@ -280,14 +293,15 @@ def _summary(claims: xr.Dataset) -> dict[str, str]:
     return {str(claim): str(verdict) for claim, verdict in given.items()}
 
 
-def _title(rows: list[_Row], system: str) -> str:
-    """Return the title: how many seeds, and which system, where all rows agree."""
+def _title(claims: xr.Dataset, rows: list[_Row]) -> str:
+    """Return the title: how many seeds, and which system."""
     counts = sorted({row.n_seeds for row in rows if math.isfinite(row.value)})
     parts = ["claims"]
     if counts:
         few, many = counts[0], counts[-1]
         seeds = f"{few}" if few == many else f"{few} to {many}"
         parts.append(f"{seeds} seed" if many == 1 else f"{seeds} seeds")
+    system = _system(claims)
     return " · ".join([*parts, system] if system else parts)
 
 
@@ -339,13 +353,16 @@ def _draw_row(ax: Axes, middle: float, tall: float, row: _Row, low: float, high:
         )
     if math.isfinite(row.low) and math.isfinite(row.high):
         ends = np.clip([row.low, row.high], low, high)
-        ax.plot(ends, [middle - 0.035] * 2, label="interval", zorder=3, **_LINE)
+        line = _LINE if row.counts else {**_LINE, "color": _BESIDE}
+        ax.plot(ends, [middle - 0.035] * 2, label="interval", zorder=3, **line)
         for end, bound, marker in ((low, row.low, "<"), (high, row.high, ">")):
             if (bound < low) if marker == "<" else (bound > high):
                 ax.plot([end], [middle - 0.035], marker=marker, color=INK, markersize=4, zorder=3.5)
     if math.isfinite(row.value):
         inside = low <= row.value <= high
-        style = _VALUE if inside else {**_VALUE, "marker": "<" if row.value < low else ">"}
+        style = _VALUE if row.counts else _VALUE_BESIDE
+        if not inside:
+            style = {**style, "marker": "<" if row.value < low else ">"}
         at = min(max(row.value, low), high)
         ax.plot([at], [middle - 0.035], label="value", clip_on=False, zorder=4, **style)
     shown = row.seeds[(row.seeds >= low) & (row.seeds <= high)]
@@ -355,31 +372,33 @@ def _draw_row(ax: Axes, middle: float, tall: float, row: _Row, low: float, high:
 
 def _write_claim(ax: Axes, top: float, claim: str, summary: str | None) -> None:
     label = shorten(claim, 6)
-    _write(ax, _CLAIM, top + 0.12, label, fontsize=TITLE_SIZE, fontweight="bold")
+    _write(ax, _CLAIM, top + 0.11, label, fontsize=TITLE_SIZE, fontweight="bold")
     if summary is not None:
         symbol, color = _VERDICTS[summary]
-        _write(ax, _CLAIM, top + 0.27, symbol, fontsize=TITLE_SIZE, color=color)
+        _write(ax, _CLAIM, top + 0.25, symbol, fontsize=TITLE_SIZE, color=color)
 
 
 def _write_row(ax: Axes, middle: float, row: _Row) -> None:
     """Write the statistic at the left; its numbers and the verdict at the right."""
+    ink = INK if row.counts else _BESIDE
     lines = _part_lines(row)
     shift = (len(lines) * _LINE_HEIGHT) / 2 if row.detail else 0.0
     centre = middle - (_LINE_HEIGHT / 2 if row.detail else 0.0)
-    _write(ax, _TEXT, centre, "\n".join(lines), fontsize=TICK_SIZE, linespacing=1.1)
+    _write(ax, _TEXT, centre, "\n".join(lines), fontsize=TICK_SIZE, color=ink, linespacing=1.1)
     if row.detail:
         room = int(_TEXT_ROOM * 72 / (0.57 * SMALL_SIZE))
-        detail = shorten(row.detail, room, keep="both")
+        detail = shorten(row.detail, room)
         _write(ax, _TEXT, middle + shift, detail, fontsize=SMALL_SIZE, color=GREY)
 
     if math.isfinite(row.value):
         bounded = math.isfinite(row.low) and math.isfinite(row.high)
         at = middle - (0.06 if bounded else 0.0)
-        _write(ax, _NUMBERS, at, _figures(row.value), fontsize=TICK_SIZE)
+        _write(ax, _NUMBERS, at, _figures(row.value), fontsize=TICK_SIZE, color=ink)
         if bounded:
             bounds = f"[{_figures(row.low)}, {_figures(row.high)}]"
             _write(ax, _NUMBERS, middle + 0.07, bounds, fontsize=SMALL_SIZE, color=GREY)
     symbol, color = _VERDICTS[row.verdict]
+    color = color if row.counts else _BESIDE
     _write(ax, _VERDICT, middle, symbol, fontsize=TITLE_SIZE, color=color)
     words = row.verdict.replace("shown in", "shown\nin")
     _write(ax, _VERDICT + 0.24, middle, words, fontsize=TICK_SIZE, color=color, linespacing=1.0)
@@ -417,6 +436,8 @@ def _explain(figure: Figure, height: float, rows: list[_Row]) -> None:
         handles.append(Line2D([], [], label="95 % t interval over seeds", **_LINE))
     if any(len(row.seeds) > 1 for row in rows):
         handles.append(Line2D([], [], label="each seed", **_SEED))
+    if not all(row.counts for row in rows):
+        handles.append(Line2D([], [], label="reported beside", **_VALUE_BESIDE))
     handles.append(Line2D([], [], label="threshold", **_THRESHOLD))
     handles.append(Patch(label="side on which it holds", facecolor=_SHADE))
     figure.legend(

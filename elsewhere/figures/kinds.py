@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.figures.accuracy import plot_accuracy_displacement, plot_accuracy_maps
+from elsewhere.figures.accuracy import plot_accuracy_maps
 from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
+from elsewhere.figures.distances import plot_accuracy_displacement
 from elsewhere.figures.maps import plot_similarity_maps
 from elsewhere.figures.style import figure_of
 from elsewhere.figures.training import plot_acquisition, plot_interference

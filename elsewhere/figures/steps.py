@@ -60,7 +60,7 @@ def phase_runs(track: xr.Dataset) -> list[tuple[str, NDArray[np.intp]]]:
         inside = steps[members]
         if not np.isfinite(inside).all() or (inside < 0).any() or (np.diff(inside) <= 0).any():
             raise InputError(
-                f"the steps of phase {name!r} are {shorten(inside.tolist(), 60)}; expected them "
+                f"the steps of phase {name!r} are {shorten(_listed(inside), 60)}; expected them "
                 "from 0 on, rising, counted within the phase"
             )
     return runs
@@ -148,6 +148,10 @@ def draw_steps(upper: Axes, lower: Axes, laid: Sequence[Stretch], width: float) 
                 color=GREY,
                 **text_style(label),
             )
+
+
+def _listed(steps: NDArray[np.float64]) -> str:
+    return ", ".join(f"{step:g}" for step in steps)
 
 
 def _number(step: float) -> str:

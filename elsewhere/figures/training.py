@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.figures.accuracy import _CHANCE, Exemplars, chance_of, choose_exemplars
+from elsewhere.figures.accuracy import CHANCE_LINE, Exemplars, chance_of, choose_exemplars
 from elsewhere.figures.curves import _finite, _handle, _legend, _limits, _shades
 from elsewhere.figures.results import describe, layer_names, require, select_layers
 from elsewhere.figures.steps import Stretch, draw_steps, phase_runs, stretches
@@ -64,7 +64,8 @@ def plot_acquisition(
     """Draw how accuracy (above) and generalisation G by layer (below) come with training.
 
     Steps are logarithmic, step 0 has its own place at the left of each phase. With several seeds a
-    line is their mean, the band its 95 % Student t interval; up to three seeds have thin lines.
+    line is their mean, the band its 95 % Student t interval; thin lines are single seeds, where
+    they are up to three or lack checkpoints that others have.
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ def plot_acquisition(
         A track result: ``accuracy_trained`` and so on over ([seed,] checkpoint, exemplars), 0..1;
         ``G_away`` over ([seed,] checkpoint, layer); the coordinate ``step`` over checkpoint,
         counted within its ``phase``. Chance is drawn where ``chance`` or ``n_classes`` is known.
-        Where seeds lack a value, the mean is over the others.
+        The attributes speak of the last phase. The mean is drawn where all seeds have a value.
     phase
         Names of the phases to draw; all by default.
     layers
@@ -275,12 +276,13 @@ def over_seeds(
     Parameters
     ----------
     values
-        (seed, n); seeds with NaN are left out.
+        (seed, n); a seed without any value is left out.
 
     Returns
     -------
     mean, low, high
-        (n,), NaN where there is no seed, ends also where there is only one.
+        (n,), NaN where a seed lacks a value: a mean over changing seeds would jump; the ends
+        also where there is only one seed.
 
     Examples
     --------
@@ -288,14 +290,15 @@ def over_seeds(
     >>> mean.round(3), low.round(3), high.round(3)
     (array([2.5]), array([0.446]), array([4.554]))
     """
-    finite = np.isfinite(values)
-    count = finite.sum(axis=0)
-    mean = np.where(finite, values, 0.0).sum(axis=0) / np.maximum(count, 1)
-    squares = (np.where(finite, values - mean, 0.0) ** 2).sum(axis=0)
-    freedom = np.maximum(count - 1, 1)
-    half = stdtrit(freedom, 0.975) * np.sqrt(squares / freedom / np.maximum(count, 1))
-    half = np.where(count > 1, half, np.nan)
-    mean = np.where(count > 0, mean, np.nan)
+    present = values[np.isfinite(values).any(axis=1)]
+    count = len(present)
+    if count == 0:
+        nothing = np.full(values.shape[1], np.nan)
+        return nothing, nothing, nothing
+    mean = present.mean(axis=0)
+    if count == 1:
+        return mean, np.full(len(mean), np.nan), np.full(len(mean), np.nan)
+    half = stdtrit(count - 1, 0.975) * present.std(axis=0, ddof=1) / np.sqrt(count)
     return mean, mean - half, mean + half
 
 
@@ -313,20 +316,33 @@ def _draw_run(
     steps = np.asarray(track["step"].values[stretch.checkpoints], dtype=np.float64)
     at, values = stretch.at(steps), values[:, stretch.checkpoints]
     mean, low, high = over_seeds(values)
-    shown = [mean]
+    shown, known = [mean], np.isfinite(mean)
     if len(values) > 1:
         ax.fill_between(
-            at, low, high, color=mark.color, alpha=0.08 if control else 0.15, linewidth=0, zorder=2
+            at[known],
+            low[known],
+            high[known],
+            color=mark.color,
+            alpha=0.08 if control else 0.15,
+            linewidth=0,
+            zorder=2,
         )
-    if 1 < len(values) <= _FEW_SEEDS:
+    if _single_lines(values):
         for single in values:
+            there = np.isfinite(single)
             ax.plot(
-                at, single, color=mark.color, linewidth=0.4, alpha=0.7, label="_seed", zorder=2.5
+                at[there],
+                single[there],
+                color=mark.color,
+                linewidth=0.4,
+                alpha=0.7,
+                label="_seed",
+                zorder=2.5,
             )
         shown += list(values)
     ax.plot(
-        at,
-        mean,
+        at[known],
+        mean[known],
         color=mark.color,
         linestyle=_DASHES if control else mark.dashes,
         linewidth=0.9 if control else 1.2,
@@ -341,16 +357,25 @@ def _draw_run(
     return np.concatenate(shown)
 
 
+def _single_lines(values: NDArray[np.float64]) -> bool:
+    """Return whether each seed of (seed, checkpoint) has a line: few, or checkpoints differ."""
+    present = np.isfinite(values[np.isfinite(values).any(axis=1)])
+    return len(present) > 1 and (
+        len(present) <= _FEW_SEEDS or bool((present.any(axis=0) & ~present.all(axis=0)).any())
+    )
+
+
 def _draw_chance(ax: Axes, track: xr.Dataset, laid: Sequence[Stretch]) -> None:
     """Dot the accuracy of guessing over each phase, where it is known."""
+    last = phase_runs(track)[-1][1][-1]
     for stretch in laid:
         if "chance" in track.coords and track["chance"].dims == ("checkpoint",):
             chance = float(track["chance"].values[stretch.checkpoints[-1]])
-        elif "chance" in track.attrs or "n_classes" in track.attrs:
-            chance = chance_of(track)
+        elif last in stretch.checkpoints and {"chance", "n_classes"} & set(track.attrs):
+            chance = chance_of(track)  # the attributes speak of the last phase
         else:
-            return
-        ax.plot([stretch.start, stretch.end], [chance] * 2, label="chance", zorder=1, **_CHANCE)
+            continue
+        ax.plot([stretch.start, stretch.end], [chance] * 2, label="chance", zorder=1, **CHANCE_LINE)
 
 
 def _describe_lines(drawn: _Drawn, tracks: Sequence[xr.Dataset]) -> None:
@@ -361,12 +386,12 @@ def _describe_lines(drawn: _Drawn, tracks: Sequence[xr.Dataset]) -> None:
         drawn.handles.append(
             Line2D([], [], label=f"95 % t interval,\n{seeds} seeds", linewidth=6, color=PALE)
         )
-    if counts[0] <= _FEW_SEEDS and counts[-1] > 1:
+    if any(line.get_label() == "_seed" for line in (*drawn.upper.lines, *drawn.lower.lines)):
         drawn.handles.append(Line2D([], [], label="each seed", color=GREY, linewidth=0.4))
     if len(tracks) > 1:
         drawn.handles.append(_handle(Mark(GREY, "o", _DASHES), "control", hollow=True))
     if any(line.get_label() == "chance" for line in drawn.upper.lines):
-        drawn.handles.append(Line2D([], [], label="chance", **_CHANCE))
+        drawn.handles.append(Line2D([], [], label="chance", **CHANCE_LINE))
 
 
 def _mark_criterion(upper: Axes, lower: Axes, track: xr.Dataset, laid: Sequence[Stretch]) -> bool:

@@ -18,6 +18,9 @@ from elsewhere.protocols import Array
 STRETCH = 8_192
 """Units per partial product: short enough for the cache and for 1e-6, long enough for BLAS."""
 
+FLAT = 4.0
+"""A row hardly varies where the square of its mean is more than so many times its variance."""
+
 
 def to_numpy(array: Array) -> NDArray[Any]:
     """Return a NumPy array that holds the values of `array`, on the CPU."""
@@ -100,7 +103,12 @@ class DenseVectors:
 
     def centred(self) -> DenseVectors:
         """Return these rows, each less its own mean over units."""
-        near = means(self.values)[:, None]
+        offsets = means(self.values)
+        spread = squared_norms(self.values) / self.values.shape[1] - offsets**2
+        flat = offsets**2 > FLAT * spread
+        if not flat.any():
+            return CentredVectors(self.values, offsets)
+        near = np.where(flat, offsets, 0.0)[:, None]
         if isinstance(self.values, np.ndarray):
             shifted = self.values - near.astype(self.values.dtype)
         else:
@@ -146,18 +154,19 @@ class DenseVectors:
 
 
 class CentredVectors(DenseVectors):
-    """Rows less their own means, the last digits of which are subtracted from products.
+    """Rows less their own means, which are subtracted from products.
 
-    In single precision, thousands of equal small differences ``0 - mean`` add up with a bias:
-    what rounding leaves of the mean is kept in double precision. Were all of the mean taken from
-    the products only, a row that hardly varies would drown in their rounding.
+    In single precision, thousands of equal small differences ``0 - mean`` add up with a bias of
+    up to 5e-6; means that are removed from the products only leave none. Of a row that hardly
+    varies, though, such products are large and what is left of them is rounding: its mean is
+    subtracted from the values, and only the rest of it from the products.
 
     Parameters
     ----------
     values
-        Shape (row, unit): the rows less their means, rounded.
+        Shape (row, unit): the rows.
     offsets
-        Shape (row,): the means that are left, about 1e-7 of those of the rows.
+        Shape (row,): the means of `values`.
     """
 
     def __init__(self, values: Array, offsets: NDArray[np.float64]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import xarray
 
 from elsewhere.analyzer.equivariance import AlignedSink, aligned_attributes
 from elsewhere.analyzer.similarity import SimilaritySink, finish, similarity
+from elsewhere.errors import InputError
 from elsewhere.models import Model, list_layers
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage.recording import DEFAULT_MEMORY
 from elsewhere.training import Card, accuracy, load_checkpoint, resolve
-from elsewhere.training.curriculum import Curriculum, Network, Phase
+from elsewhere.training.curriculum import Choice, Curriculum, Exemplars, Network, Phase, Split
 from elsewhere.types import Location
 
 N_RESAMPLES = 200
@@ -80,11 +82,35 @@ def measure_accuracy(
     )
 
 
-def load_unseen(
-    phase: Phase, network: Network, canvas: Canvas, seed: int, *, data_dir: Path | None
+def load_shown(
+    phase: Phase, canvas: Canvas, seed: int, *, data_dir: Path | None = None
 ) -> ObjectSet:
-    """Return objects that no run of this seed is trained on, one exemplar of each class."""
-    curriculum = Curriculum("unseen", network, canvas, (phase,), seed=seed)
+    """Return the exemplars that a phase shows, of the classes that the seed gives it."""
+    if not isinstance(phase.categories, Choice):
+        raise InputError(f"phase {phase.name!r} must say which of its set's classes it takes")
+    shown, choice = (phase.objects, phase.exemplars.train, phase.split), phase.categories
+    return _load_shown(*shown, choice, canvas, seed, data_dir)
+
+
+@functools.lru_cache(maxsize=8)  # rendering takes seconds, and several runs of a seed ask
+def _load_shown(
+    objects: str,
+    count: int,
+    split: Split,
+    categories: Choice,
+    canvas: Canvas,
+    seed: int,
+    data_dir: Path | None,
+) -> ObjectSet:
+    phase = Phase(
+        "shown",
+        objects,
+        categories=categories,
+        exemplars=Exemplars(count, 0),
+        split=split,
+        steps=1,
+    )
+    curriculum = Curriculum("shown", Network("none"), canvas, (phase,), seed=seed)
     return resolve(curriculum, data_dir=data_dir)[0].train
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from elsewhere.errors import InputError
-from elsewhere.reproduction.scales import Scale
+from elsewhere.reproduction.scale import Scale
 from elsewhere.stimuli import Canvas
 from elsewhere.training.curriculum import Curriculum, Network, Phase
 
@@ -33,7 +33,7 @@ class Run:
     network, canvas
         The system.
     phases
-        What is trained. Each phase of ``learning`` starts from the same weights.
+        What is trained; each phase of ``learning`` starts from the same weights.
     start
         The run whose last weights it starts from.
     rival
@@ -100,11 +100,12 @@ def make_runs(
         dataclasses.replace(base, name="acquired", start=FULL, compare=True),
     ]
     start = dataclasses.replace(base, kind="interference", start=FULL)
-    everywhere = dataclasses.replace(scale.interference, environment="full")
+    learn, further = scale.interference
+    everywhere = dataclasses.replace(further, environment="full")
     runs += [
-        dataclasses.replace(start, name="interference", phases=(scale.interference,)),
-        dataclasses.replace(start, name="translated", phases=(everywhere,)),
-        dataclasses.replace(start, name="near", phases=(scale.near,)),
+        dataclasses.replace(start, name="interference", phases=scale.interference),
+        dataclasses.replace(start, name="translated", phases=(learn, everywhere)),
+        dataclasses.replace(start, name="near", phases=scale.near),
         dataclasses.replace(base, name="fixed-learning", start=FIXED),
         dataclasses.replace(base, name=EQUAL, start=FULL, rival=FIXED),
     ]
@@ -163,10 +164,5 @@ def _imagenet(scale: Scale, weights: str) -> Run:
             f"the ImageNet weights {weights} are no file; expected 'imagenet' or a state file of "
             "VGG16, .pth or .safetensors"
         )
-    phases = scale.learning
-    if scale.network.name != "vgg16":  # a rate for slim networks is too high for VGG16
-        phases = tuple(
-            dataclasses.replace(phase, learning_rate=phase.learning_rate / 10) for phase in phases
-        )
     network = Network("vgg16", weights=weights)
-    return Run("imagenet", "learning", network, Canvas(224, 50), phases)
+    return Run("imagenet", "learning", network, Canvas(224, 50), scale.learning)

@@ -17,14 +17,14 @@ from elsewhere.reproduction.comparisons import (
     compare_maps,
     equivariance_gain,
     largest_correlation,
-    load_unseen,
+    load_shown,
     measure_accuracy,
     name_layers,
     trained_location,
 )
-from elsewhere.reproduction.conditions import Run
+from elsewhere.reproduction.conditions import FULL, Run
 from elsewhere.reproduction.old_objects import old_object_indices
-from elsewhere.reproduction.scales import Scale
+from elsewhere.reproduction.scale import Scale
 from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.storage import save_result
 from elsewhere.training import (
@@ -79,7 +79,7 @@ class Workplace:
     def unseen(self, run: Run, which: int = 0) -> ObjectSet:
         """Return objects that no run of this seed sees."""
         phase = self.scale.unseen[which]
-        return load_unseen(phase, run.network, run.canvas, self.seed, data_dir=self.data_dir)
+        return load_shown(phase, run.canvas, self.seed, data_dir=self.data_dir)
 
     def save(self, result: xarray.Dataset, name: str, run: Run) -> None:
         """Keep a result beside the seed's runs."""
@@ -150,13 +150,7 @@ def _pretraining(run: Run, place: Workplace) -> Values:
     if phase.environment == "full":
         shown, _ = final.load_objects(data_dir=place.data_dir)
         for number, new in enumerate(place.scale.learning):
-            others = load_unseen(
-                dataclasses.replace(new, environment="full"),
-                run.network,
-                run.canvas,
-                place.seed,
-                data_dir=place.data_dir,
-            )
+            others = load_shown(new, run.canvas, place.seed, data_dir=place.data_dir)
             label = place.scale.learning[number].name
             values[f"largest_correlation/{label}"] = largest_correlation(shown, others)
             if new.objects == phase.objects:
@@ -166,7 +160,7 @@ def _pretraining(run: Run, place: Workplace) -> Values:
                         f"{run.name} and {label} share the classes {', '.join(shared)}; expected "
                         "none: skip more categories"
                     )
-    if run.network == place.scale.network and run.canvas == place.scale.canvas:
+    if run.name == FULL:
         cards = _log_spaced(place.cards(run.name), place.scale.track_checkpoints)
         place.save(_follow(cards, run, place, trained=None), f"{run.name}-track", run)
     return values
@@ -216,41 +210,34 @@ def _compare(run: Run, place: Workplace, grid: Grid) -> Values:
 
 
 def _interference(run: Run, place: Workplace) -> Values:
+    """Measure before and after further training: from when the new objects were learnt."""
     trained = trained_location("one", run.canvas)
-    cards = place.cards(run.name)
+    learn, further = run.phases
+    cards = [card for card in place.cards(run.name) if card.phase == further.name]
     followed = _follow(cards, run, place, trained=trained)
     place.save(followed, f"{run.name}-track", run)
-    criterion = cards[-1].criterion_step
-    values: Values = {"criterion_step": _number(criterion)}
+    learnt = place.final(run.name, learn.name)
+    values: Values = {"criterion_step": _number(learnt.criterion_step)}
     for exemplars in EXEMPLARS:
-        chosen = followed.sel(exemplars=exemplars)
         for name in ("II_far", "accuracy_trained"):
-            series = chosen[name].values
-            steps = chosen["step"].values
-            at = float(series[steps == criterion][0]) if criterion is not None else float("nan")
-            values[f"{name}_criterion/{exemplars}"] = at
-            values[f"{name}_end/{exemplars}"] = float(series[-1])
-            values[f"{name}_fall/{exemplars}"] = at - float(series[-1])
-    if run.start is not None and run.name != "near":
+            series = followed[name].sel(exemplars=exemplars).values
+            values |= _fall(f"{name}/{exemplars}", float(series[0]), float(series[-1]))
+    if run.start is not None:
         values |= _old_objects(run, place, place.final(run.start), cards)
     return values
 
 
 def _old_objects(run: Run, place: Workplace, known: Card, cards: list[Card]) -> Values:
-    """Look for classes of the pretraining before, at the criterion and in the end."""
+    """Look for classes of the pretraining after it, and before and after further training."""
     few = dataclasses.replace(known, categories=known.categories[: place.scale.old_categories])
     objects, held_out = few.test_objects(
         per_category=place.scale.old_exemplars, data_dir=place.data_dir
     )
     grid = Grid.parse(place.scale.grid, run.canvas)
-    moments = {"start": known, "end": cards[-1]}
-    at_criterion = [card for card in cards if card.step == card.criterion_step]
-    if at_criterion:
-        moments["criterion"] = at_criterion[0]
-    values: Values = {}
-    for moment, card in moments.items():
+    found = {}
+    for moment, card in (("known", known), ("before", cards[0]), ("end", cards[-1])):
         model = load_checkpoint(card.path).to(find_device(place.device))
-        found = old_object_indices(
+        found[moment] = old_object_indices(
             model,
             objects,
             held_out,
@@ -259,12 +246,14 @@ def _old_objects(run: Run, place: Workplace, known: Card, cards: list[Card]) -> 
             trained=trained_location("one", run.canvas),
             layer=name_layers(model, run.canvas).hidden,
         )
-        values |= {f"old_{name}_{moment}": value for name, value in found.items()}
-    for exemplars in EXEMPLARS:
-        at = values.get(f"old_index/{exemplars}_criterion", float("nan"))
-        end = values[f"old_index/{exemplars}_end"]
-        values[f"old_index_fall/{exemplars}"] = float(at) - float(end)
+    values: Values = {f"old_{name}/known": value for name, value in found["known"].items()}
+    for name, value in found["before"].items():
+        values |= _fall(f"old_{name}", value, found["end"][name])
     return values
+
+
+def _fall(name: str, before: float, end: float) -> Values:
+    return {f"{name}/before": before, f"{name}/end": end, f"{name}/fall": before - end}
 
 
 def _follow(
@@ -309,7 +298,6 @@ def _follow(
         reference_y=reference[0],
         reference_x=reference[1],
         trained=[list(reference)] if trained is not None else [],
-        criterion_step={} if last.criterion_step is None else {last.phase: last.criterion_step},
     )
 
 

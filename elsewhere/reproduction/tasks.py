@@ -17,7 +17,7 @@ import torch
 from elsewhere.errors import StorageError
 from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.measurements import Values, Workplace, measure, start_of
-from elsewhere.reproduction.scales import Scale
+from elsewhere.reproduction.scale import Scale
 from elsewhere.storage import write_atomically
 from elsewhere.storage.files import storage_errors
 from elsewhere.training import Report, train
@@ -93,7 +93,7 @@ def perform(task: Task, progress: Progress) -> None:
     ElsewhereError
         What training or measuring refuses.
     """
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     seed, run = task.seed, task.run
     with storage_errors(task.folder):
         task.folder.mkdir(parents=True, exist_ok=True)
@@ -117,6 +117,7 @@ def perform(task: Task, progress: Progress) -> None:
         values |= measure(run, place)
     done = time.perf_counter()
     values |= {"seconds_training": trained - began, "seconds_measuring": done - trained}
+    values["seconds_cpu"] = time.process_time() - cpu
     write_values(task, values)
 
 

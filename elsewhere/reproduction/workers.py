@@ -142,10 +142,19 @@ def _is_ready(task: Task, done: set[Key]) -> bool:
 
 def _work(inbox: Any, outbox: Any, act: Callable[[Task, Progress], None]) -> None:
     """Perform tasks until the process is ended; errors travel as their text."""
-    while True:
-        task = inbox.get()
+
+    def tell(event: Event) -> None:
+        if not _has_parent():  # it was killed: what is trained so far can be resumed
+            raise SystemExit(1)
+        outbox.put(event)
+
+    while _has_parent():
         try:
-            act(task, outbox.put)
+            task = inbox.get(timeout=_PATIENCE)
+        except queue.Empty:
+            continue
+        try:
+            act(task, tell)
         except ElsewhereError as error:
             outbox.put(f"seed {task.seed}, {task.run.name}: {error}")
             return
@@ -153,6 +162,11 @@ def _work(inbox: Any, outbox: Any, act: Callable[[Task, Progress], None]) -> Non
             outbox.put(f"seed {task.seed}, {task.run.name}: {type(error).__name__}: {error}")
             raise
         outbox.put(Event(task.seed, task.run.name, "done"))
+
+
+def _has_parent() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is not None and parent.is_alive()
 
 
 def _ignore(event: Event) -> None:

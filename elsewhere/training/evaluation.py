@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import xarray
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
 
 from elsewhere.errors import InputError, NumericsError, UnknownNameError
 from elsewhere.measures.accuracy import (
@@ -26,6 +25,7 @@ from elsewhere.models import Model
 from elsewhere.protocols import Progress
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.training.pasting import Paster
+from elsewhere.training.windows import make_forward
 from elsewhere.types import Location
 
 Trained: TypeAlias = Sequence[Location] | Mapping[str, Sequence[Location]]
@@ -144,7 +144,8 @@ def sweep(
     patches = paster.load(objects)
     places = torch.from_numpy(locations).to(device)
     truth = torch.from_numpy(labels).to(device)
-    total = len(objects) * len(locations)
+    n_places, total = len(locations), len(objects) * len(locations)
+    forward = make_forward(network, paster, patches)
     choice = torch.empty(total, dtype=torch.int64, device=device)
     margin = torch.empty(total, device=device)
     modes = [(part, part.training) for part in network.modules()]
@@ -152,12 +153,13 @@ def sweep(
     try:
         with torch.inference_mode():
             for first in range(0, total, ROWS):
-                trial = torch.arange(first, min(first + ROWS, total), device=device)
-                chosen = trial // len(locations)
-                images = paster.paste(patches[chosen], places[trial % len(locations)])
-                logits = _logits(network, images, n_classes, model.name)[: len(trial)]
+                # the last batch is filled up with its last trial
+                rows = torch.arange(first, first + ROWS, device=device).clamp(max=total - 1)
+                trial = rows[: total - first]
+                logits = forward(patches[rows // n_places], places[rows % n_places])
+                logits = _check_logits(logits, n_classes, model.name)[: len(trial)]
                 choice[trial] = logits.argmax(1)
-                margin[trial] = _margins(logits, truth[chosen])
+                margin[trial] = _margins(logits, truth[trial // n_places])
                 if progress is not None:
                     progress(first + len(trial), total)
     finally:
@@ -171,8 +173,7 @@ def sweep(
     return choice.cpu().numpy().reshape(shape), margin.cpu().numpy().reshape(shape)
 
 
-def _logits(network: nn.Module, images: torch.Tensor, n_classes: int, name: str) -> torch.Tensor:
-    logits: torch.Tensor = network(images)
+def _check_logits(logits: torch.Tensor, n_classes: int, name: str) -> torch.Tensor:
     if logits.ndim != 2 or logits.shape[1] != n_classes:
         shown = "x".join(str(length) for length in logits.shape[1:])
         raise InputError(

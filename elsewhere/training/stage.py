@@ -36,6 +36,7 @@ from elsewhere.training.probe import PROBE_OBJECTS, Accuracies, Probe
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import derive_seed, make_generator, seed_own_generators
 from elsewhere.training.state import RunState, write_state
+from elsewhere.training.windows import make_forward
 
 BLOCK = 50
 """Steps whose presentations are drawn together; a run goes on from the start of one."""
@@ -99,7 +100,6 @@ class Stage:
         self.criterion_step = state.criterion_step
         self._load_objects(model)
         self._reports = _report_steps(resolved.steps)
-        self._last_good = ""
         self._written = time.perf_counter()
         self._interval = surroundings.save_every
         self._losses = torch.zeros(BLOCK, device=device)
@@ -134,9 +134,8 @@ class Stage:
                 patches = change_appearance(
                     patches, self._paster.background, phase.augment, generator
                 )
-            self._update(
-                self._paster.paste(patches, locations[place]), self._labels[chosen], first, place
-            )
+            logits = self._forward(patches, locations[place])
+            self._update(logits, self._labels[chosen], first, place)
             done = first + place + 1
             checkpoint = done in self.resolved.checkpoints
             if checkpoint or done % CHECK == 0 or done == steps or done in self._reports:
@@ -150,12 +149,11 @@ class Stage:
                     return True
         return False
 
-    def _update(self, images: torch.Tensor, labels: torch.Tensor, first: int, place: int) -> None:
+    def _update(self, logits: torch.Tensor, labels: torch.Tensor, first: int, place: int) -> None:
         phase, step = self.phase, first + place
         rate = phase.learning_rate * schedule_factor(phase, step, self.resolved.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        logits = self.network(images)
         loss = functional.cross_entropy(logits, labels, label_smoothing=phase.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         if phase.clip:
@@ -193,6 +191,7 @@ class Stage:
         canvas, train = self.around.curriculum.canvas, self.resolved.train
         self._paster = Paster(canvas, model.transform, rows=self.phase.batch, device=self.device)
         self._patches = self._paster.load(train)
+        self._forward = make_forward(self.network, self._paster, self._patches)
         self._categories = torch.from_numpy(train.category_index)
         self._exemplars = torch.from_numpy(train.exemplar_index)
         self._labels = self._categories.to(self.device)
@@ -257,7 +256,7 @@ class Stage:
             raise self._diverged(done, "a weight is not finite")
         path = checkpoint_path(self.around.directory, self.phase.name, done)
         card = self._card(done, train, probe, final)
-        self._last_good = save_checkpoint(path, state, card).path.name
+        save_checkpoint(path, state, card)
 
     def _card(self, done: int, train: float | None, probe: Accuracies, final: bool) -> Card:
         phase, resolved, curriculum = self.phase, self.resolved, self.around.curriculum
@@ -295,10 +294,14 @@ class Stage:
         )
 
     def _diverged(self, step: int, what: str) -> TrainingError:
-        kept = f"checkpoint {self._last_good} is kept" if self._last_good else "the latest is kept"
+        folder = self.around.directory / "checkpoints"
+        kept = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+        last = (
+            f"the last good checkpoint, {kept[-1].name}, is kept" if kept else "none was kept yet"
+        )
         return TrainingError(
-            f"phase {self.phase.name!r} diverged at step {step}: {what}; the last good {kept}; "
-            f"lower learning_rate (now {self.phase.learning_rate:g}) or the input's gain"
+            f"phase {self.phase.name!r} diverged at step {step}: {what}; {last}; lower "
+            f"learning_rate (now {self.phase.learning_rate:g}) or the input's gain"
         )
 
     # --- the state in between
@@ -327,8 +330,6 @@ class Stage:
         if self.average is not None:
             for value, kept in zip(self.average.values, state.average, strict=True):
                 value.copy_(kept)
-        # what was good before is known to the earlier run only
-        self._last_good = ""
 
 
 def with_average(average: Average | None, act: Callable[[], None]) -> None:

@@ -12,16 +12,15 @@ from torch import nn
 from elsewhere.analyzer.similarity import (
     METRICS,
     SimilaritySink,
-    check_objects,
     dead_layers,
     similarity,
 )
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import InputTransform
-from elsewhere.protocols import Design
+from elsewhere.recording import record
 from elsewhere.stimuli import ObjectSet
-from elsewhere.storage import ArraySource, load_result, open_recording, save_result
+from elsewhere.storage import ArraySource, Keep, load_result, open_recording, save_result
 
 VALUES = {
     "similarity": "similarity_mean",
@@ -79,6 +78,8 @@ def test_agrees_with_the_formulas(by_the_book, metric, categories):
             atol=5e-5,
             err_msg=name,
         )
+    without = [float(book.estimates([o for o in range(6) if o != k])["G_away"]) for k in range(6)]
+    np.testing.assert_allclose(found["G_away_without"], without, atol=5e-6)
     same = book.baseline(range(6), cross=False)
     np.testing.assert_allclose(found["baseline_same"].values.ravel(), same, atol=1e-5)
     away = np.mean(same[:5])
@@ -253,9 +254,6 @@ def test_one_object_or_one_category_has_no_baseline(recwarn):
     point = similarity(source_of(make_values(ny=1, nx=1)))  # the reference only
     assert np.isnan(point["similarity_away"]).all()
     assert not recwarn.list
-    with pytest.raises(InputError, match="one category"):
-        check_objects(Design(("a", "b"), ("A", "A"), (("y", (1,)),), (1,)))
-    check_objects(Design(("a", "b"), ("A", "B"), (("y", (1,)),), (1,)))
 
 
 def test_where_nothing_can_be_told_apart_g_is_undefined():
@@ -344,7 +342,7 @@ def test_the_order_and_size_of_blocks_do_not_matter(data):
                 memory[...] = np.nan  # a block is valid only while it is taken
         sink.end()
     found = sink.result()
-    for name in expected.data_vars:
+    for name in found.data_vars:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-4, err_msg=name)
         if name in ("similarity", "baseline_cross", "baseline_same"):
             np.testing.assert_allclose(found[name], expected[name], atol=3e-6, err_msg=name)
@@ -415,6 +413,27 @@ def test_the_result_is_labelled_and_can_be_saved(recorded, tmp_path):
     assert load_result(save_result(live, tmp_path / "live.nc")).attrs["background"] == [200, 40, 90]
     for name in ("similarity", "G", "zero_share"):
         assert result[name].attrs["long_name"]
+
+
+def test_what_was_kept_gives_the_measure_its_name(make_sweep, tmp_path):
+    sweep = make_sweep(layers="conv1_1,pool2,logits")
+    keep = {"conv1_1": Keep("sketch", 200), "pool2": Keep("mean")}
+    path = record(sweep, tmp_path / "run.h5", keep=keep)
+    with open_recording(path) as recording:
+        result = similarity(recording)
+    assert list(result["measure"].values) == ["cosine(sketch:200)", "cosine(mean)", "cosine"]
+    np.testing.assert_allclose(result["error"], [0.1, 0, 0])
+    assert result.attrs["metric"] == "cosine"
+    live = similarity(sweep)
+    assert set(live["measure"].values) == {"cosine"}
+    xarray.testing.assert_allclose(
+        result["similarity"].sel(layer="logits"), live["similarity"].sel(layer="logits"), atol=1e-5
+    )
+    exact, rough = (r["similarity"].sel(layer="conv1_1") for r in (live, result))
+    assert np.abs(exact - rough).max() < 6 * 0.1
+    assert not np.allclose(exact, rough, atol=1e-6)
+    other = result["similarity"].sel(layer="pool2") - live["similarity"].sel(layer="pool2")
+    assert np.abs(other).max() > 1e-3
 
 
 def test_another_reference_of_a_recording(recorded, make_sweep):

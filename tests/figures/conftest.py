@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -84,6 +85,113 @@ def similarity_result(
     )
 
 
+def accuracy_result(
+    elsewhere: float = 0.4,
+    *,
+    trained: tuple[tuple[int, int], ...] = ((24, 5),),
+    side: int = 5,
+    held_out: bool = True,
+    seed: int = 0,
+) -> xr.Dataset:
+    places = np.floor(np.linspace(5, 42, side) + 0.5).astype(int)
+    values = elsewhere + 0.05 * np.random.default_rng(seed).random((2, side, side))
+    for y, x in trained:
+        values[:, (places == y)[:, None] & (places == x)[None]] = 0.99
+    values[1] = values[1] - 0.02 if held_out else np.nan
+    return xr.Dataset(
+        {"accuracy": (("exemplars", "y", "x"), values)},
+        coords={"exemplars": ["same", "held-out"], "y": places, "x": places},
+        attrs={
+            "kind": "accuracy",
+            "model": "small-cnn",
+            "weights": "none",
+            "n_classes": 10,
+            "chance": 0.1,
+            "canvas": 48,
+            "object_size": 11,
+            "trained": json.dumps([list(place) for place in trained]),
+        },
+    )
+
+
+def track_result(
+    n_seeds: int = 0,
+    *,
+    phases: dict[str, list[int]] | None = None,
+    layers: tuple[str, ...] = ("pool4", "fc1", "fc2"),
+    rise: float = 0.8,
+) -> xr.Dataset:
+    phases = phases or {"pretraining": [0, 1, 10, 100, 1000], "digits": [0, 2, 20, 200]}
+    rng, shape = np.random.default_rng(n_seeds), (n_seeds,) if n_seeds else ()
+    lead = ("seed",) if n_seeds else ()
+    progress = np.concatenate([np.linspace(0, 1, len(steps)) for steps in phases.values()])
+    variables = {}
+    for name, share in (("trained", 1.0), ("off", rise), ("far", 0.9 * rise)):
+        same = 0.1 + 0.8 * share * progress + 0.02 * rng.random((*shape, len(progress)))
+        values = np.stack([same, same - 0.05], axis=-1)
+        variables[f"accuracy_{name}"] = ((*lead, "checkpoint", "exemplars"), values)
+    depth = np.linspace(0.2, 0.8, len(layers))
+    gain = rise * progress[:, None] * depth + 0.02 * rng.random(
+        (*shape, len(progress), len(layers))
+    )
+    variables["G_away"] = ((*lead, "checkpoint", "layer"), gain)
+    names = [name for name, steps in phases.items() for _ in steps]
+    return xr.Dataset(
+        variables,
+        coords={
+            "phase": ("checkpoint", names),
+            "step": ("checkpoint", [step for steps in phases.values() for step in steps]),
+            "exemplars": ["same", "held-out"],
+            "layer": list(layers),
+        },
+        attrs={"kind": "track", "model": "small-cnn", "n_classes": 10},
+    )
+
+
+def claims_result(n_seeds: int = 4) -> xr.Dataset:
+    rows = [
+        ("C1", "II_far, vanilla", "glyphs", 0.03, 0.1, "<", "holds", 1),
+        ("C1", "II_far, vanilla", "glyphs, held out", 0.08, 0.1, "<", "undecided", 0),
+        ("C2", "II_far, ImageNet weights", "", np.nan, 0.8, ">", "not run", 1),
+        ("C3", "II_far, acquired", "glyphs → digits", 0.7, 0.5, ">", "holds", 1),
+        ("C4", "full - fixed", "glyphs", np.nan, 0.5, ">", "not measurable", 1),
+        ("C5", "G hidden - G pooling", "", 0.12, 0.2, ">", "fails", 1),
+        ("C6", "fall of II_far", "glyphs → digits", 0.2, 0.2, ">", "undecided", 1),
+    ]
+    values = np.array([row[3] for row in rows])
+    seeds = values[:, None] + np.linspace(-0.02, 0.02, n_seeds) if n_seeds > 1 else values[:, None]
+    half = 0.03 if n_seeds > 1 else np.nan
+    verdicts = [row[6] for row in rows]
+    if n_seeds == 1:
+        shown = {"holds": "shown in this run", "fails": "not shown in this run"}
+        verdicts = [shown.get(text, text) for text in verdicts]
+    return xr.Dataset(
+        {
+            "value": ("claim", values),
+            "interval": (("claim", "bound"), np.stack([values - half, values + half], axis=1)),
+            "threshold": ("claim", [row[4] for row in rows]),
+            "direction": ("claim", [row[5] for row in rows]),
+            "verdict": ("claim", verdicts),
+            "n_seeds": ("claim", np.isfinite(seeds).sum(axis=1)),
+            "counts": ("claim", [row[7] for row in rows]),
+            "seeds": (("claim", "seed"), seeds),
+        },
+        coords={
+            "claim": [row[0] for row in rows],
+            "part": ("claim", [row[1] for row in rows]),
+            "pair": ("claim", [row[2] for row in rows]),
+            "system": ("claim", ["vgg16" if row[0] == "C2" else "small-cnn" for row in rows]),
+            "bound": ["low", "high"],
+            "seed": np.arange(n_seeds),
+        },
+        attrs={
+            "kind": "claims",
+            "system": "small-cnn",
+            "summary": json.dumps({"C1": "holds", "C6": "undecided"}),
+        },
+    )
+
+
 @dataclass
 class FakeObjects:
     categories: tuple[str, ...]
@@ -115,6 +223,28 @@ def result() -> xr.Dataset:
 @pytest.fixture
 def deep_result() -> xr.Dataset:
     return similarity_result(vgg16_layers(), ys=(25, 112, 199), xs=(25, 112, 199))
+
+
+@pytest.fixture
+def make_accuracy() -> Callable[..., xr.Dataset]:
+    return accuracy_result
+
+
+@pytest.fixture
+def make_track() -> Callable[..., xr.Dataset]:
+    return track_result
+
+
+@pytest.fixture
+def make_claims() -> Callable[..., xr.Dataset]:
+    return claims_result
+
+
+@pytest.fixture
+def results() -> dict[str, xr.Dataset]:
+    """A finished result of every kind."""
+    made = (similarity_result(), accuracy_result(), track_result(), claims_result())
+    return {str(each.attrs["kind"]): each for each in made}
 
 
 @pytest.fixture

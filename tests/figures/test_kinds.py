@@ -14,17 +14,36 @@ from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures import draw, figure_kinds, plot_objects
 from elsewhere.figures.kinds import DEFAULT_KINDS
 
+DRAWN_FROM = {
+    "maps": "similarity",
+    "layerwise": "similarity",
+    "displacement": "similarity",
+    "accuracy-maps": "accuracy",
+    "accuracy-displacement": "accuracy",
+    "acquisition": "track",
+    "interference": "track",
+    "claims": "claims",
+}
+
 
 @pytest.mark.parametrize("kind", list(figure_kinds))
-def test_every_kind_draws_a_similarity_result(result, kind):
-    figure = draw(result, kind)
+def test_every_kind_draws_its_kind_of_result_and_refuses_others(results, kind):
+    figure = draw(results[DRAWN_FROM[kind]], kind)
     assert isinstance(figure, Figure)
     assert figure.axes
     assert figure_kinds.summary(kind)
+    for made, other in results.items():
+        if made != DRAWN_FROM[kind]:
+            with pytest.raises(InputError, match="no variable"):
+                draw(other, kind)
 
 
-def test_the_default_is_chosen_by_the_kind_of_result(result):
-    assert draw(result).get_suptitle().startswith("cosine similarity of the same object")
+def test_the_default_is_chosen_by_the_kind_of_result(results):
+    assert draw(results["similarity"]).get_suptitle().startswith("cosine similarity of the same")
+    assert draw(results["accuracy"]).get_suptitle().startswith("accuracy, held-out exemplars")
+    assert draw(results["track"]).axes[0].get_title(loc="left").startswith("acquisition")
+    assert draw(results["claims"]).texts[0].get_text().startswith("claims · 4 seeds")
+    assert set(DEFAULT_KINDS) == set(results)
     assert set(DEFAULT_KINDS.values()) <= set(figure_kinds)
 
 
@@ -57,11 +76,11 @@ def test_settings_are_restored_after_an_error(result):
     assert matplotlib.rcParams.copy() == before
 
 
-def test_pyplot_knows_of_no_figure(result, make_objects):
+def test_pyplot_knows_of_no_figure(results, make_objects):
     import matplotlib.pyplot as plt
 
     for kind in figure_kinds:
-        draw(result, kind)
+        draw(results[DRAWN_FROM[kind]], kind)
     plot_objects(make_objects(("a", "b")))
     assert plt.get_fignums() == []
 

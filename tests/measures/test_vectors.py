@@ -65,6 +65,21 @@ def test_centred_rows_are_as_if_centred_in_double_precision(kind, offset):
 
 
 @KINDS
+@pytest.mark.parametrize(("offset", "tolerance"), [(0.0, 1e-6), (10.0, 1e-5)])
+def test_sparse_rows_are_centred_without_a_bias(kind, offset, tolerance):
+    """Equal small differences add up one-sidedly, large means drown what is left of them."""
+    rng = np.random.default_rng(0)
+    raw = np.maximum(rng.standard_normal((4, 200_000)), 0) * (rng.random((4, 200_000)) < 0.05)
+    raw[1:] = 0.7 * raw[:1] + 0.3 * raw[1:]
+    raw = (raw + offset).astype(np.float32)
+    rows = DenseVectors(as_kind(raw, kind)).centred()
+    norms = rows.norms()
+    np.testing.assert_allclose(
+        rows.dots(rows) / np.outer(norms, norms), np.corrcoef(raw.astype(float)), atol=tolerance
+    )
+
+
+@KINDS
 @pytest.mark.parametrize("value", [0.1, 1.0, 7.3, 1e-3, -250.1])
 def test_a_constant_row_has_no_length_once_centred(kind, value):
     rows = DenseVectors(as_kind(np.full((1, 10_007), value), kind))

@@ -89,6 +89,13 @@ def test_a_network_that_is_right_near_by():
     assert np.allclose(result["N"].sel(y=9, x=3), 1)
 
 
+def test_far_begins_at_one_object_size():
+    model = dataclasses.replace(MODEL, module=Oracle(lambda number, y, x: x != 10))
+    grid = Grid((9,), (3, 9, 10))
+    result = accuracy(model, OBJECTS, CANVAS, grid, trained=[(9, 3)])
+    assert result["accuracy_at"].sel(exemplars="same").values.tolist() == [1, 0.5, 0]
+
+
 def test_same_and_held_out_exemplars_are_apart():
     result = measure(lambda number, y, x: not HELD_OUT[number] or near(number, y, x))
     assert np.allclose(result["II_far"], [1, -0.25])

@@ -179,6 +179,15 @@ def test_after_branches_and_dropout_comes_back(make_curriculum, make_phase, tmp_
     assert load_checkpoint(cards["b", 5].path).module.classifier[2].p == 0.2
 
 
+def test_dropout_of_a_phase_ends_with_it(make_curriculum, make_phase, tmp_path):
+    states = []
+    for dropout in (0.0, 0.9):
+        phases = make_phase("a", steps=5, dropout=dropout), make_phase("b", steps=5, after="none")
+        out = train(make_curriculum(*phases), tmp_path / str(dropout), device="cpu")
+        states.append(list_checkpoints(out)[-1].sha256)
+    assert states[0] == states[1]
+
+
 def test_frozen_layers_stay(make_curriculum, make_phase, tmp_path):
     phase = make_phase(steps=20, trainable=("logits",))
     arguments = {"channels": "4-8", "hidden": 12, "batch_norm": True}
@@ -208,8 +217,9 @@ def test_starts_from_a_checkpoint(run, two_phases, make_phase, tmp_path):
 
 
 def test_divergence_keeps_the_last_good_checkpoint(make_curriculum, make_phase, tmp_path):
-    phase = make_phase(optimiser="sgd", learning_rate=1e12, steps=100)
-    with pytest.raises(TrainingError, match=r"diverged at step \d+: .* is kept") as caught:
+    phase = make_phase(optimiser="sgd", learning_rate=1e12, steps=100, checkpoints=(0, 100))
+    words = r"diverged at step [2-9]: the loss is \w+; .* learn-000000.safetensors, is kept"
+    with pytest.raises(TrainingError, match=words) as caught:
         train(make_curriculum(phase), tmp_path / "run", device="cpu")
     assert "\n" not in str(caught.value)
     cards = list_checkpoints(tmp_path / "run")

@@ -32,7 +32,8 @@ class Scale:
         Phases in which new objects are learnt at one location, one for each test set; they start
         from the pretrained, or from random weights, with a new head.
     interference
-        Further training at one location, from the pretrained weights.
+        Two phases at one location, from the pretrained weights: new objects are learnt until the
+        criterion is met, then trained on further, far longer and faster than they need.
     near
         The same with objects like those of the pretraining.
     compared
@@ -58,13 +59,13 @@ class Scale:
     canvas: Canvas
     pretraining: tuple[Phase, ...]
     learning: tuple[Phase, ...]
-    interference: Phase
-    near: Phase
+    interference: tuple[Phase, Phase]
+    near: tuple[Phase, Phase]
     compared: str
     unseen: tuple[Phase, ...]
     grid: str = "7x7"
     exact_stride: int = 8
-    per_category: int = 8
+    per_category: int = 10
     old_categories: int = 20
     old_exemplars: int = 4
     track_checkpoints: int = 8
@@ -87,21 +88,22 @@ class Scale:
 
         def shorten(phase: Phase) -> Phase:
             few = Exemplars(min(phase.exemplars.train, 4), min(phase.exemplars.held_out, 2))
+            kept = phase.checkpoints
             return dataclasses.replace(
                 phase,
                 steps=min(phase.steps or max_steps, max_steps),
                 batch=min(phase.batch, 4),
                 epochs=None,
                 exemplars=few,
-                checkpoints=1,
+                checkpoints=1 if isinstance(kept, int) else (kept[0], max_steps),
             )
 
         return dataclasses.replace(
             self,
             pretraining=tuple(map(shorten, self.pretraining)),
             learning=tuple(map(shorten, self.learning)),
-            interference=shorten(self.interference),
-            near=shorten(self.near),
+            interference=(shorten(self.interference[0]), shorten(self.interference[1])),
+            near=(shorten(self.near[0]), shorten(self.near[1])),
             unseen=tuple(dataclasses.replace(p, categories=_few(p)) for p in self.unseen),
             grid="2x2",
             per_category=1,
@@ -142,7 +144,7 @@ def _pretraining(categories: int, steps: int) -> Phase:
     )
 
 
-def _learning(name: str, objects: str, categories: Choice, steps: int = 1000) -> Phase:
+def _learning(name: str, objects: str, categories: Choice, steps: int = 400) -> Phase:
     return Phase(
         name,
         objects,
@@ -151,27 +153,42 @@ def _learning(name: str, objects: str, categories: Choice, steps: int = 1000) ->
         environment="one",
         steps=steps,
         criterion=Criterion(0.99, window=50),
-        learning_rate=5e-4,
-        dropout=0.0,
+        learning_rate=1e-4,
+        rates={"logits": 50.0},  # only the head is new
+        schedule="cosine",
+        dropout=0.4,
         new_head=True,
         checkpoints=2,
         after="none",
     )
 
 
-def _interference(name: str, objects: str, categories: Choice, steps: int) -> Phase:
-    return dataclasses.replace(
-        _learning(name, objects, categories),
+def _interference(objects: str, categories: Choice, steps: int) -> tuple[Phase, Phase]:
+    learn = _learning("learn", objects, categories)
+    further = dataclasses.replace(
+        learn,
+        name="further",
+        categories=None,
+        same_categories_as="learn",
         steps=steps,
-        criterion=Criterion(0.99, window=50, stop=False),
+        criterion=None,
         learning_rate=3e-3,
-        checkpoints=8,
+        rates={},
+        schedule="constant",
+        dropout=0.0,
+        new_head=False,
+        checkpoints=_FURTHER,
+        after=None,
     )
+    return learn, further
 
 
 def _unseen(objects: str, categories: Choice) -> Phase:
     return Phase(objects, objects, categories=categories, exemplars=Exemplars(1, 0), steps=1)
 
+
+_FURTHER = (0, 10, 32, 100, 316)
+"""Steps of further training at which weights are kept, and those of its end."""
 
 # The seed draws one order of the glyphs: up to 300 are for pretraining, then come those that are
 # learnt, those of the near-domain control, and those that no network ever sees.
@@ -181,14 +198,14 @@ LAPTOP = Scale(
     name="laptop",
     network=Network("small-cnn", arguments={"hidden": 512}, gain=6.0),
     canvas=Canvas(48, 11),
-    pretraining=(_pretraining(150, 8000),),
+    pretraining=(_pretraining(300, 10_000),),
     learning=(
         _learning("glyphs", "glyphs", _NEW),
         _learning("digits", "digits", Choice(10)),
         _learning("novel", "novel", Choice(10)),
     ),
-    interference=_interference("interference", "digits", Choice(10), 1000),
-    near=_interference("near", "glyphs", _NEAR, 1000),
+    interference=_interference("digits", Choice(10), 1000),
+    near=_interference("glyphs", _NEAR, 1000),
     compared="digits",
     unseen=(_unseen("novel", Choice(24)), _unseen("glyphs", _NEVER)),
     minutes=5.0,
@@ -197,31 +214,30 @@ LAPTOP = Scale(
 QUICK = dataclasses.replace(
     LAPTOP,
     name="quick",
-    network=Network("small-cnn", arguments={"hidden": 256}, gain=6.0),
-    pretraining=(_pretraining(60, 2600),),
+    pretraining=(_pretraining(150, 3000),),
     learning=(
-        _learning("glyphs", "glyphs", _NEW, 600),
-        _learning("digits", "digits", Choice(10), 600),
+        _learning("glyphs", "glyphs", _NEW, 300),
+        _learning("digits", "digits", Choice(10), 300),
     ),
-    interference=_interference("interference", "digits", Choice(10), 600),
-    near=_interference("near", "glyphs", _NEAR, 600),
-    per_category=4,
+    interference=_interference("digits", Choice(10), 600),
+    near=_interference("glyphs", _NEAR, 600),
+    per_category=8,
     old_exemplars=2,
     track_checkpoints=4,
     minutes=1.5,
 )
 
 
-def _large(phase: Phase, objects: str, categories: Choice, steps: int) -> Phase:
+def _large(phase: Phase, objects: str, steps: int) -> Phase:
     return dataclasses.replace(
         phase,
         objects=objects,
-        categories=categories,
+        categories=None if phase.same_categories_as else Choice(10),
         split="train",
         exemplars=Exemplars(1000, 200),
         steps=steps,
         batch=64,
-        learning_rate=phase.learning_rate / 10,
+        learning_rate=min(phase.learning_rate, 1e-4),
     )
 
 
@@ -232,19 +248,24 @@ PAPER = dataclasses.replace(
     canvas=Canvas(224, 50),
     pretraining=(
         dataclasses.replace(
-            _large(_pretraining(10, 20_000), "fashion-mnist", Choice(10), 20_000),
+            _large(_pretraining(10, 20_000), "fashion-mnist", 20_000),
             exemplars=Exemplars(5000, 500),
             dropout=None,
             checkpoints=_linear(20_000, 8),
         ),
     ),
-    learning=(
-        _large(_learning("mnist", "mnist", Choice(10)), "mnist", Choice(10), 5000),
-        _large(_learning("kmnist", "kmnist", Choice(10)), "kmnist", Choice(10), 5000),
-        _large(_learning("emnist", "emnist", Choice(10)), "emnist", Choice(10), 5000),
+    learning=tuple(
+        _large(_learning(name, name, Choice(10)), name, 5000)
+        for name in ("mnist", "kmnist", "emnist")
     ),
-    interference=_large(LAPTOP.interference, "mnist", Choice(10), 5000),
-    near=_large(LAPTOP.near, "kmnist", Choice(10), 5000),
+    interference=(
+        _large(LAPTOP.interference[0], "mnist", 5000),
+        _large(LAPTOP.interference[1], "mnist", 5000),
+    ),
+    near=(
+        _large(LAPTOP.near[0], "kmnist", 5000),
+        _large(LAPTOP.near[1], "kmnist", 5000),
+    ),
     compared="mnist",
     unseen=(_unseen("novel", Choice(24)),),
     exact_stride=16,
@@ -255,6 +276,6 @@ PAPER = dataclasses.replace(
 )
 
 scales: Registry[Scale] = Registry("scale")
-scales.add("quick", QUICK, summary="a slim network at 48 px, 60 glyphs; 90 seconds a seed")
-scales.add("laptop", LAPTOP, summary="a slim network at 48 px, 150 glyphs; 5 minutes a seed")
+scales.add("quick", QUICK, summary="a slim network at 48 px, 150 glyphs; 90 seconds a seed")
+scales.add("laptop", LAPTOP, summary="a slim network at 48 px, 300 glyphs; 5 minutes a seed")
 scales.add("paper", PAPER, summary="VGG16 at 224 px, Fashion-MNIST and its kin; needs a GPU")

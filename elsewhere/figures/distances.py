@@ -1,0 +1,170 @@
+"""Accuracy with the distance from where a network was trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError
+from elsewhere.figures.accuracy import (
+    CHANCE_LINE,
+    Results,
+    chance_of,
+    conditions,
+    distances,
+    place_scene,
+    select_map,
+    shared_title,
+    trained_locations,
+)
+from elsewhere.figures.curves import _CROSS, _handle, _legend, _limits, _shades
+from elsewhere.figures.results import require
+from elsewhere.figures.style import (
+    GREY,
+    INK,
+    LABEL_SIZE,
+    PAGE_WIDTH,
+    SMALL_SIZE,
+    TITLE_SIZE,
+    Mark,
+    axes_or_new,
+    shorten,
+    styled,
+    text_style,
+    tidy,
+    wrap,
+)
+
+
+@styled
+def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> Axes:
+    """Draw accuracy against the distance from the nearest trained location.
+
+    Solid are the exemplars of the training, dashed those held out; distances are Chebyshev's, the
+    larger of the differences in y and x.
+
+    Parameters
+    ----------
+    results
+        An accuracy result, or several by the name of their condition: as for
+        :func:`plot_accuracy_maps`. ``accuracy_by_displacement`` over (exemplars, displacement) is
+        drawn if there, with its interval if known, else means over the map's locations.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    The axes drawn on.
+
+    Raises
+    ------
+    InputError
+        A result lacks what is drawn, or there is none.
+    """
+    found = conditions(results)
+    for each in found.values():
+        require(each, ["accuracy"], ["exemplars", "y", "x"])
+    scenes = [place_scene(each) for each in found.values()]
+    chances = [chance_of(each) for each in found.values()]
+    ax = axes_or_new(ax, PAGE_WIDTH, 3.2)
+    tidy(ax)
+    ax.grid(axis="x", visible=False)
+
+    handles, farthest = [], 1.0
+    drawn: set[str] = set()
+    colors = ["#0072B2"] if len(found) == 1 else _shades(len(found))
+    for rank, (name, each) in enumerate(found.items()):
+        mark = Mark(colors[rank], "osD^vP"[rank % 6], "-")
+        for which, dashes in (("same", "-"), ("held-out", (0, (3, 1.5)))):
+            at, means, low, high = _by_displacement(each, which)
+            if not np.isfinite(means).any():
+                continue
+            filled = which == "same"
+            ax.fill_between(at, low, high, color=mark.color, alpha=0.15, linewidth=0, zorder=2)
+            ax.plot(
+                at,
+                means,
+                color=mark.color,
+                linestyle=dashes,
+                linewidth=1.2 if filled else 0.9,
+                marker=mark.marker,
+                markersize=3.2,
+                markerfacecolor=mark.color if filled else "white",
+                markeredgewidth=0.7,
+                label=f"{which}:{name}",
+                zorder=3,
+            )
+            drawn.add(which)
+            farthest = max(farthest, float(at.max()))
+        if len(found) > 1:
+            handles.append(_handle(mark, shorten(name, 22)))
+    for chance in sorted(set(chances)):
+        ax.axhline(chance, label="chance", zorder=1, **CHANCE_LINE)
+    for size in sorted({scene.object_size for scene in scenes}):
+        ax.axvline(size, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
+        ax.annotate(
+            "one object size",
+            (size, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize=SMALL_SIZE,
+            color=GREY,
+        )
+    _limits(ax, np.array([0.0, 1.0]))
+    farthest = max(farthest, *(scene.object_size for scene in scenes))
+    ax.set_xlim(-0.02 * farthest, 1.03 * farthest)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.set_xlabel("distance from the nearest trained location (px)", fontsize=LABEL_SIZE)
+    ax.set_ylabel("accuracy", fontsize=LABEL_SIZE)
+    title = wrap(shared_title(found, "accuracy with distance"), 5.6, TITLE_SIZE)
+    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=14, **text_style(title))
+    ink = Mark(colors[0] if len(found) == 1 else INK, "o", "-")
+    if "same" in drawn:
+        handles.append(_handle(ink, "same exemplars"))
+    if "held-out" in drawn:
+        held = Mark(ink.color, "o", (0, (3, 1.5)))
+        handles.append(_handle(held, "held-out exemplars", hollow=True))
+    if not drawn:
+        handles.append(Line2D([], [], label="no value", color=GREY, **_CROSS))
+    handles.append(Line2D([], [], label="chance", **CHANCE_LINE))
+    _legend(ax, handles)
+    return ax
+
+
+def _by_displacement(
+    result: xr.Dataset, which: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return distances, mean accuracies, and the lower and upper ends of their intervals."""
+    name = "accuracy_by_displacement"
+    if which not in result["exemplars"].values:
+        nothing = np.empty(0)
+        return nothing, nothing, nothing, nothing
+    if name in result.data_vars:
+        curve = require(result, [name], ["exemplars", "displacement"])[name].sel(exemplars=which)
+        at = np.asarray(result["displacement"].values, dtype=np.float64)
+        means = np.asarray(curve.values, dtype=np.float64)
+        low = high = np.full(len(at), np.nan)
+        if f"{name}_interval" in result.data_vars:
+            bounds = result[f"{name}_interval"].sel(exemplars=which)
+            low, high = (
+                np.asarray(bounds.sel(bound=end).values, dtype=np.float64)
+                for end in ("low", "high")
+            )
+        return at, means, low, high
+    trained = trained_locations(result)
+    if not len(trained):
+        raise InputError(
+            "the result names no trained location, so distances are not known; expected the "
+            "attribute 'trained', pairs of y and x in px"
+        )
+    values, distance = select_map(result, which), distances(result, trained)
+    known = np.isfinite(values)
+    at = np.unique(distance[known])
+    means = np.array([values[known & (distance == each)].mean() for each in at])
+    return at, means, np.full(len(at), np.nan), np.full(len(at), np.nan)

@@ -1,0 +1,114 @@
+"""All figures of a reproduction, from the results that its runs left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from elsewhere.errors import StorageError
+from elsewhere.figures import (
+    plot_accuracy_displacement,
+    plot_accuracy_maps,
+    plot_acquisition,
+    plot_claims,
+    plot_interference,
+    plot_layerwise_change,
+    save_figure,
+)
+from elsewhere.reproduction.conditions import FULL
+from elsewhere.reproduction.scale import Scale
+from elsewhere.storage import load_result
+from elsewhere.storage.files import storage_errors
+
+CONDITIONS = {"vanilla": "vanilla", "fixed-learning": "fixed", "acquired": "acquired"}
+"""Runs whose accuracy maps stand side by side, and what they are called."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Where results lie and where figures go.
+
+    Parameters
+    ----------
+    scale
+        What was reproduced.
+    folders
+        Of the seeds, in order.
+    out
+        Of the figures.
+    """
+
+    scale: Scale
+    folders: tuple[Path, ...]
+    out: Path
+
+    def draw(self, claims: xarray.Dataset) -> list[Path]:
+        """Draw every figure anew, and return the files."""
+        with storage_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        decisive = claims.isel(claim=np.flatnonzero(claims["counts"].values))
+        drawn = [
+            self._save("claims", plot_claims(decisive)),
+            self._save("claims-all", plot_claims(claims)),
+        ]
+        for phase in self.scale.learning:
+            maps = {
+                label: load_result(self.folders[0] / f"{run}-{phase.name}-accuracy.nc")
+                for run, label in CONDITIONS.items()
+            }
+            for exemplars in ("same", "held-out"):
+                name = f"accuracy-maps-{phase.name}-{exemplars}"
+                drawn.append(self._save(name, plot_accuracy_maps(maps, exemplars=exemplars)))
+            name = f"accuracy-displacement-{phase.name}"
+            drawn.append(self._save(name, plot_accuracy_displacement(maps)))
+        drawn.append(self._save("acquisition", plot_acquisition(self._track(FULL))))
+        pairs: tuple[tuple[str, str | None], ...] = (
+            ("interference", "translated"),
+            ("near", None),
+        )
+        for name, control in pairs:
+            beside = None if control is None else self._track(control)
+            drawn.append(self._save(name, plot_interference(self._track(name), beside)))
+        for phase in self.scale.unseen:
+            before, after = (
+                load_result(self.folders[0] / f"{run}-{phase.name}-similarity.nc")
+                for run in ("vanilla", "acquired")
+            )
+            change = plot_layerwise_change(before, after, labels=("vanilla", "acquired"))
+            drawn.append(self._save(f"layerwise-{phase.name}", change))
+        return drawn
+
+    def _track(self, run: str) -> xarray.Dataset:
+        return join_seeds([load_result(folder / f"{run}-track.nc") for folder in self.folders])
+
+    def _save(self, name: str, drawn: Figure | Axes) -> Path:
+        figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
+        if figure is None:
+            raise StorageError(f"the figure {name} was not drawn")
+        return save_figure(figure, self.out / f"{name}.svg", overwrite=True)
+
+
+def join_seeds(tracks: Sequence[xarray.Dataset]) -> xarray.Dataset:
+    """Return tracks of one phase as one over ``seed``; where a seed lacks a step, it has NaN."""
+    by_step = [
+        track.drop_vars("phase")
+        .swap_dims(checkpoint="step")
+        .assign_coords(step=track["step"].values)
+        for track in tracks
+    ]
+    joined = xarray.concat(by_step, dim="seed", join="outer", combine_attrs="drop")
+    steps = joined["step"].values
+    joined = joined.rename_dims(step="checkpoint").reset_index("step")
+    name = str(tracks[0]["phase"].values[0])
+    joined = joined.assign_coords(
+        phase=("checkpoint", [name] * len(steps)),
+        seed=[int(track.attrs["seed"]) for track in tracks],
+    )
+    joined.attrs = dict(tracks[0].attrs)
+    return joined

@@ -1,0 +1,224 @@
+"""`reproduce`: all conditions, several seeds, every claim with a verdict; `plan` says the cost."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from elsewhere.errors import ExistsError, InputError, StorageError
+from elsewhere.models import find_device
+from elsewhere.reproduction.claims import make_rows, report_beside, to_dataset, to_table
+from elsewhere.reproduction.conditions import Run, make_runs
+from elsewhere.reproduction.drawing import Gallery
+from elsewhere.reproduction.measurements import Values
+from elsewhere.reproduction.scale import Scale, scales
+from elsewhere.reproduction.tasks import Progress, Task, read_values
+from elsewhere.reproduction.workers import count_workers, perform_all
+from elsewhere.storage import save_result, write_atomically
+from elsewhere.storage.files import storage_errors
+
+logger = logging.getLogger(__name__)
+
+ENCODING = "reproduction"
+VERSION = "0.1"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is run beside the conditions that every claim needs.
+
+    Parameters
+    ----------
+    confounds
+        Whether other explanations are run as conditions of their own.
+    imagenet_weights
+        ``imagenet`` or a state file of VGG16; without, C2 is not run.
+    max_steps
+        At most so many steps of each phase, with few objects: only to see that it runs.
+    """
+
+    confounds: bool = False
+    imagenet_weights: str | None = None
+    max_steps: int | None = None
+
+    def apply(self, scale: Scale) -> tuple[Scale, tuple[Run, ...]]:
+        """Return the scale as it is run, and the runs of each seed."""
+        if self.max_steps is not None:
+            if self.max_steps < 1:
+                raise InputError(f"expected 1 step or more; got max_steps={self.max_steps}")
+            scale = scale.smoke(self.max_steps)
+        runs = make_runs(scale, confounds=self.confounds, imagenet_weights=self.imagenet_weights)
+        return scale, runs
+
+
+def reproduce(
+    scale: str | Scale,
+    out: str | Path,
+    *,
+    seeds: int = 1,
+    first_seed: int = 0,
+    workers: int | None = None,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    confounds: bool = False,
+    imagenet_weights: str | None = None,
+    max_steps: int | None = None,
+    figures: bool = True,
+    progress: Progress | None = None,
+) -> Path:
+    """Train all conditions, measure them, and give each of the paper's claims a verdict.
+
+    `out` then holds ``claims.json``, ``claims.nc``, ``figures/`` and for each seed
+    ``seeds/SEED/`` with a folder of checkpoints for each run, results (``.nc``) and
+    ``measurements.json``. What is done already is not done again, interrupted training goes on,
+    and more seeds can be added.
+
+    Parameters
+    ----------
+    scale
+        ``quick``, ``laptop`` or ``paper``, or a scale of your own.
+    out
+        The directory; it is made where there is none.
+    seeds, first_seed
+        How many seeds, from which on. One seed gives no verdict.
+    workers
+        Processes, of one thread each; by default as many as there are cores, one on a GPU.
+    device
+        ``auto``, ``cpu``, ``cuda``, ...
+    data_dir
+        The folder of the object sets that are not made here.
+    confounds
+        Whether other explanations are run as conditions of their own.
+    imagenet_weights
+        ``imagenet`` or a state file of VGG16, for C2.
+    max_steps
+        At most so many steps of each phase, with few objects: only to see that it runs.
+    figures
+        Whether figures are drawn.
+    progress
+        Called with each :class:`Event`.
+
+    Returns
+    -------
+    Path
+        ``claims.json``.
+
+    Raises
+    ------
+    UnknownNameError
+        No such scale.
+    ExistsError
+        `out` holds another reproduction.
+    ElsewhereError
+        What training or measuring refuses.
+    """
+    chosen = find_scale(scale)
+    options = Options(confounds, imagenet_weights, max_steps)
+    chosen, runs = options.apply(chosen)
+    numbers = seed_numbers(seeds, first_seed)
+    place = find_device(device)
+    directory = Path(out)
+    _open(directory, chosen)
+    tasks = make_tasks(chosen, runs, numbers, directory, device=str(place), data_dir=data_dir)
+    perform_all(tasks, workers=count_workers(workers, place.type, len(tasks)), progress=progress)
+    return conclude(chosen, tasks, directory, figures=figures)
+
+
+def conclude(
+    scale: Scale, tasks: tuple[Task, ...], directory: Path, *, figures: bool = True
+) -> Path:
+    """Write the claims and draw the figures from what finished tasks left."""
+    results: dict[int, dict[str, Values]] = {}
+    for task in tasks:
+        values = read_values(task)
+        if values is None:
+            raise StorageError(f"{task.path} is missing; run the same command again")
+        results.setdefault(task.seed, {})[task.run.name] = values
+    for seed, runs in results.items():
+        path = directory / "seeds" / str(seed) / "measurements.json"
+        write_atomically(path, _dump(runs))
+    rows = make_rows(scale, results)
+    table = to_table(scale, rows, results, report_beside(scale, results))
+    claims = to_dataset(scale, rows, results)
+    save_result(claims, directory / "claims.nc", overwrite=True)
+    path = directory / "claims.json"
+    write_atomically(path, json.dumps(table, indent=1, allow_nan=False).encode())
+    if figures:
+        folders = tuple(directory / "seeds" / str(seed) for seed in sorted(results))
+        drawn = Gallery(scale, folders, directory / "figures").draw(claims)
+        logger.info("%d figures in %s", len(drawn), directory / "figures")
+    return path
+
+
+def make_tasks(
+    scale: Scale,
+    runs: tuple[Run, ...],
+    seeds: tuple[int, ...],
+    directory: Path,
+    *,
+    device: str = "cpu",
+    data_dir: Path | None = None,
+) -> tuple[Task, ...]:
+    """Return the tasks of all seeds, each after those that it needs."""
+    return tuple(
+        Task(scale, run, seed, directory / "seeds" / str(seed), device, data_dir)
+        for seed in seeds
+        for run in runs
+    )
+
+
+def find_scale(scale: str | Scale) -> Scale:
+    """Return the scale of that name."""
+    return scales.get(scale) if isinstance(scale, str) else scale
+
+
+def seed_numbers(seeds: int, first_seed: int) -> tuple[int, ...]:
+    """Return the numbers of the seeds."""
+    if seeds < 1 or first_seed < 0:
+        raise InputError(f"expected 1 seed or more, from 0 on; got {seeds} from {first_seed}")
+    return tuple(range(first_seed, first_seed + seeds))
+
+
+def _open(directory: Path, scale: Scale) -> None:
+    """Make the directory, or refuse that of another reproduction."""
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "reproduction.json"
+    table = {
+        "elsewhere_encoding": ENCODING,
+        "encoding_version": VERSION,
+        "scale": scale.name,
+        "fingerprint": scale.fingerprint,
+        "torch": str(torch.__version__),
+    }
+    if not path.exists():
+        write_atomically(path, json.dumps(table, indent=1).encode())
+        return
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        name, other = str(held["scale"]), str(held["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"{path} is damaged ({type(error).__name__}); choose another directory"
+        ) from error
+    if other != scale.fingerprint:
+        raise ExistsError(
+            f"{directory} holds another reproduction: {name} {other[:12]}, not {scale.name} "
+            f"{scale.fingerprint[:12]}; choose another directory"
+        )
+
+
+def _dump(runs: Mapping[str, Values]) -> bytes:
+    plain = {
+        run: {
+            name: None if isinstance(value, float) and value != value else value
+            for name, value in values.items()
+        }
+        for run, values in runs.items()
+    }
+    return json.dumps(plain, indent=1, allow_nan=False).encode()
