@@ -1,10 +1,10 @@
 """What training costs beside the network's own arithmetic.
 
 Run ``python benchmarks/training.py``. A whole phase (drawing, placing, metrics, probes,
-checkpoints, the state of the run) is timed against forward, backward and update of the same network
-on one batch that lies ready, on one thread, in interleaved blocks of equal steps. Two ratios are printed: to the
-same forward pass (the first blocks on tiles; the goal is 1.10 at most), and to the plain one on
-whole canvases.
+checkpoints, the state of the run) is timed against forward, backward and update of the same
+network on one batch that lies ready, on one thread, in interleaved blocks of equal steps. Two
+ratios are printed: to the same forward pass (the first blocks on tiles; the goal is 1.10 at
+most), and to the plain one on whole canvases.
 """
 
 from __future__ import annotations

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.maps import (
-    _MISSING,
-    _OUTLINE,
-    _RASTER_CELLS,
-    _RING,
-    _TEXT_MARK,
     COLOR_MAP,
-    _columns,
-    _draw_cells,
-    _frame,
-    _outline_object,
+    MISSING,
+    OUTLINE,
+    RASTER_CELLS,
+    RING,
+    TEXT_MARK,
+    column_count,
+    draw_cells,
+    frame_panel,
+    outline_object,
 )
 from elsewhere.figures.results import Scene, cell_edges, describe, require, scene_of
 from elsewhere.figures.style import (
@@ -108,7 +108,7 @@ def plot_accuracy_maps(
     chances = [chance_of(each) for each in found.values()]
     norm = Normalize(min(chances), 1.0)
 
-    wide = _columns(len(found), columns)
+    wide = column_count(len(found), columns)
     rows = math.ceil(len(found) / wide)
     side = min((PAGE_WIDTH - 1.25) / wide - 0.06, 2.5)
     width = max(min(wide * (side + 0.06) + 1.25, PAGE_WIDTH), 4.2)
@@ -125,8 +125,8 @@ def plot_accuracy_maps(
         edges_y, edges_x = (
             cell_edges(each[dim].values, scene.canvas, scene.object_size) for dim in ("y", "x")
         )
-        _draw_cells(ax, maps[idx], edges_y, edges_x, norm, raster=maps[idx].size > _RASTER_CELLS)
-        _frame(ax, scene, bottom=idx + wide >= len(found), left=idx % wide == 0)
+        draw_cells(ax, maps[idx], edges_y, edges_x, norm, raster=maps[idx].size > RASTER_CELLS)
+        frame_panel(ax, scene, bottom=idx + wide >= len(found), left=idx % wide == 0)
         _mark_trained(ax, trained[idx])
         label = shorten(name, characters)
         ax.set_title(label, loc="left", fontsize=size, pad=2.5, **text_style(label))
@@ -135,7 +135,7 @@ def plot_accuracy_maps(
         ax.set_title(number, loc="right", fontsize=size, pad=2.5, color=GREY)
         panels.append(ax)
     if len(trained[0]):
-        _outline_object(panels[0], scenes[0])
+        outline_object(panels[0], scenes[0])
 
     _color_bar(figure, panels, norm, np.concatenate([values.ravel() for values in maps]))
     figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
@@ -279,7 +279,7 @@ def distances(result: xr.Dataset, trained: NDArray[np.int64]) -> NDArray[np.floa
 
 def _mark_trained(ax: Axes, trained: NDArray[np.int64]) -> None:
     """Ring the trained locations, or dot them where they are many."""
-    style = _DOT if len(trained) > _MANY_PLACES else _RING
+    style = _DOT if len(trained) > _MANY_PLACES else RING
     if len(trained):
         ax.plot(trained[:, 1], trained[:, 0], label="trained", clip_on=False, zorder=3, **style)
 
@@ -320,17 +320,17 @@ def _map_legend(
     if counts & set(range(1, _MANY_PLACES + 1)):
         alone = len(np.unique(np.concatenate(trained), axis=0)) == 1 and counts == {1}
         where = f" (y {scenes[0].y}, x {scenes[0].x})" if alone else ""
-        handles.append(Line2D([], [], label=f"trained location{where}", **_RING))
+        handles.append(Line2D([], [], label=f"trained location{where}", **RING))
     if max(counts) > _MANY_PLACES:
         handles.append(Line2D([], [], label="trained locations", **_DOT))
     if len(trained[0]):
-        handles.append(Patch(label=f"object, {scenes[0].object_size} px", **_OUTLINE))
+        handles.append(Patch(label=f"object, {scenes[0].object_size} px", **OUTLINE))
     handles.append(
         Line2D([], [], label="mean off the trained location", marker="$.5$", markersize=7)
     )
-    handles[-1].set(**_TEXT_MARK)
+    handles[-1].set(**TEXT_MARK)
     if missing:
-        handles.append(Patch(label="no value", **_MISSING))
+        handles.append(Patch(label="no value", **MISSING))
     figure.legend(
         handles=handles,
         loc="outside lower left",

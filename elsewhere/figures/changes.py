@@ -12,20 +12,20 @@ from matplotlib.lines import Line2D
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.curves import (
-    _BAND_FROM,
-    _CROSS,
-    _FLAG,
-    _SERIES,
-    _bands,
-    _finite,
-    _handle,
-    _interval,
-    _legend,
-    _limits,
-    _mark_dead,
-    _mark_gaps,
-    _name_layers,
-    _series,
+    BAND_FROM,
+    CROSS,
+    FLAG,
+    SERIES,
+    draw_bands,
+    draw_legend,
+    draw_series,
+    finite_values,
+    fit_limits,
+    interval_of,
+    legend_handle,
+    mark_dead,
+    mark_gaps,
+    name_layers,
 )
 from elsewhere.figures.results import describe, is_dead, layer_names, require
 from elsewhere.figures.style import (
@@ -83,30 +83,30 @@ def plot_layerwise_change(
     """
     wanted = [quantities] if isinstance(quantities, str) else list(dict.fromkeys(quantities))
     if not wanted:
-        raise InputError(f"no quantities to draw; expected some of {', '.join(_SERIES)}")
+        raise InputError(f"no quantities to draw; expected some of {', '.join(SERIES)}")
     for name in wanted:
-        if name not in _SERIES:
-            raise UnknownNameError("quantity", str(name), _SERIES)
+        if name not in SERIES:
+            raise UnknownNameError("quantity", str(name), SERIES)
     if len(labels) != 2:
         raise InputError(f"there are {len(labels)} labels; expected two, for before and after")
     for result in (before, after):
-        require(result, [_SERIES[name][1] for name in wanted], ["layer"])
+        require(result, [SERIES[name][1] for name in wanted], ["layer"])
     names = layer_names(after)
     before = _same_layers(before, names)
     ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
     tidy(ax)
-    _bands(ax, names)
+    draw_bands(ax, names)
 
     gaps, seen = False, []
     for rank, name in enumerate(wanted):
-        offset = (rank - (len(wanted) - 1) / 2) * 0.16 if len(names) < _BAND_FROM else 0.0
+        offset = (rank - (len(wanted) - 1) / 2) * 0.16 if len(names) < BAND_FROM else 0.0
         for result, when, shift in ((before, "before", -0.04), (after, "after", 0.04)):
             mark = MARKS[name] if when == "after" else _pale(MARKS[name])
-            values = _finite(result[_SERIES[name][1]].values)
-            low, high = _interval(result, _SERIES[name][1])
+            values = finite_values(result[SERIES[name][1]].values)
+            low, high = interval_of(result, SERIES[name][1])
             at = np.arange(len(names), dtype=np.float64) + offset
-            at += shift if len(names) < _BAND_FROM else 0.0
-            _series(ax, at, values, low, high, mark, f"{when}:{name}")
+            at += shift if len(names) < BAND_FROM else 0.0
+            draw_series(ax, at, values, low, high, mark, f"{when}:{name}")
             if when == "before":
                 ax.lines[-1].set(
                     markerfacecolor="white",
@@ -115,26 +115,26 @@ def plot_layerwise_change(
                     linewidth=0.9,
                     zorder=2.8,
                 )
-            gaps |= _mark_gaps(ax, np.isnan(values), mark, rank)
+            gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
             seen += [values, low, high]
     dead = is_dead(before) | is_dead(after)
-    _limits(ax, np.concatenate(seen), headroom=0.1 if dead.any() else 0.05)
-    _mark_dead(ax, dead)
-    _name_layers(ax, names)
+    fit_limits(ax, np.concatenate(seen), headroom=0.1 if dead.any() else 0.05)
+    mark_dead(ax, dead)
+    name_layers(ax, names)
     ax.set_ylabel("mean away from the reference", fontsize=LABEL_SIZE)
     metric = after.attrs.get("metric")
     what = f"{metric} similarity" if metric else "similarity"
     first, second = (shorten(label, 24) for label in labels)
     title = wrap(describe(after, f"{what}, {first} and {second}"), 6.2, TITLE_SIZE)
     ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
-    handles = [_handle(MARKS[name], _SERIES[name][0]) for name in wanted]
-    handles.append(_handle(Mark(_mix(INK), "o", "-"), first, hollow=True))
-    handles.append(_handle(Mark(INK, "o", "-"), second))
+    handles = [legend_handle(MARKS[name], SERIES[name][0]) for name in wanted]
+    handles.append(legend_handle(Mark(_mix(INK), "o", "-"), first, hollow=True))
+    handles.append(legend_handle(Mark(INK, "o", "-"), second))
     if gaps:
-        handles.append(Line2D([], [], label="no value", color=GREY, **_CROSS))
+        handles.append(Line2D([], [], label="no value", color=GREY, **CROSS))
     if dead.any():
-        handles.append(Line2D([], [], label="over 5 %\nzero vectors", color=INK, **_FLAG))
-    _legend(ax, handles)
+        handles.append(Line2D([], [], label="over 5 %\nzero vectors", color=INK, **FLAG))
+    draw_legend(ax, handles)
     return ax
 
 

@@ -44,7 +44,7 @@ from elsewhere.figures.style import (
 )
 
 # Words for the legend, and the variable of the mean away from the reference.
-_SERIES = MappingProxyType(
+SERIES = MappingProxyType(
     {
         "similarity": ("same object,\nelsewhere", "similarity_away"),
         "baseline_cross": ("another object,\nelsewhere", "baseline_cross_away"),
@@ -53,10 +53,10 @@ _SERIES = MappingProxyType(
     }
 )
 _ALL_LABELS = 25  # more layers than this, and names are thinned
-_BAND_FROM = 13  # from this many layers on, intervals are bands instead of bars
+BAND_FROM = 13  # from this many layers on, intervals are bands instead of bars
 _BINS = 12
-_CROSS: dict[str, Any] = {"marker": "x", "markersize": 3.5, "linestyle": "none"}
-_FLAG: dict[str, Any] = {"marker": "v", "markersize": 4, "linestyle": "none"}
+CROSS: dict[str, Any] = {"marker": "x", "markersize": 3.5, "linestyle": "none"}
+FLAG: dict[str, Any] = {"marker": "v", "markersize": 4, "linestyle": "none"}
 
 
 @styled
@@ -91,23 +91,23 @@ def plot_layerwise(
     """
     wanted = [quantities] if isinstance(quantities, str) else list(dict.fromkeys(quantities))
     if not wanted:
-        raise InputError(f"no quantities to draw; expected some of {', '.join(_SERIES)}")
+        raise InputError(f"no quantities to draw; expected some of {', '.join(SERIES)}")
     for name in wanted:
-        if name not in _SERIES:
-            raise UnknownNameError("quantity", str(name), _SERIES)
-    require(result, [_SERIES[name][1] for name in wanted], ["layer"])
+        if name not in SERIES:
+            raise UnknownNameError("quantity", str(name), SERIES)
+    require(result, [SERIES[name][1] for name in wanted], ["layer"])
     names = layer_names(result)
     ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
     tidy(ax)
-    _bands(ax, names)
+    draw_bands(ax, names)
 
     gaps = False
     seen: list[NDArray[np.float64]] = []
     for rank, name in enumerate(wanted):
-        values = _finite(result[_SERIES[name][1]].values)
-        low, high = _interval(result, _SERIES[name][1])
-        offset = (rank - (len(wanted) - 1) / 2) * 0.08 if len(names) < _BAND_FROM else 0.0
-        _series(
+        values = finite_values(result[SERIES[name][1]].values)
+        low, high = interval_of(result, SERIES[name][1])
+        offset = (rank - (len(wanted) - 1) / 2) * 0.08 if len(names) < BAND_FROM else 0.0
+        draw_series(
             ax,
             np.arange(len(names), dtype=np.float64) + offset,
             values,
@@ -116,24 +116,24 @@ def plot_layerwise(
             MARKS[name],
             name,
         )
-        gaps |= _mark_gaps(ax, np.isnan(values), MARKS[name], rank)
+        gaps |= mark_gaps(ax, np.isnan(values), MARKS[name], rank)
         seen += [values, low, high]
     dead = is_dead(result)
-    _limits(ax, np.concatenate(seen), headroom=0.1 if dead.any() else 0.05)
-    _mark_dead(ax, dead)
-    _name_layers(ax, names)
+    fit_limits(ax, np.concatenate(seen), headroom=0.1 if dead.any() else 0.05)
+    mark_dead(ax, dead)
+    name_layers(ax, names)
     ax.set_ylabel("mean away from the reference", fontsize=LABEL_SIZE)
     metric = result.attrs.get("metric")
     title = wrap(
         describe(result, f"{metric} similarity" if metric else "similarity"), 5.6, TITLE_SIZE
     )
     ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
-    handles = [_handle(MARKS[name], _SERIES[name][0]) for name in wanted]
+    handles = [legend_handle(MARKS[name], SERIES[name][0]) for name in wanted]
     if gaps:
-        handles.append(Line2D([], [], label="no value", color=GREY, **_CROSS))
+        handles.append(Line2D([], [], label="no value", color=GREY, **CROSS))
     if dead.any():
-        handles.append(Line2D([], [], label="over 5 %\nzero vectors", color=INK, **_FLAG))
-    _legend(ax, handles)
+        handles.append(Line2D([], [], label="over 5 %\nzero vectors", color=INK, **FLAG))
+    draw_legend(ax, handles)
     return ax
 
 
@@ -182,7 +182,7 @@ def plot_displacement(
     bins = _bin_index(distances)
     dead = is_dead(result)
     seen, handles = [], []
-    shades = _shades(len(chosen))
+    shades = depth_shades(len(chosen))
     for rank, idx in enumerate(chosen):
         mark = Mark(shades[rank], "osD^vP"[rank % 6], "-")
         label = shorten(names[idx], 22, keep="end") + (" †" if dead[idx] else "")
@@ -190,7 +190,9 @@ def plot_displacement(
             ("similarity_mean", "-", True),
             ("baseline_cross", (0, (3, 1.5)), False),
         ):
-            values = _finite(result[variable].transpose("layer", "y", "x").values[idx].ravel())
+            values = finite_values(
+                result[variable].transpose("layer", "y", "x").values[idx].ravel()
+            )
             at, means = _binned(distances, values, bins)
             ax.plot(
                 at,
@@ -206,8 +208,8 @@ def plot_displacement(
                 zorder=3,
             )
             seen.append(means)
-        handles.append(_handle(mark, label))
-    _limits(ax, np.concatenate(seen))
+        handles.append(legend_handle(mark, label))
+    fit_limits(ax, np.concatenate(seen))
     farthest = max(float(distances.max()), scene.object_size)
     ax.set_xlim(-0.02 * farthest, 1.03 * farthest)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -228,21 +230,21 @@ def plot_displacement(
     title = wrap(describe(result, "similarity with distance"), 5.6, TITLE_SIZE)
     ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=14, **text_style(title))
     ink = Mark(INK, "o", "-")
-    handles.append(_handle(ink, "same object"))
-    handles.append(_handle(Mark(INK, "o", (0, (3, 1.5))), "another object", hollow=True))
+    handles.append(legend_handle(ink, "same object"))
+    handles.append(legend_handle(Mark(INK, "o", (0, (3, 1.5))), "another object", hollow=True))
     if dead[chosen].any():
         handles.append(Line2D([], [], linestyle="none", label="† over 5 %\n   zero vectors"))
-    _legend(ax, handles)
+    draw_legend(ax, handles)
     return ax
 
 
-def _finite(values: NDArray[np.floating]) -> NDArray[np.float64]:
+def finite_values(values: NDArray[np.floating]) -> NDArray[np.float64]:
     wide = values.astype(np.float64)
     wide[~np.isfinite(wide)] = np.nan
     return wide
 
 
-def _interval(result: xr.Dataset, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def interval_of(result: xr.Dataset, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the lower and upper ends (layer,) of the interval of `name`, NaN where unknown."""
     key = f"{name}_interval"
     if key not in result.data_vars:
@@ -250,10 +252,12 @@ def _interval(result: xr.Dataset, name: str) -> tuple[NDArray[np.float64], NDArr
         return nothing, nothing
     require(result, [key], ["layer", "bound"])
     bounds = result[key]
-    return _finite(bounds.sel(bound="low").values), _finite(bounds.sel(bound="high").values)
+    return finite_values(bounds.sel(bound="low").values), finite_values(
+        bounds.sel(bound="high").values
+    )
 
 
-def _series(
+def draw_series(
     ax: Axes,
     at: NDArray[np.float64],
     values: NDArray[np.float64],
@@ -263,7 +267,7 @@ def _series(
     name: str,
 ) -> None:
     """Draw one quantity with its interval: a band over many layers, bars over few."""
-    if len(values) >= _BAND_FROM:
+    if len(values) >= BAND_FROM:
         ax.fill_between(at, low, high, color=mark.color, alpha=0.18, linewidth=0, zorder=2)
     else:
         ax.vlines(at, low, high, color=mark.color, linewidth=0.9, zorder=2.5)
@@ -281,7 +285,7 @@ def _series(
     )
 
 
-def _mark_gaps(ax: Axes, missing: NDArray[np.bool_], mark: Mark, rank: int) -> bool:
+def mark_gaps(ax: Axes, missing: NDArray[np.bool_], mark: Mark, rank: int) -> bool:
     """Put a cross at the foot of the axes where a quantity has no value."""
     places = np.flatnonzero(missing)
     if len(places):
@@ -292,12 +296,12 @@ def _mark_gaps(ax: Axes, missing: NDArray[np.bool_], mark: Mark, rank: int) -> b
             color=mark.color,
             label="_no value",
             zorder=4,
-            **_CROSS,
+            **CROSS,
         )
     return len(places) > 0
 
 
-def _mark_dead(ax: Axes, dead: NDArray[np.bool_]) -> None:
+def mark_dead(ax: Axes, dead: NDArray[np.bool_]) -> None:
     """Flag, on the upper edge, the layers that often give nothing to compare."""
     places = np.flatnonzero(dead)
     if len(places):
@@ -309,11 +313,11 @@ def _mark_dead(ax: Axes, dead: NDArray[np.bool_]) -> None:
             clip_on=False,
             label="_dead",
             zorder=4,
-            **_FLAG,
+            **FLAG,
         )
 
 
-def _limits(ax: Axes, values: NDArray[np.float64], *, headroom: float = 0.05) -> None:
+def fit_limits(ax: Axes, values: NDArray[np.float64], *, headroom: float = 0.05) -> None:
     """Show 0 to 1 whole, and negative values down to -1 (G has no lower bound)."""
     finite = values[np.isfinite(values)]
     low = max(float(finite.min(initial=0.0)), -1.0)
@@ -324,7 +328,7 @@ def _limits(ax: Axes, values: NDArray[np.float64], *, headroom: float = 0.05) ->
         ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
 
 
-def _bands(ax: Axes, names: Sequence[str]) -> None:
+def draw_bands(ax: Axes, names: Sequence[str]) -> None:
     """Shade every other group of layers and write the groups above the axes."""
     groups = layer_groups(names)
     if len(groups) < 2 or len(groups) > 0.75 * len(names):
@@ -348,7 +352,7 @@ def _bands(ax: Axes, names: Sequence[str]) -> None:
             )
 
 
-def _name_layers(ax: Axes, names: Sequence[str]) -> None:
+def name_layers(ax: Axes, names: Sequence[str]) -> None:
     """Write the layers' names, some of them where there are many."""
     count = len(names)
     step = -(-count // _ALL_LABELS)
@@ -370,7 +374,7 @@ def _name_layers(ax: Axes, names: Sequence[str]) -> None:
     ax.set_xlabel("layer", fontsize=LABEL_SIZE)
 
 
-def _handle(mark: Mark, label: str, *, hollow: bool = False) -> Line2D:
+def legend_handle(mark: Mark, label: str, *, hollow: bool = False) -> Line2D:
     return Line2D(
         [],
         [],
@@ -384,7 +388,7 @@ def _handle(mark: Mark, label: str, *, hollow: bool = False) -> Line2D:
     )
 
 
-def _legend(ax: Axes, handles: list[Line2D]) -> None:
+def draw_legend(ax: Axes, handles: list[Line2D]) -> None:
     """Put the legend to the right of the axes, where there is no data."""
     labels = [str(handle.get_label()) for handle in handles]
     legend = ax.legend(
@@ -401,7 +405,7 @@ def _legend(ax: Axes, handles: list[Line2D]) -> None:
         text.set(**text_style(*labels))
 
 
-def _shades(count: int) -> list[str]:
+def depth_shades(count: int) -> list[str]:
     """Return `count` colours, dark to light with depth, none too light for paper."""
     from_map = colormaps["viridis"](np.linspace(0.0, 0.82, count))
     return ["#" + "".join(f"{round(255 * part):02x}" for part in color[:3]) for color in from_map]

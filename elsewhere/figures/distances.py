@@ -21,7 +21,7 @@ from elsewhere.figures.accuracy import (
     shared_title,
     trained_locations,
 )
-from elsewhere.figures.curves import _CROSS, _handle, _legend, _limits, _shades
+from elsewhere.figures.curves import CROSS, depth_shades, draw_legend, fit_limits, legend_handle
 from elsewhere.figures.results import require
 from elsewhere.figures.style import (
     GREY,
@@ -76,7 +76,7 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
 
     handles, farthest = [], 1.0
     drawn: set[str] = set()
-    colors = ["#0072B2"] if len(found) == 1 else _shades(len(found))
+    colors = ["#0072B2"] if len(found) == 1 else depth_shades(len(found))
     for rank, (name, each) in enumerate(found.items()):
         mark = Mark(colors[rank], "osD^vP"[rank % 6], "-")
         for which, dashes in (("same", "-"), ("held-out", (0, (3, 1.5)))):
@@ -101,7 +101,7 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
             drawn.add(which)
             farthest = max(farthest, float(at.max()))
         if len(found) > 1:
-            handles.append(_handle(mark, shorten(name, 22)))
+            handles.append(legend_handle(mark, shorten(name, 22)))
     for chance in sorted(set(chances)):
         ax.axhline(chance, label="chance", zorder=1, **CHANCE_LINE)
     for size in sorted({scene.object_size for scene in scenes}):
@@ -116,7 +116,7 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
             fontsize=SMALL_SIZE,
             color=GREY,
         )
-    _limits(ax, np.array([0.0, 1.0]))
+    fit_limits(ax, np.array([0.0, 1.0]))
     farthest = max(farthest, *(scene.object_size for scene in scenes))
     ax.set_xlim(-0.02 * farthest, 1.03 * farthest)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -126,14 +126,14 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
     ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=14, **text_style(title))
     ink = Mark(colors[0] if len(found) == 1 else INK, "o", "-")
     if "same" in drawn:
-        handles.append(_handle(ink, "same exemplars"))
+        handles.append(legend_handle(ink, "same exemplars"))
     if "held-out" in drawn:
         held = Mark(ink.color, "o", (0, (3, 1.5)))
-        handles.append(_handle(held, "held-out exemplars", hollow=True))
+        handles.append(legend_handle(held, "held-out exemplars", hollow=True))
     if not drawn:
-        handles.append(Line2D([], [], label="no value", color=GREY, **_CROSS))
+        handles.append(Line2D([], [], label="no value", color=GREY, **CROSS))
     handles.append(Line2D([], [], label="chance", **CHANCE_LINE))
-    _legend(ax, handles)
+    draw_legend(ax, handles)
     return ax
 
 

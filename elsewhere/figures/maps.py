@@ -71,9 +71,9 @@ _QUANTITIES = MappingProxyType(
     }
 )
 COLOR_MAP = colormaps["viridis"]
-_RASTER_CELLS = 6_000  # above it, cells as vectors would make files of many megabytes
+RASTER_CELLS = 6_000  # above it, cells as vectors would make files of many megabytes
 _RIM = [withStroke(linewidth=2.2, foreground="white")]
-_RING: dict[str, Any] = {
+RING: dict[str, Any] = {
     "marker": "o",
     "markersize": 5,
     "markerfacecolor": "none",
@@ -82,15 +82,15 @@ _RING: dict[str, Any] = {
     "linestyle": "none",
     "path_effects": _RIM,
 }
-_OUTLINE: dict[str, Any] = {
+OUTLINE: dict[str, Any] = {
     "fill": False,
     "edgecolor": INK,
     "linewidth": 0.8,
     "linestyle": (0, (3, 1.5)),
     "path_effects": _RIM,
 }
-_TEXT_MARK: dict[str, Any] = {"linestyle": "none", "color": GREY, "markeredgewidth": 0.2}
-_MISSING: dict[str, Any] = {
+TEXT_MARK: dict[str, Any] = {"linestyle": "none", "color": GREY, "markeredgewidth": 0.2}
+MISSING: dict[str, Any] = {
     "facecolor": "#dedede",
     "edgecolor": "#8c8c8c",
     "hatch": "//////",
@@ -151,7 +151,7 @@ def plot_similarity_maps(
     values[~np.isfinite(values)] = np.nan
     names = [layer_names(result)[idx] for idx in chosen]
     norm = _scale(values, vmin, vmax)
-    panels_wide = _columns(len(chosen), columns)
+    panels_wide = column_count(len(chosen), columns)
     rows = math.ceil(len(chosen) / panels_wide)
 
     side = min((PAGE_WIDTH - 1.25) / panels_wide - 0.06, 2.5)
@@ -171,8 +171,8 @@ def plot_similarity_maps(
     panels = []
     for idx, name in enumerate(names):
         ax = figure.add_subplot(grid[divmod(idx, panels_wide)])
-        _draw_cells(ax, values[idx], edges_y, edges_x, norm, raster=values.size > _RASTER_CELLS)
-        _frame(ax, scene, bottom=idx + panels_wide >= len(names), left=idx % panels_wide == 0)
+        draw_cells(ax, values[idx], edges_y, edges_x, norm, raster=values.size > RASTER_CELLS)
+        frame_panel(ax, scene, bottom=idx + panels_wide >= len(names), left=idx % panels_wide == 0)
         _mark_reference(ax, scene)
         label = shorten(name, characters - 2 * int(dead[idx]), keep="end")
         label += " †" if dead[idx] else ""
@@ -181,14 +181,14 @@ def plot_similarity_maps(
         number = "–" if np.isnan(means[idx]) else f"{means[idx]:.2f}".replace("-", "−")
         ax.set_title(number, loc="right", fontsize=size, pad=2.5, color=GREY)
         panels.append(ax)
-    _outline_object(panels[0], scene)
+    outline_object(panels[0], scene)
 
     _color_bar(figure, panels, norm, values, unit)
     figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
     corner = panels[(rows - 1) * panels_wide]
     corner.set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
     corner.set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=1)
-    _legend(figure, scene, missing=bool(np.isnan(values).any()), dead=bool(dead.any()))
+    draw_legend(figure, scene, missing=bool(np.isnan(values).any()), dead=bool(dead.any()))
     return figure
 
 
@@ -203,7 +203,7 @@ def _scale(values: NDArray[np.float64], vmin: float | None, vmax: float | None) 
     return Normalize(low, high)
 
 
-def _columns(count: int, columns: int | None) -> int:
+def column_count(count: int, columns: int | None) -> int:
     """Return how many of `count` panels stand in a row."""
     if columns is not None:
         if columns < 1:
@@ -234,7 +234,7 @@ def _means(
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _draw_cells(
+def draw_cells(
     ax: Axes,
     values: NDArray[np.float64],
     edges_y: NDArray[np.float64],
@@ -268,10 +268,10 @@ def _draw_cells(
             ]
             for row, column in zip(*np.nonzero(missing), strict=True)
         ]
-        ax.add_collection(PolyCollection(boxes, zorder=1.5, **_MISSING), autolim=False)
+        ax.add_collection(PolyCollection(boxes, zorder=1.5, **MISSING), autolim=False)
 
 
-def _frame(ax: Axes, scene: Scene, *, bottom: bool, left: bool) -> None:
+def frame_panel(ax: Axes, scene: Scene, *, bottom: bool, left: bool) -> None:
     """Make the whole canvas the axes, y downwards, with px written on the outer panels."""
     ax.set_xlim(0, scene.canvas)
     ax.set_ylim(scene.canvas, 0)
@@ -293,14 +293,14 @@ def _frame(ax: Axes, scene: Scene, *, bottom: bool, left: bool) -> None:
 
 def _mark_reference(ax: Axes, scene: Scene) -> None:
     """Put an open ring, dark on a light rim, around the reference."""
-    ax.plot([scene.x], [scene.y], label="reference", clip_on=False, zorder=3, **_RING)
+    ax.plot([scene.x], [scene.y], label="reference", clip_on=False, zorder=3, **RING)
 
 
-def _outline_object(ax: Axes, scene: Scene) -> None:
+def outline_object(ax: Axes, scene: Scene) -> None:
     """Outline the object where it stands at the reference, as a scale."""
     half = scene.object_size // 2
     corner = (scene.x - half, scene.y - half)
-    box = Rectangle(corner, scene.object_size, scene.object_size, label="object", **_OUTLINE)
+    box = Rectangle(corner, scene.object_size, scene.object_size, label="object", **OUTLINE)
     ax.add_patch(box)
 
 
@@ -326,18 +326,18 @@ def _color_bar(
     bar.outline.set_linewidth(0.4)
 
 
-def _legend(figure: Figure, scene: Scene, *, missing: bool, dead: bool) -> None:
+def draw_legend(figure: Figure, scene: Scene, *, missing: bool, dead: bool) -> None:
     """Explain the marks beneath the panels."""
     handles: list[Line2D | Patch] = [
-        Line2D([], [], label=f"reference (y {scene.y}, x {scene.x})", **_RING),
-        Patch(label=f"object, {scene.object_size} px", **_OUTLINE),
-        Line2D([], [], label="mean away from it", marker="$.5$", markersize=7, **_TEXT_MARK),
+        Line2D([], [], label=f"reference (y {scene.y}, x {scene.x})", **RING),
+        Patch(label=f"object, {scene.object_size} px", **OUTLINE),
+        Line2D([], [], label="mean away from it", marker="$.5$", markersize=7, **TEXT_MARK),
     ]
     if missing:
-        handles.append(Patch(label="no value", **_MISSING))
+        handles.append(Patch(label="no value", **MISSING))
     if dead:
         handles.append(
-            Line2D([], [], label="over 5 % zero vectors", marker=r"$\dagger$", **_TEXT_MARK)
+            Line2D([], [], label="over 5 % zero vectors", marker=r"$\dagger$", **TEXT_MARK)
         )
     figure.legend(
         handles=handles,

@@ -18,7 +18,13 @@ from scipy.special import stdtrit
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.accuracy import CHANCE_LINE, Exemplars, chance_of, choose_exemplars
-from elsewhere.figures.curves import _finite, _handle, _legend, _limits, _shades
+from elsewhere.figures.curves import (
+    depth_shades,
+    draw_legend,
+    finite_values,
+    fit_limits,
+    legend_handle,
+)
 from elsewhere.figures.results import describe, layer_names, require, select_layers
 from elsewhere.figures.steps import Stretch, draw_steps, phase_runs, stretches
 from elsewhere.figures.style import (
@@ -137,7 +143,7 @@ def plot_interference(
     drawn = _draw(track, control, "interference", phase, layers, exemplars, where)
     if _mark_criterion(drawn.upper, drawn.lower, track, drawn.laid):
         drawn.handles.append(Line2D([], [], label="criterion\nreached", **_CRITERION))
-        _legend(drawn.upper, drawn.handles)
+        draw_legend(drawn.upper, drawn.handles)
     return drawn.figure
 
 
@@ -197,8 +203,8 @@ def _draw(
         if beside is not None:
             values = _by_seed(beside[0][variable].sel(exemplars=which))
             _draw_run(drawn.upper, *beside, values, mark, variable, control=True)
-        drawn.handles.append(_handle(mark, _WHERE[name][0]))
-    _limits(drawn.upper, np.array([0.0, 1.0]))
+        drawn.handles.append(legend_handle(mark, _WHERE[name][0]))
+    fit_limits(drawn.upper, np.array([0.0, 1.0]))
     drawn.upper.set_ylabel("accuracy", fontsize=LABEL_SIZE)
 
     layer_handles = _draw_layers(drawn, track, beside, names)
@@ -207,8 +213,8 @@ def _draw(
     drawn.upper.tick_params(labelbottom=False)
     title = wrap(describe(track, f"{what}, {which} exemplars"), 5.6, TITLE_SIZE)
     drawn.upper.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
-    _legend(drawn.upper, drawn.handles)
-    _legend(drawn.lower, layer_handles)
+    draw_legend(drawn.upper, drawn.handles)
+    draw_legend(drawn.lower, layer_handles)
     return drawn
 
 
@@ -219,7 +225,7 @@ def _draw_layers(
     names: Sequence[str],
 ) -> list[Line2D]:
     """Draw G of each layer against the steps, early layers dark, late ones light."""
-    handles, seen, shades = [], [np.array([0.0, 1.0])], _shades(len(names))
+    handles, seen, shades = [], [np.array([0.0, 1.0])], depth_shades(len(names))
     for rank, name in enumerate(names):
         mark = Mark(shades[rank], "osD^vP"[rank % 6], "-")
         for stretch in drawn.laid:
@@ -230,8 +236,8 @@ def _draw_layers(
                 raise UnknownNameError("layer of the control", name, layer_names(beside[0]))
             values = _by_seed(beside[0]["G_away"].sel(layer=name))
             seen.append(_draw_run(drawn.lower, *beside, values, mark, f"G:{name}", control=True))
-        handles.append(_handle(mark, shorten(name, 22, keep="end")))
-    _limits(drawn.lower, np.concatenate(seen))
+        handles.append(legend_handle(mark, shorten(name, 22, keep="end")))
+    fit_limits(drawn.lower, np.concatenate(seen))
     drawn.lower.set_ylabel("generalisation G", fontsize=LABEL_SIZE)
     return handles
 
@@ -265,7 +271,7 @@ def _by_seed(values: xr.DataArray) -> NDArray[np.float64]:
     """Return `values` as (seed, checkpoint), one seed where none is named."""
     if "seed" not in values.dims:
         values = values.expand_dims("seed")
-    return _finite(values.transpose("seed", "checkpoint").values)
+    return finite_values(values.transpose("seed", "checkpoint").values)
 
 
 def over_seeds(
@@ -389,7 +395,7 @@ def _describe_lines(drawn: _Drawn, tracks: Sequence[xr.Dataset]) -> None:
     if any(line.get_label() == "_seed" for line in (*drawn.upper.lines, *drawn.lower.lines)):
         drawn.handles.append(Line2D([], [], label="each seed", color=GREY, linewidth=0.4))
     if len(tracks) > 1:
-        drawn.handles.append(_handle(Mark(GREY, "o", _DASHES), "control", hollow=True))
+        drawn.handles.append(legend_handle(Mark(GREY, "o", _DASHES), "control", hollow=True))
     if any(line.get_label() == "chance" for line in drawn.upper.lines):
         drawn.handles.append(Line2D([], [], label="chance", **CHANCE_LINE))
 

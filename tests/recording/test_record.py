@@ -332,10 +332,10 @@ from elsewhere.stimuli import Canvas, Grid, ObjectSet
 
 def make():
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    masks = np.full((5, 8, 8), 255, dtype=np.uint8)
+    images = rng.integers(0, 256, (5, 12, 12, 3), dtype=np.uint8)
+    masks = np.full((5, 12, 12), 255, dtype=np.uint8)
     ids = tuple("abcde")
-    canvas = Canvas(24, 8)
+    canvas = Canvas(24, 12)
     model = load_model("small-cnn", model_args={"channels": "4-6", "canvas": 24, "hidden": 12})
     return Sweep(model, ObjectSet("set", images, masks, ids, ids, {}), canvas=canvas,
                  grid=Grid.parse("all", canvas), layers="pool1,logits")
@@ -367,7 +367,7 @@ def test_a_killed_recording_goes_on(tmp_path):
     exec(SCRIPT, scope)
     sweep, images = scope["make"](), []
     record(sweep, path, progress=lambda done, total: images.append(total))
-    assert images[0] <= 1 + 5 * 17 * 17 - 2 * 40 - 5  # three units were not computed again
+    assert images[0] <= 1 + 5 * 13 * 13 - 2 * 40 - 5  # three units were not computed again
     whole = record(sweep, tmp_path / "whole.h5")
     assert_same_contents(path, whole)
 

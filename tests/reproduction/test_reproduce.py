@@ -1,0 +1,252 @@
+"""All of it, from nothing to claims, on a tiny scale; resuming, refusing, parallel processes."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import queue
+import shutil
+
+import numpy as np
+import pytest
+
+from elsewhere.errors import ExistsError, InputError, StorageError, TrainingError, UnknownNameError
+from elsewhere.reproduction import make_runs, plan, reproduce, workers
+from elsewhere.reproduction.claims import STATEMENTS
+from elsewhere.reproduction.run import make_tasks
+from elsewhere.reproduction.tasks import Event, read_values, write_values
+from elsewhere.reproduction.workers import count_workers, perform_all
+from elsewhere.storage import load_result
+from elsewhere.training import list_checkpoints
+
+
+@pytest.fixture(scope="module")
+def done(tiny, tmp_path_factory):
+    """Return a finished reproduction of one seed, and its events."""
+    out, events = tmp_path_factory.mktemp("reproduction"), []
+    reproduce(tiny, out, workers=1, figures=False, device="cpu", progress=events.append)
+    return out, events
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+    return shutil.copytree(done[0], tmp_path / "copy")
+
+
+def values_of(out, run, seed=0):
+    return json.loads((out / "seeds" / str(seed) / f"{run}.json").read_text())["values"]
+
+
+def test_it_leaves_claims_and_results(done, tiny):
+    out, events = done
+    table = json.loads((out / "claims.json").read_text())
+    assert set(table["summary"]) == set(STATEMENTS)
+    assert table["seeds"] == [0]
+    assert table["fingerprint"] == tiny.fingerprint
+    assert {row["claim"] for row in table["claims"]} == set(STATEMENTS)
+    # one seed gives no verdict
+    assert not {row["verdict"] for row in table["claims"]} & {"holds", "fails", "undecided"}
+    claims = load_result(out / "claims.nc")
+    assert claims.sizes["claim"] == len(table["claims"])
+    measured = json.loads((out / "seeds" / "0" / "measurements.json").read_text())
+    assert set(measured) == {run.name for run in make_runs(tiny)}
+    stages = [event.stage for event in events]
+    assert stages.count("done") == len(measured)
+    assert events[-1].finished == events[-1].total == len(measured)
+    assert stages.index("training") < stages.index("measuring") < stages.index("done")
+
+
+def test_the_measures_are_what_they_are_called(done):
+    out, _ = done
+    vanilla = values_of(out, "vanilla")
+    result = load_result(out / "seeds" / "0" / "vanilla-digits-accuracy.nc")
+    far = result["accuracy_at"].sel(exemplars="same", where="far")
+    assert vanilla["accuracy_far/same/digits"] == pytest.approx(float(far))
+    assert result["trained_y"].values.tolist() == [10]
+    assert result["trained_x"].values.tolist() == [2]
+    similar = load_result(out / "seeds" / "0" / "acquired-glyphs-similarity.nc")
+    hidden = float(similar["G_away"].sel(layer="fc4"))
+    assert values_of(out, "acquired")["G/hidden/glyphs"] == pytest.approx(hidden)
+    aligned = load_result(out / "seeds" / "0" / "vanilla-glyphs-aligned.nc")
+    assert aligned["layer"].values.tolist() == ["conv1_1", "conv2_1"]
+    # a convolution moves with the object, so that aligned maps are all but equal
+    assert vanilla["equivariance/glyphs"] > 0.2
+    full = values_of(out, "full")
+    assert 0 < full["largest_correlation/glyphs"] < 1
+    assert full["place_only_accuracy"] == pytest.approx(1 / 6)
+    assert values_of(out, "fixed")["place_only_accuracy"] == 1.0
+
+
+def test_runs_start_from_the_weights_they_should(done):
+    folder = done[0] / "seeds" / "0"
+    full = list_checkpoints(folder / "full")[-1]
+    for run in ("acquired", "interference", "translated", "near"):
+        table = json.loads((folder / run / "curriculum.json").read_text())
+        assert table["curriculum"]["network"]["weights"] == str(full.path)
+    vanilla = json.loads((folder / "vanilla" / "curriculum.json").read_text())
+    assert "weights" not in vanilla["curriculum"]["network"]
+    further = [card for card in list_checkpoints(folder / "translated") if card.phase == "further"]
+    assert [card.step for card in further] == [0, 6]
+    assert {card.environment for card in further} == {"full"}
+
+
+def test_before_further_training_the_control_is_the_same_network(done):
+    out, _ = done
+    one, everywhere = values_of(out, "interference"), values_of(out, "translated")
+    for name in ("accuracy_trained/same/before", "old_far/same/before", "old_on/same/known"):
+        assert one[name] == everywhere[name] is not None
+    track = load_result(out / "seeds" / "0" / "interference-track.nc")
+    assert track["step"].values.tolist() == [0, 6]
+    fall = one["accuracy_trained/same/before"] - one["accuracy_trained/same/end"]
+    assert one["accuracy_trained/same/fall"] == pytest.approx(fall)
+
+
+def test_equal_accuracy_starts_where_the_better_run_was_as_good(done):
+    out, _ = done
+    values, folder = values_of(out, "equal-accuracy"), out / "seeds" / "0"
+    ends = {run: values_of(out, run)["train_accuracy"] for run in ("full", "fixed")}
+    assert ends[values["reduced"]] == max(ends.values())
+    assert values["other_train_accuracy"] == min(ends.values())
+    card = next(
+        card
+        for card in list_checkpoints(folder / values["reduced"])
+        if card.step == values["start_step"]
+    )
+    assert card.train_accuracy >= min(ends.values())
+
+
+def test_what_is_done_is_not_done_again(copy, tiny):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")}
+    events = []
+    reproduce(tiny, copy, workers=1, figures=False, device="cpu", progress=events.append)
+    assert {event.stage for event in events} == {"skipped"}
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")} == before
+
+
+def test_what_is_missing_is_done_again_and_comes_out_the_same(copy, tiny):
+    folder = copy / "seeds" / "0"
+    before = values_of(copy, "fixed-learning")
+    (folder / "fixed-learning.json").unlink()
+    shutil.rmtree(folder / "fixed-learning")
+    events = []
+    reproduce(tiny, copy, workers=1, figures=True, device="cpu", progress=events.append)
+    assert {event.run for event in events if event.stage == "done"} == {"fixed-learning"}
+    after = values_of(copy, "fixed-learning")
+    same = {name for name in before if not name.startswith("seconds")}
+    assert {name: before[name] for name in same} == {name: after[name] for name in same}
+    drawn = {path.stem for path in (copy / "figures").glob("*.svg")}
+    assert {"claims", "claims-all", "acquisition", "interference", "near"} <= drawn
+    assert {f"accuracy-maps-{name}-same" for name in ("glyphs", "digits")} <= drawn
+
+
+def test_another_scale_is_refused_with_both_fingerprints(copy, tiny):
+    other = dataclasses.replace(tiny, per_category=1)
+    with pytest.raises(ExistsError, match=f"{tiny.fingerprint[:12]}.*{other.fingerprint[:12]}"):
+        reproduce(other, copy, workers=1)
+
+
+def test_damaged_files_are_named(copy, tiny):
+    path = copy / "seeds" / "0" / "vanilla.json"
+    path.write_text("{")
+    with pytest.raises(StorageError, match=r"vanilla\.json is damaged"):
+        reproduce(tiny, copy, workers=1)
+    (copy / "reproduction.json").write_text("[]")
+    with pytest.raises(StorageError, match=r"reproduction\.json is damaged"):
+        reproduce(tiny, copy, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": 0}, "1 seed or more"),
+        ({"first_seed": -1}, "1 seed or more"),
+        ({"max_steps": 0}, "1 step or more"),
+        ({"workers": 0}, "1 worker or more"),
+        ({"imagenet_weights": "no.pth"}, "are no file"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_trained(tiny, tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        reproduce(tiny, tmp_path / "out", **arguments)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_values_that_are_not_finite_survive_the_file(tiny, tmp_path):
+    task = make_tasks(tiny, make_runs(tiny), (0,), tmp_path)[0]
+    task.folder.mkdir(parents=True)
+    assert read_values(task) is None
+    write_values(task, {"a": math.nan, "b": 0.5, "c": "full"})
+    values = read_values(task)
+    assert math.isnan(values["a"])
+    assert (values["b"], values["c"]) == (0.5, "full")
+    with pytest.raises(StorageError, match="another way"):
+        read_values(dataclasses.replace(task, run=dataclasses.replace(task.run, start="x")))
+
+
+def test_with_one_worker_tasks_keep_their_order_and_errors_pass(tiny, tmp_path):
+    tasks, seen = make_tasks(tiny, make_runs(tiny), (0, 1), tmp_path), []
+
+    def act(task, progress):
+        assert {(task.seed, name) for name in task.run.needs} <= set(seen)
+        progress(Event(task.seed, task.run.name, "measuring"))
+        seen.append(task.key)
+        if len(seen) == 12:
+            raise TrainingError("it diverged")
+
+    with pytest.raises(TrainingError, match="it diverged"):
+        perform_all(tasks, workers=1, act=act)
+    assert len(seen) == 12
+
+
+def test_workers_are_as_many_as_there_are_cores():
+    assert count_workers(10_000, "cpu", 10_000) <= 4096
+    assert count_workers(None, "cpu", 1) == 1
+    assert count_workers(None, "cuda:0", 8) == 1
+
+
+def test_processes_give_what_one_process_gives(done, tiny, tmp_path):
+    tasks, events = make_tasks(tiny, make_runs(tiny)[:3:2], (0,), tmp_path, device="cpu"), []
+    perform_all(tasks, workers=2, progress=events.append)
+    assert {event.stage for event in events} == {"training", "measuring", "done"}
+    for task in tasks:
+        ours, theirs = read_values(task), values_of(done[0], task.run.name)
+        for name, value in theirs.items():
+            if not name.startswith("seconds") and value is not None:
+                assert np.allclose(ours[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (UnknownNameError("layer", "fc9", ["fc7"]), "seed 0, vanilla: unknown layer 'fc9'"),
+        (ZeroDivisionError("division by zero"), "seed 0, vanilla: ZeroDivisionError: division"),
+    ],
+)
+def test_a_worker_tells_what_went_wrong(tiny, tmp_path, monkeypatch, error, text):
+    monkeypatch.setattr(workers, "_has_parent", lambda: True)
+    inbox, outbox = queue.Queue(), queue.Queue()
+    run = next(run for run in make_runs(tiny) if run.name == "vanilla")
+    inbox.put(make_tasks(tiny, (run,), (0,), tmp_path)[0])
+
+    def act(task, progress):
+        progress(Event(task.seed, task.run.name, "measuring"))
+        raise error
+
+    with contextlib.suppress(ZeroDivisionError):
+        workers._work(inbox, outbox, act)
+    assert outbox.get().stage == "measuring"
+    assert outbox.get().startswith(text)
+
+
+def test_a_worker_ends_with_its_parent():
+    # here is no parent process, as if it had been killed
+    workers._work(queue.Queue(), queue.Queue(), None)
+
+
+def test_a_plan_grows_with_seeds_and_runs(tiny):
+    one, three = (plan(tiny, seeds=n, workers=1, device="cpu") for n in (1, 3))
+    assert (one.runs, three.runs) == (9, 27)
+    assert three.steps == 3 * one.steps
+    assert three.disk_bytes == 3 * one.disk_bytes
+    assert 0 < one.seconds < three.seconds * 3
+    assert plan(tiny, confounds=True, workers=1, device="cpu").runs == 21
