@@ -88,7 +88,8 @@ app = typer.Typer(
 
 
 MODEL = Annotated[
-    str, typer.Argument(help="A zoo name, a torchvision name, or package.module:factory.")
+    str,
+    typer.Argument(help="A zoo or torchvision name, a checkpoint, or package.module:factory."),
 ]
 
 
@@ -156,7 +157,7 @@ def objects(
     as_json: JsonOption = False,
 ) -> None:
     """List the object sets, describe one, or draw its contact sheet."""
-    from elsewhere.stimuli import Canvas, load_objects, object_sets
+    from elsewhere.stimuli import Canvas, load_objects, object_sets, parse_categories
 
     if name is None:
         if out is not None:
@@ -166,7 +167,6 @@ def objects(
         rows = [{"set": entry, "what": object_sets.summary(entry)} for entry in object_sets]
         print_json(rows) if as_json else print_table(rows)
         return
-    from elsewhere.recording.request import parse_categories  # needs torch, as the list does not
 
     if out is not None:
         check_output(out, overwrite)
@@ -382,7 +382,7 @@ def similarity(
                 found = stack.enter_context(found.refer_to(place))
             chosen = match_layers(found, select) if select else None
         else:
-            found = stimuli.build(network.load(source), select, network.seed)
+            found = stimuli.build(source, network.load(source), select, network.seed)
             chosen = [layer.name for layer in found.layers] if select else None
             say(_describe(found, found.layers))
         bar = stack.enter_context(progress("comparing"))
@@ -448,7 +448,7 @@ def _prepare(
     if kept.measure is not None:
         measured = select_layers(every, kept.measure_layers, loaded)
         names += [layer.name for layer in measured]
-    sweep = stimuli.build(loaded, names, network.seed)
+    sweep = stimuli.build(model, loaded, names, network.seed)
     return sweep, wanted, _sinks(kept, sweep)
 
 

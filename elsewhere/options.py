@@ -71,9 +71,19 @@ class ModelOptions:
     ] = 0
 
     def load(self, model: str) -> Model:
-        """Return the network called `model` on its device."""
+        """Return the network called `model` on its device; a checkpoint brings all its own."""
+        from elsewhere.models import find_device
         from elsewhere.recording import ModelRequest
+        from elsewhere.training import is_checkpoint, load_checkpoint
 
+        if is_checkpoint(model):
+            own = ("--device", "--seed")
+            if given := [name for name in given_options(self) if name not in own]:
+                raise InputError(
+                    f"{model} is a checkpoint, which has its own weights and input: leave out "
+                    + ", ".join(given)
+                )
+            return load_checkpoint(model).to(find_device(self.device))
         loaded = ModelRequest(model, **option_values(self)).load()
         if loaded.random_keys:
             keys = ", ".join(loaded.random_keys)
@@ -129,11 +139,24 @@ class StimulusOptions:
         bool, _option("--skip-broken", help="folder: leave out broken images.", panel=STIMULI)
     ] = False
 
-    def build(self, model: Model, layers: list[str] | None, seed: int) -> Sweep:
-        """Return the sweep of `model` over what is asked for."""
-        from elsewhere.recording import StimulusRequest
+    def build(self, name: str, model: Model, layers: list[str] | None, seed: int) -> Sweep:
+        """Return the sweep of `model`, called `name`, over what is asked for.
 
-        return StimulusRequest(**option_values(self), seed=seed).build(model, layers or None)
+        A checkpoint brings the canvas, the objects' size and the background it was trained with.
+        """
+        from elsewhere.recording import StimulusRequest
+        from elsewhere.training import is_checkpoint, read_card
+
+        values = option_values(self)
+        if is_checkpoint(name):
+            canvas = read_card(name).canvas
+            color = ",".join(map(str, canvas.background_color(model.transform.mean)))
+            own = {"canvas": canvas.size, "object_size": canvas.object_size, "background": color}
+            given = set(given_options(self))
+            for key, value in own.items():
+                if "--" + key.replace("_", "-") not in given:
+                    values[key] = value
+        return StimulusRequest(**values, seed=seed).build(model, layers or None)
 
 
 @dataclasses.dataclass
@@ -206,6 +229,8 @@ def choose(kind: str, name: str, known: Sequence[str]) -> None:
 def is_file(source: str) -> bool:
     """Return whether `source` means a file rather than a model."""
     path = Path(source)
+    if path.suffix == ".safetensors":  # a checkpoint
+        return False
     named = path.suffix in {".h5", ".hdf5", ".nc"} or "/" in source or source in (".", "..")
     return named or path.is_file()
 

@@ -198,7 +198,7 @@ class SimilaritySink:
         if not np.isfinite(norms).all():
             row = int(np.argmin(np.isfinite(norms)))
             raise NumericsError(
-                f"layer {block.layer!r} gives NaN or infinity for object "
+                f"layer {block.layer!r} gives NaN, infinity or values above 1e19 for object "
                 f"{self.design.objects[block.objects[row]]!r}; check the weights and the input"
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -220,7 +219,12 @@ def track(
     names = list(dict.fromkeys(result["phase"].values.tolist()))
     summaries = {name: summarise_track(result, name) for name in names}
     if as_json:
-        print_json({name: _plain(summary) for name, summary in summaries.items()})
+        print_json(
+            {
+                name: {**found.to_dict(data="list")["data_vars"], "attributes": found.attrs}
+                for name, found in summaries.items()
+            }
+        )
     else:
         rows = [row for name, found in summaries.items() for row in _track_rows(name, found)]
         print_table(rows, right=tuple(rows[0])[2:])
@@ -241,13 +245,6 @@ def _track_rows(phase: str, summary: xarray.Dataset) -> list[dict[str, Any]]:
         }
         for place, kind in enumerate(summary["exemplars"].values)
     ]
-
-
-def _plain(result: xarray.Dataset) -> dict[str, Any]:
-    """Return a small result as JSON holds it: NaN becomes null."""
-    text = json.dumps({**result.to_dict(data="list")["data_vars"], "attrs": dict(result.attrs)})
-    plain: dict[str, Any] = json.loads(text.replace("NaN", "null"))
-    return plain
 
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:
@@ -273,7 +270,7 @@ def _report_accuracy(result: xarray.Dataset, *, as_json: bool) -> None:
         row["II_far"] = float(result["II_far"].sel(exemplars=kind))
         rows.append(row)
     if as_json:
-        print_json(json.loads(json.dumps(rows).replace("NaN", "null")))
+        print_json(rows)
         return
     shown = [_short(row) for row in rows]
     print_table(shown, right=tuple(shown[0])[1:])

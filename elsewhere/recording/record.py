@@ -344,7 +344,9 @@ class _Sample:
             values = block.full()
         if len(self._shares[layer.name]) < 2:
             few = to_numpy(values[: 2 if math.prod(layer.stored_shape) > 2**18 else None])
-            self._shares[layer.name].append(compressed_share(few.astype(self._dtype)))
+            with np.errstate(over="ignore"):  # the writer says so, and of which layer
+                stored = few.astype(self._dtype)
+            self._shares[layer.name].append(compressed_share(stored))
 
     def end(self) -> None:
         pass

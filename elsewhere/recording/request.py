@@ -9,7 +9,7 @@ from pathlib import Path
 from elsewhere.errors import InputError
 from elsewhere.models import InputTransform, Model, find_device, load_model, parse_model_args
 from elsewhere.recording.sweep import Sweep
-from elsewhere.stimuli import Canvas, Grid, load_objects, parse_location
+from elsewhere.stimuli import Canvas, Grid, load_objects, parse_categories, parse_location
 from elsewhere.types import parse_color
 
 OBJECT_SHARE = 50 / 224
@@ -129,19 +129,6 @@ class StimulusRequest:
             skip_broken=self.skip_broken,
         )
         return Sweep(model, objects, canvas=canvas, grid=grid, reference=reference, layers=layers)
-
-
-def parse_categories(text: str | None) -> int | list[str] | None:
-    """Return a number of categories, or names, that `text` gives.
-
-    Examples
-    --------
-    >>> parse_categories("12"), parse_categories("A,B"), parse_categories(None)
-    (12, ['A', 'B'], None)
-    """
-    if text is None:
-        return None
-    return int(text) if text.isdecimal() else [part for part in text.split(",") if part]
 
 
 def _three(text: str, name: str) -> tuple[float, float, float]:

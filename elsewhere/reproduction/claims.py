@@ -185,6 +185,7 @@ def to_dataset(scale: Scale, rows: Sequence[Row], results: Results) -> xarray.Da
         attrs={
             "kind": "claims",
             "scale": scale.name,
+            "system": scale.system,
             "level": 0.95,
             "summary": json.dumps(summary),
         },

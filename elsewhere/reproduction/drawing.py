@@ -67,14 +67,17 @@ class Gallery:
                 drawn.append(self._save(name, plot_accuracy_maps(maps, exemplars=exemplars)))
             name = f"accuracy-displacement-{phase.name}"
             drawn.append(self._save(name, plot_accuracy_displacement(maps)))
-        drawn.append(self._save("acquisition", plot_acquisition(self._track(FULL))))
+        acquired = plot_acquisition(self._track(FULL), exemplars="held-out", where=("trained",))
+        drawn.append(self._save("acquisition", acquired))
         pairs: tuple[tuple[str, str | None], ...] = (
             ("interference", "translated"),
             ("near", None),
         )
         for name, control in pairs:
             beside = None if control is None else self._track(control)
-            drawn.append(self._save(name, plot_interference(self._track(name), beside)))
+            drawn.append(
+                self._save(name, plot_interference(self._track(name), beside, exemplars="same"))
+            )
         for phase in self.scale.unseen:
             before, after = (
                 load_result(self.folders[0] / f"{run}-{phase.name}-similarity.nc")

@@ -324,9 +324,12 @@ def _read_accuracy(result: xarray.Dataset, label: str) -> Values:
 
 
 def _log_spaced(cards: list[Card], count: int) -> list[Card]:
-    """Return about `count` of the cards, at steps that grow by a constant factor."""
+    """Return about `count` of the cards, at steps that grow by a constant factor up to the last.
+
+    They begin at a hundredth of the steps: earlier, next to nothing happens.
+    """
     steps = np.array([max(card.step, 1) for card in cards], np.float64)
-    wanted = np.geomspace(steps[0], steps[-1], count) if count > 1 else steps[-1:]
+    wanted = np.geomspace(steps[-1] / 100, steps[-1], count) if count > 1 else steps[-1:]
     chosen = {int(np.abs(np.log(steps / step)).argmin()) for step in wanted}
     return [cards[place] for place in sorted(chosen)]
 

@@ -144,37 +144,35 @@ def _pretraining(categories: int, steps: int) -> Phase:
     )
 
 
-def _learning(name: str, objects: str, categories: Choice, steps: int = 400) -> Phase:
+def _learning(name: str, objects: str, categories: Choice) -> Phase:
     return Phase(
         name,
         objects,
         categories=categories,
         exemplars=Exemplars(40, 20),
         environment="one",
-        steps=steps,
+        steps=1000,
         criterion=Criterion(0.99, window=50),
-        learning_rate=1e-4,
-        rates={"logits": 50.0},  # only the head is new
-        schedule="cosine",
-        dropout=0.4,
+        learning_rate=2e-4,
+        rates={"logits": 25.0},  # only the head is new
+        dropout=0.2,
         new_head=True,
         checkpoints=2,
         after="none",
     )
 
 
-def _interference(objects: str, categories: Choice, steps: int) -> tuple[Phase, Phase]:
+def _interference(objects: str, categories: Choice) -> tuple[Phase, Phase]:
     learn = _learning("learn", objects, categories)
     further = dataclasses.replace(
         learn,
         name="further",
         categories=None,
         same_categories_as="learn",
-        steps=steps,
+        steps=1000,
         criterion=None,
-        learning_rate=3e-3,
+        learning_rate=5e-3,
         rates={},
-        schedule="constant",
         dropout=0.0,
         new_head=False,
         checkpoints=_FURTHER,
@@ -204,8 +202,8 @@ LAPTOP = Scale(
         _learning("digits", "digits", Choice(10)),
         _learning("novel", "novel", Choice(10)),
     ),
-    interference=_interference("digits", Choice(10), 1000),
-    near=_interference("glyphs", _NEAR, 1000),
+    interference=_interference("digits", Choice(10)),
+    near=_interference("glyphs", _NEAR),
     compared="digits",
     unseen=(_unseen("novel", Choice(24)), _unseen("glyphs", _NEVER)),
     minutes=5.0,
@@ -216,11 +214,9 @@ QUICK = dataclasses.replace(
     name="quick",
     pretraining=(_pretraining(150, 3000),),
     learning=(
-        _learning("glyphs", "glyphs", _NEW, 300),
-        _learning("digits", "digits", Choice(10), 300),
+        _learning("glyphs", "glyphs", _NEW),
+        _learning("digits", "digits", Choice(10)),
     ),
-    interference=_interference("digits", Choice(10), 600),
-    near=_interference("glyphs", _NEAR, 600),
     per_category=8,
     old_exemplars=2,
     track_checkpoints=4,

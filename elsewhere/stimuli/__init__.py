@@ -3,7 +3,7 @@
 from elsewhere.stimuli.canvas import Canvas
 from elsewhere.stimuli.grid import Grid, parse_location
 from elsewhere.stimuli.objects import ObjectRequest, ObjectSet, ObjectSetBuilder
-from elsewhere.stimuli.sets import load_objects, object_sets
+from elsewhere.stimuli.sets import load_objects, object_sets, parse_categories
 
 __all__ = [
     "Canvas",
@@ -13,5 +13,6 @@ __all__ = [
     "ObjectSetBuilder",
     "load_objects",
     "object_sets",
+    "parse_categories",
     "parse_location",
 ]

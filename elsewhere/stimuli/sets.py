@@ -128,3 +128,16 @@ def load_objects(
         split=split,
     )
     return builder(request)
+
+
+def parse_categories(text: str | None) -> int | list[str] | None:
+    """Return a number of categories, or names, that `text` gives.
+
+    Examples
+    --------
+    >>> parse_categories("12"), parse_categories("A,B"), parse_categories(None)
+    (12, ['A', 'B'], None)
+    """
+    if text is None:
+        return None
+    return int(text) if text.isdecimal() else [part for part in text.split(",") if part]

@@ -348,6 +348,8 @@ def needs_of(layer: LayerLike, sinks: Sequence[Sink]) -> list[Need]:
 
 
 def _open(path: Path) -> Any:
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; expected a recording such as run.h5")
     if not path.is_file():
         if parts_folder(path).is_dir():
             raise StorageError(

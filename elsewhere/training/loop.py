@@ -248,7 +248,7 @@ def _open_run(
         ) from error
     if (other, seed) != (fingerprint, curriculum.seed):
         raise ExistsError(
-            f"{directory} holds the run of another curriculum or seed: {other[:12]} with seed "
+            f"{directory} holds another run: fingerprint {other[:12]} with seed "
             f"{seed}, not {fingerprint[:12]} with seed {curriculum.seed}; choose another directory"
         )
     if not resume:

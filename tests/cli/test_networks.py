@@ -99,7 +99,6 @@ def test_nan_is_named_by_layer_and_nothing_stays(save, refuse, small):
         refuse(command, *options, "--layers", "*", "--out", out, says=("'fc6'", "NaN"), late=True)
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_float16_overflow(refuse, small):
     options = (*small, "--gain", "1e6", "--dtype", "float16")
     refuse("record", *options, "--out", "a.h5", says=("float16", "--dtype float32"), late=True)

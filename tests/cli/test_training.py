@@ -1,0 +1,124 @@
+"""The commands of training: train, accuracy, track, and checkpoints as models."""
+
+import csv
+import json
+
+import pytest
+
+TINY = """
+name = "tiny"
+[network]
+name = "small-cnn"
+arguments = { channels = "4-8", hidden = 16, canvas = 16 }
+gain = 4.0
+[canvas]
+size = 16
+object_size = 5
+background = 30
+[[phase]]
+name = "before"
+objects = "glyphs"
+categories = 4
+exemplars = { train = 4, held_out = 2 }
+environment = "full"
+steps = 12
+learning_rate = 1e-3
+new_head = true
+[[phase]]
+name = "new"
+objects = "glyphs"
+categories = { count = 3, skip = 4 }
+exemplars = { train = 4, held_out = 2 }
+environment = "one"
+steps = 12
+learning_rate = 1e-3
+new_head = true
+"""
+
+
+@pytest.fixture
+def trained(run, here):
+    (here / "tiny.toml").write_text(TINY)
+    run("train", "tiny.toml", "--out", "run", "--seed", 3)
+    return here / "run"
+
+
+def last(trained):
+    return sorted((trained / "checkpoints").glob("new-*.safetensors"))[-1].relative_to(
+        trained.parent
+    )
+
+
+def test_train_lists_presets_and_reports_checkpoints(run, trained):
+    assert {"vanilla", "acquired-quick"} <= {
+        row["curriculum"] for row in run("train", "--json").json
+    }
+    again = run("train", "tiny.toml", "--out", "run", "--seed", 3, "--json").json
+    assert again[-1]["phase"] == "new"
+    assert again[-1]["step"] == 12
+    lines = (trained / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["phase"] == "new"
+
+
+def test_accuracy_map_and_trials(run, trained, here):
+    rows = run("accuracy", last(trained), "--grid", "3x3", "--out", "acc.nc", "--json",
+               "--trials", "trials.csv").json  # fmt: skip
+    assert [row["exemplars"] for row in rows] == ["same", "held-out"]
+    with open(here / "trials.csv") as file:
+        trials = list(csv.DictReader(file))
+    assert {row["phase"] for row in trials} == {"new"}
+    same = [row["correct"] == "True" for row in trials if row["held_out"] == "False"]
+    assert len(same) == 3 * 4 * 9
+    run("figure", "acc.nc", "--out", "acc.png")
+
+
+def test_track_measures_every_checkpoint_and_goes_on(run, trained, here):
+    first = run("track", "run", "--grid", "3x3", "--out", "track.nc", "--json").json
+    assert set(first) == {"before", "new"}
+    kept = {path: path.stat().st_mtime_ns for path in (here / "run" / "track").rglob("*.nc")}
+    assert len(kept) == len(list((trained / "checkpoints").glob("*.safetensors")))
+    second = run("track", "run", "--grid", "3x3", "--out", "track.nc", "--json", "--overwrite").json
+    assert second == first
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    for kind in ("acquisition", "interference"):
+        run("figure", "track.nc", "--kind", kind, "--out", f"{kind}.png")
+
+
+def test_a_checkpoint_is_a_model_with_its_own_canvas_and_input(run, trained):
+    run("record", last(trained), "--grid", "2x2", "--categories", 3, "--out", "run.h5")
+    found = run("inspect", "run.h5", "--json").json["attributes"]
+    assert (found["canvas"], found["object_size"], found["gain"]) == (16, 5, 4.0)
+    assert found["background"] == [30, 30, 30]
+    run("similarity", last(trained), "--grid", "2x2", "--categories", 3, "--out", "live.nc")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("steps = 12", "stepz = 12"), "stepz"),
+        (('"one"', '"won"'), "one"),
+        (('objects = "glyphs"', 'objects = "glyfs"'), "glyphs"),
+        (('"one"', '"one:99,3"'), "99"),
+        (("count = 3", "count = 4000"), "4000"),
+        (("new_head = true\n[[phase]]", "new_head = true\n[[phase"), "line"),
+    ],
+)
+def test_curricula_that_cannot_be_trained(refuse, here, change, says):
+    (here / "bad.toml").write_text(TINY.replace(*change))
+    refuse("train", "bad.toml", "--out", "bad", says=says, late=True)
+
+
+def test_other_bad_input(refuse, run, trained, here):
+    refuse("train", "vanila", "--out", "x", says="vanilla", late=True)
+    refuse("train", "vanilla-quick", says="--out", late=True)
+    (here / "other.toml").write_text(TINY.replace("hidden = 16", "hidden = 17"))
+    refuse("train", "other.toml", "--out", "run", says="fingerprint", late=True)
+    refuse("record", last(trained), "--gain", 3, "--out", "run.h5", says="own weights", late=True)
+    refuse(
+        "accuracy", last(trained), "--objects", "digits", "--out", "a.nc", says="digits", late=True
+    )
+    refuse("track", "run", "--phase", "nope", "--out", "t.nc", says="phase", late=True)
+    weights = here / last(trained)
+    weights.write_bytes(weights.read_bytes()[:-7])
+    refuse("accuracy", last(trained), "--out", "a.nc", says=weights.name, late=True)
+    refuse("record", last(trained), "--out", "run.h5", says=weights.name, late=True)
