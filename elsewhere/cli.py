@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from elsewhere.commands import training
+from elsewhere.commands import reproduction, training
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.options import (
     JsonOption,
@@ -428,6 +428,9 @@ app.command(
 app.command(rich_help_panel=TRAINING, epilog="Example: elsewhere track run --out track.nc")(
     training.track
 )
+app.command(
+    rich_help_panel=TRAINING, epilog="Example: elsewhere reproduce --scale quick --out claims"
+)(reproduction.reproduce)
 
 
 # --- what commands share ---------------------------------------------------------------------

@@ -29,6 +29,8 @@ NETWORK, STIMULI, COST = "Network", "Stimuli", "Cost"
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of mnist and its kin.")]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the output, once the new one is finished.")
 ]

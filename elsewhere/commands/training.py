@@ -11,6 +11,8 @@ import typer
 
 from elsewhere.errors import InputError
 from elsewhere.options import (
+    DataOption,
+    DeviceOption,
     JsonOption,
     OverwriteOption,
     set_threads,
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from elsewhere.training import Report
     from elsewhere.types import Metric
 
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
-DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of mnist and its kin.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
 MemoryOption = Annotated[str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")]
 

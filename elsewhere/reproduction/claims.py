@@ -218,7 +218,7 @@ class _Table:
             return (), ()
         for place, (seed, value) in enumerate(zip(self.seeds, self.get(EQUAL, name), strict=True)):
             reduced = self.results[seed][EQUAL]["reduced"]
-            (full if reduced == FULL else fixed)[place] = value
+            (full if reduced != FULL else fixed)[place] = value
         return tuple(full), tuple(fixed)
 
 

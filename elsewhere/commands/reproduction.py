@@ -1,0 +1,106 @@
+"""The command that runs the paper's claims."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elsewhere.errors import InputError
+from elsewhere.options import DataOption, DeviceOption, JsonOption
+from elsewhere.terminal import bar, duration, print_json, print_table, say
+from elsewhere.types import format_bytes
+
+if TYPE_CHECKING:
+    from elsewhere.reproduction import Event
+
+
+def reproduce(
+    scale: Annotated[str, typer.Option("--scale", help="quick, laptop or paper.")] = "laptop",
+    out: Annotated[Path | None, typer.Option("--out", help="The directory.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="How many; one seed gives no verdict.")] = 1,
+    first_seed: Annotated[int, typer.Option("--first-seed", help="From which on.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes of one thread; default: the cores.")
+    ] = None,
+    confounds: Annotated[
+        bool, typer.Option("--confounds", help="Run other explanations as conditions too.")
+    ] = False,
+    imagenet_weights: Annotated[
+        str | None, typer.Option("--imagenet-weights", help="imagenet, or a file of VGG16, for C2.")
+    ] = None,
+    only_plan: Annotated[bool, typer.Option("--plan", help="Only say what it would cost.")] = False,
+    max_steps: Annotated[
+        int | None, typer.Option("--max-steps", help="At most so many steps: to see that it runs.")
+    ] = None,
+    device: DeviceOption = "auto",
+    data_dir: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train all conditions, measure them, and give each of the paper's claims a verdict."""
+    from elsewhere.reproduction import plan
+    from elsewhere.reproduction import reproduce as run
+
+    common: dict[str, Any] = {
+        "seeds": seeds,
+        "workers": workers,
+        "device": device,
+        "confounds": confounds,
+        "imagenet_weights": imagenet_weights,
+        "max_steps": max_steps,
+    }
+    if only_plan:
+        cost = plan(scale, **common)
+        if as_json:
+            print_json(dataclasses.asdict(cost))
+            return
+        typer.echo(f"{cost.runs} runs, {cost.steps} steps of training, {cost.workers} process(es)")
+        typer.echo(f"time: about {duration(cost.seconds)}")
+        typer.echo(f"disk: at most {format_bytes(cost.disk_bytes)}")
+        return
+    if out is None:
+        raise InputError("--out is missing; expected the directory of the reproduction")
+    with bar("reproducing", note=True) as update:
+
+        def report(event: Event) -> None:
+            note = f"seed {event.seed} {event.run} {event.stage}"
+            if event.phase:
+                note += f" {event.phase} {event.step}/{event.steps}"
+            update(event.finished, event.total, note)
+
+        path = run(scale, out, first_seed=first_seed, data_dir=data_dir, progress=report, **common)
+    found = json.loads(path.read_text())
+    if as_json:
+        print_json(found)
+    else:
+        _print_claims(found)
+    say(f"wrote {path}")
+
+
+def _print_claims(found: dict[str, Any]) -> None:
+    rows = []
+    for row in found["claims"]:
+        if not row.get("decides", True):
+            continue
+        value, interval = row["value"], row.get("interval")
+        bounds = [None, None] if interval is None else interval
+        known = all(bound is not None for bound in bounds)
+        rows.append(
+            {
+                "claim": row["claim"],
+                "statistic": row.get("part") or row.get("statistic"),
+                "pair": row["pair"],
+                "exemplars": row.get("exemplars") or "",
+                "value": "-" if value is None else f"{value:.2f}",
+                "interval": f"[{bounds[0]:.2f}, {bounds[1]:.2f}]" if known else "",
+                "holds when": f"{row['direction']} {row['threshold']:.2f}",
+                "verdict": row["verdict"],
+            }
+        )
+    print_table(rows, right=("value", "interval", "holds when"))
+    for claim, summary in found["summary"].items():
+        typer.echo(f"{claim}: {summary['verdict']} ({summary['statement']})")
+    typer.echo(f"measured on {found['system']}, seeds {', '.join(map(str, found['seeds']))}")
