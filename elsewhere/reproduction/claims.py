@@ -309,7 +309,7 @@ def _interference(scale: Scale, table: _Table) -> Iterator[Row]:
         yield replace(row, values=table.get("interference", f"II_far/{kind}/fall"))
         on = table.get("interference", f"accuracy_trained/{kind}/fall")
         part = "fall of accuracy on the location"
-        yield replace(row, part=part, values=on, threshold=0.02, direction=">")
+        yield replace(row, part=part, values=on, threshold=0.02, direction="<")
         old = table.get("interference", f"old_index/{kind}/fall")
         yield replace(row, part="fall of the index of old objects", values=old)
         control = table.get("translated", f"II_far/{kind}/fall")

@@ -88,14 +88,14 @@ class Scale:
 
         def shorten(phase: Phase) -> Phase:
             few = Exemplars(min(phase.exemplars.train, 4), min(phase.exemplars.held_out, 2))
-            kept = phase.checkpoints
+            given = phase.checkpoints if isinstance(phase.checkpoints, tuple) else ()
             return dataclasses.replace(
                 phase,
                 steps=min(phase.steps or max_steps, max_steps),
                 batch=min(phase.batch, 4),
                 epochs=None,
                 exemplars=few,
-                checkpoints=1 if isinstance(kept, int) else (kept[0], max_steps),
+                checkpoints=tuple(n for n in given if n == 0),
             )
 
         return dataclasses.replace(
@@ -157,7 +157,7 @@ def _learning(name: str, objects: str, categories: Choice) -> Phase:
         rates={"logits": 25.0},  # only the head is new
         dropout=0.2,
         new_head=True,
-        checkpoints=2,
+        checkpoints=(),  # the last one
         after="none",
     )
 

@@ -6,16 +6,25 @@ import json
 import math
 import queue
 import shutil
+import struct
 
 import numpy as np
 import pytest
 
-from elsewhere.errors import ExistsError, InputError, StorageError, TrainingError, UnknownNameError
-from elsewhere.reproduction import make_runs, plan, reproduce, workers
+from elsewhere.errors import (
+    ElsewhereError,
+    ExistsError,
+    InputError,
+    StorageError,
+    TrainingError,
+    UnknownNameError,
+)
+from elsewhere.reproduction import make_runs, plan, reproduce, scales, workers
 from elsewhere.reproduction.claims import STATEMENTS
 from elsewhere.reproduction.run import make_tasks
 from elsewhere.reproduction.tasks import Event, read_values, write_values
 from elsewhere.reproduction.workers import count_workers, perform_all
+from elsewhere.stimuli import idx
 from elsewhere.storage import load_result
 from elsewhere.training import list_checkpoints
 
@@ -241,6 +250,38 @@ def test_a_worker_tells_what_went_wrong(tiny, tmp_path, monkeypatch, error, text
 def test_a_worker_ends_with_its_parent():
     # here is no parent process, as if it had been killed
     workers._work(queue.Queue(), queue.Queue(), None)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """Write Fashion-MNIST and its kin as noise: a few pictures of each class."""
+    rng = np.random.default_rng(0)
+    for collection in (idx.MNIST, idx.FASHION_MNIST, idx.KMNIST, idx.EMNIST):
+        labels = np.tile(np.arange(len(collection.categories), dtype=np.uint8), 8)
+        pictures = rng.integers(0, 256, (len(labels), 28, 28), np.uint8)
+        folder = tmp_path / "data" / collection.folders[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = collection.stems["train"]
+        for kind, array in (("images-idx3", pictures), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            (folder / f"{stem}-{kind}-ubyte").write_bytes(header + array.tobytes())
+    return tmp_path / "data"
+
+
+def test_the_paper_scale_runs_by_the_same_code(tiny, tmp_path, data_dir):
+    paper = dataclasses.replace(
+        scales.get("paper"), network=tiny.network, canvas=tiny.canvas, exact_stride=4
+    )
+    out = tmp_path / "out"
+    path = reproduce(
+        paper, out, max_steps=1, workers=1, device="cpu", data_dir=data_dir, figures=False
+    )
+    table = json.loads(path.read_text())
+    pairs = {row["pair"] for row in table["claims"] if row["claim"] == "C3"}
+    assert pairs == {f"fashion-mnist → {name}" for name in ("mnist", "kmnist", "emnist")}
+    assert table["summary"]["C2"]["verdict"] == "not run"
+    with pytest.raises(ElsewhereError, match="data folder"):
+        reproduce(paper, tmp_path / "other", max_steps=1, workers=1, device="cpu")
 
 
 def test_a_plan_grows_with_seeds_and_runs(tiny):
