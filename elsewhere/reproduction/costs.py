@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from elsewhere.models import Model, find_device
+from elsewhere.models import find_device
 from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.run import Options, find_scale, seed_numbers
 from elsewhere.reproduction.scale import Scale
@@ -22,6 +24,9 @@ from elsewhere.training.resolution import log_spaced
 
 _STEPS = 4
 _TEST_ROWS = 16
+_SLOW_SECONDS = 0.5  # of a step with few rows: then all rows are not timed
+_FEW_ROWS = 4
+_EARLY = 0.4
 _START_SECONDS = 4.0  # a process imports torch
 
 
@@ -80,42 +85,66 @@ def plan(
     place = find_device(device)
     processes = count_workers(workers, place.type, len(runs) * count)
     steps = sum(run.n_steps for run in runs)
-    batch = chosen.pretraining[0].batch
+    timed: dict[tuple[str, int], _Times] = {}
     with one_thread():
-        model = start_model(runs[0].curriculum(0))
-        model = replace_head(model, 10, seed=0)
-        per_step, per_image = _time(model, chosen.canvas.size, batch, place)
-    size = sum(value.numel() * value.element_size() for value in model.module.state_dict().values())
-    n_images = sum(_images(run, chosen) for run in runs)
-    work = steps * per_step + n_images * per_image
-    # a branch of one seed cannot be cut further: the pretraining and then what follows
-    chain = max(run.n_steps for run in runs) * per_step + work / (2 * len(runs))
-    seconds = max(chain, count * work / processes) + _START_SECONDS
-    kept = sum(_checkpoints(run) for run in runs) + 2 * len(runs)
+        for run in runs:
+            system = (run.network.name, run.canvas.size)
+            if system not in timed:
+                timed[system] = _time(run, chosen.pretraining[0].batch, place)
+    costs = [_cost(run, chosen, timed[run.network.name, run.canvas.size]) for run in runs]
+    work, first = sum(costs), timed[chosen.network.name, chosen.canvas.size]
+    # the tasks of one seed cannot be cut: the longest one, and about half a task after it
+    seconds = max(max(costs) + work / (2 * len(runs)), count * work / processes) + _START_SECONDS
+    disk = sum(
+        (_checkpoints(run) + 2) * timed[run.network.name, run.canvas.size].size for run in runs
+    )
     return ReproductionPlan(
         scale=chosen.name,
         seeds=count,
         runs=len(runs) * count,
         steps=steps * count,
         workers=processes,
-        step_seconds=per_step,
-        image_seconds=per_image,
+        step_seconds=first.step,
+        image_seconds=first.image,
         seconds=seconds,
-        disk_bytes=kept * size * count,
+        disk_bytes=disk * count,
     )
 
 
-def _time(model: Model, size: int, batch: int, device: torch.device) -> tuple[float, float]:
-    """Return the seconds of a step and of a tested image."""
+@dataclass(frozen=True)
+class _Times:
+    """Seconds of a step and of a tested image; bytes of a network's weights."""
+
+    step: float
+    image: float
+    size: int
+
+
+def _cost(run: Run, scale: Scale, times: _Times) -> float:
+    steps = 0.0
+    for phase in run.phases:  # most phases with a criterion meet it in less than half their steps
+        early = phase.criterion is not None and phase.criterion.stop
+        steps += phase.n_steps(0) * (_EARLY if early else 1)
+    return steps * times.step + _images(run, scale) * times.image
+
+
+def _time(run: Run, batch: int, device: torch.device) -> _Times:
+    curriculum = dataclasses.replace(run, network=dataclasses.replace(run.network, weights="none"))
+    model = replace_head(start_model(curriculum.curriculum(0)), 10, seed=0)
+    size = sum(value.numel() * value.element_size() for value in model.module.state_dict().values())
     network: nn.Module = model.to(device).module
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     network.to(memory_format=layout)
-    images = torch.zeros((batch, 3, size, size), device=device).to(memory_format=layout)
-    labels = torch.zeros(batch, dtype=torch.int64, device=device)
     optimiser = torch.optim.Adam(network.parameters(), 1e-6, fused=True)
+    generator = torch.Generator().manual_seed(0)
+    side = run.canvas.size
+    images = torch.rand((batch, 3, side, side), generator=generator).to(device)
+    images = images.to(memory_format=layout)
+    labels = torch.zeros(batch, dtype=torch.int64, device=device)
 
-    def step() -> None:
-        functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+    def step(rows: int) -> None:
+        loss = functional.cross_entropy(network(images[:rows]), labels[:rows])
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
@@ -123,19 +152,26 @@ def _time(model: Model, size: int, batch: int, device: torch.device) -> tuple[fl
         with torch.inference_mode():
             network(images[:_TEST_ROWS])
 
-    return _seconds(step, device), _seconds(test, device) / min(_TEST_ROWS, batch)
+    few = min(_FEW_ROWS, batch)
+    seconds = _seconds(lambda: step(few), device, repeats=1)
+    if seconds < _SLOW_SECONDS:
+        seconds = _seconds(lambda: step(batch), device)
+    else:
+        seconds *= batch / few
+    rows = min(_TEST_ROWS, batch)
+    return _Times(seconds, _seconds(test, device, repeats=2) / rows, size)
 
 
-def _seconds(act: object, device: torch.device) -> float:
+def _seconds(act: Callable[[], None], device: torch.device, *, repeats: int = _STEPS) -> float:
     """Return the median time of a call, after one that is not counted."""
     times = []
-    for _ in range(_STEPS + 1):
+    for _ in range(repeats + 1):
         began = time.perf_counter()
-        act()  # type: ignore[operator]
+        act()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - began)
-    return sorted(times[1:])[_STEPS // 2]
+    return sorted(times[1:])[repeats // 2]
 
 
 def _images(run: Run, scale: Scale) -> int:

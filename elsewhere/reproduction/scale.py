@@ -171,9 +171,10 @@ def _interference(objects: str, categories: Choice) -> tuple[Phase, Phase]:
         same_categories_as="learn",
         steps=1000,
         criterion=None,
-        learning_rate=5e-3,
+        learning_rate=6e-3,
         rates={},
         dropout=0.0,
+        ema=0.98,  # at this rate single steps are noisy, also in the control
         new_head=False,
         checkpoints=_FURTHER,
         after=None,
