@@ -17,8 +17,8 @@ setup: .venv/ready
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found"; exit 1; }
 	@echo "setting up .venv (torch is large: this takes a minute or two)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --upgrade pip
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
 	@touch .venv/ready
 
 demo: setup

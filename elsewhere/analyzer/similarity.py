@@ -110,6 +110,11 @@ class SimilaritySink:
         """Return vectors at the reference and over the grid, and what the metric removes."""
         if self._wanted is not None and layer.name not in self._wanted:
             return ()
+        if self.metric == "pearson" and str(getattr(layer, "keep", "full")).startswith("sketch"):
+            raise LayerError(
+                f"layer {layer.name!r} was kept as a sketch, which lacks the mean over units that "
+                "metric 'pearson' needs; leave it out with --layers, or record it in full"
+            )
         stages: set[Stage] = {"reference", "grid"}
         if self.metric == "evoked":
             stages.add("empty")
@@ -198,8 +203,9 @@ class SimilaritySink:
         if not np.isfinite(norms).all():
             row = int(np.argmin(np.isfinite(norms)))
             raise NumericsError(
-                f"layer {block.layer!r} gives NaN, infinity or values above 1e19 for object "
-                f"{self.design.objects[block.objects[row]]!r}; check the weights and the input"
+                f"layer {block.layer!r} gives NaN or infinity for object "
+                f"{self.design.objects[block.objects[row]]!r}, or values above 1e19; check the weights "
+                "and the input"
             )
 
     def _prepare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
@@ -52,6 +53,7 @@ SERIES = MappingProxyType(
         "G": ("generalisation G", "G_away"),
     }
 )
+_PASSING = re.compile(r"relu|bn|drop|avgpool")
 _ALL_LABELS = 25  # more layers than this, and names are thinned
 BAND_FROM = 13  # from this many layers on, intervals are bands instead of bars
 _BINS = 12
@@ -355,9 +357,12 @@ def draw_bands(ax: Axes, names: Sequence[str]) -> None:
 def name_layers(ax: Axes, names: Sequence[str]) -> None:
     """Write the layers' names, some of them where there are many."""
     count = len(names)
-    step = -(-count // _ALL_LABELS)
+    # Of very many layers those that only pass on what comes before them go without a name first.
+    named = [i for i, name in enumerate(names) if count <= _ALL_LABELS or not _PASSING.match(name)]
+    named = named or list(range(count))
+    step = -(-len(named) // _ALL_LABELS)
     # Counted from the end: the last layer, the one most asked about, always has its name.
-    shown = list(range((count - 1) % step, count, step))
+    shown = named[(len(named) - 1) % step :: step]
     labels = [shorten(names[idx], 24 if count > 16 else 15, keep="end") for idx in shown]
     steep = count > 6 or max(map(len, labels)) * count > 60
     ax.set_xticks(

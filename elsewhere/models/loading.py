@@ -201,8 +201,8 @@ def _build_imagenet(
     if other_head and not partial:
         raise InputError(
             f"the ImageNet weights of {name} have {classes} classes; got num_classes="
-            f"{arguments['num_classes']!r}; leave it out, or allow partial weights for a random "
-            "head"
+            f"{arguments['num_classes']!r}; leave it out, or allow partial weights "
+            "(--partial-weights) for a random head"
         )
     rest = {key: value for key, value in arguments.items() if key != "num_classes"}
     with pretrained.fetching(name, chosen):

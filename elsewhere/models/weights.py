@@ -87,7 +87,7 @@ def fit_state(
     if found:
         remedy = "check the model's name and --model-arg (num_classes sets the head)"
         if not partial and missing and len(found) == 1:
-            remedy = "check the model's name, or allow partial weights"
+            remedy = "check the model's name, or allow partial weights (--partial-weights)"
         raise WeightsError(f"{source} does not fit the network; keys {'; '.join(found)}; {remedy}")
     if not set(own) & set(state):
         raise WeightsError(f"{source} holds nothing of the network; check the model's name")

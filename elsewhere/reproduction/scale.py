@@ -162,16 +162,18 @@ def _learning(name: str, objects: str, categories: Choice) -> Phase:
     )
 
 
-def _interference(objects: str, categories: Choice) -> tuple[Phase, Phase]:
+def _interference(
+    objects: str, categories: Choice, *, steps: int = 1000, rate: float = 6e-3
+) -> tuple[Phase, Phase]:
     learn = _learning("learn", objects, categories)
     further = dataclasses.replace(
         learn,
         name="further",
         categories=None,
         same_categories_as="learn",
-        steps=1000,
+        steps=steps,
         criterion=None,
-        learning_rate=6e-3,
+        learning_rate=rate,
         rates={},
         dropout=0.0,
         ema=0.98,  # at this rate single steps are noisy, also in the control
@@ -218,6 +220,9 @@ QUICK = dataclasses.replace(
         _learning("glyphs", "glyphs", _NEW),
         _learning("digits", "digits", Choice(10)),
     ),
+    # what was learnt in fewer steps is lost in fewer
+    interference=_interference("digits", Choice(10), steps=600, rate=5e-3),
+    near=_interference("glyphs", _NEAR, steps=600, rate=5e-3),
     per_category=8,
     old_exemplars=2,
     track_checkpoints=4,
