@@ -204,7 +204,7 @@ class SimilaritySink:
             row = int(np.argmin(np.isfinite(norms)))
             raise NumericsError(
                 f"layer {block.layer!r} gives NaN or infinity for object "
-                f"{self.design.objects[block.objects[row]]!r}, or values above 1e19; check the weights "
+                f"{self.design.objects[block.objects[row]]!r}, or above 1e19; check the weights "
                 "and the input"
             )
 
