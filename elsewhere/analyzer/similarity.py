@@ -113,7 +113,7 @@ class SimilaritySink:
         if self.metric == "pearson" and str(getattr(layer, "keep", "full")).startswith("sketch"):
             raise LayerError(
                 f"layer {layer.name!r} was kept as a sketch, which lacks the mean over units that "
-                "metric 'pearson' needs; leave it out with --layers, or record it in full"
+                f"metric 'pearson' needs; record it with --keep {layer.name}=full, or leave it out"
             )
         stages: set[Stage] = {"reference", "grid"}
         if self.metric == "evoked":

@@ -183,6 +183,7 @@ def _images(run: Run, scale: Scale) -> int:
     tested = 2 * 10 * scale.per_category * places
     if run.kind == "learning":
         return len(run.phases) * tested + (4 * len(scale.unseen) * unseen if run.compare else 0)
+    places = len(Grid.parse(scale.old_grid, run.canvas)) + 1
     old = 3 * 2 * scale.old_categories * scale.old_exemplars * places
     return _checkpoints(run) * (tested + unseen) + old
 

@@ -233,7 +233,7 @@ def _old_objects(run: Run, place: Workplace, known: Card, cards: list[Card]) -> 
     objects, held_out = few.test_objects(
         per_category=place.scale.old_exemplars, data_dir=place.data_dir
     )
-    grid = Grid.parse(place.scale.grid, run.canvas)
+    grid = Grid.parse(place.scale.old_grid, run.canvas)
     found = {}
     for moment, card in (("known", known), ("before", cards[0]), ("end", cards[-1])):
         model = load_checkpoint(card.path).to(find_device(place.device))

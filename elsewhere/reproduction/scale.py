@@ -46,8 +46,9 @@ class Scale:
         px between the places at which feature maps are compared: a whole number of cells.
     per_category
         Exemplars of each class, trained on and held out, that are tested.
-    old_categories, old_exemplars
-        How many of the pretraining's classes are looked for again after interference.
+    old_categories, old_exemplars, old_grid
+        How many of the pretraining's classes are looked for again after interference, how many
+        exemplars of each, trained on and held out, and where.
     track_checkpoints
         At how many checkpoints of the pretraining layers are compared.
     minutes
@@ -68,6 +69,7 @@ class Scale:
     per_category: int = 10
     old_categories: int = 20
     old_exemplars: int = 4
+    old_grid: str = "4x4"
     track_checkpoints: int = 8
     minutes: float = 5.0
 
@@ -109,6 +111,7 @@ class Scale:
             per_category=1,
             old_categories=2,
             old_exemplars=1,
+            old_grid="2x2",
             track_checkpoints=1,
         )
 
@@ -224,7 +227,6 @@ QUICK = dataclasses.replace(
     interference=_interference("digits", Choice(10), steps=600, rate=5e-3),
     near=_interference("glyphs", _NEAR, steps=600, rate=5e-3),
     per_category=8,
-    old_exemplars=2,
     track_checkpoints=4,
     minutes=1.5,
 )

@@ -180,7 +180,7 @@ def test_sketches_preserve_similarity_on_average(make_sweep, plain_forwards, tmp
                     np.testing.assert_allclose(stored, short, atol=1e-3)
                     similar = similarity(recording)["similarity"].values
                     assert np.abs(similar - exact).max() < 6 / np.sqrt(size)
-                    with pytest.raises(InputError, match=r"pearson.*--keep LAYER=full"):
+                    with pytest.raises(InputError, match=r"conv1_1.*pearson.*--keep conv1_1=full"):
                         similarity(recording, metric="pearson")
             short /= np.linalg.norm(short, axis=1, keepdims=True)
             found.append(short[0] @ short[5])
