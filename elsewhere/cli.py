@@ -423,7 +423,7 @@ app.command(rich_help_panel=TRAINING, epilog="Example: elsewhere train vanilla-q
 )
 app.command(
     rich_help_panel=TRAINING,
-    epilog="Example: elsewhere accuracy run/checkpoints/new-0000200.safetensors --out acc.nc",
+    epilog="Example: elsewhere accuracy run/checkpoints/novel-000500.safetensors --out acc.nc",
 )(training.accuracy)
 app.command(rich_help_panel=TRAINING, epilog="Example: elsewhere track run --out track.nc")(
     training.track
