@@ -7,7 +7,6 @@ refuses, with one line; 2 for wrong usage. The library is imported inside the co
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from elsewhere.commands import reproduction, training
+from elsewhere.commands import analyses, reproduction, training
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.options import (
     JsonOption,
@@ -27,13 +26,8 @@ from elsewhere.options import (
     ModelOptions,
     OverwriteOption,
     StimulusOptions,
-    choose,
-    is_file,
-    match_layers,
+    describe,
     open_source,
-    recorded_reference,
-    refuse_live_options,
-    set_threads,
     takes,
 )
 from elsewhere.terminal import (
@@ -42,12 +36,11 @@ from elsewhere.terminal import (
     duration,
     print_json,
     print_plan,
-    print_similarity,
     print_table,
     progress,
     say,
 )
-from elsewhere.types import format_bytes, parse_bytes, parse_color
+from elsewhere.types import format_bytes, parse_color
 
 if TYPE_CHECKING:
     from elsewhere.recording import Sweep
@@ -257,7 +250,7 @@ def record(
 
     _check_outputs(out, kept.measure, overwrite)
     sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
-    say(_describe(sweep, wanted))
+    say(describe(sweep, wanted))
     cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
     check_room(cost, out, overwrite=overwrite)
     stored = f"about {format_bytes(cost.stored_bytes)} ({format_bytes(cost.raw_bytes)} raw)"
@@ -332,88 +325,15 @@ def inspect_(
 inspect_.__name__ = "inspect"
 
 
-@app.command(
+# --- analyses --------------------------------------------------------------------------------
+
+app.command(
     rich_help_panel=ANALYSES,
     epilog="Example: elsewhere similarity run.h5 --metric evoked --out sim.nc",
+)(analyses.similarity)
+app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere figure sim.nc --out fig.svg")(
+    analyses.figure
 )
-@takes(ModelOptions, StimulusOptions)
-def similarity(
-    source: Annotated[str, typer.Argument(help="A recording, or a MODEL to sweep live.")],
-    network: ModelOptions,
-    stimuli: StimulusOptions,
-    out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
-    select: Annotated[
-        list[str] | None,
-        typer.Option("--layers", help="Names, aliases or globs; default: all that are there."),
-    ] = None,
-    metric: Annotated[
-        str, typer.Option("--metric", help="cosine, centred, evoked or pearson.")
-    ] = "cosine",
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="elsewhere, or biscione-bowers: as the authors did.")
-    ] = "elsewhere",
-    max_memory: Annotated[
-        str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")
-    ] = "2GiB",
-    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Compare every layer's code of an object here with that at the reference."""
-    from elsewhere.analyzer import PROTOCOL, similarity_biscione_bowers
-    from elsewhere.analyzer import similarity as measure
-    from elsewhere.analyzer.similarity import METRICS
-    from elsewhere.storage import save_result
-
-    check_output(out, overwrite)
-    choose("metric", metric, METRICS)
-    choose("protocol", protocol, ("elsewhere", PROTOCOL))
-    if protocol == PROTOCOL and metric != "cosine":
-        raise InputError(f"--protocol {PROTOCOL} uses the cosine; leave --metric out")
-    parse_bytes(max_memory)
-    set_threads(threads)
-    with contextlib.ExitStack() as stack:
-        found: Any
-        if is_file(source):
-            refuse_live_options(source, network, stimuli)
-            found = stack.enter_context(open_source(Path(source)))
-            if stimuli.reference is not None:
-                place = recorded_reference(found, stimuli.reference)
-                found = stack.enter_context(found.refer_to(place))
-            chosen = match_layers(found, select) if select else None
-        else:
-            found = stimuli.build(source, network.load(source), select, network.seed)
-            chosen = [layer.name for layer in found.layers] if select else None
-            say(_describe(found, found.layers))
-        bar = stack.enter_context(progress("comparing"))
-        common: dict[str, Any] = {"max_memory": max_memory, "progress": bar}
-        if protocol == PROTOCOL:
-            result = similarity_biscione_bowers(
-                found, layers=chosen, seed=network.seed, **common
-            )  # fmt: skip
-        else:
-            result = measure(found, metric=metric, layers=chosen, **common)  # type: ignore[arg-type]
-    save_result(result, out, overwrite=overwrite)
-    print_similarity(result, as_json=as_json)
-    say(f"wrote {out}")
-
-
-@app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere figure sim.nc --out fig.svg")
-def figure(
-    result: Annotated[Path, typer.Argument(help="A result, such as sim.nc.")],
-    out: Annotated[Path, typer.Option("--out", help=".svg, .pdf or .png")],
-    kind: Annotated[
-        str | None, typer.Option("--kind", help="maps, layerwise, displacement, ...")
-    ] = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Draw a result."""
-    from elsewhere.figures import draw, save_figure
-    from elsewhere.storage import load_result
-
-    check_output(out, overwrite)
-    save_figure(draw(load_result(result), kind), out, overwrite=overwrite)
-    say(f"wrote {out}")
 
 
 # --- training --------------------------------------------------------------------------------
@@ -465,15 +385,6 @@ def _sinks(kept: KeepOptions, sweep: Sweep) -> list[Any]:
     every = list_layers(sweep.model, sweep.canvas.size, containers=True)
     chosen = select_layers(every, kept.measure_layers, sweep.model)
     return [SimilaritySink(layers=[layer.name for layer in chosen])]
-
-
-def _describe(sweep: Sweep, wanted: Any) -> str:
-    shape = " x ".join(map(str, sweep.design.shape))
-    return (
-        f"{sweep.model.name} ({sweep.model.weights}), {counted(len(sweep.objects), 'object')} of "
-        f"{sweep.canvas.object_size} px at {shape} locations of a {sweep.canvas.size} px canvas; "
-        f"engine dense; {counted(len(wanted), 'layer')}"
-    )
 
 
 def _check_outputs(out: Path | None, measure: Path | None, overwrite: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from elsewhere.errors import InputError, StorageError, UnknownNameError
-from elsewhere.terminal import say
+from elsewhere.terminal import counted, say
 from elsewhere.types import parse_bytes
 
 if TYPE_CHECKING:
@@ -284,6 +284,16 @@ def match_layers(recording: Recording, patterns: Sequence[str]) -> list[str]:
     if not names:
         raise InputError("no layer is asked for; name at least one, or leave the option out")
     return list(dict.fromkeys(names))
+
+
+def describe(sweep: Sweep, wanted: Any) -> str:
+    """Return in one line what is swept."""
+    shape = " x ".join(map(str, sweep.design.shape))
+    return (
+        f"{sweep.model.name} ({sweep.model.weights}), {counted(len(sweep.objects), 'object')} of "
+        f"{sweep.canvas.object_size} px at {shape} locations of a {sweep.canvas.size} px canvas; "
+        f"engine dense; {counted(len(wanted), 'layer')}"
+    )
 
 
 def set_threads(threads: int | None) -> None:
