@@ -166,7 +166,7 @@ def _learning(name: str, objects: str, categories: Choice) -> Phase:
 
 
 def _interference(
-    objects: str, categories: Choice, *, steps: int = 1000, rate: float = 6e-3
+    objects: str, categories: Choice, *, steps: int = 1000, rate: float = 5e-3
 ) -> tuple[Phase, Phase]:
     learn = _learning("learn", objects, categories)
     further = dataclasses.replace(
@@ -175,6 +175,7 @@ def _interference(
         categories=None,
         same_categories_as="learn",
         steps=steps,
+        batch=16,  # few at a time: what is known already goes on moving the weights
         criterion=None,
         learning_rate=rate,
         rates={},
@@ -224,8 +225,8 @@ QUICK = dataclasses.replace(
         _learning("digits", "digits", Choice(10)),
     ),
     # what was learnt in fewer steps is lost in fewer
-    interference=_interference("digits", Choice(10), steps=600, rate=5e-3),
-    near=_interference("glyphs", _NEAR, steps=600, rate=5e-3),
+    interference=_interference("digits", Choice(10), steps=600, rate=4e-3),
+    near=_interference("glyphs", _NEAR, steps=600, rate=4e-3),
     per_category=8,
     track_checkpoints=4,
     minutes=1.5,
