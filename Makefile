@@ -1,5 +1,5 @@
 # make setup   .venv with everything; make demo, make test and the rest set up by themselves
-# make demo    records VGG16 for ten objects at 49 locations, compares its layers, draws them
+# make demo    the paper's claims with one seed of a small network: trained, measured, drawn
 # make test    style, types, architecture, tests; make test-long: those that take minutes
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
@@ -22,16 +22,8 @@ setup: .venv/ready
 	@touch .venv/ready
 
 demo: setup
-	@mkdir -p $(DEMO)
-	@$(BIN)/elsewhere objects glyphs --categories 10 --out $(DEMO)/objects.png --overwrite
-	@$(BIN)/elsewhere record vgg16 --objects glyphs --categories 10 --grid 7x7 \
-		--out $(DEMO)/vgg16.h5 --similarity $(DEMO)/similarity.nc --overwrite
-	@$(BIN)/elsewhere figure $(DEMO)/similarity.nc --kind layerwise --out $(DEMO)/layerwise.png --overwrite
-	@$(BIN)/elsewhere figure $(DEMO)/similarity.nc --kind layerwise --out $(DEMO)/layerwise.svg --overwrite
-	@$(BIN)/elsewhere figure $(DEMO)/similarity.nc --kind maps --out $(DEMO)/maps.png --overwrite
-	@$(BIN)/elsewhere figure $(DEMO)/similarity.nc --kind displacement --out $(DEMO)/displacement.png --overwrite
-	@$(BIN)/elsewhere inspect $(DEMO)/vgg16.h5 | head -n 12
-	@echo "the recording, the results and the figures are in $(DEMO)/"
+	@$(BIN)/elsewhere reproduce --scale laptop --out $(DEMO)
+	@echo "the claims are in $(DEMO)/claims.json, the figures in $(DEMO)/figures/"
 
 check: setup
 	@$(BIN)/ruff check .

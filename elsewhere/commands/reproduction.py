@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    scale: Annotated[str, typer.Option("--scale", help="quick, laptop or paper.")] = "laptop",
+    scale: Annotated[str, typer.Option("--scale", help="quick, laptop, slim or paper.")] = "laptop",
     out: Annotated[Path | None, typer.Option("--out", help="The directory.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many; one seed gives no verdict.")] = 1,
     first_seed: Annotated[int, typer.Option("--first-seed", help="From which on.")] = 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,12 +76,12 @@ def reproduce(
     `out` then holds ``claims.json``, ``claims.nc``, ``figures/`` and for each seed
     ``seeds/SEED/`` with a folder of checkpoints for each run, results (``.nc``) and
     ``measurements.json``. What is done already is not done again, interrupted training goes on,
-    and more seeds can be added.
+    and more seeds can be added: the claims are of all seeds that are finished there.
 
     Parameters
     ----------
     scale
-        ``quick``, ``laptop`` or ``paper``, or a scale of your own.
+        ``quick``, ``laptop``, ``slim`` or ``paper``, or a scale of your own.
     out
         The directory; it is made where there is none.
     seeds, first_seed
@@ -126,6 +126,10 @@ def reproduce(
     _open(directory, chosen)
     tasks = make_tasks(chosen, runs, numbers, directory, device=str(place), data_dir=data_dir)
     perform_all(tasks, workers=count_workers(workers, place.type, len(tasks)), progress=progress)
+    earlier = tuple(seed for seed in _seeds_in(directory) if seed not in numbers)
+    others = make_tasks(chosen, runs, earlier, directory, device=str(place), data_dir=data_dir)
+    done = [seed for seed in earlier if _is_done(seed, others)]
+    tasks += tuple(task for task in others if task.seed in done)
     return conclude(chosen, tasks, directory, figures=figures)
 
 
@@ -170,6 +174,16 @@ def make_tasks(
         for seed in seeds
         for run in runs
     )
+
+
+def _seeds_in(directory: Path) -> tuple[int, ...]:
+    """Return the numbers of the seeds of which a directory holds something."""
+    names = (path.name for path in (directory / "seeds").glob("*"))
+    return tuple(sorted(int(name) for name in names if name.isdecimal()))
+
+
+def _is_done(seed: int, tasks: Sequence[Task]) -> bool:
+    return all(task.path.exists() for task in tasks if task.seed == seed)
 
 
 def find_scale(scale: str | Scale) -> Scale:

@@ -165,19 +165,17 @@ def _learning(name: str, objects: str, categories: Choice) -> Phase:
     )
 
 
-def _interference(
-    objects: str, categories: Choice, *, steps: int = 1000, rate: float = 5e-3
-) -> tuple[Phase, Phase]:
+def _interference(objects: str, categories: Choice) -> tuple[Phase, Phase]:
     learn = _learning("learn", objects, categories)
     further = dataclasses.replace(
         learn,
         name="further",
         categories=None,
         same_categories_as="learn",
-        steps=steps,
+        steps=1000,
         batch=16,  # few at a time: what is known already goes on moving the weights
         criterion=None,
-        learning_rate=rate,
+        learning_rate=5e-3,
         rates={},
         dropout=0.0,
         ema=0.98,  # at this rate single steps are noisy, also in the control
@@ -224,12 +222,28 @@ QUICK = dataclasses.replace(
         _learning("glyphs", "glyphs", _NEW),
         _learning("digits", "digits", Choice(10)),
     ),
-    # what was learnt in fewer steps is lost in fewer
-    interference=_interference("digits", Choice(10), steps=600, rate=4e-3),
-    near=_interference("glyphs", _NEAR, steps=600, rate=4e-3),
     per_category=8,
     track_checkpoints=4,
     minutes=1.5,
+)
+
+
+def _slower(phase: Phase, rate: float) -> Phase:
+    """Return a phase at another rate: thirteen convolutions in a row bear less."""
+    return dataclasses.replace(phase, learning_rate=rate)
+
+
+SLIM = dataclasses.replace(
+    LAPTOP,
+    name="slim",
+    network=Network("vgg16-slim", arguments={"hidden": 512}, gain=6.0),
+    canvas=Canvas(64, 15),
+    pretraining=(_slower(_pretraining(150, 10_000), 1e-3),),
+    interference=(LAPTOP.interference[0], _slower(LAPTOP.interference[1], 2e-3)),
+    near=(LAPTOP.near[0], _slower(LAPTOP.near[1], 2e-3)),
+    exact_stride=16,
+    track_checkpoints=4,
+    minutes=30.0,
 )
 
 
@@ -284,4 +298,5 @@ PAPER = dataclasses.replace(
 scales: Registry[Scale] = Registry("scale")
 scales.add("quick", QUICK, summary="a slim network at 48 px, 150 glyphs; 90 seconds a seed")
 scales.add("laptop", LAPTOP, summary="a slim network at 48 px, 300 glyphs; 5 minutes a seed")
+scales.add("slim", SLIM, summary="VGG16's 13 convolutions, slim, at 64 px; 30 minutes a seed")
 scales.add("paper", PAPER, summary="VGG16 at 224 px, Fashion-MNIST and its kin; needs a GPU")

@@ -132,6 +132,16 @@ def test_what_is_done_is_not_done_again(copy, tiny):
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")} == before
 
 
+def test_the_claims_are_of_all_seeds_that_are_finished(copy, tiny):
+    shutil.copytree(copy / "seeds" / "0", copy / "seeds" / "7")  # begun, of another seed
+    (copy / "seeds" / "7" / "vanilla.json").unlink()
+    reproduce(tiny, copy, first_seed=1, workers=1, figures=False, device="cpu")
+    table = json.loads((copy / "claims.json").read_text())
+    assert table["seeds"] == [0, 1]
+    first = next(row for row in table["claims"] if row["claim"] == "C1")
+    assert len(first["values"]) == 2
+
+
 def test_what_is_missing_is_done_again_and_comes_out_the_same(copy, tiny):
     folder = copy / "seeds" / "0"
     before = values_of(copy, "fixed-learning")
