@@ -295,6 +295,22 @@ def test_bad_device_and_tensorboard(curriculum, tmp_path, monkeypatch):
         train(curriculum, tmp_path / "run", device="cpu", tensorboard=True)
 
 
+def test_tensorboard_gets_the_scalars_of_the_metrics(curriculum, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = train(curriculum, tmp_path / "run", device="cpu", tensorboard=True)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    events = next(out.rglob("events.out.tfevents.*"))
+    board = EventAccumulator(str(events.parent))
+    board.Reload()
+    phase = lines[-1]["phase"]
+    own = [line for line in lines if line["phase"] == phase]
+    losses = [line["loss"] for line in own if line["loss"] is not None]
+    found = [event.value for event in board.Scalars(f"{phase}/loss")]
+    assert found == pytest.approx(losses)
+
+
 def test_new_heads_differ_by_seed_only():
     def head(n_classes, seed):
         model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 16})
