@@ -116,6 +116,9 @@ class MeasureSink:
         sums += 16.0 * rows * len(self._metrics) + WORKING_BYTES
         return rows / stretches + 4 + sums / (4 * table.n_units)
 
+    def _readings(self, layer: LayerLike, table: Table) -> dict[str, Reading]:
+        return {name: READINGS[name](table) for name in self._names_for(layer)}
+
     def _prepasses(self, parts: int) -> int:
         """Return the sweeps that go before those that hold stretches."""
         if parts == 1:
@@ -142,8 +145,7 @@ class MeasureSink:
             if part > 0:
                 continue
             table = self._table(layer, design)
-            readings = {name: READINGS[name](table) for name in self._names_for(layer)}
-            state = _State(table, readings)
+            state = _State(table, self._readings(layer, table))
             if parts > 1:
                 n, n_positions = table.n_objects, table.n_positions
                 state.lengths = {m: Lengths.empty(n, n_positions) for m in self._metrics}
