@@ -261,26 +261,25 @@ def _aligned(
 def _aligned_notes(result: xarray.Dataset) -> list[str]:
     values = result["aligned_G_away"]
     maps = result["cells"].notnull().any([d for d in result["cells"].dims if d != "layer"])
+    names = values["layer"].values[(values.isnull() & maps).values]
+    if not len(names):
+        return []
     return [
-        f"aligned: layer {name}: NaN, for no displacement of the grid is a whole number of its "
-        "cells with 4 of them in common, or all objects are of one category"
-        for name in values["layer"].values[(values.isnull() & maps).values]
+        f"aligned: layers {', '.join(names)}: NaN, for no displacement of the grid is a whole number "
+        "of their cells with 4 of them in common, or all objects are of one category"
     ]
 
 
 def _phase_notes(result: xarray.Dataset) -> list[str]:
     notes = []
-    for key, said in (("in_phase", "all"), ("out_of_phase", "no")):
+    for key, why in (("in_phase", "no"), ("out_of_phase", "every")):
         values = result[f"shift_share_{key}"]
-        for name in values["layer"].values[values.isnull().values]:
+        names = values["layer"].values[values.isnull().values]
+        if len(names):
             notes.append(
-                f"phase: layer {name}: no share {key.replace('_', ' ')} (NaN), for "
-                + (
-                    "no location lies a whole number of strides from the reference"
-                    if said == "all"
-                    else "every location lies a whole number of strides from the reference"
-                )
-                + ", or the map does not change"
+                f"phase: layers {', '.join(names)}: no share {key.replace('_', ' ')} (NaN), for "
+                f"{why} location lies a whole number of strides from the reference, or the map "
+                "does not change"
             )
     return notes
 

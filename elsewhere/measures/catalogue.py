@@ -63,17 +63,17 @@ def _add(name: str, summary: str, measure: Measure) -> None:
 
 
 for _name, _function, _removed in (
-    ("cosine", cosine_matrix, "nothing"),
-    ("centred", centred_matrix, "the mean over objects and locations"),
-    ("evoked", evoked_matrix, "the empty canvas's activation"),
-    ("pearson", pearson_matrix, "each vector's mean over units"),
+    ("cosine", cosine_matrix, ""),
+    ("centred", centred_matrix, ", less the mean over objects and locations"),
+    ("evoked", evoked_matrix, ", less the empty canvas's activation"),
+    ("pearson", pearson_matrix, ", less each vector's mean over units"),
 ):
     _add(
         _name,
-        f"cosine between locations, less {_removed}; its baseline, G",
+        f"cosine between locations{_removed}; with its baseline and G",
         Measure(
             _function,
-            f"mean over objects of a(o,p).a(o,r) / (|a(o,p)| |a(o,r)|), less {_removed}",
+            f"mean over objects of a(o,p).a(o,r) / (|a(o,p)| |a(o,r)|){_removed}",
             ("biscione2021",),
             pairwise=True,
             headline=f"{_name}_away",
