@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -133,9 +134,7 @@ def measure(
             raise UnknownNameError("layer", name, known)
     chosen = list(known) if layers is None else [name for name in known if name in layers]
     _check_layers(wanted, [known[name] for name in chosen])
-    return _measure(
-        source, wanted, chosen, object_size, seed, parse_bytes(max_memory), progress
-    )
+    return _measure(source, wanted, chosen, object_size, seed, parse_bytes(max_memory), progress)
 
 
 def _check_layers(wanted: Sequence[str], layers: Sequence[LayerLike]) -> None:
@@ -242,9 +241,7 @@ def _to_dataset(sink: MeasureSink, source: Source, names: Sequence[str]) -> xarr
     return xarray.Dataset(variables, coords=coordinates)
 
 
-def _aligned(
-    aligned: AlignedSink, plain: SimilaritySink, names: Sequence[str]
-) -> xarray.Dataset:
+def _aligned(aligned: AlignedSink, plain: SimilaritySink, names: Sequence[str]) -> xarray.Dataset:
     """Return the aligned cosines with plain evoked G, of every layer, beside them."""
     found = aligned.result(names)
     other = plain.result(names)
@@ -294,7 +291,9 @@ def _finish(
     """Put the parts together and stamp them with what was measured, of what."""
     held = {str(name) for part in parts for name in part["layer"].values}
     order = [name for name in chosen if name in held]
-    result = xarray.merge([part.reindex(layer=order) for part in parts], compat="override", join="outer")
+    result = xarray.merge(
+        [part.reindex(layer=order) for part in parts], compat="override", join="outer"
+    )
     kept = {layer.name: str(getattr(layer, "keep", "full")) for layer in source.layers}
     result = result.assign_coords(kept=("layer", [kept[name] for name in order]))
     for name in result.data_vars:
@@ -363,6 +362,11 @@ def array_source(
     >>> array_source(np.ones((2, 3, 4)), [[5, 5], [5, 9], [5, 7]]).design.shape
     (1, 3)
     """
+    if isinstance(activations, str | Path):
+        raise InputError(
+            f"{str(activations)!r} is a name, not activations; open the recording first, with "
+            "elsewhere.open"
+        )
     named = activations if isinstance(activations, Mapping) else {ONE_LAYER: activations}
     if isinstance(activations, xarray.Dataset):
         named = {str(name): array for name, array in activations.data_vars.items()}
@@ -398,9 +402,7 @@ def array_source(
                 f"layer {name!r} has shape {values.shape}; expected (object, {len(order)}, unit), "
                 "as many locations as there are in `locations`"
             )
-        arrays[name] = values[:, order].reshape(
-            len(values), len(ys), len(xs), *values.shape[2:]
-        )
+        arrays[name] = values[:, order].reshape(len(values), len(ys), len(xs), *values.shape[2:])
     background = empty
     if empty is not None and not isinstance(empty, Mapping):
         background = {name: empty for name in arrays}

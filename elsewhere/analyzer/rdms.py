@@ -156,8 +156,7 @@ def to_rsatoolbox(result: xarray.Dataset) -> Any:
         array.values.reshape(-1, array.shape[-1]),
         dissimilarity_measure=str(result.attrs["dissimilarity"]),
         rdm_descriptors={
-            dim: result[dim].values[index].tolist()
-            for dim, index in zip(outer, grids, strict=True)
+            dim: result[dim].values[index].tolist() for dim, index in zip(outer, grids, strict=True)
         },
         pattern_descriptors={
             "object": list(result.attrs["objects"]),

@@ -108,9 +108,7 @@ def scalar(value: float) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     return ((), np.asarray(value, dtype=np.float64))
 
 
-def _matrix(
-    name: str, matrix: Floats, table: Table, away: Floats | None = None
-) -> Variables:
+def _matrix(name: str, matrix: Floats, table: Table, away: Floats | None = None) -> Variables:
     """Return a matrix over locations, its mean by displacement and its mean over all moves.
 
     `away` holds the mean over all moves without each object in turn, for its interval.

@@ -145,10 +145,7 @@ def _print(result: Any, as_json: bool) -> None:
         print_json({"layers": rows, "notes": notes})
     else:
         shown = [
-            {
-                key: value if isinstance(value, str) else f"{value:.3f}"
-                for key, value in row.items()
-            }
+            {key: value if isinstance(value, str) else f"{value:.3f}" for key, value in row.items()}
             for row in rows
         ]
         print_table(shown, right=tuple(shown[0])[1:] if shown else ())

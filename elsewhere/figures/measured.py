@@ -194,9 +194,7 @@ def plot_phase(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         The result lacks what is drawn.
     """
     require(result, list(PHASES), ["layer"])
-    maps = np.isfinite(
-        np.stack([finite_values(result[key].values) for key in PHASES])
-    ).any(axis=0)
+    maps = np.isfinite(np.stack([finite_values(result[key].values) for key in PHASES])).any(axis=0)
     if maps.any():
         result = result.isel(layer=np.flatnonzero(maps))
     ax, names = _stage(result, ax)
@@ -224,9 +222,7 @@ def plot_phase(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     handles: list[Any] = [legend_handle(mark, label) for mark, label in PHASES.values()]
     handles.append(Patch(color="#E69F00", alpha=0.22, linewidth=0, label="sub-sampling\nbreaks"))
     if gaps:
-        handles.append(
-            Line2D([], [], label="no such location\non this grid", color=GREY, **CROSS)
-        )
+        handles.append(Line2D([], [], label="no such location\non this grid", color=GREY, **CROSS))
     draw_legend(ax, handles)
     return ax
 

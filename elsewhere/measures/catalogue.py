@@ -241,9 +241,7 @@ _add(
 _add(
     "invariance-index",
     "accuracy elsewhere over accuracy where trained",
-    Measure(
-        invariance_index, "N(elsewhere) / N(trained)", ("biscione2021",), taken="accuracy"
-    ),
+    Measure(invariance_index, "N(elsewhere) / N(trained)", ("biscione2021",), taken="accuracy"),
 )
 
 DEFAULT_MEASURES = ("cosine", "cka", "rsa", "normalized-variance", "partition", "position")

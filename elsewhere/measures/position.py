@@ -91,9 +91,7 @@ class PositionTally:
         """Return the cross-validated fit, once all stretches are in."""
         n, n_places = len(self._objects), len(self._locations)
         targets = np.tile(self._targets, (n, 1))
-        nothing = PositionDecoding(
-            np.nan, np.full(targets.shape[1], np.nan), np.nan, self.n_rows
-        )
+        nothing = PositionDecoding(np.nan, np.full(targets.shape[1], np.nan), np.nan, self.n_rows)
         flat = float(np.trace(self._gram)) <= 1e-12 * self._scale
         if n < 2 or n_places < 2 or flat:
             return nothing

@@ -24,9 +24,7 @@ def test_a_shift_is_a_roll_without_what_came_round(dy, dx, seed):
 
 def test_border_cells_see_the_edge_here_or_where_they_were():
     # Cells at 0, 2, ..., 10 px, 5 px wide: those at 0 and 10 see the edge of a canvas of 11 px.
-    found = border_cells(
-        (1, 6), (0, 1), stride=2, offset=0.0, receptive_field=5, canvas=11
-    )
+    found = border_cells((1, 6), (0, 1), stride=2, offset=0.0, receptive_field=5, canvas=11)
     # Along y the only cell sees the edge, so all do.
     assert found.all()
     wide = border_cells((6, 6), (0, 1), stride=2, offset=0.0, receptive_field=5, canvas=11)
@@ -71,8 +69,9 @@ def test_the_interval_is_a_jackknife_over_objects():
     found = change_shares(total, border, rest, scale)
     without = np.array(
         [
-            change_shares(*(np.delete(part, k, axis=0) for part in (total, border, rest, scale)))
-            .shares
+            change_shares(
+                *(np.delete(part, k, axis=0) for part in (total, border, rest, scale))
+            ).shares
             for k in range(5)
         ]
     )
