@@ -2,7 +2,7 @@
 
 from elsewhere.analyzer.biscione_bowers import PROTOCOL, similarity_biscione_bowers
 from elsewhere.analyzer.equivariance import aligned_similarity
-from elsewhere.analyzer.measuring import measure
+from elsewhere.analyzer.measuring import check_measures, measure
 from elsewhere.analyzer.methods import describe_methods
 from elsewhere.analyzer.rdms import dissimilarity_matrices, to_rsatoolbox
 from elsewhere.analyzer.similarity import METRICS, SimilaritySink, dead_layers, finish, similarity
@@ -12,6 +12,7 @@ __all__ = [
     "PROTOCOL",
     "SimilaritySink",
     "aligned_similarity",
+    "check_measures",
     "dead_layers",
     "describe_methods",
     "dissimilarity_matrices",

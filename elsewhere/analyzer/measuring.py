@@ -105,11 +105,6 @@ def measure(
     True
     """
     wanted = measures_named(names if names is None or isinstance(names, str) else list(names))
-    for name in wanted:
-        if measures.get(name).taken == "accuracy":
-            raise InputError(
-                f"{name!r} needs what a trained head chose; it comes with `elsewhere accuracy`"
-            )
     source: Source
     if hasattr(activations, "stream"):
         given = (locations, objects, categories, reference, empty)
@@ -128,17 +123,48 @@ def measure(
             reference=reference,
             empty=empty,
         )
+    chosen = check_measures(source, wanted, layers)
+    return _measure(source, wanted, chosen, object_size, seed, parse_bytes(max_memory), progress)
+
+
+def check_measures(
+    source: Source, names: Sequence[str], layers: Sequence[str] | None = None
+) -> list[str]:
+    """Refuse, before any work, what a source cannot give; return the layers to measure.
+
+    Parameters
+    ----------
+    source
+        A recording, a live sweep, or arrays.
+    names
+        Names of measures.
+    layers
+        Names of layers; all by default.
+
+    Raises
+    ------
+    UnknownNameError
+        No such layer.
+    InputError
+        A measure that comes with another command.
+    LayerError
+        A measure that needs whole maps, or single units, of layers that have none.
+    """
+    for name in names:
+        if measures.get(name).taken == "accuracy":
+            raise InputError(
+                f"{name!r} needs what a trained head chose; it comes with `elsewhere accuracy`"
+            )
     known = {layer.name: layer for layer in source.layers}
     for name in layers or ():
         if name not in known:
             raise UnknownNameError("layer", name, known)
     chosen = list(known) if layers is None else [name for name in known if name in layers]
-    _check_layers(wanted, [known[name] for name in chosen])
-    return _measure(source, wanted, chosen, object_size, seed, parse_bytes(max_memory), progress)
+    _check_layers(names, [known[name] for name in chosen])
+    return chosen
 
 
 def _check_layers(wanted: Sequence[str], layers: Sequence[LayerLike]) -> None:
-    """Refuse, before any work, what the layers cannot give."""
     for name in wanted:
         if measures.get(name).taken == "maps":
             maps = [layer for layer in layers if has_place(layer)]
@@ -262,8 +288,8 @@ def _aligned_notes(result: xarray.Dataset) -> list[str]:
     if not len(names):
         return []
     return [
-        f"aligned: layers {', '.join(names)}: NaN, for no displacement of the grid is a whole number "
-        "of their cells with 4 of them in common, or all objects are of one category"
+        f"aligned: layers {', '.join(names)}: NaN, for no displacement of the grid is a whole "
+        "number of their cells with 4 of them in common, or all objects are of one category"
     ]
 
 
@@ -405,7 +431,7 @@ def array_source(
         arrays[name] = values[:, order].reshape(len(values), len(ys), len(xs), *values.shape[2:])
     background = empty
     if empty is not None and not isinstance(empty, Mapping):
-        background = {name: empty for name in arrays}
+        background = dict.fromkeys(arrays, empty)
     return ArraySource(
         arrays,
         y=ys,

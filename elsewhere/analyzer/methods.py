@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,10 +18,6 @@ INTERVALS = (
     "Intervals are 95 % delete-one jackknife intervals over objects with Student's t [efron1993]; "
     "locations were not resampled."
 )
-KINDS = {
-    "similarity": "cosine",
-    "aligned": "aligned",
-}
 
 
 def describe_methods(source: Recording | xarray.Dataset) -> str:
@@ -131,7 +128,7 @@ def _joined(values: Iterable[Any]) -> str:
 def _spread(values: Sequence[int]) -> str:
     if len(values) == 1:
         return f"{values[0]} px"
-    steps = sorted({b - a for a, b in zip(values, values[1:], strict=False)})
+    steps = sorted({b - a for a, b in itertools.pairwise(values)})
     every = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
     return f"{len(values)} from {values[0]} to {values[-1]} px, {every} px apart"
 

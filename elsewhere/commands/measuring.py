@@ -62,6 +62,7 @@ def measure(
             )
         _list_measures(as_json)
         return
+    from elsewhere.analyzer import check_measures
     from elsewhere.analyzer import measure as take
     from elsewhere.measures import measures_named
     from elsewhere.storage import check_table_name, save_result, save_table
@@ -89,6 +90,7 @@ def measure(
             found = stimuli.build(source, network.load(source), select, network.seed)
             chosen = [layer.name for layer in found.layers] if select else None
             say(describe(found, found.layers))
+        check_measures(found, wanted, chosen)
         bar = stack.enter_context(progress("measuring"))
         result = take(
             found,

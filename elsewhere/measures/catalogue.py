@@ -155,7 +155,7 @@ _add(
     "shares of object, location and interaction in the variation",
     Measure(
         partition,
-        "sums of squares of a(o,p) by object, by location and for their interaction, over the total",
+        "sums of squares of a(o,p) by object, by location and for both together, over their sum",
         ("dicarlo2007", "hong2016"),
         headline="object_share",
     ),
@@ -197,8 +197,8 @@ _add(
     "same largest unit at two locations, with chance (vectors only)",
     Measure(
         strongest_consistency,
-        "share of pairs p < q with the same argmax; (value - chance) / (1 - chance) with chance the "
-        "sum of squared shares",
+        "share of pairs p < q with the same argmax; (value - chance) / (1 - chance), chance being "
+        "the sum of squared shares",
         ("zhang2019",),
         pairwise=True,
         headline="consistency_corrected",

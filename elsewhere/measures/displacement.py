@@ -220,8 +220,8 @@ def sensitivity_map(
 
     References
     ----------
-    Kauderer-Abrams (2017), arXiv:1801.01450, with distances; Myburgh, Mouton & Davel (2021), arXiv:2104.05997,
-    with cosines.
+    Kauderer-Abrams (2017), arXiv:1801.01450, with distances; Myburgh, Mouton & Davel (2021),
+    arXiv:2104.05997, with cosines.
 
     Examples
     --------

@@ -263,7 +263,7 @@ class Stretch:
     def _width(self) -> int:
         """Units of a piece."""
         n, n_locations, _ = self.values.shape
-        return max(128, PIECE_BYTES // (self.values.itemsize * max(n, n_locations)))
+        return max(128, PIECE_BYTES // (int(self.values.itemsize) * max(n, n_locations)))
 
     def pieces(self) -> Iterator[Stretch]:
         """Yield narrow stretches one after the other, views that know the whole lengths."""
@@ -282,13 +282,15 @@ class Stretch:
         """Return one object's vectors of length one, shape (location, unit); zero ones stay."""
         found = self.lengths_of(metric)
         rows = remove(self.values[number], self.origin(metric), found.offsets[number])
-        return rows * found.inverse[number][:, None].astype(rows.dtype)
+        units: Values = rows * found.inverse[number][:, None].astype(rows.dtype)
+        return units
 
     def units_at(self, metric: str, location: int) -> Values:
         """Return all objects' vectors of length one at a location, shape (object, unit)."""
         found = self.lengths_of(metric)
         rows = remove(self.values[:, location], self.origin(metric), found.offsets[:, location])
-        return rows * found.inverse[:, location][:, None].astype(rows.dtype)
+        units: Values = rows * found.inverse[:, location][:, None].astype(rows.dtype)
+        return units
 
     def columns(self) -> Iterator[tuple[slice, Floats]]:
         """Yield a few units after the other in double precision, shape (object, location, few)."""
