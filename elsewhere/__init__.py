@@ -23,6 +23,7 @@ _SOURCES = {
     "load_model": "elsewhere.models",
     "load_objects": "elsewhere.stimuli",
     "load_result": "elsewhere.storage",
+    "measure": "elsewhere.analyzer",
     "open": "elsewhere.storage:open_recording",
     "plan": "elsewhere.recording",
     "plot_displacement": "elsewhere.figures",

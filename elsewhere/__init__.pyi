@@ -1,3 +1,4 @@
+from elsewhere.analyzer import measure as measure
 from elsewhere.analyzer import similarity as similarity
 from elsewhere.errors import ElsewhereError as ElsewhereError
 from elsewhere.figures import plot_displacement as plot_displacement

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from elsewhere.commands import analyses, reproduction, training
+from elsewhere.commands import analyses, measuring, reproduction, training
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.options import (
     JsonOption,
@@ -333,6 +333,16 @@ app.command(
 )(analyses.similarity)
 app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere figure sim.nc --out fig.svg")(
     analyses.figure
+)
+app.command(
+    rich_help_panel=ANALYSES,
+    epilog="Example: elsewhere measure run.h5 --names cosine,cka,partition --out measures.nc",
+)(measuring.measure)
+app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere table sim.nc --out sim.csv")(
+    measuring.table
+)
+app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere methods run.h5 --out methods.md")(
+    measuring.methods
 )
 
 

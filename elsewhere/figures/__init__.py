@@ -17,6 +17,12 @@ from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.distances import plot_accuracy_displacement
 from elsewhere.figures.kinds import draw, figure_kinds
 from elsewhere.figures.maps import plot_similarity_maps
+from elsewhere.figures.measured import (
+    plot_equivariance,
+    plot_measures,
+    plot_partition,
+    plot_phase,
+)
 from elsewhere.figures.objects import ObjectsLike, plot_objects, plot_placements
 from elsewhere.figures.save import FIGURE_EXTENSIONS, save_figure
 from elsewhere.figures.training import plot_acquisition, plot_interference
@@ -31,10 +37,14 @@ __all__ = [
     "plot_acquisition",
     "plot_claims",
     "plot_displacement",
+    "plot_equivariance",
     "plot_interference",
     "plot_layerwise",
     "plot_layerwise_change",
+    "plot_measures",
     "plot_objects",
+    "plot_partition",
+    "plot_phase",
     "plot_placements",
     "plot_similarity_maps",
     "save_figure",

@@ -330,8 +330,10 @@ def n_parts(
     """
     n = len(design.objects)
     needed = 0.0
-    for parts in range(1, n + 1):
-        if parts > 1 and math.ceil(n / parts) == math.ceil(n / (parts - 1)):
+    # Sinks cut a layer by objects, unless they all say that they can cut it finer.
+    finest = min((getattr(sink, "most_parts", 0) for sink in sinks), default=0)
+    for parts in range(1, max(n, finest) + 1):
+        if not finest and parts > 1 and math.ceil(n / parts) == math.ceil(n / (parts - 1)):
             continue
         needed = sum(sink.held(layer, design, parts) for sink in sinks) * bytes_each + working
         if needed <= max_memory:

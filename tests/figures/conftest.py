@@ -225,6 +225,52 @@ def deep_result() -> xr.Dataset:
     return similarity_result(vgg16_layers(), ys=(25, 112, 199), xs=(25, 112, 199))
 
 
+def measures_result(layers: list[str] | None = None) -> xr.Dataset:
+    layers = layers or ["conv1_1", "pool1", "conv2_1", "pool5", "fc6", "fc7"]
+    n = len(layers)
+    depth = np.linspace(0, 1, n)
+    maps = np.array([not name.startswith("fc") for name in layers])
+    values = {
+        "aligned_G_away": np.where(maps, 1 - 0.6 * depth, np.nan),
+        "plain_G_away": 0.1 + 0.7 * depth,
+        "object_share": 0.1 + 0.5 * depth,
+        "location_share": 0.6 - 0.4 * depth,
+        "interaction_share": 0.3 - 0.1 * depth,
+        "shift_share_in_phase": np.where(maps, 1 - 0.3 * depth, np.nan),
+        "shift_share_out_of_phase": np.where(maps & (depth > 0), 0.9 - 0.5 * depth, np.nan),
+        "border_share_in_phase": np.where(maps, 0.3 * depth, np.nan),
+        "cka_away": 1 - 0.3 * depth,
+    }
+    variables: dict[str, object] = {name: ("layer", found) for name, found in values.items()}
+    for name, found in values.items():
+        bounds = np.stack([found - 0.05, found + 0.05], axis=-1)
+        variables[f"{name}_interval"] = (("layer", "bound"), bounds)
+    for part, null in (("object", 0.1), ("location", 0.15), ("interaction", 0.75)):
+        variables[f"{part}_share_null"] = ("layer", np.full(n, null))
+    cells = np.where(maps[:, None, None], 9.0, np.nan) * np.ones((1, 2, 2))
+    variables["cells"] = (("layer", "y", "x"), cells)
+    return xr.Dataset(
+        variables,
+        coords={"layer": layers, "bound": ["low", "high"], "y": [5, 9], "x": [5, 9]},
+        attrs={
+            "kind": "measures",
+            "model": "vgg16",
+            "weights": "none",
+            "n_objects": 20,
+            "headlines": {
+                "aligned": "aligned_G_away",
+                "cka": "cka_away",
+                "partition": "object_share",
+            },
+        },
+    )
+
+
+@pytest.fixture
+def make_measures() -> Callable[..., xr.Dataset]:
+    return measures_result
+
+
 @pytest.fixture
 def make_accuracy() -> Callable[..., xr.Dataset]:
     return accuracy_result
@@ -243,7 +289,13 @@ def make_claims() -> Callable[..., xr.Dataset]:
 @pytest.fixture
 def results() -> dict[str, xr.Dataset]:
     """A finished result of every kind."""
-    made = (similarity_result(), accuracy_result(), track_result(), claims_result())
+    made = (
+        similarity_result(),
+        accuracy_result(),
+        track_result(),
+        claims_result(),
+        measures_result(),
+    )
     return {str(each.attrs["kind"]): each for each in made}
 
 

@@ -23,6 +23,10 @@ DRAWN_FROM = {
     "acquisition": "track",
     "interference": "track",
     "claims": "claims",
+    "measures": "measures",
+    "equivariance": "measures",
+    "partition": "measures",
+    "phase": "measures",
 }
 
 
@@ -43,6 +47,7 @@ def test_the_default_is_chosen_by_the_kind_of_result(results):
     assert draw(results["accuracy"]).get_suptitle().startswith("accuracy, held-out exemplars")
     assert draw(results["track"]).axes[0].get_title(loc="left").startswith("acquisition")
     assert draw(results["claims"]).texts[0].get_text().startswith("claims · 4 seeds")
+    assert draw(results["measures"]).get_suptitle().startswith("measures, layer by layer")
     assert set(DEFAULT_KINDS) == set(results)
     assert set(DEFAULT_KINDS.values()) <= set(figure_kinds)
 
