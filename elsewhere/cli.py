@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from elsewhere.commands import analyses, reproduction, training
+from elsewhere.commands import analyses, probes, reproduction, training
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.options import (
     JsonOption,
@@ -334,6 +334,10 @@ app.command(
 app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere figure sim.nc --out fig.svg")(
     analyses.figure
 )
+app.command(
+    rich_help_panel=ANALYSES,
+    epilog="Example: elsewhere probe run.h5 --train-at left --out probe.nc",
+)(probes.probe)
 
 
 # --- training --------------------------------------------------------------------------------

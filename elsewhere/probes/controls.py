@@ -129,7 +129,7 @@ class PixelSource:
     def _crops(self, objects: NDArray[np.int64], place: Location) -> NDArray[np.float32]:
         scene = self.scene
         images = scene.canvas.paste(self._patches[objects], [place] * len(objects), scene.color)
-        return np.ascontiguousarray(images[:, *self._box]).astype(np.float32) / 255
+        return np.divide(images[:, *self._box], 255, dtype=np.float32)
 
     def refer_to(self, place: Location) -> PixelSource:
         """Return this source with another reference."""

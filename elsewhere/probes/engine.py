@@ -118,11 +118,14 @@ class _Weights:
         float64 (unit,): the mean over the training sets of the units' means.
     at_mean
         float64 (row,): products of weights and means, which standardising takes off.
+    share
+        One over the number of training sets.
     """
 
     values: NDArray[np.float32]
     centre: NDArray[np.float64]
     at_mean: NDArray[np.float64]
+    share: float
 
 
 def run(
@@ -284,17 +287,20 @@ class _Engine:
         }
         done = 0
         for group in self.groups:
-            share = len(group) / n_sets
+            begin, share = done / n_sets, len(group) / n_sets
 
-            def progress(now: int, of: int, start: float = done / n_sets, share: float = share) -> None:
-                report(start + share * (0.5 + 0.5 * now / max(of, 1)))
+            def trained(part: float, begin: float = begin, share: float = share) -> None:
+                report(begin + share * 0.5 * part)
 
-            self._run_group(group, lambda n, d=done: report((d + 0.5 * n) / n_sets), progress)
+            def scored(now: int, of: int, begin: float = begin, share: float = share) -> None:
+                report(begin + share * (0.5 + 0.5 * now / max(of, 1)))
+
+            self._run_group(group, trained, scored)
             done += len(group)
         return self.outcomes
 
     def _run_group(
-        self, group: list[int], trained: Callable[[int], None], progress: Progress
+        self, group: list[int], trained: Callable[[float], None], progress: Progress
     ) -> None:
         starts = np.cumsum([0, *(self.plan.read_out(number) for number in group)])
         firsts = dict(zip(group, starts.tolist(), strict=False))
@@ -302,13 +308,13 @@ class _Engine:
         weights: dict[str, _Weights] = {}
         whole = self.width >= self.total
         if whole:
-            weights = self._blank(int(starts[-1]), None)
+            weights = self._blank(int(starts[-1]), len(group), None)
         for batch in self._batches(group):
             held = self._train(batch, firsts, readouts)
             if whole:
                 for number in batch:
                     self._add_weights(weights, number, readouts, None, held.pop(number, None))
-            trained(group.index(batch[-1]) + 1)
+            trained((group.index(batch[-1]) + 1) / len(group))
         if not any(readouts.values()):
             return
         if whole:
@@ -319,7 +325,7 @@ class _Engine:
         partial = np.zeros((len(design.objects), design.n_positions, int(starts[-1])))
         pieces = list(_ranges(0, self.total, self.width))
         for place, units in enumerate(pieces):
-            weights = self._blank(int(starts[-1]), units)
+            weights = self._blank(int(starts[-1]), len(group), units)
             for number in readouts[name]:
                 self._add_weights(weights, number, readouts, units, None)
 
@@ -398,11 +404,13 @@ class _Engine:
                 )
         return held
 
-    def _blank(self, n_rows: int, units: Units | None) -> dict[str, _Weights]:
+    def _blank(self, n_rows: int, n_sets: int, units: Units | None) -> dict[str, _Weights]:
         """Return weights of zero, of some units of the only layer or of all units."""
         sizes = self.units if units is None else dict.fromkeys(self.units, units[1] - units[0])
         return {
-            name: _Weights(np.zeros((n_rows, size), np.float32), np.zeros(size), np.zeros(n_rows))
+            name: _Weights(
+                np.zeros((n_rows, size), np.float32), np.zeros(size), np.zeros(n_rows), 1 / n_sets
+            )
             for name, size in sizes.items()
         }
 
@@ -426,10 +434,11 @@ class _Engine:
                 pieces = self._slices(number, (first, last))
             for (start, stop), rows in pieces:
                 here = slice(start - first, stop - first)
+                found = moments(rows)
                 into.at_mean[readout.rows] += raw_weights(
-                    rows, readout.combination, into.values[readout.rows, here]
+                    rows, readout.combination, found, into.values[readout.rows, here]
                 )
-                into.centre[here] += moments(rows)[0] / len(readouts[name])
+                into.centre[here] += found[0] * into.share
 
     def _score(
         self,

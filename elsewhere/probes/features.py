@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -44,7 +44,7 @@ class Reading:
         As in a recording.
     """
 
-    keep: Keep = Keep()
+    keep: Keep = field(default_factory=Keep)
     seed: int = 0
 
     @classmethod
@@ -193,7 +193,7 @@ class ScoreSink:
     def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
         """Return the weights and the centre, as activations."""
         rows, units = self._weights[layer.name].shape
-        return (rows + 1) * units / max(unit_count(layer), 1)
+        return float((rows + 1) * units / max(unit_count(layer), 1))
 
     def begin(
         self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1

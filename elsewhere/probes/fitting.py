@@ -141,11 +141,9 @@ def fit(task: FitTask) -> Fit:
     return Fit(chosen, scores, weights, offsets)
 
 
-def _cross_validate(
-    task: FitTask, kind: Any, strengths: tuple[float, ...]
-) -> NDArray[np.float64]:
+def _cross_validate(task: FitTask, kind: Any, strengths: tuple[float, ...]) -> NDArray[np.float64]:
     """Return the mean accuracy over folds for each strength."""
-    folds = task.folds
+    folds = np.zeros(0, np.int64) if task.folds is None else task.folds
     x, y = task.coordinates, task.labels[0]
     found = []
     for fold in np.unique(folds):
@@ -153,8 +151,8 @@ def _cross_validate(
         classifier: Any = None
         row = []
         for strength in strengths:
-            if classifier is None or not kind.warm:
-                classifier = clone(kind.make(strength))
+            if classifier is None or not kind.quick:
+                classifier = clone(kind.make(strength)).set_params(**kind.quick)
             else:
                 classifier.set_params(**{kind.parameter: strength})
             classifier.fit(x[inside], y[inside])
@@ -167,7 +165,9 @@ def fit_all(tasks: Sequence[FitTask], *, jobs: int = 1) -> list[Fit]:
     """Fit all tasks, in `jobs` processes of one thread each; the result does not depend on it."""
     if jobs == 1 or len(tasks) < 2:
         return [_fit_on_one_thread(task) for task in tasks]
-    parallel = joblib.Parallel(n_jobs=min(jobs, len(tasks)), backend="loky", inner_max_num_threads=1)
+    parallel = joblib.Parallel(
+        n_jobs=min(jobs, len(tasks)), backend="loky", inner_max_num_threads=1
+    )
     return list(parallel(joblib.delayed(_fit_on_one_thread)(task) for task in tasks))
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import RidgeClassifier
 from sklearn.neighbors import NearestCentroid
 from sklearn.svm import LinearSVC
 
 from elsewhere.errors import InputError
+from elsewhere.probes.logistic import Logistic
 from elsewhere.registry import Registry
-
-TOLERANCE = 1e-6
-MAX_ITERATIONS = 5_000
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,16 @@ class ProbeKind:
         The strength where none can be chosen.
     parameter
         The classifier's parameter that holds the strength.
-    warm
-        Whether a fit may start from that of the strength before.
+    quick
+        Parameters while strengths are compared; a fit then starts from that of the strength
+        before, which the classifier's ``warm_start`` must allow.
     """
 
     make: Callable[[float], Any]
     strengths: tuple[float, ...] = ()
     default: float = float("nan")
     parameter: str = ""
-    warm: bool = False
+    quick: Mapping[str, Any] = field(default_factory=dict)
 
 
 probe_kinds: Registry[ProbeKind] = Registry("probe")
@@ -56,13 +55,11 @@ def _powers(first: int, last: int) -> tuple[float, ...]:
 probe_kinds.add(
     "logistic",
     ProbeKind(
-        lambda strength: LogisticRegression(
-            C=strength, tol=TOLERANCE, max_iter=MAX_ITERATIONS, warm_start=True
-        ),
+        lambda strength: Logistic(strength, warm_start=True),
         strengths=_powers(-4, 4),
         default=1.0,
         parameter="C",
-        warm=True,
+        quick={"tol": 1e-6},
     ),
     summary="multinomial logistic regression with an L2 penalty",
 )

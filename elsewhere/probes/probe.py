@@ -235,7 +235,7 @@ def probe(
     measures = [kind_name if each == "full" else f"{kind_name}({each})" for each in kept]
     result = result.assign_coords(measure=("layer", measures))
     result.attrs = {
-        "kind": "probe",
+        "kind": "probe-each" if each else "probe",
         "probe": kind_name,
         "strength_parameter": found_kind.parameter,
         "train_at": train_at if isinstance(train_at, str) else str(places[0]),
@@ -366,8 +366,8 @@ class _Builder:
             if self.each:
                 sets = stack(numbers, "accuracy_at_set")
                 shape = (*sets.shape[:2], *self.design.shape, len(WHERE))
-                dims = ("layer", "split", "train_y", "train_x", "where")
-                self.variables["accuracy_at_each"] = (dims, sets.reshape(shape))
+                lead = ("layer", "split", "train_y", "train_x", "where")
+                self.variables["accuracy_at_each"] = (lead, sets.reshape(shape))
 
     def add_shuffled(self, outcomes: Mapping[str, Outcome], chance: float) -> None:
         """Add the control tasks, what they leave of the accuracy, and whether they are solved."""
@@ -459,4 +459,3 @@ def solved_shuffles(result: xarray.Dataset) -> list[str]:
     flags = result["shuffled_flag"].transpose("layer", "split").values
     layers, splits = result["layer"].values, result["split"].values
     return [f"{layers[i]} ({splits[k]})" for i, k in zip(*np.nonzero(flags), strict=True)]
-

@@ -158,7 +158,10 @@ def _by_triangles(
 
 
 def raw_weights(
-    rows: Rows, combination: NDArray[np.float64], into: NDArray[np.float32]
+    rows: Rows,
+    combination: NDArray[np.float64],
+    found: tuple[NDArray[np.float64], NDArray[np.float64]],
+    into: NDArray[np.float32],
 ) -> NDArray[np.float64]:
     """Write weights for raw units that are a combination of the standardised training samples.
 
@@ -168,6 +171,8 @@ def raw_weights(
         (sample, unit), the training samples.
     combination
         (sample, row): `back` times the weights in the span.
+    found
+        The units' :func:`moments`.
     into
         float32 (row, unit), overwritten.
 
@@ -177,7 +182,7 @@ def raw_weights(
         The weights' products with the units' means, which standardising takes off.
     """
     at_mean = np.zeros(combination.shape[1])
-    mean, deviation = moments(rows)
+    mean, deviation = found
     start = 0
     for piece in standardised(rows):
         stop = start + piece.shape[1]

@@ -149,9 +149,7 @@ def deal_folds(labels: NDArray[np.int64], n_folds: int, *, seed: int) -> NDArray
     return folds
 
 
-def shuffle_labels(
-    exemplars: Exemplars, n_shuffles: int, *, seed: int
-) -> NDArray[np.int64]:
+def shuffle_labels(exemplars: Exemplars, n_shuffles: int, *, seed: int) -> NDArray[np.int64]:
     """Return the labels of the control task, shape (shuffle, object).
 
     Each exemplar has one label drawn at random, the same at all locations: labels are permuted

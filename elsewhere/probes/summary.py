@@ -41,9 +41,7 @@ class Regions:
     distances: NDArray[np.int64]
 
     @classmethod
-    def of(
-        cls, design: Design, places: Sequence[Sequence[Location]], size: int | None
-    ) -> Regions:
+    def of(cls, design: Design, places: Sequence[Sequence[Location]], size: int | None) -> Regions:
         """Return the regions of a grid; far is at least `size` px away, or nowhere."""
         distances = np.stack([displacements(design.positions, place) for place in places])
         far = np.zeros(distances.shape, bool) if size is None else distances >= size
@@ -122,9 +120,7 @@ class Summary:
             ``share_above`` (split), and intervals.
         """
         found = [self._of_split(correct, number, shuffled) for number in range(len(SPLITS))]
-        stacked: dict[str, Any] = {
-            key: np.stack([each[key] for each in found]) for key in found[0]
-        }
+        stacked: dict[str, Any] = {key: np.stack([each[key] for each in found]) for key in found[0]}
         stacked["share_above"] = self._share_above(self.maps(correct))
         return stacked
 
@@ -133,7 +129,9 @@ class Summary:
     ) -> dict[str, NDArray[np.float64]]:
         members = self.members[number]
         chosen = correct[:, members].astype(np.float64)
-        sets = np.stack([_means(chosen, mask) for mask in self.regions.masks], axis=-1)
+        sets: NDArray[Any] = np.stack(
+            [_means(chosen, mask) for mask in self.regions.masks], axis=-1
+        )
         curve = np.stack(
             [
                 _mean_over_sets(_means(chosen, self.regions.distances == step))
@@ -144,10 +142,9 @@ class Summary:
         at = _mean_over_sets(sets)  # (object, where)
         if not len(members):
             blank = np.full(len(WHERE), np.nan)
-            return self._derive(
-                blank, np.full((1, len(WHERE)), np.nan), np.full(len(self.steps), np.nan),
-                np.full((1, len(self.steps)), np.nan), np.full((correct.shape[0], len(WHERE)), np.nan),
-            )  # fmt: skip
+            steps = np.full(len(self.steps), np.nan)
+            sets = np.full((correct.shape[0], len(WHERE)), np.nan)
+            return self._derive(blank, blank[None], steps, steps[None], sets)
         weights = self.weights[number]
         resamples = self.plain[number] if shuffled else self.resamples[number]
         if shuffled:
