@@ -29,7 +29,6 @@ from elsewhere.figures.curves import (
     finite_values,
     fit_limits,
     legend_handle,
-    mark_gaps,
     name_layers,
 )
 from elsewhere.figures.maps import (
@@ -340,14 +339,21 @@ def plot_probe_layerwise(
             return
         if not np.isfinite(values).any() and prefix:
             return
-        shift = (rank - (lines - 1) / 2) * 0.06 if len(names) < BAND_FROM else 0.0
+        shift = (rank - (lines - 1) / 2) * 0.09 if len(names) < BAND_FROM else 0.0
         at = np.arange(len(names), dtype=np.float64) + shift
+        if prefix:  # intervals of controls would hide those of the network
+            low = high = np.full(len(at), np.nan)
         draw_series(ax, at, values, low, high, mark, f"{prefix}{split}")
         if hollow:
             ax.lines[-1].set(markerfacecolor="white", markeredgecolor=mark.color)
             ax.lines[-1].set(markeredgewidth=0.7)
-        gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
-        seen.append(values)
+        missing = np.isnan(values)
+        if missing.any():
+            foot = {"transform": ax.get_xaxis_transform(), "color": mark.color, "zorder": 4}
+            here = np.full(int(missing.sum()), 0.02)
+            ax.plot(at[missing], here, label="_no value", clip_on=False, **foot, **CROSS)
+            gaps = True
+        seen.extend([values, low, high])
         handles.append(legend_handle(mark, label, hollow=hollow))
         rank += 1
 

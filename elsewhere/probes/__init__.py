@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from elsewhere.probes.fitted import FittedProbe, fit_probe
     from elsewhere.probes.kinds import ProbeKind, probe_kinds
-    from elsewhere.probes.probe import CONTROLS, probe, solved_shuffles
+    from elsewhere.probes.probe import CONTROLS, probe, probe_checkpoint, solved_shuffles
 
 _SOURCES = {
     "CONTROLS": "probe",
@@ -20,6 +20,7 @@ _SOURCES = {
     "ProbeKind": "kinds",
     "fit_probe": "fitted",
     "probe": "probe",
+    "probe_checkpoint": "probe",
     "probe_kinds": "kinds",
     "solved_shuffles": "probe",
 }
@@ -30,6 +31,7 @@ __all__ = [
     "ProbeKind",
     "fit_probe",
     "probe",
+    "probe_checkpoint",
     "probe_kinds",
     "solved_shuffles",
 ]

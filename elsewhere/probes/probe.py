@@ -452,6 +452,54 @@ class _Builder:
         return xarray.Dataset(self.variables, coords=coordinates)
 
 
+def probe_checkpoint(
+    source: Source,
+    *,
+    at: Location,
+    held_out: NDArray[np.bool_],
+    seed: int = 0,
+    max_memory: int | str = "2GiB",
+) -> xarray.Dataset:
+    """Return what probes trained at one place tell of a network at one checkpoint.
+
+    Without controls: across checkpoints the first one is the untrained network.
+
+    Parameters
+    ----------
+    source
+        Exemplars that the network was trained on and held-out ones, at all locations.
+    at
+        The trained location, on the grid.
+    held_out
+        bool (object,).
+    seed
+        Of folds and bootstrap.
+    max_memory
+        Bytes that activations and weights may take up.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``probe_accuracy_at (layer, split, where)``, ``probe_index (layer, split)``, and their
+        intervals.
+    """
+    result = probe(
+        source,
+        train_at=at,
+        held_out=held_out,
+        controls=(),
+        n_resamples=200,
+        seed=seed,
+        max_memory=max_memory,
+    )
+    names = {"accuracy_at": "probe_accuracy_at", "invariance_index": "probe_index"}
+    names |= {f"{old}_interval": f"{new}_interval" for old, new in names.items()}
+    found = result[list(names)].rename(names)
+    return found.drop_vars(
+        [name for name in found.coords if name not in ("layer", "split", "where", "bound")]
+    )
+
+
 def solved_shuffles(result: xarray.Dataset) -> list[str]:
     """Return the layers, with the split, whose probes beat chance on shuffled labels."""
     if "shuffled_flag" not in result:

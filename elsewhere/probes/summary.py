@@ -73,7 +73,7 @@ class Summary:
         threshold: float,
     ) -> None:
         self.regions, self.threshold = regions, threshold
-        self.n_classes = len(exemplars.names)
+        self.n_classes, self.labels = len(exemplars.names), exemplars.labels
         self.members = [np.flatnonzero(~exemplars.held_out), np.flatnonzero(exemplars.held_out)]
         self.weights, self.resamples, self.plain = [], [], []
         for number, members in enumerate(self.members):
@@ -96,9 +96,11 @@ class Summary:
         maps = np.full((len(SPLITS), correct.shape[0], correct.shape[2]), np.nan)
         for number, members in enumerate(self.members):
             if len(members):
-                maps[number] = np.einsum(
-                    "poq,o->pq", correct[:, members].astype(np.float64), self.weights[number]
-                )
+                labels = self.labels[members]  # means of means, so that all right is exactly 1
+                means = [
+                    correct[:, members[labels == code]].mean(axis=1) for code in np.unique(labels)
+                ]
+                maps[number] = np.mean(means, axis=0)
         return maps
 
     def numbers(self, correct: NDArray[Any], *, shuffled: bool = False) -> dict[str, Any]:

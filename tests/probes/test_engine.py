@@ -45,9 +45,7 @@ def test_predictions_are_those_of_scikit_learn_on_raw_features(kind, train_at, m
     strength = float(result["strength"][0])
     places = [train_at] if isinstance(train_at, tuple) else train_at
     index = [source.design.positions.tolist().index(list(place)) for place in places]
-    expected = choices(
-        source, raw, held_out, index, REFERENCES[kind](strength), labels_of(result)
-    )
+    expected = choices(source, raw, held_out, index, REFERENCES[kind](strength), labels_of(result))
     chosen = result["choice"].values[0].reshape(expected.shape)
     assert (chosen == expected).all()
     assert 0.3 < (expected == labels_of(result)[:, None]).mean() < 1
