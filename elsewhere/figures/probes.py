@@ -349,7 +349,11 @@ def plot_probe_layerwise(
             ax.lines[-1].set(markeredgewidth=0.7)
         missing = np.isnan(values)
         if missing.any():
-            foot = {"transform": ax.get_xaxis_transform(), "color": mark.color, "zorder": 4}
+            foot: dict[str, Any] = {
+                "transform": ax.get_xaxis_transform(),
+                "color": mark.color,
+                "zorder": 4,
+            }
             here = np.full(int(missing.sum()), 0.02)
             ax.plot(at[missing], here, label="_no value", clip_on=False, **foot, **CROSS)
             gaps = True

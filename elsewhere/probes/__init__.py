@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from elsewhere.probes.fitted import FittedProbe, fit_probe
     from elsewhere.probes.kinds import ProbeKind, probe_kinds
-    from elsewhere.probes.probe import CONTROLS, probe, probe_checkpoint, solved_shuffles
+    from elsewhere.probes.readout import CONTROLS, probe, probe_checkpoint, solved_shuffles
 
 _SOURCES = {
-    "CONTROLS": "probe",
+    "CONTROLS": "readout",
     "FittedProbe": "fitted",
     "ProbeKind": "kinds",
     "fit_probe": "fitted",
-    "probe": "probe",
-    "probe_checkpoint": "probe",
+    "probe": "readout",
+    "probe_checkpoint": "readout",
     "probe_kinds": "kinds",
-    "solved_shuffles": "probe",
+    "solved_shuffles": "readout",
 }
 
 __all__ = [

@@ -16,7 +16,7 @@ from elsewhere.measures.accuracy import (
     normalized_accuracy,
     percentile_interval,
 )
-from elsewhere.measures.probes import balanced_weights, plain_resamples, resample_categories
+from elsewhere.measures.probes import plain_resamples, resample_categories
 from elsewhere.probes.splits import SPLITS, Exemplars
 from elsewhere.protocols import Design
 from elsewhere.types import Location
@@ -75,10 +75,9 @@ class Summary:
         self.regions, self.threshold = regions, threshold
         self.n_classes, self.labels = len(exemplars.names), exemplars.labels
         self.members = [np.flatnonzero(~exemplars.held_out), np.flatnonzero(exemplars.held_out)]
-        self.weights, self.resamples, self.plain = [], [], []
+        self.resamples, self.plain = [], []
         for number, members in enumerate(self.members):
             labels = exemplars.labels[members]
-            self.weights.append(balanced_weights(labels))
             if len(members):
                 drawn = resample_categories(labels, n_resamples, seed=seed + number)
                 plain = plain_resamples(len(members), n_resamples, seed=seed + number)
@@ -96,11 +95,8 @@ class Summary:
         maps = np.full((len(SPLITS), correct.shape[0], correct.shape[2]), np.nan)
         for number, members in enumerate(self.members):
             if len(members):
-                labels = self.labels[members]  # means of means, so that all right is exactly 1
-                means = [
-                    correct[:, members[labels == code]].mean(axis=1) for code in np.unique(labels)
-                ]
-                maps[number] = np.mean(means, axis=0)
+                chosen = correct[:, members].swapaxes(0, 1)
+                maps[number] = _balanced(chosen, self.labels[members])
         return maps
 
     def numbers(self, correct: NDArray[Any], *, shuffled: bool = False) -> dict[str, Any]:
@@ -147,16 +143,15 @@ class Summary:
             steps = np.full(len(self.steps), np.nan)
             sets = np.full((correct.shape[0], len(WHERE)), np.nan)
             return self._derive(blank, blank[None], steps, steps[None], sets)
-        weights = self.weights[number]
         resamples = self.plain[number] if shuffled else self.resamples[number]
-        if shuffled:
-            weights = np.full(len(members), 1 / len(members))
+        # labels that were shuffled mean nothing: a plain mean
+        labels = np.zeros(len(members), np.int64) if shuffled else self.labels[members]
         return self._derive(
-            weights @ at,
+            _balanced(at, labels),
             resamples @ at,
-            weights @ curve,
+            _balanced(curve, labels),
             resamples @ curve,
-            np.einsum("pow,o->pw", sets, weights),
+            _balanced(sets.swapaxes(0, 1), labels),
         )
 
     def _derive(
@@ -191,6 +186,16 @@ class Summary:
         """Return the share of the locations at which accuracy is above the threshold, (split,)."""
         shares = (maps > self.threshold).mean(axis=(1, 2))
         return np.where(np.isnan(maps).all(axis=(1, 2)), np.nan, shares)
+
+
+def _balanced(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean over categories of means over exemplars, of values (object, ...).
+
+    The products with :func:`elsewhere.measures.probes.balanced_weights`, but exactly 1 where all
+    values are.
+    """
+    means = [values[labels == code].mean(axis=0) for code in np.unique(labels)]
+    return np.asarray(np.mean(means, axis=0), np.float64)
 
 
 def _means(values: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -102,7 +102,7 @@ def test_held_out_exemplars_do_not_touch_the_probe(make_source):
     second = probe(changed, held_out=mask, controls=())
     for name in ("strength", "cross_validated"):
         np.testing.assert_array_equal(first[name].values, second[name].values)
-    same = dict(split="same")
+    same = {"split": "same"}
     np.testing.assert_array_equal(
         first["accuracy"].sel(same).values, second["accuracy"].sel(same).values
     )
@@ -264,26 +264,26 @@ def test_one_exemplar_of_each_is_the_paper_s_case(make_source):
 
 
 REFUSED = {
-    "one exemplar": (dict(per=1), dict(split="held-out"), "'c0' has one exemplar"),
-    "one category": (dict(n=1), {}, "one category 'c0'"),
-    "off the grid": ({}, dict(train_at=(12, 7)), "12,7 to train at is not on the grid.*13,6"),
-    "off the grid, of several": ({}, dict(train_at="5,6;5,7"), "5,7 .* nearest: 5,6"),
-    "unreadable place": ({}, dict(train_at="there"), "'there'.*left, centre, each"),
-    "three numbers": ({}, dict(train_at=(1, 2, 3)), "where to train"),
-    "no place": ({}, dict(train_at=[]), "no location"),
-    "missing category": ({}, dict(held_out=np.arange(24) < 6), "'c0' is missing at training"),
-    "mask of another length": ({}, dict(held_out=np.zeros(3, bool)), r"shape \(24,\)"),
-    "all held out": ({}, dict(held_out=1.5), "1.5"),
-    "unknown kind": ({}, dict(kind="logistics"), "'logistics'; nearest: logistic"),
-    "no classifier": ({}, dict(kind=3), "int.*scikit-learn classifier"),
-    "unknown split": ({}, dict(split="other"), "unknown split 'other'"),
-    "unknown control": ({}, dict(controls=("pixel",)), "nearest: pixels"),
-    "unknown layer": ({}, dict(layers=["fd"]), "unknown layer 'fd'"),
-    "no strength": ({}, dict(kind="nearest-centroid", strengths=[1]), "no strength"),
-    "negative strength": ({}, dict(strengths=[-1]), "above 0"),
-    "no folds": ({}, dict(n_folds=0), "n_folds is 0"),
-    "threshold": ({}, dict(threshold=3), "threshold is 3"),
-    "memory": ({}, dict(max_memory="1 KiB"), "probes of fc need at least .* 1.0 KiB"),
+    "one exemplar": ({"per": 1}, {"split": "held-out"}, "'c0' has one exemplar"),
+    "one category": ({"n": 1}, {}, "one category 'c0'"),
+    "off the grid": ({}, {"train_at": (12, 7)}, "12,7 to train at is not on the grid.*13,6"),
+    "off the grid, of several": ({}, {"train_at": "5,6;5,7"}, "5,7 .* nearest: 5,6"),
+    "unreadable place": ({}, {"train_at": "there"}, "'there'.*left, centre, each"),
+    "three numbers": ({}, {"train_at": (1, 2, 3)}, "where to train"),
+    "no place": ({}, {"train_at": []}, "no location"),
+    "missing category": ({}, {"held_out": np.arange(24) < 6}, "'c0' is missing at training"),
+    "mask of another length": ({}, {"held_out": np.zeros(3, bool)}, r"shape \(24,\)"),
+    "all held out": ({}, {"held_out": 1.5}, "1.5"),
+    "unknown kind": ({}, {"kind": "logistics"}, "'logistics'; nearest: logistic"),
+    "no classifier": ({}, {"kind": 3}, "int.*scikit-learn classifier"),
+    "unknown split": ({}, {"split": "other"}, "unknown split 'other'"),
+    "unknown control": ({}, {"controls": ("pixel",)}, "nearest: pixels"),
+    "unknown layer": ({}, {"layers": ["fd"]}, "unknown layer 'fd'"),
+    "no strength": ({}, {"kind": "nearest-centroid", "strengths": [1]}, "no strength"),
+    "negative strength": ({}, {"strengths": [-1]}, "above 0"),
+    "no folds": ({}, {"n_folds": 0}, "n_folds is 0"),
+    "threshold": ({}, {"threshold": 3}, "threshold is 3"),
+    "memory": ({}, {"max_memory": "1 KiB"}, "probes of fc need at least .* 1.0 KiB"),
 }
 
 

@@ -63,7 +63,7 @@ def test_nearly_equal_samples_lose_no_digits():
             original = module.standardised
             module.standardised = lambda rows: iter([rows])
             try:
-                _, kept = module._by_triangles(lambda: z, 8)
+                _, kept = module._by_triangles(lambda z=z: z, 8)
             finally:
                 module.standardised = original
             found.append(np.sort(kept)[::-1])
