@@ -21,6 +21,7 @@ from elsewhere.figures.measured import (
     plot_partition,
     plot_phase,
 )
+from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
 from elsewhere.figures.style import figure_of
 from elsewhere.figures.training import plot_acquisition, plot_interference
 from elsewhere.registry import Registry
@@ -86,12 +87,29 @@ figure_kinds.add(
     plot_phase,
     summary="how much of a map's change is a pure shift, in and out of the stride's phase",
 )
+figure_kinds.add(
+    "probe-maps",
+    plot_probe_maps,
+    summary="accuracy of probes trained at one place over the canvas, a panel for each layer",
+)
+figure_kinds.add(
+    "probe-matrix",
+    plot_probe_matrix,
+    summary="accuracy of probes trained at each place, at every other",
+)
+figure_kinds.add(
+    "probe-layerwise",
+    plot_probe_layerwise,
+    summary="invariance index of probes against depth, with their controls",
+)
 
 DEFAULT_KINDS = MappingProxyType(
     {
         "accuracy": "accuracy-maps",
         "claims": "claims",
         "measures": "measures",
+        "probe": "probe-maps",
+        "probe-each": "probe-matrix",
         "similarity": "maps",
         "track": "acquisition",
     }

@@ -253,6 +253,10 @@ class Recording:
                 for sink, _ in takers:
                     sink.end()
 
+    def working_bytes(self, name: str) -> int:
+        """Return the bytes that streaming a layer takes, without what sinks hold."""
+        return 2 * self._block_bytes(self.layer(name))
+
     def _units(self, layer: StoredLayer) -> Units:
         """Return the blocks in which a layer is read: whole chunks, about 16 MiB of them."""
         dataset = self._file[f"layers/{layer.name}/activation"]

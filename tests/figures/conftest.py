@@ -192,6 +192,72 @@ def claims_result(n_seeds: int = 4) -> xr.Dataset:
     )
 
 
+def probe_result(
+    *, each: bool = False, held_out: bool = True, controls: bool = True, flag: bool = False
+) -> xr.Dataset:
+    layers, places = ["pool4", "fc5", "fc6"], np.array([5, 24, 42])
+    splits, where = ["same", "held-out"], ["on", "off", "far"]
+    far = np.linspace(0.2, 0.9, 3)[:, None] - np.array([0.0, 0.1])
+    if not held_out:
+        far[:, 1] = np.nan
+    trained = ("train_y", "train_x") if each else ()
+    shape = (3, 2, *([3, 3] if each else []), 3, 3)
+    accuracy = np.broadcast_to(far.reshape(3, 2, *([1] * (len(shape) - 2))), shape).copy()
+    for y in range(3):
+        for x in range(3):
+            if each:
+                accuracy[:, :, y, x, y, x] += 0.1
+    if not each:
+        accuracy[:, :, 1, 0] = np.where(np.isfinite(far), 0.98, np.nan)
+    at = np.stack([np.where(np.isfinite(far), 0.98, np.nan), far, far], axis=-1)
+    variables = {
+        "accuracy": (("layer", "split", *trained, "y", "x"), accuracy),
+        "accuracy_at": (("layer", "split", "where"), at),
+        "accuracy_at_interval": (
+            ("layer", "split", "where", "bound"), np.stack([at - 0.05, at + 0.05], axis=-1),
+        ),
+        "invariance_index": (("layer", "split"), far),
+        "invariance_index_interval": (
+            ("layer", "split", "bound"), np.stack([far - 0.1, far + 0.1], axis=-1),
+        ),
+    }  # fmt: skip
+    if controls:
+        variables |= {
+            "untrained_accuracy_at": (("layer", "split", "where"), at * 0.5),
+            "untrained_invariance_index": (("layer", "split"), far * 0.5),
+            "pixels_accuracy": (("split", "y", "x"), accuracy[0] * 0.8) if not each else
+            (("split", *trained, "y", "x"), accuracy[0] * 0.8),
+            "pixels_accuracy_at": (("split", "where"), at[0] * 0.8),
+            "pixels_invariance_index": (("split",), far[0] * 0.1),
+            "shuffled_accuracy_at": (("layer", "split", "where"), at * 0.3),
+            "shuffled_flag": (("layer", "split"), np.full((3, 2), int(flag), np.int8)),
+        }  # fmt: skip
+    coords = {
+        "layer": layers, "split": splits, "where": where, "bound": ["low", "high"],
+        "y": places, "x": places,
+    }  # fmt: skip
+    if each:
+        coords |= {"train_y": places, "train_x": places}
+    else:
+        coords |= {"trained_y": ("trained", [24]), "trained_x": ("trained", [5])}
+    return xr.Dataset(
+        variables,
+        coords=coords,
+        attrs={
+            "kind": "probe-each" if each else "probe",
+            "probe": "logistic",
+            "model": "small-cnn",
+            "weights": "none",
+            "chance": 0.125,
+            "n_objects": 80,
+            "canvas": 48,
+            "object_size": 11,
+            "reference_y": 24,
+            "reference_x": 5,
+        },
+    )
+
+
 @dataclass
 class FakeObjects:
     categories: tuple[str, ...]
@@ -287,6 +353,11 @@ def make_claims() -> Callable[..., xr.Dataset]:
 
 
 @pytest.fixture
+def make_probe() -> Callable[..., xr.Dataset]:
+    return probe_result
+
+
+@pytest.fixture
 def results() -> dict[str, xr.Dataset]:
     """A finished result of every kind."""
     made = (
@@ -295,6 +366,8 @@ def results() -> dict[str, xr.Dataset]:
         track_result(),
         claims_result(),
         measures_result(),
+        probe_result(),
+        probe_result(each=True),
     )
     return {str(each.attrs["kind"]): each for each in made}
 
