@@ -1,12 +1,17 @@
+from elsewhere.analyzer import measure as measure
 from elsewhere.analyzer import similarity as similarity
 from elsewhere.errors import ElsewhereError as ElsewhereError
 from elsewhere.figures import plot_displacement as plot_displacement
 from elsewhere.figures import plot_layerwise as plot_layerwise
 from elsewhere.figures import plot_objects as plot_objects
+from elsewhere.figures import plot_probe_layerwise as plot_probe_layerwise
+from elsewhere.figures import plot_probe_maps as plot_probe_maps
+from elsewhere.figures import plot_probe_matrix as plot_probe_matrix
 from elsewhere.figures import plot_similarity_maps as plot_similarity_maps
 from elsewhere.figures import save_figure as save_figure
 from elsewhere.models import list_layers as list_layers
 from elsewhere.models import load_model as load_model
+from elsewhere.probes import probe as probe
 from elsewhere.recording import Recorder as Recorder
 from elsewhere.recording import Sweep as Sweep
 from elsewhere.recording import plan as plan

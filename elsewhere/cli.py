@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from elsewhere.commands import analyses, reproduction, training
+from elsewhere.commands import analyses, measuring, probes, reproduction, training
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.options import (
     JsonOption,
@@ -334,6 +334,20 @@ app.command(
 app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere figure sim.nc --out fig.svg")(
     analyses.figure
 )
+app.command(
+    rich_help_panel=ANALYSES,
+    epilog="Example: elsewhere measure run.h5 --names cosine,cka,partition --out measures.nc",
+)(measuring.measure)
+app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere table sim.nc --out sim.csv")(
+    measuring.table
+)
+app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere methods run.h5 --out methods.md")(
+    measuring.methods
+)
+app.command(
+    rich_help_panel=ANALYSES,
+    epilog="Example: elsewhere probe run.h5 --train-at left --out probe.nc",
+)(probes.probe)
 
 
 # --- training --------------------------------------------------------------------------------

@@ -207,7 +207,8 @@ class Sink(Protocol):
     def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
         """Return how many activations of `layer` the sink keeps in memory during a sweep.
 
-        Where that is too much, the layer is swept in several `parts`, of which each keeps less.
+        Where that is too much, the layer is swept in several `parts`, of which each keeps less: at
+        most one for each object, or as many as an attribute ``most_parts`` of the sink says.
         """
 
     def begin(

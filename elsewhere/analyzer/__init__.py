@@ -1,14 +1,24 @@
-"""What recordings and sweeps mean: similarity across locations."""
+"""What recordings and sweeps mean: similarity across locations, and all other measures."""
 
 from elsewhere.analyzer.biscione_bowers import PROTOCOL, similarity_biscione_bowers
+from elsewhere.analyzer.equivariance import aligned_similarity
+from elsewhere.analyzer.measuring import check_measures, measure
+from elsewhere.analyzer.methods import describe_methods
+from elsewhere.analyzer.rdms import dissimilarity_matrices, to_rsatoolbox
 from elsewhere.analyzer.similarity import METRICS, SimilaritySink, dead_layers, finish, similarity
 
 __all__ = [
     "METRICS",
     "PROTOCOL",
     "SimilaritySink",
+    "aligned_similarity",
+    "check_measures",
     "dead_layers",
+    "describe_methods",
+    "dissimilarity_matrices",
     "finish",
+    "measure",
     "similarity",
     "similarity_biscione_bowers",
+    "to_rsatoolbox",
 ]

@@ -20,6 +20,7 @@ from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
 from elsewhere.measures.trajectories import halfway_step, loss_since, onset_step, retained_share
 from elsewhere.models import find_device
+from elsewhere.probes import probe_checkpoint
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.storage import load_result, save_result
@@ -55,6 +56,8 @@ class TrackSettings:
         Exemplars of each class, trained on and held out, for the accuracy.
     full
         Whether the similarity of each object at each location is kept as well.
+    probes
+        Whether a linear probe of each layer is trained at the reference as well.
     """
 
     grid: str = "7x7"
@@ -64,11 +67,15 @@ class TrackSettings:
     categories: int | None = None
     per_category: int = 20
     full: bool = True
+    probes: bool = False
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the settings."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        values = asdict(self)
+        if not self.probes:  # as before there were probes
+            values.pop("probes")
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def track(
@@ -106,7 +113,9 @@ def track(
         Over ``checkpoint`` (with ``phase`` and ``step`` within it): ``accuracy (exemplars, y, x)``,
         ``accuracy_trained``, ``accuracy_off``, ``accuracy_far`` and ``II_far`` (exemplars);
         ``similarity (layer, object, y, x)``, ``similarity_away``, ``baseline_cross_away``,
-        ``G_away`` (layer, with intervals), ``G_away_without (layer, object)``.
+        ``G_away`` (layer, with intervals), ``G_away_without (layer, object)``; with probes
+        ``probe_accuracy_at (layer, split, where)`` and ``probe_index (layer, split)``, with
+        intervals: see :func:`elsewhere.probes.probe_checkpoint`.
 
     Raises
     ------
@@ -176,6 +185,13 @@ def measure_checkpoint(
     result = alike[kept]
     right = _accuracy(card, model, grid, settings, data_dir)
     result = result.merge(right, join="exact", compat="no_conflicts")
+    if settings.probes:
+        tested, held_out = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
+        shown = Sweep(model, tested, canvas=card.canvas, grid=grid, layers=settings.layers)
+        readable = probe_checkpoint(
+            shown, at=sweep.reference, held_out=held_out, seed=card.seed, max_memory=max_memory
+        )
+        result = result.merge(readable, join="exact", compat="no_conflicts")
     result.attrs = {
         **alike.attrs,
         "kind": "checkpoint measures",

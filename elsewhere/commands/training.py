@@ -179,6 +179,9 @@ def track(
     exemplars: Annotated[
         int, typer.Option("--exemplars", help="Of each class, for the accuracy.")
     ] = 20,
+    probes: Annotated[
+        bool, typer.Option("--probes", help="Train linear probes of each layer as well.")
+    ] = False,
     device: DeviceOption = "auto",
     data_dir: DataOption = None,
     max_memory: MemoryOption = "2GiB",
@@ -204,6 +207,7 @@ def track(
         objects=objects,
         categories=categories,
         per_category=exemplars,
+        probes=probes,
     )
     with bar("tracking", note=True) as update:
         result = track_run(

@@ -3,6 +3,7 @@
 ``plot_similarity_maps``, ``plot_layerwise`` and ``plot_displacement`` draw a similarity result,
 ``plot_layerwise_change`` two of them; ``plot_accuracy_maps`` and ``plot_accuracy_displacement``
 results of accuracy; ``plot_acquisition`` and ``plot_interference`` a track over checkpoints;
+``plot_probe_maps``, ``plot_probe_matrix`` and ``plot_probe_layerwise`` a result of probes;
 ``plot_claims`` the claims with their verdicts; ``plot_objects`` and ``plot_placements`` pictures.
 ``draw`` picks by name from ``figure_kinds``, and ``save_figure`` writes a file. Nothing here
 touches pyplot or changes global settings.
@@ -17,7 +18,14 @@ from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.distances import plot_accuracy_displacement
 from elsewhere.figures.kinds import draw, figure_kinds
 from elsewhere.figures.maps import plot_similarity_maps
+from elsewhere.figures.measured import (
+    plot_equivariance,
+    plot_measures,
+    plot_partition,
+    plot_phase,
+)
 from elsewhere.figures.objects import ObjectsLike, plot_objects, plot_placements
+from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
 from elsewhere.figures.save import FIGURE_EXTENSIONS, save_figure
 from elsewhere.figures.training import plot_acquisition, plot_interference
 
@@ -31,11 +39,18 @@ __all__ = [
     "plot_acquisition",
     "plot_claims",
     "plot_displacement",
+    "plot_equivariance",
     "plot_interference",
     "plot_layerwise",
     "plot_layerwise_change",
+    "plot_measures",
     "plot_objects",
+    "plot_partition",
+    "plot_phase",
     "plot_placements",
+    "plot_probe_layerwise",
+    "plot_probe_maps",
+    "plot_probe_matrix",
     "plot_similarity_maps",
     "save_figure",
 ]

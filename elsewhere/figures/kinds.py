@@ -15,6 +15,13 @@ from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.distances import plot_accuracy_displacement
 from elsewhere.figures.maps import plot_similarity_maps
+from elsewhere.figures.measured import (
+    plot_equivariance,
+    plot_measures,
+    plot_partition,
+    plot_phase,
+)
+from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
 from elsewhere.figures.style import figure_of
 from elsewhere.figures.training import plot_acquisition, plot_interference
 from elsewhere.registry import Registry
@@ -60,11 +67,49 @@ figure_kinds.add(
     plot_claims,
     summary="each claim's statistic, interval, threshold and verdict",
 )
+figure_kinds.add(
+    "measures",
+    plot_measures,
+    summary="one number per layer of every measure, a panel each",
+)
+figure_kinds.add(
+    "equivariance",
+    plot_equivariance,
+    summary="aligned against plain G with depth: from equivariant to invariant code",
+)
+figure_kinds.add(
+    "partition",
+    plot_partition,
+    summary="shares of object, location and interaction in the variation, with depth",
+)
+figure_kinds.add(
+    "phase",
+    plot_phase,
+    summary="how much of a map's change is a pure shift, in and out of the stride's phase",
+)
+figure_kinds.add(
+    "probe-maps",
+    plot_probe_maps,
+    summary="accuracy of probes trained at one place over the canvas, a panel for each layer",
+)
+figure_kinds.add(
+    "probe-matrix",
+    plot_probe_matrix,
+    summary="accuracy of probes trained at each place, at every other",
+)
+figure_kinds.add(
+    "probe-layerwise",
+    plot_probe_layerwise,
+    summary="invariance index of probes against depth, with their controls",
+)
 
 DEFAULT_KINDS = MappingProxyType(
     {
         "accuracy": "accuracy-maps",
         "claims": "claims",
+        "measures": "measures",
+        "probe": "probe-maps",
+        "probe-each": "probe-matrix",
         "similarity": "maps",
         "track": "acquisition",
     }

@@ -5,6 +5,7 @@ from elsewhere.storage.files import check_output, free_bytes, write_atomically
 from elsewhere.storage.recording import Recording, open_recording
 from elsewhere.storage.results import load_result, save_result
 from elsewhere.storage.schema import FILTER, Header, Keep, StoredLayer
+from elsewhere.storage.tables import check_table_name, save_table, tidy_table
 from elsewhere.storage.units import Unit, Units
 from elsewhere.storage.writer import RecordingWriter
 
@@ -19,9 +20,12 @@ __all__ = [
     "Unit",
     "Units",
     "check_output",
+    "check_table_name",
     "free_bytes",
     "load_result",
     "open_recording",
     "save_result",
+    "save_table",
+    "tidy_table",
     "write_atomically",
 ]

@@ -253,6 +253,10 @@ class Recording:
                 for sink, _ in takers:
                     sink.end()
 
+    def working_bytes(self, name: str) -> int:
+        """Return the bytes that streaming a layer takes, without what sinks hold."""
+        return 2 * self._block_bytes(self.layer(name))
+
     def _units(self, layer: StoredLayer) -> Units:
         """Return the blocks in which a layer is read: whole chunks, about 16 MiB of them."""
         dataset = self._file[f"layers/{layer.name}/activation"]
@@ -330,8 +334,10 @@ def n_parts(
     """
     n = len(design.objects)
     needed = 0.0
-    for parts in range(1, n + 1):
-        if parts > 1 and math.ceil(n / parts) == math.ceil(n / (parts - 1)):
+    # Sinks cut a layer by objects, unless they all say that they can cut it finer.
+    finest = min((getattr(sink, "most_parts", 0) for sink in sinks), default=0)
+    for parts in range(1, max(n, finest) + 1):
+        if not finest and parts > 1 and math.ceil(n / parts) == math.ceil(n / (parts - 1)):
             continue
         needed = sum(sink.held(layer, design, parts) for sink in sinks) * bytes_each + working
         if needed <= max_memory:

@@ -192,6 +192,72 @@ def claims_result(n_seeds: int = 4) -> xr.Dataset:
     )
 
 
+def probe_result(
+    *, each: bool = False, held_out: bool = True, controls: bool = True, flag: bool = False
+) -> xr.Dataset:
+    layers, places = ["pool4", "fc5", "fc6"], np.array([5, 24, 42])
+    splits, where = ["same", "held-out"], ["on", "off", "far"]
+    far = np.linspace(0.2, 0.9, 3)[:, None] - np.array([0.0, 0.1])
+    if not held_out:
+        far[:, 1] = np.nan
+    trained = ("train_y", "train_x") if each else ()
+    shape = (3, 2, *([3, 3] if each else []), 3, 3)
+    accuracy = np.broadcast_to(far.reshape(3, 2, *([1] * (len(shape) - 2))), shape).copy()
+    for y in range(3):
+        for x in range(3):
+            if each:
+                accuracy[:, :, y, x, y, x] += 0.1
+    if not each:
+        accuracy[:, :, 1, 0] = np.where(np.isfinite(far), 0.98, np.nan)
+    at = np.stack([np.where(np.isfinite(far), 0.98, np.nan), far, far], axis=-1)
+    variables = {
+        "accuracy": (("layer", "split", *trained, "y", "x"), accuracy),
+        "accuracy_at": (("layer", "split", "where"), at),
+        "accuracy_at_interval": (
+            ("layer", "split", "where", "bound"), np.stack([at - 0.05, at + 0.05], axis=-1),
+        ),
+        "invariance_index": (("layer", "split"), far),
+        "invariance_index_interval": (
+            ("layer", "split", "bound"), np.stack([far - 0.1, far + 0.1], axis=-1),
+        ),
+    }  # fmt: skip
+    if controls:
+        variables |= {
+            "untrained_accuracy_at": (("layer", "split", "where"), at * 0.5),
+            "untrained_invariance_index": (("layer", "split"), far * 0.5),
+            "pixels_accuracy": (("split", "y", "x"), accuracy[0] * 0.8) if not each else
+            (("split", *trained, "y", "x"), accuracy[0] * 0.8),
+            "pixels_accuracy_at": (("split", "where"), at[0] * 0.8),
+            "pixels_invariance_index": (("split",), far[0] * 0.1),
+            "shuffled_accuracy_at": (("layer", "split", "where"), at * 0.3),
+            "shuffled_flag": (("layer", "split"), np.full((3, 2), int(flag), np.int8)),
+        }  # fmt: skip
+    coords = {
+        "layer": layers, "split": splits, "where": where, "bound": ["low", "high"],
+        "y": places, "x": places,
+    }  # fmt: skip
+    if each:
+        coords |= {"train_y": places, "train_x": places}
+    else:
+        coords |= {"trained_y": ("trained", [24]), "trained_x": ("trained", [5])}
+    return xr.Dataset(
+        variables,
+        coords=coords,
+        attrs={
+            "kind": "probe-each" if each else "probe",
+            "probe": "logistic",
+            "model": "small-cnn",
+            "weights": "none",
+            "chance": 0.125,
+            "n_objects": 80,
+            "canvas": 48,
+            "object_size": 11,
+            "reference_y": 24,
+            "reference_x": 5,
+        },
+    )
+
+
 @dataclass
 class FakeObjects:
     categories: tuple[str, ...]
@@ -225,6 +291,52 @@ def deep_result() -> xr.Dataset:
     return similarity_result(vgg16_layers(), ys=(25, 112, 199), xs=(25, 112, 199))
 
 
+def measures_result(layers: list[str] | None = None) -> xr.Dataset:
+    layers = layers or ["conv1_1", "pool1", "conv2_1", "pool5", "fc6", "fc7"]
+    n = len(layers)
+    depth = np.linspace(0, 1, n)
+    maps = np.array([not name.startswith("fc") for name in layers])
+    values = {
+        "aligned_G_away": np.where(maps, 1 - 0.6 * depth, np.nan),
+        "plain_G_away": 0.1 + 0.7 * depth,
+        "object_share": 0.1 + 0.5 * depth,
+        "location_share": 0.6 - 0.4 * depth,
+        "interaction_share": 0.3 - 0.1 * depth,
+        "shift_share_in_phase": np.where(maps, 1 - 0.3 * depth, np.nan),
+        "shift_share_out_of_phase": np.where(maps & (depth > 0), 0.9 - 0.5 * depth, np.nan),
+        "border_share_in_phase": np.where(maps, 0.3 * depth, np.nan),
+        "cka_away": 1 - 0.3 * depth,
+    }
+    variables: dict[str, object] = {name: ("layer", found) for name, found in values.items()}
+    for name, found in values.items():
+        bounds = np.stack([found - 0.05, found + 0.05], axis=-1)
+        variables[f"{name}_interval"] = (("layer", "bound"), bounds)
+    for part, null in (("object", 0.1), ("location", 0.15), ("interaction", 0.75)):
+        variables[f"{part}_share_null"] = ("layer", np.full(n, null))
+    cells = np.where(maps[:, None, None], 9.0, np.nan) * np.ones((1, 2, 2))
+    variables["cells"] = (("layer", "y", "x"), cells)
+    return xr.Dataset(
+        variables,
+        coords={"layer": layers, "bound": ["low", "high"], "y": [5, 9], "x": [5, 9]},
+        attrs={
+            "kind": "measures",
+            "model": "vgg16",
+            "weights": "none",
+            "n_objects": 20,
+            "headlines": {
+                "aligned": "aligned_G_away",
+                "cka": "cka_away",
+                "partition": "object_share",
+            },
+        },
+    )
+
+
+@pytest.fixture
+def make_measures() -> Callable[..., xr.Dataset]:
+    return measures_result
+
+
 @pytest.fixture
 def make_accuracy() -> Callable[..., xr.Dataset]:
     return accuracy_result
@@ -241,9 +353,22 @@ def make_claims() -> Callable[..., xr.Dataset]:
 
 
 @pytest.fixture
+def make_probe() -> Callable[..., xr.Dataset]:
+    return probe_result
+
+
+@pytest.fixture
 def results() -> dict[str, xr.Dataset]:
     """A finished result of every kind."""
-    made = (similarity_result(), accuracy_result(), track_result(), claims_result())
+    made = (
+        similarity_result(),
+        accuracy_result(),
+        track_result(),
+        claims_result(),
+        measures_result(),
+        probe_result(),
+        probe_result(each=True),
+    )
     return {str(each.attrs["kind"]): each for each in made}
 
 

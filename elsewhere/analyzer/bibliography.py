@@ -1,0 +1,205 @@
+"""The literature that measures come from, as BibTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import MappingProxyType
+
+from elsewhere.errors import UnknownNameError
+
+
+def _entry(kind: str, **fields: str) -> tuple[str, dict[str, str]]:
+    return kind, fields
+
+
+BIBLIOGRAPHY = MappingProxyType(
+    {
+        "azulay2019": _entry(
+            "article",
+            author="Azulay, Aharon and Weiss, Yair",
+            title="Why Do Deep Convolutional Networks Generalize so Poorly to Small Image "
+            "Transformations?",
+            journal="Journal of Machine Learning Research",
+            volume="20",
+            number="184",
+            pages="1--25",
+            year="2019",
+        ),
+        "biscione2021": _entry(
+            "article",
+            author="Biscione, Valerio and Bowers, Jeffrey S.",
+            title="Convolutional Neural Networks Are Not Invariant to Translation, but They Can "
+            "Learn to Be",
+            journal="Journal of Machine Learning Research",
+            volume="22",
+            number="229",
+            pages="1--28",
+            year="2021",
+        ),
+        "charikar2002": _entry(
+            "inproceedings",
+            author="Charikar, Moses and Chen, Kevin and Farach-Colton, Martin",
+            title="Finding Frequent Items in Data Streams",
+            booktitle="International Colloquium on Automata, Languages and Programming",
+            year="2002",
+        ),
+        "dicarlo2007": _entry(
+            "article",
+            author="DiCarlo, James J. and Cox, David D.",
+            title="Untangling Invariant Object Recognition",
+            journal="Trends in Cognitive Sciences",
+            volume="11",
+            number="8",
+            pages="333--341",
+            year="2007",
+        ),
+        "efron1993": _entry(
+            "book",
+            author="Efron, Bradley and Tibshirani, Robert J.",
+            title="An Introduction to the Bootstrap",
+            publisher="Chapman \\& Hall",
+            year="1993",
+        ),
+        "golub1979": _entry(
+            "article",
+            author="Golub, Gene H. and Heath, Michael and Wahba, Grace",
+            title="Generalized Cross-Validation as a Method for Choosing a Good Ridge Parameter",
+            journal="Technometrics",
+            volume="21",
+            number="2",
+            pages="215--223",
+            year="1979",
+        ),
+        "hong2016": _entry(
+            "article",
+            author="Hong, Ha and Yamins, Daniel L. K. and Majaj, Najib J. and DiCarlo, James J.",
+            title="Explicit Information for Category-Orthogonal Object Properties Increases along "
+            "the Ventral Stream",
+            journal="Nature Neuroscience",
+            volume="19",
+            number="4",
+            pages="613--622",
+            year="2016",
+        ),
+        "kauderer2017": _entry(
+            "misc",
+            author="Kauderer-Abrams, Eric",
+            title="Quantifying Translation-Invariance in Convolutional Neural Networks",
+            eprint="1801.01450",
+            archiveprefix="arXiv",
+            year="2017",
+        ),
+        "kornblith2019": _entry(
+            "inproceedings",
+            author="Kornblith, Simon and Norouzi, Mohammad and Lee, Honglak and Hinton, Geoffrey",
+            title="Similarity of Neural Network Representations Revisited",
+            booktitle="International Conference on Machine Learning",
+            pages="3519--3529",
+            year="2019",
+        ),
+        "kriegeskorte2008": _entry(
+            "article",
+            author="Kriegeskorte, Nikolaus and Mur, Marieke and Bandettini, Peter",
+            title="Representational Similarity Analysis -- Connecting the Branches of Systems "
+            "Neuroscience",
+            journal="Frontiers in Systems Neuroscience",
+            volume="2",
+            pages="4",
+            year="2008",
+        ),
+        "lenc2015": _entry(
+            "inproceedings",
+            author="Lenc, Karel and Vedaldi, Andrea",
+            title="Understanding Image Representations by Measuring Their Equivariance and "
+            "Equivalence",
+            booktitle="IEEE Conference on Computer Vision and Pattern Recognition",
+            pages="991--999",
+            year="2015",
+        ),
+        "myburgh2021": _entry(
+            "misc",
+            author="Myburgh, Johannes C. and Mouton, Coenraad and Davel, Marelie H.",
+            title="Tracking Translation Invariance in CNNs",
+            eprint="2104.05997",
+            archiveprefix="arXiv",
+            year="2021",
+        ),
+        "quiroga2023": _entry(
+            "article",
+            author="Quiroga, Facundo Manuel and Torrents-Barrena, Jordina and Lanzarini, Laura "
+            "Cristina and Puig-Valls, Domenec",
+            title="Invariance Measures for Neural Networks",
+            journal="Applied Soft Computing",
+            volume="132",
+            pages="109817",
+            year="2023",
+        ),
+        "song2012": _entry(
+            "article",
+            author="Song, Le and Smola, Alex and Gretton, Arthur and Bedo, Justin and Borgwardt, "
+            "Karsten",
+            title="Feature Selection via Dependence Maximization",
+            journal="Journal of Machine Learning Research",
+            volume="13",
+            pages="1393--1434",
+            year="2012",
+        ),
+        "zhang2019": _entry(
+            "inproceedings",
+            author="Zhang, Richard",
+            title="Making Convolutional Networks Shift-Invariant Again",
+            booktitle="International Conference on Machine Learning",
+            pages="7324--7334",
+            year="2019",
+        ),
+    }
+)
+
+
+def to_bibtex(keys: Iterable[str], *, version: str = "") -> str:
+    """Return entries of the bibliography as BibTeX, sorted, the software's own last.
+
+    Parameters
+    ----------
+    keys
+        Keys of :data:`BIBLIOGRAPHY`.
+    version
+        Of this package; without it there is no entry of the software.
+
+    Examples
+    --------
+    >>> print(to_bibtex(["efron1993"]))
+    @book{efron1993,
+      author = {Efron, Bradley and Tibshirani, Robert J.},
+      title = {An Introduction to the Bootstrap},
+      publisher = {Chapman \\& Hall},
+      year = {1993},
+    }
+    """
+    entries = []
+    for key in sorted(set(keys)):
+        if key not in BIBLIOGRAPHY:
+            raise UnknownNameError("reference", key, BIBLIOGRAPHY)
+        entries.append((key, *BIBLIOGRAPHY[key]))
+    if version:
+        entries.append(
+            (
+                "elsewhere",
+                "software",
+                {
+                    "author": "{The elsewhere developers}",
+                    "title": "elsewhere: translation invariance of vision networks, layer by layer",
+                    "version": version,
+                },
+            )
+        )
+    return "\n\n".join(
+        "\n".join(
+            [
+                f"@{kind}{{{key},",
+                *(f"  {name} = {{{value}}}," for name, value in fields.items()),
+                "}",
+            ]
+        )
+        for key, kind, fields in entries
+    )

@@ -1,0 +1,469 @@
+"""All measures by name, from a recording, a live sweep or arrays: :func:`measure`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import xarray
+from numpy.typing import ArrayLike
+
+from elsewhere.analyzer.equivariance import AlignedSink, has_place
+from elsewhere.analyzer.map_changes import ChangeSink
+from elsewhere.analyzer.readings import READINGS
+from elsewhere.analyzer.similarity import SimilaritySink
+from elsewhere.analyzer.stretching import MeasureSink
+from elsewhere.errors import InputError, LayerError, UnknownNameError
+from elsewhere.measures.catalogue import measures, measures_named
+from elsewhere.measures.displacement import Displacements, displacement_map
+from elsewhere.measures.similarity import n_cross_pairs
+from elsewhere.protocols import LayerLike, Progress, Source
+from elsewhere.storage import ArraySource
+from elsewhere.types import parse_bytes
+
+ONE_LAYER = "activations"
+"""The name of a layer that came as an array without one."""
+
+
+def measure(
+    activations: Source | Mapping[str, ArrayLike] | ArrayLike,
+    locations: ArrayLike | None = None,
+    *,
+    names: str | Sequence[str] | None = None,
+    layers: Sequence[str] | None = None,
+    objects: Sequence[str] | None = None,
+    categories: Sequence[str] | None = None,
+    reference: tuple[int, int] | None = None,
+    empty: Mapping[str, ArrayLike] | ArrayLike | None = None,
+    object_size: int | None = None,
+    seed: int = 0,
+    max_memory: int | str = "2GiB",
+    progress: Progress | None = None,
+) -> xarray.Dataset:
+    """Return measures of how codes of objects change, or do not, when the objects move.
+
+    Parameters
+    ----------
+    activations
+        A recording (:func:`elsewhere.open`), a live sweep, or arrays: one, or one per layer, of
+        shape (object, location, ...), or ``xarray.DataArray`` with the dimensions ``object, y, x``
+        and those of the layer.
+    locations
+        With plain arrays: int (location, 2), y and x of each in px, which must make a full grid in
+        any order.
+    names
+        Names of measures, a list or a text with commas; ``list(elsewhere.measures.measures)``.
+        By default ``cosine, cka, rsa, normalized-variance, partition, position``.
+    layers
+        Names of layers; all by default.
+    objects, categories
+        With plain arrays: one id, one category each; by default every object is its own category.
+    reference
+        With plain arrays: the location y, x to compare with; by default leftmost, middle row.
+    empty
+        With plain arrays: the empty canvas's activation, or one per layer, for ``evoked``.
+    object_size
+        px, for ``aligned``; by default what the source says.
+    seed
+        Of choices among locations where there are too many.
+    max_memory
+        Bytes that may be held; layers that do not fit are gone through in several sweeps.
+    progress
+        Called with what is done and with all there is to do.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``kind = measures``. Pairwise measures are matrices over locations (``reference_y,
+        reference_x, y, x``), with ``*_displaced`` against ``displacement`` (px, Chebyshev) and
+        ``*_away``, the mean over all ordered pairs of different locations. ``notes`` says in one
+        line each why something is NaN, or what has to be known to read it; ``headlines`` which
+        variable stands for each measure.
+
+    Raises
+    ------
+    UnknownNameError
+        No such measure or layer.
+    InputError
+        Shapes and locations do not fit together.
+    LayerError
+        A measure that needs whole maps or units of a layer that was not kept in full.
+    NumericsError
+        NaN or infinity.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> places = [[y, x] for y in (10, 20) for x in (10, 20, 30)]
+    >>> result = measure(rng.normal(size=(5, 6, 40)), places, names="cosine,partition")
+    >>> result["cosine"].dims
+    ('layer', 'reference_y', 'reference_x', 'y', 'x')
+    >>> bool(abs(result["object_share"][0] - result["object_share_null"][0]) < 0.1)
+    True
+    """
+    wanted = measures_named(names if names is None or isinstance(names, str) else list(names))
+    source: Source
+    if hasattr(activations, "stream"):
+        given = (locations, objects, categories, reference, empty)
+        if any(value is not None for value in given):
+            raise InputError(
+                "a recording or sweep knows its locations, objects and reference; leave locations, "
+                "objects, categories, reference and empty out"
+            )
+        source = cast(Source, activations)
+    else:
+        source = array_source(
+            cast(Any, activations),
+            locations,
+            objects=objects,
+            categories=categories,
+            reference=reference,
+            empty=empty,
+        )
+    chosen = check_measures(source, wanted, layers)
+    return _measure(source, wanted, chosen, object_size, seed, parse_bytes(max_memory), progress)
+
+
+def check_measures(
+    source: Source, names: Sequence[str], layers: Sequence[str] | None = None
+) -> list[str]:
+    """Refuse, before any work, what a source cannot give; return the layers to measure.
+
+    Parameters
+    ----------
+    source
+        A recording, a live sweep, or arrays.
+    names
+        Names of measures.
+    layers
+        Names of layers; all by default.
+
+    Raises
+    ------
+    UnknownNameError
+        No such layer.
+    InputError
+        A measure that comes with another command.
+    LayerError
+        A measure that needs whole maps, or single units, of layers that have none.
+    """
+    for name in names:
+        if measures.get(name).taken == "accuracy":
+            raise InputError(
+                f"{name!r} needs what a trained head chose; it comes with `elsewhere accuracy`"
+            )
+    known = {layer.name: layer for layer in source.layers}
+    for name in layers or ():
+        if name not in known:
+            raise UnknownNameError("layer", name, known)
+    chosen = list(known) if layers is None else [name for name in known if name in layers]
+    _check_layers(names, [known[name] for name in chosen])
+    return chosen
+
+
+def _check_layers(wanted: Sequence[str], layers: Sequence[LayerLike]) -> None:
+    for name in wanted:
+        if measures.get(name).taken == "maps":
+            maps = [layer for layer in layers if has_place(layer)]
+            if not maps:
+                raise LayerError(
+                    f"{name!r} needs a feature map with a place on the canvas, and none of "
+                    f"{', '.join(layer.name for layer in layers)} is one; name convolution, ReLU "
+                    "or pooling layers"
+                )
+            for layer in maps:
+                kept = str(getattr(layer, "keep", "full"))
+                if kept != "full":
+                    raise LayerError(
+                        f"{name!r} needs whole maps, but layer {layer.name!r} was kept as {kept}; "
+                        f"record it with --keep {layer.name}=full, or leave it out by --layers"
+                    )
+        if name == "consistency" and not any(len(layer.shape) == 1 for layer in layers):
+            raise LayerError(
+                "'consistency' needs a layer of single units, such as logits; none of "
+                f"{', '.join(layer.name for layer in layers)} is one"
+            )
+
+
+def _measure(
+    source: Source,
+    wanted: Sequence[str],
+    chosen: Sequence[str],
+    object_size: int | None,
+    seed: int,
+    max_memory: int,
+    progress: Progress | None,
+) -> xarray.Dataset:
+    common: dict[str, Any] = {"max_memory": max_memory, "progress": progress}
+    units = [name for name in wanted if name in READINGS]
+    if "G" in wanted and not any(measures.get(n).headline == f"{n}_away" for n in units):
+        units.insert(0, "cosine")
+    parts: list[xarray.Dataset] = []
+    notes: list[str] = []
+    if units:
+        sink = MeasureSink(units, layers=chosen, seed=seed)
+        source.stream([sink], **common)
+        parts.append(_to_dataset(sink, source, [n for n in chosen if n in sink.variables]))
+        notes += sink.notes
+    if "aligned" in wanted:
+        size = object_size or int(source.provenance.get("object_size", 0))
+        if size < 1:
+            raise InputError("the source does not say the objects' size; give object_size in px")
+        aligned = AlignedSink(object_size=size, layers=chosen)
+        plain = SimilaritySink(metric="evoked", layers=chosen)
+        source.stream([aligned, plain], **common)
+        parts += [_aligned(aligned, plain, chosen)]
+        notes += _aligned_notes(parts[-1])
+    if "phase" in wanted:
+        canvas = int(source.provenance.get("canvas", 0))
+        if canvas < 1:
+            raise InputError("the source does not say the canvas's size, which 'phase' needs")
+        change = ChangeSink(canvas=canvas, layers=chosen)
+        source.stream([change], **common)
+        parts.append(change.result(chosen))
+        notes += _phase_notes(parts[-1])
+    return _finish(parts, source, wanted, chosen, notes)
+
+
+def _to_dataset(sink: MeasureSink, source: Source, names: Sequence[str]) -> xarray.Dataset:
+    """Return the variables of all layers, NaN where a layer has none."""
+    design = source.design
+    axes, shape = design.names, design.shape
+    spelled = {"position": axes, "reference": tuple(f"reference_{name}" for name in axes)}
+    variables: dict[str, Any] = {}
+    for key in dict.fromkeys(key for name in names for key in sink.variables[name]):
+        dims, like = next(sink.variables[n][key] for n in names if key in sink.variables[n])
+        stacked = np.stack(
+            [
+                sink.variables[name][key][1]
+                if key in sink.variables[name]
+                else np.full(like.shape, np.nan)
+                for name in names
+            ]
+        )
+        full: list[str] = ["layer"]
+        sizes: list[int] = [len(names)]
+        for dim, size in zip(dims, like.shape, strict=True):
+            full += spelled.get(dim, (dim,))
+            sizes += shape if dim in spelled else (size,)
+        variables[key] = (tuple(full), stacked.reshape(sizes))
+    coordinates: dict[str, Any] = {"layer": list(names), "bound": ["low", "high"]}
+    places = design.positions
+    for name, values in design.axes:
+        for prefix in ("", "reference_"):
+            coordinates[prefix + name] = (prefix + name, list(values), {"units": "px"})
+    apart = Displacements.between(places).values
+    coordinates["displacement"] = ("displacement", apart, {"units": "px"})
+    coordinates["axis"] = list(axes)
+    if len(axes) == 2:
+        dy, dx, _ = displacement_map(np.zeros((len(places), len(places))), places)
+        coordinates["displacement_y"] = ("displacement_y", dy, {"units": "px"})
+        coordinates["displacement_x"] = ("displacement_x", dx, {"units": "px"})
+    used = {dim for dims, _ in variables.values() for dim in dims}
+    coordinates = {key: value for key, value in coordinates.items() if key in used}
+    return xarray.Dataset(variables, coords=coordinates)
+
+
+def _aligned(aligned: AlignedSink, plain: SimilaritySink, names: Sequence[str]) -> xarray.Dataset:
+    """Return the aligned cosines with plain evoked G, of every layer, beside them."""
+    found = aligned.result(names)
+    other = plain.result(names)
+    kept = {
+        "plain_G_away": other["G_away"],
+        "plain_G_away_interval": other["G_away_interval"],
+        "plain_away": other["similarity_away"],
+        "plain_away_interval": other["similarity_away_interval"],
+    }
+    order = [name for name in names if name in other["layer"].values]
+    return found.reindex(layer=order).assign(kept)
+
+
+def _aligned_notes(result: xarray.Dataset) -> list[str]:
+    values = result["aligned_G_away"]
+    maps = result["cells"].notnull().any([d for d in result["cells"].dims if d != "layer"])
+    names = values["layer"].values[(values.isnull() & maps).values]
+    if not len(names):
+        return []
+    return [
+        f"aligned: layers {', '.join(names)}: NaN, for no displacement of the grid is a whole "
+        "number of their cells with 4 of them in common, or all objects are of one category"
+    ]
+
+
+def _phase_notes(result: xarray.Dataset) -> list[str]:
+    notes = []
+    for key, why in (("in_phase", "no"), ("out_of_phase", "every")):
+        values = result[f"shift_share_{key}"]
+        names = values["layer"].values[values.isnull().values]
+        if len(names):
+            notes.append(
+                f"phase: layers {', '.join(names)}: no share {key.replace('_', ' ')} (NaN), for "
+                f"{why} location lies a whole number of strides from the reference, or the map "
+                "does not change"
+            )
+    return notes
+
+
+def _finish(
+    parts: Sequence[xarray.Dataset],
+    source: Source,
+    wanted: Sequence[str],
+    chosen: Sequence[str],
+    notes: Sequence[str],
+) -> xarray.Dataset:
+    """Put the parts together and stamp them with what was measured, of what."""
+    held = {str(name) for part in parts for name in part["layer"].values}
+    order = [name for name in chosen if name in held]
+    result = xarray.merge(
+        [part.reindex(layer=order) for part in parts], compat="override", join="outer"
+    )
+    kept = {layer.name: str(getattr(layer, "keep", "full")) for layer in source.layers}
+    result = result.assign_coords(kept=("layer", [kept[name] for name in order]))
+    for name in result.data_vars:
+        result[name].attrs.setdefault("long_name", _long_name(str(name)))
+    design = source.design
+    result.attrs = {
+        "kind": "measures",
+        "names": list(wanted),
+        "headlines": {
+            name: measures.get(name).headline
+            for name in wanted
+            if measures.get(name).headline in result.data_vars
+        },
+        "notes": list(notes),
+        "n_objects": len(design.objects),
+        "n_categories": len(set(design.categories)),
+        "n_cross_pairs": n_cross_pairs(design.category_codes),
+        "n_locations": design.n_positions,
+        **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
+        "measured_with": {
+            package: importlib.metadata.version(package) for package in ("elsewhere", "numpy")
+        },
+        **source.provenance,
+    }
+    return result
+
+
+def _long_name(name: str) -> str:
+    """Return a variable's name in words."""
+    words = {
+        "_displaced": ", against displacement",
+        "_away": ", mean over all moves",
+        "_interval": ", 95 % jackknife-t interval over objects",
+        "_null": ", of shuffled rows",
+        "_map": ", map over displacements",
+    }
+    said = name
+    for ending, text in words.items():
+        said = said.replace(ending, text)
+    return said.replace("_", " ").replace(" ,", ",")
+
+
+def array_source(
+    activations: Mapping[str, ArrayLike] | ArrayLike,
+    locations: ArrayLike | None,
+    *,
+    objects: Sequence[str] | None = None,
+    categories: Sequence[str] | None = None,
+    reference: tuple[int, int] | None = None,
+    empty: Mapping[str, ArrayLike] | ArrayLike | None = None,
+) -> ArraySource:
+    """Return arrays that were recorded elsewhere as a source.
+
+    Parameters
+    ----------
+    activations, locations, objects, categories, reference, empty
+        As for :func:`measure`.
+
+    Raises
+    ------
+    InputError
+        Shapes and locations do not fit together.
+
+    Examples
+    --------
+    >>> array_source(np.ones((2, 3, 4)), [[5, 5], [5, 9], [5, 7]]).design.shape
+    (1, 3)
+    """
+    if isinstance(activations, str | Path):
+        raise InputError(
+            f"{str(activations)!r} is a name, not activations; open the recording first, with "
+            "elsewhere.open"
+        )
+    named = activations if isinstance(activations, Mapping) else {ONE_LAYER: activations}
+    if isinstance(activations, xarray.Dataset):
+        named = {str(name): array for name, array in activations.data_vars.items()}
+    if not named:
+        raise InputError("no activations were given; expected one array per layer")
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    ys: list[int] = []
+    xs: list[int] = []
+    for name, array in named.items():
+        if isinstance(array, xarray.DataArray) and locations is None:
+            missing = [dim for dim in ("object", "y", "x") if dim not in array.dims]
+            if missing:
+                raise InputError(
+                    f"layer {name!r} has the dimensions {array.dims}; expected object, y, x and "
+                    "those of the layer, or give locations"
+                )
+            ordered = array.transpose("object", "y", "x", ...)
+            ys, xs = _whole(ordered["y"].values), _whole(ordered["x"].values)
+            if objects is None and "object" in ordered.coords:
+                objects = [str(value) for value in ordered["object"].values]
+            if categories is None and "category" in ordered.coords:
+                categories = [str(value) for value in ordered["category"].values]
+            arrays[name] = ordered.values
+            continue
+        values = np.asarray(array)
+        if locations is None:
+            raise InputError(
+                "plain arrays need locations: int (location, 2), y and x in px of each location"
+            )
+        ys, xs, order = _grid(locations)
+        if values.ndim < 3 or values.shape[1] != len(order):
+            raise InputError(
+                f"layer {name!r} has shape {values.shape}; expected (object, {len(order)}, unit), "
+                "as many locations as there are in `locations`"
+            )
+        arrays[name] = values[:, order].reshape(len(values), len(ys), len(xs), *values.shape[2:])
+    background = empty
+    if empty is not None and not isinstance(empty, Mapping):
+        background = dict.fromkeys(arrays, empty)
+    return ArraySource(
+        arrays,
+        y=ys,
+        x=xs,
+        objects=objects,
+        categories=categories,
+        reference=reference,
+        empty=background,  # type: ignore[arg-type]
+    )
+
+
+def _whole(values: ArrayLike) -> list[int]:
+    """Return coordinates as whole px."""
+    found = np.asarray(values)
+    if not np.array_equal(found, np.round(found)):
+        raise InputError(f"locations must be whole px; got {found.tolist()}")
+    return [int(value) for value in found]
+
+
+def _grid(locations: ArrayLike) -> tuple[list[int], list[int], np.ndarray[Any, Any]]:
+    """Return the y and x of a full grid, and the order that sorts its locations."""
+    places = np.asarray(locations)
+    if places.ndim != 2 or places.shape[1] != 2 or not len(places):
+        raise InputError(
+            f"locations have shape {places.shape}; expected (location, 2), y and x in px"
+        )
+    ys, xs = _whole(np.unique(places[:, 0])), _whole(np.unique(places[:, 1]))
+    order = np.lexsort((places[:, 1], places[:, 0]))
+    full = np.array([[y, x] for y in ys for x in xs])
+    if len(places) != len(full) or not np.array_equal(places[order], full):
+        raise InputError(
+            f"{len(places)} locations with {len(ys)} different y and {len(xs)} different x make no "
+            f"full grid of {len(full)}; leave locations out or add those that are missing"
+        )
+    return ys, xs, order

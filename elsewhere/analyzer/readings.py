@@ -1,0 +1,385 @@
+"""From tallies over stretches of units to the variables of a result, one reading per measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elsewhere.measures.choices import (
+    N_CANDIDATES,
+    ChoiceTally,
+    DiscriminationTally,
+    consistency,
+)
+from elsewhere.measures.cosines import CosineTally
+from elsewhere.measures.displacement import (
+    Displacements,
+    DistanceTally,
+    displacement_map,
+    mean_off_diagonal,
+)
+from elsewhere.measures.geometry import (
+    FEW_OBJECTS,
+    MINIMAL_OBJECTS,
+    GramTally,
+    cka_of_grams,
+    compare_dissimilarities,
+    dissimilarities,
+    left_out,
+)
+from elsewhere.measures.intervals import jackknife_t
+from elsewhere.measures.position import MAXIMAL_ROWS, PositionTally
+from elsewhere.measures.stretches import REMOVALS, Floats, Tally
+from elsewhere.measures.variance import NormalizedVariance, PartitionTally, VarianceTally
+
+Variables = dict[str, tuple[tuple[str, ...], NDArray[np.float64]]]
+"""Name to dimensions and values; ``position`` and ``reference`` stand for all axes."""
+
+MATRIX = ("reference", "position")
+JACKKNIFE_COST = 3e8
+"""Numbers that leaving out each object may go through; beyond it there is no interval."""
+ALL_REFERENCES = 2**23
+"""Cosines of everything with everything that are kept; beyond it, with one location only."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is measured: objects by locations, of one layer.
+
+    Parameters
+    ----------
+    codes
+        int (object,), categories.
+    places
+        int (position, axis), px.
+    reference
+        Flat index of the reference, 0 where it is not among the positions.
+    n_units
+        Of the layer.
+    vector
+        Whether the layer has one dimension.
+    seed
+        Of choices.
+    """
+
+    codes: NDArray[np.int64]
+    places: NDArray[np.int64]
+    reference: int
+    n_units: int
+    vector: bool
+    seed: int = 0
+
+    @property
+    def n_objects(self) -> int:
+        """Number of objects."""
+        return len(self.codes)
+
+    @property
+    def n_positions(self) -> int:
+        """Number of locations."""
+        return len(self.places)
+
+
+@dataclass
+class Reading:
+    """A measure of one layer while its units stream by.
+
+    Parameters
+    ----------
+    tally
+        What sums.
+    read
+        From the finished tally to variables.
+    metric
+        The vectors' lengths that it needs, if any.
+    """
+
+    tally: Tally
+    read: Callable[[], Variables]
+    metric: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def scalar(value: float) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Return a number per layer."""
+    return ((), np.asarray(value, dtype=np.float64))
+
+
+def _matrix(name: str, matrix: Floats, table: Table, away: Floats | None = None) -> Variables:
+    """Return a matrix over locations, its mean by displacement and its mean over all moves.
+
+    `away` holds the mean over all moves without each object in turn, for its interval.
+    """
+    displaced = Displacements.between(table.places).means(matrix)
+    mean = mean_off_diagonal(matrix)
+    found: Variables = {
+        name: (MATRIX, matrix),
+        f"{name}_displaced": (("displacement",), displaced),
+        f"{name}_away": scalar(mean),
+    }
+    if away is not None:
+        interval = jackknife_t(np.asarray(mean), away)
+        found[f"{name}_away_interval"] = (("bound",), interval)
+    return found
+
+
+def _cosine(metric: str, table: Table) -> Reading:
+    apart = Displacements.between(table.places)
+    tally = CosineTally(metric, table.codes, table.n_positions, apart.groups)
+
+    def read() -> Variables:
+        found = tally.value()
+        sizes = np.bincount(apart.groups[apart.groups >= 0], minlength=len(apart.values))
+        n = table.n_objects
+        each = found.by_group
+        without = (each.sum(axis=0) - each) / (n - 1) if n > 1 else each[:0]
+        away = without @ sizes / max(sizes.sum(), 1)
+        variables = _matrix(metric, found.similarity, table, away)
+        interval = jackknife_t(each.mean(axis=0), without)
+        variables[f"{metric}_displaced_interval"] = (("displacement", "bound"), interval)
+        for name, matrix in (("baseline", found.baseline), ("G", found.G)):
+            variables |= _matrix(f"{metric}_{name}", matrix, table)
+        return variables
+
+    return Reading(tally, read, metric)
+
+
+def _grams(
+    name: str, table: Table, metric: str | None, compare: Callable[[Floats], Floats]
+) -> Reading:
+    n, n_positions = table.n_objects, table.n_positions
+    tally = GramTally(n, n_positions, metric)
+
+    def read() -> Variables:
+        grams = tally.cleaned() if metric is None else tally.grams
+        away = None
+        if n**3 * n_positions + n * n_positions**2 * n**2 <= JACKKNIFE_COST:
+            away = left_out(grams, lambda rest: np.asarray(mean_off_diagonal(compare(rest))))
+        return _matrix(name, compare(grams), table, away)
+
+    return Reading(tally, read, metric)
+
+
+def _cka(table: Table) -> Reading:
+    return _grams("cka", table, None, cka_of_grams)
+
+
+def _cka_biased(table: Table) -> Reading:
+    return _grams("cka_biased", table, None, lambda grams: cka_of_grams(grams, biased=True))
+
+
+def _rsa(table: Table) -> Reading:
+    return _grams(
+        "rsa", table, "pearson", lambda grams: compare_dissimilarities(dissimilarities(grams))
+    )
+
+
+def _variance(name: str, table: Table, *, deviations: bool) -> Reading:
+    tally = VarianceTally(deviations=deviations)
+
+    def read() -> Variables:
+        found: NormalizedVariance = tally.value()
+        return {
+            name: scalar(found.median),
+            f"{name}_ratio": scalar(found.ratio),
+            "dead_unit_share": scalar(found.dead_share),
+        }
+
+    return Reading(tally, read)
+
+
+def _partition(table: Table) -> Reading:
+    tally = PartitionTally(table.n_objects, table.n_positions)
+
+    def read() -> Variables:
+        found = tally.value()
+        variables: Variables = {}
+        for place, part in enumerate(("object", "location", "interaction")):
+            variables[f"{part}_share"] = scalar(found.shares[place])
+            variables[f"{part}_share_null"] = scalar(found.nulls[place])
+            variables[f"{part}_share_interval"] = (("bound",), found.intervals[place])
+        return variables
+
+    return Reading(tally, read)
+
+
+def _position(table: Table) -> Reading:
+    tally = PositionTally(table.n_objects, table.places, seed=table.seed)
+
+    def read() -> Variables:
+        found = tally.value()
+        return {
+            "position_r2": scalar(found.r2),
+            "position_r2_by_axis": (("axis",), found.per_axis),
+            "position_strength": scalar(found.strength),
+            "position_rows": scalar(found.n_rows),
+        }
+
+    return Reading(tally, read)
+
+
+def _with_map(name: str, matrix: Floats, table: Table, away: Floats | None) -> Variables:
+    variables = _matrix(name, matrix, table, away)
+    if table.places.shape[1] == 2:
+        _, _, values = displacement_map(matrix, table.places)
+        variables[f"{name}_map"] = (("displacement_y", "displacement_x"), values)
+    return variables
+
+
+def _distance(table: Table) -> Reading:
+    tally = DistanceTally(table.codes, table.n_positions)
+
+    def read() -> Variables:
+        matrix, units = tally.value()
+        away = None
+        n = table.n_objects
+        if n > 2 and n * (n**2 + table.n_positions) * table.n_positions <= JACKKNIFE_COST:
+            away = np.array([mean_off_diagonal(tally.value(without=k)[0]) for k in range(n)])
+        variables = _with_map("sensitivity_euclidean", matrix, table, away)
+        variables["sensitivity_euclidean_unit"] = (("reference",), units)
+        return variables
+
+    return Reading(tally, read)
+
+
+def _sensitivity(table: Table) -> Reading:
+    base = _cosine("cosine", table)
+
+    def read() -> Variables:
+        found = base.read()
+        variables = _with_map("sensitivity_cosine", found["cosine"][1], table, None)
+        for name in ("displaced_interval", "away_interval"):
+            variables[f"sensitivity_cosine_{name}"] = found[f"cosine_{name}"]
+        return variables
+
+    return Reading(base.tally, read, "cosine")
+
+
+def _consistency(table: Table) -> Reading:
+    tally = ChoiceTally(table.n_objects, table.n_positions)
+
+    def read() -> Variables:
+        choices = tally.choices
+        found = consistency(choices)
+        variables = _matrix("consistency", found.matrix, table)
+        variables["consistency_chance"] = scalar(found.chance)
+        variables["consistency_corrected"] = scalar(found.corrected)
+        n = len(choices)
+        if n > 2 and n**2 * table.n_positions**2 <= JACKKNIFE_COST:
+            without = [consistency(np.delete(choices, k, axis=0)).corrected for k in range(n)]
+            interval = jackknife_t(np.asarray(found.corrected), np.array(without))
+            variables["consistency_corrected_interval"] = (("bound",), interval)
+        return variables
+
+    return Reading(tally, read)
+
+
+def discrimination_references(table: Table) -> Sequence[int]:
+    """Return the locations that candidates stand at: all, or the reference if too many."""
+    if (table.n_objects * table.n_positions) ** 2 <= ALL_REFERENCES:
+        return range(table.n_positions)
+    return [table.reference]
+
+
+def _discrimination(table: Table) -> Reading:
+    references = discrimination_references(table)
+    tally = DiscriminationTally(table.codes, table.n_positions, references)
+
+    def read() -> Variables:
+        shares = tally.value(candidates=N_CANDIDATES)
+        n = table.n_objects
+        matrix = np.full((table.n_positions, table.n_positions), np.nan)
+        matrix[list(references)] = shares.mean(axis=1)
+        each = np.full((n, *matrix.shape), np.nan)
+        each[:, list(references)] = np.moveaxis(shares, 1, 0)
+        own = np.array([mean_off_diagonal(found) for found in each])
+        away = (own.sum() - own) / (n - 1) if n > 1 else own[:0]
+        return _matrix("discrimination", matrix, table, away)
+
+    return Reading(tally, read, "cosine")
+
+
+READINGS: dict[str, Callable[[Table], Reading]] = {
+    **{metric: lambda table, metric=metric: _cosine(metric, table) for metric in REMOVALS},  # type: ignore[misc]
+    "cka": _cka,
+    "cka-biased": _cka_biased,
+    "rsa": _rsa,
+    "normalized-variance": lambda table: _variance("normalized_variance", table, deviations=False),
+    "normalized-deviation": lambda table: _variance("normalized_deviation", table, deviations=True),
+    "partition": _partition,
+    "position": _position,
+    "sensitivity-euclidean": _distance,
+    "sensitivity-cosine": _sensitivity,
+    "consistency": _consistency,
+    "discrimination": _discrimination,
+}
+"""What makes the reading of each measure of units."""
+
+METRIC_OF = {
+    **{metric: metric for metric in REMOVALS},
+    "rsa": "pearson",
+    "sensitivity-cosine": "cosine",
+    "discrimination": "cosine",
+}
+"""What is removed before vectors are brought to length one, for the measures that do."""
+
+REFUSES_SKETCHES = ("pearson", "rsa", "normalized-variance", "normalized-deviation", "consistency")
+
+
+def sums_bytes(name: str, table: Table) -> float:
+    """Return the bytes that a measure's own sums take up, and its result while it is made."""
+    n, p = table.n_objects, table.n_positions
+    square, grams = 8.0 * p * p, 8.0 * p * n * n
+    if name in ("cka", "cka-biased", "rsa"):
+        return 4 * grams + 3 * square
+    if name == "sensitivity-euclidean":
+        return 8.0 * n * p * p + 4 * grams + 3 * square
+    if name == "position":
+        rows = min(n * p, MAXIMAL_ROWS)
+        return 6 * 8.0 * rows * rows
+    if name == "discrimination":
+        return 8.0 * len(discrimination_references(table)) * n * p * n * 2 + 8.0 * n * p * p
+    if name == "consistency":
+        return 16.0 * n * p + n * p * p
+    if name in ("normalized-variance", "normalized-deviation"):
+        return 24.0 * table.n_units
+    if name in METRIC_OF:
+        return 8 * square + 16.0 * n * p
+    return 8.0 * n * p
+
+
+def undefined_because(name: str, table: Table) -> str:
+    """Return why a measure has no value for a layer, in a few words."""
+    n, p = table.n_objects, table.n_positions
+    if p < 2:
+        return "there is one location, so nothing moves"
+    if name == "consistency":
+        return "a single unit is always the largest"
+    if name == "discrimination":
+        return f"an object has fewer than {N_CANDIDATES - 1} others of other categories"
+    if name == "cka" and n < MINIMAL_OBJECTS:
+        return f"the unbiased CKA needs at least {MINIMAL_OBJECTS} objects, got {n}"
+    if name == "rsa" and n < 3:
+        return f"RSA needs at least 3 objects, got {n}"
+    if n < 2:
+        return "there is one object"
+    if name == "sensitivity-euclidean" and len(set(table.codes.tolist())) < 2:
+        return "all objects are of one category: there is no distance between categories"
+    return "its activations are constant: nothing varies that it could measure"
+
+
+def remarks(name: str, table: Table) -> list[str]:
+    """Return what has to be said of a measure whatever the layer."""
+    found = []
+    if name in REMOVALS and len(set(table.codes.tolist())) < 2:
+        found.append(f"{name}: all objects are of one category: no baseline and no G (NaN)")
+    if name == "cka" and MINIMAL_OBJECTS <= table.n_objects < FEW_OBJECTS:
+        found.append(f"cka: {table.n_objects} objects are few; below {FEW_OBJECTS} it is noisy")
+    if name == "discrimination" and len(discrimination_references(table)) < table.n_positions:
+        found.append("discrimination: candidates stand at the reference only: too many for all")
+    if name == "position" and table.n_objects * table.n_positions > MAXIMAL_ROWS:
+        found.append(f"position: at most {MAXIMAL_ROWS} rows, locations drawn by the seed")
+    return found

@@ -1,0 +1,270 @@
+"""A sink that holds a stretch of a layer's units, for all objects at all locations.
+
+Where a layer does not fit the memory, it is swept several times, a stretch of its units each time.
+What needs whole vectors first (their mean, their lengths) takes sweeps of its own then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elsewhere.analyzer.readings import (
+    METRIC_OF,
+    READINGS,
+    REFUSES_SKETCHES,
+    Reading,
+    Table,
+    Variables,
+    remarks,
+    sums_bytes,
+    undefined_because,
+)
+from elsewhere.errors import LayerError, NumericsError
+from elsewhere.measures.catalogue import measures
+from elsewhere.measures.stretches import (
+    WORKING_BYTES,
+    Lengths,
+    Stretch,
+    Values,
+    add_all,
+    row_lengths,
+)
+from elsewhere.measures.vectors import DenseVectors, to_numpy
+from elsewhere.protocols import Block, Design, LayerLike, Need, Stage
+
+DEAD_SHARE = 0.05
+"""Above this share of zero vectors a layer is flagged: dead must not read as 'not invariant'."""
+
+
+@dataclass
+class _State:
+    """What is known of a layer while it streams by."""
+
+    table: Table
+    readings: dict[str, Reading]
+    lengths: dict[str, Lengths] = field(default_factory=dict)
+    empty: Values | None = None
+    mean: NDArray[np.float64] | None = None
+    values: Values | None = None
+
+
+class MeasureSink:
+    """Takes the measures of units of every layer.
+
+    Parameters
+    ----------
+    names
+        Names of measures that are taken from units; see ``elsewhere.measures.measures``.
+    layers
+        Names of the layers to take; all that come by default.
+    seed
+        Of choices, such as that of the rows from which position is decoded.
+    """
+
+    most_parts = 4_096
+    """Sweeps into which a layer may be cut."""
+
+    def __init__(
+        self, names: Sequence[str], *, layers: Sequence[str] | None = None, seed: int = 0
+    ) -> None:
+        self.names, self._seed = list(names), seed
+        self._wanted = None if layers is None else set(layers)
+        self._metrics = sorted({METRIC_OF[name] for name in self.names if name in METRIC_OF})
+        self._states: dict[str, _State] = {}
+        self._layers: dict[str, LayerLike] = {}
+        self.variables: dict[str, Variables] = {}
+        self.notes: list[str] = []
+
+    # --- a sink -----------------------------------------------------------------------------
+
+    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+        """Return the activations over the grid, as they are kept."""
+        if self._wanted is not None and layer.name not in self._wanted:
+            return ()
+        names = self._names_for(layer)
+        if not names:
+            return ()
+        kept = str(getattr(layer, "keep", "full"))
+        refused = [name for name in names if name in REFUSES_SKETCHES]
+        if kept.startswith("sketch") and refused:
+            raise LayerError(
+                f"layer {layer.name!r} was kept as a sketch, from which {refused[0]!r} cannot be "
+                f"had; record it with --keep {layer.name}=full, or leave the layer or measure out"
+            )
+        stages: set[Stage] = {"grid"}
+        if "evoked" in self._metrics:
+            stages.add("empty")
+        if kept == "mean":
+            return (Need("mean", frozenset(stages)),)
+        return (Need("vectors" if kept.startswith("sketch") else "full", frozenset(stages)),)
+
+    def _names_for(self, layer: LayerLike) -> list[str]:
+        vector = len(layer.shape) == 1
+        return [name for name in self.names if vector or name != "consistency"]
+
+    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+        """Return a stretch of units of all objects at all locations, and the measures' sums."""
+        table = self._table(layer, design)
+        rows = table.n_objects * table.n_positions
+        stretches = max(1, parts - self._prepasses(parts))
+        sums = sum(sums_bytes(name, table) for name in self._names_for(layer))
+        sums += 16.0 * rows * len(self._metrics) + WORKING_BYTES
+        return rows / stretches + 4 + sums / (4 * table.n_units)
+
+    def _readings(self, layer: LayerLike, table: Table) -> dict[str, Reading]:
+        return {name: READINGS[name](table) for name in self._names_for(layer)}
+
+    def _prepasses(self, parts: int) -> int:
+        """Return the sweeps that go before those that hold stretches."""
+        if parts == 1:
+            return 0
+        return int("centred" in self._metrics) + int(bool(self._metrics))
+
+    def _table(self, layer: LayerLike, design: Design) -> Table:
+        shape = getattr(layer, "stored_shape", layer.shape)
+        return Table(
+            codes=design.category_codes,
+            places=design.positions,
+            reference=design.reference_index or 0,
+            n_units=math.prod(shape),
+            vector=len(layer.shape) == 1,
+            seed=self._seed,
+        )
+
+    def begin(
+        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
+    ) -> None:
+        """Prepare for a sweep over layers."""
+        self._design, self._part, self._parts = design, part, parts
+        for layer in layers:
+            if part > 0:
+                continue
+            table = self._table(layer, design)
+            state = _State(table, self._readings(layer, table))
+            if parts > 1:
+                n, n_positions = table.n_objects, table.n_positions
+                state.lengths = {m: Lengths.empty(n, n_positions) for m in self._metrics}
+            self._states[layer.name] = state
+            self._layers[layer.name] = layer
+
+    def add(self, block: Block) -> None:
+        """Take a block."""
+        state = self._states[block.layer]
+        rows = self._rows(block)
+        if block.stage == "empty":
+            if self._part == 0:
+                state.empty = np.array(to_numpy(rows)[0])
+            return
+        ahead = self._prepasses(self._parts)
+        if self._part < ahead:
+            whole = to_numpy(rows)
+            if "centred" in self._metrics and self._part == 0:
+                self._check(block, whole)
+                if state.mean is None:
+                    state.mean = np.zeros(whole.shape[1])
+                count = len(self._design.objects) * self._design.n_positions
+                state.mean += whole.sum(axis=0, dtype=np.float64) / count
+                return
+            for metric, lengths in state.lengths.items():
+                self._check(block, whole)
+                origin = {"centred": state.mean, "evoked": state.empty}.get(metric)
+                lengths.fill(block.objects, block.positions, whole, metric, origin)
+            return
+        chosen = self._units(state)
+        part = to_numpy(rows[:, chosen])
+        self._check(block, part)
+        if state.values is None:
+            n, n_positions = state.table.n_objects, state.table.n_positions
+            dtype = np.float64 if part.dtype == np.float64 else np.float32
+            state.values = np.empty((n, n_positions, chosen.stop - chosen.start), dtype)
+        state.values[block.objects, block.positions] = part
+
+    def end(self) -> None:
+        """Sum over a stretch; read the measures once the last one is through."""
+        for name in list(self._states):
+            state = self._states[name]
+            if state.values is not None:
+                chosen = self._units(state)
+                stretch = Stretch(
+                    state.values,
+                    state.table.codes,
+                    first=chosen.start,
+                    empty=None if state.empty is None else state.empty[chosen],
+                    lengths=state.lengths,
+                )
+                if state.mean is not None:
+                    stretch.origins["centred"] = state.mean[chosen]
+                for metric in self._metrics:
+                    stretch.lengths_of(metric)
+                add_all(stretch, *(reading.tally for reading in state.readings.values()))
+                del stretch
+                state.values = None
+            if self._part == self._parts - 1:
+                self._read(name, self._states.pop(name))
+
+    # --- what it consists of ----------------------------------------------------------------
+
+    def _units(self, state: _State) -> slice:
+        """Return the units that this sweep holds."""
+        ahead = self._prepasses(self._parts)
+        size = math.ceil(state.table.n_units / (self._parts - ahead))
+        start = min((self._part - ahead) * size, state.table.n_units)
+        return slice(start, min(start + size, state.table.n_units))
+
+    @staticmethod
+    def _rows(block: Block) -> Values:
+        """Return a block's rows as a matrix, NumPy or torch."""
+        kept = getattr(block, "kept", "full")
+        if kept == "sketch":
+            vectors = block.vectors()
+            if not isinstance(vectors, DenseVectors):
+                raise LayerError(f"layer {block.layer!r} gives no sketch; record it in full")
+            rows: Values = vectors.values
+            return rows
+        values = block.mean() if kept == "mean" else block.full()
+        if isinstance(values, np.ndarray) and values.dtype not in (np.float32, np.float64):
+            values = values.astype(np.float32)
+        found: Values = values.reshape(len(values), -1)
+        return found
+
+    def _check(self, block: Block, rows: Values) -> None:
+        finite = np.isfinite(row_lengths(rows))
+        if not finite.all():
+            row = int(np.argmin(finite))
+            raise NumericsError(
+                f"layer {block.layer!r} gives NaN or infinity for object "
+                f"{self._design.objects[block.objects[row]]!r}, or above 1e19; check the weights "
+                "and the input"
+            )
+
+    def _read(self, layer: str, state: _State) -> None:
+        """Turn a layer's sums into variables and notes."""
+        found: Variables = {}
+        for name, reading in state.readings.items():
+            variables = reading.read()
+            found |= variables
+            headline = measures.get(name).headline
+            if headline in variables and np.isnan(variables[headline][1]).all():
+                reason = undefined_because(name, state.table)
+                self.notes.append(f"{name}: layer {layer}: NaN, for {reason}")
+            for remark in remarks(name, state.table):
+                if remark not in self.notes:
+                    self.notes.append(remark)
+        for metric, lengths in state.lengths.items():
+            share = lengths.zero_share
+            found[f"{metric}_zero_share"] = ((), np.asarray(share))
+            if share > DEAD_SHARE:
+                self.notes.append(
+                    f"{metric}: layer {layer}: {share:.0%} zero vectors, which count as cosine 0 "
+                    "(dead, not 'not invariant')"
+                )
+        kept = str(getattr(self._layers[layer], "keep", "full"))
+        if kept != "full":
+            names = ", ".join(f"{name}({kept})" for name in state.readings)
+            self.notes.append(f"layer {layer} was kept as {kept}, so this is {names}")
+        self.variables[layer] = found

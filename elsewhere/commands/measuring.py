@@ -1,0 +1,204 @@
+"""Commands that take measures by name, and write results as tables and words."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elsewhere.errors import InputError
+from elsewhere.options import (
+    JsonOption,
+    ModelOptions,
+    OverwriteOption,
+    StimulusOptions,
+    describe,
+    is_file,
+    match_layers,
+    open_source,
+    recorded_reference,
+    refuse_live_options,
+    set_threads,
+    takes,
+)
+from elsewhere.terminal import check_output, print_json, print_table, progress, say
+from elsewhere.types import parse_bytes
+
+
+@takes(ModelOptions, StimulusOptions)
+def measure(
+    network: ModelOptions,
+    stimuli: StimulusOptions,
+    source: Annotated[
+        str | None, typer.Argument(help="A recording, or a MODEL to sweep live.")
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--names", help="Measures, with commas; without it they are listed."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The netCDF file to write.")] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Also as a tidy table: .csv or .parquet.")
+    ] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option("--layers", help="Names, aliases or globs; default: all that are there."),
+    ] = None,
+    max_memory: Annotated[
+        str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")
+    ] = "2GiB",
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take measures of invariance by name, or list them."""
+    if not names:
+        if source is not None or out is not None or table is not None:
+            raise InputError(
+                "which measures? give --names, such as --names cosine,cka,partition; `elsewhere "
+                "measure` alone lists them"
+            )
+        _list_measures(as_json)
+        return
+    from elsewhere.analyzer import check_measures
+    from elsewhere.analyzer import measure as take
+    from elsewhere.measures import measures_named
+    from elsewhere.storage import check_table_name, save_result, save_table
+
+    wanted = measures_named(names)
+    if source is None or out is None:
+        raise InputError("what is measured, and where to? give a recording or MODEL, and --out")
+    check_output(out, overwrite)
+    if table is not None:
+        check_table_name(table, overwrite=overwrite)
+        if table.resolve() == out.resolve():
+            raise InputError(f"--out and --table are both {out}; expected two files")
+    parse_bytes(max_memory)
+    set_threads(threads)
+    with contextlib.ExitStack() as stack:
+        found: Any
+        if is_file(source):
+            refuse_live_options(source, network, stimuli)
+            found = stack.enter_context(open_source(Path(source)))
+            if stimuli.reference is not None:
+                place = recorded_reference(found, stimuli.reference)
+                found = stack.enter_context(found.refer_to(place))
+            chosen = match_layers(found, select) if select else None
+        else:
+            found = stimuli.build(source, network.load(source), select, network.seed)
+            chosen = [layer.name for layer in found.layers] if select else None
+            say(describe(found, found.layers))
+        check_measures(found, wanted, chosen)
+        bar = stack.enter_context(progress("measuring"))
+        result = take(
+            found,
+            names=wanted,
+            layers=chosen,
+            seed=network.seed,
+            max_memory=max_memory,
+            progress=bar,
+        )
+    save_result(result, out, overwrite=overwrite)
+    if table is not None:
+        save_table(result, table, overwrite=overwrite)
+    _print(result, as_json)
+    say(f"wrote {out}" + (f" and {table}" if table is not None else ""))
+
+
+def _list_measures(as_json: bool) -> None:
+    from elsewhere.measures import measures
+
+    places = {
+        "units": "any layer",
+        "maps": "feature maps kept in full",
+        "cosine": "with cosine",
+        "accuracy": "elsewhere accuracy",
+    }
+    rows = [
+        {"measure": name, "of": places[measures.get(name).taken], "what": measures.summary(name)}
+        for name in measures
+    ]
+    if as_json:
+        for row, name in zip(rows, measures, strict=True):
+            row |= {
+                "formula": measures.get(name).formula,
+                "sources": ", ".join(measures.get(name).sources),
+            }
+        print_json(rows)
+        return
+    print_table(rows)
+
+
+def _print(result: Any, as_json: bool) -> None:
+    """Print one number per layer and measure, with its interval where there is one."""
+    rows: list[dict[str, Any]] = []
+    for place, layer in enumerate(result["layer"].values):
+        row: dict[str, Any] = {"layer": str(layer)}
+        for name, variable in result.attrs["headlines"].items():
+            row[name] = float(result[variable].values[place])
+            if as_json and f"{variable}_interval" in result:
+                bounds = result[f"{variable}_interval"].values[place]
+                row[f"{name}_interval"] = [float(value) for value in bounds]
+        rows.append(row)
+    notes = [str(note) for note in result.attrs["notes"]]
+    if as_json:
+        print_json({"layers": rows, "notes": notes})
+    else:
+        shown = [
+            {key: value if isinstance(value, str) else f"{value:.3f}" for key, value in row.items()}
+            for row in rows
+        ]
+        print_table(shown, right=tuple(shown[0])[1:] if shown else ())
+    for note in notes:
+        say(note)
+
+
+def methods(
+    source: Annotated[Path, typer.Argument(help="A recording or a result.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A Markdown file; default: standard output.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the methods section of a paper: what was done, versions, formulas, BibTeX."""
+    from elsewhere.analyzer import describe_methods
+    from elsewhere.storage import load_result, write_atomically
+
+    if out is not None:
+        check_output(out, overwrite)
+    if source.suffix in {".h5", ".hdf5"} or not source.is_file():
+        with open_source(source) as recording:
+            text = describe_methods(recording)
+    else:
+        text = describe_methods(load_result(source))
+    if out is not None:
+        write_atomically(out, text.encode())
+        say(f"wrote {out}")
+    elif as_json:
+        print_json({"methods": text})
+    else:
+        typer.echo(text, nl=False)
+
+
+def table(
+    result: Annotated[Path, typer.Argument(help="A result, such as sim.nc.")],
+    out: Annotated[Path, typer.Option("--out", help=".csv or .parquet")],
+    variables: Annotated[
+        list[str] | None, typer.Option("--variables", help="Only these, with commas.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a result as a tidy table: one row for each number."""
+    from elsewhere.storage import check_table_name, load_result, save_table, tidy_table
+
+    check_table_name(out, overwrite=overwrite)
+    wanted = [part.strip() for text in variables or () for part in text.split(",") if part.strip()]
+    tidy = tidy_table(load_result(result), wanted or None)
+    save_table(tidy, out, overwrite=overwrite)
+    if as_json:
+        print_json({"rows": len(tidy), "columns": [str(name) for name in tidy.columns]})
+    say(f"wrote {out} ({len(tidy)} rows)")

@@ -1,0 +1,176 @@
+"""The command that trains probes at one place and tests them at all others."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elsewhere.errors import InputError
+from elsewhere.options import (
+    JsonOption,
+    ModelOptions,
+    OverwriteOption,
+    StimulusOptions,
+    choose,
+    describe,
+    is_file,
+    match_layers,
+    open_source,
+    refuse_live_options,
+    set_threads,
+    takes,
+)
+from elsewhere.terminal import check_output, print_json, print_table, progress, say
+from elsewhere.types import parse_bytes
+
+if TYPE_CHECKING:
+    import xarray
+
+
+@takes(ModelOptions, StimulusOptions, without=("reference",))
+def probe(
+    source: Annotated[str, typer.Argument(help="A recording, or a MODEL to sweep live.")],
+    network: ModelOptions,
+    stimuli: StimulusOptions,
+    out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
+    train_at: Annotated[
+        str,
+        typer.Option("--train-at", help="left, centre, y,x, several (y,x;y,x), or each in turn."),
+    ] = "left",
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="same, held-out or both; default: both where that can be."),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--probe", help="logistic, ridge, svm or nearest-centroid.")
+    ] = "logistic",
+    select: Annotated[
+        list[str] | None,
+        typer.Option("--layers", help="Names, aliases or globs; default: all that are there."),
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option("--held-out", help="Share of each category's exemplars to hold out.")
+    ] = 0.25,
+    strengths: Annotated[
+        str | None,
+        typer.Option("--strengths", help="To choose from, with commas: C, or alpha of ridge."),
+    ] = None,
+    folds: Annotated[
+        int, typer.Option("--folds", help="Of the cross-validation at the trained location.")
+    ] = 5,
+    controls: Annotated[
+        str,
+        typer.Option("--controls", help="pixels, untrained, shuffled, with commas; or none."),
+    ] = "pixels,untrained,shuffled",
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="Accuracy; default: half-way from chance to 1."),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", help="Processes for the fits.")] = 1,
+    max_memory: Annotated[
+        str, typer.Option("--max-memory", help="For activations and weights, e.g. 2GiB.")
+    ] = "2GiB",
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="CPU threads of the network.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a linear probe on every layer at one place, and test it at all the others."""
+    from elsewhere.probes import CONTROLS
+    from elsewhere.probes import probe as measure
+    from elsewhere.probes.kinds import probe_kinds
+    from elsewhere.probes.splits import ASKED
+    from elsewhere.storage import save_result
+
+    check_output(out, overwrite)
+    choose("probe", kind, tuple(probe_kinds))
+    if split is not None:
+        choose("split", split, ASKED)
+    wanted = [] if controls == "none" else [part.strip() for part in controls.split(",")]
+    for control in wanted:
+        choose("control", control, CONTROLS)
+    parse_bytes(max_memory)
+    set_threads(threads)
+    with contextlib.ExitStack() as stack:
+        found: Any
+        if is_file(source):
+            refuse_live_options(source, network, stimuli)
+            found = stack.enter_context(open_source(Path(source)))
+            chosen = match_layers(found, select) if select else None
+        else:
+            found = stimuli.build(source, network.load(source), select, network.seed)
+            chosen = None
+            say(describe(found, found.layers))
+        bar = stack.enter_context(progress("probing"))
+        result = measure(
+            found,
+            train_at=train_at,
+            split=split,  # type: ignore[arg-type]
+            kind=kind,
+            layers=chosen,
+            held_out=held_out,
+            strengths=None if strengths is None else _numbers(strengths),
+            n_folds=folds,
+            controls=wanted,
+            threshold=threshold,
+            seed=network.seed,
+            jobs=jobs,
+            max_memory=max_memory,
+            progress=bar,
+        )
+    save_result(result, out, overwrite=overwrite)
+    print_probe(result, as_json=as_json)
+    say(f"wrote {out}")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"cannot read the strengths {text!r}; expected numbers with commas, such as 0.01,1,100"
+        ) from None
+
+
+def print_probe(result: xarray.Dataset, *, as_json: bool) -> None:
+    """Print what a result of probes says of each layer."""
+    from elsewhere.probes import solved_shuffles
+
+    rows = []
+    for layer in result["layer"].values:
+        for split in result["split"].values:
+            here = result.sel(layer=layer, split=split)
+            row: dict[str, Any] = {"layer": str(layer), "exemplars": str(split)}
+            for where in ("on", "off", "far"):
+                row[where] = float(here["accuracy_at"].sel(where=where))
+            row["index"] = float(here["invariance_index"])
+            row["index interval"] = [float(v) for v in here["invariance_index_interval"]]
+            for control in ("untrained", "pixels", "shuffled"):
+                if f"{control}_accuracy_at" in result:
+                    row[f"{control} off"] = float(here[f"{control}_accuracy_at"].sel(where="off"))
+            rows.append(row)
+    if as_json:
+        print_json(rows)
+        return
+    shown = [{key: _short(value) for key, value in row.items()} for row in rows]
+    print_table(shown, right=tuple(shown[0])[2:])
+    say(f"chance is {float(result.attrs['chance']):.3f}")
+    if found := solved_shuffles(result):
+        say(
+            f"the probe beats chance on shuffled labels off the trained location: "
+            f"{', '.join(found)}; what it reads there is who the exemplar is, not only what"
+        )
+    if reason := result.attrs.get("reason"):
+        say(str(reason))
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, list):
+        return f"[{_short(value[0])}, {_short(value[1])}]"
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.3f}"
+    return value

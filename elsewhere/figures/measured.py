@@ -1,0 +1,354 @@
+"""Figures of measures with depth: equivariance, partition of variation, phase, an overview."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError
+from elsewhere.figures.curves import (
+    BAND_FROM,
+    CROSS,
+    draw_bands,
+    draw_legend,
+    draw_series,
+    finite_values,
+    fit_limits,
+    interval_of,
+    legend_handle,
+    mark_gaps,
+    name_layers,
+)
+from elsewhere.figures.results import describe, layer_names, require
+from elsewhere.figures.style import (
+    GREY,
+    LABEL_SIZE,
+    MARKS,
+    PAGE_WIDTH,
+    SMALL_SIZE,
+    TITLE_SIZE,
+    Mark,
+    axes_or_new,
+    new_figure,
+    styled,
+    text_style,
+    tidy,
+    wrap,
+)
+
+# Colours of Okabe and Ito (2008), as everywhere; told apart by marker and dashes as well.
+SHARES = MappingProxyType(
+    {
+        "object": Mark("#0072B2", "o", "-"),
+        "location": Mark("#D55E00", "s", (0, (4, 1.5))),
+        "interaction": Mark("#595959", "^", (0, (1, 1.2))),
+    }
+)
+PHASES = MappingProxyType(
+    {
+        "shift_share_in_phase": (Mark("#0072B2", "o", "-"), "pure shift,\nin phase"),
+        "shift_share_out_of_phase": (
+            Mark("#D55E00", "s", (0, (4, 1.5))),
+            "pure shift,\nout of phase",
+        ),
+        "border_share_in_phase": (Mark("#595959", "^", (0, (1, 1.2))), "border,\nin phase"),
+    }
+)
+HANDOVER = MappingProxyType(
+    {
+        "aligned_G_away": (MARKS["similarity"], "moved back with\nthe object"),
+        "plain_G_away": (MARKS["G"], "as it stands"),
+    }
+)
+_COLUMNS = 2
+
+
+@styled
+def plot_equivariance(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw aligned and plain G with depth: the hand-over from equivariant to invariant code.
+
+    Parameters
+    ----------
+    result
+        Measures with ``aligned``: ``aligned_G_away`` and ``plain_G_away`` over layer, with their
+        intervals, and ``cells``.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    The axes drawn on.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn.
+    """
+    require(result, list(HANDOVER), ["layer"])
+    ax, names = _stage(result, ax)
+    gaps = False
+    seen: list[NDArray[np.float64]] = []
+    for rank, (key, (mark, _)) in enumerate(HANDOVER.items()):
+        values = _draw(result, key, mark, ax, rank, len(HANDOVER), seen)
+        missing = np.isnan(values)
+        if key == "aligned_G_away":
+            missing &= _is_map(result)
+        gaps |= mark_gaps(ax, missing, mark, rank)
+    fit_limits(ax, np.concatenate(seen))
+    name_layers(ax, names)
+    ax.set_ylabel("generalisation G, evoked", fontsize=LABEL_SIZE)
+    _entitle(ax, result, "equivariance and invariance")
+    handles = [legend_handle(mark, label) for mark, label in HANDOVER.values()]
+    if gaps:
+        handles.append(Line2D([], [], label="undefined", color=GREY, **CROSS))
+    draw_legend(ax, handles)
+    return ax
+
+
+@styled
+def plot_partition(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the shares of object, location and interaction in the variation, with depth.
+
+    Thin lines at the right are the shares of shuffled rows: what chance gives.
+
+    Parameters
+    ----------
+    result
+        Measures with ``partition``: ``object_share``, ``location_share``, ``interaction_share``
+        and their ``*_null``, over layer.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    The axes drawn on.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn.
+    """
+    keys = [f"{part}_share" for part in SHARES]
+    require(result, [*keys, *(f"{key}_null" for key in keys)], ["layer"])
+    ax, names = _stage(result, ax)
+    gaps = False
+    seen: list[NDArray[np.float64]] = []
+    for rank, (key, mark) in enumerate(zip(keys, SHARES.values(), strict=True)):
+        null = finite_values(result[f"{key}_null"].values)
+        if np.isfinite(null).any():
+            ax.axhline(
+                float(np.nanmean(null)),
+                color=mark.color,
+                linestyle=(0, (1, 2)),
+                linewidth=0.7,
+                zorder=1.5,
+                label=f"_{key}_null",
+            )
+        values = _draw(result, key, mark, ax, rank, len(keys), seen)
+        gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
+    fit_limits(ax, np.concatenate(seen))
+    name_layers(ax, names)
+    ax.set_ylabel("share of the sum of squares", fontsize=LABEL_SIZE)
+    _entitle(ax, result, "what the code varies with")
+    handles = [legend_handle(mark, part) for part, mark in SHARES.items()]
+    handles.append(
+        Line2D([], [], color=GREY, linestyle=(0, (1, 2)), linewidth=0.7, label="shuffled rows")
+    )
+    if gaps:
+        handles.append(Line2D([], [], label="nothing varies", color=GREY, **CROSS))
+    draw_legend(ax, handles)
+    return ax
+
+
+@styled
+def plot_phase(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw how much of a map's change a pure shift explains, in and out of the stride's phase.
+
+    The band between the two is what sub-sampling breaks.
+
+    Parameters
+    ----------
+    result
+        Measures with ``phase``: ``shift_share_in_phase``, ``shift_share_out_of_phase`` and
+        ``border_share_in_phase`` over layer.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    The axes drawn on.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn.
+    """
+    require(result, list(PHASES), ["layer"])
+    maps = np.isfinite(np.stack([finite_values(result[key].values) for key in PHASES])).any(axis=0)
+    if maps.any():
+        result = result.isel(layer=np.flatnonzero(maps))
+    ax, names = _stage(result, ax)
+    at = np.arange(len(names), dtype=np.float64)
+    ax.fill_between(
+        at,
+        finite_values(result["shift_share_in_phase"].values),
+        finite_values(result["shift_share_out_of_phase"].values),
+        color="#E69F00",
+        alpha=0.22,
+        linewidth=0,
+        zorder=1.2,
+        label="_broken by sub-sampling",
+    )
+    gaps = False
+    seen: list[NDArray[np.float64]] = []
+    for rank, (key, (mark, _)) in enumerate(PHASES.items()):
+        values = _draw(result, key, mark, ax, rank, len(PHASES), seen, spread=0.0)
+        if key != "border_share_in_phase":
+            gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
+    fit_limits(ax, np.concatenate(seen))
+    name_layers(ax, names)
+    ax.set_ylabel("share of the change", fontsize=LABEL_SIZE)
+    _entitle(ax, result, "what a move changes in a map")
+    handles: list[Any] = [legend_handle(mark, label) for mark, label in PHASES.values()]
+    handles.append(Patch(color="#E69F00", alpha=0.22, linewidth=0, label="sub-sampling\nbreaks"))
+    if gaps:
+        handles.append(Line2D([], [], label="no such location\non this grid", color=GREY, **CROSS))
+    draw_legend(ax, handles)
+    return ax
+
+
+@styled
+def plot_measures(result: xr.Dataset) -> Figure:
+    """Draw one number per layer of every measure, a panel each, with its interval where known.
+
+    Parameters
+    ----------
+    result
+        Measures; its attribute ``headlines`` names each measure's variable.
+
+    Returns
+    -------
+    A figure.
+
+    Raises
+    ------
+    InputError
+        The result holds no measures.
+    """
+    headlines = result.attrs.get("headlines")
+    if not isinstance(headlines, dict) or not headlines:
+        raise InputError(
+            "the result has no variable that stands for a measure (attribute 'headlines'); draw "
+            "another kind, or measure again with `elsewhere measure`"
+        )
+    require(result, list(headlines.values()), ["layer"])
+    names = layer_names(result)
+    n_rows = -(-len(headlines) // _COLUMNS)
+    figure = new_figure(PAGE_WIDTH, 0.9 + 1.25 * n_rows)
+    panels = figure.subplots(n_rows, min(_COLUMNS, len(headlines)), squeeze=False, sharex=True)
+    flat = panels.ravel().tolist()
+    if len(flat) > len(headlines):  # a place too many: above, so that the columns end together
+        _write_key(flat.pop(1))
+    for ax, (name, key) in zip(flat, headlines.items(), strict=True):
+        tidy(ax)
+        seen: list[NDArray[np.float64]] = []
+        values = _draw(result, key, MARKS["similarity"], ax, 0, 1, seen)
+        mark_gaps(ax, np.isnan(values), MARKS["similarity"], 0)
+        _fit_panel(ax, values, np.concatenate(seen))
+        words = key.replace("_", " ").replace("r2", "R²")
+        rest = words.removeprefix(name.replace("-", " ")).removesuffix("away").strip()
+        label = f"{name}: {rest}" if rest else name
+        ax.set_title(label, loc="left", fontsize=LABEL_SIZE, **text_style(label))
+        name_layers(ax, names)
+        ax.set_xlabel("")
+        ax.tick_params(labelbottom=ax in panels[-1])
+    title = wrap(describe(result, "measures, layer by layer"), 6.8, TITLE_SIZE)
+    figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE, **text_style(title))
+    return figure
+
+
+def _write_key(ax: Axes) -> None:
+    """Say in an empty panel what the marks mean."""
+    ax.set_axis_off()
+    ax.legend(
+        handles=[
+            Patch(color=MARKS["similarity"].color, alpha=0.18, linewidth=0, label="95 % interval"),
+            Line2D([], [], label="no value", color=MARKS["similarity"].color, **CROSS),
+        ],
+        loc="center left",
+        frameon=False,
+    )
+
+
+def _fit_panel(ax: Axes, values: NDArray[np.float64], seen: NDArray[np.float64]) -> None:
+    """Show all values, and of wide intervals as much again."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        ax.set_ylim(0, 1)
+        ax.set_yticks([])
+        return
+    low, high = float(finite.min()), float(finite.max())
+    room = max(high - low, 0.02 * max(abs(low), abs(high), 1e-9))
+    seen = seen[np.isfinite(seen)]
+    bottom = max(float(seen.min(initial=low)), low - room) - 0.12 * room
+    top = min(float(seen.max(initial=high)), high + room) + 0.12 * room
+    ax.set_ylim(bottom, top)
+    ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    if bottom < 0 < top:
+        ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
+
+
+def _stage(result: xr.Dataset, ax: Axes | None) -> tuple[Axes, list[str]]:
+    """Return axes with the layers' groups, and the layers' names."""
+    names = layer_names(result)
+    ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
+    tidy(ax)
+    draw_bands(ax, names)
+    return ax, names
+
+
+def _draw(
+    result: xr.Dataset,
+    key: str,
+    mark: Mark,
+    ax: Axes,
+    rank: int,
+    count: int,
+    seen: list[NDArray[np.float64]],
+    *,
+    spread: float = 0.08,
+) -> NDArray[np.float64]:
+    """Draw one quantity with its interval; return its values and keep what was drawn."""
+    values = finite_values(result[key].values)
+    low, high = interval_of(result, key)
+    n = len(values)
+    offset = (rank - (count - 1) / 2) * spread if n < BAND_FROM else 0.0
+    draw_series(ax, np.arange(n, dtype=np.float64) + offset, values, low, high, mark, key)
+    # An interval over few objects can be far wider than the values: they decide on the limits.
+    shown = np.clip(np.concatenate([low, high]), -0.5, 1.5)
+    seen += [values, shown]
+    return values
+
+
+def _is_map(result: xr.Dataset) -> NDArray[np.bool_]:
+    """Return which layers are feature maps with a place on the canvas, bool (layer,)."""
+    if "cells" not in result.data_vars:
+        return np.ones(result.sizes["layer"], dtype=bool)
+    others: Sequence[Any] = [dim for dim in result["cells"].dims if dim != "layer"]
+    found: NDArray[np.bool_] = result["cells"].notnull().any(others).values
+    return found
+
+
+def _entitle(ax: Axes, result: xr.Dataset, what: str) -> None:
+    title = wrap(describe(result, what), 5.6, TITLE_SIZE)
+    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=SMALL_SIZE + 10, **text_style(title))

@@ -1,0 +1,508 @@
+"""Probes: trained here, read everywhere; over the canvas, place by place, and with depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures.accuracy import CHANCE_LINE, chance_of, place_scene, trained_locations
+from elsewhere.figures.curves import (
+    BAND_FROM,
+    CROSS,
+    FLAG,
+    draw_bands,
+    draw_legend,
+    draw_series,
+    finite_values,
+    fit_limits,
+    legend_handle,
+    name_layers,
+)
+from elsewhere.figures.maps import (
+    COLOR_MAP,
+    MISSING,
+    OUTLINE,
+    RASTER_CELLS,
+    RING,
+    TEXT_MARK,
+    column_count,
+    draw_cells,
+    frame_panel,
+    outline_object,
+)
+from elsewhere.figures.results import (
+    cell_edges,
+    describe,
+    layer_names,
+    require,
+    select_layers,
+)
+from elsewhere.figures.style import (
+    GREY,
+    INK,
+    LABEL_SIZE,
+    PAGE_WIDTH,
+    SMALL_SIZE,
+    TICK_SIZE,
+    TITLE_SIZE,
+    Mark,
+    axes_or_new,
+    new_figure,
+    shorten,
+    styled,
+    text_style,
+    tidy,
+    wrap,
+)
+
+Split: TypeAlias = Literal["same", "held-out"]
+Quantity: TypeAlias = Literal["index", "far", "off", "on"]
+
+RAW_PIXELS = "raw pixels"
+_LABELS = MappingProxyType(
+    {
+        "index": "invariance index, far over on",
+        "far": "accuracy far from the trained location",
+        "off": "accuracy off the trained location",
+        "on": "accuracy on the trained location",
+    }
+)
+_NETWORK = MappingProxyType(
+    {"same": Mark("#0072B2", "o", "-"), "held-out": Mark("#D55E00", "s", (0, (4, 1.5)))}
+)
+_CONTROLS = MappingProxyType(
+    {
+        "untrained": (Mark("#595959", "^", (0, (1, 1.2))), "untrained network"),
+        "shuffled": (Mark("#E69F00", "v", (0, (5, 1.2, 1, 1.2))), "shuffled labels"),
+    }
+)
+_PIXELS: dict[str, Any] = {"color": "#009E73", "linewidth": 1.0, "linestyle": (0, (6, 1.5))}
+
+
+@styled
+def plot_probe_maps(
+    result: xr.Dataset,
+    *,
+    split: Split | None = None,
+    layers: Sequence[str] | None = None,
+    pixels: bool = True,
+    columns: int | None = None,
+) -> Figure:
+    """Draw what a probe trained at one place gets right over the canvas, a panel for each layer.
+
+    The scale runs from chance to 1; accuracies below chance have its lowest colour. The small
+    number is the mean accuracy off the trained locations.
+
+    Parameters
+    ----------
+    result
+        A result of probes trained at one place: ``accuracy`` over (layer, split, y, x), 0..1, and
+        ``trained_y``, ``trained_x``, px; ``accuracy_at`` and ``pixels_accuracy`` where known.
+    split
+        ``same`` or ``held-out`` exemplars; by default those held out, if there are any.
+    layers
+        Names of the layers, in this order; all by default.
+    pixels
+        Whether raw pixels have a panel, the first one, where the result holds them.
+    columns
+        Panels in a row; chosen for the page by default.
+
+    Returns
+    -------
+    A figure that pyplot does not know of.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn; of probes trained at each place, draw the matrix.
+    UnknownNameError
+        A layer or split that is not known.
+    """
+    result = require(result, ["accuracy"], ["layer", "split", "y", "x"]).sortby(["y", "x"])
+    which = _choose_split(result, split)
+    scene, trained = place_scene(result), trained_locations(result)
+    chance = chance_of(result)
+    names = layer_names(result)
+    panels: list[tuple[str, NDArray[np.float64], float]] = []
+    if pixels and "pixels_accuracy" in result.data_vars:
+        shown = result["pixels_accuracy"].sel(split=which).transpose("y", "x")
+        values = finite_values(shown.values)
+        if np.isfinite(values).any():
+            panels.append((RAW_PIXELS, values, _off(result, "pixels_accuracy_at", which)))
+    for idx in select_layers(result, layers):
+        shown = result["accuracy"].isel(layer=idx).sel(split=which).transpose("y", "x")
+        values = finite_values(shown.values)
+        panels.append((names[idx], values, _off(result, "accuracy_at", which, idx)))
+    if not panels[0][1].size:
+        raise InputError("a result of probes holds no location; expected at least one")
+
+    norm = Normalize(chance, 1.0)
+    wide = column_count(len(panels), columns)
+    rows = math.ceil(len(panels) / wide)
+    side = min((PAGE_WIDTH - 1.25) / wide - 0.06, 2.5)
+    width = max(min(wide * (side + 0.06) + 1.25, PAGE_WIDTH), 4.2)
+    title = wrap(describe(result, _what(result, which)), width - 0.2, TITLE_SIZE)
+    lines = title.count("\n") + 1
+    figure = new_figure(width, rows * (side + 0.2) + 0.65 + 0.17 * lines, compress=True)
+    grid = figure.add_gridspec(rows, wide)
+    size = SMALL_SIZE if wide > 3 else TICK_SIZE
+    characters = int(side * 72 / (0.62 * size)) - 5
+    edges_y, edges_x = (
+        cell_edges(result[dim].values, scene.canvas, scene.object_size) for dim in ("y", "x")
+    )
+    drawn = []
+    for idx, (name, values, mean) in enumerate(panels):
+        ax = figure.add_subplot(grid[divmod(idx, wide)])
+        draw_cells(ax, values, edges_y, edges_x, norm, raster=values.size > RASTER_CELLS)
+        frame_panel(ax, scene, bottom=idx + wide >= len(panels), left=idx % wide == 0)
+        ax.plot(trained[:, 1], trained[:, 0], label="trained", clip_on=False, zorder=3, **RING)
+        label = shorten(name, characters, keep="end")
+        style = "italic" if name == RAW_PIXELS else "normal"
+        ax.set_title(
+            label, loc="left", fontsize=size, pad=2.5, fontstyle=style, **text_style(label)
+        )
+        number = "–" if np.isnan(mean) else f"{mean:.2f}"
+        ax.set_title(number, loc="right", fontsize=size, pad=2.5, color=GREY)
+        drawn.append(ax)
+    outline_object(drawn[0], scene)
+    every = np.concatenate([values.ravel() for _, values, _ in panels])
+    _color_bar(figure, drawn, norm, every)
+    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
+    corner = drawn[(rows - 1) * wide]
+    corner.set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
+    corner.set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=1)
+    where = f" (y {scene.y}, x {scene.x})" if len(trained) == 1 else "s"
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], label=f"trained location{where}", **RING),
+        Patch(label=f"object, {scene.object_size} px", **OUTLINE),
+        Line2D([], [], label="mean off it", marker="$.5$", markersize=7, **TEXT_MARK),
+    ]
+    if np.isnan(every).any():
+        handles.append(Patch(label="no value", **MISSING))
+    _legend_below(figure, handles)
+    return figure
+
+
+@styled
+def plot_probe_matrix(
+    result: xr.Dataset,
+    *,
+    split: Split | None = None,
+    layers: Sequence[str] | None = None,
+    columns: int | None = None,
+) -> Figure:
+    """Draw accuracy for every trained location (row) at every tested one (column), layer by layer.
+
+    Locations stand in the order of reading, row by row of the grid; thin lines part these rows.
+    The small number is the mean off the diagonal.
+
+    Parameters
+    ----------
+    result
+        A result of probes trained at each location in turn: ``accuracy`` over (layer, split,
+        train_y, train_x, y, x), 0..1.
+    split
+        ``same`` or ``held-out`` exemplars; by default those held out, if there are any.
+    layers
+        Names of the layers, in this order; all by default.
+    columns
+        Panels in a row; chosen for the page by default.
+
+    Returns
+    -------
+    A figure that pyplot does not know of.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn.
+    UnknownNameError
+        A layer or split that is not known.
+    """
+    dims = ["layer", "split", "train_y", "train_x", "y", "x"]
+    result = require(result, ["accuracy"], dims).sortby(["y", "x", "train_y", "train_x"])
+    which = _choose_split(result, split)
+    names, chosen = layer_names(result), select_layers(result, layers)
+    norm = Normalize(chance_of(result), 1.0)
+    values = result["accuracy"].sel(split=which).transpose(*(d for d in dims if d != "split"))
+    n_y, n_x = result.sizes["y"], result.sizes["x"]
+    n = n_y * n_x
+    if n == 0:
+        raise InputError("a result of probes holds no location; expected at least one")
+    matrices = [finite_values(values.isel(layer=idx).values).reshape(n, n) for idx in chosen]
+
+    wide = column_count(len(chosen), columns)
+    rows = math.ceil(len(chosen) / wide)
+    side = min((PAGE_WIDTH - 1.25) / wide - 0.06, 3.0)
+    width = max(min(wide * (side + 0.06) + 1.25, PAGE_WIDTH), 4.2)
+    title = wrap(describe(result, _what(result, which)), width - 0.2, TITLE_SIZE)
+    lines = title.count("\n") + 1
+    figure = new_figure(width, rows * (side + 0.2) + 0.55 + 0.17 * lines, compress=True)
+    grid = figure.add_gridspec(rows, wide)
+    size = SMALL_SIZE if wide > 3 else TICK_SIZE
+    characters = int(side * 72 / (0.62 * size)) - 5
+    drawn = []
+    off = ~np.eye(n, dtype=bool)
+    for place, idx in enumerate(chosen):
+        ax = figure.add_subplot(grid[divmod(place, wide)])
+        ax.imshow(
+            np.ma.masked_invalid(matrices[place]), cmap=COLOR_MAP, norm=norm, aspect="equal",
+            extent=(0, n, n, 0),
+        )  # fmt: skip
+        for line in range(n_x, n, n_x):
+            ax.axhline(line, color="white", linewidth=0.35, alpha=0.7)
+            ax.axvline(line, color="white", linewidth=0.35, alpha=0.7)
+        ticks = np.arange(n_y) * n_x + n_x / 2
+        shown = slice(None, None, max(1, math.ceil(n_y / 7)))
+        labels = [str(value) for value in result["y"].values]
+        ax.set_xticks(ticks[shown], labels=labels[shown])
+        ax.set_yticks(ticks[shown], labels=labels[shown])
+        ax.tick_params(
+            labelbottom=place + wide >= len(chosen), labelleft=place % wide == 0,
+            labelsize=SMALL_SIZE, length=0, pad=2,
+        )  # fmt: skip
+        ax.spines[:].set_visible(True)
+        ax.spines[:].set(linewidth=0.4, color=GREY)
+        label = shorten(names[idx], characters, keep="end")
+        ax.set_title(label, loc="left", fontsize=size, pad=2.5, **text_style(label))
+        away = matrices[place][off]
+        known = away[np.isfinite(away)]
+        number = f"{known.mean():.2f}" if known.size else "–"
+        ax.set_title(number, loc="right", fontsize=size, pad=2.5, color=GREY)
+        drawn.append(ax)
+    _color_bar(figure, drawn, norm, np.concatenate([each.ravel() for each in matrices]))
+    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
+    corner = drawn[(rows - 1) * wide]
+    corner.set_xlabel("tested at: rows of y (px)", fontsize=TICK_SIZE, labelpad=2)
+    corner.set_ylabel("trained at: rows of y (px)", fontsize=TICK_SIZE, labelpad=2)
+    return figure
+
+
+@styled
+def plot_probe_layerwise(
+    result: xr.Dataset, *, ax: Axes | None = None, quantity: Quantity = "index"
+) -> Axes:
+    """Draw how far a layer's code can be read elsewhere, layer by layer, beside its controls.
+
+    Parameters
+    ----------
+    result
+        A result of probes: ``invariance_index`` over (layer, split), or ``accuracy_at`` over
+        (layer, split, where), with their intervals, and those of the controls, where known.
+    ax
+        Where to draw; a new figure by default.
+    quantity
+        ``index``, or the accuracy ``far`` from the trained location, ``off`` it, or ``on`` it.
+
+    Returns
+    -------
+    The axes drawn on.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn.
+    UnknownNameError
+        A quantity that is not known.
+    """
+    if quantity not in _LABELS:
+        raise UnknownNameError("quantity", str(quantity), get_args(Quantity))
+    require(result, ["invariance_index"], ["layer", "split"])
+    require(result, ["accuracy_at"], ["layer", "split", "where"])
+    names = layer_names(result)
+    ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
+    tidy(ax)
+    draw_bands(ax, names)
+    splits = [str(name) for name in result["split"].values]
+    seen: list[NDArray[np.float64]] = []
+    handles: list[Line2D] = []
+    gaps, rank = False, 0
+    lines = len(splits) * (1 + sum(f"{name}_accuracy_at" in result for name in _CONTROLS))
+
+    def draw(prefix: str, split: str, mark: Mark, label: str, *, hollow: bool = False) -> None:
+        nonlocal gaps, rank
+        values, low, high = _series(result, prefix, split, quantity)
+        if values is None or low is None or high is None:
+            return
+        if not np.isfinite(values).any() and prefix:
+            return
+        shift = (rank - (lines - 1) / 2) * 0.09 if len(names) < BAND_FROM else 0.0
+        at = np.arange(len(names), dtype=np.float64) + shift
+        if prefix:  # intervals of controls would hide those of the network
+            low = high = np.full(len(at), np.nan)
+        draw_series(ax, at, values, low, high, mark, f"{prefix}{split}")
+        if hollow:
+            ax.lines[-1].set(markerfacecolor="white", markeredgecolor=mark.color)
+            ax.lines[-1].set(markeredgewidth=0.7)
+        missing = np.isnan(values)
+        if missing.any():
+            foot: dict[str, Any] = {
+                "transform": ax.get_xaxis_transform(),
+                "color": mark.color,
+                "zorder": 4,
+            }
+            here = np.full(int(missing.sum()), 0.02)
+            ax.plot(at[missing], here, label="_no value", clip_on=False, **foot, **CROSS)
+            gaps = True
+        seen.extend([values, low, high])
+        handles.append(legend_handle(mark, label, hollow=hollow))
+        rank += 1
+
+    for name, (mark, words) in _CONTROLS.items():
+        for split in splits:
+            if name == "shuffled" and quantity == "index":
+                continue
+            hollow = split == "held-out"
+            draw(f"{name}_", split, mark, f"{words},\n{split}", hollow=hollow)
+    for split in splits:
+        draw("", split, _NETWORK[split], f"{split} exemplars", hollow=split == "held-out")
+    handles = handles[::-1]
+    seen += _draw_pixels(ax, result, splits, quantity, handles)
+    if quantity != "index":
+        ax.axhline(chance_of(result), label="chance", zorder=1, **CHANCE_LINE)
+        handles.append(Line2D([], [], label="chance", **CHANCE_LINE))
+    if gaps:
+        handles.append(Line2D([], [], label="no value", color=GREY, **CROSS))
+    flagged = _flagged(result)
+    if flagged.any():
+        ax.plot(
+            np.flatnonzero(flagged), np.full(int(flagged.sum()), 0.985),
+            transform=ax.get_xaxis_transform(), color=INK, clip_on=False, zorder=4, **FLAG,
+        )  # fmt: skip
+        handles.append(Line2D([], [], label="reads shuffled\nlabels as well", color=INK, **FLAG))
+    fit_limits(ax, np.concatenate(seen) if seen else np.zeros(1), headroom=0.08)
+    name_layers(ax, names)
+    ax.set_ylabel(_LABELS[quantity], fontsize=LABEL_SIZE)
+    title = wrap(describe(result, _what(result)), 5.6, TITLE_SIZE)
+    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
+    draw_legend(ax, handles)
+    return ax
+
+
+def _draw_pixels(
+    ax: Axes, result: xr.Dataset, splits: list[str], quantity: str, handles: list[Line2D]
+) -> list[NDArray[np.float64]]:
+    """Draw raw pixels, which have no depth, as a line across; return what was drawn."""
+    found = []
+    for split in splits:
+        if quantity == "index":
+            variable = "pixels_invariance_index"
+            value = result[variable].sel(split=split) if variable in result else None
+        else:
+            variable = "pixels_accuracy_at"
+            at = {"split": split, "where": quantity}
+            value = result[variable].sel(at) if variable in result else None
+        if value is None or not np.isfinite(float(value)):
+            continue
+        style = _PIXELS | ({"linewidth": 0.7} if split == "held-out" else {})
+        ax.axhline(float(value), label=f"pixels_{split}", zorder=1.5, **style)
+        handles.append(Line2D([], [], label=f"{RAW_PIXELS},\n{split}", **style))
+        found.append(np.array([float(value)]))
+    return found
+
+
+def _series(
+    result: xr.Dataset, prefix: str, split: str, quantity: str
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Return values over layers, and the ends of their intervals; None where not known."""
+    name = f"{prefix}invariance_index" if quantity == "index" else f"{prefix}accuracy_at"
+    if name not in result.data_vars:
+        return None, None, None
+    at = {"split": split} | ({} if quantity == "index" else {"where": quantity})
+    values = finite_values(result[name].sel(at).transpose("layer").values)
+    if f"{name}_interval" not in result.data_vars:
+        nothing = np.full(len(values), np.nan)
+        return values, nothing, nothing
+    bounds = result[f"{name}_interval"].sel(at).transpose("layer", "bound").values
+    return values, finite_values(bounds[:, 0]), finite_values(bounds[:, 1])
+
+
+def _flagged(result: xr.Dataset) -> NDArray[np.bool_]:
+    """Return the layers at which a control task is solved elsewhere, bool (layer,)."""
+    if "shuffled_flag" not in result.data_vars:
+        return np.zeros(result.sizes["layer"], dtype=bool)
+    flags = result["shuffled_flag"].transpose("layer", "split").values
+    return np.asarray((flags > 0).any(axis=1))
+
+
+def _choose_split(result: xr.Dataset, asked: Split | None) -> str:
+    """Return which exemplars are drawn: those asked for, else those held out if there are any."""
+    if asked is not None and asked not in get_args(Split):
+        raise UnknownNameError("split", str(asked), get_args(Split))
+    held = [str(name) for name in result["split"].values]
+    if asked is not None:
+        if asked not in held:
+            raise InputError(
+                f"the result has no {asked} exemplars; it has: {', '.join(held) or 'none'}; "
+                "draw those, or compute the result again"
+            )
+        return asked
+    for which in ("held-out", "same"):
+        if which in held and np.isfinite(result["accuracy"].sel(split=which).values).any():
+            return which
+    if not held:
+        raise InputError("the result of probes holds no split; expected same or held-out")
+    return held[0]
+
+
+def _off(result: xr.Dataset, name: str, which: str, layer: int | None = None) -> float:
+    """Return the mean accuracy off the trained location, NaN where it is not known."""
+    if name not in result.data_vars:
+        return math.nan
+    found = result[name].sel(split=which, where="off")
+    return float(found if layer is None else found.isel(layer=layer))
+
+
+def _what(result: xr.Dataset, which: str = "") -> str:
+    """Return the words that a title begins with."""
+    kind = str(result.attrs.get("probe", "linear")).replace("-", " ")
+    return f"{kind} probes" + (f", {which} exemplars" if which else "")
+
+
+def _color_bar(
+    figure: Figure, panels: list[Axes], norm: Normalize, values: NDArray[np.float64]
+) -> None:
+    """Draw the one colour bar, from chance to 1."""
+    chance = float(norm.vmin or 0.0)
+    below = bool((values[np.isfinite(values)] < chance - 1e-9).any())
+    bar = figure.colorbar(
+        ScalarMappable(norm, COLOR_MAP),
+        ax=panels,
+        extend="min" if below else "neither",
+        aspect=28 if len(panels) > 4 else 20,
+        fraction=0.05,
+        pad=0.015,
+    )
+    ticks = [tick for tick in (0.2, 0.4, 0.6, 0.8) if chance + 0.09 < tick] + [1.0]
+    bar.set_ticks(
+        [chance, *ticks], labels=[f"≤ {chance:.2g}\nchance", *(f"{tick:.1f}" for tick in ticks)]
+    )
+    bar.set_label("accuracy of the probe", fontsize=TICK_SIZE)
+    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
+    bar.outline.set_linewidth(0.4)
+
+
+def _legend_below(figure: Figure, handles: list[Line2D | Patch]) -> None:
+    """Explain the marks beneath the panels."""
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=len(handles),
+        fontsize=SMALL_SIZE,
+        handlelength=1.4,
+        columnspacing=1.4,
+        borderaxespad=0.2,
+    )

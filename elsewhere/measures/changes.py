@@ -1,0 +1,219 @@
+r"""What a move changes in a feature map: a pure shift, the border, or the phase of sub-sampling.
+
+On evoked maps :math:`e = a - a(empty)` of an object here and at the reference, the change is
+:math:`\Delta = |e(p) - e(r)|^2`. Moving the reference's map by the object's displacement in cells,
+rounded, predicts the map here; what the prediction misses is split into cells at the border (whose
+receptive field reaches over the canvas's edge, here or where they came from, or that came from
+beyond the map) and all others:
+
+.. math:: \Delta = \underbrace{(\Delta - R)}_{shift} + R_{border} + R_{rest}.
+
+Away from the border a stack of convolutions and poolings only shifts its map where the displacement
+is a multiple of the stride, so that there :math:`R_{rest}` is 0. At other locations it is what
+sub-sampling adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from elsewhere.errors import InputError
+from elsewhere.measures.intervals import jackknife_t
+from elsewhere.measures.stretches import Floats
+
+NOISE = 1e-10
+"""A change below this share of the map's own sum of squares is rounding."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """The change of a map, as sums of squares."""
+
+    total: float
+    border: float
+    rest: float
+    scale: float
+
+
+def shifted(values: NDArray[np.floating], by: Sequence[int]) -> NDArray[np.floating]:
+    """Return a map (channel, height, width) moved by whole cells, zeros where nothing came from.
+
+    Examples
+    --------
+    >>> shifted(np.array([[[1.0, 2.0, 3.0]]]), (0, 1))
+    array([[[0., 1., 2.]]])
+    """
+    moved = np.zeros_like(values)
+    here, there = [], []
+    for step, size in zip(by, values.shape[1:], strict=True):
+        here.append(slice(max(step, 0), size + min(step, 0)))
+        there.append(slice(max(-step, 0), size + min(-step, 0)))
+        if abs(step) >= size:
+            return moved
+    moved[:, here[0], here[1]] = values[:, there[0], there[1]]
+    return moved
+
+
+def border_cells(
+    shape: Sequence[int],
+    by: Sequence[int],
+    *,
+    stride: float,
+    offset: float,
+    receptive_field: int | None,
+    canvas: int,
+) -> NDArray[np.bool_]:
+    """Return which cells see the canvas's edge, here or where they were before a shift.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the map, cells.
+    by
+        The shift, cells.
+    stride, offset, receptive_field
+        Of the layer, px; without a receptive field only cells that came from beyond the map count.
+    canvas
+        Side of the canvas, px.
+
+    Returns
+    -------
+    bool (height, width)
+
+    Examples
+    --------
+    >>> border_cells(
+    ...     (1, 4), (0, 1), stride=1, offset=0.0, receptive_field=None, canvas=4
+    ... )
+    array([[ True, False, False, False]])
+    """
+    seen = []
+    for size, step in zip(shape, by, strict=True):
+        cells = np.arange(size)
+        before = cells - step
+        edge = (before < 0) | (before >= size)
+        if receptive_field is not None:
+            half = (receptive_field - 1) / 2
+            centres = offset + stride * cells
+            reaches = (centres - half < 0) | (centres + half > canvas - 1)
+            edge |= reaches | reaches[np.clip(before, 0, size - 1)]
+        seen.append(edge)
+    # One axis of a single row or column still has its edge.
+    found: NDArray[np.bool_] = seen[0][:, None] | seen[1][None, :]
+    return found
+
+
+def explain_change(
+    here: ArrayLike, there: ArrayLike, by: Sequence[int], border: ArrayLike
+) -> Change:
+    """Return how much of a map's change a shift leaves, at the border and elsewhere.
+
+    Parameters
+    ----------
+    here, there
+        Evoked maps of the object here and at the reference, shape (channel, height, width).
+    by
+        The object's displacement, whole cells.
+    border
+        bool (height, width), as :func:`border_cells` gives it.
+
+    Returns
+    -------
+    Change
+        ``total`` of the change; of it, what the shift leaves at the ``border`` and in the ``rest``.
+
+    Raises
+    ------
+    InputError
+        Shapes differ.
+
+    References
+    ----------
+    Azulay & Weiss (2019), JMLR 20(184), and Zhang (2019), ICML, on sub-sampling; the partition is
+    this package's.
+
+    Examples
+    --------
+    >>> there = np.zeros((1, 1, 4)); there[0, 0, 1] = 1
+    >>> here = np.roll(there, 1, axis=2)
+    >>> explain_change(here, there, (0, 1), np.zeros((1, 4), bool))
+    Change(total=2.0, border=0.0, rest=0.0, scale=1.0)
+    """
+    now, before = np.asarray(here), np.asarray(there)
+    mask = np.asarray(border, dtype=bool)
+    if now.shape != before.shape or now.ndim != 3 or mask.shape != now.shape[1:]:
+        raise InputError(
+            f"maps {now.shape} and {before.shape} with a border {mask.shape}; expected two of "
+            "(channel, height, width) and one (height, width)"
+        )
+    total = _squares(now - before)
+    missed = now - shifted(before, by)
+    per_cell = np.einsum("chw,chw->hw", missed, missed, dtype=np.float64)
+    return Change(
+        float(total.sum()),
+        float(per_cell[mask].sum()),
+        float(per_cell[~mask].sum()),
+        float(max(_squares(now).sum(), _squares(before).sum())),
+    )
+
+
+def _squares(values: NDArray[np.floating]) -> Floats:
+    found: Floats = np.einsum("chw,chw->c", values, values, dtype=np.float64)
+    return found
+
+
+@dataclass(frozen=True)
+class ChangeShares:
+    """Shares of a layer's change at some locations, in the order shift, border, rest.
+
+    Parameters
+    ----------
+    shares
+        float64 (3,), summing to 1; NaN where nothing changes. The share of the shift is negative
+        where moving the map makes the difference larger.
+    intervals
+        float64 (3, 2): jackknife-t over objects.
+    """
+
+    shares: Floats
+    intervals: Floats
+
+
+def change_shares(
+    total: ArrayLike, border: ArrayLike, rest: ArrayLike, scale: ArrayLike
+) -> ChangeShares:
+    """Return the shares of shift, border and rest in the change: ratios of sums.
+
+    Parameters
+    ----------
+    total, border, rest, scale
+        Shape (object, location): as in :class:`Change`.
+
+    Returns
+    -------
+    ChangeShares
+
+    Examples
+    --------
+    >>> change_shares([[4.0]], [[1.0]], [[0.0]], [[9.0]]).shares
+    array([0.75, 0.25, 0.  ])
+    """
+    sums = [np.asarray(part, np.float64).sum(axis=1) for part in (total, border, rest, scale)]
+
+    def shares(change: Floats, edge: Floats, other: Floats, size: Floats) -> Floats:
+        varies = change > NOISE * np.maximum(size, np.finfo(float).tiny)
+        safe = np.where(varies, change, 1.0)
+        parts = np.stack([change - edge - other, edge, other], axis=-1) / safe[..., None]
+        found: Floats = np.where(varies[..., None], parts, np.nan)
+        return found
+
+    n = len(sums[0])
+    every = shares(*(np.asarray(part.sum()) for part in sums))
+    if n < 2:
+        return ChangeShares(every, np.full((3, 2), np.nan))
+    without = shares(*(part.sum() - part for part in sums))
+    return ChangeShares(every, jackknife_t(every, without))

@@ -1,0 +1,232 @@
+r"""Cosines between all pairs of locations, their different-object baseline and G.
+
+With unit vectors :math:`u(o, p)` and their sums over all objects :math:`T(p)` and over those of a
+category :math:`T_c(p)`:
+
+- the same object: :math:`I(p, r) = \frac{1}{n} \sum_o u(o, p) \cdot u(o, r)`;
+- another object: :math:`D(p, r) = (T(p) \cdot T(r) - \sum_c T_c(p) \cdot T_c(r)) / m` over the
+  m ordered pairs of objects of different categories; no pair has to be formed. D(p, p) is the
+  baseline of two objects in one place;
+- :math:`G = (I - D) / (1 - D)`.
+
+One matrix product per object, and one per category that has several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from elsewhere.measures.similarity import contrast, n_cross_pairs
+from elsewhere.measures.stretches import Floats, Stretch, add_all
+from elsewhere.measures.vectors import dot_products
+
+
+@dataclass(frozen=True)
+class LocationCosines:
+    """Cosines between locations.
+
+    Parameters
+    ----------
+    similarity, baseline, G
+        float64 (location, location): the same object, another object, and the contrast of the two;
+        baseline and G are NaN where all objects are of one category.
+    by_group
+        float64 (object, group): the mean over the pairs of locations of each group, where groups
+        were asked for.
+    """
+
+    similarity: Floats
+    baseline: Floats
+    G: Floats
+    by_group: Floats
+
+
+class CosineTally:
+    """Sums cosines of all pairs of locations over stretches of units.
+
+    Parameters
+    ----------
+    metric
+        ``cosine``, ``centred``, ``evoked`` or ``pearson``: what is removed first.
+    codes
+        int (object,), categories.
+    n_locations
+        How many.
+    groups
+        int (location, location): the group of each pair of locations, -1 for none, by which
+        every object's mean is kept as well.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        codes: NDArray[np.int64],
+        n_locations: int,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.metric, self._codes = metric, codes
+        self._own = np.zeros((n_locations, n_locations))
+        self._cross = np.zeros((n_locations, n_locations))
+        self._groups = np.full((n_locations, n_locations), -1) if groups is None else groups
+        n_groups = int(self._groups.max(initial=-1)) + 1
+        self._grouped = np.zeros((len(codes), n_groups))
+
+    def add(self, stretch: Stretch) -> None:
+        """Add a stretch of units."""
+        counts = np.bincount(self._codes)
+        n_groups = self._grouped.shape[1]
+        chosen = self._groups >= 0
+        flat = self._groups[chosen]
+        total = None
+        for code in range(len(counts)):
+            members = np.flatnonzero(self._codes == code)
+            summed = None
+            for number in members.tolist():
+                units = stretch.units(self.metric, number)
+                products = dot_products(units, units)
+                self._own += products
+                if n_groups:
+                    self._grouped[number] += np.bincount(flat, products[chosen], n_groups)
+                if len(members) == 1:
+                    self._cross -= products
+                summed = units if summed is None else summed + units
+            if summed is None:
+                continue
+            if len(members) > 1:
+                self._cross -= dot_products(summed, summed)
+            if total is None:
+                total = np.array(summed)
+            else:
+                total += summed
+        if total is not None:
+            self._cross += dot_products(total, total)
+
+    def value(self) -> LocationCosines:
+        """Return the cosines, once all stretches are in."""
+        pairs = n_cross_pairs(self._codes)
+        similarity = self._own / len(self._codes)
+        baseline = self._cross / pairs if pairs else np.full(similarity.shape, np.nan)
+        sizes = np.bincount(self._groups[self._groups >= 0], minlength=self._grouped.shape[1])
+        means = self._grouped / np.maximum(sizes, 1)
+        return LocationCosines(
+            similarity,
+            baseline,
+            contrast(similarity, baseline),
+            np.where(sizes > 0, means, np.nan),
+        )
+
+
+def location_cosines(
+    activations: ArrayLike,
+    *,
+    metric: str = "cosine",
+    categories: Sequence[object] | None = None,
+    empty: ArrayLike | None = None,
+) -> LocationCosines:
+    """Return the cosines between all pairs of locations of the same and of other objects.
+
+    Parameters
+    ----------
+    activations
+        Shape (object, location, unit), floating.
+    metric
+        ``cosine`` of the vectors as they are; ``centred``: less their mean over objects and
+        locations; ``evoked``: less `empty`; ``pearson``: each less its mean over units.
+    categories
+        One per object; by default every object is a category of its own.
+    empty
+        Shape (unit,): the empty canvas's activation, which ``evoked`` needs.
+
+    Returns
+    -------
+    LocationCosines
+        Each (location, location). A zero vector has the cosine 0 with everything.
+
+    Raises
+    ------
+    InputError
+        Shapes do not fit, or ``evoked`` without `empty`.
+    NumericsError
+        NaN or infinity.
+
+    References
+    ----------
+    Biscione & Bowers (2021), JMLR 22(229), for the uncentred cosine between locations; the
+    baseline and G are this package's.
+
+    Examples
+    --------
+    >>> still = np.repeat(np.eye(3)[:, None], 2, axis=1)        # two locations, the same code
+    >>> found = location_cosines(still)
+    >>> found.similarity[0, 1], found.baseline[0, 1], found.G[0, 1]
+    (np.float64(1.0), np.float64(0.0), np.float64(1.0))
+    """
+    stretch = Stretch.whole(activations, categories, empty)
+    tally = CosineTally(metric, stretch.codes, stretch.shape[1])
+    add_all(stretch, tally)
+    return tally.value()
+
+
+def cosine_matrix(
+    activations: ArrayLike,
+    *,
+    metric: str = "cosine",
+    empty: ArrayLike | None = None,
+) -> Floats:
+    """Return the mean cosine of the same object between all pairs of locations.
+
+    Parameters
+    ----------
+    activations, metric, empty
+        As for :func:`location_cosines`.
+
+    Returns
+    -------
+    float64 (location, location), -1..1
+
+    Examples
+    --------
+    >>> cosine_matrix(np.array([[[1.0, 0.0], [1.0, 1.0]]])).round(3)
+    array([[1.   , 0.707],
+           [0.707, 1.   ]])
+    """
+    return location_cosines(activations, metric=metric, empty=empty).similarity
+
+
+def centred_matrix(activations: ArrayLike) -> Floats:
+    """Return :func:`cosine_matrix` less the mean over objects and locations.
+
+    Examples
+    --------
+    >>> bool(np.isclose(centred_matrix(np.array([[[1.0, 0.0], [0.0, 1.0]]]))[0, 1], -1))
+    True
+    """
+    return cosine_matrix(activations, metric="centred")
+
+
+def evoked_matrix(activations: ArrayLike, *, empty: ArrayLike) -> Floats:
+    """Return :func:`cosine_matrix` less the empty canvas's activation.
+
+    Examples
+    --------
+    >>> rows = np.array([[[2.0, 1.0], [1.0, 2.0]]])
+    >>> float(evoked_matrix(rows, empty=[1.0, 1.0])[0, 1])
+    0.0
+    """
+    return cosine_matrix(activations, metric="evoked", empty=empty)
+
+
+def pearson_matrix(activations: ArrayLike) -> Floats:
+    """Return :func:`cosine_matrix` of vectors less their own mean over units.
+
+    Examples
+    --------
+    >>> rows = np.array([[[0.0, 1.0, 2.0], [5.0, 3.0, 1.0]]])
+    >>> float(pearson_matrix(rows)[0, 1].round(6))
+    -1.0
+    """
+    return cosine_matrix(activations, metric="pearson")

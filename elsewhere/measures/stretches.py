@@ -1,0 +1,315 @@
+"""Activations in stretches of units: what every measure over all locations is summed from.
+
+A whole layer of all objects at all locations need not fit the memory. All measures here are sums
+over units (dot products, squared distances, sums of squares) or belong to one unit each (variance),
+so that they can be taken one stretch of units after the other. The pure functions of this package
+take one stretch that is everything; the analyses, as many as the memory asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from elsewhere.errors import InputError, NumericsError, UnknownNameError
+from elsewhere.measures.vectors import squared_norms
+
+NEGLIGIBLE = 1e-6
+"""A vector is zero if removing a mean leaves less than this share of its length."""
+COLUMN_BYTES = 2**22
+"""What :meth:`Stretch.columns` converts to double precision at a time."""
+PIECE_BYTES = 2**21
+"""What of one object, or of one location, :meth:`Stretch.pieces` yields at a time, about."""
+WORKING_BYTES = 4 * PIECE_BYTES + 6 * COLUMN_BYTES
+"""What the measures take up beside a stretch and their own sums, about."""
+REMOVALS = ("cosine", "centred", "evoked", "pearson")
+
+Floats = NDArray[np.float64]
+Values = NDArray[np.floating]
+
+
+def check_activations(activations: ArrayLike) -> Values:
+    """Return activations as a floating array (object, location, unit).
+
+    Parameters
+    ----------
+    activations
+        Shape (object, location, ...), numbers; what comes after is taken as units.
+
+    Returns
+    -------
+    ndarray
+        float32 or float64, shape (object, location, unit).
+
+    Raises
+    ------
+    InputError
+        Fewer than three dimensions, or none of something.
+    NumericsError
+        NaN or infinity.
+
+    Examples
+    --------
+    >>> check_activations(np.zeros((2, 3, 4, 5, 5), "float16")).shape
+    (2, 3, 100)
+    """
+    values = np.asarray(activations)
+    if values.ndim < 3 or 0 in values.shape or values.dtype.kind not in "fiub":
+        raise InputError(
+            f"activations have shape {values.shape} and type {values.dtype}; expected numbers of "
+            "shape (object, location, unit), at least one of each"
+        )
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float32 if values.dtype == np.float16 else np.float64)
+    values = values.reshape(*values.shape[:2], -1)
+    if not np.isfinite(values).all():
+        where = np.argwhere(~np.isfinite(values))[0]
+        raise NumericsError(
+            f"activations hold NaN or infinity, first for object {where[0]} at location "
+            f"{where[1]}; leave that object or location out, or record again"
+        )
+    return values
+
+
+@dataclass
+class Lengths:
+    """One over the length of every vector after something is removed, shape (object, location).
+
+    Parameters
+    ----------
+    inverse
+        float64, 0 where the vector is zero.
+    offsets
+        float64, the mean over units that ``pearson`` removes; 0 otherwise.
+    """
+
+    inverse: Floats
+    offsets: Floats
+
+    @classmethod
+    def empty(cls, n_objects: int, n_locations: int) -> Lengths:
+        """Return lengths to be filled in."""
+        return cls(np.zeros((n_objects, n_locations)), np.zeros((n_objects, n_locations)))
+
+    @property
+    def zero_share(self) -> float:
+        """Share of zero vectors."""
+        return float((self.inverse == 0).mean())
+
+    def fill(
+        self,
+        objects: NDArray[np.int64],
+        locations: NDArray[np.int64],
+        rows: Values,
+        metric: str,
+        origin: Values | None,
+    ) -> None:
+        """Take some whole vectors, shape (row, unit)."""
+        raw = row_lengths(rows)
+        if not np.isfinite(raw).all():
+            raise NumericsError(
+                "activations hold NaN or infinity, or values above 1e19; check the weights and "
+                "the input"
+            )
+        lengths, offsets = raw, np.zeros(len(rows))
+        if metric == "pearson":
+            offsets = rows.mean(axis=1, dtype=np.float64)
+        if metric != "cosine":
+            lengths = row_lengths(remove(rows, origin, offsets))
+        self.inverse[objects, locations] = invert(lengths, raw**2)
+        self.offsets[objects, locations] = offsets
+
+
+def row_lengths(rows: Values) -> Floats:
+    """Return Euclidean lengths of rows, summed in double precision."""
+    lengths: Floats = np.sqrt(squared_norms(rows))
+    return lengths
+
+
+def invert(lengths: Floats, raw_squares: Floats) -> Floats:
+    """Return one over lengths, 0 where they are negligible beside what was there before."""
+    zero = lengths <= NEGLIGIBLE * np.sqrt(raw_squares)
+    inverse: Floats = np.where(zero, 0.0, 1 / np.where(zero, 1.0, lengths))
+    return inverse
+
+
+def remove(rows: Values, origin: Values | None, offsets: Floats) -> Values:
+    """Return rows less an origin (unit,) and less an offset each (row,)."""
+    if origin is not None:
+        rows = rows - origin.astype(rows.dtype, copy=False)
+    if offsets.any():
+        rows = rows - offsets[:, None].astype(rows.dtype)
+    return rows
+
+
+@dataclass
+class Stretch:
+    """Some units of all objects at all locations.
+
+    Parameters
+    ----------
+    values
+        Shape (object, location, unit), float32 or float64, as they were recorded.
+    codes
+        int (object,), the category of each.
+    first
+        The first unit's number.
+    empty
+        The empty canvas's activation of these units, shape (unit,).
+    lengths
+        By what is removed: the vectors' lengths over *all* units. Those that are missing are taken
+        from `values`, which then hold all units.
+
+    Examples
+    --------
+    >>> stretch = Stretch(np.array([[[3.0, 4.0], [0.0, 2.0]]]), codes=np.array([0]))
+    >>> stretch.units("cosine", 0)
+    array([[0.6, 0.8],
+           [0. , 1. ]])
+    """
+
+    values: Values
+    codes: NDArray[np.int64]
+    first: int = 0
+    empty: Values | None = None
+    lengths: dict[str, Lengths] = field(default_factory=dict)
+    origins: dict[str, Values | None] = field(default_factory=dict)
+    _parent: Stretch | None = None
+
+    @classmethod
+    def whole(
+        cls,
+        activations: ArrayLike,
+        categories: Sequence[object] | None = None,
+        empty: ArrayLike | None = None,
+    ) -> Stretch:
+        """Return one stretch that holds everything, checked."""
+        values = check_activations(activations)
+        n = len(values)
+        names = list(range(n)) if categories is None else list(categories)
+        if len(names) != n:
+            raise InputError(f"{len(names)} categories for {n} objects; give one for each")
+        order = list(dict.fromkeys(names))
+        codes = np.array([order.index(name) for name in names], dtype=np.int64)
+        background = None
+        if empty is not None:
+            background = np.asarray(empty, dtype=values.dtype).ravel()
+            if background.shape != values.shape[2:]:
+                raise InputError(
+                    f"the empty canvas's activation has {background.size} units; expected "
+                    f"{values.shape[2]}, as the activations have"
+                )
+        return cls(values, codes, empty=background)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Objects, locations, units."""
+        n, n_locations, n_units = self.values.shape
+        return n, n_locations, n_units
+
+    def origin(self, metric: str) -> Values | None:
+        """Return what `metric` removes from every vector, shape (unit,), or None."""
+        if metric not in REMOVALS:
+            raise UnknownNameError("metric", metric, REMOVALS)
+        if metric not in self.origins and self._parent is not None:
+            whole = self._parent.origin(metric)
+            start = self.first - self._parent.first
+            stop = start + self.values.shape[2]
+            self.origins[metric] = None if whole is None else whole[start:stop]
+        if metric not in self.origins:
+            found: Values | None = None
+            if metric == "evoked":
+                if self.empty is None:
+                    raise InputError(
+                        "metric 'evoked' needs the empty canvas's activation; give `empty`"
+                    )
+                found = self.empty
+            elif metric == "centred":
+                total = np.zeros(self.values.shape[2])
+                for rows in self.values:
+                    total += rows.sum(axis=0, dtype=np.float64)
+                found = total / (self.values.shape[0] * self.values.shape[1])
+            self.origins[metric] = found
+        return self.origins[metric]
+
+    def lengths_of(self, metric: str) -> Lengths:
+        """Return the vectors' lengths after what `metric` removes."""
+        if metric not in self.lengths:
+            if self._parent is not None:
+                return self._parent.lengths_of(metric)
+            n, n_locations, n_units = self.values.shape
+            origin = self.origin(metric)
+            found = Lengths.empty(n, n_locations)
+            for number, rows in enumerate(self.values):
+                if metric == "pearson":
+                    found.offsets[number] = rows.mean(axis=1, dtype=np.float64)
+                raw, squares = np.zeros(n_locations), np.zeros(n_locations)
+                for start in range(0, n_units, self._width):
+                    chosen = slice(start, start + self._width)
+                    part = rows[:, chosen]
+                    raw += squared_norms(part)
+                    if metric != "cosine":
+                        less = None if origin is None else origin[chosen]
+                        squares += squared_norms(remove(part, less, found.offsets[number]))
+                found.inverse[number] = invert(np.sqrt(squares if metric != "cosine" else raw), raw)
+            self.lengths[metric] = found
+        return self.lengths[metric]
+
+    @property
+    def _width(self) -> int:
+        """Units of a piece."""
+        n, n_locations, _ = self.values.shape
+        return max(128, int(PIECE_BYTES // (int(self.values.itemsize) * max(n, n_locations))))
+
+    def pieces(self) -> Iterator[Stretch]:
+        """Yield narrow stretches one after the other, views that know the whole lengths."""
+        for start in range(0, self.values.shape[2], self._width):
+            chosen = slice(start, start + self._width)
+            yield Stretch(
+                self.values[:, :, chosen],
+                self.codes,
+                first=self.first + start,
+                empty=None if self.empty is None else self.empty[chosen],
+                lengths=self.lengths,
+                _parent=self,
+            )
+
+    def units(self, metric: str, number: int) -> Values:
+        """Return one object's vectors of length one, shape (location, unit); zero ones stay."""
+        found = self.lengths_of(metric)
+        rows = remove(self.values[number], self.origin(metric), found.offsets[number])
+        units: Values = rows * found.inverse[number][:, None].astype(rows.dtype)
+        return units
+
+    def units_at(self, metric: str, location: int) -> Values:
+        """Return all objects' vectors of length one at a location, shape (object, unit)."""
+        found = self.lengths_of(metric)
+        rows = remove(self.values[:, location], self.origin(metric), found.offsets[:, location])
+        units: Values = rows * found.inverse[:, location][:, None].astype(rows.dtype)
+        return units
+
+    def columns(self) -> Iterator[tuple[slice, Floats]]:
+        """Yield a few units after the other in double precision, shape (object, location, few)."""
+        n, n_locations, n_units = self.values.shape
+        step = max(1, COLUMN_BYTES // (8 * n * n_locations))
+        for start in range(0, n_units, step):
+            chosen = slice(start, min(start + step, n_units))
+            yield chosen, self.values[:, :, chosen].astype(np.float64)
+
+
+class Tally(Protocol):
+    """Sums something over stretches of units."""
+
+    def add(self, stretch: Stretch) -> None:
+        """Add a stretch of units."""
+
+
+def add_all(stretch: Stretch, *tallies: Tally) -> None:
+    """Give a stretch to `tallies`, one narrow piece after the other."""
+    for piece in stretch.pieces():
+        for tally in tallies:
+            tally.add(piece)

@@ -1,0 +1,312 @@
+"""Reading features from any source: training samples at one location, scores everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError, NumericsError
+from elsewhere.measures.vectors import STRETCH, to_numpy
+from elsewhere.protocols import Block, Design, LayerLike, Need, Source
+from elsewhere.recording import Sweep
+from elsewhere.storage import Keep, Recording
+from elsewhere.types import Location
+
+Units = tuple[int, int]
+"""The first unit and the one after the last."""
+
+
+def kept_of(layer: LayerLike) -> Keep:
+    """Return what a source has of a layer."""
+    keep = getattr(layer, "keep", None)
+    return keep if isinstance(keep, Keep) else Keep()
+
+
+def unit_count(layer: LayerLike) -> int:
+    """Return how many numbers a source has of each activation of a layer."""
+    return math.prod(getattr(layer, "stored_shape", layer.shape))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of a layer: whole activations, or what another source kept of them.
+
+    Parameters
+    ----------
+    keep, seed
+        As in a recording.
+    """
+
+    keep: Keep = field(default_factory=Keep)
+    seed: int = 0
+
+    @classmethod
+    def of(cls, layer: LayerLike) -> Reading:
+        """Return what a source has of `layer`."""
+        return cls(kept_of(layer), int(getattr(layer, "seed", 0)))
+
+    def need(self, *stages: Literal["reference", "grid"]) -> Need:
+        """Return the need of a sink that reads this."""
+        return Need(self.keep.kind, frozenset(stages), self.keep.size, self.seed)
+
+    def units(self, layer: LayerLike) -> int:
+        """Return the number of units of a layer of a source that may have more of it."""
+        if kept_of(layer).kind != "full" or self.keep.kind == "full":
+            return unit_count(layer)
+        if self.keep.kind == "sketch":
+            return self.keep.size
+        shape = tuple(layer.shape)
+        return shape[0] if len(shape) == 3 else shape[-1]
+
+    def rows(self, block: Block) -> NDArray[Any]:
+        """Return the rows of a block, (row, unit)."""
+        values: Any
+        if getattr(block, "kept", "full") != "full":
+            values = getattr(block.vectors(), "values")  # noqa: B009 (not of the protocol)
+        elif self.keep.kind == "full":
+            values = block.full()
+        elif self.keep.kind == "mean":
+            values = block.mean()
+        else:
+            values = block.sketch(self.keep.size, self.seed)
+        return to_numpy(values).reshape(len(values), -1)
+
+
+class GatherSink:
+    """Keeps the activations of some objects at one location, float32 (object, unit) per layer.
+
+    Parameters
+    ----------
+    readings
+        The layers, and what is read of each.
+    objects
+        Indices of the objects, in the order of the rows.
+    units
+        The units that are kept, the same for all layers, or all.
+    position
+        The location's flat index, or None for the source's reference.
+    """
+
+    def __init__(
+        self,
+        readings: Mapping[str, Reading],
+        objects: NDArray[np.int64],
+        *,
+        units: Units | None = None,
+        position: int | None = None,
+    ) -> None:
+        self._readings, self._units, self._position = readings, units, position
+        self._row = {int(number): row for row, number in enumerate(objects)}
+        self.rows: dict[str, NDArray[np.float32]] = {}
+
+    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+        """Return the activations at the reference, or over the grid for a position."""
+        if layer.name not in self._readings:
+            return ()
+        return (self._readings[layer.name].need("reference" if self._position is None else "grid"),)
+
+    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+        """Return the kept share of the activations."""
+        first, last = self._span(layer)
+        return len(self._row) * (last - first) / max(unit_count(layer), 1)
+
+    def _span(self, layer: LayerLike) -> Units:
+        return self._units or (0, self._readings[layer.name].units(layer))
+
+    def begin(
+        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
+    ) -> None:
+        """Make room."""
+        self._design = design
+        for layer in layers:
+            first, last = self._span(layer)
+            if part == 0:
+                self.rows[layer.name] = np.empty((len(self._row), last - first), np.float32)
+
+    def add(self, block: Block) -> None:
+        """Keep the rows of a block that are wanted; NaN and infinity are refused."""
+        at_position = self._position is None or block.positions == self._position
+        wanted = [
+            (row, self._row[number])
+            for row, number in enumerate(block.objects.tolist())
+            if number in self._row and (at_position is True or at_position[row])
+        ]
+        if not wanted:
+            return
+        values = self._readings[block.layer].rows(block)
+        first, last = self._units or (0, values.shape[1])
+        for row, place in wanted:
+            kept = self.rows[block.layer][place]
+            kept[:] = values[row, first:last]
+            if not np.isfinite(kept).all():
+                refuse(block.layer, self._design.objects[block.objects[row]])
+
+    def end(self) -> None:
+        """Finish."""
+
+
+Take = Callable[[str, NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]], None]
+"""Called with layer, scores (row, score), objects and positions."""
+
+
+class ScoreSink:
+    """Takes the products of every activation with some rows of weights.
+
+    Parameters
+    ----------
+    readings
+        The layers, and what is read of each.
+    weights
+        Per layer float32 (score, unit), of the units `units`.
+    centres
+        Per layer float32 (unit,), subtracted before: activations lie near it, so that products
+        keep their digits where a unit hardly varies.
+    take
+        Receives the products, in double precision.
+    units
+        The units that the weights are of, the same for all layers, or all.
+    """
+
+    def __init__(
+        self,
+        readings: Mapping[str, Reading],
+        weights: Mapping[str, NDArray[np.float32]],
+        centres: Mapping[str, NDArray[np.float32]],
+        take: Take,
+        *,
+        units: Units | None = None,
+    ) -> None:
+        self._readings, self._weights, self._centres = readings, weights, centres
+        self._take, self._units = take, units
+
+    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+        """Return the activations over the grid."""
+        return (self._readings[layer.name].need("grid"),) if layer.name in self._weights else ()
+
+    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+        """Return the weights and the centre, as activations."""
+        rows, units = self._weights[layer.name].shape
+        return float((rows + 1) * units / max(unit_count(layer), 1))
+
+    def begin(
+        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
+    ) -> None:
+        """Remember the design."""
+        self._design = design
+
+    def add(self, block: Block) -> None:
+        """Hand on the products of a block."""
+        values = self._readings[block.layer].rows(block)
+        weights, centre = self._weights[block.layer], self._centres[block.layer]
+        first = 0 if self._units is None else self._units[0]
+        scores = np.zeros((len(values), len(weights)))
+        for start in range(0, weights.shape[1], STRETCH):
+            stop = min(start + STRETCH, weights.shape[1])
+            piece = values[:, first + start : first + stop] - centre[start:stop]
+            scores += piece.astype(np.float32, copy=False) @ weights[:, start:stop].T
+        finite = np.isfinite(scores).all(axis=1)
+        if not finite.all():
+            refuse(block.layer, self._design.objects[block.objects[int(np.argmin(finite))]])
+        self._take(block.layer, scores, block.objects, block.positions)
+
+    def end(self) -> None:
+        """Finish."""
+
+
+def refuse(layer: str, name: str) -> None:
+    """Refuse NaN and infinity."""
+    raise NumericsError(
+        f"layer {layer!r} gives NaN or infinity for object {name!r}, or above 1e38; check the "
+        "weights and the input, or leave the layer out"
+    )
+
+
+def gather(
+    source: Source,
+    readings: Mapping[str, Reading],
+    objects: NDArray[np.int64],
+    places: Sequence[Location],
+    *,
+    max_memory: int,
+    units: Units | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Return the activations of some objects at some locations.
+
+    Parameters
+    ----------
+    source
+        A recording, a sweep, or any other source.
+    readings
+        The layers, and what is read of each.
+    objects
+        Indices of the objects.
+    places
+        Locations on the grid.
+    max_memory
+        Bytes that may be held.
+    units
+        Only these units.
+
+    Returns
+    -------
+    dict
+        Per layer float32 (place * object, unit), place by place.
+    """
+    found: list[dict[str, NDArray[np.float32]]] = []
+    for place in places:
+        with refer(source, place) as (there, position):
+            sink = GatherSink(readings, objects, units=units, position=position)
+            there.stream([sink], max_memory=max_memory)
+            found.append(sink.rows)
+    if len(found) == 1:
+        return found[0]
+    return {name: np.concatenate([rows.pop(name) for rows in found]) for name in readings}
+
+
+@contextlib.contextmanager
+def refer(source: Source, place: Location) -> Iterator[tuple[Source, int | None]]:
+    """Give the source with `place` as its reference, or itself and the flat index of `place`."""
+    if isinstance(source, Recording):
+        with source.refer_to(place) as other:
+            yield other, None
+    elif isinstance(source, Sweep):
+        moved = copy.copy(source)
+        moved.reference, moved.design = place, replace(source.design, reference=place)
+        yield moved, None
+    elif callable(move := getattr(source, "refer_to", None)):
+        yield move(place), None
+    else:
+        yield source, position_of(source.design, place)
+
+
+def position_of(design: Design, place: Location) -> int:
+    """Return the flat index of a location.
+
+    Raises
+    ------
+    InputError
+        It is not on the grid.
+    """
+    index = replace(design, reference=place).reference_index
+    if index is None:
+        nearest = design.positions[
+            np.abs(design.positions - np.array(place)).sum(axis=1).argmin()
+        ].tolist()
+        shown = ",".join(map(str, place))
+        raise InputError(
+            f"location {shown} is not on the grid; nearest: {','.join(map(str, nearest))}"
+        )
+    return index
+
+
+def source_bytes(source: Source, name: str) -> int:
+    """Return the bytes that a source itself needs while it streams a layer."""
+    working = getattr(source, "working_bytes", None)
+    return int(working(name)) if callable(working) else 0

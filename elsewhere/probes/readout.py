@@ -1,0 +1,509 @@
+"""`probe`: trained at one place, what can be read off each layer at all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import xarray
+from numpy.typing import ArrayLike, NDArray
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.probes.controls import PIXELS, PixelSource, Scene, object_size, untrained
+from elsewhere.probes.engine import Outcome, Plan, run
+from elsewhere.probes.features import Reading, kept_of
+from elsewhere.probes.fitting import strengths_of
+from elsewhere.probes.kinds import find_kind
+from elsewhere.probes.places import find_places
+from elsewhere.probes.splits import SPLITS, Exemplars, Split, deal_folds, divide, shuffle_labels
+from elsewhere.probes.summary import WHERE, Regions, Summary, stack
+from elsewhere.protocols import Progress, Source
+from elsewhere.types import Location, parse_bytes
+
+Control: TypeAlias = Literal["pixels", "untrained", "shuffled"]
+CONTROLS: tuple[str, ...] = get_args(Control)
+TrainAt: TypeAlias = str | Location | Sequence[Location]
+
+LONG_NAMES = {
+    "accuracy": "accuracy of the probe here, trained elsewhere",
+    "accuracy_at": "accuracy on the trained locations, off them, and far from them",
+    "accuracy_by_displacement": "accuracy against the distance from the trained location",
+    "invariance_index": "normalised accuracy far away as a share of that on the location",
+    "on_minus_far": "accuracy on the location less that far away",
+    "share_above": "share of the locations with an accuracy above the threshold",
+    "selectivity_at": "accuracy less that of the control task with shuffled labels",
+    "shuffled_flag": "1 where the control task is solved off the location better than by chance",
+    "cross_validated": "mean accuracy over folds at the trained location",
+    "strength": "strength of regularisation that was chosen",
+    "rank": "dimensions that the training samples span",
+    "n_units": "units of the layer",
+    "correct": "whether the object was recognised",
+    "choice": "the class that was chosen",
+}
+
+
+def probe(
+    source: Source,
+    *,
+    train_at: TrainAt = "left",
+    split: Split | None = None,
+    kind: str | Any = "logistic",
+    layers: Sequence[str] | None = None,
+    held_out: float | ArrayLike = 0.25,
+    strengths: Sequence[float] | None = None,
+    n_folds: int = 5,
+    controls: Collection[str] = CONTROLS,
+    n_shuffles: int = 3,
+    threshold: float | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    jobs: int = 1,
+    max_memory: int | str = "2GiB",
+    progress: Progress | None = None,
+) -> xarray.Dataset:
+    """Train a linear classifier on a layer's activations at one place, test it at all others.
+
+    Parameters
+    ----------
+    source
+        A recording (:func:`elsewhere.open`), a live sweep, or arrays.
+    train_at
+        ``left``, ``centre``, ``y,x`` or (y, x); several locations, trained on together; ``each``:
+        every location in turn. See :func:`elsewhere.probes.places.find_places`.
+    split
+        ``same``: the trained exemplars, elsewhere; ``held-out``: other exemplars, elsewhere;
+        ``both``. By default both, if every category has two exemplars or more, else ``same``.
+        Exemplars are held out at every location.
+    kind
+        ``logistic``, ``ridge``, ``svm``, ``nearest-centroid``, or a scikit-learn classifier,
+        which is given the samples rotated into their span: exact for linear models with an L2
+        penalty, not for what looks at single units.
+    layers
+        Names of layers; all that the source has by default.
+    held_out
+        The share of each category's exemplars that is held out, or bool (object,).
+    strengths
+        Strengths of regularisation to choose from, in the kind's own parameter: C, or alpha.
+    n_folds
+        Of the cross-validation at the trained location, by exemplar.
+    controls
+        Some of ``pixels``, ``untrained``, ``shuffled``.
+    n_shuffles
+        Control tasks, of which the mean is reported.
+    threshold
+        Accuracy for the share of the canvas; by default half-way from chance to 1.
+    n_resamples
+        Of the bootstrap.
+    seed
+        Of the split, the folds, the shuffles, the bootstrap and the untrained weights.
+    jobs
+        Processes for the fits.
+    max_memory
+        Bytes that activations and weights may take up, such as ``"2GiB"``.
+    progress
+        Called with what is done and what there is to do.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over ``split``, with y and x in px and 95 % intervals over ``bound = [low, high]``:
+        ``accuracy (layer, split, y, x)``, for ``each`` ``(layer, split, train_y, train_x, y, x)``;
+        ``accuracy_at (layer, split, where = [on, off, far])``, far being an object's size or more
+        from all trained locations; ``accuracy_by_displacement``; ``invariance_index``: N far over
+        N on, NaN unless the lower bound of N on exceeds 0.5, and ``on_minus_far``;
+        ``share_above``; ``selectivity_at``; ``shuffled_flag``; ``strength``,
+        ``cross_validated (layer, strengths)``. The controls are called ``pixels_*``,
+        ``untrained_*`` and ``shuffled_*``. For one training set also ``correct`` and ``choice``
+        ``(layer, object, y, x)``. Intervals resample categories, then exemplars, with the probes
+        as they were fitted; locations are never resampled.
+
+    Raises
+    ------
+    InputError
+        One category; nothing to hold out; a memory that does not suffice.
+    CanvasError
+        A location that is not on the grid, with the nearest one.
+    UnknownNameError
+        An unknown layer, kind, split or control.
+    NumericsError
+        NaN or infinite activations.
+
+    References
+    ----------
+    Alain & Bengio (2016), Understanding intermediate layers using linear classifier probes,
+    arXiv:1610.01644. Hewitt & Liang (2019), Designing and interpreting probes with control tasks,
+    EMNLP.
+    """
+    known = {layer.name: layer for layer in source.layers}
+    for name in layers or ():
+        if name not in known:
+            raise UnknownNameError("layer", name, known)
+    for control in controls:
+        if control not in CONTROLS:
+            raise UnknownNameError("control", str(control), CONTROLS)
+    kind_name, found_kind = find_kind(kind)
+    tried = strengths_of(kind, strengths)
+    _check_counts(n_folds=n_folds, n_shuffles=n_shuffles, n_resamples=n_resamples, jobs=jobs)
+    memory = parse_bytes(max_memory)
+    design = source.design
+    places = find_places(train_at, design)
+    exemplars = divide(design, split, held_out=held_out, seed=seed)
+    chance = 1 / len(exemplars.names)
+    limit = (1 + chance) / 2 if threshold is None else float(threshold)
+    if not 0 <= limit <= 1:
+        raise InputError(f"threshold is {limit:g}; expected an accuracy from 0 to 1")
+
+    labels = exemplars.labels[None]
+    if "shuffled" in controls:
+        shuffled = shuffle_labels(exemplars, n_shuffles, seed=seed)
+        labels = np.concatenate([labels, shuffled])
+    trained = exemplars.labels[exemplars.train]
+    folds = deal_folds(trained, n_folds, seed=seed) if n_folds > 1 else None
+    plan = Plan(
+        places,
+        exemplars.train,
+        labels,
+        folds,
+        kind,
+        len(exemplars.names),
+        strengths=tried if strengths is not None else None,
+        jobs=jobs,
+        linear=isinstance(kind, str),
+    )
+    names = [name for name in known if layers is None or name in layers]
+    readings = {name: Reading.of(known[name]) for name in names}
+    reasons = {"held-out": exemplars.reason} if exemplars.reason else {}
+    if tried and len(tried) > 1 and folds is None:
+        reasons["strength"] = (
+            "one exemplar of a category leaves nothing to cross-validate: "
+            f"{found_kind.parameter} = {found_kind.default:g}"
+        )
+
+    steps = _Steps(progress, 1 + ("untrained" in controls))
+    outcomes = run(source, readings, plan, max_memory=memory, progress=steps.next())
+    bare = Plan(
+        places, plan.objects, labels[:1], folds, kind, plan.n_classes, plan.strengths, jobs,
+        plan.linear,
+    )  # fmt: skip
+    others: dict[str, dict[str, Outcome]] = {}
+    told: dict[str, Any] = {}
+    if "untrained" in controls:
+        try:
+            sweep, told["untrained"] = untrained(source, seed=seed)
+        except InputError as error:
+            reasons["untrained"] = str(error)
+        else:
+            others["untrained"] = run(
+                sweep, readings, bare, max_memory=memory, progress=steps.next()
+            )
+    if "pixels" in controls:
+        try:
+            scene = Scene.of(source)
+        except InputError as error:
+            reasons["pixels"] = str(error)
+        else:
+            others["pixels"] = {PIXELS: _probe_pixels(scene, source, bare, memory)}
+    for name, outcome in outcomes.items():
+        if outcome.reason:
+            reasons[name] = outcome.reason
+
+    size = object_size(source)
+    if size is None:
+        reasons["far"] = "the source does not tell the objects' size, so no location counts as far"
+    regions = Regions.of(design, places, size)
+    if size is not None and not regions.masks[2].any():
+        reasons["far"] = f"no location of the grid is {size} px or more from the trained ones"
+    summary = Summary(exemplars, regions, n_resamples=n_resamples, seed=seed, threshold=limit)
+    each = train_at == "each"
+    builder = _Builder(summary, source, names, each)
+    builder.add("", outcomes)
+    for prefix in ("untrained", "pixels"):
+        if prefix in controls:
+            builder.add(f"{prefix}_", others.get(prefix), layered=prefix != "pixels")
+    if "shuffled" in controls:
+        builder.add_shuffled(outcomes, chance)
+    builder.add_fits(outcomes, tried)
+    if not each:
+        builder.add_trials(outcomes)
+    asked = SPLITS if split in (None, "both") else (split,)
+    result = builder.dataset(exemplars, places, tried).sel(split=list(asked))
+    for name, text in LONG_NAMES.items():
+        if name in result:
+            result[name].attrs["long_name"] = text
+    kept = [str(kept_of(known[name])) for name in names]
+    measures = [kind_name if each == "full" else f"{kind_name}({each})" for each in kept]
+    result = result.assign_coords(measure=("layer", measures))
+    result.attrs = {
+        "kind": "probe-each" if each else "probe",
+        "probe": kind_name,
+        "strength_parameter": found_kind.parameter,
+        "train_at": train_at if isinstance(train_at, str) else str(places[0]),
+        "n_classes": len(exemplars.names),
+        "chance": chance,
+        "threshold": limit,
+        "n_objects": len(design.objects),
+        "n_trained": len(exemplars.train),
+        "n_folds": 0 if folds is None else int(folds.max()) + 1,
+        "n_shuffles": n_shuffles if "shuffled" in controls else 0,
+        "controls": [name for name in CONTROLS if name in controls],
+        "seed": seed,
+        **{f"{key}_network": value for key, value in told.items()},
+        **({} if each else {"trained": [list(place) for place in places[0]]}),
+        **({"reason": "; ".join(f"{k}: {v}" for k, v in reasons.items())} if reasons else {}),
+        **source.provenance,
+        "reference_y": places[0][0][0],
+        "reference_x": places[0][0][1],
+    }
+    return result
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if int(value) != value or value < 1:
+            raise InputError(f"{name} is {value}; expected a whole number, 1 or more")
+
+
+class _Steps:
+    """Shares one progress bar among several runs."""
+
+    def __init__(self, progress: Progress | None, n_runs: int) -> None:
+        self._progress, self._n_runs, self._run = progress, n_runs, -1
+
+    def next(self) -> Progress | None:
+        """Return the progress of the next run."""
+        progress = self._progress
+        if progress is None:
+            return None
+        self._run += 1
+        number = self._run
+
+        def report(done: int, total: int) -> None:
+            progress(number * total + done, self._n_runs * total)
+
+        return report
+
+
+def _probe_pixels(scene: Scene, source: Source, plan: Plan, memory: int) -> Outcome:
+    """Return the outcome on raw pixels, each training set in the box of its own locations."""
+    found = []
+    for places in plan.places:
+        own = Plan(
+            (places,), plan.objects, plan.labels, plan.folds, plan.kind, plan.n_classes,
+            plan.strengths, 1, plan.linear,
+        )  # fmt: skip
+        pixels = PixelSource(scene, source.design, places)
+        found.append(run(pixels, {PIXELS: Reading()}, own, max_memory=memory)[PIXELS])
+    return Outcome(
+        correct=np.concatenate([each.correct for each in found]),
+        shuffled=np.concatenate([each.shuffled for each in found]),
+        choice=np.concatenate([each.choice for each in found]),
+        strengths=np.concatenate([each.strengths for each in found]),
+        scores=[each.scores[0] for each in found],
+        n_units=found[0].n_units,
+        ranks=np.concatenate([each.ranks for each in found]),
+        reason=next((each.reason for each in found if each.reason), ""),
+    )
+
+
+class _Builder:
+    """Collects the variables of the result."""
+
+    def __init__(self, summary: Summary, source: Source, names: list[str], each: bool) -> None:
+        self.summary, self.design, self.names, self.each = summary, source.design, names, each
+        self.variables: dict[str, Any] = {}
+
+    def _values(self, outcome: Outcome | None, *, shuffled: bool = False) -> NDArray[np.float64]:
+        if outcome is None or outcome.reason:
+            shape = (
+                self.summary.regions.distances.shape[0],
+                len(self.design.objects),
+                self.design.n_positions,
+            )
+            return np.full(shape, np.nan)
+        return np.asarray(outcome.shuffled if shuffled else outcome.correct, np.float64)
+
+    def _maps(self, values: list[NDArray[np.float64]], layered: bool) -> Any:
+        """Return dimensions and accuracies over the grid."""
+        maps = np.stack([self.summary.maps(each) for each in values])
+        n_sets = maps.shape[2]
+        trained: tuple[str, ...] = ("train_y", "train_x") if self.each else ()
+        sets = self.design.shape if self.each else ()
+        if not self.each and n_sets != 1:
+            raise InputError("several training sets are only known as 'each'")
+        shape = (*maps.shape[:2], *sets, *self.design.shape)
+        dims = ("layer", "split", *trained, "y", "x")
+        maps = maps.reshape(shape)
+        return (dims, maps) if layered else (dims[1:], maps[0])
+
+    def add(
+        self, prefix: str, outcomes: Mapping[str, Outcome] | None, *, layered: bool = True
+    ) -> None:
+        """Add what a network, or a control, got right."""
+        names = self.names if layered else [PIXELS]
+        found = {} if outcomes is None else outcomes
+        values = [self._values(found.get(name)) for name in names]
+        self.variables[f"{prefix}accuracy"] = self._maps(values, layered)
+        numbers = {
+            name: self.summary.numbers(each) for name, each in zip(names, values, strict=True)
+        }
+
+        def put(name: str, key: str, *dims: str) -> None:
+            stacked = stack(numbers, key)
+            lead = ("layer", "split") if layered else ("split",)
+            self.variables[prefix + name] = ((*lead, *dims), stacked if layered else stacked[0])
+
+        for name, dims in (("accuracy_at", ("where",)), ("invariance_index", ())):
+            put(name, name, *dims)
+            put(f"{name}_interval", f"{name}_interval", *dims, "bound")
+        put("share_above", "share_above")
+        put("accuracy_by_displacement", "by_displacement", "displacement")
+        if not prefix:
+            put("accuracy_by_displacement_interval", "by_displacement_interval", "displacement",
+                "bound")  # fmt: skip
+            put("on_minus_far", "on_minus_far")
+            put("on_minus_far_interval", "on_minus_far_interval", "bound")
+            if self.each:
+                sets = stack(numbers, "accuracy_at_set")
+                shape = (*sets.shape[:2], *self.design.shape, len(WHERE))
+                lead = ("layer", "split", "train_y", "train_x", "where")
+                self.variables["accuracy_at_each"] = (lead, sets.reshape(shape))
+
+    def add_shuffled(self, outcomes: Mapping[str, Outcome], chance: float) -> None:
+        """Add the control tasks, what they leave of the accuracy, and whether they are solved."""
+        values = [self._values(outcomes.get(name), shuffled=True) for name in self.names]
+        self.variables["shuffled_accuracy"] = self._maps(values, True)
+        numbers = {
+            name: self.summary.numbers(each, shuffled=True)
+            for name, each in zip(self.names, values, strict=True)
+        }
+        at = stack(numbers, "accuracy_at")
+        dims = ("layer", "split", "where")
+        self.variables["shuffled_accuracy_at"] = (dims, at)
+        self.variables["shuffled_accuracy_at_interval"] = (
+            (*dims, "bound"),
+            stack(numbers, "accuracy_at_interval"),
+        )
+        self.variables["selectivity_at"] = (dims, self.variables["accuracy_at"][1] - at)
+        solved = stack(numbers, "off_low") > chance
+        self.variables["shuffled_flag"] = (dims[:2], solved.astype(np.int8))
+
+    def add_fits(self, outcomes: Mapping[str, Outcome], tried: tuple[float, ...]) -> None:
+        """Add what was chosen, and by which scores."""
+        trained: tuple[str, ...] = ("train_y", "train_x") if self.each else ()
+        sets = self.design.shape if self.each else ()
+
+        def put(name: str, get: Callable[[Outcome], Any], *more: str, size: int = 0) -> None:
+            rows = [np.asarray(get(outcomes[layer])) for layer in self.names]
+            shape = (len(rows), *sets, *((size,) if more else ()))
+            self.variables[name] = (("layer", *trained, *more), np.stack(rows).reshape(shape))
+
+        put("strength", lambda o: o.strengths)
+        put("rank", lambda o: o.ranks)
+        units = [outcomes[layer].n_units for layer in self.names]
+        self.variables["n_units"] = (("layer",), np.array(units, np.int64))
+        if tried:
+
+            def scores(outcome: Outcome) -> Any:
+                blank = np.full(len(tried), np.nan)
+                return [each if len(each) == len(tried) else blank for each in outcome.scores]
+
+            put("cross_validated", scores, "strengths", size=len(tried))
+
+    def add_trials(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Add what was chosen for each object at each location, and whether it was right."""
+        dims = ("layer", "object", "y", "x")
+        shape = (len(self.names), len(self.design.objects), *self.design.shape)
+        choice = np.stack([outcomes[name].choice[0] for name in self.names]).reshape(shape)
+        correct = np.stack([outcomes[name].correct[0] for name in self.names]).reshape(shape)
+        self.variables["choice"] = (dims, choice)
+        self.variables["correct"] = (dims, correct.astype(np.int8))
+
+    def dataset(
+        self,
+        exemplars: Exemplars,
+        places: tuple[tuple[Location, ...], ...],
+        tried: tuple[float, ...],
+    ) -> xarray.Dataset:
+        """Return the result, without its attributes."""
+        design = self.design
+        axes = {name: (name, list(values), {"units": "px"}) for name, values in design.axes}
+        coordinates: dict[str, Any] = {
+            "layer": self.names,
+            "split": list(SPLITS),
+            "where": list(WHERE),
+            "bound": ["low", "high"],
+            "displacement": ("displacement", self.summary.steps, {"units": "px"}),
+            "class": list(exemplars.names),
+            "object": list(design.objects),
+            "category": ("object", list(design.categories)),
+            "held_out": ("object", exemplars.held_out.astype(np.int8)),
+            **axes,
+        }
+        if tried:
+            coordinates["strengths"] = list(tried)
+        if self.each:
+            for name, values in design.axes:
+                coordinates[f"train_{name}"] = (f"train_{name}", list(values), {"units": "px"})
+        else:
+            place = np.array(places[0])
+            for number, name in enumerate(design.names):
+                coordinates[f"trained_{name}"] = ("trained", place[:, number], {"units": "px"})
+        return xarray.Dataset(self.variables, coords=coordinates)
+
+
+def probe_checkpoint(
+    source: Source,
+    *,
+    at: Location,
+    held_out: NDArray[np.bool_],
+    seed: int = 0,
+    max_memory: int | str = "2GiB",
+) -> xarray.Dataset:
+    """Return what probes trained at one place tell of a network at one checkpoint.
+
+    Without controls: across checkpoints the first one is the untrained network.
+
+    Parameters
+    ----------
+    source
+        Exemplars that the network was trained on and held-out ones, at all locations.
+    at
+        The trained location, on the grid.
+    held_out
+        bool (object,).
+    seed
+        Of folds and bootstrap.
+    max_memory
+        Bytes that activations and weights may take up.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``probe_accuracy_at (layer, split, where)``, ``probe_index (layer, split)``, and their
+        intervals.
+    """
+    result = probe(
+        source,
+        train_at=at,
+        held_out=held_out,
+        controls=(),
+        n_resamples=200,
+        seed=seed,
+        max_memory=max_memory,
+    )
+    names = {"accuracy_at": "probe_accuracy_at", "invariance_index": "probe_index"}
+    names |= {f"{old}_interval": f"{new}_interval" for old, new in names.items()}
+    found = result[list(names)].rename(names)
+    return found.drop_vars(
+        [name for name in found.coords if name not in ("layer", "split", "where", "bound")]
+    )
+
+
+def solved_shuffles(result: xarray.Dataset) -> list[str]:
+    """Return the layers, with the split, whose probes beat chance on shuffled labels."""
+    if "shuffled_flag" not in result:
+        return []
+    flags = result["shuffled_flag"].transpose("layer", "split").values
+    layers, splits = result["layer"].values, result["split"].values
+    return [f"{layers[i]} ({splits[k]})" for i, k in zip(*np.nonzero(flags), strict=True)]

@@ -1,0 +1,136 @@
+"""Results as tidy tables: one row per number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas
+import xarray
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.storage.files import check_output, write_atomically
+
+TABLE_ENDINGS = (".csv", ".parquet")
+
+
+def tidy_table(result: xarray.Dataset, variables: Sequence[str] | None = None) -> pandas.DataFrame:
+    """Return a result as a tidy table: one row for each number, named by its coordinates.
+
+    Parameters
+    ----------
+    result
+        Any result.
+    variables
+        Which of its variables; all that hold numbers or truth values by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns: ``variable``; one for each dimension that a variable has, empty for those without
+        it, and for coordinates along a dimension (such as an object's category); ``value``.
+
+    Raises
+    ------
+    UnknownNameError
+        The result has no such variable.
+    InputError
+        It holds no numbers.
+
+    Examples
+    --------
+    >>> result = xarray.Dataset({"G": ("layer", [0.5, 1.0])}, {"layer": ["fc6", "fc7"]})
+    >>> print(tidy_table(result).to_csv(index=False))
+    variable,layer,value
+    G,fc6,0.5
+    G,fc7,1.0
+    <BLANKLINE>
+    """
+    known = [str(name) for name in result.data_vars]
+    for name in variables or ():
+        if name not in known:
+            raise UnknownNameError("variable", name, known)
+    wanted = known if variables is None else list(variables)
+    wanted = [name for name in wanted if result[name].dtype.kind in "fiub"]
+    if not wanted:
+        raise InputError("the result holds no numbers; nothing would stand in the table")
+    frames = []
+    for name in wanted:
+        array = result[name]
+        columns: dict[str, object] = {"variable": np.full(array.size, name)}
+        grids = np.indices(array.shape).reshape(array.ndim, -1) if array.ndim else np.empty((0, 1))
+        for dim, index in zip(array.dims, grids, strict=True):
+            for key, coordinate in result.coords.items():
+                if coordinate.dims == (dim,):
+                    columns[str(key)] = coordinate.values[index]
+            columns.setdefault(str(dim), index)
+        columns["value"] = array.values.ravel().astype(np.float64)
+        frames.append(pandas.DataFrame(columns))
+    table = pandas.concat(frames, ignore_index=True)
+    order = ["variable", *(c for c in table.columns if c not in ("variable", "value")), "value"]
+    return _whole_numbers(table[order], result)
+
+
+def _whole_numbers(table: pandas.DataFrame, result: xarray.Dataset) -> pandas.DataFrame:
+    """Return px and numbers as whole numbers where some rows have none."""
+    for name in table.columns:
+        if name in result.coords and result[name].dtype.kind in "iu":
+            table[name] = table[name].astype("Int64")
+    return table
+
+
+def check_table_name(path: str | Path, *, overwrite: bool = False) -> Path:
+    """Refuse a name that is no table's, or that is there, before anything is computed.
+
+    Raises
+    ------
+    InputError
+        An ending other than ``.csv`` and ``.parquet``.
+    ExistsError
+        The file exists and `overwrite` is not given.
+    """
+    path = Path(path)
+    if path.suffix not in TABLE_ENDINGS:
+        raise InputError(f"cannot write a table to {path}; expected a name in .csv or .parquet")
+    check_output(path, overwrite=overwrite)
+    return path
+
+
+def save_table(
+    result: xarray.Dataset | pandas.DataFrame, path: str | Path, *, overwrite: bool = False
+) -> Path:
+    """Write a result as a tidy table, CSV or Parquet by the ending of the name.
+
+    Parameters
+    ----------
+    result
+        A result, or a table of it.
+    path
+        Ends in ``.csv`` or ``.parquet``.
+    overwrite
+        Whether an existing file is replaced.
+
+    Raises
+    ------
+    InputError
+        Another ending, or Parquet without pyarrow.
+    ExistsError
+        The file exists and `overwrite` is not given.
+    StorageError
+        It cannot be written.
+    """
+    path = check_table_name(path, overwrite=overwrite)
+    table = tidy_table(result) if isinstance(result, xarray.Dataset) else result
+    if path.suffix == ".csv":
+        data = table.to_csv(index=False).encode()
+    else:
+        try:
+            data = table.to_parquet(index=False, engine="pyarrow")
+        except ImportError as error:
+            raise InputError(
+                f"cannot write {path}: Parquet needs pyarrow; pip install 'elsewhere[parquet]', "
+                "or name a .csv file"
+            ) from error
+    write_atomically(path, data)
+    return path

@@ -1,0 +1,64 @@
+"""Every measure in the catalogue: it says where it is from, and runs on arrays."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from elsewhere.analyzer.bibliography import BIBLIOGRAPHY
+from elsewhere.analyzer.readings import METRIC_OF, READINGS
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.measures import DEFAULT_MEASURES, measures, measures_named
+
+ISSUED = {
+    "cosine", "centred", "evoked", "pearson", "G", "aligned", "cka", "rsa", "normalized-variance",
+    "normalized-deviation", "position", "partition", "sensitivity-euclidean", "sensitivity-cosine",
+    "consistency", "accuracy-map", "invariance-index", "discrimination", "phase",
+}  # fmt: skip
+
+
+def test_all_that_was_asked_for_is_there():
+    assert set(measures) >= ISSUED
+    assert set(DEFAULT_MEASURES) <= set(measures)
+    units = {name for name in measures if measures.get(name).taken == "units"}
+    assert units == set(READINGS)
+    assert set(METRIC_OF) <= units
+
+
+@pytest.mark.parametrize("name", list(measures))
+def test_every_measure_says_what_it_is(name):
+    measure = measures.get(name)
+    assert measures.summary(name)
+    assert measure.formula
+    assert set(measure.sources) <= set(BIBLIOGRAPHY)
+    doc = inspect.getdoc(measure.function)
+    assert ">>>" in doc
+
+
+@pytest.mark.parametrize("name", [n for n in measures if measures.get(n).taken == "units"])
+def test_every_measure_of_units_is_a_pure_function_that_refuses_nan(name):
+    function = measures.get(name).function
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(20, 4, 6))
+    more = {
+        "evoked": {"empty": np.zeros(6)},
+        "position": {"locations": [[y, x] for y in (0, 9) for x in (0, 9)]},
+    }.get(name, {})
+    if name == "sensitivity-cosine":
+        assert function(np.eye(2), [[0, 0], [0, 5]])[1].tolist() == [-5, 0, 5]
+        return
+    before = values.copy()
+    first, second = function(values, **more), function(values, **more)
+    np.testing.assert_array_equal(values, before)
+    assert str(first) == str(second)
+    values[3, 1, 2] = np.inf
+    with pytest.raises(InputError, match="NaN or infinity, first for object 3 at location 1"):
+        function(values, **more)
+
+
+def test_names_come_as_texts_and_lists():
+    assert measures_named("cka,rsa , cka") == ["cka", "rsa"]
+    assert measures_named(["cka,rsa", "position"]) == ["cka", "rsa", "position"]
+    assert measures_named(None) == list(DEFAULT_MEASURES)
+    with pytest.raises(UnknownNameError, match="unknown measure 'ckas'; nearest: cka"):
+        measures_named("cosine,ckas")
