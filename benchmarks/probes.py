@@ -128,7 +128,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--each", type=int, default=49)
     options = parser.parse_args()
-    warnings.simplefilter("ignore", ConvergenceWarning)
+    for category in (ConvergenceWarning, FutureWarning):
+        warnings.simplefilter("ignore", category)
     print(f"{CATEGORIES} x {EXEMPLARS} objects, {UNITS} units, one thread")
     with threadpool_limits(1):
         single(options.pairs)
