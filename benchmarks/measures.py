@@ -1,6 +1,6 @@
 """What all-pairs cosines cost over one matrix product of the same size and reading the file once.
 
-    python -m benchmarks.measures [--pairs 5] [--threads 1] [--objects 100] [--side 22]
+    python -m benchmarks.measures [--pairs 5] [--threads 1] [--objects 100] [--units 4096]
 
 Goal: all-pairs cosines of 484 locations of fc7 (4,096 units) for 100 objects within 1.5.
 """

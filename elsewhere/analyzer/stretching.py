@@ -77,6 +77,7 @@ class MeasureSink:
         self._metrics = sorted({METRIC_OF[name] for name in self.names if name in METRIC_OF})
         self._states: dict[str, _State] = {}
         self._layers: dict[str, LayerLike] = {}
+        self._tables: dict[tuple[str, Design], Table] = {}
         self.variables: dict[str, Variables] = {}
         self.notes: list[str] = []
 
@@ -126,6 +127,12 @@ class MeasureSink:
         return int("centred" in self._metrics) + int(bool(self._metrics))
 
     def _table(self, layer: LayerLike, design: Design) -> Table:
+        key = (layer.name, design)
+        if key not in self._tables:
+            self._tables[key] = self._make_table(layer, design)
+        return self._tables[key]
+
+    def _make_table(self, layer: LayerLike, design: Design) -> Table:
         shape = getattr(layer, "stored_shape", layer.shape)
         return Table(
             codes=design.category_codes,

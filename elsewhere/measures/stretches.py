@@ -263,7 +263,8 @@ class Stretch:
     def _width(self) -> int:
         """Units of a piece."""
         n, n_locations, _ = self.values.shape
-        return max(128, int(PIECE_BYTES // (int(self.values.itemsize) * max(n, n_locations))))
+        width: int = PIECE_BYTES // (self.values.itemsize * max(n, n_locations))
+        return max(128, width)
 
     def pieces(self) -> Iterator[Stretch]:
         """Yield narrow stretches one after the other, views that know the whole lengths."""
