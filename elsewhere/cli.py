@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from elsewhere.commands import analyses, reproduction, training
+from elsewhere.commands import analyses, attribution, reproduction, training
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.options import (
     JsonOption,
@@ -334,6 +334,14 @@ app.command(
 app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere figure sim.nc --out fig.svg")(
     analyses.figure
 )
+app.command(
+    rich_help_panel=ANALYSES,
+    epilog="Example: elsewhere attribute run/checkpoints/novel-000500.safetensors --out attr.nc",
+)(attribution.attribute)
+app.command(
+    rich_help_panel=ANALYSES,
+    epilog="Example: elsewhere sanity vgg11-slim --target logit:predicted --out sanity.nc",
+)(attribution.sanity)
 
 
 # --- training --------------------------------------------------------------------------------
