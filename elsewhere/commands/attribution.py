@@ -208,10 +208,11 @@ def sanity(
             progress=report,
         )
     save_result(result, out, overwrite=overwrite)
-    rows = []
-    for place, stage in enumerate(result["stage"].values.tolist()):
+    rows, stages = [], result["stage"].values.tolist()
+    for place, stage in enumerate(stages):
         row: dict[str, Any] = {"randomised": stage}
-        row |= {str(m): float(result["likeness"][place].sel(metric=m)) for m in result["metric"].values}
+        for name in result["metric"].values.tolist():
+            row[name] = float(result["likeness"][place].sel(metric=name))
         rows.append(row)
     unchanged = bool(result.attrs["unchanged"])
     if as_json:
@@ -219,9 +220,11 @@ def sanity(
     else:
         print_table([_short(row) for row in rows], right=tuple(rows[0])[1:])
     if unchanged:
+        judged = str(result.attrs["judged_at"])
+        alike = max(row["spearman"] for row in rows if row["randomised"] in (judged, stages[-1]))
         say(
-            f"flagged: with all weights random the maps of {settings.method} still rank pixels "
-            f"alike ({rows[-1]['spearman']:.2f}); they say little about what was learnt"
+            f"flagged: with all layers from {judged} up random, the maps of {settings.method} "
+            f"still rank pixels alike ({alike:.2f}); they say little about what was learnt"
         )
     say(f"wrote {out}")
 
@@ -229,9 +232,7 @@ def sanity(
 # --- what both share ---------------------------------------------------------------------------
 
 
-def _sweep(
-    name: str, network: ModelOptions, stimuli: StimulusOptions
-) -> tuple[Sweep, Card | None]:
+def _sweep(name: str, network: ModelOptions, stimuli: StimulusOptions) -> tuple[Sweep, Card | None]:
     """Return the sweep, and the card of a checkpoint, which brings its own objects and classes."""
     from elsewhere.recording import Sweep
     from elsewhere.stimuli import Grid, parse_categories, parse_location
@@ -243,7 +244,9 @@ def _sweep(
     card = read_card(name)
     if "--objects" in given_options(stimuli):
         return stimuli.build(name, loaded, None, network.seed), card
-    other = [o for o in ("--canvas", "--object-size", "--background") if o in given_options(stimuli)]
+    other = [
+        o for o in ("--canvas", "--object-size", "--background") if o in given_options(stimuli)
+    ]
     if other:
         raise InputError(
             f"{name} brings its own objects and canvas; name --objects to use {', '.join(other)}"

@@ -355,4 +355,3 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text
-

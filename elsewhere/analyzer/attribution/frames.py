@@ -41,7 +41,9 @@ class Frame:
 
     def __post_init__(self) -> None:
         if not isinstance(self.margin, int) or self.margin < 0:
-            raise InputError(f"the margin is {self.margin!r}; expected a whole number of px, from 0")
+            raise InputError(
+                f"the margin is {self.margin!r}; expected a whole number of px, from 0"
+            )
 
     @property
     def side(self) -> int:

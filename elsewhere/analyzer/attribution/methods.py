@@ -464,7 +464,9 @@ def _perturbed(
     corners = [(top - around, left - around) for top, left in batch.corners]
     if not batch.plain:  # whole canvases, in step with the box
         across = (math.ceil(size / lattice) + 1) * lattice
-        corners = [(top % lattice - lattice, left % lattice - lattice) for top, left in batch.corners]
+        corners = [
+            (top % lattice - lattice, left % lattice - lattice) for top, left in batch.corners
+        ]
     tops, lefts = (torch.tensor(line) for line in zip(*corners, strict=True))
 
     def cut(found: torch.Tensor) -> torch.Tensor:

@@ -275,4 +275,3 @@ def _scaled(maps: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np
     """Return each map divided by its scale, so that small types hold weak maps as well."""
     divisor = np.where(scale > 0, scale, 1.0).astype(np.float32)
     return np.asarray(maps / divisor[:, None, None])
-

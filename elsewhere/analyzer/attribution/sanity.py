@@ -26,8 +26,8 @@ from elsewhere.recording import Sweep
 from elsewhere.types import parse_bytes
 
 UNCHANGED = 0.5
-"""Above this rank correlation with the maps of the network whose weights are all random, a method
-is flagged: its maps do not tell what was learnt."""
+"""A method is flagged above this rank correlation with the maps of the network whose upper half is
+random: its maps hardly depend on what those layers have learnt."""
 
 FEWEST_PIXELS = 8
 
@@ -93,7 +93,8 @@ def sanity(
     xarray.Dataset
         ``likeness (stage, metric)`` with its interval over objects, and each object's own; the
         first stage is the network as it is. The attribute ``unchanged`` flags a method whose rank
-        correlation of absolute values stays above 0.5 at the last stage.
+        correlation of absolute values is still above 0.5 once the upper half of the layers
+        (``judged_at``) is random, or all of them.
 
     Raises
     ------
@@ -188,12 +189,14 @@ def _dataset(
 ) -> xarray.Dataset:
     mean, interval = mean_over_objects(np.moveaxis(likeness, 2, 0))
     settings = run.settings
-    last = float(mean[-1, MAP_METRICS.index("spearman")])
+    ranks = mean[:, MAP_METRICS.index("spearman")]
+    half = len(stages) // 2  # of stages - 1 layers, rounded up
     attributes: dict[str, Any] = {
         "kind": "attribution sanity",
         "method": settings.method,
         "target": run.target.name,
-        "unchanged": bool(last > UNCHANGED),
+        "unchanged": bool(max(ranks[half], ranks[-1]) > UNCHANGED),
+        "judged_at": stages[half],
         "threshold": UNCHANGED,
         "seed": settings.seed,
         "n_objects": len(sweep.objects),

@@ -112,7 +112,9 @@ class AttributionSettings:
         target = self.target
         found["target"] = target if isinstance(target, str | None) else target.name
         if isinstance(target, LinearTarget):
-            weights = np.concatenate([np.ravel(np.asarray(target.coef)), np.ravel(target.intercept)])
+            weights = np.concatenate(
+                [np.ravel(np.asarray(target.coef)), np.ravel(target.intercept)]
+            )
             found["readout_sha256"] = hashlib.sha256(weights.tobytes()).hexdigest()
         return found
 
