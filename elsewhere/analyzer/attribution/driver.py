@@ -22,6 +22,17 @@ from elsewhere.storage.merge import unit_name
 from elsewhere.storage.parts import Parts
 from elsewhere.types import format_bytes, parse_bytes
 
+_DETERMINING = (
+    "model",
+    "weights_sha256",
+    "canvas",
+    "object_size",
+    "background",
+    "mean",
+    "std",
+    "gain",
+)
+
 
 def attribute(
     sweep: Sweep,
@@ -138,11 +149,7 @@ def _fields(run: ObjectRun) -> dict[str, Any]:
         "object_digest": sweep.objects.digest(),
         "classes": None if run.classes is None else run.classes.tolist(),
         "numerics": sweep.numerics | {"batch_rows": run.explainer.rows},
-        **{
-            name: sweep.provenance[name]
-            for name in ("model", "weights_sha256", "canvas", "object_size", "background")
-            + ("mean", "std", "gain")
-        },
+        **{name: sweep.provenance[name] for name in _DETERMINING},
     }
 
 

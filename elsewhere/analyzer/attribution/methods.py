@@ -1,4 +1,4 @@
-"""The methods of attribution by name, all of them Captum's, with the options that each one takes."""
+"""The methods of attribution by name, all of them Captum's, with the options that each takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a method's map depend on what the network has learnt? Adebayo et al.'s randomisation test."""
+"""Do maps depend on what the network has learnt? Adebayo et al.'s randomisation test."""
 
 from __future__ import annotations
 
