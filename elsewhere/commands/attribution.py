@@ -14,12 +14,11 @@ from elsewhere.options import (
     ModelOptions,
     OverwriteOption,
     StimulusOptions,
-    counted,
     given_options,
     set_threads,
     takes,
 )
-from elsewhere.terminal import bar, check_output, print_json, print_table, progress, say
+from elsewhere.terminal import bar, check_output, counted, print_json, print_table, progress, say
 from elsewhere.types import parse_bytes
 
 if TYPE_CHECKING:

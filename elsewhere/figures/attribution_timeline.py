@@ -90,7 +90,7 @@ def plot_attribution_timeline(
     upper = 2 * tile + 0.08
     title = wrap(describe_maps(result, "maps over training"), width - 0.2, TITLE_SIZE)
     top = 0.17 * (title.count("\n") + 1) + 0.28
-    lower, foot = 1.5, 0.72
+    lower, foot = 1.5, 0.66
     height = top + upper + 0.12 + lower + foot
     figure = new_figure(width, height)
     figure.set_layout_engine("none")  # tiles stand above the steps they belong to
@@ -117,7 +117,7 @@ def plot_attribution_timeline(
         ((left + across + 0.1) / width, (foot + lower + 0.12) / height, 0.1 / width, upper / height)
     )
     bar = figure.colorbar(ScalarMappable(norm, DIVERGING), cax=bar_at)
-    bar.set_label("attribution per px,\nshare of the reference's mass", fontsize=SMALL_SIZE)
+    bar.set_label("attribution per px,\nas a share of the mass", fontsize=SMALL_SIZE)
     bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
     bar.outline.set_linewidth(0.4)
     figure.text(0.01, 1 - 0.06 / height, title, va="top", fontsize=TITLE_SIZE, **text_style(title))
@@ -139,6 +139,8 @@ def plot_attribution_timeline(
 
 def _require_maps(result: xr.Dataset) -> None:
     """Say what is missing of a result without checkpoints."""
+    if isinstance(result, xr.Dataset) and "frame_mean" not in result.data_vars:
+        require(result, ["frame_mean"], [])
     if not isinstance(result, xr.Dataset) or "checkpoint" not in result.dims:
         raise InputError(
             "the result has no dimension 'checkpoint'; expected one of `elsewhere attribute "
@@ -215,7 +217,7 @@ def _draw_measures(ax: Axes, result: xr.Dataset, at: NDArray[np.float64]) -> lis
         seen.append(values[np.isfinite(values)])
     every = np.concatenate(seen)
     ax.set_ylim(min(-0.03, float(every.min()) - 0.05), max(1.03, float(every.max()) + 0.05))
-    ax.set_ylabel("measure", fontsize=LABEL_SIZE)
+    ax.set_ylabel("correlation, accuracy", fontsize=LABEL_SIZE)
     return handles
 
 

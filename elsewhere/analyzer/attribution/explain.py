@@ -344,8 +344,8 @@ class Explainer:
                     ) from error
                 self.rows //= 2
                 logger.warning("out of memory: going on with %d images at a time", self.rows)
-            if done < len(batch) and torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
+                if self.model.device.type == "cuda":
+                    torch.cuda.empty_cache()
         return torch.cat(found)
 
 

@@ -243,12 +243,12 @@ def read_options(
     """
     method = methods.get(name)
     if not isinstance(given, Mapping):
-        pairs = {}
+        pairs: dict[str, object] = {}
         for text in given:
-            key, separator, value = text.partition("=")
+            key, separator, said = text.partition("=")
             if not separator:
                 raise InputError(f"cannot read --option {text!r}; expected name=value")
-            pairs[key.strip()] = value
+            pairs[key.strip()] = said
         given = pairs
     for key in given:
         if key not in method.options:
@@ -402,7 +402,7 @@ def _attach_rules(setting: Setting) -> None:
     """Give every layer its rule; Captum takes them off after each call."""
     for part in setting.scorer.modules():
         if not is_container(part) and isinstance(part, _RULED):
-            part.rule = EpsilonRule(setting.options["epsilon"])  # type: ignore[assignment]
+            part.rule = EpsilonRule(setting.options["epsilon"])
 
 
 def _lrp(setting: Setting, batch: Batch) -> torch.Tensor:
@@ -492,7 +492,8 @@ def _perturbed(
 
     more = (batch.images, tops, lefts, *batch.extra)
     with torch.no_grad():
-        found = run(score, cut(batch.images), cut(batch.baselines), more).mean(1, keepdim=True)
+        found: torch.Tensor = run(score, cut(batch.images), cut(batch.baselines), more)
+        found = found.mean(1, keepdim=True)
     maps = found.new_zeros(n, 1, size, size)
     for row in range(n):
         here, there = _overlap(int(tops[row]), int(lefts[row]), across, size)

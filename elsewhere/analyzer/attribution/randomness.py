@@ -25,7 +25,8 @@ def seeded(seed: int, *keys: int) -> Iterator[None]:
     """
     words = np.random.SeedSequence([seed, *keys]).generate_state(4)
     before = np.random.get_state()  # noqa: NPY002
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = [torch.cuda.current_device()] if on_gpu else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
         np.random.seed(words[2:])  # noqa: NPY002

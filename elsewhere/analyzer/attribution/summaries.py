@@ -79,7 +79,7 @@ def maps_of(result: xarray.Dataset, name: str = "attribution") -> xarray.DataArr
         ``attribution``, ``canvas_attribution`` or ``reference_attribution``.
     """
     scale = "reference_scale" if name.startswith("reference") else "scale"
-    found = result[name].astype(np.float32) * result[scale].astype(np.float32)
+    found: xarray.DataArray = result[name].astype(np.float32) * result[scale].astype(np.float32)
     return found.transpose(*result[name].dims)
 
 

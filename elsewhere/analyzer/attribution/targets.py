@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -114,13 +114,39 @@ class LinearTarget:
                 f"the readout of {self.layer!r} has {len(coef)} rows for {len(self.classes)} "
                 "classes; expected one row for each class"
             )
+        object.__setattr__(self, "classes", None if self.classes is None else (*self.classes,))
         object.__setattr__(self, "coef", coef)
         object.__setattr__(self, "intercept", np.array(intercept))
+
+    @classmethod
+    def of(cls, readout: Readout, *, choice: str = "true") -> LinearTarget:
+        """Return the target that a fitted readout's score is."""
+        return cls(readout.layer, readout.coef, readout.intercept, readout.classes, choice)
 
     @property
     def name(self) -> str:
         """The target in words."""
         return f"linear:{self.layer}:{self.choice}"
+
+
+class Readout(Protocol):
+    """A fitted linear readout of a layer, such as ``elsewhere.probes.fit_probe`` returns."""
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer."""
+
+    @property
+    def coef(self) -> NDArray[np.floating]:
+        """Weights on raw activations, (class, unit)."""
+
+    @property
+    def intercept(self) -> NDArray[np.floating]:
+        """(class,)."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the scores."""
 
 
 Target: TypeAlias = ClassTarget | SimilarityTarget | LinearTarget
@@ -142,8 +168,8 @@ def parse_target(text: str) -> ClassTarget | SimilarityTarget:
     kind, separator, rest = text.strip().partition(":")
     if kind == "similarity" and rest:
         return SimilarityTarget(rest)
-    if (kind == "logit" or kind == "probability") and bool(separator) == bool(rest):
-        return ClassTarget(kind, rest or "true")
+    if kind in ("logit", "probability") and bool(separator) == bool(rest):
+        return ClassTarget(cast(Literal["logit", "probability"], kind), rest or "true")
     raise InputError(f"cannot read {text!r} as a target; expected {FORMS}")
 
 
