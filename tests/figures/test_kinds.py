@@ -23,6 +23,10 @@ DRAWN_FROM = {
     "acquisition": "track",
     "interference": "track",
     "claims": "claims",
+    "attribution-grid": "attribution",
+    "attribution-frame": "attribution",
+    "attribution-equivariance": "attribution",
+    "attribution-timeline": "attribution timeline",
 }
 
 
@@ -34,7 +38,7 @@ def test_every_kind_draws_its_kind_of_result_and_refuses_others(results, kind):
     assert figure_kinds.summary(kind)
     for made, other in results.items():
         if made != DRAWN_FROM[kind]:
-            with pytest.raises(InputError, match="no variable"):
+            with pytest.raises(InputError, match="no variable|runs over|no dimension"):
                 draw(other, kind)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -113,15 +114,27 @@ def attribute(
     with Parts(path, _fields(run), overwrite=overwrite) as parts:
         finished = parts.done()
         done = len(finished) * sweep.design.n_positions
-        for number in range(n_objects):
-            if number not in finished:
-                shard = run.measure(number, progress=count)
-                parts.write_unit(number, _to_bytes(shard))
+        with _swept_if_empty(parts):
+            for number in range(n_objects):
+                if number not in finished:
+                    shard = run.measure(number, progress=count)
+                    parts.write_unit(number, _to_bytes(shard))
         found = [_read(parts, number) for number in range(n_objects)]
         result = _finish(found, run, classes)
         save_result(result, path, overwrite=overwrite)
         parts.discard()
     return result
+
+
+@contextlib.contextmanager
+def _swept_if_empty(parts: Parts) -> Iterator[None]:
+    """Leave no folder behind when the first object already fails."""
+    try:
+        yield
+    except Exception:
+        if not parts.done():
+            parts.discard()
+        raise
 
 
 def _check_size(sweep: Sweep, settings: AttributionSettings, limit: int) -> None:

@@ -79,8 +79,8 @@ def maps_of(result: xarray.Dataset, name: str = "attribution") -> xarray.DataArr
         ``attribution``, ``canvas_attribution`` or ``reference_attribution``.
     """
     scale = "reference_scale" if name.startswith("reference") else "scale"
-    found: xarray.DataArray = result[name].astype(np.float32) * result[scale].astype(np.float32)
-    return found.transpose(*result[name].dims)
+    found = result[name].astype(np.float32) * result[scale].astype(np.float32)
+    return cast(xarray.DataArray, found.transpose(*result[name].dims))
 
 
 def summarise(result: xarray.Dataset) -> xarray.Dataset:

@@ -47,7 +47,7 @@ def by_cells(part, corner, cell):
 def by_windows(part, corner, window, stride, reach):
     """Return the mean over the windows that cover a pixel of the sum within them."""
     starts = [
-        [begin for begin in range(start - reach, start + 8 + reach, stride)] for start in corner
+        list(range(start - reach, start + 8 + reach, stride)) for start in corner
     ]
     last = [start + 8 + reach for start in corner]
     total, seen = np.zeros_like(part), np.zeros_like(part)
