@@ -86,7 +86,7 @@ LATE = {
     "true classes that are not known": (("--target", "logit:true"), "logit:predicted"),
     "an unknown layer": (("--target", "similarity:fc9"), ("fc9", "nearest: fc")),
     "too few steps": (
-        ("--baseline", "black", "--background", "200", "--option", "n_steps=1",
+        ("--baseline", "black", "--background", "200", "--option", "n_steps=2",
          "--option", "method=riemann_left", "--option", "tolerance=0.001"),
         "raise the steps",
     ),

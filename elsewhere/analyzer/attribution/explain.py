@@ -34,6 +34,12 @@ from elsewhere.types import BATCH_ROWS
 
 logger = logging.getLogger(__name__)
 
+CANCELLED = 0.1
+"""A change of the score below this share of a map's absolute mass is what cancelling left of it."""
+
+_NO_GRADIENT = ("used in the graph", "does not require grad", "did not obtain any outputs")
+"""What torch and Captum say of a target that does not depend on what it is attributed to."""
+
 
 @dataclass(frozen=True)
 class Explained:
@@ -268,19 +274,23 @@ class Explainer:
         return found
 
     def completeness(self, found: Explained) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return how far each map's sum is off, and as a share of its absolute mass; NaN if none.
+        """Return how far each map's sum is off, and that as a share; NaN where there is no sum.
 
-        ``sum of the map - (score - score of the baseline)``.
+        ``sum of the map - (score - score of the baseline)``, as a share of the scores' difference,
+        or of a tenth of the map's absolute mass where that is more: where what speaks for and
+        against cancels, the difference is no measure.
         """
         if not self.method.complete:
             nothing = np.full(len(found.scores), np.nan)
             return nothing, nothing
         maps = found.maps.double()
-        error = maps.sum((1, 2, 3)).cpu().numpy() - (found.scores - found.baseline_scores)
+        change = found.scores - found.baseline_scores
+        error = maps.sum((1, 2, 3)).cpu().numpy() - change
         mass = maps.abs().sum((1, 2, 3)).cpu().numpy()
         # scores are rounded, so that an empty map may differ by their last bits
         rounding = 1e-5 * np.maximum(np.abs(found.scores), np.abs(found.baseline_scores))
-        return error, np.abs(error) / np.maximum(mass, np.maximum(rounding / 0.01, 1e-30))
+        least = np.maximum(np.maximum(CANCELLED * mass, 100 * rounding), 1e-30)
+        return error, np.abs(error) / np.maximum(np.abs(change), least)
 
     def _check_sum(self, found: Explained) -> None:
         _, share = self.completeness(found)
@@ -294,8 +304,9 @@ class Explainer:
         else:
             remedy = "take integrated-gradients: this network bends signals where it has no rule"
         raise InputError(
-            f"{self.name} is off by {worst:.3f} of a map's absolute mass, above the tolerance "
-            f"{tolerance:g}: {remedy}, or allow more (--option tolerance=...)"
+            f"a map of {self.name} does not sum to the score's change: it is off by {worst:.3f} of "
+            f"it, above the tolerance {tolerance:g}; {remedy}, or allow more (--option "
+            "tolerance=...)"
         )
 
     def _attribute(self, batch: Batch) -> torch.Tensor:
@@ -312,9 +323,9 @@ class Explainer:
             warnings.simplefilter("ignore")  # Captum tells of hooks that it will remove
             try:
                 maps = self.method.run(setting, replace(batch, images=images))
-            except RuntimeError as error:
+            except (RuntimeError, AssertionError) as error:
                 text = " ".join(str(error).split())
-                if "used in the graph" in text or "does not require grad" in text:
+                if any(said in text for said in _NO_GRADIENT):
                     where = f"the layer {self.layer.name!r}" if self.layer else "the image"
                     raise LayerError(
                         f"the target {self.target.name} does not depend on {where}: it has no "

@@ -557,7 +557,7 @@ def _feature_ablation(setting: Setting, batch: Batch) -> torch.Tensor:
 # --- by name
 
 _TOLERANCE = Option(
-    0.05, "largest share of a map's absolute mass by which its sum may be off", float, low=0
+    0.05, "largest share of the score's change by which a map's sum may be off", float, low=0
 )
 _RULES = (
     "gausslegendre",
@@ -572,7 +572,7 @@ for _name, _method in {
         _integrated_gradients,
         "gradients along the line from the baseline (Sundararajan et al. 2017)",
         {
-            "n_steps": Option(50, "points on the line", low=1),
+            "n_steps": Option(50, "points on the line", low=2),
             "method": Option("gausslegendre", "rule of integration", str, values=_RULES),
             "tolerance": _TOLERANCE,
         },

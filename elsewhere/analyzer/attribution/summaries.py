@@ -58,7 +58,7 @@ LONG_NAMES = {
     "correct": "whether the object is recognised",
     "accuracy": "share of the objects that are recognised",
     "completeness_error": "sum of the map less (score - baseline_score)",
-    "completeness_share": "the same as a share of the absolute mass",
+    "completeness_share": "the same as a share of the score's change, or of a tenth of the mass",
     "sensitivity": "largest relative change of the map in a small neighbourhood of the image",
     "infidelity": "mean squared error of the map times a perturbation against the score's change",
     "recognition_gap": "where recognised less where not, over objects that have both",

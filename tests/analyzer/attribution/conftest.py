@@ -89,7 +89,7 @@ def linear(wrap, disturb):
 def make_explainer():
     """Return a function that binds a method to a network; grad-cam gets the layer it needs."""
 
-    def make(network, method, target="logit:2", *, layer=None, canvas=CANVAS, **options):
+    def make(network, method, /, target="logit:2", *, layer=None, canvas=CANVAS, **options):
         parsed = parse_target(target) if isinstance(target, str) else target
         return Explainer(
             network,

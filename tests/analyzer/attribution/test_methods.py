@@ -19,7 +19,8 @@ from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.models import Layer, load_model
 
 QUICK = {"integrated-gradients": {"n_steps": 4, "tolerance": 1e9}, "deep-lift": {"tolerance": 1e9}}
-QUICK |= {"gradient-shap": {"n_samples": 3}}
+QUICK |= {"gradient-shap": {"n_samples": 3}, "occlusion": {"window": 4, "stride": 4}}
+QUICK |= {"feature-ablation": {"cell": 4}}
 
 
 def layer_for(method, name):
@@ -46,9 +47,7 @@ def by_cells(part, corner, cell):
 
 def by_windows(part, corner, window, stride, reach):
     """Return the mean over the windows that cover a pixel of the sum within them."""
-    starts = [
-        list(range(start - reach, start + 8 + reach, stride)) for start in corner
-    ]
+    starts = [list(range(start - reach, start + 8 + reach, stride)) for start in corner]
     last = [start + 8 + reach for start in corner]
     total, seen = np.zeros_like(part), np.zeros_like(part)
     for y in starts[0]:
@@ -166,13 +165,13 @@ def test_relevance_without_biases_is_input_times_gradient(
 @pytest.mark.parametrize("baseline", ["empty", "black", "blurred"])
 def test_maps_sum_to_the_change_of_the_score(method, baseline, awkward, make_explainer, make_batch):
     batch = make_batch(awkward, baseline=baseline).batch
-    options = {"n_steps": 400} if method == "integrated-gradients" else {}
+    options = {"n_steps": 150} if method == "integrated-gradients" else {}
     explainer = make_explainer(awkward, method, **options)
     found = explainer.explain(batch)
     with torch.no_grad():
         change = awkward.module(batch.images)[:, 2] - awkward.module(batch.baselines)[:, 2]
-    limit = 2e-3 if method == "integrated-gradients" else 1e-4
-    np.testing.assert_allclose(summed(found.maps).sum((1, 2)), change, atol=limit * 5)
+    limit = 2e-2 if method == "integrated-gradients" else 1e-3
+    np.testing.assert_allclose(summed(found.maps).sum((1, 2)), change, atol=limit)
     error, share = explainer.completeness(found)
     np.testing.assert_allclose(error, summed(found.maps).sum((1, 2)) - change.numpy(), atol=1e-4)
     assert (share < limit).all()
@@ -181,9 +180,9 @@ def test_maps_sum_to_the_change_of_the_score(method, baseline, awkward, make_exp
 def test_too_few_steps_are_refused_with_the_remedy(awkward, make_explainer, make_batch):
     batch = make_batch(awkward, baseline="black").batch
     explainer = make_explainer(
-        awkward, "integrated-gradients", n_steps=1, method="riemann_left", tolerance=0.01
+        awkward, "integrated-gradients", n_steps=2, method="riemann_left", tolerance=0.01
     )
-    with pytest.raises(InputError, match=r"raise the steps \(--option n_steps=4"):
+    with pytest.raises(InputError, match=r"raise the steps \(--option n_steps=8"):
         explainer.explain(batch)
 
 
@@ -381,18 +380,29 @@ def test_similarity_is_the_cosine_with_the_reference(
     with Recorder(awkward.module, [layer]) as recorder:
         awkward.module(batch.images[:1])
         expected = recorder[layer].flatten(1).clone()
-    torch.testing.assert_close(reference, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(reference, expected, rtol=1e-3, atol=1e-4)
     batch = replace(batch, references=reference.expand(3, -1), classes=[0, 0, 0])
     scores = explainer.scores(batch)
     np.testing.assert_allclose(scores[0], 1.0, atol=1e-5)
-    assert (scores[1:] < 0.999).all()
+    assert (scores[1:] < 1 - 2e-5).all()
     maps = explainer.maps(batch)
     size = maps.abs().sum((1, 2, 3))
     assert float(size[0]) < 1e-3 * float(size[1]), "at the reference the cosine is at its maximum"
-    step = 1e-2 * maps[1] / maps[1].abs().max()
-    moved = replace(batch, images=batch.images + step)
-    rise = explainer.scores(moved)[1] - scores[1]
-    assert rise == pytest.approx(float((maps[1] * step).sum()), rel=0.05)
+
+    def score(images):
+        name, _, call = layer.partition(":")
+        seen = []
+        part = awkward.module.get_submodule(name)
+        handle = part.register_forward_hook(lambda _, __, output: seen.append(output.clone()))
+        awkward.module(images)
+        handle.remove()
+        values = seen[int(call or 0)].flatten(1)
+        return (values @ reference[0]) / values.norm(dim=1) / reference[0].norm()
+
+    plain = gradient(awkward, batch.images, score=score)
+    torch.testing.assert_close(
+        maps[1:], plain[1:], rtol=1e-3, atol=1e-4 * float(plain[1:].abs().max())
+    )
 
 
 def test_a_readout_is_attributed_like_a_head(awkward, make_explainer, make_batch):
@@ -440,7 +450,7 @@ REFUSED = {
     "a layer for pixels": ("saliency", {"layer": "conv"}, InputError, "takes no layer"),
     "an unknown option": ("occlusion", {"windows": 3}, UnknownNameError, "known: window, stride"),
     "an option of a method without": ("guided-backprop", {"abs": 1}, UnknownNameError, "none"),
-    "an option out of range": ("integrated-gradients", {"n_steps": 0}, InputError, "from 1"),
+    "an option out of range": ("integrated-gradients", {"n_steps": 1}, InputError, "from 2"),
     "an option of another type": ("saliency", {"abs": "maybe"}, InputError, "true or false"),
     "an unknown rule": ("integrated-gradients", {"method": "simpson"}, InputError, "one of gauss"),
     "an unknown method": ("gradients", {}, UnknownNameError, "integrated-gradients"),
@@ -487,7 +497,11 @@ def test_what_has_no_rule_is_named(wrap, disturb, make_explainer):
 def test_rescaling_past_what_it_has_no_rule_for_shows_in_the_sum(
     wrap, disturb, make_explainer, make_batch
 ):
-    bent = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(4 * 22 * 22, 3))
+    class Square(nn.Module):
+        def forward(self, values):
+            return values * values
+
+    bent = nn.Sequential(nn.Conv2d(3, 4, 3), Square(), nn.Flatten(), nn.Linear(4 * 22 * 22, 3))
     network = wrap(disturb(bent))
     with pytest.raises(InputError, match="take integrated-gradients"):
         make_explainer(network, "deep-lift").explain(make_batch(network, baseline="black").batch)
@@ -533,7 +547,7 @@ def test_frames_are_empty_off_the_canvas():
 REAL = ["resnet18", "alexnet", "vgg16-slim", pytest.param("vgg16", marks=pytest.mark.long)]
 CHEAP = QUICK | {
     "occlusion": {"window": 16, "stride": 16},
-    "feature-ablation": {"cell": 8},
+    "feature-ablation": {"cell": 16},
     "gradient-shap": {"n_samples": 2},
     "deep-lift": {},
 }
