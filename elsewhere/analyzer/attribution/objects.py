@@ -212,7 +212,8 @@ class ObjectRun:
         return {name: np.array(numbers, np.float64) for name, numbers in values.items()}
 
     def _sensitivity(self, one: Batch, maps: torch.Tensor, unit: float) -> float:
-        def explain(images: torch.Tensor) -> torch.Tensor:
+        def explain(perturbed: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+            images = perturbed[0] if isinstance(perturbed, tuple) else perturbed
             return self.explainer.maps(replace(one.padded(len(images)), images=images))
 
         found: torch.Tensor = sensitivity_max(

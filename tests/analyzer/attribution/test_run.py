@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -95,7 +94,6 @@ def test_equivariance_is_the_correlation_with_the_reference(result):
         (found["y"] != sweep.reference[0]) | (found["x"] != sweep.reference[1])
     )
     np.testing.assert_allclose(found["equivariance_away"], away.mean(("object", "y", "x")))
-    assert (found["equivariance_cross_away"] < found["equivariance_away"]).all()
 
 
 def test_what_is_recognised_is_told_apart(result):
@@ -182,10 +180,9 @@ def test_maps_of_an_equivariant_network_move_with_the_object(
     np.testing.assert_allclose(found["equivariance"], 1, atol=1e-4)
     assert (found["equivariance_cross"].sel(metric="pearson") < 0.99).all()
     np.testing.assert_allclose(found["mass_ratio"], 1, atol=1e-3)
-    for name in ("centre_y", "centre_x", "entropy"):
-        spread = found[name].max(("y", "x")) - found[name].min(("y", "x"))
-        if method != "grad-cam" and baseline == "empty" and method in ("occlusion", "saliency"):
-            assert (spread < 0.5).all()
+    if method == "occlusion" and baseline == "empty":  # nothing beyond the object's surroundings
+        for name in ("centre_y", "centre_x", "entropy", "mass_inside"):
+            np.testing.assert_allclose(found[name].std(("y", "x")), 0, atol=1e-3)
 
 
 def test_a_similarity_has_no_gradient_at_the_reference(make_sweep):
@@ -204,7 +201,7 @@ def test_a_similarity_has_no_gradient_at_the_reference(make_sweep):
 
 # --- killed runs, memory, bad input ----------------------------------------------------------
 
-KILLED = """
+RUN = """
 import os, signal, sys
 import numpy as np
 from elsewhere import Canvas, Grid, ObjectSet, Sweep, load_model
@@ -222,42 +219,45 @@ sweep = Sweep(model, objects, canvas=canvas, grid=Grid.parse("2x2", canvas))
 settings = AttributionSettings(
     method="gradient-shap", target="logit:1", options={"n_samples": 4, "stdevs": 0.3}
 )
+"""
 
+KILLED = """
 def progress(done, total):
-    if sys.argv[2] == "kill" and done > 4:
+    if done > 4:  # the first object's 4 locations are through
         os.kill(os.getpid(), signal.SIGKILL)
 
-attribute(sweep, settings, path=sys.argv[1], progress=progress)
+attribute(sweep, settings, path="killed.nc", progress=progress)
 """
 
 
-def test_a_killed_run_goes_on_and_gives_the_same(tmp_path):
-    def run(name, mode):
-        return subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(KILLED), name, mode],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-
-    killed = run("killed.nc", "kill")
+def test_a_killed_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):
+    killed = subprocess.run(
+        [sys.executable, "-c", RUN + KILLED],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path if p),
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        },
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     parts = tmp_path / "killed.nc.parts"
     assert not (tmp_path / "killed.nc").exists()
-    assert len(list(parts.glob("unit-*.h5"))) == 1
-    first = next(parts.glob("unit-*.h5"))
-    written = first.stat().st_mtime_ns, first.read_bytes()
-    again = run("killed.nc", "kill")  # dies again later, without doing the first object twice
-    assert again.returncode == -signal.SIGKILL
-    assert (first.stat().st_mtime_ns, first.read_bytes()) == written
-    assert run("killed.nc", "go").returncode == 0
-    assert run("whole.nc", "go").returncode == 0
-    assert not parts.exists()
-    xarray.testing.assert_identical(
-        load_result(tmp_path / "killed.nc"), load_result(tmp_path / "whole.nc")
+    assert [path.name for path in parts.glob("unit-*.h5")] == ["unit-0000000.h5"]
+    monkeypatch.chdir(tmp_path)
+    made: dict = {}
+    exec(RUN, made)
+    seen = []
+    attribute(
+        made["sweep"], made["settings"], path="killed.nc", progress=lambda *now: seen.append(now)
     )
+    assert seen == [(8, 12), (12, 12)], "the first object was computed again"
+    assert not parts.exists()
+    attribute(made["sweep"], made["settings"], path="whole.nc")
+    xarray.testing.assert_identical(load_result("killed.nc"), load_result("whole.nc"))
 
 
 def test_parts_of_another_run_are_refused(make_sweep, tmp_path):
@@ -409,7 +409,7 @@ def trained(tmp_path_factory):
 
     phases = [
         Phase(name, objects="glyphs", categories=count, exemplars=Exemplars(train=4, held_out=2),
-              environment="one", steps=6, batch=8, checkpoints=2, new_head=name == "second")
+              environment="one", steps=6, batch=8, checkpoints=2, new_head=True)
         for name, count in (("first", 4), ("second", 3))
     ]  # fmt: skip
     folder = tmp_path_factory.mktemp("trained") / "run"
