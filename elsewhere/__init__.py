@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _SOURCES = {
     "ArraySource": "elsewhere.storage",
+    "AttributionSettings": "elsewhere.analyzer.attribution",
     "Canvas": "elsewhere.stimuli",
     "ElsewhereError": "elsewhere.errors",
     "Grid": "elsewhere.stimuli",
@@ -19,6 +20,7 @@ _SOURCES = {
     "Recorder": "elsewhere.recording",
     "Recording": "elsewhere.storage",
     "Sweep": "elsewhere.recording",
+    "attribute": "elsewhere.analyzer.attribution",
     "list_layers": "elsewhere.models",
     "load_model": "elsewhere.models",
     "load_objects": "elsewhere.stimuli",
@@ -26,6 +28,10 @@ _SOURCES = {
     "measure": "elsewhere.analyzer",
     "open": "elsewhere.storage:open_recording",
     "plan": "elsewhere.recording",
+    "plot_attribution_equivariance": "elsewhere.figures",
+    "plot_attribution_frame": "elsewhere.figures",
+    "plot_attribution_grid": "elsewhere.figures",
+    "plot_attribution_timeline": "elsewhere.figures",
     "plot_displacement": "elsewhere.figures",
     "plot_layerwise": "elsewhere.figures",
     "plot_objects": "elsewhere.figures",

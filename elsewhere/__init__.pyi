@@ -1,6 +1,12 @@
 from elsewhere.analyzer import measure as measure
 from elsewhere.analyzer import similarity as similarity
+from elsewhere.analyzer.attribution import AttributionSettings as AttributionSettings
+from elsewhere.analyzer.attribution import attribute as attribute
 from elsewhere.errors import ElsewhereError as ElsewhereError
+from elsewhere.figures import plot_attribution_equivariance as plot_attribution_equivariance
+from elsewhere.figures import plot_attribution_frame as plot_attribution_frame
+from elsewhere.figures import plot_attribution_grid as plot_attribution_grid
+from elsewhere.figures import plot_attribution_timeline as plot_attribution_timeline
 from elsewhere.figures import plot_displacement as plot_displacement
 from elsewhere.figures import plot_layerwise as plot_layerwise
 from elsewhere.figures import plot_objects as plot_objects

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from elsewhere.commands import analyses, measuring, probes, reproduction, training
+from elsewhere.commands import analyses, attribution, measuring, probes, reproduction, training
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.options import (
     JsonOption,
@@ -348,6 +348,14 @@ app.command(
     rich_help_panel=ANALYSES,
     epilog="Example: elsewhere probe run.h5 --train-at left --out probe.nc",
 )(probes.probe)
+app.command(
+    rich_help_panel=ANALYSES,
+    epilog="Example: elsewhere attribute run/checkpoints/novel-000500.safetensors --out attr.nc",
+)(attribution.attribute)
+app.command(
+    rich_help_panel=ANALYSES,
+    epilog="Example: elsewhere sanity vgg11-slim --target logit:predicted --out sanity.nc",
+)(attribution.sanity)
 
 
 # --- training --------------------------------------------------------------------------------

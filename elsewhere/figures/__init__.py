@@ -2,8 +2,10 @@
 
 ``plot_similarity_maps``, ``plot_layerwise`` and ``plot_displacement`` draw a similarity result,
 ``plot_layerwise_change`` two of them; ``plot_accuracy_maps`` and ``plot_accuracy_displacement``
-results of accuracy; ``plot_acquisition`` and ``plot_interference`` a track over checkpoints;
-``plot_probe_maps``, ``plot_probe_matrix`` and ``plot_probe_layerwise`` a result of probes;
+results of accuracy; ``plot_probe_maps``, ``plot_probe_matrix`` and ``plot_probe_layerwise`` a
+result of probes; ``plot_attribution_grid``, ``plot_attribution_frame``,
+``plot_attribution_equivariance`` and ``plot_attribution_timeline`` attribution maps;
+``plot_acquisition`` and ``plot_interference`` a track over checkpoints;
 ``plot_claims`` the claims with their verdicts; ``plot_objects`` and ``plot_placements`` pictures.
 ``draw`` picks by name from ``figure_kinds``, and ``save_figure`` writes a file. Nothing here
 touches pyplot or changes global settings.
@@ -12,6 +14,12 @@ touches pyplot or changes global settings.
 from __future__ import annotations
 
 from elsewhere.figures.accuracy import plot_accuracy_maps
+from elsewhere.figures.attribution import (
+    plot_attribution_equivariance,
+    plot_attribution_frame,
+    plot_attribution_grid,
+)
+from elsewhere.figures.attribution_timeline import plot_attribution_timeline
 from elsewhere.figures.changes import plot_layerwise_change
 from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
@@ -37,6 +45,10 @@ __all__ = [
     "plot_accuracy_displacement",
     "plot_accuracy_maps",
     "plot_acquisition",
+    "plot_attribution_equivariance",
+    "plot_attribution_frame",
+    "plot_attribution_grid",
+    "plot_attribution_timeline",
     "plot_claims",
     "plot_displacement",
     "plot_equivariance",

@@ -11,6 +11,12 @@ from matplotlib.figure import Figure
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.accuracy import plot_accuracy_maps
+from elsewhere.figures.attribution import (
+    plot_attribution_equivariance,
+    plot_attribution_frame,
+    plot_attribution_grid,
+)
+from elsewhere.figures.attribution_timeline import plot_attribution_timeline
 from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.distances import plot_accuracy_displacement
@@ -102,10 +108,32 @@ figure_kinds.add(
     plot_probe_layerwise,
     summary="invariance index of probes against depth, with their controls",
 )
+figure_kinds.add(
+    "attribution-grid",
+    plot_attribution_grid,
+    summary="objects at several locations, each with its attribution map over it",
+)
+figure_kinds.add(
+    "attribution-frame",
+    plot_attribution_frame,
+    summary="mean attribution map in the object's frame, location by location",
+)
+figure_kinds.add(
+    "attribution-equivariance",
+    plot_attribution_equivariance,
+    summary="attribution here and at the reference compared, over the canvas",
+)
+figure_kinds.add(
+    "attribution-timeline",
+    plot_attribution_timeline,
+    summary="attribution maps of checkpoints side by side, and their measures below",
+)
 
 DEFAULT_KINDS = MappingProxyType(
     {
         "accuracy": "accuracy-maps",
+        "attribution": "attribution-grid",
+        "attribution timeline": "attribution-timeline",
         "claims": "claims",
         "measures": "measures",
         "probe": "probe-maps",

@@ -281,6 +281,63 @@ def make_result() -> Callable[..., xr.Dataset]:
     return similarity_result
 
 
+def attribution_result(
+    *, ys: tuple[int, ...] = (5, 24, 42), steps: tuple[int, ...] = ()
+) -> xr.Dataset:
+    """Return maps of three objects of 8 px in frames of 14 px, over checkpoints given steps."""
+    rng, n, side = np.random.default_rng(1), 3, 14
+    shape = (n, len(ys), len(ys), side, side)
+    place, frame = ("object", "y", "x"), ("height", "width")
+    maps = rng.normal(size=shape)
+    maps[:, 0, :, :3] = np.nan  # off the canvas
+    likeness = rng.uniform(-0.2, 1, (3, n, len(ys), len(ys)))
+    masks = np.zeros((n, 8, 8), np.uint8)
+    masks[:, 2:6, 1:7] = 255
+    variables = {
+        "attribution": ((*place, *frame), maps.astype(np.float16)),
+        "scale": (place, rng.uniform(1, 2, shape[:3])),
+        "reference_attribution": (("object", *frame), maps[:, 1, 0].astype(np.float16)),
+        "reference_scale": ("object", np.ones(n)),
+        "frame_mean": (("y", "x", *frame), maps.mean(0)),
+        "equivariance": (("metric", *place), likeness),
+        "equivariance_mean": (("metric", "y", "x"), likeness.mean(1)),
+        "equivariance_cross": (("metric", "y", "x"), likeness.mean(1) - 0.3),
+        "equivariance_away": ("metric", likeness.mean((1, 2, 3))),
+        "equivariance_cross_away": ("metric", likeness.mean((1, 2, 3)) - 0.3),
+        "accuracy": (("y", "x"), likeness[0].mean(0)),
+        "patch": (("object", "box_y", "box_x", "rgb"), np.zeros((n, 8, 8, 3), np.uint8)),
+        "mask": (("object", "box_y", "box_x"), masks),
+    }
+    around = np.stack([variables["equivariance_away"][1] + d for d in (-0.1, 0.1)], axis=-1)
+    variables["equivariance_away_interval"] = (("metric", "bound"), around)
+    made = xr.Dataset(
+        variables,
+        coords={
+            "object": [f"o{k}" for k in range(n)], "y": list(ys), "x": list(ys),
+            "height": np.arange(side) - 3, "width": np.arange(side) - 3,
+            "metric": ["pearson", "cosine", "spearman"], "bound": ["low", "high"],
+        },
+        attrs={
+            "kind": "attribution", "method": "saliency", "target": "logit:true", "model": "net",
+            "canvas": 48, "object_size": 8, "reference_y": ys[1], "reference_x": ys[0],
+            "n_objects": n,
+        },
+    )  # fmt: skip
+    if not steps:
+        return made
+    once = made[["patch", "mask"]]
+    made = xr.concat([made.drop_vars(["patch", "mask"])] * len(steps), dim="checkpoint")
+    made = made.merge(once).assign_coords(
+        step=("checkpoint", list(steps)), phase=("checkpoint", ["learn"] * len(steps))
+    )
+    return made.assign_attrs(kind="attribution timeline")
+
+
+@pytest.fixture
+def make_attribution() -> Callable[..., xr.Dataset]:
+    return attribution_result
+
+
 @pytest.fixture
 def result() -> xr.Dataset:
     return similarity_result()
@@ -368,6 +425,8 @@ def results() -> dict[str, xr.Dataset]:
         measures_result(),
         probe_result(),
         probe_result(each=True),
+        attribution_result(),
+        attribution_result(steps=(0, 10, 100)),
     )
     return {str(each.attrs["kind"]): each for each in made}
 

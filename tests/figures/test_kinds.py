@@ -30,6 +30,10 @@ DRAWN_FROM = {
     "probe-maps": "probe",
     "probe-matrix": "probe-each",
     "probe-layerwise": "probe",
+    "attribution-grid": "attribution",
+    "attribution-frame": "attribution",
+    "attribution-equivariance": "attribution",
+    "attribution-timeline": "attribution timeline",
 }
 ALSO = {("probe-layerwise", "probe-each")}
 
@@ -42,7 +46,7 @@ def test_every_kind_draws_its_kind_of_result_and_refuses_others(results, kind):
     assert figure_kinds.summary(kind)
     for made, other in results.items():
         if made != DRAWN_FROM[kind] and (kind, made) not in ALSO:
-            with pytest.raises(InputError, match="no variable|runs over"):
+            with pytest.raises(InputError, match="no variable|runs over|no dimension"):
                 draw(other, kind)
 
 

@@ -1,0 +1,222 @@
+"""`attribute`: maps of a sweep, object by object, so that a killed run goes on where it stood."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import xarray
+
+from elsewhere.analyzer.attribution.methods import methods
+from elsewhere.analyzer.attribution.objects import ObjectRun
+from elsewhere.analyzer.attribution.settings import AttributionSettings
+from elsewhere.analyzer.attribution.summaries import summarise
+from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
+from elsewhere.errors import InputError
+from elsewhere.protocols import Progress
+from elsewhere.recording import Sweep
+from elsewhere.storage import check_output, save_result
+from elsewhere.storage.merge import unit_name
+from elsewhere.storage.parts import Parts
+from elsewhere.types import format_bytes, parse_bytes
+
+_DETERMINING = (
+    "model",
+    "weights_sha256",
+    "canvas",
+    "object_size",
+    "background",
+    "mean",
+    "std",
+    "gain",
+)
+
+
+def attribute(
+    sweep: Sweep,
+    settings: AttributionSettings | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    path: str | Path | None = None,
+    overwrite: bool = False,
+    max_memory: int | str = "2GiB",
+    progress: Progress | None = None,
+) -> xarray.Dataset:
+    """Return what in the picture drives a network's answer, for every object at every location.
+
+    Parameters
+    ----------
+    sweep
+        The network, objects, canvas, grid and reference. Its layers play no part.
+    settings
+        Method, target and what is kept.
+    classes
+        Names of the head's classes, unit by unit, such as a checkpoint's card holds; without
+        them, nothing is known of what is right.
+    path
+        The netCDF file to write. Until it is finished, its parts, one for each object, lie in
+        ``path.parts``; the same call goes on with them.
+    overwrite
+        Whether an existing file is replaced, after the new one is finished.
+    max_memory
+        Bytes that a pass through the network may take, and that all maps together may.
+    progress
+        Called with images done and in all.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``attribution (object, y, x, height, width)``: maps in the object's frame, summed over
+        colours and divided by ``scale (object, y, x)``, NaN off the canvas; ``height`` and
+        ``width`` count px from the first of the object's box. ``equivariance (metric, object, y,
+        x)`` with the map at the reference, ``equivariance_cross (metric, y, x)`` with those of
+        other objects; ``mass_inside``, ``centre_distance``, ``entropy`` and others. Means over
+        objects with their intervals end in ``_mean``, over locations but the reference in
+        ``_away``.
+
+    Raises
+    ------
+    InputError
+        Something that cannot be attributed like that.
+    ExistsError, StorageError
+        The file exists, or cannot be written.
+
+    References
+    ----------
+    Kokhlikyan et al. (2020), Captum: a unified and generic model interpretability library for
+    PyTorch, arXiv:2009.07896, for the methods. That maps are compared in the object's frame is
+    this package's.
+    """
+    settings = settings or AttributionSettings()
+    limit = parse_bytes(max_memory)
+    if path is not None:
+        check_output(Path(path), overwrite=overwrite)
+    _check_size(sweep, settings, limit)
+    if isinstance(settings.target, LinearTarget):
+        classes = settings.target.classes
+    run = ObjectRun(sweep, settings, classes=classes, max_memory=limit)
+    n_objects, total = len(sweep.objects), len(sweep.objects) * sweep.design.n_positions
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        if progress is not None:
+            progress(done, total)
+
+    if path is None:
+        found = [run.measure(number, progress=count) for number in range(n_objects)]
+        return _finish(found, run, classes)
+    path = Path(path)
+    with Parts(path, _fields(run), overwrite=overwrite) as parts:
+        finished = parts.done()
+        done = len(finished) * sweep.design.n_positions
+        with _swept_if_empty(parts):
+            for number in range(n_objects):
+                if number not in finished:
+                    shard = run.measure(number, progress=count)
+                    parts.write_unit(number, _to_bytes(shard))
+        found = [_read(parts, number) for number in range(n_objects)]
+        result = _finish(found, run, classes)
+        save_result(result, path, overwrite=overwrite)
+        parts.discard()
+    return result
+
+
+@contextlib.contextmanager
+def _swept_if_empty(parts: Parts) -> Iterator[None]:
+    """Leave no folder behind when the first object already fails."""
+    try:
+        yield
+    except Exception:
+        if not parts.done():
+            parts.discard()
+        raise
+
+
+def _check_size(sweep: Sweep, settings: AttributionSettings, limit: int) -> None:
+    """Refuse maps that would not fit the memory, before anything is computed."""
+    pixels = settings.frame(sweep.canvas).side ** 2
+    if settings.canvas_maps:
+        pixels += sweep.canvas.size**2
+    count = len(sweep.objects) * sweep.design.n_positions
+    needed = 2 * count * pixels * np.dtype(settings.dtype).itemsize
+    if needed > limit:
+        raise InputError(
+            f"maps of {len(sweep.objects)} objects at {sweep.design.n_positions} locations take "
+            f"about {format_bytes(needed)}, above --max-memory {format_bytes(limit)}; take a "
+            "coarser grid, a smaller margin, fewer objects, or more memory"
+        )
+
+
+def _fields(run: ObjectRun) -> dict[str, Any]:
+    """Return what determines the maps: parts of another run are refused."""
+    sweep = run.sweep
+    return {
+        "attribution": run.settings.fields(sweep.canvas) | {"target": run.target.name},
+        "axes": [[name, list(values)] for name, values in sweep.design.axes],
+        "reference": list(sweep.reference),
+        "object_digest": sweep.objects.digest(),
+        "classes": None if run.classes is None else run.classes.tolist(),
+        "numerics": sweep.numerics | {"batch_rows": run.explainer.rows},
+        **{name: sweep.provenance[name] for name in _DETERMINING},
+    }
+
+
+def _to_bytes(shard: xarray.Dataset) -> bytes:
+    return bytes(cast(Any, shard.to_netcdf(None, engine="h5netcdf", format="NETCDF4")))
+
+
+def _read(parts: Parts, number: int) -> xarray.Dataset:
+    return xarray.load_dataset(parts.folder / unit_name(number), engine="h5netcdf")
+
+
+def _finish(
+    found: Sequence[xarray.Dataset], run: ObjectRun, classes: Sequence[str] | None
+) -> xarray.Dataset:
+    """Join the objects and add what follows from all of them."""
+    sweep, settings = run.sweep, run.settings
+    joined = xarray.concat(found, dim="object", join="exact", combine_attrs="drop")
+    joined = joined.assign_coords(
+        object=list(sweep.objects.ids),
+        category=("object", list(sweep.objects.categories)),
+        y=("y", list(sweep.grid.y), {"units": "px"}),
+        x=("x", list(sweep.grid.x), {"units": "px"}),
+        height=("height", run.frame.offsets, {"units": "px", "long_name": "row from the box's"}),
+        width=("width", run.frame.offsets, {"units": "px", "long_name": "column from the box's"}),
+    )
+    numbers = true_classes(classes, sweep.objects.categories)
+    predicted = joined["predicted"]
+    if int(predicted.max()) < 0:
+        joined = joined.drop_vars("predicted")
+    elif numbers is not None:
+        joined["correct"] = predicted == xarray.DataArray(numbers, dims="object")
+    for name in ("completeness_error", "completeness_share", "baseline_score"):
+        if bool(joined[name].isnull().all()):
+            joined = joined.drop_vars(name)
+    joined["patch"] = (
+        ("object", "box_y", "box_x", "rgb"),
+        sweep.objects.patches(run.scenes.color),
+    )
+    joined["mask"] = (("object", "box_y", "box_x"), sweep.objects.masks)
+    provenance = {
+        **{f"reference_{n}": v for n, v in zip(sweep.design.names, sweep.reference, strict=True)},
+        **sweep.provenance,
+    }
+    options = settings.fields(sweep.canvas)
+    joined.attrs = {
+        "kind": "attribution",
+        "method": settings.method,
+        "target": run.target.name,
+        "layer": settings.layer or "",
+        **{name: options[name] for name in ("options", "baseline", "margin", "seed")},
+        "warning": methods.get(settings.method).warning,
+        "n_objects": len(sweep.objects),
+        "n_categories": len(sweep.objects.category_names),
+        **provenance,
+        "numerics": sweep.numerics,
+    }
+    return summarise(joined)

@@ -1,0 +1,368 @@
+"""Maps of a batch of images, in bounded memory: what every driver of this package calls."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from elsewhere.analyzer.attribution.copies import PlainNetwork, exact
+from elsewhere.analyzer.attribution.methods import (
+    Batch,
+    Method,
+    Setting,
+    check_rules,
+    methods,
+    read_options,
+)
+from elsewhere.analyzer.attribution.targets import (
+    ClassTarget,
+    Scorer,
+    SimilarityTarget,
+    Target,
+    find_layer,
+)
+from elsewhere.errors import InputError, LayerError, NumericsError
+from elsewhere.models import Layer, Model, list_layers, output_tensors
+from elsewhere.types import BATCH_ROWS
+
+logger = logging.getLogger(__name__)
+
+CANCELLED = 0.1
+"""A change of the score below this share of a map's absolute mass is what cancelling left of it."""
+
+_NO_GRADIENT = ("used in the graph", "does not require grad", "did not obtain any outputs")
+"""What torch and Captum say of a target that does not depend on what it is attributed to."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Maps and scores of some images.
+
+    Parameters
+    ----------
+    maps
+        float32 (n, channel, height, width).
+    scores, baseline_scores
+        float64 (n,); the latter NaN for methods without a baseline.
+    """
+
+    maps: torch.Tensor
+    scores: NDArray[np.float64]
+    baseline_scores: NDArray[np.float64]
+
+    @property
+    def flat(self) -> NDArray[np.float32]:
+        """The maps summed over channels, (n, height, width)."""
+        found: NDArray[np.float32] = self.maps.sum(1).cpu().numpy().astype(np.float32)
+        return found
+
+
+class Explainer:
+    """A method, bound to a copy of a network and to a target.
+
+    Parameters
+    ----------
+    model
+        The network; nothing of it is changed.
+    canvas_size, object_size
+        Sides, px.
+    method
+        Its name.
+    target
+        What is attributed.
+    layer
+        The layer of a method that needs one.
+    options
+        The method's own, by name or as ``name=value`` texts.
+    max_memory
+        Bytes that a forward and a backward pass may take; a batch that does not fit all the same
+        is halved.
+    seed
+        Of methods that draw at random.
+
+    Raises
+    ------
+    UnknownNameError
+        No such method, option or layer.
+    InputError
+        A network, target, layer or option that the method cannot work with.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        canvas_size: int,
+        object_size: int,
+        method: str,
+        target: Target,
+        layer: str | None = None,
+        options: Mapping[str, object] | Sequence[str] = (),
+        max_memory: int = 2**31,
+        seed: int = 0,
+    ) -> None:
+        self.method: Method = methods.get(method)
+        self.name, self.target, self.model = method, target, model
+        self.canvas_size, self.object_size, self.seed = canvas_size, object_size, seed
+        self.options: dict[str, Any] = read_options(method, options, object_size=object_size)
+        self._check_target()
+        self.layer = self._find_layer(layer)
+        self.network = PlainNetwork(
+            model,
+            canvas_size,
+            functions=self.method.functions,
+            separate_pools=self.method.separate_pools,
+        )
+        self.scorer = Scorer(self.network, model, target, canvas_size).eval()
+        self._check_copy()
+        if method == "lrp":
+            check_rules(self.scorer)
+        self.rows = self._fitting_rows(max_memory)
+
+    # --- checks -----------------------------------------------------------------------------
+
+    def _check_target(self) -> None:
+        bent = isinstance(self.target, SimilarityTarget) or (
+            isinstance(self.target, ClassTarget) and self.target.quantity == "probability"
+        )
+        if self.method.linear_target and bent:
+            raise InputError(
+                f"{self.name} sends relevance back through layers and has no rule for the target "
+                f"{self.target.name}; take a logit, or a method that needs gradients only, such "
+                "as integrated-gradients"
+            )
+
+    def _find_layer(self, name: str | None) -> Layer | None:
+        if not self.method.needs_layer:
+            if name is not None:
+                raise InputError(
+                    f"{self.name} attributes to pixels and takes no layer; leave --layer {name} out"
+                )
+            return None
+        every = list_layers(self.model, self.canvas_size, containers=True)
+        maps = [layer for layer in every if layer.is_map and layer.stride is not None]
+        convolutions = [layer.name for layer in maps if layer.kind.startswith("Conv")]
+        known = ", ".join(convolutions[-3:]) or "none in this network"
+        if name is None:
+            raise InputError(
+                f"{self.name} needs a layer and none was given; name a convolutional one with "
+                f"--layer (the last ones: {known})"
+            )
+        layer = find_layer(name, self.model, self.canvas_size)
+        if not layer.is_map or layer.stride is None:
+            raise InputError(
+                f"{self.name} needs a convolutional layer, whose output is a map of the canvas; "
+                f"{name!r} is a {layer.kind} that gives {'x'.join(map(str, layer.shape))}; take "
+                f"one of the last ones: {known}"
+            )
+        return layer
+
+    def _check_copy(self) -> None:
+        """Refuse to work on a copy that does not do what the network does."""
+        shape = (2, 3, self.canvas_size, self.canvas_size)
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(shape, generator=generator).to(self.model.device)
+        modes = [(part, part.training) for part in self.model.module.modules()]
+        self.model.module.eval()
+        try:
+            with torch.no_grad(), exact(self.model.device):
+                expected = output_tensors(self.model.module(images))
+                found = output_tensors(self.network(images))
+        finally:
+            for part, mode in modes:
+                part.training = mode
+        for key, tensor in expected.items():
+            if not torch.allclose(found[key], tensor, rtol=1e-5, atol=1e-6, equal_nan=True):
+                raise InputError(
+                    f"{self.model.name} cannot be copied without in-place and reused modules: the "
+                    "copy's output differs; write its activations as modules of their own"
+                )
+
+    def _fitting_rows(self, max_memory: int) -> int:
+        layers = list_layers(self.model, self.canvas_size)
+        # what autograd keeps of a pass, the gradient on its way back, and inputs
+        each = 2 * sum(layer.bytes for layer in layers) + 6 * 12 * self.canvas_size**2
+        return int(max(1, min(BATCH_ROWS, max_memory // max(each, 1))))
+
+    # --- forward ----------------------------------------------------------------------------
+
+    def references(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what the similarity compares with, (n, unit), of images at the reference."""
+        return self._forward(images, self.scorer.activations)
+
+    def columns(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the scores of all classes, (n, class)."""
+        return self._forward(images, self.scorer)
+
+    def outputs(self, images: torch.Tensor) -> torch.Tensor | None:
+        """Return what the network itself gives, (n, class); None where that is no such table."""
+        found = next(iter(self._outputs(images[:1]).values()), None)
+        if found is None or found.ndim != 2:
+            return None
+        return self._forward(images, lambda rows: next(iter(self._outputs(rows).values())))
+
+    def _outputs(self, images: torch.Tensor) -> dict[int | str | None, torch.Tensor]:
+        with torch.no_grad(), exact(self.model.device):
+            return output_tensors(self.network(images))
+
+    def scores(self, batch: Batch) -> NDArray[np.float64]:
+        """Return the target's score for each image, (n,)."""
+
+        def run(one: Batch) -> torch.Tensor:
+            with torch.no_grad(), exact(self.model.device):
+                found: torch.Tensor = self.scorer(one.images, *one.extra)
+            chosen = torch.tensor(list(one.classes), device=found.device)
+            return found.gather(1, chosen[:, None])[:, 0]
+
+        values = self._halving(batch, run, "the network")
+        return values.double().cpu().numpy()
+
+    def _forward(
+        self, images: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        batch = Batch(images, images, [(0, 0)] * len(images), [0] * len(images))
+
+        def forward(one: Batch) -> torch.Tensor:
+            with torch.no_grad(), exact(self.model.device):
+                return run(one.images)
+
+        return self._halving(batch, forward, "the network")
+
+    # --- maps -------------------------------------------------------------------------------
+
+    def maps(self, batch: Batch) -> torch.Tensor:
+        """Return the method's maps, float32 (n, channel, height, width).
+
+        Raises
+        ------
+        NumericsError
+            NaN or infinity.
+        InputError
+            Not even a single image fits the memory, or the method cannot work with the network.
+        """
+        maps = self._halving(batch, self._attribute, self.name, pad=not self.method.alone)
+        if not bool(torch.isfinite(maps).all()):
+            raise NumericsError(
+                f"{self.name} gives NaN or infinity on {self.model.name}; check its weights and "
+                "its input"
+            )
+        return maps
+
+    def explain(self, batch: Batch) -> Explained:
+        """Return maps and scores; a map's sum is checked where it is known.
+
+        Raises
+        ------
+        InputError
+            The sum is off by more than the option ``tolerance`` allows.
+        """
+        maps = self.maps(batch)
+        scores, nothing = self.scores(batch), np.full(len(batch), np.nan)
+        if not self.method.compares:
+            return Explained(maps, scores, nothing)
+        compared = self.scores(replace(batch, images=batch.baselines))
+        found = Explained(maps, scores, compared)
+        if self.method.complete:
+            self._check_sum(found)
+        return found
+
+    def completeness(self, found: Explained) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return how far each map's sum is off, and that as a share; NaN where there is no sum.
+
+        ``sum of the map - (score - score of the baseline)``, as a share of the scores' difference,
+        or of a tenth of the map's absolute mass where that is more: where what speaks for and
+        against cancels, the difference is no measure.
+        """
+        if not self.method.complete:
+            nothing = np.full(len(found.scores), np.nan)
+            return nothing, nothing
+        maps = found.maps.double()
+        change = found.scores - found.baseline_scores
+        error = maps.sum((1, 2, 3)).cpu().numpy() - change
+        mass = maps.abs().sum((1, 2, 3)).cpu().numpy()
+        # scores are rounded, so that an empty map may differ by their last bits
+        rounding = 1e-5 * np.maximum(np.abs(found.scores), np.abs(found.baseline_scores))
+        least = np.maximum(np.maximum(CANCELLED * mass, 100 * rounding), 1e-30)
+        return error, np.abs(error) / np.maximum(np.abs(change), least)
+
+    def _check_sum(self, found: Explained) -> None:
+        _, share = self.completeness(found)
+        tolerance = float(self.options["tolerance"])
+        worst = float(share.max())
+        if worst <= tolerance:
+            return
+        if self.name == "integrated-gradients":
+            steps = self.options["n_steps"]
+            remedy = f"raise the steps (--option n_steps={4 * steps}; they are {steps})"
+        else:
+            remedy = "take integrated-gradients: this network bends signals where it has no rule"
+        raise InputError(
+            f"a map of {self.name} does not sum to the score's change: it is off by {worst:.3f} of "
+            f"it, above the tolerance {tolerance:g}; {remedy}, or allow more (--option "
+            "tolerance=...)"
+        )
+
+    def _attribute(self, batch: Batch) -> torch.Tensor:
+        images = batch.images.detach().clone().requires_grad_(True)
+        setting = Setting(
+            self.scorer,
+            self.layer,
+            self.options,
+            self.rows,
+            self.object_size,
+            self.seed,
+        )
+        with warnings.catch_warnings(), exact(self.model.device), torch.enable_grad():
+            warnings.simplefilter("ignore")  # Captum tells of hooks that it will remove
+            try:
+                maps = self.method.run(setting, replace(batch, images=images))
+            except (RuntimeError, AssertionError) as error:
+                text = " ".join(str(error).split())
+                if any(said in text for said in _NO_GRADIENT):
+                    where = f"the layer {self.layer.name!r}" if self.layer else "the image"
+                    raise LayerError(
+                        f"the target {self.target.name} does not depend on {where}: it has no "
+                        "gradient there; take an earlier layer, or another target"
+                    ) from error
+                raise
+        return maps.detach().float()
+
+    def _halving(
+        self, batch: Batch, run: Callable[[Batch], torch.Tensor], what: str, *, pad: bool = True
+    ) -> torch.Tensor:
+        """Run a batch in pieces that fit the memory; halve them, and say so, when they do not."""
+        found: list[torch.Tensor] = []
+        done = 0
+        while done < len(batch):
+            piece = batch.take(slice(done, done + self.rows))
+            try:
+                found.append(run(piece.padded(self.rows) if pad else piece)[: len(piece)])
+                done += len(piece)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.rows == 1:
+                    raise InputError(
+                        f"{what} does not fit the memory for a single image of {self.canvas_size} "
+                        "px; take a smaller canvas, a cheaper method or a device with more memory"
+                    ) from error
+                self.rows //= 2
+                logger.warning("out of memory: going on with %d images at a time", self.rows)
+                if self.model.device.type == "cuda":
+                    torch.cuda.empty_cache()
+        return torch.cat(found)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` says that the memory does not suffice, on any device."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text

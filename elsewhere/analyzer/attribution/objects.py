@@ -1,0 +1,278 @@
+"""Everything that is computed of one object: maps at all locations, and where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray
+from captum.metrics import infidelity, sensitivity_max
+from numpy.typing import NDArray
+
+from elsewhere.analyzer.attribution.explain import Explained, Explainer
+from elsewhere.analyzer.attribution.frames import Scenes
+from elsewhere.analyzer.attribution.methods import Batch
+from elsewhere.analyzer.attribution.randomness import seeded
+from elsewhere.analyzer.attribution.settings import AttributionSettings
+from elsewhere.analyzer.attribution.targets import SimilarityTarget, class_numbers
+from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entropy, share_inside
+from elsewhere.recording import Sweep
+from elsewhere.types import Location
+
+CHUNK = 32
+"""Images whose maps are held as tensors at a time; a whole number of batches."""
+
+SENSITIVITY_RADIUS, INFIDELITY_NOISE = 0.02, 0.1
+"""Of the perturbations, in shares of the pixels' range: half a side, a standard deviation."""
+
+_REFERENCE = 1 << 30  # the key of the reference where it is not on the grid
+
+
+class ObjectRun:
+    """One object after the other, shown at every location of a sweep.
+
+    Parameters
+    ----------
+    sweep
+        Network, objects, canvas, grid, reference.
+    settings
+        What is attributed, and what is kept.
+    classes
+        Names of the head's classes, where they are known.
+    max_memory
+        Bytes that a pass may take.
+    fixed
+        The target's class for each object and location of the grid, whatever is predicted.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        settings: AttributionSettings,
+        *,
+        classes: Sequence[str] | None,
+        max_memory: int,
+        fixed: NDArray[np.integer] | None = None,
+    ) -> None:
+        self.sweep, self.settings, self._fixed = sweep, settings, fixed
+        categories = sweep.objects.categories
+        known = classes is not None and set(categories) <= set(classes)
+        self.target = settings.resolve(known=known)
+        self.explainer = Explainer(
+            sweep.model,
+            canvas_size=sweep.canvas.size,
+            object_size=sweep.canvas.object_size,
+            method=settings.method,
+            target=self.target,
+            layer=settings.layer,
+            options=settings.options,
+            max_memory=max_memory,
+            seed=settings.seed,
+        )
+        self.scenes = Scenes(sweep.model, sweep.objects, sweep.canvas)
+        self.frame = settings.frame(sweep.canvas)
+        self.plain = settings.baseline == "empty" or (
+            settings.baseline == "black" and self.scenes.color == (0, 0, 0)
+        )
+        self.classes = None
+        if not isinstance(self.target, SimilarityTarget):
+            columns = self.explainer.columns(self.scenes.empty)
+            self.classes = class_numbers(
+                self.target, classes=classes, categories=categories, n_classes=columns.shape[1]
+            )
+
+    def measure(
+        self, number: int, *, progress: Callable[[int], None] | None = None
+    ) -> xarray.Dataset:
+        """Return maps and measures of one object, over (y, x).
+
+        Parameters
+        ----------
+        number
+            The object's place in the set.
+        progress
+            Called with the number of images done since the last call.
+        """
+        places = [(int(y), int(x)) for y, x in self.sweep.grid.locations]
+        index = self.sweep.design.reference_index
+        at = self._at_reference(number)
+        parts = []
+        for first in range(0, len(places), CHUNK):
+            rows = list(range(first, min(first + CHUNK, len(places))))
+            parts.append(self._explain(number, [places[row] for row in rows], rows, at))
+            if progress is not None:
+                progress(len(rows))
+        values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if index is None:
+            reference = self._explain(number, [self.sweep.reference], [_REFERENCE], at)
+        else:
+            reference = {name: array[index : index + 1] for name, array in values.items()}
+        return self._dataset(values, reference)
+
+    # --- parts ------------------------------------------------------------------------------
+
+    def _at_reference(self, number: int) -> dict[str, Any]:
+        """Return what the network makes of the object at the reference."""
+        image = self.scenes.images(number, self.scenes.corners([self.sweep.reference]))
+        if isinstance(self.target, SimilarityTarget):
+            return {"vector": self.explainer.references(image)}
+        return {"class": int(self.explainer.columns(image)[0].argmax())}
+
+    def _explain(
+        self, number: int, places: Sequence[Location], keys: Sequence[int], at: dict[str, Any]
+    ) -> dict[str, NDArray[Any]]:
+        """Return maps and measures at some locations, each over (place, ...)."""
+        corners = self.scenes.corners(places)
+        images = self.scenes.images(number, corners)
+        predicted = self._predicted(images)
+        chosen = [0] * len(places)
+        if not isinstance(self.target, SimilarityTarget):
+            if self._fixed is not None and max(keys) < _REFERENCE:
+                chosen = self._fixed[number, list(keys)].tolist()
+            elif self.classes is not None:
+                chosen = [int(self.classes[number])] * len(places)
+            elif self.target.choice == "reference":
+                chosen = [at["class"]] * len(places)
+            else:
+                chosen = predicted.tolist()
+        batch = Batch(
+            images,
+            self.scenes.baseline(self.settings.baseline, images),
+            corners,
+            chosen,
+            at["vector"].expand(len(places), -1) if "vector" in at else None,
+            [(number, key) for key in keys],
+            self.plain,
+        )
+        found = self.explainer.explain(batch)
+        error, share = self.explainer.completeness(found)
+        flat = found.flat
+        return {
+            "attribution": self.frame.cut(flat, corners),
+            **({"canvas_attribution": flat} if self.settings.canvas_maps else {}),
+            "score": found.scores,
+            "baseline_score": found.baseline_scores,
+            "target_class": np.array(
+                chosen if not isinstance(self.target, SimilarityTarget) else [-1] * len(places)
+            ),
+            "predicted": predicted,
+            "completeness_error": error,
+            "completeness_share": share,
+            **self._places(number, flat, corners),
+            **self._extras(batch, found),
+        }
+
+    def _predicted(self, images: torch.Tensor) -> NDArray[np.int64]:
+        """Return the class that gets the highest score, -1 where there are no classes."""
+        if isinstance(self.target, SimilarityTarget):
+            columns = self.explainer.outputs(images)
+        else:
+            columns = self.explainer.columns(images)
+        if columns is None:
+            return np.full(len(images), -1, np.int64)
+        found: NDArray[np.int64] = columns.argmax(1).cpu().numpy()
+        return found
+
+    def _places(
+        self, number: int, maps: NDArray[np.float32], corners: Sequence[tuple[int, int]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Return where maps lie, relative to the object."""
+        side = self.sweep.canvas.object_size
+        masks, boxes = np.zeros(maps.shape, bool), np.zeros(maps.shape, bool)
+        for row, (top, left) in enumerate(corners):
+            area = np.s_[row, top : top + side, left : left + side]
+            masks[area] = self.sweep.objects.masks[number] > 127
+            boxes[area] = True
+        offsets = centre_of_mass(maps) - (np.array(corners) + (side - 1) / 2)
+        return {
+            "mass": absolute_mass(maps),
+            "mass_inside": share_inside(maps, masks),
+            "mass_box": share_inside(maps, boxes),
+            "centre_y": offsets[:, 0],
+            "centre_x": offsets[:, 1],
+            "centre_distance": np.hypot(offsets[:, 0], offsets[:, 1]),
+            "entropy": entropy(maps),
+        }
+
+    def _extras(self, batch: Batch, found: Explained) -> dict[str, NDArray[np.float64]]:
+        """Return sensitivity and infidelity, as far as they are asked for."""
+        transform = self.sweep.model.transform
+        unit = abs(transform.gain) / float(np.mean(transform.std))
+        values: dict[str, list[float]] = {name: [] for name in self.settings.extras}
+        for row in range(len(batch)):
+            # what is perturbed differs from the baseline everywhere
+            one = replace(batch.take(slice(row, row + 1)), plain=False)
+            for name in values:
+                with seeded(self.settings.seed, *one.keys[0], len(name)):
+                    measure = self._sensitivity if name == "sensitivity" else self._infidelity
+                    values[name].append(measure(one, found.maps[row : row + 1], unit))
+        return {name: np.array(numbers, np.float64) for name, numbers in values.items()}
+
+    def _sensitivity(self, one: Batch, maps: torch.Tensor, unit: float) -> float:
+        def explain(perturbed: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+            images = perturbed[0] if isinstance(perturbed, tuple) else perturbed
+            return self.explainer.maps(replace(one.padded(len(images)), images=images))
+
+        found: torch.Tensor = sensitivity_max(
+            explain,
+            one.images,
+            perturb_radius=SENSITIVITY_RADIUS * unit,
+            n_perturb_samples=self.settings.n_perturbations,
+        )
+        return float(found)
+
+    def _infidelity(self, one: Batch, maps: torch.Tensor, unit: float) -> float:
+        def perturb(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            noise = torch.randn(images.shape).to(images) * INFIDELITY_NOISE * unit
+            return noise, images - noise
+
+        with torch.no_grad():
+            found: torch.Tensor = infidelity(
+                self.explainer.scorer,
+                perturb,
+                one.images,
+                maps.expand(-1, 3, -1, -1) / (1 if maps.shape[1] == 3 else 3),
+                target=list(one.classes),
+                additional_forward_args=one.extra or None,
+                n_perturb_samples=self.settings.n_perturbations,
+                max_examples_per_batch=self.explainer.rows,
+                normalize=True,
+            )
+        return float(found)
+
+    # --- the dataset ------------------------------------------------------------------------
+
+    def _dataset(
+        self, values: dict[str, NDArray[Any]], reference: dict[str, NDArray[Any]]
+    ) -> xarray.Dataset:
+        shape, dtype = self.sweep.grid.shape, np.dtype(self.settings.dtype)
+        variables: dict[str, Any] = {}
+        maps = {"attribution": ("height", "width"), "canvas_attribution": ("pixel_y", "pixel_x")}
+        scale = np.nanmax(np.abs(values["attribution"]), axis=(1, 2))
+        there = np.nanmax(np.abs(reference["attribution"]), axis=(1, 2))
+        if self.settings.canvas_maps:  # one scale for both
+            scale = np.abs(values["canvas_attribution"]).max(axis=(1, 2))
+            there = np.abs(reference["canvas_attribution"]).max(axis=(1, 2))
+        for name, dims in maps.items():
+            if name in values:
+                kept = _scaled(values[name], scale).astype(dtype)
+                variables[name] = (("y", "x", *dims), kept.reshape(*shape, *kept.shape[1:]))
+        variables["scale"] = (("y", "x"), scale.astype(np.float32).reshape(shape))
+        kept = _scaled(reference["attribution"], there).astype(dtype)[0]
+        variables["reference_attribution"] = (("height", "width"), kept)
+        variables["reference_scale"] = ((), np.float32(there[0]))
+        for name in ("score", "mass"):
+            variables[f"reference_{name}"] = ((), reference[name][0])
+        for name, array in values.items():
+            if name not in maps:
+                variables[name] = (("y", "x"), array.reshape(shape))
+        return xarray.Dataset(variables)
+
+
+def _scaled(maps: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return each map divided by its scale, so that small types hold weak maps as well."""
+    divisor = np.where(scale > 0, scale, 1.0).astype(np.float32)
+    return np.asarray(maps / divisor[:, None, None])

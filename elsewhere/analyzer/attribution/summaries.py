@@ -1,0 +1,270 @@
+"""What follows from the maps of all objects: equivariance, means, intervals, and joins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError
+from elsewhere.measures.attribution import (
+    MAP_METRICS,
+    VANISHING,
+    MapMetric,
+    association,
+    equivariance,
+    mean_over_objects,
+)
+
+PER_OBJECT = (
+    "mass",
+    "mass_ratio",
+    "mass_inside",
+    "mass_box",
+    "centre_distance",
+    "entropy",
+    "score",
+    "sensitivity",
+    "infidelity",
+)
+"""Measures of each object at each location, of which means are taken."""
+
+LONG_NAMES = {
+    "attribution": "attribution in the object's frame, as a share of scale",
+    "canvas_attribution": "attribution over the canvas, as a share of scale",
+    "reference_attribution": "attribution at the reference, as a share of reference_scale",
+    "scale": "largest absolute value of the map",
+    "reference_scale": "largest absolute value of the map at the reference",
+    "frame_mean": "mean over objects of the map as a share of the object's mass at the reference",
+    "equivariance": "object-frame map here and at the reference, compared",
+    "equivariance_cross": "the same with another object's map at the reference",
+    "mass": "absolute mass of the map",
+    "mass_ratio": "absolute mass here over that at the reference",
+    "mass_inside": "share of the absolute mass on the object",
+    "mass_box": "share of the absolute mass in the object's box",
+    "centre_y": "centre of absolute mass from the middle of the object's box, downwards",
+    "centre_x": "centre of absolute mass from the middle of the object's box, to the right",
+    "centre_distance": "distance of the centre of absolute mass from the middle of the box",
+    "entropy": "entropy of the absolute mass",
+    "score": "the target's value",
+    "reference_score": "the target's value at the reference",
+    "reference_mass": "absolute mass of the map at the reference",
+    "baseline_score": "the target's value for the baseline",
+    "target_class": "number of the class that is attributed, -1 where there is none",
+    "predicted": "number of the class with the highest score",
+    "correct": "whether the object is recognised",
+    "accuracy": "share of the objects that are recognised",
+    "completeness_error": "sum of the map less (score - baseline_score)",
+    "completeness_share": "the same as a share of the score's change, or of a tenth of the mass",
+    "sensitivity": "largest relative change of the map in a small neighbourhood of the image",
+    "infidelity": "mean squared error of the map times a perturbation against the score's change",
+    "recognition_gap": "where recognised less where not, over objects that have both",
+    "patch": "the object over the background",
+    "mask": "the object's alpha",
+}
+UNITS = {"centre_y": "px", "centre_x": "px", "centre_distance": "px", "entropy": "bits"}
+
+
+def maps_of(result: xarray.Dataset, name: str = "attribution") -> xarray.DataArray:
+    """Return maps with their own magnitudes, float32: stored values times their scale.
+
+    Parameters
+    ----------
+    result
+        From :func:`attribute`.
+    name
+        ``attribution``, ``canvas_attribution`` or ``reference_attribution``.
+    """
+    scale = "reference_scale" if name.startswith("reference") else "scale"
+    found = result[name].astype(np.float32) * result[scale].astype(np.float32)
+    maps: xarray.DataArray = found.transpose(*result[name].dims)
+    return maps
+
+
+def summarise(result: xarray.Dataset) -> xarray.Dataset:
+    """Add what follows from the maps and measures of all objects to them."""
+    result = result.copy()
+    there = result["reference_mass"]
+    largest = np.maximum(result["mass"].max(("y", "x")), there)
+    vanishing = there <= VANISHING * largest
+    result["mass_ratio"] = (result["mass"] / there).where(~vanishing)
+    _add_equivariance(result, vanishing.values)
+    away = _away(result)
+    for name in PER_OBJECT:
+        if name in result:
+            _add_means(result, name, result[name], away)
+    if "correct" in result:
+        result["accuracy"] = result["correct"].mean("object")
+        _add_recognition(result, away)
+    whole = maps_of(result)
+    share = whole / there.where(~vanishing, result["mass"].mean(("y", "x"))).where(lambda v: v > 0)
+    result["frame_mean"] = share.mean("object").astype(np.float32)
+    result = result.assign_coords(bound=["low", "high"])
+    for name, text in LONG_NAMES.items():
+        if name in result:
+            result[name].attrs["long_name"] = text
+    for name, unit in UNITS.items():
+        result[name].attrs["units"] = unit
+    result.attrs["n_vanishing"] = int(vanishing.sum())
+    return result
+
+
+def _away(result: xarray.Dataset) -> xarray.DataArray:
+    """Return which locations are not the reference, bool (y, x)."""
+    here = (result["y"] == result.attrs["reference_y"]) & (
+        result["x"] == result.attrs["reference_x"]
+    )
+    away: xarray.DataArray = ~here
+    return away
+
+
+def _add_means(
+    result: xarray.Dataset, name: str, values: xarray.DataArray, away: xarray.DataArray
+) -> None:
+    """Add means over objects, and over locations but the reference, with their intervals."""
+    dims = [str(dim) for dim in values.dims if dim != "object"]
+    mean, interval = mean_over_objects(values.transpose("object", *dims).values)
+    result[f"{name}_mean"] = (dims, mean)
+    result[f"{name}_mean_interval"] = ((*dims, "bound"), interval)
+    left = [dim for dim in dims if dim not in ("y", "x")]
+    averaged = values.where(away).mean(("y", "x")).transpose("object", *left)
+    mean, interval = mean_over_objects(averaged.values)
+    result[f"{name}_away"] = (left, mean)
+    result[f"{name}_away_interval"] = ((*left, "bound"), interval)
+
+
+def _add_equivariance(result: xarray.Dataset, vanishing: NDArray[np.bool_]) -> None:
+    """Add how alike maps here and at the reference are, and the baseline with other objects."""
+    names = list(dict.fromkeys(result["category"].values.tolist()))
+    codes = np.array([names.index(name) for name in result["category"].values.tolist()])
+    n, ny, nx = (result.sizes[dim] for dim in ("object", "y", "x"))
+    references = np.asarray(result["reference_attribution"].values, np.float64).reshape(n, -1)
+    references[vanishing] = 0.0
+    own = np.full((len(MAP_METRICS), n, ny, nx), np.nan)
+    cross = np.full_like(own, np.nan)
+    for row in range(ny):
+        for column in range(nx):
+            maps = np.asarray(result["attribution"][:, row, column].values, np.float64)
+            for place, metric in enumerate(MAP_METRICS):
+                own[place, :, row, column], cross[place, :, row, column] = equivariance(
+                    maps.reshape(n, -1), references, codes, cast(MapMetric, metric)
+                )
+    dims = ("metric", "object", "y", "x")
+    result.coords["metric"] = list(MAP_METRICS)
+    result["equivariance"] = (dims, own)
+    away = _away(result)
+    _add_means(result, "equivariance", result["equivariance"], away)
+    mean, _ = mean_over_objects(np.moveaxis(cross, 1, 0))
+    result["equivariance_cross"] = (("metric", "y", "x"), mean)
+    result["equivariance_cross_away"] = result["equivariance_cross"].where(away).mean(("y", "x"))
+
+
+def _add_recognition(result: xarray.Dataset, away: xarray.DataArray) -> None:
+    """Add means where objects are recognised and where they are not: moved, or only weakened?"""
+    measures = {f"equivariance[{name}]": result["equivariance"].sel(metric=name, drop=True)
+                for name in MAP_METRICS}  # fmt: skip
+    measures |= {name: result[name] for name in PER_OBJECT if name in result}
+    means = np.full((len(measures), 2), np.nan)
+    intervals = np.full((len(measures), 2, 2), np.nan)
+    gaps, gap_intervals = np.full(len(measures), np.nan), np.full((len(measures), 2), np.nan)
+    right = result["correct"].astype(bool)
+    for place, values in enumerate(measures.values()):
+        each = [
+            values.where(away & known).mean(("y", "x")).values for known in (right, ~right)
+        ]  # fmt: skip
+        for side in range(2):
+            means[place, side], intervals[place, side] = mean_over_objects(each[side])
+        gaps[place], gap_intervals[place] = mean_over_objects(each[0] - each[1])
+    result.coords["measure"] = list(measures)
+    result.coords["recognition"] = ["recognised", "not recognised"]
+    result["by_recognition"] = (("measure", "recognition"), means)
+    result["by_recognition_interval"] = (("measure", "recognition", "bound"), intervals)
+    result["recognition_gap"] = ("measure", gaps)
+    result["recognition_gap_interval"] = (("measure", "bound"), gap_intervals)
+
+
+# --- joins
+
+
+def join(result: xarray.Dataset, others: Iterable[xarray.Dataset]) -> xarray.Dataset:
+    """Return an attribution result with what other results say of the same locations.
+
+    Parameters
+    ----------
+    result
+        From :func:`attribute`.
+    others
+        Results over y and x: accuracy, similarity, probes.
+
+    Returns
+    -------
+    xarray.Dataset
+        With ``joined (joined, y, x)``, one entry for each map of the others (``accuracy[same]``,
+        ``G[fc7]``), NaN where they lack a location, and ``association (measure_map, joined)``:
+        Spearman's correlation over locations with the means over objects.
+
+    Raises
+    ------
+    InputError
+        A result without maps over y and x, or with none of these locations.
+    """
+    maps: dict[str, NDArray[np.float64]] = {}
+    for other in others:
+        found = dict(_maps_over_canvas(other))
+        kind = str(other.attrs.get("kind", "other"))
+        if not found:
+            raise InputError(
+                f"the result of kind {kind!r} has no numbers over y and x; join results of "
+                "accuracy, similarity or probes"
+            )
+        for name, values in found.items():
+            aligned = values.reindex(y=result["y"], x=result["x"]).transpose("y", "x").values
+            if not np.isfinite(aligned).any():
+                raise InputError(
+                    f"the result of kind {kind!r} has none of the locations of this one; measure "
+                    "it on the same --grid"
+                )
+            key = name if name not in maps else f"{kind}:{name}"
+            maps[key] = np.asarray(aligned, np.float64)
+    own = {f"equivariance[{name}]": result["equivariance_mean"].sel(metric=name).values
+           for name in result["metric"].values.tolist()}  # fmt: skip
+    own |= {
+        name: result[f"{name}_mean"].values for name in PER_OBJECT if f"{name}_mean" in result
+    }  # fmt: skip
+    joined = result.drop_vars(["joined", "association"], errors="ignore")
+    joined["joined"] = (("joined_map", "y", "x"), np.stack(list(maps.values())))
+    table = [[association(a, b) for b in maps.values()] for a in own.values()]
+    joined["association"] = (("measure_map", "joined_map"), np.array(table))
+    joined = joined.assign_coords(joined_map=list(maps), measure_map=list(own))
+    joined["joined"].attrs["long_name"] = "other results at the same locations"
+    joined["association"].attrs["long_name"] = "Spearman correlation over locations"
+    return joined
+
+
+_WANTED = {
+    "accuracy": ("accuracy",),
+    "similarity": ("similarity_mean", "G"),
+}
+
+
+def _maps_over_canvas(other: xarray.Dataset) -> Iterable[tuple[str, xarray.DataArray]]:
+    """Yield the maps over y and x of a result, each under a name of its own."""
+    wanted: Sequence[Any] = _WANTED.get(str(other.attrs.get("kind")), tuple(other.data_vars))
+    for name in wanted:
+        if name not in other or not {"y", "x"} <= set(other[name].dims):
+            continue
+        values = other[name]
+        extra = [str(dim) for dim in values.dims if dim not in ("y", "x")]
+        private = {"object", "bound", "height", "width", "rgb", "pixel_y", "pixel_x"}
+        if values.dtype.kind != "f" or set(extra) & private:
+            continue
+        if not extra:
+            yield str(name), values
+            continue
+        for entry in values.stack(entry=extra)["entry"].values.tolist():
+            labels = entry if isinstance(entry, tuple) else (entry,)
+            chosen = values.sel(dict(zip(extra, labels, strict=True)), drop=True)
+            yield f"{name}[{','.join(map(str, labels))}]", chosen

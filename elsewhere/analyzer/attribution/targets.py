@@ -1,0 +1,344 @@
+"""What is attributed to the pixels: a class, the similarity to the reference, a linear readout.
+
+:func:`parse_target` reads the words of the command line; :class:`Scorer` is the network up to the
+target, as the module that attribution methods take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+from torch.nn import functional
+
+from elsewhere.analyzer.attribution.copies import PlainNetwork
+from elsewhere.errors import InputError, LayerError, UnknownNameError
+from elsewhere.models import Layer, Model, list_layers, output_tensors, select_layers
+
+CHOICES = ("true", "predicted", "reference")
+"""The object's own class, the one predicted at the location, the one predicted at the reference."""
+
+FORMS = "logit[:CLASS], probability[:CLASS], similarity:LAYER; CLASS is true, predicted, " + (
+    "reference, a class's name or its number"
+)
+
+
+@dataclass(frozen=True)
+class ClassTarget:
+    """A class's logit or probability.
+
+    Parameters
+    ----------
+    quantity
+        Which of the two.
+    choice
+        ``true`` (the object's own class), ``predicted`` (at that location), ``reference`` (as
+        predicted at the reference), a class's name, or its number.
+    """
+
+    quantity: Literal["logit", "probability"] = "logit"
+    choice: str = "true"
+
+    @property
+    def name(self) -> str:
+        """The target in words."""
+        return f"{self.quantity}:{self.choice}"
+
+
+@dataclass(frozen=True)
+class SimilarityTarget:
+    """The cosine between a layer's activation here and that of the same object at the reference.
+
+    Parameters
+    ----------
+    layer
+        Name, alias or module name, of any layer of any network.
+    """
+
+    layer: str
+
+    @property
+    def name(self) -> str:
+        """The target in words."""
+        return f"similarity:{self.layer}"
+
+
+@dataclass(frozen=True, eq=False)
+class LinearTarget:
+    """The score of a linear readout of a layer, such as a probe's.
+
+    Parameters
+    ----------
+    layer
+        The layer that is read out.
+    coef
+        (class, unit), on the layer's activations as they are, maps flattened; (1, unit) or (unit,)
+        for a readout of two classes, whose only score speaks for the second.
+    intercept
+        (class,), or one number.
+    classes
+        Names of the classes, in the order of `coef`; needed for the choice ``true``.
+    choice
+        As for :class:`ClassTarget`.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, or values that are not finite.
+    """
+
+    layer: str
+    coef: ArrayLike
+    intercept: ArrayLike = 0.0
+    classes: tuple[str, ...] | None = None
+    choice: str = "true"
+
+    def __post_init__(self) -> None:
+        coef = np.atleast_2d(np.asarray(self.coef, np.float64))
+        intercept = np.broadcast_to(np.asarray(self.intercept, np.float64), (len(coef),))
+        if coef.ndim != 2 or not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+            raise InputError(
+                f"the readout of {self.layer!r} must be finite numbers of shape (class, unit); got "
+                f"{coef.shape}"
+            )
+        if len(coef) == 1 and self.classes is not None and len(self.classes) == 2:
+            # one score for two classes: what speaks for the second speaks against the first
+            coef, intercept = np.concatenate([-coef, coef]), np.stack([-intercept[0], intercept[0]])
+        if self.classes is not None and len(self.classes) != len(coef):
+            raise InputError(
+                f"the readout of {self.layer!r} has {len(coef)} rows for {len(self.classes)} "
+                "classes; expected one row for each class"
+            )
+        object.__setattr__(self, "classes", None if self.classes is None else (*self.classes,))
+        object.__setattr__(self, "coef", coef)
+        object.__setattr__(self, "intercept", np.array(intercept))
+
+    @classmethod
+    def of(cls, readout: Readout, *, choice: str = "true") -> LinearTarget:
+        """Return the target that a fitted readout's score is."""
+        return cls(readout.layer, readout.coef, readout.intercept, readout.classes, choice)
+
+    @property
+    def name(self) -> str:
+        """The target in words."""
+        return f"linear:{self.layer}:{self.choice}"
+
+
+class Readout(Protocol):
+    """A fitted linear readout of a layer, such as ``elsewhere.probes.fit_probe`` returns."""
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer."""
+
+    @property
+    def coef(self) -> NDArray[np.floating]:
+        """Weights on raw activations, (class, unit)."""
+
+    @property
+    def intercept(self) -> NDArray[np.floating]:
+        """(class,)."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the scores."""
+
+
+Target: TypeAlias = ClassTarget | SimilarityTarget | LinearTarget
+
+
+def parse_target(text: str) -> ClassTarget | SimilarityTarget:
+    """Return the target that `text` names.
+
+    Raises
+    ------
+    InputError
+        It names none.
+
+    Examples
+    --------
+    >>> parse_target("logit:predicted"), parse_target("similarity:fc7")
+    (ClassTarget(quantity='logit', choice='predicted'), SimilarityTarget(layer='fc7'))
+    """
+    kind, separator, rest = text.strip().partition(":")
+    if kind == "similarity" and rest:
+        return SimilarityTarget(rest)
+    if kind in ("logit", "probability") and bool(separator) == bool(rest):
+        return ClassTarget(cast(Literal["logit", "probability"], kind), rest or "true")
+    raise InputError(f"cannot read {text!r} as a target; expected {FORMS}")
+
+
+def find_layer(name: str, model: Model, canvas_size: int) -> Layer:
+    """Return the one layer that `name` means.
+
+    Raises
+    ------
+    UnknownNameError, LayerError
+        It means none, or several.
+    """
+    every = list_layers(model, canvas_size, containers=True)
+    found = select_layers(every, name, model)
+    if len(found) > 1:
+        raise LayerError(
+            f"{name!r} means {len(found)} layers; name one: "
+            + ", ".join(layer.name for layer in found[:8])
+        )
+    return found[0]
+
+
+class Scorer(nn.Module):
+    """From images to scores: one column for each class, or a single one.
+
+    Parameters
+    ----------
+    network
+        The copy.
+    model
+        The network, for names.
+    target
+        What is scored.
+    canvas_size
+        Side of the canvas, px.
+
+    Raises
+    ------
+    InputError
+        The network has no classes, or the readout is of another size than the layer.
+    UnknownNameError, LayerError
+        The target's layer is not known, or does not run.
+    """
+
+    def __init__(
+        self, network: PlainNetwork, model: Model, target: Target, canvas_size: int
+    ) -> None:
+        super().__init__()
+        self.network, self.target, self._name = network, target, model.name
+        self.layer: Layer | None = None
+        self.linear: nn.Linear | None = None
+        if not isinstance(target, ClassTarget):
+            self.layer = find_layer(target.layer, model, canvas_size)
+        if isinstance(target, LinearTarget):
+            coef: NDArray[np.float64] = np.asarray(target.coef)
+            units = int(np.prod(self.layer.shape)) if self.layer else 0
+            if coef.shape[1] != units:
+                raise InputError(
+                    f"the readout of {target.layer!r} has {coef.shape[1]} units, the layer "
+                    f"{units}; expected weights on its activations as they are, maps flattened"
+                )
+            self.linear = nn.Linear(units, len(coef)).requires_grad_(False).to(model.device)
+            with torch.no_grad():
+                self.linear.weight.copy_(torch.from_numpy(coef))
+                self.linear.bias.copy_(torch.from_numpy(np.asarray(target.intercept)))
+
+    def activations(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the target's layer, or the logits, flattened: (n, unit)."""
+        if self.layer is not None:
+            found = self.network.until(
+                images, self.layer.module, self.layer.call, self.layer.output
+            )
+            return found.flatten(1)
+        tensors = output_tensors(self.network(images))
+        values = next(iter(tensors.values()), None)
+        if values is None or values.ndim != 2:
+            shape = None if values is None else tuple(values.shape[1:])
+            raise InputError(
+                f"{self._name} gives {shape} for each image, not one logit for each class; take "
+                "the target similarity:LAYER, which needs no head"
+            )
+        return values
+
+    def forward(self, images: torch.Tensor, *references: torch.Tensor) -> torch.Tensor:
+        """Return the scores, (n, class) or (n, 1)."""
+        values = self.activations(images)
+        if self.linear is not None:
+            scores: torch.Tensor = self.linear(values)
+            return scores
+        if isinstance(self.target, SimilarityTarget):
+            # zero vectors give 0, as everywhere in this package
+            return functional.cosine_similarity(values, references[0], dim=1, eps=1e-12)[:, None]
+        if isinstance(self.target, ClassTarget) and self.target.quantity == "probability":
+            return torch.softmax(values, dim=1)
+        return values
+
+
+def class_numbers(
+    target: Target,
+    *,
+    classes: Sequence[str] | None,
+    categories: Sequence[str],
+    n_classes: int,
+) -> NDArray[np.int64] | None:
+    """Return the target's class for each object; None where it is predicted, or there are none.
+
+    Parameters
+    ----------
+    target
+        What is attributed.
+    classes
+        Names of the head's classes, unit by unit, where they are known.
+    categories
+        The objects' categories.
+    n_classes
+        Columns of the scores.
+
+    Returns
+    -------
+    int64 (object,), or None
+
+    Raises
+    ------
+    InputError
+        The true class is asked for and not known, or the target is out of range.
+    """
+    if isinstance(target, SimilarityTarget) or target.choice in ("predicted", "reference"):
+        return None
+    if target.choice == "true":
+        numbers = true_classes(classes, categories)
+        if numbers is None:
+            what = "no names" if classes is None else f"classes {_few(classes)}"
+            raise InputError(
+                f"the target {target.name} needs each object's class, and the head has {what}, the "
+                f"objects {_few(categories)}; take a network trained on them, or the target "
+                f"{target.name.rpartition(':')[0]}:predicted"
+            )
+        return numbers
+    return np.full(len(categories), _class_number(target, classes, n_classes), np.int64)
+
+
+def true_classes(
+    classes: Sequence[str] | None, categories: Sequence[str]
+) -> NDArray[np.int64] | None:
+    """Return the number of each object's class, int64 (object,); None where one has none."""
+    if classes is None or not set(categories) <= set(classes):
+        return None
+    order = {name: number for number, name in enumerate(classes)}
+    return np.array([order[category] for category in categories], np.int64)
+
+
+def _class_number(
+    target: ClassTarget | LinearTarget, classes: Sequence[str] | None, n_classes: int
+) -> int:
+    if classes is not None and target.choice in classes:
+        return list(classes).index(target.choice)
+    try:
+        number = int(target.choice)
+    except ValueError:
+        raise UnknownNameError(
+            "class of the target", target.choice, [*CHOICES, *(classes or ())], "or a number"
+        ) from None
+    if not 0 <= number < n_classes:
+        raise InputError(
+            f"the target {target.name} is out of range: there are {n_classes} classes, numbered "
+            f"from 0 to {n_classes - 1}"
+        )
+    return number
+
+
+def _few(names: Sequence[Any]) -> str:
+    known = list(dict.fromkeys(map(str, names)))
+    return ", ".join(known[:4]) + (", ..." if len(known) > 4 else "")

@@ -1,0 +1,215 @@
+"""Maps and their measures at every checkpoint of a training run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import xarray
+
+from elsewhere.analyzer.attribution.driver import attribute
+from elsewhere.analyzer.attribution.settings import AttributionSettings
+from elsewhere.analyzer.attribution.targets import ClassTarget
+from elsewhere.errors import InputError
+from elsewhere.models import find_device
+from elsewhere.recording import Sweep
+from elsewhere.stimuli import Grid, ObjectSet
+from elsewhere.storage import load_result
+from elsewhere.training import Card, list_checkpoints, load_checkpoint
+from elsewhere.types import Location, format_bytes, parse_bytes
+
+Report: TypeAlias = Callable[[int, int, str], None]
+
+_ONCE = ("patch", "mask", "category")
+
+
+def attribute_checkpoints(
+    directory: str | Path,
+    settings: AttributionSettings | None = None,
+    *,
+    grid: str = "7x7",
+    reference: Location | None = None,
+    objects: ObjectSet | None = None,
+    phases: Sequence[str] | None = None,
+    device: str = "auto",
+    max_memory: int | str = "2GiB",
+    data_dir: Path | None = None,
+    report: Report | None = None,
+) -> xarray.Dataset:
+    """Return maps and measures at each checkpoint of a run; goes on where it was stopped.
+
+    Parameters
+    ----------
+    directory
+        What :func:`elsewhere.training.train` left.
+    settings
+        As for :func:`attribute`. A class can be attributed only in phases that know it; the
+        similarity to the reference in all of them.
+    grid
+        Where objects are shown.
+    reference
+        By default the only trained location, else the grid's default.
+    objects
+        The same at all checkpoints; by default one trained exemplar of each class of the last one.
+    phases
+        Names of phases; by default all in which the target exists.
+    device
+        Where the network runs.
+    max_memory
+        Bytes that a pass may take, and that all maps together may.
+    data_dir
+        The folder of object sets that are not made here.
+    report
+        Called before each checkpoint and at the end.
+
+    Returns
+    -------
+    xarray.Dataset
+        As from :func:`attribute`, over ``checkpoint`` (with ``phase`` and ``step`` within it).
+
+    Raises
+    ------
+    InputError
+        No checkpoint, an unknown phase, or one without the target.
+    """
+    directory, settings = Path(directory), settings or AttributionSettings()
+    cards = _chosen(directory, phases)
+    if objects is None:
+        objects, _ = cards[-1].test_objects(per_category=1, data_dir=data_dir)
+        objects = objects.select(per_category=1)
+    cards = _knowing(cards, objects, settings, explicit=phases is not None)
+    place = reference or _trained_at(cards[-1]) or Grid.parse(
+        grid, cards[-1].canvas
+    ).default_reference  # fmt: skip
+    _check_size(cards, objects, grid, settings, parse_bytes(max_memory))
+    folder = directory / "attribution" / _fingerprint(cards[-1], settings, objects, grid, place)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for number, card in enumerate(cards):
+        if report is not None:
+            report(number, len(cards), f"{card.phase} {card.step}")
+        path = folder / f"{card.phase}-{card.step:07d}-{card.sha256[:12]}.nc"
+        if path.exists():
+            found.append(load_result(path))
+            continue
+        sweep = Sweep(
+            load_checkpoint(card.path).to(find_device(device)),
+            objects,
+            canvas=card.canvas,
+            grid=Grid.parse(grid, card.canvas),
+            reference=place,
+        )
+        attribute(
+            sweep, settings, classes=card.categories, path=path, overwrite=True,
+            max_memory=max_memory,
+        )  # fmt: skip
+        found.append(load_result(path))
+    if report is not None:
+        report(len(cards), len(cards), "done")
+    return _join(found, cards)
+
+
+def _chosen(directory: Path, phases: Sequence[str] | None) -> list[Card]:
+    cards = list_checkpoints(directory)
+    names = list(dict.fromkeys(card.phase for card in cards))
+    for phase in phases or ():
+        if phase not in names:
+            raise InputError(f"{directory} has no phase {phase!r}; it has {', '.join(names)}")
+    return [card for card in cards if phases is None or card.phase in phases]
+
+
+def _knowing(
+    cards: Sequence[Card], objects: ObjectSet, settings: AttributionSettings, *, explicit: bool
+) -> list[Card]:
+    """Return the checkpoints whose head has the target."""
+    target = settings.resolve(known=True)
+    if not isinstance(target, ClassTarget) or target.choice in ("predicted", "reference"):
+        return list(cards)
+    wanted = set(objects.categories) if target.choice == "true" else {target.choice}
+
+    def knows(card: Card) -> bool:
+        number = target.choice.isdigit() and int(target.choice) < len(card.categories)
+        return wanted <= set(card.categories) or number
+
+    found = [card for card in cards if knows(card)]
+    if not found or (explicit and len(found) < len(cards)):
+        without = ", ".join(dict.fromkeys(card.phase for card in cards if not knows(card)))
+        raise InputError(
+            f"the head of phase {without} does not know the classes of the target {target.name}; "
+            "choose other phases, or the target similarity:LAYER, which needs no class"
+        )
+    return found
+
+
+def _trained_at(card: Card) -> Location | None:
+    """Return the only trained location, if there is but one."""
+    trained = card.trained or ()
+    return trained[0] if len(trained) == 1 else None
+
+
+def _check_size(
+    cards: Sequence[Card],
+    objects: ObjectSet,
+    grid: str,
+    settings: AttributionSettings,
+    limit: int,
+) -> None:
+    canvas = cards[-1].canvas
+    pixels = settings.frame(canvas).side ** 2
+    if settings.canvas_maps:
+        pixels += canvas.size**2
+    places = len(Grid.parse(grid, canvas))
+    needed = 2 * len(cards) * len(objects) * places * pixels * np.dtype(settings.dtype).itemsize
+    if needed > limit:
+        raise InputError(
+            f"maps of {len(objects)} objects at {places} locations and {len(cards)} checkpoints "
+            f"take about {format_bytes(needed)}, above --max-memory {format_bytes(limit)}; take a "
+            "coarser grid, fewer phases, or more memory"
+        )
+
+
+def _fingerprint(
+    card: Card, settings: AttributionSettings, objects: ObjectSet, grid: str, place: Location
+) -> str:
+    parts = [settings.fingerprint(card.canvas), objects.digest(), grid, list(place)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _join(found: Sequence[xarray.Dataset], cards: Sequence[Card]) -> xarray.Dataset:
+    common = set.intersection(*(set(map(str, each.data_vars)) for each in found))
+    once = found[-1][[name for name in _ONCE if name in found[-1].data_vars]]
+    varying = [
+        each[sorted(common - set(_ONCE))].drop_vars("measure", errors="ignore") for each in found
+    ]
+    measures = [each["measure"].values.tolist() for each in found if "measure" in each.coords]
+    same = len(measures) == len(found) and all(names == measures[0] for names in measures)
+    if not same:
+        varying = [each.drop_dims("measure", errors="ignore") for each in varying]
+    joined = xarray.concat(varying, dim="checkpoint", join="exact", combine_attrs="drop")
+    joined = joined.merge(once, join="exact", compat="no_conflicts")
+    joined = joined.assign_coords(
+        phase=("checkpoint", [card.phase for card in cards]),
+        step=("checkpoint", [card.step for card in cards]),
+    )
+    if same:
+        joined = joined.assign_coords(measure=measures[0])
+    for name in joined.data_vars:
+        joined[name].attrs = dict(found[-1][name].attrs)
+    attributes: dict[str, Any] = {
+        key: value
+        for key, value in found[-1].attrs.items()
+        if key not in ("weights", "weights_sha256", "elsewhere_encoding", "encoding_version")
+    }
+    last = cards[-1]
+    joined.attrs = attributes | {
+        "kind": "attribution timeline",
+        "curriculum": last.curriculum,
+        "fingerprint": last.fingerprint,
+        "n_classes": len(last.categories),
+        "training_seed": last.seed,
+    }
+    return joined

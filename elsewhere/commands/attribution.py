@@ -1,0 +1,394 @@
+"""Commands that ask which pixels drive a network, and whether that can be trusted."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elsewhere.errors import InputError
+from elsewhere.options import (
+    JsonOption,
+    ModelOptions,
+    OverwriteOption,
+    StimulusOptions,
+    given_options,
+    set_threads,
+    takes,
+)
+from elsewhere.terminal import bar, check_output, counted, print_json, print_table, progress, say
+from elsewhere.types import parse_bytes
+
+if TYPE_CHECKING:
+    import xarray
+
+    from elsewhere.analyzer.attribution import AttributionSettings
+    from elsewhere.recording import Sweep
+    from elsewhere.training import Card
+
+METHOD = "Method"
+
+
+def _option(*names: str, help: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=METHOD)
+
+
+@dataclasses.dataclass
+class MethodOptions:
+    """What is attributed, and how."""
+
+    method: Annotated[
+        str,
+        _option(
+            "--method",
+            help="integrated-gradients, occlusion, grad-cam, saliency, ... (`elsewhere attribute`)",
+        ),
+    ] = "integrated-gradients"
+    target: Annotated[
+        str | None,
+        _option(
+            "--target",
+            help="logit[:CLASS], probability[:CLASS] or similarity:LAYER; CLASS: true, predicted, "
+            "reference, a name or a number.",
+        ),
+    ] = None
+    layer: Annotated[
+        str | None, _option("--layer", help="A convolutional layer, for grad-cam.")
+    ] = None
+    options: Annotated[
+        list[str], _option("--option", help="name=value, the method's own; repeatable.")
+    ] = dataclasses.field(default_factory=list)
+    baseline: Annotated[
+        str, _option("--baseline", help="empty, black, blurred or blurred:SIGMA.")
+    ] = "empty"
+    margin: Annotated[
+        int | None, _option("--margin", help="Of the frame around the object, px; default: half.")
+    ] = None
+    canvas_maps: Annotated[
+        bool, _option("--canvas-maps", help="Keep maps of the whole canvas too.")
+    ] = False
+    dtype: Annotated[str, _option("--dtype", help="float16 or float32.")] = "float16"
+    extras: Annotated[
+        list[str], _option("--extra", help="sensitivity or infidelity; repeatable, slow.")
+    ] = dataclasses.field(default_factory=list)
+    n_perturbations: Annotated[
+        int, _option("--perturbations", help="Random ones, for each extra.")
+    ] = 10
+
+    def settings(self, seed: int) -> AttributionSettings:
+        """Return what these options ask for."""
+        from elsewhere.analyzer.attribution import AttributionSettings
+
+        return AttributionSettings(
+            method=self.method,
+            target=self.target,
+            layer=self.layer,
+            options=tuple(self.options),
+            baseline=self.baseline,
+            margin=self.margin,
+            canvas_maps=self.canvas_maps,
+            dtype=self.dtype,  # type: ignore[arg-type]
+            extras=tuple(self.extras),  # type: ignore[arg-type]
+            n_perturbations=self.n_perturbations,
+            seed=seed,
+        )
+
+
+MODEL = Annotated[
+    str | None,
+    typer.Argument(help="A zoo name, a checkpoint, or package.module:factory; none lists methods."),
+]
+MemoryOption = Annotated[
+    str, typer.Option("--max-memory", help="For a pass, and for all maps, e.g. 2GiB.")
+]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
+
+
+@takes(ModelOptions, StimulusOptions, MethodOptions)
+def attribute(
+    network: ModelOptions,
+    stimuli: StimulusOptions,
+    wanted: MethodOptions,
+    model: MODEL = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The netCDF file to write.")] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option("--checkpoints", help="A training run: all its checkpoints.")
+    ] = None,
+    phases: Annotated[
+        list[str] | None, typer.Option("--phase", help="Only these phases of it; repeatable.")
+    ] = None,
+    joined: Annotated[
+        list[Path] | None,
+        typer.Option("--join", help="Results of accuracy, similarity or probes; repeatable."),
+    ] = None,
+    max_memory: MemoryOption = "2GiB",
+    threads: ThreadsOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Map which pixels drive the answer at every location, in the object's own frame."""
+    from elsewhere.analyzer.attribution import attribute as attribute_sweep
+    from elsewhere.analyzer.attribution import attribute_checkpoints, join
+    from elsewhere.storage import load_result, save_result
+
+    if model is None and checkpoints is None:
+        _list_methods(as_json=as_json)
+        return
+    if model is not None and checkpoints is not None:
+        raise InputError(f"name a model ({model}) or --checkpoints ({checkpoints}), not both")
+    if out is None:
+        raise InputError("--out is missing; expected the netCDF file to write")
+    check_output(out, overwrite)
+    parse_bytes(max_memory)
+    set_threads(threads)
+    settings = wanted.settings(network.seed)
+    others = [load_result(path) for path in joined or ()]
+    if checkpoints is not None:
+        if others:
+            raise InputError("--join takes results of one network; leave --checkpoints out")
+        result = _over_training(
+            checkpoints, network, stimuli, settings, phases, max_memory, attribute_checkpoints
+        )
+    else:
+        if phases:
+            raise InputError("--phase belongs to --checkpoints; leave it out")
+        sweep, card = _sweep(str(model), network, stimuli)
+        _describe(sweep, settings)
+        with progress("attributing") as report:
+            result = attribute_sweep(
+                sweep,
+                settings,
+                classes=None if card is None else card.categories,
+                path=None if others else out,
+                overwrite=overwrite,
+                max_memory=max_memory,
+                progress=report,
+            )
+        if others:
+            result = join(result, others)
+    if checkpoints is not None or others:
+        save_result(result, out, overwrite=overwrite)
+    _report(result, as_json=as_json)
+    say(f"wrote {out}")
+
+
+@takes(ModelOptions, StimulusOptions, MethodOptions)
+def sanity(
+    model: Annotated[str, typer.Argument(help="A zoo name, a checkpoint, or module:factory.")],
+    network: ModelOptions,
+    stimuli: StimulusOptions,
+    wanted: MethodOptions,
+    out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
+    max_memory: MemoryOption = "2GiB",
+    threads: ThreadsOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Randomise a network layer by layer: a method whose maps stay the same is flagged."""
+    from elsewhere.analyzer.attribution import sanity as test_sanity
+    from elsewhere.storage import save_result
+
+    check_output(out, overwrite)
+    parse_bytes(max_memory)
+    set_threads(threads)
+    settings = wanted.settings(network.seed)
+    if stimuli.grid == StimulusOptions().grid:
+        stimuli.grid = "3x3"  # every layer takes all maps again
+    sweep, card = _sweep(model, network, stimuli)
+    _describe(sweep, settings)
+    with progress("randomising") as report:
+        result = test_sanity(
+            sweep,
+            settings,
+            classes=None if card is None else card.categories,
+            max_memory=max_memory,
+            progress=report,
+        )
+    save_result(result, out, overwrite=overwrite)
+    rows, stages = [], result["stage"].values.tolist()
+    for place, stage in enumerate(stages):
+        row: dict[str, Any] = {"randomised": stage}
+        for name in result["metric"].values.tolist():
+            row[name] = float(result["likeness"][place].sel(metric=name))
+        rows.append(row)
+    unchanged = bool(result.attrs["unchanged"])
+    if as_json:
+        print_json({"stages": rows, "unchanged": unchanged})
+    else:
+        print_table([_short(row) for row in rows], right=tuple(rows[0])[1:])
+    if unchanged:
+        judged = str(result.attrs["judged_at"])
+        alike = max(row["spearman"] for row in rows if row["randomised"] in (judged, stages[-1]))
+        say(
+            f"flagged: with all layers from {judged} up random, the maps of {settings.method} "
+            f"still rank pixels alike ({alike:.2f}); they say little about what was learnt"
+        )
+    say(f"wrote {out}")
+
+
+# --- what both share ---------------------------------------------------------------------------
+
+
+def _sweep(name: str, network: ModelOptions, stimuli: StimulusOptions) -> tuple[Sweep, Card | None]:
+    """Return the sweep, and the card of a checkpoint, which brings its own objects and classes."""
+    from elsewhere.recording import Sweep
+    from elsewhere.stimuli import Grid, parse_categories, parse_location
+    from elsewhere.training import is_checkpoint, read_card
+
+    loaded = network.load(name)
+    if not is_checkpoint(name):
+        return stimuli.build(name, loaded, None, network.seed), None
+    card = read_card(name)
+    if "--objects" in given_options(stimuli):
+        return stimuli.build(name, loaded, None, network.seed), card
+    other = [
+        o for o in ("--canvas", "--object-size", "--background") if o in given_options(stimuli)
+    ]
+    if other:
+        raise InputError(
+            f"{name} brings its own objects and canvas; name --objects to use {', '.join(other)}"
+        )
+    objects, _ = card.test_objects(per_category=stimuli.per_category, data_dir=stimuli.data_dir)
+    objects = objects.select(parse_categories(stimuli.categories), stimuli.per_category)
+    grid = Grid.parse(stimuli.grid, card.canvas)
+    trained = card.trained or ()
+    place = trained[0] if len(trained) == 1 else None
+    if stimuli.reference is not None:
+        place = parse_location(stimuli.reference, card.canvas, grid)
+    return Sweep(loaded, objects, canvas=card.canvas, grid=grid, reference=place), card
+
+
+def _over_training(
+    directory: Path,
+    network: ModelOptions,
+    stimuli: StimulusOptions,
+    settings: AttributionSettings,
+    phases: list[str] | None,
+    max_memory: str,
+    run: Any,
+) -> xarray.Dataset:
+    from elsewhere.stimuli import Grid, load_objects, parse_categories, parse_location
+    from elsewhere.training import list_checkpoints
+
+    own = [o for o in given_options(network) if o not in ("--device", "--seed")]
+    own += [o for o in given_options(stimuli) if o in ("--canvas", "--object-size", "--background")]
+    if own:
+        raise InputError(
+            f"{directory} holds checkpoints, which bring their own network and canvas: leave out "
+            + ", ".join(own)
+        )
+    card = list_checkpoints(directory)[-1]
+    objects, place = None, None
+    grid = "7x7" if stimuli.grid == StimulusOptions().grid else stimuli.grid
+    if "--objects" in given_options(stimuli):
+        objects = load_objects(
+            stimuli.objects,
+            size=card.canvas.object_size,
+            categories=parse_categories(stimuli.categories),
+            per_category=stimuli.per_category,
+            seed=network.seed,
+            data_dir=stimuli.data_dir,
+        )
+    if stimuli.reference is not None:
+        place = parse_location(stimuli.reference, card.canvas, Grid.parse(grid, card.canvas))
+    with bar("attributing", note=True) as update:
+        found: xarray.Dataset = run(
+            directory,
+            settings,
+            grid=grid,
+            reference=place,
+            objects=objects,
+            phases=phases,
+            device=network.device,
+            max_memory=max_memory,
+            data_dir=stimuli.data_dir,
+            report=update,
+        )
+    return found
+
+
+def _describe(sweep: Sweep, settings: AttributionSettings) -> None:
+    from elsewhere.analyzer.attribution import methods
+
+    shape = " x ".join(map(str, sweep.design.shape))
+    say(
+        f"{settings.method} on {sweep.model.name} ({sweep.model.weights}), "
+        f"{counted(len(sweep.objects), 'object')} of {sweep.canvas.object_size} px at {shape} "
+        f"locations of a {sweep.canvas.size} px canvas"
+    )
+    if warning := methods.get(settings.method).warning:
+        say(f"warning: {warning}")
+
+
+def _list_methods(*, as_json: bool) -> None:
+    from elsewhere.analyzer.attribution import methods
+
+    rows = [
+        {
+            "method": name,
+            "what": methods.summary(name),
+            "options": ", ".join(methods.get(name).options) or "-",
+        }
+        for name in methods
+    ]
+    print_json(rows) if as_json else print_table(rows)
+
+
+_REPORTED = ("mass_inside", "centre_distance", "entropy", "mass_ratio", "sensitivity", "infidelity")
+
+
+def _report(result: xarray.Dataset, *, as_json: bool) -> None:
+    rows = []
+    many = "checkpoint" in result.dims
+    for place in range(result.sizes["checkpoint"] if many else 1):
+        at = result.isel(checkpoint=place) if many else result
+        row: dict[str, Any] = {}
+        if many:
+            row = {"phase": str(at["phase"].values), "step": int(at["step"])}
+        equal = at["equivariance_away"].sel(metric="pearson")
+        row["equivariance"] = float(equal)
+        row["interval"] = [
+            float(v) for v in at["equivariance_away_interval"].sel(metric="pearson").values
+        ]
+        row["other object"] = float(at["equivariance_cross_away"].sel(metric="pearson"))
+        row |= {name: float(at[f"{name}_away"]) for name in _REPORTED if f"{name}_away" in at}
+        if "accuracy" in at:
+            row["accuracy"] = float(at["accuracy"].mean())
+        rows.append(row)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table([_short(row) for row in rows], right=tuple(rows[0]))
+    if not many and "by_recognition" in result:
+        _report_recognition(result, as_json=as_json)
+    if int(result.attrs.get("n_vanishing", 0)):
+        say(
+            f"{counted(int(result.attrs['n_vanishing']), 'object')}: the map vanishes at the "
+            "reference (a similarity is at its maximum there, so that it has no gradient): nothing "
+            "to compare with; take integrated-gradients or occlusion"
+        )
+
+
+def _report_recognition(result: xarray.Dataset, *, as_json: bool) -> None:
+    if as_json or not bool(result["recognition_gap"].notnull().any()):
+        return
+    rows = []
+    for place, name in enumerate(result["measure"].values.tolist()):
+        yes, no = (float(v) for v in result["by_recognition"][place].values)
+        low, high = (float(v) for v in result["recognition_gap_interval"][place].values)
+        gap = float(result["recognition_gap"][place])
+        rows.append(
+            {"measure": name, "recognised": yes, "not": no, "gap": gap, "interval": [low, high]}
+        )
+    print_table([_short(row) for row in rows], right=("recognised", "not", "gap", "interval"))
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    def short(value: Any) -> Any:
+        if isinstance(value, list):
+            return f"[{value[0]:.3f}, {value[1]:.3f}]"
+        return f"{value:.3f}" if isinstance(value, float) else value
+
+    return {key: short(value) for key, value in row.items()}

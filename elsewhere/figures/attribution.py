@@ -1,0 +1,517 @@
+"""Attribution maps: over objects at several locations, in the object's frame, over the canvas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures.maps import MISSING, RING, TEXT_MARK, frame_panel, outline_object
+from elsewhere.figures.results import Scene, cell_edges, describe, require, scene_of
+from elsewhere.figures.style import (
+    GREY,
+    INK,
+    PAGE_WIDTH,
+    SMALL_SIZE,
+    TICK_SIZE,
+    TITLE_SIZE,
+    clean_text,
+    new_figure,
+    shorten,
+    styled,
+    text_style,
+    wrap,
+)
+
+MapMetric: TypeAlias = Literal["pearson", "cosine", "spearman"]
+
+DIVERGING = colormaps["RdBu_r"]
+"""Red speaks for the target, blue against it, white is nothing."""
+
+MASK_LINE: dict[str, Any] = {"colors": [INK], "linewidths": 0.6, "levels": [0.5]}
+BOX_LINE: dict[str, Any] = {"fill": False, "edgecolor": INK, "linewidth": 0.5}
+OFF_CANVAS = "#dedede"
+_MOST_LOCATIONS = 5
+_MOST_TILES = 9
+
+
+def diverging_scale(values: NDArray[np.floating]) -> Normalize:
+    """Return a scale centred on zero that holds all but the outermost 0.1 % of values."""
+    sizes = np.abs(values[np.isfinite(values)])
+    high = float(np.quantile(sizes, 0.999)) if sizes.size else 1.0
+    high = high or float(sizes.max(initial=0.0)) or 1.0
+    return Normalize(-high, high)
+
+
+def describe_maps(result: xr.Dataset, what: str) -> str:
+    """Return a title with method and target."""
+    method, target = result.attrs.get("method", ""), result.attrs.get("target", "")
+    return describe(result, " · ".join(filter(None, [what, str(method), str(target)])))
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Return up to `most` of `count` indices, the first and the last among them.
+
+    Examples
+    --------
+    >>> evenly(7, 3), evenly(2, 5)
+    ([0, 3, 6], [0, 1])
+    """
+    if count <= most:
+        return list(range(count))
+    return sorted({round(place) for place in np.linspace(0, count - 1, most).tolist()})
+
+
+@styled
+def plot_attribution_grid(
+    result: xr.Dataset,
+    *,
+    objects: Sequence[str] | None = None,
+    locations: Sequence[tuple[int, int]] | None = None,
+) -> Figure:
+    """Draw objects at several locations, each with its map over it.
+
+    The object is grey, the map coloured over it; all panels share one scale. The small number is
+    Pearson's correlation with the map at the reference, which is the first panel of each row.
+
+    Parameters
+    ----------
+    result
+        An attribution result.
+    objects
+        Ids, one row each; the first four by default.
+    locations
+        (y, x), px, of the grid; by default up to five, spread over it.
+
+    Returns
+    -------
+    A figure that pyplot does not know of.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn, or a location is not on its grid.
+    UnknownNameError
+        An object that is not known.
+    """
+    require(result, ["attribution"], ["object", "y", "x", "height", "width"])
+    require(result, ["reference_attribution"], ["object", "height", "width"])
+    known = [str(name) for name in result["object"].values]
+    rows = _rows(known, objects)
+    places = _places(result, locations)
+    here = _magnitudes(result, "attribution", "scale", ("object", "y", "x", "height", "width"))
+    there = _magnitudes(
+        result, "reference_attribution", "reference_scale", ("object", "height", "width")
+    )
+    panels = np.stack([
+        np.stack([there[row], *(here[row, y, x] for y, x in places)]) for row in rows
+    ])  # fmt: skip
+    # each object on its own magnitude, or one strong object would leave the others white
+    sizes = np.nanmax(np.abs(panels), axis=(1, 2, 3), keepdims=True)
+    panels = panels / np.where(sizes > 0, sizes, 1.0)
+    norm = diverging_scale(panels)
+    wide = len(places) + 1
+    side = min((PAGE_WIDTH - 1.5) / wide, 1.25)
+    width = max(wide * side + 1.5, 4.4)
+    title = wrap(describe_maps(result, "attribution"), width - 0.2, TITLE_SIZE)
+    lines = title.count("\n") + 1
+    figure = new_figure(width, len(rows) * side + 0.75 + 0.17 * lines, compress=True)
+    grid = figure.add_gridspec(len(rows), wide)
+    drawn = []
+    for line, row in enumerate(rows):
+        for column in range(wide):
+            ax = figure.add_subplot(grid[line, column])
+            drawn.append(ax)
+            _draw_over_image(ax, result, row, panels[line, column], norm)
+            number = None
+            if column:
+                y, x = places[column - 1]
+                if "equivariance" in result:
+                    chosen = result["equivariance"].sel(metric="pearson")
+                    number = float(chosen.transpose("object", "y", "x").values[row, y, x])
+                heading = f"y {int(result['y'][y])}, x {int(result['x'][x])}"
+            else:
+                heading = "reference"
+            if line == 0:
+                ax.set_title(heading, fontsize=SMALL_SIZE, pad=2.5, loc="left")
+            if number is not None:
+                _write_number(ax, number)
+            if column == 0:
+                label = shorten(known[row], 14, keep="both")
+                ax.set_ylabel(label, fontsize=SMALL_SIZE, labelpad=2, **text_style(label))
+    _color_bar(figure, drawn, norm, panels, "attribution, as a share of the object's largest")
+    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
+    handles: list[Any] = [
+        Line2D([], [], color=INK, linewidth=0.6, label="object"),
+        Line2D([], [], label="correlation with the reference", marker="$.5$", markersize=7,
+               **TEXT_MARK),
+    ]  # fmt: skip
+    if bool(np.isnan(panels).any()):
+        handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
+    _legend(figure, handles)
+    return figure
+
+
+@styled
+def plot_attribution_frame(result: xr.Dataset) -> Figure:
+    """Draw the mean object-frame map of each location, arranged as on the canvas.
+
+    Each tile is the object's frame, its box outlined; the mean is over objects, each map as a share
+    of that object's absolute mass at the reference. A ring marks the location nearest to it.
+
+    Parameters
+    ----------
+    result
+        An attribution result with ``frame_mean`` over (y, x, height, width). Up to nine rows and
+        columns of locations are drawn, spread over the grid.
+
+    Returns
+    -------
+    A figure that pyplot does not know of.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn.
+    """
+    require(result, ["frame_mean"], ["y", "x", "height", "width"])
+    result = result.sortby(["y", "x"])
+    scene = scene_of(result)
+    ys, xs = (evenly(result.sizes[dim], _MOST_TILES) for dim in ("y", "x"))
+    chosen = result["frame_mean"].isel(y=ys, x=xs).transpose("y", "x", "height", "width")
+    tiles = np.asarray(chosen.values, np.float64)
+    norm = diverging_scale(tiles)
+    gap = max(1, round(0.08 * tiles.shape[-1]))
+    pitch = tiles.shape[-1] + gap
+    tall, wide = len(ys) * pitch - gap, len(xs) * pitch - gap
+    side = min((PAGE_WIDTH - 1.6) / wide, 5.0 / tall)
+    width = max(wide * side + 1.6, 4.0)
+    title = wrap(describe_maps(result, "mean map in the object's frame"), width - 0.2, TITLE_SIZE)
+    lines = title.count("\n") + 1
+    figure = new_figure(width, tall * side + 0.85 + 0.17 * lines)
+    ax = figure.add_subplot()
+    _mosaic(ax, tiles, pitch, norm, _box(result))
+    at_y = [row * pitch + tiles.shape[-1] / 2 for row in range(len(ys))]
+    at_x = [column * pitch + tiles.shape[-1] / 2 for column in range(len(xs))]
+    ax.set_xticks(at_x, labels=[str(int(v)) for v in chosen["x"].values])
+    ax.set_yticks(at_y, labels=[str(int(v)) for v in chosen["y"].values])
+    ax.tick_params(length=0, labelsize=SMALL_SIZE)
+    ax.set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=2)
+    ax.set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=2)
+    ax.spines[:].set_visible(False)
+    ax.set_xlim(-gap, wide + gap)
+    ax.set_ylim(tall + gap, -gap)
+    ax.set_aspect("equal")
+    row = int(np.abs(chosen["y"].values - scene.y).argmin())
+    column = int(np.abs(chosen["x"].values - scene.x).argmin())
+    margin = gap * 0.35
+    ax.add_patch(
+        Rectangle(
+            (column * pitch - margin, row * pitch - margin),
+            tiles.shape[-1] + 2 * margin,
+            tiles.shape[-1] + 2 * margin,
+            fill=False,
+            edgecolor=INK,
+            linewidth=1.4,
+            label="reference",
+        )
+    )
+    _color_bar(figure, [ax], norm, tiles, "attribution per px, as a share of the reference's mass")
+    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
+    handles: list[Any] = [
+        Patch(label="object's box", **BOX_LINE),
+        Patch(
+            fill=False, edgecolor=INK, linewidth=1.4, label=f"reference (y {scene.y}, x {scene.x})"
+        ),
+    ]
+    if bool(np.isnan(tiles).any()):
+        handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
+    _legend(figure, handles)
+    return figure
+
+
+@styled
+def plot_attribution_equivariance(result: xr.Dataset, *, metric: MapMetric = "pearson") -> Figure:
+    """Draw over the canvas how alike maps are to those at the reference, and to other objects'.
+
+    Left the object's own map, right the baseline: another object's. Both on one scale from -1 to
+    1; the small number is the mean away from the reference.
+
+    Parameters
+    ----------
+    result
+        An attribution result with ``equivariance_mean`` and ``equivariance_cross`` over
+        (metric, y, x).
+    metric
+        ``pearson``, ``cosine``, or ``spearman`` of absolute values.
+
+    Returns
+    -------
+    A figure that pyplot does not know of.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn.
+    UnknownNameError
+        No such metric.
+    """
+    if metric not in get_args(MapMetric):
+        raise UnknownNameError("metric of maps", str(metric), get_args(MapMetric))
+    names = ["equivariance_mean", "equivariance_cross"]
+    result = require(result, names, ["metric", "y", "x"]).sortby(["y", "x"])
+    scene = scene_of(result)
+    norm = Normalize(-1.0, 1.0)
+    words = {
+        "pearson": "Pearson correlation",
+        "cosine": "cosine",
+        "spearman": "rank correlation of absolute values",
+    }
+    width, side = 5.4, 2.05
+    title = wrap(describe_maps(result, "equivariance of maps"), width - 0.2, TITLE_SIZE)
+    lines = title.count("\n") + 1
+    figure = new_figure(width, side + 0.75 + 0.17 * lines, compress=True)
+    panels, missing = [], False
+    for place, (name, label) in enumerate(
+        zip(names, ("same object", "another object"), strict=True)
+    ):
+        ax = figure.add_subplot(1, 2, place + 1)
+        chosen = result[name].sel(metric=metric).transpose("y", "x")
+        values = np.asarray(chosen.values, np.float64)
+        missing |= _draw_canvas(ax, result, values, scene, norm)
+        frame_panel(ax, scene, bottom=True, left=place == 0)
+        ax.plot([scene.x], [scene.y], label="reference", clip_on=False, zorder=3, **RING)
+        ax.set_title(label, loc="left", fontsize=TICK_SIZE, pad=2.5)
+        mean = _away_mean(result, values, scene)
+        text = "–" if math.isnan(mean) else f"{mean:.2f}".replace("-", "−")
+        ax.set_title(text, loc="right", fontsize=TICK_SIZE, pad=2.5, color=GREY)
+        panels.append(ax)
+    outline_object(panels[0], scene)
+    panels[0].set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
+    panels[0].set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=1)
+    bar = figure.colorbar(
+        ScalarMappable(norm, DIVERGING), ax=panels, aspect=24, fraction=0.05, pad=0.015
+    )
+    bar.set_label(words[metric], fontsize=TICK_SIZE)
+    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
+    bar.outline.set_linewidth(0.4)
+    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
+    handles: list[Any] = [
+        Line2D([], [], label=f"reference (y {scene.y}, x {scene.x})", **RING),
+        Line2D([], [], label="mean away from it", marker="$.5$", markersize=7, **TEXT_MARK),
+    ]
+    if missing:
+        handles.append(Patch(label="no value", **MISSING))
+    _legend(figure, handles)
+    return figure
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+def _rows(known: Sequence[str], objects: Sequence[str] | None) -> list[int]:
+    if objects is None:
+        return list(range(min(4, len(known))))
+    wanted = [objects] if isinstance(objects, str) else list(objects)
+    if not wanted:
+        raise InputError("no objects to draw: the list is empty; name one, or leave it out")
+    for name in wanted:
+        if name not in known:
+            raise UnknownNameError("object", str(name), known)
+    return [known.index(name) for name in wanted]
+
+
+def _places(
+    result: xr.Dataset, locations: Sequence[tuple[int, int]] | None
+) -> list[tuple[int, int]]:
+    """Return indices of the locations along y and x."""
+    ys, xs = (result[dim].values.tolist() for dim in ("y", "x"))
+    if locations is not None:
+        found = []
+        for y, x in locations:
+            if y not in ys or x not in xs:
+                raise InputError(
+                    f"location {y},{x} is not on the result's grid; y are {shorten(ys, 60)}, "
+                    f"x are {shorten(xs, 60)}"
+                )
+            found.append((ys.index(y), xs.index(x)))
+        if not found:
+            raise InputError("no locations to draw: the list is empty; leave it out")
+        return found
+    corners = [
+        (0, 0), (0, len(xs) - 1), (len(ys) // 2, len(xs) // 2),
+        (len(ys) - 1, 0), (len(ys) - 1, len(xs) - 1),
+    ]  # fmt: skip
+    return list(dict.fromkeys(corners))[:_MOST_LOCATIONS]
+
+
+def _magnitudes(
+    result: xr.Dataset, name: str, scale: str, dims: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """Return stored maps times their scale."""
+    maps = result[name].astype(np.float32)
+    if scale in result:
+        maps = maps * result[scale].astype(np.float32)
+    return np.asarray(maps.transpose(*dims).values, np.float64)
+
+
+def _draw_over_image(
+    ax: Axes, result: xr.Dataset, row: int, values: NDArray[np.float64], norm: Normalize
+) -> None:
+    """Draw an object in pale grey, its map over it, and its outline."""
+    first, last = float(result["height"][0]), float(result["height"][-1])
+    extent = (first - 0.5, last + 0.5, last + 0.5, first - 0.5)
+    ax.set_facecolor(OFF_CANVAS)
+    known = np.isfinite(values)
+    ax.imshow(np.where(known, 1.0, np.nan), extent=extent, cmap="gray", vmin=0, vmax=1)
+    if "patch" in result and "mask" in result:
+        mask = np.asarray(result["mask"].values[row], np.float64) / 255
+        size = mask.shape[0]
+        inside = (-0.5, size - 0.5, size - 0.5, -0.5)
+        paper = np.zeros((size, size, 4))
+        paper[..., :3], paper[..., 3] = 0.62, 0.55 * mask
+        ax.imshow(paper, extent=inside)
+        _outline(ax, mask)
+    colors = DIVERGING(norm(np.where(known, values, 0.0)))
+    strength = np.abs(values) / float(norm.vmax or 1)
+    colors[..., 3] = np.where(known, np.clip(strength * 1.6, 0, 1), 0.0)
+    ax.imshow(colors, extent=extent, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlim(extent[0], extent[1])
+    ax.set_ylim(extent[2], extent[3])
+    ax.spines[:].set(visible=True, linewidth=0.4, color=GREY)
+
+
+def _outline(ax: Axes, mask: NDArray[np.float64]) -> None:
+    """Draw the object's outline along its pixels' edges."""
+    enlarged = np.pad(np.kron(mask > 0.5, np.ones((8, 8))), 8)
+    at = (np.arange(enlarged.shape[0]) + 0.5) / 8 - 1.5
+    if enlarged.any():
+        ax.contour(at, at, enlarged, zorder=4, **MASK_LINE)
+
+
+def _write_number(ax: Axes, number: float) -> None:
+    text = "–" if math.isnan(number) else f"{number:.2f}".replace("-", "−")
+    ax.annotate(
+        text,
+        (1, 0),
+        xycoords="axes fraction",
+        xytext=(-2, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=SMALL_SIZE,
+        color=GREY,
+        zorder=5,
+    )
+
+
+def _box(result: xr.Dataset) -> tuple[float, float]:
+    """Return where the object's box begins in its frame, and its side, px."""
+    heights = np.asarray(result["height"].values)
+    return float(-heights[0]), float(result.attrs["object_size"])
+
+
+def _mosaic(
+    ax: Axes, tiles: NDArray[np.float64], pitch: int, norm: Normalize, box: tuple[float, float]
+) -> None:
+    """Draw tiles (row, column, height, width) side by side, the object's box in each."""
+    side = tiles.shape[-1]
+    for row in range(tiles.shape[0]):
+        for column in range(tiles.shape[1]):
+            left, top = column * pitch, row * pitch
+            draw_tile(ax, tiles[row, column], (left, left + side, top + side, top), norm, box)
+
+
+def draw_tile(
+    ax: Axes,
+    values: NDArray[np.float64],
+    extent: tuple[float, float, float, float],
+    norm: Normalize,
+    box: tuple[float, float],
+) -> None:
+    """Draw one map with the object's box at (left, right, bottom, top)."""
+    left, right, bottom, top = extent
+    unit_x, unit_y = (right - left) / values.shape[1], (bottom - top) / values.shape[0]
+    corner = (left, top)
+    ax.add_patch(
+        Rectangle(corner, right - left, bottom - top, facecolor=OFF_CANVAS, linewidth=0, zorder=0.5)
+    )
+    masked = np.ma.masked_invalid(values)
+    ax.imshow(
+        masked, extent=extent, cmap=DIVERGING, norm=norm, aspect="auto", interpolation="nearest",
+        zorder=1,
+    )  # fmt: skip
+    inside = (left + box[0] * unit_x, top + box[0] * unit_y)
+    ax.add_patch(Rectangle(inside, box[1] * unit_x, box[1] * unit_y, zorder=2, **BOX_LINE))
+
+
+def _draw_canvas(
+    ax: Axes, result: xr.Dataset, values: NDArray[np.float64], scene: Scene, norm: Normalize
+) -> bool:
+    """Fill the cells of the grid; return whether one has no value."""
+    ys = cell_edges(result["y"].values, scene.canvas, scene.object_size)
+    xs = cell_edges(result["x"].values, scene.canvas, scene.object_size)
+    missing = np.isnan(values)
+    ax.pcolormesh(
+        xs, ys, np.ma.masked_array(values, missing), cmap=DIVERGING, norm=norm, edgecolors="face",
+        linewidth=0.1, zorder=1,
+    )  # fmt: skip
+    for row, column in zip(*np.nonzero(missing), strict=True):
+        ax.add_patch(
+            Rectangle(
+                (xs[column], ys[row]), xs[column + 1] - xs[column], ys[row + 1] - ys[row],
+                zorder=1.5, **MISSING,
+            )
+        )  # fmt: skip
+    return bool(missing.any())
+
+
+def _away_mean(result: xr.Dataset, values: NDArray[np.float64], scene: Scene) -> float:
+    ys, xs = np.meshgrid(result["y"].values, result["x"].values, indexing="ij")
+    away = values[((ys != scene.y) | (xs != scene.x)) & np.isfinite(values)]
+    return float(away.mean()) if away.size else math.nan
+
+
+def _color_bar(
+    figure: Figure, panels: list[Axes], norm: Normalize, values: NDArray[np.float64], label: str
+) -> None:
+    """Draw the one colour bar, pointed where values lie beyond its ends."""
+    finite = values[np.isfinite(values)]
+    high = float(norm.vmax or 1)
+    below, above = bool((finite < -high).any()), bool((finite > high).any())
+    bar = figure.colorbar(
+        ScalarMappable(norm, DIVERGING),
+        ax=panels,
+        extend={(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above],
+        aspect=26,
+        fraction=0.05,
+        pad=0.015,
+    )
+    bar.set_label(clean_text(label), fontsize=SMALL_SIZE, **text_style(label))
+    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
+    bar.outline.set_linewidth(0.4)
+
+
+def _legend(figure: Figure, handles: list[Any]) -> None:
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=len(handles),
+        fontsize=SMALL_SIZE,
+        handlelength=1.4,
+        columnspacing=1.4,
+        borderaxespad=0.2,
+    )

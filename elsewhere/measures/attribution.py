@@ -1,0 +1,236 @@
+"""Measures of attribution maps: do they move with the object, where do they lie, how spread out."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from elsewhere.errors import UnknownNameError
+
+MapMetric: TypeAlias = Literal["pearson", "cosine", "spearman"]
+MAP_METRICS: tuple[str, ...] = get_args(MapMetric)
+
+VANISHING = 1e-4
+"""A map with less than this share of the absolute mass that maps have elsewhere is no map."""
+
+
+def unit_maps(maps: NDArray[np.floating], metric: MapMetric) -> NDArray[np.float64]:
+    r"""Return maps as vectors whose dot products are the metric.
+
+    ``cosine``: :math:`m / |m|`; ``pearson``: the same of :math:`m - \bar m`; ``spearman``: the
+    same of the ranks of :math:`|m|` (ties share their mean rank), as Adebayo et al. (2018) compare
+    maps.
+
+    Parameters
+    ----------
+    maps
+        (..., pixel), finite.
+    metric
+        What the dot products are to be.
+
+    Returns
+    -------
+    float64 (..., pixel); NaN for a map without any variation (pearson, spearman) or length.
+
+    Raises
+    ------
+    UnknownNameError
+        No such metric.
+
+    Examples
+    --------
+    >>> a, b = unit_maps(np.array([[1.0, -2.0, 3.0], [-1.0, 4.0, -9.0]]), "spearman")
+    >>> round(float(a @ b), 12)
+    1.0
+    """
+    if metric not in MAP_METRICS:
+        raise UnknownNameError("metric of maps", metric, MAP_METRICS)
+    values = np.asarray(maps, np.float64)
+    if metric == "spearman":
+        values = stats.rankdata(np.abs(values), axis=-1)
+    largest = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
+    values = values / np.where(largest > 0, largest, np.nan)
+    if metric != "cosine":
+        values = values - values.mean(axis=-1, keepdims=True)
+    length = np.sqrt((values * values).sum(axis=-1, keepdims=True))
+    floor = 1e-9 * np.sqrt(values.shape[-1])
+    return np.asarray(values / np.where(length > floor, length, np.nan))
+
+
+def equivariance(
+    maps: NDArray[np.floating],
+    references: NDArray[np.floating],
+    categories: NDArray[np.integer],
+    metric: MapMetric,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how alike objects' maps here are to those at the reference, and to other objects'.
+
+    Both are in the object's frame, so that a map that moves with the object scores 1 with its own.
+    The second, the mean over pairs of objects of different categories, tells how alike maps are
+    whatever the object; the first is to be read beside it.
+
+    Parameters
+    ----------
+    maps
+        (object, pixel) at one location; pixels that are NaN in any map are left out.
+    references
+        (object, pixel) at the reference.
+    categories
+        (object,) numbers.
+    metric
+        ``pearson``, ``cosine``, or ``spearman`` of absolute values.
+
+    Returns
+    -------
+    own, cross : float64 (object,)
+        NaN where a map has nothing to compare; `cross` also where there is no other category.
+
+    Examples
+    --------
+    >>> maps = np.array([[1.0, 0.0, 2.0], [3.0, 1.0, 0.0]])
+    >>> equivariance(2 * maps, maps, np.array([0, 1]), "pearson")[0]
+    array([1., 1.])
+    """
+    known = np.isfinite(maps).all(axis=0) & np.isfinite(references).all(axis=0)
+    if not known.any():
+        nothing = np.full(len(maps), np.nan)
+        return nothing, nothing
+    here = unit_maps(maps[:, known], metric)
+    there = unit_maps(references[:, known], metric)
+    table = here @ there.T  # NaN rows and columns where a map is empty
+    own = np.diagonal(table).copy()
+    other = (categories[:, None] != categories[None, :]) & np.isfinite(table)
+    sums, counts = np.where(other, table, 0.0).sum(axis=1), other.sum(axis=1)
+    cross = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return own, cross
+
+
+def absolute_mass(maps: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the sum of absolute values of maps (..., height, width).
+
+    Examples
+    --------
+    >>> absolute_mass(np.array([[1.0, -2.0]]))
+    array(3.)
+    """
+    return np.asarray(np.abs(np.asarray(maps, np.float64)).sum(axis=(-2, -1)))
+
+
+def share_inside(maps: NDArray[np.floating], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the share of the absolute mass of maps (..., height, width) within masks.
+
+    Returns
+    -------
+    float64 (...), 0..1; NaN for an empty map.
+
+    Examples
+    --------
+    >>> share_inside(np.array([[1.0, -3.0]]), np.array([[False, True]]))
+    array(0.75)
+    """
+    mass, size = np.abs(np.asarray(maps, np.float64)), absolute_mass(maps)
+    inside = np.where(masks, mass, 0.0).sum(axis=(-2, -1))
+    return np.asarray(inside / np.where(size > 0, size, np.nan))
+
+
+def centre_of_mass(maps: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return row and column of the centre of absolute mass of maps (..., height, width), px.
+
+    Returns
+    -------
+    float64 (..., 2); NaN for an empty map.
+
+    Examples
+    --------
+    >>> centre_of_mass(np.array([[0.0, 0.0, 0.0], [1.0, 0.0, -1.0]]))
+    array([1., 1.])
+    """
+    mass, size = np.abs(np.asarray(maps, np.float64)), absolute_mass(maps)
+    size = np.where(size > 0, size, np.nan)
+    rows, columns = (np.arange(length, dtype=np.float64) for length in mass.shape[-2:])
+    return np.stack(
+        [(mass.sum(-1) * rows).sum(-1) / size, (mass.sum(-2) * columns).sum(-1) / size], axis=-1
+    )
+
+
+def entropy(maps: NDArray[np.floating]) -> NDArray[np.float64]:
+    r"""Return the entropy of the absolute mass of maps (..., height, width), bits.
+
+    :math:`-\sum p \log_2 p` with :math:`p = |m| / \sum |m|`: 0 for a single pixel,
+    :math:`\log_2 n` for n equal ones.
+
+    Returns
+    -------
+    float64 (...); NaN for an empty map.
+
+    Examples
+    --------
+    >>> entropy(np.array([[1.0, -1.0, 0.0], [2.0, 2.0, 2.0]])[:, None]).round(3)
+    array([1.   , 1.585])
+    """
+    size = absolute_mass(maps)[..., None, None]
+    shares = np.abs(np.asarray(maps, np.float64)) / np.where(size > 0, size, np.nan)
+    logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
+    return np.asarray(-(shares * logs).sum(axis=(-2, -1)))
+
+
+def mean_over_objects(
+    values: NDArray[np.floating], *, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean over objects and its delete-one jackknife-t interval.
+
+    Of a plain mean that interval is Student's: the mean plus or minus t times the standard
+    deviation over the root of the number of objects. Objects without a value are left out.
+
+    Parameters
+    ----------
+    values
+        (object, ...), NaN where an object has none.
+    level
+        Coverage.
+
+    Returns
+    -------
+    mean : float64 (...)
+    interval : float64 (..., 2)
+        NaN for fewer than two objects.
+
+    Examples
+    --------
+    >>> mean, interval = mean_over_objects(np.array([1.0, 2.0, 3.0, 4.0, np.nan]))
+    >>> float(mean), interval.round(3)
+    (2.5, array([0.446, 4.554]))
+    """
+    values = np.asarray(values, np.float64)
+    known = np.isfinite(values)
+    n = known.sum(axis=0)
+    mean = np.where(known, values, 0).sum(axis=0) / np.where(n > 0, n, np.nan)
+    squares = np.where(known, (values - mean) ** 2, 0).sum(axis=0)
+    freedom = np.where(n > 1, n - 1, np.nan)
+    error = np.sqrt(squares / freedom / np.where(n > 0, n, np.nan))
+    half = stats.t.ppf(0.5 + level / 2, freedom) * error
+    return np.asarray(mean), np.stack([mean - half, mean + half], axis=-1)
+
+
+def association(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+    """Return Spearman's correlation of two maps over the canvas, where both have a value.
+
+    Returns
+    -------
+    float
+        NaN for fewer than three locations, or where one of them does not vary.
+
+    Examples
+    --------
+    >>> association(np.array([[1.0, 2.0], [3.0, np.nan]]), np.array([[5.0, 7.0], [9.0, 1.0]]))
+    1.0
+    """
+    known = np.isfinite(first) & np.isfinite(second)
+    a, b = stats.rankdata(first[known]), stats.rankdata(second[known])
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    a, b = a - a.mean(), b - b.mean()
+    return float((a @ b) / np.sqrt((a @ a) * (b @ b)))

@@ -1,0 +1,459 @@
+"""Runs over sweeps: what comes out, killed runs, checkpoints, sanity."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import xarray
+from scipy import stats
+from torch import nn
+
+from elsewhere.analyzer.attribution import (
+    AttributionSettings,
+    LinearTarget,
+    attribute,
+    attribute_checkpoints,
+    join,
+    maps_of,
+    sanity,
+)
+from elsewhere.analyzer.attribution.sanity import randomise, randomised_layers
+from elsewhere.errors import ExistsError, InputError
+from elsewhere.models import load_model
+from elsewhere.recording import Sweep
+from elsewhere.stimuli import Canvas, Grid
+from elsewhere.storage import load_result
+
+SALIENCY = AttributionSettings(method="saliency", target="logit:1")
+CLASSES = ("o0", "o1", "o2", "o3", "o4", "x", "y")
+
+
+@pytest.fixture(scope="module")
+def result(make_sweep):
+    sweep = make_sweep(grid="2x3")
+    settings = AttributionSettings(
+        method="input-x-gradient", target="logit:predicted", canvas_maps=True, margin=3
+    )
+    return attribute(sweep, settings, classes=CLASSES), sweep
+
+
+# --- the result ------------------------------------------------------------------------------
+
+
+def test_maps_are_those_of_autograd_in_the_objects_frame(result, gradient):
+    found, sweep = result
+    from elsewhere.analyzer.attribution.frames import Scenes
+
+    assert found["attribution"].dims == ("object", "y", "x", "height", "width")
+    assert found["attribution"].dtype == np.float16
+    assert found["height"].values.tolist() == list(range(-3, 11))
+    scenes = Scenes(sweep.model, sweep.objects, sweep.canvas)
+    maps, canvases = maps_of(found), maps_of(found, "canvas_attribution")
+    for number in range(2):
+        for y in sweep.grid.y:
+            for x in sweep.grid.x:
+                top, left = sweep.canvas.top_left((y, x))
+                image = scenes.images(number, [(top, left)])
+                column = int(sweep.model.module(image)[0].argmax())
+                expected = (gradient(sweep.model, image, column) * image).sum(1)[0].numpy()
+                limit = 2e-3 * np.abs(expected).max()
+                at = {"object": sweep.objects.ids[number], "y": y, "x": x}
+                assert int(found["target_class"].sel(at)) == column
+                np.testing.assert_allclose(canvases.sel(at), expected, atol=limit)
+                inside = maps.sel(at).values[3:11, 3:11]
+                np.testing.assert_allclose(
+                    inside, expected[top : top + 8, left : left + 8], atol=limit
+                )
+                mask = sweep.objects.masks[number] > 127
+                box = np.abs(expected[top : top + 8, left : left + 8])
+                share = box[mask].sum() / np.abs(expected).sum()
+                np.testing.assert_allclose(found["mass_inside"].sel(at), share, rtol=1e-4)
+
+
+def test_equivariance_is_the_correlation_with_the_reference(result):
+    found, sweep = result
+    maps, there = maps_of(found), maps_of(found, "reference_attribution")
+    assert found.attrs["reference_y"] == sweep.reference[0]
+    for number in (0, 3):
+        for y, x in ((0, 1), (1, 2)):
+            a, b = maps[number, y, x].values.ravel(), there[number].values.ravel()
+            known = np.isfinite(a) & np.isfinite(b)
+            cells = found["equivariance"][:, number, y, x]
+            expected = stats.pearsonr(a[known], b[known]).statistic
+            assert float(cells.sel(metric="pearson")) == pytest.approx(expected, abs=1e-4)
+            expected = stats.spearmanr(abs(a[known]), abs(b[known])).statistic
+            assert float(cells.sel(metric="spearman")) == pytest.approx(expected, abs=2e-3)
+    at = found.sel(y=sweep.reference[0], x=sweep.reference[1])
+    np.testing.assert_allclose(at["equivariance"], 1, atol=1e-9)
+    away = found["equivariance"].where(
+        (found["y"] != sweep.reference[0]) | (found["x"] != sweep.reference[1])
+    )
+    np.testing.assert_allclose(found["equivariance_away"], away.mean(("object", "y", "x")))
+
+
+def test_what_is_recognised_is_told_apart(result):
+    found, _ = result
+    right = found["predicted"].values == np.arange(5)[:, None, None]
+    np.testing.assert_array_equal(found["correct"].values, right)
+    np.testing.assert_allclose(found["accuracy"], right.mean(0))
+
+
+def test_results_are_the_same_from_the_file(make_sweep, tmp_path):
+    sweep, path = make_sweep(n=2, grid="1x2"), tmp_path / "attr.nc"
+    kept = attribute(sweep, SALIENCY, path=path)
+    assert not path.with_name("attr.nc.parts").exists()
+    with xarray.open_dataset(path, engine="h5netcdf") as opened:
+        assert opened["attribution"].dims == ("object", "y", "x", "height", "width")
+        xarray.testing.assert_identical(opened["attribution"].load(), kept["attribution"])
+    loaded = load_result(path)
+    for name in kept.data_vars:
+        np.testing.assert_array_equal(loaded[name], kept[name], err_msg=name)
+    with pytest.raises(ExistsError):
+        attribute(sweep, SALIENCY, path=path)
+
+
+def test_a_reference_off_the_grid_is_computed_in_addition(make_sweep):
+    on = attribute(make_sweep(n=2, grid="at:5,5;5,9", reference=(5, 9)), SALIENCY)
+    off = attribute(make_sweep(n=2, grid="at:5,5", reference=(5, 9)), SALIENCY)
+    np.testing.assert_array_equal(
+        off["reference_attribution"].values, on["reference_attribution"].values
+    )
+    np.testing.assert_allclose(off["equivariance"][..., 0], on["equivariance"][..., 0])
+
+
+# --- equivariance by construction ------------------------------------------------------------
+
+
+class Rolling(nn.Module):
+    """Circular padding, stride 1, a global mean: what it says moves with the object."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1, padding_mode="circular")
+        self.relu = nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(6, 6, 5, padding=2, padding_mode="circular")
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, values):
+        values = torch.tanh(self.second(self.relu(self.first(values))))
+        return self.head(self.pool(values).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "baseline"),
+    [
+        ("saliency", "logit:1", "empty"),
+        ("input-x-gradient", "probability:predicted", "empty"),
+        ("integrated-gradients", "logit:1", "empty"),
+        ("integrated-gradients", "similarity:head", "black"),
+        ("occlusion", "logit:1", "empty"),
+        ("occlusion", "logit:1", "black"),
+        ("feature-ablation", "logit:1", "empty"),
+        ("grad-cam", "logit:1", "empty"),
+        ("guided-backprop", "logit:1", "empty"),
+    ],
+)
+def test_maps_of_an_equivariant_network_move_with_the_object(
+    method, target, baseline, wrap, disturb, make_sweep
+):
+    network = wrap(disturb(Rolling(), 2))
+    sweep = make_sweep(network, n=3, grid="at:8,8;8,15;13,8;13,15", background=(90, 120, 30))
+    settings = AttributionSettings(
+        method=method,
+        target=target,
+        baseline=baseline,
+        margin=3,
+        layer="second" if method == "grad-cam" else None,
+        options={"tolerance": 1e9, "n_steps": 16} if method.startswith("integrated") else {},
+    )
+    found = attribute(sweep, settings)
+    if target.startswith("similarity"):  # the reference's own path is flat: compare elsewhere
+        maps = maps_of(found).values.reshape(3, 4, -1)
+        for one in maps[:, 1:]:
+            np.testing.assert_allclose(one[0], one[1], atol=1e-3 * np.abs(one).max())
+    np.testing.assert_allclose(found["equivariance"], 1, atol=1e-4)
+    assert (found["equivariance_cross"].sel(metric="pearson") < 0.99).all()
+    np.testing.assert_allclose(found["mass_ratio"], 1, atol=1e-3)
+    if method == "occlusion" and baseline == "empty":  # nothing beyond the object's surroundings
+        for name in ("centre_y", "centre_x", "entropy", "mass_inside"):
+            np.testing.assert_allclose(found[name].std(("y", "x")), 0, atol=1e-3)
+
+
+def test_a_similarity_has_no_gradient_at_the_reference(make_sweep):
+    sweep = make_sweep(n=2, grid="1x3")
+    found = attribute(sweep, AttributionSettings(method="saliency", target="similarity:fc3"))
+    assert found.attrs["n_vanishing"] == 2
+    assert bool(found["equivariance"].isnull().all())
+    settings = AttributionSettings(
+        method="integrated-gradients", target="similarity:fc3", options={"tolerance": 1}
+    )
+    found = attribute(sweep, settings)
+    assert found.attrs["n_vanishing"] == 0
+    assert bool(found["equivariance"].notnull().all())
+    np.testing.assert_allclose(found["reference_score"], 1, atol=1e-5)
+
+
+# --- killed runs, memory, bad input ----------------------------------------------------------
+
+RUN = """
+import os, signal, sys
+import numpy as np
+from elsewhere import Canvas, Grid, ObjectSet, Sweep, load_model
+from elsewhere.analyzer.attribution import AttributionSettings, attribute
+
+rng = np.random.default_rng(0)
+names = ("a", "b", "c")
+objects = ObjectSet(
+    "random", rng.integers(0, 256, (3, 5, 5, 3), dtype=np.uint8),
+    np.full((3, 5, 5), 255, np.uint8), names, names,
+)
+model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 16, "num_classes": 3})
+canvas = Canvas(16, 5)
+sweep = Sweep(model, objects, canvas=canvas, grid=Grid.parse("2x2", canvas))
+settings = AttributionSettings(
+    method="gradient-shap", target="logit:1", options={"n_samples": 4, "stdevs": 0.3}
+)
+"""
+
+KILLED = """
+def progress(done, total):
+    if done > 4:  # the first object's 4 locations are through
+        os.kill(os.getpid(), signal.SIGKILL)
+
+attribute(sweep, settings, path="killed.nc", progress=progress)
+"""
+
+
+def test_a_killed_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):
+    killed = subprocess.run(
+        [sys.executable, "-c", RUN + KILLED],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path if p),
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        },
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    parts = tmp_path / "killed.nc.parts"
+    assert not (tmp_path / "killed.nc").exists()
+    assert [path.name for path in parts.glob("unit-*.h5")] == ["unit-0000000.h5"]
+    monkeypatch.chdir(tmp_path)
+    made: dict = {}
+    exec(RUN, made)
+    seen = []
+    attribute(
+        made["sweep"], made["settings"], path="killed.nc", progress=lambda *now: seen.append(now)
+    )
+    assert seen == [(8, 12), (12, 12)], "the first object was computed again"
+    assert not parts.exists()
+    attribute(made["sweep"], made["settings"], path="whole.nc")
+    xarray.testing.assert_identical(load_result("killed.nc"), load_result("whole.nc"))
+
+
+def test_parts_of_another_run_are_refused(make_sweep, tmp_path):
+    sweep, path = make_sweep(n=2, grid="1x2"), tmp_path / "attr.nc"
+
+    def interrupt(done, total):
+        if done > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attribute(sweep, SALIENCY, path=path, progress=interrupt)
+    other = dataclasses.replace(SALIENCY, target="logit:2")
+    with pytest.raises(ExistsError, match="parts of another recording"):
+        attribute(sweep, other, path=path)
+    attribute(sweep, other, path=path, overwrite=True)
+    assert load_result(path).attrs["target"] == "logit:2"
+
+
+def test_maps_that_do_not_fit_the_memory_are_refused_first(make_sweep):
+    with pytest.raises(InputError, match=r"above --max-memory 1\.0 KiB"):
+        attribute(make_sweep(n=2, grid="1x2"), SALIENCY, max_memory="1KiB")
+
+
+BAD = {
+    "a class out of range": ({"target": "logit:7"}, "out of range: there are 7 classes"),
+    "a true class that is not known": ({"target": "logit:true"}, "logit:predicted"),
+    "an unknown class": ({"target": "logit:cat"}, "cat"),
+    "an unknown layer": ({"target": "similarity:fc9"}, "fc9"),
+    "several layers": ({"target": "similarity:conv*"}, "means 2 layers"),
+    "a readout of another size": (
+        {"target": LinearTarget("fc3", np.ones((2, 5)), choice="1")}, "has 5 units, the layer 12",
+    ),
+    "a negative margin": ({"margin": -1}, "margin"),
+    "an unknown baseline": ({"baseline": "white"}, "empty, black, blurred"),
+    "an unknown dtype": ({"dtype": "int8"}, "float16"),
+    "an unknown extra": ({"extras": ("beauty",)}, "sensitivity"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_in_one_line(case, make_sweep):
+    arguments, says = BAD[case]
+    with pytest.raises(Exception, match=says) as caught:
+        attribute(
+            make_sweep(n=1, grid="1x1"), AttributionSettings(**{"target": "logit:1"} | arguments)
+        )
+    from elsewhere.errors import ElsewhereError
+
+    assert isinstance(caught.value, ElsewhereError)
+    assert "\n" not in str(caught.value)
+
+
+def test_extras_are_those_of_captum(make_sweep):
+    """On a linear network the gradient explains all of any perturbation and never changes."""
+    settings = AttributionSettings(
+        method="saliency", target="logit:1", options={"abs": "false"},
+        extras=("sensitivity", "infidelity"), n_perturbations=4,
+    )  # fmt: skip
+    sweep = make_sweep(n=1, grid="1x2")
+    first, again = (attribute(sweep, settings) for _ in range(2))
+    assert (first["sensitivity"] > 0).all()
+    assert (first["infidelity"] >= 0).all()
+    np.testing.assert_array_equal(first["infidelity"], again["infidelity"])
+
+
+def test_a_linear_network_has_neither_sensitivity_nor_infidelity(linear, make_sweep):
+    settings = AttributionSettings(
+        method="saliency", target="logit:1", options={"abs": "false"},
+        extras=("sensitivity", "infidelity"), n_perturbations=4,
+    )  # fmt: skip
+    found = attribute(make_sweep(linear, n=1, grid="1x2"), settings)
+    np.testing.assert_allclose(found["sensitivity"], 0, atol=1e-5)
+    np.testing.assert_allclose(found["infidelity"], 0, atol=1e-3)
+
+
+# --- joins -----------------------------------------------------------------------------------
+
+
+def test_other_results_are_joined_at_the_same_locations(result):
+    found, _ = result
+    y, x = (found[dim].values for dim in ("y", "x"))
+    own = found["mass_inside_mean"].values
+    accuracy = xarray.Dataset(
+        {"accuracy": (("exemplars", "y", "x"), np.stack([own, -own])),
+         "margin": (("object", "y", "x"), np.zeros((1, *own.shape)))},
+        coords={"exemplars": ["same", "held-out"], "y": y, "x": x},
+        attrs={"kind": "accuracy"},
+    )  # fmt: skip
+    some = xarray.Dataset(
+        {"G": (("layer", "y", "x"), own[None, :, :2])},
+        coords={"layer": ["fc3"], "y": y, "x": x[:2]},
+        attrs={"kind": "similarity"},
+    )
+    joined = join(found, [accuracy, some])
+    assert joined["joined_map"].values.tolist() == [
+        "accuracy[same]",
+        "accuracy[held-out]",
+        "G[fc3]",
+    ]
+    table = joined["association"].sel(measure_map="mass_inside").values
+    np.testing.assert_allclose(table, [1, -1, 1])
+    assert np.isnan(joined["joined"].sel(joined_map="G[fc3]").values[:, 2]).all()
+    with pytest.raises(InputError, match="none of the locations"):
+        join(found, [some.assign_coords(x=x[:2] + 1)])
+    with pytest.raises(InputError, match="no numbers over y and x"):
+        join(found, [some.drop_vars("G")])
+
+
+# --- sanity ----------------------------------------------------------------------------------
+
+
+def test_layers_are_randomised_from_the_output_down(model):
+    assert randomised_layers(model, 24) == [
+        "classifier.6", "classifier.3", "classifier.0", "features.3", "features.0",
+    ]  # fmt: skip
+    layer = nn.Linear(20, 10)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    randomise(layer, seed=0)
+    for name, value in layer.state_dict().items():
+        assert not torch.equal(value, before[name])
+        assert torch.equal(value.flatten().sort()[0], before[name].flatten().sort()[0])
+
+
+def test_guided_backprop_is_flagged_and_the_gradient_is_not(make_objects):
+    network = load_model("vgg11-slim", model_args={"canvas": 32, "num_classes": 10})
+    canvas = Canvas(32, 12)
+    sweep = Sweep(network, make_objects(3, size=12), canvas=canvas, grid=Grid.parse("1x2", canvas))
+    state = {name: value.clone() for name, value in network.module.state_dict().items()}
+    found = {
+        method: sanity(sweep, AttributionSettings(method=method, target="logit:predicted"))
+        for method in ("saliency", "guided-backprop")
+    }
+    for result in found.values():
+        assert result.sizes["stage"] == 12
+        assert result["stage"].values[[0, 1, -1]].tolist() == ["(none)", "logits", "conv1_1"]
+        np.testing.assert_allclose(result["likeness"][0], 1, atol=1e-6)
+    assert found["guided-backprop"].attrs["unchanged"] is True
+    assert found["saliency"].attrs["unchanged"] is False
+    after = network.module.state_dict()
+    assert all(torch.equal(state[name], after[name]) for name in state), "the network was changed"
+
+
+# --- over training ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    from elsewhere.training import Curriculum, Exemplars, Network, Phase, train
+
+    phases = [
+        Phase(name, objects="glyphs", categories=count, exemplars=Exemplars(train=4, held_out=2),
+              environment="one", steps=6, batch=8, checkpoints=2, new_head=True)
+        for name, count in (("first", 4), ("second", 3))
+    ]  # fmt: skip
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    network = Network("small-cnn", arguments={"channels": "4-8", "hidden": 12}, gain=4.0)
+    train(
+        Curriculum(name="tiny", network=network, canvas=Canvas(16, 7), phases=tuple(phases)), folder
+    )
+    return folder
+
+
+def test_checkpoints_follow_each_other(trained, tmp_path):
+    from elsewhere.training import list_checkpoints, load_checkpoint
+
+    settings = AttributionSettings(method="saliency", target="similarity:fc3", margin=2)
+    seen = []
+    found = attribute_checkpoints(
+        trained, settings, grid="1x3", report=lambda *now: seen.append(now)
+    )
+    cards = list_checkpoints(trained)
+    assert found.sizes["checkpoint"] == len(cards)
+    assert found["phase"].values.tolist() == [card.phase for card in cards]
+    assert found["attribution"].dims == ("checkpoint", "object", "y", "x", "height", "width")
+    assert seen[-1][2] == "done"
+    card, objects = cards[0], None
+    objects, _ = cards[-1].test_objects(per_category=1)
+    sweep = Sweep(
+        load_checkpoint(card.path), objects.select(per_category=1), canvas=card.canvas,
+        grid=Grid.parse("1x3", card.canvas), reference=cards[-1].trained[0],
+    )  # fmt: skip
+    alone = attribute(sweep, settings, classes=card.categories)
+    xarray.testing.assert_equal(
+        found["attribution"][0].drop_vars(["phase", "step"]), alone["attribution"]
+    )
+    files = list((trained / "attribution").rglob("*.nc"))
+    stamps = {file: file.stat().st_mtime_ns for file in files}
+    attribute_checkpoints(trained, settings, grid="1x3")
+    assert {file: file.stat().st_mtime_ns for file in files} == stamps, "computed again"
+
+
+def test_a_class_is_attributed_where_the_head_knows_it(trained):
+    settings = AttributionSettings(method="saliency", margin=2)
+    found = attribute_checkpoints(trained, settings, grid="1x2", phases=["second"])
+    assert set(found["phase"].values.tolist()) == {"second"}
+    assert found.attrs["target"] == "logit:true"
+    assert "accuracy" in found
+    with pytest.raises(InputError, match="has no phase 'third'"):
+        attribute_checkpoints(trained, settings, phases=["third"])

@@ -1,0 +1,152 @@
+"""Figures of attribution: what is drawn where, on one scale, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures import (
+    plot_attribution_equivariance,
+    plot_attribution_frame,
+    plot_attribution_grid,
+    plot_attribution_timeline,
+    save_figure,
+)
+from elsewhere.figures.attribution import DIVERGING, diverging_scale
+
+
+def titles(figure):
+    return [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+
+
+def test_the_grid_has_the_reference_first_and_the_correlations(make_attribution):
+    result = make_attribution()
+    figure = plot_attribution_grid(result, objects=["o2", "o0"], locations=[(5, 42), (24, 24)])
+    panels = [ax for ax in figure.axes if len(ax.images) == 3]
+    assert len(panels) == 6
+    assert titles(figure) == ["reference", "y 5, x 42", "y 24, x 24"]
+    assert [ax.get_ylabel() for ax in panels if ax.get_ylabel()] == ["o2", "o0"]
+    value = float(result["equivariance"].sel(metric="pearson", object="o2", y=5, x=42))
+    assert panels[1].texts[0].get_text() == f"{value:.2f}".replace("-", "−")
+    assert panels[0].texts == panels[0].texts[:0], "no number at the reference itself"
+    shown = panels[2].images[-1].get_array()
+    expected = result["attribution"].sel(object="o2", y=24, x=24).values.astype(float)
+    assert shown.shape == (*expected.shape, 4)
+    strong = np.unravel_index(np.abs(expected).argmax(), expected.shape)
+    red, _, blue, _ = shown[strong]
+    assert (red > blue) == (expected[strong] > 0), "red speaks for, blue against"
+    assert all(ax.collections for ax in panels), "the object's outline is drawn"
+
+
+def test_scales_are_centred_on_zero():
+    for values in (np.array([0.0, 3.0, np.nan]), np.array([-5.0, 1.0]), np.zeros(4)):
+        norm = diverging_scale(values)
+        assert norm.vmin == -norm.vmax < 0
+        middle = DIVERGING(norm(0.0))
+        assert min(middle[:3]) > 0.95, to_hex(middle)
+
+
+def test_frames_are_arranged_as_on_the_canvas(make_attribution):
+    result = make_attribution()
+    figure = plot_attribution_frame(result)
+    ax = figure.axes[0]
+    assert len(ax.images) == 9
+    assert len({(image.norm.vmin, image.norm.vmax) for image in ax.images}) == 1, "one scale"
+    extents = [image.get_extent() for image in ax.images]
+    assert extents[1][0] > extents[0][1], "the next x to the right"
+    assert extents[3][3] > extents[0][2], "the next y below"
+    np.testing.assert_allclose(
+        ax.images[5].get_array().filled(np.nan), result["frame_mean"][1, 2].values
+    )
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+    boxes = [p for p in ax.patches if not p.get_fill() and p.get_label() != "reference"]
+    assert len(boxes) == 9
+    assert boxes[0].get_width() == pytest.approx(8)
+    ring = next(p for p in ax.patches if p.get_label() == "reference")
+    assert ring.get_y() < extents[3][3] <= ring.get_y() + ring.get_height()
+    assert ring.get_x() < extents[3][0] <= ring.get_x() + ring.get_width()
+
+
+def test_many_locations_are_thinned_out(make_attribution):
+    result = make_attribution(ys=tuple(range(4, 44, 2)))
+    assert len(plot_attribution_frame(result).axes[0].images) == 81
+
+
+def test_equivariance_has_its_baseline_beside_it(make_attribution):
+    result = make_attribution()
+    figure = plot_attribution_equivariance(result, metric="spearman")
+    own, cross = figure.axes[:2]
+    for ax, name in ((own, "equivariance_mean"), (cross, "equivariance_cross")):
+        drawn = ax.collections[0].get_array()
+        np.testing.assert_allclose(drawn, result[name].sel(metric="spearman").values)
+        assert ax.collections[0].norm.vmin == -1
+        assert ax.collections[0].norm.vmax == 1
+    assert titles(figure) == ["same object", "another object"]
+    values = result["equivariance_mean"].sel(metric="spearman").values.copy()
+    values[1, 0] = np.nan
+    assert own.get_title(loc="right") == f"{np.nanmean(values):.2f}"
+    with pytest.raises(UnknownNameError, match="pearson"):
+        plot_attribution_equivariance(result, metric="kendall")
+
+
+def test_cells_without_a_value_are_hatched(make_attribution):
+    result = make_attribution()
+    result["equivariance_mean"][:, 0, 0] = np.nan
+    figure = plot_attribution_equivariance(result)
+    assert [p.get_hatch() for p in figure.axes[0].patches if p.get_hatch()]
+    assert "no value" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_timeline_has_maps_above_their_steps(make_attribution):
+    result = make_attribution(steps=(0, 3, 9, 40))
+    figure = plot_attribution_timeline(result, location=(42, 42))
+    above, below = figure.axes[:2]
+    assert len(above.images) == 8
+    assert [label.get_text() for label in below.get_xticklabels()] == ["0", "3", "9", "40"]
+    middles = [np.mean(image.get_extent()[:2]) for image in above.images[:4]]
+    np.testing.assert_allclose(middles, below.get_xticks())
+    np.testing.assert_allclose(
+        above.images[4].get_array().filled(np.nan),
+        result["frame_mean"].sel(y=42, x=42)[0].values,
+    )
+    drawn = {line.get_label(): line.get_ydata() for line in below.lines}
+    np.testing.assert_allclose(
+        drawn["correlation with the reference's map"],
+        result["equivariance_away"].sel(metric="pearson"),
+    )
+    np.testing.assert_allclose(drawn["accuracy"], result["accuracy"].mean(("y", "x")))
+
+
+def test_many_checkpoints_keep_all_their_points(make_attribution):
+    result = make_attribution(steps=tuple(range(0, 50, 2)))
+    figure = plot_attribution_timeline(result)
+    assert len(figure.axes[0].images) == 20
+    assert len(figure.axes[1].lines[0].get_xdata()) == 25
+
+
+def test_all_of_them_can_be_saved(make_attribution, tmp_path):
+    result = make_attribution()
+    for plot in (plot_attribution_grid, plot_attribution_frame, plot_attribution_equivariance):
+        path = tmp_path / f"{plot.__name__}.png"
+        save_figure(plot(result), path)
+        assert path.stat().st_size > 5000
+
+
+def test_what_cannot_be_drawn_is_refused(make_attribution):
+    result = make_attribution()
+    with pytest.raises(UnknownNameError, match="o9"):
+        plot_attribution_grid(result, objects=["o9"])
+    with pytest.raises(InputError, match="not on the result's grid"):
+        plot_attribution_grid(result, locations=[(6, 6)])
+    with pytest.raises(InputError, match="no locations"):
+        plot_attribution_grid(result, locations=[])
+    with pytest.raises(InputError, match="no objects"):
+        plot_attribution_grid(result, objects=[])
+    with pytest.raises(InputError, match="no dimension 'checkpoint'"):
+        plot_attribution_timeline(result)
+    with pytest.raises(InputError, match="not on the result's grid"):
+        plot_attribution_timeline(make_attribution(steps=(0, 1)), location=(1, 1))
+    with pytest.raises(InputError, match="no variable 'frame_mean'"):
+        plot_attribution_frame(result.drop_vars("frame_mean"))
