@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 
+import h5py
+import hdf5plugin  # noqa: F401  (registers the filter)
 import numpy as np
 import pytest
 import torch
@@ -284,3 +286,36 @@ class ByTheBook:
 @pytest.fixture(scope="session")
 def by_the_book():
     return ByTheBook
+
+
+@pytest.fixture(scope="session")
+def contents_of():
+    """Return a function that reads every dataset and attribute of a file, as bytes.
+
+    What tells runs apart is left out: the command line and when it was.
+    """
+
+    def contents(path, besides=("created", "command")):
+        found = {}
+
+        def visit(name, item):
+            if isinstance(item, h5py.Dataset):
+                values = item[...]
+                data = repr(values.tolist()) if values.dtype == object else values.tobytes()
+                found[name] = (values.shape, str(values.dtype), data)
+            for key, value in item.attrs.items():
+                if isinstance(value, str | bytes | np.ndarray) and value is not None:
+                    array = np.asarray(value)
+                    if array.dtype.kind in "iufSU":
+                        found[f"{name}@{key}"] = array.tolist()
+
+        with h5py.File(path) as file:
+            file.visititems(visit)
+            found |= {
+                f"@{key}": np.asarray(value).tolist()
+                for key, value in file.attrs.items()
+                if key not in besides
+            }
+        return found
+
+    return contents

@@ -2,26 +2,33 @@
 
 from elsewhere.storage.arrays import ArraySource
 from elsewhere.storage.files import check_output, free_bytes, write_atomically
-from elsewhere.storage.recording import Recording, open_recording
+from elsewhere.storage.partial import PartialRecording, open_recording
+from elsewhere.storage.recording import Recording
 from elsewhere.storage.results import load_result, save_result
 from elsewhere.storage.schema import FILTER, Header, Keep, StoredLayer
 from elsewhere.storage.units import Unit, Units
-from elsewhere.storage.writer import RecordingWriter
+from elsewhere.storage.verification import Damage, Verification, verify
+from elsewhere.storage.writer import RecordingWriter, UnitWriter
 
 __all__ = [
     "FILTER",
     "ArraySource",
+    "Damage",
     "Header",
     "Keep",
+    "PartialRecording",
     "Recording",
     "RecordingWriter",
     "StoredLayer",
     "Unit",
+    "UnitWriter",
     "Units",
+    "Verification",
     "check_output",
     "free_bytes",
     "load_result",
     "open_recording",
     "save_result",
+    "verify",
     "write_atomically",
 ]
