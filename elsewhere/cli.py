@@ -209,6 +209,8 @@ def plan_(
     stimuli: StimulusOptions,
     kept: KeepOptions,
     out: Annotated[Path | None, typer.Option("--out", help="Where it would go.")] = None,
+    workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -216,9 +218,11 @@ def plan_(
     from elsewhere.recording import check_room
     from elsewhere.recording import plan as plan_sweep
 
+    check_sharing(workers, scheduler, kept)
     _check_outputs(out, kept.measure, overwrite)
     sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
     cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
+    cost = cost.shared(workers)
     if as_json:
         print_json(dataclasses.asdict(cost))
     else:
@@ -267,6 +271,7 @@ def record(
             return
     say(describe(sweep, wanted))
     cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
+    cost = cost.shared(workers)
     if not there:
         check_room(cost, out, overwrite=overwrite)
     stored = f"about {format_bytes(cost.stored_bytes)} ({format_bytes(cost.raw_bytes)} raw)"

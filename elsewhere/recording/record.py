@@ -10,7 +10,7 @@ import logging
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from elsewhere.recording.sharing import record_shared
 from elsewhere.recording.sweep import Sweep, rows_of, working_bytes
 from elsewhere.storage import FILTER, Header, Keep, RecordingWriter, StoredLayer
 from elsewhere.storage.files import check_output, free_bytes
+from elsewhere.storage.parts import parts_folder
 from elsewhere.types import BATCH_ROWS, StorageType, format_bytes, parse_bytes
 
 logger = logging.getLogger(__name__)
@@ -299,6 +300,12 @@ class Plan:
     seconds: float
     memory_bytes: int
 
+    def shared(self, workers: int) -> Plan:
+        """Return what it costs if so many processes share the work, each as fast as one alone."""
+        return replace(
+            self, seconds=self.seconds / workers, memory_bytes=self.memory_bytes * workers
+        )
+
 
 def plan(
     sweep: Sweep,
@@ -377,10 +384,11 @@ def check_room(cost: Plan, path: Path, *, overwrite: bool = False) -> None:
     """
     check_output(path, overwrite=overwrite)
     free = free_bytes(path)
-    if cost.room_bytes > free:
+    there = sum(part.stat().st_size for part in parts_folder(path).glob("unit-*.h5"))
+    if cost.room_bytes - there > free:
         raise StorageError(
-            f"{path} would need about {format_bytes(cost.room_bytes)} of disk while it is merged, "
-            f"and {format_bytes(free)} are free; keep fewer layers, or less of them "
+            f"{path} would need about {format_bytes(cost.room_bytes - there)} of disk while it "
+            f"is merged, and {format_bytes(free)} are free; keep fewer layers, or less of them "
             "(--keep LAYER=mean), or write to another disk"
         )
 

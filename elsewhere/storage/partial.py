@@ -100,6 +100,10 @@ class PartialRecording(Recording):
         )
         return file, replace(description, design=replace(self._whole, axes=axes))
 
+    @property
+    def _tree_path(self) -> Path:
+        return parts_folder(self.path) / HEADER
+
     def activations(self, name: str) -> Activations:
         """Return a layer's activations, put together from the parts."""
         return self._pieces(self.layer(name), self._kept)

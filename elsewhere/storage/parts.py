@@ -66,7 +66,7 @@ def part_is_whole(path: Path, mark: str) -> bool:
         if seal is None or seal.mark != mark:
             return False
         check_seal(path, seal)
-    except SealError:
+    except (SealError, FileNotFoundError):
         return False
     return True
 

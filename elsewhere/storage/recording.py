@@ -93,10 +93,16 @@ class Recording:
     # --- arrays by name ---------------------------------------------------------------------
 
     @property
+    def _tree_path(self) -> Path:
+        return self.path
+
+    @property
     def tree(self) -> xarray.DataTree:
         """The whole file as a lazy ``xarray.DataTree``."""
         if self._tree is None:
-            self._tree = xarray.open_datatree(self.path, engine="h5netcdf", chunks=self._chunks)
+            self._tree = xarray.open_datatree(
+                self._tree_path, engine="h5netcdf", chunks=self._chunks
+            )
         return self._tree
 
     def __iter__(self) -> Iterator[str]:

@@ -231,18 +231,17 @@ def _verify_parts(path: Path) -> Verification:
     manifest = read_manifest(folder)
     if manifest is None:
         raise StorageError(f"{path} is not finished, and {folder} has no manifest: record it again")
+    try:
+        units, version = _units_of(manifest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(
+            f"{path} is not finished, and {folder}'s manifest is damaged ({error}): record it again"
+        ) from error
     mark, header = mark_of(manifest), folder / HEADER
-    fields = manifest["identity"]
-    axes = tuple((name, tuple(values)) for name, values in fields["axes"])
-    n_objects, n_cells = manifest["numerics"]["unit"]
-    present = sorted(folder.glob("unit-*.h5"))
     damages = []
     if header.exists() and not part_is_whole(header, mark):
-        damages.append(Damage("header.h5 differs from its checksum"))
-    count = int(fields["n_objects"])
-    names = tuple(map(str, range(count)))
-    design = Design(names, names, axes, tuple(fields["reference"]))
-    units = Units(design, n_objects, n_cells)
+        damages.append(Damage("header.h5 differs from its checksum, or the manifest does"))
+    present = sorted(folder.glob("unit-*.h5"))
     whole = 0
     for part in present:
         number = int(part.stem.removeprefix("unit-"))
@@ -250,13 +249,23 @@ def _verify_parts(path: Path) -> Verification:
             whole += 1
             continue
         unit = units.unit(number)
-        objects, places = _where(design, unit.start, [s.stop for s in unit.slices])
+        objects, places = _where(units.design, unit.start, [s.stop for s in unit.slices])
         damages.append(
             Damage(f"{unit_name(number)} differs from its checksum", "", objects, places)
         )
     size = sum(part.stat().st_size for part in present)
     share = whole / max(1, len(units))
-    return Verification(path, fields["encoding_version"], False, share, 0, size, tuple(damages))
+    return Verification(path, version, False, share, 0, size, tuple(damages))
+
+
+def _units_of(manifest: dict[str, Any]) -> tuple[Units, str]:
+    """Return the units of the recording that a manifest describes, and the format's version."""
+    fields, numerics = manifest["identity"], manifest["numerics"]
+    axes = tuple((str(name), tuple(map(int, values))) for name, values in fields["axes"])
+    names = tuple(map(str, range(int(fields["n_objects"]))))
+    design = Design(names, names, axes, tuple(map(int, fields["reference"])))
+    n_objects, n_cells = map(int, numerics["unit"])
+    return Units(design, n_objects, n_cells), str(fields["encoding_version"])
 
 
 def summary(found: Verification) -> str:
