@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import subprocess
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers the filter)
@@ -319,3 +320,27 @@ def contents_of():
         return found
 
     return contents
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Return a function that makes a file system of so many bytes, or changes its size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    sizes = []
+
+    def mount(size):
+        options = f"size={size}" + (",remount" if sizes else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip("there is no mount command")
+        if done.returncode != 0:
+            pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
+        sizes.append(size)
+        return folder
+
+    yield mount
+    if sizes:
+        subprocess.run(["umount", str(folder)], check=False, capture_output=True)

@@ -1,5 +1,6 @@
 """Recordings that can be trusted, from the command line."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -133,6 +134,44 @@ def test_two_commands_to_one_name_and_a_look_at_what_is_there(run, refuse, waiti
             if isinstance(partial.attrs["share"], str)
             else 0 < float(np.asarray(partial.attrs["share"]).item()) < 1
         )
+
+
+def fill(path):
+    """Take up all the room that is left."""
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(mounted, monkeypatch, run):
+    folder = mounted(24 * 2**20)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (folder / "slow_net.py").write_text(SLOW)
+    (folder / "wait").touch()
+    command = [sys.executable, "-B", "-m", "elsewhere.cli", "record", *COMMAND]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+    ) as process:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("run.h5.parts/unit-*.h5"))) < 3 and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        fill(folder / "ballast")
+        (folder / "wait").unlink()
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("error: no space left for run.h5.parts/unit-")
+    assert "Traceback" not in err
+    assert not (folder / "run.h5").exists()
+    kept = len(list(folder.glob("run.h5.parts/unit-*.h5")))
+    assert kept >= 3
+    (folder / "ballast").unlink()
+    run("record", *COMMAND)
+    sys.modules.pop("slow_net", None)
+    assert not (folder / "run.h5.parts").exists()
+    assert run("verify", "run.h5").code == 0
+    monkeypatch.chdir("/")
 
 
 def test_ways_of_sharing_that_do_not_go_together(refuse):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from elsewhere.analyzer.similarity import SimilaritySink
-from elsewhere.errors import InputError, LayerError, NumericsError, StorageError
+from elsewhere.errors import InputError, NumericsError, StorageError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep, make_header, record
 from elsewhere.recording.crew import LOSSES, pack, perform, unpack
@@ -166,19 +166,9 @@ class Dying:
         os._exit(7)
 
 
-class Refusing:
-    def prepare(self):
-        raise LayerError("not here")
-
-    def perform(self, task):
-        return task
-
-
 def test_a_task_that_ends_its_process_again_and_again_is_given_up():
     with pytest.raises(StorageError, match=rf"ended {LOSSES} times at the same task \(exit code 7"):
-        perform(Dying(), [0, 1, 2], workers=2, done=print)
-    with pytest.raises(LayerError, match="not here"):
-        perform(Refusing(), [0, 1], workers=2, done=print)
+        perform(Dying(), [0], workers=2, done=print)
 
 
 # --- a cluster ------------------------------------------------------------------------------

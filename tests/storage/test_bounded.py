@@ -18,8 +18,9 @@ names = tuple(f"o{i}" for i in range(8))
 axes = (("y", (10, 20)), ("x", tuple(range(10, 10 + n_places // 2))))
 design = Design(names, names, axes, (20, 10))
 image = np.zeros((8, 4, 4, 3), np.uint8)
-header = Header(design, (StoredLayer("relu", "relu", "ReLU", shape),), "float32", image,
-                image[..., 0], {}, {"model": "made"})
+header = Header(design, (StoredLayer("relu", "relu", "ReLU", shape, stride=1,
+                offset=0.0, receptive_field=1),), "float32", image,
+                image[..., 0], {}, {"model": "made", "object_size": 9})
 rng = np.random.default_rng(0)
 none = np.array([-1])
 with RecordingWriter(path, header) as writer:
@@ -40,7 +41,8 @@ import json, resource, sys
 import numpy as np
 import torch  # whatever an analysis needs is loaded before the memory is capped
 import elsewhere
-from elsewhere.analyzer import similarity
+from elsewhere.analyzer import similarity, similarity_biscione_bowers
+from elsewhere.analyzer.equivariance import aligned_similarity
 from elsewhere.measures.vectors import to_numpy
 
 def virtual():
@@ -59,6 +61,10 @@ with elsewhere.open(path) as recording:
     for metric in ("cosine", "centred"):
         result = similarity(recording, metric=metric, max_memory=budget)
         found[metric] = float(result["similarity_away"][0])
+    result = aligned_similarity(recording, max_memory=budget)
+    found["aligned"] = float(result["aligned_mean"].mean())
+    result = similarity_biscione_bowers(recording, max_memory=budget)
+    found["biscione-bowers"] = float(result["similarity_away"][0])
     lazy = elsewhere.open(path, chunks="auto")["relu"]
     if lazy.chunks is not None:
         import dask
@@ -85,6 +91,8 @@ def check(path, more):
     found = json.loads(run(ANALYSE, path, more, 2**26))
     assert found["whole"] == "does not fit"
     assert 0.0 < found["cosine"] < 1.0
+    assert 0.0 < found["biscione-bowers"] < 1.0
+    assert "aligned" in found
     assert found["mean"] == pytest.approx(0.5 * 81 / 4096, rel=0.05)
     return found
 

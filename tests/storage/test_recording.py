@@ -480,30 +480,6 @@ except ElsewhereError as error:
 """
 
 
-@pytest.fixture
-def mounted(tmp_path):
-    """Return a function that makes a file system of so many bytes, or changes its size."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    sizes = []
-
-    def mount(size):
-        options = f"size={size}" + (",remount" if sizes else "")
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True)
-        except FileNotFoundError:
-            pytest.skip("there is no mount command")
-        if done.returncode != 0:
-            pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
-        sizes.append(size)
-        return folder
-
-    yield mount
-    if sizes:
-        subprocess.run(["umount", str(folder)], check=False, capture_output=True)
-
-
 def test_a_full_disk_is_one_line_no_crash_and_goes_on(tmp_path, mounted):
     def run(path):
         return subprocess.run(
