@@ -18,13 +18,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from elsewhere.commands import analyses, attribution, measuring, probes, reproduction, training
+from elsewhere.commands import (
+    analyses,
+    attribution,
+    measuring,
+    probes,
+    recordings,
+    reproduction,
+    training,
+)
+from elsewhere.commands.recordings import SchedulerOption, WorkersOption, check_sharing
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.options import (
     JsonOption,
     KeepOptions,
     ModelOptions,
     OverwriteOption,
+    PartialOption,
     StimulusOptions,
     describe,
     open_source,
@@ -207,6 +217,8 @@ def plan_(
     stimuli: StimulusOptions,
     kept: KeepOptions,
     out: Annotated[Path | None, typer.Option("--out", help="Where it would go.")] = None,
+    workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -214,9 +226,11 @@ def plan_(
     from elsewhere.recording import check_room
     from elsewhere.recording import plan as plan_sweep
 
+    check_sharing(workers, scheduler, kept)
     _check_outputs(out, kept.measure, overwrite)
     sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
     cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
+    cost = cost.shared(workers)
     if as_json:
         print_json(dataclasses.asdict(cost))
     else:
@@ -239,20 +253,35 @@ def record(
     stimuli: StimulusOptions,
     kept: KeepOptions,
     out: Annotated[Path, typer.Option("--out", help="The HDF5 file to write.")],
+    workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Record a network for every object at every location of the grid into HDF5."""
+    """Record a network for every object at every location of the grid into HDF5.
+
+    The same command goes on where it was killed, and leaves what is complete as it is.
+    """
     from elsewhere.analyzer import finish
-    from elsewhere.recording import check_room
+    from elsewhere.recording import check_room, is_complete, make_header
     from elsewhere.recording import plan as plan_sweep
     from elsewhere.recording import record as record_sweep
     from elsewhere.storage import save_result
 
-    _check_outputs(out, kept.measure, overwrite)
+    check_sharing(workers, scheduler, kept)
+    _check_outputs(out, kept.measure, overwrite, resumed=True)
     sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
+    options = kept.header(network.seed)
+    del options["max_memory"]
+    there = not overwrite and is_complete(out, make_header(sweep, layers=wanted, **options))
+    if there:
+        say(f"{out}: already complete")
+        if kept.measure is None:
+            return
     say(describe(sweep, wanted))
     cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
-    check_room(cost, out, overwrite=overwrite)
+    cost = cost.shared(workers)
+    if not there:
+        check_room(cost, out, overwrite=overwrite)
     stored = f"about {format_bytes(cost.stored_bytes)} ({format_bytes(cost.raw_bytes)} raw)"
     say(f"plan: {cost.n_images} images in full batches, {stored}, about {duration(cost.seconds)}")
     sinks = _sinks(kept, sweep)
@@ -265,9 +294,12 @@ def record(
             overwrite=overwrite,
             **kept.header(network.seed),
             command=_command_line(),
+            workers=workers,
+            scheduler=scheduler,
             progress=bar,
         )
-    say(f"wrote {out} ({format_bytes(out.stat().st_size)})")
+    if not there:
+        say(f"wrote {out} ({format_bytes(out.stat().st_size)})")
     if kept.measure is not None:
         result = sinks[0].result([layer.name for layer in sweep.layers])
         save_result(finish(result, sweep, metric="cosine"), kept.measure, overwrite=overwrite)
@@ -277,10 +309,11 @@ def record(
 @app.command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere inspect run.h5")
 def inspect_(
     path: Annotated[Path, typer.Argument(metavar="RECORDING", help="An HDF5 recording.")],
+    allow_partial: PartialOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is in a recording, and where it came from."""
-    with open_source(path) as recording:
+    """Say what is in a recording, and where it came from: who, what, versions, command line."""
+    with open_source(path, allow_partial=allow_partial) as recording:
         design = recording.design
         rows: list[dict[str, Any]] = [
             {
@@ -295,6 +328,8 @@ def inspect_(
         ]
         described: dict[str, Any] = {
             "path": str(path),
+            "share": recording.share,
+            "bytes": sum(row["bytes"] for row in rows),
             "objects": len(design.objects),
             "categories": len(set(design.categories)),
             "axes": {name: list(values) for name, values in design.axes},
@@ -305,7 +340,7 @@ def inspect_(
     if as_json:
         print_json(described)
         return
-    typer.echo(f"{path}: {format_bytes(path.stat().st_size)}")
+    typer.echo(f"{path}: {format_bytes(described['bytes'])} of activations")
     n, categories = described["objects"], described["categories"]
     typer.echo(f"{counted(n, 'object')} of {counted(categories, 'category', 'categories')}")
     for name, values in design.axes:
@@ -316,13 +351,17 @@ def inspect_(
         for row in rows
     ]
     print_table(shown, right=("bytes",))
-    hidden = {"axes", "layers", "object_source", "elsewhere_encoding"}
+    hidden = {"axes", "layers", "object_source", "elsewhere_encoding", "identity_fields"}
     for key, value in described["attributes"].items():
         if key not in hidden:
             typer.echo(f"{key}: {json.dumps(value) if isinstance(value, list | dict) else value}")
 
 
 inspect_.__name__ = "inspect"
+
+app.command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere verify run.h5")(
+    recordings.verify
+)
 
 
 # --- analyses --------------------------------------------------------------------------------
@@ -409,11 +448,16 @@ def _sinks(kept: KeepOptions, sweep: Sweep) -> list[Any]:
     return [SimilaritySink(layers=[layer.name for layer in chosen])]
 
 
-def _check_outputs(out: Path | None, measure: Path | None, overwrite: bool) -> None:
-    """Refuse outputs of a recording that are there, or that would replace each other."""
+def _check_outputs(
+    out: Path | None, measure: Path | None, overwrite: bool, *, resumed: bool = False
+) -> None:
+    """Refuse outputs of a recording that are there, or that would replace each other.
+
+    Where it is `resumed`, a recording that is there is compared with what is asked for later.
+    """
     paths = [path for path in (out, measure) if path is not None]
     for path in paths:
-        check_output(path, overwrite)
+        check_output(path, overwrite or (resumed and path == out))
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError(f"--out and --similarity are both {out}; expected two files")
 

@@ -31,6 +31,10 @@ NETWORK, STIMULI, COST = "Network", "Stimuli", "Cost"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of mnist and its kin.")]
+PartialOption = Annotated[
+    bool,
+    typer.Option("--allow-partial", help="Take what is there of an unfinished recording."),
+]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the output, once the new one is finished.")
 ]
@@ -237,13 +241,20 @@ def is_file(source: str) -> bool:
     return named or path.is_file()
 
 
-def open_source(path: Path) -> Recording:
-    """Open a recording; a folder is refused."""
+def open_source(path: Path, *, allow_partial: bool = False) -> Recording:
+    """Open a recording; a folder is refused; what share is there of an unfinished one is said."""
     from elsewhere.storage import open_recording
 
     if path.is_dir():
         raise StorageError(f"{path} is a folder; expected a recording such as run.h5")
-    return open_recording(path)
+    recording = open_recording(path, allow_partial=allow_partial)
+    if recording.share < 1:
+        shape = " x ".join(map(str, recording.design.shape))
+        say(
+            f"{path} is not finished: {recording.share:.1%} of it is there, of which {shape} "
+            "locations with every object are taken"
+        )
+    return recording
 
 
 def refuse_live_options(source: str, network: ModelOptions, stimuli: StimulusOptions) -> None:

@@ -2,7 +2,10 @@
 
 import dataclasses
 import itertools
+import subprocess
 
+import h5py
+import hdf5plugin  # noqa: F401  (registers the filter)
 import numpy as np
 import pytest
 import torch
@@ -284,3 +287,60 @@ class ByTheBook:
 @pytest.fixture(scope="session")
 def by_the_book():
     return ByTheBook
+
+
+@pytest.fixture(scope="session")
+def contents_of():
+    """Return a function that reads every dataset and attribute of a file, as bytes.
+
+    What tells runs apart is left out: the command line and when it was.
+    """
+
+    def contents(path, besides=("created", "command")):
+        found = {}
+
+        def visit(name, item):
+            if isinstance(item, h5py.Dataset):
+                values = item[...]
+                data = repr(values.tolist()) if values.dtype == object else values.tobytes()
+                found[name] = (values.shape, str(values.dtype), data)
+            for key, value in item.attrs.items():
+                if isinstance(value, str | bytes | np.ndarray) and value is not None:
+                    array = np.asarray(value)
+                    if array.dtype.kind in "iufSU":
+                        found[f"{name}@{key}"] = array.tolist()
+
+        with h5py.File(path) as file:
+            file.visititems(visit)
+            found |= {
+                f"@{key}": np.asarray(value).tolist()
+                for key, value in file.attrs.items()
+                if key not in besides
+            }
+        return found
+
+    return contents
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Return a function that makes a file system of so many bytes, or changes its size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    sizes = []
+
+    def mount(size):
+        options = f"size={size}" + (",remount" if sizes else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip("there is no mount command")
+        if done.returncode != 0:
+            pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
+        sizes.append(size)
+        return folder
+
+    yield mount
+    if sizes:
+        subprocess.run(["umount", str(folder)], check=False, capture_output=True)

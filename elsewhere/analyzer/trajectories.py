@@ -22,6 +22,7 @@ from elsewhere.measures.trajectories import halfway_step, loss_since, onset_step
 from elsewhere.models import find_device
 from elsewhere.probes import probe_checkpoint
 from elsewhere.recording import Sweep
+from elsewhere.recording.crew import perform
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.storage import load_result, save_result
 from elsewhere.training import Card, accuracy, list_checkpoints, load_checkpoint
@@ -86,6 +87,8 @@ def track(
     device: str = "auto",
     max_memory: int | str = "2GiB",
     data_dir: Path | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
     report: Report | None = None,
 ) -> xarray.Dataset:
     """Return accuracy and cross-location similarity at every checkpoint of a run.
@@ -104,8 +107,12 @@ def track(
         Bytes that activations may take up.
     data_dir
         The folder of object sets that are not made here.
+    workers
+        Local processes that share the checkpoints; each may take up `max_memory`.
+    scheduler
+        Address of a Dask scheduler, whose workers share them instead; they see the same files.
     report
-        Called before each checkpoint and at the end.
+        Called as checkpoints are done.
 
     Returns
     -------
@@ -137,26 +144,61 @@ def track(
     objects = _compared_objects(chosen[-1], settings, data_dir)
     folder = directory / "track" / settings.fingerprint[:12]
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for number, card in enumerate(chosen):
-        if report is not None:
-            report(number, len(chosen), f"{card.phase} {card.step}")
-        path = folder / f"{card.phase}-{card.step:07d}.nc"
-        result = _earlier(path, card)
-        if result is None:
-            result = measure_checkpoint(
-                card,
-                objects,
-                settings=settings,
-                device=device,
-                max_memory=max_memory,
-                data_dir=data_dir,
-            )
-            save_result(result, path, overwrite=True)
-        found.append(result)
-    if report is not None:
-        report(len(chosen), len(chosen), "done")
+    paths = [folder.resolve() / f"{card.phase}-{card.step:07d}.nc" for card in chosen]
+    left = [n for n, card in enumerate(chosen) if _earlier(paths[n], card) is None]
+    count = len(chosen) - len(left)
+    tell = report or _ignore
+    tell(count, len(chosen), "")
+
+    def note(number: int, _: object) -> None:
+        nonlocal count
+        count += 1
+        tell(count, len(chosen), f"{chosen[number].phase} {chosen[number].step}")
+
+    job = TrackJob(tuple(chosen), tuple(paths), objects, settings, device, max_memory, data_dir)
+    perform(job, left, workers=workers, scheduler=scheduler, done=note)
+    found = [load_result(path) for path in paths]
     return _join(found, chosen, settings)
+
+
+@dataclass(frozen=True)
+class TrackJob:
+    """What a process needs to measure checkpoints: each task is the number of one.
+
+    Parameters
+    ----------
+    cards, paths
+        The checkpoints, and where what is measured of each goes.
+    objects, settings, device, max_memory, data_dir
+        See :func:`track`.
+    """
+
+    cards: tuple[Card, ...]
+    paths: tuple[Path, ...]
+    objects: ObjectSet
+    settings: TrackSettings
+    device: str
+    max_memory: int | str
+    data_dir: Path | None
+
+    def prepare(self) -> None:
+        """Do nothing: each task reads its checkpoint itself."""
+
+    def perform(self, number: int) -> None:
+        """Measure a checkpoint and save what was found."""
+        result = measure_checkpoint(
+            self.cards[number],
+            self.objects,
+            settings=self.settings,
+            device=self.device,
+            max_memory=self.max_memory,
+            data_dir=self.data_dir,
+        )
+        save_result(result, self.paths[number], overwrite=True)
+
+
+def _ignore(done: int, total: int, what: str) -> None:
+    pass
 
 
 def measure_checkpoint(

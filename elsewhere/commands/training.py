@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from elsewhere.commands.recordings import SchedulerOption, WorkersOption, check_sharing
 from elsewhere.errors import InputError
 from elsewhere.options import (
     DataOption,
@@ -186,6 +187,8 @@ def track(
     data_dir: DataOption = None,
     max_memory: MemoryOption = "2GiB",
     threads: ThreadsOption = None,
+    workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -199,6 +202,7 @@ def track(
     check_output(out, overwrite)
     if metric not in METRICS:
         raise UnknownNameError("metric", metric, METRICS)
+    check_sharing(workers, scheduler)
     set_threads(threads)
     settings = TrackSettings(
         grid=grid,
@@ -217,6 +221,8 @@ def track(
             device=device,
             max_memory=max_memory,
             data_dir=data_dir,
+            workers=workers,
+            scheduler=scheduler,
             report=update,
         )
     save_result(result, out, overwrite=overwrite)

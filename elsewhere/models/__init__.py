@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from elsewhere.models.identity import describe_code
     from elsewhere.models.layers import Layer, list_layers, output_tensors
     from elsewhere.models.loading import load_model
     from elsewhere.models.model import Model, find_device
@@ -23,6 +24,7 @@ _SOURCES = {
     "InputTransform": "transform",
     "Layer": "layers",
     "Model": "model",
+    "describe_code": "identity",
     "find_device": "model",
     "list_layers": "layers",
     "load_model": "loading",
@@ -40,6 +42,7 @@ __all__ = [
     "InputTransform",
     "Layer",
     "Model",
+    "describe_code",
     "find_device",
     "list_layers",
     "load_model",

@@ -1,5 +1,6 @@
 """Hooks, sweeps and recordings of networks."""
 
+from elsewhere.recording.completion import is_complete
 from elsewhere.recording.hooks import Recorder, Taps, evaluating
 from elsewhere.recording.record import (
     LayerPlan,
@@ -23,6 +24,7 @@ __all__ = [
     "Taps",
     "check_room",
     "evaluating",
+    "is_complete",
     "make_header",
     "parse_keeps",
     "plan",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import getpass
 import importlib.metadata
 import io
+import logging
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,17 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, StorageError, UnknownNameError
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.models import Layer
+from elsewhere.models import Layer, describe_code, state_sha256
 from elsewhere.protocols import Block, Design, LayerLike, Need, Progress, Sink
+from elsewhere.recording.completion import is_complete
+from elsewhere.recording.sharing import record_shared
 from elsewhere.recording.sweep import Sweep, rows_of, working_bytes
 from elsewhere.storage import FILTER, Header, Keep, RecordingWriter, StoredLayer
 from elsewhere.storage.files import check_output, free_bytes
+from elsewhere.storage.parts import parts_folder
 from elsewhere.types import BATCH_ROWS, StorageType, format_bytes, parse_bytes
+
+logger = logging.getLogger(__name__)
 
 
 def parse_keeps(texts: Sequence[str]) -> dict[str, Keep]:
@@ -52,6 +59,7 @@ def make_header(
     dtype: StorageType = "float32",
     seed: int = 0,
     command: str = "",
+    identified: bool = True,
 ) -> Header:
     """Return the header of a recording of `sweep`.
 
@@ -69,6 +77,8 @@ def make_header(
         Of sketches.
     command
         The command line, for provenance.
+    identified
+        Whether the network's state and code are hashed, as a recording needs it.
 
     Raises
     ------
@@ -88,22 +98,59 @@ def make_header(
                 found = value
         return found
 
-    determining = sweep.provenance | {"seed": seed}
-    determining["object_digest"] = sweep.objects.digest()
+    provenance = sweep.provenance | {"seed": seed, "object_digest": sweep.objects.digest()}
+    if identified:  # the state may have changed since it was loaded
+        provenance["weights_sha256"] = state_sha256(sweep.model.module.state_dict())
     return Header(
         design=sweep.design,
         layers=tuple(StoredLayer.of(layer, keep=kept(layer), seed=seed) for layer in layers),
         dtype=dtype,
         images=sweep.objects.images,
         masks=sweep.objects.masks,
-        determining=determining,
-        provenance={
+        determining=describe_network(sweep, provenance["weights_sha256"]) if identified else {},
+        provenance=provenance
+        | {
             "numerics": sweep.numerics,
             "versions": versions(),
             "command": command,
+            "user": _user(),
+            "host": platform.node(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
+
+
+def describe_network(sweep: Sweep, state: str) -> dict[str, Any]:
+    """Return what determines a recording's values beside objects, axes, layers and dtype.
+
+    Parameters
+    ----------
+    sweep
+        What is recorded.
+    state
+        SHA-256 of the network's state.
+    """
+    transform, canvas = sweep.model.transform, sweep.canvas
+    return describe_code(sweep.model.module) | {
+        "state": state,
+        "input": {
+            "mean": list(transform.mean),
+            "std": list(transform.std),
+            "gain": transform.gain,
+        },
+        "canvas": {
+            "size": canvas.size,
+            "object_size": canvas.object_size,
+            "background": list(sweep.color),
+        },
+    }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name
+        return ""
 
 
 def _fits(name: str, pattern: str) -> bool:
@@ -131,9 +178,13 @@ def record(
     overwrite: bool = False,
     max_memory: int | str = "2GiB",
     command: str = "",
+    workers: int = 1,
+    scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Record a sweep to an HDF5 file; optionally measure more in the same sweep.
+
+    A file of that name that holds this very recording is left as it is.
 
     Parameters
     ----------
@@ -150,6 +201,11 @@ def record(
         Whether an existing file is replaced, after the new one is finished.
     max_memory
         Bytes that sinks may hold.
+    workers
+        Local processes that share the units of work.
+    scheduler
+        Address of a Dask scheduler, ``tcp://host:port``, whose workers share them instead; they
+        see the same files as this process does.
     progress
         Called with images done and in all.
 
@@ -161,7 +217,7 @@ def record(
     Raises
     ------
     ExistsError
-        The file exists.
+        The file exists and is another recording; the message names the fields that differ.
     StorageError
         It does not fit the disk, or cannot be written.
     NumericsError
@@ -171,14 +227,30 @@ def record(
     header = make_header(
         sweep, layers=layers, keep=keep, dtype=dtype, seed=seed, command=command
     )  # fmt: skip
+    budget = parse_bytes(max_memory)
+    if not overwrite and is_complete(path, header):
+        logger.info("%s is already complete", path)
+        if also:
+            sweep.stream(also, max_memory=budget, progress=progress)
+        return path
     with RecordingWriter(path, header, overwrite=overwrite) as writer:
-        sweep.stream(
-            [writer, *also],
-            max_memory=parse_bytes(max_memory),
-            units=writer.units,
-            skip=() if also else writer.done,
-            progress=progress,
-        )
+        if workers > 1 or scheduler is not None:
+            if also:
+                raise InputError(
+                    "other sinks need the sweep in one process; record with workers first, then "
+                    "measure the recording"
+                )
+            record_shared(
+                sweep, writer, workers=workers, scheduler=scheduler, progress=progress
+            )  # fmt: skip
+        else:
+            sweep.stream(
+                [writer, *also],
+                max_memory=budget,
+                units=writer.units,
+                skip=() if also else writer.done,
+                progress=progress,
+            )
         writer.finish()
     return path
 
@@ -228,6 +300,12 @@ class Plan:
     seconds: float
     memory_bytes: int
 
+    def shared(self, workers: int) -> Plan:
+        """Return what it costs if so many processes share the work, each as fast as one alone."""
+        return replace(
+            self, seconds=self.seconds / workers, memory_bytes=self.memory_bytes * workers
+        )
+
 
 def plan(
     sweep: Sweep,
@@ -248,7 +326,7 @@ def plan(
     also
         Further sinks; they are used up.
     """
-    header = make_header(sweep, layers=layers, keep=keep, dtype=dtype, seed=seed)
+    header = make_header(sweep, layers=layers, keep=keep, dtype=dtype, seed=seed, identified=False)
     budget = parse_bytes(max_memory)
     sample = _Sample(header)
     sinks = [sample, *also]
@@ -306,10 +384,11 @@ def check_room(cost: Plan, path: Path, *, overwrite: bool = False) -> None:
     """
     check_output(path, overwrite=overwrite)
     free = free_bytes(path)
-    if cost.room_bytes > free:
+    there = sum(part.stat().st_size for part in parts_folder(path).glob("unit-*.h5"))
+    if cost.room_bytes - there > free:
         raise StorageError(
-            f"{path} would need about {format_bytes(cost.room_bytes)} of disk while it is merged, "
-            f"and {format_bytes(free)} are free; keep fewer layers, or less of them "
+            f"{path} would need about {format_bytes(cost.room_bytes - there)} of disk while it "
+            f"is merged, and {format_bytes(free)} are free; keep fewer layers, or less of them "
             "(--keep LAYER=mean), or write to another disk"
         )
 

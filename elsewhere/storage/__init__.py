@@ -2,23 +2,29 @@
 
 from elsewhere.storage.arrays import ArraySource
 from elsewhere.storage.files import check_output, free_bytes, write_atomically
-from elsewhere.storage.recording import Recording, open_recording
+from elsewhere.storage.partial import PartialRecording, open_recording
+from elsewhere.storage.recording import Recording
 from elsewhere.storage.results import load_result, save_result
 from elsewhere.storage.schema import FILTER, Header, Keep, StoredLayer
 from elsewhere.storage.tables import check_table_name, save_table, tidy_table
 from elsewhere.storage.units import Unit, Units
-from elsewhere.storage.writer import RecordingWriter
+from elsewhere.storage.verification import Damage, Verification, verify
+from elsewhere.storage.writer import RecordingWriter, UnitWriter
 
 __all__ = [
     "FILTER",
     "ArraySource",
+    "Damage",
     "Header",
     "Keep",
+    "PartialRecording",
     "Recording",
     "RecordingWriter",
     "StoredLayer",
     "Unit",
+    "UnitWriter",
     "Units",
+    "Verification",
     "check_output",
     "check_table_name",
     "free_bytes",
@@ -27,5 +33,6 @@ __all__ = [
     "save_result",
     "save_table",
     "tidy_table",
+    "verify",
     "write_atomically",
 ]

@@ -56,8 +56,17 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {reason}") from error
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write `data` to `path` whole or not at all.
+def write_atomically(path: Path, data: bytes | memoryview, *, check: bool = False) -> None:
+    """Write `data` to `path` whole or not at all, so that it also survives a loss of power.
+
+    Parameters
+    ----------
+    path
+        Where to write.
+    data
+        What to write.
+    check
+        Whether what was written is read back before it gets its name.
 
     Raises
     ------
@@ -72,8 +81,28 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o644)
+            if check and not _same(Path(name), data):
+                raise OSError(errno.EIO, "what was written reads back differently")
             os.replace(name, path)
+            synchronise_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)
             raise
+
+
+def synchronise_folder(folder: Path) -> None:
+    """Make the names in `folder` last, where the system can."""
+    with contextlib.suppress(OSError):  # some file systems synchronise no folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _same(path: Path, data: bytes | memoryview) -> bool:
+    view, step = memoryview(data), 2**22
+    with open(path, "rb") as file:
+        pieces = (view[i : i + step] for i in range(0, len(view), step))
+        return all(file.read(step) == piece for piece in pieces) and not file.read(1)

@@ -4,20 +4,29 @@ Run as a program, in a process of its own, because HDF5 does not survive a full 
 
     python -P elsewhere/storage/merge.py PARTS TARGET
 
-It imports nothing of this package, so that it starts fast and wherever the package lies.
+It imports nothing of this package but its neighbour, so that it starts fast and wherever the
+package lies.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers the filter)
+
+if TYPE_CHECKING or __name__ != "__main__":
+    from elsewhere.storage import seal
+else:
+    _spec = importlib.util.spec_from_file_location("seal", Path(__file__).with_name("seal.py"))
+    seal = sys.modules["seal"] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(seal)
 
 HEADER = "header.h5"
 
@@ -30,17 +39,49 @@ def unit_name(number: int) -> str:
 def merge_parts(parts: Path, target: Path) -> None:
     """Write the file that the parts make up to `target`, and check that no chunk is missing."""
     shutil.copyfile(parts / HEADER, target)
+    header = _checked(parts / HEADER)
+    with open(target, "rb+") as handle:
+        handle.truncate(header.size)
+    parent = os.getppid()
     with h5py.File(target, "r+") as file:
         layers = file["layers"]
         for path in sorted(parts.glob("unit-*.h5")):
+            if os.getppid() != parent:
+                raise ValueError("the process that asked for it is gone")
+            if _checked(path).mark != header.mark:
+                raise ValueError(f"part {path.name} belongs to another recording")
             with h5py.File(path, "r") as part:
                 start = tuple(int(n) for n in part.attrs["start"])
                 for name in part:
                     _copy_chunks(part[name], layers[name]["activation"], start)
         for name in layers:
             _check_complete(name, layers[name]["activation"])
-    with open(target, "rb+") as handle:
-        os.fsync(handle.fileno())
+    seal_recording(target)
+
+
+def seal_recording(path: Path) -> None:
+    """Seal a recording whose activations are all there, and synchronise it."""
+    ranges: list[tuple[int, int]] = []
+
+    def note(chunk: Any) -> None:
+        ranges.append((chunk.byte_offset, chunk.size))
+
+    with h5py.File(path, "r") as file:
+        for name in file["layers"]:
+            file["layers"][name]["activation"].id.chunk_iter(note)
+    seal.append_seal(path, ranges)
+
+
+def _checked(path: Path) -> seal.Seal:
+    """Return the seal of a part after checking it."""
+    try:
+        found = seal.read_seal(path)
+        if found is None:
+            raise seal.SealError("its seal is missing")
+        seal.check_seal(path, found)
+    except seal.SealError as error:
+        raise ValueError(f"part {path.name} is damaged: {error}") from error
+    return found
 
 
 def _copy_chunks(source: Any, destination: Any, start: tuple[int, ...]) -> None:

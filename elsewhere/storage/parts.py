@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from elsewhere.errors import ExistsError, StorageError
 from elsewhere.storage import merge
-from elsewhere.storage.files import check_output, free_bytes, storage_errors, write_atomically
+from elsewhere.storage.files import (
+    check_output,
+    free_bytes,
+    storage_errors,
+    synchronise_folder,
+    write_atomically,
+)
 from elsewhere.storage.merge import HEADER, unit_name
+from elsewhere.storage.seal import SealError, check_seal, read_seal, seal_bytes
 from elsewhere.types import format_bytes
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
@@ -25,6 +37,47 @@ MANIFEST = "manifest.json"
 def parts_folder(path: Path) -> Path:
     """Return the folder in which the parts of the recording `path` are collected."""
     return path.with_name(path.name + ".parts")
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return the names of the fields in which `one` and `other` differ.
+
+    Examples
+    --------
+    >>> differing({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": 4})
+    ['b.c', 'd']
+    """
+    names: list[str] = []
+    for key in dict.fromkeys((*one, *other)):
+        a, b = one.get(key), other.get(key)
+        if a == b and (key in one) == (key in other):
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            names += [f"{key}.{name}" for name in differing(a, b)]
+        else:
+            names.append(key)
+    return names
+
+
+def part_is_whole(path: Path, mark: str) -> bool:
+    """Return whether a part is as it was written, by a run that marked it with `mark`."""
+    try:
+        seal = read_seal(path)
+        if seal is None or seal.mark != mark:
+            return False
+        check_seal(path, seal)
+    except (SealError, FileNotFoundError):
+        return False
+    return True
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder of parts says that they are of, or None if it says nothing."""
+    try:
+        content = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 class Parts:
@@ -41,29 +94,32 @@ class Parts:
         The recording to be.
     fields
         The fields that determine its values: parts of another recording are refused.
+    numerics
+        What decides the last bits of its values: it must be equal for all parts.
     overwrite
         Whether parts of another recording are thrown away.
     """
 
-    def __init__(self, path: Path, fields: dict[str, Any], *, overwrite: bool = False) -> None:
-        self.path, self.fields, self.overwrite = path, fields, overwrite
+    def __init__(
+        self,
+        path: Path,
+        fields: dict[str, Any],
+        *,
+        numerics: dict[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.path, self.overwrite = path, overwrite
+        self.manifest = {"identity": fields, "numerics": numerics or {}}
         self.folder = parts_folder(path)
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Parts:
         with storage_errors(self.folder):
-            self.folder.mkdir(exist_ok=True)
-            self._lock = open(self.folder / "lock", "w")
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._lock.close()
-                raise StorageError(
-                    f"{self.path} is being recorded by another process; wait for it, or choose "
-                    "another name"
-                ) from None
+            self._lock = self._acquire()
         try:
             self._claim()
+            for rest in self.folder.glob(".*"):  # of a writer that was killed
+                rest.unlink(missing_ok=True)
         except BaseException:
             self._lock.close()
             raise
@@ -74,45 +130,99 @@ class Parts:
             self._lock.close()
             self._lock = None
 
+    def _acquire(self) -> IO[str]:
+        """Return the locked file ``lock``, which a run that ends meanwhile may have removed."""
+        while True:
+            self.folder.mkdir(exist_ok=True)
+            try:
+                lock = open(self.folder / "lock", "w")  # noqa: SIM115  (held until the end)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                raise StorageError(
+                    f"{self.path} is being recorded by another process; wait for it, or choose "
+                    "another name"
+                ) from None
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), os.stat(self.folder / "lock")):
+                    return lock
+            lock.close()
+
     def _claim(self) -> None:
-        manifest = self.folder / MANIFEST
-        if manifest.exists():
-            earlier = json.loads(manifest.read_text())
-            differing = [key for key in self.fields if earlier.get(key) != self.fields[key]]
-            differing += [key for key in earlier if key not in self.fields]
-            if not differing:
+        earlier = read_manifest(self.folder)
+        if earlier is not None or any(self.folder.glob("*.h5")):
+            earlier = earlier or {}
+            identity, numerics = earlier.get("identity"), earlier.get("numerics")
+            if identity == self.manifest["identity"] and numerics == self.manifest["numerics"]:
                 return
             if not self.overwrite:
-                raise ExistsError(
-                    f"{self.folder} holds parts of another recording (it differs in "
-                    f"{', '.join(differing)}); choose another name, or pass --overwrite to "
-                    "throw them away"
-                )
+                raise self._refusal(identity, numerics)
             for entry in self.folder.iterdir():
                 if entry.name != "lock":
                     entry.unlink()
-        write_atomically(manifest, json.dumps(self.fields, sort_keys=True).encode())
+        data = json.dumps(self.manifest, sort_keys=True).encode()
+        write_atomically(self.folder / MANIFEST, data)
+
+    def _refusal(self, identity: Any, numerics: Any) -> ExistsError:
+        own = self.manifest["identity"]
+        if not isinstance(identity, dict) or not isinstance(numerics, dict):
+            return ExistsError(
+                f"{self.folder} holds parts without a manifest that this release can read; choose "
+                "another name, or pass --overwrite to throw them away"
+            )
+        if identity != own:
+            return ExistsError(
+                f"{self.folder} holds parts of another recording (it differs in "
+                f"{', '.join(differing(identity, own))}); choose another name, or pass "
+                "--overwrite to throw them away"
+            )
+        now = self.manifest["numerics"]
+        each = (
+            f"{name} {numerics.get(name, 'unknown')} then, {now.get(name, 'unknown')} now"
+            for name in differing(numerics, now)
+        )
+        return ExistsError(
+            f"{self.folder} was begun with other numerics ({'; '.join(each)}), which change the "
+            "last bits; go on as it was begun (--threads, --device), or pass --overwrite to begin "
+            "anew"
+        )
+
+    @property
+    def mark(self) -> str:
+        """SHA-256 of identity and numerics: what every part is marked with."""
+        return mark_of(self.manifest)
 
     @property
     def has_header(self) -> bool:
         """Whether the header was written."""
-        return (self.folder / HEADER).exists()
+        path = self.folder / HEADER
+        return path.exists() and part_is_whole(path, self.mark)
 
     def done(self) -> set[int]:
-        """Return the numbers of the units that are written."""
-        return {int(path.stem.removeprefix("unit-")) for path in self.folder.glob("unit-*.h5")}
+        """Return the numbers of the units that are there; damaged ones are removed."""
+        numbers = set()
+        for path in sorted(self.folder.glob("unit-*.h5")):
+            if part_is_whole(path, self.mark):
+                numbers.add(int(path.stem.removeprefix("unit-")))
+            else:
+                logger.warning("%s is damaged: its part is recorded again", path)
+                path.unlink()
+        return numbers
 
     def write_header(self, data: bytes) -> None:
         """Write the file in which only the activations are missing."""
-        write_atomically(self.folder / HEADER, data)
+        write_atomically(self.folder / HEADER, seal_bytes(data, mark=self.mark), check=True)
 
     def write_unit(self, number: int, data: bytes) -> None:
         """Write the part of a unit."""
-        write_atomically(self.folder / unit_name(number), data)
+        write_unit(self.folder, number, data, mark=self.mark)
 
     def discard(self) -> None:
         """Remove the parts."""
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def finish(self) -> None:
         """Merge the parts into the recording, put it under its name and remove the parts.
@@ -126,8 +236,10 @@ class Parts:
             stay, so that the same command goes on from here.
         """
         size = sum(part.stat().st_size for part in self.folder.glob("*.h5"))
-        merged = self.folder / "merged.tmp"
-        merged.unlink(missing_ok=True)  # of a merge that was killed: it would take up the room
+        for rest in self.folder.glob("merged-*.tmp"):  # of a merge that was killed: takes up room
+            rest.unlink(missing_ok=True)
+        # A name of its own: the merge of a run that was killed may still be going on.
+        merged = self.folder / f"merged-{uuid.uuid4().hex}.tmp"
         with _removed_on_failure(merged):
             if free_bytes(self.folder) < size:
                 raise StorageError(
@@ -150,7 +262,18 @@ class Parts:
             check_output(self.path, overwrite=self.overwrite)
             with storage_errors(self.path):
                 os.replace(merged, self.path)
+                synchronise_folder(self.path.parent)
         self.discard()
+
+
+def mark_of(manifest: dict[str, Any]) -> str:
+    """Return the SHA-256 of a manifest, which its parts are marked with."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def write_unit(folder: Path, number: int, data: bytes, *, mark: str) -> None:
+    """Write the part of a unit into a folder of parts, whole or not at all."""
+    write_atomically(folder / unit_name(number), seal_bytes(data, mark=mark), check=True)
 
 
 @contextlib.contextmanager

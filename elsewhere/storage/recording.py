@@ -7,45 +7,31 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
-import h5py
-import hdf5plugin  # noqa: F401  (registers the filter)
 import numpy as np
 import xarray
 from numpy.typing import NDArray
+from xarray.core import indexing
 
-from elsewhere.errors import CanvasError, InputError, StorageError, UnknownNameError
+from elsewhere.errors import CanvasError, InputError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.protocols import Design, LayerLike, Need, Progress, Sink, Stage, stages_of
-from elsewhere.storage.parts import parts_folder
-from elsewhere.storage.results import from_attribute
-from elsewhere.storage.schema import ENCODING, VERSION, StoredLayer
+from elsewhere.storage.activations import (
+    Activations,
+    FileActivations,
+    LazyActivations,
+    damage_told,
+    dask_chunks,
+)
+from elsewhere.storage.opening import Description, open_file
+from elsewhere.storage.schema import StoredLayer
 from elsewhere.storage.units import Units
 from elsewhere.types import format_bytes
 
 DEFAULT_MEMORY = 2 * 2**30
 BLOCK_BYTES = 2**24
 """What is read at a time, about, as float32."""
-
-
-def open_recording(path: str | Path, *, chunks: Any = None) -> Recording:
-    """Open a recording; nothing is read but its description.
-
-    Parameters
-    ----------
-    path
-        The HDF5 file.
-    chunks
-        Passed to xarray: ``"auto"`` gives dask-backed arrays.
-
-    Raises
-    ------
-    StorageError
-        The file is missing, unfinished, not HDF5, not a recording, or of a version that this
-        release does not read.
-    """
-    return Recording(Path(path), chunks=chunks)
 
 
 class Recording:
@@ -56,7 +42,7 @@ class Recording:
     path
         The HDF5 file.
     chunks
-        Passed to xarray: ``"auto"`` gives dask-backed arrays.
+        Of dask-backed arrays: ``"auto"``, or as xarray's ``chunk`` takes them.
 
     Attributes
     ----------
@@ -66,35 +52,21 @@ class Recording:
         The stored layers, in the network's order.
     attributes : dict
         The file's attributes.
+    share : float
+        What share of the images is there: 1 unless the recording is unfinished.
     """
+
+    share: float = 1.0
 
     def __init__(self, path: Path, *, chunks: Any = None) -> None:
         self.path, self._chunks = path, chunks
         self._tree: xarray.DataTree | None = None
-        self._file = _open(path)
-        try:
-            self.attributes = {
-                key: from_attribute(value) for key, value in self._file.attrs.items()
-            }
-            self.design = self._read_design()
-            groups = self._file["layers"]
-            self.layers = tuple(
-                StoredLayer.from_attributes(name, dict(groups[name].attrs))
-                for name in self.attributes["layers"]
-            )
-        except (KeyError, ValueError, TypeError, OSError) as error:
-            self._file.close()
-            raise StorageError(f"{path} is damaged: {error}") from error
+        self._file, description = self._open()
+        self.attributes, self.layers = description.attributes, description.layers
+        self.design = description.design
 
-    def _read_design(self) -> Design:
-        file = self._file
-        names = tuple(_json_list(self.attributes["axes"]))
-        return Design(
-            objects=tuple(file["object"].asstr()[...]),
-            categories=tuple(file["category"].asstr()[...]),
-            axes=tuple((name, tuple(int(v) for v in file[name][...])) for name in names),
-            reference=tuple(int(self.attributes[f"reference_{name}"]) for name in names),
-        )
+    def _open(self) -> tuple[Any, Description]:
+        return open_file(self.path)
 
     def __enter__(self) -> Recording:
         return self
@@ -121,10 +93,16 @@ class Recording:
     # --- arrays by name ---------------------------------------------------------------------
 
     @property
+    def _tree_path(self) -> Path:
+        return self.path
+
+    @property
     def tree(self) -> xarray.DataTree:
         """The whole file as a lazy ``xarray.DataTree``."""
         if self._tree is None:
-            self._tree = xarray.open_datatree(self.path, engine="h5netcdf", chunks=self._chunks)
+            self._tree = xarray.open_datatree(
+                self._tree_path, engine="h5netcdf", chunks=self._chunks
+            )
         return self._tree
 
     def __iter__(self) -> Iterator[str]:
@@ -152,8 +130,35 @@ class Recording:
     def __getitem__(self, name: str) -> xarray.DataArray:
         """Return a layer's activations, dimensions (object, y, x, ...); only slices are read."""
         layer = self.layer(name)
-        group = cast(xarray.DataTree, self.tree[f"layers/{layer.name}"])
-        return group.to_dataset(inherit=True)["activation"]
+        source = self.activations(layer.name)
+        design = self.design
+        variable = xarray.Variable(
+            ("object", *design.names, *layer.dimensions),
+            indexing.LazilyIndexedArray(LazyActivations(source)),
+        )
+        axes = {name: (name, np.array(values), {"units": "px"}) for name, values in design.axes}
+        objects = np.array(design.objects, dtype=object)
+        array = xarray.DataArray(
+            variable, coords={"object": ("object", objects), **axes}, name="activation"
+        )
+        if self._chunks is None:
+            return array
+        chunks = self._chunks
+        if chunks in ("auto", {}):
+            sizes = dask_chunks(source) if chunks == "auto" else source.chunks
+            chunks = dict(zip(array.dims, sizes, strict=True))
+        try:
+            return array.chunk(chunks)
+        except ImportError as error:
+            raise InputError(
+                f"chunks={self._chunks!r} needs dask, which is not there: pip install "
+                "'elsewhere[dask]', or leave chunks out"
+            ) from error
+
+    def activations(self, name: str) -> Activations:
+        """Return a layer's activations as an array on the disk."""
+        with damage_told(self.path, f"layer {name!r}"):
+            return FileActivations(self.path, name, self._file)
 
     def stored_bytes(self, name: str) -> int:
         """Return the bytes that a layer takes up in the file."""
@@ -162,8 +167,7 @@ class Recording:
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the type in which a layer is stored."""
-        dtype: np.dtype[Any] = self._file[f"layers/{self.layer(name).name}/activation"].dtype
-        return dtype
+        return self.activations(self.layer(name).name).dtype
 
     @property
     def objects(self) -> xarray.Dataset:
@@ -177,7 +181,8 @@ class Recording:
         """Attributes that results carry on."""
         keys = ("model", "weights", "weights_sha256", "canvas", "object_size", "background")
         kept = {key: self.attributes[key] for key in keys if key in self.attributes}
-        return {**kept, "recording": self.path.name, "identity": self.attributes["identity"]}
+        kept |= {"recording": self.path.name, "identity": self.attributes["identity"]}
+        return kept if self.share == 1 else {**kept, "share": self.share}
 
     def refer_to(self, reference: tuple[int, ...]) -> Recording:
         """Return this recording with another reference, which must be on its grid.
@@ -187,7 +192,7 @@ class Recording:
         CanvasError
             The location is not on the grid; the message names the nearest one.
         """
-        other = Recording(self.path, chunks=self._chunks)
+        other = type(self)(self.path, chunks=self._chunks)
         if reference == other.design.reference:
             return other
         design = replace(self.design, reference=reference)
@@ -257,10 +262,9 @@ class Recording:
         """Return the bytes that streaming a layer takes, without what sinks hold."""
         return 2 * self._block_bytes(self.layer(name))
 
-    def _units(self, layer: StoredLayer) -> Units:
+    def _units(self, layer: StoredLayer, source: Activations) -> Units:
         """Return the blocks in which a layer is read: whole chunks, about 16 MiB of them."""
-        dataset = self._file[f"layers/{layer.name}/activation"]
-        step, cells = dataset.chunks[0], dataset.chunks[len(self.design.axes)]
+        step, cells = source.chunks[0], source.chunks[len(self.design.axes)]
         n, one = len(self.design.objects), math.prod(layer.stored_shape) * 4
         rows = BLOCK_BYTES // max(one, 1)
         if n * cells > rows:
@@ -269,39 +273,47 @@ class Recording:
         return Units(self.design, n, max(cells, several))
 
     def _block_bytes(self, layer: StoredLayer) -> int:
-        units = self._units(layer)
+        units = self._units(layer, self.activations(layer.name))
         rows = min(units.n_objects, len(self.design.objects)) * units.n_cells
         return rows * math.prod(layer.stored_shape) * 4
 
     def _blocks(self, layer: StoredLayer, stage: Stage) -> Iterator[DenseBlock]:
-        group = self._file[f"layers/{layer.name}"]
-        kept = layer.keep.kind
+        source, kept = self.activations(layer.name), layer.keep.kind
+        units = self._units(layer, source)
         none = np.array([-1])
         if stage == "empty":
-            yield DenseBlock(stage, layer.name, none, none, group["empty"][...][None], kept)
+            values = self._small(layer, "empty", slice(None))
+            yield DenseBlock(stage, layer.name, none, none, values[None], kept)
             return
         if stage == "reference":
-            n, step = len(self.design.objects), self._units(layer).n_objects
+            n, step = len(self.design.objects), units.n_objects
             for first in range(0, n, step):
                 objects = np.arange(first, min(first + step, n))
-                values = self._at_reference(group, slice(first, first + step))
+                values = self._at_reference(layer, source, slice(first, min(first + step, n)))
                 places = np.full(len(objects), -1)
                 yield DenseBlock(stage, layer.name, objects, places, values, kept)
             return
-        for unit in self._units(layer):
-            values = np.moveaxis(group["activation"][unit.slices], 0, len(self.design.axes))
+        every = (slice(None),) * len(layer.stored_shape)
+        for unit in units:
+            values = np.moveaxis(source.read((*unit.slices, *every)), 0, len(self.design.axes))
             objects, places = unit.rows(self.design)
             values = values.reshape(len(objects), *layer.stored_shape).astype(np.float32)
             yield DenseBlock(stage, layer.name, objects, places, values, kept)
 
-    def _at_reference(self, group: Any, objects: slice) -> NDArray[np.float32]:
+    def _small(self, layer: StoredLayer, name: str, key: Any) -> NDArray[np.float32]:
+        with damage_told(self.path, f"layer {layer.name!r}"):
+            values: NDArray[np.float32] = self._file[f"layers/{layer.name}/{name}"][key]
+        return values
+
+    def _at_reference(
+        self, layer: StoredLayer, source: Activations, objects: slice
+    ) -> NDArray[np.float32]:
         index = self.design.reference_index
         if index is None:
-            values: NDArray[np.float32] = group["reference"][objects]
-            return values
+            return self._small(layer, "reference", objects)
         cell = tuple(int(i) for i in np.unravel_index(index, self.design.shape))
-        values = group["activation"][(objects, *cell)]
-        return values.astype(np.float32)
+        every = (slice(None),) * len(layer.stored_shape)
+        return source.read((objects, *cell, *every)).astype(np.float32)
 
 
 def n_parts(
@@ -351,39 +363,3 @@ def n_parts(
 def needs_of(layer: LayerLike, sinks: Sequence[Sink]) -> list[Need]:
     """Return everything that `sinks` need of `layer`."""
     return [need for sink in sinks for need in sink.needs(layer)]
-
-
-def _open(path: Path) -> Any:
-    if path.is_dir():
-        raise StorageError(f"{path} is a folder; expected a recording such as run.h5")
-    if not path.is_file():
-        if parts_folder(path).is_dir():
-            raise StorageError(
-                f"{path} is not finished: only its parts are there; run the command that "
-                "records it again to go on"
-            )
-        raise StorageError(f"{path} does not exist; expected a recording such as run.h5")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise StorageError(
-            f"{path} is not a readable HDF5 file (truncated, or of another kind): "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    stamp, version = file.attrs.get("elsewhere_encoding"), file.attrs.get("encoding_version")
-    if stamp != ENCODING:
-        file.close()
-        held = f"a {stamp}" if stamp else "not written by elsewhere"
-        raise StorageError(f"{path} is {held}; expected a recording")
-    if version != VERSION:
-        file.close()
-        raise StorageError(
-            f"{path} has format version {version}; this release reads {VERSION}: update elsewhere"
-        )
-    return file
-
-
-def _json_list(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return value
-    raise ValueError(f"expected a list of axes, got {value!r}")

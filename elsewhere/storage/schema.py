@@ -22,9 +22,9 @@ from elsewhere.storage.units import Units
 from elsewhere.types import StorageType
 
 ENCODING = "recording"
-VERSION = "0.1"
-FILTER: dict[str, Any] = dict(hdf5plugin.Zstd(clevel=1))
-"""Zstandard, level 1, no shuffle: see docs/decisions/0002-compression.md for the measurements."""
+VERSION = "0.2"
+FILTER: dict[str, Any] = {**hdf5plugin.Zstd(clevel=1), "fletcher32": True}
+"""Zstandard, level 1, no shuffle (docs/decisions/0002-compression.md), then a checksum."""
 
 TRAILING = {
     1: ("unit",),
@@ -208,9 +208,10 @@ class Header:
     images, masks
         The objects: uint8, shapes (object, pixel_y, pixel_x, rgb) and (object, pixel_y, pixel_x).
     determining
-        Attributes that determine the values: they make up the identity.
+        What determines the values beside design, layers, dtype and pixels: the network, its
+        input, the canvas. With those it makes up the identity.
     provenance
-        Further attributes: versions, numerics, command line.
+        Attributes: the network, the objects, versions, numerics, command line.
     """
 
     design: Design
@@ -224,10 +225,11 @@ class Header:
     def identity_fields(self) -> dict[str, Any]:
         """Return the fields that determine the recorded values, as JSON holds them."""
         design = self.design
+        names = json.dumps([design.objects, design.categories])
         fields = {
             **self.determining,
-            "objects": list(design.objects),
-            "categories": list(design.categories),
+            "n_objects": len(design.objects),
+            "objects": hashlib.sha256(names.encode()).hexdigest(),
             "axes": [[name, list(values)] for name, values in design.axes],
             "reference": list(design.reference),
             "layers": [[s.name, s.module, list(s.shape), str(s.keep), s.seed] for s in self.layers],
@@ -241,8 +243,15 @@ class Header:
     @property
     def identity(self) -> str:
         """SHA-256 over the fields that determine the recorded values."""
-        text = json.dumps(self.identity_fields(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return identity_of(self.identity_fields())
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What decides the last bits of the values, and how the sweep is cut."""
+        units = self.units
+        cut = {"unit": [units.n_objects, units.n_cells]}
+        plain: dict[str, Any] = json.loads(json.dumps(self.provenance.get("numerics", {}) | cut))
+        return plain
 
     @property
     def bytes_per_image(self) -> int:
@@ -254,6 +263,11 @@ class Header:
     def units(self) -> Units:
         """The units of work of this recording."""
         return Units.cut(self.design, bytes_per_image=self.bytes_per_image)
+
+
+def identity_of(fields: dict[str, Any]) -> str:
+    """Return the SHA-256 of the fields that determine a recording's values."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def write_skeleton(
@@ -298,15 +312,16 @@ def write_skeleton(
             "mask", ("object", "pixel_y", "pixel_x"), dtype=np.uint8, **FILTER
         )
         variable[...] = header.masks
+        fields = header.identity_fields()
         attributes = {
             "elsewhere_encoding": ENCODING,
             "encoding_version": VERSION,
-            "identity": header.identity,
+            "identity": identity_of(fields),
+            "identity_fields": fields,
             "axes": list(design.names),
             "layers": [layer.name for layer in header.layers],
             "dtype": header.dtype,
             **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
-            **header.determining,
             **header.provenance,
         }
         for key, value in attributes.items():

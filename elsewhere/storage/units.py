@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,11 +66,20 @@ class Unit:
 
 @dataclass(frozen=True)
 class Units:
-    """A design cut into units of `n_objects` objects by `n_cells` cells of its last axis."""
+    """A design cut into units of `n_objects` objects by `n_cells` cells of its last axis.
+
+    Parameters
+    ----------
+    design, n_objects, n_cells
+        What is cut, and how.
+    chosen
+        Numbers of the units to go through; all by default.
+    """
 
     design: Design
     n_objects: int
     n_cells: int
+    chosen: tuple[int, ...] | None = None
 
     @classmethod
     def cut(cls, design: Design, *, bytes_per_image: int = 0) -> Units:
@@ -94,20 +102,35 @@ class Units:
         return cls(design, n, cells)
 
     def __len__(self) -> int:
+        return self.n_all if self.chosen is None else len(self.chosen)
+
+    def __iter__(self) -> Iterator[Unit]:
+        return map(self.unit, range(self.n_all) if self.chosen is None else self.chosen)
+
+    @property
+    def n_all(self) -> int:
+        """Number of units of the whole design."""
         *outer, last = self.design.shape
         blocks = math.ceil(len(self.design.objects) / self.n_objects)
         return math.prod(outer) * math.ceil(last / self.n_cells) * blocks
 
-    def __iter__(self) -> Iterator[Unit]:
+    def choose(self, numbers: Iterable[int]) -> Units:
+        """Return the same units, of which only some are gone through."""
+        return replace(self, chosen=tuple(numbers))
+
+    def unit(self, number: int) -> Unit:
+        """Return the unit of that number: cells in row-major order, for each all its objects."""
         *outer, last = self.design.shape
         n = len(self.design.objects)
-        number = itertools.count()
-        for cell in itertools.product(*(range(size) for size in outer)):
-            for start in range(0, last, self.n_cells):
-                cells = (*((i, i + 1) for i in cell), (start, min(start + self.n_cells, last)))
-                for first in range(0, n, self.n_objects):
-                    objects = (first, min(first + self.n_objects, n))
-                    yield Unit(next(number), objects, cells)
+        rest, block = divmod(number, math.ceil(n / self.n_objects))
+        line, piece = divmod(rest, math.ceil(last / self.n_cells))
+        start, first = piece * self.n_cells, block * self.n_objects
+        cell = np.unravel_index(line, tuple(outer)) if outer else ()
+        cells = (
+            *((int(i), int(i) + 1) for i in cell),
+            (start, min(start + self.n_cells, last)),
+        )
+        return Unit(number, (first, min(first + self.n_objects, n)), cells)
 
     def locate(self, objects: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the unit in which each image lies, shape (row,)."""

@@ -1,13 +1,11 @@
-"""The sink that writes a recording, beside the computation."""
+"""The sinks that write recordings: unit by unit, and whole."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import math
-import queue
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,80 +37,38 @@ class _OpenUnit:
     missing: int
 
 
-class RecordingWriter:
-    """Writes what a sweep yields to an HDF5 file, unit by unit, in a thread of its own.
+class UnitWriter:
+    """Takes what a sweep over units yields and writes each unit as soon as it is complete.
 
-    >>> with RecordingWriter(path, header) as writer:   # doctest: +SKIP
-    ...     sweep.stream([writer], max_memory=2**31, units=writer.units, skip=writer.done)
-    ...     writer.finish()
-
-    A unit is compressed in memory, written whole and renamed; the parts are merged at the end.
-    No file stands under the asked name before :meth:`finish` returns. Parts of an interrupted
-    recording with the same identity are used again.
+    A unit is compressed in memory and handed to `write` before the next one is begun, so that
+    whatever happens, no more than one unit is computed again.
 
     Parameters
     ----------
-    path
-        The recording to write.
     header
         What is recorded.
-    overwrite
-        Whether an existing file is replaced, once the new one is finished.
-
-    Raises
-    ------
-    ExistsError
-        The file, or parts of another recording of that name, exist.
+    units
+        Those of its units that are swept.
+    write
+        Called with a unit's number and the bytes of its HDF5 file.
     """
 
-    def __init__(self, path: Path, header: Header, *, overwrite: bool = False) -> None:
-        check_output(path, overwrite=overwrite)
-        self.path, self.header = path, header
+    def __init__(
+        self, header: Header, units: Units, write: Callable[[int, bytes], None] | None = None
+    ) -> None:
+        self.header, self.units = header, units
         self._layers = {layer.name: layer for layer in header.layers}
-        self._numbered: dict[int, Unit] = {}
-        self._parts = Parts(path, header.identity_fields(), overwrite=overwrite)
+        self._write = write
         self._open: dict[int, _OpenUnit] = {}
-        self._empty: dict[str, NDArray[Any]] = {}
-        self._reference: dict[str, NDArray[Any]] = {}
-        self._queue: queue.Queue[_OpenUnit | None] = queue.Queue(maxsize=1)
-        self._thread = threading.Thread(target=self._work, name="recording-writer", daemon=True)
-        self._failure: BaseException | None = None
         self._first_time = True
-        self.units: Units = header.units
         self.done: frozenset[int] = frozenset()
-
-    def __enter__(self) -> RecordingWriter:
-        self._parts.__enter__()
-        try:
-            check_output(self.path, overwrite=self._parts.overwrite)
-        except BaseException:
-            self._parts.__exit__()
-            raise
-        self.done = frozenset(self._parts.done()) if self._parts.has_header else frozenset()
-        if self.done:
-            logger.info("going on with %s: %d units are there", self.path, len(self.done))
-        self._numbered = {unit.number: unit for unit in self.units if unit.number not in self.done}
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop()
-        if isinstance(exception[1], NumericsError):  # these parts can never be completed
-            self._parts.discard()
-        self._parts.__exit__(*exception)
 
     # --- a sink -----------------------------------------------------------------------------
 
     def needs(self, layer: LayerLike) -> tuple[Need, ...]:
-        """Return what is kept of `layer`, and the empty canvas's activation."""
+        """Return what is kept of `layer`."""
         stored = self._layers.get(layer.name)
-        if stored is None:
-            return ()
-        stages = {"grid", "empty"}
-        if self.header.design.reference_index is None:
-            stages.add("reference")
-        need = stored.need
-        return (Need(need.kind, frozenset(stages), need.size, need.seed),)  # type: ignore[arg-type]
+        return () if stored is None else (stored.need,)
 
     def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
         """Return 0: what the writer holds does not grow with the design."""
@@ -125,28 +81,22 @@ class RecordingWriter:
         self._first_time = part == 0
 
     def add(self, block: Block) -> None:
-        """Take a block into the unit it belongs to, and hand finished units to the thread."""
+        """Take a block into the units it belongs to, and write those that are complete."""
         if not self._first_time:
             return
         layer = self._layers[block.layer]
         values = to_numpy(self._reduce(block, layer))
         self._check(values, block)
-        if block.stage == "empty":
-            self._empty[layer.name] = np.array(values[0], dtype=np.float32)
-        elif block.stage == "reference":
-            shape = (len(self.header.design.objects), *layer.stored_shape)
-            held = self._reference.setdefault(layer.name, np.zeros(shape, dtype=np.float32))
-            held[block.objects] = values
-        else:
-            if not self._parts.has_header:
-                self._write_header()
-            numbers = self.units.locate(block.objects, block.positions)
-            for number in np.unique(numbers):
-                if number not in self.done:
-                    self._fill(int(number), layer, block, values, numbers == number)
+        self._take(layer, block, values)
 
     def end(self) -> None:
         """Do nothing: units are complete when all their images have come."""
+
+    def _take(self, layer: StoredLayer, block: Block, values: NDArray[Any]) -> None:
+        numbers = self.units.locate(block.objects, block.positions)
+        for number in np.unique(numbers):
+            if number not in self.done:
+                self._fill(int(number), layer, block, values, numbers == number)
 
     # --- units ------------------------------------------------------------------------------
 
@@ -197,7 +147,7 @@ class RecordingWriter:
     ) -> None:
         open_unit = self._open.get(number)
         if open_unit is None:
-            unit = self._numbered[number]
+            unit = self.units.unit(number)
             arrays = {
                 name: np.empty((*unit.shape, *stored.stored_shape), dtype=self.header.dtype)
                 for name, stored in self._layers.items()
@@ -211,34 +161,11 @@ class RecordingWriter:
         open_unit.arrays[layer.name][inner] = values if chosen.all() else values[chosen]
         open_unit.missing -= int(chosen.sum())
         if open_unit.missing == 0:
-            self._submit(self._open.pop(number))
+            self._finish_unit(self._open.pop(number))
 
-    def _write_header(self) -> None:
-        header = write_skeleton(self.header, empty=self._empty, reference=self._reference)
-        self._parts.write_header(header)
-
-    # --- the thread -------------------------------------------------------------------------
-
-    def _submit(self, item: _OpenUnit | None) -> None:
-        while self._failure is None:
-            try:
-                self._queue.put(item, timeout=0.2)
-                break
-            except queue.Full:
-                continue
-        if self._failure is not None:
-            raise self._failure
-
-    def _work(self) -> None:
-        while True:
-            item = self._queue.get()
-            if item is None:
-                return
-            try:
-                self._parts.write_unit(item.unit.number, self._encode(item))
-            except BaseException as failure:
-                self._failure = failure
-                return
+    def _finish_unit(self, item: _OpenUnit) -> None:
+        if self._write is not None:
+            self._write(item.unit.number, self._encode(item))
 
     def _encode(self, item: _OpenUnit) -> bytes:
         """Return the unit as the bytes of an HDF5 file, compressed."""
@@ -258,24 +185,98 @@ class RecordingWriter:
             image: bytes = file.id.get_file_image()
         return image
 
-    def _stop(self) -> None:
-        while self._thread.is_alive():
-            try:
-                self._queue.put(None, timeout=0.2)
-                break
-            except queue.Full:
-                continue
-        self._thread.join()
+
+class RecordingWriter(UnitWriter):
+    """Writes what a sweep yields to an HDF5 file.
+
+    >>> with RecordingWriter(path, header) as writer:   # doctest: +SKIP
+    ...     sweep.stream([writer], max_memory=2**31, units=writer.units, skip=writer.done)
+    ...     writer.finish()
+
+    Units are written whole and renamed; they are merged at the end. No file stands under the asked
+    name before :meth:`finish` returns. Units of an interrupted recording of the same identity and
+    with the same numerics are used again.
+
+    Parameters
+    ----------
+    path
+        The recording to write.
+    header
+        What is recorded.
+    overwrite
+        Whether an existing file is replaced, once the new one is finished.
+
+    Raises
+    ------
+    ExistsError
+        The file, or parts of another recording of that name, exist.
+    """
+
+    def __init__(self, path: Path, header: Header, *, overwrite: bool = False) -> None:
+        check_output(path, overwrite=overwrite)
+        super().__init__(header, header.units)
+        self.path = path
+        fields, numerics = header.identity_fields(), header.numerics
+        self.parts = Parts(path, fields, numerics=numerics, overwrite=overwrite)
+        self._empty: dict[str, NDArray[Any]] = {}
+        self._reference: dict[str, NDArray[Any]] = {}
+        self._has_header = False
+
+    def __enter__(self) -> RecordingWriter:
+        self.parts.__enter__()
+        try:
+            check_output(self.path, overwrite=self.parts.overwrite)
+            self.done = frozenset(self.parts.done())
+            self._has_header = self.parts.has_header
+        except BaseException:
+            self.parts.__exit__()
+            raise
+        if self.done:
+            logger.info("going on with %s: %d units are there", self.path, len(self.done))
+        self._write = self.parts.write_unit
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if isinstance(exception[1], NumericsError):  # these parts can never be completed
+            self.parts.discard()
+        self.parts.__exit__(*exception)
+
+    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+        """Return what is kept of `layer`, on the empty canvas and at the reference, too."""
+        stored = self._layers.get(layer.name)
+        if stored is None:
+            return ()
+        stages = {"grid", "empty"}
+        if self.header.design.reference_index is None:
+            stages.add("reference")
+        need = stored.need
+        return (Need(need.kind, frozenset(stages), need.size, need.seed),)  # type: ignore[arg-type]
+
+    def _take(self, layer: StoredLayer, block: Block, values: NDArray[Any]) -> None:
+        if block.stage == "empty":
+            self._empty[layer.name] = np.array(values[0], dtype=np.float32)
+        elif block.stage == "reference":
+            shape = (len(self.header.design.objects), *layer.stored_shape)
+            held = self._reference.setdefault(layer.name, np.zeros(shape, dtype=np.float32))
+            held[block.objects] = values
+        else:
+            self.write_header()
+            super()._take(layer, block, values)
+
+    def write_header(self) -> None:
+        """Write everything but the activations, once the stages before the grid are through."""
+        if not self._has_header:
+            header = write_skeleton(self.header, empty=self._empty, reference=self._reference)
+            self.parts.write_header(header)
+            self._has_header = True
 
     def finish(self) -> None:
-        """Wait for the thread, merge the parts and put the recording under its name.
+        """Merge the units and put the recording under its name.
 
         Raises
         ------
         StorageError
             Writing failed, or units are missing.
         """
-        self._stop()
-        if self._failure is not None:
-            raise self._failure
-        self._parts.finish()
+        self.write_header()
+        self.parts.finish()

@@ -2,8 +2,12 @@
 
 import csv
 import json
+import shutil
 
 import pytest
+import xarray
+
+from elsewhere.storage import load_result
 
 TINY = """
 name = "tiny"
@@ -82,6 +86,14 @@ def test_track_measures_every_checkpoint_and_goes_on(run, trained, here):
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     for kind in ("acquisition", "interference"):
         run("figure", "track.nc", "--kind", kind, "--out", f"{kind}.png")
+
+
+def test_track_by_two_processes_gives_the_same(run, refuse, trained, here):
+    run("track", "run", "--grid", "3x3", "--threads", 1, "--out", "one.nc")
+    shutil.rmtree(here / "run" / "track")
+    run("track", "run", "--grid", "3x3", "--threads", 1, "--workers", 2, "--out", "two.nc")
+    xarray.testing.assert_identical(load_result("one.nc"), load_result("two.nc"))
+    refuse("track", "run", "--workers", 0, "--out", "x.nc", says="--workers", late=True)
 
 
 def test_a_checkpoint_is_a_model_with_its_own_canvas_and_input(run, trained):

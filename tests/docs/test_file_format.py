@@ -23,7 +23,7 @@ from elsewhere.errors import StorageError
 from elsewhere.recording import ModelRequest, StimulusRequest, record
 
 PAGE = (Path(__file__).parents[2] / "docs" / "file-format.md").read_text(encoding="utf-8")
-ZSTD = 32015
+ZSTD, FLETCHER32 = 32015, 3
 NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 
 
@@ -57,7 +57,7 @@ class Reader:
         self.file = h5py.File(path)
         kinds = table_under("Attributes of the file")
         assert self.file.attrs["elsewhere_encoding"] == "recording"
-        assert self.file.attrs["encoding_version"] == "0.1"
+        assert self.file.attrs["encoding_version"] == "0.2"
         self.axes = json.loads(self.file.attrs["axes"])
         per_axis = kinds.pop("reference_<axis>")
         kinds |= {f"reference_{name}": per_axis for name in self.axes}
@@ -85,9 +85,7 @@ class Reader:
         return group["activation"][(slice(None), *cell)]
 
     def identity_fields(self):
-        own = ["model", "model_arguments", "weights", "weights_sha256", "random_keys", "canvas"]
-        own += ["object_size", "background", "mean", "std", "gain", "object_set", "object_source"]
-        own += ["object_digest", "seed", "dtype", "encoding_version"]
+        """Return the fields of the identity, those that the rest of the file says taken from it."""
         layers = []
         for name in self.names:
             _, about = self.layer(name)
@@ -95,14 +93,39 @@ class Reader:
                 [name, about["module"], about["layer_shape"], about["kept"], about["seed"]]
             )
         pixels = self.file["image"][...].tobytes() + self.file["mask"][...].tobytes()
-        return {key: self.attributes[key] for key in own} | {
-            "objects": self.objects,
-            "categories": self.categories,
+        attributes = self.attributes
+        return attributes["identity_fields"] | {
+            "state": attributes["weights_sha256"],
+            "input": {key: attributes[key] for key in ("mean", "std", "gain")},
+            "canvas": {
+                "size": attributes["canvas"],
+                "object_size": attributes["object_size"],
+                "background": attributes["background"],
+            },
+            "n_objects": len(self.objects),
+            "objects": sha256(json.dumps([self.objects, self.categories]).encode()),
             "axes": [list(pair) for pair in zip(self.axes, self.coordinates, strict=True)],
             "reference": self.reference,
             "layers": layers,
-            "pixels": hashlib.sha256(pixels).hexdigest(),
+            "dtype": attributes["dtype"],
+            "encoding_version": attributes["encoding_version"],
+            "pixels": sha256(pixels),
         }
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_seal(path):
+    """Return the seal of a file and the bytes before it, as the page says."""
+    data = path.read_bytes()
+    length, digest, magic = data[-48:-40], data[-40:-8], data[-8:]
+    assert magic == b"ELSESEAL"
+    size = len(data) - 48 - int.from_bytes(length, "little")
+    body = data[size:-48]
+    assert hashlib.sha256(body).digest() == digest
+    return json.loads(body), data[:size]
 
 
 def dimensions(dataset):
@@ -161,7 +184,29 @@ def test_the_attributes_are_those_of_the_page(reader):
 
 def test_the_identity_can_be_computed_from_the_file(reader):
     text = json.dumps(reader.identity_fields(), sort_keys=True)
-    assert hashlib.sha256(text.encode()).hexdigest() == reader.attributes["identity"]
+    assert text == reader.file.attrs["identity_fields"]
+    assert sha256(text.encode()) == reader.attributes["identity"]
+    named = set(re.findall("`([a-z_]+)`", PAGE.split("## Identity")[1].split("\n## ")[0]))
+    assert set(reader.attributes["identity_fields"]) <= named
+
+
+def test_the_seal_is_as_the_page_says(folder):
+    seal, data = read_seal(folder / "on.h5")
+    assert seal["size"] == len(data)
+    assert seal["mark"] == ""
+    left_out = set()
+    with h5py.File(folder / "on.h5") as file:
+        for name in file["layers"]:
+            file[f"layers/{name}/activation"].id.chunk_iter(
+                lambda chunk: left_out.update(
+                    range(chunk.byte_offset, chunk.byte_offset + chunk.size)
+                )
+            )
+    assert left_out == {i for start, size in seal["left_out"] for i in range(start, start + size)}
+    kept = np.ones(len(data), bool)
+    kept[sorted(left_out)] = False
+    covered = np.frombuffer(data, np.uint8)[kept].tobytes()
+    assert sha256(covered) == seal["sha256"]
 
 
 def test_the_container_is_as_the_page_says(reader):
@@ -176,7 +221,7 @@ def test_the_container_is_as_the_page_says(reader):
         filters = [plist.get_filter(place)[0] for place in range(plist.get_nfilters())]
         levels = [plist.get_filter(place)[2] for place in range(plist.get_nfilters())]
         if last in ("activation", "empty", "reference", "image", "mask"):
-            assert (filters, levels) == ([ZSTD], [(1,)])
+            assert (filters, levels) == ([ZSTD, FLETCHER32], [(1,), ()])
             n_chunks = itertools.starmap(
                 lambda size, step: -(-size // step),
                 zip(dataset.shape, dataset.chunks, strict=True),
@@ -311,6 +356,13 @@ def test_the_parts_of_an_unfinished_recording(tmp_path):
     units = [name for name in names if name.startswith("unit-")]
     assert names == ["header.h5", "lock", "manifest.json", *units]
     assert units[0] == "unit-0000000.h5"
+    mark = sha256(
+        json.dumps(json.loads((parts / "manifest.json").read_text()), sort_keys=True).encode()
+    )
+    for name in ("header.h5", *units):
+        seal, data = read_seal(parts / name)
+        assert (seal["mark"], seal["left_out"]) == (mark, [])
+        assert seal["sha256"] == sha256(data)
     with h5py.File(parts / "header.h5") as header:
         activation = header["layers/fc6/activation"]
         assert activation.id.get_num_chunks() == 0
@@ -334,7 +386,8 @@ def test_the_parts_of_an_unfinished_recording(tmp_path):
     record(sweep, path)
     assert not parts.exists()
     reader = Reader(path)
-    assert reader.identity_fields() == manifest
+    assert manifest["identity"] == reader.identity_fields()
+    assert manifest["numerics"] == reader.attributes["numerics"] | {"unit": [24, 2]}
     assert reader.attributes["command"] == ""
     reader.file.close()
 
@@ -351,7 +404,7 @@ def test_the_stamps_of_a_result(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("elsewhere_encoding", "result"), ("encoding_version", "0.2")]
+    ("name", "value"), [("elsewhere_encoding", "result"), ("encoding_version", "0.3")]
 )
 def test_another_kind_or_version_is_refused(folder, tmp_path, name, value):
     path = tmp_path / "other.h5"

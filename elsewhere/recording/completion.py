@@ -1,0 +1,66 @@
+"""Whether what is asked for is there already."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from elsewhere.errors import ExistsError, StorageError
+from elsewhere.storage import Header, open_recording
+from elsewhere.storage.parts import Parts, differing, parts_folder
+
+logger = logging.getLogger(__name__)
+
+
+def is_complete(path: Path, header: Header) -> bool:
+    """Return whether `path` is the finished recording that `header` describes.
+
+    Parameters
+    ----------
+    path
+        The recording to be.
+    header
+        What is to be recorded.
+
+    Returns
+    -------
+    bool
+        True if it is there; False if there is no file of that name.
+
+    Raises
+    ------
+    ExistsError
+        A file of that name is another recording, whose differing fields are named, or none.
+    """
+    if not path.exists():
+        return False
+    remedy = "choose another name or pass --overwrite"
+    try:
+        with open_recording(path) as recording:
+            earlier = recording.attributes.get("identity_fields")
+    except StorageError as error:
+        raise ExistsError(
+            f"{path} exists already and is no whole recording ({error}); {remedy}"
+        ) from error
+    fields = header.identity_fields()
+    if earlier is None:
+        raise ExistsError(
+            f"{path} exists already, and its format names no fields to compare with; {remedy}"
+        )
+    if names := differing(earlier, fields):
+        raise ExistsError(
+            f"{path} exists already and is another recording (it differs in {', '.join(names)}); "
+            f"{remedy}"
+        )
+    _remove_rest(path, header)
+    return True
+
+
+def _remove_rest(path: Path, header: Header) -> None:
+    """Remove the parts of a run that was killed after its recording got its name."""
+    if parts_folder(path).is_dir():
+        try:
+            with Parts(path, header.identity_fields(), numerics=header.numerics) as parts:
+                parts.discard()
+        except StorageError:  # of another recording, or in use: not ours to remove
+            logger.info("%s stays: it is in use or of another recording", parts_folder(path))

@@ -1,0 +1,232 @@
+"""Tasks shared out to processes of this machine or to a Dask cluster; lost ones are done again."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, Protocol
+
+import torch
+
+from elsewhere import errors
+from elsewhere.errors import ElsewhereError, InputError, StorageError
+
+LOSSES = 3
+"""How often a task may lose its process before it is given up."""
+
+Done = Callable[[Any, Any], None]
+"""Called with each task and what it gave, in the process that asked."""
+
+
+class Job(Protocol):
+    """What is sent to every process, once; tasks must give the same whoever performs them."""
+
+    def prepare(self) -> None:
+        """Get ready, or refuse, in the process."""
+
+    def perform(self, task: Any) -> Any:
+        """Perform a task; leave what is large in a file, and return what is small."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task gave, or the error that it was refused with: class and message."""
+
+    value: Any = None
+    error: tuple[str, str] | None = None
+
+    def get(self) -> Any:
+        """Return the value, or raise the error."""
+        if self.error is None:
+            return self.value
+        name, message = self.error
+        kind = getattr(errors, name, ElsewhereError)
+        raise (kind if kind is not errors.UnknownNameError else ElsewhereError)(message)
+
+
+def perform(
+    job: Job,
+    tasks: Sequence[Any],
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    done: Done,
+) -> None:
+    """Perform all tasks, in any order.
+
+    Parameters
+    ----------
+    job
+        What each process needs; it must be possible to pickle it.
+    tasks
+        Small things that tell one task from another.
+    workers
+        Local processes; with one, everything happens in this one.
+    scheduler
+        Address of a Dask scheduler, whose workers are used instead.
+    done
+        Called as tasks are finished.
+
+    Raises
+    ------
+    ElsewhereError
+        The first error of a task.
+    StorageError
+        A task lost its process again and again. One that dies is replaced, and its task performed
+        again.
+    """
+    if workers < 1:
+        raise InputError(f"expected 1 worker or more; got {workers}")
+    if not tasks:
+        return
+    if scheduler is not None:
+        _cluster().perform_on_cluster(pack(job), tasks, scheduler=scheduler, done=done)
+    elif workers == 1:
+        job.prepare()
+        for task in tasks:
+            done(task, job.perform(task))
+    else:
+        with contextlib.closing(_Crew(pack(job), min(workers, len(tasks)))) as crew:
+            crew.perform(tasks, done)
+
+
+def pack(job: Job) -> bytes:
+    """Return a job as bytes that another process can unpack.
+
+    Raises
+    ------
+    InputError
+        The network's class is not in a module that can be imported.
+    """
+    try:
+        data = pickle.dumps(job)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"the network cannot be sent to other processes ({str(error).splitlines()[0]}); put "
+            "its class and its functions into a module, or use one worker"
+        ) from error
+    return pickle.dumps((os.getcwd(), torch.get_num_threads(), data))
+
+
+def unpack(packed: bytes) -> Job:
+    """Return a job that :func:`pack` packed, ready to perform tasks as the sender would.
+
+    The sender's current directory becomes importable, and its number of threads is taken over.
+    """
+    folder, threads, data = pickle.loads(packed)
+    if os.path.isdir(folder) and folder not in sys.path:
+        sys.path.append(folder)
+    torch.set_num_threads(threads)
+    job: Job = pickle.loads(data)
+    job.prepare()
+    return job
+
+
+def attempt(get_job: Callable[[], Job], task: Any) -> Outcome:
+    """Return what a task gives; errors of this package travel as their text."""
+    try:
+        return Outcome(get_job().perform(task))
+    except ElsewhereError as error:
+        return Outcome(error=(type(error).__name__, str(error)))
+
+
+def _cluster() -> Any:
+    try:
+        return importlib.import_module("elsewhere.recording.cluster")
+    except ImportError as error:
+        raise InputError(
+            f"a scheduler needs Dask's distributed ({error}); pip install 'elsewhere[distributed]'"
+        ) from error
+
+
+class _Worker:
+    """A process and the task that it has."""
+
+    def __init__(self, packed: bytes) -> None:
+        context = multiprocessing.get_context("spawn")
+        own, other = context.Pipe()
+        self.connection: Connection[Any, Any] = own
+        self.task: Any = None
+        self.busy = False
+        self.process: SpawnProcess = context.Process(
+            target=_work, args=(other, packed), daemon=True
+        )
+        self.process.start()
+        other.close()
+
+    def give(self, task: Any) -> None:
+        self.task, self.busy = task, True
+        with contextlib.suppress(OSError):  # it is dead: its connection says so when it is read
+            self.connection.send(task)
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.join()
+        self.connection.close()
+
+
+class _Crew:
+    """Processes that are given one task after the other."""
+
+    def __init__(self, packed: bytes, count: int) -> None:
+        self._packed = packed
+        self._workers = [_Worker(packed) for _ in range(count)]
+
+    def perform(self, tasks: Sequence[Any], done: Done) -> None:
+        waiting, losses = deque(tasks), Counter[Any]()
+        while waiting or any(worker.busy for worker in self._workers):
+            for worker in self._workers:
+                if waiting and not worker.busy:
+                    worker.give(waiting.popleft())
+            busy = {worker.connection: worker for worker in self._workers if worker.busy}
+            for connection in wait(list(busy)):
+                worker = busy[connection]  # type: ignore[index]
+                try:
+                    outcome: Outcome = worker.connection.recv()
+                except (EOFError, OSError):
+                    waiting.appendleft(worker.task)
+                    losses[worker.task] += 1
+                    self._replace(worker, losses[worker.task])
+                    continue
+                worker.busy = False
+                done(worker.task, outcome.get())
+
+    def _replace(self, worker: _Worker, losses: int) -> None:
+        worker.close()
+        if losses >= LOSSES:
+            raise StorageError(
+                f"worker processes ended {losses} times at the same task (exit code "
+                f"{worker.process.exitcode}): if memory was short, use fewer; a script must begin "
+                "its work under if __name__ == '__main__'; what is done is kept"
+            )
+        self._workers[self._workers.index(worker)] = _Worker(self._packed)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+
+
+def _work(connection: Connection[Any, Any], packed: bytes) -> None:
+    """Perform tasks until the connection ends, as it does when the asking process is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the asking process ends this one
+    jobs: list[Job] = []
+
+    def get_job() -> Job:
+        if not jobs:
+            jobs.append(unpack(packed))
+        return jobs[0]
+
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            task = connection.recv()
+            connection.send(attempt(get_job, task))

@@ -1,0 +1,118 @@
+"""The activations of one stored layer, read lazily, errors turned into one line."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the filter)
+import numpy as np
+from numpy.typing import NDArray
+from xarray.backends.common import BackendArray
+from xarray.core import indexing
+
+from elsewhere.errors import StorageError
+
+DASK_BYTES = 2**26
+"""Bytes of a dask chunk, about, where the choice is ours."""
+
+
+class Activations(Protocol):
+    """An array on the disk: dimensions object, the axes, then those of what is stored."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its values."""
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Shape of what is stored and compressed as one."""
+
+    def read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        """Return what `key` selects: per dimension a slice, an index or sorted indices."""
+
+
+class FileActivations:
+    """Activations in a finished recording.
+
+    Parameters
+    ----------
+    path
+        The recording.
+    layer
+        Name of the layer.
+    file
+        The open file; without it, as after unpickling, the file is opened when it is read.
+    """
+
+    def __init__(self, path: Path, layer: str, file: Any = None) -> None:
+        self._path, self._layer, self._file = path, layer, file
+        dataset = self._dataset()
+        self.shape: tuple[int, ...] = dataset.shape
+        self.dtype: np.dtype[Any] = dataset.dtype
+        self.chunks: tuple[int, ...] = dataset.chunks
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
+
+    def _dataset(self) -> Any:
+        if self._file is None:
+            self._file = h5py.File(self._path, "r")
+        if not self._file:
+            raise StorageError(
+                f"{self._path} was closed; open it again to read layer {self._layer}"
+            )
+        return self._file["layers"][self._layer]["activation"]
+
+    def read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        """Return what `key` selects."""
+        with damage_told(self._path, f"layer {self._layer!r}"):
+            values: NDArray[Any] = np.asarray(self._dataset()[key])
+        return values
+
+
+@contextlib.contextmanager
+def damage_told(path: Path, what: str) -> Iterator[None]:
+    """Turn what HDF5 raises while reading into one line."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StorageError(
+            f"{what} of {path} is damaged ({reason}); `elsewhere verify {path}` says where, "
+            "record it again"
+        ) from error
+
+
+class LazyActivations(BackendArray):
+    """Activations as xarray indexes them: nothing is read but what is asked for."""
+
+    def __init__(self, source: Activations) -> None:
+        self._source = source
+        self.shape, self.dtype = source.shape, source.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        """Return what `key` selects, as xarray asks for it."""
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER_1VECTOR, self._source.read
+        )
+
+
+def dask_chunks(source: Activations) -> tuple[int, ...]:
+    """Return chunks for dask of about 64 MiB: whole stored chunks, grown from the last axis on."""
+    sizes = list(source.chunks)
+    for place in (*range(2, -1, -1), *range(3, len(sizes))):
+        room = DASK_BYTES // (math.prod(sizes) * source.dtype.itemsize)
+        whole = -(-source.shape[place] // source.chunks[place])
+        sizes[place] = min(source.shape[place], source.chunks[place] * max(1, min(room, whole)))
+    return tuple(sizes)

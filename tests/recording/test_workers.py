@@ -1,0 +1,226 @@
+"""Several processes, several machines: the file is that of one process."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from elsewhere.analyzer.similarity import SimilaritySink
+from elsewhere.errors import InputError, NumericsError, StorageError
+from elsewhere.models import load_model
+from elsewhere.recording import Sweep, make_header, record
+from elsewhere.recording.crew import LOSSES, pack, perform, unpack
+from elsewhere.recording.sharing import UnitJob
+from elsewhere.stimuli import Canvas, Grid, load_objects
+
+NETWORK = """
+import time
+from pathlib import Path
+import torch
+from torch import nn
+
+class Slow(nn.Module):
+    def forward(self, values):
+        time.sleep(0.02)
+        return values
+
+class Sick(nn.Module):
+    def forward(self, values):
+        return values / torch.zeros(())
+
+def slow():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), Slow(), nn.ReLU(), nn.Flatten(),
+                            nn.Linear(4 * 10 * 10, 6))
+    network.canvas_size = 24
+    return network
+
+def sick():
+    network = nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), Sick())
+    network.canvas_size = 24
+    return network
+"""
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Return a function that makes a sweep of a network of the current directory."""
+    (tmp_path / "shared_networks.py").write_text(NETWORK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def sweep(name="slow", grid="7x9", reference=None):
+        canvas = Canvas(24, 8)
+        return Sweep(
+            load_model(f"shared_networks:{name}"),
+            load_objects("novel", size=8, categories=5),
+            canvas=canvas,
+            grid=Grid.parse(grid, canvas),
+            reference=reference,
+            layers="*",
+        )
+
+    yield sweep
+    sys.modules.pop("shared_networks", None)
+
+
+def processes_with(word):
+    """Return the ids of this process's descendants whose command holds `word`."""
+    import psutil
+
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if word in " ".join(child.cmdline()):
+                found.append(child.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_two_processes_of_which_one_is_killed(make, tmp_path, contents_of):
+    sweep = make(reference=(11, 9))
+    whole = record(sweep, tmp_path / "whole.h5")
+    killed, images = [], []
+
+    def progress(done, total):
+        images.append((done, total))
+        if not killed and done > 40:
+            killed.append(processes_with("spawn_main")[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    path = record(sweep, tmp_path / "run.h5", workers=2, progress=progress)
+    assert killed
+    assert images[-1] == (5 * 63, 5 * 63)
+    assert contents_of(path) == contents_of(whole)  # bit for bit
+    assert not (tmp_path / "run.h5.parts").exists()
+    assert not processes_with("spawn_main")
+
+
+def test_one_process_goes_on_with_what_two_began(make, tmp_path, contents_of):
+    sweep, path = make(grid="4x9"), tmp_path / "run.h5"
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record(sweep, path, workers=2, progress=interrupt)
+    assert list((tmp_path / "run.h5.parts").glob("unit-*.h5"))
+    assert not processes_with("spawn_main")
+    record(sweep, path)
+    assert contents_of(path) == contents_of(record(sweep, tmp_path / "whole.h5"))
+
+
+def test_what_a_worker_refuses_is_told_as_if_it_were_here(make, tmp_path):
+    with pytest.raises(NumericsError, match=r"layer '1' gives NaN or infinity for object"):
+        record(make("sick"), tmp_path / "run.h5", workers=2)
+    assert not (tmp_path / "run.h5.parts").exists()
+
+
+def test_networks_that_cannot_be_sent_are_told(make, wrap, make_sweep, tmp_path):
+    class Local(torch.nn.Module):
+        def forward(self, values):
+            return values
+
+    sweep = make_sweep(wrap(torch.nn.Sequential(Local())), layers="*")
+    with pytest.raises(InputError, match=r"cannot be sent to other processes .*into a module"):
+        record(sweep, tmp_path / "run.h5", workers=2)
+    with pytest.raises(InputError, match="1 worker or more; got 0"):
+        perform(None, [1], workers=0, done=print)
+    with pytest.raises(InputError, match="other sinks need the sweep in one process"):
+        record(make_sweep(), tmp_path / "a.h5", workers=2, also=[SimilaritySink()])
+
+
+def test_a_worker_with_other_numerics_is_refused(make, tmp_path):
+    from elsewhere.storage import RecordingWriter
+
+    sweep, path = make(), tmp_path / "run.h5"
+    with RecordingWriter(path, make_header(sweep)) as writer:
+        packed = pack(UnitJob(sweep, writer.header, writer.parts.folder))
+        threads = torch.get_num_threads()
+        try:
+            unpack(packed)  # as the sender: its number of threads comes along
+            job = UnitJob(sweep, writer.header, writer.parts.folder)
+            torch.set_num_threads(threads + 1)
+            with pytest.raises(InputError, match=rf"threads {threads + 1} instead of {threads}"):
+                job.prepare()
+        finally:
+            torch.set_num_threads(threads)
+    gone = UnitJob(sweep, make_header(sweep), tmp_path / "nowhere")
+    with pytest.raises(StorageError, match="every worker must see the same files"):
+        gone.prepare()
+
+
+class Dying:
+    """A job whose process dies."""
+
+    def prepare(self):
+        pass
+
+    def perform(self, task):
+        os._exit(7)
+
+
+def test_a_task_that_ends_its_process_again_and_again_is_given_up():
+    with pytest.raises(StorageError, match=rf"ended {LOSSES} times at the same task \(exit code 7"):
+        perform(Dying(), [0], workers=2, done=print)
+
+
+# --- a cluster ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler and two workers in processes of their own; its address and a way to kill one."""
+    pytest.importorskip("distributed")
+    file = tmp_path / "scheduler.json"
+    options = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    started = [
+        subprocess.Popen(
+            [*dask, "--port", "0", "--no-dashboard", "--scheduler-file", file], **options
+        )
+    ]
+    dask = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", file]
+    dask += ["--nthreads", "2", "--no-dashboard", "--no-nanny", "--local-directory", tmp_path]
+    started += [subprocess.Popen(dask, **options) for _ in range(2)]
+    deadline = time.monotonic() + 120
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    import json
+
+    yield json.loads(file.read_text())["address"], started[1:]
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_cluster_of_which_a_worker_is_killed(make, tmp_path, cluster, contents_of):
+    address, workers = cluster
+    sweep = make()
+    whole = record(sweep, tmp_path / "whole.h5")
+    killed = threading.Event()
+
+    def progress(done, total):
+        if not killed.is_set() and done > 40:
+            workers[0].kill()
+            killed.set()
+
+    path = record(sweep, tmp_path / "run.h5", scheduler=address, progress=progress)
+    assert killed.is_set()
+    assert workers[0].wait() == -signal.SIGKILL
+    assert workers[1].poll() is None
+    assert contents_of(path) == contents_of(whole)
+    assert not (tmp_path / "run.h5.parts").exists()
+
+
+def test_no_scheduler_is_told(make, tmp_path, monkeypatch):
+    cluster = pytest.importorskip("elsewhere.recording.cluster")
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+    with pytest.raises(InputError, match=r"no Dask scheduler answers at 'tcp://127.0.0.1:9'"):
+        record(make(), tmp_path / "run.h5", scheduler="tcp://127.0.0.1:9")
