@@ -21,7 +21,6 @@ from elsewhere.recording.incremental.rules import (
     Map,
     Pointwise,
     Sliding,
-    Together,
     Treatment,
     find_treatment,
 )
@@ -436,10 +435,14 @@ class Incremental:
         ]
         return math.prod(counts)
 
+    def multiply_adds_of(self, one: Compiled, tile: Tile) -> int:
+        """Return the multiply-adds of a step over a tile."""
+        return one.cost.weights * self._cells(one, tile) * len(tile.objects)
+
     def multiply_adds(self, tiles: Sequence[Tile], layers: Collection[Layer]) -> int:
         """Return the multiply-adds of convolutions and linear layers over `tiles`."""
         return sum(
-            one.cost.weights * self._cells(one, tile) * len(tile.objects)
+            self.multiply_adds_of(one, tile)
             for one in self.needed(layers)
             for tile in tiles
             if one.cost.weights

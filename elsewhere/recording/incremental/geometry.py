@@ -81,7 +81,8 @@ class Slide:
     Parameters
     ----------
     extent
-        Cells from the first to the last that one output cell reads: ``dilation * (kernel - 1) + 1``.
+        Cells from the first to the last that one output cell reads,
+        ``dilation * (kernel - 1) + 1``.
     stride
         Input cells from one output cell to the next.
     pad

@@ -20,9 +20,12 @@ OutputKey: TypeAlias = tuple[str, int, "int | str | None"]
 """A module's name, which of its calls, and the key of the tensor in its output."""
 
 _VIEWS = frozenset(
-    "flatten view reshape getitem transpose permute unsqueeze squeeze chunk split unbind narrow "
-    "select expand view_as reshape_as swapaxes movedim t unfold Flatten Unflatten detach "
-    "contiguous to float type_as getattr real diagonal tensor_split".split()
+    {
+        *("flatten", "view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "expand"),
+        *("getitem", "chunk", "split", "tensor_split", "unbind", "narrow", "select", "unfold"),
+        *("view_as", "reshape_as", "swapaxes", "movedim", "t", "diagonal", "real", "getattr"),
+        *("detach", "contiguous", "to", "float", "type_as", "Flatten", "Unflatten"),
+    }
 )
 """Operations whose result may lie in the memory of their argument."""
 

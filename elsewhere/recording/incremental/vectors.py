@@ -4,7 +4,8 @@ A row is ``a * e`` outside its window and a block of values inside, where ``e`` 
 canvas's activation. With ``E(R)`` the sum of squares of ``e`` over a rectangle R, for rows v and w
 with windows V and W, weights a and b, and I the overlap of V and W,
 
-    v·w = a b (E(all) - E(V) - E(W) + E(I)) + b (v·e over V less I) + a (w·e over W less I) + v·w over I
+    v·w = a b (E(all) - E(V) - E(W) + E(I)) + b (v·e over V less I)
+          + a (w·e over W less I) + v·w over I
 
 so that norms and products take no whole map. ``E`` comes from a table of cumulated sums in double
 precision; the other products are of stretches in single precision, added up in double.
