@@ -10,6 +10,8 @@ import typer
 
 from elsewhere.errors import InputError
 from elsewhere.options import (
+    ENGINE_HELP,
+    ENGINES,
     JsonOption,
     ModelOptions,
     OverwriteOption,
@@ -47,6 +49,7 @@ def similarity(
     max_memory: Annotated[
         str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")
     ] = "2GiB",
+    engine: Annotated[str, typer.Option("--engine", help=ENGINE_HELP)] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -59,6 +62,7 @@ def similarity(
 
     check_output(out, overwrite)
     choose("metric", metric, METRICS)
+    choose("engine", engine, ENGINES)
     choose("protocol", protocol, ("elsewhere", PROTOCOL))
     if protocol == PROTOCOL and metric != "cosine":
         raise InputError(f"--protocol {PROTOCOL} uses the cosine; leave --metric out")
@@ -68,13 +72,16 @@ def similarity(
         found: Any
         if is_file(source):
             refuse_live_options(source, network, stimuli)
+            if engine != "auto":
+                raise InputError(f"{source} is a file: --engine is for live sweeps; leave it out")
             found = stack.enter_context(open_source(Path(source)))
             if stimuli.reference is not None:
                 place = recorded_reference(found, stimuli.reference)
                 found = stack.enter_context(found.refer_to(place))
             chosen = match_layers(found, select) if select else None
         else:
-            found = stimuli.build(source, network.load(source), select, network.seed)
+            how: Any = engine
+            found = stimuli.build(source, network.load(source), select, network.seed, engine=how)
             chosen = [layer.name for layer in found.layers] if select else None
             say(describe(found, found.layers))
         bar = stack.enter_context(progress("comparing"))

@@ -13,7 +13,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from elsewhere.errors import CanvasError, LayerError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
@@ -21,6 +20,7 @@ from elsewhere.models import Layer, Model, list_layers, output_tensors, select_l
 from elsewhere.protocols import STAGES, Design, Need, Progress, Sink, Stage, stages_of
 from elsewhere.recording.engines import Choice, choose_engine
 from elsewhere.recording.hooks import Taps, evaluating
+from elsewhere.recording.images import Batch, Images, exact
 from elsewhere.recording.incremental.streaming import TileStream, cells_of, sample_tile
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage.recording import DEFAULT_MEMORY, n_parts
@@ -30,16 +30,6 @@ from elsewhere.types import BATCH_ROWS, Color, Engine, Location
 
 class _Enough(Exception):
     """Raised inside the last hook that is needed: the rest of the pass would be wasted."""
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """The images of one forward pass."""
-
-    stage: Stage
-    objects: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    locations: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -126,7 +116,7 @@ class Sweep:
     @cached_property
     def choice(self) -> Choice:
         """The engine that runs this sweep, and why; found out once."""
-        with _exact(self.model.device):
+        with exact(self.model.device):
             return choose_engine(
                 self.engine, self.model, self.objects, self.canvas, self.design, self.layers
             )
@@ -215,8 +205,8 @@ class Sweep:
             for group in groups
         )
         done = 0
-        with evaluating(self.model.module), _exact(self.model.device):
-            images = _Images(self)
+        with evaluating(self.model.module), exact(self.model.device):
+            images = Images(self.model, self.objects, self.canvas)
             for group in groups:
                 for part in range(group.parts):
                     takers = [sink for sink in sinks if any(map(sink.needs, group.layers))]
@@ -238,7 +228,7 @@ class Sweep:
         stage: Stage,
         group: Group,
         sinks: Sequence[Sink],
-        images: _Images,
+        images: Images,
         units: Units,
         skip: Collection[int],
         max_memory: int,
@@ -280,8 +270,8 @@ class Sweep:
         """
         units = units or Units.cut(self.design)
         seconds = []
-        with evaluating(self.model.module), _exact(self.model.device):
-            images = _Images(self)
+        with evaluating(self.model.module), exact(self.model.device):
+            images = Images(self.model, self.objects, self.canvas)
             for group in self.groups(sinks, max_memory=max_memory):
                 takers = [sink for sink in sinks if any(map(sink.needs, group.layers))]
                 for sink in takers:
@@ -368,6 +358,31 @@ class Sweep:
         """Return the bytes of one activation as sinks hold it."""
         return layer.bytes if self._windows is None else self._windows.held_bytes(layer, sinks)
 
+    def window_bytes(
+        self, group: Group, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY
+    ) -> int:
+        """Return about what the windows of a tile take, and the empty canvas; 0 where dense."""
+        if self._windows is None:
+            return 0
+        room = max_memory - int(group.held)
+        return self._windows.peak_bytes("grid", group.layers, sinks, room)
+
+    def multiply_adds(
+        self, group: Group, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY
+    ) -> int:
+        """Return the multiply-adds of the sweeps over a group; 0 where they are not counted."""
+        if self._windows is None:
+            return 0
+        room, grids = max_memory - int(group.held), {"mean", "grid"}
+        every = sum(
+            self._windows.engine.multiply_adds(
+                self._windows.tiles(stage, group.layers, sinks, room), group.layers
+            )
+            for stage in self._stages(group, sinks)
+            if stage in grids or stage == "reference"
+        )
+        return group.parts * every
+
     def _group(self, layers: Sequence[Layer], parts: int, held: float) -> Group:
         order = {layer.name: place for place, layer in enumerate(self.layers)}
         return Group(tuple(sorted(layers, key=lambda layer: order[layer.name])), parts, held)
@@ -377,18 +392,18 @@ class Sweep:
         needs = [need for sink in sinks for layer in group.layers for need in sink.needs(layer)]
         return stages_of(needs)
 
-    def _batches(self, stage: Stage, units: Units, skip: Collection[int]) -> Iterator[_Batch]:
+    def _batches(self, stage: Stage, units: Units, skip: Collection[int]) -> Iterator[Batch]:
         n = len(self.objects)
         reference = np.array(self.reference)
         if stage == "empty":
             nothing = np.array([-1])
-            yield _Batch(stage, nothing, nothing, reference[None])
+            yield Batch(stage, nothing, nothing, reference[None])
             return
         if stage == "reference":
             for first in range(0, n, BATCH_ROWS):
                 objects = np.arange(first, min(first + BATCH_ROWS, n))
                 nowhere = np.full(len(objects), -1)
-                yield _Batch(stage, objects, nowhere, np.tile(reference, (len(objects), 1)))
+                yield Batch(stage, objects, nowhere, np.tile(reference, (len(objects), 1)))
             return
         places = self.design.positions
         for unit in units:
@@ -398,10 +413,10 @@ class Sweep:
             for first in range(0, len(objects), BATCH_ROWS):
                 chosen = slice(first, first + BATCH_ROWS)
                 at = positions[chosen]
-                yield _Batch(stage, objects[chosen], at, places[at])
+                yield Batch(stage, objects[chosen], at, places[at])
 
     def _run(
-        self, batches: Iterable[_Batch], group: Group, sinks: Sequence[Sink], images: _Images
+        self, batches: Iterable[Batch], group: Group, sinks: Sequence[Sink], images: Images
     ) -> Iterator[int]:
         """Run the network over `batches`; yield the number of images of each."""
         by_module: dict[str, list[tuple[Layer, list[tuple[Sink, tuple[Need, ...]]]]]] = {}
@@ -409,7 +424,7 @@ class Sweep:
             takers = [(sink, sink.needs(layer)) for sink in sinks if sink.needs(layer)]
             by_module.setdefault(layer.module, []).append((layer, takers))
         pending: set[str] = set()
-        current: _Batch
+        current: Batch
 
         def receive(module: str, call: int, output: object) -> None:
             tensors = output_tensors(output)
@@ -450,45 +465,6 @@ class Sweep:
                         "the first one; the network must do the same for every input"
                     )
                 yield len(current.objects)
-
-
-class _Images:
-    """Builds input batches on the device by pasting patches that are normalised once."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        device, transform = sweep.model.device, sweep.model.transform
-        color, canvas = sweep.color, sweep.canvas
-        self._canvas = canvas
-        self._patches = transform.apply(torch.from_numpy(sweep.objects.patches(color)).to(device))
-        empty = torch.from_numpy(canvas.empty(color)[None]).to(device)
-        self._empty = transform.apply(empty)
-        self._batch = self._empty.expand(BATCH_ROWS, -1, -1, -1).clone()
-
-    def build(self, batch: _Batch) -> torch.Tensor:
-        """Return exactly :data:`BATCH_ROWS` inputs, the last ones empty canvases."""
-        self._batch.copy_(self._empty.expand_as(self._batch))
-        side = self._canvas.object_size
-        for row, (number, location) in enumerate(zip(batch.objects, batch.locations, strict=True)):
-            if number < 0:
-                continue
-            top, left = self._canvas.top_left((int(location[0]), int(location[1])))
-            self._batch[row, :, top : top + side, left : left + side] = self._patches[number]
-        return self._batch
-
-
-@contextlib.contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """Keep TF32 out of the computation on a GPU, then restore what was set."""
-    if device.type != "cuda":
-        yield
-        return
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32)
-    matmul.allow_tf32, cudnn.allow_tf32 = False, False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def working_bytes(sweep: Sweep) -> int:

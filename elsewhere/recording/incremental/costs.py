@@ -62,34 +62,30 @@ def count_weights(step: Step, value: Any, look_up: Callable[[str], Any]) -> int:
 
 
 def choose_tiles(
-    peak_bytes: Callable[[Tile], int],
+    fits: Callable[[Tile], bool],
     ys: NDArray[np.int64],
     xs: NDArray[np.int64],
     objects: NDArray[np.int64],
-    max_bytes: int,
 ) -> list[Tile]:
-    """Return tiles of locations and objects that fit `max_bytes`, or the smallest there are.
+    """Return tiles of locations and objects that fit, or the smallest there are.
 
     All objects of a position stay together if they can, since sinks close a position when they
     have seen all of them; then rows are kept whole, since locations of one tile share windows.
 
     Parameters
     ----------
-    peak_bytes
-        Memory of a tile.
+    fits
+        Whether a tile is small enough.
     ys, xs, objects
         What is to be cut, as indices.
-    max_bytes
-        The memory.
     """
 
-    def fits(n_y: int, n_x: int, n_objects: int) -> bool:
-        parts = _cut(ys, n_y), _cut(xs, n_x), objects[:n_objects]
-        corners = itertools.product(_some(parts[0]), _some(parts[1]))
-        return all(peak_bytes(Tile(y, x, parts[2])) <= max_bytes for y, x in corners)
+    def all_fit(n_y: int, n_x: int, n_objects: int) -> bool:
+        some = itertools.product(_some(_cut(ys, n_y)), _some(_cut(xs, n_x)))
+        return all(fits(Tile(y, x, objects[:n_objects])) for y, x in some)
 
     n_y, n_x, n_objects = len(ys), len(xs), len(objects)
-    while not fits(n_y, n_x, n_objects):
+    while not all_fit(n_y, n_x, n_objects):
         if n_y > 1:
             n_y = math.ceil(n_y / 2)
         elif n_x > 1:

@@ -14,27 +14,30 @@ from numpy.typing import NDArray
 from elsewhere.errors import LayerError
 from elsewhere.models import Layer, Model
 from elsewhere.recording.incremental.costs import StepCost, choose_tiles, count_weights
+from elsewhere.recording.incremental.gathering import Readings
 from elsewhere.recording.incremental.geometry import Axis, merge, slide
-from elsewhere.recording.incremental.rules import (
+from elsewhere.recording.incremental.rules import find_treatment
+from elsewhere.recording.incremental.running import (
+    run_global,
+    run_pointwise,
+    run_sliding,
+    run_together,
+)
+from elsewhere.recording.incremental.trace import NotTraceable, Step, trace
+from elsewhere.recording.incremental.treatments import (
     Call,
     Global,
     Map,
     Pointwise,
     Sliding,
     Treatment,
-    find_treatment,
 )
-from elsewhere.recording.incremental.trace import NotTraceable, Step, Value, trace
 from elsewhere.recording.incremental.windows import (
     Axes,
     Ground,
     Maps,
-    Readings,
     Tile,
     measure_constant,
-    run_global,
-    run_sliding,
-    run_together,
     spread,
 )
 from elsewhere.stimuli import Canvas
@@ -42,6 +45,9 @@ from elsewhere.stimuli import Canvas
 Tensor: TypeAlias = torch.Tensor
 Kind: TypeAlias = Literal["plain", "maps", "rows"]
 """The same in every pass; windows of a map; whole activations, a row per image."""
+
+TILE_WORK = 1_500_000_000_000
+"""Multiply-adds of a tile, at most: about half a minute, which is lost when a sweep is killed."""
 
 _SHAPES = frozenset({"size", "dim", "ndimension", "getattr", "len"})
 """What asks for a map's shape only."""
@@ -337,7 +343,7 @@ class Incremental:
         if isinstance(treatment, Pointwise):
             free = self._root(one.maps[0]) in dying
             run = treatment.overwrite if free and treatment.overwrite else treatment.run
-            return _run_pointwise(run, maps[0], axes)
+            return run_pointwise(run, maps[0], axes)
         if isinstance(treatment, Sliding):
             ground = self.ground(one.maps[0])
             return run_sliding(treatment, maps[0], one.readings[0], ground, axes, tile)
@@ -388,14 +394,17 @@ class Incremental:
         kept_bytes
             Bytes that sinks keep of an image while its tile is open.
         """
-        objects = np.arange(len(self._patches))
-        return choose_tiles(
-            lambda tile: self.peak_bytes(tile, layers) + kept_bytes * tile.n_rows,
-            ys,
-            xs,
-            objects,
-            max_bytes,
-        )
+
+        def fits(tile: Tile) -> bool:
+            held = self.peak_bytes(tile, layers) + kept_bytes * tile.n_rows
+            return held <= max_bytes and self.multiply_adds([tile], layers) <= TILE_WORK
+
+        return choose_tiles(fits, ys, xs, np.arange(len(self._patches)))
+
+    @property
+    def empty_bytes(self) -> int:
+        """Bytes of the empty canvas's activations, once as they are and once padded."""
+        return 2 * sum(_bytes(v) for v in self._empty.values() if isinstance(v, Tensor))
 
     def peak_bytes(self, tile: Tile, layers: Collection[Layer]) -> int:
         """Return about how much memory the windows of a tile take at most."""
@@ -465,18 +474,6 @@ class Incremental:
         )  # fmt: skip
 
 
-def _run_pointwise(run: Callable[[Tensor], Tensor], maps: Maps, axes: Axes) -> Maps:
-    tensors = []
-    for row in maps.tensors:
-        results = []
-        for windows in row:
-            batch = windows.reshape(-1, *windows.shape[3:]).permute(0, 3, 1, 2)
-            values = run(batch).permute(0, 2, 3, 1).contiguous()
-            results.append(values.view(*windows.shape[:3], *values.shape[1:]))
-        tensors.append(results)
-    return Maps(axes, maps.groups, tensors)
-
-
 def _as_map(value: Any) -> Map | None:
     """Return what stands for a map, where `value` is one of one row."""
     if isinstance(value, Tensor) and value.ndim == 4 and value.shape[0] == 1:
@@ -486,6 +483,3 @@ def _as_map(value: Any) -> Map | None:
 
 def _bytes(value: Tensor) -> int:
     return value.numel() * value.element_size()
-
-
-__all__ = ["Compiled", "Incremental", "NotTraceable", "Value"]

@@ -56,6 +56,14 @@ class TileStream:
         room = max(LEAST_BYTES, min(TILE_BYTES, max_bytes))
         return self.engine.tiles(layers, ys, xs, max_bytes=room, kept_bytes=kept)
 
+    def peak_bytes(
+        self, stage: Stage, layers: Sequence[Layer], sinks: Sequence[Sink], max_bytes: int
+    ) -> int:
+        """Return about what the largest tile of a stage takes, and the empty canvas's maps."""
+        tiles = self.tiles(stage, layers, sinks, max_bytes)
+        largest = max(tiles, key=lambda tile: tile.n_rows)
+        return self.engine.peak_bytes(largest, layers) + self.engine.empty_bytes
+
     def held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
         """Return the bytes of one activation as `sinks` hold it: a window, or all."""
         needs = [need for sink in sinks for need in sink.needs(layer)]

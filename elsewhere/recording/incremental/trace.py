@@ -14,7 +14,8 @@ from torch.fx.node import map_aggregate
 
 from elsewhere.errors import InputError
 from elsewhere.models import output_tensors
-from elsewhere.recording.incremental.rules import Call, mutates, window_rules
+from elsewhere.recording.incremental.rules import window_rules
+from elsewhere.recording.incremental.treatments import Call, mutates
 
 OutputKey: TypeAlias = tuple[str, int, "int | str | None"]
 """A module's name, which of its calls, and the key of the tensor in its output."""
