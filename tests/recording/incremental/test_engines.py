@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import xarray
 from torch import nn
 
 from elsewhere.analyzer.similarity import METRICS, SimilaritySink, similarity
@@ -22,9 +21,15 @@ from elsewhere.storage import Keep, Units, open_recording
 VARIABLES = ("similarity", "similarity_mean", "baseline_cross", "baseline_same", "zero_share")
 
 
-def assert_alike(a, b, tolerance=5e-6):
+TOLERANCES = {"cosine": 2e-6, "pearson": 2e-5, "evoked": 1e-4, "centred": 1e-4}
+"""Activations differ by 1e-6 of the largest; what is left after a removal may be much smaller."""
+
+
+def assert_alike(a, b):
     for name in VARIABLES:
-        xarray.testing.assert_allclose(a[name], b[name], rtol=0, atol=tolerance)
+        largest = float(abs(a[name] - b[name]).max())
+        assert largest <= TOLERANCES[a.attrs["metric"]], (name, largest)
+        assert (a[name].isnull() == b[name].isnull()).all()
 
 
 @pytest.fixture
@@ -34,10 +39,10 @@ def small_tiles(monkeypatch):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("grid", ["all", "3x4"])
+@pytest.mark.parametrize("grid", ["stride:3", "2x3"])
 def test_similarity_is_that_of_the_dense_sweep(make_sweep, metric, grid):
     found = [
-        similarity(make_sweep(n=3, per=2, grid=grid, engine=engine), metric=metric)
+        similarity(make_sweep(n=2, per=2, grid=grid, engine=engine), metric=metric)
         for engine in ("dense", "incremental")
     ]
     assert found[0]["similarity"].std() > 0.01
@@ -113,7 +118,9 @@ def test_blocks_reduce_windows_as_they_would_whole_maps(make_sweep, grid):
 def test_small_memory_gives_the_same_in_groups_parts_and_tiles(make_sweep, metric, small_tiles):
     sweep = make_sweep(n=5, per=2, grid="2x3", engine="incremental")
     whole = similarity(make_sweep(n=5, per=2, grid="2x3"), metric=metric)
-    memory = 12 * max(layer.bytes for layer in sweep.layers)
+    engine = sweep.choice.engine
+    each = engine.held_bytes if metric != "centred" else lambda layer: layer.bytes
+    memory = 8 * max(map(each, sweep.layers))
     groups = sweep.groups([SimilaritySink(metric=metric)], max_memory=memory)
     assert len(groups) > 1
     windows = streaming.TileStream(sweep.choice.engine, sweep.design)
@@ -136,8 +143,9 @@ def test_windows_take_what_was_foretold(make_sweep):
             def receive(name, value, seen=seen):
                 seen.append(value.bytes if not torch.is_tensor(value) else value.numel() * 4)
 
-            for _ in engine.run(tile, sweep.layers, receive):
-                pass
+            with torch.inference_mode():
+                for _ in engine.run(tile, sweep.layers, receive):
+                    pass
             assert max(seen) <= foretold <= max(limit, 10**5)
     assert engine.multiply_adds(tiles, sweep.layers) >= engine.multiply_adds(
         [Tile(ys, xs, np.arange(2))], sweep.layers
@@ -164,7 +172,7 @@ def test_recordings_hold_the_same(make_sweep, tmp_path, dtype):
         keep = {"conv1_1": Keep("mean"), "relu1_1": Keep("sketch", 50)}
         paths.append(record(sweep, tmp_path / f"{engine}.h5", keep=keep, dtype=dtype))
     with open_recording(paths[0]) as dense, open_recording(paths[1]) as windows:
-        assert dense.identity == windows.identity
+        assert dense.attributes["identity"] == windows.attributes["identity"]
         assert windows.attributes["numerics"]["engine"] == "incremental"
         for layer in dense.layers:
             a, b = dense[layer.name].values, windows[layer.name].values

@@ -17,7 +17,7 @@ slides = st.tuples(
 )  # kernel, stride, pad, dilation
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(6, 30), st.integers(1, 8), st.lists(slides, min_size=1, max_size=4), st.data())
 def test_windows_hold_all_that_changes_and_classes_hold_equal_values(size, side, layers, data):
     """Against convolutions of a line with random kernels: what changes, and what is equal."""

@@ -47,7 +47,7 @@ def whole(rows):
     return rows.expand().double().numpy()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_products_norms_and_differences(data):
     ground = make_ground(data.draw(st.integers(0, 9)))
@@ -64,7 +64,7 @@ def test_products_norms_and_differences(data):
     np.testing.assert_allclose(less.dots(other), (x - y[-1:]) @ (y - y[-1:]).T, atol=1e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_what_only_the_object_changes(data):
     """Less the empty canvas, rows are zero outside their windows."""
@@ -76,7 +76,7 @@ def test_what_only_the_object_changes(data):
     assert all(weight == 0 for weight in a.minus(empty).weights)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data(), st.sampled_from([0.0, 1.0, 300.0]))
 def test_centred_rows_even_where_they_hardly_vary(data, level):
     ground = make_ground(2, level)
@@ -96,7 +96,7 @@ def test_centred_rows_even_where_they_hardly_vary(data, level):
         p.minus(q.take([0]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_sums_and_copies(data):
     ground = make_ground(3)
@@ -115,7 +115,7 @@ def test_sums_and_copies(data):
         assert total.norms().tolist() == [0.0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_rows_are_assigned_and_taken(data):
     ground = make_ground(4)
