@@ -235,6 +235,7 @@ def plan_(
         print_json(dataclasses.asdict(cost))
     else:
         print_plan(cost)
+        say(f"engine {sweep.choice}")
     if out is not None:
         check_room(cost, out, overwrite=overwrite)
 
@@ -432,7 +433,8 @@ def _prepare(
     if kept.measure is not None:
         measured = select_layers(every, kept.measure_layers, loaded)
         names += [layer.name for layer in measured]
-    sweep = stimuli.build(model, loaded, names, network.seed)
+    engine: Any = kept.engine
+    sweep = stimuli.build(model, loaded, names, network.seed, engine=engine)
     return sweep, wanted, _sinks(kept, sweep)
 
 

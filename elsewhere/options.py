@@ -13,7 +13,7 @@ import typer
 
 from elsewhere.errors import InputError, StorageError, UnknownNameError
 from elsewhere.terminal import counted, say
-from elsewhere.types import parse_bytes
+from elsewhere.types import Engine, parse_bytes
 
 if TYPE_CHECKING:
     from elsewhere.models import Model
@@ -26,6 +26,8 @@ def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
 
 
 NETWORK, STIMULI, COST = "Network", "Stimuli", "Cost"
+ENGINES = ("auto", "incremental", "dense")
+ENGINE_HELP = "auto; incremental: only what an object changes; dense: whole canvases."
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -145,7 +147,15 @@ class StimulusOptions:
         bool, _option("--skip-broken", help="folder: leave out broken images.", panel=STIMULI)
     ] = False
 
-    def build(self, name: str, model: Model, layers: list[str] | None, seed: int) -> Sweep:
+    def build(
+        self,
+        name: str,
+        model: Model,
+        layers: list[str] | None,
+        seed: int,
+        *,
+        engine: Engine = "auto",
+    ) -> Sweep:
         """Return the sweep of `model`, called `name`, over what is asked for.
 
         A checkpoint brings the canvas, the objects' size and the background it was trained with.
@@ -162,7 +172,7 @@ class StimulusOptions:
             for key, value in own.items():
                 if "--" + key.replace("_", "-") not in given:
                     values[key] = value
-        return StimulusRequest(**values, seed=seed).build(model, layers or None)
+        return StimulusRequest(**values, seed=seed).build(model, layers or None, engine=engine)
 
 
 @dataclasses.dataclass
@@ -182,7 +192,7 @@ class KeepOptions:
         _option("--keep", help="LAYER=full, mean or sketch:K; repeatable.", panel=COST),
     ] = dataclasses.field(default_factory=list)
     dtype: Annotated[str, _option("--dtype", help="float32 or float16.", panel=COST)] = "float32"
-    engine: Annotated[str, _option("--engine", help="auto or dense.", panel=COST)] = "auto"
+    engine: Annotated[str, _option("--engine", help=ENGINE_HELP, panel=COST)] = "auto"
     max_memory: Annotated[
         str, _option("--max-memory", help="For activations, e.g. 2GiB.", panel=COST)
     ] = "2GiB"
@@ -207,7 +217,7 @@ class KeepOptions:
         from elsewhere.recording import parse_keeps
 
         choose("dtype", self.dtype, ("float32", "float16"))
-        choose("engine", self.engine, ("auto", "dense"))
+        choose("engine", self.engine, ENGINES)
         parse_bytes(self.max_memory)
         parse_keeps(self.keep)
         if self.measure is None and self.measure_layers != ["*"]:
@@ -303,7 +313,7 @@ def describe(sweep: Sweep, wanted: Any) -> str:
     return (
         f"{sweep.model.name} ({sweep.model.weights}), {counted(len(sweep.objects), 'object')} of "
         f"{sweep.canvas.object_size} px at {shape} locations of a {sweep.canvas.size} px canvas; "
-        f"engine dense; {counted(len(wanted), 'layer')}"
+        f"engine {sweep.choice}; {counted(len(wanted), 'layer')}"
     )
 
 

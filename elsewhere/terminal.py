@@ -121,6 +121,8 @@ def print_plan(cost: Plan) -> None:
     typer.echo(f"disk while merging: about {format_bytes(cost.room_bytes)}")
     typer.echo(f"time: about {duration(cost.seconds)}, {counted(cost.n_sweeps, 'sweep')}")
     typer.echo(f"memory: about {format_bytes(cost.memory_bytes)}")
+    if cost.multiply_adds:
+        typer.echo(f"multiply-adds: {cost.multiply_adds:.3g}")
 
 
 def check_output(path: Path, overwrite: bool) -> None:

@@ -92,6 +92,7 @@ def make_sweep(model, make_objects):
         seed=0,
         objects=None,
         background=(200, 40, 90),
+        engine="dense",
     ):
         canvas = Canvas(24, 8, background=background)
         return Sweep(
@@ -101,6 +102,7 @@ def make_sweep(model, make_objects):
             grid=Grid.parse(grid, canvas),
             reference=reference,
             layers=layers,
+            engine=engine,
         )
 
     return make

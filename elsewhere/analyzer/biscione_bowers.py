@@ -92,6 +92,7 @@ def similarity_biscione_bowers(
             grid=Grid(y=(ys[middle],), x=xs),
             reference=(ys[middle], xs[0]),
             layers=layers,
+            engine=source.engine,
         )
     else:
         narrowed = SelectedSource(source, chosen, middle)

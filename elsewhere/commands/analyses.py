@@ -10,6 +10,8 @@ import typer
 
 from elsewhere.errors import InputError
 from elsewhere.options import (
+    ENGINE_HELP,
+    ENGINES,
     JsonOption,
     ModelOptions,
     OverwriteOption,
@@ -48,6 +50,7 @@ def similarity(
     max_memory: Annotated[
         str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")
     ] = "2GiB",
+    engine: Annotated[str, typer.Option("--engine", help=ENGINE_HELP)] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
     allow_partial: PartialOption = False,
     overwrite: OverwriteOption = False,
@@ -61,6 +64,7 @@ def similarity(
 
     check_output(out, overwrite)
     choose("metric", metric, METRICS)
+    choose("engine", engine, ENGINES)
     choose("protocol", protocol, ("elsewhere", PROTOCOL))
     if protocol == PROTOCOL and metric != "cosine":
         raise InputError(f"--protocol {PROTOCOL} uses the cosine; leave --metric out")
@@ -70,6 +74,8 @@ def similarity(
         found: Any
         if is_file(source):
             refuse_live_options(source, network, stimuli)
+            if engine != "auto":
+                raise InputError(f"{source} is a file: --engine is for live sweeps; leave it out")
             found = stack.enter_context(open_source(Path(source), allow_partial=allow_partial))
             if stimuli.reference is not None:
                 place = recorded_reference(found, stimuli.reference)
@@ -78,7 +84,8 @@ def similarity(
         else:
             if allow_partial:
                 raise InputError("--allow-partial is for recordings; leave it out, or name one")
-            found = stimuli.build(source, network.load(source), select, network.seed)
+            how: Any = engine
+            found = stimuli.build(source, network.load(source), select, network.seed, engine=how)
             chosen = [layer.name for layer in found.layers] if select else None
             say(describe(found, found.layers))
         bar = stack.enter_context(progress("comparing"))

@@ -287,6 +287,10 @@ class Plan:
         Estimated time, from a timed warm-up.
     memory_bytes
         Estimated peak of network, buffers and what sinks hold.
+    engine
+        ``dense`` or ``incremental``.
+    multiply_adds
+        Of convolutions and linear layers over all sweeps; 0 where they were not counted.
     """
 
     n_objects: int
@@ -299,6 +303,8 @@ class Plan:
     room_bytes: int
     seconds: float
     memory_bytes: int
+    engine: str = "dense"
+    multiply_adds: int = 0
 
     def shared(self, workers: int) -> Plan:
         """Return what it costs if so many processes share the work, each as fast as one alone."""
@@ -367,8 +373,13 @@ def plan(
         room_bytes=2 * stored,
         seconds=duration,
         memory_bytes=int(
-            working_bytes(sweep) + max(group.held for group in groups) + 3 * unit_bytes
+            working_bytes(sweep)
+            + max(group.held for group in groups)
+            + 3 * unit_bytes
+            + max(sweep.window_bytes(group, sinks, max_memory=budget) for group in groups)
         ),
+        engine=sweep.choice.name,
+        multiply_adds=sum(sweep.multiply_adds(group, sinks, max_memory=budget) for group in groups),
     )
 
 

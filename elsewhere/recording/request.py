@@ -10,7 +10,7 @@ from elsewhere.errors import InputError
 from elsewhere.models import InputTransform, Model, find_device, load_model, parse_model_args
 from elsewhere.recording.sweep import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects, parse_categories, parse_location
-from elsewhere.types import parse_color
+from elsewhere.types import Engine, parse_color
 
 OBJECT_SHARE = 50 / 224
 """Side of an object over side of the canvas, by default, as in Biscione & Bowers (2021)."""
@@ -104,7 +104,13 @@ class StimulusRequest:
     skip_broken: bool = False
     seed: int = 0
 
-    def build(self, model: Model, layers: str | Sequence[str] | None = None) -> Sweep:
+    def build(
+        self,
+        model: Model,
+        layers: str | Sequence[str] | None = None,
+        *,
+        engine: Engine = "auto",
+    ) -> Sweep:
         """Return the sweep of `model` over what is asked for."""
         size = model.canvas_size if self.canvas is None else self.canvas
         side = self.object_size
@@ -128,7 +134,15 @@ class StimulusRequest:
             else parse_color(self.background_color),
             skip_broken=self.skip_broken,
         )
-        return Sweep(model, objects, canvas=canvas, grid=grid, reference=reference, layers=layers)
+        return Sweep(
+            model,
+            objects,
+            canvas=canvas,
+            grid=grid,
+            reference=reference,
+            layers=layers,
+            engine=engine,
+        )
 
 
 def _three(text: str, name: str) -> tuple[float, float, float]:

@@ -6,37 +6,30 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from elsewhere.errors import CanvasError, LayerError
+from elsewhere.errors import CanvasError, LayerError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Layer, Model, list_layers, output_tensors, select_layers
 from elsewhere.protocols import STAGES, Design, Need, Progress, Sink, Stage, stages_of
+from elsewhere.recording.engines import Choice, choose_engine
 from elsewhere.recording.hooks import Taps, evaluating
+from elsewhere.recording.images import Batch, Images, exact
+from elsewhere.recording.incremental.streaming import TileStream, cells_of, sample_tile
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage.recording import DEFAULT_MEMORY, n_parts
 from elsewhere.storage.units import Units
-from elsewhere.types import BATCH_ROWS, Color, Location
+from elsewhere.types import BATCH_ROWS, Color, Engine, Location
 
 
 class _Enough(Exception):
     """Raised inside the last hook that is needed: the rest of the pass would be wasted."""
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """The images of one forward pass."""
-
-    stage: Stage
-    objects: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    locations: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -75,6 +68,9 @@ class Sweep:
         The location to compare with; by default the leftmost of the grid's middle row.
     layers
         Names, aliases or globs; by default the last pooling and everything after it.
+    engine
+        ``dense`` runs whole canvases, ``incremental`` the windows that an object changes (same
+        values up to rounding), ``auto`` the latter where it applies and pays.
 
     Raises
     ------
@@ -95,8 +91,11 @@ class Sweep:
         grid: Grid | None = None,
         reference: Location | None = None,
         layers: str | Sequence[str] | None = None,
+        engine: Engine = "auto",
     ) -> None:
-        self.model, self.objects = model, objects
+        if engine not in get_args(Engine):
+            raise UnknownNameError("engine", engine, get_args(Engine))
+        self.model, self.objects, self.engine = model, objects, engine
         self.canvas = canvas or Canvas(size=model.canvas_size, object_size=objects.size)
         if objects.size != self.canvas.object_size:
             raise CanvasError(
@@ -114,6 +113,19 @@ class Sweep:
             reference=self.reference,
         )
 
+    @cached_property
+    def choice(self) -> Choice:
+        """The engine that runs this sweep, and why; found out once."""
+        with exact(self.model.device):
+            return choose_engine(
+                self.engine, self.model, self.objects, self.canvas, self.design, self.layers
+            )
+
+    @cached_property
+    def _windows(self) -> TileStream | None:
+        engine = self.choice.engine
+        return None if engine is None else TileStream(engine, self.design)
+
     @property
     def color(self) -> Color:
         """The background's colour."""
@@ -122,9 +134,10 @@ class Sweep:
     @property
     def numerics(self) -> dict[str, Any]:
         """What decides the last bits of a result."""
+        rows = {"batch_rows": BATCH_ROWS} if self.choice.name == "dense" else {}
         return {
-            "engine": "dense",
-            "batch_rows": BATCH_ROWS,
+            "engine": self.choice.name,
+            **rows,
             "device": self.model.device.type,
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -186,30 +199,50 @@ class Sweep:
         """
         units = units or Units.cut(self.design)
         groups = self.groups(sinks, max_memory=max_memory)
-        batches = [
-            {stage: list(self._batches(stage, units, skip)) for stage in self._stages(group, sinks)}
-            for group in groups
-        ]
+        counts = {stage: self._n_images(stage, units, skip) for stage in STAGES}
         total = sum(
-            group.parts * sum(len(batch.objects) for found in stages.values() for batch in found)
-            for group, stages in zip(groups, batches, strict=True)
+            group.parts * sum(counts[stage] for stage in self._stages(group, sinks))
+            for group in groups
         )
         done = 0
-        with evaluating(self.model.module), _exact(self.model.device):
-            images = _Images(self)
-            for group, stages in zip(groups, batches, strict=True):
+        with evaluating(self.model.module), exact(self.model.device):
+            images = Images(self.model, self.objects, self.canvas)
+            for group in groups:
                 for part in range(group.parts):
                     takers = [sink for sink in sinks if any(map(sink.needs, group.layers))]
                     for sink in takers:
                         wanted = [layer for layer in group.layers if sink.needs(layer)]
                         sink.begin(self.design, wanted, part, group.parts)
-                    for found in stages.values():
-                        for count in self._run(found, group, takers, images):
+                    for stage in self._stages(group, sinks):
+                        for count in self._run_stage(
+                            stage, group, takers, images, units, skip, max_memory
+                        ):
                             done += count
                             if progress is not None:
                                 progress(done, total)
                     for sink in takers:
                         sink.end()
+
+    def _run_stage(
+        self,
+        stage: Stage,
+        group: Group,
+        sinks: Sequence[Sink],
+        images: Images,
+        units: Units,
+        skip: Collection[int],
+        max_memory: int,
+    ) -> Iterator[int]:
+        """Go through a stage with the sweep's engine; yield numbers of images."""
+        if self._windows is None:
+            return self._run(self._batches(stage, units, skip), group, sinks, images)
+        room = max_memory - int(group.held)
+        return self._windows.run(stage, group.layers, sinks, units=units, skip=skip, max_bytes=room)
+
+    def _n_images(self, stage: Stage, units: Units, skip: Collection[int]) -> int:
+        if stage in ("empty", "reference"):
+            return 1 if stage == "empty" else len(self.objects)
+        return sum(math.prod(unit.shape) for unit in units if unit.number not in skip)
 
     def rehearse(
         self,
@@ -237,13 +270,16 @@ class Sweep:
         """
         units = units or Units.cut(self.design)
         seconds = []
-        with evaluating(self.model.module), _exact(self.model.device):
-            images = _Images(self)
+        with evaluating(self.model.module), exact(self.model.device):
+            images = Images(self.model, self.objects, self.canvas)
             for group in self.groups(sinks, max_memory=max_memory):
                 takers = [sink for sink in sinks if any(map(sink.needs, group.layers))]
                 for sink in takers:
                     wanted = [layer for layer in group.layers if sink.needs(layer)]
                     sink.begin(self.design, wanted, 0, group.parts)
+                if self._windows is not None:
+                    seconds.append(self._rehearse_windows(group, takers, units, max_memory))
+                    continue
                 durations: list[float] = []
                 for stage in self._stages(group, sinks):
                     few = n_batches + 1 if stage == "grid" else 1
@@ -256,6 +292,27 @@ class Sweep:
                 seconds.append(float(np.median(durations[1:] or durations)))
         return seconds
 
+    def _rehearse_windows(
+        self, group: Group, sinks: Sequence[Sink], units: Units, max_memory: int
+    ) -> float:
+        """Return seconds per :data:`BATCH_ROWS` images, from a few locations of the middle row."""
+        windows, room = self._windows, max_memory - int(group.held)
+        if windows is None:
+            raise LayerError("there is no incremental engine to rehearse")
+        tile, seconds = sample_tile(self.design), 0.0
+        for stage in self._stages(group, sinks):
+            begin = time.perf_counter()
+            tiles = [tile] if stage in ("mean", "grid") else None
+            for _ in windows.run(
+                stage, group.layers, sinks, units=units, max_bytes=room, tiles=tiles
+            ):
+                pass
+            seconds = time.perf_counter() - begin
+        every = windows.tiles("grid", group.layers, sinks, room)
+        work = [windows.engine.multiply_adds(t, group.layers) for t in ([tile], every)]
+        ratio = work[1] / work[0] if work[0] else cells_of(every) / cells_of([tile])
+        return seconds * ratio * BATCH_ROWS / cells_of(every)
+
     def groups(self, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY) -> list[Group]:
         """Return the layers in groups for which what `sinks` hold fits the memory.
 
@@ -264,7 +321,8 @@ class Sweep:
         """
 
         def held(layer: Layer) -> float:
-            return sum(sink.held(layer, self.design) for sink in takers(layer)) * layer.bytes
+            each = self._held_bytes(layer, takers(layer))
+            return sum(sink.held(layer, self.design) for sink in takers(layer)) * each
 
         def takers(layer: Layer) -> list[Sink]:
             return [sink for sink in sinks if sink.needs(layer)]
@@ -286,7 +344,8 @@ class Sweep:
                 groups.append(self._group(current, 1, used))
                 current, used = [], 0.0
             if held(layer) > max_memory:
-                parts = n_parts(layer, layer.bytes, self.design, takers(layer), max_memory, 0)
+                each = self._held_bytes(layer, takers(layer))
+                parts = n_parts(layer, each, self.design, takers(layer), max_memory, 0)
                 groups.append(self._group([layer], parts, float(max_memory)))
                 continue
             current.append(layer)
@@ -294,6 +353,35 @@ class Sweep:
         if current:
             groups.append(self._group(current, 1, used))
         return groups
+
+    def _held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
+        """Return the bytes of one activation as sinks hold it."""
+        return layer.bytes if self._windows is None else self._windows.held_bytes(layer, sinks)
+
+    def window_bytes(
+        self, group: Group, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY
+    ) -> int:
+        """Return about what the windows of a tile take, and the empty canvas; 0 where dense."""
+        if self._windows is None:
+            return 0
+        room = max_memory - int(group.held)
+        return self._windows.peak_bytes("grid", group.layers, sinks, room)
+
+    def multiply_adds(
+        self, group: Group, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY
+    ) -> int:
+        """Return the multiply-adds of the sweeps over a group; 0 where they are not counted."""
+        if self._windows is None:
+            return 0
+        room, grids = max_memory - int(group.held), {"mean", "grid"}
+        every = sum(
+            self._windows.engine.multiply_adds(
+                self._windows.tiles(stage, group.layers, sinks, room), group.layers
+            )
+            for stage in self._stages(group, sinks)
+            if stage in grids or stage == "reference"
+        )
+        return group.parts * every
 
     def _group(self, layers: Sequence[Layer], parts: int, held: float) -> Group:
         order = {layer.name: place for place, layer in enumerate(self.layers)}
@@ -304,18 +392,18 @@ class Sweep:
         needs = [need for sink in sinks for layer in group.layers for need in sink.needs(layer)]
         return stages_of(needs)
 
-    def _batches(self, stage: Stage, units: Units, skip: Collection[int]) -> Iterator[_Batch]:
+    def _batches(self, stage: Stage, units: Units, skip: Collection[int]) -> Iterator[Batch]:
         n = len(self.objects)
         reference = np.array(self.reference)
         if stage == "empty":
             nothing = np.array([-1])
-            yield _Batch(stage, nothing, nothing, reference[None])
+            yield Batch(stage, nothing, nothing, reference[None])
             return
         if stage == "reference":
             for first in range(0, n, BATCH_ROWS):
                 objects = np.arange(first, min(first + BATCH_ROWS, n))
                 nowhere = np.full(len(objects), -1)
-                yield _Batch(stage, objects, nowhere, np.tile(reference, (len(objects), 1)))
+                yield Batch(stage, objects, nowhere, np.tile(reference, (len(objects), 1)))
             return
         places = self.design.positions
         for unit in units:
@@ -325,10 +413,10 @@ class Sweep:
             for first in range(0, len(objects), BATCH_ROWS):
                 chosen = slice(first, first + BATCH_ROWS)
                 at = positions[chosen]
-                yield _Batch(stage, objects[chosen], at, places[at])
+                yield Batch(stage, objects[chosen], at, places[at])
 
     def _run(
-        self, batches: Sequence[_Batch], group: Group, sinks: Sequence[Sink], images: _Images
+        self, batches: Iterable[Batch], group: Group, sinks: Sequence[Sink], images: Images
     ) -> Iterator[int]:
         """Run the network over `batches`; yield the number of images of each."""
         by_module: dict[str, list[tuple[Layer, list[tuple[Sink, tuple[Need, ...]]]]]] = {}
@@ -336,7 +424,7 @@ class Sweep:
             takers = [(sink, sink.needs(layer)) for sink in sinks if sink.needs(layer)]
             by_module.setdefault(layer.module, []).append((layer, takers))
         pending: set[str] = set()
-        current: _Batch
+        current: Batch
 
         def receive(module: str, call: int, output: object) -> None:
             tensors = output_tensors(output)
@@ -377,45 +465,6 @@ class Sweep:
                         "the first one; the network must do the same for every input"
                     )
                 yield len(current.objects)
-
-
-class _Images:
-    """Builds input batches on the device by pasting patches that are normalised once."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        device, transform = sweep.model.device, sweep.model.transform
-        color, canvas = sweep.color, sweep.canvas
-        self._canvas = canvas
-        self._patches = transform.apply(torch.from_numpy(sweep.objects.patches(color)).to(device))
-        empty = torch.from_numpy(canvas.empty(color)[None]).to(device)
-        self._empty = transform.apply(empty)
-        self._batch = self._empty.expand(BATCH_ROWS, -1, -1, -1).clone()
-
-    def build(self, batch: _Batch) -> torch.Tensor:
-        """Return exactly :data:`BATCH_ROWS` inputs, the last ones empty canvases."""
-        self._batch.copy_(self._empty.expand_as(self._batch))
-        side = self._canvas.object_size
-        for row, (number, location) in enumerate(zip(batch.objects, batch.locations, strict=True)):
-            if number < 0:
-                continue
-            top, left = self._canvas.top_left((int(location[0]), int(location[1])))
-            self._batch[row, :, top : top + side, left : left + side] = self._patches[number]
-        return self._batch
-
-
-@contextlib.contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """Keep TF32 out of the computation on a GPU, then restore what was set."""
-    if device.type != "cuda":
-        yield
-        return
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32)
-    matmul.allow_tf32, cudnn.allow_tf32 = False, False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def working_bytes(sweep: Sweep) -> int:

@@ -1,0 +1,366 @@
+"""The incremental engine against dense sweeps, as ratios, and where its time goes.
+
+    python -m benchmarks.engine [--threads 1] [--images 64] [--only vgg16-8,resnet50] [--markdown]
+
+Both engines do the same work in one run: the similarity of all ReLU layers and the logits, from
+the network in memory to the result. Dense times are extrapolated from at least 64 images. On a
+machine that others use, look at the ratio of processor times; with several threads at that of
+wall times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from elsewhere.analyzer import similarity
+from elsewhere.models import Model, list_layers, load_model, select_layers
+from elsewhere.protocols import Need
+from elsewhere.recording import Recorder, Sweep
+from elsewhere.recording.incremental import engine as engine_module
+from elsewhere.recording.incremental import running
+from elsewhere.stimuli import Canvas, Grid, load_objects
+from elsewhere.types import BATCH_ROWS
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a sweep, and the ratio that is wanted."""
+
+    model: str
+    goal: float
+    stride: int = 8
+    canvas: int = 224
+    n_rows: int | None = None
+
+
+ROWS = {
+    "vgg16-8": Row("vgg16", 8.0),
+    "vgg16-7": Row("vgg16", 7.0, stride=7),
+    "vgg16-1": Row("vgg16", 6.0, stride=1, n_rows=4),
+    "vgg16-400": Row("vgg16", 20.0, canvas=400),
+    "resnet50": Row("resnet50", 2.5),
+    "googlenet": Row("googlenet", 2.5),
+    "alexnet": Row("alexnet", 2.0),
+    "densenet121": Row("densenet121", 1.7),
+}
+
+
+@dataclass
+class Timed:
+    """Wall and processor seconds."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+
+    @contextlib.contextmanager
+    def add(self) -> Iterator[None]:
+        """Add the time that the ``with`` block takes."""
+        wall, processor = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.wall += time.perf_counter() - wall
+            self.processor += time.process_time() - processor
+
+
+def disturb(module: nn.Module) -> nn.Module:
+    """Draw weights that keep the signal, and biases other than zero."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d | nn.Linear):
+                deviation = math.sqrt(2 / part.weight[0].numel())
+                part.weight.normal_(0, deviation, generator=generator)
+                if part.bias is not None:
+                    part.bias.normal_(0, 0.2, generator=generator)
+            elif isinstance(part, nn.BatchNorm2d):
+                part.weight.uniform_(0.5, 1.0, generator=generator)
+                part.running_mean.normal_(0, 0.2, generator=generator)
+                part.running_var.uniform_(0.5, 1.5, generator=generator)
+    return module
+
+
+def make_sweep(model: Model, row: Row, grid: Grid, canvas: Canvas, engine: str) -> Sweep:
+    """Return the sweep of one object, over all ReLU layers and the logits."""
+    every = list_layers(model, canvas.size, containers=True)
+    names = [layer.name for layer in every if layer.kind in ("ReLU", "BasicConv2d")]
+    names.append(select_layers(every, "logits", model)[0].name)
+    return Sweep(
+        model,
+        load_objects("glyphs", size=canvas.object_size, categories=1),
+        canvas=canvas,
+        grid=grid,
+        layers=names,
+        engine=engine,  # type: ignore[arg-type]
+    )
+
+
+def grids(row: Row, canvas: Canvas, images: int) -> tuple[Grid, Grid, Grid]:
+    """Return the whole grid, some of it for the dense sweep, and the corners and the middle."""
+    xs = tuple(canvas.valid[:: row.stride])
+    ys = xs
+    if row.n_rows is not None:
+        middle = len(ys) // 2
+        ys = ys[middle : middle + row.n_rows]
+    some_x = tuple(xs[place] for place in sorted({*np.linspace(0, len(xs) - 1, 8).astype(int)}))
+    count = min(len(ys), math.ceil(images / len(some_x)))
+    some_y = tuple(ys[place] for place in np.linspace(0, len(ys) - 1, count).astype(int))
+    while len(some_x) * len(some_y) < images:
+        step = max(1, len(xs) // math.ceil(images / len(some_y)))
+        some_x = xs[::step]
+    few = tuple(sorted({xs[0], xs[len(xs) // 2], xs[-1]}))
+    return Grid(ys, xs), Grid(some_y, some_x), Grid(tuple(sorted({ys[0], ys[-1]})), few)
+
+
+class _Largest:
+    """Keeps whole activations, to compare two sweeps."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, int], torch.Tensor] = {}
+
+    def needs(self, layer: object) -> tuple[object, ...]:
+        return (Need("full"),)
+
+    def held(self, layer: object, design: object, parts: int = 1) -> float:
+        return 0.0
+
+    def begin(self, *_: object) -> None:
+        pass
+
+    def add(self, block: object) -> None:
+        for place, values in zip(block.positions, block.full(), strict=True):  # type: ignore
+            self.found[block.layer, int(place)] = values.clone()  # type: ignore[attr-defined]
+
+    def end(self) -> None:
+        pass
+
+
+def difference(model: Model, row: Row, canvas: Canvas, grid: Grid) -> float:
+    """Return the largest difference between the engines over a layer's largest activation."""
+    sinks = {}
+    for engine in ("dense", "incremental"):
+        sinks[engine] = _Largest()
+        make_sweep(model, row, grid, canvas, engine).stream([sinks[engine]])  # type: ignore
+    worst: Counter[str] = Counter()
+    scale: Counter[str] = Counter()
+    for (layer, place), values in sinks["dense"].found.items():
+        other = sinks["incremental"].found[layer, place]
+        worst[layer] = max(worst[layer], float((values - other).abs().max()))  # type: ignore
+        scale[layer] = max(scale[layer], float(values.abs().max()))  # type: ignore
+    return max(worst[layer] / scale[layer] for layer in worst)
+
+
+def measure(name: str, images: int) -> dict[str, object]:
+    """Return a row of the table."""
+    row = ROWS[name]
+    model = load_model(row.model)
+    disturb(model.module)
+    canvas = Canvas(row.canvas, 50)
+    whole, some, few = grids(row, canvas, images)
+    n, n_some = len(whole.y) * len(whole.x), len(some.y) * len(some.x)
+    wrong = difference(model, row, canvas, few)
+    dense, windows = Timed(), Timed()
+    sweep = make_sweep(model, row, whole, canvas, "incremental")
+    spent: Counter[str] = Counter()
+    with windows.add(), watching(spent):
+        similarity(sweep, max_memory=2**33)
+    narrow = make_sweep(model, row, some, canvas, "dense")
+    with dense.add():
+        similarity(narrow, max_memory=2**33)
+    batches = math.ceil(n / BATCH_ROWS) + 1, math.ceil(n_some / BATCH_ROWS) + 1
+    factor = batches[0] / batches[1]
+    engine = sweep.choice.engine
+    if engine is None:
+        raise RuntimeError("there is no engine")
+    ys, xs = np.arange(len(whole.y)), np.arange(len(whole.x))
+    tiles = engine.tiles(sweep.layers, ys, xs, max_bytes=2**30)
+    work = engine.multiply_adds(tiles, sweep.layers)
+    allowed = n * engine.dense_multiply_adds(sweep.layers) / work
+    return {
+        "row": name,
+        "locations": n,
+        "dense s": dense.wall * factor,
+        "incremental s": windows.wall,
+        "ratio": dense.wall * factor / windows.wall,
+        "by processor time": dense.processor * factor / windows.processor,
+        "goal": row.goal,
+        "multiply-adds allow": allowed,
+        "difference": wrong,
+        "spent": {key: value / windows.wall for key, value in spent.most_common()},
+        "GMAC/s in convolutions": spent["work"] / max(spent["convolutions"], 1e-9) / 1e9,
+    }
+
+
+@contextlib.contextmanager
+def watching(spent: Counter[str]) -> Iterator[None]:
+    """Add up seconds of gathering, convolutions, expansion and linear layers, while it runs."""
+    saved = (
+        running.Gatherer.gather,
+        functional.conv2d,
+        engine_module.spread,
+        functional.linear,
+    )
+
+    def timed(key: str, call: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*args: object, **kwargs: object) -> object:
+            begin = time.perf_counter()
+            result = call(*args, **kwargs)
+            spent[key] += time.perf_counter() - begin  # type: ignore[assignment]
+            if key == "convolutions":
+                weight: torch.Tensor = args[1]  # type: ignore[assignment]
+                cells = result.shape[0] * result.shape[2] * result.shape[3]  # type: ignore
+                spent["work"] += cells * weight.numel()
+            return result
+
+        return wrapped
+
+    running.Gatherer.gather = timed("gathering", saved[0])  # type: ignore[method-assign, assignment]
+    functional.conv2d = timed("convolutions", saved[1])  # type: ignore[assignment]
+    engine_module.spread = timed("expansion", saved[2])  # type: ignore[assignment]
+    functional.linear = timed("linear layers", saved[3])  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        running.Gatherer.gather = saved[0]  # type: ignore[method-assign]
+        functional.conv2d, functional.linear = saved[1], saved[3]
+        engine_module.spread = saved[2]
+
+
+def peak() -> float:
+    """Return multiply-adds per second of a large matrix product, in billions."""
+    a = torch.rand(2048, 2048)
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - begin)
+    return 2048**3 / min(seconds) / 1e9
+
+
+def in_memory(images: int) -> list[tuple[str, float]]:
+    """Return seconds per image of VGG16's ReLU activations in memory, tool by tool."""
+    model = load_model("vgg16")
+    disturb(model.module)
+    names = [n for n, part in model.module.named_modules() if isinstance(part, nn.ReLU)]
+    batch = torch.rand(8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    found: list[tuple[str, float]] = []
+
+    def clock(name: str, run: Callable[[], object]) -> None:
+        run()
+        timed = Timed()
+        for _ in range(max(1, images // 8)):
+            with timed.add():
+                run()
+        found.append((name, timed.processor / max(1, images // 8) / 8))
+
+    with torch.inference_mode():
+        clock("bare forward pass", lambda: model.module(batch))
+    recorder = Recorder(model.module, names)
+    with recorder:
+        clock("elsewhere, dense", lambda: model.module(batch))
+    extractor = create_feature_extractor(model.module, names)
+    with torch.no_grad():
+        clock("torchvision feature extraction", lambda: extractor(batch))
+    found.append(("elsewhere, incremental, 484 locations", by_windows(model, names)))
+    clock_torchlens(clock, model.module, batch)
+    clock_nnsight(clock, model.module, names, batch)
+    return found
+
+
+def by_windows(model: Model, names: list[str]) -> float:
+    """Return seconds per image of the same layers' windows, object by location, with the engine."""
+    canvas = Canvas(224, 50)
+    row = Row("vgg16", 8.0)
+    whole, _, _ = grids(row, canvas, 64)
+    objects = load_objects("glyphs", size=50, categories=1)
+    timed = Timed()
+    with timed.add():
+        sweep = Sweep(
+            model, objects, canvas=canvas, grid=whole, layers=names, engine="incremental"
+        )  # fmt: skip
+        engine = sweep.choice.engine
+        if engine is None:
+            raise RuntimeError("there is no engine")
+        ys, xs = np.arange(len(whole.y)), np.arange(len(whole.x))
+        with torch.inference_mode():
+            for tile in engine.tiles(sweep.layers, ys, xs, max_bytes=2**30):
+                for _ in engine.run(tile, sweep.layers, lambda name, value: None):
+                    pass
+    return timed.processor / sweep.design.n_positions
+
+
+def clock_torchlens(clock: Callable[..., None], module: nn.Module, batch: torch.Tensor) -> None:
+    """Add torchlens, where it is installed."""
+    try:
+        import torchlens  # noqa: PLC0415
+    except ImportError:
+        print("torchlens is not installed: pip install 'elsewhere[bench]'")
+        return
+
+    def run() -> object:
+        with torch.no_grad():
+            return torchlens.trace(module, batch)
+
+    clock(f"torchlens {torchlens.__version__}", run)
+
+
+def clock_nnsight(
+    clock: Callable[..., None], module: nn.Module, names: list[str], batch: torch.Tensor
+) -> None:
+    """Add nnsight, where it is installed."""
+    try:
+        import nnsight  # noqa: PLC0415
+    except ImportError:
+        print("nnsight is not installed: pip install 'elsewhere[bench]'")
+        return
+    traced = nnsight.NNsight(module)
+
+    def run() -> object:
+        saved = []
+        with torch.no_grad(), traced.trace(batch):
+            for name in names:
+                saved.append(traced.get(name).output.save())
+        return saved
+
+    clock(f"nnsight {nnsight.__version__}", run)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--only", default=",".join([*ROWS, "memory"]))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"{options.threads} thread(s); a matrix product gives {peak():.0f} GMAC/s", flush=True)
+    for name in options.only.split(","):
+        if name == "memory":
+            for tool, seconds in in_memory(options.images):
+                print(f"| {tool} | {seconds:.3f} s per image |", flush=True)
+            continue
+        found = measure(name, options.images)
+        spent = found.pop("spent")
+        print(
+            "; ".join(
+                f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items()
+            )
+        )
+        shares = {k: f"{v:.0%}" for k, v in spent.items() if k != "work"}  # type: ignore[attr-defined]
+        print(f"    of the time: {shares}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

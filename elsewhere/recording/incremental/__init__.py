@@ -1,0 +1,33 @@
+"""Exact sweeps that compute only the windows an object changes."""
+
+from elsewhere.recording.incremental.blocks import EmptyBlock, WindowBlock, WindowRows
+from elsewhere.recording.incremental.engine import Incremental
+from elsewhere.recording.incremental.rules import window_rules
+from elsewhere.recording.incremental.trace import NotTraceable
+from elsewhere.recording.incremental.treatments import (
+    Call,
+    Global,
+    Map,
+    Pointwise,
+    Sliding,
+    Together,
+)
+from elsewhere.recording.incremental.vectors import WindowVectors
+from elsewhere.recording.incremental.windows import Tile
+
+__all__ = [
+    "Call",
+    "EmptyBlock",
+    "Global",
+    "Incremental",
+    "Map",
+    "NotTraceable",
+    "Pointwise",
+    "Sliding",
+    "Tile",
+    "Together",
+    "WindowBlock",
+    "WindowRows",
+    "WindowVectors",
+    "window_rules",
+]

@@ -1,0 +1,155 @@
+"""Blocks of a sweep that hold windows, and build whole maps only where they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from elsewhere.measures.sketch import sketch
+from elsewhere.protocols import Stage
+from elsewhere.recording.incremental.vectors import Piece, Region, Sums, WindowVectors
+from elsewhere.recording.incremental.windows import Ground, Maps, Tile, map_means, paste
+
+Tensor = torch.Tensor
+
+
+@dataclass(eq=False)
+class WindowRows:
+    """A layer's windows over a tile, row by row: position by position, then objects.
+
+    Parameters
+    ----------
+    maps, ground, tile
+        The windows, the empty canvas's map, and where they belong.
+    """
+
+    maps: Maps
+    ground: Ground
+    tile: Tile
+    _sums: dict[tuple[int, int, int, int], Sums] = field(default_factory=dict)
+    _means: Tensor | None = None
+    _buffer: Tensor | None = None
+
+    def _split(self, rows: NDArray[np.int64]) -> list[tuple[int, int, slice, slice]]:
+        """Return locations along y and x, objects, and places among `rows` of each position."""
+        _, n_x, n_objects = self.tile.shape
+        cells, objects = np.divmod(rows, n_objects)
+        edges = np.flatnonzero((np.diff(cells) != 0) | (np.diff(objects) != 1)) + 1
+        found = []
+        for start, stop in zip([0, *edges], [*edges, len(rows)], strict=True):
+            y, x = divmod(int(cells[start]), n_x)
+            chosen = slice(int(objects[start]), int(objects[stop - 1]) + 1)
+            place = int(self.tile.ys[y]), int(self.tile.xs[x])
+            found.append((*place, chosen, slice(int(start), int(stop))))
+        return found
+
+    def vectors(self, rows: NDArray[np.int64]) -> WindowVectors:
+        """Return some rows as vectors."""
+        result = WindowVectors(self.ground, np.ones(len(rows)))
+        for y, x, objects, places in self._split(rows):
+            top, left, values = self.maps.window(y, x)
+            region = Region(top, left, top + values.shape[1], left + values.shape[2])
+            key = self.maps.find(y, x)
+            if key not in self._sums:
+                self._sums[key] = Sums(values, region, self.ground)
+            which = np.arange(places.start, places.stop)
+            chosen = np.arange(objects.start, objects.stop)
+            result.pieces.append(
+                Piece(which, region, values[objects], self._sums[key], chosen)
+            )  # fmt: skip
+        return result
+
+    def full(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return some rows as whole maps, in memory that the next call uses again."""
+        shape = (len(rows), self.ground.channels, *self.ground.sides)
+        if self._buffer is None or len(self._buffer) < len(rows):
+            self._buffer = self.ground.values.new_empty(shape)
+        out = self._buffer[: len(rows)]
+        for y, x, objects, places in self._split(rows):
+            top, left, values = self.maps.window(y, x)
+            paste(out[places], top, left, values[objects], self.ground)
+        return out
+
+    def means(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return some rows' means over space, (row, channel)."""
+        if self._means is None:
+            self._means = map_means(self.maps, self.ground, self.tile)
+        return self._means[torch.from_numpy(rows).to(self._means.device)]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowBlock:
+    """Rows of one layer; see :class:`elsewhere.protocols.Block`.
+
+    Parameters
+    ----------
+    stage, layer, objects, positions
+        As there.
+    source
+        The windows.
+    rows
+        Which of the source's rows.
+    """
+
+    stage: Stage
+    layer: str
+    objects: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    source: WindowRows
+    rows: NDArray[np.int64]
+
+    def full(self) -> Tensor:
+        """Return whole maps, shape (row, channel, height, width)."""
+        return self.source.full(self.rows)
+
+    def mean(self) -> Tensor:
+        """Return means over space, shape (row, channel), for which no map is built."""
+        return self.source.means(self.rows)
+
+    def sketch(self, size: int, seed: int) -> Tensor:
+        """Return seeded sparse random projections, shape (row, size)."""
+        result: Tensor = sketch(self.full().flatten(1), size, seed=seed)
+        return result
+
+    def vectors(self) -> WindowVectors:
+        """Return the rows as vectors, for which no map is built."""
+        return self.source.vectors(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class EmptyBlock:
+    """The empty canvas's activation of one layer, as a block of one row."""
+
+    layer: str
+    ground: Ground
+    stage: Stage = "empty"
+
+    @property
+    def objects(self) -> NDArray[np.int64]:
+        """No object."""
+        return np.array([-1])
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """No position."""
+        return np.array([-1])
+
+    def full(self) -> Tensor:
+        """Return the whole map, shape (1, channel, height, width)."""
+        return self.ground.maps.contiguous()
+
+    def mean(self) -> Tensor:
+        """Return means over space, shape (1, channel)."""
+        return self.ground.maps.mean(dim=(2, 3))
+
+    def sketch(self, size: int, seed: int) -> Tensor:
+        """Return seeded sparse random projections, shape (1, size)."""
+        result: Tensor = sketch(self.full().flatten(1), size, seed=seed)
+        return result
+
+    def vectors(self) -> WindowVectors:
+        """Return the row as a vector."""
+        return WindowVectors(self.ground, np.ones(1))

@@ -1,0 +1,238 @@
+"""Hands what the engine computes to sinks, tile by tile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from elsewhere.errors import LayerError
+from elsewhere.measures.blocks import DenseBlock
+from elsewhere.models import Layer
+from elsewhere.protocols import Design, Sink, Stage
+from elsewhere.recording.incremental.blocks import EmptyBlock, WindowBlock, WindowRows
+from elsewhere.recording.incremental.engine import Incremental
+from elsewhere.recording.incremental.windows import Maps, Tile
+from elsewhere.storage.units import Units
+from elsewhere.types import BATCH_ROWS
+
+TILE_BYTES = 2**30
+"""What the windows of a tile may take at most: larger tiles share hardly more."""
+
+LEAST_BYTES = 64 * 2**20
+"""What they may take at least, however little --max-memory leaves."""
+
+BLOCK_BYTES = 64 * 2**20
+"""What the rows of one block take, about, where whole maps are built of them."""
+
+
+class TileStream:
+    """The stages of a sweep, by an :class:`Incremental` engine.
+
+    Parameters
+    ----------
+    engine
+        The engine, compiled for the design's coordinates and then the reference's.
+    design
+        What is swept.
+    """
+
+    def __init__(self, engine: Incremental, design: Design) -> None:
+        self.engine, self.design = engine, design
+        (_, ys), (_, xs) = design.axes
+        self._n_y, self._n_x = len(ys), len(xs)
+
+    def tiles(
+        self, stage: Stage, layers: Sequence[Layer], sinks: Sequence[Sink], max_bytes: int
+    ) -> list[Tile]:
+        """Return the tiles of a stage."""
+        ys, xs = np.arange(self._n_y), np.arange(self._n_x)
+        if stage == "reference":
+            ys, xs = np.array([self._n_y]), np.array([self._n_x])
+        kept = sum(layer.bytes for layer in layers if _keeps_whole(layer, sinks))
+        room = max(LEAST_BYTES, min(TILE_BYTES, max_bytes))
+        return self.engine.tiles(layers, ys, xs, max_bytes=room, kept_bytes=kept)
+
+    def peak_bytes(
+        self, stage: Stage, layers: Sequence[Layer], sinks: Sequence[Sink], max_bytes: int
+    ) -> int:
+        """Return about what the largest tile of a stage takes, and the empty canvas's maps."""
+        tiles = self.tiles(stage, layers, sinks, max_bytes)
+        largest = max(tiles, key=lambda tile: tile.n_rows)
+        return self.engine.peak_bytes(largest, layers) + self.engine.empty_bytes
+
+    def held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
+        """Return the bytes of one activation as `sinks` hold it: a window, or all."""
+        needs = [need for sink in sinks for need in sink.needs(layer)]
+        windows = all(need.kind == "vectors" and "mean" not in need.stages for need in needs)
+        return self.engine.held_bytes(layer) if windows else layer.bytes
+
+    def run(
+        self,
+        stage: Stage,
+        layers: Sequence[Layer],
+        sinks: Sequence[Sink],
+        *,
+        units: Units,
+        skip: Collection[int] = (),
+        max_bytes: int,
+        tiles: Sequence[Tile] | None = None,
+    ) -> Iterator[int]:
+        """Go through a stage; yield numbers of images, as work on them advances.
+
+        Parameters
+        ----------
+        stage
+            The stage.
+        layers, sinks
+            What is wanted, by whom.
+        units, skip
+            Units of the grid, and the numbers of those that are not needed again.
+        max_bytes
+            Bytes for windows.
+        tiles
+            The tiles to go through, in place of all.
+        """
+        wanted = [
+            layer
+            for layer in layers
+            if any(stage in need.stages for sink in sinks for need in sink.needs(layer))
+        ]
+        if stage == "empty":
+            self._give_empty(wanted, sinks)
+            yield 1
+            return
+        for tile in tiles or self.tiles(stage, wanted, sinks, max_bytes):
+            rows, objects, positions = self._rows(stage, tile, units, skip)
+            if len(rows):
+                yield from self._run_tile(stage, tile, wanted, sinks, rows, objects, positions)
+
+    def _rows(
+        self, stage: Stage, tile: Tile, units: Units, skip: Collection[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return which rows of a tile are needed, their objects and their flat positions."""
+        n_positions = len(tile.ys) * len(tile.xs)
+        objects = np.tile(tile.objects, n_positions)
+        rows = np.arange(len(objects))
+        if stage == "reference":
+            return rows, objects, np.full(len(rows), -1)
+        cells = (tile.ys[:, None] * self._n_x + tile.xs[None, :]).ravel()
+        positions = np.repeat(cells, len(tile.objects))
+        if skip:
+            kept = ~np.isin(units.locate(objects, positions), list(skip))
+            return rows[kept], objects[kept], positions[kept]
+        return rows, objects, positions
+
+    def _run_tile(
+        self,
+        stage: Stage,
+        tile: Tile,
+        layers: Sequence[Layer],
+        sinks: Sequence[Sink],
+        rows: NDArray[np.int64],
+        objects: NDArray[np.int64],
+        positions: NDArray[np.int64],
+    ) -> Iterator[int]:
+        by_source: dict[str, list[Layer]] = {}
+        for layer in layers:
+            by_source.setdefault(self.engine.source_of(layer), []).append(layer)
+
+        def receive(name: str, value: Maps | torch.Tensor) -> None:
+            source: WindowRows | torch.Tensor
+            if isinstance(value, Maps):
+                source = WindowRows(value, self.engine.ground(name), tile)
+            else:
+                source = value
+            for layer in by_source[name]:
+                _check_rows(layer, value, tile)
+                for sink in sinks:
+                    if any(stage in need.stages for need in sink.needs(layer)):
+                        step = self._block_rows(layer, sink)
+                        for first in range(0, len(rows), step):
+                            part = slice(first, first + step)
+                            sink.add(
+                                _block(
+                                    stage,
+                                    layer.name,
+                                    objects[part],
+                                    positions[part],
+                                    source,
+                                    rows[part],
+                                )
+                            )
+
+        work = max(1, self.engine.multiply_adds([tile], layers))
+        done, counted = 0, 0
+        for one in self.engine.run(tile, layers, receive):
+            done += self.engine.multiply_adds_of(one, tile)
+            share = min(len(rows), len(rows) * done // work)
+            if share > counted:
+                yield share - counted
+                counted = share
+        yield len(rows) - counted
+
+    def _block_rows(self, layer: Layer, sink: Sink) -> int:
+        """Return how many rows one block has."""
+        each = self.held_bytes(layer, [sink])
+        return max(BATCH_ROWS, BLOCK_BYTES // each)
+
+    def _give_empty(self, layers: Sequence[Layer], sinks: Sequence[Sink]) -> None:
+        nowhere = np.array([-1])
+        for layer in layers:
+            value = self.engine.empty(layer)
+            for sink in sinks:
+                if not any("empty" in need.stages for need in sink.needs(layer)):
+                    continue
+                if isinstance(value, torch.Tensor):
+                    sink.add(DenseBlock("empty", layer.name, nowhere, nowhere, value))
+                else:
+                    sink.add(EmptyBlock(layer.name, value))
+
+
+def _keeps_whole(layer: Layer, sinks: Sequence[Sink]) -> bool:
+    return any(need.kind == "full" for sink in sinks for need in sink.needs(layer))
+
+
+def _check_rows(layer: Layer, value: Maps | torch.Tensor, tile: Tile) -> None:
+    if isinstance(value, Maps):
+        return
+    if tuple(value.shape) != (tile.n_rows, *layer.shape):
+        raise LayerError(
+            f"layer {layer.name!r} gives shape {tuple(value.shape)} for {tile.n_rows} images; "
+            f"expected {(tile.n_rows, *layer.shape)}, one row per image: record another layer"
+        )
+
+
+def _block(
+    stage: Stage,
+    name: str,
+    objects: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    source: WindowRows | torch.Tensor,
+    rows: NDArray[np.int64],
+) -> DenseBlock | WindowBlock:
+    if isinstance(source, WindowRows):
+        return WindowBlock(stage, name, objects, positions, source, rows)
+    first, n = int(rows[0]), len(rows)
+    if np.array_equal(rows, np.arange(first, first + n)):
+        values = source[first : first + n]
+    else:
+        values = source[torch.from_numpy(rows).to(source.device)]
+    return DenseBlock(stage, name, objects, positions, values)
+
+
+def sample_tile(design: Design, n_positions: int = 6) -> Tile:
+    """Return a tile to try: some locations of the middle row, all objects."""
+    (_, ys), (_, xs) = design.axes
+    middle = len(ys) // 2
+    first = max(0, (len(xs) - n_positions) // 2)
+    columns = np.arange(first, min(len(xs), first + n_positions))
+    return Tile(np.array([middle]), columns, np.arange(len(design.objects)))
+
+
+def cells_of(tiles: Sequence[Tile]) -> int:
+    """Return the images of tiles."""
+    return sum(math.prod(tile.shape) for tile in tiles)

@@ -1,0 +1,455 @@
+"""Activations as vectors, of which only windows are held: the rest is the empty canvas's map.
+
+A row is ``a * e`` outside its window and a block of values inside, where ``e`` is the empty
+canvas's activation. With ``E(R)`` the sum of squares of ``e`` over a rectangle R, for rows v and w
+with windows V and W, weights a and b, and I the overlap of V and W,
+
+    v·w = a b (E(all) - E(V) - E(W) + E(I)) + b (v·e over V less I)
+          + a (w·e over W less I) + v·w over I
+
+so that norms and products take no whole map. ``E`` comes from a table of cumulated sums in double
+precision; the other products are of stretches in single precision, added up in double.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError
+from elsewhere.measures.vectors import dot_products, squared_norms
+from elsewhere.recording.incremental.windows import Ground
+
+Tensor: TypeAlias = torch.Tensor
+Floats: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of cells: first row and column, and those after the last."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def meet(self, other: Region) -> Region | None:
+        """Return the overlap, or None."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Region(top, left, bottom, right) if top < bottom and left < right else None
+
+    def join(self, other: Region) -> Region:
+        """Return the smallest rectangle around both."""
+        return Region(
+            min(self.top, other.top),
+            min(self.left, other.left),
+            max(self.bottom, other.bottom),
+            max(self.right, other.right),
+        )
+
+    def cut(self, values: Tensor, of: Region) -> Tensor:
+        """Return this part of `values` that cover `of`: (..., height, width, channel)."""
+        rows = slice(self.top - of.top, self.bottom - of.top)
+        columns = slice(self.left - of.left, self.right - of.left)
+        return values[..., rows, columns, :]
+
+    def look_up(self, table: Tensor) -> Any:
+        """Return the sum over this rectangle from a table of cumulated sums."""
+        inside = table[self.bottom, self.right] - table[self.top, self.right]
+        return inside - table[self.bottom, self.left] + table[self.top, self.left]
+
+
+class Sums:
+    """Sums over windows that many rows share, taken once.
+
+    Parameters
+    ----------
+    values
+        Shape (row, height, width, channel).
+    region
+        Where they lie; of windows that several locations share, at one of these.
+    ground
+        The empty canvas's map.
+    """
+
+    def __init__(self, values: Tensor, region: Region, ground: Ground) -> None:
+        self._values, self._region, self._ground = values, region, ground
+        self._squares: Floats | None = None
+        self._products: Floats | None = None
+        self._totals: Floats | None = None
+
+    @property
+    def squares(self) -> Floats:
+        """Squared lengths of the windows, shape (row,)."""
+        if self._squares is None:
+            self._squares = squared_norms(_flat(self._values))
+        return self._squares
+
+    @property
+    def products(self) -> Floats:
+        """Products with the empty canvas's map, shape (row,)."""
+        if self._products is None:
+            below = self._region.cut(self._ground.values, whole(self._ground))
+            below = below.to(self._values.dtype)
+            self._products = dot_products(_flat(self._values), _flat(below[None]))[:, 0]
+        return self._products
+
+    @property
+    def totals(self) -> Floats:
+        """Sums of the windows, shape (row,)."""
+        if self._totals is None:
+            self._totals = _flat(self._values).double().sum(1).cpu().numpy()
+        return self._totals
+
+
+def whole(ground: Ground) -> Region:
+    """Return the rectangle of the whole map."""
+    return Region(0, 0, *ground.sides)
+
+
+def _flat(values: Tensor) -> Tensor:
+    return values.reshape(len(values), -1)
+
+
+@dataclass(eq=False)
+class Piece:
+    """Rows whose windows cover the same cells.
+
+    Parameters
+    ----------
+    rows
+        Which rows.
+    region
+        The cells.
+    values
+        Shape (row, height, width, channel).
+    sums
+        Sums over windows; where more rows share it, `chosen` are these.
+    """
+
+    rows: NDArray[np.int64]
+    region: Region
+    values: Tensor
+    sums: Sums
+    chosen: NDArray[np.int64] | None = None
+
+    def _own(self, values: Floats) -> Floats:
+        return values if self.chosen is None else values[self.chosen]
+
+    @property
+    def squares(self) -> Floats:
+        """Squared lengths of the windows, shape (row,)."""
+        return self._own(self.sums.squares)
+
+    @property
+    def products(self) -> Floats:
+        """Products with the empty canvas's map, shape (row,)."""
+        return self._own(self.sums.products)
+
+    @property
+    def totals(self) -> Floats:
+        """Sums of the windows, shape (row,)."""
+        return self._own(self.sums.totals)
+
+
+@dataclass(eq=False)
+class WindowVectors:
+    """Rows as :class:`elsewhere.protocols.Vectors`, held as windows.
+
+    Parameters
+    ----------
+    ground
+        The empty canvas's map.
+    weights
+        Of the map outside the windows, shape (row,).
+    pieces
+        The windows; a row has at most one.
+    exact
+        Whether windows are held in double precision.
+    offsets
+        Where given: of each row the mean over its units, which is removed.
+    """
+
+    ground: Ground
+    weights: Floats
+    pieces: list[Piece] = field(default_factory=list)
+    exact: bool = False
+    offsets: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @property
+    def _units(self) -> int:
+        return self.ground.values.numel()
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.float64 if self.exact else torch.float32
+
+    # --- products ---------------------------------------------------------------------------
+
+    def norms(self) -> Floats:
+        """Euclidean norms, shape (row,)."""
+        table = self.ground.squares
+        squares = self.weights**2 * float(table[-1, -1])
+        for piece in self.pieces:
+            outside = float(table[-1, -1] - piece.region.look_up(table))
+            squares[piece.rows] = self.weights[piece.rows] ** 2 * outside + piece.squares
+        if self.offsets is not None:
+            squares = squares - self._units * self.offsets**2
+        result: Floats = np.sqrt(np.maximum(squares, 0.0))
+        return np.where(np.isfinite(squares), result, squares)
+
+    def dots(self, other: WindowVectors) -> Floats:
+        """Dot products with the rows of `other`, shape (row, row of other)."""
+        table = self.ground.squares
+        mine, theirs = self.weights, other.weights
+        result: Floats = float(table[-1, -1]) * np.outer(mine, theirs)
+        for pieces, a, b, turned in (
+            (self.pieces, mine, theirs, False),
+            (other.pieces, theirs, mine, True),
+        ):
+            for piece in pieces:
+                change = piece.products - a[piece.rows] * float(piece.region.look_up(table))
+                if turned:
+                    result[:, piece.rows] += np.outer(b, change)
+                else:
+                    result[piece.rows] += np.outer(change, b)
+        for piece in self.pieces:
+            for opposite in other.pieces:
+                meeting = piece.region.meet(opposite.region)
+                if meeting is not None:
+                    index = np.ix_(piece.rows, opposite.rows)
+                    a, b = mine[piece.rows], theirs[opposite.rows]
+                    result[index] = self._overlapping(piece, opposite, meeting, a, b)
+        if self.offsets is not None:
+            result -= self._units * np.outer(self.offsets, other._means())
+        return result
+
+    def _overlapping(
+        self, piece: Piece, other: Piece, meeting: Region, a: Floats, b: Floats
+    ) -> Floats:
+        """Return the products of rows whose windows overlap."""
+        ours = meeting.cut(piece.values, piece.region)
+        theirs = meeting.cut(other.values, other.region)
+        if other.values.dtype != ours.dtype:
+            ours, theirs = ours.double(), theirs.double()
+        if not (a.any() or b.any()):
+            return dot_products(_flat(ours), _flat(theirs))
+        below = meeting.cut(self.ground.values, whole(self.ground)).to(ours.dtype)[None]
+        full = dot_products(_flat(torch.cat([ours, below])), _flat(torch.cat([theirs, below])))
+        result: Floats = full[:-1, :-1]
+        if piece.region != meeting:
+            result = result + np.outer(piece.products - full[:-1, -1], b)
+        if other.region != meeting:
+            result = result + np.outer(a, other.products - full[-1, :-1])
+        table = self.ground.squares
+        outside = table[-1, -1] - piece.region.look_up(table) - other.region.look_up(table)
+        return result + float(outside + meeting.look_up(table)) * np.outer(a, b)
+
+    def _means(self) -> Floats:
+        """Return each row's mean over its units, or what of it was removed."""
+        if self.offsets is not None:
+            return self.offsets
+        table = self.ground.sums
+        totals = self.weights * float(table[-1, -1].sum())
+        for piece in self.pieces:
+            inside = float(piece.region.look_up(table).sum())
+            totals[piece.rows] += piece.totals - self.weights[piece.rows] * inside
+        return totals / self._units
+
+    # --- differences ------------------------------------------------------------------------
+
+    def minus(self, other: WindowVectors) -> WindowVectors:
+        """Return these rows less the single row of `other`."""
+        if self.offsets is not None:
+            raise InputError("rows that are centred already cannot be reduced; subtract first")
+        removed = float(other.weights[0])
+        weights = self.weights - removed
+        result = WindowVectors(self.ground, weights, exact=self.exact)
+        beyond = other.pieces[0].region if other.pieces else None
+        without = set(range(len(self)))
+        for piece in self.pieces:
+            without -= set(piece.rows.tolist())
+            region = piece.region if beyond is None else piece.region.join(beyond)
+            values = self._on(region, piece)
+            values = values - other._on(region, other.pieces[0] if other.pieces else None)
+            result._add_piece(piece.rows, region, values.to(self._dtype))
+        if beyond is not None and without:
+            rows = np.array(sorted(without))
+            base = self._on(beyond, None, len(rows), self.weights[rows])
+            values = base - other._on(beyond, other.pieces[0])
+            result._add_piece(rows, beyond, values.to(self._dtype))
+        return result
+
+    def centred(self) -> WindowVectors:
+        """Return these rows, each less its own mean over units.
+
+        Means are removed from the products, which are then in double precision: of a row that
+        hardly varies the products are large, and what is left of them would be rounding.
+        """
+        result = WindowVectors(self.ground, self.weights, exact=True)
+        for piece in self.pieces:
+            result._add_piece(piece.rows, piece.region, piece.values.double())
+        result.offsets = self._means()
+        return result
+
+    def _on(
+        self,
+        region: Region,
+        piece: Piece | None,
+        rows: int = 1,
+        weights: Floats | None = None,
+    ) -> Tensor:
+        """Return the rows of a piece (or rows without) on a larger rectangle, a copy."""
+        if weights is None:
+            weights = self.weights[:1] if piece is None else self.weights[piece.rows]
+        if piece is not None and piece.region == region:
+            return piece.values.to(self._dtype, copy=True)
+        below = region.cut(self.ground.values, whole(self.ground)).to(self._dtype)
+        factors = torch.as_tensor(weights, dtype=self._dtype, device=below.device)
+        values = factors[:, None, None, None] * below[None]
+        if piece is not None:
+            piece.region.cut(values, region).copy_(piece.values)
+        return values
+
+    def _add_piece(self, rows: NDArray[np.int64], region: Region, values: Tensor) -> None:
+        self.pieces.append(Piece(rows, region, values, Sums(values, region, self.ground)))
+
+    # --- sums and copies --------------------------------------------------------------------
+
+    def zeros(self, rows: int, *, exact: bool = False) -> WindowVectors:
+        """Return `rows` zero vectors of the same length; `exact` ones in double precision."""
+        offsets = None if self.offsets is None else np.zeros(rows)
+        return WindowVectors(self.ground, np.zeros(rows), [], exact or self.exact, offsets)
+
+    def rounded(self) -> WindowVectors:
+        """Return the rows in single precision."""
+        result = WindowVectors(self.ground, self.weights.copy(), offsets=self.offsets)
+        for piece in self.pieces:
+            result._add_piece(piece.rows, piece.region, piece.values.float())
+        return result
+
+    def assign(self, row: int, other: WindowVectors) -> None:
+        """Write the rows of `other` into the rows from `row` on."""
+        replaced = np.arange(row, row + len(other))
+        self.weights[replaced] = other.weights
+        if self.offsets is not None:
+            self.offsets[replaced] = other._means()
+        alone = np.ones(len(other), dtype=bool)
+        for piece in other.pieces:
+            alone[piece.rows] = False
+            self._hold(piece.rows + row, piece)
+        for mine in self.pieces:
+            found = np.isin(mine.rows, replaced[alone])
+            if found.any():
+                base = self._on(mine.region, None, int(found.sum()), self.weights[mine.rows[found]])
+                mine.values[torch.from_numpy(found).to(base.device)] = base
+                mine.sums = Sums(mine.values, mine.region, self.ground)
+
+    def _hold(self, rows: NDArray[np.int64], given: Piece) -> None:
+        """Take over the windows of a piece, into one that covers the same cells."""
+        others = [piece for piece in self.pieces if piece.region != given.region]
+        mine = [piece for piece in self.pieces if piece.region == given.region]
+        self.pieces = []
+        for piece in others:
+            kept = ~np.isin(piece.rows, rows)
+            if kept.all():
+                self.pieces.append(piece)
+            elif kept.any():
+                values = piece.values[torch.from_numpy(kept).to(piece.values.device)]
+                self._add_piece(piece.rows[kept], piece.region, values)
+        if mine and np.isin(rows, mine[0].rows).all():
+            held, values = mine[0].rows, mine[0].values
+        else:
+            taken = [piece.rows for piece in self.pieces]
+            held = np.setdiff1d(np.arange(len(self)), np.concatenate([[], *taken]))
+            values = self._on(given.region, None, len(held), self.weights[held])
+            for piece in mine:
+                values[torch.from_numpy(np.searchsorted(held, piece.rows))] = piece.values
+        places = torch.from_numpy(np.searchsorted(held, rows)).to(values.device)
+        values[places] = given.values.to(values.dtype)
+        self._add_piece(held, given.region, values)
+
+    def accumulate(self, other: WindowVectors, weights: NDArray[np.float64]) -> None:
+        """Add the sum of the rows of `other`, weighted, to the only row."""
+        if self.offsets is not None:
+            self.offsets[0] += weights @ other._means()
+        alone = np.ones(len(other), dtype=bool)
+        for piece in other.pieces:
+            alone[piece.rows] = False
+            factors = torch.as_tensor(
+                weights[piece.rows], dtype=piece.values.dtype, device=piece.values.device
+            )
+            values = (factors @ _flat(piece.values)).view(piece.values.shape[1:])
+            share = float(weights[piece.rows] @ other.weights[piece.rows])
+            self._add(share, piece.region, values)
+        if alone.any():
+            self._add(float(weights[alone] @ other.weights[alone]), None, None)
+
+    def _add(self, share: float, region: Region | None, values: Tensor | None) -> None:
+        """Add one vector, `share` times the empty canvas outside a rectangle, to the only row."""
+        held = self.pieces[0] if self.pieces else None
+        union = region if held is None else held.region
+        if held is not None and region is not None:
+            union = held.region.join(region)
+        if union is not None:
+            if held is not None and held.region == union:
+                total = held.values  # grows in place
+            else:
+                total = self._on(union, held, 1, self.weights)
+            if region is None or region != union:
+                below = union.cut(self.ground.values, whole(self.ground)).to(self._dtype)
+                more = below * share
+                if region is not None and values is not None:
+                    region.cut(more, union).copy_(values)
+                total += more
+            elif values is not None:
+                total += values
+            self.pieces = []
+            self._add_piece(np.zeros(1, dtype=np.int64), union, total)
+        self.weights[0] += share
+
+    def take(self, rows: Sequence[int]) -> WindowVectors:
+        """Return some of the rows."""
+        index = np.asarray(rows, dtype=np.int64)
+        offsets = None if self.offsets is None else self.offsets[index]
+        result = WindowVectors(self.ground, self.weights[index], [], self.exact, offsets)
+        for piece in self.pieces:
+            inside = np.flatnonzero(np.isin(index, piece.rows))
+            if not len(inside):
+                continue
+            order = np.argsort(piece.rows)
+            which = order[np.searchsorted(piece.rows, index[inside], sorter=order)]
+            chosen = which if piece.chosen is None else piece.chosen[which]
+            if np.array_equal(which, np.arange(which[0], which[0] + len(which))):
+                values = piece.values[int(which[0]) : int(which[0]) + len(which)]
+            else:
+                values = piece.values[torch.from_numpy(which).to(piece.values.device)]
+            result.pieces.append(Piece(inside, piece.region, values, piece.sums, chosen))
+        return result
+
+    def clear(self) -> None:
+        """Set all rows to zero."""
+        self.weights[...] = 0
+        self.pieces = []
+        if self.offsets is not None:
+            self.offsets[...] = 0
+
+    def expand(self) -> Tensor:
+        """Return the rows as whole vectors, shape (row, unit); means are not removed."""
+        everything = whole(self.ground)
+        values = self._on(everything, None, len(self), self.weights)
+        for piece in self.pieces:
+            rows = torch.from_numpy(piece.rows).to(values.device)
+            values[rows] = self._on(everything, piece)
+        if self.offsets is not None:
+            raise InputError("centred rows are not held whole; ask for the rows before that")
+        return values.permute(0, 3, 1, 2).flatten(1)

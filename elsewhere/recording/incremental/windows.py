@@ -1,0 +1,218 @@
+"""Windows of feature maps: kept by class, and spread over whole maps again.
+
+Windows lie in memory as (class along y, class along x, object, height, width, channel), so that
+a row of cells is one contiguous stretch; as (n, channel, height, width) the same memory is in
+channels-last order, in which convolutions run fastest on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+
+from elsewhere.recording.incremental.geometry import Axis, Numbers
+
+Tensor: TypeAlias = torch.Tensor
+Axes: TypeAlias = tuple[Axis, Axis]
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Locations and objects that are worked on at a time.
+
+    Parameters
+    ----------
+    ys, xs
+        Indices of locations along each axis.
+    objects
+        Indices of objects.
+    """
+
+    ys: Numbers
+    xs: Numbers
+    objects: Numbers
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Locations along y and x, and objects."""
+        return len(self.ys), len(self.xs), len(self.objects)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of images."""
+        return len(self.ys) * len(self.xs) * len(self.objects)
+
+
+class Ground:
+    """The empty canvas's map, which windows are filled from, with its sums over rectangles.
+
+    Parameters
+    ----------
+    values
+        Shape (height, width, channel).
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values.contiguous()
+        self._padded: dict[tuple[int, int, int, int, float], Tensor] = {}
+        self._squares: Tensor | None = None
+        self._sums: Tensor | None = None
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.values.shape[2]
+
+    @property
+    def maps(self) -> Tensor:
+        """The same as a map of one row: (1, channel, height, width)."""
+        return self.values.permute(2, 0, 1)[None]
+
+    def padded(self, top: int, bottom: int, left: int, right: int, fill: float) -> Tensor:
+        """Return the map within a frame of `fill`."""
+        key = (top, bottom, left, right, fill)
+        if not any(key[:4]):
+            return self.values
+        if key not in self._padded:
+            height, width, channels = self.values.shape
+            shape = (height + top + bottom, width + left + right, channels)
+            framed = self.values.new_full(shape, fill)
+            framed[top : top + height, left : left + width] = self.values
+            self._padded[key] = framed
+        return self._padded[key]
+
+    @property
+    def squares(self) -> Tensor:
+        """Sums of squares over all channels and the cells above and left, float64, on the CPU."""
+        if self._squares is None:
+            values = torch.stack([(row.double() ** 2).sum(-1) for row in self.values])
+            self._squares = _cumulated(values[..., None])[..., 0]
+        return self._squares
+
+    @property
+    def sums(self) -> Tensor:
+        """Sums of each channel over the cells above and left, float64, on the CPU."""
+        if self._sums is None:
+            self._sums = _cumulated(self.values.double())
+        return self._sums
+
+
+def _cumulated(values: Tensor) -> Tensor:
+    height, width, depth = values.shape
+    table = torch.zeros(height + 1, width + 1, depth, dtype=torch.float64)
+    table[1:, 1:] = values.cumsum(0).cumsum(1).cpu()
+    return table
+
+
+def measure_constant(values: Tensor, dim: int) -> tuple[int, int]:
+    """Return the cells around the middle between which `values` do not vary along `dim`."""
+    size, middle = values.shape[dim], values.shape[dim] // 2
+    other = values.select(dim, middle).unsqueeze(dim)
+    rest = [d for d in range(values.ndim) if d != dim]
+    same = (values == other).amin(dim=rest).cpu().numpy()
+    low = high = middle
+    while low > 0 and same[low - 1]:
+        low -= 1
+    while high < size and same[high]:
+        high += 1
+    return low, high
+
+
+@dataclass(eq=False)
+class Maps:
+    """The windows of a map for a tile of locations.
+
+    Parameters
+    ----------
+    axes
+        Windows of all locations along y and x.
+    groups
+        Per axis, classes that lie in one tensor; they have one length.
+    tensors
+        For each pair of groups: (class, class, object, height, width, channel).
+    """
+
+    axes: Axes
+    groups: tuple[list[Numbers], list[Numbers]]
+    tensors: list[list[Tensor]]
+    _places: list[dict[int, tuple[int, int]]] = field(default_factory=list)
+
+    @property
+    def places(self) -> list[dict[int, tuple[int, int]]]:
+        """Per axis, class to its group and its row in it."""
+        if not self._places:
+            self._places = [
+                {int(c): (g, row) for g, group in enumerate(groups) for row, c in enumerate(group)}
+                for groups in self.groups
+            ]
+        return self._places
+
+    def find(self, y: int, x: int) -> tuple[int, int, int, int]:
+        """Return groups along y and x, and rows in them, of locations `y` and `x`."""
+        gy, ry = self.places[0][int(self.axes[0].classes[y])]
+        gx, rx = self.places[1][int(self.axes[1].classes[x])]
+        return gy, gx, ry, rx
+
+    def window(self, y: int, x: int) -> tuple[int, int, Tensor]:
+        """Return the first cell along y and x, and all objects' windows (object, h, w, channel)."""
+        gy, gx, ry, rx = self.find(y, x)
+        top, left = int(self.axes[0].start[y]), int(self.axes[1].start[x])
+        return top, left, self.tensors[gy][gx][ry, rx]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all windows."""
+        return sum(t.numel() * t.element_size() for row in self.tensors for t in row)
+
+
+def spread(maps: Maps, ground: Ground, tile: Tile) -> Tensor:
+    """Return whole maps, (row, channel, height, width), position by position, then objects."""
+    n_y, n_x, n_objects = tile.shape
+    out = ground.values.new_empty((n_y, n_x, n_objects, ground.channels, *ground.sides))
+    for row, y in enumerate(tile.ys):
+        for column, x in enumerate(tile.xs):
+            paste(out[row, column], *maps.window(y, x), ground)
+    return out.view(-1, ground.channels, *ground.sides)
+
+
+def paste(out: Tensor, top: int, left: int, windows: Tensor, ground: Ground) -> None:
+    """Write windows (row, h, w, channel) and the empty canvas around them into whole maps."""
+    height, width = windows.shape[1:3]
+    if (height, width) != ground.sides:
+        out.copy_(ground.maps)
+    out[:, :, top : top + height, left : left + width] = windows.permute(0, 3, 1, 2)
+
+
+def class_sums(maps: Maps) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield each pair of groups with the sums of each channel over its windows, float64."""
+    for gy, tensors in enumerate(maps.tensors):
+        for gx, tensor in enumerate(tensors):
+            yield gy, gx, tensor.sum((3, 4)).double()
+
+
+def map_means(maps: Maps, ground: Ground, tile: Tile) -> Tensor:
+    """Return each channel's mean over the map, shape (row, channel), without whole maps."""
+    sums = {(gy, gx): values for gy, gx, values in class_sums(maps)}
+    table = ground.sums
+    whole = table[-1, -1]
+    n_y, n_x, n_objects = tile.shape
+    out = torch.empty((n_y, n_x, n_objects, ground.channels), dtype=torch.float64)
+    for row, y in enumerate(tile.ys):
+        for column, x in enumerate(tile.xs):
+            gy, gx, ry, rx = maps.find(y, x)
+            top, left = int(maps.axes[0].start[y]), int(maps.axes[1].start[x])
+            bottom, right = top + int(maps.axes[0].length[y]), left + int(maps.axes[1].length[x])
+            inside = table[bottom, right] - table[top, right] - table[bottom, left]
+            outside = whole - (inside + table[top, left])
+            out[row, column] = outside + sums[gy, gx][ry, rx].cpu()
+    height, width = ground.sides
+    out /= height * width
+    return out.view(-1, ground.channels).float().to(ground.values.device)

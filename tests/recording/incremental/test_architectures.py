@@ -1,0 +1,61 @@
+"""Both engines on the networks of the literature, at the canvas's corners, edges and interior."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+CASES = [
+    # network, canvas, object, stride, background
+    ("vgg11", 64, 14, 1, (200, 40, 90)),
+    ("vgg11_bn", 64, 14, 7, 0),
+    ("vgg13", 64, 17, 3, 128),
+    ("vgg13_bn", 64, 14, 8, (10, 250, 30)),
+    ("vgg16", 80, 14, 8, 255),
+    ("vgg16_bn", 64, 14, 1, 77),
+    ("vgg19", 64, 14, 7, (1, 2, 3)),
+    ("vgg19_bn", 64, 14, 3, 200),
+    ("alexnet", 96, 21, 3, (200, 40, 90)),
+    ("resnet18", 96, 14, 8, 0),
+    ("resnet50", 64, 14, 7, (200, 40, 90)),
+    ("googlenet", 80, 14, 8, 60),
+    ("densenet121", 64, 14, 3, (200, 40, 90)),
+]
+
+
+def build(name, disturb):
+    """Return a network with a small head, and weights that keep the signal."""
+    arguments = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    with torch.device("meta"):
+        network = getattr(torchvision.models, name)(num_classes=11, **arguments)
+    if hasattr(network, "classifier") and isinstance(network.classifier, nn.Sequential):
+        linear = [n for n, part in enumerate(network.classifier) if isinstance(part, nn.Linear)]
+        sizes = [network.classifier[linear[0]].in_features, 24, 24, 11]
+        for place, number in enumerate(linear):
+            network.classifier[number] = nn.Linear(sizes[place], sizes[place + 1])
+    return disturb(network.to_empty(device="cpu")).eval()
+
+
+@pytest.mark.parametrize(("name", "size", "side", "stride", "background"), CASES)
+def test_every_layer_equals_the_dense_sweep(
+    name, size, side, stride, background, wrap, disturb, compare_engines
+):
+    model = wrap(build(name, disturb), canvas_size=size)
+    errors, signals = compare_engines(
+        model, size=size, object_size=side, stride=stride, background=background
+    )
+    assert len(errors) >= 20
+    assert max(errors.values()) <= 1e-5
+    assert min(signals.values()) > 0.01  # every layer sees the object
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stride", [1, 3, 7, 8])
+@pytest.mark.parametrize("name", ["vgg16", "resnet50", "googlenet", "densenet121"])
+def test_every_stride_at_the_natural_size(name, stride, wrap, disturb, compare_engines):
+    model = wrap(build(name, disturb), canvas_size=224)
+    errors, signals = compare_engines(
+        model, size=224, object_size=50, stride=stride, background=(200, 40, 90), layers=None
+    )
+    assert max(errors.values()) <= 1e-5
+    assert min(signals.values()) > 0.01
