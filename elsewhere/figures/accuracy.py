@@ -137,7 +137,7 @@ def plot_accuracy_maps(
     if len(trained[0]):
         outline_object(panels[0], scenes[0])
 
-    _color_bar(figure, panels, norm, np.concatenate([values.ravel() for values in maps]))
+    draw_accuracy_bar(figure, panels, norm, np.concatenate([values.ravel() for values in maps]))
     figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
     corner = panels[(rows - 1) * wide]
     corner.set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
@@ -284,8 +284,12 @@ def _mark_trained(ax: Axes, trained: NDArray[np.int64]) -> None:
         ax.plot(trained[:, 1], trained[:, 0], label="trained", clip_on=False, zorder=3, **style)
 
 
-def _color_bar(
-    figure: Figure, panels: list[Axes], norm: Normalize, values: NDArray[np.float64]
+def draw_accuracy_bar(
+    figure: Figure,
+    panels: list[Axes],
+    norm: Normalize,
+    values: NDArray[np.float64],
+    label: str = "accuracy",
 ) -> None:
     """Draw the one colour bar, which says that its lowest colour is chance and all below."""
     chance = float(norm.vmin or 0.0)
@@ -302,7 +306,7 @@ def _color_bar(
     bar.set_ticks(
         [chance, *ticks], labels=[f"≤ {chance:.2g}\nchance", *(f"{tick:.1f}" for tick in ticks)]
     )
-    bar.set_label("accuracy", fontsize=TICK_SIZE)
+    bar.set_label(label, fontsize=TICK_SIZE)
     bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
     bar.outline.set_linewidth(0.4)
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,7 +17,13 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.figures.accuracy import CHANCE_LINE, chance_of, place_scene, trained_locations
+from elsewhere.figures.accuracy import (
+    CHANCE_LINE,
+    chance_of,
+    draw_accuracy_bar,
+    place_scene,
+    trained_locations,
+)
 from elsewhere.figures.curves import (
     BAND_FROM,
     CROSS,
@@ -72,6 +77,7 @@ Split: TypeAlias = Literal["same", "held-out"]
 Quantity: TypeAlias = Literal["index", "far", "off", "on"]
 
 RAW_PIXELS = "raw pixels"
+_BAR = "accuracy of the probe"
 _LABELS = MappingProxyType(
     {
         "index": "invariance index, far over on",
@@ -179,7 +185,7 @@ def plot_probe_maps(
         drawn.append(ax)
     outline_object(drawn[0], scene)
     every = np.concatenate([values.ravel() for _, values, _ in panels])
-    _color_bar(figure, drawn, norm, every)
+    draw_accuracy_bar(figure, drawn, norm, every, _BAR)
     figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
     corner = drawn[(rows - 1) * wide]
     corner.set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
@@ -283,7 +289,8 @@ def plot_probe_matrix(
         number = f"{known.mean():.2f}" if known.size else "–"
         ax.set_title(number, loc="right", fontsize=size, pad=2.5, color=GREY)
         drawn.append(ax)
-    _color_bar(figure, drawn, norm, np.concatenate([each.ravel() for each in matrices]))
+    every = np.concatenate([each.ravel() for each in matrices])
+    draw_accuracy_bar(figure, drawn, norm, every, _BAR)
     figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
     corner = drawn[(rows - 1) * wide]
     corner.set_xlabel("tested at: rows of y (px)", fontsize=TICK_SIZE, labelpad=2)
@@ -470,29 +477,6 @@ def _what(result: xr.Dataset, which: str = "") -> str:
     """Return the words that a title begins with."""
     kind = str(result.attrs.get("probe", "linear")).replace("-", " ")
     return f"{kind} probes" + (f", {which} exemplars" if which else "")
-
-
-def _color_bar(
-    figure: Figure, panels: list[Axes], norm: Normalize, values: NDArray[np.float64]
-) -> None:
-    """Draw the one colour bar, from chance to 1."""
-    chance = float(norm.vmin or 0.0)
-    below = bool((values[np.isfinite(values)] < chance - 1e-9).any())
-    bar = figure.colorbar(
-        ScalarMappable(norm, COLOR_MAP),
-        ax=panels,
-        extend="min" if below else "neither",
-        aspect=28 if len(panels) > 4 else 20,
-        fraction=0.05,
-        pad=0.015,
-    )
-    ticks = [tick for tick in (0.2, 0.4, 0.6, 0.8) if chance + 0.09 < tick] + [1.0]
-    bar.set_ticks(
-        [chance, *ticks], labels=[f"≤ {chance:.2g}\nchance", *(f"{tick:.1f}" for tick in ticks)]
-    )
-    bar.set_label("accuracy of the probe", fontsize=TICK_SIZE)
-    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
-    bar.outline.set_linewidth(0.4)
 
 
 def _legend_below(figure: Figure, handles: list[Line2D | Patch]) -> None:

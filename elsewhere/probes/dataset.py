@@ -1,0 +1,176 @@
+"""The result of probes as a Dataset, variable by variable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError
+from elsewhere.probes.controls import PIXELS
+from elsewhere.probes.engine import Outcome
+from elsewhere.probes.splits import SPLITS, Exemplars
+from elsewhere.probes.summary import WHERE, Summary, stack
+from elsewhere.protocols import Source
+from elsewhere.types import Location
+
+
+class Builder:
+    """Collects the variables of the result.
+
+    Parameters
+    ----------
+    summary
+        Turns what was got right into numbers.
+    source
+        What was probed.
+    names
+        The layers.
+    each
+        Whether every location was trained in turn.
+    """
+
+    def __init__(self, summary: Summary, source: Source, names: list[str], each: bool) -> None:
+        self.summary, self.design, self.names, self.each = summary, source.design, names, each
+        self.variables: dict[str, Any] = {}
+
+    def _values(self, outcome: Outcome | None, *, shuffled: bool = False) -> NDArray[np.float64]:
+        if outcome is None or outcome.reason:
+            shape = (
+                self.summary.regions.distances.shape[0],
+                len(self.design.objects),
+                self.design.n_positions,
+            )
+            return np.full(shape, np.nan)
+        return np.asarray(outcome.shuffled if shuffled else outcome.correct, np.float64)
+
+    def _maps(self, values: list[NDArray[np.float64]], layered: bool) -> Any:
+        """Return dimensions and accuracies over the grid."""
+        maps = np.stack([self.summary.maps(each) for each in values])
+        n_sets = maps.shape[2]
+        trained: tuple[str, ...] = ("train_y", "train_x") if self.each else ()
+        sets = self.design.shape if self.each else ()
+        if not self.each and n_sets != 1:
+            raise InputError("several training sets are only known as 'each'")
+        shape = (*maps.shape[:2], *sets, *self.design.shape)
+        dims = ("layer", "split", *trained, "y", "x")
+        maps = maps.reshape(shape)
+        return (dims, maps) if layered else (dims[1:], maps[0])
+
+    def add(
+        self, prefix: str, outcomes: Mapping[str, Outcome] | None, *, layered: bool = True
+    ) -> None:
+        """Add what a network, or a control, got right."""
+        names = self.names if layered else [PIXELS]
+        found = {} if outcomes is None else outcomes
+        values = [self._values(found.get(name)) for name in names]
+        self.variables[f"{prefix}accuracy"] = self._maps(values, layered)
+        numbers = {
+            name: self.summary.numbers(each) for name, each in zip(names, values, strict=True)
+        }
+
+        def put(name: str, key: str, *dims: str) -> None:
+            stacked = stack(numbers, key)
+            lead = ("layer", "split") if layered else ("split",)
+            self.variables[prefix + name] = ((*lead, *dims), stacked if layered else stacked[0])
+
+        for name, dims in (("accuracy_at", ("where",)), ("invariance_index", ())):
+            put(name, name, *dims)
+            put(f"{name}_interval", f"{name}_interval", *dims, "bound")
+        put("share_above", "share_above")
+        put("accuracy_by_displacement", "by_displacement", "displacement")
+        if not prefix:
+            put("accuracy_by_displacement_interval", "by_displacement_interval", "displacement",
+                "bound")  # fmt: skip
+            put("on_minus_far", "on_minus_far")
+            put("on_minus_far_interval", "on_minus_far_interval", "bound")
+            if self.each:
+                sets = stack(numbers, "accuracy_at_set")
+                shape = (*sets.shape[:2], *self.design.shape, len(WHERE))
+                lead = ("layer", "split", "train_y", "train_x", "where")
+                self.variables["accuracy_at_each"] = (lead, sets.reshape(shape))
+
+    def add_shuffled(self, outcomes: Mapping[str, Outcome], chance: float) -> None:
+        """Add the control tasks, what they leave of the accuracy, and whether they are solved."""
+        values = [self._values(outcomes.get(name), shuffled=True) for name in self.names]
+        self.variables["shuffled_accuracy"] = self._maps(values, True)
+        numbers = {
+            name: self.summary.numbers(each, shuffled=True)
+            for name, each in zip(self.names, values, strict=True)
+        }
+        at = stack(numbers, "accuracy_at")
+        dims = ("layer", "split", "where")
+        self.variables["shuffled_accuracy_at"] = (dims, at)
+        self.variables["shuffled_accuracy_at_interval"] = (
+            (*dims, "bound"),
+            stack(numbers, "accuracy_at_interval"),
+        )
+        self.variables["selectivity_at"] = (dims, self.variables["accuracy_at"][1] - at)
+        solved = stack(numbers, "off_low") > chance
+        self.variables["shuffled_flag"] = (dims[:2], solved.astype(np.int8))
+
+    def add_fits(self, outcomes: Mapping[str, Outcome], tried: tuple[float, ...]) -> None:
+        """Add what was chosen, and by which scores."""
+        trained: tuple[str, ...] = ("train_y", "train_x") if self.each else ()
+        sets = self.design.shape if self.each else ()
+
+        def put(name: str, get: Callable[[Outcome], Any], *more: str, size: int = 0) -> None:
+            rows = [np.asarray(get(outcomes[layer])) for layer in self.names]
+            shape = (len(rows), *sets, *((size,) if more else ()))
+            self.variables[name] = (("layer", *trained, *more), np.stack(rows).reshape(shape))
+
+        put("strength", lambda o: o.strengths)
+        put("rank", lambda o: o.ranks)
+        units = [outcomes[layer].n_units for layer in self.names]
+        self.variables["n_units"] = (("layer",), np.array(units, np.int64))
+        if tried:
+
+            def scores(outcome: Outcome) -> Any:
+                blank = np.full(len(tried), np.nan)
+                return [each if len(each) == len(tried) else blank for each in outcome.scores]
+
+            put("cross_validated", scores, "strengths", size=len(tried))
+
+    def add_trials(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Add what was chosen for each object at each location, and whether it was right."""
+        dims = ("layer", "object", "y", "x")
+        shape = (len(self.names), len(self.design.objects), *self.design.shape)
+        choice = np.stack([outcomes[name].choice[0] for name in self.names]).reshape(shape)
+        correct = np.stack([outcomes[name].correct[0] for name in self.names]).reshape(shape)
+        self.variables["choice"] = (dims, choice)
+        self.variables["correct"] = (dims, correct.astype(np.int8))
+
+    def dataset(
+        self,
+        exemplars: Exemplars,
+        places: tuple[tuple[Location, ...], ...],
+        tried: tuple[float, ...],
+    ) -> xarray.Dataset:
+        """Return the result, without its attributes."""
+        design = self.design
+        axes = {name: (name, list(values), {"units": "px"}) for name, values in design.axes}
+        coordinates: dict[str, Any] = {
+            "layer": self.names,
+            "split": list(SPLITS),
+            "where": list(WHERE),
+            "bound": ["low", "high"],
+            "displacement": ("displacement", self.summary.steps, {"units": "px"}),
+            "class": list(exemplars.names),
+            "object": list(design.objects),
+            "category": ("object", list(design.categories)),
+            "held_out": ("object", exemplars.held_out.astype(np.int8)),
+            **axes,
+        }
+        if tried:
+            coordinates["strengths"] = list(tried)
+        if self.each:
+            for name, values in design.axes:
+                coordinates[f"train_{name}"] = (f"train_{name}", list(values), {"units": "px"})
+        else:
+            place = np.array(places[0])
+            for number, name in enumerate(design.names):
+                coordinates[f"trained_{name}"] = ("trained", place[:, number], {"units": "px"})
+        return xarray.Dataset(self.variables, coords=coordinates)
