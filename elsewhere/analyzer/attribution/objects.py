@@ -212,9 +212,9 @@ class ObjectRun:
         return {name: np.array(numbers, np.float64) for name, numbers in values.items()}
 
     def _sensitivity(self, one: Batch, maps: torch.Tensor, unit: float) -> float:
-        def explain(perturbed: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-            images = perturbed[0] if isinstance(perturbed, tuple) else perturbed
-            return self.explainer.maps(replace(one.padded(len(images)), images=images))
+        def explain(perturbed: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+            (images,) = perturbed
+            return (self.explainer.maps(replace(one.padded(len(images)), images=images)),)
 
         found: torch.Tensor = sensitivity_max(
             explain,
