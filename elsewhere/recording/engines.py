@@ -78,6 +78,8 @@ def choose_engine(
     if wanted == "dense":
         return Choice("dense", "")
     try:
+        if model.device.type not in ("cpu", "cuda"):
+            raise NotTraceable(f"device {model.device.type} has no double precision")
         with evaluating(model.module):
             engine = _compile(model, objects, canvas, design)
             for layer in layers:

@@ -252,6 +252,7 @@ class Incremental:
         """Return the empty canvas's map after a step."""
         if name not in self._grounds:
             self._grounds[name] = Ground(self._empty[name][0].permute(1, 2, 0))
+            self._empty[name] = self._grounds[name].maps  # one memory for both
         return self._grounds[name]
 
     def empty(self, layer: Layer) -> Ground | Tensor:
