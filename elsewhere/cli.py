@@ -223,21 +223,23 @@ def plan_(
     as_json: JsonOption = False,
 ) -> None:
     """Say what `record` would cost: bytes, time, memory."""
-    from elsewhere.recording import check_room
+    from elsewhere.recording import check_room, divisible
     from elsewhere.recording import plan as plan_sweep
 
     check_sharing(workers, scheduler, kept)
     _check_outputs(out, kept.measure, overwrite)
     sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
+    sweep = divisible(sweep, workers=workers, scheduler=scheduler)
     cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
     cost = cost.shared(workers)
     if as_json:
         print_json(dataclasses.asdict(cost))
     else:
         print_plan(cost)
-        say(f"engine {sweep.choice}")
     if out is not None:
         check_room(cost, out, overwrite=overwrite)
+    if not as_json:
+        say(f"engine {sweep.choice}")
 
 
 plan_.__name__ = "plan"
@@ -263,7 +265,7 @@ def record(
     The same command goes on where it was killed, and leaves what is complete as it is.
     """
     from elsewhere.analyzer import finish
-    from elsewhere.recording import check_room, is_complete, make_header
+    from elsewhere.recording import check_room, divisible, is_complete, make_header
     from elsewhere.recording import plan as plan_sweep
     from elsewhere.recording import record as record_sweep
     from elsewhere.storage import save_result
@@ -271,6 +273,7 @@ def record(
     check_sharing(workers, scheduler, kept)
     _check_outputs(out, kept.measure, overwrite, resumed=True)
     sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
+    sweep = divisible(sweep, workers=workers, scheduler=scheduler)
     options = kept.header(network.seed)
     del options["max_memory"]
     there = not overwrite and is_complete(out, make_header(sweep, layers=wanted, **options))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.measures.blocks import DenseBlock
-from elsewhere.models import InputTransform, load_model
+from elsewhere.models import InputTransform, load_model, state_sha256
 from elsewhere.protocols import Design, Progress, Sink, Source, Stage, stages_of
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
@@ -157,7 +157,8 @@ def untrained(source: Source, *, seed: int) -> tuple[Sweep, str]:
     scene = Scene.of(source)
     if isinstance(source, Sweep):
         name, arguments = source.model.name, dict(source.model.arguments)
-        transform, digest = source.model.transform, source.model.weights_sha256
+        transform = source.model.transform
+        digest = state_sha256(source.model.module.state_dict())
     elif isinstance(source, Recording):
         header = source.attributes
         name, arguments = str(header["model"]), dict(header.get("model_arguments", {}))

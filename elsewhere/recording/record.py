@@ -224,6 +224,7 @@ def record(
         NaN, infinity, or more than `dtype` can hold.
     """
     path = Path(path)
+    sweep = divisible(sweep, workers=workers, scheduler=scheduler)
     header = make_header(
         sweep, layers=layers, keep=keep, dtype=dtype, seed=seed, command=command
     )  # fmt: skip
@@ -253,6 +254,27 @@ def record(
             )
         writer.finish()
     return path
+
+
+def divisible(sweep: Sweep, *, workers: int = 1, scheduler: str | None = None) -> Sweep:
+    """Return a sweep whose units can be shared out: by whole passes, unless one process does all.
+
+    The incremental engine computes many locations together, so that units alone would cost it
+    what it saves.
+
+    Raises
+    ------
+    InputError
+        The incremental engine was asked for by name.
+    """
+    if (workers <= 1 and scheduler is None) or sweep.engine == "dense":
+        return sweep
+    if sweep.engine == "incremental":
+        raise InputError(
+            "--engine incremental works in one process; leave --workers and --scheduler out, or "
+            "take --engine dense"
+        )
+    return sweep.using("dense")
 
 
 @dataclass(frozen=True)

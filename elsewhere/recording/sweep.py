@@ -126,6 +126,18 @@ class Sweep:
         engine = self.choice.engine
         return None if engine is None else TileStream(engine, self.design)
 
+    def using(self, engine: Engine) -> Sweep:
+        """Return the same sweep by another engine."""
+        return Sweep(
+            self.model,
+            self.objects,
+            canvas=self.canvas,
+            grid=self.grid,
+            reference=self.reference,
+            layers=[layer.name for layer in self.layers],
+            engine=engine,
+        )
+
     @property
     def color(self) -> Color:
         """The background's colour."""

@@ -45,11 +45,16 @@ def test_verify(run, refuse, made, here):
     found = run("verify", "run.h5", "--json").json
     assert (found["ok"], found["finished"], found["damages"]) == (True, True, [])
     with h5py.File(here / "run.h5") as file:
-        chunk = file["layers/fc5/activation"].id.get_chunk_info(0)
+        dataset = file["layers/fc5/activation"]
+        chunk, n = dataset.id.get_chunk_info(0), dataset.chunks[0]
+        first = chunk.chunk_offset[0]
+        names = file["object"].asstr()[first : first + n]
+        y = file["y"][chunk.chunk_offset[1]]
     data = bytearray((here / "run.h5").read_bytes())
     data[chunk.byte_offset + 5] ^= 1
     (here / "run.h5").write_bytes(data)
-    says = ("is damaged: layer fc5, objects 00-0 to 02-0, y 5 to 5, x 5 to ", "unreadable")
+    where = f"objects {names[0]} to {names[-1]}, y {y} to "
+    says = (f"is damaged: layer fc5, {where}", "unreadable")
     refuse("verify", "run.h5", says=says)
     refuse("similarity", "run.h5", "--out", "sim.nc", says=("fc5", "elsewhere verify"), late=True)
     refuse("verify", "missing.h5", says="does not exist")
@@ -85,7 +90,7 @@ def build():
 """
 COMMAND = ("slow_net:build", "--canvas", "24", "--objects", "novel", "--categories", "6",
            "--grid", "8x8", "--layers", "logits", "--reference", "2,2", "--threads", "1",
-           "--out", "run.h5")  # fmt: skip
+           "--engine", "dense", "--out", "run.h5")  # fmt: skip
 
 
 @pytest.fixture
@@ -194,7 +199,7 @@ def test_a_recording_that_carries_code_never_runs_it(run, refuse, made, here):
     shutil.copy(made[0], here / "run.h5")
     with h5py.File(here / "run.h5", "r+") as file:
         file.attrs["model"] = np.void(payload)
-        file.attrs["payload"] = payload.decode("latin1").encode("utf-8")
+        file.attrs["payload"] = np.frombuffer(payload, np.uint8)
         file["object"].attrs["payload"] = np.void(payload)
         file["payload"] = np.void(payload)
         group = file["layers/fc5"]

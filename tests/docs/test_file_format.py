@@ -344,7 +344,7 @@ class Interrupted(Exception):
 def test_the_parts_of_an_unfinished_recording(tmp_path):
     path, parts = tmp_path / "run.h5", tmp_path / "run.h5.parts"
     model = ModelRequest("small-cnn").load()
-    sweep = StimulusRequest(objects="novel", grid="3x5").build(model, "fc6,logits")
+    sweep = StimulusRequest(objects="novel", grid="3x5").build(model, "fc6,logits", engine="dense")
 
     def interrupt(done, total):
         if done > total / 2:
