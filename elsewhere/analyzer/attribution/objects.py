@@ -238,7 +238,7 @@ class ObjectRun:
                 target=list(one.classes),
                 additional_forward_args=one.extra or None,
                 n_perturb_samples=self.settings.n_perturbations,
-                max_examples_per_batch=self.explainer.rows,
+                max_examples_per_batch=min(self.explainer.rows, self.settings.n_perturbations),
                 normalize=True,
             )
         return float(found)
