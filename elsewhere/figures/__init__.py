@@ -14,11 +14,8 @@ touches pyplot or changes global settings.
 from __future__ import annotations
 
 from elsewhere.figures.accuracy import plot_accuracy_maps
-from elsewhere.figures.attribution import (
-    plot_attribution_equivariance,
-    plot_attribution_frame,
-    plot_attribution_grid,
-)
+from elsewhere.figures.attribution import plot_attribution_frame, plot_attribution_grid
+from elsewhere.figures.attribution_equivariance import plot_attribution_equivariance
 from elsewhere.figures.attribution_timeline import plot_attribution_timeline
 from elsewhere.figures.changes import plot_layerwise_change
 from elsewhere.figures.claims import plot_claims

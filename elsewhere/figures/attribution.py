@@ -1,10 +1,10 @@
-"""Attribution maps: over objects at several locations, in the object's frame, over the canvas."""
+"""Attribution maps: over objects at several locations, and in the object's frame."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,8 +18,8 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.figures.maps import MISSING, RING, TEXT_MARK, frame_panel, outline_object
-from elsewhere.figures.results import Scene, cell_edges, describe, require, scene_of
+from elsewhere.figures.maps import TEXT_MARK
+from elsewhere.figures.results import describe, require, scene_of
 from elsewhere.figures.style import (
     GREY,
     INK,
@@ -34,8 +34,6 @@ from elsewhere.figures.style import (
     text_style,
     wrap,
 )
-
-MapMetric: TypeAlias = Literal["pearson", "cosine", "spearman"]
 
 DIVERGING = colormaps["RdBu_r"]
 """Red speaks for the target, blue against it, white is nothing."""
@@ -160,7 +158,7 @@ def plot_attribution_grid(
     ]  # fmt: skip
     if bool(np.isnan(panels).any()):
         handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
-    _legend(figure, handles)
+    draw_handles(figure, handles)
     return figure
 
 
@@ -238,83 +236,7 @@ def plot_attribution_frame(result: xr.Dataset) -> Figure:
     ]
     if bool(np.isnan(tiles).any()):
         handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
-    _legend(figure, handles)
-    return figure
-
-
-@styled
-def plot_attribution_equivariance(result: xr.Dataset, *, metric: MapMetric = "pearson") -> Figure:
-    """Draw over the canvas how alike maps are to those at the reference, and to other objects'.
-
-    Left the object's own map, right the baseline: another object's. Both on one scale from -1 to
-    1; the small number is the mean away from the reference.
-
-    Parameters
-    ----------
-    result
-        An attribution result with ``equivariance_mean`` and ``equivariance_cross`` over
-        (metric, y, x).
-    metric
-        ``pearson``, ``cosine``, or ``spearman`` of absolute values.
-
-    Returns
-    -------
-    A figure that pyplot does not know of.
-
-    Raises
-    ------
-    InputError
-        The result lacks what is drawn.
-    UnknownNameError
-        No such metric.
-    """
-    if metric not in get_args(MapMetric):
-        raise UnknownNameError("metric of maps", str(metric), get_args(MapMetric))
-    names = ["equivariance_mean", "equivariance_cross"]
-    result = require(result, names, ["metric", "y", "x"]).sortby(["y", "x"])
-    scene = scene_of(result)
-    norm = Normalize(-1.0, 1.0)
-    words = {
-        "pearson": "Pearson correlation",
-        "cosine": "cosine",
-        "spearman": "rank correlation of absolute values",
-    }
-    width, side = 5.4, 2.05
-    title = wrap(describe_maps(result, "equivariance of maps"), width - 0.2, TITLE_SIZE)
-    lines = title.count("\n") + 1
-    figure = new_figure(width, side + 0.75 + 0.17 * lines, compress=True)
-    panels, missing = [], False
-    for place, (name, label) in enumerate(
-        zip(names, ("same object", "another object"), strict=True)
-    ):
-        ax = figure.add_subplot(1, 2, place + 1)
-        chosen = result[name].sel(metric=metric).transpose("y", "x")
-        values = np.asarray(chosen.values, np.float64)
-        missing |= _draw_canvas(ax, result, values, scene, norm)
-        frame_panel(ax, scene, bottom=True, left=place == 0)
-        ax.plot([scene.x], [scene.y], label="reference", clip_on=False, zorder=3, **RING)
-        ax.set_title(label, loc="left", fontsize=TICK_SIZE, pad=2.5)
-        mean = _away_mean(result, values, scene)
-        text = "–" if math.isnan(mean) else f"{mean:.2f}".replace("-", "−")
-        ax.set_title(text, loc="right", fontsize=TICK_SIZE, pad=2.5, color=GREY)
-        panels.append(ax)
-    outline_object(panels[0], scene)
-    panels[0].set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
-    panels[0].set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=1)
-    bar = figure.colorbar(
-        ScalarMappable(norm, DIVERGING), ax=panels, aspect=24, fraction=0.05, pad=0.015
-    )
-    bar.set_label(words[metric], fontsize=TICK_SIZE)
-    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
-    bar.outline.set_linewidth(0.4)
-    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
-    handles: list[Any] = [
-        Line2D([], [], label=f"reference (y {scene.y}, x {scene.x})", **RING),
-        Line2D([], [], label="mean away from it", marker="$.5$", markersize=7, **TEXT_MARK),
-    ]
-    if missing:
-        handles.append(Patch(label="no value", **MISSING))
-    _legend(figure, handles)
+    draw_handles(figure, handles)
     return figure
 
 
@@ -458,33 +380,6 @@ def draw_tile(
     ax.add_patch(Rectangle(inside, box[1] * unit_x, box[1] * unit_y, zorder=2, **BOX_LINE))
 
 
-def _draw_canvas(
-    ax: Axes, result: xr.Dataset, values: NDArray[np.float64], scene: Scene, norm: Normalize
-) -> bool:
-    """Fill the cells of the grid; return whether one has no value."""
-    ys = cell_edges(result["y"].values, scene.canvas, scene.object_size)
-    xs = cell_edges(result["x"].values, scene.canvas, scene.object_size)
-    missing = np.isnan(values)
-    ax.pcolormesh(
-        xs, ys, np.ma.masked_array(values, missing), cmap=DIVERGING, norm=norm, edgecolors="face",
-        linewidth=0.1, zorder=1,
-    )  # fmt: skip
-    for row, column in zip(*np.nonzero(missing), strict=True):
-        ax.add_patch(
-            Rectangle(
-                (xs[column], ys[row]), xs[column + 1] - xs[column], ys[row + 1] - ys[row],
-                zorder=1.5, **MISSING,
-            )
-        )  # fmt: skip
-    return bool(missing.any())
-
-
-def _away_mean(result: xr.Dataset, values: NDArray[np.float64], scene: Scene) -> float:
-    ys, xs = np.meshgrid(result["y"].values, result["x"].values, indexing="ij")
-    away = values[((ys != scene.y) | (xs != scene.x)) & np.isfinite(values)]
-    return float(away.mean()) if away.size else math.nan
-
-
 def _color_bar(
     figure: Figure, panels: list[Axes], norm: Normalize, values: NDArray[np.float64], label: str
 ) -> None:
@@ -505,7 +400,8 @@ def _color_bar(
     bar.outline.set_linewidth(0.4)
 
 
-def _legend(figure: Figure, handles: list[Any]) -> None:
+def draw_handles(figure: Figure, handles: list[Any]) -> None:
+    """Explain the marks beneath the panels."""
     figure.legend(
         handles=handles,
         loc="outside lower left",

@@ -11,11 +11,8 @@ from matplotlib.figure import Figure
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.accuracy import plot_accuracy_maps
-from elsewhere.figures.attribution import (
-    plot_attribution_equivariance,
-    plot_attribution_frame,
-    plot_attribution_grid,
-)
+from elsewhere.figures.attribution import plot_attribution_frame, plot_attribution_grid
+from elsewhere.figures.attribution_equivariance import plot_attribution_equivariance
 from elsewhere.figures.attribution_timeline import plot_attribution_timeline
 from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.curves import plot_displacement, plot_layerwise

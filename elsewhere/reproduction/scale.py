@@ -230,7 +230,7 @@ QUICK = dataclasses.replace(
 
 def _slower(further: Phase) -> Phase:
     """Return further training as thirteen convolutions in a row bear it: slower, for longer."""
-    return dataclasses.replace(further, learning_rate=2e-3, steps=3000, ema=0.99)
+    return dataclasses.replace(further, learning_rate=1.5e-3, steps=3000, ema=0.99)
 
 
 SLIM = dataclasses.replace(

@@ -12,15 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from elsewhere.analyzer.attribution.batches import Batch, Method, Setting
 from elsewhere.analyzer.attribution.copies import PlainNetwork, exact
-from elsewhere.analyzer.attribution.methods import (
-    Batch,
-    Method,
-    Setting,
-    check_rules,
-    methods,
-    read_options,
-)
+from elsewhere.analyzer.attribution.methods import check_rules, methods, read_options
 from elsewhere.analyzer.attribution.targets import (
     ClassTarget,
     Scorer,

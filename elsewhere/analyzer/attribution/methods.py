@@ -2,217 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from captum.attr import (
     LRP,
     DeepLift,
-    FeatureAblation,
     GradientShap,
     GuidedBackprop,
     InputXGradient,
     IntegratedGradients,
     LayerGradCam,
-    Occlusion,
     Saliency,
 )
 from captum.attr._utils.custom_modules import Addition_Module
 from captum.attr._utils.lrp_rules import EpsilonRule
 from torch import nn
 
+from elsewhere.analyzer.attribution.batches import Batch, Method, Option, Setting
 from elsewhere.analyzer.attribution.copies import FunctionLayer
 from elsewhere.analyzer.attribution.frames import upsample
+from elsewhere.analyzer.attribution.perturbations import ablate, occlude
 from elsewhere.analyzer.attribution.randomness import seeded
 from elsewhere.analyzer.attribution.targets import Scorer
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.models import Layer
 from elsewhere.models.layers import is_container
 from elsewhere.registry import Registry
-
-
-@dataclass(frozen=True)
-class Option:
-    """A method's option: its default, what it means, and which values it takes.
-
-    A default of None is worked out from the object's size.
-    """
-
-    default: int | float | bool | str | None
-    help: str
-    kind: type = int
-    low: float = -math.inf
-    values: tuple[str, ...] = ()
-
-    def read(self, name: str, given: object, method: str) -> int | float | bool | str:
-        """Return `given` as the option takes it.
-
-        Raises
-        ------
-        InputError
-            Another type, or out of range.
-        """
-        text = str(given).strip()
-        if self.kind is bool and text.lower() in ("true", "false", "yes", "no", "1", "0"):
-            return text.lower() in ("true", "yes", "1")
-        if self.kind is str and text in self.values:
-            return text
-        if self.kind in (int, float):
-            try:
-                number = self.kind(text)
-            except ValueError:
-                number = math.nan
-            if math.isfinite(number) and number >= self.low:
-                found: int | float = number
-                return found
-        raise InputError(
-            f"option {name!r} of {method} is {text!r}; expected {self.expected}: {self.help}"
-        )
-
-    @property
-    def expected(self) -> str:
-        """What values the option takes."""
-        if self.kind is bool:
-            return "true or false"
-        if self.kind is str:
-            return "one of " + ", ".join(self.values)
-        number = "a whole number" if self.kind is int else "a number"
-        return number if self.low == -math.inf else f"{number} from {self.low:g}"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some images of one object, and what is attributed of each.
-
-    Parameters
-    ----------
-    images, baselines
-        (n, 3, height, width), as the network takes them.
-    corners
-        First row and column of the object's box, px.
-    classes
-        The target's column for each image.
-    references
-        (n, unit): what the similarity compares with; None for other targets.
-    keys
-        What tells each image from all others of the run, for methods that draw at random.
-    plain
-        Whether the baselines equal the images outside the object's box.
-    """
-
-    images: torch.Tensor
-    baselines: torch.Tensor
-    corners: Sequence[tuple[int, int]]
-    classes: Sequence[int]
-    references: torch.Tensor | None = None
-    keys: Sequence[tuple[int, ...]] = ()
-    plain: bool = False
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def extra(self) -> tuple[torch.Tensor, ...]:
-        """What the scorer takes beside images."""
-        return () if self.references is None else (self.references,)
-
-    def take(self, rows: slice) -> Batch:
-        """Return some of the images."""
-        return self._pick(range(len(self))[rows])
-
-    def padded(self, rows: int) -> Batch:
-        """Return `rows` images, the last one repeated: results depend on how many there are."""
-        return self._pick([min(row, len(self) - 1) for row in range(rows)])
-
-    def _pick(self, rows: Sequence[int]) -> Batch:
-        chosen = list(rows)
-        return Batch(
-            self.images[chosen],
-            self.baselines[chosen],
-            [self.corners[row] for row in chosen],
-            [self.classes[row] for row in chosen],
-            None if self.references is None else self.references[chosen],
-            [self.keys[row] for row in chosen] if self.keys else (),
-            self.plain,
-        )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a method works with.
-
-    Parameters
-    ----------
-    scorer
-        From images to scores.
-    layer
-        The layer of a method that needs one.
-    options
-        All of the method's options.
-    rows
-        Images that fit the memory at a time.
-    object_size
-        Side of the object's box, px.
-    seed
-        Of methods that draw at random.
-    """
-
-    scorer: Scorer
-    layer: Layer | None
-    options: Mapping[str, Any]
-    rows: int
-    object_size: int
-    seed: int
-
-
-Run = Callable[[Setting, Batch], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method of attribution.
-
-    Parameters
-    ----------
-    run
-        From a batch to maps, (n, 3 or 1, height, width).
-    summary
-        What it computes, in a line.
-    options
-        By name.
-    needs_layer
-        Whether it works on a convolutional layer.
-    compares
-        Whether it needs a baseline.
-    complete
-        Whether its maps sum to the score less the baseline's, within the option ``tolerance``.
-    functions
-        Whether it replaces backward rules, so that functions have to be modules.
-    separate_pools
-        Whether poolings with overlapping windows have to be split.
-    linear_target
-        Whether it takes targets that are made of layers only: logits and linear readouts.
-    alone
-        Whether images are taken one by one, since they would disturb each other.
-    warning
-        What speaks against it.
-    """
-
-    run: Run
-    summary: str
-    options: Mapping[str, Option] = field(default_factory=dict)
-    needs_layer: bool = False
-    compares: bool = False
-    complete: bool = False
-    functions: bool = False
-    separate_pools: bool = False
-    linear_target: bool = False
-    alone: bool = False
-    warning: str = ""
-
 
 methods: Registry[Method] = Registry("attribution method")
 
@@ -434,126 +250,6 @@ def _grad_cam(setting: Setting, batch: Batch) -> torch.Tensor:
     return upsample(found.detach(), layer, batch.images.shape[-1])
 
 
-# --- perturbations
-
-
-def _perturbed(
-    setting: Setting,
-    batch: Batch,
-    lattice: int,
-    reach: int,
-    run: Callable[[Callable[..., torch.Tensor], torch.Tensor, torch.Tensor, tuple[Any, ...]], Any],
-) -> torch.Tensor:
-    """Perturb a region that stands still in the object's frame, and put the result on the canvas.
-
-    The lattice of windows starts at the object's box, so that it moves with the object. Where the
-    baseline differs from the image in the box only, so do the windows that matter.
-
-    Parameters
-    ----------
-    lattice
-        Distance between windows, px.
-    reach
-        How far windows extend beyond the box, px.
-    run
-        Takes the score of regions, regions, their baselines and what else the score takes.
-    """
-    size, side, n = batch.images.shape[-1], setting.object_size, len(batch)
-    around = math.ceil(reach / lattice) * lattice
-    across = 2 * around + math.ceil(side / lattice) * lattice
-    corners = [(top - around, left - around) for top, left in batch.corners]
-    if not batch.plain:  # whole canvases, in step with the box
-        across = (math.ceil(size / lattice) + 1) * lattice
-        corners = [
-            (top % lattice - lattice, left % lattice - lattice) for top, left in batch.corners
-        ]
-    tops, lefts = (torch.tensor(line) for line in zip(*corners, strict=True))
-
-    def cut(found: torch.Tensor) -> torch.Tensor:
-        regions = found.new_zeros(n, found.shape[1], across, across)
-        for row in range(n):
-            here, there = _overlap(int(tops[row]), int(lefts[row]), across, size)
-            regions[row][:, *there] = found[row][:, *here]
-        return regions
-
-    def score(
-        regions: torch.Tensor,
-        canvases: torch.Tensor,
-        top: torch.Tensor,
-        left: torch.Tensor,
-        *extra: torch.Tensor,
-    ) -> torch.Tensor:
-        images = canvases.clone()
-        for row in range(len(images)):
-            here, there = _overlap(int(top[row]), int(left[row]), across, size)
-            images[row][:, *here] = regions[row][:, *there]
-        scores: torch.Tensor = setting.scorer(images, *extra)
-        return scores
-
-    more = (batch.images, tops, lefts, *batch.extra)
-    with torch.no_grad():
-        found: torch.Tensor = run(score, cut(batch.images), cut(batch.baselines), more)
-        found = found.mean(1, keepdim=True)
-    maps = found.new_zeros(n, 1, size, size)
-    for row in range(n):
-        here, there = _overlap(int(tops[row]), int(lefts[row]), across, size)
-        maps[row][:, *here] = found[row][:, *there]
-    return maps
-
-
-def _overlap(
-    top: int, left: int, across: int, size: int
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return where a region lies on the canvas, and what of the region that is."""
-    here, there = [], []
-    for start in (top, left):
-        first, last = max(start, 0), min(start + across, size)
-        here.append(slice(first, last))
-        there.append(slice(first - start, last - start))
-    return (here[0], here[1]), (there[0], there[1])
-
-
-def _occlusion(setting: Setting, batch: Batch) -> torch.Tensor:
-    window, stride = setting.options["window"], setting.options["stride"]
-    if stride > window:
-        raise InputError(
-            f"occlusion's stride {stride} is above its window {window}, which leaves pixels out; "
-            "choose a stride up to the window"
-        )
-
-    def run(score: Any, regions: Any, baselines: Any, more: Any) -> Any:
-        return Occlusion(score).attribute(
-            regions,
-            sliding_window_shapes=(3, window, window),
-            strides=(3, stride, stride),
-            baselines=baselines,
-            target=list(batch.classes),
-            additional_forward_args=more,
-            perturbations_per_eval=max(1, setting.rows // len(batch)),
-        )
-
-    return _perturbed(setting, batch, stride, window, run)
-
-
-def _feature_ablation(setting: Setting, batch: Batch) -> torch.Tensor:
-    cell = setting.options["cell"]
-
-    def run(score: Any, regions: Any, baselines: Any, more: Any) -> Any:
-        across = regions.shape[-1]
-        line = torch.arange(across, device=regions.device) // cell
-        mask = line[:, None] * math.ceil(across / cell) + line[None, :]
-        return FeatureAblation(score).attribute(
-            regions,
-            baselines=baselines,
-            feature_mask=mask[None, None],
-            target=list(batch.classes),
-            additional_forward_args=more,
-            perturbations_per_eval=max(1, setting.rows // len(batch)),
-        )
-
-    return _perturbed(setting, batch, cell, 0, run)
-
-
 # --- by name
 
 _TOLERANCE = Option(
@@ -580,7 +276,7 @@ for _name, _method in {
         complete=True,
     ),
     "occlusion": Method(
-        _occlusion,
+        occlude,
         "change of the score when a sliding window is covered (Zeiler & Fergus 2014)",
         {
             "window": Option(None, "side of the window, px; a fifth of the object", low=1),
@@ -627,7 +323,7 @@ for _name, _method in {
         alone=True,
     ),
     "feature-ablation": Method(
-        _feature_ablation,
+        ablate,
         "change of the score when a cell is replaced by the baseline",
         {"cell": Option(None, "side of a cell, px; a tenth of the object", low=1)},
         compares=True,

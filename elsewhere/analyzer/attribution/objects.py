@@ -12,9 +12,9 @@ import xarray
 from captum.metrics import infidelity, sensitivity_max
 from numpy.typing import NDArray
 
+from elsewhere.analyzer.attribution.batches import Batch
 from elsewhere.analyzer.attribution.explain import Explained, Explainer
 from elsewhere.analyzer.attribution.frames import Scenes
-from elsewhere.analyzer.attribution.methods import Batch
 from elsewhere.analyzer.attribution.randomness import seeded
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.targets import SimilarityTarget, class_numbers
@@ -238,7 +238,7 @@ class ObjectRun:
                 target=list(one.classes),
                 additional_forward_args=one.extra or None,
                 n_perturb_samples=self.settings.n_perturbations,
-                max_examples_per_batch=self.explainer.rows,
+                max_examples_per_batch=min(self.explainer.rows, self.settings.n_perturbations),
                 normalize=True,
             )
         return float(found)

@@ -80,8 +80,7 @@ def maps_of(result: xarray.Dataset, name: str = "attribution") -> xarray.DataArr
     """
     scale = "reference_scale" if name.startswith("reference") else "scale"
     found = result[name].astype(np.float32) * result[scale].astype(np.float32)
-    maps: xarray.DataArray = found.transpose(*result[name].dims)
-    return maps
+    return found.transpose(*result[name].dims)
 
 
 def summarise(result: xarray.Dataset) -> xarray.Dataset:
@@ -114,11 +113,10 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
 
 def _away(result: xarray.Dataset) -> xarray.DataArray:
     """Return which locations are not the reference, bool (y, x)."""
-    here = (result["y"] == result.attrs["reference_y"]) & (
-        result["x"] == result.attrs["reference_x"]
+    elsewhere: xarray.DataArray = (result["y"] != result.attrs["reference_y"]) | (
+        result["x"] != result.attrs["reference_x"]
     )
-    away: xarray.DataArray = ~here
-    return away
+    return elsewhere
 
 
 def _add_means(

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from elsewhere.analyzer.attribution.batches import Batch
 from elsewhere.analyzer.attribution.explain import Explainer
 from elsewhere.analyzer.attribution.frames import Scenes
-from elsewhere.analyzer.attribution.methods import Batch, methods
+from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.targets import parse_target
 from elsewhere.stimuli import Canvas
 

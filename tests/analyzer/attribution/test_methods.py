@@ -562,8 +562,8 @@ def real(request, disturb):
 
 
 def test_every_method_runs_on_real_networks(every_method, real, make_explainer, make_objects):
+    from elsewhere.analyzer.attribution.batches import Batch
     from elsewhere.analyzer.attribution.frames import Scenes
-    from elsewhere.analyzer.attribution.methods import Batch
     from elsewhere.stimuli import Canvas
 
     canvas = Canvas(64, 16)

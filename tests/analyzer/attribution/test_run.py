@@ -170,7 +170,11 @@ def test_maps_of_an_equivariant_network_move_with_the_object(
         baseline=baseline,
         margin=3,
         layer="second" if method == "grad-cam" else None,
-        options={"tolerance": 1e9, "n_steps": 16} if method.startswith("integrated") else {},
+        options={
+            "integrated-gradients": {"tolerance": 1e9, "n_steps": 16},
+            "occlusion": {"window": 4, "stride": 2 if baseline == "empty" else 4},
+            "feature-ablation": {"cell": 2},
+        }.get(method, {}),
     )
     found = attribute(sweep, settings)
     if target.startswith("similarity"):  # the reference's own path is flat: compare elsewhere
@@ -179,7 +183,8 @@ def test_maps_of_an_equivariant_network_move_with_the_object(
             np.testing.assert_allclose(one[0], one[1], atol=1e-3 * np.abs(one).max())
     np.testing.assert_allclose(found["equivariance"], 1, atol=1e-4)
     assert (found["equivariance_cross"].sel(metric="pearson") < 0.99).all()
-    np.testing.assert_allclose(found["mass_ratio"], 1, atol=1e-3)
+    if (method, baseline) != ("occlusion", "black"):  # whose windows the canvas's edge cuts
+        np.testing.assert_allclose(found["mass_ratio"], 1, atol=1e-3)
     if method == "occlusion" and baseline == "empty":  # nothing beyond the object's surroundings
         for name in ("centre_y", "centre_x", "entropy", "mass_inside"):
             np.testing.assert_allclose(found[name].std(("y", "x")), 0, atol=1e-3)

@@ -1,0 +1,194 @@
+"""What a method works with: its options, a batch of images, and what it says of itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from elsewhere.analyzer.attribution.targets import Scorer
+from elsewhere.errors import InputError
+from elsewhere.models import Layer
+
+
+@dataclass(frozen=True)
+class Option:
+    """A method's option: its default, what it means, and which values it takes.
+
+    A default of None is worked out from the object's size.
+    """
+
+    default: int | float | bool | str | None
+    help: str
+    kind: type = int
+    low: float = -math.inf
+    values: tuple[str, ...] = ()
+
+    def read(self, name: str, given: object, method: str) -> int | float | bool | str:
+        """Return `given` as the option takes it.
+
+        Raises
+        ------
+        InputError
+            Another type, or out of range.
+        """
+        text = str(given).strip()
+        if self.kind is bool and text.lower() in ("true", "false", "yes", "no", "1", "0"):
+            return text.lower() in ("true", "yes", "1")
+        if self.kind is str and text in self.values:
+            return text
+        if self.kind in (int, float):
+            try:
+                number = self.kind(text)
+            except ValueError:
+                number = math.nan
+            if math.isfinite(number) and number >= self.low:
+                found: int | float = number
+                return found
+        raise InputError(
+            f"option {name!r} of {method} is {text!r}; expected {self.expected}: {self.help}"
+        )
+
+    @property
+    def expected(self) -> str:
+        """What values the option takes."""
+        if self.kind is bool:
+            return "true or false"
+        if self.kind is str:
+            return "one of " + ", ".join(self.values)
+        number = "a whole number" if self.kind is int else "a number"
+        return number if self.low == -math.inf else f"{number} from {self.low:g}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of one object, and what is attributed of each.
+
+    Parameters
+    ----------
+    images, baselines
+        (n, 3, height, width), as the network takes them.
+    corners
+        First row and column of the object's box, px.
+    classes
+        The target's column for each image.
+    references
+        (n, unit): what the similarity compares with; None for other targets.
+    keys
+        What tells each image from all others of the run, for methods that draw at random.
+    plain
+        Whether the baselines equal the images outside the object's box.
+    """
+
+    images: torch.Tensor
+    baselines: torch.Tensor
+    corners: Sequence[tuple[int, int]]
+    classes: Sequence[int]
+    references: torch.Tensor | None = None
+    keys: Sequence[tuple[int, ...]] = ()
+    plain: bool = False
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def extra(self) -> tuple[torch.Tensor, ...]:
+        """What the scorer takes beside images."""
+        return () if self.references is None else (self.references,)
+
+    def take(self, rows: slice) -> Batch:
+        """Return some of the images."""
+        return self._pick(range(len(self))[rows])
+
+    def padded(self, rows: int) -> Batch:
+        """Return `rows` images, the last one repeated: results depend on how many there are."""
+        return self._pick([min(row, len(self) - 1) for row in range(rows)])
+
+    def _pick(self, rows: Sequence[int]) -> Batch:
+        chosen = list(rows)
+        return Batch(
+            self.images[chosen],
+            self.baselines[chosen],
+            [self.corners[row] for row in chosen],
+            [self.classes[row] for row in chosen],
+            None if self.references is None else self.references[chosen],
+            [self.keys[row] for row in chosen] if self.keys else (),
+            self.plain,
+        )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method works with.
+
+    Parameters
+    ----------
+    scorer
+        From images to scores.
+    layer
+        The layer of a method that needs one.
+    options
+        All of the method's options.
+    rows
+        Images that fit the memory at a time.
+    object_size
+        Side of the object's box, px.
+    seed
+        Of methods that draw at random.
+    """
+
+    scorer: Scorer
+    layer: Layer | None
+    options: Mapping[str, Any]
+    rows: int
+    object_size: int
+    seed: int
+
+
+Run = Callable[[Setting, Batch], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of attribution.
+
+    Parameters
+    ----------
+    run
+        From a batch to maps, (n, 3 or 1, height, width).
+    summary
+        What it computes, in a line.
+    options
+        By name.
+    needs_layer
+        Whether it works on a convolutional layer.
+    compares
+        Whether it needs a baseline.
+    complete
+        Whether its maps sum to the score less the baseline's, within the option ``tolerance``.
+    functions
+        Whether it replaces backward rules, so that functions have to be modules.
+    separate_pools
+        Whether poolings with overlapping windows have to be split.
+    linear_target
+        Whether it takes targets that are made of layers only: logits and linear readouts.
+    alone
+        Whether images are taken one by one, since they would disturb each other.
+    warning
+        What speaks against it.
+    """
+
+    run: Run
+    summary: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    needs_layer: bool = False
+    compares: bool = False
+    complete: bool = False
+    functions: bool = False
+    separate_pools: bool = False
+    linear_target: bool = False
+    alone: bool = False
+    warning: str = ""
