@@ -255,7 +255,7 @@ def record(
     cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
     check_room(cost, out, overwrite=overwrite)
     stored = f"about {format_bytes(cost.stored_bytes)} ({format_bytes(cost.raw_bytes)} raw)"
-    say(f"plan: {cost.n_images} images in full batches, {stored}, about {duration(cost.seconds)}")
+    say(f"plan: {cost.n_images} images, {stored}, about {duration(cost.seconds)}")
     sinks = _sinks(kept, sweep)
     with progress("recording") as bar:
         record_sweep(
