@@ -171,6 +171,7 @@ def measure(name: str, images: int) -> dict[str, object]:
     whole, some, few = grids(row, canvas, images)
     n, n_some = len(whole.y) * len(whole.x), len(some.y) * len(some.x)
     wrong = difference(model, row, canvas, few)
+    similarity(make_sweep(model, row, few, canvas, "dense"))  # imports what it needs
     dense, windows = Timed(), Timed()
     sweep = make_sweep(model, row, whole, canvas, "incremental")
     spent: Counter[str] = Counter()

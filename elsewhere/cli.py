@@ -287,7 +287,7 @@ def record(
     if not there:
         check_room(cost, out, overwrite=overwrite)
     stored = f"about {format_bytes(cost.stored_bytes)} ({format_bytes(cost.raw_bytes)} raw)"
-    say(f"plan: {cost.n_images} images in full batches, {stored}, about {duration(cost.seconds)}")
+    say(f"plan: {cost.n_images} images, {stored}, about {duration(cost.seconds)}")
     sinks = _sinks(kept, sweep)
     with progress("recording") as bar:
         record_sweep(

@@ -115,7 +115,7 @@ def print_plan(cost: Plan) -> None:
     ]
     print_table(rows, right=("raw", "stored, about"))
     grid = f"{counted(cost.n_objects, 'object')} x {counted(cost.n_positions, 'location')}"
-    typer.echo(f"{grid}: {cost.n_images} images in full batches")
+    typer.echo(f"{grid}: {cost.n_images} images")
     typer.echo(f"raw: {cost.raw_bytes} bytes ({format_bytes(cost.raw_bytes)})")
     typer.echo(f"stored: about {format_bytes(cost.stored_bytes)}")
     typer.echo(f"disk while merging: about {format_bytes(cost.room_bytes)}")

@@ -361,7 +361,8 @@ def plan(
     groups = sweep.groups(sinks, max_memory=budget)
     seconds = sweep.rehearse(sinks, max_memory=budget, units=header.units)
     extra = {"reference", "mean"}
-    n_grid = rows_of(header.units)
+    padded = sweep.choice.name == "dense"
+    n_grid = rows_of(header.units) if padded else len(sweep.objects) * sweep.design.n_positions
     n_images, duration = 0, 0.0
     for group, each in zip(groups, seconds, strict=True):
         stages = {
@@ -372,8 +373,9 @@ def plan(
             for stage in need.stages
         }
         n_reference = math.ceil(len(sweep.objects) / BATCH_ROWS) * BATCH_ROWS
+        n_reference = n_reference if padded else len(sweep.objects)
         more = {"reference": n_reference, "mean": n_grid}
-        images = BATCH_ROWS + n_grid + sum(more[stage] for stage in stages & extra)
+        images = (BATCH_ROWS if padded else 1) + n_grid + sum(more[stage] for stage in stages & extra)
         n_images += group.parts * images
         duration += group.parts * images / BATCH_ROWS * each
     n = len(sweep.objects) * sweep.design.n_positions

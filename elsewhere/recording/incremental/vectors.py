@@ -59,7 +59,7 @@ class Region:
         columns = slice(self.left - of.left, self.right - of.left)
         return values[..., rows, columns, :]
 
-    def look_up(self, table: Tensor) -> Any:
+    def look_up(self, table: Any) -> Any:
         """Return the sum over this rectangle from a table of cumulated sums."""
         inside = table[self.bottom, self.right] - table[self.top, self.right]
         return inside - table[self.bottom, self.left] + table[self.top, self.left]
@@ -181,6 +181,7 @@ class WindowVectors:
     pieces: list[Piece] = field(default_factory=list)
     exact: bool = False
     offsets: Floats | None = None
+    _located: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -358,7 +359,7 @@ class WindowVectors:
         """Take over the windows of a piece, into one that covers the same cells."""
         others = [piece for piece in self.pieces if piece.region != given.region]
         mine = [piece for piece in self.pieces if piece.region == given.region]
-        self.pieces = []
+        self.pieces, self._located = [], None
         for piece in others:
             kept = ~np.isin(piece.rows, rows)
             if kept.all():
@@ -422,19 +423,32 @@ class WindowVectors:
         index = np.asarray(rows, dtype=np.int64)
         offsets = None if self.offsets is None else self.offsets[index]
         result = WindowVectors(self.ground, self.weights[index], [], self.exact, offsets)
-        for piece in self.pieces:
-            inside = np.flatnonzero(np.isin(index, piece.rows))
-            if not len(inside):
+        owners, places = self._locate()
+        owner = owners[index]
+        for number in dict.fromkeys(owner.tolist()):
+            if number < 0:
                 continue
-            order = np.argsort(piece.rows)
-            which = order[np.searchsorted(piece.rows, index[inside], sorter=order)]
+            piece, inside = self.pieces[number], np.flatnonzero(owner == number)
+            which = places[index[inside]]
             chosen = which if piece.chosen is None else piece.chosen[which]
-            if np.array_equal(which, np.arange(which[0], which[0] + len(which))):
-                values = piece.values[int(which[0]) : int(which[0]) + len(which)]
+            first, n = int(which[0]), len(which)
+            if n == 1 or np.array_equal(which, np.arange(first, first + n)):
+                values = piece.values[first : first + n]
             else:
                 values = piece.values[torch.from_numpy(which).to(piece.values.device)]
             result.pieces.append(Piece(inside, piece.region, values, piece.sums, chosen))
         return result
+
+    def _locate(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return each row's piece, -1 for none, and its place in it."""
+        known = len(self.pieces)
+        if self._located is None or self._located[0] != known:
+            owners, places = np.full(len(self), -1), np.zeros(len(self), dtype=np.int64)
+            for number, piece in enumerate(self.pieces):
+                owners[piece.rows] = number
+                places[piece.rows] = np.arange(len(piece.rows))
+            self._located = (known, owners, places)
+        return self._located[1], self._located[2]
 
     def clear(self) -> None:
         """Set all rows to zero."""

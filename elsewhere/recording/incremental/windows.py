@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
+from numpy.typing import NDArray
 
 from elsewhere.recording.incremental.geometry import Axis, Numbers
 
@@ -58,7 +59,7 @@ class Ground:
     def __init__(self, values: Tensor) -> None:
         self.values = values.contiguous()
         self._padded: dict[tuple[int, int, int, int, float], Tensor] = {}
-        self._squares: Tensor | None = None
+        self._squares: NDArray[np.float64] | None = None
         self._sums: Tensor | None = None
 
     @property
@@ -90,11 +91,11 @@ class Ground:
         return self._padded[key]
 
     @property
-    def squares(self) -> Tensor:
-        """Sums of squares over all channels and the cells above and left, float64, on the CPU."""
+    def squares(self) -> NDArray[np.float64]:
+        """Sums of squares over all channels and the cells above and left."""
         if self._squares is None:
             values = torch.stack([(row.double() ** 2).sum(-1) for row in self.values])
-            self._squares = _cumulated(values[..., None])[..., 0]
+            self._squares = _cumulated(values[..., None])[..., 0].numpy()
         return self._squares
 
     @property
