@@ -102,7 +102,7 @@ def test_more_raw_bytes_than_the_process_may_add(tmp_path):
     run(PREPARE, path, 100)  # 0.8 GiB raw
     more = 400 * 2**20
     found = check(path, more)
-    assert found["raw"] > 2 * more
+    assert found["raw"] >= 2 * more
 
 
 @pytest.mark.long
