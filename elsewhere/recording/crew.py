@@ -24,6 +24,9 @@ from elsewhere.errors import ElsewhereError, InputError, StorageError
 LOSSES = 3
 """How often a task may lose its process before it is given up."""
 
+PATIENCE = 5.0
+"""Seconds in which a process that let go of its connection has ended."""
+
 Done = Callable[[Any, Any], None]
 """Called with each task and what it gave, in the process that asked."""
 
@@ -202,6 +205,7 @@ class _Crew:
                 done(worker.task, outcome.get())
 
     def _replace(self, worker: _Worker, losses: int) -> None:
+        worker.process.join(PATIENCE)  # it is ending: its own exit code says why
         worker.close()
         if losses >= LOSSES:
             raise StorageError(

@@ -297,7 +297,8 @@ class Recording:
         for unit in units:
             values = np.moveaxis(source.read((*unit.slices, *every)), 0, len(self.design.axes))
             objects, places = unit.rows(self.design)
-            values = values.reshape(len(objects), *layer.stored_shape).astype(np.float32)
+            values = values.reshape(len(objects), *layer.stored_shape)
+            values = values.astype(np.float32, copy=False)
             yield DenseBlock(stage, layer.name, objects, places, values, kept)
 
     def _small(self, layer: StoredLayer, name: str, key: Any) -> NDArray[np.float32]:
