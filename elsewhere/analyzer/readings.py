@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,11 @@ class Table:
         """Number of locations."""
         return len(self.places)
 
+    @cached_property
+    def apart(self) -> Displacements:
+        """Displacements between all pairs of locations."""
+        return Displacements.between(self.places)
+
 
 @dataclass
 class Reading:
@@ -113,7 +119,7 @@ def _matrix(name: str, matrix: Floats, table: Table, away: Floats | None = None)
 
     `away` holds the mean over all moves without each object in turn, for its interval.
     """
-    displaced = Displacements.between(table.places).means(matrix)
+    displaced = table.apart.means(matrix)
     mean = mean_off_diagonal(matrix)
     found: Variables = {
         name: (MATRIX, matrix),
@@ -127,7 +133,7 @@ def _matrix(name: str, matrix: Floats, table: Table, away: Floats | None = None)
 
 
 def _cosine(metric: str, table: Table) -> Reading:
-    apart = Displacements.between(table.places)
+    apart = table.apart
     tally = CosineTally(metric, table.codes, table.n_positions, apart.groups)
 
     def read() -> Variables:

@@ -79,8 +79,7 @@ class CosineTally:
         """Add a stretch of units."""
         counts = np.bincount(self._codes)
         n_groups = self._grouped.shape[1]
-        chosen = self._groups >= 0
-        flat = self._groups[chosen]
+        flat = self._groups.ravel() + 1  # what is in no group counts in the first bin
         total = None
         for code in range(len(counts)):
             members = np.flatnonzero(self._codes == code)
@@ -90,7 +89,7 @@ class CosineTally:
                 products = dot_products(units, units)
                 self._own += products
                 if n_groups:
-                    self._grouped[number] += np.bincount(flat, products[chosen], n_groups)
+                    self._grouped[number] += np.bincount(flat, products.ravel(), n_groups + 1)[1:]
                 if len(members) == 1:
                     self._cross -= products
                 summed = units if summed is None else summed + units

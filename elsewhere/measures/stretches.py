@@ -22,7 +22,7 @@ NEGLIGIBLE = 1e-6
 """A vector is zero if removing a mean leaves less than this share of its length."""
 COLUMN_BYTES = 2**22
 """What :meth:`Stretch.columns` converts to double precision at a time."""
-PIECE_BYTES = 2**21
+PIECE_BYTES = 2**22
 """What of one object, or of one location, :meth:`Stretch.pieces` yields at a time, about."""
 WORKING_BYTES = 4 * PIECE_BYTES + 6 * COLUMN_BYTES
 """What the measures take up beside a stretch and their own sums, about."""
