@@ -74,7 +74,8 @@ while kills < kills_wanted:
             lost.append(max(0, computed - 1) - (images_there(path) - before))
         moments.append("merging" if list(path.parent.glob(path.name + ".parts/merged-*"))
                        else "finished" if path.exists() else "recording")
-    if path.exists():
+    if path.exists():  # killed before its parts were removed, the same call does it
+        record(sweep, path)
         recordings.append(folder / f"run-{len(recordings)}.h5")
 record(sweep, recordings[-1])
 print(json.dumps({"kills": kills, "recordings": [str(p) for p in recordings], "lost": lost,
