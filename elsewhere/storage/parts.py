@@ -221,7 +221,10 @@ class Parts:
         write_unit(self.folder, number, data, mark=self.mark)
 
     def discard(self) -> None:
-        """Remove the parts."""
+        """Remove the parts, and last what tells whose they are: a kill leaves them claimable."""
+        for part in self.folder.iterdir():
+            if part.name not in (MANIFEST, "lock"):
+                part.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def finish(self) -> None:
