@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -70,13 +71,16 @@ def test_inspect_shows_where_it_came_from(run, made):
 
 
 SLOW = """
-import time
+import os, time
 from pathlib import Path
 from torch import nn
 
 class Slow(nn.Module):
     def forward(self, values):
-        while Path("wait").exists() and len(list(Path(".").glob("run.h5.parts/unit-*"))) >= 3:
+        here = Path(".")
+        while os.environ.get("HOLD") and (here / "wait").exists() and len(
+            list(here.glob("run.h5.parts/unit-*"))
+        ) >= 3:
             time.sleep(0.05)
         return values
 
@@ -84,6 +88,7 @@ def build():
     return nn.Sequential(Slow(), nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Flatten(),
                          nn.Linear(4 * 11 * 11, 6))
 """
+HOLD = os.environ | {"HOLD": "1"}
 COMMAND = ("slow_net:build", "--canvas", "24", "--objects", "novel", "--categories", "6",
            "--grid", "8x8", "--layers", "logits", "--reference", "2,2", "--threads", "1",
            "--out", "run.h5")  # fmt: skip
@@ -97,7 +102,7 @@ def waiting(here, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     command = [sys.executable, "-B", "-m", "elsewhere.cli", "record", *COMMAND]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=here
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=here, env=HOLD
     ) as process:
         deadline = time.monotonic() + 600
         while len(list(here.glob("run.h5.parts/unit-*.h5"))) < 3 and process.poll() is None:
@@ -152,7 +157,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(mounted, 
     (folder / "wait").touch()
     command = [sys.executable, "-B", "-m", "elsewhere.cli", "record", *COMMAND]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=HOLD
     ) as process:
         deadline = time.monotonic() + 600
         while len(list(folder.glob("run.h5.parts/unit-*.h5"))) < 3 and process.poll() is None:
