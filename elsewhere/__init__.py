@@ -44,6 +44,7 @@ _SOURCES = {
     "save_figure": "elsewhere.figures",
     "save_result": "elsewhere.storage",
     "similarity": "elsewhere.analyzer",
+    "verify": "elsewhere.storage",
 }
 
 __all__ = ["__version__", *_SOURCES]

@@ -30,6 +30,7 @@ from elsewhere.storage import ArraySource as ArraySource
 from elsewhere.storage import Recording as Recording
 from elsewhere.storage import load_result as load_result
 from elsewhere.storage import save_result as save_result
+from elsewhere.storage import verify as verify
 
 __version__: str
 __all__: list[str]

@@ -225,3 +225,26 @@ def test_no_scheduler_is_told(make, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 1.0)
     with pytest.raises(InputError, match=r"no Dask scheduler answers at 'tcp://127.0.0.1:9'"):
         record(make(), tmp_path / "run.h5", scheduler="tcp://127.0.0.1:9")
+
+
+def test_what_a_late_worker_of_another_recording_leaves_is_not_taken(
+    make_sweep, tmp_path, contents_of
+):
+    """Its recording was thrown away meanwhile: its units bear another mark."""
+    path, folder = tmp_path / "run.h5", tmp_path / "run.h5.parts"
+    kept = []
+
+    def interrupt(done, total):
+        kept[:] = sorted(folder.glob("unit-*.h5"))
+        if len(kept) >= 2:
+            raise KeyboardInterrupt
+
+    old, new = (make_sweep(grid="12x12", layers="logits", seed=seed) for seed in (1, 2))
+    with pytest.raises(KeyboardInterrupt):
+        record(old, path, progress=interrupt)
+    late = kept[0].read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        record(new, path, overwrite=True, progress=interrupt)
+    kept[0].write_bytes(late)
+    record(new, path)
+    assert contents_of(path) == contents_of(record(new, tmp_path / "whole.h5"))
