@@ -275,7 +275,9 @@ def plan(
         n_reference = math.ceil(len(sweep.objects) / BATCH_ROWS) * BATCH_ROWS
         n_reference = n_reference if padded else len(sweep.objects)
         more = {"reference": n_reference, "mean": n_grid}
-        images = (BATCH_ROWS if padded else 1) + n_grid + sum(more[stage] for stage in stages & extra)
+        images = (
+            (BATCH_ROWS if padded else 1) + n_grid + sum(more[stage] for stage in stages & extra)
+        )
         n_images += group.parts * images
         duration += group.parts * images / BATCH_ROWS * each
     n = len(sweep.objects) * sweep.design.n_positions
