@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.measures.vectors import dot_products, squared_norms
+from elsewhere.measures.vectors import STRETCH, to_numpy
 from elsewhere.recording.incremental.windows import Ground
 
 Tensor: TypeAlias = torch.Tensor
@@ -106,6 +106,28 @@ class Sums:
         if self._totals is None:
             self._totals = _flat(self._values).double().sum(1).cpu().numpy()
         return self._totals
+
+
+def squared_norms(rows: Tensor) -> Floats:
+    """Return squared lengths of rows (row, unit), added up in double precision, in few calls."""
+    n = rows.shape[1] // STRETCH * STRETCH
+    total = torch.linalg.vector_norm(rows[:, n:], dim=1).double() ** 2
+    if n:
+        lengths = torch.linalg.vector_norm(rows[:, :n].unflatten(1, (-1, STRETCH)), dim=2)
+        total = total + (lengths.double() ** 2).sum(1)
+    result: Floats = to_numpy(total)
+    return result
+
+
+def dot_products(a: Tensor, b: Tensor) -> Floats:
+    """Return products of rows (row, unit), added up in double precision, in few calls."""
+    n = a.shape[1] // STRETCH * STRETCH
+    total = (a[:, n:] @ b[:, n:].T).double()
+    if n:
+        ours, theirs = (v[:, :n].unflatten(1, (-1, STRETCH)) for v in (a, b))
+        total = total + torch.bmm(ours.transpose(0, 1), theirs.permute(1, 2, 0)).double().sum(0)
+    result: Floats = to_numpy(total)
+    return result
 
 
 def whole(ground: Ground) -> Region:
@@ -210,50 +232,54 @@ class WindowVectors:
 
     def dots(self, other: WindowVectors) -> Floats:
         """Dot products with the rows of `other`, shape (row, row of other)."""
-        table = self.ground.squares
-        mine, theirs = self.weights, other.weights
-        result: Floats = float(table[-1, -1]) * np.outer(mine, theirs)
-        for pieces, a, b, turned in (
-            (self.pieces, mine, theirs, False),
-            (other.pieces, theirs, mine, True),
-        ):
-            for piece in pieces:
-                change = piece.products - a[piece.rows] * float(piece.region.look_up(table))
-                if turned:
-                    result[:, piece.rows] += np.outer(b, change)
-                else:
-                    result[piece.rows] += np.outer(change, b)
-        for piece in self.pieces:
-            for opposite in other.pieces:
-                meeting = piece.region.meet(opposite.region)
-                if meeting is not None:
-                    index = np.ix_(piece.rows, opposite.rows)
-                    a, b = mine[piece.rows], theirs[opposite.rows]
-                    result[index] = self._overlapping(piece, opposite, meeting, a, b)
+        result = np.empty((len(self), len(other)))
+        for piece in self._all_pieces():
+            for opposite in other._all_pieces():
+                a, b = self.weights[piece.rows], other.weights[opposite.rows]
+                result[np.ix_(piece.rows, opposite.rows)] = self._products(piece, opposite, a, b)
         if self.offsets is not None:
             result -= self._units * np.outer(self.offsets, other._means())
         return result
 
-    def _overlapping(
-        self, piece: Piece, other: Piece, meeting: Region, a: Floats, b: Floats
-    ) -> Floats:
-        """Return the products of rows whose windows overlap."""
+    def _all_pieces(self) -> list[Piece]:
+        """Return the pieces, and one without cells for the rows that have no window."""
+        owners, _ = self._locate()
+        alone = np.flatnonzero(owners < 0)
+        if not len(alone):
+            return self.pieces
+        region = Region(0, 0, 0, 0)
+        values = self.ground.values.new_zeros((len(alone), 0, 0, self.ground.channels))
+        return [*self.pieces, Piece(alone, region, values, Sums(values, region, self.ground))]
+
+    def _products(self, piece: Piece, other: Piece, a: Floats, b: Floats) -> Floats:
+        """Return the products of the rows of two pieces, weighted `a` and `b` outside."""
+        table = self.ground.squares
+        outside = float(table[-1, -1])
+        outside -= float(piece.region.look_up(table)) + float(other.region.look_up(table))
+        meeting = piece.region.meet(other.region)
+        plain = not (a.any() or b.any())
+        if meeting is None:
+            if plain:
+                return np.zeros((len(a), len(b)))
+            result: Floats = np.outer(piece.products, b) + np.outer(a, other.products)
+            return result + outside * np.outer(a, b)
         ours = meeting.cut(piece.values, piece.region)
         theirs = meeting.cut(other.values, other.region)
         if other.values.dtype != ours.dtype:
             ours, theirs = ours.double(), theirs.double()
-        if not (a.any() or b.any()):
+        if plain:
             return dot_products(_flat(ours), _flat(theirs))
+        outside += float(meeting.look_up(table))
+        if meeting == piece.region and meeting == other.region:
+            return dot_products(_flat(ours), _flat(theirs)) + outside * np.outer(a, b)
         below = meeting.cut(self.ground.values, whole(self.ground)).to(ours.dtype)[None]
         full = dot_products(_flat(torch.cat([ours, below])), _flat(torch.cat([theirs, below])))
-        result: Floats = full[:-1, :-1]
+        result = full[:-1, :-1] + outside * np.outer(a, b)
         if piece.region != meeting:
             result = result + np.outer(piece.products - full[:-1, -1], b)
         if other.region != meeting:
             result = result + np.outer(a, other.products - full[-1, :-1])
-        table = self.ground.squares
-        outside = table[-1, -1] - piece.region.look_up(table) - other.region.look_up(table)
-        return result + float(outside + meeting.look_up(table)) * np.outer(a, b)
+        return result
 
     def _means(self) -> Floats:
         """Return each row's mean over its units, or what of it was removed."""
@@ -402,6 +428,10 @@ class WindowVectors:
         if held is not None and region is not None:
             union = held.region.join(region)
         if union is not None:
+            if held is None and values is not None and not self.weights[0]:
+                self._add_piece(np.zeros(1, dtype=np.int64), union, values[None].to(self._dtype))
+                self.weights[0] += share
+                return
             if held is not None and held.region == union:
                 total = held.values  # grows in place
             else:
