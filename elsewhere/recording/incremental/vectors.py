@@ -113,7 +113,7 @@ def squared_norms(rows: Tensor) -> Floats:
     n = rows.shape[1] // STRETCH * STRETCH
     total = torch.linalg.vector_norm(rows[:, n:], dim=1).double() ** 2
     if n:
-        lengths = torch.linalg.vector_norm(rows[:, :n].unflatten(1, (-1, STRETCH)), dim=2)
+        lengths = torch.linalg.vector_norm(rows[:, :n].reshape(len(rows), -1, STRETCH), dim=2)
         total = total + (lengths.double() ** 2).sum(1)
     result: Floats = to_numpy(total)
     return result
@@ -124,7 +124,7 @@ def dot_products(a: Tensor, b: Tensor) -> Floats:
     n = a.shape[1] // STRETCH * STRETCH
     total = (a[:, n:] @ b[:, n:].T).double()
     if n:
-        ours, theirs = (v[:, :n].unflatten(1, (-1, STRETCH)) for v in (a, b))
+        ours, theirs = (v[:, :n].reshape(len(v), -1, STRETCH) for v in (a, b))
         total = total + torch.bmm(ours.transpose(0, 1), theirs.permute(1, 2, 0)).double().sum(0)
     result: Floats = to_numpy(total)
     return result
