@@ -27,7 +27,8 @@ def build():
                          nn.Linear(4 * 11 * 11, 6))
 """
 OPTIONS = ("sleepy_net:build", "--canvas", "24", "--objects", "novel", "--categories", "6",
-           "--grid", "8x8", "--layers", "2,logits", "--out")  # fmt: skip
+           "--grid", "8x8", "--layers", "2,logits", "--engine", "dense",
+           "--out")  # fmt: skip
 
 
 def units(folder):
