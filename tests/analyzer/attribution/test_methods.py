@@ -181,7 +181,8 @@ def test_rescaling_goes_through_layers_that_follow_each_other_directly(
     disturb, make_explainer, make_batch
 ):
     """ReLU, then pooling, again and again: hooks on a shared tensor would miss each other."""
-    network = load_model("vgg11-slim", model_args={"canvas": 32, "num_classes": 10})
+    arguments = {"channels": "4-6-8", "canvas": 24, "hidden": 12}
+    network = load_model("small-cnn", model_args=arguments)
     disturb(network.module)
     batch = make_batch(network).batch
     explainer = make_explainer(network, "deep-lift")
