@@ -171,8 +171,8 @@ class Method:
         Whether its maps sum to the score less the baseline's, within the option ``tolerance``.
     functions
         Whether it replaces backward rules, so that functions have to be modules.
-    separate_pools
-        Whether poolings with overlapping windows have to be split.
+    apart
+        Whether poolings and what bends the signal have to be set apart from their neighbours.
     linear_target
         Whether it takes targets that are made of layers only: logits and linear readouts.
     alone
@@ -188,7 +188,7 @@ class Method:
     compares: bool = False
     complete: bool = False
     functions: bool = False
-    separate_pools: bool = False
+    apart: bool = False
     linear_target: bool = False
     alone: bool = False
     warning: str = ""

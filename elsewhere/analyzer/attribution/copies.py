@@ -81,6 +81,15 @@ CURVED: dict[Function, str] = {
 """Functions that bend the signal and of which no backward rule knows."""
 
 
+_BENDING = (
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Softplus,
+    nn.MaxPool2d,
+)
 _DROPOUTS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
@@ -111,6 +120,14 @@ class FunctionLayer(nn.Module):
         if self.bound is None:
             raise LayerError("a function layer was called before its function was known")
         return self.bound(values)
+
+
+class Apart(nn.Module):
+    """Passes its input on as another tensor, so that hooks on either side do not meet on one."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return a copy."""
+        return values.clone()
 
 
 class PoolWindows(nn.Module):
@@ -169,8 +186,9 @@ class PlainNetwork(nn.Module):
         Side of the canvas for the pass that counts calls, px.
     functions
         Whether calls of relu, additions and poolings that are no modules become modules.
-    separate_pools
-        Whether max poolings whose windows overlap are split into windows and pooling.
+    apart
+        Whether max poolings whose windows overlap are split into windows and pooling, and modules
+        that follow each other directly get tensors of their own between them.
 
     Raises
     ------
@@ -191,7 +209,7 @@ class PlainNetwork(nn.Module):
         canvas_size: int,
         *,
         functions: bool = False,
-        separate_pools: bool = False,
+        apart: bool = False,
     ) -> None:
         super().__init__()
         check_gradients(model)
@@ -205,8 +223,8 @@ class PlainNetwork(nn.Module):
         self.reused: tuple[str, ...] = ()
         pixels = torch.zeros(1, canvas_size, canvas_size, 3, dtype=torch.uint8, device=model.device)
         self._separate_calls(model.transform.apply(pixels))
-        if separate_pools:
-            self._separate_pools()
+        if apart:
+            self._set_apart()
         if functions:
             self._replace_identities()
         self._mode.watch(self.network)
@@ -285,11 +303,14 @@ class PlainNetwork(nn.Module):
             self.network.set_submodule(name, made[part])
         self.reused = tuple(dict.fromkeys(kept))
 
-    def _separate_pools(self) -> None:
+    def _set_apart(self) -> None:
+        """Give every module that bends the signal an input tensor of its own."""
         for name, part in list(self.network.named_modules()):
             if isinstance(part, nn.MaxPool2d) and _overlaps(part):
                 pool = nn.MaxPool2d(_pair(part.kernel_size))
                 self.network.set_submodule(name, nn.Sequential(PoolWindows(part), pool))
+            elif name and isinstance(part, _BENDING):
+                self.network.set_submodule(name, nn.Sequential(Apart(), part))
 
     def _replace_identities(self) -> None:
         """Make what passes its input on a dropout, which in evaluation does so too."""
@@ -351,7 +372,7 @@ class _Functions(TorchFunctionMode):
                 return torch.add(*arguments)
             if function in RELU:
                 if self._modules:
-                    return self._take(nn.ReLU)(arguments[0])
+                    return self._take(nn.ReLU)(arguments[0].clone())
                 return torch.relu(arguments[0])
             if self._modules and function in LINEAR and arguments:
                 layer = self._take(FunctionLayer)

@@ -112,7 +112,7 @@ class Explainer:
             model,
             canvas_size,
             functions=self.method.functions,
-            separate_pools=self.method.separate_pools,
+            apart=self.method.apart,
         )
         self.scorer = Scorer(self.network, model, target, canvas_size).eval()
         self._check_copy()

@@ -318,7 +318,7 @@ for _name, _method in {
         compares=True,
         complete=True,
         functions=True,
-        separate_pools=True,
+        apart=True,
         linear_target=True,
         alone=True,
     ),

@@ -177,6 +177,20 @@ def test_maps_sum_to_the_change_of_the_score(method, baseline, awkward, make_exp
     assert (share < limit).all()
 
 
+def test_rescaling_goes_through_layers_that_follow_each_other_directly(
+    disturb, make_explainer, make_batch
+):
+    """ReLU, then pooling, again and again: hooks on a shared tensor would miss each other."""
+    arguments = {"channels": "4-6-8", "canvas": 24, "hidden": 12}
+    network = load_model("small-cnn", model_args=arguments)
+    disturb(network.module)
+    batch = make_batch(network).batch
+    explainer = make_explainer(network, "deep-lift")
+    found = explainer.explain(batch)
+    error, _ = explainer.completeness(found)
+    np.testing.assert_allclose(error, 0, atol=1e-5 * float(found.maps.abs().sum((1, 2, 3)).max()))
+
+
 def test_too_few_steps_are_refused_with_the_remedy(awkward, make_explainer, make_batch):
     batch = make_batch(awkward, baseline="black").batch
     explainer = make_explainer(
@@ -194,7 +208,7 @@ def test_the_copy_does_what_the_network_does(functions, awkward, residual, make_
     for network in (awkward, residual):
         images = make_batch(network).batch.images
         before = {key: value.clone() for key, value in network.module.state_dict().items()}
-        copy = PlainNetwork(network, 24, functions=functions, separate_pools=functions)
+        copy = PlainNetwork(network, 24, functions=functions, apart=functions)
         with torch.no_grad():
             assert torch.equal(copy(images), network.module(images))
             assert torch.equal(copy(images), network.module(images)), "the second pass differs"
