@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from elsewhere.measures.sketch import sketch
 from elsewhere.protocols import Stage
-from elsewhere.recording.incremental.vectors import Piece, Region, Sums, WindowVectors
+from elsewhere.recording.incremental.regions import Piece, Region, Sums
+from elsewhere.recording.incremental.vectors import WindowVectors
 from elsewhere.recording.incremental.windows import Ground, Maps, Tile, map_means, paste
 
 Tensor = torch.Tensor
@@ -57,7 +58,7 @@ class WindowRows:
                 self._sums[key] = Sums(values, region, self.ground)
             which = np.arange(places.start, places.stop)
             chosen = np.arange(objects.start, objects.stop)
-            result.pieces.append(
+            result.held.append(
                 Piece(which, region, values[objects], self._sums[key], chosen)
             )  # fmt: skip
         return result

@@ -163,6 +163,8 @@ class TileStream:
                                     rows[part],
                                 )
                             )
+                            if isinstance(source, WindowRows):
+                                source.ground.settle()
 
         work = max(1, self.engine.multiply_adds([tile], layers))
         done, counted = 0, 0

@@ -15,169 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.measures.vectors import STRETCH, to_numpy
+from elsewhere.recording.incremental.regions import (
+    OpenSum,
+    Piece,
+    Region,
+    Sums,
+    dot_products,
+    flat,
+    whole,
+)
 from elsewhere.recording.incremental.windows import Ground
 
 Tensor: TypeAlias = torch.Tensor
 Floats: TypeAlias = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Region:
-    """A rectangle of cells: first row and column, and those after the last."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    def meet(self, other: Region) -> Region | None:
-        """Return the overlap, or None."""
-        top, left = max(self.top, other.top), max(self.left, other.left)
-        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
-        return Region(top, left, bottom, right) if top < bottom and left < right else None
-
-    def join(self, other: Region) -> Region:
-        """Return the smallest rectangle around both."""
-        return Region(
-            min(self.top, other.top),
-            min(self.left, other.left),
-            max(self.bottom, other.bottom),
-            max(self.right, other.right),
-        )
-
-    def cut(self, values: Tensor, of: Region) -> Tensor:
-        """Return this part of `values` that cover `of`: (..., height, width, channel)."""
-        rows = slice(self.top - of.top, self.bottom - of.top)
-        columns = slice(self.left - of.left, self.right - of.left)
-        return values[..., rows, columns, :]
-
-    def look_up(self, table: Any) -> Any:
-        """Return the sum over this rectangle from a table of cumulated sums."""
-        inside = table[self.bottom, self.right] - table[self.top, self.right]
-        return inside - table[self.bottom, self.left] + table[self.top, self.left]
-
-
-class Sums:
-    """Sums over windows that many rows share, taken once.
-
-    Parameters
-    ----------
-    values
-        Shape (row, height, width, channel).
-    region
-        Where they lie; of windows that several locations share, at one of these.
-    ground
-        The empty canvas's map.
-    """
-
-    def __init__(self, values: Tensor, region: Region, ground: Ground) -> None:
-        self._values, self._region, self._ground = values, region, ground
-        self._squares: Floats | None = None
-        self._products: Floats | None = None
-        self._totals: Floats | None = None
-
-    @property
-    def squares(self) -> Floats:
-        """Squared lengths of the windows, shape (row,)."""
-        if self._squares is None:
-            self._squares = squared_norms(_flat(self._values))
-        return self._squares
-
-    @property
-    def products(self) -> Floats:
-        """Products with the empty canvas's map, shape (row,)."""
-        if self._products is None:
-            below = self._region.cut(self._ground.values, whole(self._ground))
-            below = below.to(self._values.dtype)
-            self._products = dot_products(_flat(self._values), _flat(below[None]))[:, 0]
-        return self._products
-
-    @property
-    def totals(self) -> Floats:
-        """Sums of the windows, shape (row,)."""
-        if self._totals is None:
-            self._totals = _flat(self._values).double().sum(1).cpu().numpy()
-        return self._totals
-
-
-def squared_norms(rows: Tensor) -> Floats:
-    """Return squared lengths of rows (row, unit), added up in double precision, in few calls."""
-    n = rows.shape[1] // STRETCH * STRETCH
-    total = torch.linalg.vector_norm(rows[:, n:], dim=1).double() ** 2
-    if n:
-        lengths = torch.linalg.vector_norm(rows[:, :n].reshape(len(rows), -1, STRETCH), dim=2)
-        total = total + (lengths.double() ** 2).sum(1)
-    result: Floats = to_numpy(total)
-    return result
-
-
-def dot_products(a: Tensor, b: Tensor) -> Floats:
-    """Return products of rows (row, unit), added up in double precision, in few calls."""
-    n = a.shape[1] // STRETCH * STRETCH
-    total = (a[:, n:] @ b[:, n:].T).double()
-    if n:
-        ours, theirs = (v[:, :n].reshape(len(v), -1, STRETCH) for v in (a, b))
-        total = total + torch.bmm(ours.transpose(0, 1), theirs.permute(1, 2, 0)).double().sum(0)
-    result: Floats = to_numpy(total)
-    return result
-
-
-def whole(ground: Ground) -> Region:
-    """Return the rectangle of the whole map."""
-    return Region(0, 0, *ground.sides)
-
-
-def _flat(values: Tensor) -> Tensor:
-    return values.reshape(len(values), -1)
-
-
-@dataclass(eq=False)
-class Piece:
-    """Rows whose windows cover the same cells.
-
-    Parameters
-    ----------
-    rows
-        Which rows.
-    region
-        The cells.
-    values
-        Shape (row, height, width, channel).
-    sums
-        Sums over windows; where more rows share it, `chosen` are these.
-    """
-
-    rows: NDArray[np.int64]
-    region: Region
-    values: Tensor
-    sums: Sums
-    chosen: NDArray[np.int64] | None = None
-
-    def _own(self, values: Floats) -> Floats:
-        return values if self.chosen is None else values[self.chosen]
-
-    @property
-    def squares(self) -> Floats:
-        """Squared lengths of the windows, shape (row,)."""
-        return self._own(self.sums.squares)
-
-    @property
-    def products(self) -> Floats:
-        """Products with the empty canvas's map, shape (row,)."""
-        return self._own(self.sums.products)
-
-    @property
-    def totals(self) -> Floats:
-        """Sums of the windows, shape (row,)."""
-        return self._own(self.sums.totals)
+FEW = 16
+"""A sum of at most so many rows is put off: its length may follow from products known already."""
 
 
 @dataclass(eq=False)
@@ -190,7 +50,7 @@ class WindowVectors:
         The empty canvas's map.
     weights
         Of the map outside the windows, shape (row,).
-    pieces
+    held
         The windows; a row has at most one.
     exact
         Whether windows are held in double precision.
@@ -200,13 +60,26 @@ class WindowVectors:
 
     ground: Ground
     weights: Floats
-    pieces: list[Piece] = field(default_factory=list)
+    held: list[Piece] = field(default_factory=list)
     exact: bool = False
     offsets: Floats | None = None
+    _sum: OpenSum | None = None
     _located: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """The windows, those of a sum formed."""
+        self.settle()
+        return self.held
+
+    def settle(self) -> None:
+        """Form a sum that was put off; its rows are valid only while a sink's ``add`` runs."""
+        if self._sum is not None:
+            found, self._sum = self._sum, None
+            self._add_piece(np.zeros(1, dtype=np.int64), found.piece.region, found.values[None])
 
     @property
     def _units(self) -> int:
@@ -221,6 +94,9 @@ class WindowVectors:
     def norms(self) -> Floats:
         """Euclidean norms, shape (row,)."""
         table = self.ground.squares
+        if self._sum is not None:
+            outside = float(table[-1, -1] - self._sum.piece.region.look_up(table))
+            return np.sqrt(np.maximum(self.weights**2 * outside + self._sum.square, 0.0))
         squares = self.weights**2 * float(table[-1, -1])
         for piece in self.pieces:
             outside = float(table[-1, -1] - piece.region.look_up(table))
@@ -268,12 +144,12 @@ class WindowVectors:
         if other.values.dtype != ours.dtype:
             ours, theirs = ours.double(), theirs.double()
         if plain:
-            return dot_products(_flat(ours), _flat(theirs))
+            return dot_products(flat(ours), flat(theirs))
         outside += float(meeting.look_up(table))
         if meeting == piece.region and meeting == other.region:
-            return dot_products(_flat(ours), _flat(theirs)) + outside * np.outer(a, b)
+            return dot_products(flat(ours), flat(theirs)) + outside * np.outer(a, b)
         below = meeting.cut(self.ground.values, whole(self.ground)).to(ours.dtype)[None]
-        full = dot_products(_flat(torch.cat([ours, below])), _flat(torch.cat([theirs, below])))
+        full = dot_products(flat(torch.cat([ours, below])), flat(torch.cat([theirs, below])))
         result = full[:-1, :-1] + outside * np.outer(a, b)
         if piece.region != meeting:
             result = result + np.outer(piece.products - full[:-1, -1], b)
@@ -348,7 +224,7 @@ class WindowVectors:
         return values
 
     def _add_piece(self, rows: NDArray[np.int64], region: Region, values: Tensor) -> None:
-        self.pieces.append(Piece(rows, region, values, Sums(values, region, self.ground)))
+        self.held.append(Piece(rows, region, values, Sums(values, region, self.ground)))
 
     # --- sums and copies --------------------------------------------------------------------
 
@@ -385,11 +261,11 @@ class WindowVectors:
         """Take over the windows of a piece, into one that covers the same cells."""
         others = [piece for piece in self.pieces if piece.region != given.region]
         mine = [piece for piece in self.pieces if piece.region == given.region]
-        self.pieces, self._located = [], None
+        self.held, self._located = [], None
         for piece in others:
             kept = ~np.isin(piece.rows, rows)
             if kept.all():
-                self.pieces.append(piece)
+                self.held.append(piece)
             elif kept.any():
                 values = piece.values[torch.from_numpy(kept).to(piece.values.device)]
                 self._add_piece(piece.rows[kept], piece.region, values)
@@ -409,17 +285,28 @@ class WindowVectors:
         """Add the sum of the rows of `other`, weighted, to the only row."""
         if self.offsets is not None:
             self.offsets[0] += weights @ other._means()
+        elif self._may_put_off(other):
+            piece = other.pieces[0]
+            self._sum = OpenSum(piece, weights[piece.rows])
+            self.weights[0] = float(weights @ other.weights)
+            self.ground.open_sums.add(self)
+            return
         alone = np.ones(len(other), dtype=bool)
         for piece in other.pieces:
             alone[piece.rows] = False
             factors = torch.as_tensor(
                 weights[piece.rows], dtype=piece.values.dtype, device=piece.values.device
             )
-            values = (factors @ _flat(piece.values)).view(piece.values.shape[1:])
+            values = (factors @ flat(piece.values)).view(piece.values.shape[1:])
             share = float(weights[piece.rows] @ other.weights[piece.rows])
             self._add(share, piece.region, values)
         if alone.any():
             self._add(float(weights[alone] @ other.weights[alone]), None, None)
+
+    def _may_put_off(self, other: WindowVectors) -> bool:
+        """Return whether a first sum is of few rows that share a window."""
+        first = not self.held and self._sum is None and not self.weights[0] and not self.exact
+        return first and len(other.pieces) == 1 and len(other.pieces[0].rows) == len(other) <= FEW
 
     def _add(self, share: float, region: Region | None, values: Tensor | None) -> None:
         """Add one vector, `share` times the empty canvas outside a rectangle, to the only row."""
@@ -444,7 +331,7 @@ class WindowVectors:
                 total += more
             elif values is not None:
                 total += values
-            self.pieces = []
+            self.held = []
             self._add_piece(np.zeros(1, dtype=np.int64), union, total)
         self.weights[0] += share
 
@@ -466,7 +353,7 @@ class WindowVectors:
                 values = piece.values[first : first + n]
             else:
                 values = piece.values[torch.from_numpy(which).to(piece.values.device)]
-            result.pieces.append(Piece(inside, piece.region, values, piece.sums, chosen))
+            result.held.append(Piece(inside, piece.region, values, piece.sums, chosen))
         return result
 
     def _locate(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -483,7 +370,7 @@ class WindowVectors:
     def clear(self) -> None:
         """Set all rows to zero."""
         self.weights[...] = 0
-        self.pieces = []
+        self.held, self._sum, self._located = [], None, None
         if self.offsets is not None:
             self.offsets[...] = 0
 

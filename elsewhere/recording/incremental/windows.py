@@ -7,9 +7,10 @@ channels-last order, in which convolutions run fastest on a CPU.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -62,6 +63,13 @@ class Ground:
         self._padded: dict[tuple[int, int, int, int, float], Tensor] = {}
         self._squares: NDArray[np.float64] | None = None
         self._sums: Tensor | None = None
+        self.open_sums: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def settle(self) -> None:
+        """Form the sums of rows that were put off, before the rows' memory is used again."""
+        for vectors in list(self.open_sums):
+            vectors.settle()
+        self.open_sums.clear()
 
     @property
     def sides(self) -> tuple[int, int]:

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elsewhere.errors import InputError
-from elsewhere.recording.incremental.vectors import Piece, Region, Sums, WindowVectors
+from elsewhere.recording.incremental.regions import Piece, Region, Sums
+from elsewhere.recording.incremental.vectors import WindowVectors
 from elsewhere.recording.incremental.windows import Ground
 
 HEIGHT, WIDTH, CHANNELS = 7, 6, 3
@@ -39,7 +40,7 @@ def vectors(draw, ground, max_rows=5):
         shape = (count, region.bottom - region.top, region.right - region.left, CHANNELS)
         values = torch.randn(shape, generator=generator)
         pieces = Piece(np.array(chosen), region, values, Sums(values, region, ground))
-        result.pieces.append(pieces)
+        result.held.append(pieces)
     return result
 
 
@@ -135,12 +136,36 @@ def test_rows_are_assigned_and_taken(data):
     )
 
 
+def test_sums_that_were_put_off_outlive_their_rows():
+    """A sum of rows that share a window is formed when asked for, or before their memory goes."""
+    ground, region = make_ground(6), Region(1, 2, 4, 5)
+    values = torch.randn(3, 3, 3, CHANNELS, generator=torch.Generator().manual_seed(0))
+    rows = WindowVectors(ground, np.ones(3))
+    rows.held.append(Piece(np.arange(3), region, values, Sums(values, region, ground)))
+    weights, expected = np.array([0.5, -2.0, 1.0]), None
+    expected = weights @ whole(rows)
+    for settled in (False, True):
+        total = rows.zeros(1)
+        total.accumulate(rows, weights)
+        assert not total.held  # put off
+        np.testing.assert_allclose(total.norms(), np.linalg.norm(expected), rtol=1e-5)
+        if settled:
+            ground.settle()
+            assert total.held
+        np.testing.assert_allclose(whole(total)[0], expected, atol=1e-5)
+        total.accumulate(rows.take([1]), np.array([3.0]))
+        again = expected + 3 * whole(rows)[1]
+        np.testing.assert_allclose(whole(total)[0], again, atol=1e-5)
+        np.testing.assert_allclose(total.norms(), np.linalg.norm(again), rtol=1e-5)
+    assert len(ground.open_sums) <= 1
+
+
 def test_not_a_number_is_not_hidden():
     ground = make_ground(5)
     values = torch.full((1, 2, 2, CHANNELS), torch.nan)
     region = Region(0, 0, 2, 2)
     rows = WindowVectors(ground, np.ones(1))
-    rows.pieces.append(Piece(np.zeros(1, int), region, values, Sums(values, region, ground)))
+    rows.held.append(Piece(np.zeros(1, int), region, values, Sums(values, region, ground)))
     assert np.isnan(rows.norms()).all()
     broken = Ground(torch.full((3, 3, 1), torch.inf))
     assert not np.isfinite(WindowVectors(broken, np.ones(1)).norms()).any()

@@ -1,0 +1,202 @@
+"""Rectangles of cells, and sums over windows that many rows share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from elsewhere.measures.vectors import STRETCH, to_numpy
+from elsewhere.recording.incremental.windows import Ground
+
+Tensor: TypeAlias = torch.Tensor
+Floats: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of cells: first row and column, and those after the last."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def meet(self, other: Region) -> Region | None:
+        """Return the overlap, or None."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Region(top, left, bottom, right) if top < bottom and left < right else None
+
+    def join(self, other: Region) -> Region:
+        """Return the smallest rectangle around both."""
+        return Region(
+            min(self.top, other.top),
+            min(self.left, other.left),
+            max(self.bottom, other.bottom),
+            max(self.right, other.right),
+        )
+
+    def cut(self, values: Tensor, of: Region) -> Tensor:
+        """Return this part of `values` that cover `of`: (..., height, width, channel)."""
+        rows = slice(self.top - of.top, self.bottom - of.top)
+        columns = slice(self.left - of.left, self.right - of.left)
+        return values[..., rows, columns, :]
+
+    def look_up(self, table: Any) -> Any:
+        """Return the sum over this rectangle from a table of cumulated sums."""
+        inside = table[self.bottom, self.right] - table[self.top, self.right]
+        return inside - table[self.bottom, self.left] + table[self.top, self.left]
+
+
+class Sums:
+    """Sums over windows that many rows share, taken once.
+
+    Parameters
+    ----------
+    values
+        Shape (row, height, width, channel).
+    region
+        Where they lie; of windows that several locations share, at one of these.
+    ground
+        The empty canvas's map.
+    """
+
+    def __init__(self, values: Tensor, region: Region, ground: Ground) -> None:
+        self._values, self._region, self._ground = values, region, ground
+        self._squares: Floats | None = None
+        self._products: Floats | None = None
+        self._totals: Floats | None = None
+        self._gram: Floats | None = None
+
+    @property
+    def gram(self) -> Floats:
+        """Products of the windows with each other, shape (row, row)."""
+        if self._gram is None:
+            if len(self._values) == 1:
+                self._gram = self.squares[None]
+            else:
+                self._gram = dot_products(flat(self._values), flat(self._values))
+        return self._gram
+
+    @property
+    def squares(self) -> Floats:
+        """Squared lengths of the windows, shape (row,)."""
+        if self._squares is None:
+            self._squares = squared_norms(flat(self._values))
+        return self._squares
+
+    @property
+    def products(self) -> Floats:
+        """Products with the empty canvas's map, shape (row,)."""
+        if self._products is None:
+            below = self._region.cut(self._ground.values, whole(self._ground))
+            below = below.to(self._values.dtype)
+            self._products = dot_products(flat(self._values), flat(below[None]))[:, 0]
+        return self._products
+
+    @property
+    def totals(self) -> Floats:
+        """Sums of the windows, shape (row,)."""
+        if self._totals is None:
+            self._totals = flat(self._values).double().sum(1).cpu().numpy()
+        return self._totals
+
+
+def squared_norms(rows: Tensor) -> Floats:
+    """Return squared lengths of rows (row, unit), added up in double precision, in few calls."""
+    n = rows.shape[1] // STRETCH * STRETCH
+    total = torch.linalg.vector_norm(rows[:, n:], dim=1).double() ** 2
+    if n:
+        lengths = torch.linalg.vector_norm(rows[:, :n].reshape(len(rows), -1, STRETCH), dim=2)
+        total = total + (lengths.double() ** 2).sum(1)
+    result: Floats = to_numpy(total)
+    return result
+
+
+def dot_products(a: Tensor, b: Tensor) -> Floats:
+    """Return products of rows (row, unit), added up in double precision, in few calls."""
+    n = a.shape[1] // STRETCH * STRETCH
+    total = (a[:, n:] @ b[:, n:].T).double()
+    if n:
+        ours, theirs = (v[:, :n].reshape(len(v), -1, STRETCH) for v in (a, b))
+        total = total + torch.bmm(ours.transpose(0, 1), theirs.permute(1, 2, 0)).double().sum(0)
+    result: Floats = to_numpy(total)
+    return result
+
+
+def whole(ground: Ground) -> Region:
+    """Return the rectangle of the whole map."""
+    return Region(0, 0, *ground.sides)
+
+
+def flat(values: Tensor) -> Tensor:
+    """Return windows as rows (row, unit)."""
+    return values.reshape(len(values), -1)
+
+
+@dataclass(eq=False)
+class Piece:
+    """Rows whose windows cover the same cells.
+
+    Parameters
+    ----------
+    rows
+        Which rows.
+    region
+        The cells.
+    values
+        Shape (row, height, width, channel).
+    sums
+        Sums over windows; where more rows share it, `chosen` are these.
+    """
+
+    rows: NDArray[np.int64]
+    region: Region
+    values: Tensor
+    sums: Sums
+    chosen: NDArray[np.int64] | None = None
+
+    def _own(self, values: Floats) -> Floats:
+        return values if self.chosen is None else values[self.chosen]
+
+    @property
+    def squares(self) -> Floats:
+        """Squared lengths of the windows, shape (row,)."""
+        return self._own(self.sums.squares)
+
+    @property
+    def products(self) -> Floats:
+        """Products with the empty canvas's map, shape (row,)."""
+        return self._own(self.sums.products)
+
+    @property
+    def totals(self) -> Floats:
+        """Sums of the windows, shape (row,)."""
+        return self._own(self.sums.totals)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSum:
+    """A weighted sum of rows that is not formed yet; only its length may be wanted."""
+
+    piece: Piece
+    weights: Floats
+
+    @property
+    def square(self) -> float:
+        """Squared length of the sum's window."""
+        gram, chosen = self.piece.sums.gram, self.piece.chosen
+        if chosen is not None:
+            gram = gram[np.ix_(chosen, chosen)]
+        return float(self.weights @ gram @ self.weights)
+
+    @property
+    def values(self) -> Tensor:
+        """The sum's window, shape (height, width, channel)."""
+        values = self.piece.values
+        factors = torch.as_tensor(self.weights, dtype=values.dtype, device=values.device)
+        return (factors @ flat(values)).view(values.shape[1:])
