@@ -1,17 +1,19 @@
 """The incremental engine against dense sweeps, as ratios, and where its time goes.
 
-    python -m benchmarks.engine [--threads 1] [--images 64] [--only vgg16-8,resnet50] [--markdown]
+    python -m benchmarks.engine [--threads 1] [--images 64] [--only vgg16-8,resnet50] [--pairs 15]
 
-Both engines do the same work in one run: the similarity of all ReLU layers and the logits, from
-the network in memory to the result. Dense times are extrapolated from at least 64 images. On a
-machine that others use, look at the ratio of processor times; with several threads at that of
-wall times.
+prints the tables of docs/engine.md. Both engines do the same work in one run: the similarity of all
+ReLU layers and the logits, from the network in memory to the result. Dense times are extrapolated
+from at least 64 images. On a machine that others use, look at the ratio of processor times; with
+several threads at that of wall times. The last table compares activations in memory, batch by
+batch, in interleaved pairs.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import time
 from collections import Counter
@@ -24,7 +26,8 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from elsewhere.analyzer import similarity
+from benchmarks.ratios import Ratio, compare
+from elsewhere.analyzer import SimilaritySink, similarity
 from elsewhere.models import Model, list_layers, load_model, select_layers
 from elsewhere.protocols import Need
 from elsewhere.recording import Recorder, Sweep
@@ -162,7 +165,68 @@ def difference(model: Model, row: Row, canvas: Canvas, grid: Grid) -> float:
     return max(worst[layer] / scale[layer] for layer in worst)
 
 
-def measure(name: str, images: int) -> dict[str, object]:
+@dataclass(frozen=True)
+class Measured:
+    """A row of the table.
+
+    Parameters
+    ----------
+    row
+        What was measured.
+    n_locations
+        Of the whole grid.
+    dense, windows
+        Seconds of the two engines, for all locations.
+    allowed
+        Dense multiply-adds over the engine's.
+    difference
+        The largest, over a layer's largest activation.
+    spent
+        Seconds by kind of work; ``work`` are multiply-adds in convolutions.
+    """
+
+    row: Row
+    n_locations: int
+    dense: Timed
+    windows: Timed
+    allowed: float
+    difference: float
+    spent: Counter[str]
+
+    @property
+    def title(self) -> str:
+        """What was measured, in a few words."""
+        rows = "" if self.row.n_rows is None else f", {self.row.n_rows} rows"
+        return f"{self.row.model}, {self.row.canvas} px, stride {self.row.stride}{rows}"
+
+    @property
+    def line(self) -> str:
+        """The row in Markdown."""
+        wall = self.dense.wall / self.windows.wall
+        processor = self.dense.processor / self.windows.processor
+        return (
+            f"| {self.title} ({self.n_locations}) | {self.dense.wall:.0f} | {self.windows.wall:.1f}"
+            f" | **{wall:.1f}** | {processor:.1f} | {self.row.goal:g} | {self.allowed:.1f}"
+            f" | {self.difference:.0e} |"
+        )
+
+    def shares(self, fastest: float) -> str:
+        """Return where the time went, in Markdown; `fastest` in billions of multiply-adds/s."""
+        rate = self.spent["work"] / max(self.spent["convolutions"], 1e-9) / 1e9
+        parts = [
+            f"{self.spent[key] / self.windows.wall:.0%}"
+            for key in ("convolutions", "gathering", "expansion", "linear layers", "measuring")
+        ]
+        return f"| {self.title} | {' | '.join(parts)} | {rate / fastest:.0%} |"
+
+
+SHARES = """
+| share of the time | convolutions | gathering | expansion | linear layers | measuring | rate of \
+convolutions over that of a matrix product |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
+
+
+def measure(name: str, images: int) -> Measured:
     """Return a row of the table."""
     row = ROWS[name]
     model = load_model(row.model)
@@ -189,19 +253,9 @@ def measure(name: str, images: int) -> dict[str, object]:
     tiles = engine.tiles(sweep.layers, ys, xs, max_bytes=2**30)
     work = engine.multiply_adds(tiles, sweep.layers)
     allowed = n * engine.dense_multiply_adds(sweep.layers) / work
-    return {
-        "row": name,
-        "locations": n,
-        "dense s": dense.wall * factor,
-        "incremental s": windows.wall,
-        "ratio": dense.wall * factor / windows.wall,
-        "by processor time": dense.processor * factor / windows.processor,
-        "goal": row.goal,
-        "multiply-adds allow": allowed,
-        "difference": wrong,
-        "spent": {key: value / windows.wall for key, value in spent.most_common()},
-        "GMAC/s in convolutions": spent["work"] / max(spent["convolutions"], 1e-9) / 1e9,
-    }
+    dense.wall *= factor
+    dense.processor *= factor
+    return Measured(row, n, dense, windows, allowed, wrong, spent)
 
 
 @contextlib.contextmanager
@@ -212,6 +266,7 @@ def watching(spent: Counter[str]) -> Iterator[None]:
         functional.conv2d,
         engine_module.spread,
         functional.linear,
+        SimilaritySink.add,
     )
 
     def timed(key: str, call: Callable[..., object]) -> Callable[..., object]:
@@ -231,12 +286,14 @@ def watching(spent: Counter[str]) -> Iterator[None]:
     functional.conv2d = timed("convolutions", saved[1])  # type: ignore[assignment]
     engine_module.spread = timed("expansion", saved[2])  # type: ignore[assignment]
     functional.linear = timed("linear layers", saved[3])  # type: ignore[assignment]
+    SimilaritySink.add = timed("measuring", saved[4])  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         running.Gatherer.gather = saved[0]  # type: ignore[method-assign]
         functional.conv2d, functional.linear = saved[1], saved[3]
         engine_module.spread = saved[2]
+        SimilaritySink.add = saved[4]  # type: ignore[method-assign]
 
 
 def peak() -> float:
@@ -250,82 +307,116 @@ def peak() -> float:
     return 2048**3 / min(seconds) / 1e9
 
 
-def in_memory(images: int) -> list[tuple[str, float]]:
-    """Return seconds per image of VGG16's ReLU activations in memory, tool by tool."""
+def in_memory(n_pairs: int) -> Iterator[tuple[str, Ratio]]:
+    """Yield each tool's time for VGG16's ReLU activations in memory, over that of ours, dense."""
     model = load_model("vgg16")
     disturb(model.module)
     names = [n for n, part in model.module.named_modules() if isinstance(part, nn.ReLU)]
     batch = torch.rand(8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    found: list[tuple[str, float]] = []
-
-    def clock(name: str, run: Callable[[], object]) -> None:
-        run()
-        timed = Timed()
-        for _ in range(max(1, images // 8)):
-            with timed.add():
-                run()
-        found.append((name, timed.processor / max(1, images // 8) / 8))
-
-    with torch.inference_mode():
-        clock("bare forward pass", lambda: model.module(batch))
-    recorder = Recorder(model.module, names)
-    with recorder:
-        clock("elsewhere, dense", lambda: model.module(batch))
+    recorder = Recorder(model.module, names, channels_last=True)
+    plain = Recorder(model.module, names)
     extractor = create_feature_extractor(model.module, names)
-    with torch.no_grad():
-        clock("torchvision feature extraction", lambda: extractor(batch))
-    found.append(("elsewhere, incremental, 484 locations", by_windows(model, names)))
-    clock_torchlens(clock, model.module, batch)
-    clock_nnsight(clock, model.module, names, batch)
-    return found
+
+    def ours() -> object:
+        with recorder:
+            return model.module(batch)
+
+    def as_it_comes() -> object:
+        with plain:
+            return model.module(batch)
+
+    def bare() -> object:
+        with torch.inference_mode():
+            return model.module(batch)
+
+    def extracted() -> object:
+        with torch.inference_mode():
+            return extractor(batch)
+
+    found: dict[str, Callable[[], object]] = {
+        "bare forward pass": bare,
+        "ours, in the order in which images come": as_it_comes,
+        "torchvision's feature extraction": extracted,
+        **run_torchlens(model.module, batch),
+        **run_nnsight(model.module, names, batch),
+    }
+    for name, run in found.items():
+        yield name, compare(ours, run, n_pairs=n_pairs)
+    windows = Windows(model, names)
+    yield (
+        f"elsewhere, incremental, {windows.n_images} locations",
+        windows.scaled(compare(ours, windows.run, n_pairs=3), len(batch)),
+    )
 
 
-def by_windows(model: Model, names: list[str]) -> float:
-    """Return seconds per image of the same layers' windows, object by location, with the engine."""
-    canvas = Canvas(224, 50)
-    row = Row("vgg16", 8.0)
-    whole, _, _ = grids(row, canvas, 64)
-    objects = load_objects("glyphs", size=50, categories=1)
-    timed = Timed()
-    with timed.add():
-        sweep = Sweep(
+class Windows:
+    """The same layers' windows, an object at every location, with the engine.
+
+    Parameters
+    ----------
+    model
+        The network.
+    names
+        Of its layers.
+    """
+
+    def __init__(self, model: Model, names: list[str]) -> None:
+        canvas = Canvas(224, 50)
+        whole, _, _ = grids(Row("vgg16", 8.0), canvas, 64)
+        objects = load_objects("glyphs", size=50, categories=1)
+        self._make = lambda: Sweep(
             model, objects, canvas=canvas, grid=whole, layers=names, engine="incremental"
-        )  # fmt: skip
+        )
+        self.n_images = len(whole.y) * len(whole.x)
+        self._shape = len(whole.y), len(whole.x)
+
+    def run(self) -> None:
+        """Compile the network and compute all windows."""
+        sweep = self._make()
         engine = sweep.choice.engine
         if engine is None:
             raise RuntimeError("there is no engine")
-        ys, xs = np.arange(len(whole.y)), np.arange(len(whole.x))
+        ys, xs = (np.arange(n) for n in self._shape)
         with torch.inference_mode():
             for tile in engine.tiles(sweep.layers, ys, xs, max_bytes=2**30):
                 for _ in engine.run(tile, sweep.layers, lambda name, value: None):
                     pass
-    return timed.processor / sweep.design.n_positions
+
+    def scaled(self, ratio: Ratio, n_dense: int) -> Ratio:
+        """Return a ratio to `n_dense` images as one per image."""
+        share = n_dense / self.n_images
+        return dataclasses.replace(
+            ratio,
+            median=ratio.median * share,
+            low=ratio.low * share,
+            high=ratio.high * share,
+        )
 
 
-def clock_torchlens(clock: Callable[..., None], module: nn.Module, batch: torch.Tensor) -> None:
-    """Add torchlens, where it is installed."""
+def run_torchlens(module: nn.Module, batch: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """Return a pass by torchlens, where it is installed."""
     try:
         import torchlens  # noqa: PLC0415
     except ImportError:
         print("torchlens is not installed: pip install 'elsewhere[bench]'")
-        return
+        return {}
 
     def run() -> object:
         with torch.no_grad():
             return torchlens.trace(module, batch)
 
-    clock(f"torchlens {torchlens.__version__}", run)
+    return {f"torchlens {torchlens.__version__}": run}
 
 
-def clock_nnsight(
-    clock: Callable[..., None], module: nn.Module, names: list[str], batch: torch.Tensor
-) -> None:
-    """Add nnsight, where it is installed."""
+def run_nnsight(
+    module: nn.Module, names: list[str], batch: torch.Tensor
+) -> dict[str, Callable[[], object]]:
+    """Return a pass by nnsight, where it is installed."""
     try:
         import nnsight  # noqa: PLC0415
     except ImportError:
         print("nnsight is not installed: pip install 'elsewhere[bench]'")
-        return
+        return {}
     traced = nnsight.NNsight(module)
 
     def run() -> object:
@@ -335,32 +426,41 @@ def clock_nnsight(
                 saved.append(traced.get(name).output.save())
         return saved
 
-    clock(f"nnsight {nnsight.__version__}", run)
+    return {f"nnsight {nnsight.__version__}": run}
+
+
+HEADER = """
+| work (locations) | dense s | windows s | ratio | by processor | goal | allowed | difference |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--only", default=",".join([*ROWS, "memory"]))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"{options.threads} thread(s); a matrix product gives {peak():.0f} GMAC/s", flush=True)
-    for name in options.only.split(","):
-        if name == "memory":
-            for tool, seconds in in_memory(options.images):
-                print(f"| {tool} | {seconds:.3f} s per image |", flush=True)
-            continue
+    fastest = peak()
+    print(f"{options.threads} thread(s); a matrix product gives {fastest:.0f} GMAC/s", flush=True)
+    shares = []
+    wanted = [name for name in options.only.split(",") if name != "memory"]
+    for place, name in enumerate(wanted):
+        if place == 0:
+            print(HEADER)
         found = measure(name, options.images)
-        spent = found.pop("spent")
-        print(
-            "; ".join(
-                f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items()
-            )
-        )
-        shares = {k: f"{v:.0%}" for k, v in spent.items() if k != "work"}  # type: ignore[attr-defined]
-        print(f"    of the time: {shares}", flush=True)
+        print(found.line, flush=True)
+        shares.append(found.shares(fastest))
+    if shares:
+        print(SHARES)
+        print("\n".join(shares), flush=True)
+    if "memory" in options.only.split(","):
+        print("\n| all ReLU layers in memory | time over ours (dense, channels last) |")
+        print("| --- | ---: |")
+        for tool, ratio in in_memory(options.pairs):
+            print(f"| {tool} | {ratio} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def streamed(*, similarity: bool, n_pairs: int) -> Ratio:
         canvas=Canvas(),
         grid=Grid(y=(112,), x=(60, 164)),
         layers="*" if similarity else None,
+        engine="dense",
     )
     batch = torch.zeros(8, 3, 224, 224)
 

