@@ -1,6 +1,7 @@
 """The incremental engine against dense sweeps, as ratios, and where its time goes.
 
-    python -m benchmarks.engine [--threads 1] [--images 64] [--only vgg16-8,resnet50] [--pairs 15]
+    python -m benchmarks.engine [--threads 1] [--images 64] [--only vgg16-8,resnet50]
+        [--objects 1] [--pairs 15]
 
 prints the tables of docs/engine.md. Both engines do the same work in one run: the similarity of all
 ReLU layers and the logits, from the network in memory to the result. Dense times are extrapolated
@@ -46,6 +47,7 @@ class Row:
     stride: int = 8
     canvas: int = 224
     n_rows: int | None = None
+    n_objects: int = 1
 
 
 ROWS = {
@@ -102,7 +104,7 @@ def make_sweep(model: Model, row: Row, grid: Grid, canvas: Canvas, engine: str) 
     names.append(select_layers(every, "logits", model)[0].name)
     return Sweep(
         model,
-        load_objects("glyphs", size=canvas.object_size, categories=1),
+        load_objects("glyphs", size=canvas.object_size, categories=row.n_objects),
         canvas=canvas,
         grid=grid,
         layers=names,
@@ -173,8 +175,8 @@ class Measured:
     ----------
     row
         What was measured.
-    n_locations
-        Of the whole grid.
+    n_images
+        Objects times locations of the whole grid.
     dense, windows
         Seconds of the two engines, for all locations.
     allowed
@@ -186,7 +188,7 @@ class Measured:
     """
 
     row: Row
-    n_locations: int
+    n_images: int
     dense: Timed
     windows: Timed
     allowed: float
@@ -205,7 +207,7 @@ class Measured:
         wall = self.dense.wall / self.windows.wall
         processor = self.dense.processor / self.windows.processor
         return (
-            f"| {self.title} ({self.n_locations}) | {self.dense.wall:.0f} | {self.windows.wall:.1f}"
+            f"| {self.title} ({self.n_images}) | {self.dense.wall:.0f} | {self.windows.wall:.1f}"
             f" | **{wall:.1f}** | {processor:.1f} | {self.row.goal:g} | {self.allowed:.1f}"
             f" | {self.difference:.0e} |"
         )
@@ -226,14 +228,13 @@ convolutions over that of a matrix product |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
-def measure(name: str, images: int) -> Measured:
+def measure(row: Row, images: int) -> Measured:
     """Return a row of the table."""
-    row = ROWS[name]
     model = load_model(row.model)
     disturb(model.module)
     canvas = Canvas(row.canvas, 50)
-    whole, some, few = grids(row, canvas, images)
-    n, n_some = len(whole.y) * len(whole.x), len(some.y) * len(some.x)
+    whole, some, few = grids(row, canvas, math.ceil(images / row.n_objects))
+    n, n_some = (row.n_objects * len(grid.y) * len(grid.x) for grid in (whole, some))
     wrong = difference(model, row, canvas, few)
     similarity(make_sweep(model, row, few, canvas, "dense"))  # imports what it needs
     dense, windows = Timed(), Timed()
@@ -244,7 +245,8 @@ def measure(name: str, images: int) -> Measured:
     narrow = make_sweep(model, row, some, canvas, "dense")
     with dense.add():
         similarity(narrow, max_memory=2**33)
-    batches = math.ceil(n / BATCH_ROWS) + 1, math.ceil(n_some / BATCH_ROWS) + 1
+    first = math.ceil(row.n_objects / BATCH_ROWS)  # objects at the reference
+    batches = math.ceil(n / BATCH_ROWS) + first, math.ceil(n_some / BATCH_ROWS) + first
     factor = batches[0] / batches[1]
     engine = sweep.choice.engine
     if engine is None:
@@ -430,7 +432,7 @@ def run_nnsight(
 
 
 HEADER = """
-| work (locations) | dense s | windows s | ratio | by processor | goal | allowed | difference |
+| work (images) | dense s | windows s | ratio | by processor | goal | allowed | difference |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
@@ -439,6 +441,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--objects", type=int, default=1)
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--only", default=",".join([*ROWS, "memory"]))
     options = parser.parse_args()
@@ -450,7 +453,8 @@ def main() -> None:
     for place, name in enumerate(wanted):
         if place == 0:
             print(HEADER)
-        found = measure(name, options.images)
+        row = dataclasses.replace(ROWS[name], n_objects=options.objects)
+        found = measure(row, options.images)
         print(found.line, flush=True)
         shares.append(found.shares(fastest))
     if shares:
