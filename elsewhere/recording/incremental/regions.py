@@ -16,6 +16,12 @@ from elsewhere.recording.incremental.windows import Ground
 Tensor: TypeAlias = torch.Tensor
 Floats: TypeAlias = NDArray[np.float64]
 
+FEW = 16
+"""Of at most so many rows that share a window, products with each other are taken for lengths."""
+
+MAPS_BYTES = 64 * 2**20
+"""What whole maps may take that are built to save passes over windows."""
+
 
 @dataclass(frozen=True)
 class Region:
@@ -82,7 +88,8 @@ class Change:
     """
 
     def __init__(self, values: Tensor, region: Region, weights: Floats, ground: Ground) -> None:
-        self.region, self.weights = region, weights
+        self.region = region
+        self._weights, self._ground, self._windows = weights, ground, values
         below = region.cut(ground.values, whole(ground)).to(values.dtype)
         factors = torch.as_tensor(weights, dtype=values.dtype, device=values.device)
         self.values = values - factors[:, None, None, None] * below if weights.any() else values
@@ -91,6 +98,26 @@ class Change:
         for row, one in enumerate(self.values):
             each = (one * below).sum(-1, dtype=torch.float64).cumsum(0).cumsum(1)
             self.products[1:, 1:, row] = to_numpy(each)
+
+    @property
+    def fits(self) -> bool:
+        """Whether whole maps of all rows take little memory."""
+        whole_map = self._ground.values.numel() * self._windows.element_size()
+        return len(self._windows) * whole_map <= MAPS_BYTES
+
+    def maps(self) -> Tensor:
+        """Return the rows as whole maps, shape (row, height, width, channel)."""
+        factors = torch.as_tensor(self._weights, dtype=self._windows.dtype)
+        below = self._ground.values.to(self._windows.dtype)
+        maps = factors.to(below.device)[:, None, None, None] * below
+        self.region.cut(maps, whole(self._ground)).copy_(self._windows)
+        return maps
+
+    def dots(self, piece: Piece, region: Region) -> Floats:
+        """Return products of a piece's rows with the changes over a rectangle in both."""
+        ours = region.cut(piece.values, piece.region)
+        theirs = region.cut(self.values, self.region)
+        return products_of(ours, theirs)
 
     def meet(self, corners: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the overlaps of rectangles (rectangle, 4) with this one, maybe without cells."""
@@ -170,6 +197,8 @@ class Sums:
     @property
     def squares(self) -> Floats:
         """Squared lengths of the windows, shape (row,)."""
+        if self._squares is None and 1 < len(self._values) <= FEW:
+            self._squares = self.gram.diagonal()  # which sums over objects want as well
         if self._squares is None and self._group is not None:
             self._squares = self._group[self._place]
         if self._squares is None:
@@ -216,6 +245,13 @@ def dot_products(a: Tensor, b: Tensor) -> Floats:
         products = torch.bmm(ours.transpose(0, 1), theirs.permute(1, 2, 0))
         total += to_numpy(products).sum(0, dtype=np.float64)
     return total
+
+
+def products_of(a: Tensor, b: Tensor) -> Floats:
+    """Return products of windows on the same cells, in double precision if either is."""
+    if a.dtype != b.dtype:
+        a, b = a.double(), b.double()
+    return dot_products(flat(a), flat(b))
 
 
 def whole(ground: Ground) -> Region:

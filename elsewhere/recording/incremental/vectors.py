@@ -7,13 +7,15 @@ the opposite row changes. Then
 
     v·w = a b (E(all) - E(V)) + b (v·e over V) + a (e·d over W less I) + v·d over I
 
-so that norms and products take no whole map, and each pair of windows only one product over their
-overlap. ``E`` and ``e·d`` come from tables of cumulated sums in double precision; other products
-are of stretches in single precision, added up in double.
+so that norms and products take no whole map. Where ``v·e`` is known, as of windows that many
+locations share, only the product over the overlap is left; else the sum of both is ``v·w'`` over V,
+w' being the opposite row's whole map. ``E`` and ``e·d`` come from tables of cumulated sums in
+double precision; other products are of stretches in single precision, added up in double.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -24,13 +26,14 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.recording.incremental.regions import (
+    FEW,
     Change,
     OpenSum,
     Piece,
     Region,
     Sums,
-    dot_products,
     flat,
+    products_of,
     sum_over,
     whole,
 )
@@ -38,9 +41,6 @@ from elsewhere.recording.incremental.windows import Ground
 
 Tensor: TypeAlias = torch.Tensor
 Floats: TypeAlias = NDArray[np.float64]
-
-FEW = 16
-"""A sum of at most so many rows is put off: its length may follow from products known already."""
 
 
 @dataclass(eq=False)
@@ -121,36 +121,37 @@ class WindowVectors:
         a, corners = self.weights[rows], np.array([piece.region.corners for piece in pieces])
         table = self.ground.squares
         outside = float(table[-1, -1]) - sum_over(table, corners)[places]
+        lone = self._find_lone(pieces)
         for opposite in other._all_pieces():
             b = other.weights[opposite.rows]
             change = Change(opposite.values, opposite.region, b, self.ground)
             meeting = change.meet(corners)
             found = np.outer(a * outside, b)
             found += a[:, None] * (change.products[-1, -1] - change.over(meeting)[places])
-            if b.any():
-                found += np.outer(np.concatenate([piece.products for piece in pieces]), b)
-            self._add_overlaps(found, pieces, change, meeting)
+            entire = lone if b.any() and change.fits else np.zeros_like(lone)
+            maps = change.maps() if entire.any() else None
+            first = 0
+            for piece, together, whole_window in zip(pieces, meeting, entire, strict=True):
+                part = slice(first, first + len(piece.rows))
+                first = part.stop
+                if whole_window and maps is not None:
+                    below = piece.region.cut(maps, whole(self.ground))
+                    found[part] += products_of(piece.values, below)
+                    continue
+                if b.any():
+                    found[part] += np.outer(piece.products, b)
+                if (together[:2] < together[2:]).all():
+                    found[part] += change.dots(piece, Region(*together.tolist()))
             result[np.ix_(rows, opposite.rows)] = found
         if self.offsets is not None:
             result -= self._units * np.outer(self.offsets, other._means())
         return result
 
     @staticmethod
-    def _add_overlaps(
-        found: Floats, pieces: Sequence[Piece], change: Change, meeting: NDArray[np.int64]
-    ) -> None:
-        """Add the products of windows with the opposite rows' changes, where they overlap."""
-        first = 0
-        for piece, corners in zip(pieces, meeting.tolist(), strict=True):
-            rows = slice(first, first + len(piece.rows))
-            first = rows.stop
-            if corners[0] < corners[2] and corners[1] < corners[3]:
-                region = Region(*corners)
-                ours = region.cut(piece.values, piece.region)
-                theirs = region.cut(change.values, change.region)
-                if theirs.dtype != ours.dtype:
-                    ours, theirs = ours.double(), theirs.double()
-                found[rows] += dot_products(flat(ours), flat(theirs))
+    def _find_lone(pieces: Sequence[Piece]) -> NDArray[np.bool_]:
+        """Return which pieces share their windows, and so the sums over these, with no other."""
+        counts = Counter(id(piece.sums) for piece in pieces)
+        return np.array([counts[id(piece.sums)] == 1 for piece in pieces], dtype=bool)
 
     def _all_pieces(self) -> list[Piece]:
         """Return the pieces, and one without cells for the rows that have no window."""
