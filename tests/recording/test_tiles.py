@@ -40,13 +40,14 @@ def incremental(make_sweep, **options):
 @given(
     n=st.integers(1, 200), n_y=st.integers(1, 12), n_x=st.integers(1, 12),
     bytes_per_image=st.sampled_from([0, 10**6, 10**8]), limit=st.integers(1, 4000),
+    together=st.booleans(),
 )  # fmt: skip
-def test_each_unit_lies_in_one_tile(n, n_y, n_x, bytes_per_image, limit):
+def test_each_unit_lies_in_one_tile(n, n_y, n_x, bytes_per_image, limit, together):
     names = tuple(map(str, range(n)))
     axes = (("y", tuple(range(n_y))), ("x", tuple(range(n_x))))
     design = Design(names, names, axes, (0, 0))
     units = Units.cut(design, bytes_per_image=bytes_per_image)
-    shape = choose_shape(lambda tile: tile.n_rows <= limit, units)
+    shape = choose_shape(lambda tile: tile.n_rows <= limit, units, together=together)
     seen = np.zeros((n, n_y, n_x), int)
     homes = {}
     for place, tile in enumerate(cut_tiles(shape, design)):

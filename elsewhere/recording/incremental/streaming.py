@@ -89,7 +89,7 @@ class TileStream:
             held = self.engine.peak_bytes(tile, layers) + kept * tile.n_rows
             return held <= room and self.engine.multiply_adds([tile], layers) <= work
 
-        return choose_shape(fits, units)
+        return choose_shape(fits, units, together=len(sinks) > 1)
 
     def numbers(self, tile: Tile, units: Units) -> NDArray[np.int64]:
         """Return the numbers of the units in a tile."""

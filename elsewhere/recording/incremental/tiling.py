@@ -19,11 +19,13 @@ LEAST_WORK = 200_000_000_000
 """Multiply-adds up to which a tile is not cut further for that: about five seconds."""
 
 
-def choose_shape(fits: Callable[[Tile], bool], units: Units) -> tuple[int, int, int]:
+def choose_shape(
+    fits: Callable[[Tile], bool], units: Units, *, together: bool = False
+) -> tuple[int, int, int]:
     """Return how many objects, rows and columns of locations a tile of whole units has.
 
     It depends on the design, the network and the rule, not on who computes or what is there.
-    Objects stay together if they can, then rows of locations, which share windows.
+    Locations stay together if they can, since they share windows.
 
     Parameters
     ----------
@@ -31,16 +33,19 @@ def choose_shape(fits: Callable[[Tile], bool], units: Units) -> tuple[int, int, 
         Whether a tile is small enough.
     units
         The units of work.
+    together
+        Whether the objects of a location stay together instead, as sinks that compare them want.
     """
     design = units.design
     (n_y, n_x), n = design.shape, len(design.objects)
+    order = (0, 1, 2) if together else (2, 0, 1)
     shape = [n_y, math.ceil(n_x / units.n_cells), math.ceil(n / units.n_objects)]
 
     def whole() -> tuple[int, int, int]:
         return min(n, shape[2] * units.n_objects), shape[0], min(n_x, shape[1] * units.n_cells)
 
     while not all(map(fits, _some_tiles(whole(), design))):
-        place = next((place for place, size in enumerate(shape) if size > 1), None)
+        place = next((place for place in order if shape[place] > 1), None)
         if place is None:
             break
         shape[place] = math.ceil(shape[place] / 2)
