@@ -206,7 +206,7 @@ def cluster(tmp_path):
 def test_a_cluster_of_which_a_worker_is_killed(
     make, tmp_path, cluster, contents_of, engine, monkeypatch
 ):
-    monkeypatch.setattr(streaming, "TILE_WORK", 2_000_000)  # several tiles, small as it is
+    monkeypatch.setattr(streaming, "TILE_WORK", 100_000)  # several tiles, small as it is
     address, workers = cluster
     sweep = make().using(engine)
     header = make_header(sweep)

@@ -13,10 +13,10 @@ from elsewhere.recording.incremental.windows import Tile
 from elsewhere.storage.units import Units
 
 TILE_SHARE = 4
-"""A tile has at most one of so many parts of a recording's arithmetic, or that of a few seconds."""
+"""A tile has at most one of so many parts of a recording's arithmetic, or that of a second."""
 
-LEAST_WORK = 200_000_000_000
-"""Multiply-adds up to which a tile is not cut further for that: about five seconds."""
+LEAST_WORK = 50_000_000_000
+"""Multiply-adds up to which a tile is not cut further for that: about a second."""
 
 
 def choose_shape(
