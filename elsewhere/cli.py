@@ -223,13 +223,12 @@ def plan_(
     as_json: JsonOption = False,
 ) -> None:
     """Say what `record` would cost: bytes, time, memory."""
-    from elsewhere.recording import check_room, divisible
+    from elsewhere.recording import check_room
     from elsewhere.recording import plan as plan_sweep
 
     check_sharing(workers, scheduler, kept)
     _check_outputs(out, kept.measure, overwrite)
     sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
-    sweep = divisible(sweep, workers=workers, scheduler=scheduler)
     cost = plan_sweep(sweep, layers=wanted, also=sinks, **kept.header(network.seed))
     cost = cost.shared(workers)
     if as_json:
@@ -265,7 +264,7 @@ def record(
     The same command goes on where it was killed, and leaves what is complete as it is.
     """
     from elsewhere.analyzer import finish
-    from elsewhere.recording import check_room, divisible, is_complete, make_header
+    from elsewhere.recording import check_room, is_complete, make_header
     from elsewhere.recording import plan as plan_sweep
     from elsewhere.recording import record as record_sweep
     from elsewhere.storage import save_result
@@ -273,10 +272,9 @@ def record(
     check_sharing(workers, scheduler, kept)
     _check_outputs(out, kept.measure, overwrite, resumed=True)
     sweep, wanted, sinks = _prepare(model, network, stimuli, kept)
-    sweep = divisible(sweep, workers=workers, scheduler=scheduler)
     options = kept.header(network.seed)
-    del options["max_memory"]
-    there = not overwrite and is_complete(out, make_header(sweep, layers=wanted, **options))
+    header = make_header(sweep, layers=wanted, also=sinks, **options)
+    there = not overwrite and is_complete(out, header)
     if there:
         say(f"{out}: already complete")
         if kept.measure is None:

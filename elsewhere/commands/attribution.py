@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elsewhere.commands.recordings import SchedulerOption, WorkersOption, check_sharing
 from elsewhere.errors import InputError
 from elsewhere.options import (
     JsonOption,
@@ -124,6 +126,8 @@ def attribute(
         typer.Option("--join", help="Results of accuracy, similarity or probes; repeatable."),
     ] = None,
     max_memory: MemoryOption = "2GiB",
+    workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -141,19 +145,24 @@ def attribute(
     if out is None:
         raise InputError("--out is missing; expected the netCDF file to write")
     check_output(out, overwrite)
+    check_sharing(workers, scheduler)
     parse_bytes(max_memory)
     set_threads(threads)
+    sharing: dict[str, Any] = {"workers": workers, "scheduler": scheduler}
     settings = wanted.settings(network.seed)
     others = [load_result(path) for path in joined or ()]
     if checkpoints is not None:
         if others:
             raise InputError("--join takes results of one network; leave --checkpoints out")
+        run = functools.partial(attribute_checkpoints, **sharing)
         result = _over_training(
-            checkpoints, network, stimuli, settings, phases, max_memory, attribute_checkpoints
-        )
+            checkpoints, network, stimuli, settings, phases, max_memory, run
+        )  # fmt: skip
     else:
         if phases:
             raise InputError("--phase belongs to --checkpoints; leave it out")
+        if others and (workers > 1 or scheduler is not None):
+            raise InputError("--join needs one process; leave --workers and --scheduler out")
         sweep, card = _sweep(str(model), network, stimuli)
         _describe(sweep, settings)
         with progress("attributing") as report:
@@ -164,6 +173,7 @@ def attribute(
                 path=None if others else out,
                 overwrite=overwrite,
                 max_memory=max_memory,
+                **sharing,
                 progress=report,
             )
         if others:

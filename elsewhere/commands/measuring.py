@@ -13,6 +13,7 @@ from elsewhere.options import (
     JsonOption,
     ModelOptions,
     OverwriteOption,
+    PartialOption,
     StimulusOptions,
     describe,
     is_file,
@@ -50,6 +51,7 @@ def measure(
         str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")
     ] = "2GiB",
     threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
+    allow_partial: PartialOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,12 +83,14 @@ def measure(
         found: Any
         if is_file(source):
             refuse_live_options(source, network, stimuli)
-            found = stack.enter_context(open_source(Path(source)))
+            found = stack.enter_context(open_source(Path(source), allow_partial=allow_partial))
             if stimuli.reference is not None:
                 place = recorded_reference(found, stimuli.reference)
                 found = stack.enter_context(found.refer_to(place))
             chosen = match_layers(found, select) if select else None
         else:
+            if allow_partial:
+                raise InputError("--allow-partial is for recordings; leave it out, or name one")
             found = stimuli.build(source, network.load(source), select, network.seed)
             chosen = [layer.name for layer in found.layers] if select else None
             say(describe(found, found.layers))

@@ -13,6 +13,7 @@ from elsewhere.options import (
     JsonOption,
     ModelOptions,
     OverwriteOption,
+    PartialOption,
     StimulusOptions,
     choose,
     describe,
@@ -76,6 +77,7 @@ def probe(
     threads: Annotated[
         int | None, typer.Option("--threads", help="CPU threads of the network.")
     ] = None,
+    allow_partial: PartialOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -99,9 +101,11 @@ def probe(
         found: Any
         if is_file(source):
             refuse_live_options(source, network, stimuli)
-            found = stack.enter_context(open_source(Path(source)))
+            found = stack.enter_context(open_source(Path(source), allow_partial=allow_partial))
             chosen = match_layers(found, select) if select else None
         else:
+            if allow_partial:
+                raise InputError("--allow-partial is for recordings; leave it out, or name one")
             found = stimuli.build(source, network.load(source), select, network.seed)
             chosen = None
             say(describe(found, found.layers))

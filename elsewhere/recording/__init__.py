@@ -2,16 +2,8 @@
 
 from elsewhere.recording.completion import is_complete
 from elsewhere.recording.hooks import Recorder, Taps, evaluating
-from elsewhere.recording.record import (
-    LayerPlan,
-    Plan,
-    check_room,
-    divisible,
-    make_header,
-    parse_keeps,
-    plan,
-    record,
-)
+from elsewhere.recording.planning import LayerPlan, Plan, check_room, plan
+from elsewhere.recording.record import make_header, parse_keeps, record
 from elsewhere.recording.request import ModelRequest, StimulusRequest
 from elsewhere.recording.sweep import Sweep
 
@@ -24,7 +16,6 @@ __all__ = [
     "Sweep",
     "Taps",
     "check_room",
-    "divisible",
     "evaluating",
     "is_complete",
     "make_header",

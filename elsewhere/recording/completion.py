@@ -7,7 +7,7 @@ from pathlib import Path
 
 from elsewhere.errors import ExistsError, StorageError
 from elsewhere.storage import Header, open_recording
-from elsewhere.storage.parts import Parts, differing, parts_folder
+from elsewhere.storage.parts import Parts, differing, parts_folder, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,9 @@ def is_complete(path: Path, header: Header) -> bool:
 def _remove_rest(path: Path, header: Header) -> None:
     """Remove the parts of a run that was killed after its recording got its name."""
     if parts_folder(path).is_dir():
+        numerics = (read_manifest(parts_folder(path)) or {}).get("numerics")  # whichever
         try:
-            with Parts(path, header.identity_fields(), numerics=header.numerics) as parts:
+            with Parts(path, header.identity_fields(), numerics=numerics) as parts:
                 parts.discard()
         except StorageError:  # of another recording, or in use: not ours to remove
             logger.info("%s stays: it is in use or of another recording", parts_folder(path))

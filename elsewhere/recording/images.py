@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from elsewhere.models import Model
-from elsewhere.protocols import Stage
+from elsewhere.protocols import Design, Stage
 from elsewhere.stimuli import Canvas, ObjectSet
+from elsewhere.storage.units import Units
 from elsewhere.types import BATCH_ROWS
 
 
@@ -54,6 +55,32 @@ class Images:
             top, left = self._canvas.top_left((int(location[0]), int(location[1])))
             self._batch[row, :, top : top + side, left : left + side] = self._patches[number]
         return self._batch
+
+
+def batches_of(
+    stage: Stage, design: Design, units: Units, skip: Collection[int] = ()
+) -> Iterator[Batch]:
+    """Yield the batches of a stage, those of each unit by themselves."""
+    n, reference = len(design.objects), np.array(design.reference)
+    if stage == "empty":
+        nothing = np.array([-1])
+        yield Batch(stage, nothing, nothing, reference[None])
+        return
+    if stage == "reference":
+        for first in range(0, n, BATCH_ROWS):
+            objects = np.arange(first, min(first + BATCH_ROWS, n))
+            nowhere = np.full(len(objects), -1)
+            yield Batch(stage, objects, nowhere, np.tile(reference, (len(objects), 1)))
+        return
+    places = design.positions
+    for unit in units:
+        if unit.number in skip:
+            continue
+        objects, positions = unit.rows(design)
+        for first in range(0, len(objects), BATCH_ROWS):
+            chosen = slice(first, first + BATCH_ROWS)
+            at = positions[chosen]
+            yield Batch(stage, objects[chosen], at, places[at])
 
 
 @contextlib.contextmanager

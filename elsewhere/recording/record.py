@@ -1,35 +1,26 @@
-"""Recording a sweep to a file, and what that will cost."""
+"""Recording a sweep to a file."""
 
 from __future__ import annotations
 
 import datetime
 import getpass
 import importlib.metadata
-import io
 import logging
-import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-from numpy.typing import NDArray
-
-from elsewhere.errors import InputError, StorageError, UnknownNameError
-from elsewhere.measures.vectors import to_numpy
+from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.models import Layer, describe_code, state_sha256
-from elsewhere.protocols import Block, Design, LayerLike, Need, Progress, Sink
+from elsewhere.protocols import Progress, Sink
 from elsewhere.recording.completion import is_complete
+from elsewhere.recording.sampling import Sample
 from elsewhere.recording.sharing import record_shared
-from elsewhere.recording.sweep import Sweep, rows_of, working_bytes
-from elsewhere.storage import FILTER, Header, Keep, RecordingWriter, StoredLayer
-from elsewhere.storage.files import check_output, free_bytes
-from elsewhere.storage.parts import parts_folder
-from elsewhere.types import BATCH_ROWS, StorageType, format_bytes, parse_bytes
+from elsewhere.recording.sweep import Sweep
+from elsewhere.storage import Header, Keep, RecordingWriter, StoredLayer
+from elsewhere.types import StorageType, parse_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +50,8 @@ def make_header(
     dtype: StorageType = "float32",
     seed: int = 0,
     command: str = "",
+    also: Sequence[Sink] = (),
+    max_memory: int | str = "2GiB",
     identified: bool = True,
 ) -> Header:
     """Return the header of a recording of `sweep`.
@@ -77,6 +70,8 @@ def make_header(
         Of sketches.
     command
         The command line, for provenance.
+    also, max_memory
+        See :func:`record`: how much is computed together follows from them.
     identified
         Whether the network's state and code are hashed, as a recording needs it.
 
@@ -101,7 +96,7 @@ def make_header(
     provenance = sweep.provenance | {"seed": seed, "object_digest": sweep.objects.digest()}
     if identified:  # the state may have changed since it was loaded
         provenance["weights_sha256"] = state_sha256(sweep.model.module.state_dict())
-    return Header(
+    header = Header(
         design=sweep.design,
         layers=tuple(StoredLayer.of(layer, keep=kept(layer), seed=seed) for layer in layers),
         dtype=dtype,
@@ -118,6 +113,10 @@ def make_header(
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
+    tile = sweep.tile_shape(
+        [Sample(header), *also], units=header.units, max_memory=parse_bytes(max_memory)
+    )
+    return header if tile is None else header.with_numerics(sweep.numerics | {"tile": list(tile)})
 
 
 def describe_network(sweep: Sweep, state: str) -> dict[str, Any]:
@@ -200,9 +199,9 @@ def record(
     overwrite
         Whether an existing file is replaced, after the new one is finished.
     max_memory
-        Bytes that sinks may hold.
+        Bytes that sinks may hold, and the windows of what is computed together.
     workers
-        Local processes that share the units of work.
+        Local processes that share the work; each may take up `max_memory`.
     scheduler
         Address of a Dask scheduler, ``tcp://host:port``, whose workers share them instead; they
         see the same files as this process does.
@@ -224,9 +223,9 @@ def record(
         NaN, infinity, or more than `dtype` can hold.
     """
     path = Path(path)
-    sweep = divisible(sweep, workers=workers, scheduler=scheduler)
     header = make_header(
-        sweep, layers=layers, keep=keep, dtype=dtype, seed=seed, command=command
+        sweep, layers=layers, keep=keep, dtype=dtype, seed=seed, command=command, also=also,
+        max_memory=max_memory,
     )  # fmt: skip
     budget = parse_bytes(max_memory)
     if not overwrite and is_complete(path, header):
@@ -250,235 +249,8 @@ def record(
                 max_memory=budget,
                 units=writer.units,
                 skip=() if also else writer.done,
+                tile=header.tile,
                 progress=progress,
             )
         writer.finish()
     return path
-
-
-def divisible(sweep: Sweep, *, workers: int = 1, scheduler: str | None = None) -> Sweep:
-    """Return a sweep whose units can be shared out: by whole passes, unless one process does all.
-
-    The incremental engine computes many locations together, so that units alone would cost it
-    what it saves.
-
-    Raises
-    ------
-    InputError
-        The incremental engine was asked for by name.
-    """
-    if (workers <= 1 and scheduler is None) or sweep.engine == "dense":
-        return sweep
-    if sweep.engine == "incremental":
-        raise InputError(
-            "--engine incremental works in one process; leave --workers and --scheduler out, or "
-            "take --engine dense"
-        )
-    return sweep.using("dense")
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """What a layer of a recording will take: raw and estimated stored bytes."""
-
-    name: str
-    kept: str
-    raw_bytes: int
-    stored_bytes: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a recording will cost.
-
-    Parameters
-    ----------
-    n_objects, n_positions, n_images
-        What is swept; the images include padding and repeated sweeps.
-    n_sweeps
-        How many sweeps the memory makes necessary.
-    layers
-        Bytes per layer.
-    raw_bytes
-        Bytes of the kept activations, exactly.
-    stored_bytes
-        Bytes on the disk, estimated from a compressed sample.
-    room_bytes
-        Free bytes needed while the parts are merged.
-    seconds
-        Estimated time, from a timed warm-up.
-    memory_bytes
-        Estimated peak of network, buffers and what sinks hold.
-    engine
-        ``dense`` or ``incremental``.
-    multiply_adds
-        Of convolutions and linear layers over all sweeps; 0 where they were not counted.
-    """
-
-    n_objects: int
-    n_positions: int
-    n_images: int
-    n_sweeps: int
-    layers: tuple[LayerPlan, ...]
-    raw_bytes: int
-    stored_bytes: int
-    room_bytes: int
-    seconds: float
-    memory_bytes: int
-    engine: str = "dense"
-    multiply_adds: int = 0
-
-    def shared(self, workers: int) -> Plan:
-        """Return what it costs if so many processes share the work, each as fast as one alone."""
-        return replace(
-            self, seconds=self.seconds / workers, memory_bytes=self.memory_bytes * workers
-        )
-
-
-def plan(
-    sweep: Sweep,
-    *,
-    layers: Sequence[Layer] | None = None,
-    keep: Mapping[str, Keep] | None = None,
-    dtype: StorageType = "float32",
-    seed: int = 0,
-    also: Sequence[Sink] = (),
-    max_memory: int | str = "2GiB",
-) -> Plan:
-    """Return what :func:`record` would cost, after running a few batches.
-
-    Parameters
-    ----------
-    sweep, layers, keep, dtype, seed, max_memory
-        As for :func:`record`.
-    also
-        Further sinks; they are used up.
-    """
-    header = make_header(sweep, layers=layers, keep=keep, dtype=dtype, seed=seed, identified=False)
-    budget = parse_bytes(max_memory)
-    sample = _Sample(header)
-    sinks = [sample, *also]
-    groups = sweep.groups(sinks, max_memory=budget)
-    seconds = sweep.rehearse(sinks, max_memory=budget, units=header.units)
-    extra = {"reference", "mean"}
-    padded = sweep.choice.name == "dense"
-    n_grid = rows_of(header.units) if padded else len(sweep.objects) * sweep.design.n_positions
-    n_images, duration = 0, 0.0
-    for group, each in zip(groups, seconds, strict=True):
-        stages = {
-            stage
-            for sink in sinks
-            for layer in group.layers
-            for need in sink.needs(layer)
-            for stage in need.stages
-        }
-        n_reference = math.ceil(len(sweep.objects) / BATCH_ROWS) * BATCH_ROWS
-        n_reference = n_reference if padded else len(sweep.objects)
-        more = {"reference": n_reference, "mean": n_grid}
-        images = (
-            (BATCH_ROWS if padded else 1) + n_grid + sum(more[stage] for stage in stages & extra)
-        )
-        n_images += group.parts * images
-        duration += group.parts * images / BATCH_ROWS * each
-    n = len(sweep.objects) * sweep.design.n_positions
-    itemsize = np.dtype(dtype).itemsize
-    rows = []
-    for layer in header.layers:
-        raw = n * math.prod(layer.stored_shape) * itemsize
-        rows.append(LayerPlan(layer.name, str(layer.keep), raw, int(raw * sample.share(layer))))
-    stored = sum(row.stored_bytes for row in rows)
-    unit_bytes = max(math.prod(unit.shape) for unit in header.units) * header.bytes_per_image
-    return Plan(
-        n_objects=len(sweep.objects),
-        n_positions=sweep.design.n_positions,
-        n_images=n_images,
-        n_sweeps=sum(group.parts for group in groups),
-        layers=tuple(rows),
-        raw_bytes=sum(row.raw_bytes for row in rows),
-        stored_bytes=stored,
-        room_bytes=2 * stored,
-        seconds=duration,
-        memory_bytes=int(
-            working_bytes(sweep)
-            + max(group.held for group in groups)
-            + 3 * unit_bytes
-            + max(sweep.window_bytes(group, sinks, max_memory=budget) for group in groups)
-        ),
-        engine=sweep.choice.name,
-        multiply_adds=sum(sweep.multiply_adds(group, sinks, max_memory=budget) for group in groups),
-    )
-
-
-def check_room(cost: Plan, path: Path, *, overwrite: bool = False) -> None:
-    """Refuse a plan that does not fit the free disk.
-
-    Raises
-    ------
-    ExistsError
-        The output exists.
-    StorageError
-        The room that recording and merging need is more than what is free.
-    """
-    check_output(path, overwrite=overwrite)
-    free = free_bytes(path)
-    there = sum(part.stat().st_size for part in parts_folder(path).glob("unit-*.h5"))
-    if cost.room_bytes - there > free:
-        raise StorageError(
-            f"{path} would need about {format_bytes(cost.room_bytes - there)} of disk while it "
-            f"is merged, and {format_bytes(free)} are free; keep fewer layers, or less of them "
-            "(--keep LAYER=mean), or write to another disk"
-        )
-
-
-class _Sample:
-    """A sink that keeps some activations of each layer, to see how they compress."""
-
-    def __init__(self, header: Header) -> None:
-        self._layers = {layer.name: layer for layer in header.layers}
-        self._dtype = header.dtype
-        self._shares: dict[str, list[float]] = {}
-
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
-        stored = self._layers.get(layer.name)
-        return () if stored is None else (stored.need,)
-
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
-        return 0.0
-
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
-        self._shares = {layer.name: self._shares.get(layer.name, []) for layer in layers}
-
-    def add(self, block: Block) -> None:
-        layer = self._layers[block.layer]
-        if layer.keep.kind == "mean":
-            values = block.mean()
-        elif layer.keep.kind == "sketch":
-            values = block.sketch(layer.keep.size, layer.seed)
-        else:
-            values = block.full()
-        if len(self._shares[layer.name]) < 2:
-            few = to_numpy(values[: 2 if math.prod(layer.stored_shape) > 2**18 else None])
-            with np.errstate(over="ignore"):  # the writer says so, and of which layer
-                stored = few.astype(self._dtype)
-            self._shares[layer.name].append(compressed_share(stored))
-
-    def end(self) -> None:
-        pass
-
-    def share(self, layer: StoredLayer) -> float:
-        """Return stored over raw bytes of a layer."""
-        return float(np.mean(self._shares.get(layer.name) or [1.0]))
-
-
-def compressed_share(values: NDArray[Any]) -> float:
-    """Return stored over raw bytes of `values` in the recording's filter, shape (row, ...)."""
-    rows = max(1, min(len(values), 2**20 // max(1, values[0].nbytes)))
-    first = values.shape[1]
-    if values[0].nbytes > 2**20:
-        first = max(1, 2**20 // (values[0].nbytes // values.shape[1]))
-    with h5py.File(io.BytesIO(), "w") as file:
-        chunks = (rows, first, *values.shape[2:])
-        dataset = file.create_dataset("values", data=values, chunks=chunks, **FILTER)
-        return float(dataset.id.get_storage_size() / values.nbytes)

@@ -1,9 +1,11 @@
-"""Recording by several processes: each unit of work is written by whichever process has it."""
+"""Recording by several processes: a unit of work is written by whichever process has it."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,9 +43,9 @@ class UnitJob:
             raise StorageError(
                 f"{self.folder} has no manifest here; every worker must see the same files"
             )
-        own = replace(
-            self.header, provenance=self.header.provenance | {"numerics": self.sweep.numerics}
-        ).numerics
+        tile = self.header.tile
+        given = {} if tile is None else {"tile": list(tile)}  # decided where all of it is known
+        own = self.header.with_numerics(self.sweep.numerics | given).numerics
         if names := differing(manifest["numerics"], own):
             each = ", ".join(
                 f"{name} {own.get(name)} instead of {manifest['numerics'].get(name)}"
@@ -54,13 +56,13 @@ class UnitJob:
                 "of one kind and one version of torch"
             )
 
-    def perform(self, number: int) -> int:
-        """Record a unit and return how many images it has."""
+    def perform(self, numbers: Sequence[int]) -> int:
+        """Record units that are computed together, and return how many images they have."""
         mark = mark_of(read_manifest(self.folder) or {})
-        units = self.header.units.choose([number])
+        units = self.header.units.choose(numbers)
         writer = UnitWriter(self.header, units, partial(write_unit, self.folder, mark=mark))
-        self.sweep.stream([writer], units=units)
-        return math.prod(units.unit(number).shape)
+        self.sweep.stream([writer], units=units, tile=self.header.tile)
+        return sum(math.prod(unit.shape) for unit in units)
 
 
 def record_shared(
@@ -93,17 +95,22 @@ def record_shared(
     StorageError
         Units were lost again and again, or the scheduler does not answer.
     """
-    sweep.stream([writer], units=writer.units.choose(()))  # the empty canvas, the reference
+    header = writer.header
+    nothing = writer.units.choose(())  # but the empty canvas and the reference
+    sweep.stream([writer], units=nothing, tile=header.tile)
     writer.write_header()
-    left = [number for number in range(len(writer.units)) if number not in writer.done]
-    total = sum(math.prod(writer.units.unit(number).shape) for number in left)
+    left = sweep.tasks(writer.units, header.tile, writer.done)
+    units = map(writer.units.unit, itertools.chain(*left))
+    total = sum(math.prod(unit.shape) for unit in units)
     done = 0
 
-    def note(number: int, images: Any) -> None:
+    def note(_: Any, images: Any) -> None:
         nonlocal done
         done += images
         if progress is not None:
             progress(done, total)
 
-    job: Job = UnitJob(sweep, writer.header, writer.parts.folder.resolve())
+    # Without what this process compiled; which engine it is, is settled.
+    alike = sweep.using("dense" if header.tile is None else "incremental")
+    job: Job = UnitJob(alike, header, writer.parts.folder.resolve())
     perform(job, left, workers=workers, scheduler=scheduler, done=note)

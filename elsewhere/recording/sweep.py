@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
 
@@ -20,7 +20,7 @@ from elsewhere.models import Layer, Model, list_layers, output_tensors, select_l
 from elsewhere.protocols import STAGES, Design, Need, Progress, Sink, Stage, stages_of
 from elsewhere.recording.engines import Choice, choose_engine
 from elsewhere.recording.hooks import Taps, evaluating
-from elsewhere.recording.images import Batch, Images, exact
+from elsewhere.recording.images import Batch, Images, batches_of, exact
 from elsewhere.recording.incremental.streaming import TileStream, cells_of, sample_tile
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage.recording import DEFAULT_MEMORY, n_parts
@@ -44,11 +44,14 @@ class Group:
         Sweeps over these layers; more than one only for a single layer.
     held
         Bytes that the sinks hold meanwhile.
+    tile
+        Objects, rows and columns of a tile, where a recording's units are computed together.
     """
 
     layers: tuple[Layer, ...]
     parts: int
     held: float
+    tile: tuple[int, ...] | None = None
 
 
 class Sweep:
@@ -186,6 +189,7 @@ class Sweep:
         progress: Progress | None = None,
         units: Units | None = None,
         skip: Collection[int] = (),
+        tile: Sequence[int] | None = None,
     ) -> None:
         """Run the network over all images and give `sinks` their blocks.
 
@@ -200,7 +204,10 @@ class Sweep:
         units
             How the sweep is cut; by default into units of about 64 images.
         skip
-            Numbers of units that are not needed again. Only of use to sinks that kept them.
+            Numbers of units that are not needed again. Only of use to sinks that kept them, and
+            that take no notice if they come again.
+        tile
+            What :meth:`tile_shape` gave, for sinks that keep units.
 
         Raises
         ------
@@ -210,7 +217,7 @@ class Sweep:
             A layer did not fire.
         """
         units = units or Units.cut(self.design)
-        groups = self.groups(sinks, max_memory=max_memory)
+        groups = self.groups(sinks, max_memory=max_memory, tile=tile)
         counts = {stage: self._n_images(stage, units, skip) for stage in STAGES}
         total = sum(
             group.parts * sum(counts[stage] for stage in self._stages(group, sinks))
@@ -247,9 +254,35 @@ class Sweep:
     ) -> Iterator[int]:
         """Go through a stage with the sweep's engine; yield numbers of images."""
         if self._windows is None:
-            return self._run(self._batches(stage, units, skip), group, sinks, images)
+            return self._run(batches_of(stage, self.design, units, skip), group, sinks, images)
         room = max_memory - int(group.held)
-        return self._windows.run(stage, group.layers, sinks, units=units, skip=skip, max_bytes=room)
+        return self._windows.run(
+            stage, group.layers, sinks, units=units, skip=skip, max_bytes=room, shape=group.tile
+        )
+
+    def tile_shape(
+        self, sinks: Sequence[Sink], *, units: Units, max_memory: int = DEFAULT_MEMORY
+    ) -> tuple[int, ...] | None:
+        """Return objects, rows and columns of the tiles in which `units` are computed together.
+
+        It is part of a recording's numerics. None where each unit is computed by itself.
+        """
+        if self._windows is None:
+            return None
+        group = self.groups(sinks, max_memory=max_memory)[0]
+        room = max_memory - int(group.held)
+        return self._windows.shape(group.layers, sinks, units, room)
+
+    def tasks(
+        self, units: Units, tile: Sequence[int] | None, skip: Collection[int] = ()
+    ) -> list[tuple[int, ...]]:
+        """Return the numbers of the units that are to be computed, those of a tile together."""
+        every: Iterable[Iterable[int]] = ([unit.number] for unit in units)
+        if self._windows is not None and tile is not None:
+            tiles = self._windows.tiles("grid", (), (), 0, tile)
+            every = (self._windows.numbers(one, units).tolist() for one in tiles)
+        left = (tuple(number for number in numbers if number not in skip) for numbers in every)
+        return [numbers for numbers in left if numbers]
 
     def _n_images(self, stage: Stage, units: Units, skip: Collection[int]) -> int:
         if stage in ("empty", "reference"):
@@ -262,6 +295,7 @@ class Sweep:
         *,
         max_memory: int = DEFAULT_MEMORY,
         units: Units | None = None,
+        tile: Sequence[int] | None = None,
         n_batches: int = 2,
     ) -> list[float]:
         """Run a few batches of each group and return the seconds that a batch takes.
@@ -270,7 +304,7 @@ class Sweep:
         ----------
         sinks
             Sinks to try; they are of no use afterwards.
-        max_memory, units
+        max_memory, units, tile
             As for :meth:`stream`.
         n_batches
             Timed batches; one more goes before them.
@@ -284,7 +318,7 @@ class Sweep:
         seconds = []
         with evaluating(self.model.module), exact(self.model.device):
             images = Images(self.model, self.objects, self.canvas)
-            for group in self.groups(sinks, max_memory=max_memory):
+            for group in self.groups(sinks, max_memory=max_memory, tile=tile):
                 takers = [sink for sink in sinks if any(map(sink.needs, group.layers))]
                 for sink in takers:
                     wanted = [layer for layer in group.layers if sink.needs(layer)]
@@ -295,7 +329,7 @@ class Sweep:
                 durations: list[float] = []
                 for stage in self._stages(group, sinks):
                     few = n_batches + 1 if stage == "grid" else 1
-                    found = list(itertools.islice(self._batches(stage, units, ()), few))
+                    found = list(itertools.islice(batches_of(stage, self.design, units), few))
                     durations = []
                     begin = time.perf_counter()
                     for _ in self._run(found, group, takers, images):
@@ -320,16 +354,22 @@ class Sweep:
             ):
                 pass
             seconds = time.perf_counter() - begin
-        every = windows.tiles("grid", group.layers, sinks, room)
+        every = windows.tiles("grid", group.layers, sinks, room, group.tile)
         work = [windows.engine.multiply_adds(t, group.layers) for t in ([tile], every)]
         ratio = work[1] / work[0] if work[0] else cells_of(every) / cells_of([tile])
         return seconds * ratio * BATCH_ROWS / cells_of(every)
 
-    def groups(self, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY) -> list[Group]:
+    def groups(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        max_memory: int = DEFAULT_MEMORY,
+        tile: Sequence[int] | None = None,
+    ) -> list[Group]:
         """Return the layers in groups for which what `sinks` hold fits the memory.
 
-        What no sink holds anything of comes first, in one group; a layer that does not fit alone
-        is swept in several parts.
+        What no sink holds anything of comes first, in one group, with `tile` for its tiles; a
+        layer that does not fit alone is swept in several parts.
         """
 
         def held(layer: Layer) -> float:
@@ -364,6 +404,8 @@ class Sweep:
             used += held(layer)
         if current:
             groups.append(self._group(current, 1, used))
+        if tile is not None:
+            groups[:1] = [replace(group, tile=tuple(tile)) for group in groups[:1]]
         return groups
 
     def _held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
@@ -377,7 +419,7 @@ class Sweep:
         if self._windows is None:
             return 0
         room = max_memory - int(group.held)
-        return self._windows.peak_bytes("grid", group.layers, sinks, room)
+        return self._windows.peak_bytes("grid", group.layers, sinks, room, group.tile)
 
     def multiply_adds(
         self, group: Group, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY
@@ -388,7 +430,7 @@ class Sweep:
         room, grids = max_memory - int(group.held), {"mean", "grid"}
         every = sum(
             self._windows.engine.multiply_adds(
-                self._windows.tiles(stage, group.layers, sinks, room), group.layers
+                self._windows.tiles(stage, group.layers, sinks, room, group.tile), group.layers
             )
             for stage in self._stages(group, sinks)
             if stage in grids or stage == "reference"
@@ -403,29 +445,6 @@ class Sweep:
     def _stages(group: Group, sinks: Sequence[Sink]) -> tuple[Stage, ...]:
         needs = [need for sink in sinks for layer in group.layers for need in sink.needs(layer)]
         return stages_of(needs)
-
-    def _batches(self, stage: Stage, units: Units, skip: Collection[int]) -> Iterator[Batch]:
-        n = len(self.objects)
-        reference = np.array(self.reference)
-        if stage == "empty":
-            nothing = np.array([-1])
-            yield Batch(stage, nothing, nothing, reference[None])
-            return
-        if stage == "reference":
-            for first in range(0, n, BATCH_ROWS):
-                objects = np.arange(first, min(first + BATCH_ROWS, n))
-                nowhere = np.full(len(objects), -1)
-                yield Batch(stage, objects, nowhere, np.tile(reference, (len(objects), 1)))
-            return
-        places = self.design.positions
-        for unit in units:
-            if unit.number in skip:
-                continue
-            objects, positions = unit.rows(self.design)
-            for first in range(0, len(objects), BATCH_ROWS):
-                chosen = slice(first, first + BATCH_ROWS)
-                at = positions[chosen]
-                yield Batch(stage, objects[chosen], at, places[at])
 
     def _run(
         self, batches: Iterable[Batch], group: Group, sinks: Sequence[Sink], images: Images
@@ -477,24 +496,3 @@ class Sweep:
                         "the first one; the network must do the same for every input"
                     )
                 yield len(current.objects)
-
-
-def working_bytes(sweep: Sweep) -> int:
-    """Return about how much a forward pass takes: weights, inputs and the largest activations."""
-    module = sweep.model.module
-    weights = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
-    sizes = sorted(layer.bytes for layer in list_layers(sweep.model, sweep.canvas.size))
-    images = 12 * sweep.canvas.size**2
-    return weights + BATCH_ROWS * (2 * images + sum(sizes[-3:]))
-
-
-def rows_of(units: Units, skip: Collection[int] = ()) -> int:
-    """Return how many images a sweep over `units` runs, padding included."""
-    return sum(
-        math.ceil(math.prod(unit.shape) / BATCH_ROWS) * BATCH_ROWS
-        for unit in units
-        if unit.number not in skip
-    )
-
-
-__all__ = ["STAGES", "Group", "Sweep", "rows_of", "working_bytes"]

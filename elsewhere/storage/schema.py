@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import h5netcdf
@@ -252,6 +252,16 @@ class Header:
         cut = {"unit": [units.n_objects, units.n_cells]}
         plain: dict[str, Any] = json.loads(json.dumps(self.provenance.get("numerics", {}) | cut))
         return plain
+
+    @property
+    def tile(self) -> tuple[int, ...] | None:
+        """Objects, rows and columns of units that are computed together; None where none are."""
+        tile = self.numerics.get("tile")
+        return None if tile is None else tuple(tile)
+
+    def with_numerics(self, numerics: dict[str, Any]) -> Header:
+        """Return the same header with other numerics."""
+        return replace(self, provenance=self.provenance | {"numerics": numerics})
 
     @property
     def bytes_per_image(self) -> int:

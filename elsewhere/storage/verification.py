@@ -97,7 +97,10 @@ class Verification:
         """
         if self.damages:
             more = f" (and {len(self.damages) - 1} more)" if len(self.damages) > 1 else ""
-            raise StorageError(f"{self.path} is damaged: {self.damages[0]}{more}; record it again")
+            remedy = "record it again"
+            if not self.finished:
+                remedy = "the command that records it records these parts again"
+            raise StorageError(f"{self.path} is damaged: {self.damages[0]}{more}; {remedy}")
         if not self.finished:
             raise StorageError(
                 f"{self.path} is not finished: {self.share:.1%} of its units are there, all of "

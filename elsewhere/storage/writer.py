@@ -95,8 +95,9 @@ class UnitWriter:
 
     def _take(self, layer: StoredLayer, block: Block, values: NDArray[Any]) -> None:
         numbers = self.units.locate(block.objects, block.positions)
+        chosen = self.units.chosen
         for number in np.unique(numbers):
-            if number not in self.done:
+            if number not in self.done and (chosen is None or number in chosen):
                 self._fill(int(number), layer, block, values, numbers == number)
 
     # --- units ------------------------------------------------------------------------------

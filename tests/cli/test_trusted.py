@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from elsewhere.storage import open_recording
+from elsewhere.storage import load_result, open_recording
 
 SMALL = ("small-cnn", "--objects", "novel", "--categories", "3", "--grid", "6x6", "--threads", 1)
 
@@ -134,8 +134,17 @@ def test_two_commands_to_one_name_and_a_look_at_what_is_there(run, refuse, waiti
     share = run("inspect", "run.h5", "--allow-partial", "--json").json["share"]
     assert 0 < share < 1
     assert f"{share:.1%} of it is there" in part.err
+    refuse("measure", "run.h5", "--names", "cosine", "--out", "m.nc", says="--allow-partial")
+    run("measure", "run.h5", "--allow-partial", "--names", "cosine", "--out", "m.nc")
+    probe = ("run.h5", "--train-at", "2,2", "--split", "same", "--controls", "none")
+    refuse("probe", *probe, "--out", "p.nc", says="--allow-partial")
+    run("probe", *probe, "--allow-partial", "--out", "p.nc")
+    assert [load_result(name).attrs["share"] for name in ("m.nc", "p.nc")] == [share, share]
     refuse("verify", "run.h5", says=("not finished", "%"))
-    refuse("similarity", "small-cnn", "--allow-partial", "--out", "x.nc", says="for recordings")
+    for command in ("similarity", "probe", "measure"):
+        live = (command, "small-cnn", "--allow-partial", "--out", "x.nc")
+        names = ("--names", "cosine") if command == "measure" else ()
+        refuse(*live, *names, says="for recordings", late=True)
     (here / "wait").unlink()
     _, err = waiting.communicate(timeout=300)
     assert waiting.returncode == 0, err

@@ -534,7 +534,7 @@ def test_a_plan_is_exact_in_bytes_and_images(make_sweep, tmp_path, options, recw
 def test_a_plan_that_does_not_fit_the_disk_is_refused(make_sweep, tmp_path, monkeypatch):
     cost = plan(make_sweep(layers="logits"))
     check_room(cost, tmp_path / "run.h5")
-    module = sys.modules["elsewhere.recording.record"]  # the package holds a function so named
+    module = sys.modules["elsewhere.recording.planning"]
     monkeypatch.setattr(module, "free_bytes", lambda _: 10)
     with pytest.raises(StorageError, match=r"run.h5 would need about .* 10 B are free"):
         check_room(cost, tmp_path / "run.h5")

@@ -26,7 +26,7 @@ import resource, sys, torch
 from elsewhere.analyzer import similarity
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep
-from elsewhere.recording.sweep import working_bytes
+from elsewhere.recording.planning import working_bytes
 from elsewhere.stimuli import Grid, load_objects
 sweep = Sweep(load_model("vgg16"), load_objects("glyphs", categories=12),
               grid=Grid(y=(112,), x=(60, 164)), layers="*", engine=sys.argv[1])

@@ -15,6 +15,7 @@ from elsewhere.errors import InputError, NumericsError, StorageError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep, make_header, record
 from elsewhere.recording.crew import LOSSES, pack, perform, unpack
+from elsewhere.recording.incremental import streaming
 from elsewhere.recording.sharing import UnitJob
 from elsewhere.stimuli import Canvas, Grid, load_objects
 
@@ -85,7 +86,7 @@ def processes_with(word):
 
 
 def test_two_processes_of_which_one_is_killed(make, tmp_path, contents_of):
-    sweep = make(reference=(11, 9))
+    sweep = make(reference=(11, 9)).using("dense")
     whole = record(sweep, tmp_path / "whole.h5")
     killed, images = [], []
 
@@ -201,9 +202,15 @@ def cluster(tmp_path):
         process.wait()
 
 
-def test_a_cluster_of_which_a_worker_is_killed(make, tmp_path, cluster, contents_of):
+@pytest.mark.parametrize("engine", ["dense", "incremental"])
+def test_a_cluster_of_which_a_worker_is_killed(
+    make, tmp_path, cluster, contents_of, engine, monkeypatch
+):
+    monkeypatch.setattr(streaming, "TILE_WORK", 100_000)  # several tiles, small as it is
     address, workers = cluster
-    sweep = make()
+    sweep = make().using(engine)
+    header = make_header(sweep)
+    assert len(sweep.tasks(header.units, header.tile)) > 4
     whole = record(sweep, tmp_path / "whole.h5")
     killed = threading.Event()
 

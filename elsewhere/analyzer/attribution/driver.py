@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import xarray
@@ -13,26 +12,17 @@ import xarray
 from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
+from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of, to_bytes
 from elsewhere.analyzer.attribution.summaries import summarise
 from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
 from elsewhere.errors import InputError
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
+from elsewhere.recording.crew import perform
 from elsewhere.storage import check_output, save_result
 from elsewhere.storage.merge import unit_name
 from elsewhere.storage.parts import Parts
 from elsewhere.types import format_bytes, parse_bytes
-
-_DETERMINING = (
-    "model",
-    "weights_sha256",
-    "canvas",
-    "object_size",
-    "background",
-    "mean",
-    "std",
-    "gain",
-)
 
 
 def attribute(
@@ -43,6 +33,8 @@ def attribute(
     path: str | Path | None = None,
     overwrite: bool = False,
     max_memory: int | str = "2GiB",
+    workers: int = 1,
+    scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> xarray.Dataset:
     """Return what in the picture drives a network's answer, for every object at every location.
@@ -63,6 +55,10 @@ def attribute(
         Whether an existing file is replaced, after the new one is finished.
     max_memory
         Bytes that a pass through the network may take, and that all maps together may.
+    workers
+        Local processes that share the objects; they need `path`.
+    scheduler
+        Address of a Dask scheduler, whose workers share them instead; they see the same files.
     progress
         Called with images done and in all.
 
@@ -92,11 +88,15 @@ def attribute(
     """
     settings = settings or AttributionSettings()
     limit = parse_bytes(max_memory)
+    shared = workers > 1 or scheduler is not None
+    if shared and path is None:
+        raise InputError("processes share a run through its parts; name the file (path) it goes to")
     if path is not None:
         check_output(Path(path), overwrite=overwrite)
     _check_size(sweep, settings, limit)
     if isinstance(settings.target, LinearTarget):
         classes = settings.target.classes
+    sweep = sweep.using("dense")  # what is attributed goes through whole passes
     run = ObjectRun(sweep, settings, classes=classes, max_memory=limit)
     n_objects, total = len(sweep.objects), len(sweep.objects) * sweep.design.n_positions
     done = 0
@@ -111,14 +111,21 @@ def attribute(
         found = [run.measure(number, progress=count) for number in range(n_objects)]
         return _finish(found, run, classes)
     path = Path(path)
-    with Parts(path, _fields(run), overwrite=overwrite) as parts:
+    with Parts(path, fields_of(run), overwrite=overwrite) as parts:
         finished = parts.done()
         done = len(finished) * sweep.design.n_positions
         with _swept_if_empty(parts):
-            for number in range(n_objects):
-                if number not in finished:
-                    shard = run.measure(number, progress=count)
-                    parts.write_unit(number, _to_bytes(shard))
+            left = [number for number in range(n_objects) if number not in finished]
+            if shared:
+                job = ObjectJob(sweep, settings, classes, limit, parts.folder.resolve())
+                perform(
+                    job, left, workers=workers, scheduler=scheduler,
+                    done=lambda _, images: count(images),
+                )  # fmt: skip
+                left = []
+            for number in left:
+                shard = run.measure(number, progress=count)
+                parts.write_unit(number, to_bytes(shard))
         found = [_read(parts, number) for number in range(n_objects)]
         result = _finish(found, run, classes)
         save_result(result, path, overwrite=overwrite)
@@ -150,24 +157,6 @@ def _check_size(sweep: Sweep, settings: AttributionSettings, limit: int) -> None
             f"about {format_bytes(needed)}, above --max-memory {format_bytes(limit)}; take a "
             "coarser grid, a smaller margin, fewer objects, or more memory"
         )
-
-
-def _fields(run: ObjectRun) -> dict[str, Any]:
-    """Return what determines the maps: parts of another run are refused."""
-    sweep = run.sweep
-    return {
-        "attribution": run.settings.fields(sweep.canvas) | {"target": run.target.name},
-        "axes": [[name, list(values)] for name, values in sweep.design.axes],
-        "reference": list(sweep.reference),
-        "object_digest": sweep.objects.digest(),
-        "classes": None if run.classes is None else run.classes.tolist(),
-        "numerics": sweep.numerics | {"batch_rows": run.explainer.rows},
-        **{name: sweep.provenance[name] for name in _DETERMINING},
-    }
-
-
-def _to_bytes(shard: xarray.Dataset) -> bytes:
-    return bytes(cast(Any, shard.to_netcdf(None, engine="h5netcdf", format="NETCDF4")))
 
 
 def _read(parts: Parts, number: int) -> xarray.Dataset:

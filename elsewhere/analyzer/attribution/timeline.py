@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from elsewhere.analyzer.attribution.targets import ClassTarget
 from elsewhere.errors import InputError
 from elsewhere.models import find_device
 from elsewhere.recording import Sweep
+from elsewhere.recording.crew import perform
 from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.storage import load_result
 from elsewhere.training import Card, list_checkpoints, load_checkpoint
@@ -38,6 +40,8 @@ def attribute_checkpoints(
     device: str = "auto",
     max_memory: int | str = "2GiB",
     data_dir: Path | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
     report: Report | None = None,
 ) -> xarray.Dataset:
     """Return maps and measures at each checkpoint of a run; goes on where it was stopped.
@@ -63,8 +67,12 @@ def attribute_checkpoints(
         Bytes that a pass may take, and that all maps together may.
     data_dir
         The folder of object sets that are not made here.
+    workers
+        Local processes that share the checkpoints; each may take up `max_memory`.
+    scheduler
+        Address of a Dask scheduler, whose workers share them instead; they see the same files.
     report
-        Called before each checkpoint and at the end.
+        Called as checkpoints are done.
 
     Returns
     -------
@@ -88,29 +96,66 @@ def attribute_checkpoints(
     _check_size(cards, objects, grid, settings, parse_bytes(max_memory))
     folder = directory / "attribution" / _fingerprint(cards[-1], settings, objects, grid, place)
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for number, card in enumerate(cards):
-        if report is not None:
-            report(number, len(cards), f"{card.phase} {card.step}")
-        path = folder / f"{card.phase}-{card.step:07d}-{card.sha256[:12]}.nc"
-        if path.exists():
-            found.append(load_result(path))
-            continue
+    names = [f"{card.phase}-{card.step:07d}-{card.sha256[:12]}.nc" for card in cards]
+    paths = tuple(folder.resolve() / name for name in names)
+    left = [number for number, path in enumerate(paths) if not path.exists()]
+    count = len(cards) - len(left)
+    tell = report or _ignore
+    tell(count, len(cards), "")
+
+    def note(number: int, _: object) -> None:
+        nonlocal count
+        count += 1
+        tell(count, len(cards), f"{cards[number].phase} {cards[number].step}")
+
+    job = CheckpointJob(tuple(cards), paths, objects, settings, grid, place, device, max_memory)
+    perform(job, left, workers=workers, scheduler=scheduler, done=note)
+    tell(len(cards), len(cards), "done")
+    return _join([load_result(path) for path in paths], cards)
+
+
+@dataclass(frozen=True)
+class CheckpointJob:
+    """What a process needs to attribute checkpoints: each task is the number of one.
+
+    Parameters
+    ----------
+    cards, paths
+        The checkpoints, and where the maps of each go.
+    objects, settings, grid, place, device, max_memory
+        See :func:`attribute_checkpoints`.
+    """
+
+    cards: tuple[Card, ...]
+    paths: tuple[Path, ...]
+    objects: ObjectSet
+    settings: AttributionSettings
+    grid: str
+    place: Location
+    device: str
+    max_memory: int | str
+
+    def prepare(self) -> None:
+        """Do nothing: each task reads its checkpoint itself."""
+
+    def perform(self, number: int) -> None:
+        """Attribute a checkpoint and save its maps."""
+        card = self.cards[number]
         sweep = Sweep(
-            load_checkpoint(card.path).to(find_device(device)),
-            objects,
+            load_checkpoint(card.path).to(find_device(self.device)),
+            self.objects,
             canvas=card.canvas,
-            grid=Grid.parse(grid, card.canvas),
-            reference=place,
+            grid=Grid.parse(self.grid, card.canvas),
+            reference=self.place,
         )
         attribute(
-            sweep, settings, classes=card.categories, path=path, overwrite=True,
-            max_memory=max_memory,
+            sweep, self.settings, classes=card.categories, path=self.paths[number],
+            overwrite=True, max_memory=self.max_memory,
         )  # fmt: skip
-        found.append(load_result(path))
-    if report is not None:
-        report(len(cards), len(cards), "done")
-    return _join(found, cards)
+
+
+def _ignore(done: int, total: int, what: str) -> None:
+    pass
 
 
 def _chosen(directory: Path, phases: Sequence[str] | None) -> list[Card]:

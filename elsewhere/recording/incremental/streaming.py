@@ -14,7 +14,13 @@ from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Layer
 from elsewhere.protocols import Design, Sink, Stage
 from elsewhere.recording.incremental.blocks import EmptyBlock, WindowBlock, WindowRows
-from elsewhere.recording.incremental.engine import Incremental
+from elsewhere.recording.incremental.engine import TILE_WORK, Incremental
+from elsewhere.recording.incremental.tiling import (
+    LEAST_WORK,
+    TILE_SHARE,
+    choose_shape,
+    cut_tiles,
+)
 from elsewhere.recording.incremental.windows import Maps, Tile
 from elsewhere.storage.units import Units
 from elsewhere.types import BATCH_ROWS
@@ -46,21 +52,60 @@ class TileStream:
         self._n_y, self._n_x = len(ys), len(xs)
 
     def tiles(
-        self, stage: Stage, layers: Sequence[Layer], sinks: Sequence[Sink], max_bytes: int
+        self,
+        stage: Stage,
+        layers: Sequence[Layer],
+        sinks: Sequence[Sink],
+        max_bytes: int,
+        shape: Sequence[int] | None = None,
     ) -> list[Tile]:
-        """Return the tiles of a stage."""
+        """Return the tiles of a stage; of a recording, those of `shape`."""
         ys, xs = np.arange(self._n_y), np.arange(self._n_x)
         if stage == "reference":
             ys, xs = np.array([self._n_y]), np.array([self._n_x])
+        if shape is not None and stage == "grid":
+            return cut_tiles(shape, self.design)
+        if shape is not None and stage == "reference":
+            n = len(self.design.objects)
+            starts = range(0, n, shape[0])
+            return [Tile(ys, xs, np.arange(i, min(i + shape[0], n))) for i in starts]
         kept = sum(layer.bytes for layer in layers if _keeps_whole(layer, sinks))
         room = max(LEAST_BYTES, min(TILE_BYTES, max_bytes))
         return self.engine.tiles(layers, ys, xs, max_bytes=room, kept_bytes=kept)
 
+    def shape(
+        self, layers: Sequence[Layer], sinks: Sequence[Sink], units: Units, max_bytes: int
+    ) -> tuple[int, int, int]:
+        """Return objects, rows and columns of a recording's tiles, which are whole units."""
+        every = Tile(
+            np.arange(self._n_y), np.arange(self._n_x), np.arange(len(self.design.objects))
+        )
+        share = self.engine.multiply_adds([every], layers) // TILE_SHARE
+        work = min(TILE_WORK, max(LEAST_WORK, share))
+        kept = sum(layer.bytes for layer in layers if _keeps_whole(layer, sinks))
+        room = max(LEAST_BYTES, min(TILE_BYTES, max_bytes))
+
+        def fits(tile: Tile) -> bool:
+            held = self.engine.peak_bytes(tile, layers) + kept * tile.n_rows
+            return held <= room and self.engine.multiply_adds([tile], layers) <= work
+
+        return choose_shape(fits, units, together=len(sinks) > 1)
+
+    def numbers(self, tile: Tile, units: Units) -> NDArray[np.int64]:
+        """Return the numbers of the units in a tile."""
+        _, objects, positions = self._rows("grid", tile)
+        return np.unique(units.locate(objects, positions))
+
     def peak_bytes(
-        self, stage: Stage, layers: Sequence[Layer], sinks: Sequence[Sink], max_bytes: int
+        self,
+        stage: Stage,
+        layers: Sequence[Layer],
+        sinks: Sequence[Sink],
+        max_bytes: int,
+        shape: Sequence[int] | None = None,
     ) -> int:
         """Return about what the largest tile of a stage takes, and the empty canvas's maps."""
-        tiles = self.tiles(stage, layers, sinks, max_bytes)
+        tiles = self.tiles(stage, layers, sinks, max_bytes, shape)
         largest = max(tiles, key=lambda tile: tile.n_rows)
         return self.engine.peak_bytes(largest, layers) + self.engine.empty_bytes
 
@@ -79,9 +124,13 @@ class TileStream:
         units: Units,
         skip: Collection[int] = (),
         max_bytes: int,
+        shape: Sequence[int] | None = None,
         tiles: Sequence[Tile] | None = None,
     ) -> Iterator[int]:
         """Go through a stage; yield numbers of images, as work on them advances.
+
+        A tile is computed whole and handed on whole, in the same blocks, whatever is skipped: a
+        block's values may depend on its other rows in their last bits.
 
         Parameters
         ----------
@@ -90,9 +139,12 @@ class TileStream:
         layers, sinks
             What is wanted, by whom.
         units, skip
-            Units of the grid, and the numbers of those that are not needed again.
+            Units of the grid, and the numbers of those that are not needed again: tiles of
+            which none is needed are left out.
         max_bytes
             Bytes for windows.
+        shape
+            Of a recording's tiles.
         tiles
             The tiles to go through, in place of all.
         """
@@ -105,26 +157,27 @@ class TileStream:
             self._give_empty(wanted, sinks)
             yield 1
             return
-        for tile in tiles or self.tiles(stage, wanted, sinks, max_bytes):
-            rows, objects, positions = self._rows(stage, tile, units, skip)
-            if len(rows):
-                yield from self._run_tile(stage, tile, wanted, sinks, rows, objects, positions)
+        for tile in tiles or self.tiles(stage, wanted, sinks, max_bytes, shape):
+            rows, objects, positions = self._rows(stage, tile)
+            count = len(rows)
+            if stage != "reference" and (skip or units.chosen is not None):
+                count = _count(units.locate(objects, positions), units, skip)
+            if count:
+                yield from self._run_tile(
+                    stage, tile, wanted, sinks, rows, objects, positions, count
+                )  # fmt: skip
 
     def _rows(
-        self, stage: Stage, tile: Tile, units: Units, skip: Collection[int]
+        self, stage: Stage, tile: Tile
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return which rows of a tile are needed, their objects and their flat positions."""
+        """Return the rows of a tile, their objects and their flat positions."""
         n_positions = len(tile.ys) * len(tile.xs)
         objects = np.tile(tile.objects, n_positions)
         rows = np.arange(len(objects))
         if stage == "reference":
             return rows, objects, np.full(len(rows), -1)
         cells = (tile.ys[:, None] * self._n_x + tile.xs[None, :]).ravel()
-        positions = np.repeat(cells, len(tile.objects))
-        if skip:
-            kept = ~np.isin(units.locate(objects, positions), list(skip))
-            return rows[kept], objects[kept], positions[kept]
-        return rows, objects, positions
+        return rows, objects, np.repeat(cells, len(tile.objects))
 
     def _run_tile(
         self,
@@ -135,6 +188,7 @@ class TileStream:
         rows: NDArray[np.int64],
         objects: NDArray[np.int64],
         positions: NDArray[np.int64],
+        count: int,
     ) -> Iterator[int]:
         by_source: dict[str, list[Layer]] = {}
         for layer in layers:
@@ -170,11 +224,11 @@ class TileStream:
         done, counted = 0, 0
         for one in self.engine.run(tile, layers, receive):
             done += self.engine.multiply_adds_of(one, tile)
-            share = min(len(rows), len(rows) * done // work)
+            share = min(count, count * done // work)
             if share > counted:
                 yield share - counted
                 counted = share
-        yield len(rows) - counted
+        yield count - counted
 
     def _block_rows(self, layer: Layer, sink: Sink) -> int:
         """Return how many rows one block has."""
@@ -192,6 +246,14 @@ class TileStream:
                     sink.add(DenseBlock("empty", layer.name, nowhere, nowhere, value))
                 else:
                     sink.add(EmptyBlock(layer.name, value))
+
+
+def _count(numbers: NDArray[np.int64], units: Units, skip: Collection[int]) -> int:
+    """Return how many images lie in units that are to be gone through and not to be skipped."""
+    wanted = ~np.isin(numbers, list(skip))
+    if units.chosen is not None:
+        wanted &= np.isin(numbers, units.chosen)
+    return int(wanted.sum())
 
 
 def _keeps_whole(layer: Layer, sinks: Sequence[Sink]) -> bool:

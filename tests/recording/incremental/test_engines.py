@@ -36,6 +36,7 @@ def assert_alike(a, b):
 def small_tiles(monkeypatch):
     """Make the engine cut its work into many tiles."""
     monkeypatch.setattr(engine_module, "TILE_WORK", 300_000)
+    monkeypatch.setattr(streaming, "TILE_WORK", 300_000)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -1,0 +1,90 @@
+"""Attribution by several processes: each object, or checkpoint, by whichever process has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import xarray
+
+from elsewhere.analyzer.attribution.objects import ObjectRun
+from elsewhere.analyzer.attribution.settings import AttributionSettings
+from elsewhere.errors import InputError, StorageError
+from elsewhere.recording import Sweep
+from elsewhere.storage.parts import differing, mark_of, read_manifest, write_unit
+
+_DETERMINING = (
+    "model",
+    "weights_sha256",
+    "canvas",
+    "object_size",
+    "background",
+    "mean",
+    "std",
+    "gain",
+)
+
+
+@dataclass
+class ObjectJob:
+    """What a process needs to attribute objects; see :class:`elsewhere.recording.crew.Job`.
+
+    Parameters
+    ----------
+    sweep, settings, classes, max_memory
+        See :func:`elsewhere.analyzer.attribution.attribute`.
+    folder
+        Of the parts; every process sees it under this name.
+    """
+
+    sweep: Sweep
+    settings: AttributionSettings
+    classes: Sequence[str] | None
+    max_memory: int
+    folder: Path
+    _runs: list[ObjectRun] = field(default_factory=list)
+    _mark: str = ""
+
+    def prepare(self) -> None:
+        """Refuse to compute what would not be the same as elsewhere."""
+        manifest = read_manifest(self.folder)
+        if manifest is None:
+            raise StorageError(
+                f"{self.folder} has no manifest here; every worker must see the same files"
+            )
+        run = ObjectRun(
+            self.sweep, self.settings, classes=self.classes, max_memory=self.max_memory
+        )  # fmt: skip
+        if names := differing(manifest["identity"], fields_of(run)):
+            raise InputError(
+                f"a worker would compute something else (it differs in {', '.join(names)}); use "
+                "machines of one kind and one version of torch"
+            )
+        self._runs, self._mark = [run], mark_of(manifest)
+
+    def perform(self, number: int) -> int:
+        """Attribute an object and return how many images that took."""
+        shard = self._runs[0].measure(number)
+        write_unit(self.folder, number, to_bytes(shard), mark=self._mark)
+        return self.sweep.design.n_positions
+
+
+def fields_of(run: ObjectRun) -> dict[str, Any]:
+    """Return what determines the maps: parts of another run are refused."""
+    sweep = run.sweep
+    return {
+        "attribution": run.settings.fields(sweep.canvas) | {"target": run.target.name},
+        "axes": [[name, list(values)] for name, values in sweep.design.axes],
+        "reference": list(sweep.reference),
+        "object_digest": sweep.objects.digest(),
+        "classes": None if run.classes is None else run.classes.tolist(),
+        "numerics": sweep.numerics | {"batch_rows": run.explainer.rows},
+        **{name: sweep.provenance[name] for name in _DETERMINING},
+    }
+
+
+def to_bytes(shard: xarray.Dataset) -> bytes:
+    """Return an object's maps and measures as the bytes of a netCDF file."""
+    return bytes(cast(Any, shard.to_netcdf(None, engine="h5netcdf", format="NETCDF4")))

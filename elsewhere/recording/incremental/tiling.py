@@ -1,0 +1,90 @@
+"""Tiles of a recording: whole units of work that are computed together, and shared out together."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from elsewhere.protocols import Design
+from elsewhere.recording.incremental.windows import Tile
+from elsewhere.storage.units import Units
+
+TILE_SHARE = 4
+"""A tile has at most one of so many parts of a recording's arithmetic, or that of a second."""
+
+LEAST_WORK = 50_000_000_000
+"""Multiply-adds up to which a tile is not cut further for that: about a second."""
+
+
+def choose_shape(
+    fits: Callable[[Tile], bool], units: Units, *, together: bool = False
+) -> tuple[int, int, int]:
+    """Return how many objects, rows and columns of locations a tile of whole units has.
+
+    It depends on the design, the network and the rule, not on who computes or what is there.
+    Locations stay together if they can, since they share windows.
+
+    Parameters
+    ----------
+    fits
+        Whether a tile is small enough.
+    units
+        The units of work.
+    together
+        Whether the objects of a location stay together instead, as sinks that compare them want.
+    """
+    design = units.design
+    (n_y, n_x), n = design.shape, len(design.objects)
+    order = (0, 1, 2) if together else (2, 0, 1)
+    shape = [n_y, math.ceil(n_x / units.n_cells), math.ceil(n / units.n_objects)]
+
+    def whole() -> tuple[int, int, int]:
+        return min(n, shape[2] * units.n_objects), shape[0], min(n_x, shape[1] * units.n_cells)
+
+    while not all(map(fits, _some_tiles(whole(), design))):
+        place = next((place for place in order if shape[place] > 1), None)
+        if place is None:
+            break
+        shape[place] = math.ceil(shape[place] / 2)
+    return whole()
+
+
+def cut_tiles(shape: Sequence[int], design: Design) -> list[Tile]:
+    """Return all tiles of a recording, `shape` (objects, rows, columns) but for the last ones.
+
+    Examples
+    --------
+    >>> design = Design(("a",), ("a",), (("y", (4, 5, 6)), ("x", (4, 5))), (4, 4))
+    >>> [tile.shape for tile in cut_tiles((1, 2, 2), design)]
+    [(2, 2, 1), (1, 2, 1)]
+    """
+    return [
+        Tile(np.arange(*rows), np.arange(*columns), np.arange(*objects))
+        for rows, columns, objects in itertools.product(*_parts(shape, design))
+    ]
+
+
+def _some_tiles(shape: Sequence[int], design: Design) -> list[Tile]:
+    """Return tiles at corners, edges and in the middle, of the first objects."""
+    rows, columns, objects = _parts(shape, design)
+
+    def some(parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        return [parts[place] for place in sorted({0, len(parts) // 2, len(parts) - 1})]
+
+    return [
+        Tile(np.arange(*y), np.arange(*x), np.arange(*objects[0]))
+        for y, x in itertools.product(some(rows), some(columns))
+    ]
+
+
+def _parts(shape: Sequence[int], design: Design) -> list[list[tuple[int, int]]]:
+    """Return first and last (excluded) row, column and object of each part."""
+    n_objects, n_y, n_x = shape
+    lengths = (*design.shape, len(design.objects))
+    return [
+        [(first, min(first + size, length)) for first in range(0, length, size)]
+        for size, length in zip((n_y, n_x, n_objects), lengths, strict=True)
+    ]

@@ -1,0 +1,207 @@
+"""What a recording will cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from elsewhere.errors import StorageError
+from elsewhere.models import Layer, list_layers
+from elsewhere.protocols import Sink
+from elsewhere.recording.record import make_header
+from elsewhere.recording.sampling import Sample
+from elsewhere.recording.sweep import Sweep
+from elsewhere.storage import Keep
+from elsewhere.storage.files import check_output, free_bytes
+from elsewhere.storage.parts import parts_folder
+from elsewhere.storage.units import Units
+from elsewhere.types import BATCH_ROWS, StorageType, format_bytes, parse_bytes
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What a layer of a recording will take: raw and estimated stored bytes."""
+
+    name: str
+    kept: str
+    raw_bytes: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recording will cost.
+
+    Parameters
+    ----------
+    n_objects, n_positions, n_images
+        What is swept; the images include padding and repeated sweeps.
+    n_sweeps
+        How many sweeps the memory makes necessary.
+    layers
+        Bytes per layer.
+    raw_bytes
+        Bytes of the kept activations, exactly.
+    stored_bytes
+        Bytes on the disk, estimated from a compressed sample.
+    room_bytes
+        Free bytes needed while the parts are merged.
+    seconds
+        Estimated time, from a timed warm-up.
+    memory_bytes
+        Estimated peak of network, buffers and what sinks hold.
+    engine
+        ``dense`` or ``incremental``.
+    multiply_adds
+        Of convolutions and linear layers over all sweeps; 0 where they were not counted.
+    n_tasks
+        Pieces of work that processes can share: units, or tiles of units computed together.
+    """
+
+    n_objects: int
+    n_positions: int
+    n_images: int
+    n_sweeps: int
+    layers: tuple[LayerPlan, ...]
+    raw_bytes: int
+    stored_bytes: int
+    room_bytes: int
+    seconds: float
+    memory_bytes: int
+    engine: str = "dense"
+    multiply_adds: int = 0
+    n_tasks: int = 1
+
+    def shared(self, workers: int) -> Plan:
+        """Return what it costs if so many processes share the work, each as fast as one alone."""
+        at_once = max(1, min(workers, self.n_tasks))
+        turns = math.ceil(self.n_tasks / at_once)
+        return replace(
+            self,
+            seconds=self.seconds * turns / max(1, self.n_tasks),
+            memory_bytes=self.memory_bytes * at_once,
+        )
+
+
+def plan(
+    sweep: Sweep,
+    *,
+    layers: Sequence[Layer] | None = None,
+    keep: Mapping[str, Keep] | None = None,
+    dtype: StorageType = "float32",
+    seed: int = 0,
+    also: Sequence[Sink] = (),
+    max_memory: int | str = "2GiB",
+) -> Plan:
+    """Return what :func:`record` would cost, after running a few batches.
+
+    Parameters
+    ----------
+    sweep, layers, keep, dtype, seed, max_memory
+        As for :func:`record`.
+    also
+        Further sinks; they are used up.
+    """
+    header = make_header(
+        sweep, layers=layers, keep=keep, dtype=dtype, seed=seed, also=also, max_memory=max_memory,
+        identified=False,
+    )  # fmt: skip
+    budget = parse_bytes(max_memory)
+    sample = Sample(header)
+    sinks = [sample, *also]
+    groups = sweep.groups(sinks, max_memory=budget, tile=header.tile)
+    seconds = sweep.rehearse(sinks, max_memory=budget, units=header.units, tile=header.tile)
+    extra = {"reference", "mean"}
+    padded = sweep.choice.name == "dense"
+    n_grid = rows_of(header.units) if padded else len(sweep.objects) * sweep.design.n_positions
+    n_images, duration = 0, 0.0
+    for group, each in zip(groups, seconds, strict=True):
+        stages = {
+            stage
+            for sink in sinks
+            for layer in group.layers
+            for need in sink.needs(layer)
+            for stage in need.stages
+        }
+        n_reference = math.ceil(len(sweep.objects) / BATCH_ROWS) * BATCH_ROWS
+        n_reference = n_reference if padded else len(sweep.objects)
+        more = {"reference": n_reference, "mean": n_grid}
+        images = (
+            (BATCH_ROWS if padded else 1) + n_grid + sum(more[stage] for stage in stages & extra)
+        )
+        n_images += group.parts * images
+        duration += group.parts * images / BATCH_ROWS * each
+    n = len(sweep.objects) * sweep.design.n_positions
+    itemsize = np.dtype(dtype).itemsize
+    rows = []
+    for layer in header.layers:
+        raw = n * math.prod(layer.stored_shape) * itemsize
+        rows.append(LayerPlan(layer.name, str(layer.keep), raw, int(raw * sample.share(layer))))
+    stored = sum(row.stored_bytes for row in rows)
+    unit_bytes = max(math.prod(unit.shape) for unit in header.units) * header.bytes_per_image
+    return Plan(
+        n_objects=len(sweep.objects),
+        n_positions=sweep.design.n_positions,
+        n_images=n_images,
+        n_sweeps=sum(group.parts for group in groups),
+        layers=tuple(rows),
+        raw_bytes=sum(row.raw_bytes for row in rows),
+        stored_bytes=stored,
+        room_bytes=2 * stored,
+        seconds=duration,
+        memory_bytes=int(
+            working_bytes(sweep)
+            + max(group.held for group in groups)
+            + 3 * unit_bytes
+            + max(sweep.window_bytes(group, sinks, max_memory=budget) for group in groups)
+        ),
+        engine=sweep.choice.name,
+        multiply_adds=sum(sweep.multiply_adds(group, sinks, max_memory=budget) for group in groups),
+        n_tasks=len(sweep.tasks(header.units, header.tile)),
+    )
+
+
+def check_room(cost: Plan, path: Path, *, overwrite: bool = False) -> None:
+    """Refuse a plan that does not fit the free disk.
+
+    Raises
+    ------
+    ExistsError
+        The output exists.
+    StorageError
+        The room that recording and merging need is more than what is free.
+    """
+    check_output(path, overwrite=overwrite)
+    free = free_bytes(path)
+    there = sum(part.stat().st_size for part in parts_folder(path).glob("unit-*.h5"))
+    if cost.room_bytes - there > free:
+        raise StorageError(
+            f"{path} would need about {format_bytes(cost.room_bytes - there)} of disk while it "
+            f"is merged, and {format_bytes(free)} are free; keep fewer layers, or less of them "
+            "(--keep LAYER=mean), or write to another disk"
+        )
+
+
+def working_bytes(sweep: Sweep) -> int:
+    """Return about how much a forward pass takes: weights, inputs and the largest activations."""
+    module = sweep.model.module
+    weights = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+    sizes = sorted(layer.bytes for layer in list_layers(sweep.model, sweep.canvas.size))
+    images = 12 * sweep.canvas.size**2
+    return weights + BATCH_ROWS * (2 * images + sum(sizes[-3:]))
+
+
+def rows_of(units: Units, skip: Collection[int] = ()) -> int:
+    """Return how many images a sweep over `units` runs, padding included."""
+    return sum(
+        math.ceil(math.prod(unit.shape) / BATCH_ROWS) * BATCH_ROWS
+        for unit in units
+        if unit.number not in skip
+    )
+
+
+__all__ = ["LayerPlan", "Plan", "check_room", "plan", "rows_of", "working_bytes"]
