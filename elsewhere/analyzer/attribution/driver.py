@@ -13,7 +13,7 @@ import xarray
 from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
-from elsewhere.analyzer.attribution.summaries import summarise
+from elsewhere.analyzer.attribution.summaries import check_joinable, join, summarise
 from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
 from elsewhere.errors import InputError
 from elsewhere.protocols import Progress
@@ -40,6 +40,7 @@ def attribute(
     settings: AttributionSettings | None = None,
     *,
     classes: Sequence[str] | None = None,
+    others: Sequence[xarray.Dataset] = (),
     path: str | Path | None = None,
     overwrite: bool = False,
     max_memory: int | str = "2GiB",
@@ -56,6 +57,8 @@ def attribute(
     classes
         Names of the head's classes, unit by unit, such as a checkpoint's card holds; without
         them, nothing is known of what is right.
+    others
+        Results of this network over y and x that are joined, see :func:`join`.
     path
         The netCDF file to write. Until it is finished, its parts, one for each object, lie in
         ``path.parts``; the same call goes on with them.
@@ -97,6 +100,14 @@ def attribute(
     _check_size(sweep, settings, limit)
     if isinstance(settings.target, LinearTarget):
         classes = settings.target.classes
+    for other in others:
+        check_joinable(
+            other,
+            weights_sha256=sweep.model.weights_sha256,
+            canvas=sweep.canvas.size,
+            y=sweep.grid.y,
+            x=sweep.grid.x,
+        )
     run = ObjectRun(sweep, settings, classes=classes, max_memory=limit)
     n_objects, total = len(sweep.objects), len(sweep.objects) * sweep.design.n_positions
     done = 0
@@ -109,7 +120,7 @@ def attribute(
 
     if path is None:
         found = [run.measure(number, progress=count) for number in range(n_objects)]
-        return _finish(found, run, classes)
+        return _finish(found, run, classes, others)
     path = Path(path)
     with Parts(path, _fields(run), overwrite=overwrite) as parts:
         finished = parts.done()
@@ -120,7 +131,7 @@ def attribute(
                     shard = run.measure(number, progress=count)
                     parts.write_unit(number, _to_bytes(shard))
         found = [_read(parts, number) for number in range(n_objects)]
-        result = _finish(found, run, classes)
+        result = _finish(found, run, classes, others)
         save_result(result, path, overwrite=overwrite)
         parts.discard()
     return result
@@ -175,7 +186,10 @@ def _read(parts: Parts, number: int) -> xarray.Dataset:
 
 
 def _finish(
-    found: Sequence[xarray.Dataset], run: ObjectRun, classes: Sequence[str] | None
+    found: Sequence[xarray.Dataset],
+    run: ObjectRun,
+    classes: Sequence[str] | None,
+    others: Sequence[xarray.Dataset],
 ) -> xarray.Dataset:
     """Join the objects and add what follows from all of them."""
     sweep, settings = run.sweep, run.settings
@@ -219,4 +233,5 @@ def _finish(
         **provenance,
         "numerics": sweep.numerics,
     }
-    return summarise(joined)
+    result = summarise(joined)
+    return join(result, others) if others else result
