@@ -52,8 +52,8 @@ class MethodOptions:
         str | None,
         _option(
             "--target",
-            help="logit[:CLASS], probability[:CLASS] or similarity:LAYER; CLASS: true, predicted, "
-            "reference, a name or a number.",
+            help="logit[:CLASS], probability[:CLASS], similarity:LAYER or probe:FILE[:CLASS] (of "
+            "`probe --readout`); CLASS: true, predicted, reference, a name or a number.",
         ),
     ] = None
     layer: Annotated[
@@ -134,7 +134,7 @@ def attribute(
 ) -> None:
     """Map which pixels drive the answer at every location, in the object's own frame."""
     from elsewhere.analyzer.attribution import attribute as attribute_sweep
-    from elsewhere.analyzer.attribution import attribute_checkpoints, join
+    from elsewhere.analyzer.attribution import attribute_checkpoints, check_joinable
     from elsewhere.storage import load_result, save_result
 
     if model is None and checkpoints is None:
@@ -151,6 +151,8 @@ def attribute(
     sharing: dict[str, Any] = {"workers": workers, "scheduler": scheduler}
     settings = wanted.settings(network.seed)
     others = [load_result(path) for path in joined or ()]
+    for other in others:
+        check_joinable(other)
     if checkpoints is not None:
         if others:
             raise InputError("--join takes results of one network; leave --checkpoints out")
@@ -161,8 +163,6 @@ def attribute(
     else:
         if phases:
             raise InputError("--phase belongs to --checkpoints; leave it out")
-        if others and (workers > 1 or scheduler is not None):
-            raise InputError("--join needs one process; leave --workers and --scheduler out")
         sweep, card = _sweep(str(model), network, stimuli)
         _describe(sweep, settings)
         with progress("attributing") as report:
@@ -170,15 +170,14 @@ def attribute(
                 sweep,
                 settings,
                 classes=None if card is None else card.categories,
-                path=None if others else out,
+                path=out,
+                others=others,
                 overwrite=overwrite,
                 max_memory=max_memory,
                 **sharing,
                 progress=report,
             )
-        if others:
-            result = join(result, others)
-    if checkpoints is not None or others:
+    if checkpoints is not None:
         save_result(result, out, overwrite=overwrite)
     _report(result, as_json=as_json)
     say(f"wrote {out}")
@@ -289,7 +288,8 @@ def _over_training(
             f"{directory} holds checkpoints, which bring their own network and canvas: leave out "
             + ", ".join(own)
         )
-    card = list_checkpoints(directory)[-1]
+    cards = list_checkpoints(directory)
+    card = ([each for each in cards if not phases or each.phase in phases] or cards)[-1]
     objects, place = None, None
     grid = "7x7" if stimuli.grid == StimulusOptions().grid else stimuli.grid
     if "--objects" in given_options(stimuli):
@@ -301,6 +301,9 @@ def _over_training(
             seed=network.seed,
             data_dir=stimuli.data_dir,
         )
+    elif {"--categories", "--per-category"} & set(given_options(stimuli)):
+        objects, _ = card.test_objects(per_category=stimuli.per_category, data_dir=stimuli.data_dir)
+        objects = objects.select(parse_categories(stimuli.categories), stimuli.per_category)
     if stimuli.reference is not None:
         place = parse_location(stimuli.reference, card.canvas, Grid.parse(grid, card.canvas))
     with bar("attributing", note=True) as update:

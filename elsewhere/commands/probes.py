@@ -70,6 +70,13 @@ def probe(
         float | None,
         typer.Option("--threshold", help="Accuracy; default: half-way from chance to 1."),
     ] = None,
+    readout: Annotated[
+        Path | None,
+        typer.Option(
+            "--readout",
+            help="Also keep the one layer's probe, for `attribute --target probe:FILE`.",
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Processes for the fits.")] = 1,
     max_memory: Annotated[
         str, typer.Option("--max-memory", help="For activations and weights, e.g. 2GiB.")
@@ -82,13 +89,15 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Train a linear probe on every layer at one place, and test it at all the others."""
-    from elsewhere.probes import CONTROLS
+    from elsewhere.probes import CONTROLS, fit_probe, save_readout
     from elsewhere.probes import probe as measure
     from elsewhere.probes.kinds import probe_kinds
     from elsewhere.probes.splits import ASKED
     from elsewhere.storage import save_result
 
     check_output(out, overwrite)
+    if readout is not None:
+        _check_readout(readout, out, train_at, overwrite)
     choose("probe", kind, tuple(probe_kinds))
     if split is not None:
         choose("split", split, ASKED)
@@ -109,6 +118,7 @@ def probe(
             found = stimuli.build(source, network.load(source), select, network.seed)
             chosen = None
             say(describe(found, found.layers))
+        layer = "" if readout is None else _one_layer(found, chosen)
         bar = stack.enter_context(progress("probing"))
         result = measure(
             found,
@@ -126,9 +136,58 @@ def probe(
             max_memory=max_memory,
             progress=bar,
         )
+        fitted = None
+        if readout is not None:
+            fitted = fit_probe(
+                found,
+                layer,
+                train_at=train_at,
+                kind=kind,
+                held_out=result["held_out"].values.astype(bool),
+                strengths=None if strengths is None else _numbers(strengths),
+                n_folds=folds,
+                seed=network.seed,
+                max_memory=max_memory,
+            )
     save_result(result, out, overwrite=overwrite)
+    if readout is not None and fitted is not None:
+        save_readout(fitted, readout, overwrite=overwrite)
     print_probe(result, as_json=as_json)
-    say(f"wrote {out}")
+    say(f"wrote {out}" + (f" and {readout}" if readout is not None else ""))
+
+
+def _check_readout(readout: Path, out: Path, train_at: str, overwrite: bool) -> None:
+    """Refuse what cannot be kept as a readout, before work starts."""
+    check_output(readout, overwrite)
+    if readout.resolve() == out.resolve():
+        raise InputError(f"--readout and --out are both {out}; they are two files")
+    if train_at.strip() == "each":
+        raise InputError("--readout keeps one probe, and --train-at each trains many; name a place")
+
+
+def _one_layer(source: Any, chosen: list[str] | None) -> str:
+    """Return the only layer that is probed, whole.
+
+    Raises
+    ------
+    InputError
+        There are several, or a recording has only a part of it.
+    """
+    from elsewhere.probes.features import kept_of
+
+    layers = [each for each in source.layers if chosen is None or each.name in chosen]
+    if len(layers) != 1:
+        names = ", ".join(each.name for each in layers[:4]) + (", ..." if len(layers) > 4 else "")
+        raise InputError(
+            f"--readout keeps the probe of one layer, and there are {len(layers)} ({names}); name "
+            "one with --layers"
+        )
+    if kept_of(layers[0]).kind != "full":
+        raise InputError(
+            f"--readout needs whole activations, and the recording has {layers[0].name} as "
+            f"{kept_of(layers[0])}; record it in full, or name the model instead"
+        )
+    return str(layers[0].name)
 
 
 def _numbers(text: str) -> list[float]:

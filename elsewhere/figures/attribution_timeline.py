@@ -196,6 +196,7 @@ def _draw_measures(ax: Axes, result: xr.Dataset, at: NDArray[np.float64]) -> lis
         "equivariance_cross_away": (MARKS["baseline_cross"], "with another object's"),
     }
     lines: list[tuple[Mark, str, NDArray[np.float64]]] = []
+    seen = [np.array([0.0, 1.0])]
     for name, (mark, label) in away.items():
         if name in result:
             lines.append((mark, label, _values(result[name].sel(metric="pearson"))))
@@ -204,9 +205,10 @@ def _draw_measures(ax: Axes, result: xr.Dataset, at: NDArray[np.float64]) -> lis
         low, high = (_values(bounds.isel(bound=side)) for side in (0, 1))
         color = MARKS["similarity"].color
         ax.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0, zorder=2)
+        shown = np.concatenate([low, high]).clip(-1.0, 1.0)  # a correlation cannot leave these
+        seen.append(shown[np.isfinite(shown)])
     if "accuracy" in result:
         lines.append((_ACCURACY, "accuracy", _values(result["accuracy"].mean(("y", "x")))))
-    seen = [np.array([0.0, 1.0])]
     for mark, label, values in lines:
         style: dict[str, Any] = {
             "color": mark.color, "linestyle": mark.dashes, "marker": mark.marker,

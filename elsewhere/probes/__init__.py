@@ -10,18 +10,21 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from elsewhere.probes.fitted import FittedProbe, fit_probe
+    from elsewhere.probes.fitted import fit_probe
     from elsewhere.probes.kinds import ProbeKind, probe_kinds
+    from elsewhere.probes.linear import FittedProbe, load_readout, save_readout
     from elsewhere.probes.readout import CONTROLS, probe, probe_checkpoint, solved_shuffles
 
 _SOURCES = {
     "CONTROLS": "readout",
-    "FittedProbe": "fitted",
+    "FittedProbe": "linear",
     "ProbeKind": "kinds",
     "fit_probe": "fitted",
+    "load_readout": "linear",
     "probe": "readout",
     "probe_checkpoint": "readout",
     "probe_kinds": "kinds",
+    "save_readout": "linear",
     "solved_shuffles": "readout",
 }
 
@@ -30,9 +33,11 @@ __all__ = [
     "FittedProbe",
     "ProbeKind",
     "fit_probe",
+    "load_readout",
     "probe",
     "probe_checkpoint",
     "probe_kinds",
+    "save_readout",
     "solved_shuffles",
 ]
 

@@ -3,83 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.probes.features import Reading, gather
 from elsewhere.probes.fitting import FitTask, fit, strengths_of
 from elsewhere.probes.kinds import find_kind
-from elsewhere.probes.logistic import softmax
+from elsewhere.probes.linear import NETWORK, FittedProbe
 from elsewhere.probes.places import find_places
 from elsewhere.probes.span import find_span, moments, raw_weights
 from elsewhere.probes.splits import deal_folds, divide
 from elsewhere.protocols import Source
 from elsewhere.types import Location, format_bytes, parse_bytes
-
-
-@dataclass(frozen=True, eq=False)
-class FittedProbe:
-    """A linear probe of a layer, trained at one place.
-
-    Parameters
-    ----------
-    layer
-        Name of the layer.
-    classes
-        The categories, in the order of the scores.
-    coef
-        float32 (class, unit): weights for raw units, flattened.
-    intercept
-        float64 (class,): scores are ``activation @ coef.T + intercept``.
-    shape
-        Shape of one activation.
-    strength
-        Of the regularisation, in the kind's own parameter; NaN where it has none.
-    kind
-        Name of the probe.
-    trained
-        The trained locations (y, x), px.
-    """
-
-    layer: str
-    classes: tuple[str, ...]
-    coef: NDArray[np.float32]
-    intercept: NDArray[np.float64]
-    shape: tuple[int, ...]
-    strength: float
-    kind: str
-    trained: tuple[Location, ...]
-
-    def scores(self, activations: ArrayLike) -> NDArray[np.float64]:
-        """Return the scores, float64 (row, class), of activations (row, *shape)."""
-        values = np.asarray(activations)
-        values = values.reshape(len(values), -1).astype(np.float64)
-        if values.shape[1] != self.coef.shape[1]:
-            raise InputError(
-                f"activations of {values.shape[1]} units; the probe of {self.layer} reads "
-                f"{self.coef.shape[1]}"
-            )
-        return np.asarray(values @ self.coef.T.astype(np.float64) + self.intercept)
-
-    def predict(self, activations: ArrayLike) -> list[str]:
-        """Return the category of the largest score of each row."""
-        return [self.classes[code] for code in self.scores(activations).argmax(axis=1)]
-
-    def probabilities(self, activations: ArrayLike) -> NDArray[np.float64]:
-        """Return probabilities (row, class) of a logistic probe.
-
-        Raises
-        ------
-        InputError
-            The probe is of another kind.
-        """
-        if self.kind != "logistic":
-            raise InputError(f"a {self.kind} probe gives scores, no probabilities; use scores")
-        return softmax(self.scores(activations))
 
 
 def fit_probe(
@@ -176,6 +114,7 @@ def fit_probe(
     if found.weights is None or found.offsets is None:
         raise InputError(f"the probe {name} is not linear, so that it has no weights for units")
     coef = np.empty((n_classes, units), np.float32)
+    told = {**getattr(source, "attributes", {}), **source.provenance}  # a recording knows more
     at_mean = raw_weights(rows, found.rows(span), moments(rows), coef)
     return FittedProbe(
         layer,
@@ -186,4 +125,5 @@ def fit_probe(
         found.strength,
         name,
         places[0],
+        {key: told[key] for key in NETWORK if key in told},
     )

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import xarray
 
-from elsewhere.storage import load_result
+from elsewhere.models import load_model
+from elsewhere.probes import load_readout
+from elsewhere.storage import load_result, open_recording
 
 NETWORK = ("small-cnn", "--model-arg", "channels=4-8", "--model-arg", "canvas=16")
 SMALL = (*NETWORK, "--objects", "novel", "--categories", "2", "--grid", "1x2")
@@ -49,6 +52,60 @@ def test_other_results_are_joined(run):
     )
 
 
+SOME = (*NETWORK, "--objects", "novel", "--categories", "3", "--grid", "1x3")
+PROBE = (*SOME, "--per-category", "3", "--layers", "fc3", "--controls", "pixels,untrained")
+
+
+def test_a_probes_score_is_attributed(run):
+    run("record", *PROBE[:-2], "--out", "run.h5")
+    run("probe", "run.h5", "--layers", "fc3", "--controls", "none", "--out", "p.nc",
+        "--readout", "r.nc")  # fmt: skip
+    run("probe", *PROBE[:-2], "--controls", "none", "--out", "live.nc", "--readout", "s.nc")
+    run("attribute", *SOME, "--target", "probe:r.nc", "--out", "a.nc")
+    recorded = open_recording("run.h5")["fc3"].values  # (object, y, x, unit)
+    probe, result, told = load_readout("r.nc"), load_result("a.nc"), load_result("p.nc")
+    np.testing.assert_allclose(load_readout("s.nc").coef, probe.coef, rtol=1e-3, atol=1e-6)
+    scores = probe.scores(recorded.reshape(-1, recorded.shape[-1]))
+    scores = scores.reshape(*recorded.shape[:3], 3)
+    choice = told["choice"].sel(layer="fc3").transpose("object", "y", "x").values
+    names = [str(name) for name in told["class"].values] if "class" in told.coords else None
+    np.testing.assert_array_equal(scores.argmax(-1), choice)  # the probe that was measured
+    assert names is None or names == list(probe.classes)
+    first = [told["object"].values.tolist().index(name) for name in result["object"].values]
+    own = scores[first, :, :, [probe.classes.index(c) for c in result["category"].values]]
+    np.testing.assert_allclose(result["score"], own, atol=1e-5)
+    np.testing.assert_array_equal(result["predicted"], choice[first])
+    share = result["completeness_share"].values
+    assert float(share.max()) < 0.05
+    assert result.attrs["target"] == "probe:fc3:true"
+    run("attribute", *SOME, "--target", "probe:r.nc:1", "--method", "lrp", "--out", "b.nc")
+    np.testing.assert_allclose(load_result("b.nc")["score"], scores[first][..., 1], atol=1e-5)
+
+
+def test_probes_are_joined_without_their_controls(run):
+    run("probe", *PROBE, "--out", "p.nc")
+    run("similarity", *SOME, "--layers", "fc3", "--out", "sim.nc")
+    run("attribute", *SOME, "--method", "saliency", "--join", "p.nc", "--join", "sim.nc",
+        "--out", "a.nc")  # fmt: skip
+    result, told = load_result("a.nc"), load_result("p.nc")
+    names = ["probe[fc3,same]", "probe[fc3,held-out]", "similarity_mean[fc3]", "G[fc3]"]
+    assert result["joined_map"].values.tolist() == names
+    for split in ("same", "held-out"):
+        expected = told["accuracy"].sel(layer="fc3", split=split).transpose("y", "x")
+        found = result["joined"].sel(joined_map=f"probe[fc3,{split}]")
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_files_open_in_plain_xarray(run):
+    run("attribute", *SMALL, "--method", "saliency", "--canvas-maps", "--out", "half.nc")
+    run("attribute", *SMALL, "--method", "saliency", "--dtype", "float32", "--out", "single.nc")
+    half = xarray.open_dataset("half.nc", engine="h5netcdf").load()
+    single = xarray.open_dataset("single.nc", engine="netcdf4").load()
+    assert half["attribution"].dtype == np.float16
+    assert half["attribution"].dims == ("object", "y", "x", "height", "width")
+    np.testing.assert_allclose(half["attribution"], single["attribution"], atol=1e-3)
+
+
 def test_sanity_reports_every_layer(run):
     outcome = run(
         "sanity", *SMALL, "--method", "saliency", "--target", "logit:3", "--out", "s.nc", "--json"
@@ -76,6 +133,7 @@ REFUSED = {
     "an unreadable target": ((*SMALL, "--target", "logits", "--out", "a.nc"), "similarity:LAYER"),
     "an unreadable memory": ((*SMALL, "--max-memory", "lots", "--out", "a.nc"), "2GiB"),
     "a missing folder": ((*SMALL, "--out", "nowhere/a.nc"), "nowhere"),
+    "a missing readout": ((*SMALL, "--target", "probe:r.nc:2", "--out", "a.nc"), "r.nc does not"),
     "a missing run": (("--checkpoints", "nowhere", "--out", "a.nc"), "no checkpoint"),
 }  # fmt: skip
 
@@ -85,6 +143,10 @@ LATE = {
     "a class out of range": (("--target", "logit:10"), "from 0 to 9"),
     "true classes that are not known": (("--target", "logit:true"), "logit:predicted"),
     "an unknown layer": (("--target", "similarity:fc9"), ("fc9", "nearest: fc")),
+    "a window above the canvas": (
+        ("--method", "occlusion", "--option", "window=17"), ("window", "canvas"),
+    ),
+    "a silent baseline": (("--target", "similarity:fc3"), ("silent", "--baseline blurred")),
     "too few steps": (
         ("--baseline", "black", "--background", "200", "--option", "n_steps=2",
          "--option", "method=riemann_left", "--option", "tolerance=0.001"),
@@ -103,3 +165,26 @@ def test_bad_input_is_refused(case, refuse):
 def test_what_only_shows_in_the_network_is_refused(case, refuse):
     arguments, says = LATE[case]
     refuse("attribute", *SMALL, *arguments, "--out", "a.nc", says=says, late=True)
+
+
+def test_a_readout_of_another_network_is_refused(run, refuse):
+    run("probe", *PROBE[:-2], "--controls", "none", "--out", "p.nc", "--readout", "r.nc")
+    given = ("--target", "probe:r.nc", "--out", "a.nc")
+    sha = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 16}, seed=1)
+    refuse("attribute", *SOME, "--seed", "1", *given, late=True,
+           says=("'fc3'", "was fitted on small-cnn", sha.weights_sha256[:12]))  # fmt: skip
+    refuse("attribute", *SOME, "--gain", "2", *given, late=True, says="gain 1.0")
+    refuse("attribute", *SOME, "--categories", "4", *given, late=True, says="the readout has")
+    refuse("attribute", *SOME, "--target", "probe:p.nc", "--out", "a.nc",
+           says=("'probe'", "--readout FILE"))  # fmt: skip
+    refuse("attribute", *SOME, "--target", "probe:r.nc:3", "--out", "a.nc", late=True,
+           says="from 0 to 2")  # fmt: skip
+    refuse("attribute", *SOME, "--seed", "1", "--join", "p.nc", "--out", "a.nc", late=True,
+           says=("another network", "kind 'probe'"))  # fmt: skip
+    refuse("attribute", *SOME, "--join", "r.nc", "--out", "a.nc", says="no numbers over y and x")
+    several = (*SOME, "--layers", "fc3,logits", "--out", "q.nc", "--readout", "s.nc")
+    refuse("probe", *several, late=True, says=("one layer", "there are 2"))
+    refuse("probe", *PROBE, "--train-at", "each", "--out", "q.nc", "--readout", "s.nc",
+           says="name a place")  # fmt: skip
+    refuse("probe", *PROBE, "--out", "q.nc", "--readout", "r.nc", says="exists already")
+    refuse("probe", *PROBE, "--out", "q.nc", "--readout", "q.nc", says="two files")

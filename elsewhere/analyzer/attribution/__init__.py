@@ -5,7 +5,7 @@ from elsewhere.analyzer.attribution.explain import Explainer
 from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.sanity import sanity
 from elsewhere.analyzer.attribution.settings import AttributionSettings
-from elsewhere.analyzer.attribution.summaries import join, maps_of
+from elsewhere.analyzer.attribution.summaries import check_joinable, join, maps_of
 from elsewhere.analyzer.attribution.targets import (
     ClassTarget,
     LinearTarget,
@@ -22,6 +22,7 @@ __all__ = [
     "SimilarityTarget",
     "attribute",
     "attribute_checkpoints",
+    "check_joinable",
     "join",
     "maps_of",
     "methods",

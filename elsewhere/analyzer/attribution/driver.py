@@ -13,7 +13,7 @@ from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of, to_bytes
-from elsewhere.analyzer.attribution.summaries import summarise
+from elsewhere.analyzer.attribution.summaries import check_joinable, join, summarise
 from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
 from elsewhere.errors import InputError
 from elsewhere.protocols import Progress
@@ -30,6 +30,7 @@ def attribute(
     settings: AttributionSettings | None = None,
     *,
     classes: Sequence[str] | None = None,
+    others: Sequence[xarray.Dataset] = (),
     path: str | Path | None = None,
     overwrite: bool = False,
     max_memory: int | str = "2GiB",
@@ -48,6 +49,8 @@ def attribute(
     classes
         Names of the head's classes, unit by unit, such as a checkpoint's card holds; without
         them, nothing is known of what is right.
+    others
+        Results of this network over y and x that are joined, see :func:`join`.
     path
         The netCDF file to write. Until it is finished, its parts, one for each object, lie in
         ``path.parts``; the same call goes on with them.
@@ -97,6 +100,14 @@ def attribute(
     if isinstance(settings.target, LinearTarget):
         classes = settings.target.classes
     sweep = sweep.using("dense")  # what is attributed goes through whole passes
+    for other in others:
+        check_joinable(
+            other,
+            weights_sha256=sweep.model.weights_sha256,
+            canvas=sweep.canvas.size,
+            y=sweep.grid.y,
+            x=sweep.grid.x,
+        )
     run = ObjectRun(sweep, settings, classes=classes, max_memory=limit)
     n_objects, total = len(sweep.objects), len(sweep.objects) * sweep.design.n_positions
     done = 0
@@ -109,7 +120,7 @@ def attribute(
 
     if path is None:
         found = [run.measure(number, progress=count) for number in range(n_objects)]
-        return _finish(found, run, classes)
+        return _finish(found, run, classes, others)
     path = Path(path)
     with Parts(path, fields_of(run), overwrite=overwrite) as parts:
         finished = parts.done()
@@ -127,7 +138,7 @@ def attribute(
                 shard = run.measure(number, progress=count)
                 parts.write_unit(number, to_bytes(shard))
         found = [_read(parts, number) for number in range(n_objects)]
-        result = _finish(found, run, classes)
+        result = _finish(found, run, classes, others)
         save_result(result, path, overwrite=overwrite)
         parts.discard()
     return result
@@ -164,7 +175,10 @@ def _read(parts: Parts, number: int) -> xarray.Dataset:
 
 
 def _finish(
-    found: Sequence[xarray.Dataset], run: ObjectRun, classes: Sequence[str] | None
+    found: Sequence[xarray.Dataset],
+    run: ObjectRun,
+    classes: Sequence[str] | None,
+    others: Sequence[xarray.Dataset],
 ) -> xarray.Dataset:
     """Join the objects and add what follows from all of them."""
     sweep, settings = run.sweep, run.settings
@@ -208,4 +222,5 @@ def _finish(
         **provenance,
         "numerics": sweep.numerics,
     }
-    return summarise(joined)
+    result = summarise(joined)
+    return join(result, others) if others else result

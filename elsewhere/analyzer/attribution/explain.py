@@ -107,6 +107,7 @@ class Explainer:
         self.canvas_size, self.object_size, self.seed = canvas_size, object_size, seed
         self.options: dict[str, Any] = read_options(method, options, object_size=object_size)
         self._check_target()
+        self._check_sizes()
         self.layer = self._find_layer(layer)
         self.network = PlainNetwork(
             model,
@@ -132,6 +133,14 @@ class Explainer:
                 f"{self.target.name}; take a logit, or a method that needs gradients only, such "
                 "as integrated-gradients"
             )
+
+    def _check_sizes(self) -> None:
+        for name in ("window", "cell"):
+            if self.options.get(name, 0) > self.canvas_size:
+                raise InputError(
+                    f"option {name!r} of {self.name} is {self.options[name]}, more than the canvas "
+                    f"has px ({self.canvas_size}); the object has {self.object_size}"
+                )
 
     def _find_layer(self, name: str | None) -> Layer | None:
         if not self.method.needs_layer:
@@ -264,7 +273,7 @@ class Explainer:
         compared = self.scores(replace(batch, images=batch.baselines))
         found = Explained(maps, scores, compared)
         if self.method.complete:
-            self._check_sum(found)
+            self._check_sum(found, batch)
         return found
 
     def completeness(self, found: Explained) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -286,13 +295,20 @@ class Explainer:
         least = np.maximum(np.maximum(CANCELLED * mass, 100 * rounding), 1e-30)
         return error, np.abs(error) / np.maximum(np.abs(change), least)
 
-    def _check_sum(self, found: Explained) -> None:
+    def _check_sum(self, found: Explained, batch: Batch) -> None:
         _, share = self.completeness(found)
         tolerance = float(self.options["tolerance"])
         worst = float(share.max())
         if worst <= tolerance:
             return
-        if self.name == "integrated-gradients":
+        row = int(share.argmax())
+        if self._silent(batch.baselines[row : row + 1]):
+            layer = self.scorer.layer.name if self.scorer.layer else ""
+            remedy = (
+                f"the baseline leaves {layer!r} silent, and from there a cosine jumps, which no "
+                "number of steps follows: take --baseline blurred, or --method occlusion"
+            )
+        elif self.name == "integrated-gradients":
             steps = self.options["n_steps"]
             remedy = f"raise the steps (--option n_steps={4 * steps}; they are {steps})"
         else:
@@ -302,6 +318,12 @@ class Explainer:
             f"it, above the tolerance {tolerance:g}; {remedy}, or allow more (--option "
             "tolerance=...)"
         )
+
+    def _silent(self, baseline: torch.Tensor) -> bool:
+        """Return whether the target is a cosine with an activation that the baseline has not."""
+        if not isinstance(self.target, SimilarityTarget):
+            return False
+        return not bool(self._forward(baseline, self.scorer.activations).any())
 
     def _attribute(self, batch: Batch) -> torch.Tensor:
         images = batch.images.detach().clone().requires_grad_(True)

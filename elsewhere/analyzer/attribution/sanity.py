@@ -20,7 +20,8 @@ from elsewhere.analyzer.attribution.summaries import maps_of
 from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarget
 from elsewhere.errors import InputError
 from elsewhere.measures.attribution import MAP_METRICS, MapMetric, mean_over_objects, unit_maps
-from elsewhere.models import Model, list_layers
+from elsewhere.models import Layer, Model, list_layers
+from elsewhere.models.layers import is_container
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
 from elsewhere.types import parse_bytes
@@ -32,10 +33,16 @@ random: its maps hardly depend on what those layers have learnt."""
 FEWEST_PIXELS = 8
 
 
-def randomised_layers(model: Model, canvas_size: int) -> list[str]:
-    """Return the modules that hold parameters, from the output to the input."""
+def randomised_layers(model: Model, canvas_size: int, last: Layer | None = None) -> list[str]:
+    """Return the modules that hold parameters, from the output, or the layer `last`, to the input.
+
+    What runs only behind that layer has no part in it, and is left out.
+    """
     parts = dict(model.module.named_modules())
-    names = dict.fromkeys(layer.module for layer in list_layers(model, canvas_size))
+    every = list_layers(model, canvas_size, containers=True)  # each behind its parts
+    if last is not None:
+        every = every[: 1 + [each.name for each in every].index(last.name)]
+    names = dict.fromkeys(layer.module for layer in every if not is_container(parts[layer.module]))
     found = [n for n in names if next(parts[n].parameters(recurse=False), None) is not None]
     return found[::-1]
 
@@ -72,8 +79,9 @@ def sanity(
 ) -> xarray.Dataset:
     """Return how alike a method's maps stay while a network's layers are randomised one by one.
 
-    From the output down, one more layer after the other gets its own values in random order. Maps
-    are compared on the object's pixels, at the same location, with those of the network as it is.
+    From the output down, or from the target's layer, one more layer after the other gets its own
+    values in random order. Maps are compared on the object's pixels, at the same location, with
+    those of the network as it is.
 
     Parameters
     ----------
@@ -109,10 +117,14 @@ def sanity(
     settings = settings or AttributionSettings()
     if isinstance(settings.target, LinearTarget):
         classes = settings.target.classes
-    names = randomised_layers(sweep.model, sweep.canvas.size)
-    if not names:
-        raise InputError(f"{sweep.model.name} has no parameters; there is nothing to randomise")
     limit, n_objects = parse_bytes(max_memory), len(sweep.objects)
+    first = ObjectRun(sweep, settings, classes=classes, max_memory=limit)
+    names = randomised_layers(sweep.model, sweep.canvas.size, first.explainer.scorer.layer)
+    if not names:
+        raise InputError(
+            f"{sweep.model.name} has no parameters up to the target {first.target.name}; there is "
+            "nothing to randomise"
+        )
     total, done = n_objects * sweep.design.n_positions * (len(names) + 1), 0
 
     def count(images: int) -> None:
@@ -121,7 +133,6 @@ def sanity(
         if progress is not None:
             progress(done, total)
 
-    first = ObjectRun(sweep, settings, classes=classes, max_memory=limit)
     found = [first.measure(number, progress=count) for number in range(n_objects)]
     original = _maps(found)
     masks = _masks(sweep, first)

@@ -187,6 +187,56 @@ def _add_recognition(result: xarray.Dataset, away: xarray.DataArray) -> None:
 # --- joins
 
 
+def check_joinable(
+    other: xarray.Dataset,
+    *,
+    weights_sha256: str | None = None,
+    canvas: int | None = None,
+    y: Sequence[int] | None = None,
+    x: Sequence[int] | None = None,
+) -> None:
+    """Refuse a result that says nothing of these locations, or speaks of another network.
+
+    Parameters
+    ----------
+    other
+        The result.
+    weights_sha256, canvas
+        Of the network and its canvas, px, where they are known.
+    y, x
+        Locations, px.
+
+    Raises
+    ------
+    InputError
+        In one line.
+    """
+    kind = str(other.attrs.get("kind", "other"))
+    if not any(True for _ in _maps_over_canvas(other)):
+        raise InputError(
+            f"the result of kind {kind!r} has no numbers over y and x; join results of "
+            "accuracy, similarity, or probes trained at one place"
+        )
+    there = str(other.attrs.get("weights_sha256") or "")
+    if weights_sha256 and there and there != weights_sha256:
+        raise InputError(
+            f"the result of kind {kind!r} is of another network: its weights are {there[:12]}, "
+            f"those of this one {weights_sha256[:12]}; measure both on the same network"
+        )
+    size = other.attrs.get("canvas")
+    if canvas is not None and size is not None and int(size) != int(canvas):
+        raise InputError(
+            f"the result of kind {kind!r} is on a canvas of {size} px, this one on {canvas}; "
+            "measure both on the same canvas"
+        )
+    for axis, wanted in (("y", y), ("x", x)):
+        if wanted is not None and not set(other[axis].values.tolist()) & set(map(int, wanted)):
+            raise InputError(
+                f"the result of kind {kind!r} has none of the locations of this one; measure "
+                "it on the same --grid"
+            )
+
+
 def join(result: xarray.Dataset, others: Iterable[xarray.Dataset]) -> xarray.Dataset:
     """Return an attribution result with what other results say of the same locations.
 
@@ -195,36 +245,34 @@ def join(result: xarray.Dataset, others: Iterable[xarray.Dataset]) -> xarray.Dat
     result
         From :func:`attribute`.
     others
-        Results over y and x: accuracy, similarity, probes.
+        Results over y and x: accuracy, similarity, probes trained at one place.
 
     Returns
     -------
     xarray.Dataset
         With ``joined (joined, y, x)``, one entry for each map of the others (``accuracy[same]``,
-        ``G[fc7]``), NaN where they lack a location, and ``association (measure_map, joined)``:
-        Spearman's correlation over locations with the means over objects.
+        ``G[fc7]``, ``probe[fc7,same]``), NaN where they lack a location, and ``association
+        (measure_map, joined)``: Spearman's correlation over locations with the means over objects.
 
     Raises
     ------
     InputError
-        A result without maps over y and x, or with none of these locations.
+        A result without maps over y and x, with none of these locations, or of another network.
     """
     maps: dict[str, NDArray[np.float64]] = {}
     for other in others:
-        found = dict(_maps_over_canvas(other))
+        check_joinable(
+            other,
+            weights_sha256=result.attrs.get("weights_sha256"),
+            canvas=result.attrs.get("canvas"),
+            y=result["y"].values.tolist(),
+            x=result["x"].values.tolist(),
+        )
         kind = str(other.attrs.get("kind", "other"))
-        if not found:
-            raise InputError(
-                f"the result of kind {kind!r} has no numbers over y and x; join results of "
-                "accuracy, similarity or probes"
-            )
-        for name, values in found.items():
+        for name, values in _maps_over_canvas(other):
             aligned = values.reindex(y=result["y"], x=result["x"]).transpose("y", "x").values
-            if not np.isfinite(aligned).any():
-                raise InputError(
-                    f"the result of kind {kind!r} has none of the locations of this one; measure "
-                    "it on the same --grid"
-                )
+            if not np.isfinite(aligned).any():  # such as held-out exemplars where there are none
+                continue
             key = name if name not in maps else f"{kind}:{name}"
             maps[key] = np.asarray(aligned, np.float64)
     own = {f"equivariance[{name}]": result["equivariance_mean"].sel(metric=name).values
@@ -245,6 +293,8 @@ def join(result: xarray.Dataset, others: Iterable[xarray.Dataset]) -> xarray.Dat
 _WANTED = {
     "accuracy": ("accuracy",),
     "similarity": ("similarity_mean", "G"),
+    "probe": ("accuracy",),  # not its controls, which are of other networks or of none
+    "probe-each": (),
 }
 
 
@@ -255,14 +305,15 @@ def _maps_over_canvas(other: xarray.Dataset) -> Iterable[tuple[str, xarray.DataA
         if name not in other or not {"y", "x"} <= set(other[name].dims):
             continue
         values = other[name]
+        known = "probe" if other.attrs.get("kind") == "probe" else str(name)
         extra = [str(dim) for dim in values.dims if dim not in ("y", "x")]
         private = {"object", "bound", "height", "width", "rgb", "pixel_y", "pixel_x"}
         if values.dtype.kind != "f" or set(extra) & private:
             continue
         if not extra:
-            yield str(name), values
+            yield known, values
             continue
         for entry in values.stack(entry=extra)["entry"].values.tolist():
             labels = entry if isinstance(entry, tuple) else (entry,)
             chosen = values.sel(dict(zip(extra, labels, strict=True)), drop=True)
-            yield f"{name}[{','.join(map(str, labels))}]", chosen
+            yield f"{known}[{','.join(map(str, labels))}]", chosen

@@ -6,8 +6,9 @@ target, as the module that attribution methods take.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -19,12 +20,13 @@ from torch.nn import functional
 from elsewhere.analyzer.attribution.copies import PlainNetwork
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.models import Layer, Model, list_layers, output_tensors, select_layers
+from elsewhere.probes import load_readout
 
 CHOICES = ("true", "predicted", "reference")
 """The object's own class, the one predicted at the location, the one predicted at the reference."""
 
-FORMS = "logit[:CLASS], probability[:CLASS], similarity:LAYER; CLASS is true, predicted, " + (
-    "reference, a class's name or its number"
+FORMS = "logit[:CLASS], probability[:CLASS], similarity:LAYER, probe:FILE[:CLASS]; CLASS is " + (
+    "true, predicted, reference, a class's name or its number"
 )
 
 
@@ -85,6 +87,13 @@ class LinearTarget:
         Names of the classes, in the order of `coef`; needed for the choice ``true``.
     choice
         As for :class:`ClassTarget`.
+    word
+        What the target is called.
+    network
+        The network that the readout was fitted on, if that is known: as in
+        :class:`elsewhere.probes.FittedProbe`. Another one is refused.
+    shape
+        Shape of one activation, if that is known.
 
     Raises
     ------
@@ -97,6 +106,9 @@ class LinearTarget:
     intercept: ArrayLike = 0.0
     classes: tuple[str, ...] | None = None
     choice: str = "true"
+    word: str = "linear"
+    network: Mapping[str, Any] = field(default_factory=dict)
+    shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         coef = np.atleast_2d(np.asarray(self.coef, np.float64))
@@ -121,12 +133,49 @@ class LinearTarget:
     @classmethod
     def of(cls, readout: Readout, *, choice: str = "true") -> LinearTarget:
         """Return the target that a fitted readout's score is."""
-        return cls(readout.layer, readout.coef, readout.intercept, readout.classes, choice)
+        return cls(
+            readout.layer,
+            readout.coef,
+            readout.intercept,
+            readout.classes,
+            choice,
+            "probe",
+            getattr(readout, "network", {}),
+            getattr(readout, "shape", None),
+        )
 
     @property
     def name(self) -> str:
         """The target in words."""
-        return f"linear:{self.layer}:{self.choice}"
+        return f"{self.word}:{self.layer}:{self.choice}"
+
+    def check_network(self, model: Model) -> None:
+        """Refuse a network on which the readout was not fitted.
+
+        Raises
+        ------
+        InputError
+            Other weights, or another transform of the input.
+        """
+        transform = model.transform
+        there: dict[str, Any] = {
+            "weights_sha256": model.weights_sha256,
+            "mean": list(transform.mean),
+            "std": list(transform.std),
+            "gain": transform.gain,
+        }
+        for key, value in there.items():
+            known = self.network.get(key)
+            if known is None or np.array_equal(known, value):
+                continue
+            name = key
+            if key == "weights_sha256":
+                name, known, value = "weights", str(known)[:12], str(value)[:12]
+            raise InputError(
+                f"the readout of {self.layer!r} was fitted on {self.network.get('model')} with "
+                f"{name} {known}, and {model.name} has {value}; fit one on this network, with "
+                f"`elsewhere probe ... --layers {self.layer} --readout FILE`"
+            )
 
 
 class Readout(Protocol):
@@ -152,13 +201,15 @@ class Readout(Protocol):
 Target: TypeAlias = ClassTarget | SimilarityTarget | LinearTarget
 
 
-def parse_target(text: str) -> ClassTarget | SimilarityTarget:
-    """Return the target that `text` names.
+def parse_target(text: str) -> Target:
+    """Return the target that `text` names; a probe's readout is read from its file.
 
     Raises
     ------
     InputError
         It names none.
+    StorageError
+        The file is missing, or holds no readout.
 
     Examples
     --------
@@ -168,9 +219,22 @@ def parse_target(text: str) -> ClassTarget | SimilarityTarget:
     kind, separator, rest = text.strip().partition(":")
     if kind == "similarity" and rest:
         return SimilarityTarget(rest)
+    if kind == "probe" and rest:
+        return _parse_readout(rest)
     if kind in ("logit", "probability") and bool(separator) == bool(rest):
         return ClassTarget(cast(Literal["logit", "probability"], kind), rest or "true")
     raise InputError(f"cannot read {text!r} as a target; expected {FORMS}")
+
+
+def _parse_readout(text: str) -> LinearTarget:
+    """Return the target of ``FILE`` or ``FILE:CLASS``; both may hold colons."""
+    path, choice = text, "true"
+    ends = [place for place, sign in enumerate(text) if sign == ":"]
+    if not Path(text).is_file() and ends:
+        files = [place for place in ends if Path(text[:place]).is_file()]
+        end = (files or ends)[-1]
+        path, choice = text[:end], text[end + 1 :] or "true"
+    return LinearTarget.of(load_readout(path), choice=choice)
 
 
 def find_layer(name: str, model: Model, canvas_size: int) -> Layer:
@@ -223,8 +287,16 @@ class Scorer(nn.Module):
         if not isinstance(target, ClassTarget):
             self.layer = find_layer(target.layer, model, canvas_size)
         if isinstance(target, LinearTarget):
+            target.check_network(model)
             coef: NDArray[np.float64] = np.asarray(target.coef)
-            units = int(np.prod(self.layer.shape)) if self.layer else 0
+            shape = tuple(self.layer.shape) if self.layer else ()
+            units = int(np.prod(shape))
+            if target.shape is not None and target.shape != shape:
+                raise InputError(
+                    f"the readout of {target.layer!r} is of activations of "
+                    f"{'x'.join(map(str, target.shape))}, and on a canvas of {canvas_size} px the "
+                    f"layer gives {'x'.join(map(str, shape))}; fit it on this canvas"
+                )
             if coef.shape[1] != units:
                 raise InputError(
                     f"the readout of {target.layer!r} has {coef.shape[1]} units, the layer "
@@ -301,10 +373,14 @@ def class_numbers(
         numbers = true_classes(classes, categories)
         if numbers is None:
             what = "no names" if classes is None else f"classes {_few(classes)}"
+            has, remedy = "the head", "take a network trained on them, or the target "
+            if isinstance(target, LinearTarget):
+                has, remedy = "the readout", "fit one on them, or take the class "
+            else:
+                remedy += f"{target.quantity}:"
             raise InputError(
-                f"the target {target.name} needs each object's class, and the head has {what}, the "
-                f"objects {_few(categories)}; take a network trained on them, or the target "
-                f"{target.name.rpartition(':')[0]}:predicted"
+                f"the target {target.name} needs each object's class, and {has} has {what}, the "
+                f"objects {_few(categories)}; {remedy}predicted"
             )
         return numbers
     return np.full(len(categories), _class_number(target, classes, n_classes), np.int64)

@@ -14,7 +14,7 @@ import xarray
 
 from elsewhere.analyzer.attribution.driver import attribute
 from elsewhere.analyzer.attribution.settings import AttributionSettings
-from elsewhere.analyzer.attribution.targets import ClassTarget
+from elsewhere.analyzer.attribution.targets import ClassTarget, LinearTarget
 from elsewhere.errors import InputError
 from elsewhere.models import find_device
 from elsewhere.recording import Sweep
@@ -85,6 +85,11 @@ def attribute_checkpoints(
         No checkpoint, an unknown phase, or one without the target.
     """
     directory, settings = Path(directory), settings or AttributionSettings()
+    if isinstance(settings.target, LinearTarget) and settings.target.network:
+        raise InputError(
+            f"the target {settings.target.name} is fitted on one network, and {directory} holds "
+            "one at each checkpoint; name the checkpoint it was fitted on, without --checkpoints"
+        )
     cards = _chosen(directory, phases)
     if objects is None:
         objects, _ = cards[-1].test_objects(per_category=1, data_dir=data_dir)

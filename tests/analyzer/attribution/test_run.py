@@ -23,6 +23,7 @@ from elsewhere.analyzer.attribution import (
     sanity,
 )
 from elsewhere.analyzer.attribution.sanity import randomise, randomised_layers
+from elsewhere.analyzer.attribution.targets import find_layer
 from elsewhere.errors import ExistsError, InputError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep
@@ -365,6 +366,12 @@ def test_other_results_are_joined_at_the_same_locations(result):
     table = joined["association"].sel(measure_map="mass_inside").values
     np.testing.assert_allclose(table, [1, -1, 1])
     assert np.isnan(joined["joined"].sel(joined_map="G[fc3]").values[:, 2]).all()
+    nothing = xarray.concat([some, some * np.nan], "layer").assign_coords(layer=["fc3", "fc4"])
+    assert "G[fc4]" not in join(found, [nothing.assign_attrs(some.attrs)])["joined_map"].values
+    with pytest.raises(InputError, match="another network"):
+        join(found, [some.assign_attrs(weights_sha256="0" * 64)])
+    with pytest.raises(InputError, match="on a canvas of 99 px"):
+        join(found, [some.assign_attrs(canvas=99)])
     with pytest.raises(InputError, match="none of the locations"):
         join(found, [some.assign_coords(x=x[:2] + 1)])
     with pytest.raises(InputError, match="no numbers over y and x"):
@@ -378,6 +385,8 @@ def test_layers_are_randomised_from_the_output_down(model):
     assert randomised_layers(model, 24) == [
         "classifier.6", "classifier.3", "classifier.0", "features.3", "features.0",
     ]  # fmt: skip
+    conv = find_layer("features.3", model, 24)
+    assert randomised_layers(model, 24, conv) == ["features.3", "features.0"]  # nothing behind it
     layer = nn.Linear(20, 10)
     before = {name: value.clone() for name, value in layer.state_dict().items()}
     randomise(layer, seed=0)
