@@ -18,6 +18,7 @@ from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
 from elsewhere.errors import InputError
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
+from elsewhere.recording.engines import numerics
 from elsewhere.storage import check_output, save_result
 from elsewhere.storage.merge import unit_name
 from elsewhere.storage.parts import Parts
@@ -50,7 +51,8 @@ def attribute(
     Parameters
     ----------
     sweep
-        The network, objects, canvas, grid and reference. Its layers play no part.
+        The network, objects, canvas, grid and reference. Its layers play no part; its engine is
+        that of methods that cover windows, others take whole passes.
     settings
         Method, target and what is kept.
     classes
@@ -161,9 +163,13 @@ def _fields(run: ObjectRun) -> dict[str, Any]:
         "reference": list(sweep.reference),
         "object_digest": sweep.objects.digest(),
         "classes": None if run.classes is None else run.classes.tolist(),
-        "numerics": sweep.numerics | {"batch_rows": run.explainer.rows},
+        "numerics": _numerics(run),
         **{name: sweep.provenance[name] for name in _DETERMINING},
     }
+
+
+def _numerics(run: ObjectRun) -> dict[str, Any]:
+    return numerics(run.choice.name, run.sweep.model.device, run.explainer.rows)
 
 
 def _to_bytes(shard: xarray.Dataset) -> bytes:
@@ -217,6 +223,8 @@ def _finish(
         "n_objects": len(sweep.objects),
         "n_categories": len(sweep.objects.category_names),
         **provenance,
-        "numerics": sweep.numerics,
+        "engine": run.choice.name,
+        "engine_reason": run.choice.reason,
+        "numerics": _numerics(run),
     }
     return summarise(joined)

@@ -20,7 +20,7 @@ from elsewhere.recording import Sweep
 from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.storage import load_result
 from elsewhere.training import Card, list_checkpoints, load_checkpoint
-from elsewhere.types import Location, format_bytes, parse_bytes
+from elsewhere.types import Engine, Location, format_bytes, parse_bytes
 
 Report: TypeAlias = Callable[[int, int, str], None]
 
@@ -38,6 +38,7 @@ def attribute_checkpoints(
     device: str = "auto",
     max_memory: int | str = "2GiB",
     data_dir: Path | None = None,
+    engine: Engine = "auto",
     report: Report | None = None,
 ) -> xarray.Dataset:
     """Return maps and measures at each checkpoint of a run; goes on where it was stopped.
@@ -63,6 +64,8 @@ def attribute_checkpoints(
         Bytes that a pass may take, and that all maps together may.
     data_dir
         The folder of object sets that are not made here.
+    engine
+        ``auto``, ``dense`` or ``incremental``, for methods that cover windows.
     report
         Called before each checkpoint and at the end.
 
@@ -102,6 +105,7 @@ def attribute_checkpoints(
             canvas=card.canvas,
             grid=Grid.parse(grid, card.canvas),
             reference=place,
+            engine=engine,
         )
         attribute(
             sweep, settings, classes=card.categories, path=path, overwrite=True,
