@@ -289,7 +289,10 @@ def _scored_layer(scorer: Scorer, image: torch.Tensor) -> Layer:
     """Return the layer that scores are made of; what the network gives counts as one."""
     if scorer.layer is not None:
         return scorer.layer
-    key, value = next(iter(output_tensors(scorer.network(image)).items()))
+    tensors = output_tensors(scorer.network(image))
+    if not tensors:
+        raise NotTraceable("it gives no tensor")
+    key, value = next(iter(tensors.items()))
     return Layer("output", "", 0, "output", tuple(value.shape[1:]), output=key)
 
 
