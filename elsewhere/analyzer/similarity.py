@@ -255,6 +255,7 @@ class SimilaritySink:
         np.add.at(state.columns.T[:, self._first : self._last], positions, cosines)
         if self._part == 0:
             state.zero[objects, positions] = inverse == 0
+        if self._part == 0 and len(self._counts) > 1:  # else there is no pair of categories
             for position in dict.fromkeys(positions.tolist()):
                 rows = np.flatnonzero(positions == position).tolist()
                 self._add_to_total(

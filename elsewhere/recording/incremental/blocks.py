@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from elsewhere.measures.sketch import sketch
 from elsewhere.protocols import Stage
-from elsewhere.recording.incremental.regions import Piece, Region, Sums
+from elsewhere.recording.incremental.regions import GroupSquares, Piece, Region, Sums
 from elsewhere.recording.incremental.vectors import WindowVectors
 from elsewhere.recording.incremental.windows import Ground, Maps, Tile, map_means, paste
 
@@ -31,6 +31,7 @@ class WindowRows:
     ground: Ground
     tile: Tile
     _sums: dict[tuple[int, int, int, int], Sums] = field(default_factory=dict)
+    _groups: dict[tuple[int, int], GroupSquares] = field(default_factory=dict)
     _means: Tensor | None = None
     _buffer: Tensor | None = None
 
@@ -55,13 +56,20 @@ class WindowRows:
             region = Region(top, left, top + values.shape[1], left + values.shape[2])
             key = self.maps.find(y, x)
             if key not in self._sums:
-                self._sums[key] = Sums(values, region, self.ground)
+                group = self._group(key[0], key[1])
+                self._sums[key] = Sums(values, region, self.ground, group, key[2:])
             which = np.arange(places.start, places.stop)
             chosen = np.arange(objects.start, objects.stop)
             result.held.append(
                 Piece(which, region, values[objects], self._sums[key], chosen)
             )  # fmt: skip
         return result
+
+    def _group(self, y: int, x: int) -> GroupSquares:
+        """Return the squared lengths of the windows of a pair of groups."""
+        if (y, x) not in self._groups:
+            self._groups[y, x] = GroupSquares(self.maps.tensors[y][x])
+        return self._groups[y, x]
 
     def full(self, rows: NDArray[np.int64]) -> Tensor:
         """Return some rows as whole maps, in memory that the next call uses again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -40,6 +41,11 @@ class Region:
             max(self.right, other.right),
         )
 
+    @property
+    def corners(self) -> tuple[int, int, int, int]:
+        """First row and column, and those after the last."""
+        return self.top, self.left, self.bottom, self.right
+
     def cut(self, values: Tensor, of: Region) -> Tensor:
         """Return this part of `values` that cover `of`: (..., height, width, channel)."""
         rows = slice(self.top - of.top, self.bottom - of.top)
@@ -50,6 +56,75 @@ class Region:
         """Return the sum over this rectangle from a table of cumulated sums."""
         inside = table[self.bottom, self.right] - table[self.top, self.right]
         return inside - table[self.bottom, self.left] + table[self.top, self.left]
+
+
+def sum_over(table: Floats, corners: NDArray[np.int64]) -> Floats:
+    """Return sums over rectangles (rectangle, 4) from a table of cumulated sums."""
+    top, left, bottom, right = corners.T
+    inside = table[bottom, right] - table[top, right] - table[bottom, left]
+    result: Floats = inside + table[top, left]
+    return result
+
+
+class Change:
+    """What rows with one window differ by from the empty canvas's map, weighted.
+
+    Parameters
+    ----------
+    values
+        The rows' windows, shape (row, height, width, channel).
+    region
+        Where they lie.
+    weights
+        Of the map, shape (row,).
+    ground
+        The empty canvas's map.
+    """
+
+    def __init__(self, values: Tensor, region: Region, weights: Floats, ground: Ground) -> None:
+        self.region, self.weights = region, weights
+        below = region.cut(ground.values, whole(ground)).to(values.dtype)
+        factors = torch.as_tensor(weights, dtype=values.dtype, device=values.device)
+        self.values = values - factors[:, None, None, None] * below if weights.any() else values
+        rows, columns = values.shape[1:3]
+        self.products = np.zeros((rows + 1, columns + 1, len(weights)))
+        for row, one in enumerate(self.values):
+            each = (one * below).sum(-1, dtype=torch.float64).cumsum(0).cumsum(1)
+            self.products[1:, 1:, row] = to_numpy(each)
+
+    def meet(self, corners: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the overlaps of rectangles (rectangle, 4) with this one, maybe without cells."""
+        low = np.maximum(corners[:, :2], self.region.corners[:2])
+        high = np.minimum(corners[:, 2:], self.region.corners[2:])
+        return np.concatenate([low, np.maximum(low, high)], axis=1)
+
+    def over(self, meeting: NDArray[np.int64]) -> Floats:
+        """Return products with the map over overlaps, shape (rectangle, row)."""
+        origin = np.array(self.region.corners[:2] * 2)
+        size = np.array([*self.region.corners[2:]] * 2) - origin
+        return sum_over(self.products, np.clip(meeting - origin, 0, size))
+
+
+class GroupSquares:
+    """Squared lengths of windows of one size, taken in one call.
+
+    Parameters
+    ----------
+    values
+        Shape (class along y, class along x, object, height, width, channel).
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+        self._squares: Floats | None = None
+
+    def __getitem__(self, place: tuple[int, int]) -> Floats:
+        if self._squares is None:
+            shape = self._values.shape[:3]
+            rows = self._values.reshape(math.prod(shape), -1)
+            self._squares = squared_norms(rows).reshape(shape)
+        result: Floats = self._squares[place]
+        return result
 
 
 class Sums:
@@ -63,10 +138,20 @@ class Sums:
         Where they lie; of windows that several locations share, at one of these.
     ground
         The empty canvas's map.
+    group, place
+        Lengths of many windows, and which of them these are.
     """
 
-    def __init__(self, values: Tensor, region: Region, ground: Ground) -> None:
+    def __init__(
+        self,
+        values: Tensor,
+        region: Region,
+        ground: Ground,
+        group: GroupSquares | None = None,
+        place: tuple[int, int] = (0, 0),
+    ) -> None:
         self._values, self._region, self._ground = values, region, ground
+        self._group, self._place = group, place
         self._squares: Floats | None = None
         self._products: Floats | None = None
         self._totals: Floats | None = None
@@ -85,6 +170,8 @@ class Sums:
     @property
     def squares(self) -> Floats:
         """Squared lengths of the windows, shape (row,)."""
+        if self._squares is None and self._group is not None:
+            self._squares = self._group[self._place]
         if self._squares is None:
             self._squares = squared_norms(flat(self._values))
         return self._squares
@@ -109,23 +196,26 @@ class Sums:
 def squared_norms(rows: Tensor) -> Floats:
     """Return squared lengths of rows (row, unit), added up in double precision, in few calls."""
     n = rows.shape[1] // STRETCH * STRETCH
-    total = torch.linalg.vector_norm(rows[:, n:], dim=1).double() ** 2
+    total = np.zeros(len(rows))
+    if n < rows.shape[1]:
+        total += to_numpy(torch.linalg.vector_norm(rows[:, n:], dim=1)).astype(np.float64) ** 2
     if n:
         lengths = torch.linalg.vector_norm(rows[:, :n].reshape(len(rows), -1, STRETCH), dim=2)
-        total = total + (lengths.double() ** 2).sum(1)
-    result: Floats = to_numpy(total)
-    return result
+        total += (to_numpy(lengths).astype(np.float64) ** 2).sum(1)
+    return total
 
 
 def dot_products(a: Tensor, b: Tensor) -> Floats:
     """Return products of rows (row, unit), added up in double precision, in few calls."""
     n = a.shape[1] // STRETCH * STRETCH
-    total = (a[:, n:] @ b[:, n:].T).double()
+    total = np.zeros((len(a), len(b)))
+    if n < a.shape[1]:
+        total += to_numpy(a[:, n:] @ b[:, n:].T)
     if n:
         ours, theirs = (v[:, :n].reshape(len(v), -1, STRETCH) for v in (a, b))
-        total = total + torch.bmm(ours.transpose(0, 1), theirs.permute(1, 2, 0)).double().sum(0)
-    result: Floats = to_numpy(total)
-    return result
+        products = torch.bmm(ours.transpose(0, 1), theirs.permute(1, 2, 0))
+        total += to_numpy(products).sum(0, dtype=np.float64)
+    return total
 
 
 def whole(ground: Ground) -> Region:

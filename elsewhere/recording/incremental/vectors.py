@@ -1,14 +1,15 @@
 """Activations as vectors, of which only windows are held: the rest is the empty canvas's map.
 
 A row is ``a * e`` outside its window and a block of values inside, where ``e`` is the empty
-canvas's activation. With ``E(R)`` the sum of squares of ``e`` over a rectangle R, for rows v and w
-with windows V and W, weights a and b, and I the overlap of V and W,
+canvas's activation. Let ``E(R)`` be the sum of squares of ``e`` over a rectangle R, v and w rows
+with windows V and W and weights a and b, I the overlap of V and W, and ``d = w - b e`` over W what
+the opposite row changes. Then
 
-    v·w = a b (E(all) - E(V) - E(W) + E(I)) + b (v·e over V less I)
-          + a (w·e over W less I) + v·w over I
+    v·w = a b (E(all) - E(V)) + b (v·e over V) + a (e·d over W less I) + v·d over I
 
-so that norms and products take no whole map. ``E`` comes from a table of cumulated sums in double
-precision; the other products are of stretches in single precision, added up in double.
+so that norms and products take no whole map, and each pair of windows only one product over their
+overlap. ``E`` and ``e·d`` come from tables of cumulated sums in double precision; other products
+are of stretches in single precision, added up in double.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.recording.incremental.regions import (
+    Change,
     OpenSum,
     Piece,
     Region,
     Sums,
     dot_products,
     flat,
+    sum_over,
     whole,
 )
 from elsewhere.recording.incremental.windows import Ground
@@ -98,9 +101,12 @@ class WindowVectors:
             outside = float(table[-1, -1] - self._sum.piece.region.look_up(table))
             return np.sqrt(np.maximum(self.weights**2 * outside + self._sum.square, 0.0))
         squares = self.weights**2 * float(table[-1, -1])
-        for piece in self.pieces:
-            outside = float(table[-1, -1] - piece.region.look_up(table))
-            squares[piece.rows] = self.weights[piece.rows] ** 2 * outside + piece.squares
+        if pieces := self.pieces:
+            rows = np.concatenate([piece.rows for piece in pieces])
+            inside = sum_over(table, np.array([piece.region.corners for piece in pieces]))
+            inside = np.repeat(inside, [len(piece.rows) for piece in pieces])
+            squares[rows] -= self.weights[rows] ** 2 * inside
+            squares[rows] += np.concatenate([piece.squares for piece in pieces])
         if self.offsets is not None:
             squares = squares - self._units * self.offsets**2
         result: Floats = np.sqrt(np.maximum(squares, 0.0))
@@ -109,13 +115,42 @@ class WindowVectors:
     def dots(self, other: WindowVectors) -> Floats:
         """Dot products with the rows of `other`, shape (row, row of other)."""
         result = np.empty((len(self), len(other)))
-        for piece in self._all_pieces():
-            for opposite in other._all_pieces():
-                a, b = self.weights[piece.rows], other.weights[opposite.rows]
-                result[np.ix_(piece.rows, opposite.rows)] = self._products(piece, opposite, a, b)
+        pieces = self._all_pieces()
+        places = np.repeat(np.arange(len(pieces)), [len(piece.rows) for piece in pieces])
+        rows = np.concatenate([piece.rows for piece in pieces])
+        a, corners = self.weights[rows], np.array([piece.region.corners for piece in pieces])
+        table = self.ground.squares
+        outside = float(table[-1, -1]) - sum_over(table, corners)[places]
+        for opposite in other._all_pieces():
+            b = other.weights[opposite.rows]
+            change = Change(opposite.values, opposite.region, b, self.ground)
+            meeting = change.meet(corners)
+            found = np.outer(a * outside, b)
+            found += a[:, None] * (change.products[-1, -1] - change.over(meeting)[places])
+            if b.any():
+                found += np.outer(np.concatenate([piece.products for piece in pieces]), b)
+            self._add_overlaps(found, pieces, change, meeting)
+            result[np.ix_(rows, opposite.rows)] = found
         if self.offsets is not None:
             result -= self._units * np.outer(self.offsets, other._means())
         return result
+
+    @staticmethod
+    def _add_overlaps(
+        found: Floats, pieces: Sequence[Piece], change: Change, meeting: NDArray[np.int64]
+    ) -> None:
+        """Add the products of windows with the opposite rows' changes, where they overlap."""
+        first = 0
+        for piece, corners in zip(pieces, meeting.tolist(), strict=True):
+            rows = slice(first, first + len(piece.rows))
+            first = rows.stop
+            if corners[0] < corners[2] and corners[1] < corners[3]:
+                region = Region(*corners)
+                ours = region.cut(piece.values, piece.region)
+                theirs = region.cut(change.values, change.region)
+                if theirs.dtype != ours.dtype:
+                    ours, theirs = ours.double(), theirs.double()
+                found[rows] += dot_products(flat(ours), flat(theirs))
 
     def _all_pieces(self) -> list[Piece]:
         """Return the pieces, and one without cells for the rows that have no window."""
@@ -126,36 +161,6 @@ class WindowVectors:
         region = Region(0, 0, 0, 0)
         values = self.ground.values.new_zeros((len(alone), 0, 0, self.ground.channels))
         return [*self.pieces, Piece(alone, region, values, Sums(values, region, self.ground))]
-
-    def _products(self, piece: Piece, other: Piece, a: Floats, b: Floats) -> Floats:
-        """Return the products of the rows of two pieces, weighted `a` and `b` outside."""
-        table = self.ground.squares
-        outside = float(table[-1, -1])
-        outside -= float(piece.region.look_up(table)) + float(other.region.look_up(table))
-        meeting = piece.region.meet(other.region)
-        plain = not (a.any() or b.any())
-        if meeting is None:
-            if plain:
-                return np.zeros((len(a), len(b)))
-            result: Floats = np.outer(piece.products, b) + np.outer(a, other.products)
-            return result + outside * np.outer(a, b)
-        ours = meeting.cut(piece.values, piece.region)
-        theirs = meeting.cut(other.values, other.region)
-        if other.values.dtype != ours.dtype:
-            ours, theirs = ours.double(), theirs.double()
-        if plain:
-            return dot_products(flat(ours), flat(theirs))
-        outside += float(meeting.look_up(table))
-        if meeting == piece.region and meeting == other.region:
-            return dot_products(flat(ours), flat(theirs)) + outside * np.outer(a, b)
-        below = meeting.cut(self.ground.values, whole(self.ground)).to(ours.dtype)[None]
-        full = dot_products(flat(torch.cat([ours, below])), flat(torch.cat([theirs, below])))
-        result = full[:-1, :-1] + outside * np.outer(a, b)
-        if piece.region != meeting:
-            result = result + np.outer(piece.products - full[:-1, -1], b)
-        if other.region != meeting:
-            result = result + np.outer(a, other.products - full[-1, :-1])
-        return result
 
     def _means(self) -> Floats:
         """Return each row's mean over its units, or what of it was removed."""
