@@ -387,12 +387,12 @@ def test_an_object_that_is_not_to_be_seen_has_no_map(residual, make_explainer, m
 
 
 @pytest.mark.parametrize("engine", ["dense", "incremental"])
-def test_windows_larger_than_the_canvas_are_refused(engine, residual, make_explainer, make_batch):
-    made = make_batch(residual, baseline="black")
-    explainer = make_explainer(residual, "occlusion", window=40, stride=10)
-    with pytest.raises(InputError, match="windows of 40 px do not fit on a canvas of 24 px"):
-        explainer.choose(engine, made.batch)
-        explainer.maps(made.batch)
+def test_windows_larger_than_the_canvas_are_refused(engine, make_sweep):
+    settings = AttributionSettings(
+        "occlusion", "logit:1", options={"window": 50, "stride": 10}, baseline="black"
+    )
+    with pytest.raises(InputError, match="windows of 50 px do not fit on a canvas of 24 px"):
+        attribute(make_sweep(n=1, grid="1x2", engine=engine), settings)
 
 
 # --- runs ------------------------------------------------------------------------------------
