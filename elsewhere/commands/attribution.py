@@ -5,23 +5,25 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from elsewhere.commands.recordings import SchedulerOption, WorkersOption, check_sharing
 from elsewhere.errors import InputError
 from elsewhere.options import (
+    ENGINES,
     JsonOption,
     ModelOptions,
     OverwriteOption,
     StimulusOptions,
+    choose,
     given_options,
     set_threads,
     takes,
 )
 from elsewhere.terminal import bar, check_output, counted, print_json, print_table, progress, say
-from elsewhere.types import parse_bytes
+from elsewhere.types import Engine, parse_bytes
 
 if TYPE_CHECKING:
     import xarray
@@ -78,6 +80,19 @@ class MethodOptions:
     n_perturbations: Annotated[
         int, _option("--perturbations", help="Random ones, for each extra.")
     ] = 10
+    engine: Annotated[
+        str,
+        _option(
+            "--engine",
+            help="auto; incremental: only what a covered window changes; dense: whole passes.",
+        ),
+    ] = "auto"
+
+    @property
+    def chosen_engine(self) -> Engine:
+        """The engine, checked."""
+        choose("engine", self.engine, ENGINES)
+        return cast(Engine, self.engine)
 
     def settings(self, seed: int) -> AttributionSettings:
         """Return what these options ask for."""
@@ -149,7 +164,7 @@ def attribute(
     parse_bytes(max_memory)
     set_threads(threads)
     sharing: dict[str, Any] = {"workers": workers, "scheduler": scheduler}
-    settings = wanted.settings(network.seed)
+    settings, engine = wanted.settings(network.seed), wanted.chosen_engine
     others = [load_result(path) for path in joined or ()]
     for other in others:
         check_joinable(other)
@@ -158,12 +173,12 @@ def attribute(
             raise InputError("--join takes results of one network; leave --checkpoints out")
         run = functools.partial(attribute_checkpoints, **sharing)
         result = _over_training(
-            checkpoints, network, stimuli, settings, phases, max_memory, run
+            checkpoints, network, stimuli, settings, phases, max_memory, engine, run
         )  # fmt: skip
     else:
         if phases:
             raise InputError("--phase belongs to --checkpoints; leave it out")
-        sweep, card = _sweep(str(model), network, stimuli)
+        sweep, card = _sweep(str(model), network, stimuli, engine)
         _describe(sweep, settings)
         with progress("attributing") as report:
             result = attribute_sweep(
@@ -202,10 +217,10 @@ def sanity(
     check_output(out, overwrite)
     parse_bytes(max_memory)
     set_threads(threads)
-    settings = wanted.settings(network.seed)
+    settings, engine = wanted.settings(network.seed), wanted.chosen_engine
     if stimuli.grid == StimulusOptions().grid:
         stimuli.grid = "3x3"  # every layer takes all maps again
-    sweep, card = _sweep(model, network, stimuli)
+    sweep, card = _sweep(model, network, stimuli, engine)
     _describe(sweep, settings)
     with progress("randomising") as report:
         result = test_sanity(
@@ -240,7 +255,9 @@ def sanity(
 # --- what both share ---------------------------------------------------------------------------
 
 
-def _sweep(name: str, network: ModelOptions, stimuli: StimulusOptions) -> tuple[Sweep, Card | None]:
+def _sweep(
+    name: str, network: ModelOptions, stimuli: StimulusOptions, engine: Engine
+) -> tuple[Sweep, Card | None]:
     """Return the sweep, and the card of a checkpoint, which brings its own objects and classes."""
     from elsewhere.recording import Sweep
     from elsewhere.stimuli import Grid, parse_categories, parse_location
@@ -248,10 +265,10 @@ def _sweep(name: str, network: ModelOptions, stimuli: StimulusOptions) -> tuple[
 
     loaded = network.load(name)
     if not is_checkpoint(name):
-        return stimuli.build(name, loaded, None, network.seed), None
+        return stimuli.build(name, loaded, None, network.seed, engine=engine), None
     card = read_card(name)
     if "--objects" in given_options(stimuli):
-        return stimuli.build(name, loaded, None, network.seed), card
+        return stimuli.build(name, loaded, None, network.seed, engine=engine), card
     other = [
         o for o in ("--canvas", "--object-size", "--background") if o in given_options(stimuli)
     ]
@@ -266,7 +283,10 @@ def _sweep(name: str, network: ModelOptions, stimuli: StimulusOptions) -> tuple[
     place = trained[0] if len(trained) == 1 else None
     if stimuli.reference is not None:
         place = parse_location(stimuli.reference, card.canvas, grid)
-    return Sweep(loaded, objects, canvas=card.canvas, grid=grid, reference=place), card
+    sweep = Sweep(
+        loaded, objects, canvas=card.canvas, grid=grid, reference=place, engine=engine
+    )  # fmt: skip
+    return sweep, card
 
 
 def _over_training(
@@ -276,6 +296,7 @@ def _over_training(
     settings: AttributionSettings,
     phases: list[str] | None,
     max_memory: str,
+    engine: Engine,
     run: Any,
 ) -> xarray.Dataset:
     from elsewhere.stimuli import Grid, load_objects, parse_categories, parse_location
@@ -317,6 +338,7 @@ def _over_training(
             device=network.device,
             max_memory=max_memory,
             data_dir=stimuli.data_dir,
+            engine=engine,
             report=update,
         )
     return found
@@ -353,6 +375,8 @@ _REPORTED = ("mass_inside", "centre_distance", "entropy", "mass_ratio", "sensiti
 
 
 def _report(result: xarray.Dataset, *, as_json: bool) -> None:
+    if reason := result.attrs.get("engine_reason"):
+        say(f"engine {result.attrs['engine']} ({reason})")
     rows = []
     many = "checkpoint" in result.dims
     for place in range(result.sizes["checkpoint"] if many else 1):

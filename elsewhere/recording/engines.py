@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from elsewhere.errors import InputError
 from elsewhere.models import Layer, Model, output_tensors
 from elsewhere.protocols import Design
 from elsewhere.recording.hooks import Taps, evaluating
-from elsewhere.recording.incremental import Incremental, NotTraceable, Tile, WindowRows
+from elsewhere.recording.incremental import Incremental, NotTraceable, Pasted, Tile, WindowRows
 from elsewhere.recording.incremental.streaming import TILE_BYTES
 from elsewhere.recording.incremental.windows import Maps
 from elsewhere.stimuli import Canvas, ObjectSet
@@ -94,17 +95,16 @@ def choose_engine(
                 "take --engine auto or dense"
             ) from error
         return Choice("dense", f"auto: {error}")
-    saving = f"{1 / share:.1f} times fewer multiply-adds than dense" if share else "no arithmetic"
     if wanted == "auto" and not worth:
-        return Choice("dense", f"auto: windows would not pay, {saving}")
-    return Choice("incremental", saving, engine)
+        return Choice("dense", f"auto: windows would not pay, {saving(share)}")
+    return Choice("incremental", saving(share), engine)
 
 
 def _compile(model: Model, objects: ObjectSet, canvas: Canvas, design: Design) -> Incremental:
     color = canvas.background_color(model.transform.mean)
     patches = torch.from_numpy(objects.patches(color)).to(model.device)
     (_, ys), (_, xs) = design.axes
-    return Incremental(
+    source = Pasted(
         model,
         canvas,
         color,
@@ -112,20 +112,64 @@ def _compile(model: Model, objects: ObjectSet, canvas: Canvas, design: Design) -
         [*xs, design.reference[1]],
         model.transform.apply(patches),
     )
+    return Incremental(model, source)
 
 
 def _weigh(engine: Incremental, design: Design, layers: Sequence[Layer]) -> tuple[float, bool]:
     """Return the engine's share of the dense multiply-adds, and whether it is worth its calls."""
-    ys, xs = (np.arange(len(values)) for _, values in design.axes)
+    n_y, n_x = (len(values) for _, values in design.axes)
+    return weigh(engine, layers, (n_y, n_x), len(design.objects) * design.n_positions)
+
+
+def weigh(
+    engine: Incremental,
+    layers: Sequence[Layer],
+    shape: tuple[int, int],
+    n_images: int,
+    *,
+    passes: int = 0,
+) -> tuple[float, bool]:
+    """Return the engine's share of the dense multiply-adds, and whether it is worth its calls.
+
+    Parameters
+    ----------
+    engine
+        The compiled network.
+    layers
+        The layers that are wanted.
+    shape
+        Number of locations along y and x.
+    n_images
+        Images that a dense sweep takes instead.
+    passes
+        Whole passes that the engine takes besides its windows.
+    """
+    ys, xs = map(np.arange, shape)
     tiles = engine.tiles(layers, ys, xs, max_bytes=TILE_BYTES)
-    n_images = len(design.objects) * design.n_positions
-    windows = engine.multiply_adds(tiles, layers)
-    whole = n_images * engine.dense_multiply_adds(layers)
+    one = engine.dense_multiply_adds(layers)
+    windows, whole = engine.multiply_adds(tiles, layers) + passes * one, n_images * one
     calls = engine.n_calls(tiles, layers) + sum(len(t.ys) * len(t.xs) for t in tiles)
     batches = math.ceil(n_images / BATCH_ROWS) * len(engine.needed(layers)) / 4
     fast = windows / ADDS_PER_SECOND + calls * CALL_SECONDS
     slow = whole / ADDS_PER_SECOND + batches * CALL_SECONDS
     return windows / whole if whole else 0.0, fast <= WORTH * slow
+
+
+def saving(share: float) -> str:
+    """Return in words what an engine saves that takes a `share` of the dense multiply-adds."""
+    return f"{1 / share:.1f} times fewer multiply-adds than dense" if share else "no arithmetic"
+
+
+def numerics(engine: str, device: torch.device, batch_rows: int | None = None) -> dict[str, Any]:
+    """Return what decides the last bits of a result."""
+    return {
+        "engine": engine,
+        **({} if batch_rows is None else {"batch_rows": batch_rows}),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
 
 
 def _check(
@@ -168,7 +212,7 @@ def _check(
         for layer in by_module[module]:
             if layer.call == call and layer.output in tensors:
                 seen.add(layer.name)
-                if not _alike(found[engine.source_of(layer)], tensors[layer.output]):
+                if not alike(found[engine.source_of(layer)], tensors[layer.output]):
                     differing.append(layer.name)
 
     with Taps(model.module, by_module, compare):
@@ -178,7 +222,8 @@ def _check(
         raise NotTraceable(f"layer {names[0]!r} comes out otherwise than in a whole pass")
 
 
-def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+def alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Return whether two activations are equal up to rounding."""
     if found.shape != expected.shape:
         return False
     largest = float(expected.abs().max()) if expected.numel() else 0.0

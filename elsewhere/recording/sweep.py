@@ -12,13 +12,12 @@ from functools import cached_property
 from typing import Any, get_args
 
 import numpy as np
-import torch
 
 from elsewhere.errors import CanvasError, LayerError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Layer, Model, list_layers, output_tensors, select_layers
 from elsewhere.protocols import STAGES, Design, Need, Progress, Sink, Stage, stages_of
-from elsewhere.recording.engines import Choice, choose_engine
+from elsewhere.recording.engines import Choice, choose_engine, numerics
 from elsewhere.recording.hooks import Taps, evaluating
 from elsewhere.recording.images import Batch, Images, batches_of, exact
 from elsewhere.recording.incremental.streaming import TileStream, cells_of, sample_tile
@@ -149,15 +148,8 @@ class Sweep:
     @property
     def numerics(self) -> dict[str, Any]:
         """What decides the last bits of a result."""
-        rows = {"batch_rows": BATCH_ROWS} if self.choice.name == "dense" else {}
-        return {
-            "engine": self.choice.name,
-            **rows,
-            "device": self.model.device.type,
-            "threads": torch.get_num_threads(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "torch": torch.__version__,
-        }
+        rows = BATCH_ROWS if self.choice.name == "dense" else None
+        return numerics(self.choice.name, self.model.device, rows)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -106,6 +106,19 @@ def test_files_open_in_plain_xarray(run):
     np.testing.assert_allclose(half["attribution"], single["attribution"], atol=1e-3)
 
 
+def test_engines_give_the_same_maps_and_say_which_ran(run):
+    common = ("attribute", *SMALL, "--method", "occlusion", "--option", "window=4")
+    for engine in ("dense", "incremental"):
+        said = run(*common, "--engine", engine, "--out", f"{engine}.nc").err
+        assert ("engine incremental (" in said) == (engine == "incremental")
+        assert load_result(f"{engine}.nc").attrs["engine"] == engine
+    dense, windows = (load_result(f"{name}.nc") for name in ("dense", "incremental"))
+    np.testing.assert_allclose(windows["scale"], dense["scale"], rtol=1e-3)
+    np.testing.assert_allclose(windows["attribution"], dense["attribution"], atol=2e-3)
+    told = run(*common, "--out", "auto.nc").err
+    assert f"engine {load_result('auto.nc').attrs['engine']}" in told
+
+
 def test_sanity_reports_every_layer(run):
     outcome = run(
         "sanity", *SMALL, "--method", "saliency", "--target", "logit:3", "--out", "s.nc", "--json"
@@ -131,6 +144,9 @@ REFUSED = {
         (*SMALL, "--option", "steps=3", "--out", "a.nc"), ("steps", "n_steps, method, tolerance"),
     ),
     "an unreadable target": ((*SMALL, "--target", "logits", "--out", "a.nc"), "similarity:LAYER"),
+    "an unknown engine": (
+        (*SMALL, "--method", "occlusion", "--engine", "fats", "--out", "a.nc"), ("fats", "auto"),
+    ),
     "an unreadable memory": ((*SMALL, "--max-memory", "lots", "--out", "a.nc"), "2GiB"),
     "a missing folder": ((*SMALL, "--out", "nowhere/a.nc"), "nowhere"),
     "a missing readout": ((*SMALL, "--target", "probe:r.nc:2", "--out", "a.nc"), "r.nc does not"),
@@ -147,6 +163,9 @@ LATE = {
         ("--method", "occlusion", "--option", "window=17"), ("window", "canvas"),
     ),
     "a silent baseline": (("--target", "similarity:fc3"), ("silent", "--baseline blurred")),
+    "an engine that covers windows only": (
+        ("--method", "saliency", "--engine", "incremental"), "--engine auto or dense",
+    ),
     "too few steps": (
         ("--baseline", "black", "--background", "200", "--option", "n_steps=2",
          "--option", "method=riemann_left", "--option", "tolerance=0.001"),

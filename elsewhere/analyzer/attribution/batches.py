@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from elsewhere.analyzer.attribution.covering import Coverer
+from elsewhere.analyzer.attribution.lattices import Lattice
 from elsewhere.analyzer.attribution.targets import Scorer
 from elsewhere.errors import InputError
 from elsewhere.models import Layer
@@ -138,6 +140,10 @@ class Setting:
         Side of the object's box, px.
     seed
         Of methods that draw at random.
+    coverer
+        For methods that cover windows: the engine that runs these alone, if it is to.
+    share
+        Of the memory that its windows may take.
     """
 
     scorer: Scorer
@@ -146,6 +152,8 @@ class Setting:
     rows: int
     object_size: int
     seed: int
+    coverer: Coverer | None = None
+    share: float = 1.0
 
 
 Run = Callable[[Setting, Batch], torch.Tensor]
@@ -177,6 +185,8 @@ class Method:
         Whether it takes targets that are made of layers only: logits and linear readouts.
     alone
         Whether images are taken one by one, since they would disturb each other.
+    lattice
+        For methods that cover windows: these, from the options.
     warning
         What speaks against it.
     """
@@ -191,4 +201,5 @@ class Method:
     apart: bool = False
     linear_target: bool = False
     alone: bool = False
+    lattice: Callable[[Mapping[str, Any]], Lattice] | None = None
     warning: str = ""

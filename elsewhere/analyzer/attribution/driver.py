@@ -12,7 +12,7 @@ import xarray
 from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
-from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of, to_bytes
+from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of, numerics_of, to_bytes
 from elsewhere.analyzer.attribution.summaries import check_joinable, join, summarise
 from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
 from elsewhere.errors import InputError
@@ -43,7 +43,8 @@ def attribute(
     Parameters
     ----------
     sweep
-        The network, objects, canvas, grid and reference. Its layers play no part.
+        The network, objects, canvas, grid and reference. Its layers play no part; its engine is
+        that of methods that cover windows, others take whole passes.
     settings
         Method, target and what is kept.
     classes
@@ -99,7 +100,6 @@ def attribute(
     _check_size(sweep, settings, limit)
     if isinstance(settings.target, LinearTarget):
         classes = settings.target.classes
-    sweep = sweep.using("dense")  # what is attributed goes through whole passes
     for other in others:
         check_joinable(
             other,
@@ -220,7 +220,9 @@ def _finish(
         "n_objects": len(sweep.objects),
         "n_categories": len(sweep.objects.category_names),
         **provenance,
-        "numerics": sweep.numerics,
+        "engine": run.choice.name,
+        "engine_reason": run.choice.reason,
+        "numerics": numerics_of(run),
     }
     result = summarise(joined)
     return join(result, others) if others else result

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from elsewhere.analyzer.attribution.batches import Batch, Method, Setting
 from elsewhere.analyzer.attribution.copies import PlainNetwork, exact
+from elsewhere.analyzer.attribution.covering import Coverer, Scene, choose_coverer
 from elsewhere.analyzer.attribution.methods import check_rules, methods, read_options
 from elsewhere.analyzer.attribution.targets import (
     ClassTarget,
@@ -24,7 +25,8 @@ from elsewhere.analyzer.attribution.targets import (
 )
 from elsewhere.errors import InputError, LayerError, NumericsError
 from elsewhere.models import Layer, Model, list_layers, output_tensors
-from elsewhere.types import BATCH_ROWS
+from elsewhere.recording.engines import Choice
+from elsewhere.types import BATCH_ROWS, Engine
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +121,47 @@ class Explainer:
         self._check_copy()
         if method == "lrp":
             check_rules(self.scorer)
-        self.rows = self._fitting_rows(max_memory)
+        self.max_memory = max_memory
+        self.rows = self._all_rows = self._fitting_rows(max_memory)
+        self.choice = Choice("dense", "")
+        self._coverer: Coverer | None = None
+
+    def choose(self, engine: Engine, sample: Batch) -> Choice:
+        """Choose the engine of a method that covers windows, and return it.
+
+        Parameters
+        ----------
+        engine
+            ``dense`` runs whole images, ``incremental`` the windows that are covered (same values
+            up to rounding), ``auto`` the latter where it applies and pays.
+        sample
+            A typical image.
+
+        Raises
+        ------
+        InputError
+            The incremental engine is asked for by name and does not apply.
+        """
+        self.choice, self._coverer = Choice("dense", ""), None
+        if self.method.lattice is None:
+            if engine == "incremental":
+                raise InputError(
+                    f"--engine incremental does not apply to {self.name}, which takes whole "
+                    "passes; it serves occlusion and feature-ablation; take --engine auto or dense"
+                )
+            return self.choice
+        one = sample.take(slice(0, 1))
+        scene = Scene(one.images, one.baselines, one.corners[0], self.object_size, one.plain)
+        with exact(self.model.device):
+            self.choice, self._coverer = choose_coverer(
+                engine,
+                self.model,
+                self.scorer,
+                scene,
+                self.method.lattice(self.options),
+                self.max_memory,
+            )
+        return self.choice
 
     # --- checks -----------------------------------------------------------------------------
 
@@ -250,7 +292,8 @@ class Explainer:
         InputError
             Not even a single image fits the memory, or the method cannot work with the network.
         """
-        maps = self._halving(batch, self._attribute, self.name, pad=not self.method.alone)
+        pad = self._coverer is None and not self.method.alone
+        maps = self._halving(batch, self._attribute, self.name, pad=pad)
         if not bool(torch.isfinite(maps).all()):
             raise NumericsError(
                 f"{self.name} gives NaN or infinity on {self.model.name}; check its weights and "
@@ -334,6 +377,8 @@ class Explainer:
             self.rows,
             self.object_size,
             self.seed,
+            self._coverer,
+            self.rows / self._all_rows,
         )
         with warnings.catch_warnings(), exact(self.model.device), torch.enable_grad():
             warnings.simplefilter("ignore")  # Captum tells of hooks that it will remove

@@ -23,7 +23,12 @@ from torch import nn
 from elsewhere.analyzer.attribution.batches import Batch, Method, Option, Setting
 from elsewhere.analyzer.attribution.copies import FunctionLayer
 from elsewhere.analyzer.attribution.frames import upsample
-from elsewhere.analyzer.attribution.perturbations import ablate, occlude
+from elsewhere.analyzer.attribution.perturbations import (
+    ablate,
+    ablation_lattice,
+    occlude,
+    occlusion_lattice,
+)
 from elsewhere.analyzer.attribution.randomness import seeded
 from elsewhere.analyzer.attribution.targets import Scorer
 from elsewhere.errors import InputError, UnknownNameError
@@ -283,6 +288,7 @@ for _name, _method in {
             "stride": Option(None, "its steps, px; a tenth of the object", low=1),
         },
         compares=True,
+        lattice=occlusion_lattice,
     ),
     "grad-cam": Method(
         _grad_cam,
@@ -327,6 +333,7 @@ for _name, _method in {
         "change of the score when a cell is replaced by the baseline",
         {"cell": Option(None, "side of a cell, px; a tenth of the object", low=1)},
         compares=True,
+        lattice=ablation_lattice,
     ),
     "lrp": Method(
         _lrp,

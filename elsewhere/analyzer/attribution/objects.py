@@ -77,6 +77,7 @@ class ObjectRun:
         self.plain = settings.baseline == "empty" or (
             settings.baseline == "black" and self.scenes.color == (0, 0, 0)
         )
+        self.choice = self.explainer.choose(sweep.engine, self._sample())
         self.classes = None
         if not isinstance(self.target, SimilarityTarget):
             columns = self.explainer.columns(self.scenes.empty)
@@ -111,6 +112,13 @@ class ObjectRun:
         else:
             reference = {name: array[index : index + 1] for name, array in values.items()}
         return self._dataset(values, reference)
+
+    def _sample(self) -> Batch:
+        """Return the first object at the reference, to choose the engine by."""
+        corners = self.scenes.corners([self.sweep.reference])
+        images = self.scenes.images(0, corners)
+        compared = self.scenes.baseline(self.settings.baseline, images)
+        return Batch(images, compared, corners, [0], plain=self.plain)
 
     # --- parts ------------------------------------------------------------------------------
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from captum.attr import FeatureAblation, Occlusion
 
 from elsewhere.analyzer.attribution.batches import Batch, Setting
+from elsewhere.analyzer.attribution.covering import Coverer, Scene
+from elsewhere.analyzer.attribution.lattices import Lattice
 from elsewhere.errors import InputError
 
 
 def _perturbed(
     setting: Setting,
     batch: Batch,
-    lattice: int,
-    reach: int,
+    lattice: Lattice,
     run: Callable[[Callable[..., torch.Tensor], torch.Tensor, torch.Tensor, tuple[Any, ...]], Any],
 ) -> torch.Tensor:
     """Perturb a region that stands still in the object's frame, and put the result on the canvas.
@@ -28,21 +29,16 @@ def _perturbed(
     Parameters
     ----------
     lattice
-        Distance between windows, px.
-    reach
-        How far windows extend beyond the box, px.
+        The windows.
     run
         Takes the score of regions, regions, their baselines and what else the score takes.
     """
     size, side, n = batch.images.shape[-1], setting.object_size, len(batch)
-    around = math.ceil(reach / lattice) * lattice
-    across = 2 * around + math.ceil(side / lattice) * lattice
-    corners = [(top - around, left - around) for top, left in batch.corners]
-    if not batch.plain:  # whole canvases, in step with the box
-        across = (math.ceil(size / lattice) + 1) * lattice
-        corners = [
-            (top % lattice - lattice, left % lattice - lattice) for top, left in batch.corners
-        ]
+    regions_of = [
+        lattice.region(corner, plain=batch.plain, side=side, size=size) for corner in batch.corners
+    ]
+    across = regions_of[0][1]
+    corners = [corner for corner, _ in regions_of]
     tops, lefts = (torch.tensor(line) for line in zip(*corners, strict=True))
 
     def cut(found: torch.Tensor) -> torch.Tensor:
@@ -89,30 +85,65 @@ def _overlap(
     return (here[0], here[1]), (there[0], there[1])
 
 
-def occlude(setting: Setting, batch: Batch) -> torch.Tensor:
-    window, stride = setting.options["window"], setting.options["stride"]
+def occlusion_lattice(options: Mapping[str, Any]) -> Lattice:
+    """Return the windows of occlusion.
+
+    Raises
+    ------
+    InputError
+        They would leave pixels out.
+    """
+    window, stride = options["window"], options["stride"]
     if stride > window:
         raise InputError(
             f"occlusion's stride {stride} is above its window {window}, which leaves pixels out; "
             "choose a stride up to the window"
         )
+    return Lattice(window, stride, reach=window)
+
+
+def ablation_lattice(options: Mapping[str, Any]) -> Lattice:
+    """Return the cells of feature ablation."""
+    return Lattice(options["cell"], options["cell"], reach=0)
+
+
+def _covered(setting: Setting, batch: Batch, lattice: Lattice, cover: Coverer) -> torch.Tensor:
+    """Return maps from windows, image by image."""
+    maps = []
+    for row, corner in enumerate(batch.corners):
+        one = slice(row, row + 1)
+        image, baseline = batch.images[one].detach(), batch.baselines[one]
+        scene = Scene(image, baseline, corner, setting.object_size, batch.plain)
+        references = None if batch.references is None else batch.references[one]
+        found = cover.maps(scene, lattice, batch.classes[row], references, setting.share)
+        maps.append(torch.from_numpy(found)[None].to(image))
+    return torch.stack(maps)
+
+
+def occlude(setting: Setting, batch: Batch) -> torch.Tensor:
+    lattice = occlusion_lattice(setting.options)
+    if setting.coverer is not None:
+        return _covered(setting, batch, lattice, setting.coverer)
 
     def run(score: Any, regions: Any, baselines: Any, more: Any) -> Any:
         return Occlusion(score).attribute(
             regions,
-            sliding_window_shapes=(3, window, window),
-            strides=(3, stride, stride),
+            sliding_window_shapes=(3, lattice.window, lattice.window),
+            strides=(3, lattice.pitch, lattice.pitch),
             baselines=baselines,
             target=list(batch.classes),
             additional_forward_args=more,
             perturbations_per_eval=max(1, setting.rows // len(batch)),
         )
 
-    return _perturbed(setting, batch, stride, window, run)
+    return _perturbed(setting, batch, lattice, run)
 
 
 def ablate(setting: Setting, batch: Batch) -> torch.Tensor:
-    cell = setting.options["cell"]
+    lattice = ablation_lattice(setting.options)
+    if setting.coverer is not None:
+        return _covered(setting, batch, lattice, setting.coverer)
+    cell = lattice.pitch
 
     def run(score: Any, regions: Any, baselines: Any, more: Any) -> Any:
         across = regions.shape[-1]
@@ -127,4 +158,4 @@ def ablate(setting: Setting, batch: Batch) -> torch.Tensor:
             perturbations_per_eval=max(1, setting.rows // len(batch)),
         )
 
-    return _perturbed(setting, batch, cell, 0, run)
+    return _perturbed(setting, batch, lattice, run)

@@ -210,6 +210,7 @@ def _dataset(
         "judged_at": stages[half],
         "threshold": UNCHANGED,
         "seed": settings.seed,
+        "engine": run.choice.name,
         "n_objects": len(sweep.objects),
         **sweep.provenance,
     }

@@ -13,6 +13,7 @@ from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.errors import InputError, StorageError
 from elsewhere.recording import Sweep
+from elsewhere.recording.engines import numerics
 from elsewhere.storage.parts import differing, mark_of, read_manifest, write_unit
 
 _DETERMINING = (
@@ -80,9 +81,14 @@ def fields_of(run: ObjectRun) -> dict[str, Any]:
         "reference": list(sweep.reference),
         "object_digest": sweep.objects.digest(),
         "classes": None if run.classes is None else run.classes.tolist(),
-        "numerics": sweep.numerics | {"batch_rows": run.explainer.rows},
+        "numerics": numerics_of(run),
         **{name: sweep.provenance[name] for name in _DETERMINING},
     }
+
+
+def numerics_of(run: ObjectRun) -> dict[str, Any]:
+    """Return what the last bits of the maps depend on."""
+    return numerics(run.choice.name, run.sweep.model.device, run.explainer.rows)
 
 
 def to_bytes(shard: xarray.Dataset) -> bytes:

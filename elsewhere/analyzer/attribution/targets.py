@@ -326,7 +326,10 @@ class Scorer(nn.Module):
 
     def forward(self, images: torch.Tensor, *references: torch.Tensor) -> torch.Tensor:
         """Return the scores, (n, class) or (n, 1)."""
-        values = self.activations(images)
+        return self.score(self.activations(images), *references)
+
+    def score(self, values: torch.Tensor, *references: torch.Tensor) -> torch.Tensor:
+        """Return the scores of activations (n, unit)."""
         if self.linear is not None:
             scores: torch.Tensor = self.linear(values)
             return scores

@@ -22,7 +22,7 @@ from elsewhere.recording.crew import perform
 from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.storage import load_result
 from elsewhere.training import Card, list_checkpoints, load_checkpoint
-from elsewhere.types import Location, format_bytes, parse_bytes
+from elsewhere.types import Engine, Location, format_bytes, parse_bytes
 
 Report: TypeAlias = Callable[[int, int, str], None]
 
@@ -42,6 +42,7 @@ def attribute_checkpoints(
     data_dir: Path | None = None,
     workers: int = 1,
     scheduler: str | None = None,
+    engine: Engine = "auto",
     report: Report | None = None,
 ) -> xarray.Dataset:
     """Return maps and measures at each checkpoint of a run; goes on where it was stopped.
@@ -71,6 +72,8 @@ def attribute_checkpoints(
         Local processes that share the checkpoints; each may take up `max_memory`.
     scheduler
         Address of a Dask scheduler, whose workers share them instead; they see the same files.
+    engine
+        ``auto``, ``dense`` or ``incremental``, for methods that cover windows.
     report
         Called as checkpoints are done.
 
@@ -113,7 +116,9 @@ def attribute_checkpoints(
         count += 1
         tell(count, len(cards), f"{cards[number].phase} {cards[number].step}")
 
-    job = CheckpointJob(tuple(cards), paths, objects, settings, grid, place, device, max_memory)
+    job = CheckpointJob(
+        tuple(cards), paths, objects, settings, grid, place, device, max_memory, engine
+    )
     perform(job, left, workers=workers, scheduler=scheduler, done=note)
     tell(len(cards), len(cards), "done")
     return _join([load_result(path) for path in paths], cards)
@@ -127,7 +132,7 @@ class CheckpointJob:
     ----------
     cards, paths
         The checkpoints, and where the maps of each go.
-    objects, settings, grid, place, device, max_memory
+    objects, settings, grid, place, device, max_memory, engine
         See :func:`attribute_checkpoints`.
     """
 
@@ -139,6 +144,7 @@ class CheckpointJob:
     place: Location
     device: str
     max_memory: int | str
+    engine: Engine
 
     def prepare(self) -> None:
         """Do nothing: each task reads its checkpoint itself."""
@@ -152,6 +158,7 @@ class CheckpointJob:
             canvas=card.canvas,
             grid=Grid.parse(self.grid, card.canvas),
             reference=self.place,
+            engine=self.engine,
         )
         attribute(
             sweep, self.settings, classes=card.categories, path=self.paths[number],

@@ -3,6 +3,7 @@
 from elsewhere.recording.incremental.blocks import EmptyBlock, WindowBlock, WindowRows
 from elsewhere.recording.incremental.engine import Incremental
 from elsewhere.recording.incremental.rules import window_rules
+from elsewhere.recording.incremental.sources import Covered, Pasted
 from elsewhere.recording.incremental.trace import NotTraceable
 from elsewhere.recording.incremental.treatments import (
     Call,
@@ -17,11 +18,13 @@ from elsewhere.recording.incremental.windows import Tile
 
 __all__ = [
     "Call",
+    "Covered",
     "EmptyBlock",
     "Global",
     "Incremental",
     "Map",
     "NotTraceable",
+    "Pasted",
     "Pointwise",
     "Sliding",
     "Tile",

@@ -15,7 +15,7 @@ from elsewhere.errors import LayerError
 from elsewhere.models import Layer, Model
 from elsewhere.recording.incremental.costs import StepCost, choose_tiles, count_weights
 from elsewhere.recording.incremental.gathering import Readings
-from elsewhere.recording.incremental.geometry import Axis, merge, slide
+from elsewhere.recording.incremental.geometry import merge, slide
 from elsewhere.recording.incremental.rules import find_treatment
 from elsewhere.recording.incremental.running import (
     run_global,
@@ -23,7 +23,8 @@ from elsewhere.recording.incremental.running import (
     run_sliding,
     run_together,
 )
-from elsewhere.recording.incremental.trace import NotTraceable, Step, trace
+from elsewhere.recording.incremental.sources import Source
+from elsewhere.recording.incremental.trace import NotTraceable, Program, Step, trace
 from elsewhere.recording.incremental.treatments import (
     Call,
     Global,
@@ -40,7 +41,6 @@ from elsewhere.recording.incremental.windows import (
     measure_constant,
     spread,
 )
-from elsewhere.stimuli import Canvas
 
 Tensor: TypeAlias = torch.Tensor
 Kind: TypeAlias = Literal["plain", "maps", "rows"]
@@ -83,20 +83,16 @@ class Compiled:
 
 
 class Incremental:
-    """A network compiled for the locations of a grid.
+    """A network compiled for windows of its input at the locations of a grid.
 
     Parameters
     ----------
     model
         The network, in evaluation mode.
-    canvas
-        The canvas.
-    color
-        Its colour.
-    ys, xs
-        Coordinates of the locations along each axis, px; the last one of each is the reference's.
-    patches
-        Objects as the network takes them, (object, channel, side, side).
+    source
+        What is put where, and on what.
+    program
+        The traced network, where it is at hand: that of another engine, or part of it.
 
     Raises
     ------
@@ -104,27 +100,12 @@ class Incremental:
         The network cannot be followed.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        canvas: Canvas,
-        color: tuple[int, int, int],
-        ys: Sequence[int],
-        xs: Sequence[int],
-        patches: Tensor,
-    ) -> None:
-        self.model = model
-        self._patches = patches.permute(0, 2, 3, 1).contiguous()
-        self._program = trace(model.module)
-        pixels = torch.from_numpy(canvas.empty(color)[None]).to(model.device)
+    def __init__(self, model: Model, source: Source, *, program: Program | None = None) -> None:
+        self.model, self.source = model, source
+        self._program = trace(model.module) if program is None else program
         self._kinds: dict[str, Kind] = {self._program.source: "maps"}
-        self._empty: dict[str, Any] = {self._program.source: model.transform.apply(pixels)}
-        self._axes: dict[str, Axes] = {
-            self._program.source: (
-                Axis.of_canvas(canvas.size, canvas.object_size, ys),
-                Axis.of_canvas(canvas.size, canvas.object_size, xs),
-            )
-        }
+        self._empty: dict[str, Any] = {self._program.source: source.ground}
+        self._axes: dict[str, Axes] = {self._program.source: source.axes}
         self._grounds: dict[str, Ground] = {}
         self.steps: dict[str, Compiled] = {}
         for step in self._program.steps:
@@ -236,6 +217,10 @@ class Incremental:
             raise NotTraceable(f"layer {layer.name!r} lies within a module that is not looked into")
         return self._sources[key]
 
+    def program(self, layers: Collection[Layer]) -> Program:
+        """Return the traced network as far as it leads to `layers`."""
+        return self._program.leading([self.source_of(layer) for layer in layers])
+
     def is_windowed(self, layer: Layer) -> bool:
         """Return whether only windows of a layer are computed."""
         return self._kinds[self.source_of(layer)] == "maps"
@@ -299,7 +284,7 @@ class Incremental:
         steps = self.needed(layers)
         wanted = {self.source_of(layer) for layer in layers}
         last = self._last_uses(steps)
-        values: dict[str, Any] = {self._program.source: self._objects(tile)}
+        values: dict[str, Any] = {self._program.source: self.source.windows(tile)}
         if self._program.source in wanted:
             receive(self._program.source, values[self._program.source])
         for number, one in enumerate(steps):
@@ -322,13 +307,6 @@ class Incremental:
             for name in (*one.step.inputs, one.step.node):
                 last[self._root(name)] = number
         return last
-
-    def _objects(self, tile: Tile) -> Maps:
-        """Return the objects themselves, the windows of the input."""
-        chosen = torch.from_numpy(tile.objects).to(self._patches.device)
-        one = np.zeros(1, dtype=np.int64)
-        axes = self._axes[self._program.source]
-        return Maps(axes, ([one], [one]), [[self._patches[chosen][None, None]]])
 
     def _execute(
         self, one: Compiled, values: Mapping[str, Any], tile: Tile, dying: Collection[str]
@@ -400,7 +378,7 @@ class Incremental:
             held = self.peak_bytes(tile, layers) + kept_bytes * tile.n_rows
             return held <= max_bytes and self.multiply_adds([tile], layers) <= TILE_WORK
 
-        return choose_tiles(fits, ys, xs, np.arange(len(self._patches)))
+        return choose_tiles(fits, ys, xs, np.arange(self.source.n_objects))
 
     @property
     def empty_bytes(self) -> int:

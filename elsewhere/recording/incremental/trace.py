@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -108,12 +108,22 @@ class Program:
     steps
         Operations in order.
     outputs
-        What each call of each module gives: a :class:`Value`, or a tuple, list or dictionary.
+        What each call of each module gives: a :class:`Value`, or a tuple, list or dictionary. The
+        network itself has no name.
     """
 
     source: str
     steps: tuple[Step, ...]
     outputs: dict[tuple[str, int], Any]
+
+    def leading(self, names: Collection[str]) -> Program:
+        """Return the program with only the steps that lead to those `names`."""
+        wanted, steps = set(names), []
+        for step in reversed(self.steps):
+            if step.node in wanted:
+                steps.append(step)
+                wanted |= set(step.inputs)
+        return replace(self, steps=tuple(reversed(steps)))
 
     def find(self, values: dict[str, Any]) -> dict[OutputKey, str]:
         """Return the step that gives each tensor of each call of a module.
@@ -261,7 +271,9 @@ class _Reader:
                 source = source or node.name
                 self._current[node.name] = node.name
                 self._memory[node.name] = len(self._memory)
-            elif node.op != "output":
+            elif node.op == "output":
+                outputs["", 0] = self._resolve(node.args[0])
+            else:
                 step = self._step(node)
                 if step is not None:
                     steps.append(step)
