@@ -212,7 +212,7 @@ def test_a_failed_overwrite_leaves_the_old_file(refuse, files, small):
 
 
 def test_a_plan_that_does_not_fit_the_disk(refuse, monkeypatch, small, here):
-    module = importlib.import_module("elsewhere.recording.record")
+    module = importlib.import_module("elsewhere.recording.planning")
     monkeypatch.setattr(module, "free_bytes", lambda path: 1000)
     says = ("1000 B are free", "--keep LAYER=mean")
     refuse("record", *small, "--out", "a.h5", says=says, late=True)

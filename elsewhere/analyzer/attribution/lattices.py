@@ -9,8 +9,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.errors import InputError
-
 Interval: TypeAlias = tuple[int, int]
 """First row or column, and the one after the last."""
 
@@ -49,11 +47,6 @@ class Lattice:
         side, size
             Of the box and of the canvas, px.
 
-        Raises
-        ------
-        InputError
-            A window does not fit into the square.
-
         Examples
         --------
         >>> Lattice(4, 2, 4).region((5, 1), plain=True, side=8, size=24)
@@ -64,11 +57,6 @@ class Lattice:
         top, left = corner
         if not plain:  # whole canvases, in step with the box
             across = (math.ceil(size / self.pitch) + 1) * self.pitch
-            if self.window > across:
-                raise InputError(
-                    f"windows of {self.window} px do not fit on a canvas of {size} px; choose "
-                    "smaller ones"
-                )
             return (top % self.pitch - self.pitch, left % self.pitch - self.pitch), across
         around = math.ceil(self.reach / self.pitch) * self.pitch
         across = 2 * around + math.ceil(side / self.pitch) * self.pitch
