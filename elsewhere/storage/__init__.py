@@ -4,7 +4,7 @@ from elsewhere.storage.arrays import ArraySource
 from elsewhere.storage.files import check_output, free_bytes, write_atomically
 from elsewhere.storage.partial import PartialRecording, open_recording
 from elsewhere.storage.recording import Recording
-from elsewhere.storage.results import load_result, save_result
+from elsewhere.storage.results import load_result, save_result, to_half
 from elsewhere.storage.schema import FILTER, Header, Keep, StoredLayer
 from elsewhere.storage.tables import check_table_name, save_table, tidy_table
 from elsewhere.storage.units import Unit, Units
@@ -33,6 +33,7 @@ __all__ = [
     "save_result",
     "save_table",
     "tidy_table",
+    "to_half",
     "verify",
     "write_atomically",
 ]

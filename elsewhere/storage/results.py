@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray
+from numpy.typing import NDArray
 
 from elsewhere.errors import StorageError
 from elsewhere.storage.files import check_output, write_atomically
@@ -38,6 +39,12 @@ def from_attribute(value: Any) -> Any:
     return text
 
 
+PACKED_STEP = 2.0**-14
+PACKED_LIMIT = 32_767
+"""Values of half precision up to two are written as so many steps, as CF conventions have it:
+without loss from a sixteenth on, and within half a step below."""
+
+
 def save_result(result: xarray.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write a result as netCDF4, whole or not at all.
 
@@ -63,7 +70,7 @@ def save_result(result: xarray.Dataset, path: str | Path, *, overwrite: bool = F
     stamped.attrs = {key: to_attribute(value) for key, value in result.attrs.items()}
     stamped.attrs |= {"elsewhere_encoding": ENCODING, "encoding_version": VERSION}
     encoding = {
-        name: {"zlib": True, "complevel": 1, "shuffle": True}
+        name: {"zlib": True, "complevel": 1, "shuffle": True} | _packing(variable)
         for name, variable in stamped.data_vars.items()
         if variable.ndim > 0 and variable.dtype.kind in "fiu"
     }
@@ -94,7 +101,36 @@ def load_result(path: str | Path) -> xarray.Dataset:
             f"{path} is {held}; expected a result, as `elsewhere similarity --out` writes it"
         )
     result.attrs = {key: from_attribute(value) for key, value in result.attrs.items()}
+    for name, variable in result.data_vars.items():
+        if variable.encoding.get("scale_factor") == PACKED_STEP:
+            result[name] = variable.astype(np.float16)
     return result
+
+
+def to_half(values: NDArray[Any]) -> NDArray[np.float16]:
+    """Return values, up to two, in the half precision that results hold without loss.
+
+    Examples
+    --------
+    >>> to_half(np.array([0.125, 1e-4, 1e-5])).astype(float) * 2**14
+    array([2.048e+03, 2.000e+00, 0.000e+00])
+    """
+    rounded: NDArray[np.float16] = (np.round(values / PACKED_STEP) * PACKED_STEP).astype(np.float16)
+    return rounded
+
+
+def _packing(variable: xarray.DataArray) -> dict[str, Any]:
+    """Return how half precision is written, which netCDF does not know."""
+    if variable.dtype != np.float16:
+        return {}
+    largest = np.nanmax(np.abs(variable.values), initial=0.0)
+    if not largest <= PACKED_STEP * PACKED_LIMIT:
+        return {"dtype": "float32"}
+    return {
+        "dtype": "int16",
+        "scale_factor": np.float32(PACKED_STEP),
+        "_FillValue": np.int16(-PACKED_LIMIT - 1),
+    }
 
 
 def _one_line(error: BaseException) -> str:

@@ -95,3 +95,27 @@ def test_wrong_files_are_named(recorded, tmp_path):
     with pytest.raises(StorageError, match=r"cut\.nc cannot be read") as caught:
         load_result(cut)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("engine", ["h5netcdf", "netcdf4"])
+def test_half_precision_is_packed_for_readers_that_do_not_know_it(engine, tmp_path):
+    generator = np.random.default_rng(0)
+    values = generator.uniform(-1, 1, (40, 50)).astype(np.float16)
+    values[0, :4] = np.nan, 1, -1, 0
+    large = np.array([1.0, 3.0], dtype=np.float16)
+    result = xarray.Dataset(
+        {"map": (("y", "x"), values), "large": ("z", large)}, attrs={"kind": "a"}
+    )
+    path = save_result(result, tmp_path / "a.nc")
+    with xarray.open_dataset(path, engine=engine) as found:
+        read = found["map"].values
+        assert read.dtype == np.float32
+        np.testing.assert_array_equal(np.isnan(read), np.isnan(values))
+        strong = np.abs(values) >= 1 / 16
+        np.testing.assert_array_equal(read[strong], values[strong])
+        assert np.nanmax(np.abs(read - values.astype(np.float32))) <= 2**-15
+        np.testing.assert_array_equal(found["large"], large)
+    again = load_result(path)
+    assert again["map"].dtype == np.float16
+    other = load_result(save_result(again, tmp_path / "b.nc"))
+    np.testing.assert_array_equal(other["map"], again["map"])

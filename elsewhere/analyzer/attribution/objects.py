@@ -20,6 +20,7 @@ from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.targets import SimilarityTarget, class_numbers
 from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entropy, share_inside
 from elsewhere.recording import Sweep
+from elsewhere.storage import to_half
 from elsewhere.types import Location
 
 CHUNK = 32
@@ -256,7 +257,7 @@ class ObjectRun:
     def _dataset(
         self, values: dict[str, NDArray[Any]], reference: dict[str, NDArray[Any]]
     ) -> xarray.Dataset:
-        shape, dtype = self.sweep.grid.shape, np.dtype(self.settings.dtype)
+        shape, half = self.sweep.grid.shape, self.settings.dtype == "float16"
         variables: dict[str, Any] = {}
         maps = {"attribution": ("height", "width"), "canvas_attribution": ("pixel_y", "pixel_x")}
         scale = np.nanmax(np.abs(values["attribution"]), axis=(1, 2))
@@ -266,11 +267,14 @@ class ObjectRun:
             there = np.abs(reference["canvas_attribution"]).max(axis=(1, 2))
         for name, dims in maps.items():
             if name in values:
-                kept = _scaled(values[name], scale).astype(dtype)
+                scaled = _scaled(values[name], scale)
+                kept: NDArray[Any] = to_half(scaled) if half else scaled
                 variables[name] = (("y", "x", *dims), kept.reshape(*shape, *kept.shape[1:]))
         variables["scale"] = (("y", "x"), scale.astype(np.float32).reshape(shape))
-        kept = _scaled(reference["attribution"], there).astype(dtype)[0]
-        variables["reference_attribution"] = (("height", "width"), kept)
+        kept = _scaled(reference["attribution"], there)[0]
+        variables["reference_attribution"] = (
+            ("height", "width"), to_half(kept) if half else kept,
+        )  # fmt: skip
         variables["reference_scale"] = ((), np.float32(there[0]))
         for name in ("score", "mass"):
             variables[f"reference_{name}"] = ((), reference[name][0])
