@@ -182,18 +182,25 @@ def _check(
 ) -> None:
     """Compare the engine with one whole pass: an object in the canvas's last corner.
 
+    The engine computes it among other images, the whole pass does it alone.
+
     Raises
     ------
     NotTraceable
-        They differ: the network does something that its graph does not tell.
+        They differ: the network does something that its graph does not tell, or its images
+        depend on each other.
     """
     (_, ys), (_, xs) = design.axes
-    tile = Tile(np.array([len(ys) - 1]), np.array([len(xs) - 1]), np.array([0]))
+    edges_y, edges_x = (np.unique([0, len(places) - 1]) for places in (ys, xs))
+    tile = Tile(edges_y, edges_x, np.arange(min(2, len(design.objects))))
+    row = np.array([tile.n_rows - len(tile.objects)])
     found: dict[str, torch.Tensor] = {}
 
     def receive(name: str, value: Maps | torch.Tensor) -> None:
         if isinstance(value, Maps):
-            value = WindowRows(value, engine.ground(name), tile).full(np.array([0]))
+            value = WindowRows(value, engine.ground(name), tile).full(row)
+        elif len(value) == tile.n_rows:
+            value = value[row]
         found[name] = value.clone()
 
     for _ in engine.run(tile, layers, receive):

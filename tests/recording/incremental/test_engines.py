@@ -315,6 +315,17 @@ def test_what_the_graph_does_not_tell_is_found_out(make_sweep, wrap):
         make_sweep(model, layers="1", engine="incremental").choice  # noqa: B018
 
 
+def test_images_that_depend_on_each_other_run_densely(make_sweep, wrap):
+    """Statistics of the batch make an image's values depend on what it is computed with."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    model = wrap(nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Conv2d(4, 4, 3)))
+    for n in (1, 3):
+        with pytest.raises(InputError, match="comes out otherwise than in a whole pass"):
+            make_sweep(model, n=n, layers="2", engine="incremental").choice  # noqa: B018
+    assert make_sweep(model, layers="0", engine="incremental").choice.name == "incremental"
+
+
 def test_hooks_of_others_are_respected(model, make_sweep):
     handle = model.module.features[0].register_forward_hook(lambda *_: None)
     try:
