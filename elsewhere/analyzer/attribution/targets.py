@@ -378,7 +378,8 @@ def class_numbers(
             what = "no names" if classes is None else f"classes {_few(classes)}"
             has, remedy = "the head", "take a network trained on them, or the target "
             if isinstance(target, LinearTarget):
-                has, remedy = "the readout", "fit one on them, or take the class "
+                has = "the readout"
+                remedy = "name the same objects for both (--objects, --categories), or the class "
             else:
                 remedy += f"{target.quantity}:"
             raise InputError(

@@ -67,8 +67,9 @@ class Region:
 def sum_over(table: Floats, corners: NDArray[np.int64]) -> Floats:
     """Return sums over rectangles (rectangle, 4) from a table of cumulated sums."""
     top, left, bottom, right = corners.T
-    inside = table[bottom, right] - table[top, right] - table[bottom, left]
-    result: Floats = inside + table[top, left]
+    with np.errstate(invalid="ignore"):  # infinite values are told of by who measures
+        inside = table[bottom, right] - table[top, right] - table[bottom, left]
+        result: Floats = inside + table[top, left]
     return result
 
 
