@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import dask
 from distributed import Client, as_completed, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
@@ -37,7 +38,7 @@ class JobPlugin(WorkerPlugin):
 
     def perform(self, task: Any) -> Outcome:
         """Perform a task; one at a time, because hooks belong to a network, not to a thread."""
-        with self._lock:
+        with self._lock, dask.config.set(scheduler="synchronous"):  # no locks of the cluster's
             return attempt(self._get_job, task)
 
     def _get_job(self) -> Job:

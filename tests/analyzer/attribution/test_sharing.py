@@ -65,6 +65,18 @@ def test_two_processes_of_which_one_is_killed(sweep, tmp_path):
     assert not (tmp_path / "shared.nc.parts").exists()
 
 
+def test_a_cluster(sweep, tmp_path):
+    """Files are written in Dask's own tasks, in which xarray would take a lock of the cluster's."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None, local_directory=tmp_path
+    ) as cluster:
+        path, address = tmp_path / "shared.nc", cluster.scheduler_address
+        found = attribute(sweep, SETTINGS, path=path, scheduler=address)
+    alone = attribute(sweep, SETTINGS, path=tmp_path / "alone.nc")
+    xarray.testing.assert_identical(found, alone)
+
+
 def test_a_worker_that_would_compute_something_else_is_refused(sweep, tmp_path):
     from elsewhere.analyzer.attribution.objects import ObjectRun
 
