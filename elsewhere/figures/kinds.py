@@ -184,5 +184,12 @@ def draw(result: xr.Dataset, kind: str | None = None) -> Figure:
                 hint=f"or name a figure: {', '.join(figure_kinds)}",
             )
         kind = DEFAULT_KINDS[made]
-    drawn = figure_kinds.get(kind)(result)
+    plot = figure_kinds.get(kind)
+    try:
+        drawn = plot(result)
+    except InputError as error:
+        own = DEFAULT_KINDS.get(str(result.attrs.get("kind")))
+        if own in (None, kind):
+            raise
+        raise InputError(f"{error}; {own!r} can be drawn of this result") from error
     return figure_of(drawn) if isinstance(drawn, Axes) else drawn

@@ -46,8 +46,9 @@ def test_every_kind_draws_its_kind_of_result_and_refuses_others(results, kind):
     assert figure_kinds.summary(kind)
     for made, other in results.items():
         if made != DRAWN_FROM[kind] and (kind, made) not in ALSO:
-            with pytest.raises(InputError, match="no variable|runs over|no dimension"):
+            with pytest.raises(InputError, match="no variable|runs over|no dimension") as raised:
                 draw(other, kind)
+            assert f"{DEFAULT_KINDS[made]!r} can be drawn of this result" in str(raised.value)
 
 
 def test_the_default_is_chosen_by_the_kind_of_result(results):
