@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import xarray
 
+from elsewhere.analyzer.checkpoints import Report, choose_checkpoints, perform_checkpoints
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
 from elsewhere.measures.trajectories import halfway_step, loss_since, onset_step, retained_share
 from elsewhere.models import find_device
 from elsewhere.probes import probe_checkpoint
 from elsewhere.recording import Sweep
-from elsewhere.recording.crew import perform
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.storage import load_result, save_result
-from elsewhere.training import Card, accuracy, list_checkpoints, load_checkpoint
+from elsewhere.training import Card, accuracy, load_checkpoint
 from elsewhere.types import Location, Metric
-
-Report: TypeAlias = Callable[[int, int, str], None]
-"""Called with checkpoints done and in all, and what is being measured."""
 
 ONSET = 0.1
 """Invariance has set in when N, off the trained location, stays above this."""
@@ -133,30 +130,16 @@ def track(
     """
     directory = Path(directory)
     settings = settings or TrackSettings()
-    cards = list_checkpoints(directory)
-    names = list(dict.fromkeys(card.phase for card in cards))
-    for phase in phases or ():
-        if phase not in names:
-            raise InputError(f"{directory} has no phase {phase!r}; it has {', '.join(names)}")
-    chosen = [card for card in cards if phases is None or card.phase in phases]
-    if not chosen:
-        raise InputError(f"{directory} holds no checkpoint; train a curriculum first")
+    chosen = choose_checkpoints(directory, phases)
     objects = _compared_objects(chosen[-1], settings, data_dir)
     folder = directory / "track" / settings.fingerprint[:12]
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder.resolve() / f"{card.phase}-{card.step:07d}.nc" for card in chosen]
     left = [n for n, card in enumerate(chosen) if _earlier(paths[n], card) is None]
-    count = len(chosen) - len(left)
-    tell = report or _ignore
-    tell(count, len(chosen), "")
-
-    def note(number: int, _: object) -> None:
-        nonlocal count
-        count += 1
-        tell(count, len(chosen), f"{chosen[number].phase} {chosen[number].step}")
-
     job = TrackJob(tuple(chosen), tuple(paths), objects, settings, device, max_memory, data_dir)
-    perform(job, left, workers=workers, scheduler=scheduler, done=note)
+    perform_checkpoints(
+        job, chosen, left, workers=workers, scheduler=scheduler, report=report
+    )  # fmt: skip
     found = [load_result(path) for path in paths]
     return _join(found, chosen, settings)
 
@@ -195,10 +178,6 @@ class TrackJob:
             data_dir=self.data_dir,
         )
         save_result(result, self.paths[number], overwrite=True)
-
-
-def _ignore(done: int, total: int, what: str) -> None:
-    pass
 
 
 def measure_checkpoint(

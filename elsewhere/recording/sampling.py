@@ -38,12 +38,7 @@ class Sample:
 
     def add(self, block: Block) -> None:
         layer = self._layers[block.layer]
-        if layer.keep.kind == "mean":
-            values = block.mean()
-        elif layer.keep.kind == "sketch":
-            values = block.sketch(layer.keep.size, layer.seed)
-        else:
-            values = block.full()
+        values = layer.reduce(block)
         if len(self._shares[layer.name]) < 2:
             few = to_numpy(values[: 2 if math.prod(layer.stored_shape) > 2**18 else None])
             with np.errstate(over="ignore"):  # the writer says so, and of which layer

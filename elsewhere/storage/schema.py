@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.protocols import Design, Kept, LayerLike, Need
+from elsewhere.protocols import Array, Block, Design, Kept, LayerLike, Need
 from elsewhere.storage.results import to_attribute
 from elsewhere.storage.units import Units
 from elsewhere.types import StorageType
@@ -158,6 +158,14 @@ class StoredLayer:
     def need(self) -> Need:
         """What the writer needs of this layer."""
         return Need(self.keep.kind, size=self.keep.size, seed=self.seed)
+
+    def reduce(self, block: Block) -> Array:
+        """Return what is stored of a block's activations, shape (row, *stored_shape)."""
+        if self.keep.kind == "mean":
+            return block.mean()
+        if self.keep.kind == "sketch":
+            return block.sketch(self.keep.size, self.seed)
+        return block.full()
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the layer's group."""

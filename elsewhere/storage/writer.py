@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import NumericsError
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Array, Block, Design, LayerLike, Need
+from elsewhere.protocols import Block, Design, LayerLike, Need
 from elsewhere.storage.files import check_output
 from elsewhere.storage.parts import Parts
 from elsewhere.storage.schema import FILTER, Header, StoredLayer, write_skeleton
@@ -86,7 +86,7 @@ class UnitWriter:
         if not self._first_time:
             return
         layer = self._layers[block.layer]
-        values = to_numpy(self._reduce(block, layer))
+        values = to_numpy(layer.reduce(block))
         self._check(values, block)
         self._take(layer, block, values)
 
@@ -101,13 +101,6 @@ class UnitWriter:
                 self._fill(int(number), layer, block, values, numbers == number)
 
     # --- units ------------------------------------------------------------------------------
-
-    def _reduce(self, block: Block, layer: StoredLayer) -> Array:
-        if layer.keep.kind == "mean":
-            return block.mean()
-        if layer.keep.kind == "sketch":
-            return block.sketch(layer.keep.size, layer.seed)
-        return block.full()
 
     def _check(self, values: NDArray[Any], block: Block) -> None:
         """Refuse NaN, infinity, and what float16 cannot hold."""

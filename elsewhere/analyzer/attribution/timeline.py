@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import xarray
@@ -15,16 +15,14 @@ import xarray
 from elsewhere.analyzer.attribution.driver import attribute
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.targets import ClassTarget, LinearTarget
+from elsewhere.analyzer.checkpoints import Report, choose_checkpoints, perform_checkpoints
 from elsewhere.errors import InputError
 from elsewhere.models import find_device
 from elsewhere.recording import Sweep
-from elsewhere.recording.crew import perform
 from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.storage import load_result
-from elsewhere.training import Card, list_checkpoints, load_checkpoint
+from elsewhere.training import Card, load_checkpoint
 from elsewhere.types import Engine, Location, format_bytes, parse_bytes
-
-Report: TypeAlias = Callable[[int, int, str], None]
 
 _ONCE = ("patch", "mask", "category")
 
@@ -93,7 +91,7 @@ def attribute_checkpoints(
             f"the target {settings.target.name} is fitted on one network, and {directory} holds "
             "one at each checkpoint; name the checkpoint it was fitted on, without --checkpoints"
         )
-    cards = _chosen(directory, phases)
+    cards = choose_checkpoints(directory, phases)
     if objects is None:
         objects, _ = cards[-1].test_objects(per_category=1, data_dir=data_dir)
         objects = objects.select(per_category=1)
@@ -107,20 +105,14 @@ def attribute_checkpoints(
     names = [f"{card.phase}-{card.step:07d}-{card.sha256[:12]}.nc" for card in cards]
     paths = tuple(folder.resolve() / name for name in names)
     left = [number for number, path in enumerate(paths) if not path.exists()]
-    count = len(cards) - len(left)
-    tell = report or _ignore
-    tell(count, len(cards), "")
-
-    def note(number: int, _: object) -> None:
-        nonlocal count
-        count += 1
-        tell(count, len(cards), f"{cards[number].phase} {cards[number].step}")
-
     job = CheckpointJob(
         tuple(cards), paths, objects, settings, grid, place, device, max_memory, engine
     )
-    perform(job, left, workers=workers, scheduler=scheduler, done=note)
-    tell(len(cards), len(cards), "done")
+    perform_checkpoints(
+        job, cards, left, workers=workers, scheduler=scheduler, report=report
+    )  # fmt: skip
+    if report is not None:
+        report(len(cards), len(cards), "done")
     return _join([load_result(path) for path in paths], cards)
 
 
@@ -164,19 +156,6 @@ class CheckpointJob:
             sweep, self.settings, classes=card.categories, path=self.paths[number],
             overwrite=True, max_memory=self.max_memory,
         )  # fmt: skip
-
-
-def _ignore(done: int, total: int, what: str) -> None:
-    pass
-
-
-def _chosen(directory: Path, phases: Sequence[str] | None) -> list[Card]:
-    cards = list_checkpoints(directory)
-    names = list(dict.fromkeys(card.phase for card in cards))
-    for phase in phases or ():
-        if phase not in names:
-            raise InputError(f"{directory} has no phase {phase!r}; it has {', '.join(names)}")
-    return [card for card in cards if phases is None or card.phase in phases]
 
 
 def _knowing(

@@ -1,0 +1,72 @@
+"""Checkpoints of a training run as units of work: chosen, shared out, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from elsewhere.errors import InputError
+from elsewhere.recording.crew import Job, perform
+from elsewhere.training import Card, list_checkpoints
+
+Report: TypeAlias = Callable[[int, int, str], None]
+"""Called with checkpoints done and in all, and what was measured last."""
+
+
+def choose_checkpoints(directory: Path, phases: Sequence[str] | None) -> list[Card]:
+    """Return the checkpoints of a run, of some of its phases or of all.
+
+    Raises
+    ------
+    InputError
+        An unknown phase, or no checkpoint.
+    """
+    cards = list_checkpoints(directory)
+    names = list(dict.fromkeys(card.phase for card in cards))
+    for phase in phases or ():
+        if phase not in names:
+            raise InputError(f"{directory} has no phase {phase!r}; it has {', '.join(names)}")
+    chosen = [card for card in cards if phases is None or card.phase in phases]
+    if not chosen:
+        raise InputError(f"{directory} holds no checkpoint; train a curriculum first")
+    return chosen
+
+
+def perform_checkpoints(
+    job: Job,
+    cards: Sequence[Card],
+    left: Sequence[int],
+    *,
+    workers: int,
+    scheduler: str | None,
+    report: Report | None,
+) -> None:
+    """Perform a job for the checkpoints that are `left`, and report how many are done.
+
+    Parameters
+    ----------
+    job
+        Its tasks are the numbers of checkpoints.
+    cards
+        All checkpoints.
+    left
+        Numbers of those that are not done yet.
+    workers, scheduler
+        See :func:`elsewhere.recording.crew.perform`.
+    report
+        Called at the beginning and after each checkpoint.
+    """
+    count = len(cards) - len(left)
+
+    def tell(what: str) -> None:
+        if report is not None:
+            report(count, len(cards), what)
+
+    def note(number: int, _: object) -> None:
+        nonlocal count
+        count += 1
+        tell(f"{cards[number].phase} {cards[number].step}")
+
+    tell("")
+    perform(job, left, workers=workers, scheduler=scheduler, done=note)
