@@ -40,11 +40,13 @@ from elsewhere.options import (
     open_source,
     takes,
 )
+from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
     check_output,
     counted,
     duration,
     print_json,
+    print_notes,
     print_plan,
     print_table,
     progress,
@@ -300,11 +302,14 @@ def record(
             scheduler=scheduler,
             progress=bar,
         )
+    print_notes(sweep)
     if not there:
         say(f"wrote {out} ({format_bytes(out.stat().st_size)})")
     if kept.measure is not None:
         result = sinks[0].result([layer.name for layer in sweep.layers])
-        save_result(finish(result, sweep, metric="cosine"), kept.measure, overwrite=overwrite)
+        result = finish(result, sweep, metric="cosine")
+        save_result(result, kept.measure, overwrite=overwrite)
+        print_notes(result)
         say(f"wrote {kept.measure}")
 
 
@@ -337,11 +342,13 @@ def inspect_(
             "axes": {name: list(values) for name, values in design.axes},
             "reference": list(design.reference),
             "layers": rows,
+            "notes": notes_of(recording),
             "attributes": {k: v for k, v in recording.attributes.items() if k[0] != "_"},
         }
     if as_json:
         print_json(described)
         return
+    print_notes(described["notes"])
     typer.echo(f"{path}: {format_bytes(described['bytes'])} of activations")
     n, categories = described["objects"], described["categories"]
     typer.echo(f"{counted(n, 'object')} of {counted(categories, 'category', 'categories')}")
@@ -353,7 +360,7 @@ def inspect_(
         for row in rows
     ]
     print_table(shown, right=("bytes",))
-    hidden = {"axes", "layers", "object_source", "elsewhere_encoding", "identity_fields"}
+    hidden = {"axes", "layers", "object_source", "elsewhere_encoding", "identity_fields", "notes"}
     for key, value in described["attributes"].items():
         if key not in hidden:
             typer.echo(f"{key}: {json.dumps(value) if isinstance(value, list | dict) else value}")

@@ -12,7 +12,7 @@ neither on the order of the blocks within a stage nor on their size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -199,7 +199,7 @@ class Block(Protocol):
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes the blocks of a sweep."""
+    """Takes the blocks of a sweep; what it finds doubtful it says in a list called ``notes``."""
 
     def needs(self, layer: LayerLike) -> tuple[Need, ...]:
         """Return what is needed of `layer`; nothing means that the layer is not wanted."""
@@ -236,12 +236,48 @@ class Source(Protocol):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the values come from: plain attributes for results."""
+        """Where the values come from: plain attributes for results.
+
+        Its ``notes`` (list of str) say under which doubts the values were computed.
+        """
 
     def stream(
         self, sinks: Sequence[Sink], *, max_memory: int, progress: Progress | None = None
     ) -> None:
         """Go through all stages that the sinks need and give them their blocks."""
+
+
+def notes_of(source: Any, *others: Any) -> list[str]:
+    """Return the doubts under which values were computed, each once, in order.
+
+    A doubt is a whole sentence that a reader of the numbers has to know: undefined values, dead
+    layers, images that depend on each other. Every result keeps them in ``attrs["notes"]``.
+
+    Parameters
+    ----------
+    source
+        A source, whose ``provenance`` has ``notes``.
+    others
+        Sinks and whatever else has ``notes``; results, in their attributes; or notes themselves.
+
+    Examples
+    --------
+    >>> class Doubtful:
+    ...     provenance = {"notes": ["the images depend on each other"]}
+    >>> notes_of(Doubtful(), ["layer 'fc': NaN"], ["the images depend on each other"])
+    ['the images depend on each other', "layer 'fc': NaN"]
+    """
+    found: list[str] = []
+    for holder in (source, *others):
+        held: Any = holder
+        for name in ("provenance", "attrs"):
+            held = getattr(holder, name, held)
+        if isinstance(held, Mapping):
+            held = held.get("notes", ())
+        elif not isinstance(held, list | tuple | str):
+            held = getattr(held, "notes", ())
+        found += [held] if isinstance(held, str) else map(str, held)
+    return list(dict.fromkeys(found))
 
 
 def stages_of(needs: Sequence[Need]) -> tuple[Stage, ...]:

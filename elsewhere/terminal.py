@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from elsewhere.protocols import Progress
+from elsewhere.protocols import Progress, notes_of
 from elsewhere.types import format_bytes
 
 if TYPE_CHECKING:
@@ -69,10 +69,19 @@ def print_table(rows: list[dict[str, Any]], right: tuple[str, ...] = ()) -> None
         typer.echo("  ".join(cells).rstrip())
 
 
+def print_notes(*holders: Any) -> None:
+    """Print the doubts under which a result, or whatever else has notes, was computed."""
+    for note in notes_of(*holders):
+        say(f"note: {note}")
+
+
+def print_rows(rows: list[dict[str, Any]], result: Any) -> None:
+    """Print the rows of a result as JSON, each with the notes of the result."""
+    print_json([{**row, "notes": notes_of(result)} for row in rows])
+
+
 def print_similarity(result: Any, *, as_json: bool) -> None:
     """Print what a similarity result says of each layer."""
-    from elsewhere.analyzer import dead_layers
-
     names = ("similarity_away", "baseline_cross_away", "baseline_same_away", "G_away", "zero_share")
     rows = []
     for place, layer in enumerate(result["layer"].values):
@@ -80,8 +89,9 @@ def print_similarity(result: Any, *, as_json: bool) -> None:
         row |= {name.removesuffix("_away"): float(result[name][place]) for name in names}
         row["G_interval"] = [float(v) for v in result["G_away_interval"][place]]
         rows.append(row)
+    print_notes(result)
     if as_json:
-        print_json(rows)
+        print_rows(rows, result)
         return
     shown = [
         {
@@ -92,14 +102,6 @@ def print_similarity(result: Any, *, as_json: bool) -> None:
         for row in rows
     ]  # fmt: skip
     print_table(shown, right=tuple(shown[0])[1:])
-    if bool(result["similarity_away"].isnull().all()):
-        say("one location, the reference: nothing lies away from it, so means are undefined (nan)")
-    for size in sorted({float(v) for v in result["error"].values} - {0.0}):
-        say(f"sketched layers: a cosine's standard error is at most {size:.3f}")
-    if result.attrs["n_cross_pairs"] == 0:
-        say("all objects are of one category: there is no different-object baseline and no G")
-    if dead := dead_layers(result):
-        say(f"more than 5 % zero vectors (dead, not 'not invariant'): {', '.join(dead)}")
 
 
 def print_plan(cost: Plan) -> None:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import xarray
+
 from elsewhere.errors import InputError
+from elsewhere.protocols import notes_of
 from elsewhere.recording.crew import Job, perform
 from elsewhere.training import Card, list_checkpoints
 
@@ -31,6 +34,21 @@ def choose_checkpoints(directory: Path, phases: Sequence[str] | None) -> list[Ca
     if not chosen:
         raise InputError(f"{directory} holds no checkpoint; train a curriculum first")
     return chosen
+
+
+def notes_of_checkpoints(found: Sequence[xarray.Dataset], cards: Sequence[Card]) -> list[str]:
+    """Return the notes of results at checkpoints, each with where it first held if not always."""
+    holding: dict[str, list[Card]] = {}
+    for result, card in zip(found, cards, strict=True):
+        for note in notes_of(result):
+            holding.setdefault(note, []).append(card)
+    return [
+        note
+        if len(those) == len(cards)
+        else f"{note} (at {len(those)} of {len(cards)} checkpoints, first {those[0].phase} "
+        f"{those[0].step})"
+        for note, those in holding.items()
+    ]
 
 
 def perform_checkpoints(

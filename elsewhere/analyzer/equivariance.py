@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.similarity import SimilaritySummary, n_cross_pairs, summarise_similarity
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Array, Block, Design, LayerLike, Need, Progress, Sink, Source
+from elsewhere.protocols import (
+    Array,
+    Block,
+    Design,
+    LayerLike,
+    Need,
+    Progress,
+    Sink,
+    Source,
+    notes_of,
+)
 from elsewhere.types import parse_bytes
 
 Shift = Literal["exact", "nearest", "linear"]
@@ -338,6 +348,7 @@ def aligned_similarity(
     source.stream(sinks, max_memory=parse_bytes(max_memory), progress=progress)
     result = sink.result(list(known))
     result.attrs = aligned_attributes(source, shift)
+    result.attrs["notes"] = notes_of(source, sink)
     return result
 
 

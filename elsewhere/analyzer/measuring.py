@@ -20,7 +20,7 @@ from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.catalogue import measures, measures_named
 from elsewhere.measures.displacement import Displacements, displacement_map
 from elsewhere.measures.similarity import n_cross_pairs
-from elsewhere.protocols import LayerLike, Progress, Source
+from elsewhere.protocols import LayerLike, Progress, Source, notes_of
 from elsewhere.storage import ArraySource
 from elsewhere.types import parse_bytes
 
@@ -216,7 +216,7 @@ def _measure(
         plain = SimilaritySink(metric="evoked", layers=chosen)
         source.stream([aligned, plain], **common)
         parts += [_aligned(aligned, plain, chosen)]
-        notes += _aligned_notes(parts[-1])
+        notes += notes_of(aligned, plain, _aligned_notes(parts[-1]))
     if "phase" in wanted:
         canvas = int(source.provenance.get("canvas", 0))
         if canvas < 1:
@@ -224,7 +224,7 @@ def _measure(
         change = ChangeSink(canvas=canvas, layers=chosen)
         source.stream([change], **common)
         parts.append(change.result(chosen))
-        notes += _phase_notes(parts[-1])
+        notes += notes_of(change, _phase_notes(parts[-1]))
     return _finish(parts, source, wanted, chosen, notes)
 
 
@@ -333,7 +333,6 @@ def _finish(
             for name in wanted
             if measures.get(name).headline in result.data_vars
         },
-        "notes": list(notes),
         "n_objects": len(design.objects),
         "n_categories": len(set(design.categories)),
         "n_cross_pairs": n_cross_pairs(design.category_codes),
@@ -343,6 +342,7 @@ def _finish(
             package: importlib.metadata.version(package) for package in ("elsewhere", "numpy")
         },
         **source.provenance,
+        "notes": notes_of(source, notes),
     }
     return result
 

@@ -20,7 +20,7 @@ from elsewhere.measures.geometry import (
     GramTally,
     dissimilarities,
 )
-from elsewhere.protocols import LayerLike, Progress, Source
+from elsewhere.protocols import LayerLike, Progress, Source, notes_of
 from elsewhere.types import parse_bytes
 
 
@@ -115,6 +115,7 @@ def dissimilarity_matrices(
             "objects": list(design.objects),
             "categories": list(design.categories),
             **source.provenance,
+            "notes": notes_of(source, sink),
         },
     )
 

@@ -27,6 +27,7 @@ from elsewhere.protocols import (
     Source,
     Stage,
     Vectors,
+    notes_of,
 )
 from elsewhere.types import Metric, parse_bytes
 
@@ -103,6 +104,7 @@ class SimilaritySink:
         self._own: dict[str, NDArray[np.float64]] = {}
         self._layers: list[str] = []
         self._part, self._parts = 0, 1
+        self.notes: list[str] = []
 
     # --- a sink -----------------------------------------------------------------------------
 
@@ -323,12 +325,13 @@ class SimilaritySink:
         if not self._summaries:
             raise LayerError("no layer was measured; name layers that the source holds")
         known = [name for name in (order or self._layers) if name in self._summaries]
-        return _to_dataset(
+        found = _to_dataset(
             self.design,
             {name: self._summaries[name] for name in known},
             {name: self._own[name] for name in known},
             self._zero_shares,
         )
+        return found.assign_attrs(notes=self.notes)
 
 
 def _to_dataset(
@@ -480,17 +483,37 @@ def finish(
     result["error"] = ("layer", [cosine_error(size) if size else 0.0 for size in sizes])
     for name, text in LONG_NAMES.items():
         result[name].attrs["long_name"] = text
+    doubts = _doubts(result, n_pairs := n_cross_pairs(design.category_codes))
     result.attrs = {
         "kind": "similarity",
         "metric": measures[0] if len(set(measures)) == 1 else metric,
         "protocol": protocol,
         "n_objects": len(design.objects),
         "n_categories": len(set(design.categories)),
-        "n_cross_pairs": n_cross_pairs(design.category_codes),
+        "n_cross_pairs": n_pairs,
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
         **source.provenance,
+        "notes": notes_of(source, result, doubts),
     }
     return result
+
+
+def _doubts(result: xarray.Dataset, n_pairs: int) -> list[str]:
+    """Return what has to be known to read the numbers."""
+    found = []
+    if bool(result["similarity_away"].isnull().all()):
+        found.append(
+            "one location, the reference: nothing lies away from it, so means are undefined (nan)"
+        )
+    for size in sorted({float(v) for v in result["error"].values} - {0.0}):
+        found.append(f"sketched layers: a cosine's standard error is at most {size:.3f}")
+    if n_pairs == 0:
+        found.append(
+            "all objects are of one category: there is no different-object baseline and no G"
+        )
+    if dead := dead_layers(result):
+        found.append(f"more than 5 % zero vectors (dead, not 'not invariant'): {', '.join(dead)}")
+    return found
 
 
 def dead_layers(result: xarray.Dataset) -> list[str]:

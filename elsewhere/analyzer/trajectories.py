@@ -16,12 +16,18 @@ from typing import Any
 import numpy as np
 import xarray
 
-from elsewhere.analyzer.checkpoints import Report, choose_checkpoints, perform_checkpoints
+from elsewhere.analyzer.checkpoints import (
+    Report,
+    choose_checkpoints,
+    notes_of_checkpoints,
+    perform_checkpoints,
+)
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
 from elsewhere.measures.trajectories import halfway_step, loss_since, onset_step, retained_share
 from elsewhere.models import find_device
 from elsewhere.probes import probe_checkpoint
+from elsewhere.protocols import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.storage import load_result, save_result
@@ -206,6 +212,7 @@ def measure_checkpoint(
     result = alike[kept]
     right = _accuracy(card, model, grid, settings, data_dir)
     result = result.merge(right, join="exact", compat="no_conflicts")
+    others = [right]
     if settings.probes:
         tested, held_out = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
         shown = Sweep(model, tested, canvas=card.canvas, grid=grid, layers=settings.layers)
@@ -213,6 +220,7 @@ def measure_checkpoint(
             shown, at=sweep.reference, held_out=held_out, seed=card.seed, max_memory=max_memory
         )
         result = result.merge(readable, join="exact", compat="no_conflicts")
+        others.append(readable)
     result.attrs = {
         **alike.attrs,
         "kind": "checkpoint measures",
@@ -220,6 +228,7 @@ def measure_checkpoint(
         "phase": card.phase,
         "step": card.step,
         "seed": card.seed,
+        "notes": notes_of(alike, *others),
     }
     return result
 
@@ -242,7 +251,7 @@ def _accuracy(
     variables = {"accuracy": found["accuracy"], "II_far": found["II_far"]}
     for name, where in (("trained", "on"), ("off", "off"), ("far", "far")):
         variables[f"accuracy_{name}"] = at.sel(where=where, drop=True)
-    result = xarray.Dataset(variables)
+    result = xarray.Dataset(variables, attrs={"notes": notes_of(found)})
     return result.drop_vars([c for c in result.coords if c not in ("exemplars", "y", "x")])
 
 
@@ -302,6 +311,7 @@ def _join(
             card.phase: card.criterion_step for card in cards if card.criterion_step is not None
         },
         **{key: found[-1].attrs[key] for key in ("reference_y", "reference_x")},
+        "notes": notes_of_checkpoints(found, cards),
     }
     return joined
 

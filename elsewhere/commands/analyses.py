@@ -27,7 +27,7 @@ from elsewhere.options import (
     set_threads,
     takes,
 )
-from elsewhere.terminal import check_output, print_similarity, progress, say
+from elsewhere.terminal import check_output, print_notes, print_similarity, progress, say
 from elsewhere.types import parse_bytes
 
 
@@ -114,5 +114,7 @@ def figure(
     from elsewhere.storage import load_result
 
     check_output(out, overwrite)
-    save_figure(draw(load_result(result), kind), out, overwrite=overwrite)
+    found = load_result(result)
+    save_figure(draw(found, kind), out, overwrite=overwrite)
+    print_notes(found)
     say(f"wrote {out}")

@@ -22,7 +22,18 @@ from elsewhere.options import (
     set_threads,
     takes,
 )
-from elsewhere.terminal import bar, check_output, counted, print_json, print_table, progress, say
+from elsewhere.protocols import notes_of
+from elsewhere.terminal import (
+    bar,
+    check_output,
+    counted,
+    print_json,
+    print_notes,
+    print_rows,
+    print_table,
+    progress,
+    say,
+)
 from elsewhere.types import Engine, parse_bytes
 
 if TYPE_CHECKING:
@@ -238,8 +249,9 @@ def sanity(
             row[name] = float(result["likeness"][place].sel(metric=name))
         rows.append(row)
     unchanged = bool(result.attrs["unchanged"])
+    print_notes(result)
     if as_json:
-        print_json({"stages": rows, "unchanged": unchanged})
+        print_json({"stages": rows, "unchanged": unchanged, "notes": notes_of(result)})
     else:
         print_table([_short(row) for row in rows], right=tuple(rows[0])[1:])
     if unchanged:
@@ -377,6 +389,7 @@ _REPORTED = ("mass_inside", "centre_distance", "entropy", "mass_ratio", "sensiti
 def _report(result: xarray.Dataset, *, as_json: bool) -> None:
     if reason := result.attrs.get("engine_reason"):
         say(f"engine {result.attrs['engine']} ({reason})")
+    print_notes(result)
     rows = []
     many = "checkpoint" in result.dims
     for place in range(result.sizes["checkpoint"] if many else 1):
@@ -395,17 +408,11 @@ def _report(result: xarray.Dataset, *, as_json: bool) -> None:
             row["accuracy"] = float(at["accuracy"].mean())
         rows.append(row)
     if as_json:
-        print_json(rows)
+        print_rows(rows, result)
     else:
         print_table([_short(row) for row in rows], right=tuple(rows[0]))
     if not many and "by_recognition" in result:
         _report_recognition(result, as_json=as_json)
-    if int(result.attrs.get("n_vanishing", 0)):
-        say(
-            f"{counted(int(result.attrs['n_vanishing']), 'object')}: the map vanishes at the "
-            "reference (a similarity is at its maximum there, so that it has no gradient): nothing "
-            "to compare with; take integrated-gradients or occlusion"
-        )
 
 
 def _report_recognition(result: xarray.Dataset, *, as_json: bool) -> None:

@@ -24,7 +24,8 @@ from elsewhere.options import (
     set_threads,
     takes,
 )
-from elsewhere.terminal import check_output, print_json, print_table, progress, say
+from elsewhere.protocols import notes_of
+from elsewhere.terminal import check_output, print_json, print_notes, print_table, progress, say
 from elsewhere.types import parse_bytes
 
 
@@ -146,17 +147,15 @@ def _print(result: Any, as_json: bool) -> None:
                 bounds = result[f"{variable}_interval"].values[place]
                 row[f"{name}_interval"] = [float(value) for value in bounds]
         rows.append(row)
-    notes = [str(note) for note in result.attrs["notes"]]
+    print_notes(result)
     if as_json:
-        print_json({"layers": rows, "notes": notes})
+        print_json({"layers": rows, "notes": notes_of(result)})
     else:
         shown = [
             {key: value if isinstance(value, str) else f"{value:.3f}" for key, value in row.items()}
             for row in rows
         ]
         print_table(shown, right=tuple(shown[0])[1:] if shown else ())
-    for note in notes:
-        say(note)
 
 
 def methods(

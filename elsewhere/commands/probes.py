@@ -24,7 +24,7 @@ from elsewhere.options import (
     set_threads,
     takes,
 )
-from elsewhere.terminal import check_output, print_json, print_table, progress, say
+from elsewhere.terminal import check_output, print_notes, print_rows, print_table, progress, say
 from elsewhere.types import parse_bytes
 
 if TYPE_CHECKING:
@@ -201,8 +201,6 @@ def _numbers(text: str) -> list[float]:
 
 def print_probe(result: xarray.Dataset, *, as_json: bool) -> None:
     """Print what a result of probes says of each layer."""
-    from elsewhere.probes import solved_shuffles
-
     rows = []
     for layer in result["layer"].values:
         for split in result["split"].values:
@@ -216,19 +214,13 @@ def print_probe(result: xarray.Dataset, *, as_json: bool) -> None:
                 if f"{control}_accuracy_at" in result:
                     row[f"{control} off"] = float(here[f"{control}_accuracy_at"].sel(where="off"))
             rows.append(row)
+    print_notes(result)
     if as_json:
-        print_json(rows)
+        print_rows(rows, result)
         return
     shown = [{key: _short(value) for key, value in row.items()} for row in rows]
     print_table(shown, right=tuple(shown[0])[2:])
     say(f"chance is {float(result.attrs['chance']):.3f}")
-    if found := solved_shuffles(result):
-        say(
-            f"the probe beats chance on shuffled labels off the trained location: "
-            f"{', '.join(found)}; what it reads there is who the exemplar is, not only what"
-        )
-    if reason := result.attrs.get("reason"):
-        say(str(reason))
 
 
 def _short(value: Any) -> Any:

@@ -18,10 +18,13 @@ from elsewhere.options import (
     OverwriteOption,
     set_threads,
 )
+from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
     bar,
     check_output,
     print_json,
+    print_notes,
+    print_rows,
     print_table,
     progress,
     say,
@@ -228,10 +231,15 @@ def track(
     save_result(result, out, overwrite=overwrite)
     names = list(dict.fromkeys(result["phase"].values.tolist()))
     summaries = {name: summarise_track(result, name) for name in names}
+    print_notes(result)
     if as_json:
         print_json(
             {
-                name: {**found.to_dict(data="list")["data_vars"], "attributes": found.attrs}
+                name: {
+                    **found.to_dict(data="list")["data_vars"],
+                    "attributes": found.attrs,
+                    "notes": notes_of(result),
+                }
                 for name, found in summaries.items()
             }
         )
@@ -279,13 +287,12 @@ def _report_accuracy(result: xarray.Dataset, *, as_json: bool) -> None:
             row[f"{where} interval"] = [float(v) for v in bounds.sel(where=where)]
         row["II_far"] = float(result["II_far"].sel(exemplars=kind))
         rows.append(row)
+    print_notes(result)
     if as_json:
-        print_json(rows)
+        print_rows(rows, result)
         return
     shown = [_short(row) for row in rows]
     print_table(shown, right=tuple(shown[0])[1:])
-    if reason := result.attrs.get("reason"):
-        say(str(reason))
 
 
 @contextlib.contextmanager

@@ -90,7 +90,7 @@ class PixelSource:
         bottom, right = (corners.max(axis=0) + side).tolist()
         self._box = (slice(top, bottom), slice(left, right))
         self.layers = [PixelLayer((bottom - top, right - left, 3))]
-        self.provenance: dict[str, Any] = {"model": PIXELS}
+        self.provenance: dict[str, Any] = {"model": PIXELS, "notes": []}
         self._patches = scene.objects.patches(scene.color)
 
     def stream(

@@ -19,7 +19,7 @@ from elsewhere.probes.kinds import find_kind
 from elsewhere.probes.places import find_places
 from elsewhere.probes.splits import SPLITS, Split, deal_folds, divide, shuffle_labels
 from elsewhere.probes.summary import Regions, Summary
-from elsewhere.protocols import Progress, Source
+from elsewhere.protocols import Progress, Source, notes_of
 from elsewhere.types import Location, parse_bytes
 
 Control: TypeAlias = Literal["pixels", "untrained", "shuffled"]
@@ -256,6 +256,13 @@ def probe(
         "reference_y": places[0][0][0],
         "reference_x": places[0][0][1],
     }
+    doubts = [f"{subject}: {reason}" for subject, reason in reasons.items()]
+    if solved := solved_shuffles(result):
+        doubts.append(
+            "the probe beats chance on shuffled labels off the trained location: "
+            f"{', '.join(solved)}; what it reads there is who the exemplar is, not only what"
+        )
+    result.attrs["notes"] = notes_of(source, doubts)
     return result
 
 

@@ -152,6 +152,11 @@ class Sweep:
         return numerics(self.choice.name, self.model.device, rows)
 
     @property
+    def notes(self) -> list[str]:
+        """Doubts about everything that this sweep gives."""
+        return []
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Attributes that recordings and results carry."""
         model, transform = self.model, self.model.transform
@@ -169,6 +174,7 @@ class Sweep:
             "gain": transform.gain,
             "object_set": self.objects.name,
             "object_source": dict(self.objects.source),
+            "notes": self.notes,
         }
 
     # --- streaming --------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class ArraySource:
                     f"the empty canvas's activation of layer {layer.name!r} has shape {shape}; "
                     f"expected {layer.shape}, as the activations have"
                 )
-        self.provenance: dict[str, Any] = {"model": "arrays"}
+        self.provenance: dict[str, Any] = {"model": "arrays", "notes": []}
 
     def stream(
         self,

@@ -182,7 +182,11 @@ class Recording:
         keys = ("model", "weights", "weights_sha256", "canvas", "object_size", "background")
         kept = {key: self.attributes[key] for key in keys if key in self.attributes}
         kept |= {"recording": self.path.name, "identity": self.attributes["identity"]}
-        return kept if self.share == 1 else {**kept, "share": self.share}
+        notes = list(self.attributes.get("notes", []))
+        if self.share == 1:
+            return {**kept, "notes": notes}
+        notes.append(f"{self.path.name} is not finished: {self.share:.1%} of its images are there")
+        return {**kept, "share": self.share, "notes": notes}
 
     def refer_to(self, reference: tuple[int, ...]) -> Recording:
         """Return this recording with another reference, which must be on its grid.

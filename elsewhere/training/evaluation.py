@@ -290,6 +290,7 @@ def _attributes(
         "reference_x": reference[1],
         "n_classes": n_classes,
         "chance": 1 / n_classes,
+        "notes": [],
     }
 
 
@@ -320,6 +321,7 @@ def _summarize(result: xarray.Dataset, objects: ObjectSet, n_resamples: int, see
         reasons = [summary.reasons[index] for summary in summaries]
         found = [f"{name}: {why}" for name, why in zip(EXEMPLARS, reasons, strict=True) if why]
         result[index].attrs["reason"] = "; ".join(found)
+        result.attrs["notes"] += [f"{index} is undefined (nan): {why}" for why in found]
     _add_curve(result, distance, rows)
     for name, text in _LONG_NAMES.items():
         result[name].attrs["long_name"] = text

@@ -220,6 +220,7 @@ def _finish(
         "n_objects": len(sweep.objects),
         "n_categories": len(sweep.objects.category_names),
         **provenance,
+        "notes": run.notes,
         "engine": run.choice.name,
         "engine_reason": run.choice.reason,
         "numerics": numerics_of(run),

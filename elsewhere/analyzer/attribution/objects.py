@@ -17,8 +17,9 @@ from elsewhere.analyzer.attribution.explain import Explained, Explainer
 from elsewhere.analyzer.attribution.frames import Scenes
 from elsewhere.analyzer.attribution.randomness import seeded
 from elsewhere.analyzer.attribution.settings import AttributionSettings
-from elsewhere.analyzer.attribution.targets import SimilarityTarget, class_numbers
+from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarget, class_numbers
 from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entropy, share_inside
+from elsewhere.protocols import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.storage import to_half
 from elsewhere.types import Location
@@ -85,6 +86,12 @@ class ObjectRun:
             self.classes = class_numbers(
                 self.target, classes=classes, categories=categories, n_classes=columns.shape[1]
             )
+
+    @property
+    def notes(self) -> list[str]:
+        """Doubts about the maps: those of the sweep, and of the readout that is the target."""
+        network = self.target.network if isinstance(self.target, LinearTarget) else {}
+        return notes_of(self.sweep, network)
 
     def measure(
         self, number: int, *, progress: Callable[[int], None] | None = None

@@ -213,6 +213,7 @@ def _dataset(
         "engine": run.choice.name,
         "n_objects": len(sweep.objects),
         **sweep.provenance,
+        "notes": run.notes,
     }
     result = xarray.Dataset(
         {

@@ -18,6 +18,7 @@ from elsewhere.measures.attribution import (
     equivariance,
     mean_over_objects,
 )
+from elsewhere.protocols import notes_of
 
 PER_OBJECT = (
     "mass",
@@ -107,7 +108,14 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
             result[name].attrs["long_name"] = text
     for name, unit in UNITS.items():
         result[name].attrs["units"] = unit
-    result.attrs["n_vanishing"] = int(vanishing.sum())
+    result.attrs["n_vanishing"] = n_vanishing = int(vanishing.sum())
+    if n_vanishing:
+        doubt = (
+            f"the map of {n_vanishing} of {result.sizes['object']} objects vanishes at the "
+            "reference (a similarity is at its maximum there, so that it has no gradient): nothing "
+            "to compare with; take integrated-gradients or occlusion"
+        )
+        result.attrs["notes"] = notes_of(result, [doubt])
     return result
 
 
@@ -237,7 +245,7 @@ def check_joinable(
             )
 
 
-def join(result: xarray.Dataset, others: Iterable[xarray.Dataset]) -> xarray.Dataset:
+def join(result: xarray.Dataset, others: Sequence[xarray.Dataset]) -> xarray.Dataset:
     """Return an attribution result with what other results say of the same locations.
 
     Parameters
@@ -287,7 +295,7 @@ def join(result: xarray.Dataset, others: Iterable[xarray.Dataset]) -> xarray.Dat
     joined = joined.assign_coords(joined_map=list(maps), measure_map=list(own))
     joined["joined"].attrs["long_name"] = "other results at the same locations"
     joined["association"].attrs["long_name"] = "Spearman correlation over locations"
-    return joined
+    return joined.assign_attrs(notes=notes_of(result, *others))
 
 
 _WANTED = {

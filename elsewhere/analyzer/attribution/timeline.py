@@ -15,7 +15,12 @@ import xarray
 from elsewhere.analyzer.attribution.driver import attribute
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.targets import ClassTarget, LinearTarget
-from elsewhere.analyzer.checkpoints import Report, choose_checkpoints, perform_checkpoints
+from elsewhere.analyzer.checkpoints import (
+    Report,
+    choose_checkpoints,
+    notes_of_checkpoints,
+    perform_checkpoints,
+)
 from elsewhere.errors import InputError
 from elsewhere.models import find_device
 from elsewhere.recording import Sweep
@@ -247,5 +252,6 @@ def _join(found: Sequence[xarray.Dataset], cards: Sequence[Card]) -> xarray.Data
         "fingerprint": last.fingerprint,
         "n_classes": len(last.categories),
         "training_seed": last.seed,
+        "notes": notes_of_checkpoints(found, cards),
     }
     return joined
