@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 import torchvision.models
@@ -20,13 +17,12 @@ from torchvision.models import GoogLeNet, Inception3
 from elsewhere.errors import ElsewhereError, InputError, UnknownNameError
 from elsewhere.models import pretrained
 from elsewhere.models.aliases import aliases
+from elsewhere.models.factories import Builder, build_factory, is_factory, one_line
 from elsewhere.models.model import Model, unwrap
 from elsewhere.models.names import model_names, model_registry
 from elsewhere.models.transform import InputTransform
 from elsewhere.models.weights import State, fit_state, read_state, state_sha256
 from elsewhere.models.zoo import initialize
-
-Builder = Callable[..., nn.Module]
 
 
 def load_model(
@@ -44,9 +40,9 @@ def load_model(
     ----------
     name
         A name of the zoo, any classification model of torchvision, or
-        ``package.module:factory``, where the current directory is importable and the factory
-        returns a network. A factory's network may state its natural canvas as an attribute
-        ``canvas_size``, px.
+        ``package.module:factory``, where the current directory is importable and the factory is a
+        class of networks or a function of that package that returns one. A factory's network may
+        state its natural canvas as an attribute ``canvas_size``, px.
     weights
         ``none`` (drawn at random), ``imagenet`` (torchvision's) or a state file, ``.pth`` or
         ``.safetensors``.
@@ -118,9 +114,8 @@ def load_model(
 
 def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
     """Return a new network called `name`, drawn from torch's current generator."""
-    if ":" in name:
-        with _current_directory_importable():
-            module = _call_factory(name, _find_factory(name), arguments)
+    if is_factory(name):
+        module = build_factory(name, arguments)
     elif _is_torchvision(name):
         module = _build_torchvision(name, arguments)
     elif name in model_registry:
@@ -280,7 +275,7 @@ def _call_builder(
             raise  # about the weights, not about the arguments
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
         raise InputError(
-            f"cannot build {name} with {given}: {_one_line(error)}; "
+            f"cannot build {name} with {given}: {one_line(error)}; "
             f"accepted arguments: {', '.join(accepted) or 'none'}"
         ) from error
 
@@ -291,71 +286,3 @@ def _unknown_argument(name: str, key: str, accepted: tuple[str, ...]) -> InputEr
     return InputError(
         f"{name} takes no model argument {key!r}; accepted: {', '.join(accepted) or 'none'}"
     )
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")
-
-
-# --- factories
-
-
-@contextmanager
-def _current_directory_importable() -> Iterator[None]:
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
-
-
-def _find_factory(name: str) -> Builder:
-    module_name, _, attribute = name.partition(":")
-    parts = [*module_name.split("."), *attribute.split(".")]
-    if not all(part.isidentifier() for part in parts):
-        raise InputError(f"cannot read the model {name!r}; expected package.module:factory")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise InputError(f"importing {module_name} failed: {_one_line(error)}") from error
-        raise InputError(
-            f"no module {module_name!r} for the model {name!r}: {error.name!r} was not found; "
-            "run where it can be imported, such as its own directory"
-        ) from None
-    except Exception as error:
-        raise InputError(f"importing {module_name} failed: {_one_line(error)}") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            known = [other for other in vars(found) if callable(getattr(found, other, None))]
-            raise UnknownNameError(f"factory of {module_name}", attribute, known)
-        found = getattr(found, part)
-    if not callable(found):
-        raise InputError(
-            f"{name} is a {type(found).__name__}; expected a function that returns a network"
-        )
-    factory: Builder = found
-    return factory
-
-
-def _call_factory(name: str, factory: Builder, arguments: Mapping[str, object]) -> nn.Module:
-    try:
-        signature: inspect.Signature | None = inspect.signature(factory)
-    except (TypeError, ValueError):  # builtins without a signature
-        signature = None
-    if signature is not None:
-        try:
-            signature.bind(**arguments)
-        except TypeError as error:
-            accepted = ", ".join(signature.parameters) or "none"
-            raise InputError(
-                f"{name} cannot be called with these model arguments: {error}; accepted: {accepted}"
-            ) from None
-    try:
-        return factory(**arguments)
-    except Exception as error:
-        raise InputError(f"the factory {name} failed: {_one_line(error)}") from error

@@ -6,9 +6,11 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from elsewhere.errors import ExistsError, StorageError
 from elsewhere.types import format_bytes
@@ -99,6 +101,103 @@ def synchronise_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def read_plain(path: Path, *, limit: int) -> bytes:
+    """Return what a small file holds; only a plain file is read.
+
+    Parameters
+    ----------
+    path
+        The file.
+    limit
+        Bytes that it may have.
+
+    Raises
+    ------
+    OSError
+        It cannot be read, is no plain file, or is larger.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe does not block
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file")
+        if status.st_size > limit:
+            size = f"{format_bytes(status.st_size)}, and at most {format_bytes(limit)} are read"
+            raise OSError(errno.EFBIG, f"it has {size}")
+        return file.read(limit)
+
+
+def open_inside(path: Path, flags: int, mode: str) -> IO[Any]:
+    """Open a file in a folder of ours (a run, a folder of parts); a link is not followed.
+
+    Parameters
+    ----------
+    path
+        The file.
+    flags
+        As ``os.open`` takes them, such as ``os.O_WRONLY | os.O_CREAT``.
+    mode
+        As ``os.fdopen`` takes it, binary.
+
+    Raises
+    ------
+    StorageError
+        It is a link.
+    OSError
+        It cannot be opened.
+    """
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise _is_link(path) from error
+        raise
+    return os.fdopen(handle, mode)
+
+
+def make_inside(folder: Path, *names: str) -> Path:
+    """Make the folder `names` within a folder of ours, unless it is there; follow no link there.
+
+    Parameters
+    ----------
+    folder
+        A run, or the like; it is made as well, and may itself be a link.
+    names
+        One below the other.
+
+    Raises
+    ------
+    StorageError
+        One of `names` is a link, or cannot be made.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            folder = folder / name
+            refuse_link(folder)
+            folder.mkdir(exist_ok=True)
+    return folder
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a link where a file or folder of ours is expected.
+
+    Raises
+    ------
+    StorageError
+        It is one.
+    """
+    if path.is_symlink():
+        raise _is_link(path)
+
+
+def _is_link(path: Path) -> StorageError:
+    return StorageError(
+        f"{path} is a link, which is not followed here: it could lead anywhere; put the file or "
+        "folder itself there"
+    )
 
 
 def _same(path: Path, data: bytes | memoryview) -> bool:

@@ -1,13 +1,18 @@
-"""Seals: a checksum behind the end of an HDF5 file, checked before HDF5 sees the file.
+"""Seals: a checksum behind the end of a file, checked before anything else reads the file.
 
 A seal covers every byte of the file but those of activations, whose chunks carry checksums of their
 own: names, shapes, attributes, coordinates, small arrays, and the index that says where each chunk
-lies. HDF5 checks little of this by itself, and some damage makes it hang or crash.
+lies. HDF5 checks little of this by itself, and some damage makes it hang or crash. Results and the
+states of training runs are covered whole.
 
-Layout, behind the file's own end, which HDF5 does not read: a JSON object with ``size`` (bytes of
-the HDF5 file), ``left_out`` (pairs of offset and length), ``sha256`` (of all other bytes, in order)
-and ``mark`` (what a part belongs to, else empty), then its length (uint64, little-endian), its
-SHA-256 (32 bytes) and ``ELSESEAL``.
+Layout, behind the file's own end, which HDF5 and torch do not read: a JSON object with ``size``
+(bytes of the file), ``left_out`` (pairs of offset and length), ``sha256`` (of all other bytes, in
+order) and ``mark`` (what the file belongs to, else empty), then its length (uint64,
+little-endian), its SHA-256 (32 bytes) and ``ELSESEAL``.
+
+A JSON object carries its seal within, as its key ``seal``: see :func:`seal_table`.
+
+A seal finds damage. It is no signature: whoever writes a file can seal it.
 
 It imports nothing of this package, because it is also used by programs that must start fast.
 """
@@ -21,12 +26,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 MAGIC = b"ELSESEAL"
 FOOTER = struct.Struct("<Q32s8s")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 PIECE = 2**22
+LONGEST_BODY = 2**28
+"""Bytes of a seal's body, at most: 24 for each range that is left out."""
 
 Range = tuple[int, int]
 """Offset and length, bytes."""
@@ -77,7 +84,41 @@ def seal_bytes(data: bytes, *, mark: str = "") -> bytes:
     >>> seal_bytes(b"12345678")[-8:]
     b'ELSESEAL'
     """
-    return data + Seal(len(data), (), hashlib.sha256(data).hexdigest(), mark).encode()
+    return data + make_seal(data, mark=mark)
+
+
+def make_seal(data: bytes | memoryview, *, mark: str = "") -> bytes:
+    """Return the seal that covers all of `data`, to be written behind it."""
+    return Seal(len(data), (), hashlib.sha256(data).hexdigest(), mark).encode()
+
+
+def seal_table(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with its seal: the SHA-256 of its other keys, written without spaces.
+
+    Examples
+    --------
+    >>> sealed = seal_table({"step": 3})
+    >>> table_is_whole(sealed), table_is_whole(sealed | {"step": 4}), table_is_whole({"step": 3})
+    (True, False, None)
+    """
+    return {**table, "seal": _table_digest(table)}
+
+
+def table_is_whole(table: dict[str, Any]) -> bool | None:
+    """Return whether a JSON object is as it was sealed; None if it has no seal."""
+    if "seal" not in table:
+        return None
+    rest = {key: value for key, value in table.items() if key != "seal"}
+    try:
+        return bool(table["seal"] == _table_digest(rest))
+    except (ValueError, RecursionError):  # such as a number that is not finite
+        return False
+
+
+def _table_digest(table: dict[str, Any]) -> str:
+    plain = json.loads(json.dumps(table, allow_nan=False))
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def append_seal(path: Path, left_out: Sequence[Range]) -> None:
@@ -109,17 +150,34 @@ def read_seal(path: Path) -> Seal | None:
         if magic != MAGIC:
             return None
         start = end - FOOTER.size - length
-        if start < 0:
+        if start < 0 or length > LONGEST_BODY:
             raise SealError("its seal is damaged")
         file.seek(start)
         body = file.read(length)
     if hashlib.sha256(body).digest() != digest:
         raise SealError("its seal is damaged")
-    fields = json.loads(body)
-    if fields["size"] != start:
-        raise SealError(f"it has {start} bytes before its seal; expected {fields['size']}")
-    ranges = tuple((int(offset), int(size)) for offset, size in fields["left_out"])
-    return Seal(start, ranges, fields["sha256"], fields["mark"])
+    seal = _decode(body)
+    if seal.size != start:
+        raise SealError(f"it has {start} bytes before its seal; expected {seal.size}")
+    return seal
+
+
+def _decode(body: bytes) -> Seal:
+    """Return the seal in a body that is as it was written, by whoever wrote it."""
+    try:
+        fields = json.loads(body)
+        ranges = tuple((offset, length) for offset, length in fields["left_out"])
+        seal = Seal(fields["size"], ranges, fields["sha256"], fields["mark"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise SealError("its seal says nothing that can be understood") from None
+    edges = [edge for offset, length in (*ranges, (seal.size, 0)) for edge in (offset, length)]
+    fits = all(type(edge) is int and edge >= 0 for edge in edges)
+    fits = fits and isinstance(seal.sha256, str) and isinstance(seal.mark, str)
+    starts = edges[2::2] if fits else []
+    ends = [a + b for a, b in ranges] if fits else []
+    if not fits or any(end > start for end, start in zip(ends, starts, strict=True)):
+        raise SealError("its seal says nothing that can be understood")
+    return seal
 
 
 def check_seal(path: Path, seal: Seal) -> None:
@@ -132,7 +190,8 @@ def check_seal(path: Path, seal: Seal) -> None:
     """
     with open(path, "rb") as file:
         if _digest(file, seal.left_out, seal.size) != seal.sha256:
-            raise SealError("names, attributes, coordinates or the index differ from its checksum")
+            chunked = "names, attributes, coordinates or the index differ"
+            raise SealError(f"{chunked if seal.left_out else 'it differs'} from its checksum")
 
 
 def recorded_end(path: Path) -> int | None:

@@ -1,0 +1,154 @@
+"""Networks of one's own: ``package.module:factory``, built only where the user names it.
+
+A name in a file (a checkpoint's card, a recording, a curriculum) would let whoever wrote the file
+choose which program runs: see docs/security.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from elsewhere.errors import InputError, UnknownNameError
+
+Builder = Callable[..., nn.Module]
+
+
+def is_factory(name: str) -> bool:
+    """Return whether `name` means a factory, not a network of the zoo or of torchvision."""
+    return ":" in name
+
+
+def check_named(name: str, source: object, trust: Collection[str]) -> None:
+    """Refuse a factory that a file names, unless the user names it as well.
+
+    Parameters
+    ----------
+    name
+        The network's name, as the file has it.
+    source
+        The file, for the message.
+    trust
+        Factories that the user names.
+
+    Raises
+    ------
+    InputError
+        The message says which factory, and what to add.
+    """
+    if is_factory(name) and name not in trust:
+        raise InputError(
+            f"{source} names the factory {name!r}, and building it would run that program; if you "
+            f"know it, add --trust-factory {name} (in Python: trust=[{name!r}])"
+        )
+
+
+def build_factory(name: str, arguments: Mapping[str, object]) -> nn.Module:
+    """Return what the factory called `name` builds; the current directory is importable.
+
+    Raises
+    ------
+    InputError
+        It cannot be imported, is no factory of networks, or fails.
+    UnknownNameError
+        Its module does not have it.
+    """
+    with _current_directory_importable():
+        return _call(name, _find(name), arguments)
+
+
+@contextmanager
+def _current_directory_importable() -> Iterator[None]:
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
+
+
+def _find(name: str) -> Builder:
+    module_name, _, attribute = name.partition(":")
+    parts = [*module_name.split("."), *attribute.split(".")]
+    if not all(part.isidentifier() for part in parts):
+        raise InputError(f"cannot read the model {name!r}; expected package.module:factory")
+    if parts[0] in sys.stdlib_module_names:
+        raise InputError(
+            f"{name} belongs to Python's standard library, which builds no network; expected "
+            "package.module:factory of a package of networks"
+        )
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise InputError(f"importing {module_name} failed: {one_line(error)}") from error
+        raise InputError(
+            f"no module {module_name!r} for the model {name!r}: {error.name!r} was not found; "
+            "run where it can be imported, such as its own directory"
+        ) from None
+    except Exception as error:
+        raise InputError(f"importing {module_name} failed: {one_line(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            known = [other for other in vars(found) if callable(getattr(found, other, None))]
+            raise UnknownNameError(f"factory of {module_name}", attribute, known)
+        found = getattr(found, part)
+    _check_kind(name, parts[0], found)
+    factory: Builder = found
+    return factory
+
+
+def _check_kind(name: str, package: str, found: Any) -> None:
+    """Refuse what is neither a class of networks nor a function of the package that was named."""
+    inner = found
+    while isinstance(inner, functools.partial | types.MethodType):
+        inner = inner.func if isinstance(inner, functools.partial) else inner.__func__
+    if isinstance(inner, type) and issubclass(inner, nn.Module):
+        return
+    if not isinstance(inner, types.FunctionType):
+        raise InputError(
+            f"{name} is a {type(found).__name__}; expected a function that returns a network, or "
+            "a class of torch.nn.Module"
+        )
+    home = str(inner.__module__)
+    if home.partition(".")[0] != package:
+        raise InputError(
+            f"{name} is a function of {home}, not of {package}; if it returns a network, name it "
+            f"where it is defined: {home}:{inner.__qualname__}"
+        )
+
+
+def _call(name: str, factory: Builder, arguments: Mapping[str, object]) -> nn.Module:
+    try:
+        signature: inspect.Signature | None = inspect.signature(factory)
+    except (TypeError, ValueError):  # builtins without a signature
+        signature = None
+    if signature is not None:
+        try:
+            signature.bind(**arguments)
+        except TypeError as error:
+            accepted = ", ".join(signature.parameters) or "none"
+            raise InputError(
+                f"{name} cannot be called with these model arguments: {error}; accepted: {accepted}"
+            ) from None
+    try:
+        return factory(**arguments)
+    except Exception as error:
+        raise InputError(f"the factory {name} failed: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's class and the beginning of its message, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")
