@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.similarity import SimilaritySummary, n_cross_pairs, summarise_similarity
+from elsewhere.measures.stretches import NEGLIGIBLE
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.protocols import (
     Array,
@@ -181,10 +182,10 @@ class AlignedSink:
     ) -> NDArray[np.float32]:
         rows, columns = window
         here = to_numpy(values[:, rows, columns]).astype(np.float32)
-        evoked: NDArray[np.float32] = here - empty[:, rows, columns]
+        evoked = here - empty[:, rows, columns]
         if not np.isfinite(evoked).all():
             raise NumericsError("a feature map holds NaN or infinity; check weights and input")
-        return evoked
+        return without_rounding(evoked, here)
 
     def _compare(
         self,
@@ -363,6 +364,13 @@ def aligned_attributes(source: Source, shift: Shift) -> dict[str, Any]:
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
         **source.provenance,
     }
+
+
+def without_rounding(
+    evoked: NDArray[np.float32], here: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return what an object evokes, zero where it is no more than the rounding of the map."""
+    return evoked if np.linalg.norm(evoked) > NEGLIGIBLE * np.linalg.norm(here) else 0 * evoked
 
 
 def has_place(layer: LayerLike) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
-from elsewhere.analyzer.equivariance import has_place
+from elsewhere.analyzer.equivariance import has_place, without_rounding
 from elsewhere.errors import LayerError, NumericsError
 from elsewhere.measures.changes import border_cells, change_shares, explain_change
 from elsewhere.measures.vectors import to_numpy
@@ -95,13 +95,14 @@ class ChangeSink:
     def _evoked(
         self, values: Array, empty: NDArray[np.float32], layer: str, number: int
     ) -> NDArray[np.float32]:
-        evoked: NDArray[np.float32] = to_numpy(values).astype(np.float32) - empty
+        here = to_numpy(values).astype(np.float32)
+        evoked = here - empty
         if not np.isfinite(evoked).all():
             raise NumericsError(
                 f"layer {layer!r} gives NaN or infinity for object "
                 f"{self.design.objects[number]!r}; check the weights and the input"
             )
-        return evoked
+        return without_rounding(evoked, here)
 
     def _move(self, layer: LayerLike, position: int) -> tuple[list[int], NDArray[np.bool_]]:
         """Return the displacement in whole cells, and which cells see the border."""

@@ -38,8 +38,7 @@ class _GramSink(MeasureSink):
         tally = GramTally(table.n_objects, table.n_positions, PREPARED.get(self._dissimilarity))
 
         def read() -> dict[str, tuple[tuple[str, ...], NDArray[np.float64]]]:
-            grams = tally.cleaned() if tally.metric is None else tally.grams
-            values = dissimilarities(grams, self._dissimilarity)
+            values = dissimilarities(tally.cleaned(), self._dissimilarity, floors=tally.floors())
             return {"dissimilarity": (("position", "pair"), values)}
 
         return {self.names[0]: Reading(tally, read, tally.metric)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -27,9 +27,9 @@ from elsewhere.measures.geometry import (
     MINIMAL_OBJECTS,
     GramTally,
     cka_of_grams,
-    compare_dissimilarities,
     dissimilarities,
     left_out,
+    rsa_of_grams,
 )
 from elsewhere.measures.intervals import jackknife_t
 from elsewhere.measures.position import MAXIMAL_ROWS, PositionTally
@@ -101,12 +101,14 @@ class Reading:
         From the finished tally to variables.
     metric
         The vectors' lengths that it needs, if any.
+    doubts
+        What has to be said of the numbers of this layer: ties, and what counts as zero.
     """
 
     tally: Tally
     read: Callable[[], Variables]
     metric: str | None = None
-    notes: list[str] = field(default_factory=list)
+    doubts: Callable[[], list[str]] = list
 
 
 def scalar(value: float) -> tuple[tuple[str, ...], NDArray[np.float64]]:
@@ -154,33 +156,50 @@ def _cosine(metric: str, table: Table) -> Reading:
 
 
 def _grams(
-    name: str, table: Table, metric: str | None, compare: Callable[[Floats], Floats]
+    name: str,
+    table: Table,
+    metric: str | None,
+    compare: Callable[[Floats, Floats], Floats],
+    doubts: Callable[[GramTally], list[str]] = lambda tally: [],
 ) -> Reading:
     n, n_positions = table.n_objects, table.n_positions
     tally = GramTally(n, n_positions, metric)
 
+    def compare_both(both: Floats) -> Floats:
+        return compare(both[:n_positions], both[n_positions:])
+
     def read() -> Variables:
-        grams = tally.cleaned() if metric is None else tally.grams
+        both = np.concatenate([tally.cleaned(), tally.floors()])
         away = None
         if n**3 * n_positions + n * n_positions**2 * n**2 <= JACKKNIFE_COST:
-            away = left_out(grams, lambda rest: np.asarray(mean_off_diagonal(compare(rest))))
-        return _matrix(name, compare(grams), table, away)
+            away = left_out(both, lambda rest: np.asarray(mean_off_diagonal(compare_both(rest))))
+        return _matrix(name, compare_both(both), table, away)
 
-    return Reading(tally, read, metric)
+    return Reading(tally, read, metric, lambda: doubts(tally))
 
 
 def _cka(table: Table) -> Reading:
-    return _grams("cka", table, None, cka_of_grams)
+    return _grams("cka", table, None, lambda grams, floors: cka_of_grams(grams, floors=floors))
 
 
 def _cka_biased(table: Table) -> Reading:
-    return _grams("cka_biased", table, None, lambda grams: cka_of_grams(grams, biased=True))
+    return _grams(
+        "cka_biased",
+        table,
+        None,
+        lambda grams, floors: cka_of_grams(grams, biased=True, floors=floors),
+    )
 
 
 def _rsa(table: Table) -> Reading:
-    return _grams(
-        "rsa", table, "pearson", lambda grams: compare_dissimilarities(dissimilarities(grams))
-    )
+    def doubts(tally: GramTally) -> list[str]:
+        values = dissimilarities(tally.cleaned(), floors=tally.floors())
+        share = float((values == 0).mean()) if values.size else 0.0
+        if not share:
+            return []
+        return [f"{share:.2g} of the dissimilarities are no larger than rounding, and tie at 0"]
+
+    return _grams("rsa", table, "pearson", rsa_of_grams, doubts)
 
 
 def _variance(name: str, table: Table, *, deviations: bool) -> Reading:
@@ -194,7 +213,11 @@ def _variance(name: str, table: Table, *, deviations: bool) -> Reading:
             "dead_unit_share": scalar(found.dead_share),
         }
 
-    return Reading(tally, read)
+    def doubts() -> list[str]:
+        share = tally.value().rounding_share
+        return [f"{share:.2g} of the units vary by rounding only, as 0"] if share else []
+
+    return Reading(tally, read, doubts=doubts)
 
 
 def _partition(table: Table) -> Reading:
@@ -280,7 +303,13 @@ def _consistency(table: Table) -> Reading:
             variables["consistency_corrected_interval"] = (("bound",), interval)
         return variables
 
-    return Reading(tally, read)
+    def doubts() -> list[str]:
+        share = tally.tied_share
+        if not share:
+            return []
+        return [f"{share:.2g} of the vectors have several largest units: the first is taken"]
+
+    return Reading(tally, read, doubts=doubts)
 
 
 def discrimination_references(table: Table) -> Sequence[int]:

@@ -255,6 +255,7 @@ class MeasureSink:
         for name, reading in state.readings.items():
             variables = reading.read()
             found |= variables
+            self.notes += [f"{name}: layer {layer}: {doubt}" for doubt in reading.doubts()]
             headline = measures.get(name).headline
             if headline in variables and np.isnan(variables[headline][1]).all():
                 reason = undefined_because(name, state.table)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import comb
 
 from elsewhere.errors import InputError
-from elsewhere.measures.stretches import Floats, Stretch, add_all
+from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
 from elsewhere.measures.vectors import dot_products
 
 N_CANDIDATES = 5
@@ -41,22 +41,35 @@ class Consistency:
 
 
 class ChoiceTally:
-    """Keeps each vector's largest unit over stretches of units."""
+    """Keeps each vector's largest unit over stretches of units, which come in their order.
+
+    Units that lie below the largest one by no more than rounding are its equals: the first of
+    them is taken.
+    """
 
     def __init__(self, n_objects: int, n_locations: int) -> None:
         self._best = np.full((n_objects, n_locations), -np.inf)
+        self._tied = np.zeros((n_objects, n_locations), dtype=bool)
         self.choices = np.zeros((n_objects, n_locations), dtype=np.int64)
+
+    @property
+    def tied_share(self) -> float:
+        """Share of the vectors in which several units are the largest, up to rounding."""
+        return float(self._tied.mean())
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
+        rounding = rounding_of(stretch.values)
         for number, rows in enumerate(stretch.values):
-            places = rows.argmax(axis=1)
-            largest = rows[np.arange(len(rows)), places].astype(np.float64)
-            better = (largest > self._best[number]) | (
-                (largest == self._best[number]) & (places + stretch.first < self.choices[number])
-            )
+            largest = rows.max(axis=1).astype(np.float64)
+            level = rows >= (largest - rounding * np.abs(largest))[:, None]
+            places, several = level.argmax(axis=1), level.sum(axis=1) > 1
+            best = self._best[number]
+            margin = rounding * np.where(np.isfinite(best), np.abs(best), 0.0)
+            better, equal = largest > best + margin, np.abs(largest - best) <= margin
             self.choices[number][better] = places[better] + stretch.first
-            self._best[number][better] = largest[better]
+            self._tied[number] = np.where(better, several, self._tied[number] | equal)
+            self._best[number] = np.maximum(best, largest)
 
 
 def consistency(choices: ArrayLike) -> Consistency:
@@ -116,7 +129,11 @@ def strongest_consistency(activations: ArrayLike) -> Consistency:
 
 
 def share_correct(
-    cosines: ArrayLike, codes: NDArray[np.int64], *, candidates: int = N_CANDIDATES
+    cosines: ArrayLike,
+    codes: NDArray[np.int64],
+    *,
+    candidates: int = N_CANDIDATES,
+    tie: ArrayLike = TIE,
 ) -> Floats:
     """Return how often each object is told from distractors by the largest cosine.
 
@@ -124,11 +141,13 @@ def share_correct(
     ----------
     cosines
         Shape (object, ..., candidate object): of each object here with all objects there, in the
-        same order.
+        same order, or anything else that is largest for the most alike.
     codes
         int (object,): categories; distractors are of other categories.
     candidates
         Objects to choose from, the right one among them.
+    tie
+        Cosines that differ by no more are equal; a number, or shape (object, ...).
 
     Returns
     -------
@@ -146,6 +165,7 @@ def share_correct(
     found = np.asarray(cosines, dtype=np.float64)
     n_drawn = candidates - 1
     shares = np.full(found.shape[:-1], np.nan)
+    ties = np.broadcast_to(np.asarray(tie, dtype=np.float64), shares.shape)
     for number in range(len(found)):
         other = codes != codes[number]
         total = int(other.sum())
@@ -153,18 +173,23 @@ def share_correct(
             continue
         right = found[number][..., number, None]
         rivals = found[number][..., other]
-        above = (rivals > right + TIE).sum(axis=-1)
-        level = (np.abs(rivals - right) <= TIE).sum(axis=-1)
+        width = ties[number][..., None]
+        above = (rivals > right + width).sum(axis=-1)
+        level = (np.abs(rivals - right) <= width).sum(axis=-1)
         below = total - above - level
         chance = np.zeros(above.shape)
-        for ties in range(n_drawn + 1):
-            chance += comb(level, ties) * comb(below, n_drawn - ties) / (1 + ties)
+        for equal in range(n_drawn + 1):
+            chance += comb(level, equal) * comb(below, n_drawn - equal) / (1 + equal)
         shares[number] = chance / comb(total, n_drawn)
     return shares
 
 
 class DiscriminationTally:
-    """Sums cosines of everything with all objects at some locations, over stretches of units.
+    """Sums distances of everything to all objects at some locations, over stretches of units.
+
+    Of vectors of length one, half the squared distance is one minus the cosine. It is taken less
+    the mean over objects and locations, in double precision: cosines of codes that share a large
+    common part differ by less than the rounding of 1.
 
     Parameters
     ----------
@@ -181,29 +206,46 @@ class DiscriminationTally:
     ) -> None:
         n = len(codes)
         self._codes, self.references = codes, list(references)
-        self._cosines = np.zeros((len(self.references), n, n_locations, n))
+        self._products = np.zeros((len(self.references), n, n_locations, n))
+        self._squares = np.zeros((n, n_locations))
+        self._zero = np.zeros((n, n_locations), dtype=bool)
+        self._rounding = 0.0
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
-        n = len(self._codes)
-        if len(self.references) == 1:
-            candidates = stretch.units_at("cosine", self.references[0])
-            for number in range(n):
-                self._cosines[0, number] += dot_products(
-                    stretch.units("cosine", number), candidates
-                )
-            return
+        n, n_locations, _ = stretch.shape
+        self._rounding = max(self._rounding, rounding_of(stretch.values))
+        inverse = stretch.lengths_of("cosine").inverse
+        self._zero = inverse == 0
+        mean = np.zeros(stretch.shape[2])
+        for values, scale in zip(stretch.values, inverse, strict=True):
+            mean += scale @ values
+        mean /= n * n_locations
+
+        def centred(number: int, locations: Sequence[int]) -> Floats:
+            rows = stretch.values[number, locations] * inverse[number, locations][:, None]
+            return np.asarray(rows - mean, dtype=np.float64)
+
+        every = range(n_locations)
         for number in range(n):
-            here = stretch.units("cosine", number)
+            here = centred(number, every)
+            self._squares[number] += np.einsum("lu,lu->l", here, here)
             for other in range(n):
-                there = stretch.units("cosine", other)[self.references]
-                self._cosines[:, number, :, other] += dot_products(there, here)
+                there = centred(other, self.references)
+                self._products[:, number, :, other] += dot_products(there, here)
 
     def value(self, *, candidates: int = N_CANDIDATES) -> Floats:
         """Return the share of right choices, shape (reference, object, location)."""
-        return np.stack(
-            [share_correct(found, self._codes, candidates=candidates) for found in self._cosines]
-        )
+        found, objects = [], np.arange(len(self._codes))
+        for place, products in zip(self.references, self._products, strict=True):
+            squares = self._squares[:, :, None] + self._squares[:, place]
+            distances = np.maximum(squares - 2 * products, 0.0) / 2
+            distances[self._zero[:, :, None] | self._zero[:, place]] = 1.0
+            right = distances[objects, :, objects]
+            tie = self._rounding * (2 * np.sqrt(right) + self._rounding)
+            shares = share_correct(-distances, self._codes, candidates=candidates, tie=tie)
+            found.append(shares)
+        return np.stack(found)
 
 
 def discrimination(

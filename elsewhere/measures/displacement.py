@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.measures.geometry import NOISE, GramTally, dissimilarities
-from elsewhere.measures.stretches import Floats, Stretch, add_all
-from elsewhere.measures.vectors import dot_products, squared_norms
+from elsewhere.measures.geometry import GramTally, dissimilarities
+from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
+from elsewhere.measures.vectors import dot_products
 
 
 @dataclass(frozen=True)
@@ -124,16 +124,17 @@ class DistanceTally:
         n = len(codes)
         self._codes = codes
         self.squares = np.zeros((n, n_locations, n_locations))
-        self._scale = np.zeros(n)
+        self._scale, self._rounding = np.zeros((n, n_locations)), 0.0
         self._objects = GramTally(n, n_locations)
         self._between: Floats | None = None
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
+        self._rounding = max(self._rounding, rounding_of(stretch.values))
         for number, rows in enumerate(stretch.values):
-            self._scale[number] += float(squared_norms(rows).sum())
-            mean = rows.mean(axis=0, dtype=np.float64)
-            centred = rows - mean.astype(rows.dtype)  # distances stay, rounding shrinks
+            exact = rows.astype(np.float64)
+            self._scale[number] += np.einsum("lu,lu->l", exact, exact)
+            centred = exact - exact.mean(axis=0)  # distances stay, rounding shrinks
             products = dot_products(centred, centred)
             squares = np.diag(products)
             self.squares[number] += squares[:, None] + squares[None, :] - 2 * products
@@ -147,12 +148,14 @@ class DistanceTally:
         kept = np.arange(len(self._codes)) != (-1 if without is None else without)
         distances = np.zeros(self.squares.shape[1:])
         for number in np.flatnonzero(kept):
-            floor = NOISE * self._scale[number]
-            squares = self.squares[number]
+            squares, noise = self.squares[number], self._rounding**2 * self._scale[number]
+            floor = noise[:, None] + noise[None, :]
             distances += np.sqrt(np.where(squares > floor, squares, 0.0))
         distances /= max(int(kept.sum()), 1)
         if self._between is None:
-            self._between = dissimilarities(self._objects.cleaned(), "euclidean")
+            self._between = dissimilarities(
+                self._objects.cleaned(), "euclidean", floors=self._objects.floors()
+            )
         first, second = np.triu_indices(len(self._codes), k=1)
         different = (self._codes[first] != self._codes[second]) & kept[first] & kept[second]
         if not different.any():

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from elsewhere.errors import UnknownNameError
-from elsewhere.measures.stretches import Floats, Stretch, Values, add_all
+from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
 from elsewhere.measures.vectors import dot_products
 
 FEW_OBJECTS = 20
@@ -25,6 +25,8 @@ MINIMAL_OBJECTS = 4
 """The unbiased CKA divides by n (n - 3)."""
 NOISE = 1e-12
 """A sum of squares below this share of another is rounding: nothing varies."""
+TIE = 1e-10
+"""Dissimilarities that differ by less than this share of the largest have the same rank."""
 
 Dissimilarity = Literal["correlation", "cosine", "euclidean"]
 Comparison = Literal["spearman", "pearson", "cosine"]
@@ -37,38 +39,63 @@ PREPARED = {"correlation": "pearson", "cosine": "cosine"}
 class GramTally:
     """Sums dot products between all objects at each location over stretches of units.
 
+    Whatever all objects share at a location is removed first, in double precision: distances stay
+    what they are, and the rounding of a large common part does not reach them.
+
     Parameters
     ----------
     n_objects, n_locations
         How many.
     metric
-        None for activations less their mean over objects (what CKA and Euclidean distances need);
-        else what is removed before vectors are brought to length one.
+        None for activations (what CKA and Euclidean distances need); else what is removed before
+        vectors are brought to length one.
     """
 
     def __init__(self, n_objects: int, n_locations: int, metric: str | None = None) -> None:
         self.metric = metric
         self.grams = np.zeros((n_locations, n_objects, n_objects))
-        self.scale = np.zeros(n_locations)
+        self._squares = np.zeros((n_locations, n_objects))
+        self._zero = np.zeros((n_locations, n_objects), dtype=bool)
+        self._rounding = 0.0
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
-        for location in range(len(self.grams)):
-            rows: Values
+        self._rounding = max(self._rounding, rounding_of(stretch.values))
+        for location, squares in enumerate(self._squares):
+            rows = stretch.values[:, location].astype(np.float64)
             if self.metric is None:
-                raw = stretch.values[:, location]
-                self.scale[location] += float((raw * raw).sum(dtype=np.float64))
-                mean = raw.mean(axis=0, dtype=np.float64)
-                rows = raw - mean.astype(raw.dtype)
+                squares += np.einsum("ou,ou->o", rows, rows)
             else:
+                inverse = stretch.lengths_of(self.metric).inverse[:, location]
+                squares += np.einsum("ou,ou->o", rows, rows) * inverse**2
+                self._zero[location] = inverse == 0
                 rows = stretch.units_at(self.metric, location)
+            rows = rows - rows.mean(axis=0)
             self.grams[location] += dot_products(rows, rows)
 
     def cleaned(self) -> Floats:
-        """Return the Gram matrices, zero where what is left of the activations is rounding."""
-        traces = np.trace(self.grams, axis1=1, axis2=2)
-        dead = traces <= NOISE * np.maximum(self.scale, np.finfo(float).tiny)
-        return np.where(dead[:, None, None], 0.0, self.grams)
+        """Return the Gram matrices, zero where what is left of the activations is rounding.
+
+        Of vectors of length one, zero vectors get a direction of their own: their product with
+        every other vector is 0.
+        """
+        if self.metric is None:
+            scale = self._squares.sum(axis=1)
+            traces = np.trace(self.grams, axis1=1, axis2=2)
+            dead = traces <= NOISE * np.maximum(scale, np.finfo(float).tiny)
+            return np.where(dead[:, None, None], 0.0, self.grams)
+        return self.grams + self._zero[:, :, None] * np.eye(self.grams.shape[1])
+
+    def floors(self) -> Floats:
+        """Return the squared difference of each two vectors that rounding alone may make.
+
+        Returns
+        -------
+        float64 (location, object, object)
+        """
+        noise = self._rounding**2 * self._squares
+        found: Floats = noise[:, :, None] + noise[:, None, :]
+        return found
 
 
 def centre_grams(grams: ArrayLike, *, biased: bool = False) -> Floats:
@@ -117,7 +144,9 @@ def centre_grams(grams: ArrayLike, *, biased: bool = False) -> Floats:
     return kernel
 
 
-def cka_of_grams(grams: ArrayLike, *, biased: bool = False) -> Floats:
+def cka_of_grams(
+    grams: ArrayLike, *, biased: bool = False, floors: ArrayLike | None = None
+) -> Floats:
     """Return linear CKA between all pairs of Gram matrices.
 
     Parameters
@@ -126,12 +155,15 @@ def cka_of_grams(grams: ArrayLike, *, biased: bool = False) -> Floats:
         Shape (location, object, object).
     biased
         Whether the biased estimate is wanted.
+    floors
+        As :meth:`GramTally.floors` gives them.
 
     Returns
     -------
     float64 (location, location)
-        At most 1; the unbiased one can be negative. NaN where all objects have the same code, and
-        for the unbiased one of fewer than 4 objects.
+        At most 1; the unbiased one can be negative. NaN where all objects have the same code or,
+        for the unbiased one, codes equally far apart, up to rounding; and for the unbiased one of
+        fewer than 4 objects.
 
     Examples
     --------
@@ -140,15 +172,20 @@ def cka_of_grams(grams: ArrayLike, *, biased: bool = False) -> Floats:
     array([[1., 1.],
            [1., 1.]])
     """
-    centred = centre_grams(grams, biased=biased)
+    kernel = np.asarray(grams, np.float64)
+    centred = centre_grams(kernel, biased=biased)
     flat = centred.reshape(len(centred), -1)
-    return _cosines(flat, np.abs(np.asarray(grams, np.float64)).reshape(len(centred), -1).sum(1))
+    floor = NOISE * np.abs(kernel).reshape(len(flat), -1).sum(axis=1)
+    if floors is not None:  # a product of two rows changes by the noise of one times the other
+        squares = np.asarray(floors, np.float64) * np.trace(kernel, axis1=1, axis2=2)[:, None, None]
+        floor = np.maximum(floor, np.sqrt(squares.mean(axis=(1, 2))))
+    return _cosines(flat, floor)
 
 
-def _cosines(rows: Floats, scale: Floats) -> Floats:
-    """Return cosines between rows, NaN for those that are zero up to rounding."""
+def _cosines(rows: Floats, floor: Floats) -> Floats:
+    """Return cosines between rows, NaN for those whose length is at most `floor`."""
     lengths = np.linalg.norm(rows, axis=1)
-    dead = ~(lengths > NOISE * np.maximum(scale, np.finfo(float).tiny))
+    dead = ~(lengths > np.maximum(floor, np.finfo(float).tiny))
     unit = np.where(dead[:, None], np.nan, rows / np.where(dead, 1.0, lengths)[:, None])
     found: Floats = unit @ unit.T
     return np.minimum(found, 1.0)
@@ -203,19 +240,29 @@ def linear_cka(
         )
     tally = GramTally(n, n_locations)
     add_all(stretch, tally)
-    return cka_of_grams(tally.cleaned(), biased=biased)
+    return cka_of_grams(tally.cleaned(), biased=biased, floors=tally.floors())
 
 
-def dissimilarities(grams: ArrayLike, dissimilarity: Dissimilarity = "correlation") -> Floats:
+def dissimilarities(
+    grams: ArrayLike,
+    dissimilarity: Dissimilarity = "correlation",
+    *,
+    floors: ArrayLike | None = None,
+) -> Floats:
     """Return representational dissimilarities of all pairs of objects at each location.
 
     Parameters
     ----------
     grams
         Shape (location, object, object): products of vectors of length one (less their mean over
-        units for ``correlation``), or, for ``euclidean``, of the activations.
+        units for ``correlation``), or, for ``euclidean``, of the activations; in both cases less
+        anything that all objects share, or not.
     dissimilarity
-        ``correlation`` and ``cosine`` are one minus the product, ``euclidean`` the distance.
+        ``correlation`` and ``cosine`` are one minus the product of the vectors of length one,
+        taken as half their squared distance; ``euclidean`` is the distance.
+    floors
+        Shape (location, object, object): squared distances that rounding alone may make, as
+        :meth:`GramTally.floors` gives them; those that are no larger count as 0.
 
     Returns
     -------
@@ -231,15 +278,35 @@ def dissimilarities(grams: ArrayLike, dissimilarity: Dissimilarity = "correlatio
         raise UnknownNameError("dissimilarity", dissimilarity, DISSIMILARITIES)
     products = np.asarray(grams, dtype=np.float64)
     first, second = np.triu_indices(products.shape[-1], k=1)
-    pairs = products[:, first, second]
-    if dissimilarity != "euclidean":
-        return 1.0 - pairs
-    squares = products[:, first, first] + products[:, second, second] - 2 * pairs
-    distances: Floats = np.sqrt(np.maximum(squares, 0.0))
+    squares = products[:, first, first] + products[:, second, second]
+    squares = np.maximum(squares - 2 * products[:, first, second], 0.0)
+    if floors is not None:
+        squares[squares <= np.asarray(floors)[:, first, second]] = 0.0
+    distances: Floats = np.sqrt(squares) if dissimilarity == "euclidean" else squares / 2
     return distances
 
 
-def compare_dissimilarities(values: ArrayLike, comparison: Comparison = "spearman") -> Floats:
+def doubts(
+    values: ArrayLike, floors: ArrayLike, dissimilarity: Dissimilarity = "correlation"
+) -> Floats:
+    """Return by how much rounding may change dissimilarities, float64 (location, pair).
+
+    Parameters
+    ----------
+    values, floors, dissimilarity
+        As :func:`dissimilarities` gave and took them.
+    """
+    noise = np.asarray(floors, np.float64)
+    noise = noise[:, *np.triu_indices(noise.shape[-1], k=1)]
+    if dissimilarity == "euclidean":
+        return np.sqrt(noise)
+    found: Floats = np.sqrt(2 * np.asarray(values) * noise) + noise / 2
+    return found
+
+
+def compare_dissimilarities(
+    values: ArrayLike, comparison: Comparison = "spearman", *, rounding: ArrayLike | None = None
+) -> Floats:
     """Return how alike dissimilarities are between all pairs of locations.
 
     Parameters
@@ -248,11 +315,15 @@ def compare_dissimilarities(values: ArrayLike, comparison: Comparison = "spearma
         Shape (location, pair).
     comparison
         ``spearman`` and ``pearson`` correlate, ``cosine`` does not subtract the mean.
+    rounding
+        By how much each of the values may be off by rounding; a millionth of the largest by
+        default.
 
     Returns
     -------
     float64 (location, location), -1..1
-        NaN where the dissimilarities of a location do not vary, or there are fewer than 2 pairs.
+        NaN where the dissimilarities of a location do not vary beyond rounding, or there are fewer
+        than 2 pairs.
 
     Examples
     --------
@@ -264,14 +335,27 @@ def compare_dissimilarities(values: ArrayLike, comparison: Comparison = "spearma
     rows = np.asarray(values, dtype=np.float64)
     if rows.shape[1] < 2:
         return np.full((len(rows), len(rows)), np.nan)
-    spread = np.ptp(rows, axis=1)
-    flat = spread <= 1e-6 * np.abs(rows).max(axis=1, initial=0.0)
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    within = 1e-6 * largest if rounding is None else np.asarray(rounding) + TIE * largest
+    flat = (np.abs(rows - np.median(rows, axis=1, keepdims=True)) <= within).all(axis=1)
     if comparison == "spearman":
-        rows = stats.rankdata(rows, axis=1)
+        rows = _ranks(rows, TIE * largest)
     if comparison != "cosine":
         rows = rows - rows.mean(axis=1, keepdims=True)
         rows = np.where(flat[:, None], 0.0, rows)
-    return _cosines(rows, np.abs(rows).sum(axis=1))
+    return _cosines(rows, NOISE * np.abs(rows).sum(axis=1))
+
+
+def _ranks(rows: Floats, tie: Floats) -> Floats:
+    """Return ranks along each row; values that lie within `tie` of their neighbour are equal."""
+    order = np.argsort(rows, axis=1)
+    steps = np.diff(np.take_along_axis(rows, order, axis=1), axis=1) > tie
+    groups = np.zeros(rows.shape)
+    groups[:, 1:] = np.cumsum(steps, axis=1)
+    found = np.empty(rows.shape)
+    np.put_along_axis(found, order, groups, axis=1)
+    ranks: Floats = stats.rankdata(found, axis=1)
+    return ranks
 
 
 def rsa(
@@ -297,7 +381,7 @@ def rsa(
     Returns
     -------
     float64 (location, location), -1..1
-        NaN below 3 objects, and where all dissimilarities are equal.
+        NaN below 3 objects, and where all dissimilarities are equal up to rounding.
 
     References
     ----------
@@ -315,7 +399,19 @@ def rsa(
     stretch = Stretch.whole(activations)
     tally = GramTally(stretch.shape[0], stretch.shape[1], PREPARED.get(dissimilarity))
     add_all(stretch, tally)
-    return compare_dissimilarities(dissimilarities(tally.grams, dissimilarity), comparison)
+    return rsa_of_grams(tally.cleaned(), tally.floors(), dissimilarity, comparison)
+
+
+def rsa_of_grams(
+    grams: Floats,
+    floors: Floats,
+    dissimilarity: Dissimilarity = "correlation",
+    comparison: Comparison = "spearman",
+) -> Floats:
+    """Return :func:`rsa` from what a :class:`GramTally` summed, both (location, object, object)."""
+    values = dissimilarities(grams, dissimilarity, floors=floors)
+    rounding = doubts(values, floors, dissimilarity)
+    return compare_dissimilarities(values, comparison, rounding=rounding)
 
 
 def left_out(

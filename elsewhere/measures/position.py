@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.measures.stretches import Floats, Stretch, add_all
+from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
 from elsewhere.measures.vectors import dot_products
 
 MAXIMAL_ROWS = 1_000
@@ -72,7 +72,7 @@ class PositionTally:
         self._targets = places[self._locations].astype(np.float64)
         n_rows = n_chosen * len(self._locations)
         self._gram = np.zeros((n_rows, n_rows))
-        self._scale = 0.0
+        self._scale = self._rounding = 0.0
 
     @property
     def n_rows(self) -> int:
@@ -84,7 +84,9 @@ class PositionTally:
         rows = stretch.values[np.ix_(self._objects, self._locations)]
         rows = rows.reshape(self.n_rows, -1)
         self._scale += float((rows * rows).sum(dtype=np.float64))
-        centred = rows - rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+        self._rounding = max(self._rounding, rounding_of(rows))
+        centred = rows.astype(np.float64)
+        centred -= centred.mean(axis=0)
         self._gram += dot_products(centred, centred)
 
     def value(self) -> PositionDecoding:
@@ -97,11 +99,12 @@ class PositionTally:
             return nothing
         objects = np.repeat(np.arange(n), n_places)
         folds = objects % min(N_FOLDS, n)
+        noise = self._rounding**2 * self._scale / self.n_rows
         predicted = np.empty_like(targets)
         strengths = []
         for fold in range(min(N_FOLDS, n)):
             test = folds == fold
-            predicted[test], strength = _ridge(self._gram, targets, ~test, test)
+            predicted[test], strength = _ridge(self._gram, targets, ~test, test, noise)
             strengths.append(strength)
         varies = np.ptp(targets, axis=0) > 0
         errors = ((targets - predicted) ** 2).sum(axis=0)
@@ -113,11 +116,16 @@ class PositionTally:
 
 
 def _ridge(
-    gram: Floats, targets: Floats, train: NDArray[np.bool_], test: NDArray[np.bool_]
+    gram: Floats,
+    targets: Floats,
+    train: NDArray[np.bool_],
+    test: NDArray[np.bool_],
+    noise: float = 0.0,
 ) -> tuple[Floats, float]:
     """Return predictions for the test rows, and the penalty chosen on the training rows.
 
-    Generalised cross-validation in the eigenvectors of the centred training rows.
+    Generalised cross-validation in the eigenvectors of the centred training rows. From directions
+    that vary by no more than `noise`, the square of what rounding makes of a row, nothing is read.
     """
     kernel = gram[np.ix_(train, train)]
     means = kernel.mean(axis=0)
@@ -126,7 +134,7 @@ def _ridge(
     cross = cross - cross.mean(axis=1, keepdims=True) - means[None] + means.mean()
     offset = targets[train].mean(axis=0)
     values, vectors = np.linalg.eigh(centred)
-    values = np.maximum(values, 0.0)
+    values = np.where(values > noise, values, 0.0)
     rotated = vectors.T @ (targets[train] - offset)
     n = len(values)
     unit = values.mean()
@@ -138,7 +146,8 @@ def _ridge(
         score = residual / max(freedom, 1e-12) ** 2
         if score < best * (1 - 1e-9):
             best, chosen = score, float(strength)
-    weights = vectors @ (rotated / (values + chosen * unit)[:, None])
+    scaled = np.where(values > 0, 1 / (values + chosen * unit), 0.0)
+    weights = vectors @ (rotated * scaled[:, None])
     return offset + cross @ weights, chosen
 
 

@@ -20,6 +20,9 @@ from elsewhere.measures.vectors import squared_norms
 
 NEGLIGIBLE = 1e-6
 """A vector is zero if removing a mean leaves less than this share of its length."""
+ROUNDING = {"single": 3e-7, "double": 1e-12}
+"""What rounding may change of a vector, as a share of its length, by the precision of its values:
+a few units in the last place. Differences below it are none."""
 COLUMN_BYTES = 2**22
 """What :meth:`Stretch.columns` converts to double precision at a time."""
 PIECE_BYTES = 2**22
@@ -119,9 +122,20 @@ class Lengths:
         if metric == "pearson":
             offsets = rows.mean(axis=1, dtype=np.float64)
         if metric != "cosine":
-            lengths = row_lengths(remove(rows, origin, offsets))
+            squares = np.zeros(len(rows))
+            for start in range(0, rows.shape[1], COLUMN_BYTES):
+                part = rows[:, start : start + COLUMN_BYTES]
+                less = None if origin is None else origin[start : start + COLUMN_BYTES]
+                part = part.astype(np.float64) if metric == "pearson" else part
+                squares += squared_norms(remove(part, less, offsets))
+            lengths = np.sqrt(squares)
         self.inverse[objects, locations] = invert(lengths, raw**2)
         self.offsets[objects, locations] = offsets
+
+
+def rounding_of(values: Values) -> float:
+    """Return the share of a vector's length that rounding may change."""
+    return ROUNDING["single" if values.dtype.itemsize <= 4 else "double"]
 
 
 def row_lengths(rows: Values) -> Floats:
@@ -254,6 +268,7 @@ class Stretch:
                     raw += squared_norms(part)
                     if metric != "cosine":
                         less = None if origin is None else origin[chosen]
+                        part = part.astype(np.float64) if metric == "pearson" else part
                         squares += squared_norms(remove(part, less, found.offsets[number]))
                 found.inverse[number] = invert(np.sqrt(squares if metric != "cosine" else raw), raw)
             self.lengths[metric] = found
@@ -286,12 +301,12 @@ class Stretch:
         units: Values = rows * found.inverse[number][:, None].astype(rows.dtype)
         return units
 
-    def units_at(self, metric: str, location: int) -> Values:
-        """Return all objects' vectors of length one at a location, shape (object, unit)."""
+    def units_at(self, metric: str, location: int) -> Floats:
+        """Return all objects' vectors of length one at a location, float64 (object, unit)."""
         found = self.lengths_of(metric)
-        rows = remove(self.values[:, location], self.origin(metric), found.offsets[:, location])
-        units: Values = rows * found.inverse[:, location][:, None].astype(rows.dtype)
-        return units
+        exact = self.values[:, location].astype(np.float64)
+        rows = remove(exact, self.origin(metric), found.offsets[:, location])
+        return np.asarray(rows * found.inverse[:, location][:, None], dtype=np.float64)
 
     def columns(self) -> Iterator[tuple[slice, Floats]]:
         """Yield a few units after the other in double precision, shape (object, location, few)."""

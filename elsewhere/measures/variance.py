@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.measures.intervals import jackknife_t
-from elsewhere.measures.stretches import Floats, Stretch, add_all
+from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,18 @@ class NormalizedVariance:
     ratio
         Of the sums over units.
     dead_share
-        Share of units that never vary.
+        Share of units that never vary, beyond what rounding makes of their values.
     per_unit
         float64 (unit,): the ratios; 0/0 is 1, x/0 infinite.
+    rounding_share
+        Share of units of which a spread is rounding, and counts as 0.
     """
 
     median: float
     ratio: float
     dead_share: float
     per_unit: Floats
+    rounding_share: float = 0.0
 
 
 class VarianceTally:
@@ -46,12 +49,19 @@ class VarianceTally:
         self._deviations = deviations
         self._transformed: list[Floats] = []
         self._sampled: list[Floats] = []
+        self._rounded: list[NDArray[np.bool_]] = []
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
         for _, values in stretch.columns():
-            self._transformed.append(self._spread(values, over=1, then=0))
-            self._sampled.append(self._spread(values, over=0, then=1))
+            floor = rounding_of(stretch.values) ** 2 * np.mean(values**2, axis=(0, 1))
+            floor = np.sqrt(floor) if self._deviations else floor
+            rounded = np.zeros(len(floor), dtype=bool)
+            for kept, over in ((self._transformed, 1), (self._sampled, 0)):
+                spread = self._spread(values, over=over, then=1 - over)
+                rounded |= (spread > 0) & (spread <= floor)
+                kept.append(np.where(spread <= floor, 0.0, spread))
+            self._rounded.append(rounded)
 
     def _spread(self, values: Floats, *, over: int, then: int) -> Floats:
         """Return the mean over one axis of the spread over the other, shape (unit,)."""
@@ -75,7 +85,11 @@ class VarianceTally:
         total = _ratio(transformed.sum(keepdims=True), sampled.sum(keepdims=True))
         dead = (transformed == 0) & (sampled == 0)
         return NormalizedVariance(
-            float(np.median(ratios)), float(total[0]), float(dead.mean()), ratios
+            float(np.median(ratios)),
+            float(total[0]),
+            float(dead.mean()),
+            ratios,
+            float(np.concatenate(self._rounded).mean()),
         )
 
 
