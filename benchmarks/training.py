@@ -58,7 +58,7 @@ class Bare:
         low, high = canvas.valid[0], canvas.valid[-1]
         places = torch.randint(low, high + 1, (32, 2))
         if tiled:
-            forward = make_forward(self.network, paster, patches)
+            forward = make_forward(self.network, paster, patches, training=True).forward
             self.forward = lambda: forward(patches, places)
         else:
             images = paster.paste(patches, places)

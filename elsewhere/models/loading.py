@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-import torch
 import torchvision.models
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -18,6 +17,7 @@ from elsewhere.errors import ElsewhereError, InputError, UnknownNameError
 from elsewhere.models import pretrained
 from elsewhere.models.aliases import aliases
 from elsewhere.models.factories import Builder, build_factory, is_factory, one_line
+from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.model import Model, unwrap
 from elsewhere.models.names import model_names, model_registry
 from elsewhere.models.transform import InputTransform
@@ -52,7 +52,8 @@ def load_model(
         Whether the weights may cover only a part of the network; the rest stays random and is
         listed in `Model.random_keys`.
     seed
-        Of all that is drawn, 0 or above; torch's own generator is left as it was.
+        Of all that is drawn, 0 or above; the generators of torch, NumPy and Python are left as
+        they were.
     transform
         The input; by default the published one for ``imagenet``, else mean 0, std 1, gain 1.
 
@@ -157,9 +158,8 @@ def _canvas_size(module: nn.Module) -> int:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    # Only the CPU's generator is forked and seeded: networks are built on the CPU.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with own_generators():  # of the CPU only: networks are built there
+        seed_own_generators(seed)
         yield
 
 

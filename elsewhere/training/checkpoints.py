@@ -62,6 +62,10 @@ class Card:
         Of the probe, at trained locations and at others; None where there are none.
     criterion_step
         The step at which the phase's criterion was met, if it was by then.
+    passes
+        How the network was run: on ``windows``, or on ``whole canvases`` and why.
+    notes
+        What a reader of its numbers has to know.
     sha256
         Of the file of weights.
     """
@@ -92,6 +96,8 @@ class Card:
     accuracy_on: float | None = None
     accuracy_off: float | None = None
     criterion_step: int | None = None
+    passes: str = ""
+    notes: tuple[str, ...] = ()
     sha256: str = ""
     path: Path = field(default=Path(), compare=False)
 
@@ -217,8 +223,8 @@ def read_card(path: str | Path) -> Card:
             table["canvas"]["background"] = tuple(table["canvas"]["background"])
         table["canvas"] = Canvas(**table["canvas"])
         table["exemplars"] = Exemplars(**table["exemplars"])
-        for name in ("mean", "std", "categories"):
-            table[name] = tuple(table[name])
+        for name in ("mean", "std", "categories", "notes"):
+            table[name] = tuple(table.get(name, ()))
         if table["trained"] is not None:
             table["trained"] = tuple((int(y), int(x)) for y, x in table["trained"])
         return Card(**table, path=path.with_suffix(".safetensors"))

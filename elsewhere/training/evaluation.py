@@ -24,6 +24,7 @@ from elsewhere.measures.accuracy import (
 from elsewhere.models import Model
 from elsewhere.protocols import Progress
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
+from elsewhere.training.heads import check_logits, input_dtype
 from elsewhere.training.pasting import Paster
 from elsewhere.training.windows import make_forward
 from elsewhere.types import Location
@@ -113,9 +114,14 @@ def accuracy(
     extra = np.array([p for p in places.tolist() if grid.index_of(p) is None], np.int64)
     locations = np.concatenate([grid.locations, extra.reshape(-1, 2)])
     labels = np.array([names.index(category) for category in objects.categories], np.int64)
-    choice, margin = sweep(model, objects, canvas, locations, labels, len(names), progress=progress)
+    notes: list[str] = []
+    choice, margin = sweep(
+        model, objects, canvas, locations, labels, len(names), progress=progress, notes=notes
+    )
     result = _trials(objects, mask, names, labels, grid, places, is_trained, choice, margin)
     result.attrs = _attributes(model, canvas, grid, places, len(names)) | dict(attributes or {})
+    if notes or "notes" in result.attrs:
+        result.attrs["notes"] = [*result.attrs.get("notes", ()), *notes]
     _summarize(result, objects, n_resamples, seed)
     return result
 
@@ -129,8 +135,11 @@ def sweep(
     n_classes: int,
     *,
     progress: Progress | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the choice and the margin of each object at each location, (object, location).
+
+    What is to be said of the way in which the network was run is appended to `notes`.
 
     Raises
     ------
@@ -140,24 +149,26 @@ def sweep(
         Logits that are not finite.
     """
     device, network = model.device, model.module
-    paster = Paster(canvas, model.transform, rows=ROWS, device=device)
+    paster = Paster(canvas, model.transform, rows=ROWS, device=device, dtype=input_dtype(model))
     patches = paster.load(objects)
     places = torch.from_numpy(locations).to(device)
     truth = torch.from_numpy(labels).to(device)
     n_places, total = len(locations), len(objects) * len(locations)
-    forward = make_forward(network, paster, patches)
     choice = torch.empty(total, dtype=torch.int64, device=device)
     margin = torch.empty(total, device=device)
     modes = [(part, part.training) for part in network.modules()]
     network.eval()
     try:
         with torch.inference_mode():
+            way = make_forward(network, paster, patches, training=False)
+            if notes is not None:
+                notes += way.notes
             for first in range(0, total, ROWS):
                 # the last batch is filled up with its last trial
                 rows = torch.arange(first, first + ROWS, device=device).clamp(max=total - 1)
                 trial = rows[: total - first]
-                logits = forward(patches[rows // n_places], places[rows % n_places])
-                logits = _check_logits(logits, n_classes, model.name)[: len(trial)]
+                output = way.forward(patches[rows // n_places], places[rows % n_places])
+                logits = check_logits(output, n_classes, model.name)[: len(trial)]
                 choice[trial] = logits.argmax(1)
                 margin[trial] = _margins(logits, truth[trial // n_places])
                 if progress is not None:
@@ -171,16 +182,6 @@ def sweep(
         )
     shape = (len(objects), len(locations))
     return choice.cpu().numpy().reshape(shape), margin.cpu().numpy().reshape(shape)
-
-
-def _check_logits(logits: torch.Tensor, n_classes: int, name: str) -> torch.Tensor:
-    if logits.ndim != 2 or logits.shape[1] != n_classes:
-        shown = "x".join(str(length) for length in logits.shape[1:])
-        raise InputError(
-            f"{name} gives {shown} values per image for {n_classes} classes; expected one for "
-            "each: name the classes of the head"
-        )
-    return logits
 
 
 def _margins(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import nn
 
 from elsewhere.errors import InputError
-from elsewhere.models import Model, state_sha256
+from elsewhere.models import Model, output_tensors, state_sha256
 from elsewhere.training.seeds import make_generator
 
 
@@ -80,3 +81,46 @@ def replace_head(model: Model, n_classes: int, *, seed: int) -> Model:
     return dataclasses.replace(
         model, arguments=arguments, weights_sha256=state_sha256(model.module.state_dict())
     )
+
+
+def check_logits(output: Any, n_classes: int, name: str) -> torch.Tensor:
+    """Return the logits in what a network gives, (image, class).
+
+    Raises
+    ------
+    InputError
+        It gives several tensors, or not one value for each class.
+    """
+    tensors = output_tensors(output)
+    if len(tensors) != 1:
+        kinds = ", ".join(str(tuple(value.shape)) for value in tensors.values()) or "none"
+        raise InputError(
+            f"{name} gives {len(tensors)} tensors ({kinds}); expected one, (image, class): wrap it "
+            "in a factory whose network returns the logits alone"
+        )
+    logits = next(iter(tensors.values()))
+    if logits.ndim != 2 or logits.shape[1] != n_classes:
+        shown = "x".join(str(length) for length in logits.shape[1:])
+        raise InputError(
+            f"{name} gives {shown} values per image for {n_classes} classes; expected one for "
+            "each: name the classes of the head"
+        )
+    return logits
+
+
+def input_dtype(model: Model) -> torch.dtype:
+    """Return what a network computes in: the type of its first weights.
+
+    Raises
+    ------
+    InputError
+        Neither single nor double precision.
+    """
+    kinds = [value.dtype for value in model.module.parameters() if value.is_floating_point()]
+    kind = kinds[0] if kinds else torch.float32
+    if kind not in (torch.float32, torch.float64):
+        raise InputError(
+            f"{model.name} has weights of {kind}; expected float32 or float64: convert it in its "
+            "factory, network.float()"
+        )
+    return kind

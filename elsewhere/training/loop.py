@@ -13,6 +13,7 @@ import torch
 
 from elsewhere.errors import ElsewhereError, ExistsError, StorageError
 from elsewhere.models import InputTransform, Model, find_device, load_model, model_registry
+from elsewhere.models.generators import own_generators
 from elsewhere.storage import write_atomically
 from elsewhere.storage.files import storage_errors
 from elsewhere.training.checkpoints import (
@@ -27,7 +28,7 @@ from elsewhere.training.heads import find_head, replace_head
 from elsewhere.training.metrics import MetricsLog, ReportProgress
 from elsewhere.training.optimisation import find_dropout, select_parameters, set_dropout
 from elsewhere.training.resolution import ResolvedPhase, resolve
-from elsewhere.training.seeds import derive_seed, own_generators
+from elsewhere.training.seeds import derive_seed
 from elsewhere.training.stage import Stage, Surroundings
 from elsewhere.training.state import RunState, read_state, write_state
 

@@ -22,6 +22,8 @@ class Paster:
         Number of canvases in a batch.
     device
         Where the canvases are.
+    dtype
+        Of the canvases: what the network computes in.
 
     Examples
     --------
@@ -36,15 +38,22 @@ class Paster:
     """
 
     def __init__(
-        self, canvas: Canvas, transform: InputTransform, *, rows: int, device: torch.device
+        self,
+        canvas: Canvas,
+        transform: InputTransform,
+        *,
+        rows: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.canvas, self.transform, self.rows, self.device = canvas, transform, rows, device
+        self.dtype = dtype
         self.color = canvas.background_color(transform.mean)
         pixel = torch.tensor(self.color, dtype=torch.uint8, device=device).reshape(1, 1, 1, 3)
-        self.background = transform.apply(pixel).reshape(3)
+        self.background = transform.apply(pixel).reshape(3).to(dtype)
         levels = set(self.background.tolist())
         self._level = levels.pop() if len(levels) == 1 else None
-        self._buffer = torch.empty((rows * canvas.size**2, 3), device=device)
+        self._buffer = torch.empty((rows * canvas.size**2, 3), device=device, dtype=dtype)
         side = torch.arange(canvas.object_size, device=device)
         # the pixels of an object's box, relative to its first one
         self._box = (side[:, None] * canvas.size + side[None, :]).reshape(-1)
@@ -53,7 +62,8 @@ class Paster:
     def load(self, objects: ObjectSet) -> torch.Tensor:
         """Return objects over the background as network input, (object, pixel, channel)."""
         pixels = torch.from_numpy(objects.patches(self.color)).to(self.device)
-        return self.transform.apply(pixels).permute(0, 2, 3, 1).flatten(1, 2).contiguous()
+        values = self.transform.apply(pixels).permute(0, 2, 3, 1).flatten(1, 2)
+        return values.to(self.dtype).contiguous()
 
     def paste(self, patches: torch.Tensor, locations: torch.Tensor) -> torch.Tensor:
         """Return one canvas for each patch; they are overwritten by the next call.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from elsewhere.stimuli import ObjectSet
+from elsewhere.training.heads import check_logits
 from elsewhere.training.pasting import Paster, draw_locations
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import derive_seed, make_generator
@@ -41,7 +42,7 @@ class Probe:
     def __init__(self, resolved: ResolvedPhase, paster: Paster, *, seed: int) -> None:
         objects = resolved.train if resolved.held_out is None else resolved.held_out
         chosen = _choose(objects, np.random.default_rng(derive_seed(seed, "objects")))
-        self._paster = paster
+        self._paster, self._n_classes = paster, len(resolved.categories)
         self._patches = paster.load(objects.subset(chosen))
         # subsets re-number the classes that are left, so they are taken from the whole set
         categories = objects.category_index[chosen]
@@ -73,9 +74,8 @@ class Probe:
         return Accuracies(on, off)
 
     def _correct(self, network: nn.Module, locations: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = network(self._paster.paste(self._patches, locations))[
-            : len(self._labels)
-        ]
+        output = network(self._paster.paste(self._patches, locations))
+        logits = check_logits(output, self._n_classes, type(network).__name__)[: len(self._labels)]
         return (logits.argmax(1) == self._labels).double()
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -26,21 +24,3 @@ def make_generator(seed: int, device: torch.device | str = "cpu") -> torch.Gener
     generator = torch.Generator(device)
     generator.manual_seed(seed)
     return generator
-
-
-@contextmanager
-def own_generators(device: torch.device) -> Iterator[None]:
-    """While active, what is drawn from torch's own generators leaves no trace afterwards."""
-    devices: list[int] = []
-    if device.type == "cuda":
-        devices = [torch.cuda.current_device() if device.index is None else device.index]
-    with torch.random.fork_rng(devices=devices):
-        yield
-
-
-def seed_own_generators(seed: int, device: torch.device) -> None:
-    """Seed the generators dropout draws from; only within :func:`own_generators`."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)

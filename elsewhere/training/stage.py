@@ -6,6 +6,7 @@ run that goes on from the start of a block does exactly what it would have done.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,9 +20,11 @@ from torch.nn import functional
 
 from elsewhere.errors import TrainingError
 from elsewhere.models import Model
+from elsewhere.models.generators import seed_own_generators
 from elsewhere.training.augment import change_appearance
 from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
 from elsewhere.training.curriculum import Curriculum
+from elsewhere.training.heads import check_logits, input_dtype
 from elsewhere.training.metrics import MetricsLog, Report, ReportProgress
 from elsewhere.training.optimisation import (
     Average,
@@ -34,9 +37,18 @@ from elsewhere.training.optimisation import (
 from elsewhere.training.pasting import Paster, draw_locations
 from elsewhere.training.probe import PROBE_OBJECTS, Accuracies, Probe
 from elsewhere.training.resolution import ResolvedPhase
-from elsewhere.training.seeds import derive_seed, make_generator, seed_own_generators
+from elsewhere.training.seeds import derive_seed, make_generator
 from elsewhere.training.state import RunState, write_state
-from elsewhere.training.windows import make_forward
+from elsewhere.training.windows import (
+    WHOLE,
+    Way,
+    WindowedForward,
+    make_forward,
+    prove_windows,
+    whole_forward,
+)
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 50
 """Steps whose presentations are drawn together; a run goes on from the start of one."""
@@ -124,6 +136,7 @@ class Stage:
         phase, steps = self.phase, self.resolved.steps
         count = min(BLOCK, steps - first)
         rows, locations = self._draw(first, count)
+        self._prove_again(first)
         generator = make_generator(derive_seed(self.seed, "appearance", first), self.device)
         seed_own_generators(derive_seed(self.seed, "dropout", first), self.device)
         checked = 0
@@ -134,7 +147,8 @@ class Stage:
                 patches = change_appearance(
                     patches, self._paster.background, phase.augment, generator
                 )
-            logits = self._forward(patches, locations[place])
+            output = self._way.forward(patches, locations[place])
+            logits = check_logits(output, len(self.resolved.categories), self.model.name)
             self._update(logits, self._labels[chosen], first, place)
             done = first + place + 1
             checkpoint = done in self.resolved.checkpoints
@@ -189,14 +203,28 @@ class Stage:
 
     def _load_objects(self, model: Model) -> None:
         canvas, train = self.around.curriculum.canvas, self.resolved.train
-        self._paster = Paster(canvas, model.transform, rows=self.phase.batch, device=self.device)
+        self._paster, paster = (
+            Paster(canvas, model.transform, rows=rows, device=self.device, dtype=input_dtype(model))
+            for rows in (self.phase.batch, PROBE_OBJECTS)
+        )
         self._patches = self._paster.load(train)
-        self._forward = make_forward(self.network, self._paster, self._patches)
+        self._way = make_forward(self.network, self._paster, self._patches, training=True)
+        logger.info("phase %s runs on %s", self.phase.name, self._way.name)
         self._categories = torch.from_numpy(train.category_index)
         self._exemplars = torch.from_numpy(train.exemplar_index)
         self._labels = self._categories.to(self.device)
-        paster = Paster(canvas, model.transform, rows=PROBE_OBJECTS, device=self.device)
         self._probe = Probe(self.resolved, paster, seed=derive_seed(self.seed, "probe"))
+
+    def _prove_again(self, first: int) -> None:
+        """Go over to whole canvases where windows do not hold any more."""
+        number, forward = first // BLOCK, self._way.forward
+        if isinstance(forward, WindowedForward) and number and not number & (number - 1):
+            reason = prove_windows(forward, self._patches, training=True, shaken=False)
+            if reason:
+                whole = whole_forward(self.network, self._paster)
+                name = f"windows up to step {first}, then on {WHOLE}: {reason}"
+                self._way = Way(whole, name, doubted=True)
+                logger.info("phase %s: %s", self.phase.name, name)
 
     # --- looking, reporting, keeping
 
@@ -291,6 +319,8 @@ class Stage:
             accuracy_on=probe.on,
             accuracy_off=probe.off,
             criterion_step=self.criterion_step,
+            passes=self._way.name,
+            notes=tuple(f"phase {phase.name}: {note}" for note in self._way.notes),
         )
 
     def _diverged(self, step: int, what: str) -> TrainingError:

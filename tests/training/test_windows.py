@@ -1,12 +1,21 @@
 """The pass on tiles gives what the pass on whole canvases gives, gradients included."""
 
+import copy
+import sys
+import types
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations, prune
 
 from elsewhere.models import InputTransform, load_model
 from elsewhere.stimuli import Canvas, load_objects
+from elsewhere.training import Network, list_checkpoints, train
 from elsewhere.training.pasting import Paster
 from elsewhere.training.windows import WindowedForward, best_depth, find_blocks, make_forward
 
@@ -40,7 +49,7 @@ def make_network(name, canvas, **arguments):
 )
 def test_tiles_equal_the_whole(name, size, side, background, seed, data):
     network = make_network(name, size)
-    blocks = find_blocks(network)
+    blocks = find_blocks(network, torch.zeros(1, 3, size, size))
     canvas = Canvas(size, side, background)
     depth = data.draw(st.integers(1, min(3, len(blocks))))
     paster = Paster(canvas, InputTransform(gain=3.0), rows=9, device=CPU)
@@ -65,11 +74,12 @@ def test_tiles_equal_the_whole(name, size, side, background, seed, data):
 
 
 def test_only_networks_that_begin_like_vgg_are_tiled():
-    assert len(find_blocks(make_network("small-cnn", 48))) == 3
-    assert find_blocks(make_network("small-cnn", 48, batch_norm=True)) == ()
-    assert find_blocks(load_model("alexnet").module) == ()
-    assert find_blocks(load_model("resnet18").module) == ()
-    blocks = find_blocks(make_network("small-cnn", 48))
+    image = torch.zeros(1, 3, 48, 48)
+    assert find_blocks(make_network("small-cnn", 48, batch_norm=True), image) == ()
+    assert find_blocks(load_model("alexnet").module, torch.zeros(1, 3, 224, 224)) == ()
+    assert find_blocks(load_model("resnet18").module, image) == ()
+    blocks = find_blocks(make_network("small-cnn", 48), image)
+    assert len(blocks) == 3
     assert best_depth(blocks, Canvas(48, 11)) == 2
     assert best_depth(blocks, Canvas(48, 44)) == 0  # the object fills the canvas
     assert best_depth(blocks, Canvas(47, 11)) == 0  # the last row and column are dropped
@@ -81,8 +91,175 @@ def test_the_choice_keeps_the_answer(size, tiled):
     canvas = Canvas(size, 11)
     paster = Paster(canvas, InputTransform(), rows=5, device=CPU)
     patches = paster.load(load_objects("glyphs", size=11, categories=3))
-    forward = make_forward(network, paster, patches)
+    way = make_forward(network, paster, patches, training=True)
+    forward = way.forward
     assert isinstance(forward, WindowedForward) == tiled
+    assert not way.notes
     places = torch.tensor([[5, 5], [20, 30], [40, 6]])
     expected = network(paster.paste(patches, places))[:3]
     assert torch.allclose(forward(patches, places), expected, atol=1e-5)
+
+
+class Scaled(nn.Conv2d):
+    """Convolves with other weights than those that it holds."""
+
+    def forward(self, x):
+        return functional.conv2d(x, 2 * self.weight, self.bias, self.stride, self.padding)
+
+
+def features(convolution=nn.Conv2d):
+    return nn.Sequential(
+        convolution(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+    )  # fmt: skip
+
+
+class Net(nn.Module):
+    """Looks like a VGG by its children; `act` says what else it does."""
+
+    def __init__(self, act="", convolution=nn.Conv2d):
+        super().__init__()
+        self.features, self.avgpool = features(convolution), nn.AdaptiveAvgPool2d(4)
+        self.classifier, self.act = nn.Linear(128, 4), act
+        self.scale = nn.Parameter(torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        if self.act == "standardise":
+            x = (x - 0.5) / 0.25
+        if self.act == "only in training" and self.training:
+            x = x * 0.5
+        maps = self.features(x)
+        if self.act == "stop":
+            maps = maps.detach()
+        if self.act == "later":  # nothing as long as `scale` is 0
+            maps = maps + self.scale * x.mean((1, 2, 3), keepdim=True)
+        if self.act == "skip":
+            maps = maps + functional.max_pool2d(self.features[0](x), 4)
+        if self.act == "noise":
+            maps = maps + torch.rand_like(x[:, :1, ::4, ::4])
+        return self.classifier(self.avgpool(maps).flatten(1))
+
+
+class Renamed(nn.Module):
+    """The same layers under names of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.eye, self.brain = features(), nn.Sequential(nn.Flatten(), nn.Linear(1152, 4))
+
+    def forward(self, image):
+        return self.brain(self.eye(image))
+
+
+def hooked(kind):
+    net = Net()
+    if kind == "output":
+        net.features[0].register_forward_hook(lambda part, given, out: out + 1)
+    elif kind == "container":
+        net.features.register_forward_pre_hook(lambda part, given: (given[0] * 2,))
+    elif kind == "root":
+        net.register_forward_hook(lambda part, given, out: out * 3)
+    elif kind == "gradient":
+        net.features[0].weight.register_hook(lambda gradient: gradient * 0)
+    elif kind == "method":
+        net.features[0].forward = lambda x: functional.conv2d(
+            x, net.features[0].weight * 3, padding=1
+        )
+    return net
+
+
+def changed(change):
+    net = Net()
+    change(net.features[0])
+    return net
+
+
+ODD = {
+    "standardise": lambda: Net("standardise"),
+    "only in training": lambda: Net("only in training"),
+    "stop": lambda: Net("stop"),
+    "later": lambda: Net("later"),
+    "skip": lambda: Net("skip"),
+    "noise": lambda: Net("noise"),
+    "subclass": lambda: Net(convolution=Scaled),
+    "plain": Net,
+    "renamed": Renamed,
+    **{f"hook {kind}": lambda kind=kind: hooked(kind)
+       for kind in ("output", "container", "root", "gradient", "method")},
+    "pruned": lambda: changed(lambda c: prune.l1_unstructured(c, "weight", 0.5)),
+    "weight norm": lambda: changed(parametrizations.weight_norm),
+    "weight norm by hooks": lambda: changed(old_weight_norm),
+    "spectral norm": lambda: changed(parametrizations.spectral_norm),
+    "spectral norm by hooks": lambda: changed(nn.utils.spectral_norm),
+    "strides": lambda: changed(lambda c: setattr(c, "padding_mode", "reflect")),
+}  # fmt: skip
+DOUBTED = {"only in training", "later"}
+"""Networks whose first modules are plain, but which do something else with the image."""
+WINDOWED = {"plain", "renamed", "stop", "noise", "hook gradient", "hook root"}
+"""Networks that do something else too, but nothing that windows change."""
+
+
+def old_weight_norm(part):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.utils.weight_norm(part)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", list(ODD))
+def test_whatever_it_is_it_is_the_network_that_runs(name, training):
+    torch.manual_seed(0)
+    network = ODD[name]().train(training)
+    canvas = Canvas(48, 11, 30)
+    paster = Paster(canvas, InputTransform(), rows=6, device=CPU)
+    patches = paster.load(load_objects("glyphs", size=11, categories=6))
+    way = make_forward(network, paster, patches, training=training)
+    forward = way.forward
+    places = torch.tensor([[5, 5], [20, 30], [40, 6], [42, 42], [11, 20], [30, 5]])
+    for _ in range(3 if training else 1):  # weights change, and both move alike
+        state = copy.deepcopy(network.state_dict())
+        results = []
+        for run in (
+            lambda: network(paster.paste(patches, places)),
+            lambda: forward(patches, places),
+        ):
+            network.load_state_dict(state)
+            torch.manual_seed(1)
+            output = run()
+            wanted = [p for p in network.parameters() if p.requires_grad]
+            gradients = torch.autograd.grad(output.pow(2).sum(), wanted, allow_unused=True)
+            results.append((output, gradients))
+        (output, gradients), (found, others) = results
+        assert torch.allclose(found, output, rtol=1e-4, atol=1e-5)
+        for mine, theirs in zip(others, gradients, strict=True) if training else ():
+            assert (mine is None) == (theirs is None)
+            assert mine is None or torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4)
+        with torch.no_grad():
+            for parameter, gradient in zip(wanted, gradients, strict=True):
+                parameter.sub_(0.01 * gradient if gradient is not None else 0)
+    unseen = name in ("later", "only in training") and not training
+    assert isinstance(forward, WindowedForward) == (name in WINDOWED or unseen), way.name
+    assert ("whole canvases" in way.name) != isinstance(forward, WindowedForward)
+    assert bool(way.notes) == (name in DOUBTED and not unseen)
+
+
+def test_windows_that_hold_no_longer_are_given_up(
+    monkeypatch, tmp_path, make_curriculum, make_phase
+):
+    class Turning(Net):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += self.training
+            return super().forward(x if self.calls < 40 else 1 - x)
+
+    module = types.ModuleType("turning_nets")
+    module.build = Turning
+    monkeypatch.setitem(sys.modules, "turning_nets", module)
+    phase = make_phase(categories=4, steps=120, batch=4, checkpoints=(0, 120))
+    network = Network("turning_nets:build")
+    train(make_curriculum(phase, network=network, canvas=Canvas(48, 11)), tmp_path, device="cpu")
+    notes = [card.notes for card in list_checkpoints(tmp_path)]
+    assert notes[0] == ()
+    assert "windows up to step 50, then on whole canvases" in notes[-1][0]
