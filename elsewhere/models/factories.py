@@ -111,7 +111,11 @@ def _find(name: str) -> Builder:
 
 
 def _check_kind(name: str, package: str, found: Any) -> None:
-    """Refuse what is neither a class of networks nor a function of the package that was named."""
+    """Refuse what is neither a class of networks nor a function that could return one.
+
+    A function may come from another package (a wrapped or renamed network), but not from Python's
+    own library, whose functions build no networks and do much else.
+    """
     inner = found
     while isinstance(inner, functools.partial | types.MethodType):
         inner = inner.func if isinstance(inner, functools.partial) else inner.__func__
@@ -123,10 +127,11 @@ def _check_kind(name: str, package: str, found: Any) -> None:
             "a class of torch.nn.Module"
         )
     home = str(inner.__module__)
-    if home.partition(".")[0] != package:
+    origin = home.partition(".")[0]
+    if origin != package and origin in sys.stdlib_module_names - {"__main__"}:
         raise InputError(
-            f"{name} is a function of {home}, not of {package}; if it returns a network, name it "
-            f"where it is defined: {home}:{inner.__qualname__}"
+            f"{name} is a function of {home}, of Python's standard library, which builds no "
+            f"network; expected one of {package} that returns a network"
         )
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from elsewhere.errors import InputError
 from elsewhere.models import Layer, Model, output_tensors
+from elsewhere.models.proof import find_difference
 from elsewhere.protocols import Design
 from elsewhere.recording.hooks import Taps, evaluating
 from elsewhere.recording.incremental import Incremental, NotTraceable, Pasted, Tile, WindowRows
@@ -19,9 +22,6 @@ from elsewhere.recording.incremental.streaming import TILE_BYTES
 from elsewhere.recording.incremental.windows import Maps
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.types import BATCH_ROWS, Engine
-
-TOLERANCE = 1e-5
-"""By how much engines may differ, as a share of a layer's largest activation."""
 
 ADDS_PER_SECOND = 4e10
 CALL_SECONDS = 1e-4
@@ -180,9 +180,9 @@ def _check(
     design: Design,
     layers: Sequence[Layer],
 ) -> None:
-    """Compare the engine with one whole pass: an object in the canvas's last corner.
+    """Compare the engine with whole passes: noise and an object, in opposite corners.
 
-    The engine computes it among other images, the whole pass does it alone.
+    The engine computes them among other images, the whole passes do it alone.
 
     Raises
     ------
@@ -191,49 +191,58 @@ def _check(
         depend on each other.
     """
     (_, ys), (_, xs) = design.axes
+    color = canvas.background_color(model.transform.mean)
+    side = canvas.object_size
+    noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    patches = np.concatenate([noise, objects.patches(color)[:1]])
+    shown = model.transform.apply(torch.from_numpy(patches).to(model.device))
+    source = Pasted(model, canvas, color, ys, xs, shown)
+    prover = Incremental(model, source, program=engine.program(layers))
     edges_y, edges_x = (np.unique([0, len(places) - 1]) for places in (ys, xs))
-    tile = Tile(edges_y, edges_x, np.arange(min(2, len(design.objects))))
-    row = np.array([tile.n_rows - len(tile.objects)])
+    tile = Tile(edges_y, edges_x, np.arange(2))
+    rows = np.array([tile.n_rows - 2, 1])  # noise at the last location, the object at the first
+    pasted = canvas.paste(patches, [(ys[-1], xs[-1]), (ys[0], xs[0])], color)
+    images = model.transform.apply(torch.from_numpy(pasted).to(model.device))
+    reason = find_difference(
+        model.module,
+        lambda: _whole(model.module, images, layers),
+        lambda: _windowed(prover, tile, rows, layers),
+    )
+    if reason:
+        raise NotTraceable(reason)
+
+
+def _windowed(
+    engine: Incremental, tile: Tile, rows: NDArray[np.int64], layers: Sequence[Layer]
+) -> dict[str, torch.Tensor]:
+    """Return what the engine gives for some rows of a tile, by layer."""
     found: dict[str, torch.Tensor] = {}
 
     def receive(name: str, value: Maps | torch.Tensor) -> None:
         if isinstance(value, Maps):
-            value = WindowRows(value, engine.ground(name), tile).full(row)
+            value = WindowRows(value, engine.ground(name), tile).full(rows)
         elif len(value) == tile.n_rows:
-            value = value[row]
+            value = value[rows]
         found[name] = value.clone()
 
     for _ in engine.run(tile, layers, receive):
         pass
-    color = canvas.background_color(model.transform.mean)
-    image = canvas.paste(objects.patches(color)[:1], [(ys[-1], xs[-1])], color)
-    values = model.transform.apply(torch.from_numpy(image).to(model.device))
-    by_module: dict[str, list[Layer]] = {}
-    for layer in layers:
-        by_module.setdefault(layer.module, []).append(layer)
-    differing: list[str] = []
-    seen: set[str] = set()
+    return {f"layer {layer.name!r}": found[engine.source_of(layer)] for layer in layers}
 
-    def compare(module: str, call: int, output: object) -> None:
+
+def _whole(
+    network: nn.Module, images: torch.Tensor, layers: Sequence[Layer]
+) -> dict[str, torch.Tensor]:
+    """Return what whole passes give, one image after the other, by layer."""
+    found: dict[str, list[torch.Tensor]] = {layer.name: [] for layer in layers}
+
+    def receive(module: str, call: int, output: object) -> None:
         tensors = output_tensors(output)
-        for layer in by_module[module]:
-            if layer.call == call and layer.output in tensors:
-                seen.add(layer.name)
-                if not alike(found[engine.source_of(layer)], tensors[layer.output]):
-                    differing.append(layer.name)
+        for layer in layers:
+            if (layer.module, layer.call) == (module, call) and layer.output in tensors:
+                found[layer.name].append(tensors[layer.output].clone())
 
-    with Taps(model.module, by_module, compare):
-        model.module(values)
-    if differing or len(seen) < len(layers):
-        names = differing or [layer.name for layer in layers if layer.name not in seen]
-        raise NotTraceable(f"layer {names[0]!r} comes out otherwise than in a whole pass")
-
-
-def alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Return whether two activations are equal up to rounding."""
-    if found.shape != expected.shape:
-        return False
-    largest = float(expected.abs().max()) if expected.numel() else 0.0
-    if not np.isfinite(largest):
-        return True  # sinks say so, and of which object
-    return float((found - expected).abs().max()) <= TOLERANCE * max(largest, 1e-30)
+    with Taps(network, {layer.module for layer in layers}, receive):
+        for image in images:
+            network(image[None])
+    return {f"layer {name!r}": torch.cat(values) for name, values in found.items() if values}

@@ -19,8 +19,9 @@ from elsewhere.analyzer.attribution.lattices import Interval, Lattice, spread_wi
 from elsewhere.analyzer.attribution.targets import Scorer
 from elsewhere.errors import InputError
 from elsewhere.models import Layer, Model, output_tensors
+from elsewhere.models.proof import find_difference
 from elsewhere.recording import evaluating
-from elsewhere.recording.engines import Choice, alike, saving, weigh
+from elsewhere.recording.engines import Choice, saving, weigh
 from elsewhere.recording.incremental import (
     Covered,
     Incremental,
@@ -311,9 +312,14 @@ def _check(
     NotTraceable
         They differ: the network does something that its graph does not tell.
     """
-    found = _run(engine, layer, tile, lambda values: values.flatten(1).clone())
     covered = scene.image.clone()
     area = (..., slice(*window[0]), slice(*window[1]))
     covered[area] = scene.baseline[area]
-    if len(found) != 1 or not alike(found[0], scorer.activations(covered)):
-        raise NotTraceable(f"layer {layer.name!r} comes out otherwise than in a whole pass")
+    name = f"layer {layer.name!r}"
+    reason = find_difference(
+        scorer.network,
+        lambda: {name: scorer.activations(covered)},
+        lambda: {name: torch.cat(_run(engine, layer, tile, lambda v: v.flatten(1).clone()))},
+    )
+    if reason:
+        raise NotTraceable(reason)

@@ -1,5 +1,7 @@
 """Which engine runs a sweep, and that sinks cannot tell which did."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -313,6 +315,19 @@ def test_what_the_graph_does_not_tell_is_found_out(make_sweep, wrap):
     model = wrap(nn.Sequential(Counting(), nn.ReLU()))
     with pytest.raises(InputError, match="comes out otherwise than in a whole pass"):
         make_sweep(model, layers="1", engine="incremental").choice  # noqa: B018
+
+
+def test_what_an_invisible_object_does_not_show_is_found_out(make_sweep, make_objects, wrap):
+    """The first object is as black as the canvas: only noise tells that the weights are doubled."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 4, 3, bias=False)
+    layer.forward = lambda x: nn.functional.conv2d(x, 2 * layer.weight)
+    model, objects = wrap(nn.Sequential(layer, nn.ReLU())), make_objects(2)
+    black = dataclasses.replace(objects, images=0 * objects.images)
+    with pytest.raises(InputError, match="comes out otherwise than in a whole pass"):
+        make_sweep(  # noqa: B018
+            model, objects=black, background=0, layers="1", engine="incremental"
+        ).choice
 
 
 def test_images_that_depend_on_each_other_run_densely(make_sweep, wrap):
