@@ -238,7 +238,7 @@ class AlignedSink:
 
     def result(self, order: Sequence[str] | None = None) -> xarray.Dataset:
         """Return what was accumulated; see :func:`aligned_similarity`."""
-        names = [name for name in (order or self._done) if name in self._done]
+        names = [name for name in (self._done if order is None else order) if name in self._done]
         if not names:
             raise LayerError(
                 "no layer is a feature map with a place on the canvas; name convolution, ReLU or "
@@ -335,7 +335,9 @@ def aligned_similarity(
     The question is Lenc & Vedaldi's (2015), Understanding image representations by measuring
     their equivariance and equivalence.
     """
-    size = object_size or int(source.provenance.get("object_size", 0))
+    size = object_size
+    if size is None:
+        size = int(source.provenance.get("object_size", 0))
     if size < 1:
         raise InputError("the source does not say the objects' size; give object_size in px")
     known = {layer.name: layer for layer in source.layers}

@@ -141,7 +141,8 @@ class ChangeSink:
             others, the reference left out, with intervals; ``phase_share``, by how much the rest
             is larger out of phase.
         """
-        names = [name for name in (order or self._states) if name in self._states]
+        wanted = self._states if order is None else order
+        names = [name for name in wanted if name in self._states]
         if not names:
             raise LayerError(
                 "no layer is a feature map with a place on the canvas; name convolution, ReLU or "

@@ -209,7 +209,9 @@ def _measure(
         parts.append(_to_dataset(sink, source, [n for n in chosen if n in sink.variables]))
         notes += sink.notes
     if "aligned" in wanted:
-        size = object_size or int(source.provenance.get("object_size", 0))
+        size = object_size
+        if size is None:
+            size = int(source.provenance.get("object_size", 0))
         if size < 1:
             raise InputError("the source does not say the objects' size; give object_size in px")
         aligned = AlignedSink(object_size=size, layers=chosen)

@@ -324,7 +324,8 @@ class SimilaritySink:
         """
         if not self._summaries:
             raise LayerError("no layer was measured; name layers that the source holds")
-        known = [name for name in (order or self._layers) if name in self._summaries]
+        wanted = self._layers if order is None else order
+        known = [name for name in wanted if name in self._summaries]
         found = _to_dataset(
             self.design,
             {name: self._summaries[name] for name in known},

@@ -135,7 +135,7 @@ def track(
         A checkpoint is damaged.
     """
     directory = Path(directory)
-    settings = settings or TrackSettings()
+    settings = TrackSettings() if settings is None else settings
     chosen = choose_checkpoints(directory, phases)
     objects = _compared_objects(chosen[-1], settings, data_dir)
     folder = directory / "track" / settings.fingerprint[:12]

@@ -200,7 +200,9 @@ def table(
 
     check_table_name(out, overwrite=overwrite)
     wanted = [part.strip() for text in variables or () for part in text.split(",") if part.strip()]
-    tidy = tidy_table(load_result(result), wanted or None)
+    if variables is not None and not wanted:
+        raise InputError("no variable is asked for; name at least one, or leave --variables out")
+    tidy = tidy_table(load_result(result), None if variables is None else wanted)
     save_table(tidy, out, overwrite=overwrite)
     if as_json:
         print_json({"rows": len(tidy), "columns": [str(name) for name in tidy.columns]})

@@ -195,7 +195,7 @@ def plot_placements(
         raise InputError(f"there are {len(titles)} titles for {count} pictures; give one for each")
     if columns is not None and columns < 1:
         raise InputError(f"columns is {columns}; expected at least 1")
-    wide = min(columns or 8, count)
+    wide = min(8 if columns is None else columns, count)
     rows = math.ceil(count / wide)
     side = min(PAGE_WIDTH / wide - 0.06, 2.2)
     tall = side * images.shape[1] / images.shape[2] + (0.16 if titles else 0.0)
@@ -228,7 +228,7 @@ def _captioned(members: dict[str, list[int]], columns: int | None, gap: float) -
     """Lay out one object of each category, its name beneath."""
     names = list(members)
     count, room = len(names), PAGE_WIDTH - 2 * _MARGIN
-    for wide in [columns] if columns else range(min(count, 8), 33):
+    for wide in range(min(count, 8), 33) if columns is None else [columns]:
         inches = min(room / (wide + (wide - 1) * gap), 0.8)
         text_size = SMALL_SIZE if inches >= 0.5 else 5.0 if inches >= 0.36 else 4.0
         caption = (text_size * 1.45 / 72) / inches
@@ -253,7 +253,7 @@ def _captioned(members: dict[str, list[int]], columns: int | None, gap: float) -
 
 def _in_rows(members: dict[str, list[int]], columns: int | None, gap: float) -> _Sheet:
     """Lay out a row for each category, its name beside; rows wrap, and stand in blocks."""
-    wide = min(columns or 20, max(map(len, members.values())))
+    wide = min(20 if columns is None else columns, max(map(len, members.values())))
     lines = {name: math.ceil(len(indices) / wide) for name, indices in members.items()}
     texts = {name: shorten(name, 18, keep="both") for name in members}
     margin = 0.08 + max(map(len, texts.values())) * 0.6 * SMALL_SIZE / 72

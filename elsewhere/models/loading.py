@@ -103,7 +103,7 @@ def load_model(
     return Model(
         name=name,
         module=module.eval(),
-        transform=transform or InputTransform(),
+        transform=InputTransform() if transform is None else transform,
         aliases=aliases(module),
         weights=weights if weights in ("none", "imagenet") else Path(weights).name,
         weights_sha256=state_sha256(module.state_dict()),

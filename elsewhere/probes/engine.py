@@ -427,7 +427,7 @@ class _Engine:
             if number not in readouts[name]:
                 continue
             readout = readouts[name][number]
-            first, last = units or (0, self.units[name])
+            first, last = (0, self.units[name]) if units is None else units
             if held is not None:
                 pieces: Any = [((first, last), held[name])]
             else:

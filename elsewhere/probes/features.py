@@ -118,7 +118,9 @@ class GatherSink:
         return len(self._row) * (last - first) / max(unit_count(layer), 1)
 
     def _span(self, layer: LayerLike) -> Units:
-        return self._units or (0, self._readings[layer.name].units(layer))
+        if self._units is not None:
+            return self._units
+        return 0, self._readings[layer.name].units(layer)
 
     def begin(
         self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
@@ -141,7 +143,7 @@ class GatherSink:
         if not wanted:
             return
         values = self._readings[block.layer].rows(block)
-        first, last = self._units or (0, values.shape[1])
+        first, last = (0, values.shape[1]) if self._units is None else self._units
         for row, place in wanted:
             kept = self.rows[block.layer][place]
             kept[:] = values[row, first:last]

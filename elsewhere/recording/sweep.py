@@ -98,14 +98,17 @@ class Sweep:
         if engine not in get_args(Engine):
             raise UnknownNameError("engine", engine, get_args(Engine))
         self.model, self.objects, self.engine = model, objects, engine
-        self.canvas = canvas or Canvas(size=model.canvas_size, object_size=objects.size)
+        if canvas is None:
+            canvas = Canvas(size=model.canvas_size, object_size=objects.size)
+        self.canvas = canvas
         if objects.size != self.canvas.object_size:
             raise CanvasError(
                 f"objects of {objects.size} px for a canvas whose object size is "
                 f"{self.canvas.object_size} px; load the objects at that size"
             )
-        self.grid = (grid or Grid.default(self.canvas)).check(self.canvas)
-        self.reference = self.canvas.check(reference or self.grid.default_reference)
+        self.grid = (Grid.default(self.canvas) if grid is None else grid).check(self.canvas)
+        place = self.grid.default_reference if reference is None else reference
+        self.reference = self.canvas.check(place)
         every = list_layers(model, self.canvas.size, containers=True)
         self.layers: tuple[Layer, ...] = select_layers(every, layers, model)
         self.design = Design(
@@ -214,7 +217,7 @@ class Sweep:
         LayerError
             A layer did not fire.
         """
-        units = units or Units.cut(self.design)
+        units = Units.cut(self.design) if units is None else units
         groups = self.groups(sinks, max_memory=max_memory, tile=tile)
         counts = {stage: self._n_images(stage, units, skip) for stage in STAGES}
         total = sum(
@@ -312,7 +315,7 @@ class Sweep:
         list of float
             Seconds per batch of the grid stage, for each group.
         """
-        units = units or Units.cut(self.design)
+        units = Units.cut(self.design) if units is None else units
         seconds = []
         with evaluating(self.model.module), exact(self.model.device):
             images = Images(self.model, self.objects, self.canvas)

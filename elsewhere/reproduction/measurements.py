@@ -261,7 +261,7 @@ def _follow(
 ) -> xarray.Dataset:
     """Return accuracy and similarity at each checkpoint, as tracking gives them."""
     objects, grid = place.unseen(run), Grid.parse(place.scale.grid, run.canvas)
-    reference = trained or trained_location("one", run.canvas)
+    reference = trained_location("one", run.canvas) if trained is None else trained
     found = []
     for card in cards:
         model = load_checkpoint(card.path).to(find_device(place.device))

@@ -93,7 +93,7 @@ class Scale:
             given = phase.checkpoints if isinstance(phase.checkpoints, tuple) else ()
             return dataclasses.replace(
                 phase,
-                steps=min(phase.steps or max_steps, max_steps),
+                steps=max_steps if phase.steps is None else min(phase.steps, max_steps),
                 batch=min(phase.batch, 4),
                 epochs=None,
                 exemplars=few,

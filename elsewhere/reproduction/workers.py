@@ -34,7 +34,7 @@ def count_workers(wanted: int | None, device: str, n_tasks: int) -> int:
         raise InputError(f"expected 1 worker or more; got {wanted}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     default = 1 if not device.startswith("cpu") else (cores or 1)
-    return max(1, min(wanted or default, cores or 1, n_tasks))
+    return max(1, min(default if wanted is None else wanted, cores or 1, n_tasks))
 
 
 def perform_all(
@@ -62,7 +62,7 @@ def perform_all(
     ElsewhereError
         The first error of a task; the others are stopped.
     """
-    tell = progress or _ignore
+    tell = _ignore if progress is None else progress
     total, done = len(tasks), {task.key for task in tasks if read_values(task) is not None}
     for number, key in enumerate(sorted(done), start=1):
         tell(Event(*key, "skipped", finished=number, total=total))

@@ -77,7 +77,7 @@ class ArraySource:
         names = tuple(categories) if categories is not None else ids
         if len(ids) != n or len(names) != n:
             raise InputError(f"{len(ids)} objects and {len(names)} categories for {n} activations")
-        place = reference or (int(y[len(y) // 2]), int(x[0]))
+        place = (int(y[len(y) // 2]), int(x[0])) if reference is None else reference
         axes = (("y", tuple(int(v) for v in y)), ("x", tuple(int(v) for v in x)))
         self.design = Design(ids, names, axes, (int(place[0]), int(place[1])))
         if self.design.reference_index is None:

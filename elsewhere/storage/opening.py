@@ -50,7 +50,8 @@ def open_file(path: Path) -> tuple[Any, Description]:
         raise StorageError(f"{path} is not a readable HDF5 file: {_line(error)}") from error
     try:
         stamp = _text(file.attrs.get("elsewhere_encoding"))
-        version = version or _text(file.attrs.get("encoding_version"))
+        if version is None:
+            version = _text(file.attrs.get("encoding_version"))
         _check_stamps(path, stamp, version)
         return file, READERS[str(version)](file)
     except StorageError:

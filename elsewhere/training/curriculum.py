@@ -385,7 +385,7 @@ class Curriculum:
         CurriculumError
             An unknown key, a value of another type or out of range, named with its line.
         """
-        source = source or Source()
+        source = Source() if source is None else source
         known = ("name", "seed", "network", "canvas", "phase")
         source.check_keys(table, known, ())
         phases = table.get("phase", [])

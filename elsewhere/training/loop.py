@@ -260,7 +260,7 @@ def _open_run(
             f"{directory / 'state.pt'} is of another run ({state.run[:12]}) than curriculum.json "
             f"({run[:12]}); delete the directory and train again"
         )
-    return state or RunState(run)
+    return RunState(run) if state is None else state
 
 
 def _begin_run(directory: Path, curriculum: Curriculum, fingerprint: str) -> None:

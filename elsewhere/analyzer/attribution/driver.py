@@ -90,7 +90,7 @@ def attribute(
     PyTorch, arXiv:2009.07896, for the methods. That maps are compared in the object's frame is
     this package's.
     """
-    settings = settings or AttributionSettings()
+    settings = AttributionSettings() if settings is None else settings
     limit = parse_bytes(max_memory)
     shared = workers > 1 or scheduler is not None
     if shared and path is None:

@@ -114,7 +114,7 @@ def sanity(
     Adebayo et al. (2018), Sanity checks for saliency maps, NeurIPS: cascading randomisation. There
     weights are drawn anew; here they are shuffled within each tensor.
     """
-    settings = settings or AttributionSettings()
+    settings = AttributionSettings() if settings is None else settings
     if isinstance(settings.target, LinearTarget):
         classes = settings.target.classes
     limit, n_objects = parse_bytes(max_memory), len(sweep.objects)

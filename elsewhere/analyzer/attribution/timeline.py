@@ -90,7 +90,8 @@ def attribute_checkpoints(
     InputError
         No checkpoint, an unknown phase, or one without the target.
     """
-    directory, settings = Path(directory), settings or AttributionSettings()
+    directory = Path(directory)
+    settings = AttributionSettings() if settings is None else settings
     if isinstance(settings.target, LinearTarget) and settings.target.network:
         raise InputError(
             f"the target {settings.target.name} is fitted on one network, and {directory} holds "
@@ -101,9 +102,9 @@ def attribute_checkpoints(
         objects, _ = cards[-1].test_objects(per_category=1, data_dir=data_dir)
         objects = objects.select(per_category=1)
     cards = _knowing(cards, objects, settings, explicit=phases is not None)
-    place = reference or _trained_at(cards[-1]) or Grid.parse(
-        grid, cards[-1].canvas
-    ).default_reference  # fmt: skip
+    place = _trained_at(cards[-1]) if reference is None else reference
+    if place is None:
+        place = Grid.parse(grid, cards[-1].canvas).default_reference
     _check_size(cards, objects, grid, settings, parse_bytes(max_memory))
     folder = directory / "attribution" / _fingerprint(cards[-1], settings, objects, grid, place)
     folder.mkdir(parents=True, exist_ok=True)

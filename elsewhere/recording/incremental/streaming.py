@@ -157,7 +157,9 @@ class TileStream:
             self._give_empty(wanted, sinks)
             yield 1
             return
-        for tile in tiles or self.tiles(stage, wanted, sinks, max_bytes, shape):
+        if tiles is None:
+            tiles = self.tiles(stage, wanted, sinks, max_bytes, shape)
+        for tile in tiles:
             rows, objects, positions = self._rows(stage, tile)
             count = len(rows)
             if stage != "reference" and (skip or units.chosen is not None):
