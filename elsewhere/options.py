@@ -33,6 +33,8 @@ ENGINE_HELP = "auto; incremental: only what an object changes; dense: whole canv
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder of mnist and its kin.")]
+TRUST_HELP = "package.module:factory that may be built if a file names it; repeatable."
+TrustOption = Annotated[list[str] | None, typer.Option("--trust-factory", help=TRUST_HELP)]
 PartialOption = Annotated[
     bool,
     typer.Option("--allow-partial", help="Take what is there of an unfinished recording."),
@@ -77,6 +79,9 @@ class ModelOptions:
     seed: Annotated[
         int, _option("--seed", help="Of weights, exemplars and sketches.", panel=NETWORK)
     ] = 0
+    trust: Annotated[list[str], _option("--trust-factory", help=TRUST_HELP, panel=NETWORK)] = (
+        dataclasses.field(default_factory=list)
+    )
 
     def load(self, model: str) -> Model:
         """Return the network called `model` on its device; a checkpoint brings all its own."""
@@ -85,14 +90,16 @@ class ModelOptions:
         from elsewhere.training import is_checkpoint, load_checkpoint
 
         if is_checkpoint(model):
-            own = ("--device", "--seed")
+            own = ("--device", "--seed", "--trust-factory")
             if given := [name for name in given_options(self) if name not in own]:
                 raise InputError(
                     f"{model} is a checkpoint, which has its own weights and input: leave out "
                     + ", ".join(given)
                 )
-            return load_checkpoint(model).to(find_device(self.device))
-        loaded = ModelRequest(model, **option_values(self)).load()
+            return load_checkpoint(model, trust=self.trust).to(find_device(self.device))
+        values = option_values(self)
+        del values["trust"]  # what is named here is the user's own
+        loaded = ModelRequest(model, **values).load()
         if loaded.random_keys:
             keys = ", ".join(loaded.random_keys)
             say(f"left random, not in {self.weights}: {keys}")
@@ -272,7 +279,7 @@ def refuse_live_options(source: str, network: ModelOptions, stimuli: StimulusOpt
     given = [
         name
         for name in given_options(network, stimuli)
-        if name not in ("--seed", "--device", "--reference")
+        if name not in ("--seed", "--device", "--reference", "--trust-factory")
     ]
     if given:
         raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,15 +17,19 @@ Report: TypeAlias = Callable[[int, int, str], None]
 """Called with checkpoints done and in all, and what was measured last."""
 
 
-def choose_checkpoints(directory: Path, phases: Sequence[str] | None) -> list[Card]:
+def choose_checkpoints(
+    directory: Path, phases: Sequence[str] | None, *, trust: Collection[str] = ()
+) -> list[Card]:
     """Return the checkpoints of a run, of some of its phases or of all.
+
+    `trust` names factories, see :func:`elsewhere.training.read_card`.
 
     Raises
     ------
     InputError
         An unknown phase, or no checkpoint.
     """
-    cards = list_checkpoints(directory)
+    cards = list_checkpoints(directory, trust=trust)
     names = list(dict.fromkeys(card.phase for card in cards))
     for phase in phases or ():
         if phase not in names:

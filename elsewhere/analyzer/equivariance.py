@@ -368,9 +368,7 @@ def aligned_attributes(source: Source, shift: Shift) -> dict[str, Any]:
     }
 
 
-def without_rounding(
-    evoked: NDArray[np.float32], here: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def without_rounding(evoked: NDArray[np.float32], here: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return what an object evokes, zero where it is no more than the rounding of the map."""
     return evoked if np.linalg.norm(evoked) > NEGLIGIBLE * np.linalg.norm(here) else 0 * evoked
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from elsewhere.protocols import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.storage import load_result, save_result
+from elsewhere.storage.files import make_inside
 from elsewhere.training import Card, accuracy, load_checkpoint
 from elsewhere.types import Location, Metric
 
@@ -92,6 +93,7 @@ def track(
     data_dir: Path | None = None,
     workers: int = 1,
     scheduler: str | None = None,
+    trust: Collection[str] = (),
     report: Report | None = None,
 ) -> xarray.Dataset:
     """Return accuracy and cross-location similarity at every checkpoint of a run.
@@ -114,6 +116,8 @@ def track(
         Local processes that share the checkpoints; each may take up `max_memory`.
     scheduler
         Address of a Dask scheduler, whose workers share them instead; they see the same files.
+    trust
+        Factories (``package.module:factory``) that may be built where cards name them.
     report
         Called as checkpoints are done.
 
@@ -136,10 +140,9 @@ def track(
     """
     directory = Path(directory)
     settings = TrackSettings() if settings is None else settings
-    chosen = choose_checkpoints(directory, phases)
+    chosen = choose_checkpoints(directory, phases, trust=trust)
     objects = _compared_objects(chosen[-1], settings, data_dir)
-    folder = directory / "track" / settings.fingerprint[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_inside(directory, "track", settings.fingerprint[:12])
     paths = [folder.resolve() / f"{card.phase}-{card.step:07d}.nc" for card in chosen]
     left = [n for n, card in enumerate(chosen) if _earlier(paths[n], card) is None]
     job = TrackJob(tuple(chosen), tuple(paths), objects, settings, device, max_memory, data_dir)
@@ -196,7 +199,7 @@ def measure_checkpoint(
     data_dir: Path | None = None,
 ) -> xarray.Dataset:
     """Return accuracy and similarity at one checkpoint; see :func:`track`."""
-    model = load_checkpoint(card.path).to(find_device(device))
+    model = load_checkpoint(card).to(find_device(device))
     grid = Grid.parse(settings.grid, card.canvas)
     sweep = Sweep(
         model,

@@ -301,6 +301,10 @@ def _sweep(
     return sweep, card
 
 
+_KEPT = ("--device", "--seed", "--trust-factory")
+"""Options of a network that checkpoints leave open."""
+
+
 def _over_training(
     directory: Path,
     network: ModelOptions,
@@ -314,7 +318,7 @@ def _over_training(
     from elsewhere.stimuli import Grid, load_objects, parse_categories, parse_location
     from elsewhere.training import list_checkpoints
 
-    own = [o for o in given_options(network) if o not in ("--device", "--seed")]
+    own = [o for o in given_options(network) if o not in _KEPT]
     own += [o for o in given_options(stimuli) if o in ("--canvas", "--object-size", "--background")]
     if own:
         raise InputError(
@@ -351,6 +355,7 @@ def _over_training(
             max_memory=max_memory,
             data_dir=stimuli.data_dir,
             engine=engine,
+            trust=network.trust,
             report=update,
         )
     return found

@@ -134,6 +134,7 @@ def probe(
             seed=network.seed,
             jobs=jobs,
             max_memory=max_memory,
+            trust=network.trust,
             progress=bar,
         )
         fitted = None

@@ -16,6 +16,7 @@ from elsewhere.options import (
     DeviceOption,
     JsonOption,
     OverwriteOption,
+    TrustOption,
     set_threads,
 )
 from elsewhere.protocols import notes_of
@@ -54,6 +55,7 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard files too.")
     ] = False,
+    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a network through a curriculum; a killed run goes on where it stood."""
@@ -77,6 +79,7 @@ def train(
             seed=seed,
             data_dir=data_dir,
             tensorboard=tensorboard,
+            trust=trust or (),
         )
     rows: list[dict[str, Any]] = [
         {
@@ -119,6 +122,7 @@ def accuracy(
     ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    trust: TrustOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -133,8 +137,8 @@ def accuracy(
     if trials is not None:
         check_output(trials, overwrite)
     set_threads(threads)
-    card = read_card(checkpoint)
-    model = load_checkpoint(checkpoint).to(find_device(device))
+    card = read_card(checkpoint, trust=trust or ())
+    model = load_checkpoint(card).to(find_device(device))
     if objects not in (None, card.objects):
         raise InputError(
             f"{checkpoint} was trained on {card.objects}; --objects {objects} has other classes "
@@ -192,6 +196,7 @@ def track(
     threads: ThreadsOption = None,
     workers: WorkersOption = 1,
     scheduler: SchedulerOption = None,
+    trust: TrustOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -226,6 +231,7 @@ def track(
             data_dir=data_dir,
             workers=workers,
             scheduler=scheduler,
+            trust=trust or (),
             report=update,
         )
     save_result(result, out, overwrite=overwrite)

@@ -7,6 +7,7 @@ import logging
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,10 +18,14 @@ from torch import nn
 from torchvision.models import GoogLeNet, Inception3
 
 from elsewhere.errors import WeightsError
+from elsewhere.types import format_bytes
 
 logger = logging.getLogger(__name__)
 
 State = dict[str, torch.Tensor]
+
+UNPACKED_MORE = 2**26
+"""Bytes by which a state file may grow when it is unpacked."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -121,11 +126,40 @@ def _read_safetensors(path: Path) -> State:
     return state
 
 
+def check_archive(path: Path) -> None:
+    """Refuse a zip file of torch that unpacks to far more than it takes up.
+
+    torch stores weights as they are, and unpacks everything before their names can be looked at.
+
+    Raises
+    ------
+    WeightsError
+        It would.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # torch reads it its own way, and says what is wrong
+    if unpacked > path.stat().st_size + UNPACKED_MORE:
+        raise WeightsError(
+            f"{path} ({format_bytes(path.stat().st_size)}) is compressed and would unpack to "
+            f"{format_bytes(unpacked)}; torch stores weights as they are: unpack it, load what you "
+            "trust, and save it again with torch.save"
+        )
+
+
 def _read_torch(path: Path) -> object:
     try:
+        check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of TorchScript archives, which are refused below
             return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         text = str(error)
         if "Unsupported" in text or "GLOBAL" in text or "REDUCE" in text:

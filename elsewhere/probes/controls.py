@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import InputTransform, load_model, state_sha256
+from elsewhere.models.factories import check_named
 from elsewhere.protocols import Design, Progress, Sink, Source, Stage, stages_of
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
@@ -139,7 +140,7 @@ class PixelSource:
         return other
 
 
-def untrained(source: Source, *, seed: int) -> tuple[Sweep, str]:
+def untrained(source: Source, *, seed: int, trust: Collection[str] = ()) -> tuple[Sweep, str]:
     """Return a sweep of the source's network with weights drawn at random, and what it is.
 
     Parameters
@@ -148,6 +149,8 @@ def untrained(source: Source, *, seed: int) -> tuple[Sweep, str]:
         A sweep or a recording.
     seed
         Of the weights; if the source has the very same ones, the next seed is taken.
+    trust
+        Factories that may be built where a recording names them.
 
     Raises
     ------
@@ -162,6 +165,7 @@ def untrained(source: Source, *, seed: int) -> tuple[Sweep, str]:
     elif isinstance(source, Recording):
         header = source.attributes
         name, arguments = str(header["model"]), dict(header.get("model_arguments", {}))
+        check_named(name, source.path, trust)
         digest = str(header.get("weights_sha256", ""))
         red, green, blue = (float(v) for v in header["mean"])
         stds = tuple(float(v) for v in header["std"])

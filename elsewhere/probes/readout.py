@@ -61,6 +61,7 @@ def probe(
     seed: int = 0,
     jobs: int = 1,
     max_memory: int | str = "2GiB",
+    trust: Collection[str] = (),
     progress: Progress | None = None,
 ) -> xarray.Dataset:
     """Train a linear classifier on a layer's activations at one place, test it at all others.
@@ -102,6 +103,9 @@ def probe(
         Processes for the fits.
     max_memory
         Bytes that activations and weights may take up, such as ``"2GiB"``.
+    trust
+        Factories (``package.module:factory``) that may be built for the untrained control where a
+        recording names them.
     progress
         Called with what is done and what there is to do.
 
@@ -191,7 +195,7 @@ def probe(
     told: dict[str, Any] = {}
     if "untrained" in controls:
         try:
-            sweep, told["untrained"] = untrained(source, seed=seed)
+            sweep, told["untrained"] = untrained(source, seed=seed, trust=trust)
         except InputError as error:
             reasons["untrained"] = str(error)
         else:

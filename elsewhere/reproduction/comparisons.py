@@ -70,7 +70,7 @@ def measure_accuracy(
     """Return the accuracy of a checkpoint over the grid, same and held-out exemplars apart."""
     objects, held_out = card.test_objects(per_category=per_category, data_dir=data_dir)
     return accuracy(
-        load_checkpoint(card.path).to(device),
+        load_checkpoint(card).to(device),
         objects,
         card.canvas,
         grid,

@@ -185,7 +185,7 @@ def _learning(run: Run, place: Workplace) -> Values:
 def _compare(run: Run, place: Workplace, grid: Grid) -> Values:
     """Compare layers across places, with objects that neither network has seen."""
     card = place.final(run.name, place.scale.compared)
-    model = load_checkpoint(card.path).to(find_device(place.device))
+    model = load_checkpoint(card).to(find_device(place.device))
     layers, canvas = name_layers(model, run.canvas), run.canvas
     reference = trained_location(card.environment, canvas)
     values: Values = {}
@@ -236,7 +236,7 @@ def _old_objects(run: Run, place: Workplace, known: Card, cards: list[Card]) -> 
     grid = Grid.parse(place.scale.old_grid, run.canvas)
     found = {}
     for moment, card in (("known", known), ("before", cards[0]), ("end", cards[-1])):
-        model = load_checkpoint(card.path).to(find_device(place.device))
+        model = load_checkpoint(card).to(find_device(place.device))
         found[moment] = old_object_indices(
             model,
             objects,
@@ -264,7 +264,7 @@ def _follow(
     reference = trained_location("one", run.canvas) if trained is None else trained
     found = []
     for card in cards:
-        model = load_checkpoint(card.path).to(find_device(place.device))
+        model = load_checkpoint(card).to(find_device(place.device))
         alike = compare_layers(model, objects, run.canvas, grid, reference)
         result = alike[["G_away", "similarity_away", "baseline_cross_away"]]
         result = result.assign_coords(exemplars=list(EXEMPLARS))

@@ -34,6 +34,14 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
         raise StorageError(f"the folder {path.parent} does not exist; create it first")
 
 
+def is_file(path: Path) -> bool:
+    """Return whether `path` is a file, also where no file can have such a name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def free_bytes(path: Path) -> int:
     """Return the free bytes on the disk of `path`, which need not exist yet."""
     while not path.exists():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,23 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from elsewhere.errors import ElsewhereError, StorageError, WeightsError
+from elsewhere.errors import ElsewhereError, InputError, StorageError, WeightsError
 from elsewhere.models import InputTransform, Model, load_model, state_sha256
+from elsewhere.models.factories import check_named
 from elsewhere.models.weights import fit_state
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.storage import write_atomically
-from elsewhere.training.curriculum import Exemplars, Split
+from elsewhere.storage.documents import read_document, tell_unsealed, write_document
+from elsewhere.storage.files import is_file, make_inside, refuse_link
+from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
 from elsewhere.training.heads import find_head, replace_head
 from elsewhere.training.resolution import load_phase_objects
+from elsewhere.training.toml import Source, convert
 from elsewhere.types import Location
 
 ENCODING = "checkpoint"
-VERSION = "0.1"
+VERSION = "0.2"
+"""Since 0.2 a card is sealed; as it holds the checksum of the weights, they are covered as well."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,9 @@ class Card:
         What a reader of its numbers has to know.
     sha256
         Of the file of weights.
+    path, trust, sealed
+        Of the weights; the factories that the user names, see :func:`read_card`; whether the card
+        carries a seal. None of these stands in the card.
     """
 
     model: str
@@ -100,6 +108,8 @@ class Card:
     notes: tuple[str, ...] = ()
     sha256: str = ""
     path: Path = field(default=Path(), compare=False)
+    trust: tuple[str, ...] = field(default=(), compare=False)
+    sealed: bool = field(default=True, compare=False)
 
     @property
     def transform(self) -> InputTransform:
@@ -157,6 +167,9 @@ class Card:
         )
 
 
+_NOT_WRITTEN = ("path", "trust", "sealed")
+
+
 def checkpoint_path(directory: Path, phase: str, step: int) -> Path:
     """Return where a run keeps the weights after a step of a phase."""
     return directory / "checkpoints" / f"{phase}-{step:06d}.safetensors"
@@ -176,13 +189,12 @@ def save_checkpoint(path: Path, state: Mapping[str, torch.Tensor], card: Card) -
     }
     data = save(tensors)
     card = dataclasses.replace(card, sha256=hashlib.sha256(data).hexdigest(), path=path)
-    table = {"elsewhere_encoding": ENCODING, "encoding_version": VERSION}
-    table |= dataclasses.asdict(card)
-    del table["path"]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    table = dataclasses.asdict(card)
+    for name in _NOT_WRITTEN:
+        del table[name]
+    make_inside(path.parent.parent, path.parent.name)
     write_atomically(path, data)
-    text = json.dumps(table, indent=1, sort_keys=True, allow_nan=False)
-    write_atomically(path.with_suffix(".json"), text.encode())
+    write_document(path.with_suffix(".json"), table, encoding=ENCODING, version=VERSION)
     return card
 
 
@@ -191,52 +203,60 @@ def is_checkpoint(path: str | Path) -> bool:
     path = Path(path)
     if path.suffix not in (".safetensors", ".json"):
         return False
-    return path.with_suffix(".safetensors").is_file() and path.with_suffix(".json").is_file()
+    return is_file(path.with_suffix(".safetensors")) and is_file(path.with_suffix(".json"))
 
 
-def read_card(path: str | Path) -> Card:
+def read_card(path: str | Path, *, trust: Collection[str] = ()) -> Card:
     """Return the card of a checkpoint, given its weights or the card itself.
+
+    Parameters
+    ----------
+    path
+        The weights, or the card beside them.
+    trust
+        Factories (``package.module:factory``) that may be built if the card names them; see
+        docs/security.md.
 
     Raises
     ------
     StorageError
         It is missing, damaged or of something else.
     """
-    path = Path(path).with_suffix(".json")
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StorageError(
-            f"the checkpoint's card {path} cannot be read ({error.strerror}); expected it beside "
-            "the weights"
-        ) from error
-    except ValueError as error:
-        raise StorageError(f"the checkpoint's card {path} is damaged: {error}") from error
-    stamp = table.pop("elsewhere_encoding", None) if isinstance(table, dict) else None
-    if stamp != ENCODING:
-        raise StorageError(f"{path} is no checkpoint's card; expected one that training wrote")
-    version = table.pop("encoding_version", None)
-    try:
-        if table["canvas"]["background"] != "mean" and isinstance(
-            table["canvas"]["background"], list
-        ):
-            table["canvas"]["background"] = tuple(table["canvas"]["background"])
-        table["canvas"] = Canvas(**table["canvas"])
-        table["exemplars"] = Exemplars(**table["exemplars"])
-        for name in ("mean", "std", "categories", "notes"):
-            table[name] = tuple(table.get(name, ()))
-        if table["trained"] is not None:
-            table["trained"] = tuple((int(y), int(x)) for y, x in table["trained"])
-        return Card(**table, path=path.with_suffix(".safetensors"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(
-            f"the checkpoint's card {path} (version {version}) cannot be understood: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    card = _read_card(Path(path), trust)
+    if not card.sealed:
+        tell_unsealed(card.path.with_suffix(".json"))
+    return card
 
 
-def list_checkpoints(directory: str | Path) -> list[Card]:
-    """Return the cards of a run's checkpoints, by phase and step.
+def _read_card(path: Path, trust: Collection[str]) -> Card:
+    path = path.with_suffix(".json")
+    expected = "a checkpoint's card, which training writes beside the weights"
+    table, sealed = read_document(path, encoding=ENCODING, expected=expected)
+    try:
+        if extra := sorted(set(table) & set(_NOT_WRITTEN)):
+            raise InputError(f"unknown key {extra[0]!r}")
+        card: Card = convert(table, Card, (), Source())
+        check_phase_name(card.phase)
+        if min(card.step, card.phase_index, card.seed) < 0:
+            raise InputError("step, phase_index and seed: expected 0 or more")
+        if not re.fullmatch("[0-9a-f]{64}", card.sha256):
+            raise InputError(f"sha256: expected 64 hexadecimal digits; got {card.sha256[:80]!r}")
+        card.transform  # noqa: B018  (refuses numbers that make no input)
+    except InputError as error:
+        raise StorageError(f"the checkpoint's card {path} cannot be understood: {error}") from error
+    weights = path.with_suffix(".safetensors")
+    return dataclasses.replace(card, path=weights, trust=tuple(trust), sealed=sealed)
+
+
+def list_checkpoints(directory: str | Path, *, trust: Collection[str] = ()) -> list[Card]:
+    """Return the cards of a run's checkpoints, by phase and step; links are not followed.
+
+    Parameters
+    ----------
+    directory
+        What training left.
+    trust
+        See :func:`read_card`.
 
     Raises
     ------
@@ -244,15 +264,20 @@ def list_checkpoints(directory: str | Path) -> list[Card]:
         The directory holds none, or a card is damaged.
     """
     folder = Path(directory) / "checkpoints"
-    cards = [
-        read_card(path)
-        for path in folder.glob("*.json")
-        if path.with_suffix(".safetensors").exists()
-    ]
+    refuse_link(folder)
+    cards = []
+    for path in sorted(folder.glob("*.json")):
+        weights = path.with_suffix(".safetensors")
+        refuse_link(path)
+        refuse_link(weights)
+        if weights.is_file():
+            cards.append(_read_card(path, trust))
     if not cards:
         raise StorageError(
             f"{directory} holds no checkpoint; expected a directory that training wrote"
         )
+    if not all(card.sealed for card in cards):
+        tell_unsealed(folder)
     return sorted(cards, key=lambda card: (card.phase_index, card.step))
 
 
@@ -282,22 +307,28 @@ def read_weights(card: Card) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_checkpoint(path: str | Path) -> Model:
+def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> Model:
     """Return the network of a checkpoint, in evaluation mode on the CPU.
 
     Parameters
     ----------
     path
-        The weights, or the card beside them.
+        The weights, or the card beside them; or the card as it was read.
+    trust
+        See :func:`read_card`.
 
     Raises
     ------
+    InputError
+        The card names a factory that the user does not.
     StorageError
         The card is missing or damaged.
     WeightsError
         The weights are damaged, or of another architecture than the card's.
     """
-    card = read_card(path)
+    card = path if isinstance(path, Card) else read_card(path, trust=trust)
+    source = f"the checkpoint's card {card.path.with_suffix('.json')}"
+    check_named(card.model, source, {*trust, *card.trust})
     state = read_weights(card)
     try:
         model = load_model(card.model, model_args=card.arguments, transform=card.transform)

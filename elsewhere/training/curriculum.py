@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from elsewhere.errors import CurriculumError, StorageError
 from elsewhere.stimuli import Canvas
+from elsewhere.storage.documents import read_document
 from elsewhere.training.catalogue import presets
 from elsewhere.training.toml import KeyPath, Source, convert, read_toml
 
@@ -32,6 +33,19 @@ def _require(key: str, value: object, fits: bool, expected: str) -> None:
 
 def _problem(key: str, message: str) -> CurriculumError:
     return CurriculumError(f"{key}: {message}")
+
+
+def check_phase_name(name: str) -> None:
+    """Refuse a phase's name that cannot be a part of a file's name.
+
+    Raises
+    ------
+    CurriculumError
+        It has other characters than letters, digits, ``-`` and ``_``, or is too long.
+    """
+    plain = name.replace("-", "").replace("_", "")
+    fits = plain.isascii() and plain.isalnum() and name != "none" and len(name) <= 100
+    _require("name", name, fits, "up to 100 letters, digits, - and _ (and not 'none')")
 
 
 @dataclass(frozen=True)
@@ -238,9 +252,7 @@ class Phase:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        plain = self.name.replace("-", "").replace("_", "")
-        fits = plain.isascii() and plain.isalnum() and self.name != "none"
-        _require("name", self.name, fits, "letters, digits, - and _ (and not 'none')")
+        check_phase_name(self.name)
         if (self.steps is None) == (self.epochs is None):
             given = "neither" if self.steps is None else "both"
             raise _problem("steps", f"expected either steps or epochs; got {given}; give one")
@@ -385,7 +397,7 @@ class Curriculum:
         CurriculumError
             An unknown key, a value of another type or out of range, named with its line.
         """
-        source = Source() if source is None else source
+        source = Source(read=True) if source is None else source
         known = ("name", "seed", "network", "canvas", "phase")
         source.check_keys(table, known, ())
         phases = table.get("phase", [])
@@ -439,13 +451,16 @@ class Curriculum:
             The directory holds no run.
         """
         path = Path(directory) / "curriculum.json"
+        expected = "a directory that training wrote"
+        if not path.is_file():
+            raise StorageError(f"{directory} holds no run; expected {expected}")
+        table, _ = read_document(path, encoding="run", expected=expected)
         try:
-            table = json.loads(path.read_text(encoding="utf-8"))
             return cls.from_dict(table["curriculum"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(
-                f"{directory} holds no run ({path.name}: {type(error).__name__}); expected a "
-                "directory that training wrote"
+                f"{directory} holds no run ({path.name}: {type(error).__name__}); expected "
+                f"{expected}"
             ) from error
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +12,10 @@ import torch
 
 from elsewhere.errors import ElsewhereError, ExistsError, StorageError
 from elsewhere.models import InputTransform, Model, find_device, load_model, model_registry
+from elsewhere.models.factories import check_named
 from elsewhere.models.generators import own_generators
-from elsewhere.storage import write_atomically
-from elsewhere.storage.files import storage_errors
+from elsewhere.storage.documents import read_document, tell_unsealed, write_document
+from elsewhere.storage.files import make_inside, refuse_link
 from elsewhere.training.checkpoints import (
     Card,
     is_checkpoint,
@@ -35,7 +35,7 @@ from elsewhere.training.state import RunState, read_state, write_state
 logger = logging.getLogger(__name__)
 
 ENCODING = "run"
-VERSION = "0.1"
+VERSION = "0.2"
 SAVE_EVERY = 15.0
 
 
@@ -50,6 +50,7 @@ def train(
     data_dir: Path | None = None,
     tensorboard: bool = False,
     save_every: float = SAVE_EVERY,
+    trust: Collection[str] = (),
 ) -> Path:
     """Train a network through the phases of a curriculum.
 
@@ -77,6 +78,9 @@ def train(
         Whether scalars also go to TensorBoard files; needs the extra.
     save_every
         Seconds between two states from which a killed run can go on, at least.
+    trust
+        Factories (``package.module:factory``) that may be built where the file of the curriculum,
+        or the card of a checkpoint that it starts from, names them; see docs/security.md.
 
     Returns
     -------
@@ -102,7 +106,7 @@ def train(
         logger.info("%s is finished", directory)
         return directory
     resolved = resolve(curriculum, data_dir=data_dir)
-    model = start_model(curriculum)
+    model = start_model(curriculum, trust=trust)
     check_phases(curriculum, resolved, model)
     initial = {name: value.clone() for name, value in model.module.state_dict().items()}
     dropout = find_dropout(model.module)
@@ -123,18 +127,23 @@ def train(
     return directory
 
 
-def start_model(curriculum: Curriculum) -> Model:
-    """Return the network that a curriculum starts from.
+def start_model(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Model:
+    """Return the network that a curriculum starts from; for `trust`, see :func:`train`.
 
     Raises
     ------
+    InputError
+        A file names a factory that the user does not.
     CurriculumError
         It cannot be had; the key is named.
     """
     network = curriculum.network
+    if curriculum.source.read:
+        check_named(network.name, curriculum.source.file or "the curriculum", trust)
     try:
         if is_checkpoint(network.weights):
-            model = load_checkpoint(network.weights)
+            # the curriculum's own name was checked, and the checkpoint must be of that network
+            model = load_checkpoint(network.weights, trust={*trust, network.name})
             _check_same(curriculum, model)
             return model
         arguments = dict(network.arguments)
@@ -198,6 +207,7 @@ def final_card(directory: Path, phase: str) -> Card:
         There is none.
     """
     for path in sorted((directory / "checkpoints").glob(f"{phase}-*.json"), reverse=True):
+        refuse_link(path)
         card = read_card(path)
         if card.phase == phase and card.final:
             return card
@@ -240,10 +250,13 @@ def _open_run(
     path = directory / "curriculum.json"
     if not path.exists():
         return RunState(run)
+    refuse_link(path)
+    table, sealed = read_document(path, encoding=ENCODING, expected="what a run is of")
+    if not sealed:
+        tell_unsealed(path)
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
         other, seed = str(table["fingerprint"]), int(table["seed"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise StorageError(
             f"{path} is damaged ({type(error).__name__}); choose another directory"
         ) from error
@@ -265,17 +278,14 @@ def _open_run(
 
 def _begin_run(directory: Path, curriculum: Curriculum, fingerprint: str) -> None:
     table = {
-        "elsewhere_encoding": ENCODING,
-        "encoding_version": VERSION,
         "fingerprint": fingerprint,
         "seed": curriculum.seed,
         "curriculum": curriculum.to_dict(),
     }
-    with storage_errors(directory):
-        (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+    make_inside(directory, "checkpoints")
     path = directory / "curriculum.json"
     if not path.exists():
-        write_atomically(path, json.dumps(table, indent=1).encode())
+        write_document(path, table, encoding=ENCODING, version=VERSION)
 
 
 def _transform(curriculum: Curriculum) -> InputTransform | None:

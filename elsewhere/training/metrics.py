@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,7 +9,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from elsewhere.errors import InputError, StorageError
-from elsewhere.storage.files import storage_errors
+from elsewhere.storage.documents import LARGEST, LineSeals, tell_unsealed
+from elsewhere.storage.files import open_inside, read_plain, refuse_link, storage_errors
+from elsewhere.training.state import metrics_covered
+from elsewhere.training.toml import Source, convert
 
 
 @dataclass(frozen=True)
@@ -65,24 +67,31 @@ class MetricsLog:
 
     def __init__(self, path: Path, *, size: int = 0, tensorboard: bool = False) -> None:
         self.path = path
-        self._board: Any = _open_board(path.parent / "tensorboard") if tensorboard else None
+        board = path.parent / "tensorboard"
+        refuse_link(board)
+        self._board: Any = _open_board(board) if tensorboard else None
+        self._seals = LineSeals()
         with storage_errors(path):
-            self._file = open(path, "ab")  # noqa: SIM115  (closed by close)
-            held = self._file.seek(0, os.SEEK_END)
-            if held < size:
+            self._file = open_inside(path, os.O_RDWR | os.O_CREAT, "rb+")
+            try:
+                held = self._file.read(size)
+                if len(held) < size:
+                    raise StorageError(
+                        f"{path} has {len(held)} bytes, {size} were written; it was changed since: "
+                        "restore it, or train in another directory"
+                    )
+                for _ in self._seals.decode(held, path):  # what is there is sealed on
+                    pass
+                self._file.truncate(size)
+            except BaseException:
                 self._file.close()
-                raise StorageError(
-                    f"{path} has {held} bytes, {size} were written; it was changed since: restore "
-                    "it, or train in another directory"
-                )
-            self._file.truncate(size)
-            self._file.seek(size)
+                raise
 
     def write(self, report: Report) -> None:
         """Append a line."""
-        line = json.dumps(asdict(report), allow_nan=False) + "\n"
+        line = self._seals.encode(asdict(report))
         with storage_errors(self.path):
-            self._file.write(line.encode())
+            self._file.write(line)
             self._file.flush()
         if self._board is not None:
             for name in ("loss", "train_accuracy", "accuracy_on", "accuracy_off", "learning_rate"):
@@ -113,9 +122,23 @@ def read_metrics(directory: str | Path) -> list[Report]:
     """
     path = Path(directory) / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [Report(**json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError) as error:
+        refuse_link(path)
+        data = read_plain(path, limit=LARGEST)
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(f"cannot read the metrics {path}: {reason}") from error
+    covered = metrics_covered(path.with_name("state.pt"))
+    if len(data) < covered:
+        raise StorageError(
+            f"{path} is damaged: {len(data)} of {covered} bytes are there; restore it, or train "
+            "again"
+        )
+    lines = list(LineSeals().decode(data, path))
+    if lines and not lines[-1][1]:
+        tell_unsealed(path)
+    try:
+        return [convert(table, Report, ("metrics",), Source()) for table, _ in lines]
+    except InputError as error:
         raise StorageError(f"cannot read the metrics {path}: {error}") from error
 
 

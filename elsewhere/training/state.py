@@ -10,9 +10,14 @@ from typing import Any
 import torch
 
 from elsewhere.errors import StorageError
+from elsewhere.models.weights import check_archive
 from elsewhere.storage import write_atomically
+from elsewhere.storage.documents import tell_unsealed
+from elsewhere.storage.files import refuse_link
+from elsewhere.storage.seal import SealError, check_seal, make_seal, read_seal
 
-VERSION = 1
+VERSION = 2
+"""Since 2 the file is sealed."""
 
 
 @dataclass
@@ -50,6 +55,7 @@ def write_state(path: Path, state: RunState) -> int:
     """Write the state whole or not at all, and return its size in bytes."""
     buffer = io.BytesIO()
     torch.save({"version": VERSION, **vars(state)}, buffer)
+    buffer.write(make_seal(buffer.getbuffer(), mark=_mark(state.run, state.metrics_bytes)))
     write_atomically(path, buffer.getbuffer())
     return buffer.tell()
 
@@ -60,22 +66,56 @@ def read_state(path: Path) -> RunState | None:
     Raises
     ------
     StorageError
-        It is damaged, or of another version.
+        It is damaged, a link, or of another version.
     """
+    refuse_link(path)
     if not path.exists():
         return None
+    remedy = "so the run cannot be resumed; delete the directory and train again"
     try:
+        seal = read_seal(path)
+        if seal is not None:
+            check_seal(path, seal)
+        check_archive(path)
         table = torch.load(path, map_location="cpu", weights_only=True)
         version = table.pop("version")
         state = RunState(**table)
+        fits = all(isinstance(n, int) and n >= 0 for n in (state.phase, state.step))
+        fits = fits and isinstance(state.metrics_bytes, int) and isinstance(state.run, str)
+    except SealError as error:
+        raise StorageError(f"{path} is damaged ({error}), {remedy}") from error
     except Exception as error:  # any byte string can come: torch raises a dozen types
-        raise StorageError(
-            f"{path} is damaged ({type(error).__name__}), so the run cannot be resumed; delete "
-            "the directory and train again"
-        ) from error
-    if version != VERSION:
+        raise StorageError(f"{path} is damaged ({type(error).__name__}), {remedy}") from error
+    if not fits or (seal is None and version == VERSION):
+        raise StorageError(f"{path} is damaged (its seal or a number is missing), {remedy}")
+    if version not in (1, VERSION):
         raise StorageError(
             f"{path} has version {version}; expected {VERSION}; finish the run with the version "
             "of elsewhere that began it"
         )
+    if seal is None:
+        tell_unsealed(path)
     return state
+
+
+def metrics_covered(path: Path) -> int:
+    """Return how many bytes of the metrics there were when a state was written; 0 if unknown.
+
+    Raises
+    ------
+    StorageError
+        The state's seal is damaged.
+    """
+    refuse_link(path)
+    try:
+        seal = read_seal(path)
+    except FileNotFoundError:
+        return 0
+    except (SealError, OSError) as error:
+        raise StorageError(f"{path} is damaged ({error}); train again") from error
+    size = "" if seal is None else seal.mark.rpartition(":")[2]
+    return int(size) if size.isdecimal() and len(size) < 20 else 0
+
+
+def _mark(run: str, metrics_bytes: int) -> str:
+    return f"{run}:{metrics_bytes}"

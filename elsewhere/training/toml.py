@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from elsewhere.errors import CurriculumError, InputError, StorageError
+from elsewhere.storage.files import read_plain
 
 T = TypeVar("T")
 KeyPath: TypeAlias = tuple[str | int, ...]
+
+LARGEST = 2**22
+"""Bytes of a TOML file, at most."""
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
@@ -25,10 +29,14 @@ _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a description came from: a file and the lines of its keys, or neither."""
+    """Where a description came from: a file and the lines of its keys, or neither.
+
+    What was `read` may be of a stranger; what was written down in Python is the user's own.
+    """
 
     file: str = ""
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    read: bool = False
 
     def error(self, path: KeyPath, message: str) -> CurriculumError:
         """Return an error about the key at `path`."""
@@ -60,15 +68,16 @@ def read_toml(path: Path) -> tuple[dict[str, Any], Source]:
         It cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path, limit=LARGEST).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"cannot read {path}: {error}; expected a TOML file") from error
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"cannot read {path}: {reason}; expected a TOML file") from error
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise CurriculumError(f"{path} is not valid TOML: {reason}; mend it there") from error
-    return table, Source(str(path), find_lines(text))
+    return table, Source(str(path), find_lines(text), read=True)
 
 
 def find_lines(text: str) -> dict[KeyPath, int]:
@@ -139,6 +148,8 @@ def convert(value: Any, kind: Any, path: KeyPath, source: Source) -> Any:
 
 
 def _convert_union(value: Any, kinds: tuple[Any, ...], path: KeyPath, source: Source) -> Any:
+    if value is None and type(None) in kinds:  # of JSON; TOML has none
+        return None
     # tables and lists can be meant for one member only: its errors are the useful ones
     tables = [k for k in kinds if dataclasses.is_dataclass(k)]
     if isinstance(value, Mapping) and tables:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from elsewhere.errors import ElsewhereError, StorageError, WeightsError
+from elsewhere.storage.seal import seal_table
 from elsewhere.training import is_checkpoint, list_checkpoints, load_checkpoint, read_card, train
 
 
@@ -23,8 +24,11 @@ def checkpoint(run, tmp_path):
 
 
 def change_card(path, **changes):
+    """Write another card, sealed as whoever writes it can seal it."""
     card = path.with_suffix(".json")
-    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
+    table = json.loads(card.read_text()) | changes
+    del table["seal"]
+    card.write_text(json.dumps(seal_table(table)))
 
 
 def test_reads_by_either_name(checkpoint):

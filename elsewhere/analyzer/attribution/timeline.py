@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from elsewhere.models import find_device
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.storage import load_result
+from elsewhere.storage.files import make_inside
 from elsewhere.training import Card, load_checkpoint
 from elsewhere.types import Engine, Location, format_bytes, parse_bytes
 
@@ -46,6 +47,7 @@ def attribute_checkpoints(
     workers: int = 1,
     scheduler: str | None = None,
     engine: Engine = "auto",
+    trust: Collection[str] = (),
     report: Report | None = None,
 ) -> xarray.Dataset:
     """Return maps and measures at each checkpoint of a run; goes on where it was stopped.
@@ -77,6 +79,8 @@ def attribute_checkpoints(
         Address of a Dask scheduler, whose workers share them instead; they see the same files.
     engine
         ``auto``, ``dense`` or ``incremental``, for methods that cover windows.
+    trust
+        Factories (``package.module:factory``) that may be built where cards name them.
     report
         Called as checkpoints are done.
 
@@ -97,7 +101,7 @@ def attribute_checkpoints(
             f"the target {settings.target.name} is fitted on one network, and {directory} holds "
             "one at each checkpoint; name the checkpoint it was fitted on, without --checkpoints"
         )
-    cards = choose_checkpoints(directory, phases)
+    cards = choose_checkpoints(directory, phases, trust=trust)
     if objects is None:
         objects, _ = cards[-1].test_objects(per_category=1, data_dir=data_dir)
         objects = objects.select(per_category=1)
@@ -106,8 +110,8 @@ def attribute_checkpoints(
     if place is None:
         place = Grid.parse(grid, cards[-1].canvas).default_reference
     _check_size(cards, objects, grid, settings, parse_bytes(max_memory))
-    folder = directory / "attribution" / _fingerprint(cards[-1], settings, objects, grid, place)
-    folder.mkdir(parents=True, exist_ok=True)
+    fingerprint = _fingerprint(cards[-1], settings, objects, grid, place)
+    folder = make_inside(directory, "attribution", fingerprint)
     names = [f"{card.phase}-{card.step:07d}-{card.sha256[:12]}.nc" for card in cards]
     paths = tuple(folder.resolve() / name for name in names)
     left = [number for number, path in enumerate(paths) if not path.exists()]
@@ -151,7 +155,7 @@ class CheckpointJob:
         """Attribute a checkpoint and save its maps."""
         card = self.cards[number]
         sweep = Sweep(
-            load_checkpoint(card.path).to(find_device(self.device)),
+            load_checkpoint(card).to(find_device(self.device)),
             self.objects,
             canvas=card.canvas,
             grid=Grid.parse(self.grid, card.canvas),
