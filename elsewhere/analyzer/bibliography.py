@@ -89,6 +89,17 @@ BIBLIOGRAPHY = MappingProxyType(
             archiveprefix="arXiv",
             year="2017",
         ),
+        "kay2008": _entry(
+            "article",
+            author="Kay, Kendrick N. and Naselaris, Thomas and Prenger, Ryan J. and "
+            "Gallant, Jack L.",
+            title="Identifying Natural Images from Human Brain Activity",
+            journal="Nature",
+            volume="452",
+            number="7185",
+            pages="352--355",
+            year="2008",
+        ),
         "kornblith2019": _entry(
             "inproceedings",
             author="Kornblith, Simon and Norouzi, Mohammad and Lee, Honglak and Hinton, Geoffrey",
@@ -115,6 +126,17 @@ BIBLIOGRAPHY = MappingProxyType(
             booktitle="IEEE Conference on Computer Vision and Pattern Recognition",
             pages="991--999",
             year="2015",
+        ),
+        "mitchell2008": _entry(
+            "article",
+            author="Mitchell, Tom M. and Shinkareva, Svetlana V. and Carlson, Andrew and "
+            "Chang, Kai-Min and Malave, Vicente L. and Mason, Robert A. and Just, Marcel Adam",
+            title="Predicting Human Brain Activity Associated with the Meanings of Nouns",
+            journal="Science",
+            volume="320",
+            number="5880",
+            pages="1191--1195",
+            year="2008",
         ),
         "myburgh2021": _entry(
             "misc",

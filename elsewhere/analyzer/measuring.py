@@ -354,8 +354,10 @@ def _long_name(name: str) -> str:
     words = {
         "_displaced": ", against displacement",
         "_away": ", mean over all moves",
-        "_interval": ", 95 % jackknife-t interval over objects",
-        "_null": ", of shuffled rows",
+        "_interval": ", 95 % t interval over categories"
+        if name.startswith("identification")
+        else ", 95 % jackknife-t interval over objects",
+        "_null": ", of shuffled rows or pairs",
         "_map": ", map over displacements",
     }
     said = name

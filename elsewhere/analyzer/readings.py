@@ -31,6 +31,7 @@ from elsewhere.measures.geometry import (
     left_out,
     rsa_of_grams,
 )
+from elsewhere.measures.identification import MINIMAL_CATEGORIES, IdentificationTally
 from elsewhere.measures.intervals import jackknife_t
 from elsewhere.measures.position import MAXIMAL_ROWS, PositionTally
 from elsewhere.measures.stretches import REMOVALS, Floats, Tally
@@ -57,7 +58,7 @@ class Table:
     places
         int (position, axis), px.
     reference
-        Flat index of the reference, 0 where it is not among the positions.
+        Flat index of the reference, None where it is not among the positions.
     n_units
         Of the layer.
     vector
@@ -68,7 +69,7 @@ class Table:
 
     codes: NDArray[np.int64]
     places: NDArray[np.int64]
-    reference: int
+    reference: int | None
     n_units: int
     vector: bool
     seed: int = 0
@@ -316,25 +317,62 @@ def discrimination_references(table: Table) -> Sequence[int]:
     """Return the locations that candidates stand at: all, or the reference if too many."""
     if (table.n_objects * table.n_positions) ** 2 <= ALL_REFERENCES:
         return range(table.n_positions)
-    return [table.reference]
+    return [] if table.reference is None else [table.reference]
 
 
 def _discrimination(table: Table) -> Reading:
-    references = discrimination_references(table)
+    references = list(discrimination_references(table))
     tally = DiscriminationTally(table.codes, table.n_positions, references)
 
     def read() -> Variables:
         shares = tally.value(candidates=N_CANDIDATES)
         n = table.n_objects
         matrix = np.full((table.n_positions, table.n_positions), np.nan)
-        matrix[list(references)] = shares.mean(axis=1)
+        matrix[references] = shares.mean(axis=1)
         each = np.full((n, *matrix.shape), np.nan)
-        each[:, list(references)] = np.moveaxis(shares, 1, 0)
+        each[:, references] = np.moveaxis(shares, 1, 0)
         own = np.array([mean_off_diagonal(found) for found in each])
         away = (own.sum() - own) / (n - 1) if n > 1 else own[:0]
         return _matrix("discrimination", matrix, table, away)
 
     return Reading(tally, read, "cosine")
+
+
+def _identification(table: Table) -> Reading:
+    home = 0 if table.reference is None else table.reference
+    tally = IdentificationTally(table.codes, table.n_positions, home)
+    nothing = np.full((1, table.n_positions), np.nan)
+
+    def read() -> Variables:
+        found = None if table.reference is None else tally.value(seed=table.seed)
+        values: dict[str, Floats] = {}
+        variables: Variables = {}
+        for name in ("raw", "centred", "mapped", "null"):
+            by_category = nothing if found is None else getattr(found, name)
+            values[name] = nothing[:, 0] if found is None else found.away(name)
+            variables[f"identification_{name}"] = (("position",), by_category.mean(axis=0))
+        values["ceiling"] = nothing[:, 0] if found is None else found.ceiling
+        for name, each in (
+            *((f"{name}_away", values[name]) for name in ("raw", "centred", "mapped", "null")),
+            ("ceiling", values["ceiling"]),
+            ("lost", values["ceiling"] - values["mapped"]),
+            ("hidden", values["mapped"] - values["raw"]),
+        ):
+            variables |= _over_categories(f"identification_{name}", each)
+        chance, strength = (np.nan, nothing[0]) if found is None else (found.chance, found.strength)
+        variables["identification_chance"] = scalar(chance)
+        variables["identification_strength"] = (("position",), strength)
+        return variables
+
+    return Reading(tally, read)
+
+
+def _over_categories(name: str, values: Floats) -> Variables:
+    """Return a mean over categories, shape (category,), with its t interval over them."""
+    n = len(values)
+    without = (values.sum() - values) / (n - 1) if n > 1 else values[:0]
+    interval = jackknife_t(np.asarray(values.mean()), without)
+    return {name: scalar(float(values.mean())), f"{name}_interval": (("bound",), interval)}
 
 
 READINGS: dict[str, Callable[[Table], Reading]] = {
@@ -350,6 +388,7 @@ READINGS: dict[str, Callable[[Table], Reading]] = {
     "sensitivity-cosine": _sensitivity,
     "consistency": _consistency,
     "discrimination": _discrimination,
+    "identification": _identification,
 }
 """What makes the reading of each measure of units."""
 
@@ -377,6 +416,8 @@ def sums_bytes(name: str, table: Table) -> float:
         return 6 * 8.0 * rows * rows
     if name == "discrimination":
         return 8.0 * len(discrimination_references(table)) * n * p * n * 2 + 8.0 * n * p * p
+    if name == "identification":
+        return 6 * grams
     if name == "consistency":
         return 16.0 * n * p + n * p * p
     if name in ("normalized-variance", "normalized-deviation"):
@@ -393,6 +434,17 @@ def undefined_because(name: str, table: Table) -> str:
         return "there is one location, so nothing moves"
     if name == "consistency":
         return "a single unit is always the largest"
+    candidates_at = {
+        "discrimination": len(discrimination_references(table)),
+        "identification": table.reference is not None,
+    }
+    if not candidates_at.get(name, True):
+        return "the reference, where the candidates stand, is no location of the grid"
+    if name == "identification" and len(set(table.codes.tolist())) < MINIMAL_CATEGORIES:
+        return (
+            f"its map is fitted, weighed and asked on different categories: it takes at least "
+            f"{MINIMAL_CATEGORIES}"
+        )
     if name == "discrimination":
         return f"an object has fewer than {N_CANDIDATES - 1} others of other categories"
     if name == "cka" and n < MINIMAL_OBJECTS:

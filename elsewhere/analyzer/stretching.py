@@ -137,7 +137,7 @@ class MeasureSink:
         return Table(
             codes=design.category_codes,
             places=design.positions,
-            reference=design.reference_index or 0,
+            reference=design.reference_index,
             n_units=math.prod(shape),
             vector=len(layer.shape) == 1,
             seed=self._seed,

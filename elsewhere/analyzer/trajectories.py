@@ -22,6 +22,7 @@ from elsewhere.analyzer.checkpoints import (
     notes_of_checkpoints,
     perform_checkpoints,
 )
+from elsewhere.analyzer.measuring import measure
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
 from elsewhere.measures.trajectories import halfway_step, loss_since, onset_step, retained_share
@@ -63,6 +64,8 @@ class TrackSettings:
         Whether the similarity of each object at each location is kept as well.
     probes
         Whether a linear probe of each layer is trained at the reference as well.
+    measures
+        Names of measures that are taken of each layer as well, such as ``identification``.
     """
 
     grid: str = "7x7"
@@ -73,13 +76,15 @@ class TrackSettings:
     per_category: int = 20
     full: bool = True
     probes: bool = False
+    measures: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the settings."""
         values = asdict(self)
-        if not self.probes:  # as before there were probes
-            values.pop("probes")
+        for later in ("probes", "measures"):  # as before there were such settings
+            if not values[later]:
+                values.pop(later)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -129,7 +134,8 @@ def track(
         ``similarity (layer, object, y, x)``, ``similarity_away``, ``baseline_cross_away``,
         ``G_away`` (layer, with intervals), ``G_away_without (layer, object)``; with probes
         ``probe_accuracy_at (layer, split, where)`` and ``probe_index (layer, split)``, with
-        intervals: see :func:`elsewhere.probes.probe_checkpoint`.
+        intervals: see :func:`elsewhere.probes.probe_checkpoint`; of further measures what there is
+        for each layer.
 
     Raises
     ------
@@ -224,6 +230,12 @@ def measure_checkpoint(
         )
         result = result.merge(readable, join="exact", compat="no_conflicts")
         others.append(readable)
+    if settings.measures:
+        found = measure(sweep, names=settings.measures, max_memory=max_memory)
+        whole = {"layer", "bound", "y", "x"}
+        taken = [key for key in found.data_vars if set(found[key].dims) <= whole]
+        result = result.merge(found[taken], join="exact", compat="no_conflicts")
+        others.append(found)
     result.attrs = {
         **alike.attrs,
         "kind": "checkpoint measures",

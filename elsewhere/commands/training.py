@@ -190,6 +190,10 @@ def track(
     probes: Annotated[
         bool, typer.Option("--probes", help="Train linear probes of each layer as well.")
     ] = False,
+    measures: Annotated[
+        list[str] | None,
+        typer.Option("--measures", help="Measures to take as well, with commas: identification."),
+    ] = None,
     device: DeviceOption = "auto",
     data_dir: DataOption = None,
     max_memory: MemoryOption = "2GiB",
@@ -205,6 +209,7 @@ def track(
     from elsewhere.analyzer.trajectories import TrackSettings, summarise_track
     from elsewhere.analyzer.trajectories import track as track_run
     from elsewhere.errors import UnknownNameError
+    from elsewhere.measures import measures_named
     from elsewhere.storage import save_result
 
     check_output(out, overwrite)
@@ -212,6 +217,7 @@ def track(
         raise UnknownNameError("metric", metric, METRICS)
     check_sharing(workers, scheduler)
     set_threads(threads)
+    wanted = tuple(measures_named(measures)) if measures else ()
     settings = TrackSettings(
         grid=grid,
         layers=tuple(layers) if layers else None,
@@ -220,6 +226,7 @@ def track(
         categories=categories,
         per_category=exemplars,
         probes=probes,
+        measures=wanted,
     )
     with bar("tracking", note=True) as update:
         result = track_run(

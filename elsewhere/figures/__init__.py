@@ -25,6 +25,7 @@ from elsewhere.figures.kinds import draw, figure_kinds
 from elsewhere.figures.maps import plot_similarity_maps
 from elsewhere.figures.measured import (
     plot_equivariance,
+    plot_identification,
     plot_measures,
     plot_partition,
     plot_phase,
@@ -49,6 +50,7 @@ __all__ = [
     "plot_claims",
     "plot_displacement",
     "plot_equivariance",
+    "plot_identification",
     "plot_interference",
     "plot_layerwise",
     "plot_layerwise_change",

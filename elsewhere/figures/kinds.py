@@ -20,6 +20,7 @@ from elsewhere.figures.distances import plot_accuracy_displacement
 from elsewhere.figures.maps import plot_similarity_maps
 from elsewhere.figures.measured import (
     plot_equivariance,
+    plot_identification,
     plot_measures,
     plot_partition,
     plot_phase,
@@ -84,6 +85,11 @@ figure_kinds.add(
     "partition",
     plot_partition,
     summary="shares of object, location and interaction in the variation, with depth",
+)
+figure_kinds.add(
+    "identification",
+    plot_identification,
+    summary="what of the object's code a move loses, and what it only hides, with depth",
 )
 figure_kinds.add(
     "phase",

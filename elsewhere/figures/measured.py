@@ -70,6 +70,16 @@ HANDOVER = MappingProxyType(
         "plain_G_away": (MARKS["G"], "as it stands"),
     }
 )
+IDENTIFIED = MappingProxyType(
+    {
+        "identification_ceiling": (
+            Mark("#595959", "^", (0, (1, 1.2))),
+            "mapped, where\nnothing moves",
+        ),
+        "identification_mapped_away": (Mark("#0072B2", "o", "-"), "mapped"),
+        "identification_raw_away": (Mark("#D55E00", "s", (0, (4, 1.5))), "as it stands"),
+    }
+)
 _COLUMNS = 2
 
 
@@ -223,6 +233,63 @@ def plot_phase(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     handles.append(Patch(color="#E69F00", alpha=0.22, linewidth=0, label="sub-sampling\nbreaks"))
     if gaps:
         handles.append(Line2D([], [], label="no such location\non this grid", color=GREY, **CROSS))
+    draw_legend(ax, handles)
+    return ax
+
+
+@styled
+def plot_identification(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw what of an object's code is lost by a move, and what is only hidden, with depth.
+
+    Lost is what the map lacks of its value where nothing moves, hidden what it adds to the code as
+    it stands.
+
+    Parameters
+    ----------
+    result
+        Measures with ``identification``: ``identification_ceiling``, ``identification_mapped_away``
+        and ``identification_raw_away`` over layer, with intervals, and ``identification_chance``.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    The axes drawn on.
+
+    Raises
+    ------
+    InputError
+        The result lacks what is drawn.
+    """
+    require(result, [*IDENTIFIED, "identification_chance"], ["layer"])
+    ax, names = _stage(result, ax)
+    at = np.arange(len(names), dtype=np.float64)
+    ceiling, mapped, raw = (finite_values(result[key].values) for key in IDENTIFIED)
+    areas = (("lost", "#8a8a8a", mapped, ceiling), ("hidden", "#56B4E9", raw, mapped))
+    for name, color, low, high in areas:
+        ax.fill_between(
+            at, low, high, where=high > low, color=color, alpha=0.25, linewidth=0, zorder=1.2,
+            interpolate=True, label=f"_{name}",
+        )  # fmt: skip
+    chance = finite_values(result["identification_chance"].values)
+    if np.isfinite(chance).any():
+        ax.axhline(
+            float(np.nanmean(chance)), color=GREY, linestyle=(0, (1, 2)), linewidth=0.8, zorder=1.5
+        )
+    gaps = False
+    seen: list[NDArray[np.float64]] = []
+    for rank, (key, (mark, _)) in enumerate(IDENTIFIED.items()):
+        values = _draw(result, key, mark, ax, rank, len(IDENTIFIED), seen, spread=0.05)
+        gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
+    fit_limits(ax, np.concatenate(seen))
+    name_layers(ax, names)
+    ax.set_ylabel("objects identified, share", fontsize=LABEL_SIZE)
+    _entitle(ax, result, "lost, or hidden by the move?")
+    handles: list[Any] = [legend_handle(mark, label) for mark, label in IDENTIFIED.values()]
+    handles += [Patch(color=c, alpha=0.25, linewidth=0, label=name) for name, c, *_ in areas]
+    handles.append(Line2D([], [], color=GREY, linestyle=(0, (1, 2)), linewidth=0.8, label="chance"))
+    if gaps:
+        handles.append(Line2D([], [], label="undefined", color=GREY, **CROSS))
     draw_legend(ax, handles)
     return ax
 

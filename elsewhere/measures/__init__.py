@@ -22,6 +22,7 @@ from elsewhere.measures.geometry import (
     linear_cka,
     rsa,
 )
+from elsewhere.measures.identification import Identification, identification
 from elsewhere.measures.intervals import jackknife_t
 from elsewhere.measures.position import PositionDecoding, position_decoding
 from elsewhere.measures.similarity import contrast, summarise_similarity
@@ -38,6 +39,7 @@ from elsewhere.measures.vectors import dot_products
 __all__ = [
     "DEFAULT_MEASURES",
     "Displacements",
+    "Identification",
     "LocationCosines",
     "Measure",
     "NormalizedVariance",
@@ -57,6 +59,7 @@ __all__ = [
     "distance_matrix",
     "dot_products",
     "explain_change",
+    "identification",
     "jackknife_t",
     "linear_cka",
     "location_cosines",

@@ -18,6 +18,7 @@ from elsewhere.measures.cosines import (
 )
 from elsewhere.measures.displacement import distance_matrix, sensitivity_map
 from elsewhere.measures.geometry import linear_cka, rsa
+from elsewhere.measures.identification import identification
 from elsewhere.measures.position import position_decoding
 from elsewhere.measures.similarity import contrast
 from elsewhere.measures.variance import normalized_deviation, normalized_variance, partition
@@ -214,6 +215,18 @@ _add(
         (),
         pairwise=True,
         headline="discrimination_away",
+    ),
+)
+_add(
+    "identification",
+    "the object told among others: raw, centred, through a linear map (lost, or hidden?)",
+    Measure(
+        identification,
+        "share of objects at p whose largest cosine with candidates at r (itself and objects of "
+        "other categories) is that with themselves; mapped: after the ridge regression from codes "
+        "at p to codes at r that was fitted on other categories",
+        ("kay2008", "mitchell2008"),
+        headline="identification_mapped_away",
     ),
 )
 _add(

@@ -236,16 +236,17 @@ class DiscriminationTally:
 
     def value(self, *, candidates: int = N_CANDIDATES) -> Floats:
         """Return the share of right choices, shape (reference, object, location)."""
-        found, objects = [], np.arange(len(self._codes))
-        for place, products in zip(self.references, self._products, strict=True):
+        objects = np.arange(len(self._codes))
+        found = np.full(self._products.shape[:3], np.nan)
+        for number, place in enumerate(self.references):
+            products = self._products[number]
             squares = self._squares[:, :, None] + self._squares[:, place]
             distances = np.maximum(squares - 2 * products, 0.0) / 2
             distances[self._zero[:, :, None] | self._zero[:, place]] = 1.0
             right = distances[objects, :, objects]
             tie = self._rounding * (2 * np.sqrt(right) + self._rounding)
-            shares = share_correct(-distances, self._codes, candidates=candidates, tie=tie)
-            found.append(shares)
-        return np.stack(found)
+            found[number] = share_correct(-distances, self._codes, candidates=candidates, tie=tie)
+        return found
 
 
 def discrimination(

@@ -17,6 +17,7 @@ from elsewhere.measures import (
     consistency,
     discrimination,
     distance_matrix,
+    identification,
     linear_cka,
     location_cosines,
     measures,
@@ -406,12 +407,65 @@ def test_constant_features_are_undefined_for_a_reason():
         ("cosine", (5, 1, 5), "there is one location, so nothing moves"),
         ("position", (1, 4, 5), "there is one object"),
         ("discrimination", (4, 2, 5), "fewer than 4 others of other categories"),
+        ("identification", (5, 2, 5), "it takes at least 6"),
+        ("identification", (8, 1, 5), "there is one location, so nothing moves"),
         ("cka", (10, 2, 5), "10 objects are few; below 20 it is noisy"),
     ],
 )
 def test_what_is_undefined_says_why(name, shape, says):
     values = np.random.default_rng(0).normal(size=shape)
     assert any(says in note for note in notes_of(values, name))
+
+
+def test_identification_tells_what_is_lost_from_what_is_hidden():
+    rng = np.random.default_rng(0)
+    here = rng.normal(size=(40, 8)) @ rng.normal(size=(8, 60))
+    turn, _ = np.linalg.qr(rng.normal(size=(60, 60)))
+    noise = rng.normal(size=here.shape)
+    arrays = {"turned": np.stack([here, here @ turn], 1), "lost": np.stack([here, noise], 1)}
+    places = [[5, 1], [5, 9]]
+    found = measure(arrays, places, names="identification")
+    chance = found["identification_chance"].values
+    hidden, lost = (found[f"identification_{key}"].values for key in ("hidden", "lost"))
+    np.testing.assert_allclose(lost, [0, 1 - chance[1]], atol=0.1)
+    np.testing.assert_allclose(hidden, [1 - chance[0], 0], atol=0.1)
+    low, high = found["identification_lost_interval"].values[1]
+    assert low < lost[1] < high
+    assert found["identification_mapped"].dims == ("layer", "y", "x")
+    pure = identification(arrays["lost"], seed=0)
+    np.testing.assert_allclose(
+        found["identification_mapped"][1].values.ravel(), pure.mapped.mean(axis=0)
+    )
+
+
+@pytest.mark.parametrize("name", ["identification", "discrimination"])
+def test_candidates_at_a_reference_off_the_grid_are_not_those_of_another_place(
+    make_sweep, name, monkeypatch
+):
+    monkeypatch.setattr("elsewhere.analyzer.readings.ALL_REFERENCES", 0)  # too many for all
+    sweep = make_sweep(n=12, grid="2x2", layers="fc3", reference=(11, 9))
+    found = measure(sweep, names=name)
+    assert np.isnan(found[measures.get(name).headline]).all()
+    assert any("is no location of the grid" in note for note in found.attrs["notes"])
+
+
+def test_identification_is_the_same_live_recorded_and_in_stretches(
+    make_sweep, tmp_path, monkeypatch
+):
+    sweep = make_sweep(n=10, grid="2x3", layers="conv2_1,fc3")
+    recording = open_recording(record(sweep, tmp_path / "run.h5"))
+    found = measure(recording, names="identification")
+    assert np.isfinite(found["identification_mapped_away"]).all()
+    assert_same(measure(sweep, names="identification"), found, 1e-7)
+    monkeypatch.setattr("elsewhere.analyzer.stretching.WORKING_BYTES", 0)
+    begun = []
+    begin = MeasureSink.begin
+    monkeypatch.setattr(MeasureSink, "begin", lambda *args: begun.append(args[-1]) or begin(*args))
+    few = measure(recording, names="identification", layers=["conv2_1"], max_memory="280KiB")
+    assert min(begun) > 1
+    np.testing.assert_allclose(
+        few["identification_mapped"], found["identification_mapped"][:1], atol=1e-6
+    )
 
 
 def test_a_single_category_has_no_baseline_and_says_so():

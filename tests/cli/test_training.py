@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 import xarray
 
@@ -86,6 +87,23 @@ def test_track_measures_every_checkpoint_and_goes_on(run, trained, here):
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     for kind in ("acquisition", "interference"):
         run("figure", "track.nc", "--kind", kind, "--out", f"{kind}.png")
+
+
+def test_track_takes_measures_at_every_checkpoint(run, refuse, trained, here):
+    more = ("--objects", "glyphs", "--categories", 8, "--measures", "identification,partition")
+    run("track", "run", "--grid", "3x3", *more, "--out", "track.nc")
+    found = load_result("track.nc")
+    mapped = found["identification_mapped_away"]
+    assert mapped.dims == ("checkpoint", "layer")
+    assert np.isfinite(mapped).all()
+    checkpoint = sorted((trained / "checkpoints").glob("new-*.safetensors"))[-1]
+    place = f"{found.attrs['reference_y']},{found.attrs['reference_x']}"
+    run("measure", checkpoint.relative_to(here), *more[:4], "--grid", "3x3", "--reference", place,
+        "--names", "identification", "--out", "m.nc")  # fmt: skip
+    alone = load_result("m.nc")
+    np.testing.assert_allclose(mapped[-1], alone["identification_mapped_away"], atol=1e-6)
+    assert np.isfinite(found["object_share"]).all()
+    refuse("track", "run", "--measures", "identifcation", "--out", "x.nc", says="identification")
 
 
 def test_track_by_two_processes_gives_the_same(run, refuse, trained, here):

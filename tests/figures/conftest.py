@@ -363,6 +363,9 @@ def measures_result(layers: list[str] | None = None) -> xr.Dataset:
         "shift_share_out_of_phase": np.where(maps & (depth > 0), 0.9 - 0.5 * depth, np.nan),
         "border_share_in_phase": np.where(maps, 0.3 * depth, np.nan),
         "cka_away": 1 - 0.3 * depth,
+        "identification_ceiling": 0.95 - 0.05 * depth,
+        "identification_mapped_away": 0.9 - 0.3 * depth,
+        "identification_raw_away": 0.2 + 0.3 * depth,
     }
     variables: dict[str, object] = {name: ("layer", found) for name, found in values.items()}
     for name, found in values.items():
@@ -370,6 +373,7 @@ def measures_result(layers: list[str] | None = None) -> xr.Dataset:
         variables[f"{name}_interval"] = (("layer", "bound"), bounds)
     for part, null in (("object", 0.1), ("location", 0.15), ("interaction", 0.75)):
         variables[f"{part}_share_null"] = ("layer", np.full(n, null))
+    variables["identification_chance"] = ("layer", np.full(n, 0.2))
     cells = np.where(maps[:, None, None], 9.0, np.nan) * np.ones((1, 2, 2))
     variables["cells"] = (("layer", "y", "x"), cells)
     return xr.Dataset(

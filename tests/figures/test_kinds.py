@@ -25,6 +25,7 @@ DRAWN_FROM = {
     "claims": "claims",
     "measures": "measures",
     "equivariance": "measures",
+    "identification": "measures",
     "partition": "measures",
     "phase": "measures",
     "probe-maps": "probe",

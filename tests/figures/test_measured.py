@@ -7,6 +7,7 @@ from matplotlib.colors import to_hex
 from elsewhere.errors import InputError
 from elsewhere.figures import (
     plot_equivariance,
+    plot_identification,
     plot_measures,
     plot_partition,
     plot_phase,
@@ -14,6 +15,11 @@ from elsewhere.figures import (
 )
 
 DRAWN = {
+    plot_identification: [
+        "identification_ceiling",
+        "identification_mapped_away",
+        "identification_raw_away",
+    ],
     plot_equivariance: ["aligned_G_away", "plain_G_away"],
     plot_partition: ["object_share", "location_share", "interaction_share"],
     plot_phase: ["shift_share_in_phase", "shift_share_out_of_phase", "border_share_in_phase"],

@@ -1,0 +1,405 @@
+r"""Lost, or hidden? Objects identified elsewhere: as the code is, and through a map of the move.
+
+A code that differs elsewhere may still hold the object: the move may only have *turned* it. A ridge
+regression from the code there to the code here, fitted on other categories, undoes what a linear
+map can undo; what is then still told apart was hidden, and what is not was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import linalg
+
+from elsewhere.errors import InputError
+from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
+from elsewhere.measures.vectors import dot_products
+
+TIE = 1e-6
+"""Cosines of mapped and of centred codes that differ by less are equal."""
+NOISE = 1e-12
+"""What rounding leaves of a code in double precision, as a share of its length."""
+MINIMAL_CATEGORIES = 6
+"""Below so many categories there are none to fit, to choose a penalty and to test on."""
+FOLD_CATEGORIES = 5
+"""Categories that are tested together, at least, where there are enough for two folds."""
+MOST_FOLDS = 5
+INNER_FOLDS = 3
+N_PARTITIONS = 4
+"""Partitions of the categories into folds, drawn by the seed, over which everything is averaged."""
+MANY_OBJECTS = 100
+"""Of more objects than this one partition is enough: the cost grows as their cube."""
+N_SHUFFLES = 5
+"""Shuffled pairings of each fit, for the null."""
+STRENGTHS = np.logspace(-6, 3, 10)
+"""Ridge penalties that are tried, as shares of the mean eigenvalue of the training rows."""
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Identification:
+    """How often an object is told among objects of other categories by its code elsewhere.
+
+    All are means over the objects of a category first; a row for each category that has a value.
+
+    Parameters
+    ----------
+    raw, centred, mapped
+        float64 (category, location), 0..1: by the code as it is, less the mean over objects at each
+        of the two places, and through the map. At the reference `mapped` is the ceiling: what the
+        map costs where nothing has moved.
+    null
+        float64 (category, location): through maps that were fitted to shuffled pairs.
+    chance
+        One over the mean number of candidates.
+    strength
+        float64 (location,): median penalty, as a share of the mean eigenvalue.
+    reference
+        Flat index of the reference.
+    """
+
+    raw: Floats
+    centred: Floats
+    mapped: Floats
+    null: Floats
+    chance: float
+    strength: Floats
+    reference: int
+
+    def away(self, name: str) -> Floats:
+        """Return `raw`, `centred`, `mapped` or `null` away from the reference, (category,)."""
+        values: Floats = np.delete(getattr(self, name), self.reference, axis=1)
+        if not values.shape[1]:
+            return np.full(len(values), np.nan)
+        mean: Floats = values.mean(axis=1)
+        return mean
+
+    @property
+    def ceiling(self) -> Floats:
+        """`mapped` at the reference, (category,)."""
+        found: Floats = self.mapped[:, self.reference]
+        return found
+
+
+class IdentificationTally:
+    """Sums the products that identification needs over stretches of units.
+
+    Parameters
+    ----------
+    codes
+        int (object,), categories.
+    n_locations
+        How many.
+    reference
+        Flat index of the place that the candidates stand at.
+    """
+
+    def __init__(self, codes: NDArray[np.int64], n_locations: int, reference: int) -> None:
+        n = len(codes)
+        self._codes, self._reference = codes, reference
+        self._grams = np.zeros((n_locations, n, n))
+        self._moved = np.zeros((n_locations, n, n))
+        self._units = np.zeros((n_locations, n, n))
+        self._unit_squares = np.zeros((n_locations, n))
+        self._squares = np.zeros((n_locations, n))
+        self._zero = np.zeros((n_locations, n), dtype=bool)
+        self._rounding = 0.0
+
+    def add(self, stretch: Stretch) -> None:
+        """Add a stretch of units.
+
+        Whatever codes share is removed in double precision, so that its rounding does not decide.
+        """
+        home = self._reference
+        self._rounding = max(self._rounding, rounding_of(stretch.values))
+        inverse = stretch.lengths_of("cosine").inverse.T
+        self._zero = inverse == 0
+        shared = np.zeros(stretch.shape[2])
+        for rows, scale in zip(stretch.values, inverse.T, strict=True):
+            shared += scale @ rows
+        shared /= inverse.size
+        here = stretch.values[:, home].astype(np.float64)
+        here_unit = here * inverse[home][:, None] - shared
+        here_less = here - here.mean(axis=0)
+        for location in range(len(self._grams)):
+            there = stretch.values[:, location].astype(np.float64)
+            unit = there * inverse[location][:, None] - shared
+            less = there - there.mean(axis=0)
+            self._squares[location] += np.einsum("ou,ou->o", there, there)
+            self._unit_squares[location] += np.einsum("ou,ou->o", unit, unit)
+            self._units[location] += dot_products(unit, here_unit)
+            self._grams[location] += dot_products(less, less)
+            self._moved[location] += dot_products(less, here_less)
+
+    def value(self, *, seed: int = 0) -> Identification | None:
+        """Return what was identified, or None where that cannot be asked.
+
+        Parameters
+        ----------
+        seed
+            Of the partitions of the categories and of the shuffles.
+
+        Returns
+        -------
+        Identification or None
+            None with fewer than 6 categories, and where all objects have the same code at the
+            reference.
+        """
+        names = np.unique(self._codes)
+        n, home = len(self._codes), self._reference
+        scale = np.maximum(self._squares.sum(axis=1), np.finfo(float).tiny)
+        traces = np.trace(self._grams, axis1=1, axis2=2)
+        flat = traces <= max(self._rounding**2, NOISE**2) * scale
+        if len(names) < MINIMAL_CATEGORIES or flat[home]:
+            return None
+        grams = np.where(flat[:, None, None], 0.0, self._grams)
+        raw, tie = self._nearness()
+        own = np.sqrt(np.maximum(np.einsum("pii->pi", grams), 0.0))
+        centred = _cosines(np.where(flat[:, None, None], 0.0, self._moved), own, own[home])
+        shape = (len(grams), n)
+        hits = {name: np.zeros(shape) for name in ("raw", "centred", "mapped", "null")}
+        strengths: list[Floats] = []
+        chances: list[float] = []
+        rng = np.random.default_rng(seed)
+        n_partitions = N_PARTITIONS if n <= MANY_OBJECTS else 1
+        for test in _partitions(self._codes, n_partitions, rng):
+            train = np.setdiff1d(np.arange(n), test)
+            others = self._codes[test][:, None] != self._codes[test][None]
+            chances += (1.0 / (1 + others.sum(axis=1))).tolist()
+            fits = _Fit(grams, home, train, test, self._codes, rng)
+            both = np.ix_(np.arange(len(grams)), test, test)
+            hits["raw"][:, test] += _told(raw[both], others, tie[:, test])
+            hits["centred"][:, test] += _told(centred[both], others)
+            hits["mapped"][:, test] += _told(fits.scores(), others)
+            for _ in range(N_SHUFFLES):
+                found = fits.scores(rng.permutation(len(train)))
+                hits["null"][:, test] += _told(found, others) / N_SHUFFLES
+            strengths.append(fits.strengths)
+        by_category = {
+            name: np.stack([values[:, self._codes == code].mean(axis=1) for code in names])
+            / n_partitions
+            for name, values in hits.items()
+        }
+        return Identification(
+            **by_category,
+            chance=float(np.mean(chances)),
+            strength=np.median(strengths, axis=0),
+            reference=home,
+        )
+
+    def _nearness(self) -> tuple[Floats, Floats]:
+        """Return cosines less 1, (location, object there, object here), and what rounding may do.
+
+        A cosine less 1 is half the squared distance of vectors of length one, which keeps its
+        digits where all codes are alike.
+        """
+        home = self._reference
+        squares = self._unit_squares[:, :, None] + self._unit_squares[home]
+        distances = np.maximum(squares - 2 * self._units, 0.0) / 2
+        distances[self._zero[:, :, None] | self._zero[home]] = 1.0
+        right = np.einsum("pii->pi", distances)
+        return -distances, self._rounding * (2 * np.sqrt(right) + self._rounding)
+
+
+class _Fit:
+    """Ridge maps from the code at every location to that at the reference, for one fold.
+
+    The solution lies in the span of the training rows, so that products between rows suffice.
+    """
+
+    def __init__(
+        self,
+        grams: Floats,
+        home: int,
+        train: Indices,
+        test: Indices,
+        codes: Indices,
+        rng: np.random.Generator,
+    ) -> None:
+        inner = [
+            (train[~np.isin(train, held)], held)
+            for held in _folds(np.unique(codes[train]), INNER_FOLDS, codes, rng)
+        ]
+        self._grams, self._train, self._test = grams, train, test
+        answers = [_centred(grams[home], fit, held) for fit, held in inner]
+        _, here, _ = _centred(grams[home], train, test)
+        self._candidates = here.T  # (train, test)
+        squares = np.diagonal(_around(grams[home], train)[np.ix_(test, test)])
+        inverse = np.where(squares > 0, 1.0 / np.sqrt(np.maximum(squares, 1e-300)), 0.0)
+        self._inverse = inverse
+        self.strengths = np.empty(len(grams))
+        self._weights = np.empty((len(grams), len(test), len(train)))
+        for location, gram in enumerate(grams):
+            errors = np.zeros(len(STRENGTHS))
+            for (fit, held), (kernel_here, cross_here, own_here) in zip(
+                inner, answers, strict=True
+            ):
+                kernel, cross, _ = _centred(gram, fit, held)
+                for number, weights in enumerate(_ridge(kernel, cross, STRENGTHS)):
+                    errors[number] += (
+                        np.einsum("ti,ij,tj->", weights, kernel_here, weights)
+                        - 2 * (weights * cross_here).sum()
+                        + own_here.sum()
+                    )
+            # of equal ones the strongest
+            best = len(errors) - 1 - int(np.argmin(errors[::-1].round(12)))
+            kernel, cross, _ = _centred(gram, train, test)
+            (self._weights[location],) = _ridge(kernel, cross, STRENGTHS[best : best + 1])
+            self.strengths[location] = STRENGTHS[best]
+
+    def scores(self, order: Indices | None = None) -> Floats:
+        """Return cosines of mapped codes with candidates, up to the mapped codes' lengths.
+
+        Parameters
+        ----------
+        order
+            Which training object's code here each one's code there was fitted to; its own by
+            default.
+
+        Returns
+        -------
+        float64 (location, test, test)
+        """
+        chosen = np.arange(len(self._train)) if order is None else order
+        products = self._weights @ self._candidates[chosen]
+        products *= self._inverse
+        largest = np.abs(products).max(axis=-1, keepdims=True)
+        return np.where(largest > 0, products / np.where(largest > 0, largest, 1.0), 0.0)
+
+
+def _around(gram: Floats, train: Indices) -> Floats:
+    """Return products of all rows less the mean of the training rows."""
+    to_mean = gram[:, train].mean(axis=1)
+    around: Floats = gram - to_mean[:, None] - to_mean[None] + to_mean[train].mean()
+    return around
+
+
+def _centred(gram: Floats, train: Indices, test: Indices) -> tuple[Floats, Floats, Floats]:
+    """Return products less the training mean: train by train, test by train, test with itself."""
+    around = _around(gram, train)
+    return around[np.ix_(train, train)], around[np.ix_(test, train)], np.diagonal(around)[test]
+
+
+def _ridge(kernel: Floats, cross: Floats, strengths: Floats) -> Iterator[Floats]:
+    """Yield, per penalty, the test rows' weights on the training rows, (test, train)."""
+    values, vectors = linalg.eigh(kernel, check_finite=False)
+    values = np.maximum(values, 0.0)
+    unit = float(values.mean())
+    rotated = cross @ vectors
+    for strength in strengths:
+        if unit == 0:
+            yield np.zeros_like(cross)
+        else:
+            yield (rotated / (values + strength * unit)) @ vectors.T
+
+
+def _cosines(products: Floats, there: Floats, here: Floats) -> Floats:
+    """Return cosines, 0 where a vector is zero: (location, object there, object here)."""
+    lengths = there[:, :, None] * here[None, None, :]
+    return np.where(lengths > 0, products / np.where(lengths > 0, lengths, 1.0), 0.0)
+
+
+def _told(scores: Floats, others: NDArray[np.bool_], tie: ArrayLike = TIE) -> Floats:
+    """Return for each object the share in which its own candidate is taken, (location, object).
+
+    `scores` is (location, object, candidate). Candidates whose scores differ by no more than `tie`
+    (a number, or one for each location and object) share the answer.
+    """
+    within = np.broadcast_to(np.asarray(tie), scores.shape[:2])
+    own = np.einsum("pii->pi", scores)
+    rivals = np.where(others[None], scores, -np.inf)
+    largest = np.maximum(rivals.max(axis=-1), own)
+    ties = (rivals >= (largest - within)[..., None]).sum(axis=-1)
+    return np.where(own >= largest - within, 1.0 / (1 + ties), 0.0)
+
+
+def _folds(names: Indices, n_folds: int, codes: Indices, rng: np.random.Generator) -> list[Indices]:
+    """Return the objects of each fold: the categories `names`, shuffled and dealt out."""
+    order = rng.permutation(names)
+    return [np.flatnonzero(np.isin(codes, part)) for part in np.array_split(order, n_folds)]
+
+
+def _partitions(codes: Indices, n: int, rng: np.random.Generator) -> Iterator[Indices]:
+    """Yield the test objects of every fold of `n` partitions of the categories."""
+    names = np.unique(codes)
+    n_folds = int(np.clip(len(names) // FOLD_CATEGORIES, 2, MOST_FOLDS))
+    for _ in range(n):
+        yield from _folds(names, n_folds, codes, rng)
+
+
+def identification(
+    activations: ArrayLike,
+    *,
+    categories: Sequence[object] | None = None,
+    reference: int = 0,
+    seed: int = 0,
+) -> Identification:
+    r"""Return how often objects are identified elsewhere: raw, centred, and through a linear map.
+
+    An object at location p is compared with candidates at the reference r: itself, and objects of
+    other categories. It is identified where its cosine with itself is the largest. *Raw* takes the
+    codes as they are; *centred* removes the mean over objects at each place; *mapped* first applies
+    the ridge regression from codes at p to codes at r that was fitted on objects of *other
+    categories*,
+
+    .. math:: W = \arg\min \sum_i |a_i(r) - \bar a(r) - W (a_i(p) - \bar a(p))|^2 + \lambda |W|^2
+
+    whose penalty is chosen by folds over the categories of the fit. What ``mapped`` has above
+    ``raw`` was *hidden* by the move (a map undoes it); what it lacks of its own value at the
+    reference, the ceiling, is *lost* to a linear map. The map belongs to one move: it is fitted and
+    asked at the same two places, on different objects and categories.
+
+    Parameters
+    ----------
+    activations
+        Shape (object, location, unit), floating.
+    categories
+        One per object; each its own by default.
+    reference
+        Index of the location that the candidates stand at.
+    seed
+        Of the partitions of the categories, and of the shuffles of the null.
+
+    Returns
+    -------
+    Identification
+        Values by category and location, 0..1.
+
+    Raises
+    ------
+    InputError
+        Fewer than 6 categories, a reference that is not among the locations, or objects that all
+        have the same code there.
+
+    References
+    ----------
+    The identification of one among n through a fitted linear map follows Kay et al. (2008), Nature
+    452:352-355, and Mitchell et al. (2008), Science 320:1191-1195; that it is asked across places
+    of the same object is ours.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> here = rng.normal(size=(60, 12))
+    >>> turn, _ = np.linalg.qr(rng.normal(size=(12, 12)))
+    >>> found = identification(np.stack([here, here @ turn], axis=1))
+    >>> bool(found.away("raw").mean() < 0.25), bool(found.away("mapped").mean() > 0.95)
+    (True, True)
+    """
+    stretch = Stretch.whole(activations, categories)
+    n_locations = stretch.shape[1]
+    if not 0 <= reference < n_locations:
+        raise InputError(f"the reference {reference} is none of {n_locations} locations")
+    tally = IdentificationTally(stretch.codes, n_locations, reference)
+    add_all(stretch, tally)
+    found = tally.value(seed=seed)
+    if found is None:
+        raise InputError(
+            f"{len(set(stretch.codes.tolist()))} categories are too few, or all objects have the "
+            f"same code at the reference; give at least {MINIMAL_CATEGORIES} categories that differ"
+        )
+    return found
