@@ -308,7 +308,7 @@ def record(
     if kept.measure is not None:
         result = sinks[0].result([layer.name for layer in sweep.layers])
         result = finish(result, sweep, metric="cosine")
-        save_result(result, kept.measure, overwrite=overwrite)
+        save_result(result, kept.measure, overwrite=overwrite, rescue=True)
         print_notes(result)
         say(f"wrote {kept.measure}")
 
@@ -467,7 +467,8 @@ def _check_outputs(
     """
     paths = [path for path in (out, measure) if path is not None]
     for path in paths:
-        check_output(path, overwrite or (resumed and path == out))
+        if not (resumed and path == out and path.is_file()):
+            check_output(path, overwrite)
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError(f"--out and --similarity are both {out}; expected two files")
 

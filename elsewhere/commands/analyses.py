@@ -96,7 +96,7 @@ def similarity(
             )  # fmt: skip
         else:
             result = measure(found, metric=metric, layers=chosen, **common)  # type: ignore[arg-type]
-    save_result(result, out, overwrite=overwrite)
+    save_result(result, out, overwrite=overwrite, rescue=True)
     print_similarity(result, as_json=as_json)
     say(f"wrote {out}")
 

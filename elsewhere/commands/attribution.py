@@ -204,7 +204,7 @@ def attribute(
                 progress=report,
             )
     if checkpoints is not None:
-        save_result(result, out, overwrite=overwrite)
+        save_result(result, out, overwrite=overwrite, rescue=True)
     _report(result, as_json=as_json)
     say(f"wrote {out}")
 
@@ -241,7 +241,7 @@ def sanity(
             max_memory=max_memory,
             progress=report,
         )
-    save_result(result, out, overwrite=overwrite)
+    save_result(result, out, overwrite=overwrite, rescue=True)
     rows, stages = [], result["stage"].values.tolist()
     for place, stage in enumerate(stages):
         row: dict[str, Any] = {"randomised": stage}

@@ -105,7 +105,7 @@ def measure(
             max_memory=max_memory,
             progress=bar,
         )
-    save_result(result, out, overwrite=overwrite)
+    save_result(result, out, overwrite=overwrite, rescue=True)
     if table is not None:
         save_table(result, table, overwrite=overwrite)
     _print(result, as_json)
@@ -168,7 +168,7 @@ def methods(
 ) -> None:
     """Write the methods section of a paper: what was done, versions, formulas, BibTeX."""
     from elsewhere.analyzer import describe_methods
-    from elsewhere.storage import load_result, write_atomically
+    from elsewhere.storage import load_result, save_output
 
     if out is not None:
         check_output(out, overwrite)
@@ -178,7 +178,7 @@ def methods(
     else:
         text = describe_methods(load_result(source))
     if out is not None:
-        write_atomically(out, text.encode())
+        save_output(out, text.encode(), overwrite=overwrite)
         say(f"wrote {out}")
     elif as_json:
         print_json({"methods": text})

@@ -150,7 +150,7 @@ def probe(
                 seed=network.seed,
                 max_memory=max_memory,
             )
-    save_result(result, out, overwrite=overwrite)
+    save_result(result, out, overwrite=overwrite, rescue=True)
     if readout is not None and fitted is not None:
         save_readout(fitted, readout, overwrite=overwrite)
     print_probe(result, as_json=as_json)

@@ -157,7 +157,7 @@ def accuracy(
             attributes={"seed": card.seed, "phase": card.phase, "checkpoint": card.path.name},
             progress=report,
         )
-    save_result(result, out, overwrite=overwrite)
+    save_result(result, out, overwrite=overwrite, rescue=True)
     if trials is not None:
         write_trials(trial_table(result), trials, overwrite=overwrite)
         say(f"wrote {trials}")
@@ -241,7 +241,7 @@ def track(
             trust=trust or (),
             report=update,
         )
-    save_result(result, out, overwrite=overwrite)
+    save_result(result, out, overwrite=overwrite, rescue=True)
     names = list(dict.fromkeys(result["phase"].values.tolist()))
     summaries = {name: summarise_track(result, name) for name in names}
     print_notes(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import stat
 import uuid
 from pathlib import Path
 from types import MappingProxyType
@@ -97,7 +98,16 @@ def save_figure(
             file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        if overwrite:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            os.replace(temporary, target)
+        else:
+            os.link(temporary, target)  # a file that came into being meanwhile stays
+    except FileExistsError as error:
+        raise ExistsError(
+            f"{target} exists already; choose another name or allow overwriting"
+        ) from error
     except OSError as error:
         raise StorageError(
             f"cannot write {target}: {error.strerror or error}; check the folder and free space"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from elsewhere.protocols import Progress
 from elsewhere.recording.crew import Job, perform
 from elsewhere.recording.sweep import Sweep
 from elsewhere.storage import Header, RecordingWriter, UnitWriter
+from elsewhere.storage.locks import Claim
 from elsewhere.storage.parts import differing, mark_of, read_manifest, write_unit
 
 
@@ -30,11 +31,14 @@ class UnitJob:
         Of the recording.
     folder
         Of the parts; every process sees it under this name.
+    claim
+        Of the run that asks: what outlives it writes nothing more.
     """
 
     sweep: Sweep
     header: Header
     folder: Path
+    claim: Claim | None = None
 
     def prepare(self) -> None:
         """Refuse to compute what would not be the same as elsewhere."""
@@ -60,7 +64,9 @@ class UnitJob:
         """Record units that are computed together, and return how many images they have."""
         mark = mark_of(read_manifest(self.folder) or {})
         units = self.header.units.choose(numbers)
-        writer = UnitWriter(self.header, units, partial(write_unit, self.folder, mark=mark))
+        writer = UnitWriter(
+            self.header, units, partial(write_unit, self.folder, mark=mark, claim=self.claim)
+        )
         self.sweep.stream([writer], units=units, tile=self.header.tile)
         return sum(math.prod(unit.shape) for unit in units)
 
@@ -112,5 +118,7 @@ def record_shared(
 
     # Without what this process compiled; which engine it is, is settled.
     alike = sweep.using("dense" if header.tile is None else "incremental")
-    job: Job = UnitJob(alike, header, writer.parts.folder.resolve())
+    parts = writer.parts
+    folder = parts.folder.resolve()
+    job: Job = UnitJob(alike, header, folder, replace(parts.claim, folder=folder))
     perform(job, left, workers=workers, scheduler=scheduler, done=note)

@@ -1,7 +1,7 @@
 """HDF5 recordings and results; imports neither torch nor matplotlib."""
 
 from elsewhere.storage.arrays import ArraySource
-from elsewhere.storage.files import check_output, free_bytes, write_atomically
+from elsewhere.storage.files import check_output, free_bytes, save_output, write_atomically
 from elsewhere.storage.partial import PartialRecording, open_recording
 from elsewhere.storage.recording import Recording
 from elsewhere.storage.results import load_result, save_result, to_half
@@ -30,6 +30,7 @@ __all__ = [
     "free_bytes",
     "load_result",
     "open_recording",
+    "save_output",
     "save_result",
     "save_table",
     "tidy_table",

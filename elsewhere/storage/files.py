@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -15,23 +17,63 @@ from typing import IO, Any
 from elsewhere.errors import ExistsError, StorageError
 from elsewhere.types import format_bytes
 
+TEMPORARY = ".elsewhere-"
+"""How the names of files begin that are being written."""
 
-def check_output(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse an output that exists (unless `overwrite`), is a folder or has no folder to be in.
+BLOCK = 4096
+"""Bytes that are written, and removed again, to see that a folder takes any."""
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def check_output(path: Path, *, overwrite: bool = False, room: int = 0) -> None:
+    """Refuse an output that cannot be written, before anything is computed.
+
+    It exists (unless `overwrite`), is no plain file, has no folder to be in, or the folder or the
+    disk takes nothing. What killed runs left unfinished in that folder is removed.
+
+    Parameters
+    ----------
+    path
+        The file to be.
+    overwrite
+        Whether an existing file is to be replaced.
+    room
+        Bytes that it will have, where that is known.
 
     Raises
     ------
     ExistsError
         The file exists.
     StorageError
-        The folder does not exist, or `path` is one.
+        It cannot be written.
     """
-    if path.is_dir():
-        raise StorageError(f"{path} is a folder; expected the name of a file to write")
-    if path.exists() and not overwrite:
-        raise ExistsError(f"{path} exists already; choose another name or pass --overwrite")
-    if not path.parent.is_dir():
-        raise StorageError(f"the folder {path.parent} does not exist; create it first")
+    with storage_errors(path):
+        if path.is_dir():
+            raise StorageError(f"{path} is a folder; expected the name of a file to write")
+        if path.exists():
+            if not path.is_file():
+                raise StorageError(
+                    f"{path} is a device or a pipe; expected the name of a file to write"
+                )
+            if not overwrite:
+                raise ExistsError(f"{path} exists already; choose another name or pass --overwrite")
+        elif path.is_symlink():
+            raise ExistsError(
+                f"{path} is a link to {os.readlink(path)}, which does not exist; remove the link, "
+                "or choose another name"
+            )
+        if not path.parent.is_dir():
+            raise StorageError(f"the folder {path.parent} does not exist; create it first")
+        remove_leftovers(path.parent)
+        with temporary_file(path.parent) as (file, _):
+            file.write(bytes(BLOCK))
+            file.flush()
+        if room and (free := free_bytes(path)) < room:
+            raise StorageError(
+                f"{path} will need about {format_bytes(room)}, and {format_bytes(free)} are free; "
+                "free some or write to another disk"
+            )
 
 
 def is_file(path: Path) -> bool:
@@ -66,7 +108,9 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {reason}") from error
 
 
-def write_atomically(path: Path, data: bytes | memoryview, *, check: bool = False) -> None:
+def write_atomically(
+    path: Path, data: bytes | memoryview, *, check: bool = False, overwrite: bool = True
+) -> None:
     """Write `data` to `path` whole or not at all, so that it also survives a loss of power.
 
     Parameters
@@ -77,28 +121,138 @@ def write_atomically(path: Path, data: bytes | memoryview, *, check: bool = Fals
         What to write.
     check
         Whether what was written is read back before it gets its name.
+    overwrite
+        Whether a file of that name is replaced; the new one takes over its mode.
+
+    Raises
+    ------
+    ExistsError
+        There is a file of that name, which is not to be replaced.
+    StorageError
+        The disk is full or the place cannot be written; no file is left behind.
+    """
+    with storage_errors(path), temporary_file(path.parent) as (file, name):
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        if check and not _same(name, data):
+            raise OSError(errno.EIO, "what was written reads back differently")
+        put_in_place(name, path, overwrite=overwrite)
+
+
+def put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    """Give a finished file, in the folder of `path` or on its disk, that name.
+
+    Without `overwrite` the name is created, never replaced: of two processes one is refused.
+
+    Raises
+    ------
+    ExistsError
+        There is a file of that name, which is not to be replaced.
+    """
+    if overwrite:
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode))
+        os.replace(temporary, path)
+    else:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise _came_meanwhile(path) from None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            try:  # the name is reserved, then filled
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            except FileExistsError:
+                raise _came_meanwhile(path) from None
+            os.replace(temporary, path)
+        else:
+            os.unlink(temporary)
+    synchronise_folder(path.parent)
+
+
+def save_output(path: Path, data: bytes | memoryview, *, overwrite: bool = False) -> None:
+    """Write what was computed for the user; where it cannot be written, to a rescue file.
 
     Raises
     ------
     StorageError
-        The disk is full or the place cannot be written; no file is left behind.
+        It could not be written there; the message says where it lies instead.
     """
-    with storage_errors(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            if check and not _same(Path(name), data):
-                raise OSError(errno.EIO, "what was written reads back differently")
-            os.replace(name, path)
-            synchronise_folder(path.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+    try:
+        write_atomically(path, data, overwrite=overwrite)
+    except StorageError as error:
+        rescued = _rescue(path, data)
+        where = "and nowhere else could it be written" if rescued is None else (
+            f"what was computed is in {rescued}: move it to where it belongs"
+        )  # fmt: skip
+        raise type(error)(f"{error}; {where}") from error
+
+
+def _rescue(path: Path, data: bytes | memoryview) -> Path | None:
+    """Write `data` to the first place that takes it, under a name of its own."""
+    places = [path.parent.absolute(), Path.cwd(), Path(tempfile.gettempdir()), Path.home()]
+    for folder in dict.fromkeys(places):
+        for number in range(100):
+            mark = "rescued" if number == 0 else f"rescued-{number}"
+            rescued = folder / f"{path.stem[:100]}.{mark}{path.suffix[:20]}"
+            try:
+                write_atomically(rescued, data, overwrite=False)
+            except ExistsError:
+                continue
+            except StorageError:
+                break
+            return rescued
+    return None
+
+
+def _came_meanwhile(path: Path) -> ExistsError:
+    return ExistsError(
+        f"{path} exists already: it has come into being meanwhile; choose another name or pass "
+        "--overwrite"
+    )
+
+
+@contextlib.contextmanager
+def temporary_file(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """Make a file in a folder, for a while; its mode is what the umask leaves.
+
+    It is locked while it is written: one whose lock is free is of a process that is dead.
+    """
+    while True:
+        name = folder / f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with contextlib.suppress(OSError):  # some file systems know no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.lstat(name)):
+                break
+        os.close(handle)  # taken for a leftover before it was locked
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file, name
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove files of :func:`temporary_file` whose process is dead."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            if entry.name.startswith(TEMPORARY) and entry.name.endswith(".tmp"):
+                with contextlib.suppress(OSError):
+                    _remove_leftover(entry.path)
+
+
+def _remove_leftover(name: str) -> None:
+    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name)
+    finally:
+        os.close(handle)
 
 
 def synchronise_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 Run as a program, in a process of its own, because HDF5 does not survive a full disk::
 
-    python -P elsewhere/storage/merge.py PARTS TARGET
+    python -P elsewhere/storage/merge.py PARTS TARGET PARENT
 
 It imports nothing of this package but its neighbour, so that it starts fast and wherever the
 package lies.
@@ -36,13 +36,15 @@ def unit_name(number: int) -> str:
     return f"unit-{number:07d}.h5"
 
 
-def merge_parts(parts: Path, target: Path) -> None:
-    """Write the file that the parts make up to `target`, and check that no chunk is missing."""
+def merge_parts(parts: Path, target: Path, parent: int) -> None:
+    """Write the file that the parts make up to `target`, and check that no chunk is missing.
+
+    It ends with the process that asked for it, whose number is `parent`.
+    """
     shutil.copyfile(parts / HEADER, target)
     header = _checked(parts / HEADER)
     with open(target, "rb+") as handle:
         handle.truncate(header.size)
-    parent = os.getppid()
     with h5py.File(target, "r+") as file:
         layers = file["layers"]
         for path in sorted(parts.glob("unit-*.h5")):
@@ -103,4 +105,4 @@ def _check_complete(name: str, dataset: Any) -> None:
 
 
 if __name__ == "__main__":
-    merge_parts(Path(sys.argv[1]), Path(sys.argv[2]))
+    merge_parts(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -14,17 +13,17 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from elsewhere.errors import ExistsError, StorageError
 from elsewhere.storage import merge
 from elsewhere.storage.files import (
-    check_output,
     free_bytes,
+    put_in_place,
     storage_errors,
-    synchronise_folder,
     write_atomically,
 )
+from elsewhere.storage.locks import CLAIM, LOCK, Claim, locked
 from elsewhere.storage.merge import HEADER, unit_name
 from elsewhere.storage.seal import SealError, check_seal, read_seal, seal_bytes
 from elsewhere.types import format_bytes
@@ -111,47 +110,25 @@ class Parts:
         self.path, self.overwrite = path, overwrite
         self.manifest = {"identity": fields, "numerics": numerics or {}}
         self.folder = parts_folder(path)
-        self._lock: IO[str] | None = None
+        self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> Parts:
-        with storage_errors(self.folder):
-            self._lock = self._acquire()
-        try:
-            self._claim()
-            for rest in self.folder.glob(".*"):  # of a writer that was killed
-                rest.unlink(missing_ok=True)
-        except BaseException:
-            self._lock.close()
-            raise
+        message = (
+            f"{self.path} is being recorded by another process; wait for it, or choose another name"
+        )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(self.folder, message, make=True))
+            self.claim = Claim.take(self.folder)
+            with storage_errors(self.folder):
+                self._take_over()
+            self._lock = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.close()
 
-    def _acquire(self) -> IO[str]:
-        """Return the locked file ``lock``, which a run that ends meanwhile may have removed."""
-        while True:
-            self.folder.mkdir(exist_ok=True)
-            try:
-                lock = open(self.folder / "lock", "w")  # noqa: SIM115  (held until the end)
-            except FileNotFoundError:
-                continue
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.close()
-                raise StorageError(
-                    f"{self.path} is being recorded by another process; wait for it, or choose "
-                    "another name"
-                ) from None
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock.fileno()), os.stat(self.folder / "lock")):
-                    return lock
-            lock.close()
-
-    def _claim(self) -> None:
+    def _take_over(self) -> None:
+        """Take what an earlier run left, or throw it away, or refuse."""
         earlier = read_manifest(self.folder)
         if earlier is not None or any(self.folder.glob("*.h5")):
             earlier = earlier or {}
@@ -161,7 +138,7 @@ class Parts:
             if not self.overwrite:
                 raise self._refusal(identity, numerics)
             for entry in self.folder.iterdir():
-                if entry.name != "lock":
+                if entry.name not in (LOCK, CLAIM):
                     entry.unlink()
         data = json.dumps(self.manifest, sort_keys=True).encode()
         write_atomically(self.folder / MANIFEST, data)
@@ -223,7 +200,7 @@ class Parts:
     def discard(self) -> None:
         """Remove the parts, and last what tells whose they are: a kill leaves them claimable."""
         for part in self.folder.iterdir():
-            if part.name not in (MANIFEST, "lock"):
+            if part.name not in (MANIFEST, LOCK):
                 part.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -251,7 +228,10 @@ class Parts:
                     "free some and run the same command again"
                 )
             child = subprocess.run(
-                [sys.executable, "-P", merge.__file__, str(self.folder), str(merged)],
+                [
+                    *(sys.executable, "-P", merge.__file__),
+                    *(str(self.folder), str(merged), str(os.getpid())),
+                ],
                 capture_output=True,
                 text=True,
                 check=False,
@@ -262,10 +242,8 @@ class Parts:
                     f"the parts of {self.path} could not be merged ({lines[-1]}); they are kept in "
                     f"{self.folder}: make room if the disk is full, then run the same command again"
                 )
-            check_output(self.path, overwrite=self.overwrite)
             with storage_errors(self.path):
-                os.replace(merged, self.path)
-                synchronise_folder(self.path.parent)
+                put_in_place(merged, self.path, overwrite=self.overwrite)
         self.discard()
 
 
@@ -274,8 +252,24 @@ def mark_of(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def write_unit(folder: Path, number: int, data: bytes, *, mark: str) -> None:
-    """Write the part of a unit into a folder of parts, whole or not at all."""
+def write_unit(
+    folder: Path, number: int, data: bytes, *, mark: str, claim: Claim | None = None
+) -> None:
+    """Write the part of a unit into a folder of parts, whole or not at all.
+
+    Parameters
+    ----------
+    folder, number, data
+        Where, which, and what.
+    mark
+        Of the recording that it belongs to.
+    claim
+        Of the run that a process works for which does not hold the lock itself.
+    """
+    if claim is not None:
+        with claim.writing():
+            write_unit(folder, number, data, mark=mark)
+        return
     write_atomically(folder / unit_name(number), seal_bytes(data, mark=mark), check=True)
 
 

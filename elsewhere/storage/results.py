@@ -11,7 +11,7 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import StorageError
-from elsewhere.storage.files import check_output, write_atomically
+from elsewhere.storage.files import save_output, write_atomically
 
 ENCODING = "result"
 VERSION = "0.1"
@@ -45,7 +45,9 @@ PACKED_LIMIT = 32_767
 without loss from a sixteenth on, and within half a step below."""
 
 
-def save_result(result: xarray.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:
+def save_result(
+    result: xarray.Dataset, path: str | Path, *, overwrite: bool = False, rescue: bool = False
+) -> Path:
     """Write a result as netCDF4, whole or not at all.
 
     Parameters
@@ -56,6 +58,8 @@ def save_result(result: xarray.Dataset, path: str | Path, *, overwrite: bool = F
         Where to write; ``.nc`` by custom.
     overwrite
         Whether an existing file is replaced.
+    rescue
+        Whether it goes elsewhere where it cannot be written there; the error says where.
 
     Raises
     ------
@@ -65,7 +69,6 @@ def save_result(result: xarray.Dataset, path: str | Path, *, overwrite: bool = F
         It cannot be written.
     """
     path = Path(path)
-    check_output(path, overwrite=overwrite)
     stamped = result.copy()
     stamped.attrs = {key: to_attribute(value) for key, value in result.attrs.items()}
     stamped.attrs |= {"elsewhere_encoding": ENCODING, "encoding_version": VERSION}
@@ -75,7 +78,8 @@ def save_result(result: xarray.Dataset, path: str | Path, *, overwrite: bool = F
         if variable.ndim > 0 and variable.dtype.kind in "fiu"
     }
     data: Any = stamped.to_netcdf(None, engine="h5netcdf", format="NETCDF4", encoding=encoding)
-    write_atomically(path, bytes(data))
+    write = save_output if rescue else write_atomically
+    write(path, bytes(data), overwrite=overwrite)
     return path
 
 

@@ -10,7 +10,7 @@ import pandas
 import xarray
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.storage.files import check_output, write_atomically
+from elsewhere.storage.files import check_output, save_output
 
 TABLE_ENDINGS = (".csv", ".parquet")
 
@@ -132,5 +132,5 @@ def save_table(
                 f"cannot write {path}: Parquet needs pyarrow; pip install 'elsewhere[parquet]', "
                 "or name a .csv file"
             ) from error
-    write_atomically(path, data)
+    save_output(path, data, overwrite=overwrite)
     return path

@@ -10,7 +10,7 @@ import pandas
 import xarray
 
 from elsewhere.errors import InputError
-from elsewhere.storage import check_output, write_atomically
+from elsewhere.storage import save_output
 
 COLUMNS = (
     "model",
@@ -97,7 +97,6 @@ def write_trials(table: pandas.DataFrame, path: str | Path, *, overwrite: bool =
         It cannot be written.
     """
     path = Path(path)
-    check_output(path, overwrite=overwrite)
     if path.suffix == ".csv":
         data = table.to_csv(index=False).encode()
     elif path.suffix == ".parquet":
@@ -110,5 +109,5 @@ def write_trials(table: pandas.DataFrame, path: str | Path, *, overwrite: bool =
             ) from error
     else:
         raise InputError(f"cannot write trials to {path}; expected a name in .csv or .parquet")
-    write_atomically(path, data)
+    save_output(path, data, overwrite=overwrite)
     return path

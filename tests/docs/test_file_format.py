@@ -354,7 +354,7 @@ def test_the_parts_of_an_unfinished_recording(tmp_path):
         record(sweep, path, progress=interrupt)
     names = sorted(entry.name for entry in parts.iterdir())
     units = [name for name in names if name.startswith("unit-")]
-    assert names == ["header.h5", "lock", "manifest.json", *units]
+    assert names == ["claim", "header.h5", "lock", "manifest.json", *units]
     assert units[0] == "unit-0000000.h5"
     mark = sha256(
         json.dumps(json.loads((parts / "manifest.json").read_text()), sort_keys=True).encode()

@@ -141,7 +141,7 @@ else:
     write(path, 3)
     parts = folder / "run.h5.parts"
     check_values(path)
-    files = sorted(p for p in parts.iterdir() if p.name != "lock")
+    files = sorted(p for p in parts.iterdir() if p.name not in ("lock", "claim"))
     originals, truth = {p: p.read_bytes() for p in files}, content(path, True)
     for number in range(count):
         chosen = files[int(rng.integers(0, len(files)))]

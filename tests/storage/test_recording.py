@@ -337,10 +337,10 @@ def test_a_missing_part_is_refused(tmp_path):
         keep_parts(tmp_path / "run.h5.parts", None)
     units = sorted(parts.glob("unit-*.h5"))
     assert len(units) >= 4
-    merge_parts(parts, tmp_path / "whole.h5")
+    merge_parts(parts, tmp_path / "whole.h5", os.getppid())
     units[2].unlink()
     with pytest.raises(ValueError, match=r"layer fc: \d+ of \d+ chunks; a part is missing"):
-        merge_parts(parts, tmp_path / "holes.h5")
+        merge_parts(parts, tmp_path / "holes.h5", os.getppid())
 
 
 def test_unfinished_units_are_no_recording(tmp_path):

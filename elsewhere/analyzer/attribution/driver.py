@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -128,7 +129,9 @@ def attribute(
         with _swept_if_empty(parts):
             left = [number for number in range(n_objects) if number not in finished]
             if shared:
-                job = ObjectJob(sweep, settings, classes, limit, parts.folder.resolve())
+                folder = parts.folder.resolve()
+                claim = dataclasses.replace(parts.claim, folder=folder)
+                job = ObjectJob(sweep, settings, classes, limit, folder, claim)
                 perform(
                     job, left, workers=workers, scheduler=scheduler,
                     done=lambda _, images: count(images),

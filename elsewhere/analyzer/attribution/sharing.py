@@ -14,6 +14,7 @@ from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.errors import InputError, StorageError
 from elsewhere.recording import Sweep
 from elsewhere.recording.engines import numerics
+from elsewhere.storage.locks import Claim
 from elsewhere.storage.parts import differing, mark_of, read_manifest, write_unit
 
 _DETERMINING = (
@@ -38,6 +39,8 @@ class ObjectJob:
         See :func:`elsewhere.analyzer.attribution.attribute`.
     folder
         Of the parts; every process sees it under this name.
+    claim
+        Of the run that asks: what outlives it writes nothing more.
     """
 
     sweep: Sweep
@@ -45,6 +48,7 @@ class ObjectJob:
     classes: Sequence[str] | None
     max_memory: int
     folder: Path
+    claim: Claim | None = None
     _runs: list[ObjectRun] = field(default_factory=list)
     _mark: str = ""
 
@@ -68,7 +72,7 @@ class ObjectJob:
     def perform(self, number: int) -> int:
         """Attribute an object and return how many images that took."""
         shard = self._runs[0].measure(number)
-        write_unit(self.folder, number, to_bytes(shard), mark=self._mark)
+        write_unit(self.folder, number, to_bytes(shard), mark=self._mark, claim=self.claim)
         return self.sweep.design.n_positions
 
 
