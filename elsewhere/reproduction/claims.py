@@ -19,6 +19,7 @@ from elsewhere.measures.claims import (
     verdict,
 )
 from elsewhere.reproduction.conditions import EQUAL, FIXED, FULL
+from elsewhere.reproduction.identified import PARTS
 from elsewhere.reproduction.measurements import Values
 from elsewhere.reproduction.scale import Scale
 
@@ -340,6 +341,12 @@ def report_beside(scale: Scale, results: Results) -> dict[str, Any]:
         add(group, run, [*far, *olds, "criterion_step"])
     for run in (FULL, FIXED):
         add("pretraining", run, ["train_accuracy", "probe_accuracy", "place_only_accuracy"])
+    for run in ("vanilla", "acquired"):
+        for phase in scale.unseen:
+            add("lost or hidden", run, [f"identification/{part}/{phase.name}" for part in PARTS])
+    for run in ("interference", "translated"):
+        for moment in ("before", "end"):
+            add("lost or hidden", run, [f"identification/{part}/{moment}" for part in PARTS])
     tests = [phase.name for phase in scale.learning]
     add("largest correlation of pixels", FULL, [f"largest_correlation/{name}" for name in tests])
     starts = ["start_step", "start_train_accuracy", "other_train_accuracy"]

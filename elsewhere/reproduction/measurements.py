@@ -23,6 +23,7 @@ from elsewhere.reproduction.comparisons import (
     trained_location,
 )
 from elsewhere.reproduction.conditions import FULL, Run
+from elsewhere.reproduction.identified import identify
 from elsewhere.reproduction.old_objects import old_object_indices
 from elsewhere.reproduction.scale import Scale
 from elsewhere.stimuli import Grid, ObjectSet
@@ -195,6 +196,8 @@ def _compare(run: Run, place: Workplace, grid: Grid) -> Values:
         place.save(alike, f"{run.name}-{phase.name}-similarity", run)
         for name, layer in (("hidden", layers.hidden), ("pooling", layers.pooling)):
             values[f"G/{name}/{phase.name}"] = float(alike["G_away"].sel(layer=layer))
+        told = identify(model, objects, canvas, grid, reference, layers.hidden)
+        values |= {f"identification/{name}/{phase.name}": found for name, found in told.items()}
         plain, aligned = compare_maps(
             model,
             objects,
@@ -222,6 +225,12 @@ def _interference(run: Run, place: Workplace) -> Values:
         for name in ("II_far", "accuracy_trained"):
             series = followed[name].sel(exemplars=exemplars).values
             values |= _fall(f"{name}/{exemplars}", float(series[0]), float(series[-1]))
+    for moment, card in (("before", cards[0]), ("end", cards[-1])):
+        model = load_checkpoint(card).to(find_device(place.device))
+        hidden = name_layers(model, run.canvas).hidden
+        grid = Grid.parse(place.scale.grid, run.canvas)
+        told = identify(model, place.unseen(run), run.canvas, grid, trained, hidden)
+        values |= {f"identification/{name}/{moment}": found for name, found in told.items()}
     if run.start is not None:
         values |= _old_objects(run, place, place.final(run.start), cards)
     return values

@@ -42,7 +42,7 @@ def tiny():
         interference=interfere(LAPTOP.interference, Choice(3)),
         near=interfere(LAPTOP.near, Choice(3, 310)),
         unseen=tuple(
-            dataclasses.replace(phase, categories=Choice(4, phase.categories.skip))
+            dataclasses.replace(phase, categories=Choice(6, phase.categories.skip))
             for phase in LAPTOP.unseen[1:]  # rendering solids takes seconds
         ),
         grid="3x3",

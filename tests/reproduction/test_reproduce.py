@@ -86,6 +86,19 @@ def test_the_measures_are_what_they_are_called(done):
     assert values_of(out, "fixed")["place_only_accuracy"] == 1.0
 
 
+def test_what_is_lost_and_what_is_hidden_stands_beside_the_claims(done):
+    told = values_of(done[0], "vanilla")
+    raw, mapped = (told[f"identification/{name}/glyphs"] for name in ("raw", "mapped"))
+    assert told["identification/hidden/glyphs"] == pytest.approx(mapped - raw)
+    assert 0 < told["identification/chance/glyphs"] < 1
+    further = values_of(done[0], "interference")
+    reported = json.loads((done[0] / "claims.json").read_text())["reported"]["lost or hidden"]
+    for moment in ("before", "end"):
+        value = further[f"identification/lost/{moment}"]
+        assert reported[f"interference: identification/lost/{moment}"]["value"] == value
+    assert reported["vanilla: identification/mapped/glyphs"]["value"] == mapped
+
+
 def test_runs_start_from_the_weights_they_should(done):
     folder = done[0] / "seeds" / "0"
     full = list_checkpoints(folder / "full")[-1]
