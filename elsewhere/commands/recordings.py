@@ -1,4 +1,4 @@
-"""Commands that look after recordings."""
+"""Commands that look after files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from elsewhere.errors import InputError
 from elsewhere.options import JsonOption
-from elsewhere.terminal import print_json
+from elsewhere.terminal import print_json, say
 
 if TYPE_CHECKING:
     from elsewhere.options import KeepOptions
@@ -39,16 +39,19 @@ def check_sharing(workers: int, scheduler: str | None, kept: KeepOptions | None 
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="RECORDING", help="An HDF5 recording.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A recording, result, readout, checkpoint, run or reproduction."),
+    ],
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", help="Seconds to give up after; default: by the file's size."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read everything of a recording and name what is damaged; exit 1 if something is."""
+    """Read everything of a file or folder and name what is damaged; exit 1 if something is."""
     from elsewhere.storage import verify as verify_recording
-    from elsewhere.storage.verification import summary
+    from elsewhere.storage.verification import doubts, summary
 
     if timeout is not None and timeout <= 0:
         raise InputError(f"--timeout must be above 0 seconds; got {timeout:g}")
@@ -59,6 +62,8 @@ def verify(
     else:
         for damage in found.damages:
             typer.echo(str(damage))
+    for doubt in doubts(found):
+        say(doubt)
     found.check()
     if not as_json:
         typer.echo(summary(found))

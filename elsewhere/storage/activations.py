@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
-import hdf5plugin  # noqa: F401  (registers the filter)
 import numpy as np
 from numpy.typing import NDArray
 from xarray.backends.common import BackendArray
 from xarray.core import indexing
 
 from elsewhere.errors import StorageError
+from elsewhere.storage.admission import READING, open_checked
+from elsewhere.storage.opening import check_content
 
 DASK_BYTES = 2**26
 """Bytes of a dask chunk, about, where the choice is ours."""
@@ -51,10 +51,12 @@ class FileActivations:
         Name of the layer.
     file
         The open file; without it, as after unpickling, the file is opened when it is read.
+    content
+        By which the file is known when it is opened again.
     """
 
-    def __init__(self, path: Path, layer: str, file: Any = None) -> None:
-        self._path, self._layer, self._file = path, layer, file
+    def __init__(self, path: Path, layer: str, file: Any, content: str) -> None:
+        self._path, self._layer, self._file, self._content = path, layer, file, content
         dataset = self._dataset()
         self.shape: tuple[int, ...] = dataset.shape
         self.dtype: np.dtype[Any] = dataset.dtype
@@ -65,7 +67,9 @@ class FileActivations:
 
     def _dataset(self) -> Any:
         if self._file is None:
-            self._file = h5py.File(self._path, "r")
+            file = open_checked(self._path, whole=False)
+            check_content(self._path, self._content)  # it may be another one by now
+            self._file = file
         if not self._file:
             raise StorageError(
                 f"{self._path} was closed; open it again to read layer {self._layer}"
@@ -86,7 +90,7 @@ def damage_told(path: Path, what: str) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except READING as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StorageError(
             f"{what} of {path} is damaged ({reason}); `elsewhere verify {path}` says where, "

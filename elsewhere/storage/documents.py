@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from elsewhere.errors import StorageError
-from elsewhere.storage.files import read_plain, write_atomically
-from elsewhere.storage.seal import seal_table, table_is_whole
+from elsewhere.storage.files import read_plain, refuse_link, write_atomically
+from elsewhere.storage.seal import SealError, read_seal, seal_table, table_is_whole
 
 logger = logging.getLogger(__name__)
 
 LARGEST = 2**26
 """Bytes of a file of JSON, at most."""
+
+UNSEALED = "carries no seal (an older release wrote it): damage in it would not be noticed"
 
 SEALED_SINCE = (0, 2)
 """Documents of this version and later ones carry a seal."""
@@ -94,9 +96,7 @@ def parse_object(data: bytes, path: Path) -> dict[str, Any]:
 
 def tell_unsealed(path: Path) -> None:
     """Say that a file carries no seal."""
-    logger.warning(
-        "%s carries no seal (an older release wrote it): damage in it would not be noticed", path
-    )
+    logger.warning("%s %s", path, UNSEALED)
 
 
 # --- lines -----------------------------------------------------------------------------------
@@ -149,6 +149,40 @@ class LineSeals:
         digest = self._before.copy()
         digest.update(json.dumps(table, sort_keys=True, separators=(",", ":")).encode())
         return digest.hexdigest()
+
+
+def read_lines(path: Path) -> list[tuple[dict[str, Any], bool]]:
+    """Return the lines of a run's metrics, and whether each is sealed.
+
+    Beside them lies the run's state, whose seal says how many bytes there were when it was
+    written: not one of these may be missing.
+
+    Raises
+    ------
+    StorageError
+        The file is missing or damaged, or a link.
+    """
+    refuse_link(path)
+    data = _read(path, "the metrics of a run")
+    covered = _bytes_covered(path.with_name("state.pt"))
+    if len(data) < covered:
+        raise StorageError(
+            f"{path} is damaged: {len(data)} of {covered} bytes are there; restore it, or train "
+            "again"
+        )
+    return list(LineSeals().decode(data, path))
+
+
+def _bytes_covered(path: Path) -> int:
+    """Return how many bytes of metrics there were when a state was written; 0 if unknown."""
+    try:
+        seal = read_seal(path)
+    except FileNotFoundError:
+        return 0
+    except (SealError, OSError) as error:
+        raise StorageError(f"{path} is damaged ({error}); train again") from error
+    size = "" if seal is None else seal.mark.rpartition(":")[2]
+    return int(size) if size.isdecimal() and len(size) < 20 else 0
 
 
 def _read(path: Path, expected: str) -> bytes:

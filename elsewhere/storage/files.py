@@ -84,6 +84,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether `path` is a folder, also where none can have such a name."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def free_bytes(path: Path) -> int:
     """Return the free bytes on the disk of `path`, which need not exist yet."""
     while not path.exists():

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
-import hdf5plugin  # noqa: F401  (registers the filter)
-
 from elsewhere.errors import StorageError
 from elsewhere.protocols import Design
-from elsewhere.storage import checking
+from elsewhere.storage.admission import READING, check_bytes, look, one_line, open_checked
+from elsewhere.storage.files import is_file, is_folder
 from elsewhere.storage.parts import parts_folder
 from elsewhere.storage.results import from_attribute
 from elsewhere.storage.schema import ENCODING, VERSION, StoredLayer
-from elsewhere.storage.seal import SealError, check_seal, read_seal, recorded_end
-
-PROBE_SECONDS = 30.0
+from elsewhere.storage.seal import SealError, read_seal
 
 
 @dataclass(frozen=True)
@@ -31,6 +25,43 @@ class Description:
     attributes: dict[str, Any]
     design: Design
     layers: tuple[StoredLayer, ...]
+    content: str = ""
+    """By which the file is known again, see :func:`content_of`; empty of parts."""
+    sealed: bool = True
+
+
+def content_of(path: Path) -> str:
+    """Return by what the content of a file is known when it is opened again.
+
+    That is the checksum in its seal, wherever it lies; of a file without a seal its size and time.
+
+    Raises
+    ------
+    StorageError
+        It is gone, or its seal is damaged.
+    """
+    try:
+        seal, status = read_seal(path), path.stat()
+    except (SealError, OSError) as error:
+        raise StorageError(f"{path} was changed or removed since it was opened: {error}") from error
+    return f"{status.st_size}:{status.st_mtime_ns}" if seal is None else seal.sha256
+
+
+def check_content(path: Path, content: str) -> None:
+    """Refuse a file that was replaced since it was opened.
+
+    Raises
+    ------
+    StorageError
+        Its content is another one.
+    """
+    if content_of(path) != content:
+        raise replaced(path)
+
+
+def replaced(path: Path) -> StorageError:
+    """Return the error that a file is another one than was opened."""
+    return StorageError(f"{path} was replaced by another file since it was opened; open it anew")
 
 
 def open_file(path: Path) -> tuple[Any, Description]:
@@ -43,28 +74,30 @@ def open_file(path: Path) -> tuple[Any, Description]:
         release does not read.
     """
     _check_there(path)
-    version = _check_bytes(path)
+    content = content_of(path)
+    seal = check_bytes(path)
+    version = None if seal is not None else _look(path)
+    file = open_checked(path, whole=False)
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise StorageError(f"{path} is not a readable HDF5 file: {_line(error)}") from error
-    try:
+        check_content(path, content)
         stamp = _text(file.attrs.get("elsewhere_encoding"))
         if version is None:
             version = _text(file.attrs.get("encoding_version"))
         _check_stamps(path, stamp, version)
-        return file, READERS[str(version)](file)
+        description = READERS[str(version)](file)
+        return file, replace(description, content=content, sealed=seal is not None)
     except StorageError:
         file.close()
         raise
-    except (KeyError, ValueError, TypeError, OSError, RuntimeError, AttributeError) as error:
+    except READING as error:
         file.close()
-        raise StorageError(f"{path} is damaged: {_line(error)}") from error
+        raise StorageError(f"{path} is damaged: {one_line(error)}") from error
 
 
 def describe(file: Any) -> Description:
     """Return the description of a recording of version 0.1 or 0.2."""
     attributes = {key: from_attribute(value) for key, value in file.attrs.items()}
+    _check_attributes(attributes)
     names = tuple(_list_of_names(attributes["axes"]))
     design = Design(
         objects=tuple(file["object"].asstr()[...]),
@@ -93,10 +126,10 @@ READERS: dict[str, Callable[[Any], Description]] = {"0.1": describe, VERSION: de
 
 
 def _check_there(path: Path) -> None:
-    if path.is_dir():
+    if is_folder(path):
         raise StorageError(f"{path} is a folder; expected a recording such as run.h5")
-    if not path.is_file():
-        if parts_folder(path).is_dir():
+    if not is_file(path):
+        if is_folder(parts_folder(path)):
             raise StorageError(
                 f"{path} is not finished: only its parts are there; run the command that "
                 "records it again to go on, or analyse them with --allow-partial"
@@ -104,52 +137,15 @@ def _check_there(path: Path) -> None:
         raise StorageError(f"{path} does not exist; expected a recording such as run.h5")
 
 
-def _check_bytes(path: Path) -> str | None:
-    """Refuse damage that can be seen without HDF5; return the version where it is known."""
-    try:
-        seal = read_seal(path)
-        if seal is not None:
-            check_seal(path, seal)
-            return None
-        end, size = recorded_end(path), path.stat().st_size
-    except SealError as error:
-        raise StorageError(
-            f"{path} is damaged: {error}; `elsewhere verify {path}` reads what is left, record it "
-            "again"
-        ) from error
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
-    if end is None:
-        raise StorageError(f"{path} is not a readable HDF5 file: it does not begin like one")
-    if size < end:
-        raise StorageError(f"{path} is truncated: {size} of {end} bytes are there; record it again")
-    if size > end:
-        raise StorageError(
-            f"{path} is damaged, or was not written by elsewhere: what follows its end is no seal"
-        )
-    return _probe(path)
-
-
-def _probe(path: Path) -> str | None:
+def _look(path: Path) -> str | None:
     """Return the version of a file without a seal, read in a child: HDF5 may crash on it."""
-    command = [sys.executable, "-P", checking.__file__, "probe", str(path)]
-    try:
-        child = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=PROBE_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        raise StorageError(f"{path} is damaged: HDF5 does not come to an end with it") from None
-    if child.returncode != 0:
-        lines = child.stderr.strip().splitlines() or [f"HDF5 ended with {child.returncode}"]
-        raise StorageError(f"{path} is not a readable HDF5 file: {lines[-1]}")
-    stamps = json.loads(child.stdout.splitlines()[-1])
-    version: str | None = stamps["encoding_version"]
-    if stamps["elsewhere_encoding"] == ENCODING and version == VERSION:
+    stamp, version = look(path, "probe")
+    if stamp == ENCODING and version == VERSION:
         raise StorageError(
             f"{path} is truncated, or was written again by another tool: the seal behind its end "
             "is missing; record it again"
         )
-    _check_stamps(path, stamps["elsewhere_encoding"], version)
+    _check_stamps(path, stamp, version)
     return version
 
 
@@ -165,14 +161,38 @@ def _check_stamps(path: Path, stamp: str | None, version: str | None) -> None:
 
 
 def _list_of_names(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return value
-    raise ValueError(f"expected a list of names, got {value!r}")
+    plain = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    if (
+        not plain
+        or len(set(value)) < len(value)
+        or any("/" in name or name in ("", ".", "..") for name in value)
+    ):
+        raise ValueError(f"expected a list of names, got {str(value)[:80]!r}")
+    return list(value)
+
+
+_NUMBERS = {"canvas": 1, "object_size": 1, "gain": 1, "background": 3, "mean": 3, "std": 3}
+_TEXTS = ("model", "weights", "weights_sha256", "identity", "object_set")
+
+
+def _check_attributes(attributes: dict[str, Any]) -> None:
+    """Refuse attributes of another kind than later commands take them for."""
+    for name, count in _NUMBERS.items():
+        given = attributes.get(name, 0)
+        values = given if isinstance(given, list) else [given]
+        numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+        if not numbers or (name in attributes and len(values) != count):
+            raise ValueError(f"{name}: expected {count} numbers, got {str(given)[:80]!r}")
+    for name in _TEXTS:
+        if not isinstance(attributes.get(name, ""), str):
+            raise ValueError(f"{name}: expected a text, got {str(attributes[name])[:80]!r}")
+    notes = attributes.get("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError(f"notes: expected a list of texts, got {str(notes)[:80]!r}")
+    for name in ("model_arguments", "numerics", "versions", "object_source"):
+        if not isinstance(attributes.get(name, {}), dict):
+            raise ValueError(f"{name}: expected an object, got {str(attributes[name])[:80]!r}")
 
 
 def _text(value: Any) -> str | None:
     return None if value is None else value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

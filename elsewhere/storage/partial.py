@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import StorageError
 from elsewhere.protocols import Design
 from elsewhere.storage.activations import Activations, damage_told
+from elsewhere.storage.admission import open_checked
 from elsewhere.storage.merge import HEADER, unit_name
 from elsewhere.storage.opening import Description, describe_identified
 from elsewhere.storage.parts import mark_of, part_is_whole, parts_folder, read_manifest
@@ -75,7 +76,7 @@ class PartialRecording(Recording):
                 "complete; run the command that records it"
             )
         mark = mark_of(manifest)
-        file = h5py.File(folder / HEADER, "r")
+        file = open_checked(folder / HEADER, whole=False)
         with damage_told(self.path, "the header"):
             description = describe_identified(file)
         self._whole = description.design
@@ -98,7 +99,8 @@ class PartialRecording(Recording):
             (name, tuple(values[i] for i in kept))
             for (name, values), kept in zip(self._whole.axes, self._kept, strict=True)
         )
-        return file, replace(description, design=replace(self._whole, axes=axes))
+        found = replace(self._whole, axes=axes)
+        return file, replace(description, design=found, content=mark)
 
     @property
     def _tree_path(self) -> Path:
@@ -197,7 +199,7 @@ class _PartFiles:
                     "recorded again"
                 )
             self._checked.add(number)
-            with damage_told(path, f"layer {layer!r}"), h5py.File(path, "r") as file:
+            with damage_told(path, f"layer {layer!r}"), open_checked(path, whole=True) as file:
                 values: NDArray[Any] = file[layer][key]
         except FileNotFoundError as error:
             raise StorageError(

@@ -24,7 +24,13 @@ from elsewhere.storage.activations import (
     damage_told,
     dask_chunks,
 )
-from elsewhere.storage.opening import Description, open_file
+from elsewhere.storage.documents import UNSEALED
+from elsewhere.storage.opening import (
+    Description,
+    check_content,
+    open_file,
+    replaced,
+)
 from elsewhere.storage.schema import StoredLayer
 from elsewhere.storage.units import Units
 from elsewhere.types import format_bytes
@@ -62,6 +68,8 @@ class Recording:
         self.path, self._chunks = path, chunks
         self._tree: xarray.DataTree | None = None
         self._file, description = self._open()
+        self._content = description.content
+        self._sealed = description.sealed
         self.attributes, self.layers = description.attributes, description.layers
         self.design = description.design
 
@@ -100,9 +108,11 @@ class Recording:
     def tree(self) -> xarray.DataTree:
         """The whole file as a lazy ``xarray.DataTree``."""
         if self._tree is None:
-            self._tree = xarray.open_datatree(
-                self._tree_path, engine="h5netcdf", chunks=self._chunks
-            )
+            with damage_told(self.path, "the tree"):
+                tree = xarray.open_datatree(self._tree_path, engine="h5netcdf", chunks=self._chunks)
+            if self._content and self.share == 1:
+                check_content(self.path, self._content)  # it was opened by name, after the file
+            self._tree = tree
         return self._tree
 
     def __iter__(self) -> Iterator[str]:
@@ -158,7 +168,7 @@ class Recording:
     def activations(self, name: str) -> Activations:
         """Return a layer's activations as an array on the disk."""
         with damage_told(self.path, f"layer {name!r}"):
-            return FileActivations(self.path, name, self._file)
+            return FileActivations(self.path, name, self._file, self._content)
 
     def stored_bytes(self, name: str) -> int:
         """Return the bytes that a layer takes up in the file."""
@@ -183,6 +193,8 @@ class Recording:
         kept = {key: self.attributes[key] for key in keys if key in self.attributes}
         kept |= {"recording": self.path.name, "identity": self.attributes["identity"]}
         notes = list(self.attributes.get("notes", []))
+        if not self._sealed:
+            notes.append(f"{self.path.name} {UNSEALED}")
         if self.share == 1:
             return {**kept, "notes": notes}
         notes.append(f"{self.path.name} is not finished: {self.share:.1%} of its images are there")
@@ -195,8 +207,13 @@ class Recording:
         ------
         CanvasError
             The location is not on the grid; the message names the nearest one.
+        StorageError
+            The file was replaced since it was opened.
         """
         other = type(self)(self.path, chunks=self._chunks)
+        if other._content != self._content:
+            other.close()
+            raise replaced(self.path)
         if reference == other.design.reference:
             return other
         design = replace(self.design, reference=reference)

@@ -11,10 +11,15 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import StorageError
-from elsewhere.storage.files import save_output, write_atomically
+from elsewhere.protocols import notes_of
+from elsewhere.storage.admission import READING, check_bytes, look, one_line, open_checked
+from elsewhere.storage.documents import UNSEALED
+from elsewhere.storage.files import is_file, save_output, write_atomically
+from elsewhere.storage.seal import make_seal
 
 ENCODING = "result"
-VERSION = "0.1"
+VERSION = "0.2"
+"""Since 0.2 a result is sealed whole."""
 
 
 def to_attribute(value: Any) -> Any:
@@ -34,7 +39,7 @@ def from_attribute(value: Any) -> Any:
     if isinstance(text, str) and (text[:1] in ("[", "{") or text in ("true", "false", "null")):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
     return text
 
@@ -79,36 +84,65 @@ def save_result(
     }
     data: Any = stamped.to_netcdf(None, engine="h5netcdf", format="NETCDF4", encoding=encoding)
     write = save_output if rescue else write_atomically
-    write(path, bytes(data), overwrite=overwrite)
+    write(path, b"".join([data, make_seal(data)]), overwrite=overwrite)
     return path
 
 
 def load_result(path: str | Path) -> xarray.Dataset:
-    """Read a result whole.
+    """Read a result whole; one that carries no seal says so in its notes.
 
     Raises
     ------
     StorageError
-        The file is missing, no netCDF4 file, or not a result of this package.
+        The file is missing, damaged, no netCDF4 file, or not a result of this package.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise StorageError(f"{path} does not exist; expected a result such as sim.nc")
+    sealed = check_bytes(path) is not None
+    if not sealed:  # HDF5 may crash or hang on it
+        stamp, version = look(path, "result")
+        _check_stamp(path, stamp)
+        if version == VERSION:
+            raise StorageError(
+                f"{path} is truncated, or was written again by another tool: the seal behind its "
+                "end is missing; make it again"
+            )
+    result = read_dataset(path)
+    _check_stamp(path, result.attrs.get("elsewhere_encoding"))
     try:
-        result = xarray.load_dataset(path, engine="h5netcdf")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise StorageError(f"{path} cannot be read as a result: {_one_line(error)}") from error
-    stamp = result.attrs.get("elsewhere_encoding")
+        result.attrs = {key: from_attribute(value) for key, value in result.attrs.items()}
+        for name, variable in result.data_vars.items():
+            if variable.encoding.get("scale_factor") == PACKED_STEP:
+                result[name] = variable.astype(np.float16)
+        if not sealed:
+            result.attrs["notes"] = notes_of(result, [f"{path.name} {UNSEALED}"])
+    except READING as error:
+        raise StorageError(f"{path} cannot be read as a result: {one_line(error)}") from error
+    return result
+
+
+def read_dataset(path: Path) -> xarray.Dataset:
+    """Read a netCDF4 file whose bytes were checked, whole.
+
+    Raises
+    ------
+    StorageError
+        It leads out of itself, or cannot be understood.
+    """
+    open_checked(path, whole=True).close()
+    try:
+        return xarray.load_dataset(path, engine="h5netcdf", decode_times=False)
+    except Exception as error:  # any structure can come: xarray raises a dozen types
+        raise StorageError(f"{path} cannot be read as a result: {one_line(error)}") from error
+
+
+def _check_stamp(path: Path, stamp: object) -> None:
     if stamp != ENCODING:
         held = f"a {stamp}" if stamp else "not written by elsewhere"
         raise StorageError(
             f"{path} is {held}; expected a result, as `elsewhere similarity --out` writes it"
         )
-    result.attrs = {key: from_attribute(value) for key, value in result.attrs.items()}
-    for name, variable in result.data_vars.items():
-        if variable.encoding.get("scale_factor") == PACKED_STEP:
-            result[name] = variable.astype(np.float16)
-    return result
 
 
 def to_half(values: NDArray[Any]) -> NDArray[np.float16]:
@@ -135,8 +169,3 @@ def _packing(variable: xarray.DataArray) -> dict[str, Any]:
         "scale_factor": np.float32(PACKED_STEP),
         "_FillValue": np.int16(-PACKED_LIMIT - 1),
     }
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

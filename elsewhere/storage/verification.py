@@ -1,22 +1,31 @@
-"""Verifying recordings: everything is read, in a child process with a time limit."""
+"""Verifying what `elsewhere` wrote: everything is read, HDF5 in a child with a time limit."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import hashlib
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from elsewhere.errors import StorageError
 from elsewhere.protocols import Design
-from elsewhere.storage import checking
+from elsewhere.storage.admission import run_child
+from elsewhere.storage.checking import ranges_sha256
+from elsewhere.storage.documents import LARGEST, UNSEALED, parse_object, read_lines
+from elsewhere.storage.files import is_file, is_folder, read_plain
 from elsewhere.storage.merge import HEADER, unit_name
 from elsewhere.storage.opening import open_file
-from elsewhere.storage.parts import mark_of, part_is_whole, parts_folder, read_manifest
-from elsewhere.storage.seal import SealError, check_seal, read_seal, recorded_end
+from elsewhere.storage.parts import MANIFEST, mark_of, part_is_whole, parts_folder, read_manifest
+from elsewhere.storage.seal import (
+    SIGNATURE,
+    SealError,
+    check_seal,
+    read_seal,
+    recorded_end,
+    table_is_whole,
+)
 from elsewhere.storage.units import Units
 from elsewhere.types import format_bytes
 
@@ -39,15 +48,19 @@ class Damage:
         First and last damaged object, by id.
     places
         Per axis: first and last damaged coordinate, px.
+    file
+        In which file of a folder.
     """
 
     what: str
     layer: str = ""
     objects: tuple[str, str] | None = None
     places: tuple[tuple[str, int, int], ...] = ()
+    file: str = ""
 
     def __str__(self) -> str:
-        where = [f"layer {self.layer}"] if self.layer else []
+        where = [self.file] if self.file else []
+        where += [f"layer {self.layer}"] if self.layer else []
         if self.objects is not None:
             where.append(f"objects {self.objects[0]} to {self.objects[1]}")
         where += [f"{name} {first} to {last}" for name, first, last in self.places]
@@ -56,12 +69,12 @@ class Damage:
 
 @dataclass(frozen=True)
 class Verification:
-    """What verifying a recording found.
+    """What verifying a file or a folder found.
 
     Parameters
     ----------
     path
-        The recording.
+        The file or folder.
     version
         Of its format; empty if it could not be read.
     finished
@@ -72,6 +85,12 @@ class Verification:
         Chunks that were read, and the raw bytes of the activations in them.
     damages
         What is wrong; nothing if all is well.
+    kind
+        What it is: ``recording``, ``result``, ``checkpoint``, ``run``, ...
+    files
+        How many files were looked at.
+    unsealed
+        Those that carry no seal, so that damage in them may not show.
     """
 
     path: Path
@@ -81,6 +100,9 @@ class Verification:
     chunks: int
     bytes: int
     damages: tuple[Damage, ...]
+    kind: str = "recording"
+    files: int = 1
+    unsealed: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -97,7 +119,9 @@ class Verification:
         """
         if self.damages:
             more = f" (and {len(self.damages) - 1} more)" if len(self.damages) > 1 else ""
-            remedy = "record it again"
+            remedy = (
+                "record it again" if self.kind == "recording" else "restore it, or make it again"
+            )
             if not self.finished:
                 remedy = "the command that records it records these parts again"
             raise StorageError(f"{self.path} is damaged: {self.damages[0]}{more}; {remedy}")
@@ -109,15 +133,16 @@ class Verification:
 
 
 def verify(path: str | Path, *, timeout: float | None = None) -> Verification:
-    """Read everything of a recording, finished or not, and say what is damaged.
+    """Read everything of a file or folder that `elsewhere` wrote, and say what is damaged.
 
     Parameters
     ----------
     path
-        The recording.
+        A recording, finished or not; a result or a readout; a checkpoint or its card; the state or
+        the metrics of a run; or a folder of such files: a run, a reproduction.
     timeout
-        Seconds after which the child process is ended; by default a minute, or more for large
-        files.
+        Seconds after which a child process that reads HDF5 is ended; by default a minute, or more
+        for large files.
 
     Returns
     -------
@@ -127,13 +152,128 @@ def verify(path: str | Path, *, timeout: float | None = None) -> Verification:
     Raises
     ------
     StorageError
-        There is no such file, or it is no recording at all.
+        There is no such file, or nothing that `elsewhere` wrote.
     """
     path = Path(path)
-    if not path.exists() and parts_folder(path).is_dir():
-        return _verify_parts(path)
-    if not path.is_file():
-        open_file(path)  # says what is wrong with the name
+    if is_folder(path):
+        if path.suffix == ".parts" and (path / MANIFEST).exists():
+            return _verify_parts(path.with_suffix(""))
+        return _verify_folder(path, timeout)
+    if not is_file(path):
+        if is_folder(parts_folder(path)):
+            return _verify_parts(path)
+        raise StorageError(f"{path} does not exist; expected a file or folder of elsewhere")
+    found = _verify_file(path, timeout)
+    if found is None:
+        raise StorageError(f"{path} is nothing that elsewhere wrote, or its beginning is damaged")
+    return found
+
+
+def _verify_folder(folder: Path, timeout: float | None) -> Verification:
+    """Verify every file of ours below a folder; links are not followed."""
+    found: list[Verification] = []
+    links = []
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted((*folders, *names)):
+            path = Path(root, name)
+            if path.is_symlink():
+                links.append(path)
+            elif name in names and is_file(path):
+                try:
+                    one = _verify_file(path, timeout)
+                except StorageError as error:
+                    one = _outcome(path, "file", [Damage(str(error))])
+                if one is not None:
+                    found.append(one)
+    if not found:
+        raise StorageError(f"{folder} holds nothing that elsewhere wrote; expected a run, or such")
+    damages = [
+        replace(damage, file=os.path.relpath(one.path, folder))
+        for one in found
+        for damage in one.damages
+    ]
+    damages += [
+        Damage("it is a link, which is not followed", file=os.path.relpath(path, folder))
+        for path in links
+    ]
+    kinds = {one.kind for one in found}
+    return Verification(
+        path=folder,
+        version="",
+        finished=True,
+        share=1.0,
+        chunks=sum(one.chunks for one in found),
+        bytes=sum(one.bytes for one in found),
+        damages=tuple(damages),
+        kind=next((kind for kind in ("reproduction", "run") if kind in kinds), "folder"),
+        files=len(found),
+        unsealed=tuple(name for one in found for name in one.unsealed),
+    )
+
+
+def _verify_file(path: Path, timeout: float | None) -> Verification | None:
+    """Verify a file by what it is; None if `elsewhere` did not write it."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head == SIGNATURE or path.suffix in (".h5", ".nc"):
+        return _verify_hdf5(path, timeout)
+    if path.suffix == ".jsonl":
+        sealed = [sealed for _, sealed in read_lines(path)]
+        return _outcome(path, "metrics", sealed=sealed[-1:] != [False])
+    if path.suffix == ".safetensors" and is_file(path.with_suffix(".json")):
+        return _verify_document(path.with_suffix(".json"))
+    if path.suffix == ".json":
+        return _verify_document(path)
+    return _verify_sealed(path)
+
+
+def _verify_sealed(path: Path) -> Verification | None:
+    """Verify a file with a seal behind it, such as the state of a run."""
+    try:
+        seal = read_seal(path)
+        if seal is not None:
+            check_seal(path, seal)
+    except SealError as error:
+        return _outcome(path, "file", [Damage(str(error))])
+    if seal is None:
+        return _outcome(path, "state", sealed=False) if path.name == "state.pt" else None
+    return _outcome(path, "state" if path.name == "state.pt" else "file")
+
+
+def _verify_document(path: Path) -> Verification | None:
+    """Verify a JSON object of ours, and the weights that a checkpoint's card goes with."""
+    try:
+        table = parse_object(read_plain(path, limit=LARGEST), path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
+    whole, kind = table_is_whole(table), table.get("elsewhere_encoding")
+    if whole is None and not isinstance(kind, str):
+        return None
+    damages = []
+    if whole is False or (whole is None and str(table.get("encoding_version", "0.1")) != "0.1"):
+        damages.append(Damage("it differs from its seal, or the seal is missing"))
+    weights = path.with_suffix(".safetensors")
+    if kind == "checkpoint":
+        if not is_file(weights):
+            damages.append(Damage(f"the weights {weights.name} are missing"))
+        else:
+            with weights.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != table.get("sha256"):
+                damages.append(Damage(f"the weights {weights.name} are not those of the card"))
+    return _outcome(path, str(kind), damages, sealed=whole is not None)
+
+
+def _outcome(
+    path: Path, kind: str, damages: Sequence[Damage] = (), *, sealed: bool = True
+) -> Verification:
+    unsealed = () if sealed or damages else (str(path),)
+    size = path.stat().st_size
+    return Verification(path, "", True, 1.0, 0, size, tuple(damages), kind, 1, unsealed)
+
+
+def _verify_hdf5(path: Path, timeout: float | None) -> Verification:
     damages = []
     try:
         seal = read_seal(path)
@@ -151,12 +291,18 @@ def verify(path: str | Path, *, timeout: float | None = None) -> Verification:
         damages.append(Damage(f"truncated: {size} of {end} bytes are there"))
     if timeout is None:
         timeout = LEAST_SECONDS + size / BYTES_PER_SECOND
-    lines, failure = _run_child(path, timeout)
-    version = next((line["version"] for line in lines if "version" in line), "")
+    lines, failure = run_child(path, "verify", timeout)
+    told = {key: value for line in lines for key, value in line.items()}
+    kind, version = told.get("elsewhere_encoding"), str(told.get("encoding_version") or "")
+    kind = kind or ("part" if seal is not None else None)
+    if kind is None and failure is None and not damages:
+        raise StorageError(f"{path} was not written by elsewhere; expected a file that was")
     if not damages and seal is None and version != "0.1":
         if not version:
-            open_file(path)  # no recording at all
+            raise StorageError(f"{path} is damaged, or no readable HDF5 file: {failure}")
         damages.append(Damage("the seal behind its end is missing: it was cut off or rewritten"))
+    if seal is not None and told.get("left_out", "") not in ("", ranges_sha256(seal.left_out)):
+        damages.append(Damage("its seal leaves out what are no chunks of activations"))
     damages += _damages_in(path, lines, sealed=seal is not None)
     if failure is not None:
         begun = [line["begin"] for line in lines if "begin" in line]
@@ -168,33 +314,11 @@ def verify(path: str | Path, *, timeout: float | None = None) -> Verification:
         finished=True,
         share=1.0,
         chunks=sum(line["chunks"] for line in checked),
-        bytes=sum(line["bytes"] for line in checked),
+        bytes=sum(line["bytes"] for line in checked) if checked else size,
         damages=tuple(damages),
+        kind=str(kind or "recording"),
+        unsealed=(str(path),) if seal is None and not damages else (),
     )
-
-
-def _run_child(path: Path, timeout: float) -> tuple[list[dict[str, Any]], str | None]:
-    """Return what the child printed, and why it did not come to its end."""
-    command = [sys.executable, "-P", checking.__file__, "verify", str(path)]
-    failure = None
-    try:
-        child = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=timeout
-        )
-        output, code = child.stdout, child.returncode
-        if code != 0:
-            said = child.stderr.strip().splitlines() or [f"HDF5 ended with {code}"]
-            failure = f"cannot be read further ({said[-1]})"
-    except subprocess.TimeoutExpired as expired:
-        output = (expired.stdout or b"").decode()
-        failure = f"reading did not come to an end in {timeout:.0f} s"
-    lines = []
-    for text in output.splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:  # cut off by the end of the child
-            continue
-    return lines, failure
 
 
 def _damages_in(path: Path, lines: Sequence[dict[str, Any]], *, sealed: bool) -> Iterator[Damage]:
@@ -274,4 +398,15 @@ def _units_of(manifest: dict[str, Any]) -> tuple[Units, str]:
 def summary(found: Verification) -> str:
     """Return in one line that all is well."""
     raw = format_bytes(found.bytes)
-    return f"{found.path}: {found.chunks} chunks, {raw} of activations, all as they were recorded"
+    if found.kind == "recording":
+        what = f"{found.chunks} chunks, {raw} of activations, all as they were recorded"
+    elif found.files > 1:
+        what = f"a {found.kind} of {found.files} files, {raw}, all as they were written"
+    else:
+        what = f"a {found.kind}, {raw}, as it was written"
+    return f"{found.path}: {what}"
+
+
+def doubts(found: Verification) -> list[str]:
+    """Return what is to be said of files in which damage would not show."""
+    return [f"{name} {UNSEALED}" for name in found.unsealed]

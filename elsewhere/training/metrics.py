@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from elsewhere.errors import InputError, StorageError
-from elsewhere.storage.documents import LARGEST, LineSeals, tell_unsealed
-from elsewhere.storage.files import open_inside, read_plain, refuse_link, storage_errors
-from elsewhere.training.state import metrics_covered
+from elsewhere.storage.documents import LineSeals, read_lines, tell_unsealed
+from elsewhere.storage.files import open_inside, refuse_link, storage_errors
 from elsewhere.training.toml import Source, convert
 
 
@@ -121,19 +120,7 @@ def read_metrics(directory: str | Path) -> list[Report]:
         They are missing or damaged.
     """
     path = Path(directory) / "metrics.jsonl"
-    try:
-        refuse_link(path)
-        data = read_plain(path, limit=LARGEST)
-    except OSError as error:
-        reason = error.strerror or error
-        raise StorageError(f"cannot read the metrics {path}: {reason}") from error
-    covered = metrics_covered(path.with_name("state.pt"))
-    if len(data) < covered:
-        raise StorageError(
-            f"{path} is damaged: {len(data)} of {covered} bytes are there; restore it, or train "
-            "again"
-        )
-    lines = list(LineSeals().decode(data, path))
+    lines = read_lines(path)
     if lines and not lines[-1][1]:
         tell_unsealed(path)
     try:

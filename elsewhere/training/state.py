@@ -98,24 +98,5 @@ def read_state(path: Path) -> RunState | None:
     return state
 
 
-def metrics_covered(path: Path) -> int:
-    """Return how many bytes of the metrics there were when a state was written; 0 if unknown.
-
-    Raises
-    ------
-    StorageError
-        The state's seal is damaged.
-    """
-    refuse_link(path)
-    try:
-        seal = read_seal(path)
-    except FileNotFoundError:
-        return 0
-    except (SealError, OSError) as error:
-        raise StorageError(f"{path} is damaged ({error}); train again") from error
-    size = "" if seal is None else seal.mark.rpartition(":")[2]
-    return int(size) if size.isdecimal() and len(size) < 20 else 0
-
-
 def _mark(run: str, metrics_bytes: int) -> str:
     return f"{run}:{metrics_bytes}"

@@ -23,6 +23,7 @@ from elsewhere.recording.crew import perform
 from elsewhere.storage import check_output, save_result
 from elsewhere.storage.merge import unit_name
 from elsewhere.storage.parts import Parts
+from elsewhere.storage.results import read_dataset
 from elsewhere.types import format_bytes, parse_bytes
 
 
@@ -174,7 +175,7 @@ def _check_size(sweep: Sweep, settings: AttributionSettings, limit: int) -> None
 
 
 def _read(parts: Parts, number: int) -> xarray.Dataset:
-    return xarray.load_dataset(parts.folder / unit_name(number), engine="h5netcdf")
+    return read_dataset(parts.folder / unit_name(number))
 
 
 def _finish(
