@@ -14,7 +14,7 @@ from elsewhere.errors import StorageError
 from elsewhere.protocols import notes_of
 from elsewhere.storage.admission import READING, check_bytes, look, one_line, open_checked
 from elsewhere.storage.documents import UNSEALED
-from elsewhere.storage.files import is_file, save_output, write_atomically
+from elsewhere.storage.files import check_output, is_file, save_output, write_atomically
 from elsewhere.storage.seal import make_seal
 
 ENCODING = "result"
@@ -74,6 +74,8 @@ def save_result(
         It cannot be written.
     """
     path = Path(path)
+    if not rescue:
+        check_output(path, overwrite=overwrite)
     stamped = result.copy()
     stamped.attrs = {key: to_attribute(value) for key, value in result.attrs.items()}
     stamped.attrs |= {"elsewhere_encoding": ENCODING, "encoding_version": VERSION}
