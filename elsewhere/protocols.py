@@ -149,9 +149,6 @@ class Vectors(Protocol):
     def zeros(self, rows: int, *, exact: bool = False) -> Vectors:
         """Return `rows` zero vectors of the same length; `exact` ones in double precision."""
 
-    def rounded(self) -> Vectors:
-        """Return the rows in single precision."""
-
     def assign(self, row: int, other: Any) -> None:
         """Write the rows of `other` into the rows from `row` on."""
 

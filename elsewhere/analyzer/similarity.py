@@ -127,8 +127,8 @@ class SimilaritySink:
     def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
         """Return the reference activations of all objects and a few sums."""
         several = len(set(design.categories)) < len(design.objects)
-        removed = {"evoked": 1, "centred": 3}.get(self.metric, 0)
-        return math.ceil(len(design.objects) / parts) + removed + (2 + several)
+        removed = {"evoked": 1, "centred": 2}.get(self.metric, 0)
+        return math.ceil(len(design.objects) / parts) + removed + 2 * (2 + several)
 
     def begin(
         self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
@@ -221,7 +221,7 @@ class SimilaritySink:
                 vectors = vectors.centred()
             else:
                 if state.mean is not None and state.origin is None:
-                    state.origin, state.mean = state.mean.rounded(), None
+                    state.origin, state.mean = state.mean, None
                 vectors = vectors.minus(state.origin)
             norms = vectors.norms()
         zero = norms <= NEGLIGIBLE * raw
@@ -305,7 +305,7 @@ class SimilaritySink:
             vectors = state.spare.pop()
             vectors.clear()
             return vectors
-        return like.zeros(1)
+        return like.zeros(1, exact=True)
 
     # --- the result -------------------------------------------------------------------------
 

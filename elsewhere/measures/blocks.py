@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, LayerError
 from elsewhere.measures.sketch import sketch
-from elsewhere.measures.vectors import DenseVectors
+from elsewhere.measures.vectors import DenseVectors, average
 from elsewhere.protocols import Array, Kept, Stage
 
 
@@ -24,11 +24,12 @@ def spatial_mean(values: Array) -> Array:
     Returns
     -------
     array
-        Shape (row, channel), (row, feature) or (row, unit).
+        Shape (row, channel), (row, feature) or (row, unit): means that were taken in double
+        precision and rounded once.
     """
     if values.ndim == 4:
-        return values.mean((2, 3)) if isinstance(values, np.ndarray) else values.mean(dim=(2, 3))
-    return values.mean(1) if values.ndim == 3 else values
+        return average(values, (2, 3))
+    return average(values, (1,)) if values.ndim == 3 else values
 
 
 class SketchVectors(DenseVectors):

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
-from elsewhere.measures.vectors import dot_products
+from elsewhere.measures.vectors import dot_products, squared_norms
 
 MAXIMAL_ROWS = 1_000
 """Of more rows than this a seeded choice of locations is taken: the cost grows as their cube."""
@@ -83,10 +83,9 @@ class PositionTally:
         """Add a stretch of units."""
         rows = stretch.values[np.ix_(self._objects, self._locations)]
         rows = rows.reshape(self.n_rows, -1)
-        self._scale += float((rows * rows).sum(dtype=np.float64))
+        self._scale += float(squared_norms(rows).sum())
         self._rounding = max(self._rounding, rounding_of(rows))
-        centred = rows.astype(np.float64)
-        centred -= centred.mean(axis=0)
+        centred = rows - rows.mean(axis=0, dtype=np.float64)
         self._gram += dot_products(centred, centred)
 
     def value(self) -> PositionDecoding:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.measures.vectors import like, summable, sums
 from elsewhere.protocols import Array
 
 
@@ -42,7 +43,8 @@ def sketch(values: Array, size: int, *, seed: int) -> Array:
     Returns
     -------
     array
-        Shape (row, size), of the kind and on the device of `values`.
+        Shape (row, size), of the kind and on the device of `values`; the sums are taken in double
+        precision and rounded once.
 
     Examples
     --------
@@ -62,9 +64,9 @@ def sketch(values: Array, size: int, *, seed: int) -> Array:
         order, signs = values.new_tensor(order, dtype=_long(values)), values.new_tensor(signs)
     mixed = values[:, order] * signs
     whole = units // size * size
-    buckets = mixed[:, :whole].reshape(rows, -1, size).sum(1)
-    buckets[:, : units - whole] += mixed[:, whole:]
-    return buckets
+    buckets = sums(mixed[:, :whole].reshape(rows, -1, size), (1,))
+    buckets[:, : units - whole] += summable(mixed[:, whole:])
+    return like(buckets, values)
 
 
 def _long(tensor: Array) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError, NumericsError, UnknownNameError
-from elsewhere.measures.vectors import squared_norms
+from elsewhere.measures.vectors import means, squared_norms
 
 NEGLIGIBLE = 1e-6
 """A vector is zero if removing a mean leaves less than this share of its length."""
@@ -26,7 +26,7 @@ a few units in the last place. Differences below it are none."""
 COLUMN_BYTES = 2**22
 """What :meth:`Stretch.columns` converts to double precision at a time."""
 PIECE_BYTES = 2**22
-"""What of one object, or of one location, :meth:`Stretch.pieces` yields at a time, about."""
+"""What of one object, or of one location, a piece of a stretch takes in double precision, about."""
 WORKING_BYTES = 4 * PIECE_BYTES + 6 * COLUMN_BYTES
 """What the measures take up beside a stretch and their own sums, about."""
 REMOVALS = ("cosine", "centred", "evoked", "pearson")
@@ -120,7 +120,7 @@ class Lengths:
             )
         lengths, offsets = raw, np.zeros(len(rows))
         if metric == "pearson":
-            offsets = rows.mean(axis=1, dtype=np.float64)
+            offsets = means(rows)
         if metric != "cosine":
             squares = np.zeros(len(rows))
             for start in range(0, rows.shape[1], COLUMN_BYTES):
@@ -139,7 +139,7 @@ def rounding_of(values: Values) -> float:
 
 
 def row_lengths(rows: Values) -> Floats:
-    """Return Euclidean lengths of rows, summed in double precision."""
+    """Return Euclidean lengths of rows."""
     lengths: Floats = np.sqrt(squared_norms(rows))
     return lengths
 
@@ -151,13 +151,14 @@ def invert(lengths: Floats, raw_squares: Floats) -> Floats:
     return inverse
 
 
-def remove(rows: Values, origin: Values | None, offsets: Floats) -> Values:
-    """Return rows less an origin (unit,) and less an offset each (row,)."""
-    if origin is not None:
-        rows = rows - origin.astype(rows.dtype, copy=False)
+def remove(rows: Values, origin: Values | None, offsets: Floats) -> Floats:
+    """Return rows less an origin (unit,) and less an offset each (row,), in double precision."""
+    if origin is None:
+        return np.subtract(rows, offsets[:, None], dtype=np.float64)
+    found: Floats = np.subtract(rows, origin, dtype=np.float64)
     if offsets.any():
-        rows = rows - offsets[:, None].astype(rows.dtype)
-    return rows
+        found -= offsets[:, None]
+    return found
 
 
 @dataclass
@@ -260,7 +261,7 @@ class Stretch:
             found = Lengths.empty(n, n_locations)
             for number, rows in enumerate(self.values):
                 if metric == "pearson":
-                    found.offsets[number] = rows.mean(axis=1, dtype=np.float64)
+                    found.offsets[number] = means(rows)
                 raw, squares = np.zeros(n_locations), np.zeros(n_locations)
                 for start in range(0, n_units, self._width):
                     chosen = slice(start, start + self._width)
@@ -278,7 +279,7 @@ class Stretch:
     def _width(self) -> int:
         """Units of a piece."""
         n, n_locations, _ = self.values.shape
-        width: int = PIECE_BYTES // (self.values.itemsize * max(n, n_locations))
+        width: int = PIECE_BYTES // (8 * max(n, n_locations))
         return max(128, width)
 
     def pieces(self) -> Iterator[Stretch]:
@@ -294,19 +295,25 @@ class Stretch:
                 _parent=self,
             )
 
-    def units(self, metric: str, number: int) -> Values:
+    def units(self, metric: str, number: int) -> Floats:
         """Return one object's vectors of length one, shape (location, unit); zero ones stay."""
         found = self.lengths_of(metric)
-        rows = remove(self.values[number], self.origin(metric), found.offsets[number])
-        units: Values = rows * found.inverse[number][:, None].astype(rows.dtype)
-        return units
+        offsets, inverse = found.offsets[number], found.inverse[number]
+        return self._scaled(metric, self.values[number], offsets, inverse)
 
     def units_at(self, metric: str, location: int) -> Floats:
-        """Return all objects' vectors of length one at a location, float64 (object, unit)."""
+        """Return all objects' vectors of length one at a location, shape (object, unit)."""
         found = self.lengths_of(metric)
-        exact = self.values[:, location].astype(np.float64)
-        rows = remove(exact, self.origin(metric), found.offsets[:, location])
-        return np.asarray(rows * found.inverse[:, location][:, None], dtype=np.float64)
+        offsets, inverse = found.offsets[:, location], found.inverse[:, location]
+        return self._scaled(metric, self.values[:, location], offsets, inverse)
+
+    def _scaled(self, metric: str, rows: Values, offsets: Floats, inverse: Floats) -> Floats:
+        """Return rows of length one, in double precision: 1 - cosine keeps its digits."""
+        if metric == "cosine":
+            return np.multiply(rows, inverse[:, None], dtype=np.float64)
+        units = remove(rows, self.origin(metric), offsets)
+        units *= inverse[:, None]
+        return units
 
     def columns(self) -> Iterator[tuple[slice, Floats]]:
         """Yield a few units after the other in double precision, shape (object, location, few)."""

@@ -1,13 +1,17 @@
-"""Products of long vectors, accumulated in double precision, for NumPy arrays and torch tensors.
+"""Sums over long vectors, for NumPy arrays and torch tensors: the one place where they are taken.
 
-A single-precision product over millions of units loses digits; a double-precision copy of the
-operands costs twice the memory and time. Here the products of stretches of :data:`STRETCH` units
-are formed in single precision and added up in double precision.
+In single precision a sum of n numbers is only sure to be right within n / 2^24 of the sum of their
+absolute values, and how far off it is depends on the processor: the product of 8,192 equal numbers
+is right within 1e-6 in the lanes of AVX-512, and off by 1e-5 in those of SSE. So values are
+converted to double precision, which is exact, a few at a time, and multiplied and added in that.
+The error is then below n / 2^53 of the sum of absolute values, 1.2e-9 for 10 million, in whatever
+order a processor or a BLAS adds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +19,17 @@ from numpy.typing import NDArray
 
 from elsewhere.protocols import Array
 
-STRETCH = 8_192
-"""Units per partial product: short enough for the cache and for 1e-6, long enough for BLAS."""
+FEW = 8
+"""Rows that are added in single precision: weighted, multiplied and added, 10 roundings each."""
 
-FLAT = 4.0
-"""A row hardly varies where the square of its mean is more than so many times its variance."""
+HELD = 2**16
+"""Numbers that are converted to double precision at a time: half of a second-level cache."""
+
+HELD_ON_DEVICE = 2**24
+"""The same on a GPU, where a call costs more than the memory."""
+
+LEAST = 512
+"""Units that are taken together at least, however many rows: products have to be worth a call."""
 
 
 def to_numpy(array: Array) -> NDArray[Any]:
@@ -30,8 +40,17 @@ def to_numpy(array: Array) -> NDArray[Any]:
     return result
 
 
+def summable(array: Array) -> Array:
+    """Return the values where they are summed, not copied if they are there.
+
+    That is on their device if it has double precision; those on the CPU are seen by NumPy.
+    """
+    on_device = not isinstance(array, np.ndarray) and array.device.type not in ("cpu", "mps")
+    return array if on_device else to_numpy(array)
+
+
 def dot_products(a: Array, b: Array) -> NDArray[np.float64]:
-    """Return all dot products of the rows of two matrices.
+    """Return all dot products of the rows of two matrices, summed in double precision.
 
     Parameters
     ----------
@@ -41,36 +60,112 @@ def dot_products(a: Array, b: Array) -> NDArray[np.float64]:
     Returns
     -------
     ndarray
-        Shape (row, other row), float64; the relative error is about 1e-6 for float32.
+        Shape (row, other row), float64. The error is below 2e-9 of the product of the two rows'
+        lengths for up to 10 million units, whatever the processor.
 
     Examples
     --------
     >>> dot_products(np.ones((1, 3), "float32"), np.eye(3, dtype="float32"))
     array([[1., 1., 1.]])
     """
-    total = np.zeros((a.shape[0], b.shape[0]))
-    for start in range(0, a.shape[1], STRETCH):
-        stop = start + STRETCH
-        total += to_numpy(a[:, start:stop] @ b[:, start:stop].T)
-    return total
+    alone = a is b
+    a = summable(a)
+    b = a if alone else summable(b)
+    total: Any = None
+    for chosen in _stretches(a, len(a) + (0 if alone else len(b))):
+        ours = _double(a[:, chosen])
+        product = ours @ (ours if alone else _double(b[:, chosen])).T
+        total = product if total is None else total + product
+    return np.zeros((len(a), len(b))) if total is None else to_numpy(total)
 
 
 def squared_norms(a: Array) -> NDArray[np.float64]:
-    """Return the squared Euclidean norm of each row, float64, shape (row,)."""
-    total = np.zeros(a.shape[0])
-    for start in range(0, a.shape[1], STRETCH):
-        piece = a[:, start : start + STRETCH]
-        total += to_numpy((piece * piece).sum(-1))
-    return total
+    """Return the squared Euclidean norm of each row, float64, shape (row,).
+
+    The relative error is below 2e-9 for up to 10 million units.
+    """
+    a = summable(a)
+    if isinstance(a, np.ndarray):
+        return np.asarray(np.einsum("ij,ij->i", a, a, dtype=np.float64))
+    squares = [a.new_zeros(len(a)).double()]
+    squares += [_double(a[:, chosen]).square().sum(1) for chosen in _stretches(a, len(a))]
+    return to_numpy(sum(squares))
+
+
+def sums(values: Array, axes: tuple[int, ...]) -> Array:
+    """Return sums over some axes, float64; tensors of a device stay there.
+
+    The error is below 2e-9 of the sum of absolute values for up to 10 million of them.
+
+    Examples
+    --------
+    >>> sums(np.ones((2, 3, 4), "float32"), (1, 2))
+    array([12., 12.])
+    """
+    values = summable(values)
+    if isinstance(values, np.ndarray):
+        return values.sum(axis=axes, dtype=np.float64)
+    return values.double().sum(axes)
 
 
 def means(a: Array) -> NDArray[np.float64]:
     """Return the mean over units of each row, float64, shape (row,)."""
-    total = np.zeros(a.shape[0])
-    for start in range(0, a.shape[1], STRETCH):
-        total += to_numpy(a[:, start : start + STRETCH].sum(-1))
-    total /= a.shape[1]
+    result: NDArray[np.float64] = to_numpy(sums(a, (1,))) / a.shape[1]
+    return result
+
+
+def average(values: Array, axes: tuple[int, ...]) -> Array:
+    """Return means over some axes, of the kind, precision and device of `values`."""
+    total = sums(values, axes)
+    return like(total / (math.prod(values.shape) / math.prod(total.shape)), values)
+
+
+def like(result: Array, values: Array) -> Array:
+    """Return a result of the kind, in the precision and on the device of `values`."""
+    if isinstance(values, np.ndarray):
+        return result.astype(values.dtype, copy=False)
+    return values.new_tensor(result) if isinstance(result, np.ndarray) else result.to(values.dtype)
+
+
+def combine(weights: NDArray[np.float64], rows: Array) -> Array:
+    """Return the weighted sum of rows, shape (unit,), of their kind and on their device.
+
+    Of single-precision rows :data:`FEW` at a time are added in that, and these sums in double
+    precision: the error is below 6e-7 of the sum of absolute values.
+    """
+    total: Any = None
+    for first in range(0, len(rows), FEW):
+        few, factors = rows[first : first + FEW], weights[first : first + FEW]
+        if isinstance(few, np.ndarray):
+            part = factors.astype(few.dtype) @ few
+        else:
+            part = few.new_tensor(factors) @ few
+        total = part if total is None else _double(total) + part
     return total
+
+
+def _less(values: Array, removed: Array) -> Array:
+    """Return rows less what may be in double precision: subtracted in that, and rounded once."""
+    if isinstance(values, np.ndarray):
+        return np.subtract(values, removed, out=np.empty_like(values), casting="same_kind")
+    if isinstance(removed, np.ndarray):
+        removed = values.new_zeros(0).double().new_tensor(removed)
+    return values.new_empty(values.shape).copy_(values - removed)
+
+
+def _stretches(a: Array, rows: int) -> Iterator[slice]:
+    """Yield the units of a matrix in stretches of which `rows` rows are converted at a time."""
+    held = HELD if isinstance(a, np.ndarray) else HELD_ON_DEVICE
+    step = max(held // max(rows, 1), LEAST)
+    for start in range(0, a.shape[1], step):
+        yield slice(start, start + step)
+
+
+def _double(values: Array) -> Array:
+    """Return values in double precision, those that are already as they are."""
+    if isinstance(values, np.ndarray):
+        return values.astype(np.float64, copy=False)
+    return values.double()
 
 
 class DenseVectors:
@@ -79,11 +174,11 @@ class DenseVectors:
     Parameters
     ----------
     values
-        Shape (row, unit), float32, NumPy or torch. It is not copied.
+        Shape (row, unit), float32 or float64, NumPy or torch. It is not copied.
     """
 
     def __init__(self, values: Array) -> None:
-        self.values = values
+        self.values = summable(values)
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -99,21 +194,11 @@ class DenseVectors:
 
     def minus(self, other: DenseVectors) -> DenseVectors:
         """Return these rows less the single row of `other`."""
-        return DenseVectors(self.values - other.values)
+        return DenseVectors(_less(self.values, other.values))
 
     def centred(self) -> DenseVectors:
         """Return these rows, each less its own mean over units."""
-        offsets = means(self.values)
-        spread = squared_norms(self.values) / self.values.shape[1] - offsets**2
-        flat = offsets**2 > FLAT * spread
-        if not flat.any():
-            return CentredVectors(self.values, offsets)
-        near = np.where(flat, offsets, 0.0)[:, None]
-        if isinstance(self.values, np.ndarray):
-            shifted = self.values - near.astype(self.values.dtype)
-        else:
-            shifted = self.values - self.values.new_tensor(near)
-        return CentredVectors(shifted, means(shifted))
+        return DenseVectors(_less(self.values, means(self.values)[:, None]))
 
     def zeros(self, rows: int, *, exact: bool = False) -> DenseVectors:
         """Return `rows` zero vectors of the same length; `exact` ones in double precision."""
@@ -123,23 +208,13 @@ class DenseVectors:
         zeros = self.values.new_zeros(shape)
         return DenseVectors(zeros.double() if exact else zeros)
 
-    def rounded(self) -> DenseVectors:
-        """Return the rows in single precision."""
-        if isinstance(self.values, np.ndarray):
-            return DenseVectors(self.values.astype(np.float32, copy=False))
-        return DenseVectors(self.values.float())
-
     def assign(self, row: int, other: DenseVectors) -> None:
         """Write the rows of `other` into the rows from `row` on."""
         self.values[row : row + len(other)] = other.values
 
     def accumulate(self, other: DenseVectors, weights: NDArray[np.float64]) -> None:
         """Add the sum of the rows of `other`, weighted, to the only row."""
-        if isinstance(other.values, np.ndarray):
-            factors = weights.astype(other.values.dtype)
-        else:
-            factors = other.values.new_tensor(weights)
-        self.values[0] += factors @ other.values
+        self.values[0] += combine(weights, other.values)
 
     def take(self, rows: Sequence[int]) -> DenseVectors:
         """Return some of the rows; a contiguous stretch is not copied."""
@@ -151,65 +226,3 @@ class DenseVectors:
     def clear(self) -> None:
         """Set all rows to zero."""
         self.values[...] = 0
-
-
-class CentredVectors(DenseVectors):
-    """Rows less their own means, which are subtracted from products.
-
-    In single precision, thousands of equal small differences ``0 - mean`` add up with a bias of
-    up to 5e-6; means that are removed from the products only leave none. Of a row that hardly
-    varies, though, such products are large and what is left of them is rounding: its mean is
-    subtracted from the values, and only the rest of it from the products.
-
-    Parameters
-    ----------
-    values
-        Shape (row, unit): the rows.
-    offsets
-        Shape (row,): the means of `values`.
-    """
-
-    def __init__(self, values: Array, offsets: NDArray[np.float64]) -> None:
-        super().__init__(values)
-        self.offsets = offsets
-
-    def norms(self) -> NDArray[np.float64]:
-        """Euclidean norms, shape (row,)."""
-        squares = squared_norms(self.values) - self.values.shape[1] * self.offsets**2
-        result: NDArray[np.float64] = np.sqrt(np.maximum(squares, 0.0))
-        return result
-
-    def dots(self, other: DenseVectors) -> NDArray[np.float64]:
-        """Dot products with the rows of `other`, centred like these; shape (row, row of other)."""
-        removed = self.values.shape[1] * np.outer(self.offsets, self._offsets_of(other))
-        result: NDArray[np.float64] = dot_products(self.values, other.values) - removed
-        return result
-
-    def zeros(self, rows: int, *, exact: bool = False) -> CentredVectors:
-        """Return `rows` zero vectors of the same length; `exact` ones in double precision."""
-        return CentredVectors(super().zeros(rows, exact=exact).values, np.zeros(rows))
-
-    def assign(self, row: int, other: DenseVectors) -> None:
-        """Write the rows of `other` into the rows from `row` on."""
-        super().assign(row, other)
-        self.offsets[row : row + len(other)] = self._offsets_of(other)
-
-    def accumulate(self, other: DenseVectors, weights: NDArray[np.float64]) -> None:
-        """Add the sum of the rows of `other`, weighted, to the only row."""
-        super().accumulate(other, weights)
-        self.offsets[0] += weights @ self._offsets_of(other)
-
-    def take(self, rows: Sequence[int]) -> CentredVectors:
-        """Return some of the rows; a contiguous stretch is not copied."""
-        return CentredVectors(DenseVectors(self.values).take(rows).values, self.offsets[list(rows)])
-
-    def clear(self) -> None:
-        """Set all rows to zero."""
-        super().clear()
-        self.offsets[...] = 0
-
-    @staticmethod
-    def _offsets_of(other: DenseVectors) -> NDArray[np.float64]:
-        if isinstance(other, CentredVectors):
-            return other.offsets
-        return means(other.values)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, NumericsError
-from elsewhere.measures.vectors import STRETCH, to_numpy
+from elsewhere.measures.vectors import dot_products, to_numpy
 from elsewhere.protocols import Block, Design, LayerLike, Need, Source
 from elsewhere.recording import Sweep
 from elsewhere.storage import Keep, Recording
@@ -208,11 +208,7 @@ class ScoreSink:
         values = self._readings[block.layer].rows(block)
         weights, centre = self._weights[block.layer], self._centres[block.layer]
         first = 0 if self._units is None else self._units[0]
-        scores = np.zeros((len(values), len(weights)))
-        for start in range(0, weights.shape[1], STRETCH):
-            stop = min(start + STRETCH, weights.shape[1])
-            piece = values[:, first + start : first + stop] - centre[start:stop]
-            scores += piece.astype(np.float32, copy=False) @ weights[:, start:stop].T
+        scores = dot_products(values[:, first : first + len(centre)] - centre, weights)
         finite = np.isfinite(scores).all(axis=1)
         if not finite.all():
             refuse(block.layer, self._design.objects[block.objects[int(np.argmin(finite))]])

@@ -194,7 +194,7 @@ def test_sinks_hold_no_more_than_they_say(make_sweep, monkeypatch, metric, n, pe
     def counting(self, rows, *, exact=False):
         nonlocal peak
         made = plain(self, rows, exact=exact)
-        bytes_each = made.values.numel() * made.values.element_size()
+        bytes_each = made.values.nbytes
         alive.append((weakref.ref(made.values), bytes_each))
         alive[:] = [(reference, size) for reference, size in alive if reference() is not None]
         peak = max(peak, sum(size for _, size in alive))

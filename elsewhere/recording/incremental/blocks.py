@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from elsewhere.measures.blocks import spatial_mean
 from elsewhere.measures.sketch import sketch
 from elsewhere.protocols import Stage
 from elsewhere.recording.incremental.regions import GroupSquares, Piece, Region, Sums
@@ -152,7 +153,8 @@ class EmptyBlock:
 
     def mean(self) -> Tensor:
         """Return means over space, shape (1, channel)."""
-        return self.ground.maps.mean(dim=(2, 3))
+        found: Tensor = spatial_mean(self.ground.maps)
+        return found
 
     def sketch(self, size: int, seed: int) -> Tensor:
         """Return seeded sparse random projections, shape (1, size)."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from elsewhere.measures.vectors import STRETCH, to_numpy
+from elsewhere.measures.vectors import combine, dot_products, squared_norms, sums, to_numpy
 from elsewhere.recording.incremental.windows import Ground
 
 Tensor: TypeAlias = torch.Tensor
@@ -118,7 +118,7 @@ class Change:
         """Return products of a piece's rows with the changes over a rectangle in both."""
         ours = region.cut(piece.values, piece.region)
         theirs = region.cut(self.values, self.region)
-        return products_of(ours, theirs)
+        return dot_products(flat(ours), flat(theirs))
 
     def meet(self, corners: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the overlaps of rectangles (rectangle, 4) with this one, maybe without cells."""
@@ -192,7 +192,8 @@ class Sums:
             if len(self._values) == 1:
                 self._gram = self.squares[None]
             else:
-                self._gram = dot_products(flat(self._values), flat(self._values))
+                rows = flat(self._values)
+                self._gram = dot_products(rows, rows)
         return self._gram
 
     @property
@@ -211,7 +212,6 @@ class Sums:
         """Products with the empty canvas's map, shape (row,)."""
         if self._products is None:
             below = self._region.cut(self._ground.values, whole(self._ground))
-            below = below.to(self._values.dtype)
             self._products = dot_products(flat(self._values), flat(below[None]))[:, 0]
         return self._products
 
@@ -219,40 +219,8 @@ class Sums:
     def totals(self) -> Floats:
         """Sums of the windows, shape (row,)."""
         if self._totals is None:
-            self._totals = flat(self._values).double().sum(1).cpu().numpy()
+            self._totals = to_numpy(sums(flat(self._values), (1,)))
         return self._totals
-
-
-def squared_norms(rows: Tensor) -> Floats:
-    """Return squared lengths of rows (row, unit), added up in double precision, in few calls."""
-    n = rows.shape[1] // STRETCH * STRETCH
-    total = np.zeros(len(rows))
-    if n < rows.shape[1]:
-        total += to_numpy(torch.linalg.vector_norm(rows[:, n:], dim=1)).astype(np.float64) ** 2
-    if n:
-        lengths = torch.linalg.vector_norm(rows[:, :n].reshape(len(rows), -1, STRETCH), dim=2)
-        total += (to_numpy(lengths).astype(np.float64) ** 2).sum(1)
-    return total
-
-
-def dot_products(a: Tensor, b: Tensor) -> Floats:
-    """Return products of rows (row, unit), added up in double precision, in few calls."""
-    n = a.shape[1] // STRETCH * STRETCH
-    total = np.zeros((len(a), len(b)))
-    if n < a.shape[1]:
-        total += to_numpy(a[:, n:] @ b[:, n:].T)
-    if n:
-        ours, theirs = (v[:, :n].reshape(len(v), -1, STRETCH) for v in (a, b))
-        products = torch.bmm(ours.transpose(0, 1), theirs.permute(1, 2, 0))
-        total += to_numpy(products).sum(0, dtype=np.float64)
-    return total
-
-
-def products_of(a: Tensor, b: Tensor) -> Floats:
-    """Return products of windows on the same cells, in double precision if either is."""
-    if a.dtype != b.dtype:
-        a, b = a.double(), b.double()
-    return dot_products(flat(a), flat(b))
 
 
 def whole(ground: Ground) -> Region:
@@ -325,5 +293,5 @@ class OpenSum:
     def values(self) -> Tensor:
         """The sum's window, shape (height, width, channel)."""
         values = self.piece.values
-        factors = torch.as_tensor(self.weights, dtype=values.dtype, device=values.device)
-        return (factors @ flat(values)).view(values.shape[1:])
+        found: Tensor = combine(self.weights, flat(values)).view(values.shape[1:])
+        return found

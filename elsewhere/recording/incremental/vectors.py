@@ -10,7 +10,7 @@ the opposite row changes. Then
 so that norms and products take no whole map. Where ``v·e`` is known, as of windows that many
 locations share, only the product over the overlap is left; else the sum of both is ``v·w'`` over V,
 w' being the opposite row's whole map. ``E`` and ``e·d`` come from tables of cumulated sums in
-double precision; other products are of stretches in single precision, added up in double.
+double precision, and so are all other products (:mod:`elsewhere.measures.vectors`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.measures.vectors import combine, dot_products
 from elsewhere.recording.incremental.regions import (
     FEW,
     Change,
@@ -33,7 +34,6 @@ from elsewhere.recording.incremental.regions import (
     Region,
     Sums,
     flat,
-    products_of,
     sum_over,
     whole,
 )
@@ -82,7 +82,8 @@ class WindowVectors:
         """Form a sum that was put off; its rows are valid only while a sink's ``add`` runs."""
         if self._sum is not None:
             found, self._sum = self._sum, None
-            self._add_piece(np.zeros(1, dtype=np.int64), found.piece.region, found.values[None])
+            values = found.values[None].to(self._dtype)
+            self._add_piece(np.zeros(1, dtype=np.int64), found.piece.region, values)
 
     @property
     def _units(self) -> int:
@@ -136,7 +137,7 @@ class WindowVectors:
                 first = part.stop
                 if whole_window and maps is not None:
                     below = piece.region.cut(maps, whole(self.ground))
-                    found[part] += products_of(piece.values, below)
+                    found[part] += dot_products(flat(piece.values), flat(below))
                     continue
                 if b.any():
                     found[part] += np.outer(piece.products, b)
@@ -239,13 +240,6 @@ class WindowVectors:
         offsets = None if self.offsets is None else np.zeros(rows)
         return WindowVectors(self.ground, np.zeros(rows), [], exact or self.exact, offsets)
 
-    def rounded(self) -> WindowVectors:
-        """Return the rows in single precision."""
-        result = WindowVectors(self.ground, self.weights.copy(), offsets=self.offsets)
-        for piece in self.pieces:
-            result._add_piece(piece.rows, piece.region, piece.values.float())
-        return result
-
     def assign(self, row: int, other: WindowVectors) -> None:
         """Write the rows of `other` into the rows from `row` on."""
         replaced = np.arange(row, row + len(other))
@@ -300,10 +294,7 @@ class WindowVectors:
         alone = np.ones(len(other), dtype=bool)
         for piece in other.pieces:
             alone[piece.rows] = False
-            factors = torch.as_tensor(
-                weights[piece.rows], dtype=piece.values.dtype, device=piece.values.device
-            )
-            values = (factors @ flat(piece.values)).view(piece.values.shape[1:])
+            values = combine(weights[piece.rows], flat(piece.values)).view(piece.values.shape[1:])
             share = float(weights[piece.rows] @ other.weights[piece.rows])
             self._add(share, piece.region, values)
         if alone.any():
@@ -311,7 +302,7 @@ class WindowVectors:
 
     def _may_put_off(self, other: WindowVectors) -> bool:
         """Return whether a first sum is of few rows that share a window."""
-        first = not self.held and self._sum is None and not self.weights[0] and not self.exact
+        first = not self.held and self._sum is None and not self.weights[0]
         return first and len(other.pieces) == 1 and len(other.pieces[0].rows) == len(other) <= FEW
 
     def _add(self, share: float, region: Region | None, values: Tensor | None) -> None:

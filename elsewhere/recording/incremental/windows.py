@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from elsewhere.measures.vectors import sums
 from elsewhere.recording.incremental.geometry import Axis, Numbers
 
 Tensor: TypeAlias = torch.Tensor
@@ -205,12 +206,12 @@ def class_sums(maps: Maps) -> Iterator[tuple[int, int, Tensor]]:
     """Yield each pair of groups with the sums of each channel over its windows, float64."""
     for gy, tensors in enumerate(maps.tensors):
         for gx, tensor in enumerate(tensors):
-            yield gy, gx, tensor.sum((3, 4)).double()
+            yield gy, gx, torch.as_tensor(sums(tensor, (3, 4)))
 
 
 def map_means(maps: Maps, ground: Ground, tile: Tile) -> Tensor:
     """Return each channel's mean over the map, shape (row, channel), without whole maps."""
-    sums = {(gy, gx): values for gy, gx, values in class_sums(maps)}
+    inside_of = {(gy, gx): values for gy, gx, values in class_sums(maps)}
     table = ground.sums
     whole = table[-1, -1]
     n_y, n_x, n_objects = tile.shape
@@ -222,7 +223,7 @@ def map_means(maps: Maps, ground: Ground, tile: Tile) -> Tensor:
             bottom, right = top + int(maps.axes[0].length[y]), left + int(maps.axes[1].length[x])
             inside = table[bottom, right] - table[top, right] - table[bottom, left]
             outside = whole - (inside + table[top, left])
-            out[row, column] = outside + sums[gy, gx][ry, rx].cpu()
+            out[row, column] = outside + inside_of[gy, gx][ry, rx].cpu()
     height, width = ground.sides
     out /= height * width
     return out.view(-1, ground.channels).float().to(ground.values.device)

@@ -123,7 +123,7 @@ def test_small_memory_gives_the_same_in_groups_parts_and_tiles(make_sweep, metri
     whole = similarity(make_sweep(n=5, per=2, grid="2x3"), metric=metric)
     engine = sweep.choice.engine
     each = engine.held_bytes if metric != "centred" else lambda layer: layer.bytes
-    memory = 8 * max(map(each, sweep.layers))
+    memory = 10 * max(map(each, sweep.layers))
     groups = sweep.groups([SimilaritySink(metric=metric)], max_memory=memory)
     assert len(groups) > 1
     windows = streaming.TileStream(sweep.choice.engine, sweep.design)
