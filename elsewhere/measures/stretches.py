@@ -126,7 +126,6 @@ class Lengths:
             for start in range(0, rows.shape[1], COLUMN_BYTES):
                 part = rows[:, start : start + COLUMN_BYTES]
                 less = None if origin is None else origin[start : start + COLUMN_BYTES]
-                part = part.astype(np.float64) if metric == "pearson" else part
                 squares += squared_norms(remove(part, less, offsets))
             lengths = np.sqrt(squares)
         self.inverse[objects, locations] = invert(lengths, raw**2)
@@ -269,7 +268,6 @@ class Stretch:
                     raw += squared_norms(part)
                     if metric != "cosine":
                         less = None if origin is None else origin[chosen]
-                        part = part.astype(np.float64) if metric == "pearson" else part
                         squares += squared_norms(remove(part, less, found.offsets[number]))
                 found.inverse[number] = invert(np.sqrt(squares if metric != "cosine" else raw), raw)
             self.lengths[metric] = found
