@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
+from torchvision.datasets.mnist import KMNIST as KMnistFiles
+from torchvision.datasets.mnist import MNIST as MnistFiles
+from torchvision.datasets.mnist import FashionMNIST as FashionMnistFiles
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from elsewhere.errors import ObjectSetError
@@ -35,7 +40,7 @@ class Collection:
     name
         The object set's name.
     folders
-        Sub-folders of the data folder in which the files may be.
+        Sub-folders of the data folder that are the set's own, in which its files may be.
     stems
         For each split, the beginning of the files' names.
     categories
@@ -59,14 +64,14 @@ _EMNIST_LETTERS = (*(f"{c}_capital" for c in "abcdefghijklmnopqrstuvwxyz"), *"ab
 
 MNIST = Collection(
     "mnist",
-    ("MNIST/raw", "MNIST", "mnist/raw", "mnist", "raw"),
+    ("MNIST/raw", "MNIST", "mnist/raw", "mnist"),
     _STEMS,
     tuple("0123456789"),
     "get the four files of MNIST (torchvision.datasets.MNIST downloads them)",
 )
 FASHION_MNIST = Collection(
     "fashion-mnist",
-    ("FashionMNIST/raw", "FashionMNIST", "fashion-mnist", "fashion_mnist", "fashion", "raw"),
+    ("FashionMNIST/raw", "FashionMNIST", "fashion-mnist", "fashion_mnist", "fashion"),
     _STEMS,
     (
         "t_shirt",
@@ -85,14 +90,14 @@ FASHION_MNIST = Collection(
 )
 KMNIST = Collection(
     "kmnist",
-    ("KMNIST/raw", "KMNIST", "kmnist/raw", "kmnist", "raw"),
+    ("KMNIST/raw", "KMNIST", "kmnist/raw", "kmnist"),
     _STEMS,
     ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     "get the four files of Kuzushiji-MNIST (torchvision.datasets.KMNIST downloads them)",
 )
 EMNIST = Collection(
     "emnist",
-    ("EMNIST/raw", "EMNIST", "emnist/raw", "emnist", "gzip", "raw"),
+    ("EMNIST/raw", "EMNIST", "emnist/raw", "emnist", "gzip"),
     {"train": "emnist-balanced-train", "test": "emnist-balanced-test"},
     (*"0123456789", *_EMNIST_LETTERS),
     "get the balanced files of EMNIST (torchvision.datasets.EMNIST downloads them)",
@@ -162,11 +167,40 @@ def _build_strokes(collection: Collection, request: ObjectRequest) -> ObjectSet:
 def _find_files(
     collection: Collection, names: tuple[str, ...], data_dir: Path | None
 ) -> tuple[Path, ...]:
+    """Return the files of a set: from its own folder, or from one that holds nothing else.
+
+    MNIST, Fashion-MNIST and KMNIST call their files alike. A folder that does not name the set may
+    hold those of another, so there the files' content decides.
+    """
     base = DEBIAN_FOLDER if data_dir is None else data_dir
-    for folder in (base, *(base / sub for sub in collection.folders)):
-        found = [next(_spellings(folder, name), None) for name in names]
-        if all(found):
-            return tuple(path for path in found if path is not None)
+    own = [base / sub for sub in collection.folders]
+    named = base.resolve()
+    shared = [base, base / "raw"]
+    if {named.name, named.parent.name} & {sub.partition("/")[0] for sub in collection.folders}:
+        own, shared = [*own, *shared], []
+    unknown: list[Path] = []
+    for folder in (*own, *shared):
+        spelled = [next(_spellings(folder, name), None) for name in names]
+        found = tuple(path for path in spelled if path is not None)
+        if len(found) < len(names):
+            continue
+        owners = {_owner(path) for path in found} - {""}
+        if owners - {collection.name}:
+            if folder in shared:
+                continue
+            raise ObjectSetError(
+                f"{found[0]} holds {' and '.join(sorted(owners))} by its checksum, in a folder of "
+                f"{collection.name}; {collection.remedy}"
+            )
+        if folder in own or owners or collection.stems != _STEMS:
+            return found
+        unknown.append(folder)
+    if unknown:
+        raise ObjectSetError(
+            f"cannot tell whether {names[0]} in {unknown[0]} is {collection.name}: MNIST, "
+            "Fashion-MNIST and KMNIST call their files alike, and its checksum is none that is "
+            f"known; expected them in a folder called {collection.folders[1]}; move them there"
+        )
     if data_dir is None:
         raise ObjectSetError(
             f"{collection.name!r} needs a data folder (--data-dir) that holds {names[0]} and "
@@ -176,6 +210,30 @@ def _find_files(
         f"no {collection.name} in {data_dir}: looked there and in {', '.join(collection.folders)} "
         f"for {names[0]} and {names[1]}, plain or .gz; {collection.remedy}"
     )
+
+
+_PLAIN = dict.fromkeys(("8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965", "f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9"), "fashion-mnist")
+"""MD5 of files that are not compressed, to their set."""
+
+
+@cache
+def _known() -> dict[str, str]:
+    """Return the MD5 of published files, to their set."""
+    published = {"mnist": MnistFiles, "fashion-mnist": FashionMnistFiles, "kmnist": KMnistFiles}
+    return _PLAIN | {
+        digest: name for name, kind in published.items() for _, digest in kind.resources
+    }
+
+
+def _owner(path: Path) -> str:
+    """Return the set that a file belongs to by its content; nothing where it is not known."""
+    try:
+        data = path.read_bytes()
+        plain = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error):  # reading it says so
+        return ""
+    digests = [hashlib.md5(part, usedforsecurity=False).hexdigest() for part in (data, plain)]
+    return next((_known()[digest] for digest in digests if digest in _known()), "")
 
 
 def _spellings(folder: Path, name: str) -> Iterator[Path]:

@@ -23,7 +23,7 @@ def spec(request, tmp_path, write_collection, write_picture, strokes):
         write_collection(tmp_path, pictures, labels, "emnist-balanced-test")
         return name, {"data_dir": tmp_path}
     if name in ("mnist", "fashion-mnist", "kmnist"):
-        write_collection(tmp_path, pictures[:30], labels[:30])
+        write_collection(tmp_path / name, pictures[:30], labels[:30])
         return name, {"data_dir": tmp_path}
     return name, {}
 
