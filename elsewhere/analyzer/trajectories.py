@@ -285,11 +285,14 @@ def _compared_objects(card: Card, settings: TrackSettings, data_dir: Path | None
 
 
 def _reference(card: Card, grid: Grid) -> Location:
-    """Return the trained location, where there is one on the grid; else the grid's default."""
-    trained = card.trained or ()
-    if len(trained) == 1 and grid.index_of(trained[0]) is not None:
-        return trained[0]
-    return grid.default_reference
+    """Return the trained location (the nearest of several to the grid's default), else the default.
+
+    One that is not on the grid is computed in addition.
+    """
+    y, x = grid.default_reference
+    return min(
+        card.trained or ((y, x),), key=lambda place: (abs(place[0] - y) + abs(place[1] - x), place)
+    )
 
 
 def _earlier(path: Path, card: Card) -> xarray.Dataset | None:
@@ -308,6 +311,7 @@ def _join(
         phase=("checkpoint", [card.phase for card in cards]),
         step=("checkpoint", [card.step for card in cards]),
         learning_rate=("checkpoint", [card.learning_rate for card in cards]),
+        n_classes=("checkpoint", [len(card.categories) for card in cards]),
     )
     last = cards[-1]
     canvas: Canvas = last.canvas
@@ -329,6 +333,14 @@ def _join(
         "notes": notes_of_checkpoints(found, cards),
     }
     return joined
+
+
+def _count_classes(chosen: xarray.Dataset) -> float:
+    """Return the number of classes of a phase; NaN where an older result tells the last phase's."""
+    if "n_classes" in chosen.coords:
+        return int(chosen["n_classes"][0])
+    last = chosen.attrs.get("last_phase") == chosen["phase"].values[0]
+    return int(chosen.attrs["n_classes"]) if last else float("nan")
 
 
 def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
@@ -355,6 +367,7 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
         No such phase.
     """
     chosen = result.isel(checkpoint=np.flatnonzero(result["phase"].values == phase))
+    chosen.attrs["last_phase"] = str(result["phase"].values[-1])
     if not chosen.sizes["checkpoint"]:
         known = ", ".join(dict.fromkeys(result["phase"].values.tolist()))
         raise InputError(f"the result has no phase {phase!r}; it has {known}")
@@ -362,7 +375,7 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
     criterion = result.attrs.get("criterion_step", {})
     criterion = json.loads(criterion) if isinstance(criterion, str) else criterion
     reached = int(np.argmax(steps >= criterion.get(phase, 0)))
-    chance = 1 / int(result.attrs["n_classes"])
+    chance = 1 / _count_classes(chosen)
     kinds = chosen["exemplars"].values.tolist()
     variables: dict[str, Any] = {"onset_step": [], "halfway_step": [], "accuracy_loss": []}
     for kind in kinds:

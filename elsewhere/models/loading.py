@@ -100,6 +100,8 @@ def load_model(
             module = build(name, arguments)
     if state is not None:
         random_keys = fit_state(module, state, source=weights, partial=partial_weights)
+    parts = module.named_modules()
+    resting = tuple(n for n, part in parts if not part.training) if module.training else ()
     return Model(
         name=name,
         module=module.eval(),
@@ -110,6 +112,7 @@ def load_model(
         random_keys=random_keys,
         arguments=arguments,
         canvas_size=_canvas_size(module),
+        resting=resting,
     )
 
 

@@ -36,6 +36,9 @@ class Model:
         The keyword arguments the network was built with.
     canvas_size
         Side of its natural canvas, px.
+    resting
+        Names of the modules that whoever built it had put into evaluation mode, in a network that
+        was otherwise in training mode: they stay so in training.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Model:
     random_keys: tuple[str, ...] = ()
     arguments: Mapping[str, object] = field(default_factory=dict)
     canvas_size: int = 224
+    resting: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Model:
         """Move the network to `device`, in place as torch does, and return this model."""

@@ -212,7 +212,15 @@ def _find_files(
     )
 
 
-_PLAIN = dict.fromkeys(("8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965", "f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9"), "fashion-mnist")
+_PLAIN = dict.fromkeys(
+    (
+        "8181f5470baa50b63fa0f6fddb340f0a",
+        "15d484375f8d13e6eb1aabb0c3f46965",
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "9018921c3c673c538a1fc5bad174d6f9",
+    ),
+    "fashion-mnist",
+)
 """MD5 of files that are not compressed, to their set."""
 
 

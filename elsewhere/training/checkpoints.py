@@ -332,6 +332,7 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
     state = read_weights(card)
     try:
         model = load_model(card.model, model_args=card.arguments, transform=card.transform)
+        model = dataclasses.replace(model, canvas_size=card.canvas.size)
         if find_head(model)[1].out_features != len(card.categories):
             model = replace_head(model, len(card.categories), seed=0)
     except WeightsError:
@@ -343,5 +344,4 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
         model,
         weights=card.path.name,
         weights_sha256=state_sha256(model.module.state_dict()),
-        canvas_size=card.canvas.size,
     )

@@ -201,18 +201,22 @@ class Phase:
     clip
         Largest norm of the gradient; 0 for none.
     dropout
-        Probability in all dropout layers; by default as the network was built.
+        Probability in all dropout layers, of which there must be some; by default as the network
+        was built.
     ema
         Decay of an average of the weights, which then is what is tested and kept; 0 for none.
     trainable
-        Patterns of module names or aliases (``classifier.*``, ``fc*``, ``logits``), or ``all``.
+        Patterns of module names or aliases (``classifier.*``, ``fc*``, ``logits``), or ``all``:
+        everything but what whoever built the network had frozen.
     rates
-        Pattern to a factor of the learning rate for what it names.
+        Pattern to a factor of the learning rate for what it names; of several that name the same,
+        that counts which covers fewest parameters.
     new_head
         Whether the last layer is replaced by a new one; by default only where a phase starts from
         random weights.
     checkpoints
-        How many, log-spaced, beside those of step 0 and of the end; or their steps.
+        How many, log-spaced from step 1 to the last one, beside that of step 0 (fewer where some
+        coincide); or their steps, none after the last one.
     augment
         Changes of appearance.
     after
@@ -372,7 +376,7 @@ class Curriculum:
         table = self.to_dict()
         del table["seed"]
         weights = Path(self.network.weights)
-        if weights.suffix and weights.is_file():
+        if not self.network.random and weights.is_file():
             digest = hashlib.sha256(weights.read_bytes()).hexdigest()
             table["network"]["weights"] = f"sha256:{digest}"
         text = json.dumps(table, sort_keys=True, separators=(",", ":"))

@@ -1,25 +1,32 @@
-"""The last layer of a network: finding it and replacing it."""
+"""The head of a network: the layer that makes its logits, finding it and replacing it."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from elsewhere.errors import InputError
+from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models import Model, output_tensors, state_sha256
+from elsewhere.models.proof import undisturbed
 from elsewhere.training.seeds import make_generator
 
 
 def find_head(model: Model) -> tuple[str, nn.Linear]:
-    """Return the name and the module of a network's last linear layer.
+    """Return the name and the module of a network's head: the linear layer that makes its output.
+
+    One forward pass tells, on an empty canvas of the model's size: the head's output is the
+    network's, or all that the network's output knows of an image comes through it (as where a
+    softmax follows).
 
     Raises
     ------
     InputError
-        It has none.
+        There is no such layer, or the network cannot process the canvas.
 
     Examples
     --------
@@ -27,20 +34,113 @@ def find_head(model: Model) -> tuple[str, nn.Linear]:
     >>> find_head(load_model("small-cnn", model_args={"channels": "4-8", "canvas": 16}))[0]
     'classifier.6'
     """
-    linear = {
-        name: part for name, part in model.module.named_modules() if isinstance(part, nn.Linear)
-    }
-    name = model.aliases.get("logits", next(reversed(linear), ""))
-    if name not in linear:
+    network, ran = model.module, list[tuple[str, nn.Linear, torch.Tensor]]()
+    linear = {name: part for name, part in network.named_modules() if isinstance(part, nn.Linear)}
+    images = torch.rand(
+        (2, 3, model.canvas_size, model.canvas_size), generator=make_generator(0)
+    ).to(model.device, input_dtype(model))
+
+    def listen(name: str) -> Any:
+        return lambda part, given, output: ran.append((name, part, output))
+
+    with hooked(network, {name: listen(name) for name in linear}):
+        result = find_logits(network(images[:1]), model.name)
+    candidates = [(name, part) for name, part, output in ran if _same_values(output, result)]
+    if not candidates:
+        candidates = [
+            (name, part)
+            for name, part, output in ran
+            if output.shape == result.shape and _is_bottleneck(model, name, output, images)
+        ]
+    if not candidates:
         raise InputError(
-            f"{model.name} has no linear layer that could be its head; expected a network that "
-            "ends in torch.nn.Linear"
+            f"{model.name} has no linear layer that makes its output, and so no head; expected a "
+            "network that ends in torch.nn.Linear"
         )
-    return name, linear[name]
+    return candidates[-1]
+
+
+@contextmanager
+def hooked(network: nn.Module, hooks: Mapping[str, Any]) -> Iterator[None]:
+    """While active, the network is in evaluation mode and calls the hooks of its parts.
+
+    Raises
+    ------
+    InputError
+        Whatever else is raised meanwhile: the network cannot process its canvas.
+    """
+    with undisturbed(network), torch.no_grad():
+        network.eval()
+        handles = [
+            network.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()
+        ]
+        try:
+            yield
+        except ElsewhereError:
+            raise
+        except Exception as error:  # any network, any complaint
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise InputError(
+                f"the network cannot process its canvas ({reason}); expected one that takes "
+                "images of that size; choose another canvas or other arguments"
+            ) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _same_values(output: torch.Tensor, result: torch.Tensor) -> bool:
+    """Return whether two tensors are one, or views of one."""
+    return output is result or (
+        output.numel() == result.numel() and output.data_ptr() == result.data_ptr()
+    )
+
+
+def _is_bottleneck(model: Model, name: str, output: torch.Tensor, images: torch.Tensor) -> bool:
+    """Return whether the network's output depends on the image by one layer's output only."""
+    found = []
+    for image, values in zip((*images, images[0]), (output, output, output + 1), strict=True):
+        with hooked(model.module, {name: lambda *_, v=values: v}):
+            found.append(find_logits(model.module(image[None]), model.name))
+    return torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def check_replaceable(model: Model, name: str, head: nn.Linear) -> None:
+    """Refuse a head that a new linear layer cannot stand for.
+
+    Raises
+    ------
+    InputError
+        It is a subclass, is parametrised, or has hooks.
+    """
+    if type(head) is not nn.Linear or head._forward_pre_hooks or head._forward_hooks:
+        raise InputError(
+            f"the head of {model.name}, {name}, is a {type(head).__name__} with more to it than "
+            "its weights (a subclass, a parametrisation, hooks); expected a plain torch.nn.Linear, "
+            "as a new head would be; choose as many classes as it has, and new_head = false"
+        )
+
+
+def find_logits(output: Any, name: str) -> torch.Tensor:
+    """Return the one tensor that a network gives.
+
+    Raises
+    ------
+    InputError
+        It gives none or several.
+    """
+    tensors = output_tensors(output)
+    if len(tensors) != 1:
+        kinds = ", ".join(str(tuple(value.shape)) for value in tensors.values()) or "none"
+        raise InputError(
+            f"{name} gives {len(tensors)} tensors ({kinds}); expected one, (image, class): wrap it "
+            "in a factory whose network returns the logits alone"
+        )
+    return next(iter(tensors.values()))
 
 
 def replace_head(model: Model, n_classes: int, *, seed: int) -> Model:
-    """Replace a network's last linear layer by a new one, in place.
+    """Replace a network's head by a new one, in place.
 
     Its weights are normal with variance ``1 / fan_in``, its biases zero.
 
@@ -58,6 +158,11 @@ def replace_head(model: Model, n_classes: int, *, seed: int) -> Model:
     Model
         The same module under a new checksum.
 
+    Raises
+    ------
+    InputError
+        There is no head, or one that is more than a linear layer.
+
     Examples
     --------
     >>> from elsewhere.models import load_model
@@ -68,6 +173,7 @@ def replace_head(model: Model, n_classes: int, *, seed: int) -> Model:
     if n_classes < 1:
         raise InputError(f"a head needs 1 class or more; got {n_classes}")
     name, old = find_head(model)
+    check_replaceable(model, name, old)
     new = nn.Linear(old.in_features, n_classes, bias=old.bias is not None, device="meta")
     new = new.to_empty(device="cpu").to(old.weight.dtype)
     with torch.no_grad():
@@ -91,14 +197,7 @@ def check_logits(output: Any, n_classes: int, name: str) -> torch.Tensor:
     InputError
         It gives several tensors, or not one value for each class.
     """
-    tensors = output_tensors(output)
-    if len(tensors) != 1:
-        kinds = ", ".join(str(tuple(value.shape)) for value in tensors.values()) or "none"
-        raise InputError(
-            f"{name} gives {len(tensors)} tensors ({kinds}); expected one, (image, class): wrap it "
-            "in a factory whose network returns the logits alone"
-        )
-    logits = next(iter(tensors.values()))
+    logits = find_logits(output, name)
     if logits.ndim != 2 or logits.shape[1] != n_classes:
         shown = "x".join(str(length) for length in logits.shape[1:])
         raise InputError(

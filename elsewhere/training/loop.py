@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
-from elsewhere.errors import ElsewhereError, ExistsError, StorageError
+from elsewhere.errors import ElsewhereError, ExistsError, InputError, StorageError, WeightsError
 from elsewhere.models import InputTransform, Model, find_device, load_model, model_registry
 from elsewhere.models.factories import check_named
-from elsewhere.models.generators import own_generators
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import make_inside, refuse_link
 from elsewhere.training.checkpoints import (
@@ -24,11 +23,16 @@ from elsewhere.training.checkpoints import (
     read_weights,
 )
 from elsewhere.training.curriculum import Curriculum
-from elsewhere.training.heads import find_head, replace_head
+from elsewhere.training.heads import check_replaceable, find_head, replace_head
 from elsewhere.training.metrics import MetricsLog, ReportProgress
-from elsewhere.training.optimisation import find_dropout, select_parameters, set_dropout
+from elsewhere.training.optimisation import (
+    find_dropout,
+    find_factors,
+    select_parameters,
+    set_dropout,
+)
 from elsewhere.training.resolution import ResolvedPhase, resolve
-from elsewhere.training.seeds import derive_seed
+from elsewhere.training.seeds import derive_seed, own_generators
 from elsewhere.training.stage import Stage, Surroundings
 from elsewhere.training.state import RunState, read_state, write_state
 
@@ -107,8 +111,9 @@ def train(
         return directory
     resolved = resolve(curriculum, data_dir=data_dir)
     model = start_model(curriculum, trust=trust)
-    check_phases(curriculum, resolved, model)
+    units = check_phases(curriculum, resolved, model)
     initial = {name: value.clone() for name, value in model.module.state_dict().items()}
+    frozen = frozenset(n for n, p in model.module.named_parameters() if not p.requires_grad)
     dropout = find_dropout(model.module)
     _begin_run(directory, curriculum, fingerprint)
     log = MetricsLog(directory / "metrics.jsonl", size=state.metrics_bytes, tensorboard=tensorboard)
@@ -117,8 +122,10 @@ def train(
         with own_generators(place), _plain_numerics(place):
             for phase in resolved[state.phase :]:
                 logger.info("phase %s: %d steps at most", phase.name, phase.steps)
-                model = _at_start(model, phase, resolved, curriculum, initial, directory)
-                set_dropout(model.module, dropout)  # an earlier phase may have changed it
+                model = _at_start(model, phase, resolved, curriculum, (initial, units), directory)
+                # an earlier phase may have changed both
+                set_dropout(model.module, dropout)
+                _restore_frozen(model, frozen, curriculum, resolved, phase)
                 Stage(phase, model, state, around).run()
                 state = RunState(state.run, phase=phase.index + 1, metrics_bytes=log.sync())
                 write_state(directory / "state.pt", state)
@@ -145,11 +152,11 @@ def start_model(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Model
             # the curriculum's own name was checked, and the checkpoint must be of that network
             model = load_checkpoint(network.weights, trust={*trust, network.name})
             _check_same(curriculum, model)
-            return model
+            return dataclasses.replace(model, canvas_size=curriculum.canvas.size)
         arguments = dict(network.arguments)
         if network.name in model_registry and network.name.endswith(("-slim", "-cnn")):
             arguments.setdefault("canvas", curriculum.canvas.size)
-        return load_model(
+        model = load_model(
             network.name,
             weights=network.weights,
             model_args=arguments,
@@ -158,12 +165,35 @@ def start_model(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Model
             seed=derive_seed(curriculum.seed, "weights"),
             transform=_transform(curriculum),
         )
+        model = dataclasses.replace(model, canvas_size=curriculum.canvas.size)
+        _check_covered(model)
+        return model
     except ElsewhereError as error:
         raise curriculum.error(("network",), error) from error
 
 
-def check_phases(curriculum: Curriculum, resolved: Sequence[ResolvedPhase], model: Model) -> None:
-    """Refuse heads that do not fit and patterns that cover nothing.
+def _check_covered(model: Model) -> None:
+    """Refuse weights that leave more than the head at random.
+
+    Raises
+    ------
+    WeightsError
+        Naming what is missing.
+    """
+    if not model.random_keys:
+        return
+    head = find_head(model)[0]
+    missing = [key for key in model.random_keys if not key.startswith(f"{head}.")]
+    if missing:
+        named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise WeightsError(
+            f"{model.weights} lacks {len(missing)} tensor(s) of {model.name} ({named}); expected "
+            f"everything but the head, {head}; check the model's name and the file"
+        )
+
+
+def check_phases(curriculum: Curriculum, resolved: Sequence[ResolvedPhase], model: Model) -> int:
+    """Refuse heads that do not fit and patterns that cover nothing; return the head's classes.
 
     Raises
     ------
@@ -183,12 +213,40 @@ def check_phases(curriculum: Curriculum, resolved: Sequence[ResolvedPhase], mode
                 f"the head has {before} classes and the phase {needed}; write new_head = true, or "
                 f"choose {before} classes",
             )
-        for key, patterns in (("trainable", phase.phase.trainable), ("rates", phase.phase.rates)):
-            for pattern in patterns:
-                try:
-                    select_parameters(model, pattern)
-                except ElsewhereError as error:
-                    raise curriculum.error(("phase", phase.index, key), error) from error
+        check_keys(curriculum, phase, model)
+    return first
+
+
+def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> None:
+    """Refuse keys of a phase that the network has nothing for.
+
+    Raises
+    ------
+    CurriculumError
+        Naming the phase and the key.
+    """
+    keys, network, names = phase.phase, model.module, set[str]()
+    try:
+        key = "trainable"
+        for pattern in keys.trainable:
+            chosen = select_parameters(model, pattern)
+            if pattern == "all":
+                own = dict(network.named_parameters())
+                chosen = [name for name in chosen if own[name].requires_grad]
+            names.update(chosen)
+        key = "rates"
+        find_factors(model, keys.rates, sorted(names))
+        key = "new_head"
+        if has_new_head(curriculum, phase):
+            check_replaceable(model, *find_head(model))
+        key = "dropout"
+        if keys.dropout is not None and not find_dropout(network):
+            raise InputError(
+                f"{model.name} has no dropout layer whose probability could be set; expected "
+                "torch.nn.Dropout or its like; leave the key out"
+            )
+    except ElsewhereError as error:
+        raise curriculum.error(("phase", phase.index, key), error) from error
 
 
 def has_new_head(curriculum: Curriculum, phase: ResolvedPhase) -> bool:
@@ -222,24 +280,41 @@ def _at_start(
     phase: ResolvedPhase,
     resolved: Sequence[ResolvedPhase],
     curriculum: Curriculum,
-    initial: Mapping[str, torch.Tensor],
+    initial: tuple[Mapping[str, torch.Tensor], int],
     directory: Path,
 ) -> Model:
     """Return the network as a phase finds it, on the CPU."""
     model = model.to("cpu")
     if phase.previous is None:
-        head = find_head(model)[0]
-        state, units = dict(initial), len(initial[f"{head}.weight"])
+        state, units = dict(initial[0]), initial[1]
     else:
         previous = resolved[phase.previous]
         state = read_weights(final_card(directory, previous.name))
         units = len(previous.categories)
-    model = replace_head(model, units, seed=0)
+    if find_head(model)[1].out_features != units:
+        model = replace_head(model, units, seed=0)
     model.module.load_state_dict(state)
     if has_new_head(curriculum, phase):
         seed = derive_seed(phase.exemplar_seed, "head", phase.name)
         model = replace_head(model, len(phase.categories), seed=seed)
     return model
+
+
+def _restore_frozen(
+    model: Model,
+    frozen: Collection[str],
+    curriculum: Curriculum,
+    resolved: Sequence[ResolvedPhase],
+    phase: ResolvedPhase,
+) -> None:
+    """Freeze what whoever built the network had frozen, but for a head that is new since."""
+    chain = [phase]
+    while chain[-1].previous is not None:
+        chain.append(resolved[chain[-1].previous])
+    new = any(has_new_head(curriculum, earlier) for earlier in chain)
+    head = f"{find_head(model)[0]}."
+    for name, parameter in model.module.named_parameters():
+        parameter.requires_grad_(name not in frozen or (new and name.startswith(head)))
 
 
 def _open_run(

@@ -9,9 +9,11 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from elsewhere.errors import UnknownNameError
+from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.models import Model
+from elsewhere.models.layers import is_container
 from elsewhere.training.curriculum import Phase
+from elsewhere.training.heads import hooked, input_dtype
 
 _START, _END = 1 / 25, 1 / 250_000
 
@@ -82,18 +84,83 @@ def select_parameters(model: Model, pattern: str) -> list[str]:
 def freeze(model: Model, patterns: Iterable[str]) -> list[str]:
     """Make only what `patterns` cover trainable, and return the parameters' names.
 
-    Modules of which nothing is trained are put into evaluation mode, so that the statistics of
-    frozen normalisations stay as they are; the rest into training mode.
+    Parameters that do not require gradients, as whoever built the network left them, stay so unless
+    a pattern other than ``all`` names them. Frozen modules are put into evaluation mode, so that
+    their statistics stay as they are to the bit, the rest into training mode. Frozen is a module of
+    which nothing is trained; what has no parameters of its own (a normalisation without affine, a
+    dropout) goes with the module that runs before it, and a dropout with the one after it too.
+
+    Raises
+    ------
+    UnknownNameError
+        A pattern that covers nothing.
+    InputError
+        Nothing is left to train.
     """
-    chosen = {name for pattern in patterns for name in select_parameters(model, pattern)}
-    for name, parameter in model.module.named_parameters():
+    network, patterns = model.module, tuple(patterns)
+    parameters = dict(network.named_parameters())
+    named = {
+        name
+        for pattern in patterns
+        if pattern != "all"
+        for name in select_parameters(model, pattern)
+    }
+    chosen = set(named)
+    if "all" in patterns:
+        chosen |= {name for name, parameter in parameters.items() if parameter.requires_grad}
+    if not chosen:
+        raise InputError(
+            f"nothing of {model.name} is trainable: the network came with all its parameters "
+            "frozen; name in trainable what is to be trained"
+        )
+    order = _running_order(model)  # before the modes are set: a pass must not find them half set
+    for name, parameter in parameters.items():
         parameter.requires_grad_(name in chosen)
-    model.module.train()
-    for part in model.module.modules():
-        own = list(part.parameters(recurse=False))
-        if own and not any(parameter.requires_grad for parameter in own):
-            part.eval()
-    return [name for name, _ in model.module.named_parameters() if name in chosen]
+    network.train()
+    for part in network.modules():
+        part.training = _is_trained(part) is not False
+    for place, part in enumerate(order):
+        if _is_trained(part) is None:
+            before = [_is_trained(other) for other in reversed(order[:place])]
+            after = [_is_trained(other) for other in order[place + 1 :]]
+            nearest = [
+                next((known for known in side if known is not None), None)
+                for side in (before, after)
+            ]
+            kept = any(True for _ in part.buffers())
+            part.training = _goes_on(nearest[0], nearest[1], keeps_statistics=kept)
+    for name in model.resting:
+        if not any(other.startswith(f"{name}.") for other in named):
+            network.get_submodule(name).training = False
+    return [name for name in parameters if name in chosen]
+
+
+def _running_order(model: Model) -> list[nn.Module]:
+    """Return the modules without parts in the order in which a pass runs them, each once."""
+    leaves = {name: part for name, part in model.module.named_modules() if not is_container(part)}
+    ran: dict[nn.Module, None] = {}
+    size = model.canvas_size
+    image = torch.zeros((1, 3, size, size), device=model.device, dtype=input_dtype(model))
+
+    def hook(part: nn.Module, *_: object) -> None:
+        ran.setdefault(part)
+
+    with hooked(model.module, dict.fromkeys(leaves, hook)):
+        model.module(image)
+    return list(ran)
+
+
+def _is_trained(part: nn.Module) -> bool | None:
+    """Return whether anything of a module is trained; None where it has no parameters."""
+    found = [parameter.requires_grad for parameter in part.parameters()]
+    return any(found) if found else None
+
+
+def _goes_on(before: bool | None, after: bool | None, *, keeps_statistics: bool) -> bool:
+    """Return whether a module without parameters is in training, by its nearest neighbours."""
+    if keeps_statistics:
+        return bool(after if before is None else before)
+    return not (before is False and after is False)
 
 
 def make_optimiser(model: Model, phase: Phase, trainable: Sequence[str]) -> torch.optim.Optimizer:
@@ -101,14 +168,10 @@ def make_optimiser(model: Model, phase: Phase, trainable: Sequence[str]) -> torc
 
     Raises
     ------
-    UnknownNameError
-        A pattern of ``rates`` that covers nothing.
+    UnknownNameError, InputError
+        A pattern of ``rates`` that covers nothing, see :func:`find_factors`.
     """
-    factors = dict.fromkeys(trainable, 1.0)
-    for pattern, factor in phase.rates.items():
-        for name in select_parameters(model, pattern):
-            if name in factors:
-                factors[name] = factor
+    factors = find_factors(model, phase.rates, trainable)
     parameters = dict(model.module.named_parameters())
     groups = [
         {
@@ -126,9 +189,47 @@ def make_optimiser(model: Model, phase: Phase, trainable: Sequence[str]) -> torc
     return kind(groups, rate, weight_decay=decay, fused=True)
 
 
+def find_factors(
+    model: Model, rates: Mapping[str, float], trainable: Sequence[str]
+) -> dict[str, float]:
+    """Return the factor of the learning rate for each parameter that is trained.
+
+    Of several patterns that cover a parameter the most specific one counts, that which covers
+    fewest parameters; their order does not matter.
+
+    Raises
+    ------
+    UnknownNameError
+        A pattern that covers nothing.
+    InputError
+        A pattern that covers nothing that is trained, or two that are equally specific and differ.
+    """
+    factors = dict.fromkeys(trainable, 1.0)
+    best: dict[str, tuple[int, str]] = {}
+    for pattern, factor in rates.items():
+        covered = select_parameters(model, pattern)
+        if not set(covered) & set(factors):
+            raise InputError(
+                f"the rate of {pattern!r} does nothing: nothing it names is trained; add it to "
+                "trainable, or leave the rate out"
+            )
+        for name in covered:
+            if name not in factors:
+                continue
+            size, other = best.get(name, (len(covered) + 1, ""))
+            if size == len(covered) and rates[other] != factor:
+                raise InputError(
+                    f"{other!r} and {pattern!r} give {name} different rates ({rates[other]:g} and "
+                    f"{factor:g}) and cover equally many parameters; leave one of them out"
+                )
+            if len(covered) < size:
+                best[name], factors[name] = (len(covered), pattern), factor
+    return factors
+
+
 def find_dropout(module: nn.Module) -> dict[str, float]:
     """Return the probability of every dropout layer, by its name."""
-    kinds = nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d
+    kinds = nn.modules.dropout._DropoutNd
     return {name: part.p for name, part in module.named_modules() if isinstance(part, kinds)}
 
 

@@ -95,7 +95,9 @@ def resolve(curriculum: Curriculum, *, data_dir: Path | None = None) -> tuple[Re
 
 
 def log_spaced(steps: int, count: int) -> tuple[int, ...]:
-    """Return 0, about `count` steps that grow by a constant factor, and the last.
+    """Return 0, and about `count` steps that grow by a constant factor from 1 to the last one.
+
+    They are fewer where some coincide.
 
     Examples
     --------
@@ -263,7 +265,14 @@ def _resolve_phase(
     if isinstance(phase.checkpoints, int):
         checkpoints = log_spaced(steps, phase.checkpoints)
     else:
-        checkpoints = tuple(sorted({*(n for n in phase.checkpoints if n <= steps), steps}))
+        late = [step for step in phase.checkpoints if step > steps]
+        if late:
+            raise curriculum.error(
+                ("phase", index, "checkpoints"),
+                f"step {late[0]} does not come: the phase has {steps} steps; leave it out, or add "
+                "steps",
+            )
+        checkpoints = tuple(sorted({*phase.checkpoints, steps}))
     if phase.after is None:
         previous = index - 1 if index else None
     else:

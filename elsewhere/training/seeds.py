@@ -6,6 +6,10 @@ import hashlib
 
 import torch
 
+from elsewhere.models.generators import own_generators, seed_own_generators
+
+__all__ = ["derive_seed", "make_generator", "own_generators", "seed_own_generators"]
+
 
 def derive_seed(seed: int, *names: object) -> int:
     """Return a seed that depends on `seed` and `names` only.

@@ -20,7 +20,6 @@ from torch.nn import functional
 
 from elsewhere.errors import TrainingError
 from elsewhere.models import Model
-from elsewhere.models.generators import seed_own_generators
 from elsewhere.training.augment import change_appearance
 from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
 from elsewhere.training.curriculum import Curriculum
@@ -37,7 +36,7 @@ from elsewhere.training.optimisation import (
 from elsewhere.training.pasting import Paster, draw_locations
 from elsewhere.training.probe import PROBE_OBJECTS, Accuracies, Probe
 from elsewhere.training.resolution import ResolvedPhase
-from elsewhere.training.seeds import derive_seed, make_generator
+from elsewhere.training.seeds import derive_seed, make_generator, seed_own_generators
 from elsewhere.training.state import RunState, write_state
 from elsewhere.training.windows import (
     WHOLE,
@@ -102,6 +101,8 @@ class Stage:
         if self.phase.dropout is not None:
             layers = find_dropout(self.network)
             set_dropout(self.network, dict.fromkeys(layers, self.phase.dropout))
+        tensors = self.network.state_dict().items()
+        self._finite = [name for name, value in tensors if bool(torch.isfinite(value).all())]
         trainable = freeze(model, self.phase.trainable)
         self.optimiser = make_optimiser(model, self.phase, trainable)
         named = dict(self.network.named_parameters())
@@ -147,8 +148,7 @@ class Stage:
                 patches = change_appearance(
                     patches, self._paster.background, phase.augment, generator
                 )
-            output = self._way.forward(patches, locations[place])
-            logits = check_logits(output, len(self.resolved.categories), self.model.name)
+            logits = self._run(patches, locations[place])
             self._update(logits, self._labels[chosen], first, place)
             done = first + place + 1
             checkpoint = done in self.resolved.checkpoints
@@ -162,6 +162,27 @@ class Stage:
                 if final:
                     return True
         return False
+
+    def _run(self, patches: torch.Tensor, locations: torch.Tensor) -> torch.Tensor:
+        """Return the logits.
+
+        Raises
+        ------
+        TrainingError
+            The network fails.
+        InputError
+            It gives something else.
+        """
+        try:
+            output = self._way.forward(patches, locations)
+        except Exception as error:  # any network, any complaint
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            hint = "; batch normalisation needs a batch of 2 or more" if len(patches) == 1 else ""
+            raise TrainingError(
+                f"phase {self.phase.name!r}: {self.model.name} fails in training mode on a batch "
+                f"of {len(patches)} ({reason}); expected (image, class){hint}"
+            ) from error
+        return check_logits(output, len(self.resolved.categories), self.model.name)
 
     def _update(self, logits: torch.Tensor, labels: torch.Tensor, first: int, place: int) -> None:
         phase, step = self.phase, first + place
@@ -280,8 +301,9 @@ class Stage:
 
     def _keep(self, done: int, train: float | None, probe: Accuracies, final: bool) -> None:
         state = self.network.state_dict()
-        if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-            raise self._diverged(done, "a weight is not finite")
+        for name in self._finite:  # a mask of -inf may be meant
+            if not bool(torch.isfinite(state[name]).all()):
+                raise self._diverged(done, f"{name} is not finite")
         path = checkpoint_path(self.around.directory, self.phase.name, done)
         card = self._card(done, train, probe, final)
         save_checkpoint(path, state, card)
