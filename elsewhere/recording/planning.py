@@ -17,6 +17,7 @@ from elsewhere.recording.sampling import Sample
 from elsewhere.recording.sweep import Sweep
 from elsewhere.storage import Keep
 from elsewhere.storage.files import check_output, free_bytes
+from elsewhere.storage.merge import unit_files
 from elsewhere.storage.parts import parts_folder
 from elsewhere.storage.units import Units
 from elsewhere.types import BATCH_ROWS, StorageType, format_bytes, parse_bytes
@@ -177,7 +178,7 @@ def check_room(cost: Plan, path: Path, *, overwrite: bool = False) -> None:
     """
     check_output(path, overwrite=overwrite)
     free = free_bytes(path)
-    there = sum(part.stat().st_size for part in parts_folder(path).glob("unit-*.h5"))
+    there = sum(part.stat().st_size for _, part in unit_files(parts_folder(path)))
     if cost.room_bytes - there > free:
         raise StorageError(
             f"{path} would need about {format_bytes(cost.room_bytes - there)} of disk while it "

@@ -302,6 +302,8 @@ def read_plain(path: Path, *, limit: int) -> bytes:
 def open_inside(path: Path, flags: int, mode: str) -> IO[Any]:
     """Open a file in a folder of ours (a run, a folder of parts); a link is not followed.
 
+    Nor is a file written that has another name as well: that may be anywhere.
+
     Parameters
     ----------
     path
@@ -314,16 +316,25 @@ def open_inside(path: Path, flags: int, mode: str) -> IO[Any]:
     Raises
     ------
     StorageError
-        It is a link.
+        It is a link, no plain file, or to be written and not the only name of its content.
     OSError
         It cannot be opened.
     """
     try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        more = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe does not block
+        handle = os.open(path, flags | more, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK):
             raise _is_link(path) from error
         raise
+    status = os.fstat(handle)
+    alone = status.st_nlink <= 1 or not flags & (os.O_WRONLY | os.O_RDWR)
+    if not stat.S_ISREG(status.st_mode) or not alone:
+        os.close(handle)
+        what = (
+            "has other names (hard links), which would change with it" if not alone else "is none"
+        )
+        raise StorageError(f"{path}: expected a plain file of its own; it {what}; copy the folder")
     return os.fdopen(handle, mode)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elsewhere.errors import StorageError
-from elsewhere.storage.files import open_inside, remove_leftovers, storage_errors
+from elsewhere.storage.files import open_inside, refuse_link, remove_leftovers, storage_errors
 
 LOCK, CLAIM = "lock", "claim"
 
@@ -39,6 +39,7 @@ def locked(folder: Path, message: str, *, make: bool = False) -> Iterator[None]:
         with storage_errors(folder):
             while True:
                 if make:
+                    refuse_link(folder)
                     folder.mkdir(exist_ok=True)
                 try:
                     lock = open_inside(folder / LOCK, os.O_RDWR | os.O_CREAT, "r+b")

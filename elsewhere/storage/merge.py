@@ -4,7 +4,7 @@ Run as a program, in a process of its own, because HDF5 does not survive a full 
 
     python -P elsewhere/storage/merge.py PARTS TARGET PARENT
 
-It imports nothing of this package but its neighbour, so that it starts fast and wherever the
+It imports nothing of this package but its neighbours, so that it starts fast and wherever the
 package lies.
 """
 
@@ -22,11 +22,17 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers the filter)
 
 if TYPE_CHECKING or __name__ != "__main__":
-    from elsewhere.storage import seal
+    from elsewhere.storage import checking, seal
 else:
-    _spec = importlib.util.spec_from_file_location("seal", Path(__file__).with_name("seal.py"))
-    seal = sys.modules["seal"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(seal)
+
+    def _neighbour(name: str) -> Any:
+        path = Path(__file__).with_name(f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    checking, seal = _neighbour("checking"), _neighbour("seal")
 
 HEADER = "header.h5"
 
@@ -34,6 +40,25 @@ HEADER = "header.h5"
 def unit_name(number: int) -> str:
     """Return the file name of a unit's part."""
     return f"unit-{number:07d}.h5"
+
+
+def unit_mark(mark: str, number: int) -> str:
+    """Return what the part of a unit is marked with: a copy of another unit's is no part."""
+    return f"{mark}:{number}"
+
+
+def unit_files(parts: Path) -> list[tuple[int, Path]]:
+    """Return the numbers and files of the units in a folder of parts, in order.
+
+    What only resembles one (``unit-0000000 (1).h5``, a link) is left alone.
+    """
+    found = []
+    for path in parts.glob("unit-*.h5"):
+        digits = path.stem.removeprefix("unit-")
+        number = int(digits) if digits.isascii() and digits.isdecimal() else -1
+        if number >= 0 and path.name == unit_name(number) and not path.is_symlink():
+            found.append((number, path))
+    return sorted(found)
 
 
 def merge_parts(parts: Path, target: Path, parent: int) -> None:
@@ -45,14 +70,17 @@ def merge_parts(parts: Path, target: Path, parent: int) -> None:
     header = _checked(parts / HEADER)
     with open(target, "rb+") as handle:
         handle.truncate(header.size)
+    with h5py.File(target, "r") as file:
+        checking.check_structure(file, whole=False)
     with h5py.File(target, "r+") as file:
         layers = file["layers"]
-        for path in sorted(parts.glob("unit-*.h5")):
+        for number, path in unit_files(parts):
             if os.getppid() != parent:
                 raise ValueError("the process that asked for it is gone")
-            if _checked(path).mark != header.mark:
+            if _checked(path).mark != unit_mark(header.mark, number):
                 raise ValueError(f"part {path.name} belongs to another recording")
             with h5py.File(path, "r") as part:
+                checking.check_structure(part, whole=True)
                 start = tuple(int(n) for n in part.attrs["start"])
                 for name in part:
                     _copy_chunks(part[name], layers[name]["activation"], start)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import hdf5plugin  # noqa: F401  (registers the filter)
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,9 @@ from elsewhere.errors import StorageError
 from elsewhere.protocols import Design
 from elsewhere.storage.activations import Activations, damage_told
 from elsewhere.storage.admission import open_checked
-from elsewhere.storage.merge import HEADER, unit_name
+from elsewhere.storage.merge import HEADER, unit_files, unit_mark, unit_name
 from elsewhere.storage.opening import Description, describe_identified
-from elsewhere.storage.parts import mark_of, part_is_whole, parts_folder, read_manifest
+from elsewhere.storage.parts import mark_of, part_is_whole, parts_folder, read_manifest, units_of
 from elsewhere.storage.recording import Recording
 from elsewhere.storage.schema import StoredLayer
 from elsewhere.storage.seal import SealError, read_seal
@@ -80,8 +79,14 @@ class PartialRecording(Recording):
         with damage_told(self.path, "the header"):
             description = describe_identified(file)
         self._whole = description.design
-        n_objects, n_cells = manifest["numerics"]["unit"]
-        self._parts = _PartFiles(folder, mark, Units(self._whole, n_objects, n_cells))
+        units, _ = units_of(manifest, self.path)
+        if (units.design.axes, len(units.design.objects)) != (
+            self._whole.axes,
+            len(self._whole.objects),
+        ):
+            file.close()
+            raise StorageError(f"{self.path} is not finished, and its manifest is of another one")
+        self._parts = _PartFiles(folder, mark, replace(units, design=self._whole))
         numbers = self._parts.numbers()
         images = np.zeros((len(self._whole.objects), *self._whole.shape), dtype=bool)
         for number in numbers:
@@ -176,24 +181,27 @@ class _PartFiles:
     def numbers(self) -> list[int]:
         """Return the numbers of the units that bear this recording's mark."""
         found = []
-        for path in sorted(self.folder.glob("unit-*.h5")):
+        for number, path in unit_files(self.folder):
             try:
                 seal = read_seal(path)
             except (SealError, OSError):
                 continue
-            if seal is not None and seal.mark == self.mark:
-                found.append(int(path.stem.removeprefix("unit-")))
+            whole = seal is not None and seal.mark == unit_mark(self.mark, number)
+            if whole and number < self.units.n_all:
+                found.append(number)
         return found
 
     def stored_bytes(self, number: int, layer: str) -> int:
-        with h5py.File(self.folder / unit_name(number), "r") as file:
+        with open_checked(self.folder / unit_name(number), whole=True) as file:
             return int(file[layer].id.get_storage_size())
 
     def read(self, number: int, layer: str, key: tuple[Any, ...]) -> NDArray[Any]:
         """Return what `key` selects of a layer in a unit."""
         path = self.folder / unit_name(number)
         try:
-            if number not in self._checked and not part_is_whole(path, self.mark):
+            if number not in self._checked and not part_is_whole(
+                path, unit_mark(self.mark, number)
+            ):
                 raise StorageError(
                     f"part {path} is damaged; run the command that records it: the part is "
                     "recorded again"

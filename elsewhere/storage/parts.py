@@ -16,21 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from elsewhere.errors import ExistsError, StorageError
+from elsewhere.protocols import Design
 from elsewhere.storage import merge
 from elsewhere.storage.files import (
     free_bytes,
     put_in_place,
+    read_plain,
     storage_errors,
     write_atomically,
 )
 from elsewhere.storage.locks import CLAIM, LOCK, Claim, locked
-from elsewhere.storage.merge import HEADER, unit_name
+from elsewhere.storage.merge import HEADER, unit_files, unit_mark, unit_name
 from elsewhere.storage.seal import SealError, check_seal, read_seal, seal_bytes
+from elsewhere.storage.units import Units
 from elsewhere.types import format_bytes
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 2**28
+MOST_OBJECTS = 10**7
 
 
 def parts_folder(path: Path) -> Path:
@@ -61,7 +66,7 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def part_is_whole(path: Path, mark: str) -> bool:
     """Return whether a part is as it was written, by a run that marked it with `mark`."""
     try:
-        seal = read_seal(path)
+        seal = None if path.is_symlink() else read_seal(path)
         if seal is None or seal.mark != mark:
             return False
         check_seal(path, seal)
@@ -72,11 +77,39 @@ def part_is_whole(path: Path, mark: str) -> bool:
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return what a folder of parts says that they are of, or None if it says nothing."""
+    path = folder / MANIFEST
     try:
-        content = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+        if folder.is_symlink() or path.is_symlink():
+            return None
+        content = json.loads(read_plain(path, limit=LARGEST_MANIFEST))
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def units_of(manifest: dict[str, Any], path: Path) -> tuple[Units, str]:
+    """Return the units of the recording that a manifest describes, and the format's version.
+
+    Raises
+    ------
+    StorageError
+        It describes none; `path` is the recording to be.
+    """
+    try:
+        fields, numerics = manifest["identity"], manifest["numerics"]
+        axes = tuple((str(name), tuple(map(int, values))) for name, values in fields["axes"])
+        n_objects = int(fields["n_objects"])
+        cut = tuple(map(int, numerics["unit"]))
+        if not 0 < n_objects <= MOST_OBJECTS or len(cut) != 2 or min(cut) < 1 or not axes:
+            raise ValueError("its numbers are out of range")
+        names = tuple(map(str, range(n_objects)))
+        design = Design(names, names, axes, tuple(map(int, fields["reference"])))
+        return Units(design, *cut), str(fields["encoding_version"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise StorageError(
+            f"{path} is not finished, and the manifest in {parts_folder(path)} is that of no "
+            f"recording ({type(error).__name__}: {error}); record it again"
+        ) from error
 
 
 class Parts:
@@ -181,9 +214,12 @@ class Parts:
     def done(self) -> set[int]:
         """Return the numbers of the units that are there; damaged ones are removed."""
         numbers = set()
-        for path in sorted(self.folder.glob("unit-*.h5")):
-            if part_is_whole(path, self.mark):
-                numbers.add(int(path.stem.removeprefix("unit-")))
+        units = unit_files(self.folder)
+        for path in {*self.folder.glob("unit-*")} - {path for _, path in units}:
+            logger.warning("%s is no part, but a copy or a link; it is not taken", path)
+        for number, path in units:
+            if part_is_whole(path, unit_mark(self.mark, number)):
+                numbers.add(number)
             else:
                 logger.warning("%s is damaged: its part is recorded again", path)
                 path.unlink()
@@ -270,7 +306,8 @@ def write_unit(
         with claim.writing():
             write_unit(folder, number, data, mark=mark)
         return
-    write_atomically(folder / unit_name(number), seal_bytes(data, mark=mark), check=True)
+    sealed = seal_bytes(data, mark=unit_mark(mark, number))
+    write_atomically(folder / unit_name(number), sealed, check=True)
 
 
 @contextlib.contextmanager

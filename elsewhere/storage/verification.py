@@ -15,9 +15,16 @@ from elsewhere.storage.admission import run_child
 from elsewhere.storage.checking import ranges_sha256
 from elsewhere.storage.documents import LARGEST, UNSEALED, parse_object, read_lines
 from elsewhere.storage.files import is_file, is_folder, read_plain
-from elsewhere.storage.merge import HEADER, unit_name
+from elsewhere.storage.merge import HEADER, unit_files, unit_mark, unit_name
 from elsewhere.storage.opening import open_file
-from elsewhere.storage.parts import MANIFEST, mark_of, part_is_whole, parts_folder, read_manifest
+from elsewhere.storage.parts import (
+    MANIFEST,
+    mark_of,
+    part_is_whole,
+    parts_folder,
+    read_manifest,
+    units_of,
+)
 from elsewhere.storage.seal import (
     SIGNATURE,
     SealError,
@@ -26,7 +33,6 @@ from elsewhere.storage.seal import (
     recorded_end,
     table_is_whole,
 )
-from elsewhere.storage.units import Units
 from elsewhere.types import format_bytes
 
 LEAST_SECONDS = 60.0
@@ -358,41 +364,28 @@ def _verify_parts(path: Path) -> Verification:
     manifest = read_manifest(folder)
     if manifest is None:
         raise StorageError(f"{path} is not finished, and {folder} has no manifest: record it again")
-    try:
-        units, version = _units_of(manifest)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(
-            f"{path} is not finished, and {folder}'s manifest is damaged ({error}): record it again"
-        ) from error
+    units, version = units_of(manifest, path)
     mark, header = mark_of(manifest), folder / HEADER
     damages = []
     if header.exists() and not part_is_whole(header, mark):
         damages.append(Damage("header.h5 differs from its checksum, or the manifest does"))
-    present = sorted(folder.glob("unit-*.h5"))
+    present = unit_files(folder)
     whole = 0
-    for part in present:
-        number = int(part.stem.removeprefix("unit-"))
-        if part_is_whole(part, mark):
+    for number, part in present:
+        if number < units.n_all and part_is_whole(part, unit_mark(mark, number)):
             whole += 1
+            continue
+        if number >= units.n_all:
+            damages.append(Damage(f"{part.name}: there is no unit of that number"))
             continue
         unit = units.unit(number)
         objects, places = _where(units.design, unit.start, [s.stop for s in unit.slices])
         damages.append(
             Damage(f"{unit_name(number)} differs from its checksum", "", objects, places)
         )
-    size = sum(part.stat().st_size for part in present)
+    size = sum(part.stat().st_size for _, part in present)
     share = whole / max(1, len(units))
     return Verification(path, version, False, share, 0, size, tuple(damages))
-
-
-def _units_of(manifest: dict[str, Any]) -> tuple[Units, str]:
-    """Return the units of the recording that a manifest describes, and the format's version."""
-    fields, numerics = manifest["identity"], manifest["numerics"]
-    axes = tuple((str(name), tuple(map(int, values))) for name, values in fields["axes"])
-    names = tuple(map(str, range(int(fields["n_objects"]))))
-    design = Design(names, names, axes, tuple(map(int, fields["reference"])))
-    n_objects, n_cells = map(int, numerics["unit"])
-    return Units(design, n_objects, n_cells), str(fields["encoding_version"])
 
 
 def summary(found: Verification) -> str:

@@ -361,7 +361,8 @@ def test_the_parts_of_an_unfinished_recording(tmp_path):
     )
     for name in ("header.h5", *units):
         seal, data = read_seal(parts / name)
-        assert (seal["mark"], seal["left_out"]) == (mark, [])
+        number = f":{int(name[5:12])}" if name.startswith("unit") else ""
+        assert (seal["mark"], seal["left_out"]) == (mark + number, [])
         assert seal["sha256"] == sha256(data)
     with h5py.File(parts / "header.h5") as header:
         activation = header["layers/fc6/activation"]
@@ -395,7 +396,7 @@ def test_the_parts_of_an_unfinished_recording(tmp_path):
 def test_the_stamps_of_a_result(folder):
     with h5py.File(folder / "sim.nc") as file, h5py.File(folder / "on.h5") as recording:
         assert file.attrs["elsewhere_encoding"] == "result"
-        assert file.attrs["encoding_version"] == "0.1"
+        assert file.attrs["encoding_version"] == "0.2"
         assert file.attrs["kind"] == "similarity"
         assert file.attrs["identity"] == recording.attrs["identity"]
         assert json.loads(file.attrs["background"]) == [30, 60, 90]
