@@ -79,6 +79,7 @@ def train(
             seed=seed,
             data_dir=data_dir,
             tensorboard=tensorboard,
+            threads=threads,
             trust=trust or (),
         )
     rows: list[dict[str, Any]] = [

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
+import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -143,6 +146,31 @@ def attempt(get_job: Callable[[], Job], task: Any) -> Outcome:
         return Outcome(error=(type(error).__name__, str(error)))
 
 
+def die_with(parent: int) -> None:
+    """End this process, wherever it is, as soon as its parent ends, however that ends.
+
+    On Linux the kernel does it, elsewhere a thread that looks twice a second.
+
+    Parameters
+    ----------
+    parent
+        The number of the process that started this one.
+    """
+    if sys.platform == "linux":
+        set_signal, value = 1, ctypes.c_ulong(signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if ctypes.CDLL(None).prctl(set_signal, value) == 0:
+            if os.getppid() != parent:  # it ended before that
+                os._exit(1)
+            return
+    threading.Thread(target=_die_without, args=(parent,), daemon=True).start()
+
+
+def _die_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def _cluster() -> Any:
     try:
         return importlib.import_module("elsewhere.recording.cluster")
@@ -162,7 +190,7 @@ class _Worker:
         self.task: Any = None
         self.busy = False
         self.process: SpawnProcess = context.Process(
-            target=_work, args=(other, packed), daemon=True
+            target=_work, args=(other, packed, os.getpid()), daemon=True
         )
         self.process.start()
         other.close()
@@ -220,8 +248,9 @@ class _Crew:
             worker.close()
 
 
-def _work(connection: Connection[Any, Any], packed: bytes) -> None:
-    """Perform tasks until the connection ends, as it does when the asking process is gone."""
+def _work(connection: Connection[Any, Any], packed: bytes, parent: int) -> None:
+    """Perform tasks until the connection or the asking process ends."""
+    die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the asking process ends this one
     jobs: list[Job] = []
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from elsewhere.errors import InputError
 from elsewhere.models import Layer, Model, output_tensors
+from elsewhere.models.machine import describe_machine
 from elsewhere.models.proof import find_difference
 from elsewhere.protocols import Design
 from elsewhere.recording.hooks import Taps, evaluating
@@ -165,10 +166,7 @@ def numerics(engine: str, device: torch.device, batch_rows: int | None = None) -
     return {
         "engine": engine,
         **({} if batch_rows is None else {"batch_rows": batch_rows}),
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
+        **describe_machine(device),
     }
 
 

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from elsewhere.models import find_device
+from elsewhere.models.machine import using_threads
 from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.run import Options, find_scale, seed_numbers
 from elsewhere.reproduction.scale import Scale
-from elsewhere.reproduction.tasks import one_thread
 from elsewhere.reproduction.workers import count_workers
 from elsewhere.stimuli import Grid
 from elsewhere.training import replace_head
@@ -86,7 +86,7 @@ def plan(
     processes = count_workers(workers, place.type, len(runs) * count)
     steps = sum(run.n_steps for run in runs)
     timed: dict[tuple[str, int], _Times] = {}
-    with one_thread():
+    with using_threads(1):
         for run in runs:
             system = (run.network.name, run.canvas.size)
             if system not in timed:

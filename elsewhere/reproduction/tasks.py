@@ -6,15 +6,13 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
-
 from elsewhere.errors import StorageError
+from elsewhere.models.machine import using_threads
 from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.measurements import Values, Workplace, measure, start_of
 from elsewhere.reproduction.scale import Scale
@@ -103,7 +101,7 @@ def perform(task: Task, progress: Progress) -> None:
         stage, accuracy = "training", found.train_accuracy
         progress(Event(seed, run.name, stage, found.phase, found.step, found.steps, accuracy))
 
-    with one_thread():
+    with using_threads(1):  # results depend on their number, and seeds run side by side
         weights, values = start_of(run, place)
         train(
             run.curriculum(seed, weights),
@@ -168,14 +166,3 @@ def fingerprint(task: Task) -> str:
     """Return a digest over all that decides what comes out of a task but the machine."""
     text = f"{task.scale.fingerprint}:{task.seed}:{task.run!r}"
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: results depend on their number, and seeds run side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -11,6 +11,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, TypeAlias
 
 from elsewhere.errors import ElsewhereError, InputError, TrainingError
+from elsewhere.recording.crew import die_with
 from elsewhere.reproduction.tasks import Event, Progress, Task, perform, read_values
 
 Key: TypeAlias = tuple[int, str]
@@ -85,9 +86,9 @@ class _Crew:
         context = multiprocessing.get_context("spawn")
         self._inbox: Any = context.Queue()
         self._outbox: Any = context.Queue()
+        given = (self._inbox, self._outbox, act, os.getpid())
         self._processes: list[SpawnProcess] = [
-            context.Process(target=_work, args=(self._inbox, self._outbox, act), daemon=True)
-            for _ in range(count)
+            context.Process(target=_work, args=given, daemon=True) for _ in range(count)
         ]
 
     def perform(self, left: list[Task], done: set[Key], total: int, tell: Progress) -> None:
@@ -140,21 +141,17 @@ def _is_ready(task: Task, done: set[Key]) -> bool:
     return all((task.seed, name) in done for name in task.run.needs)
 
 
-def _work(inbox: Any, outbox: Any, act: Callable[[Task, Progress], None]) -> None:
+def _work(inbox: Any, outbox: Any, act: Callable[[Task, Progress], None], parent: int) -> None:
+    die_with(parent)
+    _serve(inbox, outbox, act)
+
+
+def _serve(inbox: Any, outbox: Any, act: Callable[[Task, Progress], None]) -> None:
     """Perform tasks until the process is ended; errors travel as their text."""
-
-    def tell(event: Event) -> None:
-        if not _has_parent():  # it was killed: what is trained so far can be resumed
-            raise SystemExit(1)
-        outbox.put(event)
-
-    while _has_parent():
+    while True:
+        task = inbox.get()
         try:
-            task = inbox.get(timeout=_PATIENCE)
-        except queue.Empty:
-            continue
-        try:
-            act(task, tell)
+            act(task, outbox.put)
         except ElsewhereError as error:
             outbox.put(f"seed {task.seed}, {task.run.name}: {error}")
             return
@@ -162,11 +159,6 @@ def _work(inbox: Any, outbox: Any, act: Callable[[Task, Progress], None]) -> Non
             outbox.put(f"seed {task.seed}, {task.run.name}: {type(error).__name__}: {error}")
             raise
         outbox.put(Event(task.seed, task.run.name, "done"))
-
-
-def _has_parent() -> bool:
-    parent = multiprocessing.parent_process()
-    return parent is not None and parent.is_alive()
 
 
 def _ignore(event: Event) -> None:

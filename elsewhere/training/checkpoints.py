@@ -71,6 +71,9 @@ class Card:
         How the network was run: on ``windows``, or on ``whole canvases`` and why.
     notes
         What a reader of its numbers has to know.
+    numerics
+        Device, threads, instructions and torch that it was trained with: its last bits depend on
+        them.
     sha256
         Of the file of weights.
     path, trust, sealed
@@ -106,6 +109,7 @@ class Card:
     criterion_step: int | None = None
     passes: str = ""
     notes: tuple[str, ...] = ()
+    numerics: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
     path: Path = field(default=Path(), compare=False)
     trust: tuple[str, ...] = field(default=(), compare=False)

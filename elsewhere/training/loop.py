@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,11 +11,20 @@ from pathlib import Path
 
 import torch
 
-from elsewhere.errors import ElsewhereError, ExistsError, InputError, StorageError, WeightsError
+from elsewhere.errors import ElsewhereError, InputError, StorageError, WeightsError
 from elsewhere.models import InputTransform, Model, find_device, load_model, model_registry
 from elsewhere.models.factories import check_named
-from elsewhere.storage.documents import read_document, tell_unsealed, write_document
-from elsewhere.storage.files import make_inside, refuse_link
+from elsewhere.models.machine import using_threads
+from elsewhere.storage.files import is_file, make_inside, refuse_link, remove_leftovers
+from elsewhere.training.beginning import (
+    IN_USE,
+    RUN,
+    Begun,
+    begin_run,
+    check_room,
+    lock_run,
+    open_run,
+)
 from elsewhere.training.checkpoints import (
     Card,
     is_checkpoint,
@@ -34,12 +44,10 @@ from elsewhere.training.optimisation import (
 from elsewhere.training.resolution import ResolvedPhase, resolve
 from elsewhere.training.seeds import derive_seed, own_generators
 from elsewhere.training.stage import Stage, Surroundings
-from elsewhere.training.state import RunState, read_state, write_state
+from elsewhere.training.state import RunState, write_state
 
 logger = logging.getLogger(__name__)
 
-ENCODING = "run"
-VERSION = "0.2"
 SAVE_EVERY = 15.0
 
 
@@ -54,13 +62,15 @@ def train(
     data_dir: Path | None = None,
     tensorboard: bool = False,
     save_every: float = SAVE_EVERY,
+    threads: int | None = None,
     trust: Collection[str] = (),
 ) -> Path:
     """Train a network through the phases of a curriculum.
 
     `out` then holds ``curriculum.json``, ``metrics.jsonl`` and ``checkpoints/PHASE-STEP`` as
     ``.safetensors`` with a ``.json`` card each. A run that was killed goes on where it stood, and
-    ends with the same weights on the same machine.
+    ends with the same weights on the same machine: the number of threads, on which they depend, is
+    part of a run, which goes on with as many as it was begun with.
 
     Parameters
     ----------
@@ -82,6 +92,8 @@ def train(
         Whether scalars also go to TensorBoard files; needs the extra.
     save_every
         Seconds between two states from which a killed run can go on, at least.
+    threads
+        Of the CPU; as many as torch has by default, or as the run was begun with.
     trust
         Factories (``package.module:factory``) that may be built where the file of the curriculum,
         or the card of a checkpoint that it starts from, names them; see docs/security.md.
@@ -95,8 +107,10 @@ def train(
     ------
     CurriculumError
         What cannot be trained as it is written, before anything is.
+    ExistsError
+        `out` holds the run of another curriculum, seed, number of threads, or of other pictures.
     StorageError
-        `out` holds the run of another curriculum or seed, or cannot be written.
+        Another process trains it, the checkpoints do not fit the disk, or it cannot be written.
     TrainingError
         The loss or the weights are not finite any more.
     """
@@ -105,32 +119,49 @@ def train(
     place = find_device(device)
     directory = Path(out)
     fingerprint = curriculum.fingerprint
-    state = _open_run(directory, curriculum, fingerprint, resume=resume)
-    if state.phase >= len(curriculum.phases):
-        logger.info("%s is finished", directory)
-        return directory
-    resolved = resolve(curriculum, data_dir=data_dir)
-    model = start_model(curriculum, trust=trust)
-    units = check_phases(curriculum, resolved, model)
-    initial = {name: value.clone() for name, value in model.module.state_dict().items()}
-    frozen = frozenset(n for n, p in model.module.named_parameters() if not p.requires_grad)
-    dropout = find_dropout(model.module)
-    _begin_run(directory, curriculum, fingerprint)
-    log = MetricsLog(directory / "metrics.jsonl", size=state.metrics_bytes, tensorboard=tensorboard)
-    around = Surroundings(curriculum, fingerprint, directory, place, log, progress, save_every)
-    try:
-        with own_generators(place), _plain_numerics(place):
-            for phase in resolved[state.phase :]:
-                logger.info("phase %s: %d steps at most", phase.name, phase.steps)
-                model = _at_start(model, phase, resolved, curriculum, (initial, units), directory)
-                # an earlier phase may have changed both
-                set_dropout(model.module, dropout)
-                _restore_frozen(model, frozen, curriculum, resolved, phase)
-                Stage(phase, model, state, around).run()
-                state = RunState(state.run, phase=phase.index + 1, metrics_bytes=log.sync())
-                write_state(directory / "state.pt", state)
-    finally:
-        log.close()
+    with contextlib.ExitStack() as stack:
+        is_begun = is_file(directory / RUN)
+        if is_begun:
+            stack.enter_context(lock_run(directory))
+        begun, state = open_run(directory, curriculum, fingerprint, resume=resume)
+        resolved = resolve(curriculum, data_dir=data_dir)
+        run = Begun.now(place, resolved, threads=threads, earlier=begun, directory=directory)
+        if state.phase >= len(curriculum.phases):
+            logger.info("%s is finished", directory)
+            return directory
+        model = start_model(curriculum, trust=trust)
+        units = check_phases(curriculum, resolved, model)
+        check_room(directory, resolved, model)
+        if not is_begun:
+            make_inside(directory, "checkpoints")
+            stack.enter_context(lock_run(directory))
+            if is_file(directory / RUN):
+                raise StorageError(IN_USE.format(directory))
+        remove_leftovers(make_inside(directory, "checkpoints"))
+        stack.enter_context(using_threads(run.threads))
+        initial = {name: value.clone() for name, value in model.module.state_dict().items()}
+        frozen = frozenset(n for n, p in model.module.named_parameters() if not p.requires_grad)
+        dropout = find_dropout(model.module)
+        if begun is None:
+            begin_run(directory, curriculum, fingerprint, run)
+        log = MetricsLog(
+            directory / "metrics.jsonl", size=state.metrics_bytes, tensorboard=tensorboard
+        )
+        stack.callback(log.close)
+        around = Surroundings(
+            curriculum, fingerprint, directory, place, log, progress, save_every, run.notes
+        )
+        stack.enter_context(own_generators(place))
+        stack.enter_context(_plain_numerics(place))
+        for phase in resolved[state.phase :]:
+            logger.info("phase %s: %d steps at most", phase.name, phase.steps)
+            model = _at_start(model, phase, resolved, curriculum, (initial, units), directory)
+            # an earlier phase may have changed both
+            set_dropout(model.module, dropout)
+            _restore_frozen(model, frozen, curriculum, resolved, phase)
+            Stage(phase, model, state, around).run()
+            state = RunState(state.run, phase=phase.index + 1, metrics_bytes=log.sync())
+            write_state(directory / "state.pt", state)
     return directory
 
 
@@ -315,52 +346,6 @@ def _restore_frozen(
     head = f"{find_head(model)[0]}."
     for name, parameter in model.module.named_parameters():
         parameter.requires_grad_(name not in frozen or (new and name.startswith(head)))
-
-
-def _open_run(
-    directory: Path, curriculum: Curriculum, fingerprint: str, *, resume: bool
-) -> RunState:
-    """Return where the run in a directory stands, refusing that of another curriculum."""
-    run = f"{fingerprint}:{curriculum.seed}"
-    path = directory / "curriculum.json"
-    if not path.exists():
-        return RunState(run)
-    refuse_link(path)
-    table, sealed = read_document(path, encoding=ENCODING, expected="what a run is of")
-    if not sealed:
-        tell_unsealed(path)
-    try:
-        other, seed = str(table["fingerprint"]), int(table["seed"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            f"{path} is damaged ({type(error).__name__}); choose another directory"
-        ) from error
-    if (other, seed) != (fingerprint, curriculum.seed):
-        raise ExistsError(
-            f"{directory} holds another run: fingerprint {other[:12]} with seed "
-            f"{seed}, not {fingerprint[:12]} with seed {curriculum.seed}; choose another directory"
-        )
-    if not resume:
-        raise ExistsError(f"{directory} holds a run already; resume it or choose another directory")
-    state = read_state(directory / "state.pt")
-    if state is not None and state.run != run:
-        raise StorageError(
-            f"{directory / 'state.pt'} is of another run ({state.run[:12]}) than curriculum.json "
-            f"({run[:12]}); delete the directory and train again"
-        )
-    return RunState(run) if state is None else state
-
-
-def _begin_run(directory: Path, curriculum: Curriculum, fingerprint: str) -> None:
-    table = {
-        "fingerprint": fingerprint,
-        "seed": curriculum.seed,
-        "curriculum": curriculum.to_dict(),
-    }
-    make_inside(directory, "checkpoints")
-    path = directory / "curriculum.json"
-    if not path.exists():
-        write_document(path, table, encoding=ENCODING, version=VERSION)
 
 
 def _transform(curriculum: Curriculum) -> InputTransform | None:

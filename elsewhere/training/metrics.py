@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -82,6 +83,7 @@ class MetricsLog:
                 for _ in self._seals.decode(held, path):  # what is there is sealed on
                     pass
                 self._file.truncate(size)
+                self._size = size
             except BaseException:
                 self._file.close()
                 raise
@@ -89,9 +91,16 @@ class MetricsLog:
     def write(self, report: Report) -> None:
         """Append a line."""
         line = self._seals.encode(asdict(report))
+        handle, size = self._file.fileno(), self._size
         with storage_errors(self.path):
-            self._file.write(line)
-            self._file.flush()
+            try:
+                while self._size < size + len(line):
+                    written = os.pwrite(handle, line[self._size - size :], self._size)
+                    self._size += written
+            except OSError:
+                with contextlib.suppress(OSError):  # no line that is cut short stays
+                    os.ftruncate(handle, size)
+                raise
         if self._board is not None:
             for name in ("loss", "train_accuracy", "accuracy_on", "accuracy_off", "learning_rate"):
                 value = getattr(report, name)
@@ -102,7 +111,7 @@ class MetricsLog:
         """Make sure that the file is on the disk, and return its size in bytes."""
         with storage_errors(self.path):
             os.fsync(self._file.fileno())
-        return self._file.tell()
+        return self._size
 
     def close(self) -> None:
         """Close the files."""

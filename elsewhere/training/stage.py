@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from elsewhere.errors import TrainingError
 from elsewhere.models import Model
+from elsewhere.models.machine import describe_machine
 from elsewhere.training.augment import change_appearance
 from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
 from elsewhere.training.curriculum import Curriculum
@@ -70,6 +71,7 @@ class Surroundings:
     log: MetricsLog
     progress: ReportProgress | None
     save_every: float
+    notes: tuple[str, ...] = ()
 
 
 class Stage:
@@ -342,7 +344,11 @@ class Stage:
             accuracy_off=probe.off,
             criterion_step=self.criterion_step,
             passes=self._way.name,
-            notes=tuple(f"phase {phase.name}: {note}" for note in self._way.notes),
+            notes=(
+                *self.around.notes,
+                *(f"phase {phase.name}: {note}" for note in self._way.notes),
+            ),
+            numerics=describe_machine(self.device),
         )
 
     def _diverged(self, step: int, what: str) -> TrainingError:

@@ -254,8 +254,7 @@ def test_processes_give_what_one_process_gives(done, tiny, tmp_path):
         (ZeroDivisionError("division by zero"), "seed 0, vanilla: ZeroDivisionError: division"),
     ],
 )
-def test_a_worker_tells_what_went_wrong(tiny, tmp_path, monkeypatch, error, text):
-    monkeypatch.setattr(workers, "_has_parent", lambda: True)
+def test_a_worker_tells_what_went_wrong(tiny, tmp_path, error, text):
     inbox, outbox = queue.Queue(), queue.Queue()
     run = next(run for run in make_runs(tiny) if run.name == "vanilla")
     inbox.put(make_tasks(tiny, (run,), (0,), tmp_path)[0])
@@ -265,14 +264,9 @@ def test_a_worker_tells_what_went_wrong(tiny, tmp_path, monkeypatch, error, text
         raise error
 
     with contextlib.suppress(ZeroDivisionError):
-        workers._work(inbox, outbox, act)
+        workers._serve(inbox, outbox, act)
     assert outbox.get().stage == "measuring"
     assert outbox.get().startswith(text)
-
-
-def test_a_worker_ends_with_its_parent():
-    # here is no parent process, as if it had been killed
-    workers._work(queue.Queue(), queue.Queue(), None)
 
 
 @pytest.fixture

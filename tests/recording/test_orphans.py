@@ -1,0 +1,83 @@
+"""Processes that share work end with the one that asked for it, however that ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+CREW = """
+import sys, time
+from pathlib import Path
+from elsewhere.recording.crew import perform
+
+class Endless:
+    def prepare(self):
+        pass
+    def perform(self, task):
+        Path(sys.argv[1], str(task)).touch()
+        while True:  # never looks at its connection, as in a long computation
+            sum(range(10_000))
+
+if __name__ == "__main__":
+    perform(Endless(), [0, 1], workers=2, done=print)
+"""
+
+REPRODUCTION = """
+import sys, time
+from pathlib import Path
+from elsewhere.reproduction.workers import _Crew
+
+class Task:
+    def __init__(self, number):
+        self.key, self.seed, self.run = (number, "r"), number, self
+        self.name, self.needs = "r", ()
+
+def act(task, progress):
+    Path(sys.argv[1], str(task.seed)).touch()
+    while True:
+        sum(range(10_000))
+
+if __name__ == "__main__":
+    _Crew(2, act).perform([Task(0), Task(1)], set(), 2, print)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "sign"),
+    [
+        (CREW, signal.SIGKILL),
+        (CREW, signal.SIGTERM),
+        (CREW, signal.SIGHUP),
+        (REPRODUCTION, signal.SIGKILL),
+    ],
+    ids=["crew-kill", "crew-term", "crew-hup", "reproduction-kill"],
+)
+def test_workers_end_with_their_parent(tmp_path, script, sign):
+    program, begun = tmp_path / "program.py", tmp_path / "begun"
+    program.write_text(script)
+    begun.mkdir()
+    parent = subprocess.Popen(
+        [sys.executable, str(program), str(begun)],
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    give_up = time.monotonic() + 120
+    while len(list(begun.iterdir())) < 2 and time.monotonic() < give_up:
+        assert parent.poll() is None
+        time.sleep(0.05)
+    workers = [
+        child
+        for child in psutil.Process(parent.pid).children(recursive=True)
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+    assert len(workers) == 2
+    os.kill(parent.pid, sign)
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=2)
+    for process in alive:
+        process.kill()
+    assert not alive
