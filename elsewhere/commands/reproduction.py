@@ -22,7 +22,15 @@ def reproduce(
     scale: Annotated[str, typer.Option("--scale", help="quick, laptop, slim or paper.")] = "laptop",
     out: Annotated[Path | None, typer.Option("--out", help="The directory.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many; one seed gives no verdict.")] = 1,
-    first_seed: Annotated[int, typer.Option("--first-seed", help="From which on.")] = 0,
+    first_seed: Annotated[
+        int, typer.Option("--first-seed", help="First seed to run; scales are tuned on 0, 1 and 2.")
+    ] = 100,
+    development: Annotated[
+        bool,
+        typer.Option(
+            "--development", help="Allow seeds of tuning; the table is not for reporting."
+        ),
+    ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes of one thread; default: the cores.")
     ] = None,
@@ -63,6 +71,11 @@ def reproduce(
         return
     if out is None:
         raise InputError("--out is missing; expected the directory of the reproduction")
+    if seeds == 1:
+        say(
+            "one seed shows a claim in this run or does not show it, and gives no verdict: seeds "
+            "differ, and so does one seed between processors; --seeds 10 gives verdicts"
+        )
     with bar("reproducing", note=True) as update:
 
         def report(event: Event) -> None:
@@ -71,7 +84,15 @@ def reproduce(
                 note += f" {event.phase} {event.step}/{event.steps}"
             update(event.finished, event.total, note)
 
-        path = run(scale, out, first_seed=first_seed, data_dir=data_dir, progress=report, **common)
+        path = run(
+            scale,
+            out,
+            first_seed=first_seed,
+            development=development,
+            data_dir=data_dir,
+            progress=report,
+            **common,
+        )
     found = json.loads(path.read_text())
     if as_json:
         print_json(found)
@@ -102,5 +123,15 @@ def _print_claims(found: dict[str, Any]) -> None:
         )
     print_table(rows, right=("value", "interval", "holds when"))
     for claim, summary in found["summary"].items():
-        typer.echo(f"{claim}: {summary['verdict']} ({summary['statement']})")
+        parts = "".join(f"; {key}: {said}" for key, said in summary.get("parts", {}).items())
+        note = f"; {summary['note']}" if summary.get("note") else ""
+        typer.echo(f"{claim}: {summary['verdict']} ({summary['statement']}){parts}{note}")
     typer.echo(f"measured on {found['system']}, seeds {', '.join(map(str, found['seeds']))}")
+    if found.get("development"):
+        typer.echo("seeds of tuning are among them: this table is not for reporting")
+    verdicts = {summary["verdict"] for summary in found["summary"].values()}
+    if "not shown in this run" in verdicts:
+        typer.echo(
+            "a claim that is not shown in one run is no fault of it: interference most of all "
+            "differs between seeds; see docs/reproduction.md for what ten seeds say"
+        )

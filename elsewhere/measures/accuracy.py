@@ -91,6 +91,36 @@ def displacements(locations: ArrayLike, trained: ArrayLike) -> NDArray[np.int64]
     return np.asarray(np.abs(here[:, None] - there[None]).max(axis=2).min(axis=1), np.int64)
 
 
+def balanced_mean(values: ArrayLike, classes: ArrayLike, *, axis: int = 0) -> NDArray[np.float64]:
+    """Return the mean over classes of the means over their exemplars: each class counts alike.
+
+    Exactly 1 where all values are, and ``1/K`` where one of K classes is right throughout and all
+    others are wrong, however many exemplars each has.
+
+    Parameters
+    ----------
+    values
+        Objects along `axis`.
+    classes
+        int (object,), the class of each.
+
+    Returns
+    -------
+    float64
+        Without `axis`; NaN where there is no object.
+
+    Examples
+    --------
+    >>> balanced_mean([1, 1, 1, 0], [0, 0, 0, 1]), np.mean([1, 1, 1, 0])
+    (array(0.5), np.float64(0.75))
+    """
+    values, classes = np.moveaxis(np.asarray(values, np.float64), axis, 0), np.asarray(classes)
+    if not len(values):
+        return np.full(values.shape[1:], np.nan)
+    means = [values[classes == code].mean(axis=0) for code in np.unique(classes)]
+    return np.asarray(np.mean(means, axis=0), np.float64)
+
+
 def masked_means(values: ArrayLike, mask: ArrayLike) -> NDArray[np.float64]:
     """Return each row's mean over the columns that its row of the mask names.
 

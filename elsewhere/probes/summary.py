@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from elsewhere.measures.accuracy import (
     INDEX_GATE,
+    balanced_mean,
     displacements,
     invariance_index,
     normalized_accuracy,
@@ -96,7 +97,7 @@ class Summary:
         for number, members in enumerate(self.members):
             if len(members):
                 chosen = correct[:, members].swapaxes(0, 1)
-                maps[number] = _balanced(chosen, self.labels[members])
+                maps[number] = balanced_mean(chosen, self.labels[members])
         return maps
 
     def numbers(self, correct: NDArray[Any], *, shuffled: bool = False) -> dict[str, Any]:
@@ -147,11 +148,11 @@ class Summary:
         # labels that were shuffled mean nothing: a plain mean
         labels = np.zeros(len(members), np.int64) if shuffled else self.labels[members]
         return self._derive(
-            _balanced(at, labels),
+            balanced_mean(at, labels),
             resamples @ at,
-            _balanced(curve, labels),
+            balanced_mean(curve, labels),
             resamples @ curve,
-            _balanced(sets.swapaxes(0, 1), labels),
+            balanced_mean(sets.swapaxes(0, 1), labels),
         )
 
     def _derive(
@@ -186,16 +187,6 @@ class Summary:
         """Return the share of the locations at which accuracy is above the threshold, (split,)."""
         shares = (maps > self.threshold).mean(axis=(1, 2))
         return np.where(np.isnan(maps).all(axis=(1, 2)), np.nan, shares)
-
-
-def _balanced(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mean over categories of means over exemplars, of values (object, ...).
-
-    The products with :func:`elsewhere.measures.probes.balanced_weights`, but exactly 1 where all
-    values are.
-    """
-    means = [values[labels == code].mean(axis=0) for code in np.unique(labels)]
-    return np.asarray(np.mean(means, axis=0), np.float64)
 
 
 def _means(values: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:

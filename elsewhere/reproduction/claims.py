@@ -18,9 +18,9 @@ from elsewhere.measures.claims import (
     interval_over_seeds,
     verdict,
 )
-from elsewhere.reproduction.conditions import EQUAL, FIXED, FULL
+from elsewhere.reproduction.conditions import CELL, EQUAL, FIXED, FULL
+from elsewhere.reproduction.gates import Found, Results, Table, join_notes
 from elsewhere.reproduction.identified import PARTS
-from elsewhere.reproduction.measurements import Values
 from elsewhere.reproduction.scale import Scale
 
 STATEMENTS = {
@@ -31,8 +31,6 @@ STATEMENTS = {
     "C5": "convolutions are equivariant; invariance sits in the fully connected layers",
     "C6": "further training at one location destroys it",
 }
-Results = Mapping[int, Mapping[str, Values]]
-"""Seed to run to what came out of it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ class Row:
         Parts of one case must hold together; one case is enough (C3).
     system
         What it was measured on.
+    note
+        Why a seed could not be measured, or what the interval does not cover.
     """
 
     claim: str
@@ -71,6 +71,7 @@ class Row:
     counts: bool = True
     case: str = ""
     system: str = ""
+    note: str = ""
 
     @property
     def verdict(self) -> str:
@@ -99,7 +100,7 @@ def make_rows(scale: Scale, results: Results) -> list[Row]:
     results
         What came out of each run of each seed, for seeds of which all runs are done.
     """
-    table = _Table(results)
+    table = Table(results)
     rows = [
         *_vanilla(scale, table),
         *_imagenet(scale, table),
@@ -139,13 +140,36 @@ def to_table(
         "system": scale.system,
         "fingerprint": scale.fingerprint,
         "seeds": sorted(results),
+        "tuned_on": list(scale.tuned_on),
+        "development": bool({*scale.tuned_on} & {*results}),
         "summary": {
-            claim: {"verdict": found, "statement": STATEMENTS[claim]}
+            claim: {
+                "verdict": found,
+                "statement": STATEMENTS[claim],
+                "note": _notes(rows, claim),
+                "parts": _parts(rows, claim),
+            }
             for claim, found in summarise(rows).items()
         },
         "claims": [_plain(row) for row in rows],
         "reported": reported,
     }
+
+
+def _parts(rows: Sequence[Row], claim: str) -> dict[str, str]:
+    """Return the verdict of each lettered part of a claim (C5's a, b and c)."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        letter, colon, _ = row.part.partition(": ")
+        if row.claim == claim and row.counts and colon and len(letter) == 1:
+            found.setdefault(letter, []).append(row.verdict)
+    return {letter: combine_all(verdicts) for letter, verdicts in found.items()}
+
+
+def _notes(rows: Sequence[Row], claim: str) -> str:
+    """Return what the rows that decide a claim add to its verdict."""
+    notes = [row.note for row in rows if row.claim == claim and row.counts and row.note]
+    return "; ".join(dict.fromkeys(notes))
 
 
 def to_dataset(scale: Scale, rows: Sequence[Row], results: Results) -> xarray.Dataset:
@@ -155,8 +179,8 @@ def to_dataset(scale: Scale, rows: Sequence[Row], results: Results) -> xarray.Da
     -------
     xarray.Dataset
         Over ``claim``, the rows, with ``part``, ``system``, ``pair`` and ``exemplars``:
-        ``value``, ``interval`` (bound), ``threshold``, ``direction``, ``verdict``, ``n_seeds``,
-        ``counts`` and ``seeds`` (seed), the value of each seed.
+        ``value``, ``interval`` (bound), ``threshold``, ``direction``, ``verdict``, ``note``,
+        ``n_seeds``, ``counts`` and ``seeds`` (seed), the value of each seed.
     """
     seeds = sorted(results)
     values = np.full((len(rows), len(seeds)), np.nan)
@@ -168,6 +192,7 @@ def to_dataset(scale: Scale, rows: Sequence[Row], results: Results) -> xarray.Da
         "threshold": [row.threshold for row in rows],
         "direction": [row.direction for row in rows],
         "verdict": [row.verdict for row in rows],
+        "note": [row.note for row in rows],
         "n_seeds": [len(row.values) for row in rows],
         "counts": [int(row.counts) for row in rows],
     }
@@ -193,129 +218,163 @@ def to_dataset(scale: Scale, rows: Sequence[Row], results: Results) -> xarray.Da
     )
 
 
-class _Table:
-    """Values over seeds, by run and name."""
-
-    def __init__(self, results: Results) -> None:
-        self.results = results
-        self.seeds = sorted(results)
-
-    def has(self, run: str) -> bool:
-        return bool(self.seeds) and all(run in self.results[seed] for seed in self.seeds)
-
-    def get(self, run: str, name: str) -> tuple[float, ...]:
-        """Return a value for each seed; none where the run was not done."""
-        if not self.has(run):
-            return ()
-        return tuple(float(self.results[seed][run].get(name, math.nan)) for seed in self.seeds)
-
-    def minus(self, first: tuple[str, str], second: tuple[str, str]) -> tuple[float, ...]:
-        return _minus(self.get(*first), self.get(*second))
-
-    def equal(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return a value of ``full`` and of ``fixed`` at the same pretraining accuracy."""
-        full, fixed = list(self.get("acquired", name)), list(self.get("fixed-learning", name))
-        if not self.has(EQUAL):
-            return (), ()
-        for place, (seed, value) in enumerate(zip(self.seeds, self.get(EQUAL, name), strict=True)):
-            reduced = self.results[seed][EQUAL]["reduced"]
-            (full if reduced == FULL else fixed)[place] = value
-        return tuple(full), tuple(fixed)
-
-
-def _minus(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(a - b for a, b in zip(first, second, strict=True)) if first and second else ()
-
-
 def _exemplars() -> Iterator[tuple[str, bool]]:
     """Return the kinds of exemplars, and whether they decide: the paper's measure does."""
     yield "same", True
     yield "held-out", False
 
 
-def _vanilla(scale: Scale, table: _Table) -> Iterator[Row]:
+def _row(
+    claim: str,
+    part: str,
+    pair: str,
+    kind: str,
+    direction: Direction,
+    threshold: float,
+    found: Found,
+    *,
+    counts: bool = True,
+    case: str = "",
+) -> Row:
+    return Row(
+        claim, part, pair, kind, threshold, direction, found.values, counts, case, note=found.note
+    )
+
+
+def _vanilla(scale: Scale, table: Table) -> Iterator[Row]:
     for phase in scale.learning:
         for kind, counts in _exemplars():
-            values = table.get("vanilla", f"II_far/{kind}/{phase.name}")
-            yield Row("C1", "II_far, vanilla", phase.objects, kind, 0.10, "<", values, counts)
+            found = table.index("vanilla", kind, phase.name)
+            yield _row(
+                "C1", "II_far, vanilla", phase.objects, kind, "<", 0.10, found, counts=counts
+            )
 
 
-def _imagenet(scale: Scale, table: _Table) -> Iterator[Row]:
+ONE_NETWORK = (
+    "of one pretrained network: the interval is over what is learnt after it, not over networks"
+)
+
+
+def _imagenet(scale: Scale, table: Table) -> Iterator[Row]:
     for phase in scale.learning if table.has("imagenet") else scale.learning[:1]:
         for kind, counts in _exemplars():
-            values = table.get("imagenet", f"II_far/{kind}/{phase.name}")
-            pair = f"ImageNet → {phase.objects}"
-            part, system = "II_far, ImageNet weights", "vgg16 at 224 px"
-            yield Row("C2", part, pair, kind, 0.80, ">", values, counts, system=system)
+            found = table.index("imagenet", kind, phase.name)
+            pair, part = f"ImageNet → {phase.objects}", "II_far, ImageNet weights"
+            row = _row("C2", part, pair, kind, ">", 0.80, found, counts=counts)
+            note = join_notes(row.note, ONE_NETWORK if found.values else "")
+            yield replace(row, system="vgg16 at 224 px", note=note)
 
 
-def _acquired(scale: Scale, table: _Table) -> Iterator[Row]:
+def _acquired(scale: Scale, table: Table) -> Iterator[Row]:
     for number, pretraining in enumerate(scale.pretraining, start=1):
         run = "acquired" if number == 1 else f"acquired-{number}"
         for phase in scale.learning:
             pair = f"{pretraining.objects} → {phase.objects}"
             across = pretraining.objects != phase.objects
             for kind, primary in _exemplars():
-                name = f"II_far/{kind}/{phase.name}"
-                values = table.get(run, name)
-                rise = table.minus((run, name), ("vanilla", name))
+                found = table.index(run, kind, phase.name)
+                rise = found - table.index("vanilla", kind, phase.name)
                 counts = primary and across
-                row = Row("C3", "II_far, acquired", pair, kind, 0.50, ">", values, counts, pair)
-                yield row
-                yield replace(row, part="II_far, acquired - vanilla", values=rise)
+                for part, each in (
+                    ("II_far, acquired", found),
+                    ("II_far, acquired - vanilla", rise),
+                ):
+                    yield _row("C3", part, pair, kind, ">", 0.50, each, counts=counts, case=pair)
                 if primary:
-                    yield replace(row, part="near-complete", threshold=0.80, counts=False)
+                    yield _row("C3", "near-complete", pair, kind, ">", 0.80, found, counts=False)
 
 
-def _fixed(scale: Scale, table: _Table) -> Iterator[Row]:
+def _fixed(scale: Scale, table: Table) -> Iterator[Row]:
+    """Compare training everywhere with training that ties each class to a place.
+
+    Classes share places, so that the task cannot be solved by place alone; and it must have been
+    learnt. Beside it, each class in a cell of its own, where place alone is enough.
+    """
     for phase in scale.learning:
         pair = f"{scale.pretraining[0].objects} → {phase.objects}"
         for kind, counts in _exemplars():
-            name = f"II_far/{kind}/{phase.name}"
-            full, fixed = table.get("acquired", name), table.get("fixed-learning", name)
-            equal_full, equal_fixed = table.equal(name)
-            for how, ours, theirs in (
-                ("same steps", full, fixed),
-                ("same accuracy", equal_full, equal_fixed),
+            full = table.index("acquired", kind, phase.name)
+            fixed = table.index("fixed-learning", kind, phase.name)
+            equal_full, equal_fixed = table.equal(kind, phase.name)
+            for how, ours, theirs, learnt in (
+                ("same steps", full, fixed, table.beyond_place(FIXED)),
+                ("same accuracy", equal_full, equal_fixed, table.beyond_place(FIXED, equal=True)),
             ):
-                row = Row("C4", f"II_far, fixed, {how}", pair, kind, 0.10, "<", theirs, counts)
-                yield row
-                difference = _minus(ours, theirs)
+                reason = "the fixed pretraining taught little beyond the place in a seed"
+                tied = theirs.only_where(learnt, reason)
+                part = f"II_far, fixed, {how}"
+                yield _row("C4", part, pair, kind, "<", 0.10, tied, counts=counts)
                 part = f"II_far, full - fixed, {how}"
-                yield replace(row, part=part, threshold=0.50, direction=">", values=difference)
+                yield _row("C4", part, pair, kind, ">", 0.50, ours - tied, counts=counts)
+            cell = table.index("fixed-cell-learning", kind, phase.name)
+            part = "II_far, each class in a cell of its own"
+            yield _row("C4", part, pair, kind, "<", 0.10, cell, counts=False)
+            part = "II_far, full - in a cell of its own"
+            yield _row("C4", part, pair, kind, ">", 0.50, full - cell, counts=False)
 
 
-def _inside(scale: Scale, table: _Table) -> Iterator[Row]:
-    seen = next(phase.objects for phase in scale.learning if phase.name == scale.compared)
+def _inside(scale: Scale, table: Table) -> Iterator[Row]:
+    """Compare layers: the deepest convolution, the last pooling, the last hidden layer.
+
+    At displacements of whole cells a convolution is equivariant by construction: that is a check
+    of the measure and decides nothing. The claim is asked at all phases of the stride, off the
+    border.
+    """
+    learnt = scale.compared
+    seen = next(phase.objects for phase in scale.learning if phase.name == learnt)
     for phase in scale.unseen:
-        pair = f"{seen}; unseen {phase.name}"
-        for run in ("vanilla", "acquired"):
-            values = table.get(run, f"equivariance/{phase.name}")
-            yield Row("C5", f"a: aligned G - G, {run}", pair, "", 0.2, ">", values)
-        hidden, pooling = f"G/hidden/{phase.name}", f"G/pooling/{phase.name}"
-        rise = table.minus(("acquired", hidden), ("vanilla", hidden))
-        yield Row("C5", "b: G hidden, acquired - vanilla", pair, "", 0.3, ">", rise)
-        step = table.minus(("acquired", hidden), ("acquired", pooling))
-        yield Row("C5", "c: G hidden - G pooling", pair, "", 0.2, ">", step)
+        name, pair = phase.name, f"{seen}; unseen {phase.name}"
+        for shift, where, counts in (
+            ("nearest", "inner", True),
+            ("linear", "inner", True),
+            ("nearest", "border", False),
+            ("exact", "inner", False),
+        ):
+            for run in ("vanilla", "acquired"):
+                found = table.compared(run, f"equivariance/{shift}/{where}/{name}", learnt)
+                part = f"a: aligned G - G, {_PLACES[shift, where]}, {run}"
+                yield _row("C5", part, pair, "", ">", 0.2, found, counts=counts)
+        hidden = [
+            table.compared(run, f"G/hidden/{name}", learnt, "hidden")
+            for run in ("vanilla", "acquired")
+        ]
+        pooling = table.compared("acquired", f"G/pooling/{name}", learnt, "pooling")
+        rise, step = hidden[1] - hidden[0], hidden[1] - pooling
+        yield _row("C5", "b: G hidden, acquired - vanilla", pair, "", ">", 0.3, rise)
+        yield _row("C5", "c: G hidden - G pooling", pair, "", ">", 0.2, step)
 
 
-def _interference(scale: Scale, table: _Table) -> Iterator[Row]:
+_PLACES = {
+    ("nearest", "inner"): "deepest convolution, nearest cell",
+    ("linear", "inner"): "deepest convolution, between cells",
+    ("nearest", "border"): "at the border, nearest cell",
+    ("exact", "inner"): "whole cells only",
+}
+
+
+def _interference(scale: Scale, table: Table) -> Iterator[Row]:
     """Compare the end with the first checkpoint at which the new objects are learnt.
 
-    The control may gain, since it is trained everywhere: it must not lose.
+    What further training anywhere costs is not interference at one location: each loss must
+    exceed the threshold itself, and by as much that of the control, which is trained on the same
+    images everywhere. Neither may forget the new objects at the location. The control may gain.
     """
     pair = f"{scale.pretraining[0].objects} → {scale.interference[0].objects}"
     for kind, counts in _exemplars():
-        row = Row("C6", "fall of II_far", pair, kind, 0.2, ">", (), counts)
-        yield replace(row, values=table.get("interference", f"II_far/{kind}/fall"))
-        on = table.get("interference", f"accuracy_trained/{kind}/fall")
-        part = "fall of accuracy on the location"
-        yield replace(row, part=part, values=on, threshold=0.02, direction="<")
-        old = table.get("interference", f"old_index/{kind}/fall")
-        yield replace(row, part="fall of the index of old objects", values=old)
+        for name, what in (("II_far", "II_far"), ("old_index", "the index of old objects")):
+            lost = table.get("interference", f"{name}/{kind}/fall")
+            control = table.get("translated", f"{name}/{kind}/fall")
+            part = f"fall of {what}"
+            yield _row("C6", part, pair, kind, ">", 0.2, lost, counts=counts)
+            part = f"fall of {what}, less the control's"
+            yield _row("C6", part, pair, kind, ">", 0.2, lost - control, counts=counts)
+        for run, label in (("interference", ""), ("translated", ", translated control")):
+            on = table.get(run, f"N_trained/{kind}/fall")
+            part = f"fall of N on the location{label}"
+            yield _row("C6", part, pair, kind, "<", 0.02, on, counts=counts)
         control = table.get("translated", f"II_far/{kind}/fall")
         part = "fall of II_far, translated control"
-        yield replace(row, part=part, values=control, threshold=0.1, direction="<")
+        yield _row("C6", part, pair, kind, "<", 0.1, control, counts=counts)
 
 
 def report_beside(scale: Scale, results: Results) -> dict[str, Any]:
@@ -324,12 +383,12 @@ def report_beside(scale: Scale, results: Results) -> dict[str, Any]:
     The near-domain control, what the environments give away, how like the sets are, the starts
     of the comparison at equal accuracy, and the confounds.
     """
-    table = _Table(results)
+    table = Table(results)
     groups: dict[str, dict[str, Any]] = {}
 
     def add(group: str, run: str, names: Sequence[str]) -> None:
         for name in names:
-            values = table.get(run, name)
+            values = table.get(run, name).values
             if values:
                 groups.setdefault(group, {})[f"{run}: {name}"] = _over_seeds(values)
 
@@ -339,7 +398,7 @@ def report_beside(scale: Scale, results: Results) -> dict[str, Any]:
         olds = [f"old_index/same/{moment}" for moment in ("known", *moments)]
         group = "near-domain control" if run == "near" else "interference"
         add(group, run, [*far, *olds, "criterion_step"])
-    for run in (FULL, FIXED):
+    for run in (FULL, FIXED, CELL):
         add("pretraining", run, ["train_accuracy", "probe_accuracy", "place_only_accuracy"])
     for run in ("vanilla", "acquired"):
         for phase in scale.unseen:
@@ -362,8 +421,8 @@ def report_beside(scale: Scale, results: Results) -> dict[str, Any]:
 
 
 _MAIN = frozenset(
-    {FULL, FIXED, EQUAL, "vanilla", "acquired", "fixed-learning", "imagenet"}
-    | {"interference", "translated", "near"}
+    {FULL, FIXED, CELL, EQUAL, "vanilla", "acquired", "fixed-learning", "fixed-cell-learning"}
+    | {"imagenet", "interference", "translated", "near"}
 )
 
 
@@ -382,7 +441,7 @@ def _over_seeds(values: tuple[float, ...]) -> dict[str, Any]:
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    names = ("claim", "system", "pair", "exemplars", "threshold", "direction", "verdict")
+    names = ("claim", "system", "pair", "exemplars", "threshold", "direction", "verdict", "note")
     return {
         **{name: getattr(row, name) for name in names},
         "statistic": row.part,

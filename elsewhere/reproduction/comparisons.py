@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import xarray
 
-from elsewhere.analyzer.equivariance import AlignedSink, aligned_attributes
-from elsewhere.analyzer.similarity import SimilaritySink, finish, similarity
+from elsewhere.analyzer.equivariance import AlignedSink, Shift, aligned_attributes
+from elsewhere.analyzer.similarity import SimilaritySink, dead_layers, finish, similarity
 from elsewhere.errors import InputError
 from elsewhere.models import Model, list_layers
 from elsewhere.recording import Sweep
@@ -53,11 +55,6 @@ def name_layers(model: Model, canvas: Canvas) -> NamedLayers:
     return NamedLayers(by_kind["Conv2d"], by_kind["MaxPool2d"][-1], by_kind["Linear"][-2])
 
 
-def trained_location(environment: str, canvas: Canvas) -> Location:
-    """Return the location that invariance is measured from: also for objects shown everywhere."""
-    return canvas.centre if environment == "centre" else (canvas.centre[0], canvas.valid[0])
-
-
 def measure_accuracy(
     card: Card,
     *,
@@ -86,16 +83,28 @@ def load_shown(
     phase: Phase, canvas: Canvas, seed: int, *, data_dir: Path | None = None
 ) -> ObjectSet:
     """Return the exemplars that a phase shows, of the classes that the seed gives it."""
+    return _load(phase, Exemplars(phase.exemplars.train, 0), canvas, seed, data_dir)
+
+
+def load_unseen(
+    phase: Phase, canvas: Canvas, seed: int, *, data_dir: Path | None = None
+) -> ObjectSet:
+    """Return the exemplars that a phase holds out, of the classes that the seed gives it."""
+    return _load(phase, phase.exemplars, canvas, seed, data_dir)
+
+
+def _load(
+    phase: Phase, exemplars: Exemplars, canvas: Canvas, seed: int, data_dir: Path | None
+) -> ObjectSet:
     if not isinstance(phase.categories, Choice):
         raise InputError(f"phase {phase.name!r} must say which of its set's classes it takes")
-    shown, choice = (phase.objects, phase.exemplars.train, phase.split), phase.categories
-    return _load_shown(*shown, choice, canvas, seed, data_dir)
+    return _render(phase.objects, exemplars, phase.split, phase.categories, canvas, seed, data_dir)
 
 
 @functools.lru_cache(maxsize=8)  # rendering takes seconds, and several runs of a seed ask
-def _load_shown(
+def _render(
     objects: str,
-    count: int,
+    exemplars: Exemplars,
     split: Split,
     categories: Choice,
     canvas: Canvas,
@@ -103,15 +112,11 @@ def _load_shown(
     data_dir: Path | None,
 ) -> ObjectSet:
     phase = Phase(
-        "shown",
-        objects,
-        categories=categories,
-        exemplars=Exemplars(count, 0),
-        split=split,
-        steps=1,
+        "shown", objects, categories=categories, exemplars=exemplars, split=split, steps=1
     )
     curriculum = Curriculum("shown", Network("none"), canvas, (phase,), seed=seed)
-    return resolve(curriculum, data_dir=data_dir)[0].train
+    found = resolve(curriculum, data_dir=data_dir)[0]
+    return found.train if found.held_out is None else found.held_out
 
 
 def compare_layers(
@@ -122,52 +127,94 @@ def compare_layers(
     return similarity(sweep)
 
 
-def exact_grid(canvas: Canvas, reference: Location, stride: int) -> Grid:
-    """Return the places at multiples of `stride` from the reference.
+def phase_grid(canvas: Canvas, stride: int) -> Grid:
+    """Return places off the border at every phase of a stride, and the edges of the canvas.
+
+    Off the border, an object and one cell around it lie on the canvas. A step that shares no
+    factor with the stride meets each of its phases.
 
     Examples
     --------
-    >>> exact_grid(Canvas(48, 11), (24, 5), 8)
-    Grid(y=(8, 16, 24, 32, 40), x=(5, 13, 21, 29, 37))
+    >>> phase_grid(Canvas(48, 11), 8)
+    Grid(y=(5, 13, 16, 19, 22, 25, 28, 31, 34, 42), x=(5, 13, 16, 19, 22, 25, 28, 31, 34, 42))
     """
-    y, x = (
-        tuple(value for value in canvas.valid if (value - centre) % stride == 0)
-        for centre in reference
-    )
-    return Grid(y, x)
+    edges = (canvas.valid[0], canvas.valid[-1])
+    inner = range(edges[0] + stride, edges[1] - stride + 1)
+    widest = max(1, (len(inner) - 1) // max(1, stride - 1))
+    step = next(n for n in range(widest, 0, -1) if math.gcd(n, stride) == 1)
+    values = tuple(sorted({*edges, *inner[::step]}))
+    return Grid(values, values)
+
+
+@dataclasses.dataclass(frozen=True)
+class MovedMaps:
+    """Feature maps of a layer at many places: as they are, and moved back with the object.
+
+    Parameters
+    ----------
+    plain
+        Similarity of evoked maps.
+    aligned
+        The same after alignment, by the kind of shift.
+    stride
+        Of the layer, px.
+    """
+
+    plain: xarray.Dataset
+    aligned: Mapping[Shift, xarray.Dataset]
+    stride: int
+
+    def gain(self, shift: Shift, where: Literal["inner", "border"]) -> float:
+        """Return aligned G less plain G, the mean over places; the reference is left out.
+
+        ``inner`` places are at least a cell away from where an object would touch the canvas's
+        edge. NaN where dead units decide: more than 5 % of the maps are zero.
+        """
+        if dead_layers(self.plain):
+            return float("nan")
+        gain = (self.aligned[shift]["aligned_G"] - self.plain["G"]).isel(layer=0)
+        values = gain.transpose("y", "x").values
+        y, x = np.meshgrid(gain["y"].values, gain["x"].values, indexing="ij")
+        inner = np.ones(values.shape, bool)
+        for axis in (y, x):
+            inner &= np.minimum(axis - axis.min(), axis.max() - axis) >= self.stride
+        reference = (self.plain.attrs["reference_y"], self.plain.attrs["reference_x"])
+        chosen = values[
+            (inner if where == "inner" else ~inner) & ((y != reference[0]) | (x != reference[1]))
+        ]
+        chosen = chosen[np.isfinite(chosen)]
+        return float(chosen.mean()) if len(chosen) else float("nan")
 
 
 def compare_maps(
-    model: Model,
-    objects: ObjectSet,
-    canvas: Canvas,
-    reference: Location,
-    *,
-    layers: Sequence[str],
-    stride: int,
-) -> tuple[xarray.Dataset, xarray.Dataset]:
-    """Return evoked and aligned cosines of feature maps, at the same places."""
-    grid = exact_grid(canvas, reference, stride)
+    model: Model, objects: ObjectSet, canvas: Canvas, *, layer: str
+) -> MovedMaps | None:
+    """Return evoked and aligned cosines of a feature map, from the centre, at all phases.
+
+    None where the cells of the map have no known place on the canvas.
+    """
+    stride = next(each.stride for each in list_layers(model, canvas.size) if each.name == layer)
+    if stride is None:
+        return None
     sweep = Sweep(
-        model, objects, canvas=canvas, grid=grid, reference=reference, layers=list(layers)
+        model,
+        objects,
+        canvas=canvas,
+        grid=phase_grid(canvas, stride),
+        reference=canvas.centre,
+        layers=[layer],
     )
     plain = SimilaritySink(metric="evoked")
-    aligned = AlignedSink(object_size=canvas.object_size)
-    sweep.stream([plain, aligned], max_memory=DEFAULT_MEMORY)
-    moved = aligned.result(list(layers))
-    moved.attrs = aligned_attributes(sweep, "exact")
-    return finish(plain.result(list(layers)), sweep, metric="evoked"), moved
-
-
-def equivariance_gain(plain: xarray.Dataset, aligned: xarray.Dataset) -> float:
-    """Return aligned G less plain G, the mean over layers and over places that both know.
-
-    The reference itself is left out.
-    """
-    gain = (aligned["aligned_G"] - plain["G"]).transpose("layer", "y", "x")
-    there = (plain["y"] == plain.attrs["reference_y"]) & (plain["x"] == plain.attrs["reference_x"])
-    per_layer = gain.where(~there).mean(("y", "x"))
-    return float(per_layer.mean()) if bool(np.isfinite(per_layer).any()) else float("nan")
+    sinks: dict[Shift, AlignedSink] = {
+        shift: AlignedSink(object_size=canvas.object_size, shift=shift)
+        for shift in ("exact", "nearest", "linear")
+    }
+    sweep.stream([plain, *sinks.values()], max_memory=DEFAULT_MEMORY)
+    aligned = {}
+    for shift, sink in sinks.items():
+        aligned[shift] = sink.result([layer])
+        aligned[shift].attrs = aligned_attributes(sweep, shift)
+    return MovedMaps(finish(plain.result([layer]), sweep, metric="evoked"), aligned, stride)
 
 
 def largest_correlation(first: ObjectSet, second: ObjectSet, *, rows: int = 512) -> float:

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from elsewhere.errors import InputError
 from elsewhere.reproduction.scale import Scale
 from elsewhere.stimuli import Canvas
 from elsewhere.training.curriculum import Curriculum, Network, Phase
+from elsewhere.training.seeds import derive_seed
+from elsewhere.types import Location
 
 Kind: TypeAlias = Literal["pretraining", "learning", "interference"]
 
-FULL, FIXED, EQUAL = "full", "fixed", "equal-accuracy"
+FULL, FIXED, CELL, EQUAL = "full", "fixed", "fixed-cell", "equal-accuracy"
 MEAN = 0.45
 """The input's mean in the condition whose background is that mean."""
 
@@ -62,12 +66,31 @@ class Run:
         """Steps of training, at most."""
         return sum(phase.n_steps(0) for phase in self.phases)
 
+    def trained(self, seed: int) -> Location:
+        """Return the location that objects are trained at, and invariance is measured from.
+
+        The seed draws it from all valid locations, the same in all runs of the seed: also where
+        objects are shown everywhere.
+        """
+        if self.phases[0].environment == "centre":
+            return self.canvas.centre
+        rng = np.random.default_rng(derive_seed(seed, "trained location"))
+        y, x = rng.choice(self.canvas.valid, 2).tolist()
+        return y, x
+
     def curriculum(self, seed: int, weights: Path | None = None) -> Curriculum:
         """Return what is trained for a seed, starting from the checkpoint `weights` if given."""
         network = self.network
         if weights is not None:
             network = Network(network.name, weights=str(weights))
-        return Curriculum(self.name, network, self.canvas, self.phases, seed=seed)
+        y, x = self.trained(seed)
+        phases = tuple(
+            dataclasses.replace(phase, environment=f"one:{y},{x}")
+            if phase.environment == "one"
+            else phase
+            for phase in self.phases
+        )
+        return Curriculum(self.name, network, self.canvas, phases, seed=seed)
 
 
 def make_runs(
@@ -80,9 +103,8 @@ def make_runs(
     scale
         How large everything is.
     confounds
-        Whether to run what could explain the result otherwise: places shared by classes, pinned
-        exemplars, gain 1, a background equal to the input's mean, the centre as the trained
-        location.
+        Whether to run what could explain the result otherwise: pinned exemplars, gain 1, a
+        background equal to the input's mean, the centre as the trained location.
     imagenet_weights
         ``imagenet`` or a state file of VGG16, for the ImageNet condition.
 
@@ -95,7 +117,8 @@ def make_runs(
     base = Run("", "learning", scale.network, scale.canvas, scale.learning)
     runs = [
         _pretrain(base, FULL, first),
-        _pretrain(base, FIXED, dataclasses.replace(first, environment="fixed:cell")),
+        _pretrain(base, FIXED, dataclasses.replace(first, environment="fixed:shared")),
+        _pretrain(base, CELL, dataclasses.replace(first, environment="fixed:cell")),
         dataclasses.replace(base, name="vanilla", compare=True),
         dataclasses.replace(base, name="acquired", start=FULL, compare=True),
     ]
@@ -107,6 +130,7 @@ def make_runs(
         dataclasses.replace(start, name="translated", phases=(learn, everywhere)),
         dataclasses.replace(start, name="near", phases=scale.near),
         dataclasses.replace(base, name="fixed-learning", start=FIXED),
+        dataclasses.replace(base, name="fixed-cell-learning", start=CELL),
         dataclasses.replace(base, name=EQUAL, start=FULL, rival=FIXED),
     ]
     for number, phase in enumerate(scale.pretraining[1:], start=2):
@@ -131,11 +155,9 @@ def _acquire(base: Run, pretraining: str, learning: str, phase: Phase) -> list[R
 
 def _confounds(scale: Scale, base: Run) -> list[Run]:
     first = scale.pretraining[0]
-    runs = []
-    for name in ("fixed:shared", "pinned"):
-        label = name.replace(":", "-")
-        phase = dataclasses.replace(first, environment=name)
-        runs += _acquire(base, f"{label}-pretraining", label, phase)
+    runs: list[Run] = []
+    pinned = dataclasses.replace(first, environment="pinned")
+    runs += _acquire(base, "pinned-pretraining", "pinned", pinned)
     inputs = {
         "gain-1": (dataclasses.replace(scale.network, gain=1.0), scale.canvas),
         "background-mean": (

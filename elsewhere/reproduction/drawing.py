@@ -113,5 +113,6 @@ def join_seeds(tracks: Sequence[xarray.Dataset]) -> xarray.Dataset:
         phase=("checkpoint", [name] * len(steps)),
         seed=[int(track.attrs["seed"]) for track in tracks],
     )
-    joined.attrs = dict(tracks[0].attrs)
+    own = ("trained", "reference_y", "reference_x", "seed")  # each seed has a place of its own
+    joined.attrs = {key: value for key, value in tracks[0].attrs.items() if key not in own}
     return joined

@@ -11,16 +11,16 @@ import numpy as np
 import xarray
 
 from elsewhere.errors import InputError, StorageError
+from elsewhere.measures.accuracy import normalized_accuracy
 from elsewhere.models import find_device
 from elsewhere.reproduction.comparisons import (
     compare_layers,
     compare_maps,
-    equivariance_gain,
     largest_correlation,
     load_shown,
+    load_unseen,
     measure_accuracy,
     name_layers,
-    trained_location,
 )
 from elsewhere.reproduction.conditions import FULL, Run
 from elsewhere.reproduction.identified import identify
@@ -80,7 +80,7 @@ class Workplace:
     def unseen(self, run: Run, which: int = 0) -> ObjectSet:
         """Return objects that no run of this seed sees."""
         phase = self.scale.unseen[which]
-        return load_shown(phase, run.canvas, self.seed, data_dir=self.data_dir)
+        return load_unseen(phase, run.canvas, self.seed, data_dir=self.data_dir)
 
     def save(self, result: xarray.Dataset, name: str, run: Run) -> None:
         """Keep a result beside the seed's runs."""
@@ -172,8 +172,7 @@ def _learning(run: Run, place: Workplace) -> Values:
     grid = Grid.parse(place.scale.grid, run.canvas)
     for phase in run.phases:
         card = place.final(run.name, phase.name)
-        trained = trained_location(phase.environment, run.canvas)
-        result = _accuracy(card, grid, trained, place)
+        result = _accuracy(card, grid, run.trained(place.seed), place)
         place.save(result, f"{run.name}-{phase.name}-accuracy", run)
         values |= _read_accuracy(result, phase.name)
         values[f"steps/{phase.name}"] = float(card.step)
@@ -188,33 +187,33 @@ def _compare(run: Run, place: Workplace, grid: Grid) -> Values:
     card = place.final(run.name, place.scale.compared)
     model = load_checkpoint(card).to(find_device(place.device))
     layers, canvas = name_layers(model, run.canvas), run.canvas
-    reference = trained_location(card.environment, canvas)
+    reference = run.trained(place.seed)
     values: Values = {}
     for number, phase in enumerate(place.scale.unseen):
         objects = place.unseen(run, number)
         alike = compare_layers(model, objects, canvas, grid, reference)
         place.save(alike, f"{run.name}-{phase.name}-similarity", run)
         for name, layer in (("hidden", layers.hidden), ("pooling", layers.pooling)):
-            values[f"G/{name}/{phase.name}"] = float(alike["G_away"].sel(layer=layer))
+            here = alike.sel(layer=layer)
+            values[f"G/{name}/{phase.name}"] = float(here["G_away"])
+            values[f"zero_share/{name}/{phase.name}"] = float(here["zero_share"])
         told = identify(model, objects, canvas, grid, reference, layers.hidden)
         values |= {f"identification/{name}/{phase.name}": found for name, found in told.items()}
-        plain, aligned = compare_maps(
-            model,
-            objects,
-            canvas,
-            reference,
-            layers=layers.convolutions,
-            stride=place.scale.exact_stride,
-        )
-        place.save(plain, f"{run.name}-{phase.name}-evoked", run)
-        place.save(aligned, f"{run.name}-{phase.name}-aligned", run)
-        values[f"equivariance/{phase.name}"] = equivariance_gain(plain, aligned)
+        moved = compare_maps(model, objects, canvas, layer=layers.convolutions[-1])
+        if moved is None:
+            continue
+        place.save(moved.plain, f"{run.name}-{phase.name}-evoked", run)
+        for shift, aligned in moved.aligned.items():
+            place.save(aligned, f"{run.name}-{phase.name}-aligned-{shift}", run)
+            for where in ("inner", "border"):
+                gain = moved.gain(shift, where)
+                values[f"equivariance/{shift}/{where}/{phase.name}"] = gain
     return values
 
 
 def _interference(run: Run, place: Workplace) -> Values:
     """Measure before and after further training: from when the new objects were learnt."""
-    trained = trained_location("one", run.canvas)
+    trained = run.trained(place.seed)
     learn, further = run.phases
     cards = [card for card in place.cards(run.name) if card.phase == further.name]
     followed = _follow(cards, run, place, trained=trained)
@@ -222,8 +221,9 @@ def _interference(run: Run, place: Workplace) -> Values:
     learnt = place.final(run.name, learn.name)
     values: Values = {"criterion_step": _number(learnt.criterion_step)}
     for exemplars in EXEMPLARS:
-        for name in ("II_far", "accuracy_trained"):
-            series = followed[name].sel(exemplars=exemplars).values
+        chosen = followed.sel(exemplars=exemplars)
+        on = normalized_accuracy(chosen["accuracy_trained"], int(followed.attrs["n_classes"]))
+        for name, series in (("II_far", chosen["II_far"].values), ("N_trained", on)):
             values |= _fall(f"{name}/{exemplars}", float(series[0]), float(series[-1]))
     for moment, card in (("before", cards[0]), ("end", cards[-1])):
         model = load_checkpoint(card).to(find_device(place.device))
@@ -252,7 +252,7 @@ def _old_objects(run: Run, place: Workplace, known: Card, cards: list[Card]) -> 
             held_out,
             canvas=run.canvas,
             grid=grid,
-            trained=trained_location("one", run.canvas),
+            trained=run.trained(place.seed),
             layer=name_layers(model, run.canvas).hidden,
         )
     values: Values = {f"old_{name}/known": value for name, value in found["known"].items()}
@@ -270,7 +270,7 @@ def _follow(
 ) -> xarray.Dataset:
     """Return accuracy and similarity at each checkpoint, as tracking gives them."""
     objects, grid = place.unseen(run), Grid.parse(place.scale.grid, run.canvas)
-    reference = trained_location("one", run.canvas) if trained is None else trained
+    reference = run.trained(place.seed) if trained is None else trained
     found = []
     for card in cards:
         model = load_checkpoint(card).to(find_device(place.device))
@@ -327,8 +327,9 @@ def _read_accuracy(result: xarray.Dataset, label: str) -> Values:
         chosen = result.sel(exemplars=exemplars)
         values[f"II_far/{exemplars}/{label}"] = float(chosen["II_far"])
         for where in ("on", "off", "far"):
-            value = float(chosen["accuracy_at"].sel(where=where))
-            values[f"accuracy_{where}/{exemplars}/{label}"] = value
+            here = chosen.sel(where=where)
+            values[f"accuracy_{where}/{exemplars}/{label}"] = float(here["accuracy_at"])
+            values[f"N_{where}/{exemplars}/{label}"] = float(here["N_at"])
     return values
 
 

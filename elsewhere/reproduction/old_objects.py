@@ -11,7 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from elsewhere.measures.accuracy import INDEX_GATE, invariance_index, normalized_accuracy
+from elsewhere.measures.accuracy import (
+    INDEX_GATE,
+    balanced_mean,
+    invariance_index,
+    normalized_accuracy,
+)
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.models import Model
 from elsewhere.protocols import Block, Design, LayerLike, Need
@@ -125,8 +130,9 @@ def old_object_indices(
         if not rows.any() or not far.any():
             found |= {f"{part}/{name}": float("nan") for part in ("index", "on", "far")}
             continue
-        on_share = float((on[rows] == labels[rows]).mean())
-        far_share = float((there[rows][:, far] == labels[rows][:, None]).mean())
+        here = labels[rows]
+        on_share = float(balanced_mean(on[rows] == here, here))
+        far_share = float(balanced_mean((there[rows][:, far] == here[:, None]).mean(1), here))
         # not the stricter gate of II_far: nobody trained on this, and it may be half forgotten
         measurable = float(normalized_accuracy(on_share, n_classes)) > INDEX_GATE
         index = float(invariance_index(far_share, on_share, n_classes))

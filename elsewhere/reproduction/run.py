@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 ENCODING = "reproduction"
 VERSION = "0.1"
+FIRST_SEED = 100
+"""The first seed by default: scales are tuned on smaller ones."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def reproduce(
     out: str | Path,
     *,
     seeds: int = 1,
-    first_seed: int = 0,
+    first_seed: int = FIRST_SEED,
+    development: bool = False,
     workers: int | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
@@ -85,7 +88,10 @@ def reproduce(
     out
         The directory; it is made where there is none.
     seeds, first_seed
-        How many seeds, from which on. One seed gives no verdict.
+        How many seeds, and the first one. One seed gives no verdict.
+    development
+        Whether seeds that the scale was tuned on may be run: the table then says so, and is not
+        for reporting.
     workers
         Processes, of one thread each; by default as many as there are cores, one on a GPU.
     device
@@ -112,6 +118,8 @@ def reproduce(
     ------
     UnknownNameError
         No such scale.
+    InputError
+        Seeds that the scale was tuned on, without `development`.
     ExistsError
         `out` holds another reproduction.
     ElsewhereError
@@ -123,6 +131,8 @@ def reproduce(
     numbers = seed_numbers(seeds, first_seed)
     place = find_device(device)
     directory = Path(out)
+    if not development:
+        _refuse_tuned(chosen, {*numbers, *_seeds_in(directory)})
     _open(directory, chosen)
     tasks = make_tasks(chosen, runs, numbers, directory, device=str(place), data_dir=data_dir)
     perform_all(tasks, workers=count_workers(workers, place.type, len(tasks)), progress=progress)
@@ -196,6 +206,16 @@ def seed_numbers(seeds: int, first_seed: int) -> tuple[int, ...]:
     if seeds < 1 or first_seed < 0:
         raise InputError(f"expected 1 seed or more, from 0 on; got {seeds} from {first_seed}")
     return tuple(range(first_seed, first_seed + seeds))
+
+
+def _refuse_tuned(scale: Scale, seeds: set[int]) -> None:
+    tuned = sorted(seeds & {*scale.tuned_on})
+    if tuned:
+        raise InputError(
+            f"the scale {scale.name} was tuned on the seeds {', '.join(map(str, scale.tuned_on))}; "
+            f"a table with {', '.join(map(str, tuned))} cannot be reported: choose others "
+            f"(--first-seed {FIRST_SEED}) and a directory without them, or say --development"
+        )
 
 
 def _open(directory: Path, scale: Scale) -> None:

@@ -14,6 +14,7 @@ from elsewhere.errors import InputError, NumericsError, UnknownNameError
 from elsewhere.measures.accuracy import (
     FAR_GATE,
     INDEX_GATE,
+    balanced_mean,
     displacements,
     invariance_index,
     masked_means,
@@ -80,13 +81,16 @@ def accuracy(
     xarray.Dataset
         Trials, over (object, y, x) and, for trained locations, (object, trained): ``correct``,
         ``choice`` (an index into ``class``), ``margin`` (logit of the true class less the largest
-        other). Over ``exemplars = [same, held-out]``: ``accuracy`` and ``N`` (y, x);
+        other). Over ``exemplars = [same, held-out]``, each class counting alike however many
+        exemplars it has: ``accuracy`` and ``N`` (y, x);
         ``accuracy_at`` and ``N_at`` (where), on the trained locations, off them, and far: at
         least an object's size (Chebyshev) from each; ``II_far`` and ``II``, N far and off as
         shares of N on; ``on_minus_far``, ``on_minus_off``; ``accuracy_by_displacement``, over
         Chebyshev distances, px. 95 % intervals are called ``*_interval`` and have the dimension
         ``bound``. ``II_far`` is NaN where N on is below 0.9, ``II`` unless its lower bound exceeds
-        0.5; the attribute ``reason`` says so.
+        0.5, and both where the network gives one answer only; the attribute ``reason`` says so.
+        Where not all classes of the head are tested, the gates take chance among those tested,
+        which an answer that never changes would reach.
 
     Raises
     ------
@@ -298,19 +302,26 @@ def _attributes(
 def _summarize(result: xarray.Dataset, objects: ObjectSet, n_resamples: int, seed: int) -> None:
     """Add the maps, the means with their intervals, the indices and the curve."""
     n_classes = int(result.attrs["n_classes"])
-    held_out = result["held_out"].values
+    held_out, classes = result["held_out"].values, objects.category_index
     rows = {"same": ~held_out, "held-out": held_out}
     correct = result["correct"].values.astype(np.float64)
-    maps = np.stack([_mean(correct[rows[name]]) for name in EXEMPLARS])
+    maps = np.stack([balanced_mean(correct[mine], classes[mine]) for mine in rows.values()])
     result["accuracy"] = (("exemplars", "y", "x"), maps)
     result["N"] = (("exemplars", "y", "x"), normalized_accuracy(maps, n_classes))
     distance = _distances(result)
     means = _object_means(result, distance)
     summaries = [
         _Summary(
-            means[rows[name]], objects.category_index[rows[name]], n_classes, n_resamples, seed
+            means[mine],
+            classes[mine],
+            n_classes,
+            n_resamples,
+            seed,
+            answers=np.unique(
+                result["trained_choice"].values[mine][result["is_trained"].values[mine]]
+            ),
         )
-        for name in EXEMPLARS
+        for mine in rows.values()
     ]
     for name in summaries[0].values:
         extra = ("where",) if summaries[0].values[name].ndim else ()
@@ -323,13 +334,13 @@ def _summarize(result: xarray.Dataset, objects: ObjectSet, n_resamples: int, see
         found = [f"{name}: {why}" for name, why in zip(EXEMPLARS, reasons, strict=True) if why]
         result[index].attrs["reason"] = "; ".join(found)
         result.attrs["notes"] += [f"{index} is undefined (nan): {why}" for why in found]
-    _add_curve(result, distance, rows)
+    _add_curve(result, distance, rows, classes)
     for name, text in _LONG_NAMES.items():
         result[name].attrs["long_name"] = text
 
 
 _LONG_NAMES = {
-    "accuracy": "share of objects classified correctly",
+    "accuracy": "share of objects classified correctly, the mean over classes",
     "N": "accuracy from chance (0) to 1",
     "accuracy_at": "mean accuracy on the trained locations, off them, and far from them",
     "II_far": "normalised accuracy far from the trained locations, as a share of that on them",
@@ -353,29 +364,58 @@ class _Summary:
         n_classes: int,
         n_resamples: int,
         seed: int,
+        *,
+        answers: NDArray[np.integer],
     ) -> None:
-        self.values = _statistics(_mean(means), n_classes)
-        sizes = np.bincount(classes)
-        if len(means) and sizes[sizes > 0].min() > 1 and n_resamples > 1:
-            samples = means[resample_within(classes, n_resamples, seed=seed)]
-            drawn = _statistics(_mean(samples, axis=1), n_classes)
-            self.bounds = {name: percentile_interval(values) for name, values in drawn.items()}
-        else:  # nothing to resample
-            self.bounds = {
-                name: np.full((*values.shape, 2), np.nan) for name, values in self.values.items()
-            }
+        self.values = _statistics(balanced_mean(means, classes), n_classes)
+        self.bounds = _intervals(means, classes, n_classes, n_resamples, seed)
         self.reasons = {"II_far": "", "II": ""}
-        on, low = self.values["N_at"][0], self.bounds["N_at"][0, 0]
-        if not on >= FAR_GATE:
-            self._refuse("II_far", on, f"N on the trained location is {on:.2f}, below {FAR_GATE}")
-        if not (on if np.isnan(low) else low) > INDEX_GATE:
-            self._refuse("II", on, f"N on the trained location may be {INDEX_GATE} or less")
+        # an answer that never changes would be right for one of the classes tested
+        candidates = min(n_classes, len(np.unique(classes)))
+        on, low = (
+            float(normalized_accuracy(value, candidates)) if len(means) else np.nan
+            for value in (
+                self.values["accuracy_at"][0],
+                self.bounds["accuracy_at"][0, 0],
+            )
+        )
+        missing = bool(np.isnan(self.values["accuracy_at"][0]))
+        if missing:
+            reason = "nothing was tested at a trained location"
+        elif candidates < 2 <= n_classes:
+            reason = "one class was tested, for which an answer that never changes would be right"
+        elif len(answers) == 1:
+            reason = "the network gives one answer only at the trained location"
+        else:
+            reason = ""
+        if reason or not on >= FAR_GATE:
+            self._refuse(
+                "II_far", reason or f"N on the trained location is {on:.2f}, below {FAR_GATE}"
+            )
+        if reason or not (on if np.isnan(low) else low) > INDEX_GATE:
+            self._refuse("II", reason or f"N on the trained location may be {INDEX_GATE} or less")
 
-    def _refuse(self, name: str, on: float, reason: str) -> None:
-        missing = np.isnan(on)
-        self.reasons[name] = "nothing was tested at a trained location" if missing else reason
+    def _refuse(self, name: str, reason: str) -> None:
+        self.reasons[name] = reason
         self.values[name] = np.full_like(self.values[name], np.nan)
         self.bounds[name] = np.full_like(self.bounds[name], np.nan)
+
+
+def _intervals(
+    means: NDArray[np.float64],
+    classes: NDArray[np.int64],
+    n_classes: int,
+    n_resamples: int,
+    seed: int,
+) -> dict[str, NDArray[np.float64]]:
+    """Return the interval of every statistic: exemplars drawn anew within their class."""
+    sizes = np.bincount(classes)
+    if len(means) and sizes[sizes > 0].min() > 1 and n_resamples > 1:
+        samples = means[resample_within(classes, n_resamples, seed=seed)]
+        drawn = _statistics(balanced_mean(samples, classes, axis=1), n_classes)
+        return {name: percentile_interval(values) for name, values in drawn.items()}
+    blank = _statistics(np.full(len(WHERE), np.nan), n_classes)  # nothing to resample
+    return {name: np.full((*values.shape, 2), np.nan) for name, values in blank.items()}
 
 
 def _statistics(at: NDArray[np.float64], n_classes: int) -> dict[str, NDArray[np.float64]]:
@@ -413,22 +453,19 @@ def _object_means(result: xarray.Dataset, distance: NDArray[np.int64]) -> NDArra
 
 
 def _add_curve(
-    result: xarray.Dataset, distance: NDArray[np.int64], rows: Mapping[str, NDArray[np.bool_]]
+    result: xarray.Dataset,
+    distance: NDArray[np.int64],
+    rows: Mapping[str, NDArray[np.bool_]],
+    classes: NDArray[np.int64],
 ) -> None:
     correct = result["correct"].values.reshape(distance.shape).astype(np.float64)
     values = np.unique(distance[distance >= 0])
     curve = np.full((len(EXEMPLARS), len(values)), np.nan)
-    for number, name in enumerate(EXEMPLARS):
-        here, right = distance[rows[name]], correct[rows[name]]
+    for number, mine in enumerate(rows.values()):
+        here, right = distance[mine], correct[mine]
+        owners = np.broadcast_to(classes[mine][:, None], here.shape)
         for place, value in enumerate(values):
-            if (here == value).any():
-                curve[number, place] = right[here == value].mean()
+            at = here == value
+            curve[number, place] = balanced_mean(right[at], owners[at])
     result["accuracy_by_displacement"] = (("exemplars", "displacement"), curve)
     result.coords["displacement"] = ("displacement", values, {"units": "px"})
-
-
-def _mean(values: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
-    """Return the mean over objects; NaN where there is none."""
-    if values.shape[axis] == 0:
-        return np.full([n for a, n in enumerate(values.shape) if a != axis], np.nan)
-    return np.asarray(values.mean(axis=axis))

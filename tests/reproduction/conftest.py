@@ -46,9 +46,9 @@ def tiny():
             for phase in LAPTOP.unseen[1:]  # rendering solids takes seconds
         ),
         grid="3x3",
-        exact_stride=4,
         per_category=2,
         old_categories=3,
         old_exemplars=2,
         track_checkpoints=2,
+        tuned_on=(),
     )

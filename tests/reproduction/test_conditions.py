@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.reproduction import make_runs, scales
-from elsewhere.reproduction.comparisons import exact_grid, load_shown, trained_location
-from elsewhere.stimuli import load_objects
+from elsewhere.reproduction.comparisons import load_shown, load_unseen, phase_grid
+from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.training import Choice, resolve
 
 
@@ -37,7 +38,8 @@ def test_the_conditions_differ_in_one_thing_only(scale):
     runs = by_name(make_runs(scale))
     full, fixed = runs["full"].phases[0], runs["fixed"].phases[0]
     assert dataclasses.replace(full, environment="") == dataclasses.replace(fixed, environment="")
-    assert (full.environment, fixed.environment) == ("full", "fixed:cell")
+    assert (full.environment, fixed.environment) == ("full", "fixed:shared")
+    assert runs["fixed-cell"].phases[0].environment == "fixed:cell"
     assert runs["vanilla"].phases == runs["acquired"].phases == runs["fixed-learning"].phases
     # the control sees the same images, for as long and as fast: only where they stand differs
     for place in (0, 1):
@@ -53,7 +55,6 @@ def test_the_conditions_differ_in_one_thing_only(scale):
 def test_confounds_change_what_they_are_named_after():
     scale = scales.get("laptop")
     runs = by_name(make_runs(scale, confounds=True))
-    assert runs["fixed-shared-pretraining"].phases[0].environment == "fixed:shared"
     assert runs["pinned-pretraining"].phases[0].environment == "pinned"
     assert runs["vanilla-gain-1"].network.gain == 1.0
     assert runs["acquired-background-mean"].canvas.background == "mean"
@@ -91,7 +92,7 @@ def test_choices_mean_the_same_in_every_run_of_a_seed(tiny):
     runs = by_name(make_runs(tiny))
     learnt = resolve(runs["vanilla"].curriculum(3))[0].categories
     pretrained = resolve(runs["full"].curriculum(3))[0].categories
-    unseen = load_shown(tiny.unseen[0], tiny.canvas, 3).category_names
+    unseen = load_unseen(tiny.unseen[0], tiny.canvas, 3).category_names
     assert load_shown(tiny.learning[0], tiny.canvas, 3).category_names == learnt
     assert resolve(runs["fixed"].curriculum(3))[0].categories == pretrained
     assert not {*learnt} & {*pretrained}
@@ -119,12 +120,45 @@ def test_a_fingerprint_covers_every_number():
     assert dataclasses.replace(scale, near=others).fingerprint != scale.fingerprint
 
 
-@pytest.mark.parametrize("name", list(scales))
-def test_maps_are_compared_at_whole_cells_and_at_the_trained_location(name):
-    scale = scales.get(name)
-    place = trained_location("one", scale.canvas)
-    grid = exact_grid(scale.canvas, place, scale.exact_stride)
-    assert grid.index_of(place) is not None
-    assert len(grid) >= 9
-    assert all((y - place[0]) % scale.exact_stride == 0 for y in grid.y)
-    assert grid.check(scale.canvas) == grid
+@pytest.mark.parametrize(("size", "side", "stride"), [(48, 11, 8), (64, 15, 16), (224, 50, 16)])
+def test_maps_are_compared_at_all_phases_off_the_border(size, side, stride):
+    canvas = Canvas(size, side)
+    grid = phase_grid(canvas, stride)
+    assert grid.check(canvas) == grid
+    for values, centre in zip((grid.y, grid.x), canvas.centre, strict=True):
+        inner = [
+            value
+            for value in values
+            if canvas.valid[0] + stride <= value <= canvas.valid[-1] - stride
+        ]
+        assert {(value - centre) % stride for value in inner} == set(range(stride))
+        assert (values[0], values[-1]) == (canvas.valid[0], canvas.valid[-1])
+
+
+def test_a_seed_redraws_the_place_the_objects_and_their_exemplars(tiny):
+    run = by_name(make_runs(tiny))["vanilla"]
+    places = [run.trained(seed) for seed in range(40)]
+    assert len({*places}) > 30
+    assert all(tiny.canvas.check(place) == place for place in places)
+    # edges and middle alike: half of uniform draws lie in each half
+    assert 8 < sum(y < tiny.canvas.centre[0] for y, _ in places) < 32
+    for other in make_runs(tiny):
+        assert other.trained(3) == places[3]
+    y, x = places[3]
+    phases = run.curriculum(3).phases
+    assert {phase.environment for phase in phases} == {f"one:{y},{x}"}
+    kept = by_name(make_runs(tiny))["translated"].curriculum(3).phases
+    assert [phase.environment for phase in kept] == [f"one:{y},{x}", "full"]
+    first, second = (load_unseen(tiny.unseen[0], tiny.canvas, seed) for seed in (3, 4))
+    assert first.category_names != second.category_names
+    every = dataclasses.replace(tiny.unseen[0], categories=Choice(339))
+    shown = [load_unseen(every, tiny.canvas, seed) for seed in (3, 4)]
+    pictures = [dict(zip(each.categories, each.masks, strict=True)) for each in shown]
+    changed = [(pictures[0][name] != pictures[1][name]).any() for name in pictures[0]]
+    assert np.mean(changed) > 0.99
+
+
+def test_the_centre_stays_the_centre():
+    scale = scales.get("laptop")
+    run = by_name(make_runs(scale, confounds=True))["vanilla-centre"]
+    assert run.trained(1) == run.trained(2) == scale.canvas.centre
