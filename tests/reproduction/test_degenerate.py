@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from elsewhere.measures.claims import HOLDS, SHOWN
+from elsewhere.models import model_registry
 from elsewhere.reproduction import make_rows, reproduce, summarise
 from elsewhere.reproduction.conditions import make_runs
 from elsewhere.training import Network
@@ -32,7 +33,9 @@ def measured(tiny, tmp_path_factory):
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent))
+        patch.setattr(model_registry, "_entries", {**model_registry._entries})
         for name in NETWORKS:
+            model_registry.add(f"degenerate-{name}", f"degenerate:{name}", summary="knows nothing")
 
             def change(phase, untrained=name == "untrained"):
                 rate = 1e-12 if untrained else phase.learning_rate
@@ -40,7 +43,7 @@ def measured(tiny, tmp_path_factory):
 
             scale = dataclasses.replace(
                 tiny,
-                network=Network(f"degenerate:{name}", gain=6.0),
+                network=Network(f"degenerate-{name}", gain=6.0),
                 pretraining=tuple(map(change, tiny.pretraining)),
                 learning=tuple(map(change, tiny.learning)),
                 interference=tuple(map(change, tiny.interference)),
