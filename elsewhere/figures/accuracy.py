@@ -38,8 +38,10 @@ from elsewhere.figures.style import (
     SMALL_SIZE,
     TICK_SIZE,
     TITLE_SIZE,
+    beyond,
     new_figure,
     shorten,
+    shorten_apart,
     styled,
     text_style,
     wrap,
@@ -106,7 +108,11 @@ def plot_accuracy_maps(
     if not all(values.size for values in maps):
         raise InputError("a result of accuracy holds no location; expected at least one")
     chances = [chance_of(each) for each in found.values()]
-    norm = Normalize(min(chances), 1.0)
+    shared = max(chances) - min(chances) < 1e-9
+    shown = maps
+    if not shared:  # one colour must not mean chance here and knowledge there
+        shown = [(values - c) / (1 - c) for values, c in zip(maps, chances, strict=True)]
+    norm = Normalize(chances[0] if shared else 0.0, 1.0)
 
     wide = column_count(len(found), columns)
     rows = math.ceil(len(found) / wide)
@@ -118,26 +124,30 @@ def plot_accuracy_maps(
     grid = figure.add_gridspec(rows, wide)
     size = SMALL_SIZE if wide > 3 else TICK_SIZE
     characters = int(side * 72 / (0.62 * size)) - 5
+    labels = shorten_apart(list(found), characters, keep="start")
     panels = []
-    for idx, (name, each) in enumerate(found.items()):
+    for idx, each in enumerate(found.values()):
         ax = figure.add_subplot(grid[divmod(idx, wide)])
         scene = scenes[idx]
         edges_y, edges_x = (
             cell_edges(each[dim].values, scene.canvas, scene.object_size) for dim in ("y", "x")
         )
-        draw_cells(ax, maps[idx], edges_y, edges_x, norm, raster=maps[idx].size > RASTER_CELLS)
+        draw_cells(ax, shown[idx], edges_y, edges_x, norm, raster=maps[idx].size > RASTER_CELLS)
         frame_panel(ax, scene, bottom=idx + wide >= len(found), left=idx % wide == 0)
         _mark_trained(ax, trained[idx])
-        label = shorten(name, characters)
+        label = labels[idx]
         ax.set_title(label, loc="left", fontsize=size, pad=2.5, **text_style(label))
         mean = _mean_off(each, maps[idx], trained[idx], which)
         number = "–" if np.isnan(mean) else f"{mean:.2f}"
+        number += "" if shared else f" (chance {chances[idx]:.2g})"
         ax.set_title(number, loc="right", fontsize=size, pad=2.5, color=GREY)
         panels.append(ax)
     if len(trained[0]):
         outline_object(panels[0], scenes[0])
 
-    draw_accuracy_bar(figure, panels, norm, np.concatenate([values.ravel() for values in maps]))
+    label = "accuracy" if shared else "accuracy above chance, as a share of what is above it"
+    seen = np.concatenate([values.ravel() for values in shown])
+    draw_accuracy_bar(figure, panels, norm, seen, label)
     figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
     corner = panels[(rows - 1) * wide]
     corner.set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
@@ -293,11 +303,10 @@ def draw_accuracy_bar(
 ) -> None:
     """Draw the one colour bar, which says that its lowest colour is chance and all below."""
     chance = float(norm.vmin or 0.0)
-    below = bool((values[np.isfinite(values)] < chance - 1e-9).any())
     bar = figure.colorbar(
         ScalarMappable(norm, COLOR_MAP),
         ax=panels,
-        extend="min" if below else "neither",
+        extend=beyond(norm, values),
         aspect=28 if len(panels) > 4 else 20,
         fraction=0.05,
         pad=0.015,

@@ -15,6 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
@@ -27,9 +28,11 @@ from elsewhere.figures.style import (
     SMALL_SIZE,
     TICK_SIZE,
     TITLE_SIZE,
+    beyond,
     clean_text,
     new_figure,
     shorten,
+    shorten_apart,
     styled,
     text_style,
     wrap,
@@ -59,17 +62,27 @@ def describe_maps(result: xr.Dataset, what: str) -> str:
     return describe(result, " · ".join(filter(None, [what, str(method), str(target)])))
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """Return up to `most` of `count` indices, the first and the last among them.
+def evenly(count: int, most: int, *, keep: int | None = None) -> list[int]:
+    """Return up to `most` of `count` indices: the first and the last among them, and `keep`.
 
     Examples
     --------
-    >>> evenly(7, 3), evenly(2, 5)
-    ([0, 3, 6], [0, 1])
+    >>> evenly(7, 3), evenly(2, 5), evenly(9, 3, keep=5)
+    ([0, 3, 6], [0, 1], [0, 5, 8])
     """
     if count <= most:
         return list(range(count))
-    return sorted({round(place) for place in np.linspace(0, count - 1, most).tolist()})
+    found = sorted({round(place) for place in np.linspace(0, count - 1, most).tolist()})
+    if keep is not None and keep not in found:  # in place of the nearest that is no end
+        inner = found[1:-1] or found
+        found[found.index(min(inner, key=lambda place: abs(place - keep)))] = keep
+    return sorted(found)
+
+
+def place_of(values: NDArray[Any], wanted: int) -> int | None:
+    """Return the index of a coordinate, or None where it is not on the grid."""
+    found = np.flatnonzero(np.asarray(values) == wanted)
+    return int(found[0]) if len(found) else None
 
 
 @styled
@@ -79,10 +92,11 @@ def plot_attribution_grid(
     objects: Sequence[str] | None = None,
     locations: Sequence[tuple[int, int]] | None = None,
 ) -> Figure:
-    """Draw objects at several locations, each with its map over it.
+    """Draw objects' maps at several locations, in the object's frame, beside the objects.
 
-    The object is grey, the map coloured over it; all panels share one scale. The small number is
-    Pearson's correlation with the map at the reference, which is the first panel of each row.
+    The first panel of a row is the object as it was shown, the next one the map at the reference;
+    all maps share one scale, and every colour is one of the colour bar's. The small number is
+    Pearson's correlation with the map at the reference.
 
     Parameters
     ----------
@@ -120,7 +134,8 @@ def plot_attribution_grid(
     sizes = np.nanmax(np.abs(panels), axis=(1, 2, 3), keepdims=True)
     panels = panels / np.where(sizes > 0, sizes, 1.0)
     norm = diverging_scale(panels)
-    wide = len(places) + 1
+    pictured = "patch" in result
+    wide = len(places) + 1 + pictured
     side = min((PAGE_WIDTH - 1.5) / wide, 1.25)
     width = max(wide * side + 1.5, 4.4)
     title = wrap(describe_maps(result, "attribution"), width - 0.2, TITLE_SIZE)
@@ -129,10 +144,10 @@ def plot_attribution_grid(
     grid = figure.add_gridspec(len(rows), wide)
     drawn = []
     for line, row in enumerate(rows):
-        for column in range(wide):
-            ax = figure.add_subplot(grid[line, column])
+        for column in range(len(places) + 1):
+            ax = figure.add_subplot(grid[line, column + pictured])
             drawn.append(ax)
-            _draw_over_image(ax, result, row, panels[line, column], norm)
+            _draw_map(ax, result, row, panels[line, column], norm)
             number = None
             if column:
                 y, x = places[column - 1]
@@ -146,13 +161,19 @@ def plot_attribution_grid(
                 ax.set_title(heading, fontsize=SMALL_SIZE, pad=2.5, loc="left")
             if number is not None:
                 _write_number(ax, number)
-            if column == 0:
-                label = shorten(known[row], 14, keep="both")
-                ax.set_ylabel(label, fontsize=SMALL_SIZE, labelpad=2, **text_style(label))
+    firsts = drawn[:: len(places) + 1]
+    if pictured:
+        firsts = [figure.add_subplot(grid[line, 0]) for line in range(len(rows))]
+        firsts[0].set_title("object", fontsize=SMALL_SIZE, pad=2.5, loc="left")
+        for ax, row in zip(firsts, rows, strict=True):
+            _draw_object(ax, result, row)
+    names = shorten_apart([known[row] for row in rows], 14, keep="both")
+    for ax, label in zip(firsts, names, strict=True):
+        ax.set_ylabel(label, fontsize=SMALL_SIZE, labelpad=2, **text_style(label))
     _color_bar(figure, drawn, norm, panels, "attribution, as a share of the object's largest")
     figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
     handles: list[Any] = [
-        Line2D([], [], color=INK, linewidth=0.6, label="object"),
+        Line2D([], [], color=INK, linewidth=0.6, label="object's outline"),
         Line2D([], [], label="correlation with the reference", marker="$.5$", markersize=7,
                **TEXT_MARK),
     ]  # fmt: skip
@@ -167,7 +188,8 @@ def plot_attribution_frame(result: xr.Dataset) -> Figure:
     """Draw the mean object-frame map of each location, arranged as on the canvas.
 
     Each tile is the object's frame, its box outlined; the mean is over objects, each map as a share
-    of that object's absolute mass at the reference. A ring marks the location nearest to it.
+    of that object's absolute mass at the reference. A ring marks the reference, which is always
+    drawn where it is a location of the grid.
 
     Parameters
     ----------
@@ -187,7 +209,11 @@ def plot_attribution_frame(result: xr.Dataset) -> Figure:
     require(result, ["frame_mean"], ["y", "x", "height", "width"])
     result = result.sortby(["y", "x"])
     scene = scene_of(result)
-    ys, xs = (evenly(result.sizes[dim], _MOST_TILES) for dim in ("y", "x"))
+    home = [place_of(result[dim].values, at) for dim, at in (("y", scene.y), ("x", scene.x))]
+    ys, xs = (
+        evenly(result.sizes[dim], _MOST_TILES, keep=at)
+        for dim, at in zip(("y", "x"), home, strict=True)
+    )
     chosen = result["frame_mean"].isel(y=ys, x=xs).transpose("y", "x", "height", "width")
     tiles = np.asarray(chosen.values, np.float64)
     norm = diverging_scale(tiles)
@@ -212,28 +238,20 @@ def plot_attribution_frame(result: xr.Dataset) -> Figure:
     ax.set_xlim(-gap, wide + gap)
     ax.set_ylim(tall + gap, -gap)
     ax.set_aspect("equal")
-    row = int(np.abs(chosen["y"].values - scene.y).argmin())
-    column = int(np.abs(chosen["x"].values - scene.x).argmin())
-    margin = gap * 0.35
-    ax.add_patch(
-        Rectangle(
-            (column * pitch - margin, row * pitch - margin),
-            tiles.shape[-1] + 2 * margin,
-            tiles.shape[-1] + 2 * margin,
-            fill=False,
-            edgecolor=INK,
-            linewidth=1.4,
-            label="reference",
-        )
-    )
+    where = f"reference (y {scene.y}, x {scene.x})"
+    handles: list[Any] = [Patch(label="object's box", **BOX_LINE)]
+    if None in home:
+        handles.append(Line2D([], [], linestyle="none", label=f"{where}: not on this grid"))
+    else:
+        row, column = ys.index(home[0]), xs.index(home[1])  # type: ignore[arg-type]
+        margin = gap * 0.35
+        corner = (column * pitch - margin, row * pitch - margin)
+        side = tiles.shape[-1] + 2 * margin
+        ring: dict[str, Any] = {"fill": False, "edgecolor": INK, "linewidth": 1.4}
+        ax.add_patch(Rectangle(corner, side, side, label="reference", **ring))
+        handles.append(Patch(label=where, **ring))
     _color_bar(figure, [ax], norm, tiles, "attribution per px, as a share of the reference's mass")
     figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
-    handles: list[Any] = [
-        Patch(label="object's box", **BOX_LINE),
-        Patch(
-            fill=False, edgecolor=INK, linewidth=1.4, label=f"reference (y {scene.y}, x {scene.x})"
-        ),
-    ]
     if bool(np.isnan(tiles).any()):
         handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
     draw_handles(figure, handles)
@@ -289,31 +307,39 @@ def _magnitudes(
     return np.asarray(maps.transpose(*dims).values, np.float64)
 
 
-def _draw_over_image(
+def _draw_object(ax: Axes, result: xr.Dataset, row: int) -> None:
+    """Draw an object as it was shown, in the frame of its maps."""
+    background = np.atleast_1d(np.asarray(result.attrs.get("background", 0.0), np.float64))
+    ax.set_facecolor(tuple(np.broadcast_to(background / 255, 3).clip(0, 1)))
+    patch = np.asarray(result["patch"].values[row], np.float64)
+    size = len(patch)
+    ax.imshow((patch / 255).clip(0, 1), extent=(-0.5, size - 0.5, size - 0.5, -0.5))
+    _frame(ax, result)
+
+
+def _frame(ax: Axes, result: xr.Dataset) -> tuple[float, float, float, float]:
+    """Set the object's frame as the limits of a panel; return left, right, bottom and top."""
+    first, last = float(result["height"][0]), float(result["height"][-1])
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlim(first - 0.5, last + 0.5)
+    ax.set_ylim(last + 0.5, first - 0.5)
+    ax.spines[:].set(visible=True, linewidth=0.4, color=GREY)
+    return (first - 0.5, last + 0.5, last + 0.5, first - 0.5)
+
+
+def _draw_map(
     ax: Axes, result: xr.Dataset, row: int, values: NDArray[np.float64], norm: Normalize
 ) -> None:
-    """Draw an object in pale grey, its map over it, and its outline."""
-    first, last = float(result["height"][0]), float(result["height"][-1])
-    extent = (first - 0.5, last + 0.5, last + 0.5, first - 0.5)
+    """Draw a map, opaque, and the outline of the object that it belongs to."""
+    extent = _frame(ax, result)
     ax.set_facecolor(OFF_CANVAS)
     known = np.isfinite(values)
-    ax.imshow(np.where(known, 1.0, np.nan), extent=extent, cmap="gray", vmin=0, vmax=1)
-    if "patch" in result and "mask" in result:
-        mask = np.asarray(result["mask"].values[row], np.float64) / 255
-        size = mask.shape[0]
-        inside = (-0.5, size - 0.5, size - 0.5, -0.5)
-        paper = np.zeros((size, size, 4))
-        paper[..., :3], paper[..., 3] = 0.62, 0.55 * mask
-        ax.imshow(paper, extent=inside)
-        _outline(ax, mask)
+    if "mask" in result:
+        _outline(ax, np.asarray(result["mask"].values[row], np.float64) / 255)
     colors = DIVERGING(norm(np.where(known, values, 0.0)))
-    strength = np.abs(values) / float(norm.vmax or 1)
-    colors[..., 3] = np.where(known, np.clip(strength * 1.6, 0, 1), 0.0)
+    colors[..., 3] = known  # opaque: every colour is one of the colour bar's
     ax.imshow(colors, extent=extent, interpolation="nearest")
-    ax.set(xticks=[], yticks=[])
-    ax.set_xlim(extent[0], extent[1])
-    ax.set_ylim(extent[2], extent[3])
-    ax.spines[:].set(visible=True, linewidth=0.4, color=GREY)
+    _frame(ax, result)
 
 
 def _outline(ax: Axes, mask: NDArray[np.float64]) -> None:
@@ -335,8 +361,9 @@ def _write_number(ax: Axes, number: float) -> None:
         ha="right",
         va="bottom",
         fontsize=SMALL_SIZE,
-        color=GREY,
+        color=INK,
         zorder=5,
+        path_effects=[withStroke(linewidth=1.6, foreground="white")],
     )
 
 
@@ -384,13 +411,10 @@ def _color_bar(
     figure: Figure, panels: list[Axes], norm: Normalize, values: NDArray[np.float64], label: str
 ) -> None:
     """Draw the one colour bar, pointed where values lie beyond its ends."""
-    finite = values[np.isfinite(values)]
-    high = float(norm.vmax or 1)
-    below, above = bool((finite < -high).any()), bool((finite > high).any())
     bar = figure.colorbar(
         ScalarMappable(norm, DIVERGING),
         ax=panels,
-        extend={(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above],
+        extend=beyond(norm, values),
         aspect=26,
         fraction=0.05,
         pad=0.015,

@@ -34,6 +34,7 @@ from elsewhere.figures.style import (
     TICK_SIZE,
     TITLE_SIZE,
     Mark,
+    beyond,
     new_figure,
     shorten,
     styled,
@@ -116,7 +117,9 @@ def plot_attribution_timeline(
     bar_at = figure.add_axes(
         ((left + across + 0.1) / width, (foot + lower + 0.12) / height, 0.1 / width, upper / height)
     )
-    bar = figure.colorbar(ScalarMappable(norm, DIVERGING), cax=bar_at)
+    bar = figure.colorbar(
+        ScalarMappable(norm, DIVERGING), cax=bar_at, extend=beyond(norm, rows), extendfrac=0.05
+    )
     bar.set_label("attribution per px,\nas a share of the mass", fontsize=SMALL_SIZE)
     bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
     bar.outline.set_linewidth(0.4)

@@ -38,6 +38,7 @@ from elsewhere.figures.style import (
     Mark,
     axes_or_new,
     shorten,
+    shorten_apart,
     styled,
     text_style,
     tidy,
@@ -124,7 +125,7 @@ def plot_layerwise_change(
     ax.set_ylabel("mean away from the reference", fontsize=LABEL_SIZE)
     metric = after.attrs.get("metric")
     what = f"{metric} similarity" if metric else "similarity"
-    first, second = (shorten(label, 24) for label in labels)
+    first, second = shorten_apart(labels, 24, keep="start")
     title = wrap(describe(after, f"{what}, {first} and {second}"), 6.2, TITLE_SIZE)
     ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
     handles = [legend_handle(MARKS[name], SERIES[name][0]) for name in wanted]

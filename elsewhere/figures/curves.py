@@ -38,6 +38,7 @@ from elsewhere.figures.style import (
     axes_or_new,
     clean_text,
     shorten,
+    shorten_apart,
     styled,
     text_style,
     tidy,
@@ -185,9 +186,10 @@ def plot_displacement(
     dead = is_dead(result)
     seen, handles = [], []
     shades = depth_shades(len(chosen))
+    labels = shorten_apart([names[idx] for idx in chosen], 22)
     for rank, idx in enumerate(chosen):
         mark = Mark(shades[rank], "osD^vP"[rank % 6], "-")
-        label = shorten(names[idx], 22, keep="end") + (" †" if dead[idx] else "")
+        label = labels[rank] + (" †" if dead[idx] else "")
         for variable, dashes, filled in (
             ("similarity_mean", "-", True),
             ("baseline_cross", (0, (3, 1.5)), False),
@@ -320,7 +322,10 @@ def mark_dead(ax: Axes, dead: NDArray[np.bool_]) -> None:
 
 
 def fit_limits(ax: Axes, values: NDArray[np.float64], *, headroom: float = 0.05) -> None:
-    """Show 0 to 1 whole, and negative values down to -1 (G has no lower bound)."""
+    """Show 0 to 1 whole, and negative values down to -1 (G has no lower bound).
+
+    A point beyond the limits is marked at the edge, with its value.
+    """
     finite = values[np.isfinite(values)]
     low = max(float(finite.min(initial=0.0)), -1.0)
     high = min(max(float(finite.max(initial=1.0)), 1.0), 2.0)
@@ -328,6 +333,33 @@ def fit_limits(ax: Axes, values: NDArray[np.float64], *, headroom: float = 0.05)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     if low < 0:
         ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
+    _mark_outside(ax)
+
+
+def _mark_outside(ax: Axes) -> None:
+    """Mark, at the edge of the axes, points of series that lie beyond the limits."""
+    low, high = ax.get_ylim()
+    for line in list(ax.lines):
+        if line.get_transform() != ax.transData or str(line.get_label()).startswith("_"):
+            continue
+        x, y = (np.asarray(part, np.float64) for part in line.get_data())
+        for outside, edge, marker, shift in ((y < low, low, 11, 7), (y > high, high, 10, -11)):
+            if not outside.any():
+                continue
+            color = line.get_color()
+            ax.plot(
+                x[outside], np.full(outside.sum(), edge), color=color, marker=marker, markersize=5,
+                linestyle="none", clip_on=False, zorder=5, label="_outside",
+            )  # fmt: skip
+            for at, value in zip(x[outside], y[outside], strict=True):
+                ax.annotate(
+                    f"{value:.1f}".replace("-", "−"),
+                    (at, edge),
+                    xytext=(4, shift),
+                    textcoords="offset points",
+                    fontsize=SMALL_SIZE,
+                    color=color,
+                )
 
 
 def draw_bands(ax: Axes, names: Sequence[str]) -> None:
@@ -363,7 +395,7 @@ def name_layers(ax: Axes, names: Sequence[str]) -> None:
     step = -(-len(named) // _ALL_LABELS)
     # Counted from the end: the last layer, the one most asked about, always has its name.
     shown = named[(len(named) - 1) % step :: step]
-    labels = [shorten(names[idx], 24 if count > 16 else 15, keep="end") for idx in shown]
+    labels = shorten_apart([names[idx] for idx in shown], 24 if count > 16 else 15)
     steep = count > 6 or max(map(len, labels)) * count > 60
     ax.set_xticks(
         shown,

@@ -32,7 +32,7 @@ from elsewhere.figures.style import (
     TITLE_SIZE,
     Mark,
     axes_or_new,
-    shorten,
+    shorten_apart,
     styled,
     text_style,
     tidy,
@@ -74,6 +74,7 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
     tidy(ax)
     ax.grid(axis="x", visible=False)
 
+    labels = shorten_apart(list(found), 22, keep="start")
     handles, farthest = [], 1.0
     drawn: set[str] = set()
     colors = ["#0072B2"] if len(found) == 1 else depth_shades(len(found))
@@ -101,7 +102,7 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
             drawn.add(which)
             farthest = max(farthest, float(at.max()))
         if len(found) > 1:
-            handles.append(legend_handle(mark, shorten(name, 22)))
+            handles.append(legend_handle(mark, labels[rank]))
     for chance in sorted(set(chances)):
         ax.axhline(chance, label="chance", zorder=1, **CHANCE_LINE)
     for size in sorted({scene.object_size for scene in scenes}):

@@ -39,9 +39,10 @@ from elsewhere.figures.style import (
     SMALL_SIZE,
     TICK_SIZE,
     TITLE_SIZE,
+    beyond,
     clean_text,
     new_figure,
-    shorten,
+    shorten_apart,
     styled,
     text_style,
     wrap,
@@ -169,13 +170,13 @@ def plot_similarity_maps(
     dead = is_dead(result)[chosen]
     characters = int(side * 72 / (0.62 * SMALL_SIZE)) - 5
     panels = []
-    for idx, name in enumerate(names):
+    labels = shorten_apart(names, characters - 2 * int(dead.any()))
+    for idx in range(len(names)):
         ax = figure.add_subplot(grid[divmod(idx, panels_wide)])
         draw_cells(ax, values[idx], edges_y, edges_x, norm, raster=values.size > RASTER_CELLS)
         frame_panel(ax, scene, bottom=idx + panels_wide >= len(names), left=idx % panels_wide == 0)
         _mark_reference(ax, scene)
-        label = shorten(name, characters - 2 * int(dead[idx]), keep="end")
-        label += " †" if dead[idx] else ""
+        label = labels[idx] + (" †" if dead[idx] else "")
         size = SMALL_SIZE if panels_wide > 3 else TICK_SIZE
         ax.set_title(label, loc="left", fontsize=size, pad=2.5, **text_style(label))
         number = "–" if np.isnan(means[idx]) else f"{means[idx]:.2f}".replace("-", "−")
@@ -308,15 +309,10 @@ def _color_bar(
     figure: Figure, panels: list[Axes], norm: Normalize, values: NDArray[np.float64], label: str
 ) -> None:
     """Draw the one colour bar of all panels, pointed where values lie beyond its ends."""
-    finite = values[np.isfinite(values)]
-    low, high = float(norm.vmin or 0), float(1 if norm.vmax is None else norm.vmax)
-    slack = 1e-6 * (high - low)  # rounding may take a cosine just above 1
-    below = bool((finite < low - slack).any())
-    above = bool((finite > high + slack).any())
     bar = figure.colorbar(
         ScalarMappable(norm, COLOR_MAP),
         ax=panels,
-        extend={(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above],
+        extend=beyond(norm, values),
         aspect=28,
         fraction=0.05,
         pad=0.015,

@@ -23,6 +23,7 @@ from elsewhere.figures.style import (
     TITLE_SIZE,
     new_figure,
     shorten,
+    shorten_apart,
     styled,
     text_style,
     wrap,
@@ -239,15 +240,14 @@ def _captioned(members: dict[str, list[int]], columns: int | None, gap: float) -
     pitch = 1 + caption + gap
     length = int(inches * (1 + gap) * 72 / (0.66 * text_size))
     strips, labels = [], []
+    texts = shorten_apart(names, length, keep="both")
     for start in range(0, count, wide):
         row = (start // wide) * pitch
         indices = list(range(start, min(start + wide, count)))
         strips.append(_Strip(indices, row, 0.0))
         for place, index in enumerate(indices):
             column = place * (1 + gap) + 0.5
-            labels.append(
-                _Label(shorten(names[index], length, keep="both"), row + 1, column, beside=False)
-            )
+            labels.append(_Label(texts[index], row + 1, column, beside=False))
     return _Sheet(strips, labels, wide + (wide - 1) * gap, rows * pitch, inches, text_size)
 
 
@@ -255,7 +255,7 @@ def _in_rows(members: dict[str, list[int]], columns: int | None, gap: float) -> 
     """Lay out a row for each category, its name beside; rows wrap, and stand in blocks."""
     wide = min(20 if columns is None else columns, max(map(len, members.values())))
     lines = {name: math.ceil(len(indices) / wide) for name, indices in members.items()}
-    texts = {name: shorten(name, 18, keep="both") for name in members}
+    texts = dict(zip(members, shorten_apart(list(members), 18, keep="both"), strict=True))
     margin = 0.08 + max(map(len, texts.values())) * 0.6 * SMALL_SIZE / 72
     room = PAGE_WIDTH - 2 * _MARGIN
     best: tuple[float, int] | None = None

@@ -66,7 +66,7 @@ from elsewhere.figures.style import (
     Mark,
     axes_or_new,
     new_figure,
-    shorten,
+    shorten_apart,
     styled,
     text_style,
     tidy,
@@ -170,12 +170,13 @@ def plot_probe_maps(
         cell_edges(result[dim].values, scene.canvas, scene.object_size) for dim in ("y", "x")
     )
     drawn = []
+    labels = shorten_apart([name for name, *_ in panels], characters)
     for idx, (name, values, mean) in enumerate(panels):
         ax = figure.add_subplot(grid[divmod(idx, wide)])
         draw_cells(ax, values, edges_y, edges_x, norm, raster=values.size > RASTER_CELLS)
         frame_panel(ax, scene, bottom=idx + wide >= len(panels), left=idx % wide == 0)
         ax.plot(trained[:, 1], trained[:, 0], label="trained", clip_on=False, zorder=3, **RING)
-        label = shorten(name, characters, keep="end")
+        label = labels[idx]
         style = "italic" if name == RAW_PIXELS else "normal"
         ax.set_title(
             label, loc="left", fontsize=size, pad=2.5, fontstyle=style, **text_style(label)
@@ -262,7 +263,8 @@ def plot_probe_matrix(
     characters = int(side * 72 / (0.62 * size)) - 5
     drawn = []
     off = ~np.eye(n, dtype=bool)
-    for place, idx in enumerate(chosen):
+    titles = shorten_apart([names[idx] for idx in chosen], characters)
+    for place, label in enumerate(titles):
         ax = figure.add_subplot(grid[divmod(place, wide)])
         ax.imshow(
             np.ma.masked_invalid(matrices[place]), cmap=COLOR_MAP, norm=norm, aspect="equal",
@@ -282,7 +284,6 @@ def plot_probe_matrix(
         )  # fmt: skip
         ax.spines[:].set_visible(True)
         ax.spines[:].set(linewidth=0.4, color=GREY)
-        label = shorten(names[idx], characters, keep="end")
         ax.set_title(label, loc="left", fontsize=size, pad=2.5, **text_style(label))
         away = matrices[place][off]
         known = away[np.isfinite(away)]

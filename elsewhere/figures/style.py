@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib
+import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
 
@@ -224,6 +228,58 @@ def shorten(text: object, length: int, *, keep: Literal["start", "end", "both"] 
         return "…" + whole[-(length - 1) :].lstrip("._")
     tail = (length - 1) // 2 if keep == "both" else 0
     return whole[: length - 1 - tail] + "…" + whole[len(whole) - tail :]
+
+
+def shorten_apart(
+    names: Sequence[object], length: int, *, keep: Literal["start", "end", "both"] = "end"
+) -> list[str]:
+    """Return `names` in at most `length` characters each, such that different ones stay different.
+
+    Where :func:`shorten` would give several names one label, these are cut to the stretch in which
+    they differ; where that does not fit either, they are numbered.
+
+    Examples
+    --------
+    >>> shorten_apart([f"encoder.layers.layer_{i}.attention" for i in (3, 11)], 10)
+    ['…ayer_3.a…', '…ayer_11.…']
+    >>> shorten_apart(["conv1", "a.rather.long.conv2"], 12)
+    ['conv1', '…long.conv2']
+    """
+    whole = list(dict.fromkeys(clean_text(name) for name in names))
+    labels = {name: shorten(name, length, keep=keep) for name in whole}
+
+    def shared() -> list[list[str]]:
+        groups = [[w for w in whole if labels[w] == label] for label in set(labels.values())]
+        return [group for group in groups if len(group) > 1]
+
+    for alike in shared():
+        same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*alike, strict=False))
+        prefix = "".join(column[0] for column in same)
+        start = max(prefix.rfind(".") + 1, len(prefix) - length // 2, 0)
+        for name in alike:
+            labels[name] = shorten("…" * bool(start) + name[start:].lstrip("._"), length)
+    if shared():
+        room = length - 1 - len(str(len(whole)))
+        labels = {w: f"{shorten(w, room, keep=keep)}#{n}" for n, w in enumerate(whole, start=1)}
+    return [labels[clean_text(name)] for name in names]
+
+
+def beyond(
+    norm: Normalize, values: NDArray[np.floating]
+) -> Literal["neither", "min", "max", "both"]:
+    """Return at which ends a colour bar is pointed: where finite `values` lie beyond its limits."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    low = float(0.0 if norm.vmin is None else norm.vmin)
+    high = float(1.0 if norm.vmax is None else norm.vmax)
+    slack = 1e-6 * (high - low)  # rounding may take a cosine just above 1
+    below, above = bool((finite < low - slack).any()), bool((finite > high + slack).any())
+    ends: dict[tuple[bool, bool], Literal["neither", "min", "max", "both"]] = {
+        (False, False): "neither",
+        (True, False): "min",
+        (False, True): "max",
+        (True, True): "both",
+    }
+    return ends[below, above]
 
 
 def wrap(text: str, width: float, size: float) -> str:

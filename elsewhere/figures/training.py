@@ -37,6 +37,7 @@ from elsewhere.figures.style import (
     Mark,
     new_figure,
     shorten,
+    shorten_apart,
     styled,
     text_style,
     tidy,
@@ -226,6 +227,7 @@ def _draw_layers(
 ) -> list[Line2D]:
     """Draw G of each layer against the steps, early layers dark, late ones light."""
     handles, seen, shades = [], [np.array([0.0, 1.0])], depth_shades(len(names))
+    labels = shorten_apart(names, 22)
     for rank, name in enumerate(names):
         mark = Mark(shades[rank], "osD^vP"[rank % 6], "-")
         for stretch in drawn.laid:
@@ -236,7 +238,7 @@ def _draw_layers(
                 raise UnknownNameError("layer of the control", name, layer_names(beside[0]))
             values = _by_seed(beside[0]["G_away"].sel(layer=name))
             seen.append(_draw_run(drawn.lower, *beside, values, mark, f"G:{name}", control=True))
-        handles.append(legend_handle(mark, shorten(name, 22, keep="end")))
+        handles.append(legend_handle(mark, labels[rank]))
     fit_limits(drawn.lower, np.concatenate(seen))
     drawn.lower.set_ylabel("generalisation G", fontsize=LABEL_SIZE)
     return handles

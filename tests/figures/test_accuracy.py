@@ -77,13 +77,18 @@ def test_one_scale_from_chance_to_one_that_says_what_is_below(conditions):
     assert bar(figure).get_ylabel() == "accuracy"
 
 
-def test_chance_may_be_given_by_the_classes_and_the_lowest_begins_the_scale(conditions):
+def test_conditions_of_other_class_counts_share_no_scale_of_accuracy(conditions):
     other = conditions["acquired"].assign_attrs(n_classes=4)
     del other.attrs["chance"]
     norm = mesh(panels(plot_accuracy_maps(other))[0]).norm
     assert norm.vmin == 0.25
-    mixed = plot_accuracy_maps({**conditions, "four classes": other})
-    assert {mesh(ax).norm.vmin for ax in panels(mixed)} == {0.1}
+    mixed = plot_accuracy_maps({**conditions, "four classes": other}, exemplars="same")
+    assert {mesh(ax).norm.vmin for ax in panels(mixed)} == {0.0}
+    last = panels(mixed)[-1]
+    accuracy = other.accuracy.sel(exemplars="same").values
+    np.testing.assert_allclose(mesh(last).get_array(), (accuracy - 0.25) / 0.75)
+    assert last.get_title(loc="right").endswith("(chance 0.25)")
+    assert "above chance" in mixed.axes[-1].get_ylabel()
 
 
 def test_exemplars_are_those_asked_for_and_named(make_accuracy):

@@ -24,10 +24,11 @@ def titles(figure):
 def test_the_grid_has_the_reference_first_and_the_correlations(make_attribution):
     result = make_attribution()
     figure = plot_attribution_grid(result, objects=["o2", "o0"], locations=[(5, 42), (24, 24)])
-    panels = [ax for ax in figure.axes if len(ax.images) == 3]
-    assert len(panels) == 6
-    assert titles(figure) == ["reference", "y 5, x 42", "y 24, x 24"]
-    assert [ax.get_ylabel() for ax in panels if ax.get_ylabel()] == ["o2", "o0"]
+    panels, pictures = figure.axes[:6], figure.axes[6:8]
+    assert titles(figure) == ["reference", "y 5, x 42", "y 24, x 24", "object"]
+    assert [ax.get_ylabel() for ax in pictures] == ["o2", "o0"]
+    patch = result["patch"].sel(object="o0").values / 255
+    np.testing.assert_array_equal(pictures[1].images[0].get_array(), patch)
     value = float(result["equivariance"].sel(metric="pearson", object="o2", y=5, x=42))
     assert panels[1].texts[0].get_text() == f"{value:.2f}".replace("-", "−")
     assert len(panels[0].texts) == 0, "no number at the reference itself"
@@ -38,6 +39,52 @@ def test_the_grid_has_the_reference_first_and_the_correlations(make_attribution)
     red, _, blue, _ = shown[strong]
     assert (red > blue) == (expected[strong] > 0), "red speaks for, blue against"
     assert all(ax.collections for ax in panels), "the object's outline is drawn"
+
+
+def test_a_colour_of_a_map_is_the_colour_bars(make_attribution):
+    result = make_attribution()
+    figure = plot_attribution_grid(result, objects=["o1"], locations=[(24, 24)])
+    figure.canvas.draw()
+    bar = figure.axes[-1]._colorbar
+    table = DIVERGING(np.linspace(0, 1, 4001))[:, :3]
+    levels = np.linspace(bar.norm.vmin, bar.norm.vmax, 4001)
+    shown = np.asarray(figure.axes[1].images[-1].get_array())
+    assert set(shown[..., 3].ravel()) <= {0.0, 1.0}  # nothing shines through
+    read = np.array(
+        [levels[((table - c) ** 2).sum(1).argmin()] for c in shown[..., :3].reshape(-1, 3)]
+    )
+    maps = [
+        (result[n].astype(float) * result[s]).sel(object="o1")
+        for n, s in (("attribution", "scale"), ("reference_attribution", "reference_scale"))
+    ]
+    here = maps[0].sel(y=24, x=24).values
+    true = here / max(np.nanmax(abs(here)), np.nanmax(abs(maps[1].values)))
+    inside = np.isfinite(true) & (abs(true) < bar.norm.vmax)
+    np.testing.assert_allclose(read[inside.ravel()], true[inside], atol=0.01)  # 256 colours
+
+
+@pytest.mark.parametrize("place", [3, 6, 8])
+def test_the_ring_is_on_the_row_of_the_reference(make_attribution, place):
+    ys = tuple(range(5, 43, 3))
+    result = make_attribution(ys=ys).assign_attrs(reference_y=ys[place], reference_x=ys[-place])
+    figure = plot_attribution_frame(result)
+    figure.canvas.draw()
+    ax = figure.axes[0]
+    ring = next(patch for patch in ax.patches if patch.get_label() == "reference")
+    for axis, start, length, wanted in (
+        (ax.yaxis, ring.get_y(), ring.get_height(), ys[place]),
+        (ax.xaxis, ring.get_x(), ring.get_width(), ys[-place]),
+    ):
+        at = np.abs(axis.get_majorticklocs() - start - length / 2).argmin()
+        assert axis.get_ticklabels()[at].get_text() == str(wanted)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert f"reference (y {ys[place]}, x {ys[-place]})" in texts
+
+
+def test_a_reference_off_the_grid_rings_nothing(make_attribution):
+    figure = plot_attribution_frame(make_attribution().assign_attrs(reference_y=6))
+    assert not [p for p in figure.axes[0].patches if p.get_label() == "reference"]
+    assert any("not on this grid" in t.get_text() for t in figure.legends[0].get_texts())
 
 
 def test_scales_are_centred_on_zero():
