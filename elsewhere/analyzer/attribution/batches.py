@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from elsewhere.analyzer.attribution.covering import Coverer
 from elsewhere.analyzer.attribution.lattices import Lattice
+from elsewhere.analyzer.attribution.rules import Ruled, RuleSet
 from elsewhere.analyzer.attribution.targets import Scorer
 from elsewhere.errors import InputError
 from elsewhere.models import Layer
@@ -122,6 +123,10 @@ class Batch:
         )
 
 
+def _unfollowed(images: torch.Tensor) -> Ruled:
+    raise NotImplementedError("this method replaces no derivatives")
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a method works with.
@@ -144,6 +149,10 @@ class Setting:
         For methods that cover windows: the engine that runs these alone, if it is to.
     share
         Of the memory that its windows may take.
+    follow
+        For methods that replace derivatives: from images to the network with rules.
+    kept
+        Gets, of each image in turn, the score that a map does not share out.
     """
 
     scorer: Scorer
@@ -154,6 +163,8 @@ class Setting:
     seed: int
     coverer: Coverer | None = None
     share: float = 1.0
+    follow: Callable[[torch.Tensor], Ruled] = _unfollowed
+    kept: list[float] = field(default_factory=list)
 
 
 Run = Callable[[Setting, Batch], torch.Tensor]
@@ -175,12 +186,16 @@ class Method:
         Whether it works on a convolutional layer.
     compares
         Whether it needs a baseline.
+    shares
+        What its maps share out pixel by pixel: the ``change`` of the score from the baseline's, as
+        ``(x - b) slope``, or the ``score``, as ``x slope``; None for other maps.
+    slopes
+        Whether its maps are slopes: the change of the score for each unit of the input.
     complete
-        Whether its maps sum to the score less the baseline's, within the option ``tolerance``.
-    functions
-        Whether it replaces backward rules, so that functions have to be modules.
-    apart
-        Whether poolings and what bends the signal have to be set apart from their neighbours.
+        Whether its maps sum to what they share out, but for what biases and the stabiliser keep
+        of relevance, within the option ``tolerance``.
+    rules
+        From the options, the rules by which it replaces derivatives; None for other methods.
     linear_target
         Whether it takes targets that are made of layers only: logits and linear readouts.
     alone
@@ -196,9 +211,10 @@ class Method:
     options: Mapping[str, Option] = field(default_factory=dict)
     needs_layer: bool = False
     compares: bool = False
+    shares: Literal["change", "score"] | None = None
+    slopes: bool = False
     complete: bool = False
-    functions: bool = False
-    apart: bool = False
+    rules: Callable[[Mapping[str, Any]], RuleSet] | None = None
     linear_target: bool = False
     alone: bool = False
     lattice: Callable[[Mapping[str, Any]], Lattice] | None = None

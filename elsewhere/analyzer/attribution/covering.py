@@ -7,6 +7,7 @@ are placed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -65,12 +66,16 @@ class Scene:
         """Side of the canvas, px."""
         return self.image.shape[-1]
 
+    def stretch(self, first: int) -> tuple[int, int]:
+        """Return the rows or columns in which the baseline may differ, of a box from `first` on."""
+        return (first, first + self.side) if self.plain else (0, self.size)
+
     def windows(self, lattice: Lattice) -> tuple[list[Interval], list[Interval]]:
-        """Return the lattice's windows along y and x, as far as they lie on the canvas."""
-        (top, left), across = lattice.region(
-            self.corner, plain=self.plain, side=self.side, size=self.size
-        )
-        y, x = (lattice.windows(first, across, self.size) for first in (top, left))
+        """Return the lattice's windows along y and x, as far as they lie on the canvas.
+
+        Those that cover nothing that differs from the baseline count in means, too.
+        """
+        y, x = (lattice.windows(first, self.size) for first in self.corner)
         return y, x
 
     def changing(
@@ -281,8 +286,9 @@ def _try(
             f"{format_bytes(max_memory)}"
         )
     _check(engine, scorer, scene, layer, one, (rows[place[0]], columns[place[1]]))
-    shape = len(rows), len(columns)
-    share, worth = weigh(engine, [layer], shape, len(y) * len(x), passes=1)
+    shape, (top, left) = (len(rows), len(columns)), scene.corner
+    dense = [len(lattice.touching(first, *scene.stretch(first))) for first in (top, left)]
+    share, worth = weigh(engine, [layer], shape, math.prod(dense), passes=1)
     return Coverer(model, scorer, layer, program, room), share, worth
 
 

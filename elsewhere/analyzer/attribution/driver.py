@@ -201,7 +201,7 @@ def _finish(
         joined = joined.drop_vars("predicted")
     elif numbers is not None:
         joined["correct"] = predicted == xarray.DataArray(numbers, dims="object")
-    for name in ("completeness_error", "completeness_share", "baseline_score"):
+    for name in ("completeness_error", "completeness_share", "kept_relevance", "baseline_score"):
         if bool(joined[name].isnull().all()):
             joined = joined.drop_vars(name)
     joined["patch"] = (
@@ -220,6 +220,7 @@ def _finish(
         "target": run.target.name,
         "layer": settings.layer or "",
         **{name: options[name] for name in ("options", "baseline", "margin", "seed")},
+        "rules": dict(run.explainer.counts),
         "warning": methods.get(settings.method).warning,
         "n_objects": len(sweep.objects),
         "n_categories": len(sweep.objects.category_names),

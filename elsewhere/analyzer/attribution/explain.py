@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from elsewhere.analyzer.attribution.batches import Batch, Method, Setting
 from elsewhere.analyzer.attribution.copies import PlainNetwork, exact
 from elsewhere.analyzer.attribution.covering import Coverer, Scene, choose_coverer
-from elsewhere.analyzer.attribution.methods import check_rules, methods, read_options
+from elsewhere.analyzer.attribution.methods import methods, read_options
+from elsewhere.analyzer.attribution.rules import Ruled
 from elsewhere.analyzer.attribution.targets import (
     ClassTarget,
     Scorer,
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 CANCELLED = 0.1
 """A change of the score below this share of a map's absolute mass is what cancelling left of it."""
 
+TOLERANCE = 0.01
+"""By which share relevance may be off its sum, which nothing but rounding changes."""
+
 _NO_GRADIENT = ("used in the graph", "does not require grad", "did not obtain any outputs")
 """What torch and Captum say of a target that does not depend on what it is attributed to."""
 
@@ -47,11 +51,15 @@ class Explained:
         float32 (n, channel, height, width).
     scores, baseline_scores
         float64 (n,); the latter NaN for methods without a baseline.
+    kept
+        float64 (n,), of the score what biases and the stabiliser keep; NaN for methods that keep
+        nothing.
     """
 
     maps: torch.Tensor
     scores: NDArray[np.float64]
     baseline_scores: NDArray[np.float64]
+    kept: NDArray[np.float64]
 
     @property
     def flat(self) -> NDArray[np.float32]:
@@ -111,18 +119,13 @@ class Explainer:
         self._check_target()
         self._check_sizes()
         self.layer = self._find_layer(layer)
-        self.network = PlainNetwork(
-            model,
-            canvas_size,
-            functions=self.method.functions,
-            apart=self.method.apart,
-        )
+        self.network = PlainNetwork(model)
         self.scorer = Scorer(self.network, model, target, canvas_size).eval()
         self._check_copy()
-        if method == "lrp":
-            check_rules(self.scorer)
         self.max_memory = max_memory
         self.rows = self._all_rows = self._fitting_rows(max_memory)
+        self._followed: dict[tuple[int, ...], Ruled] = {}
+        self.counts: Mapping[str, int] = self._count_rules()
         self.choice = Choice("dense", "")
         self._coverer: Coverer | None = None
 
@@ -218,7 +221,7 @@ class Explainer:
         self.model.module.eval()
         try:
             with torch.no_grad(), exact(self.model.device):
-                expected = output_tensors(self.model.module(images))
+                expected = output_tensors(self.model.module(images.clone()))
                 found = output_tensors(self.network(images))
         finally:
             for part, mode in modes:
@@ -226,8 +229,8 @@ class Explainer:
         for key, tensor in expected.items():
             if not torch.allclose(found[key], tensor, rtol=1e-5, atol=1e-6, equal_nan=True):
                 raise InputError(
-                    f"{self.model.name} cannot be copied without in-place and reused modules: the "
-                    "copy's output differs; write its activations as modules of their own"
+                    f"{self.model.name} cannot be copied: the copy's output differs; it keeps "
+                    "something outside its modules that its output depends on"
                 )
 
     def _fitting_rows(self, max_memory: int) -> int:
@@ -235,6 +238,31 @@ class Explainer:
         # what autograd keeps of a pass, the gradient on its way back, and inputs
         each = 2 * sum(layer.bytes for layer in layers) + 6 * 12 * self.canvas_size**2
         return int(max(1, min(BATCH_ROWS, max_memory // max(each, 1))))
+
+    # --- rules ------------------------------------------------------------------------------
+
+    def _follow(self, images: torch.Tensor) -> Ruled:
+        """Return the network's operations on images of this shape, with the method's rules."""
+        if self.method.rules is None:
+            raise InputError(f"{self.name} replaces no derivatives")
+        key = tuple(images.shape)
+        if key not in self._followed:
+            self._followed[key] = Ruled(
+                self.scorer.linear_part,
+                self.network.network,
+                images.detach(),
+                self.method.rules(self.options),
+            )
+        return self._followed[key]
+
+    def _count_rules(self) -> dict[str, int]:
+        """Return how often each rule applies; refuse a network that the method has none for."""
+        if self.method.rules is None:
+            return {}
+        rows = 1 if self.method.alone else self.rows
+        shape = (rows + rows * self.method.compares, 3, self.canvas_size, self.canvas_size)
+        with exact(self.model.device):
+            return dict(self._follow(torch.zeros(shape, device=self.model.device)).counts)
 
     # --- forward ----------------------------------------------------------------------------
 
@@ -260,13 +288,13 @@ class Explainer:
     def scores(self, batch: Batch) -> NDArray[np.float64]:
         """Return the target's score for each image, (n,)."""
 
-        def run(one: Batch) -> torch.Tensor:
+        def run(one: Batch) -> tuple[torch.Tensor]:
             with torch.no_grad(), exact(self.model.device):
                 found: torch.Tensor = self.scorer(one.images, *one.extra)
             chosen = torch.tensor(list(one.classes), device=found.device)
-            return found.gather(1, chosen[:, None])[:, 0]
+            return (found.gather(1, chosen[:, None])[:, 0],)
 
-        values = self._halving(batch, run, "the network")
+        (values,) = self._halving(batch, run, "the network")
         return values.double().cpu().numpy()
 
     def _forward(
@@ -274,11 +302,11 @@ class Explainer:
     ) -> torch.Tensor:
         batch = Batch(images, images, [(0, 0)] * len(images), [0] * len(images))
 
-        def forward(one: Batch) -> torch.Tensor:
+        def forward(one: Batch) -> tuple[torch.Tensor]:
             with torch.no_grad(), exact(self.model.device):
-                return run(one.images)
+                return (run(one.images),)
 
-        return self._halving(batch, forward, "the network")
+        return self._halving(batch, forward, "the network")[0]
 
     # --- maps -------------------------------------------------------------------------------
 
@@ -292,14 +320,18 @@ class Explainer:
         InputError
             Not even a single image fits the memory, or the method cannot work with the network.
         """
+        return self._maps_and_kept(batch)[0]
+
+    def _maps_and_kept(self, batch: Batch) -> tuple[torch.Tensor, NDArray[np.float64]]:
+        """Return the maps, and of each what it does not share out of the score."""
         pad = self._coverer is None and not self.method.alone
-        maps = self._halving(batch, self._attribute, self.name, pad=pad)
+        maps, kept = self._halving(batch, self._attribute, self.name, pad=pad)
         if not bool(torch.isfinite(maps).all()):
             raise NumericsError(
                 f"{self.name} gives NaN or infinity on {self.model.name}; check its weights and "
                 "its input"
             )
-        return maps
+        return maps, kept.numpy()
 
     def explain(self, batch: Batch) -> Explained:
         """Return maps and scores; a map's sum is checked where it is known.
@@ -309,12 +341,11 @@ class Explainer:
         InputError
             The sum is off by more than the option ``tolerance`` allows.
         """
-        maps = self.maps(batch)
-        scores, nothing = self.scores(batch), np.full(len(batch), np.nan)
-        if not self.method.compares:
-            return Explained(maps, scores, nothing)
-        compared = self.scores(replace(batch, images=batch.baselines))
-        found = Explained(maps, scores, compared)
+        maps, kept = self._maps_and_kept(batch)
+        scores, compared = self.scores(batch), np.full(len(batch), np.nan)
+        if self.method.compares:
+            compared = self.scores(replace(batch, images=batch.baselines))
+        found = Explained(maps, scores, compared, kept)
         if self.method.complete:
             self._check_sum(found, batch)
         return found
@@ -324,23 +355,25 @@ class Explainer:
 
         ``sum of the map - (score - score of the baseline)``, as a share of the scores' difference,
         or of a tenth of the map's absolute mass where that is more: where what speaks for and
-        against cancels, the difference is no measure.
+        against cancels, the difference is no measure. Relevance has no baseline; there, what
+        biases and the stabiliser keep takes the place of its score.
         """
         if not self.method.complete:
             nothing = np.full(len(found.scores), np.nan)
             return nothing, nothing
         maps = found.maps.double()
-        change = found.scores - found.baseline_scores
+        rest = found.baseline_scores if self.method.compares else found.kept
+        change = found.scores - rest
         error = maps.sum((1, 2, 3)).cpu().numpy() - change
         mass = maps.abs().sum((1, 2, 3)).cpu().numpy()
         # scores are rounded, so that an empty map may differ by their last bits
-        rounding = 1e-5 * np.maximum(np.abs(found.scores), np.abs(found.baseline_scores))
+        rounding = 1e-5 * np.maximum(np.abs(found.scores), np.abs(rest))
         least = np.maximum(np.maximum(CANCELLED * mass, 100 * rounding), 1e-30)
         return error, np.abs(error) / np.maximum(np.abs(change), least)
 
     def _check_sum(self, found: Explained, batch: Batch) -> None:
         _, share = self.completeness(found)
-        tolerance = float(self.options["tolerance"])
+        tolerance = float(self.options.get("tolerance", TOLERANCE))
         worst = float(share.max())
         if worst <= tolerance:
             return
@@ -368,7 +401,7 @@ class Explainer:
             return False
         return not bool(self._forward(baseline, self.scorer.activations).any())
 
-    def _attribute(self, batch: Batch) -> torch.Tensor:
+    def _attribute(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         images = batch.images.detach().clone().requires_grad_(True)
         setting = Setting(
             self.scorer,
@@ -379,6 +412,7 @@ class Explainer:
             self.seed,
             self._coverer,
             self.rows / self._all_rows,
+            self._follow,
         )
         with warnings.catch_warnings(), exact(self.model.device), torch.enable_grad():
             warnings.simplefilter("ignore")  # Captum tells of hooks that it will remove
@@ -393,18 +427,25 @@ class Explainer:
                         "gradient there; take an earlier layer, or another target"
                     ) from error
                 raise
-        return maps.detach().float()
+        kept = torch.tensor(setting.kept or [np.nan] * len(batch), dtype=torch.float64)
+        return maps.detach().float(), kept
 
     def _halving(
-        self, batch: Batch, run: Callable[[Batch], torch.Tensor], what: str, *, pad: bool = True
-    ) -> torch.Tensor:
+        self,
+        batch: Batch,
+        run: Callable[[Batch], tuple[torch.Tensor, ...]],
+        what: str,
+        *,
+        pad: bool = True,
+    ) -> tuple[torch.Tensor, ...]:
         """Run a batch in pieces that fit the memory; halve them, and say so, when they do not."""
-        found: list[torch.Tensor] = []
+        found: list[tuple[torch.Tensor, ...]] = []
         done = 0
         while done < len(batch):
             piece = batch.take(slice(done, done + self.rows))
             try:
-                found.append(run(piece.padded(self.rows) if pad else piece)[: len(piece)])
+                rows = run(piece.padded(self.rows) if pad else piece)
+                found.append(tuple(each[: len(piece)] for each in rows))
                 done += len(piece)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -418,7 +459,7 @@ class Explainer:
                 logger.warning("out of memory: going on with %d images at a time", self.rows)
                 if self.model.device.type == "cuda":
                     torch.cuda.empty_cache()
-        return torch.cat(found)
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

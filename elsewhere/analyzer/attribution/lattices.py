@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,7 +14,7 @@ Interval: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True)
 class Lattice:
-    """Square windows at equal distances.
+    """Square windows at equal distances, without end.
 
     Parameters
     ----------
@@ -23,59 +22,39 @@ class Lattice:
         Side of a window, px.
     pitch
         From one window to the next, px; at most `window`.
-    reach
-        How far windows extend beyond the object's box, px.
     """
 
     window: int
     pitch: int
-    reach: int
 
-    def region(
-        self, corner: tuple[int, int], *, plain: bool, side: int, size: int
-    ) -> tuple[tuple[int, int], int]:
-        """Return the first row and column of the square that windows tile, and its side.
-
-        It may extend beyond the canvas.
+    def touching(self, corner: int, low: int, high: int) -> range:
+        """Return the first pixels of the windows along one axis that reach into a stretch, px.
 
         Parameters
         ----------
         corner
-            First row and column of the object's box, px.
-        plain
-            Whether only windows near the box matter; else the square covers the canvas.
-        side, size
-            Of the box and of the canvas, px.
+            First row or column of the object's box, where a window starts.
+        low, high
+            Of the stretch.
 
         Examples
         --------
-        >>> Lattice(4, 2, 4).region((5, 1), plain=True, side=8, size=24)
-        ((1, -3), 16)
-        >>> Lattice(4, 2, 4).region((5, 1), plain=False, side=8, size=24)
-        ((-1, -1), 26)
+        >>> list(Lattice(4, 2).touching(5, 5, 13))
+        [3, 5, 7, 9, 11]
         """
-        top, left = corner
-        if not plain:  # whole canvases, in step with the box
-            across = (math.ceil(size / self.pitch) + 1) * self.pitch
-            return (top % self.pitch - self.pitch, left % self.pitch - self.pitch), across
-        around = math.ceil(self.reach / self.pitch) * self.pitch
-        across = 2 * around + math.ceil(side / self.pitch) * self.pitch
-        return (top - around, left - around), across
+        first = low - self.window + 1
+        return range(first + (corner - first) % self.pitch, high, self.pitch)
 
-    def windows(self, first: int, across: int, size: int) -> list[Interval]:
-        """Return the windows along one axis of a region, cut off at its end and at the canvas's.
+    def windows(self, corner: int, size: int) -> list[Interval]:
+        """Return the windows along one axis of a canvas, cut off at its edges.
 
         Examples
         --------
-        >>> Lattice(4, 3, 0).windows(-5, 12, 24)
-        [(0, 0), (0, 2), (1, 5), (4, 7)]
+        >>> Lattice(4, 3).windows(1, 9)
+        [(0, 2), (1, 5), (4, 8), (7, 9)]
         """
-        count = max(0, math.ceil((across - self.window) / self.pitch)) + 1
-        found = []
-        for start in range(first, first + count * self.pitch, self.pitch):
-            low, high = max(start, 0), min(start + self.window, first + across, size)
-            found.append((low, max(low, high)))
-        return found
+        starts = self.touching(corner, 0, size)
+        return [(max(start, 0), min(start + self.window, size)) for start in starts]
 
 
 def spread_windows(
@@ -101,14 +80,14 @@ def spread_windows(
     >>> spread_windows(np.array([[1.0, 3.0]]), [(0, 1)], [(0, 2), (1, 3)], 3)[0].tolist()
     [1.0, 2.0, 3.0]
     """
-    y, x = (_covers(stretches, size) for stretches in (rows, columns))
+    y, x = (covers(stretches, size) for stretches in (rows, columns))
     total: NDArray[np.float64] = y.T @ values @ x
     return total / np.maximum(np.outer(y.sum(0), x.sum(0)), 1)
 
 
-def _covers(stretches: list[Interval], size: int) -> NDArray[np.float64]:
+def covers(stretches: list[Interval], size: int) -> NDArray[np.float64]:
     """Return which window covers which pixel, (window, pixel)."""
     pixels = np.arange(size)
     first, last = np.array(stretches).T[:, :, None]
-    covers: NDArray[np.bool_] = (first <= pixels) & (pixels < last)
-    return covers.astype(np.float64)
+    found: NDArray[np.bool_] = (first <= pixels) & (pixels < last)
+    return found.astype(np.float64)

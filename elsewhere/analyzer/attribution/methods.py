@@ -1,4 +1,4 @@
-"""The methods of attribution by name, all of them Captum's, with the options that each takes."""
+"""The methods of attribution by name, with the options that each takes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from captum.attr import (
-    LRP,
-    DeepLift,
-    GradientShap,
-    GuidedBackprop,
-    InputXGradient,
-    IntegratedGradients,
-    LayerGradCam,
-    Saliency,
-)
-from captum.attr._utils.custom_modules import Addition_Module
-from captum.attr._utils.lrp_rules import EpsilonRule
-from torch import nn
+from captum.attr import InputXGradient, IntegratedGradients, Saliency
 
+from elsewhere.analyzer.attribution import rules
 from elsewhere.analyzer.attribution.batches import Batch, Method, Option, Setting
-from elsewhere.analyzer.attribution.copies import FunctionLayer
 from elsewhere.analyzer.attribution.frames import upsample
 from elsewhere.analyzer.attribution.perturbations import (
     ablate,
@@ -29,10 +17,9 @@ from elsewhere.analyzer.attribution.perturbations import (
     occlude,
     occlusion_lattice,
 )
-from elsewhere.analyzer.attribution.randomness import seeded
-from elsewhere.analyzer.attribution.targets import Scorer
+from elsewhere.analyzer.attribution.randomness import frame_generator, frame_noise
+from elsewhere.analyzer.attribution.rules import Ledger
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.models.layers import is_container
 from elsewhere.registry import Registry
 
 methods: Registry[Method] = Registry("attribution method")
@@ -125,19 +112,26 @@ def _one_by_one(batch: Batch, run: Callable[[Batch], torch.Tensor]) -> torch.Ten
 
 
 def _gradient_shap(setting: Setting, batch: Batch) -> torch.Tensor:
-    method = GradientShap(setting.scorer)
+    count, spread = setting.options["n_samples"], float(setting.options["stdevs"])
 
     def run(one: Batch) -> torch.Tensor:
-        with seeded(setting.seed, *one.keys[0]):
-            found: torch.Tensor = method.attribute(
-                one.images,
-                baselines=one.baselines,
-                n_samples=setting.options["n_samples"],
-                stdevs=float(setting.options["stdevs"]),
-                target=list(one.classes),
-                additional_forward_args=one.extra or None,
-            )
-        return found
+        images, size = one.images.detach(), one.images.shape[-1]
+        random = frame_generator(setting.seed, one.keys[0])
+        shares = torch.rand(count, generator=random)
+        total = torch.zeros_like(images)
+        for first in range(0, count, setting.rows):
+            part = shares[first : first + setting.rows].to(images)[:, None, None, None]
+            shown = images - one.baselines
+            if spread:
+                noise = frame_noise(random, len(part), one.corners[0], size)
+                shown = shown + spread * noise.to(images)
+            points = (one.baselines + part * shown).requires_grad_(True)
+            references = [each.expand(len(part), -1) for each in one.extra]
+            scores = setting.scorer(points, *references)[:, one.classes[0]]
+            (slopes,) = torch.autograd.grad(scores.sum(), points)
+            total = total + (shown * slopes).sum(0, keepdim=True)
+        mean: torch.Tensor = total / count
+        return mean
 
     return _one_by_one(batch, run)
 
@@ -146,96 +140,43 @@ def _gradient_shap(setting: Setting, batch: Batch) -> torch.Tensor:
 
 
 def _deep_lift(setting: Setting, batch: Batch) -> torch.Tensor:
-    method = DeepLift(setting.scorer, eps=setting.options["eps"])
-
     def run(one: Batch) -> torch.Tensor:
-        # Captum's rule for max pooling takes the batch's first gradient where nothing differs
-        found: torch.Tensor = method.attribute(
-            one.images, baselines=one.baselines, target=list(one.classes)
-        )
-        return found
+        pair = torch.cat([one.images, one.baselines]).detach().requires_grad_(True)
+        gradient = _sent_back(setting, pair, [*one.classes] * 2, Ledger())
+        return gradient[:1] * (one.images - one.baselines)
 
+    return _one_by_one(batch, run)
+
+
+def _lrp(setting: Setting, batch: Batch) -> torch.Tensor:
+    def run(one: Batch) -> torch.Tensor:
+        ledger = Ledger()
+        relevance = _sent_back(setting, one.images, one.classes, ledger) * one.images
+        setting.kept.append(ledger.kept)
+        return relevance
+
+    # small denominators blow the last bits up, in which batches of different size differ
     return _one_by_one(batch, run)
 
 
 def _guided_backprop(setting: Setting, batch: Batch) -> torch.Tensor:
-    found: torch.Tensor = GuidedBackprop(setting.scorer).attribute(
-        batch.images,
-        target=list(batch.classes),
-        additional_forward_args=batch.extra or None,
-    )
-    return found
+    return _sent_back(setting, batch.images, batch.classes, Ledger(), *batch.extra)
 
 
-_RULED = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose2d,
-    nn.Linear,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.ZeroPad2d,
-    nn.ReflectionPad2d,
-    nn.ReplicationPad2d,
-    nn.CircularPad2d,
-    nn.Upsample,
-    Addition_Module,
-    FunctionLayer,
-)
-_PASSED = (nn.ReLU, nn.Dropout, nn.Tanh)
-
-
-def check_rules(scorer: Scorer) -> None:
-    """Refuse a network that holds something that relevance cannot be sent back through.
-
-    Raises
-    ------
-    InputError
-        Naming what has no rule.
-    """
-    network = scorer.network
-    for name, part in network.network.named_modules():
-        if not is_container(part) and not isinstance(part, (*_RULED, *_PASSED)):
-            raise InputError(
-                f"lrp has no rule for {name!r}, a {type(part).__name__}; take a method that needs "
-                "gradients only, such as integrated-gradients"
-            )
-    if network.curved:
-        raise InputError(
-            f"lrp has no rule for {', '.join(network.curved)}, which the network calls as a "
-            "function; take a method that needs gradients only, such as integrated-gradients"
-        )
-    if network.reused:
-        raise InputError(
-            f"lrp cannot share out relevance over {network.reused[0]!r}, which has parameters and "
-            "runs more than once; take another method, such as integrated-gradients"
-        )
-
-
-def _attach_rules(setting: Setting) -> None:
-    """Give every layer its rule; Captum takes them off after each call."""
-    for part in setting.scorer.modules():
-        if not is_container(part) and isinstance(part, _RULED):
-            part.rule = EpsilonRule(setting.options["epsilon"])
-
-
-def _lrp(setting: Setting, batch: Batch) -> torch.Tensor:
-    method = LRP(setting.scorer)
-
-    def run(one: Batch) -> torch.Tensor:
-        _attach_rules(setting)
-        found: torch.Tensor = method.attribute(one.images, target=list(one.classes))
-        return found
-
-    # small denominators blow the last bits up, in which batches of different size differ
-    return _one_by_one(batch, run)
+def _sent_back(
+    setting: Setting,
+    images: torch.Tensor,
+    classes: Sequence[int],
+    ledger: Ledger,
+    *references: torch.Tensor,
+) -> torch.Tensor:
+    """Return the gradient of each image's score by the method's rules."""
+    followed = setting.follow(images)
+    scores = setting.scorer.bend(followed(images, ledger), *references)
+    chosen = torch.tensor(list(classes), device=scores.device)
+    (gradient,) = torch.autograd.grad(scores.gather(1, chosen[:, None]).sum(), images)
+    followed.check(ledger)
+    return gradient
 
 
 # --- a layer
@@ -245,14 +186,16 @@ def _grad_cam(setting: Setting, batch: Batch) -> torch.Tensor:
     layer = setting.layer
     if layer is None:
         raise InputError("grad-cam needs a layer; name a convolutional one with --layer")
-    part = setting.scorer.network.part(layer.module, layer.call)
-    found: torch.Tensor = LayerGradCam(setting.scorer, part).attribute(
-        batch.images,
-        target=list(batch.classes),
-        additional_forward_args=batch.extra or None,
-        relu_attributions=setting.options["relu_attributions"],
-    )
-    return upsample(found.detach(), layer, batch.images.shape[-1])
+    with setting.scorer.network.keeping(layer) as kept:
+        scores = setting.scorer(batch.images, *batch.extra)
+    if not kept:  # the target lies before the layer
+        raise RuntimeError("the layer was not used in the graph")
+    chosen = torch.tensor(list(batch.classes), device=scores.device)
+    (slopes,) = torch.autograd.grad(scores.gather(1, chosen[:, None]).sum(), kept[0])
+    maps = (slopes.mean((2, 3), keepdim=True) * kept[0]).sum(1, keepdim=True)
+    if setting.options["relu_attributions"]:
+        maps = maps.clamp(min=0)
+    return upsample(maps.detach(), layer, batch.images.shape[-1])
 
 
 # --- by name
@@ -279,6 +222,7 @@ for _name, _method in {
         },
         compares=True,
         complete=True,
+        shares="change",
     ),
     "occlusion": Method(
         occlude,
@@ -300,9 +244,12 @@ for _name, _method in {
         _saliency,
         "the gradient at the image (Simonyan et al. 2014)",
         {"abs": Option(True, "whether absolute values are taken", bool)},
+        slopes=True,
     ),
     "input-x-gradient": Method(
-        _input_x_gradient, "the gradient times the input (Shrikumar et al. 2016)"
+        _input_x_gradient,
+        "the gradient times the input (Shrikumar et al. 2016)",
+        shares="score",
     ),
     "gradient-shap": Method(
         _gradient_shap,
@@ -313,6 +260,7 @@ for _name, _method in {
         },
         compares=True,
         alone=True,
+        shares="change",
     ),
     "deep-lift": Method(
         _deep_lift,
@@ -323,10 +271,10 @@ for _name, _method in {
         },
         compares=True,
         complete=True,
-        functions=True,
-        apart=True,
+        rules=lambda options: rules.deep_lift(options["eps"]),
         linear_target=True,
         alone=True,
+        shares="change",
     ),
     "feature-ablation": Method(
         ablate,
@@ -339,14 +287,17 @@ for _name, _method in {
         _lrp,
         "layer-wise relevance propagation by the epsilon rule (Bach et al. 2015)",
         {"epsilon": Option(1e-6, "what is added to denominators", float, low=0)},
-        functions=True,
+        complete=True,
+        rules=lambda options: rules.lrp(options["epsilon"]),
         linear_target=True,
         alone=True,
+        shares="score",
     ),
     "guided-backprop": Method(
         _guided_backprop,
         "the gradient, with what is negative cut off at every ReLU (Springenberg et al. 2015)",
-        functions=True,
+        rules=lambda options: rules.guided_backprop(),
+        slopes=True,
         warning="guided-backprop hardly depends on the network's weights: it fails the "
         "randomisation test (Adebayo et al. 2018), so its maps say little about what drives the "
         "network",

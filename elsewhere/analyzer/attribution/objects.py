@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 import xarray
-from captum.metrics import infidelity, sensitivity_max
+from captum.metrics import infidelity
 from numpy.typing import NDArray
 
 from elsewhere.analyzer.attribution.batches import Batch
 from elsewhere.analyzer.attribution.explain import Explained, Explainer
 from elsewhere.analyzer.attribution.frames import Scenes
-from elsewhere.analyzer.attribution.randomness import seeded
+from elsewhere.analyzer.attribution.randomness import frame_generator, frame_noise
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarget, class_numbers
 from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entropy, share_inside
@@ -177,6 +178,7 @@ class ObjectRun:
             "predicted": predicted,
             "completeness_error": error,
             "completeness_share": share,
+            "kept_relevance": found.kept,
             **self._places(number, flat, corners),
             **self._extras(batch, found),
         }
@@ -222,42 +224,61 @@ class ObjectRun:
             # what is perturbed differs from the baseline everywhere
             one = replace(batch.take(slice(row, row + 1)), plain=False)
             for name in values:
-                with seeded(self.settings.seed, *one.keys[0], len(name)):
-                    measure = self._sensitivity if name == "sensitivity" else self._infidelity
-                    values[name].append(measure(one, found.maps[row : row + 1], unit))
+                measure = self._sensitivity if name == "sensitivity" else self._infidelity
+                values[name].append(measure(one, found.maps[row : row + 1], unit))
         return {name: np.array(numbers, np.float64) for name, numbers in values.items()}
 
-    def _sensitivity(self, one: Batch, maps: torch.Tensor, unit: float) -> float:
-        def explain(perturbed: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            (images,) = perturbed
-            return (self.explainer.maps(replace(one.padded(len(images)), images=images)),)
+    def _noise(self, one: Batch, kind: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return a function that draws noise of an image's own: the same wherever the object is."""
+        random = frame_generator(self.settings.seed, one.keys[0], kind)
+        size = self.sweep.canvas.size
 
-        found: torch.Tensor = sensitivity_max(
-            explain,
-            one.images,
-            perturb_radius=SENSITIVITY_RADIUS * unit,
-            n_perturb_samples=self.settings.n_perturbations,
-        )
-        return float(found)
+        def draw(images: torch.Tensor) -> torch.Tensor:
+            noise = frame_noise(random, len(images), one.corners[0], size, uniform=kind == 1)
+            return noise.to(images)
+
+        return draw
+
+    def _sensitivity(self, one: Batch, maps: torch.Tensor, unit: float) -> float:
+        """Return the largest relative change of the map, by Euclidean norm."""
+        count, noise = self.settings.n_perturbations, self._noise(one, 1)
+        images = one.images.expand(count, -1, -1, -1)
+        images = images + SENSITIVITY_RADIUS * unit * noise(images)
+        change = self.explainer.maps(replace(one.padded(count), images=images)) - maps
+        length = float(maps.norm())
+        return float(change.flatten(1).norm(dim=1).max()) / length if length else math.nan
 
     def _infidelity(self, one: Batch, maps: torch.Tensor, unit: float) -> float:
+        """Compare the slopes that a map stands for with what noise does to the score.
+
+        A map that shares the score's change out, ``(x - b) slope``, is divided by ``x - b``. Where
+        that is 0 such a map says nothing of slopes, and nothing is perturbed.
+        """
+        noise, slopes = self._noise(one, 2), maps
+        shares = self.explainer.method.shares
+        if shares is not None:
+            shown = one.images - (one.baselines if shares == "change" else 0)
+            there = shown != 0
+            slopes = torch.where(there, maps / torch.where(there, shown, 1.0), 0.0)
+
         def perturb(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            noise = torch.randn(images.shape).to(images) * INFIDELITY_NOISE * unit
-            return noise, images - noise
+            change = noise(images) * INFIDELITY_NOISE * unit
+            change = change if shares is None else change * there
+            return change, images - change
 
         with torch.no_grad():
             found: torch.Tensor = infidelity(
                 self.explainer.scorer,
                 perturb,
                 one.images,
-                maps.expand(-1, 3, -1, -1) / (1 if maps.shape[1] == 3 else 3),
+                slopes,
                 target=list(one.classes),
                 additional_forward_args=one.extra or None,
                 n_perturb_samples=self.settings.n_perturbations,
                 max_examples_per_batch=min(self.explainer.rows, self.settings.n_perturbations),
                 normalize=True,
             )
-        return float(found)
+        return max(float(found), 0.0)  # rounding
 
     # --- the dataset ------------------------------------------------------------------------
 

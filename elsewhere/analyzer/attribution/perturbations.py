@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from captum.attr import FeatureAblation, Occlusion
 
 from elsewhere.analyzer.attribution.batches import Batch, Setting
 from elsewhere.analyzer.attribution.covering import Coverer, Scene
-from elsewhere.analyzer.attribution.lattices import Lattice
+from elsewhere.analyzer.attribution.lattices import Lattice, covers
 from elsewhere.errors import InputError
 
 
@@ -34,12 +35,16 @@ def _perturbed(
         Takes the score of regions, regions, their baselines and what else the score takes.
     """
     size, side, n = batch.images.shape[-1], setting.object_size, len(batch)
-    regions_of = [
-        lattice.region(corner, plain=batch.plain, side=side, size=size) for corner in batch.corners
+    starts = [
+        [
+            lattice.touching(first, *((first, first + side) if batch.plain else (0, size)))
+            for first in corner
+        ]
+        for corner in batch.corners
     ]
-    across = regions_of[0][1]
-    corners = [corner for corner, _ in regions_of]
-    tops, lefts = (torch.tensor(line) for line in zip(*corners, strict=True))
+    count = max(len(along) for pair in starts for along in pair)  # may differ by 1 on a canvas
+    across = (count - 1) * lattice.pitch + lattice.window
+    tops, lefts = (torch.tensor([pair[axis][0] for pair in starts]) for axis in (0, 1))
 
     def cut(found: torch.Tensor) -> torch.Tensor:
         regions = found.new_zeros(n, found.shape[1], across, across)
@@ -67,9 +72,17 @@ def _perturbed(
         found: torch.Tensor = run(score, cut(batch.images), cut(batch.baselines), more)
         found = found.mean(1, keepdim=True)
     maps = found.new_zeros(n, 1, size, size)
+    tried = [(first, first + lattice.window) for first in range(0, across, lattice.pitch)][:count]
+    in_region = covers(tried, across).sum(0)
     for row in range(n):
         here, there = _overlap(int(tops[row]), int(lefts[row]), across, size)
-        maps[row][:, *here] = found[row][:, *there]
+        # the windows beyond change nothing, and count in the mean all the same
+        shares = [
+            in_region[part] / covers(lattice.windows(first, size), size).sum(0)[place]
+            for part, place, first in zip(there, here, batch.corners[row], strict=True)
+        ]
+        weights = torch.from_numpy(np.outer(*shares)).to(found)
+        maps[row][:, *here] = found[row][:, *there] * weights
     return maps
 
 
@@ -99,12 +112,12 @@ def occlusion_lattice(options: Mapping[str, Any]) -> Lattice:
             f"occlusion's stride {stride} is above its window {window}, which leaves pixels out; "
             "choose a stride up to the window"
         )
-    return Lattice(window, stride, reach=window)
+    return Lattice(window, stride)
 
 
 def ablation_lattice(options: Mapping[str, Any]) -> Lattice:
     """Return the cells of feature ablation."""
-    return Lattice(options["cell"], options["cell"], reach=0)
+    return Lattice(options["cell"], options["cell"])
 
 
 def _covered(setting: Setting, batch: Batch, lattice: Lattice, cover: Coverer) -> torch.Tensor:

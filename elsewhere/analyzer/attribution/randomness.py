@@ -1,36 +1,71 @@
-"""Random numbers for what draws from global generators: seeded inside, untouched afterwards."""
+"""Random numbers of an object, the same wherever it stands: noise that moves with it."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 
-@contextlib.contextmanager
-def seeded(seed: int, *keys: int) -> Iterator[None]:
-    """Seed torch's and NumPy's global generators by `seed` and `keys`; put them back afterwards.
+def frame_generator(seed: int, key: Sequence[int], *more: int) -> torch.Generator:
+    """Return the generator of an object's random numbers.
 
-    Captum draws from both. What is drawn depends on nothing but the numbers given.
+    Parameters
+    ----------
+    seed
+        Of the run.
+    key
+        Of an image: its object's number first; where the object stands plays no part.
+    more
+        What tells one use from another.
 
     Examples
     --------
-    >>> with seeded(0, 3):
-    ...     first = torch.rand(1)
-    >>> with seeded(0, 3):
-    ...     bool(first == torch.rand(1))
+    >>> here = torch.rand(1, generator=frame_generator(0, (3, 1)))
+    >>> bool(here == torch.rand(1, generator=frame_generator(0, (3, 8))))
     True
     """
-    words = np.random.SeedSequence([seed, *keys]).generate_state(4)
-    before = np.random.get_state()  # noqa: NPY002
-    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = [torch.cuda.current_device()] if on_gpu else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
-        np.random.seed(words[2:])  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(before)  # noqa: NPY002
+    word = np.random.SeedSequence([seed, key[0], *more]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(word))
+
+
+def frame_noise(
+    generator: torch.Generator,
+    count: int,
+    corner: tuple[int, int],
+    size: int,
+    *,
+    uniform: bool = False,
+) -> torch.Tensor:
+    """Return noise that moves with the object over the canvas.
+
+    Parameters
+    ----------
+    generator
+        From :func:`frame_generator`.
+    count
+        Fields of noise.
+    corner
+        First row and column of the object's box, px, on the canvas.
+    size
+        Side of the canvas, px.
+    uniform
+        Whether it is uniform between -1 and 1, rather than standard normal.
+
+    Returns
+    -------
+    float32 (count, 3, size, size)
+        From fields twice as wide, of which the canvas shows the part around the object. They are
+        drawn one by one, so that it does not matter how many are asked for at a time.
+    """
+    top, left = (size - place for place in corner)
+    found = torch.empty(count, 3, size, size)
+    for row in range(count):
+        wide = torch.empty(3, 2 * size, 2 * size)
+        if uniform:
+            wide.uniform_(-1, 1, generator=generator)
+        else:
+            wide.normal_(generator=generator)
+        found[row] = wide[:, top : top + size, left : left + size]
+    return found

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from elsewhere.analyzer.attribution.frames import Frame, parse_baseline
-from elsewhere.analyzer.attribution.methods import read_options
+from elsewhere.analyzer.attribution.methods import methods, read_options
 from elsewhere.analyzer.attribution.targets import ClassTarget, LinearTarget, Target, parse_target
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.stimuli import Canvas
@@ -79,6 +79,14 @@ class AttributionSettings:
         for extra in self.extras:
             if extra not in EXTRAS:
                 raise UnknownNameError("extra measure", extra, EXTRAS)
+        method = methods.get(self.method)
+        if "infidelity" in self.extras and not (method.slopes or method.shares):
+            every = {name: methods.get(name) for name in methods}
+            known = [name for name, each in every.items() if each.slopes or each.shares]
+            raise InputError(
+                f"infidelity compares slopes with changes of the score, and a map of {self.method} "
+                f"stands for no slopes; leave it out, or take one of {', '.join(known)}"
+            )
         for name, low in (("n_perturbations", 1), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < low:

@@ -328,13 +328,22 @@ class Scorer(nn.Module):
         """Return the scores, (n, class) or (n, 1)."""
         return self.score(self.activations(images), *references)
 
+    def linear_part(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what is scored, as far as the network and a linear readout go: (n, unit)."""
+        values = self.activations(images)
+        return values if self.linear is None else self.linear(values)
+
     def score(self, values: torch.Tensor, *references: torch.Tensor) -> torch.Tensor:
         """Return the scores of activations (n, unit)."""
-        if self.linear is not None:
-            scores: torch.Tensor = self.linear(values)
-            return scores
+        return self.bend(values if self.linear is None else self.linear(values), *references)
+
+    def bend(self, values: torch.Tensor, *references: torch.Tensor) -> torch.Tensor:
+        """Return the scores from what :meth:`linear_part` gives."""
         if isinstance(self.target, SimilarityTarget):
-            # zero vectors give 0, as everywhere in this package
+            # zero vectors give 0, as everywhere in this package; near 1 single precision has too
+            # few digits for the difference of two cosines
+            if values.device.type != "mps":
+                values, references = values.double(), (references[0].double(),)
             return functional.cosine_similarity(values, references[0], dim=1, eps=1e-12)[:, None]
         if isinstance(self.target, ClassTarget) and self.target.quantity == "probability":
             return torch.softmax(values, dim=1)

@@ -1,0 +1,622 @@
+"""Backward rules on the operations that a network does: LRP, DeepLIFT, guided backpropagation.
+
+A rule replaces the derivative of an operation. So every operation on the way from the image to the
+score has to be known: :class:`Ruled` follows a pass through the network down to torch's own (ATen)
+operations, whatever modules and functions they come from, and refuses the first for which the
+method has no rule. What it follows is compared with the network itself, output and gradient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import fx, nn
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+
+from elsewhere.errors import InputError
+
+Function: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+Rule: TypeAlias = Callable[[Function, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""From a function, its input, its output and the gradient behind it to the gradient before it."""
+
+_ONE: tuple[frozenset[int], ...] = (frozenset({0}),)
+_EITHER = (frozenset({0}), frozenset({1}))
+_BOTH = (frozenset({0, 1}),)
+
+MIXING: Mapping[str, tuple[frozenset[int], ...]] = {
+    **dict.fromkeys(("convolution", "div", "neg", "sum", "mean", "cumsum"), _ONE),
+    **dict.fromkeys(("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"), _ONE),
+    **dict.fromkeys(("_native_batch_norm_legit_no_training",), _ONE),
+    **{f"{kind}{n}d": _ONE for kind in ("avg_pool", "_adaptive_avg_pool") for n in (2, 3)},
+    **dict.fromkeys(("upsample_bilinear2d", "upsample_nearest2d", "upsample_bicubic2d"), _ONE),
+    **dict.fromkeys(("_upsample_bilinear2d_aa", "_upsample_nearest_exact2d"), _ONE),
+    **dict.fromkeys(("mm", "bmm", "mul", "dot", "mv"), _EITHER),
+    **dict.fromkeys(("add", "sub", "rsub"), _BOTH),
+    **dict.fromkeys(("addmm", "baddbmm"), (frozenset({0, 1}), frozenset({0, 2}))),
+}
+"""Operations that are linear, up to a constant, in arguments at one of these sets of places."""
+
+MOVING: Mapping[str, tuple[frozenset[int], ...]] = {
+    **dict.fromkeys(
+        (
+            *("view", "_unsafe_view", "reshape", "permute", "transpose", "t", "squeeze"),
+            *("unsqueeze", "expand", "repeat", "slice", "select", "split", "split_with_sizes"),
+            *("unbind", "clone", "alias", "_to_copy", "roll", "flip", "index", "index_select"),
+            *("gather", "unfold", "im2col", "as_strided", "cat", "stack", "constant_pad_nd"),
+            *("reflection_pad2d", "replication_pad2d", "masked_fill", "diagonal", "pixel_shuffle"),
+        ),
+        _ONE,
+    ),
+    **dict.fromkeys(("slice_scatter", "select_scatter"), _BOTH),
+    "where": (frozenset({1, 2}),),
+    "copy": _BOTH,  # of the second; the first gives its shape
+}
+"""Operations that put values elsewhere, beside constants at most."""
+
+MAXIMA = frozenset({"max_pool2d_with_indices", "adaptive_max_pool2d", "amax", "max"})
+
+RECTIFIERS = frozenset({"relu", "hardtanh", "clamp", "clamp_min"})
+
+UNIVARIATE = RECTIFIERS | frozenset(
+    {"leaky_relu", "elu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "sigmoid", "tanh"}
+    | {"softplus", "log_sigmoid_forward", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "abs"}
+    | {"pow", "reciprocal", "sin", "cos", "threshold", "_prelu_kernel", "celu", "hardshrink"}
+)
+"""Functions of one value each, the first argument."""
+
+SHAPED = frozenset(
+    {f"new_{kind}" for kind in ("empty", "zeros", "ones", "full", "empty_strided")}
+    | {f"{kind}_like" for kind in ("empty", "zeros", "ones", "full", "rand", "randn")}
+)
+"""Operations that take nothing but the shape of their argument."""
+
+
+@dataclass
+class Ledger:
+    """What a pass back has done.
+
+    Parameters
+    ----------
+    applied
+        How often each rule was applied to each operation.
+    kept
+        Relevance that biases, other constants and the stabiliser have kept.
+    """
+
+    applied: Counter[str] = field(default_factory=Counter)
+    kept: float = 0.0
+
+
+class _Replaced(torch.autograd.Function):
+    """A function with another rule in place of its derivative."""
+
+    @staticmethod
+    def forward(context: Any, values: torch.Tensor, function: Function, rule: Rule) -> torch.Tensor:
+        found = function(values)
+        context.save_for_backward(values, found)
+        context.function, context.rule = function, rule
+        return found
+
+    @staticmethod
+    def backward(context: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        values, found = context.saved_tensors
+        return context.rule(context.function, values, found, upstream[0]), None, None
+
+
+def _replaced(values: torch.Tensor, function: Function, rule: Rule) -> torch.Tensor:
+    return cast(torch.Tensor, _Replaced.apply(values, function, rule))
+
+
+class _Seen(torch.autograd.Function):
+    """Passes values on, and hands their gradient to a function that may change it."""
+
+    @staticmethod
+    def forward(context: Any, values: torch.Tensor, change: Function) -> torch.Tensor:
+        context.change = change
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(context: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return context.change(upstream[0]), None
+
+
+def _seen(values: torch.Tensor, change: Function) -> torch.Tensor:
+    return cast(torch.Tensor, _Seen.apply(values, change))
+
+
+def derivative(function: Function, values: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    """Return the gradient before a function, by its own derivative."""
+    with torch.enable_grad():
+        values = values.detach().requires_grad_(True)
+        return torch.autograd.grad(function(values), values, upstream)[0]
+
+
+def guided(
+    function: Function, values: torch.Tensor, found: torch.Tensor, upstream: torch.Tensor
+) -> torch.Tensor:
+    """Cut off what is negative (Springenberg et al. 2015)."""
+    return derivative(function, values, upstream).clamp(min=0)
+
+
+def passed(
+    function: Function, values: torch.Tensor, found: torch.Tensor, upstream: torch.Tensor
+) -> torch.Tensor:
+    """Hand relevance on as it is (Bach et al. 2015): take the slope from 0."""
+    far = values.abs() > 1e-12
+    slope = found / torch.where(far, values, 1.0)
+    return torch.where(far, slope * upstream, derivative(function, values, upstream))
+
+
+def rescaled(
+    function: Function,
+    values: torch.Tensor,
+    found: torch.Tensor,
+    upstream: torch.Tensor,
+    *,
+    eps: float,
+) -> torch.Tensor:
+    """Take the slope from the baseline (Shrikumar et al. 2017); the second half is baselines."""
+    before, after = _less(values), _less(found)
+    far = before.abs() > eps
+    slope = after / torch.where(far, before, 1.0)
+    plain = derivative(function, values, upstream).chunk(2)[0]
+    here = torch.where(far, slope * upstream.chunk(2)[0], plain)
+    return torch.cat([here, torch.zeros_like(here)])
+
+
+def shared_out(
+    function: Function,
+    values: torch.Tensor,
+    found: torch.Tensor,
+    upstream: torch.Tensor,
+    *,
+    eps: float,
+) -> torch.Tensor:
+    """Share a maximum's change out between the cell that is it here and that of the baseline."""
+    here, there = found.chunk(2)
+    highest, behind = torch.maximum(here, there), upstream.chunk(2)[0]
+    change = torch.cat([(highest - there) * behind, (here - highest) * behind])
+    parts = derivative(function, values, change).chunk(2)
+    before = _less(values)
+    far = before.abs() > eps
+    plain = derivative(function, values, upstream).chunk(2)[0]
+    slope = torch.where(far, (parts[0] + parts[1]) / torch.where(far, before, 1.0), plain)
+    return torch.cat([slope, torch.zeros_like(slope)])
+
+
+def _less(values: torch.Tensor) -> torch.Tensor:
+    image, baseline = values.chunk(2)
+    return image - baseline
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """A method's rules.
+
+    Parameters
+    ----------
+    method
+        Its name.
+    functions
+        By operation: the name of its rule, and the rule; None keeps the derivative.
+    maxima
+        The same of maxima.
+    epsilon
+        Of the stabiliser that sums get; None for methods without.
+    cut
+        Whether a rectifier has to cut at 0, or only to let 0 through; None where either is fine.
+    """
+
+    method: str
+    functions: Mapping[str, tuple[str, Rule | None]]
+    maxima: tuple[str, Rule | None]
+    epsilon: float | None = None
+    cut: bool | None = None
+
+    def refusal(self, node: fx.Node) -> str:
+        """Return why a function has no rule here, nothing where it has one."""
+        if self.cut is None or _name(node) not in RECTIFIERS:
+            return ""
+        low, high = _limits(node)
+        if low != 0 if self.cut else not low <= 0 <= high:
+            return f"which cuts at {low:g} and {high:g}, not at 0"
+        return ""
+
+
+def lrp(epsilon: float) -> RuleSet:
+    """Return the epsilon rule (Bach et al. 2015, eq. 58)."""
+    names = (*RECTIFIERS, "tanh", "leaky_relu", "_prelu_kernel")
+    functions = dict.fromkeys(names, ("passed on", passed))
+    return RuleSet("lrp", functions, ("to the maximum", None), epsilon, cut=False)
+
+
+def deep_lift(eps: float) -> RuleSet:
+    """Return the rescale rule (Shrikumar et al. 2017)."""
+    functions = dict.fromkeys(UNIVARIATE, ("rescaled", partial(rescaled, eps=eps)))
+    return RuleSet("deep-lift", functions, ("shared out", partial(shared_out, eps=eps)))
+
+
+def guided_backprop() -> RuleSet:
+    """Return the rule of guided backpropagation, and derivatives of what is no rectifier."""
+    functions: dict[str, tuple[str, Rule | None]] = dict.fromkeys(RECTIFIERS, ("guided", guided))
+    functions |= dict.fromkeys(("tanh", "sigmoid"), ("derivative", None))
+    return RuleSet("guided-backprop", functions, ("to the maximum", None), cut=True)
+
+
+class Ruled:
+    """A network's operations for batches of one shape, each with its rule.
+
+    Parameters
+    ----------
+    function
+        From images to scores.
+    parts
+        The network whose modules name the operations.
+    images
+        (n, 3, height, width).
+    rules
+        The method's.
+
+    Raises
+    ------
+    InputError
+        An operation without a rule, by name; or a network that does not do what its operations
+        say, such as one with a derivative of its own making.
+
+    Attributes
+    ----------
+    counts
+        How many operations each rule has: ``epsilon: convolution``, ``guided: relu``.
+    """
+
+    def __init__(
+        self, function: Function, parts: nn.Module, images: torch.Tensor, rules: RuleSet
+    ) -> None:
+        self.rules = rules
+        self._graph, owners = _follow(function, parts, images, rules.method)
+        self._path = _path(self._graph)
+        self.counts: Counter[str] = Counter()
+        self._named: dict[fx.Node, str] = {}
+        for node in self._path:
+            if node.op == "placeholder":
+                continue
+            said = self._name_rule(node, owners, parts)
+            if said is not None:
+                self._named[node] = said
+                self.counts[said] += 1
+        self._compare(function, images)
+
+    def __call__(self, images: torch.Tensor, ledger: Ledger) -> torch.Tensor:
+        """Return the scores; going back from them applies the rules, and fills the ledger."""
+        run = partial(self._run, ledger=ledger)
+        return cast(torch.Tensor, _Interpreter(self._graph, run, self._path).run(images))
+
+    def check(self, ledger: Ledger) -> None:
+        """Refuse a pass back in which a rule was not applied as often as there are operations.
+
+        Raises
+        ------
+        InputError
+            Naming the operation.
+        """
+        for name, count in self.counts.items():
+            if ledger.applied[name] != count:
+                raise InputError(
+                    f"{self.rules.method}'s rule ({name}) was applied {ledger.applied[name]} times "
+                    f"to {count} operations: part of the network has no gradient; take "
+                    "another method, such as occlusion"
+                )
+
+    # --- rules ------------------------------------------------------------------------------
+
+    def _name_rule(
+        self, node: fx.Node, owners: Mapping[fx.Node, str], parts: nn.Module
+    ) -> str | None:
+        """Return the name of an operation's rule, None where its derivative stays.
+
+        Raises
+        ------
+        InputError
+            It has none.
+        """
+        name, places = _name(node), _places(node, self._path)
+        why = ""
+        if name == "getitem":
+            if _name(node.args[0]) not in MAXIMA or node.args[1] == 0:  # type: ignore[arg-type]
+                return None
+            why = "the places of maxima"
+        elif name in MIXING or name in MOVING:
+            sets = MIXING.get(name) or MOVING[name]
+            if not any(places <= each for each in sets):
+                why = "of several things that depend on the image"
+            elif name.endswith("batch_norm") and node.args[5] is True:
+                why = "which depends on the other images of a batch"
+            elif name in MIXING and self.rules.epsilon is not None:
+                return f"epsilon: {name}"
+            else:
+                return None
+        elif places == {0} and name in MAXIMA and (name != "max" or _overload(node) == "dim"):
+            return f"{self.rules.maxima[0]}: {name}"
+        elif places == {0} and name in self.rules.functions:
+            why = self.rules.refusal(node)
+            if not why:
+                return f"{self.rules.functions[name][0]}: {name}"
+        owner = owners.get(node, "")
+        part = parts.get_submodule(owner)
+        where = f"{owner!r}, a {type(part).__name__}" if owner else f"a {type(part).__name__}"
+        operation = f"the operation {name}{', ' + why if why else ''}"
+        raise InputError(
+            f"{self.rules.method} has no rule for {where}: {operation}; take "
+            "integrated-gradients, which needs gradients only"
+        )
+
+    def _run(self, node: fx.Node, args: Any, kwargs: Any, *, ledger: Ledger) -> Any:
+        """Run an operation on the path so that its rule is applied on the way back."""
+        target: Any = node.target
+        said, name = self._named.get(node), _name(node)
+        if name in self.rules.functions or name in MAXIMA:
+            rule = self.rules.maxima[1] if name in MAXIMA else self.rules.functions[name][1]
+
+            def function(values: torch.Tensor) -> torch.Tensor:
+                found: Any = target(values, *args[1:], **kwargs)
+                return cast(torch.Tensor, found[0] if isinstance(found, tuple) else found)
+
+            def count(gradient: torch.Tensor) -> torch.Tensor:
+                ledger.applied[str(said)] += 1
+                return gradient
+
+            found = function(args[0]) if rule is None else _replaced(args[0], function, rule)
+            found = _seen(found, count)
+            several = len(target._schema.returns) > 1
+            return (found, None) if several else found
+        found = _call(node, args, kwargs)
+        if self.rules.epsilon is None or not (name in MIXING or _has_constants(node, self._path)):
+            return found
+        values = found[0] if isinstance(found, tuple) else found
+        constant = self._constant(node, args, kwargs)
+        kept = partial(self._stabilise, said, values.detach(), constant, ledger)
+        values = _seen(values, kept)
+        return (values, *found[1:]) if isinstance(found, tuple) else values
+
+    def _stabilise(
+        self,
+        said: str | None,
+        values: torch.Tensor,
+        constant: torch.Tensor | None,
+        ledger: Ledger,
+        upstream: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the gradient with the stabiliser; enter what it and the constants keep."""
+        gradient = upstream
+        if said is not None:
+            ledger.applied[said] += 1
+            sign = torch.where(values < 0, -1.0, 1.0).to(values)
+            gradient = upstream * (values / (values + float(self.rules.epsilon or 0) * sign))
+            gradient = torch.where(torch.isfinite(gradient), gradient, upstream)
+            ledger.kept += float((values.double() * (upstream - gradient).double()).sum())
+        if constant is not None:
+            known = torch.where(gradient == 0, 0.0, constant)  # what is overwritten may be anything
+            ledger.kept += float((known.double() * gradient.double()).sum())
+        return gradient
+
+    def _constant(self, node: fx.Node, args: Any, kwargs: Any) -> torch.Tensor | None:
+        """Return what an operation that is linear up to a constant gives for 0."""
+        if not _has_constants(node, self._path):
+            return None
+        on_path = set(node.all_input_nodes) & self._path.keys()
+
+        def silence(each: Any, value: Any) -> Any:
+            if isinstance(each, fx.Node):
+                return torch.zeros_like(value) if each in on_path else value
+            if isinstance(each, list | tuple):
+                return [silence(a, b) for a, b in zip(each, value, strict=True)]
+            return value
+
+        with torch.no_grad():
+            empty = [silence(each, value) for each, value in zip(node.args, args, strict=True)]
+            found = _call(node, empty, kwargs)
+        return cast(torch.Tensor, found[0] if isinstance(found, tuple) else found)
+
+    # --- proof ------------------------------------------------------------------------------
+
+    def _compare(self, function: Function, images: torch.Tensor) -> None:
+        """Refuse a network that does not give what its operations give, output and gradient."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand(images.shape, generator=generator).to(images)
+        both = []
+        with torch.enable_grad():
+            for run in (function, _Interpreter(self._graph, _call, self._path).run):
+                values = noise.clone().requires_grad_(True)
+                found = run(values)
+                weights = torch.linspace(1, 2, found.shape[1]).to(found)
+                gradient = torch.autograd.grad((found * weights).sum(), values, allow_unused=True)
+                both.append((found.detach(), gradient[0]))
+        for what, first, second in zip(("output", "gradient"), *both, strict=True):
+            if first is None or second is None:
+                same = first is second
+            else:
+                limit = 1e-4 * float(first.abs().max()) + 1e-12
+                same = bool(((first - second).abs() <= limit).all())
+            if not same:
+                raise InputError(
+                    f"{self.rules.method} cannot follow the network: its {what} is not that of "
+                    "its operations one by one (something detached, a hook, or a derivative of "
+                    "its own making); take integrated-gradients, which needs gradients only"
+                )
+
+
+class _Interpreter(fx.Interpreter):
+    """Runs a graph; what depends on the image, by a function that is given."""
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        run: Callable[[fx.Node, Any, Any], Any],
+        path: Mapping[fx.Node, None],
+    ) -> None:
+        super().__init__(graph)
+        self._run, self._path = run, path
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run a node."""
+        if n not in self._path or n.op == "placeholder" or _name(n) == "getitem":
+            return super().run_node(n)
+        return self._run(n, *self.fetch_args_kwargs_from_env(n))
+
+
+# --- following a network ---------------------------------------------------------------------
+
+
+def _follow(
+    function: Function, parts: nn.Module, images: torch.Tensor, method: str
+) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
+    """Return a network's operations on images of a shape, and the module that each is part of.
+
+    Raises
+    ------
+    InputError
+        It cannot be followed, such as one that decides by what it sees.
+    """
+    owners: dict[fx.Node, str] = {}
+    try:
+        with torch.no_grad(), _owning(parts, owners):
+            graph = make_fx(functionalize(lambda values: function(values)))(images)
+        if any(map(_mutates, graph.graph.nodes)):  # inside operations made of others
+            owners = {}
+            with torch.no_grad():
+                graph = make_fx(functionalize(lambda values: graph(values)))(images)
+        if changing := [node for node in graph.graph.nodes if _mutates(node)]:
+            raise InputError(
+                f"{method} has no rule for the operation {changing[0].target}, which works in "
+                "place; take integrated-gradients, which needs gradients only"
+            )
+    except InputError:
+        raise
+    except Exception as error:  # any network, any complaint
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(
+            f"{method} cannot follow the network operation by operation ({reason}); take "
+            "integrated-gradients, which needs gradients only"
+        ) from error
+    return graph, owners
+
+
+@contextlib.contextmanager
+def _owning(parts: nn.Module, owners: dict[fx.Node, str]) -> Iterator[None]:
+    """Note the innermost module in which each operation is done."""
+    started: list[int] = []
+
+    def nodes() -> list[fx.Node]:
+        mode = get_proxy_mode()
+        return [] if mode is None else list(mode.tracer.graph.nodes)
+
+    def enter(*_: object) -> None:
+        started.append(len(nodes()))
+
+    def leave(name: str, *_: object) -> None:
+        for node in nodes()[started.pop() :]:
+            owners.setdefault(node, name)
+
+    handles = []
+    for name, part in parts.named_modules():
+        if name:
+            handles.append(part.register_forward_pre_hook(enter))
+            handles.append(part.register_forward_hook(partial(leave, name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _path(graph: fx.GraphModule) -> dict[fx.Node, None]:
+    """Return the operations that depend on the image and on which the scores depend, in order."""
+    nodes = list(graph.graph.nodes)
+    reached = {node for node in nodes if node.op == "placeholder"}
+    for node in nodes:
+        if _name(node) not in SHAPED and reached & set(node.all_input_nodes):
+            reached.add(node)
+    wanted = {node for node in nodes if node.op == "output"}
+    for node in reversed(nodes):
+        if node in wanted:
+            wanted |= set(node.all_input_nodes)
+    both = reached & wanted
+    return {node: None for node in nodes if node in both and node.op != "output"}
+
+
+def _name(node: fx.Node) -> str:
+    target: Any = node.target
+    if packet := getattr(target, "overloadpacket", None):
+        return str(packet).rpartition(".")[2]
+    return str(getattr(target, "__name__", target))
+
+
+def _call(node: fx.Node, args: Any, kwargs: Any) -> Any:
+    """Do an operation."""
+    if _name(node) == "copy":  # which has no derivative
+        return args[1].expand_as(args[0]).to(args[0].dtype)
+    target: Any = node.target
+    return target(*args, **kwargs)
+
+
+def _mutates(node: fx.Node) -> bool:
+    schema: Any = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
+
+
+def _overload(node: fx.Node) -> str:
+    return str(getattr(node.target, "_overloadname", ""))
+
+
+def _limits(node: fx.Node) -> tuple[float, float]:
+    """Return between what a rectifier cuts; NaN where that is not a number."""
+    name, given = _name(node), [*node.args[1:], *[None] * 2]
+    if name == "relu":
+        return 0.0, math.inf
+    usual = (-1.0, 1.0) if name == "hardtanh" else (-math.inf, math.inf)
+    low, high = (
+        float(value) if isinstance(value, int | float) else math.nan if value is not None else rest
+        for value, rest in zip(given[:2], usual, strict=True)
+    )
+    return low, high
+
+
+def _has_constants(node: fx.Node, path: Mapping[fx.Node, None]) -> bool:
+    """Return whether an operation that is linear otherwise may add a constant."""
+    name, places = _name(node), _places(node, path)
+    if name == "convolution":
+        return node.args[2] is not None
+    if name in ("add", "sub", "rsub", "slice_scatter", "select_scatter"):
+        return places != {0, 1}
+    if name in ("addmm", "baddbmm"):
+        return 0 not in places
+    if name in ("cat", "stack"):
+        members: Any = node.args[0]
+        return not all(member in path for member in members)
+    if name == "where":
+        return places != {1, 2}
+    if name == "copy":
+        return 1 not in places
+    return name.endswith("batch_norm") or name in (
+        *("_native_batch_norm_legit_no_training", "constant_pad_nd", "masked_fill"),
+    )
+
+
+def _places(node: fx.Node, path: Mapping[fx.Node, None]) -> frozenset[int]:
+    """Return the places of the arguments that depend on the image; -1 for those with a name."""
+
+    def depends(value: Any) -> bool:
+        if isinstance(value, fx.Node):
+            return value in path
+        return isinstance(value, list | tuple) and any(map(depends, value))
+
+    places = {place for place, value in enumerate(node.args) if depends(value)}
+    return frozenset(places | ({-1} if any(map(depends, node.kwargs.values())) else set()))
