@@ -1,17 +1,35 @@
-"""Checkpoints of a training run as units of work: chosen, shared out, counted."""
+"""Checkpoints of a training run as units of work: chosen, shared out, counted, kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
+import torchvision
 import xarray
+from numpy.typing import NDArray
 
-from elsewhere.errors import InputError
+from elsewhere.errors import InputError, StorageError
+from elsewhere.models import describe_code, find_device
+from elsewhere.models.machine import code_version, describe_machine
 from elsewhere.protocols import notes_of
 from elsewhere.recording.crew import Job, perform
-from elsewhere.training import Card, list_checkpoints
+from elsewhere.stimuli import ObjectSet
+from elsewhere.storage import load_result, save_result
+from elsewhere.storage.files import make_inside
+from elsewhere.storage.locks import Claim, locked
+from elsewhere.training import Card, list_checkpoints, load_checkpoint
+from elsewhere.types import parse_bytes
+
+logger = logging.getLogger(__name__)
 
 Report: TypeAlias = Callable[[int, int, str], None]
 """Called with checkpoints done and in all, and what was measured last."""
@@ -92,3 +110,139 @@ def perform_checkpoints(
 
     tell("")
     perform(job, left, workers=workers, scheduler=scheduler, done=note)
+
+
+# --- what is kept ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Results of single checkpoints, in a folder of the run that is locked meanwhile.
+
+    The name of each holds a digest of everything that decides its values, so that what was found
+    of other pictures, by other code or on another machine is never taken for it.
+
+    Parameters
+    ----------
+    paths
+        Where each checkpoint's result goes.
+    claim
+        The right to write there, for processes that do not hold the lock.
+    machine
+        What the last bits depend on: it must be the same in all processes.
+    """
+
+    paths: tuple[Path, ...]
+    claim: Claim
+    machine: Mapping[str, Any]
+
+    def left(self) -> list[int]:
+        """Return the numbers of the checkpoints of which nothing is there that can be read."""
+        return [number for number, path in enumerate(self.paths) if not _is_readable(path)]
+
+    def check_machine(self, device: str) -> None:
+        """Refuse a process that would compute other last bits.
+
+        Raises
+        ------
+        InputError
+            Its machine differs from that of the process that asked.
+        """
+        own = describe_machine(find_device(device))
+        if names := [name for name in own if own[name] != self.machine[name]]:
+            each = ", ".join(
+                f"{name} {own[name]} instead of {self.machine[name]}" for name in names
+            )
+            raise InputError(
+                f"a worker has other numerics ({each}), which change the last bits; use machines "
+                "of one kind and one version of torch"
+            )
+
+    def save(self, number: int, result: xarray.Dataset) -> None:
+        """Write a checkpoint's result, unless another run has claimed the folder meanwhile."""
+        with self.claim.writing():
+            save_result(result, self.paths[number], overwrite=True)
+
+    def load(self) -> list[xarray.Dataset]:
+        """Return the results of all checkpoints."""
+        return [load_result(path) for path in self.paths]
+
+
+@contextlib.contextmanager
+def kept_results(
+    directory: Path,
+    what: str,
+    cards: Sequence[Card],
+    fields: Sequence[Mapping[str, Any]],
+    *,
+    device: str,
+    max_memory: int | str,
+) -> Iterator[Kept]:
+    """Open the folder in which results of a run's checkpoints are kept, and lock it.
+
+    Parameters
+    ----------
+    directory
+        The run.
+    what
+        The folder's name.
+    cards
+        The checkpoints.
+    fields
+        For each, what decides the result beside the checkpoint, the code and the machine: settings,
+        and the digests of pictures.
+    device, max_memory
+        Where it is computed, and in how many pieces.
+
+    Raises
+    ------
+    StorageError
+        Another process does the same, or the folder cannot be written.
+    """
+    folder = make_inside(directory, what).resolve()
+    message = (
+        f"the checkpoints of {directory} are being measured by another process ({what}); wait "
+        "for it"
+    )
+    with locked(folder, message):
+        machine = describe_machine(find_device(device))
+        common = {"code": code_version(), "machine": machine, "max_memory": parse_bytes(max_memory)}
+        networks: dict[str, Any] = {}
+        paths = []
+        for card, own in zip(cards, fields, strict=True):
+            built = f"{card.model} {sorted(card.arguments.items())}"
+            if built not in networks:
+                networks[built] = _describe_network(card)
+            deciding = [common, networks[built], _plain(card), own]
+            text = json.dumps(deciding, sort_keys=True, default=str)
+            key = hashlib.sha256(text.encode()).hexdigest()[:16]
+            paths.append(folder / f"{card.phase}-{card.step:07d}-{key}.nc")
+        yield Kept(tuple(paths), Claim.take(folder), machine)
+
+
+def tested_digest(objects: ObjectSet, held_out: NDArray[np.bool_]) -> list[str]:
+    """Return digests of the pictures that an accuracy is of, and of which were held out."""
+    return [objects.digest(), hashlib.sha256(held_out.tobytes()).hexdigest()]
+
+
+def _describe_network(card: Card) -> dict[str, Any]:
+    """Return digests of the code of a network that is not this package's own."""
+    if ":" not in card.model:
+        return {"torchvision": torchvision.__version__}
+    return describe_code(load_checkpoint(card).module)
+
+
+def _plain(card: Card) -> dict[str, Any]:
+    left_out = ("path", "trust", "sealed")
+    return {k: v for k, v in dataclasses.asdict(card).items() if k not in left_out}
+
+
+def _is_readable(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        load_result(path)
+    except StorageError as error:
+        logger.warning("%s: it is measured again", error)
+        return False
+    return True

@@ -1,12 +1,12 @@
 """Measures at every checkpoint of a training run: invariance acquired, and lost.
 
-Each checkpoint is a unit of work with a file of its own under ``DIR/track``, so that an
+Each checkpoint is a unit of work with a file of its own under ``DIR/track``, named by all that
+decides its values, so that an
 interrupted run goes on; :func:`track` returns them as one result.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -17,10 +17,13 @@ import numpy as np
 import xarray
 
 from elsewhere.analyzer.checkpoints import (
+    Kept,
     Report,
     choose_checkpoints,
+    kept_results,
     notes_of_checkpoints,
     perform_checkpoints,
+    tested_digest,
 )
 from elsewhere.analyzer.measuring import measure
 from elsewhere.analyzer.similarity import similarity
@@ -31,8 +34,6 @@ from elsewhere.probes import probe_checkpoint
 from elsewhere.protocols import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
-from elsewhere.storage import load_result, save_result
-from elsewhere.storage.files import make_inside
 from elsewhere.training import Card, accuracy, load_checkpoint
 from elsewhere.types import Location, Metric
 
@@ -77,15 +78,6 @@ class TrackSettings:
     full: bool = True
     probes: bool = False
     measures: tuple[str, ...] = ()
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the settings."""
-        values = asdict(self)
-        for later in ("probes", "measures"):  # as before there were such settings
-            if not values[later]:
-                values.pop(later)
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def track(
@@ -148,14 +140,15 @@ def track(
     settings = TrackSettings() if settings is None else settings
     chosen = choose_checkpoints(directory, phases, trust=trust)
     objects = _compared_objects(chosen[-1], settings, data_dir)
-    folder = make_inside(directory, "track", settings.fingerprint[:12])
-    paths = [folder.resolve() / f"{card.phase}-{card.step:07d}.nc" for card in chosen]
-    left = [n for n, card in enumerate(chosen) if _earlier(paths[n], card) is None]
-    job = TrackJob(tuple(chosen), tuple(paths), objects, settings, device, max_memory, data_dir)
-    perform_checkpoints(
-        job, chosen, left, workers=workers, scheduler=scheduler, report=report
-    )  # fmt: skip
-    found = [load_result(path) for path in paths]
+    fields = _deciding(chosen, objects, settings, data_dir)
+    with kept_results(
+        directory, "track", chosen, fields, device=device, max_memory=max_memory
+    ) as kept:
+        job = TrackJob(tuple(chosen), kept, objects, settings, device, max_memory, data_dir)
+        perform_checkpoints(
+            job, chosen, kept.left(), workers=workers, scheduler=scheduler, report=report
+        )
+        found = kept.load()
     return _join(found, chosen, settings)
 
 
@@ -165,14 +158,14 @@ class TrackJob:
 
     Parameters
     ----------
-    cards, paths
+    cards, kept
         The checkpoints, and where what is measured of each goes.
     objects, settings, device, max_memory, data_dir
         See :func:`track`.
     """
 
     cards: tuple[Card, ...]
-    paths: tuple[Path, ...]
+    kept: Kept
     objects: ObjectSet
     settings: TrackSettings
     device: str
@@ -180,7 +173,8 @@ class TrackJob:
     data_dir: Path | None
 
     def prepare(self) -> None:
-        """Do nothing: each task reads its checkpoint itself."""
+        """Refuse another machine; each task reads its checkpoint itself."""
+        self.kept.check_machine(self.device)
 
     def perform(self, number: int) -> None:
         """Measure a checkpoint and save what was found."""
@@ -192,7 +186,7 @@ class TrackJob:
             max_memory=self.max_memory,
             data_dir=self.data_dir,
         )
-        save_result(result, self.paths[number], overwrite=True)
+        self.kept.save(number, result)
 
 
 def measure_checkpoint(
@@ -295,12 +289,17 @@ def _reference(card: Card, grid: Grid) -> Location:
     )
 
 
-def _earlier(path: Path, card: Card) -> xarray.Dataset | None:
-    """Return what was measured before, if it was measured on this very checkpoint."""
-    if not path.exists():
-        return None
-    result = load_result(path)
-    return result if result.attrs.get("checkpoint_sha256") == card.sha256 else None
+def _deciding(
+    cards: Sequence[Card], objects: ObjectSet, settings: TrackSettings, data_dir: Path | None
+) -> list[dict[str, Any]]:
+    """Return what decides the numbers of each checkpoint beside itself: settings and pictures."""
+    tested: dict[int, list[str]] = {}
+    for card in cards:
+        if card.phase_index not in tested:
+            shown = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
+            tested[card.phase_index] = tested_digest(*shown)
+    common = {"settings": asdict(settings), "objects": objects.digest()}
+    return [common | {"tested": tested[card.phase_index]} for card in cards]
 
 
 def _join(

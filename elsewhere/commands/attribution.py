@@ -170,7 +170,9 @@ def attribute(
         raise InputError(f"name a model ({model}) or --checkpoints ({checkpoints}), not both")
     if out is None:
         raise InputError("--out is missing; expected the netCDF file to write")
-    check_output(out, overwrite)
+    there = out.is_file() and not overwrite and checkpoints is None
+    if not there:  # whether it is what is asked for is found out later
+        check_output(out, overwrite)
     check_sharing(workers, scheduler)
     parse_bytes(max_memory)
     set_threads(threads)
@@ -206,7 +208,7 @@ def attribute(
     if checkpoints is not None:
         save_result(result, out, overwrite=overwrite, rescue=True)
     _report(result, as_json=as_json)
-    say(f"wrote {out}")
+    say(f"{out}: already complete" if there else f"wrote {out}")
 
 
 @takes(ModelOptions, StimulusOptions, MethodOptions)

@@ -21,6 +21,7 @@ from elsewhere.reproduction.tasks import Progress, Task, read_values
 from elsewhere.reproduction.workers import count_workers, perform_all
 from elsewhere.storage import save_result, write_atomically
 from elsewhere.storage.files import storage_errors
+from elsewhere.storage.locks import locked
 
 logger = logging.getLogger(__name__)
 
@@ -134,13 +135,17 @@ def reproduce(
     if not development:
         _refuse_tuned(chosen, {*numbers, *_seeds_in(directory)})
     _open(directory, chosen)
-    tasks = make_tasks(chosen, runs, numbers, directory, device=str(place), data_dir=data_dir)
-    perform_all(tasks, workers=count_workers(workers, place.type, len(tasks)), progress=progress)
-    earlier = tuple(seed for seed in _seeds_in(directory) if seed not in numbers)
-    others = make_tasks(chosen, runs, earlier, directory, device=str(place), data_dir=data_dir)
-    done = [seed for seed in earlier if _is_done(seed, others)]
-    tasks += tuple(task for task in others if task.seed in done)
-    return conclude(chosen, tasks, directory, figures=figures)
+    message = f"{directory} is being filled by another process; wait for it, or choose another one"
+    with locked(directory, message):
+        tasks = make_tasks(chosen, runs, numbers, directory, device=str(place), data_dir=data_dir)
+        perform_all(
+            tasks, workers=count_workers(workers, place.type, len(tasks)), progress=progress
+        )
+        earlier = tuple(seed for seed in _seeds_in(directory) if seed not in numbers)
+        others = make_tasks(chosen, runs, earlier, directory, device=str(place), data_dir=data_dir)
+        done = [seed for seed in earlier if _is_done(seed, others)]
+        tasks += tuple(task for task in others if task.seed in done)
+        return conclude(chosen, tasks, directory, figures=figures)
 
 
 def conclude(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from elsewhere.errors import StorageError
-from elsewhere.models.machine import using_threads
+from elsewhere.models import find_device
+from elsewhere.models.machine import code_version, describe_machine, using_threads
 from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.measurements import Values, Workplace, measure, start_of
 from elsewhere.reproduction.scale import Scale
 from elsewhere.storage import write_atomically
 from elsewhere.storage.files import storage_errors
 from elsewhere.training import Report, train
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ def write_values(task: Task, values: Values) -> None:
     table = {
         "elsewhere_encoding": "measurements",
         "fingerprint": fingerprint(task),
+        "measured_with": measured_with(task),
         "seed": task.seed,
         "run": task.run.name,
         "values": plain,
@@ -135,8 +140,16 @@ def write_values(task: Task, values: Values) -> None:
     write_atomically(task.path, json.dumps(table, indent=1, allow_nan=False).encode())
 
 
-def read_values(task: Task) -> Values | None:
+def read_values(task: Task, *, current: bool = False) -> Values | None:
     """Return what came out of a task; None where it is not done.
+
+    Parameters
+    ----------
+    task
+        The task.
+    current
+        Whether it must have come from the code, the machine and the files that are here now; else
+        it counts as not done. Training that is complete is not repeated.
 
     Raises
     ------
@@ -148,6 +161,7 @@ def read_values(task: Task) -> Values | None:
     try:
         table: Any = json.loads(task.path.read_text(encoding="utf-8"))
         stamp, values = table["fingerprint"], table["values"]
+        made = table.get("measured_with")
         found = {name: math.nan if value is None else value for name, value in values.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(
@@ -159,7 +173,31 @@ def read_values(task: Task) -> Values | None:
             f"{task.path} was measured in another way ({stamp[:12]}, now "
             f"{fingerprint(task)[:12]}); choose another directory, or delete {task.folder}"
         )
+    if made != measured_with(task):
+        if current:
+            logger.info("%s is of other code, files or another machine: measured again", task.path)
+            return None
+        logger.warning("%s was measured by other code, files or on another machine", task.path)
     return found
+
+
+def measured_with(task: Task) -> dict[str, Any]:
+    """Return what decides the numbers of a task beside its fingerprint: code, machine, files."""
+    machine = describe_machine(find_device(task.device))
+    del machine["threads"]  # always one
+    data, weights = task.data_dir, Path(task.run.network.weights)
+    files = [] if data is None else sorted(path for path in data.rglob("*") if path.is_file())
+    listed = [[str(path), *_stamp(path)] for path in [*files, weights] if path.is_file()]
+    return {
+        "code": code_version(),
+        **machine,
+        "files": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+    }
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def fingerprint(task: Task) -> str:

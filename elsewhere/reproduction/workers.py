@@ -64,7 +64,10 @@ def perform_all(
         The first error of a task; the others are stopped.
     """
     tell = _ignore if progress is None else progress
-    total, done = len(tasks), {task.key for task in tasks if read_values(task) is not None}
+    total, done = (
+        len(tasks),
+        {task.key for task in tasks if read_values(task, current=True) is not None},
+    )
     for number, key in enumerate(sorted(done), start=1):
         tell(Event(*key, "skipped", finished=number, total=total))
     left = [task for task in tasks if task.key not in done]

@@ -20,12 +20,14 @@ from elsewhere.errors import (
     UnknownNameError,
 )
 from elsewhere.reproduction import make_runs, plan, reproduce, scales, workers
+from elsewhere.reproduction import tasks as tasks_module
 from elsewhere.reproduction.claims import STATEMENTS
 from elsewhere.reproduction.run import make_tasks
 from elsewhere.reproduction.tasks import Event, read_values, write_values
 from elsewhere.reproduction.workers import count_workers, perform_all
 from elsewhere.stimuli import idx
 from elsewhere.storage import load_result
+from elsewhere.storage.locks import locked
 from elsewhere.training import list_checkpoints
 
 
@@ -283,6 +285,26 @@ def test_a_worker_tells_what_went_wrong(tiny, tmp_path, error, text):
         workers._serve(inbox, outbox, act)
     assert outbox.get().stage == "measuring"
     assert outbox.get().startswith(text)
+
+
+def test_other_code_measures_again_and_does_not_train_again(copy, tiny, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")}
+    monkeypatch.setattr(tasks_module, "code_version", lambda: "9.9 0123")
+    events = []
+    reproduce(tiny, copy, workers=1, figures=False, device="cpu", progress=events.append)
+    stages = [event.stage for event in events]
+    assert stages.count("done") == len(make_runs(tiny))
+    assert "skipped" not in stages
+    assert "training" not in stages
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")} == before
+
+
+def test_the_second_reproduction_in_a_directory_is_refused(copy, tiny):
+    with (
+        locked(copy, ""),
+        pytest.raises(StorageError, match="is being filled by another process"),
+    ):
+        reproduce(tiny, copy, workers=1, figures=False, device="cpu")
 
 
 @pytest.fixture

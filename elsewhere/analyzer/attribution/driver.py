@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray
@@ -16,15 +20,17 @@ from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of, numerics_of, to_bytes
 from elsewhere.analyzer.attribution.summaries import check_joinable, join, summarise
 from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
-from elsewhere.errors import InputError
+from elsewhere.errors import ExistsError, InputError, StorageError
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
 from elsewhere.recording.crew import perform
-from elsewhere.storage import check_output, save_result
+from elsewhere.storage import check_output, load_result, save_result
 from elsewhere.storage.merge import unit_name
-from elsewhere.storage.parts import Parts
+from elsewhere.storage.parts import Parts, parts_folder
 from elsewhere.storage.results import read_dataset
 from elsewhere.types import format_bytes, parse_bytes
+
+logger = logging.getLogger(__name__)
 
 
 def attribute(
@@ -97,8 +103,8 @@ def attribute(
     shared = workers > 1 or scheduler is not None
     if shared and path is None:
         raise InputError("processes share a run through its parts; name the file (path) it goes to")
-    if path is not None:
-        check_output(Path(path), overwrite=overwrite)
+    if path is not None and (overwrite or not Path(path).is_file()):
+        check_output(Path(path), overwrite=overwrite, room=_size(sweep, settings) // 4)
     _check_size(sweep, settings, limit)
     if isinstance(settings.target, LinearTarget):
         classes = settings.target.classes
@@ -123,8 +129,11 @@ def attribute(
     if path is None:
         found = [run.measure(number, progress=count) for number in range(n_objects)]
         return _finish(found, run, classes, others)
-    path = Path(path)
-    with Parts(path, fields_of(run), overwrite=overwrite) as parts:
+    path, fields = Path(path), fields_of(run)
+    identity = _identity(fields, others)
+    if path.is_file() and not overwrite:
+        return _complete(path, fields, identity)
+    with Parts(path, fields, overwrite=overwrite) as parts:
         finished = parts.done()
         done = len(finished) * sweep.design.n_positions
         with _swept_if_empty(parts):
@@ -142,8 +151,8 @@ def attribute(
                 shard = run.measure(number, progress=count)
                 parts.write_unit(number, to_bytes(shard))
         found = [_read(parts, number) for number in range(n_objects)]
-        result = _finish(found, run, classes, others)
-        save_result(result, path, overwrite=overwrite)
+        result = _finish(found, run, classes, others).assign_attrs(identity=identity)
+        save_result(result, path, overwrite=overwrite, rescue=True)
         parts.discard()
     return result
 
@@ -159,13 +168,54 @@ def _swept_if_empty(parts: Parts) -> Iterator[None]:
         raise
 
 
-def _check_size(sweep: Sweep, settings: AttributionSettings, limit: int) -> None:
-    """Refuse maps that would not fit the memory, before anything is computed."""
+def _identity(fields: dict[str, Any], others: Sequence[xarray.Dataset]) -> str:
+    """Return the SHA-256 of all that decides a result: of the run, and of what is joined to it."""
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode())
+    for other in others:
+        for name in sorted(map(str, other.variables)):
+            digest.update(name.encode() + np.ascontiguousarray(other[name].values).tobytes())
+    return digest.hexdigest()
+
+
+def _complete(path: Path, fields: dict[str, Any], identity: str) -> xarray.Dataset:
+    """Return the result that is there, if it is the one that is asked for.
+
+    The parts of a run that was killed after its result got its name are removed.
+
+    Raises
+    ------
+    ExistsError
+        It is another one.
+    """
+    remedy = "choose another name or pass --overwrite"
+    try:
+        result = load_result(path)
+    except StorageError as error:
+        raise ExistsError(f"{path} exists already and is no result ({error}); {remedy}") from error
+    if result.attrs.get("identity") != identity:
+        raise ExistsError(
+            f"{path} exists already and is another result (of another network, other objects or "
+            f"settings, or by other code or numerics); {remedy}"
+        )
+    if parts_folder(path).is_dir():
+        with contextlib.suppress(ExistsError), Parts(path, fields) as parts:
+            parts.discard()
+    logger.info("%s is already complete", path)
+    return result
+
+
+def _size(sweep: Sweep, settings: AttributionSettings) -> int:
+    """Return the bytes of all maps."""
     pixels = settings.frame(sweep.canvas).side ** 2
     if settings.canvas_maps:
         pixels += sweep.canvas.size**2
     count = len(sweep.objects) * sweep.design.n_positions
-    needed = 2 * count * pixels * np.dtype(settings.dtype).itemsize
+    return count * pixels * np.dtype(settings.dtype).itemsize
+
+
+def _check_size(sweep: Sweep, settings: AttributionSettings, limit: int) -> None:
+    """Refuse maps that would not fit the memory, before anything is computed."""
+    needed = 2 * _size(sweep, settings)
     if needed > limit:
         raise InputError(
             f"maps of {len(sweep.objects)} objects at {sweep.design.n_positions} locations take "

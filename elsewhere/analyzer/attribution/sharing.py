@@ -12,6 +12,8 @@ import xarray
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.errors import InputError, StorageError
+from elsewhere.models import describe_code
+from elsewhere.models.machine import code_version
 from elsewhere.recording import Sweep
 from elsewhere.recording.engines import numerics
 from elsewhere.storage.locks import Claim
@@ -87,6 +89,8 @@ def fields_of(run: ObjectRun) -> dict[str, Any]:
         "classes": None if run.classes is None else run.classes.tolist(),
         "numerics": numerics_of(run),
         **{name: sweep.provenance[name] for name in _DETERMINING},
+        "network": describe_code(sweep.model.module),
+        "code": code_version(),
     }
 
 

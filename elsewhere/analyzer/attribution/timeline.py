@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,10 @@ from elsewhere.analyzer.attribution.driver import attribute
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.targets import ClassTarget, LinearTarget
 from elsewhere.analyzer.checkpoints import (
+    Kept,
     Report,
     choose_checkpoints,
+    kept_results,
     notes_of_checkpoints,
     perform_checkpoints,
 )
@@ -25,8 +25,6 @@ from elsewhere.errors import InputError
 from elsewhere.models import find_device
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Grid, ObjectSet
-from elsewhere.storage import load_result
-from elsewhere.storage.files import make_inside
 from elsewhere.training import Card, load_checkpoint
 from elsewhere.types import Engine, Location, format_bytes, parse_bytes
 
@@ -110,20 +108,19 @@ def attribute_checkpoints(
     if place is None:
         place = Grid.parse(grid, cards[-1].canvas).default_reference
     _check_size(cards, objects, grid, settings, parse_bytes(max_memory))
-    fingerprint = _fingerprint(cards[-1], settings, objects, grid, place)
-    folder = make_inside(directory, "attribution", fingerprint)
-    names = [f"{card.phase}-{card.step:07d}-{card.sha256[:12]}.nc" for card in cards]
-    paths = tuple(folder.resolve() / name for name in names)
-    left = [number for number, path in enumerate(paths) if not path.exists()]
-    job = CheckpointJob(
-        tuple(cards), paths, objects, settings, grid, place, device, max_memory, engine
-    )
-    perform_checkpoints(
-        job, cards, left, workers=workers, scheduler=scheduler, report=report
-    )  # fmt: skip
-    if report is not None:
-        report(len(cards), len(cards), "done")
-    return _join([load_result(path) for path in paths], cards)
+    fields = [_deciding(card, settings, objects, grid, place, engine) for card in cards]
+    with kept_results(
+        directory, "attribution", cards, fields, device=device, max_memory=max_memory
+    ) as kept:
+        job = CheckpointJob(
+            tuple(cards), kept, objects, settings, grid, place, device, max_memory, engine
+        )
+        perform_checkpoints(
+            job, cards, kept.left(), workers=workers, scheduler=scheduler, report=report
+        )
+        if report is not None:
+            report(len(cards), len(cards), "done")
+        return _join(kept.load(), cards)
 
 
 @dataclass(frozen=True)
@@ -132,14 +129,14 @@ class CheckpointJob:
 
     Parameters
     ----------
-    cards, paths
+    cards, kept
         The checkpoints, and where the maps of each go.
     objects, settings, grid, place, device, max_memory, engine
         See :func:`attribute_checkpoints`.
     """
 
     cards: tuple[Card, ...]
-    paths: tuple[Path, ...]
+    kept: Kept
     objects: ObjectSet
     settings: AttributionSettings
     grid: str
@@ -149,7 +146,8 @@ class CheckpointJob:
     engine: Engine
 
     def prepare(self) -> None:
-        """Do nothing: each task reads its checkpoint itself."""
+        """Refuse another machine; each task reads its checkpoint itself."""
+        self.kept.check_machine(self.device)
 
     def perform(self, number: int) -> None:
         """Attribute a checkpoint and save its maps."""
@@ -163,7 +161,7 @@ class CheckpointJob:
             engine=self.engine,
         )
         attribute(
-            sweep, self.settings, classes=card.categories, path=self.paths[number],
+            sweep, self.settings, classes=card.categories, path=self.kept.paths[number],
             overwrite=True, max_memory=self.max_memory,
         )  # fmt: skip
 
@@ -218,11 +216,22 @@ def _check_size(
         )
 
 
-def _fingerprint(
-    card: Card, settings: AttributionSettings, objects: ObjectSet, grid: str, place: Location
-) -> str:
-    parts = [settings.fingerprint(card.canvas), objects.digest(), grid, list(place)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+def _deciding(
+    card: Card,
+    settings: AttributionSettings,
+    objects: ObjectSet,
+    grid: str,
+    place: Location,
+    engine: Engine,
+) -> dict[str, Any]:
+    """Return what decides a checkpoint's maps beside itself."""
+    return {
+        "settings": settings.fields(card.canvas),
+        "objects": objects.digest(),
+        "grid": grid,
+        "reference": list(place),
+        "engine": engine,
+    }
 
 
 def _join(found: Sequence[xarray.Dataset], cards: Sequence[Card]) -> xarray.Dataset:

@@ -1,5 +1,6 @@
 """Several processes: the maps are those of one."""
 
+import dataclasses
 import os
 import signal
 
@@ -14,7 +15,7 @@ from elsewhere.analyzer.attribution import (
     attribute_checkpoints,
 )
 from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of
-from elsewhere.errors import InputError, StorageError
+from elsewhere.errors import ExistsError, InputError, StorageError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep
 from elsewhere.recording.crew import pack, unpack
@@ -121,3 +122,36 @@ def test_checkpoints_are_shared_out(tmp_path):
     alone = attribute_checkpoints(tmp_path / "run", settings, grid="1x2")
     xarray.testing.assert_identical(found, alone)
     assert float(np.abs(found["attribution"]).max()) > 0
+
+
+def test_a_result_that_is_complete_is_left_as_it_is(sweep, tmp_path, monkeypatch):
+    """Also when the run that made it was killed before it removed its parts."""
+    path, done = tmp_path / "a.nc", []
+
+    class Killed(BaseException):
+        pass
+
+    def killed(self):
+        raise Killed
+
+    monkeypatch.setattr(Parts, "discard", killed)
+    with pytest.raises(Killed):
+        attribute(sweep, SETTINGS, path=path)
+    monkeypatch.undo()
+    assert (tmp_path / "a.nc.parts").is_dir()
+    before = path.read_bytes()
+    again = attribute(sweep, SETTINGS, path=path, progress=lambda *now: done.append(now))
+    assert not done  # nothing is computed
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.nc"]
+    xarray.testing.assert_identical(again, load_result(path))
+    fewer = dataclasses.replace(SETTINGS, margin=1)
+    with pytest.raises(ExistsError, match="exists already and is another result"):
+        attribute(sweep, fewer, path=path)
+    with monkeypatch.context() as changed:
+        changed.setattr("elsewhere.analyzer.attribution.sharing.code_version", lambda: "9.9")
+        with pytest.raises(ExistsError, match="exists already and is another result"):
+            attribute(sweep, SETTINGS, path=path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(ExistsError, match="exists already and is no result"):
+        attribute(sweep, SETTINGS, path=path)
