@@ -27,6 +27,17 @@ Kept: TypeAlias = Literal["full", "mean", "sketch"]
 Array: TypeAlias = Any
 """A ``numpy.ndarray`` or a ``torch.Tensor``."""
 
+Layout: TypeAlias = tuple[str, ...]
+"""What the dimensions of one activation are, in order: ``channel``, ``height``, ``width``;
+``token``, ``feature``; ``unit``. Empty where it is not known."""
+
+LAYOUTS: dict[int, Layout] = {
+    1: ("unit",),
+    2: ("token", "feature"),
+    3: ("channel", "height", "width"),
+}
+"""The layout of arrays that do not say theirs, by their number of dimensions."""
+
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of images done and the number of images in all."""
 
@@ -107,6 +118,17 @@ class LayerLike(Protocol):
         """Shape of one activation: (unit,), (channel, height, width), ..."""
 
 
+def layout_of(layer: LayerLike) -> Layout:
+    """Return what the dimensions of a layer are: its ``layout``, or else by their number."""
+    found: Layout | None = getattr(layer, "layout", None)
+    return LAYOUTS.get(len(layer.shape), ()) if found is None else found
+
+
+def is_map(layer: LayerLike) -> bool:
+    """Return whether a layer is known to be a map: channels by height by width, in any order."""
+    return set(layout_of(layer)) == set(LAYOUTS[3])
+
+
 @dataclass(frozen=True)
 class Need:
     """What a sink needs of a layer.
@@ -185,7 +207,13 @@ class Block(Protocol):
         """Return whole activations, shape (row, *layer shape)."""
 
     def mean(self) -> Array:
-        """Return means over space, shape (row, channel); vectors stay as they are."""
+        """Return means over space, shape (row, channel); vectors stay as they are.
+
+        Raises
+        ------
+        LayerError
+            The layout is not known.
+        """
 
     def sketch(self, size: int, seed: int) -> Array:
         """Return seeded sparse random projections, shape (row, size)."""

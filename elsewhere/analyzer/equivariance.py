@@ -17,6 +17,7 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
+from elsewhere.measures.blocks import channels_first
 from elsewhere.measures.similarity import SimilaritySummary, n_cross_pairs, summarise_similarity
 from elsewhere.measures.stretches import NEGLIGIBLE
 from elsewhere.measures.vectors import to_numpy
@@ -29,6 +30,8 @@ from elsewhere.protocols import (
     Progress,
     Sink,
     Source,
+    is_map,
+    layout_of,
     notes_of,
 )
 from elsewhere.types import parse_bytes
@@ -105,6 +108,7 @@ class AlignedSink:
         self._wanted = None if layers is None else set(layers)
         self._states: dict[str, _MapState] = {}
         self._geometry: dict[str, _Geometry] = {}
+        self._layers: dict[str, LayerLike] = {}
         self._done: dict[str, tuple[_MapState, SimilaritySummary]] = {}
 
     def needs(self, layer: LayerLike) -> tuple[Need, ...]:
@@ -132,7 +136,7 @@ class AlignedSink:
         self.design, self._codes = design, design.category_codes
         n, n_positions = len(design.objects), design.n_positions
         for layer in layers:
-            self._geometry[layer.name] = _geometry_of(layer)
+            self._geometry[layer.name], self._layers[layer.name] = _geometry_of(layer), layer
             self._states[layer.name] = _MapState(
                 own=np.full((n, n_positions), np.nan),
                 rows=np.full((n, n_positions), np.nan),
@@ -144,7 +148,7 @@ class AlignedSink:
     def add(self, block: Block) -> None:
         """Take a block."""
         state, geometry = self._states[block.layer], self._geometry[block.layer]
-        values = block.full()
+        values = maps_of(block, self._layers[block.layer])
         if block.stage == "empty":
             state.empty = np.array(to_numpy(values[0]), dtype=np.float32)
             return
@@ -375,14 +379,25 @@ def without_rounding(evoked: NDArray[np.float32], here: NDArray[np.float32]) -> 
 
 def has_place(layer: LayerLike) -> bool:
     """Return whether a layer is a feature map whose cells have a place on the canvas."""
-    return len(layer.shape) == 3 and getattr(layer, "stride", None) is not None
+    return is_map(layer) and getattr(layer, "stride", None) is not None
+
+
+def maps_of(block: Block, layer: LayerLike) -> Array:
+    """Return a block's whole maps as (row, channel, height, width), whatever their layout."""
+    return channels_first(block.full(), layout_of(layer))
+
+
+def plane_of(layer: LayerLike) -> tuple[int, int]:
+    """Return the height and the width of a map, cells."""
+    layout = layout_of(layer)
+    return layer.shape[layout.index("height")], layer.shape[layout.index("width")]
 
 
 def _geometry_of(layer: LayerLike) -> _Geometry:
     stride, offset = getattr(layer, "stride", None), getattr(layer, "offset", None)
-    if len(layer.shape) != 3 or stride is None or offset is None:
+    if not is_map(layer) or stride is None or offset is None:
         raise LayerError(f"layer {layer.name!r} is no feature map with a place on the canvas")
-    return _Geometry(layer.shape[1], layer.shape[2], float(stride), float(offset))
+    return _Geometry(*plane_of(layer), float(stride), float(offset))
 
 
 def _overlap(

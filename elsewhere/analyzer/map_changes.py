@@ -10,7 +10,7 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
-from elsewhere.analyzer.equivariance import has_place, without_rounding
+from elsewhere.analyzer.equivariance import has_place, maps_of, plane_of, without_rounding
 from elsewhere.errors import LayerError, NumericsError
 from elsewhere.measures.changes import border_cells, change_shares, explain_change
 from elsewhere.measures.vectors import to_numpy
@@ -74,7 +74,7 @@ class ChangeSink:
     def add(self, block: Block) -> None:
         """Take a block."""
         state, layer = self._states[block.layer], self._layers[block.layer]
-        values = block.full()
+        values = maps_of(block, layer)
         if block.stage == "empty":
             state.empty = np.array(to_numpy(values[0]), dtype=np.float32)
             return
@@ -110,7 +110,7 @@ class ChangeSink:
         apart = self.design.positions[position] - np.array(self.design.reference)
         by = np.floor(apart / stride + 0.5).astype(int).tolist()
         border = border_cells(
-            layer.shape[1:],
+            plane_of(layer),
             by,
             stride=stride,
             offset=offset,

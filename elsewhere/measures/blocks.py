@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,26 +11,57 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError, LayerError
 from elsewhere.measures.sketch import sketch
 from elsewhere.measures.vectors import DenseVectors, average
-from elsewhere.protocols import Array, Kept, Stage
+from elsewhere.protocols import LAYOUTS, Array, Kept, Layout, Stage
+
+SPACE = ("height", "width", "token")
+"""Dimensions that means over space go over."""
 
 
-def spatial_mean(values: Array) -> Array:
+def spatial_mean(values: Array, layout: Layout) -> Array:
     """Return means over space.
 
     Parameters
     ----------
     values
-        Shape (row, channel, height, width), (row, token, feature) or (row, unit).
+        Shape (row, *dimensions).
+    layout
+        Names of the dimensions: ``channel``, ``height`` and ``width`` in any order, ``token``
+        and ``feature``, or ``unit``.
 
     Returns
     -------
     array
         Shape (row, channel), (row, feature) or (row, unit): means that were taken in double
         precision and rounded once.
+
+    Examples
+    --------
+    >>> spatial_mean(np.ones((2, 4, 4, 3)), ("height", "width", "channel")).shape
+    (2, 3)
     """
-    if values.ndim == 4:
-        return average(values, (2, 3))
-    return average(values, (1,)) if values.ndim == 3 else values
+    over = tuple(axis for axis, name in enumerate(layout, start=1) if name in SPACE)
+    return average(values, over) if over else values
+
+
+def channels_first(values: Array, layout: Layout) -> Array:
+    """Return maps, shape (row, *dimensions), as (row, channel, height, width): a view.
+
+    Examples
+    --------
+    >>> channels_first(np.ones((2, 5, 6, 3)), ("height", "width", "channel")).shape
+    (2, 3, 5, 6)
+    """
+    order = (0, *(1 + layout.index(name) for name in LAYOUTS[3]))
+    return values.transpose(order) if isinstance(values, np.ndarray) else values.permute(order)
+
+
+def without_layout(name: str, shape: Sequence[int], wanted: str) -> str:
+    """Return the refusal of what needs to know which dimensions of a layer are space."""
+    return (
+        f"layer {name!r} gives {' x '.join(map(str, shape))}, and it is not known which of these "
+        f"are height and width, so it has no {wanted}; take it in full or as a sketch, as a "
+        "vector, or take another layer"
+    )
 
 
 class SketchVectors(DenseVectors):
@@ -55,6 +87,8 @@ class DenseBlock:
         Shape (row, *shape), NumPy or torch, floating; a view into memory that is used again.
     kept
         What `values` hold: ``full`` activations, their ``mean`` over space, or a ``sketch``.
+    layout
+        What the dimensions of a whole activation are; by default by their number.
     """
 
     stage: Stage
@@ -63,6 +97,7 @@ class DenseBlock:
     positions: NDArray[np.int64]
     values: Array
     kept: Kept = "full"
+    layout: Layout | None = None
 
     def _require_full(self, wanted: str) -> None:
         if self.kept != "full":
@@ -81,7 +116,12 @@ class DenseBlock:
         if self.kept == "mean":
             return self.values
         self._require_full("mean over space")
-        return spatial_mean(self.values)
+        layout = self.layout
+        if layout is None:
+            layout = LAYOUTS.get(self.values.ndim - 1, ())
+        if not layout:
+            raise LayerError(without_layout(self.layer, self.values.shape[1:], "mean over space"))
+        return spatial_mean(self.values, layout)
 
     def sketch(self, size: int, seed: int) -> Array:
         """Return seeded sparse random projections, shape (row, size)."""

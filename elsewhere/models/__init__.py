@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from elsewhere.models.identity import describe_code
-    from elsewhere.models.layers import Layer, list_layers, output_tensors
+    from elsewhere.models.layers import Layer, list_layers
     from elsewhere.models.loading import load_model
     from elsewhere.models.model import Model, find_device
     from elsewhere.models.names import model_names, model_registry, parse_model_args
+    from elsewhere.models.outputs import output_tensors
     from elsewhere.models.selection import select_layers
     from elsewhere.models.transform import IMAGENET, InputTransform
     from elsewhere.models.weights import read_state, state_sha256
@@ -30,7 +31,7 @@ _SOURCES = {
     "load_model": "loading",
     "model_names": "names",
     "model_registry": "names",
-    "output_tensors": "layers",
+    "output_tensors": "outputs",
     "parse_model_args": "names",
     "read_state": "weights",
     "select_layers": "selection",

@@ -1,10 +1,15 @@
-"""Where a feature map's cells look: stride and receptive field, followed through a forward pass."""
+"""Where a feature map's cells look: stride and receptive field, followed through a forward pass.
+
+Two things are followed: a map's *field*, which is lost where a cell depends on the whole canvas
+(attention, squeeze and excitation), and its *plane*, the axes of the tensor that are height and
+width, which outlives the field.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -39,15 +44,21 @@ class Span:
 
 @dataclass(frozen=True)
 class Field:
-    """The spans of a map's cells, down and across."""
+    """The spans of a map's cells, down and across, and which axes of the tensor those are.
+
+    `axes` are counted from the tensor's end: (-2, -1) where channels come first, (-3, -2) where
+    they come last.
+    """
 
     y: Span
     x: Span
+    axes: tuple[int, int] = (-2, -1)
 
     def join(self, other: Field) -> Field | None:
-        """Return the field of a cell that depends on both; None when the strides differ."""
+        """Return the field of a cell that depends on both; None when they do not fit."""
         y, x = self.y.join(other.y), self.x.join(other.x)
-        return None if y is None or x is None else Field(y, x)
+        fits = y is not None and x is not None and self.axes == other.axes
+        return Field(y, x, self.axes) if fits and y is not None and x is not None else None
 
     @property
     def stride(self) -> int | None:
@@ -69,7 +80,11 @@ class Field:
 
 PIXEL = Field(Span(1, 0, 0), Span(1, 0, 0))
 
+Plane: TypeAlias = tuple[int, int]
+"""The axes of a map's height and width, counted from the tensor's end."""
+
 _TAG = "_elsewhere_field"  # kept on the tensor itself, so that it goes when the tensor goes
+_PLANE = "_elsewhere_plane"
 
 _ARITHMETIC = {
     *("add", "addcmul", "div", "divide", "mul", "multiply", "neg", "pow", "sub", "subtract"),
@@ -88,9 +103,15 @@ _UNCHANGED = {
 }
 _ELEMENTWISE = _ARITHMETIC | _ACTIVATIONS | _UNCHANGED
 _CHANNELWISE = {
-    *("chunk", "getitem", "narrow", "reshape", "split", "split_with_sizes", "transpose"),
-    *("unsqueeze", "view"),
+    *("chunk", "getitem", "narrow", "reshape", "split", "split_with_sizes", "unsqueeze", "view"),
 }
+_MAPS = {
+    *("conv2d", "conv_transpose2d", "instance_norm", "interpolate", "lp_pool2d"),
+    *("pixel_shuffle", "pixel_unshuffle", "fractional_max_pool2d"),
+}
+_IN_PLACE = {"flip", "group_norm", "normalize", "pad", "roll", "softmax"}
+_REORDERED = {"permute", "swapaxes", "swapdims", "transpose"}
+_LAST = {"layer_norm", "linear", "rms_norm"}
 _JOINED = {"cat", "concat", "concatenate"}
 _ADAPTIVE = {"adaptive_avg_pool2d", "adaptive_max_pool2d"}
 _POOLED = {"avg_pool2d", "max_pool2d", "max_pool2d_with_indices"}
@@ -116,11 +137,21 @@ class FieldMode(TorchFunctionMode):
     def start(self, pixels: torch.Tensor) -> None:
         """Take each cell of `pixels`, shape (n, 3, height, width), as a pixel of the canvas."""
         setattr(pixels, _TAG, PIXEL)
+        setattr(pixels, _PLANE, PIXEL.axes)
 
     def find(self, tensor: torch.Tensor) -> Field | None:
         """Return the field of `tensor`'s cells, None where it has none."""
         found: Field | None = getattr(tensor, _TAG, None)
         return found
+
+    def find_plane(self, tensor: torch.Tensor) -> Plane | None:
+        """Return the axes of `tensor` that are height and width, None where they are not known."""
+        found: Plane | None = getattr(tensor, _PLANE, None)
+        return found
+
+    def take_plane(self, tensor: torch.Tensor, other: torch.Tensor) -> None:
+        """Take the axes of `tensor` for those of `other`, from which a module made it."""
+        setattr(tensor, _PLANE, self.find_plane(other))
 
     def __torch_function__(
         self,
@@ -139,7 +170,10 @@ class FieldMode(TorchFunctionMode):
         if name == "setitem":  # returns nothing, changes its first argument
             setattr(args[0], _TAG, None)
         for tensor in _tensors(result):
-            setattr(tensor, _TAG, _follow(name, args, kwargs, followed, tensor))
+            field = _follow(name, args, kwargs, followed, tensor)
+            plane = _follow_plane(name, args, kwargs, followed, tensor)
+            setattr(tensor, _TAG, field)
+            setattr(tensor, _PLANE, plane if field is None else field.axes)
         return result
 
 
@@ -155,12 +189,22 @@ def _follow(
     if field is None or any(other is None for other in fields) or result.ndim < 3:
         return None
     first = followed[0]
-    if name in _ELEMENTWISE or (name in _JOINED and _axis(args, kwargs, result) == 1):
-        return _join(fields) if all(_same_plane(part, result) for part in followed) else None
+    joined = name in _JOINED and _axis(args, kwargs, result) - result.ndim not in field.axes
+    if name in _ELEMENTWISE or joined:
+        same = all(_same_plane(field.axes, part, result) for part in followed)
+        return _join(fields) if same else None
     if len(followed) > 1:  # such as a convolution whose kernel depends on the canvas
         return None
-    if name in _CHANNELWISE and _keeps_planes(name, args, first):
-        return field if _same_plane(first, result) else None
+    if name in _REORDERED:
+        axes = _reordered(name, field.axes, args, kwargs, first)
+        upright = axes is not None and axes[0] < axes[1]
+        return Field(field.y, field.x, axes) if upright and axes is not None else None
+    if name in _LAST and max(field.axes) < -_n_last(name, args, kwargs):
+        return field if _same_plane(field.axes, first, result) else None
+    if field.axes != PIXEL.axes:
+        return None
+    if name in _CHANNELWISE and _keeps_planes(name, args):
+        return field if _same_plane(field.axes, first, result) else None
     if name in _ADAPTIVE:
         return field if first.shape == result.shape else None
     if name == "conv2d":
@@ -179,8 +223,71 @@ def _join(fields: Sequence[Field]) -> Field | None:
     return joined
 
 
-def _same_plane(part: torch.Tensor, result: torch.Tensor) -> bool:
-    return part.ndim >= 3 and part.shape[-2:] == result.shape[-2:]
+def _follow_plane(
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    followed: list[torch.Tensor],
+    result: torch.Tensor,
+) -> Plane | None:
+    """Return which axes of a result are height and width, whatever its cells depend on."""
+    if result.ndim < 3:
+        return None
+    planes = [getattr(tensor, _PLANE, None) for tensor in followed]
+    if name in _ELEMENTWISE or name in _JOINED:
+        known: set[Plane] = {
+            plane
+            for plane, part in zip(planes, followed, strict=True)
+            if plane is not None and _same_plane(plane, part, result)
+        }
+        return known.pop() if len(known) == 1 else None
+    first = followed[0]
+    plane: Plane | None = planes[0]
+    if name in _MAPS or name in _ADAPTIVE or name in _POOLED:
+        return PIXEL.axes if plane in (None, PIXEL.axes) else None
+    if plane is None:
+        return None
+    if name in _REORDERED:
+        return _reordered(name, plane, args, kwargs, first)
+    if name in _IN_PLACE or (name in _LAST and max(plane) < -_n_last(name, args, kwargs)):
+        return plane if result.ndim == first.ndim else None
+    if name == "getitem" and result.ndim == first.ndim and _keeps_planes(name, args):
+        return plane
+    if name in _CHANNELWISE and plane == PIXEL.axes and _keeps_planes(name, args):
+        return plane if _same_plane(plane, first, result) else None
+    return None
+
+
+def _same_plane(plane: Plane, part: torch.Tensor, result: torch.Tensor) -> bool:
+    if min(part.ndim, result.ndim) < -min(plane):
+        return False
+    return all(part.shape[axis] == result.shape[axis] for axis in plane)
+
+
+def _reordered(
+    name: str, plane: Plane, args: tuple[Any, ...], kwargs: Mapping[str, Any], first: torch.Tensor
+) -> Plane | None:
+    """Return the plane of a tensor whose axes were permuted or swapped."""
+    order = list(range(first.ndim))
+    given = [*args[1:], *kwargs.values()]
+    if name == "permute":
+        flat = given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given
+        order = [int(axis) % first.ndim for axis in flat]
+    elif len(given) == 2 and all(isinstance(axis, int) for axis in given):
+        one, other = (axis % first.ndim for axis in given)
+        order[one], order[other] = order[other], order[one]
+    else:
+        return None
+    y, x = (order.index(first.ndim + axis) - first.ndim for axis in plane)
+    return y, x
+
+
+def _n_last(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Return how many of the last axes an operation mixes."""
+    if name == "linear":
+        return 1
+    shape = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
+    return 1 if isinstance(shape, int) else len(shape)
 
 
 def _axis(args: tuple[Any, ...], kwargs: Mapping[str, Any], result: torch.Tensor) -> int:
@@ -188,11 +295,8 @@ def _axis(args: tuple[Any, ...], kwargs: Mapping[str, Any], result: torch.Tensor
     return axis % result.ndim
 
 
-def _keeps_planes(name: str, args: tuple[Any, ...], first: torch.Tensor) -> bool:
+def _keeps_planes(name: str, args: tuple[Any, ...]) -> bool:
     """Return whether (height, width) stay what they were, given that their sizes do."""
-    if name == "transpose":
-        axes = [part for part in args[1:3] if isinstance(part, int)]
-        return len(axes) == 2 and all(axis % first.ndim < first.ndim - 2 for axis in axes)
     if name == "getitem":
         index = args[1] if isinstance(args[1], tuple) else (args[1],)
         return all(part is None or part is ... or isinstance(part, int | slice) for part in index)

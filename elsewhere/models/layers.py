@@ -1,13 +1,13 @@
 """What can be recorded of a network: its layers, call by call, with shape and geometry.
 
-`Layer`, `list_layers`; `output_tensors` finds the tensors in a module's output.
+`Layer`, `list_layers`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +16,11 @@ import torch
 from torch import nn
 
 from elsewhere.errors import ElsewhereError, InputError
-from elsewhere.models.fields import FieldMode
+from elsewhere.models.fields import FieldMode, Plane
+from elsewhere.models.layouts import Found, probe_layouts
 from elsewhere.models.model import Model
+from elsewhere.models.outputs import is_container, output_tensors
+from elsewhere.protocols import LAYOUTS, Layout, is_map
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Layer:
         Centre of cell 0's receptive field, px from the canvas's first pixel.
     receptive_field
         Side of the receptive field, px.
+    layout
+        What the dimensions of `shape` are, in order; empty where it was not found.
     output
         Key of the tensor in an output that holds several.
     input_shape
@@ -57,6 +62,7 @@ class Layer:
     stride: int | None = None
     offset: float | None = None
     receptive_field: int | None = None
+    layout: Layout = ()
     output: int | str | None = None
     input_shape: tuple[int, ...] | None = None
 
@@ -67,8 +73,8 @@ class Layer:
 
     @property
     def is_map(self) -> bool:
-        """Whether the output has three dimensions, (channel, height, width) in most networks."""
-        return len(self.shape) == 3
+        """Whether the output is known to have channels, height and width, in any order."""
+        return is_map(self)
 
 
 def list_layers(
@@ -107,47 +113,10 @@ def list_layers(
     fields = FieldMode()
     with _listening(model.module, fields, containers=containers) as found:
         _dry_run(model, pixels, fields)
-    calls = Counter({layer.module: layer.call for layer in found})
+    listed = _with_layouts(model, size, found)
+    calls = Counter({layer.module: layer.call for layer in listed})
     alias_of = {module: alias for alias, module in model.aliases.items()}
-    return tuple(_named(layer, alias_of, several=calls[layer.module] > 0) for layer in found)
-
-
-def output_tensors(output: object) -> dict[int | str | None, torch.Tensor]:
-    """Return the tensors in a module's `output`, by their key.
-
-    Parameters
-    ----------
-    output
-        A tensor, or a tuple, list or dictionary.
-
-    Returns
-    -------
-    dict
-        One tensor has the key None; several have their place or their name in the output.
-
-    Examples
-    --------
-    >>> list(output_tensors((torch.zeros(1), None))), list(output_tensors([torch.zeros(1)] * 2))
-    ([None], [0, 1])
-    """
-    if isinstance(output, torch.Tensor):
-        return {None: output}
-    items: Any = ()
-    if isinstance(output, Mapping):
-        items = output.items()
-    elif isinstance(output, list | tuple):
-        items = enumerate(output)
-    found: dict[int | str | None, torch.Tensor] = {
-        key if isinstance(key, int) else str(key): value
-        for key, value in items
-        if isinstance(value, torch.Tensor)
-    }
-    return {None: next(iter(found.values()))} if len(found) == 1 else found
-
-
-def is_container(module: nn.Module) -> bool:
-    """Return whether `module` is made of other modules."""
-    return any(True for _ in module.children())
+    return tuple(_named(layer, alias_of, several=calls[layer.module] > 0) for layer in listed)
 
 
 @contextmanager
@@ -158,7 +127,7 @@ def _listening(module: nn.Module, fields: FieldMode, *, containers: bool) -> Ite
     modes = {part: part.training for part in module.modules()}
     handles = []
 
-    def listen(name: str, part: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
+    def describe(name: str, part: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         call = calls[name]
         calls[name] += 1
         for key, tensor in output_tensors(output).items():
@@ -169,7 +138,7 @@ def _listening(module: nn.Module, fields: FieldMode, *, containers: bool) -> Ite
                 )
 
     def hook(name: str) -> Any:
-        return lambda part, inputs, output: listen(name, part, inputs, output)
+        return lambda part, inputs, output: describe(name, part, inputs, output)
 
     try:
         for name, part in module.named_modules():
@@ -214,6 +183,8 @@ def _describe(
 ) -> Layer:
     field = fields.find(tensor) if tensor.ndim == 4 else None
     first = inputs[0] if inputs and isinstance(inputs[0], torch.Tensor) else None
+    if first is not None and fields.find_plane(tensor) is None and first.shape == tensor.shape:
+        fields.take_plane(tensor, first)
     return Layer(
         name=name,
         module=name,
@@ -223,9 +194,46 @@ def _describe(
         stride=field.stride if field else None,
         offset=field.offset if field else None,
         receptive_field=field.size if field else None,
+        layout=_layout(fields.find_plane(tensor), tensor.ndim - 1),
         output=key,
         input_shape=None if first is None else tuple(first.shape[1:]),
     )
+
+
+def _with_layouts(model: Model, size: int, layers: Sequence[Layer]) -> list[Layer]:
+    """Return layers with the layouts of their maps, those without a field checked by a probe.
+
+    Where what depends on the whole canvas hides the receptive fields, as attention does, the cells
+    of a map whose answer moves as the probe does tile the canvas.
+    """
+    open_ = {
+        (layer.module, layer.call, layer.output): layer
+        for layer in layers
+        if len(layer.shape) == len(LAYOUTS[3]) and layer.receptive_field is None
+    }
+    shapes = {place: layer.shape for place, layer in open_.items()}
+    expected = {place: layer.layout for place, layer in open_.items()}
+    found = probe_layouts(model, size, shapes, expected) if open_ else {}
+    listed = []
+    for layer in layers:
+        seen: Found | None = found.get((layer.module, layer.call, layer.output))
+        if seen is not None:
+            layer = replace(layer, layout=seen.layout)
+        if seen is not None and seen.stride is not None:
+            layer = replace(layer, stride=seen.stride, offset=(seen.stride - 1) / 2)
+        listed.append(layer)
+    return listed
+
+
+def _layout(plane: Plane | None, n: int) -> Layout:
+    """Return the layout that a map's plane tells, or that the number of dimensions says."""
+    if n != len(LAYOUTS[3]):
+        return LAYOUTS.get(n, ())
+    if plane is None or min(plane) < -n:
+        return ()
+    names = ["channel"] * n
+    names[plane[0]], names[plane[1]] = "height", "width"
+    return tuple(names)
 
 
 def _named(layer: Layer, alias_of: Mapping[str, str], *, several: bool) -> Layer:

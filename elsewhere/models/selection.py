@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from elsewhere.errors import LayerError, UnknownNameError
-from elsewhere.models.layers import Layer, is_container
+from elsewhere.models.layers import Layer
 from elsewhere.models.model import Model
+from elsewhere.models.outputs import is_container
 
 _UNINTERESTING = re.compile(r"(\w*Dropout\w*|Identity|Flatten)")
 _REQUEST = re.compile(r"(?P<base>.+?)(?::(?P<call>\d+))?(?:\[(?P<output>[^\]]+)\])?")

@@ -17,6 +17,7 @@ from elsewhere.measures.vectors import dot_products, to_numpy
 from elsewhere.protocols import Block, Design, LayerLike, Need, Source
 from elsewhere.recording import Sweep
 from elsewhere.storage import Keep, Recording
+from elsewhere.storage.schema import StoredLayer
 from elsewhere.types import Location
 
 Units = tuple[int, int]
@@ -62,8 +63,7 @@ class Reading:
             return unit_count(layer)
         if self.keep.kind == "sketch":
             return self.keep.size
-        shape = tuple(layer.shape)
-        return shape[0] if len(shape) == 3 else shape[-1]
+        return math.prod(StoredLayer.of(layer, keep=self.keep, seed=self.seed).stored_shape)
 
     def rows(self, block: Block) -> NDArray[Any]:
         """Return the rows of a block, (row, unit)."""

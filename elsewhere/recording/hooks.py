@@ -21,8 +21,8 @@ from torch.utils.hooks import RemovableHandle
 from elsewhere.errors import LayerError, UnknownNameError
 from elsewhere.models import output_tensors
 from elsewhere.models.aliases import aliases
-from elsewhere.models.layers import is_container
 from elsewhere.models.model import unwrap
+from elsewhere.models.outputs import is_container
 
 Receive = Callable[[str, int, object], None]
 

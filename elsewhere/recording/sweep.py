@@ -480,6 +480,7 @@ class Sweep:
                                 current.objects,
                                 current.positions,
                                 tensor,
+                                layout=layer.layout,
                             )
                         )
                 pending.discard(layer.name)

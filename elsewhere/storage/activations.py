@@ -53,13 +53,17 @@ class FileActivations:
         The open file; without it, as after unpickling, the file is opened when it is read.
     content
         By which the file is known when it is opened again.
+    dtype
+        The precision of the values.
     """
 
-    def __init__(self, path: Path, layer: str, file: Any, content: str) -> None:
+    def __init__(
+        self, path: Path, layer: str, file: Any, content: str, dtype: np.dtype[Any]
+    ) -> None:
         self._path, self._layer, self._file, self._content = path, layer, file, content
         dataset = self._dataset()
         self.shape: tuple[int, ...] = dataset.shape
-        self.dtype: np.dtype[Any] = dataset.dtype
+        self.dtype = dtype
         self.chunks: tuple[int, ...] = dataset.chunks
 
     def __getstate__(self) -> dict[str, Any]:
@@ -79,8 +83,8 @@ class FileActivations:
     def read(self, key: tuple[Any, ...]) -> NDArray[Any]:
         """Return what `key` selects."""
         with damage_told(self._path, f"layer {self._layer!r}"):
-            values: NDArray[Any] = np.asarray(self._dataset()[key])
-        return values
+            values = np.asarray(self._dataset()[key])
+        return values.astype(self.dtype, copy=False)
 
 
 @contextlib.contextmanager

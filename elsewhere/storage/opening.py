@@ -95,7 +95,7 @@ def open_file(path: Path) -> tuple[Any, Description]:
 
 
 def describe(file: Any) -> Description:
-    """Return the description of a recording of version 0.1 or 0.2."""
+    """Return the description of a recording of any version."""
     attributes = {key: from_attribute(value) for key, value in file.attrs.items()}
     _check_attributes(attributes)
     names = tuple(_list_of_names(attributes["axes"]))
@@ -114,14 +114,18 @@ def describe(file: Any) -> Description:
 
 
 def describe_identified(file: Any) -> Description:
-    """Return the description of a recording of version 0.2, which names what determines it."""
+    """Return the description of a recording since 0.2, which names what determines it."""
     found = describe(file)
     if not isinstance(found.attributes["identity_fields"], dict):
         raise ValueError("identity_fields is no JSON object")
     return found
 
 
-READERS: dict[str, Callable[[Any], Description]] = {"0.1": describe, VERSION: describe_identified}
+READERS: dict[str, Callable[[Any], Description]] = {
+    "0.1": describe,
+    "0.2": describe_identified,
+    VERSION: describe_identified,
+}
 """Version of the format to what reads it: files of every released version stay readable."""
 
 
@@ -140,7 +144,7 @@ def _check_there(path: Path) -> None:
 def _look(path: Path) -> str | None:
     """Return the version of a file without a seal, read in a child: HDF5 may crash on it."""
     stamp, version = look(path, "probe")
-    if stamp == ENCODING and version == VERSION:
+    if stamp == ENCODING and version in READERS and version != "0.1":
         raise StorageError(
             f"{path} is truncated, or was written again by another tool: the seal behind its end "
             "is missing; record it again"

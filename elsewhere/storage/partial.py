@@ -117,7 +117,8 @@ class PartialRecording(Recording):
 
     def _pieces(self, layer: StoredLayer, kept: Sequence[NDArray[np.int64]]) -> _PartActivations:
         dataset = self._file[f"layers/{layer.name}/activation"]
-        return _PartActivations(self._parts, layer, dataset.dtype, dataset.chunks, kept)
+        dtype = np.dtype(self.attributes["dtype"])
+        return _PartActivations(self._parts, layer, dtype, dataset.chunks, kept)
 
     def stored_bytes(self, name: str) -> int:
         """Return the bytes that a layer takes up in the parts."""

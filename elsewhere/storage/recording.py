@@ -168,7 +168,8 @@ class Recording:
     def activations(self, name: str) -> Activations:
         """Return a layer's activations as an array on the disk."""
         with damage_told(self.path, f"layer {name!r}"):
-            return FileActivations(self.path, name, self._file, self._content)
+            dtype = np.dtype(self.attributes["dtype"])
+            return FileActivations(self.path, name, self._file, self._content, dtype)
 
     def stored_bytes(self, name: str) -> int:
         """Return the bytes that a layer takes up in the file."""
@@ -195,6 +196,12 @@ class Recording:
         notes = list(self.attributes.get("notes", []))
         if not self._sealed:
             notes.append(f"{self.path.name} {UNSEALED}")
+        notes += [
+            f"layer {layer.name!r} holds means over its last two dimensions, as an older release "
+            "took every map, and these may not be space: record it again"
+            for layer in self.layers
+            if layer.mean_is_doubtful
+        ]
         if self.share == 1:
             return {**kept, "notes": notes}
         notes.append(f"{self.path.name} is not finished: {self.share:.1%} of its images are there")
@@ -304,7 +311,7 @@ class Recording:
         none = np.array([-1])
         if stage == "empty":
             values = self._small(layer, "empty", slice(None))
-            yield DenseBlock(stage, layer.name, none, none, values[None], kept)
+            yield DenseBlock(stage, layer.name, none, none, values[None], kept, layer.layout)
             return
         if stage == "reference":
             n, step = len(self.design.objects), units.n_objects
@@ -312,7 +319,7 @@ class Recording:
                 objects = np.arange(first, min(first + step, n))
                 values = self._at_reference(layer, source, slice(first, min(first + step, n)))
                 places = np.full(len(objects), -1)
-                yield DenseBlock(stage, layer.name, objects, places, values, kept)
+                yield DenseBlock(stage, layer.name, objects, places, values, kept, layer.layout)
             return
         every = (slice(None),) * len(layer.stored_shape)
         for unit in units:
@@ -320,7 +327,7 @@ class Recording:
             objects, places = unit.rows(self.design)
             values = values.reshape(len(objects), *layer.stored_shape)
             values = values.astype(np.float32, copy=False)
-            yield DenseBlock(stage, layer.name, objects, places, values, kept)
+            yield DenseBlock(stage, layer.name, objects, places, values, kept, layer.layout)
 
     def _small(self, layer: StoredLayer, name: str, key: Any) -> NDArray[np.float32]:
         with damage_told(self.path, f"layer {layer.name!r}"):

@@ -15,22 +15,30 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.errors import InputError
-from elsewhere.protocols import Array, Block, Design, Kept, LayerLike, Need
+from elsewhere.errors import InputError, LayerError
+from elsewhere.measures.blocks import SPACE, without_layout
+from elsewhere.protocols import (
+    LAYOUTS,
+    Array,
+    Block,
+    Design,
+    Kept,
+    LayerLike,
+    Layout,
+    Need,
+    layout_of,
+)
 from elsewhere.storage.results import to_attribute
 from elsewhere.storage.units import Units
 from elsewhere.types import StorageType
 
 ENCODING = "recording"
-VERSION = "0.2"
+VERSION = "0.3"
 FILTER: dict[str, Any] = {**hdf5plugin.Zstd(clevel=1), "fletcher32": True}
 """Zstandard, level 1, no shuffle (docs/decisions/0002-compression.md), then a checksum."""
-
-TRAILING = {
-    1: ("unit",),
-    2: ("token", "feature"),
-    3: ("channel", "height", "width"),
-}
+STORED = np.dtype(np.float32)
+"""Of activations: half precision is the precision of the values, not a type that readers of netCDF
+have (docs/decisions/0013-half-precision.md)."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,8 @@ class StoredLayer:
     stride, offset, receptive_field
         In px of the canvas, where defined: the cumulative stride, the centre of the first cell's
         receptive field, and its size.
+    layout
+        What the dimensions of `shape` are, empty where it is not known; by default by their number.
     """
 
     name: str
@@ -98,6 +108,7 @@ class StoredLayer:
     stride: int | None = None
     offset: float | None = None
     receptive_field: int | None = None
+    layout: Layout | None = None
 
     @classmethod
     def of(cls, layer: LayerLike, *, keep: Keep, seed: int) -> StoredLayer:
@@ -107,6 +118,8 @@ class StoredLayer:
         ------
         InputError
             The sketch is longer than the activation, or the name cannot stand in a file.
+        LayerError
+            A mean over space of a layer whose layout is not known.
         """
         if "/" in layer.name:
             raise InputError(
@@ -118,6 +131,9 @@ class StoredLayer:
                 f"layer {layer.name!r} has {math.prod(layer.shape)} units, fewer than the "
                 f"{keep.size} numbers of its sketch; keep it in full"
             )
+        layout = layout_of(layer)
+        if keep.kind == "mean" and not layout:
+            raise LayerError(without_layout(layer.name, layer.shape, "mean over space"))
         return cls(
             name=layer.name,
             module=getattr(layer, "module", layer.name),
@@ -128,6 +144,7 @@ class StoredLayer:
             stride=getattr(layer, "stride", None),
             offset=getattr(layer, "offset", None),
             receptive_field=getattr(layer, "receptive_field", None),
+            layout=layout,
         )
 
     @property
@@ -135,10 +152,10 @@ class StoredLayer:
         """Shape of what is stored of one activation."""
         if self.keep.kind == "sketch":
             return (self.keep.size,)
-        if self.keep.kind == "mean" and len(self.shape) == 3:
-            return self.shape[:1]
-        if self.keep.kind == "mean" and len(self.shape) == 2:
-            return self.shape[1:]
+        if self.keep.kind == "mean":
+            layout = layout_of(self)
+            pairs = zip(layout, self.shape, strict=True)
+            return tuple(size for name, size in pairs if name not in SPACE)
         return self.shape
 
     @property
@@ -146,13 +163,16 @@ class StoredLayer:
         """Names of the dimensions of what is stored of one activation."""
         if self.keep.kind == "sketch":
             return ("sketch",)
-        if self.keep.kind == "mean" and len(self.shape) == 3:
-            return ("channel",)
-        if self.keep.kind == "mean" and len(self.shape) == 2:
-            return ("feature",)
-        return TRAILING.get(
-            len(self.shape), tuple(f"dimension_{i}" for i in range(len(self.shape)))
-        )
+        layout = layout_of(self)
+        if self.keep.kind == "mean":
+            return tuple(name for name in layout if name not in SPACE)
+        return layout or tuple(f"dimension_{i}" for i in range(len(self.shape)))
+
+    @property
+    def mean_is_doubtful(self) -> bool:
+        """Whether an older release took a mean without knowing that it went over space."""
+        unsaid = self.keep.kind == "mean" and self.layout is None and len(self.shape) == 3
+        return unsaid and self.stride is None and self.shape[1] != self.shape[2]
 
     @property
     def need(self) -> Need:
@@ -178,6 +198,7 @@ class StoredLayer:
             "stride": self.stride,
             "offset": self.offset,
             "receptive_field": self.receptive_field,
+            "layout": ",".join(layout_of(self)),
         }
         return {key: value for key, value in values.items() if value is not None}
 
@@ -188,17 +209,38 @@ class StoredLayer:
         def number(key: str) -> Any:
             return np.asarray(attributes[key]).item() if key in attributes else None
 
+        shape = tuple(int(n) for n in attributes["layer_shape"])
+        keep = Keep.parse(str(attributes["kept"]))
+        if "layout" in attributes:
+            layout: Layout | None = tuple(filter(None, str(attributes["layout"]).split(",")))
+        else:
+            layout = _old_layout(shape, keep, certain="stride" in attributes)
         return cls(
             name=name,
             module=str(attributes["module"]),
             type=str(attributes["type"]),
-            shape=tuple(int(n) for n in attributes["layer_shape"]),
-            keep=Keep.parse(str(attributes["kept"])),
+            shape=shape,
+            keep=keep,
+            layout=layout,
             seed=int(number("seed")),
             stride=number("stride"),
             offset=number("offset"),
             receptive_field=number("receptive_field"),
         )
+
+
+def _old_layout(shape: tuple[int, ...], keep: Keep, *, certain: bool) -> Layout | None:
+    """Return the layout of a layer of version 0.1 or 0.2, which took any map as channels first.
+
+    Canvases are square, so that two equal dimensions tell height and width. A mean is what it was
+    taken for.
+    """
+    if len(shape) != len(LAYOUTS[3]) or certain or keep.kind == "mean":
+        return None
+    first, last = shape[0] == shape[1], shape[1] == shape[2]
+    if first == last:
+        return ()
+    return None if last else ("height", "width", "channel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,6 +325,15 @@ class Header:
         return Units.cut(self.design, bytes_per_image=self.bytes_per_image)
 
 
+def filter_of(dtype: str) -> dict[str, Any]:
+    """Return the filter of activations that are kept in the precision `dtype`.
+
+    Of half precision the last bits of a single-precision number are zero: shuffled, they take no
+    room.
+    """
+    return FILTER if dtype == "float32" else {"shuffle": True, **FILTER}
+
+
 def identity_of(fields: dict[str, Any]) -> str:
     """Return the SHA-256 of the fields that determine a recording's values."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
@@ -345,7 +396,6 @@ def write_skeleton(
         for key, value in attributes.items():
             file.attrs[key] = to_attribute(value)
         units = header.units
-        itemsize = np.dtype(header.dtype).itemsize
         for layer in header.layers:
             group = file.create_group(f"layers/{layer.name}")
             group.dimensions = dict(zip(layer.dimensions, layer.stored_shape, strict=True))
@@ -354,9 +404,9 @@ def write_skeleton(
             group.create_variable(
                 "activation",
                 ("object", *design.names, *layer.dimensions),
-                dtype=header.dtype,
-                chunks=units.chunk(layer.stored_shape, itemsize),
-                **FILTER,
+                dtype=STORED,
+                chunks=units.chunk(layer.stored_shape, STORED.itemsize),
+                **filter_of(header.dtype),
             )
             variable = group.create_variable("empty", layer.dimensions, dtype=np.float32, **FILTER)
             variable[...] = empty[layer.name]

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ from elsewhere.measures.vectors import to_numpy
 from elsewhere.protocols import Block, Design, LayerLike, Need
 from elsewhere.storage.files import check_output
 from elsewhere.storage.parts import Parts
-from elsewhere.storage.schema import FILTER, Header, StoredLayer, write_skeleton
+from elsewhere.storage.schema import STORED, Header, StoredLayer, filter_of, write_skeleton
 from elsewhere.storage.units import Unit, Units
 
 logger = logging.getLogger(__name__)
 
 FLOAT16_LIMIT = float(np.finfo(np.float16).max)
+FLOAT16_NORMAL = float(np.finfo(np.float16).smallest_normal)
+MOST_SMALL = 0.01
+"""Share of a layer's nonzero values, in a unit of work, that may be too small for float16."""
 _names = itertools.count()
 
 
@@ -35,6 +38,8 @@ class _OpenUnit:
     unit: Unit
     arrays: dict[str, NDArray[Any]]
     missing: int
+    small: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Per layer, how many values are too small for float16, and how many are not zero."""
 
 
 class UnitWriter:
@@ -103,7 +108,7 @@ class UnitWriter:
     # --- units ------------------------------------------------------------------------------
 
     def _check(self, values: NDArray[Any], block: Block) -> None:
-        """Refuse NaN, infinity, and what float16 cannot hold."""
+        """Refuse NaN, infinity, and what is too large for float16."""
         flat = values.reshape(-1)
         with np.errstate(over="ignore", invalid="ignore"):
             square = flat @ flat  # NaN and infinity remain, and it is as fast as memory
@@ -154,12 +159,25 @@ class UnitWriter:
         place = np.unravel_index(block.positions[chosen], self.header.design.shape)
         index = (block.objects[chosen], *place)
         inner = tuple(i - start for i, start in zip(index, unit.start, strict=True))
-        open_unit.arrays[layer.name][inner] = values if chosen.all() else values[chosen]
+        taken = values if chosen.all() else values[chosen]
+        if self.header.dtype == "float16":
+            sizes = np.abs(taken)
+            present, normal = np.count_nonzero(sizes), np.count_nonzero(sizes >= FLOAT16_NORMAL)
+            held = open_unit.small.setdefault(layer.name, np.zeros(2, np.int64))
+            held += (present - normal, present)
+        open_unit.arrays[layer.name][inner] = taken
         open_unit.missing -= int(chosen.sum())
         if open_unit.missing == 0:
             self._finish_unit(self._open.pop(number))
 
     def _finish_unit(self, item: _OpenUnit) -> None:
+        for layer, (small, present) in item.small.items():
+            if small > MOST_SMALL * present:
+                raise NumericsError(
+                    f"layer {layer!r} has {small / present:.1%} of its nonzero values below "
+                    f"{FLOAT16_NORMAL:.2g}, where float16 loses digits (at most {MOST_SMALL:.0%} "
+                    "are let through); record with --dtype float32"
+                )
         if self._write is not None:
             self._write(item.unit.number, self._encode(item))
         self._spare = {item.unit.shape: item.arrays}  # fresh memory would cost as much as copying
@@ -170,13 +188,12 @@ class UnitWriter:
         with h5py.File(name, "w", driver="core", backing_store=False, block_size=2**22) as file:
             file.attrs["start"] = np.array(item.unit.start)
             for layer, values in item.arrays.items():
-                chunks = self.units.chunk(self._layers[layer].stored_shape, values.dtype.itemsize)
                 file.create_dataset(
                     layer,
-                    data=values,
-                    chunks=chunks,
+                    data=values.astype(STORED, copy=False),
+                    chunks=self.units.chunk(self._layers[layer].stored_shape, STORED.itemsize),
                     maxshape=(None,) * values.ndim,
-                    **FILTER,
+                    **filter_of(self.header.dtype),
                 )
             file.flush()
             image: bytes = file.id.get_file_image()

@@ -11,7 +11,7 @@ from torch import nn
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.models import Model
-from elsewhere.models.layers import is_container
+from elsewhere.models.outputs import is_container
 from elsewhere.training.curriculum import Phase
 from elsewhere.training.heads import hooked, input_dtype
 

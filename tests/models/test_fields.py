@@ -113,7 +113,7 @@ def ends(span):
 @given(parts=st.lists(blocks, min_size=1, max_size=3))
 def test_fields_are_those_of_brute_force(parts):
     module = nn.Sequential(*[Block(**part) for part in parts])
-    side = 48
+    side = 64
     pixels = torch.ones(1, 1, side, side)
     with FieldMode() as fields, torch.inference_mode():
         fields.start(pixels)

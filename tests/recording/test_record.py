@@ -220,6 +220,69 @@ def test_half_precision(make_sweep, recorded, tmp_path):
     np.testing.assert_allclose(found["G_away"], exact["G_away"], atol=1e-3)
 
 
+READ = """
+import sys, xarray
+tree = xarray.open_datatree(sys.argv[1])
+values = tree["layers/relu1_1/activation"]
+print(tree.encoding.get("source") or "", values.dtype, values.dims[-1], float(values.sum()))
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_readers_of_netcdf_do_not_end_with_it(dtype, make_sweep, tmp_path):
+    pytest.importorskip("netCDF4")
+    path = record(make_sweep(layers="relu1_1,fc3"), tmp_path / "run.h5", dtype=dtype)
+    child = subprocess.run(
+        [sys.executable, "-c", READ, str(path)], capture_output=True, text=True, check=False
+    )
+    if child.returncode > 0:  # a reader without the filter says so
+        assert "filter" in child.stderr.lower()
+        return
+    assert child.returncode == 0, child.returncode
+    with open_recording(path) as recording:
+        total = float(recording["relu1_1"].values.astype(np.float64).sum())
+    assert "float32 width" in child.stdout
+    assert float(child.stdout.split()[-1]) == pytest.approx(total, rel=1e-5)
+
+
+def test_half_precision_stands_in_files_as_what_any_reader_knows(make_sweep, tmp_path):
+    path = record(make_sweep(layers="relu1_1"), tmp_path / "run.h5", dtype="float16")
+    with h5py.File(path) as file, open_recording(path) as recording:
+        stored = file["layers/relu1_1/activation"]
+        assert stored.dtype == np.float32
+        assert stored.shuffle
+        assert recording.dtype("relu1_1") == np.float16
+        np.testing.assert_array_equal(stored[...], recording["relu1_1"].values)
+        types = []
+        file.visititems(lambda _, item: types.append(getattr(item, "dtype", None)))
+        assert np.float16 not in [kind for kind in types if kind is not None]
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-6, 1e-9])
+@pytest.mark.parametrize("engine", ["dense", "auto"])
+def test_what_is_too_small_for_half_precision_is_refused(
+    scale, engine, make_sweep, wrap, disturb, tmp_path
+):
+    network = disturb(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.AvgPool2d(2)))
+    network[0].weight.data *= scale
+    sweep = make_sweep(wrap(network), layers="1,2", engine=engine)
+    with pytest.raises(NumericsError, match=r"layer '1' has .*% of .* float16 .*--dtype float32"):
+        record(sweep, tmp_path / "run.h5", dtype="float16")
+    assert list(tmp_path.iterdir()) == []
+    record(sweep, tmp_path / "run.h5")
+
+
+def test_a_few_small_values_are_let_through(make_sweep, wrap, tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 300))
+    network[1].weight.data[0] *= 1e-9
+    network[1].bias.data[0] = 0
+    record(make_sweep(wrap(network), layers="1"), tmp_path / "run.h5", dtype="float16")
+    network[1].weight.data[1:10] *= 1e-9
+    network[1].bias.data[1:10] = 0
+    with pytest.raises(NumericsError, match=r"layer 'logits' has 3\.\d% of"):
+        record(make_sweep(wrap(network), layers="1"), tmp_path / "more.h5", dtype="float16")
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_what_half_precision_cannot_hold_is_refused_by_layer(make_sweep, wrap, tmp_path, sign):
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 1), nn.Flatten())

@@ -41,7 +41,7 @@ def test_a_whole_recording(recorded):
     found = verify(path)
     assert found.ok
     assert found.finished
-    assert (found.version, found.share) == ("0.2", 1.0)
+    assert (found.version, found.share) == ("0.3", 1.0)
     n = len(sweep.objects) * sweep.design.n_positions
     assert found.bytes == 4 * n * sum(int(np.prod(layer.shape)) for layer in sweep.layers)
     assert found.chunks == sum(len(chunks_of(path, layer.name)) for layer in sweep.layers)

@@ -25,6 +25,7 @@ from elsewhere.analyzer.attribution.targets import (
     find_layer,
 )
 from elsewhere.errors import InputError, LayerError, NumericsError
+from elsewhere.measures.blocks import without_layout
 from elsewhere.models import Layer, Model, list_layers, output_tensors
 from elsewhere.recording.engines import Choice
 from elsewhere.types import BATCH_ROWS, Engine
@@ -204,6 +205,8 @@ class Explainer:
                 f"--layer (the last ones: {known})"
             )
         layer = find_layer(name, self.model, self.canvas_size)
+        if not layer.layout:
+            raise InputError(without_layout(name, layer.shape, "Grad-CAM"))
         if not layer.is_map or layer.stride is None:
             raise InputError(
                 f"{self.name} needs a convolutional layer, whose output is a map of the canvas; "

@@ -20,6 +20,7 @@ from elsewhere.analyzer.attribution.perturbations import (
 from elsewhere.analyzer.attribution.randomness import frame_generator, frame_noise
 from elsewhere.analyzer.attribution.rules import Ledger
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.measures.blocks import channels_first
 from elsewhere.registry import Registry
 
 methods: Registry[Method] = Registry("attribution method")
@@ -192,7 +193,8 @@ def _grad_cam(setting: Setting, batch: Batch) -> torch.Tensor:
         raise RuntimeError("the layer was not used in the graph")
     chosen = torch.tensor(list(batch.classes), device=scores.device)
     (slopes,) = torch.autograd.grad(scores.gather(1, chosen[:, None]).sum(), kept[0])
-    maps = (slopes.mean((2, 3), keepdim=True) * kept[0]).sum(1, keepdim=True)
+    weights = channels_first(slopes, layer.layout).mean((2, 3), keepdim=True)
+    maps = (weights * channels_first(kept[0], layer.layout)).sum(1, keepdim=True)
     if setting.options["relu_attributions"]:
         maps = maps.clamp(min=0)
     return upsample(maps.detach(), layer, batch.images.shape[-1])

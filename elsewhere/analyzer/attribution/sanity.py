@@ -21,7 +21,7 @@ from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarge
 from elsewhere.errors import InputError
 from elsewhere.measures.attribution import MAP_METRICS, MapMetric, mean_over_objects, unit_maps
 from elsewhere.models import Layer, Model, list_layers
-from elsewhere.models.layers import is_container
+from elsewhere.models.outputs import is_container
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
 from elsewhere.types import parse_bytes

@@ -212,7 +212,7 @@ class TileStream:
                             sink.add(
                                 _block(
                                     stage,
-                                    layer.name,
+                                    layer,
                                     objects[part],
                                     positions[part],
                                     source,
@@ -245,7 +245,10 @@ class TileStream:
                 if not any("empty" in need.stages for need in sink.needs(layer)):
                     continue
                 if isinstance(value, torch.Tensor):
-                    sink.add(DenseBlock("empty", layer.name, nowhere, nowhere, value))
+                    block = DenseBlock(
+                        "empty", layer.name, nowhere, nowhere, value, layout=layer.layout
+                    )
+                    sink.add(block)
                 else:
                     sink.add(EmptyBlock(layer.name, value))
 
@@ -274,20 +277,20 @@ def _check_rows(layer: Layer, value: Maps | torch.Tensor, tile: Tile) -> None:
 
 def _block(
     stage: Stage,
-    name: str,
+    layer: Layer,
     objects: NDArray[np.int64],
     positions: NDArray[np.int64],
     source: WindowRows | torch.Tensor,
     rows: NDArray[np.int64],
 ) -> DenseBlock | WindowBlock:
     if isinstance(source, WindowRows):
-        return WindowBlock(stage, name, objects, positions, source, rows)
+        return WindowBlock(stage, layer.name, objects, positions, source, rows)
     first, n = int(rows[0]), len(rows)
     if np.array_equal(rows, np.arange(first, first + n)):
         values = source[first : first + n]
     else:
         values = source[torch.from_numpy(rows).to(source.device)]
-    return DenseBlock(stage, name, objects, positions, values)
+    return DenseBlock(stage, layer.name, objects, positions, values, layout=layer.layout)
 
 
 def sample_tile(design: Design, n_positions: int = 6) -> Tile:

@@ -1,0 +1,176 @@
+"""Which dimensions of a layer are channels, height and width: found by a probe that moves.
+
+A noisy patch stands in each corner of the canvas in turn. Of what it changes of a layer's
+activation, the centre of mass moves along the layer's height when the patch moves down, along its
+width when the patch moves to the right, and along its channels with neither.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from elsewhere.models.model import Model
+from elsewhere.models.outputs import output_tensors
+from elsewhere.protocols import Layout
+
+Place: TypeAlias = tuple[str, int, int | str | None]
+"""A module's name, which of its calls, and the key of the tensor in its output."""
+
+CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+LEAST_MOVE, CLEAR_MOVE = 0.03, 0.1
+"""Share of an axis by which the answer has to move along it, and to overrule another layout."""
+LEAST_SHARE = 3.0
+"""How many times less it has to move along every other axis."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A layer's layout, empty where it was not found.
+
+    `stride` is the cumulative one, px, of cells that tile the canvas; None where they do not.
+    """
+
+    layout: Layout = ()
+    stride: int | None = None
+
+
+def probe_layouts(
+    model: Model,
+    size: int,
+    shapes: Mapping[Place, tuple[int, ...]],
+    expected: Mapping[Place, Layout],
+) -> dict[Place, Found]:
+    """Return the layouts of outputs with three dimensions.
+
+    Parameters
+    ----------
+    model
+        The network; it runs five times on one image, in evaluation mode and without gradients.
+    size
+        Side of the canvas, px.
+    shapes
+        The outputs, and what each has for one image.
+    expected
+        The layouts that follow from the operations, empty where they do not say. They stand unless
+        the answer clearly moves otherwise.
+
+    Notes
+    -----
+    Where two dimensions have one cell each, these are height and width. Without an expected
+    layout, height and width have to be equal, as the canvas's are.
+    """
+    side = max(1, size // 4)
+    ground = np.full((size, size, 3), 128, np.uint8)
+    patch = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    empty = _run(model, ground, shapes)
+    moments: dict[Place, list[list[NDArray[np.float64]]]] = {place: [] for place in shapes}
+    for down, right in CORNERS:
+        image = ground.copy()
+        top, left = down * (size - side), right * (size - side)
+        image[top : top + side, left : left + side] = patch
+        for place, values in _run(model, image, shapes).items():
+            if place in empty and values.shape == empty[place].shape:
+                changed = (values - empty[place]).double().square()
+                axes = range(changed.ndim)
+                moments[place].append(
+                    [changed.sum([o for o in axes if o != axis]).cpu().numpy() for axis in axes]
+                )
+    return {
+        place: _judge(expected[place], shape, moments[place], (size - side) / size, size)
+        for place, shape in shapes.items()
+    }
+
+
+def _judge(
+    expected: Layout,
+    shape: tuple[int, ...],
+    profiles: list[list[NDArray[np.float64]]],
+    moved: float,
+    size: int,
+) -> Found:
+    """Return the layout of one output from what the patch changed along each axis."""
+    single = [axis for axis, count in enumerate(shape) if count == 1]
+    if len(single) > 1:
+        return Found(_named(*single[-2:]))
+    least = CLEAR_MOVE if expected else LEAST_MOVE
+    if len(profiles) < len(CORNERS) or not all(
+        np.isfinite(p).all() and p.sum() > 0 for corner in profiles for p in corner
+    ):
+        return Found(expected)
+    centres = np.array([[_centre(profile) for profile in corner] for corner in profiles])
+    corners = np.array(CORNERS)
+    moves = np.array(
+        [
+            centres[corners[:, way] == 1].mean(0) - centres[corners[:, way] == 0].mean(0)
+            for way in (0, 1)
+        ]
+    )
+    axes = []
+    for own, other in (moves, moves[::-1]):
+        found = np.flatnonzero((own >= least) & (own >= LEAST_SHARE * np.abs(other)))
+        if len(found) != 1 or own[found[0]] < LEAST_SHARE * np.abs(np.delete(own, found)).max():
+            return Found(expected)
+        axes.append(int(found[0]))
+    count = shape[axes[0]]
+    if axes[0] == axes[1] or (not expected and shape[axes[1]] != count):
+        return Found(expected)
+    stride = None
+    if shape[axes[1]] == count > 1 and size % count == 0:
+        measured = moves[[0, 1], axes] * (count - 1) / count
+        if ((measured > 0.4 * moved) & (measured < 1.25 * moved)).all():
+            stride = size // count
+    return Found(_named(*axes), stride)
+
+
+def _named(height: int, width: int) -> Layout:
+    return tuple({height: "height", width: "width"}.get(axis, "channel") for axis in range(3))
+
+
+def _centre(profile: NDArray[np.float64]) -> float:
+    """Return the centre of mass along an axis, 0 at its first cell and 1 at its last."""
+    if len(profile) == 1:
+        return 0.0
+    return float(profile @ np.linspace(0, 1, len(profile)) / profile.sum())
+
+
+def _run(
+    model: Model, image: NDArray[np.uint8], shapes: Mapping[Place, tuple[int, ...]]
+) -> dict[Place, torch.Tensor]:
+    """Return the wanted outputs for one image."""
+    found: dict[Place, torch.Tensor] = {}
+    calls: Counter[str] = Counter()
+    names = {name for name, _, _ in shapes}
+    modes = [(part, part.training) for part in model.module.modules()]
+    handles = []
+
+    def hook(name: str) -> Any:
+        def take(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
+            call = calls[name]
+            calls[name] += 1
+            for key, tensor in output_tensors(output).items():
+                if (name, call, key) in shapes and tensor.shape[:1] == (1,):
+                    found[name, call, key] = tensor[0].detach().float().clone()
+
+        return take
+
+    try:
+        for name, part in model.module.named_modules():
+            if name in names:
+                handles.append(part.register_forward_hook(hook(name)))
+        model.module.eval()
+        with torch.inference_mode():
+            model.module(model.transform.apply(torch.from_numpy(image[None]).to(model.device)))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for part, mode in modes:
+            part.training = mode
+    return found

@@ -1,0 +1,47 @@
+"""What modules give: the tensors in an output, and which modules are made of others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def output_tensors(output: object) -> dict[int | str | None, torch.Tensor]:
+    """Return the tensors in a module's `output`, by their key.
+
+    Parameters
+    ----------
+    output
+        A tensor, or a tuple, list or dictionary.
+
+    Returns
+    -------
+    dict
+        One tensor has the key None; several have their place or their name in the output.
+
+    Examples
+    --------
+    >>> list(output_tensors((torch.zeros(1), None))), list(output_tensors([torch.zeros(1)] * 2))
+    ([None], [0, 1])
+    """
+    if isinstance(output, torch.Tensor):
+        return {None: output}
+    items: Any = ()
+    if isinstance(output, Mapping):
+        items = output.items()
+    elif isinstance(output, list | tuple):
+        items = enumerate(output)
+    found: dict[int | str | None, torch.Tensor] = {
+        key if isinstance(key, int) else str(key): value
+        for key, value in items
+        if isinstance(value, torch.Tensor)
+    }
+    return {None: next(iter(found.values()))} if len(found) == 1 else found
+
+
+def is_container(module: nn.Module) -> bool:
+    """Return whether `module` is made of other modules."""
+    return any(True for _ in module.children())
