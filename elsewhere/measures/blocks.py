@@ -17,7 +17,7 @@ SPACE = ("height", "width", "token")
 """Dimensions that means over space go over."""
 
 
-def spatial_mean(values: Array, layout: Layout) -> Array:
+def spatial_mean(values: Array, layout: Layout | None = None) -> Array:
     """Return means over space.
 
     Parameters
@@ -26,7 +26,7 @@ def spatial_mean(values: Array, layout: Layout) -> Array:
         Shape (row, *dimensions).
     layout
         Names of the dimensions: ``channel``, ``height`` and ``width`` in any order, ``token``
-        and ``feature``, or ``unit``.
+        and ``feature``, or ``unit``; by default in this order, by their number.
 
     Returns
     -------
@@ -39,6 +39,8 @@ def spatial_mean(values: Array, layout: Layout) -> Array:
     >>> spatial_mean(np.ones((2, 4, 4, 3)), ("height", "width", "channel")).shape
     (2, 3)
     """
+    if layout is None:
+        layout = LAYOUTS[values.ndim - 1]
     over = tuple(axis for axis, name in enumerate(layout, start=1) if name in SPACE)
     return average(values, over) if over else values
 

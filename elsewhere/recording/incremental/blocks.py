@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from elsewhere.measures.blocks import spatial_mean
 from elsewhere.measures.sketch import sketch
-from elsewhere.protocols import LAYOUTS, Stage
+from elsewhere.protocols import Stage
 from elsewhere.recording.incremental.regions import GroupSquares, Piece, Region, Sums
 from elsewhere.recording.incremental.vectors import WindowVectors
 from elsewhere.recording.incremental.windows import Ground, Maps, Tile, map_means, paste
@@ -153,7 +153,7 @@ class EmptyBlock:
 
     def mean(self) -> Tensor:
         """Return means over space, shape (1, channel)."""
-        found: Tensor = spatial_mean(self.ground.maps, LAYOUTS[3])
+        found: Tensor = spatial_mean(self.ground.maps)
         return found
 
     def sketch(self, size: int, seed: int) -> Tensor:
