@@ -42,6 +42,7 @@ from elsewhere.options import (
 )
 from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
+    VisibleFormatter,
     check_output,
     counted,
     duration,
@@ -50,6 +51,7 @@ from elsewhere.terminal import (
     print_plan,
     print_table,
     progress,
+    put,
     say,
 )
 from elsewhere.types import format_bytes, parse_color
@@ -70,14 +72,19 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ElsewhereError as error:
-            typer.echo(f"error: {error}", err=True)
+            say(f"error: {error}")
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
-            typer.echo("interrupted; nothing unfinished stands under a finished name", err=True)
+            say("interrupted; nothing unfinished stands under a finished name")
             raise typer.Exit(130) from None
         except BrokenPipeError:
             sys.stderr.close()
             raise typer.Exit(1) from None
+        except (OSError, MemoryError) as error:  # the system's word, on names and sizes
+            name = getattr(error, "filename", None)
+            reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+            say(f"error: {reason}" + (f": {name}" if name else ""))
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(
@@ -150,7 +157,7 @@ def layers(
     ]
     total = format_bytes(sum(row["bytes"] for row in rows))
     print_table(shown, right=("stride", "field", "per location"))
-    typer.echo(f"{len(rows)} layers, {total} per object and location as float32")
+    put(f"{len(rows)} layers, {total} per object and location as float32")
 
 
 @app.command(rich_help_panel=MODELS, epilog="Example: elsewhere objects glyphs --out glyphs.png")
@@ -209,8 +216,8 @@ def objects(
         print_json(described)
         return
     categories = " ".join(found.category_names)
-    typer.echo(f"{found.name}: {len(found)} objects, {len(found.category_names)} categories")
-    typer.echo(categories)
+    put(f"{found.name}: {len(found)} objects, {len(found.category_names)} categories")
+    put(categories)
 
 
 @app.command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere plan vgg16 --grid stride:7")
@@ -351,12 +358,12 @@ def inspect_(
         print_json(described)
         return
     print_notes(described["notes"])
-    typer.echo(f"{path}: {format_bytes(described['bytes'])} of activations")
+    put(f"{path}: {format_bytes(described['bytes'])} of activations")
     n, categories = described["objects"], described["categories"]
-    typer.echo(f"{counted(n, 'object')} of {counted(categories, 'category', 'categories')}")
+    put(f"{counted(n, 'object')} of {counted(categories, 'category', 'categories')}")
     for name, values in design.axes:
-        typer.echo(f"{name}: {counted(len(values), 'location')}, {values[0]} to {values[-1]} px")
-    typer.echo(f"reference {','.join(design.names)}: {','.join(map(str, design.reference))}")
+        put(f"{name}: {counted(len(values), 'location')}, {values[0]} to {values[-1]} px")
+    put(f"reference {','.join(design.names)}: {','.join(map(str, design.reference))}")
     shown = [
         {**row, "shape": " x ".join(map(str, row["shape"])), "bytes": format_bytes(row["bytes"])}
         for row in rows
@@ -365,7 +372,7 @@ def inspect_(
     hidden = {"axes", "layers", "object_source", "elsewhere_encoding", "identity_fields", "notes"}
     for key, value in described["attributes"].items():
         if key not in hidden:
-            typer.echo(f"{key}: {json.dumps(value) if isinstance(value, list | dict) else value}")
+            put(f"{key}: {json.dumps(value) if isinstance(value, list | dict) else value}")
 
 
 inspect_.__name__ = "inspect"
@@ -481,7 +488,9 @@ def _command_line() -> str:
 
 def main() -> None:
     """Run the command line."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     app()
 
 

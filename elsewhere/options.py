@@ -251,18 +251,21 @@ def choose(kind: str, name: str, known: Sequence[str]) -> None:
 
 def is_file(source: str) -> bool:
     """Return whether `source` means a file rather than a model."""
+    from elsewhere.storage.files import is_file as is_file_there
+
     path = Path(source)
     if path.suffix == ".safetensors":  # a checkpoint
         return False
     named = path.suffix in {".h5", ".hdf5", ".nc"} or "/" in source or source in (".", "..")
-    return named or path.is_file()
+    return named or is_file_there(path)
 
 
 def open_source(path: Path, *, allow_partial: bool = False) -> Recording:
     """Open a recording; a folder is refused; what share is there of an unfinished one is said."""
     from elsewhere.storage import open_recording
+    from elsewhere.storage.files import is_folder
 
-    if path.is_dir():
+    if is_folder(path):
         raise StorageError(f"{path} is a folder; expected a recording such as run.h5")
     recording = open_recording(path, allow_partial=allow_partial)
     if recording.share < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,14 +39,51 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def visible(text: str) -> str:
+    r"""Return text on one line, in which what a terminal would obey is shown instead.
+
+    Texts of files (names of objects, layers, attributes) may hold escape codes, line breaks, marks
+    that turn the direction of writing, or bytes of names that are not UTF-8.
+
+    Examples
+    --------
+    >>> print(visible("cat\x1b[2J\nerror: none"))
+    cat\x1b[2J\nerror: none
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def put(text: str) -> None:
+    """Print a line of data to standard output."""
+    typer.echo(visible(text))
+
+
+def put_text(text: str) -> None:
+    """Print a text of several lines of our own to standard output."""
+    typer.echo("\n".join(map(visible, text.removesuffix("\n").split("\n"))))
+
+
 def say(text: str) -> None:
-    """Print a message to standard error."""
-    typer.echo(text, err=True)
+    """Print a message, one line, to standard error."""
+    typer.echo(visible(text), err=True)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Log messages on one line each."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message, visible."""
+        return visible(super().format(record))
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, in which what is not finite is null."""
-    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    if not text.replace("\n", "").isprintable():  # JSON escapes some, but not all
+        text = "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    typer.echo(text)
 
 
 def _plain(value: Any) -> Any:
@@ -59,14 +97,14 @@ def _plain(value: Any) -> Any:
 def print_table(rows: list[dict[str, Any]], right: tuple[str, ...] = ()) -> None:
     """Print rows of equal keys as aligned columns, whole even where the terminal is narrow."""
     keys = list(rows[0]) if rows else []
-    texts = [[str(row[key]) for key in keys] for row in rows]
+    texts = [[visible(str(row[key])) for key in keys] for row in rows]
     widths = [max(len(t) for t in column) for column in zip(keys, *texts, strict=True)]
     for line in [keys, *texts]:
         cells = [
             text.rjust(width) if key in right else text.ljust(width)
             for key, text, width in zip(keys, line, widths, strict=True)
         ]
-        typer.echo("  ".join(cells).rstrip())
+        put("  ".join(cells).rstrip())
 
 
 def print_notes(*holders: Any) -> None:
@@ -117,14 +155,14 @@ def print_plan(cost: Plan) -> None:
     ]
     print_table(rows, right=("raw", "stored, about"))
     grid = f"{counted(cost.n_objects, 'object')} x {counted(cost.n_positions, 'location')}"
-    typer.echo(f"{grid}: {cost.n_images} images")
-    typer.echo(f"raw: {cost.raw_bytes} bytes ({format_bytes(cost.raw_bytes)})")
-    typer.echo(f"stored: about {format_bytes(cost.stored_bytes)}")
-    typer.echo(f"disk while merging: about {format_bytes(cost.room_bytes)}")
-    typer.echo(f"time: about {duration(cost.seconds)}, {counted(cost.n_sweeps, 'sweep')}")
-    typer.echo(f"memory: about {format_bytes(cost.memory_bytes)}")
+    put(f"{grid}: {cost.n_images} images")
+    put(f"raw: {cost.raw_bytes} bytes ({format_bytes(cost.raw_bytes)})")
+    put(f"stored: about {format_bytes(cost.stored_bytes)}")
+    put(f"disk while merging: about {format_bytes(cost.room_bytes)}")
+    put(f"time: about {duration(cost.seconds)}, {counted(cost.n_sweeps, 'sweep')}")
+    put(f"memory: about {format_bytes(cost.memory_bytes)}")
     if cost.multiply_adds:
-        typer.echo(f"multiply-adds: {cost.multiply_adds:.3g}")
+        put(f"multiply-adds: {cost.multiply_adds:.3g}")
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -157,14 +195,14 @@ def bar(what: str, *, note: bool = False) -> Iterator[Callable[[int, int, str], 
         TimeRemainingColumn(),
     ]
     if note:
-        columns.append(TextColumn("{task.fields[note]}"))
+        columns.append(TextColumn("{task.fields[note]}", markup=False))
     with Progress(*columns, console=Console(stderr=True)) as shown:
         task = shown.add_task(what, total=None, rate="", note="")
 
         def update(done: int, total: int, text: str = "") -> None:
             elapsed = shown.tasks[0].elapsed or 0.0
             rate = f"{done / elapsed:.1f}/s" if elapsed > 0 else ""
-            shown.update(task, completed=done, total=total, rate=rate, note=text)
+            shown.update(task, completed=done, total=total, rate=rate, note=visible(text))
 
         yield update
 

@@ -56,6 +56,17 @@ def format_bytes(count: float) -> str:
     raise AssertionError("unreachable")
 
 
+def plain_text(text: str) -> str:
+    r"""Return text that any file can hold: bytes of names that are not UTF-8 are written out.
+
+    Examples
+    --------
+    >>> print(plain_text("caf\udce9"))
+    caf\udce9
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def parse_color(text: str) -> Color:
     """Return the (red, green, blue) in 0..255 of ``128``, ``10,20,30`` or ``#0a141e``.
 

@@ -25,7 +25,15 @@ from elsewhere.options import (
     takes,
 )
 from elsewhere.protocols import notes_of
-from elsewhere.terminal import check_output, print_json, print_notes, print_table, progress, say
+from elsewhere.terminal import (
+    check_output,
+    print_json,
+    print_notes,
+    print_table,
+    progress,
+    put_text,
+    say,
+)
 from elsewhere.types import parse_bytes
 
 
@@ -183,7 +191,7 @@ def methods(
     elif as_json:
         print_json({"methods": text})
     else:
-        typer.echo(text, nl=False)
+        put_text(text)
 
 
 def table(

@@ -10,7 +10,7 @@ import typer
 
 from elsewhere.errors import InputError
 from elsewhere.options import JsonOption
-from elsewhere.terminal import print_json, say
+from elsewhere.terminal import print_json, put, say
 
 if TYPE_CHECKING:
     from elsewhere.options import KeepOptions
@@ -61,9 +61,9 @@ def verify(
         print_json(described)
     else:
         for damage in found.damages:
-            typer.echo(str(damage))
+            put(str(damage))
     for doubt in doubts(found):
         say(doubt)
     found.check()
     if not as_json:
-        typer.echo(summary(found))
+        put(summary(found))

@@ -11,7 +11,7 @@ import typer
 
 from elsewhere.errors import InputError
 from elsewhere.options import DataOption, DeviceOption, JsonOption
-from elsewhere.terminal import bar, duration, print_json, print_table, say
+from elsewhere.terminal import bar, duration, print_json, print_table, put, say
 from elsewhere.types import format_bytes
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ def reproduce(
         if as_json:
             print_json(dataclasses.asdict(cost))
             return
-        typer.echo(f"{cost.runs} runs, {cost.steps} steps of training, {cost.workers} process(es)")
-        typer.echo(f"time: about {duration(cost.seconds)}")
-        typer.echo(f"disk: at most {format_bytes(cost.disk_bytes)}")
+        put(f"{cost.runs} runs, {cost.steps} steps of training, {cost.workers} process(es)")
+        put(f"time: about {duration(cost.seconds)}")
+        put(f"disk: at most {format_bytes(cost.disk_bytes)}")
         return
     if out is None:
         raise InputError("--out is missing; expected the directory of the reproduction")
@@ -125,13 +125,13 @@ def _print_claims(found: dict[str, Any]) -> None:
     for claim, summary in found["summary"].items():
         parts = "".join(f"; {key}: {said}" for key, said in summary.get("parts", {}).items())
         note = f"; {summary['note']}" if summary.get("note") else ""
-        typer.echo(f"{claim}: {summary['verdict']} ({summary['statement']}){parts}{note}")
-    typer.echo(f"measured on {found['system']}, seeds {', '.join(map(str, found['seeds']))}")
+        put(f"{claim}: {summary['verdict']} ({summary['statement']}){parts}{note}")
+    put(f"measured on {found['system']}, seeds {', '.join(map(str, found['seeds']))}")
     if found.get("development"):
-        typer.echo("seeds of tuning are among them: this table is not for reporting")
+        put("seeds of tuning are among them: this table is not for reporting")
     verdicts = {summary["verdict"] for summary in found["summary"].values()}
     if "not shown in this run" in verdicts:
-        typer.echo(
+        put(
             "a claim that is not shown in one run is no fault of it: interference most of all "
             "differs between seeds; see docs/reproduction.md for what ten seeds say"
         )

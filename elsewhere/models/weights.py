@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import pickle
 import re
 import warnings
@@ -45,9 +46,9 @@ def read_state(path: str | Path) -> State:
         A missing, damaged or unsafe file, or one that holds no state.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise WeightsError(f"cannot read weights from {path}: it is a directory; name a state file")
-    if not path.exists():
+    if not os.path.exists(path):
         raise WeightsError(f"no weights file {path}; expected none, imagenet or a state file")
     if path.suffix == ".safetensors":
         content: object = _read_safetensors(path)

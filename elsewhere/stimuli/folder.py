@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,9 +18,12 @@ from elsewhere.stimuli.objects import (
     check_exemplars,
     choose_categories,
 )
-from elsewhere.types import ByteArray, Color
+from elsewhere.types import ByteArray, Color, plain_text
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+LARGEST = 2**26
+"""Pixels of a picture, at most: 8192 x 8192."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
                 break
             try:
                 cutout = _cut_out(path, request.size, request.background_color)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except Exception as error:  # any byte string can come: PIL raises a dozen types
                 if not request.skip_broken:
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                     raise ObjectSetError(
@@ -67,22 +71,22 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
             check_exemplars(found, request.per_category, name, str(root))
     if not pictures:
         raise ObjectSetError(f"no picture in {root} can be read; {len(broken)} are broken")
-    source = {"folder": str(root)}
+    source = {"folder": plain_text(str(root))}
     if broken:
-        source |= {"broken": str(len(broken)), "broken files": ", ".join(broken)}
+        source |= {"broken": str(len(broken)), "broken files": plain_text(", ".join(broken))}
     return ObjectSet(
         name="folder",
         images=np.stack([image for _, _, (image, _) in pictures]),
         masks=np.stack([mask for _, _, (_, mask) in pictures]),
-        ids=tuple(path.relative_to(root).as_posix() for _, path, _ in pictures),
-        categories=tuple(name for name, _, _ in pictures),
+        ids=tuple(plain_text(path.relative_to(root).as_posix()) for _, path, _ in pictures),
+        categories=tuple(plain_text(name) for name, _, _ in pictures),
         source=source,
     )
 
 
 def _pictures(root: Path) -> dict[str, list[Path]]:
-    if not root.is_dir():
-        what = "a file" if root.exists() else "missing"
+    if not os.path.isdir(root):
+        what = "a file" if os.path.exists(root) else "missing"
         raise ObjectSetError(f"cannot take objects from {root}: expected a folder; it is {what}")
     entries = sorted(root.iterdir())
     grouped = {
@@ -115,8 +119,12 @@ def _of_pictures(paths: Iterable[Path]) -> list[Path]:
 
 def _cut_out(path: Path, size: int, ground: Color | None) -> tuple[ByteArray, ByteArray]:
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is smaller
         with Image.open(path) as opened:
+            if opened.width * opened.height > LARGEST:
+                raise ValueError(
+                    f"it has {opened.width} x {opened.height} px, and at most {LARGEST} px are read"
+                )
             picture = ImageOps.exif_transpose(opened)
             # 16 bits would be clipped, not scaled, by the conversion
             if picture.mode.startswith("I"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import struct
 import tempfile
@@ -29,6 +30,10 @@ from elsewhere.types import ByteArray
 
 DEBIAN_FOLDER = Path("/usr/share/datasets")
 """Where Debian's data packages put their files; looked at when no folder is given."""
+
+
+LARGEST = 2**30
+"""Bytes of an unpacked file, at most."""
 
 
 @dataclass(frozen=True)
@@ -237,11 +242,19 @@ def _owner(path: Path) -> str:
     """Return the set that a file belongs to by its content; nothing where it is not known."""
     try:
         data = path.read_bytes()
-        plain = gzip.decompress(data) if path.suffix == ".gz" else data
+        plain = _unzip(data) if path.suffix == ".gz" else data
     except (OSError, EOFError, zlib.error):  # reading it says so
         return ""
     digests = [hashlib.md5(part, usedforsecurity=False).hexdigest() for part in (data, plain)]
     return next((_known()[digest] for digest in digests if digest in _known()), "")
+
+
+def _unzip(data: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        plain = file.read(LARGEST + 1)
+    if len(plain) > LARGEST:
+        raise OSError(f"it unpacks to more than {LARGEST} bytes")
+    return plain
 
 
 def _spellings(folder: Path, name: str) -> Iterator[Path]:
@@ -255,7 +268,7 @@ def _read(path: Path, dimensions: int) -> ByteArray:
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
-            data = gzip.decompress(data)
+            data = _unzip(data)
     except (OSError, EOFError, zlib.error) as error:
         raise ObjectSetError(
             f"cannot read {path}: {error}; the file is damaged; get it again"

@@ -32,8 +32,15 @@ READING = (
 """What h5py raises on files that are damaged, or made to hurt."""
 
 
-def check_bytes(path: Path) -> Seal | None:
+def check_bytes(path: Path, expected: str) -> Seal | None:
     """Refuse damage that can be seen without HDF5; return the seal, or None where there is none.
+
+    Parameters
+    ----------
+    path
+        The file.
+    expected
+        What it should be, for messages.
 
     Raises
     ------
@@ -55,7 +62,8 @@ def check_bytes(path: Path) -> Seal | None:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
     if end is None:
         raise StorageError(
-            f"{path} cannot be read: it is not a readable HDF5 file, for it does not begin like one"
+            f"{path} cannot be read: it is not a readable HDF5 file (its beginning is none); "
+            f"expected {expected}"
         )
     if size < end:
         raise StorageError(

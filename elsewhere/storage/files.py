@@ -65,6 +65,7 @@ def check_output(path: Path, *, overwrite: bool = False, room: int = 0) -> None:
             )
         if not path.parent.is_dir():
             raise StorageError(f"the folder {path.parent} does not exist; create it first")
+        _check_length(path)
         remove_leftovers(path.parent)
         with temporary_file(path.parent) as (file, _):
             file.write(bytes(BLOCK))
@@ -74,6 +75,17 @@ def check_output(path: Path, *, overwrite: bool = False, room: int = 0) -> None:
                 f"{path} will need about {format_bytes(room)}, and {format_bytes(free)} are free; "
                 "free some or write to another disk"
             )
+
+
+def _check_length(path: Path) -> None:
+    """Refuse a name to which ``.parts`` cannot be added."""
+    limit = os.pathconf(path.parent, "PC_NAME_MAX") - len(".parts")
+    length = len(os.fsencode(path.name))
+    if length > limit:
+        raise StorageError(
+            f"the name {path.name[:40]}... has {length} bytes; at most {limit} are possible there: "
+            "choose a shorter one"
+        )
 
 
 def is_file(path: Path) -> bool:
@@ -370,7 +382,7 @@ def refuse_link(path: Path) -> None:
     StorageError
         It is one.
     """
-    if path.is_symlink():
+    if os.path.islink(path):  # False for names that no file can have
         raise _is_link(path)
 
 

@@ -75,7 +75,7 @@ def open_file(path: Path) -> tuple[Any, Description]:
     """
     _check_there(path)
     content = content_of(path)
-    seal = check_bytes(path)
+    seal = check_bytes(path, "a recording such as run.h5")
     version = None if seal is not None else _look(path)
     file = open_checked(path, whole=False)
     try:

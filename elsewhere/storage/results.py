@@ -16,6 +16,7 @@ from elsewhere.storage.admission import READING, check_bytes, look, one_line, op
 from elsewhere.storage.documents import UNSEALED
 from elsewhere.storage.files import check_output, is_file, save_output, write_atomically
 from elsewhere.storage.seal import make_seal
+from elsewhere.types import plain_text
 
 ENCODING = "result"
 VERSION = "0.2"
@@ -28,7 +29,7 @@ def to_attribute(value: Any) -> Any:
         value = value.item()
     if isinstance(value, bool) or value is None or isinstance(value, dict | list | tuple):
         return json.dumps(value, sort_keys=True, default=str)
-    return value
+    return plain_text(value) if isinstance(value, str) else value
 
 
 def from_attribute(value: Any) -> Any:
@@ -101,7 +102,7 @@ def load_result(path: str | Path) -> xarray.Dataset:
     path = Path(path)
     if not is_file(path):
         raise StorageError(f"{path} does not exist; expected a result such as sim.nc")
-    sealed = check_bytes(path) is not None
+    sealed = check_bytes(path, "a result such as sim.nc") is not None
     if not sealed:  # HDF5 may crash or hang on it
         stamp, version = look(path, "result")
         _check_stamp(path, stamp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,6 +98,46 @@ def check_table_name(path: str | Path, *, overwrite: bool = False) -> Path:
     return path
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""Beginnings of a text that a spreadsheet takes for a formula, and runs."""
+
+
+def to_csv(table: pandas.DataFrame) -> bytes:
+    """Return a table as CSV in UTF-8 that a spreadsheet can open without running what is in it.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, as spreadsheets
+    write texts; numbers, and texts that are numbers, stay as they are.
+
+    Examples
+    --------
+    >>> table = pandas.DataFrame({"object": ["=1+1", "-5", "cat"], "value": [-1.5, 2.0, 3.0]})
+    >>> print(to_csv(table).decode())
+    object,value
+    '=1+1,-1.5
+    -5,2.0
+    cat,3.0
+    <BLANKLINE>
+    """
+    texts = table.select_dtypes(include=["object", "string", "category"]).columns
+    safe = table.assign(**{name: table[name].map(_as_text) for name in texts})
+    safe.columns = [_as_text(name) for name in safe.columns]
+    if any("\r" in str(text) for name in texts for text in safe[name]):  # returns stay bare else
+        data: str = safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    else:
+        data = safe.to_csv(index=False)
+    return data.encode("utf-8", "backslashreplace")
+
+
+def _as_text(value: object) -> object:
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
 def save_table(
     result: xarray.Dataset | pandas.DataFrame, path: str | Path, *, overwrite: bool = False
 ) -> Path:
@@ -123,7 +164,7 @@ def save_table(
     path = check_table_name(path, overwrite=overwrite)
     table = tidy_table(result) if isinstance(result, xarray.Dataset) else result
     if path.suffix == ".csv":
-        data = table.to_csv(index=False).encode()
+        data = to_csv(table)
     else:
         try:
             data = table.to_parquet(index=False, engine="pyarrow")

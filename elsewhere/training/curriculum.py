@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 from elsewhere.errors import CurriculumError, StorageError
 from elsewhere.stimuli import Canvas
 from elsewhere.storage.documents import read_document
+from elsewhere.storage.files import is_file
 from elsewhere.training.catalogue import presets
 from elsewhere.training.toml import KeyPath, Source, convert, read_toml
 
@@ -438,9 +439,9 @@ class Curriculum:
         'one'
         """
         path = Path(name)
-        if path.suffix != ".toml" and not path.is_file():
+        if path.suffix != ".toml" and not is_file(path):
             path = presets.get(str(name))
-        if not path.is_file():
+        if not is_file(path):
             raise StorageError(f"{path} is no file; expected a curriculum such as mine.toml")
         table, source = read_toml(path)
         return cls.from_dict({"name": path.stem, **table}, source)
@@ -456,7 +457,7 @@ class Curriculum:
         """
         path = Path(directory) / "curriculum.json"
         expected = "a directory that training wrote"
-        if not path.is_file():
+        if not is_file(path):
             raise StorageError(f"{directory} holds no run; expected {expected}")
         table, _ = read_document(path, encoding="run", expected=expected)
         try:

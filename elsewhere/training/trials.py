@@ -10,7 +10,7 @@ import pandas
 import xarray
 
 from elsewhere.errors import InputError
-from elsewhere.storage import save_output
+from elsewhere.storage import save_table
 
 COLUMNS = (
     "model",
@@ -96,18 +96,4 @@ def write_trials(table: pandas.DataFrame, path: str | Path, *, overwrite: bool =
     StorageError
         It cannot be written.
     """
-    path = Path(path)
-    if path.suffix == ".csv":
-        data = table.to_csv(index=False).encode()
-    elif path.suffix == ".parquet":
-        try:
-            data = table.to_parquet(index=False, engine="pyarrow")
-        except ImportError as error:
-            raise InputError(
-                f"cannot write {path}: Parquet needs pyarrow; pip install 'elsewhere[parquet]', "
-                "or name a .csv file"
-            ) from error
-    else:
-        raise InputError(f"cannot write trials to {path}; expected a name in .csv or .parquet")
-    save_output(path, data, overwrite=overwrite)
-    return path
+    return save_table(table, path, overwrite=overwrite)
