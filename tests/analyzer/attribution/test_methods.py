@@ -286,12 +286,13 @@ def test_maps_do_not_depend_on_the_batch(every_method, residual, make_explainer,
     layer = layer_for(every_method, "second")
     explainer = make_explainer(residual, every_method, layer=layer, **QUICK.get(every_method, {}))
     whole = explainer.maps(batch)
+    assert torch.equal(explainer.maps(batch), whole), "the same images in the same passes"
+    # In another place of a pass, or in a pass of other size, an image's last bits may differ.
+    near = {"rtol": 1e-3, "atol": 1e-4 * float(whole.abs().max())}
     parts = [explainer.maps(batch.take(slice(*cut))) for cut in ((0, 1), (1, 4), (4, 10))]
-    assert torch.equal(torch.cat(parts), whole), "equal rows in a pass, equal bits"
+    torch.testing.assert_close(torch.cat(parts), whole, **near)
     explainer.rows = 3
-    torch.testing.assert_close(
-        explainer.maps(batch), whole, rtol=1e-3, atol=1e-4 * float(whole.abs().max())
-    )
+    torch.testing.assert_close(explainer.maps(batch), whole, **near)
 
 
 def test_random_methods_depend_on_the_seed_alone(residual, make_explainer, make_batch):

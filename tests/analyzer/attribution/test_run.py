@@ -121,10 +121,9 @@ def test_results_are_the_same_from_the_file(make_sweep, tmp_path):
 def test_a_reference_off_the_grid_is_computed_in_addition(make_sweep):
     on = attribute(make_sweep(n=2, grid="at:5,5;5,9", reference=(5, 9)), SALIENCY)
     off = attribute(make_sweep(n=2, grid="at:5,5", reference=(5, 9)), SALIENCY)
-    np.testing.assert_array_equal(
-        off["reference_attribution"].values, on["reference_attribution"].values
-    )
-    np.testing.assert_allclose(off["equivariance"][..., 0], on["equivariance"][..., 0])
+    found, expected = off["reference_attribution"].values, on["reference_attribution"].values
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.nanmax(abs(expected)))
+    np.testing.assert_allclose(off["equivariance"][..., 0], on["equivariance"][..., 0], rtol=1e-4)
 
 
 # --- equivariance by construction ------------------------------------------------------------
