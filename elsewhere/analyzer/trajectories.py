@@ -260,7 +260,7 @@ def _accuracy(
     variables = {"accuracy": found["accuracy"], "II_far": found["II_far"]}
     for name, where in (("trained", "on"), ("off", "off"), ("far", "far")):
         variables[f"accuracy_{name}"] = at.sel(where=where, drop=True)
-    result = xarray.Dataset(variables, attrs={"notes": notes_of(found)})
+    result = xarray.Dataset(variables, attrs={"notes": notes_of(found, card.notes)})
     return result.drop_vars([c for c in result.coords if c not in ("exemplars", "y", "x")])
 
 

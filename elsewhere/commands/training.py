@@ -82,6 +82,7 @@ def train(
             threads=threads,
             trust=trust or (),
         )
+    cards = list_checkpoints(out)
     rows: list[dict[str, Any]] = [
         {
             "phase": card.phase,
@@ -91,10 +92,11 @@ def train(
             "off": card.accuracy_off,
             "file": card.path.name,
         }
-        for card in list_checkpoints(out)
+        for card in cards
     ]
+    print_notes(*(list(card.notes) for card in cards))
     if as_json:
-        print_json(rows)
+        print_json([{**row, "notes": list(c.notes)} for row, c in zip(rows, cards, strict=True)])
     else:
         shown = [
             {
@@ -155,7 +157,12 @@ def accuracy(
             trained=card.trained or (),
             held_out=mask,
             classes=card.categories,
-            attributes={"seed": card.seed, "phase": card.phase, "checkpoint": card.path.name},
+            attributes={
+                "seed": card.seed,
+                "phase": card.phase,
+                "checkpoint": card.path.name,
+                "notes": list(card.notes),
+            },
             progress=report,
         )
     save_result(result, out, overwrite=overwrite, rescue=True)

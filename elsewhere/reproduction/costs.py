@@ -19,8 +19,8 @@ from elsewhere.reproduction.scale import Scale
 from elsewhere.reproduction.workers import count_workers
 from elsewhere.stimuli import Grid
 from elsewhere.training import replace_head
-from elsewhere.training.loop import start_model
 from elsewhere.training.resolution import log_spaced
+from elsewhere.training.start import start_model
 
 _STEPS = 4
 _TEST_ROWS = 16

@@ -10,6 +10,9 @@ from elsewhere.registry import Registry
 from elsewhere.stimuli.objects import ObjectRequest, ObjectSet, ObjectSetBuilder, Split
 from elsewhere.types import Color
 
+WITH_PARTS = ("mnist", "fashion-mnist", "kmnist", "emnist")
+"""The sets of which `split` names one of two parts."""
+
 object_sets: Registry[ObjectSetBuilder] = Registry("object set")
 object_sets.add(
     "glyphs",

@@ -27,6 +27,7 @@ from elsewhere.storage.files import is_file, make_inside, refuse_link
 from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
 from elsewhere.training.heads import find_head, replace_head
 from elsewhere.training.resolution import load_phase_objects
+from elsewhere.training.seen import Past, join, set_name, unpack
 from elsewhere.training.toml import Source, convert
 from elsewhere.types import Location
 
@@ -67,6 +68,12 @@ class Card:
         Of the probe, at trained locations and at others; None where there are none.
     criterion_step
         The step at which the phase's criterion was met, if it was by then.
+    pictures
+        Digests of the pictures that the phase trained on; empty in cards of older versions.
+    seen
+        Side of an object, px, to the digests of the pictures trained on before the phase.
+    classes
+        Object set to the classes of it that were trained on before the phase.
     passes
         How the network was run: on ``windows``, or on ``whole canvases`` and why.
     notes
@@ -107,6 +114,9 @@ class Card:
     accuracy_on: float | None = None
     accuracy_off: float | None = None
     criterion_step: int | None = None
+    pictures: str = ""
+    seen: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     passes: str = ""
     notes: tuple[str, ...] = ()
     numerics: Mapping[str, Any] = field(default_factory=dict)
@@ -138,26 +148,23 @@ class Card:
         held_out : ndarray
             bool (object,)
         """
-        n_train, n_held_out = self.exemplars.train, self.exemplars.held_out
-        objects, _ = load_phase_objects(
-            self.objects,
-            self.canvas,
-            categories=self.categories,
-            train=n_train + n_held_out,
-            held_out=0,
-            seed=self.exemplar_seed,
-            split=self.split,
-            data_dir=data_dir,
-        )
-        exemplar = objects.exemplar_index
-        held_out = exemplar >= n_train
-        chosen = np.where(held_out, exemplar - n_train, exemplar) < per_category
-        return objects.subset(np.flatnonzero(chosen)), held_out[chosen]
+        trained, held_out = self.load_objects(data_dir=data_dir)
+        parts = []
+        for category in self.categories:
+            for objects in (trained, held_out):
+                if objects is not None:
+                    few = min(per_category, objects.categories.count(category))
+                    parts.append(objects.select((category,), few))
+        held = [np.full(len(part), number % 2 == 1) for number, part in enumerate(parts)]
+        if held_out is None:
+            held = [np.zeros(len(part), bool) for part in parts]
+        return join(parts), np.concatenate(held)
 
     def load_objects(self, *, data_dir: Path | None = None) -> tuple[ObjectSet, ObjectSet | None]:
         """Return the exemplars the phase trained on, and those it held out (None: there are none).
 
-        Their classes come in the order of the head's units.
+        Their classes come in the order of the head's units. The card's digests say which pictures
+        were trained on, whatever the set holds by now.
         """
         return load_phase_objects(
             self.objects,
@@ -168,9 +175,24 @@ class Card:
             seed=self.exemplar_seed,
             split=self.split,
             data_dir=data_dir,
+            past=Past({int(size): unpack(text) for size, text in self.seen.items()}),
+            trained=unpack(self.pictures) or None,
         )
 
+    @property
+    def past(self) -> Past:
+        """What the network has been trained on, the card's phase included."""
+        size, name = self.canvas.object_size, set_name(self.objects)
+        pictures = {int(side): unpack(text) for side, text in self.seen.items()}
+        pictures[size] = pictures.get(size, frozenset()) | unpack(self.pictures)
+        own = dict.fromkeys((*self.classes.get(name, ()), *self.categories))
+        return Past(pictures, {**self.classes, name: tuple(own)}, f"the checkpoint {self.path}")
 
+
+_OLD = (
+    "the checkpoint {} is of an older version and does not say which pictures it has seen: "
+    "which are held out is taken from the set as it is now, and earlier phases may have seen them"
+)
 _NOT_WRITTEN = ("path", "trust", "sealed")
 
 
@@ -246,9 +268,12 @@ def _read_card(path: Path, trust: Collection[str]) -> Card:
         if not re.fullmatch("[0-9a-f]{64}", card.sha256):
             raise InputError(f"sha256: expected 64 hexadecimal digits; got {card.sha256[:80]!r}")
         card.transform  # noqa: B018  (refuses numbers that make no input)
+        card.past  # noqa: B018  (refuses damaged digests)
     except InputError as error:
         raise StorageError(f"the checkpoint's card {path} cannot be understood: {error}") from error
     weights = path.with_suffix(".safetensors")
+    if not card.pictures:
+        card = dataclasses.replace(card, notes=(*card.notes, _OLD.format(weights.name)))
     return dataclasses.replace(card, path=weights, trust=tuple(trust), sealed=sealed)
 
 

@@ -124,8 +124,7 @@ def accuracy(
     )
     result = _trials(objects, mask, names, labels, grid, places, is_trained, choice, margin)
     result.attrs = _attributes(model, canvas, grid, places, len(names)) | dict(attributes or {})
-    if notes or "notes" in result.attrs:
-        result.attrs["notes"] = [*result.attrs.get("notes", ()), *notes]
+    result.attrs["notes"] = [*result.attrs["notes"], *notes]
     _summarize(result, objects, n_resamples, seed)
     return result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -99,10 +99,24 @@ def _same_values(output: torch.Tensor, result: torch.Tensor) -> bool:
 def _is_bottleneck(model: Model, name: str, output: torch.Tensor, images: torch.Tensor) -> bool:
     """Return whether the network's output depends on the image by one layer's output only."""
     found = []
-    for image, values in zip((*images, images[0]), (output, output, output + 1), strict=True):
+    # no constant: a softmax would not see it
+    other = output + torch.arange(output.numel(), device=output.device).view_as(output)
+    for image, values in zip(
+        (*images, images[0]), (output, output, other.to(output.dtype)), strict=True
+    ):
         with hooked(model.module, {name: lambda *_, v=values: v}):
             found.append(find_logits(model.module(image[None]), model.name))
     return torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+@torch.no_grad()
+def order_units(model: Model, order: Sequence[int]) -> None:
+    """Put the units of a plain head in another order, in place: `order` are their old numbers."""
+    name, head = find_head(model)
+    check_replaceable(model, name, head)
+    for values in (head.weight, head.bias):
+        if values is not None:
+            values.copy_(values[list(order)].clone())
 
 
 def check_replaceable(model: Model, name: str, head: nn.Linear) -> None:

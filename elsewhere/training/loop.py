@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-from elsewhere.errors import ElsewhereError, InputError, StorageError, WeightsError
-from elsewhere.models import InputTransform, Model, find_device, load_model, model_registry
-from elsewhere.models.factories import check_named
+from elsewhere.errors import StorageError
+from elsewhere.models import Model, find_device
 from elsewhere.models.machine import using_threads
 from elsewhere.storage.files import is_file, make_inside, refuse_link, remove_leftovers
 from elsewhere.training.beginning import (
@@ -27,23 +26,27 @@ from elsewhere.training.beginning import (
 )
 from elsewhere.training.checkpoints import (
     Card,
-    is_checkpoint,
-    load_checkpoint,
     read_card,
     read_weights,
 )
 from elsewhere.training.curriculum import Curriculum
-from elsewhere.training.heads import check_replaceable, find_head, replace_head
+from elsewhere.training.heads import find_head, order_units, replace_head
 from elsewhere.training.metrics import MetricsLog, ReportProgress
 from elsewhere.training.optimisation import (
     find_dropout,
-    find_factors,
-    select_parameters,
     set_dropout,
 )
 from elsewhere.training.resolution import ResolvedPhase, resolve
 from elsewhere.training.seeds import derive_seed, own_generators
 from elsewhere.training.stage import Stage, Surroundings
+from elsewhere.training.start import (
+    Units,
+    check_phases,
+    has_new_head,
+    start_card,
+    start_model,
+    start_notes,
+)
 from elsewhere.training.state import RunState, write_state
 
 logger = logging.getLogger(__name__)
@@ -124,13 +127,15 @@ def train(
         if is_begun:
             stack.enter_context(lock_run(directory))
         begun, state = open_run(directory, curriculum, fingerprint, resume=resume)
-        resolved = resolve(curriculum, data_dir=data_dir)
+        started = start_card(curriculum, trust=trust)
+        past = None if started is None else started.past
+        resolved = resolve(curriculum, data_dir=data_dir, past=past)
         run = Begun.now(place, resolved, threads=threads, earlier=begun, directory=directory)
         if state.phase >= len(curriculum.phases):
             logger.info("%s is finished", directory)
             return directory
         model = start_model(curriculum, trust=trust)
-        units = check_phases(curriculum, resolved, model)
+        units = check_phases(curriculum, resolved, model, started)
         check_room(directory, resolved, model)
         if not is_begun:
             make_inside(directory, "checkpoints")
@@ -148,8 +153,9 @@ def train(
             directory / "metrics.jsonl", size=state.metrics_bytes, tensorboard=tensorboard
         )
         stack.callback(log.close)
+        notes = [[*run.notes, *start_notes(curriculum, p, started)] for p in resolved]
         around = Surroundings(
-            curriculum, fingerprint, directory, place, log, progress, save_every, run.notes
+            curriculum, fingerprint, directory, place, log, progress, save_every, notes
         )
         stack.enter_context(own_generators(place))
         stack.enter_context(_plain_numerics(place))
@@ -163,128 +169,6 @@ def train(
             state = RunState(state.run, phase=phase.index + 1, metrics_bytes=log.sync())
             write_state(directory / "state.pt", state)
     return directory
-
-
-def start_model(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Model:
-    """Return the network that a curriculum starts from; for `trust`, see :func:`train`.
-
-    Raises
-    ------
-    InputError
-        A file names a factory that the user does not.
-    CurriculumError
-        It cannot be had; the key is named.
-    """
-    network = curriculum.network
-    if curriculum.source.read:
-        check_named(network.name, curriculum.source.file or "the curriculum", trust)
-    try:
-        if is_checkpoint(network.weights):
-            # the curriculum's own name was checked, and the checkpoint must be of that network
-            model = load_checkpoint(network.weights, trust={*trust, network.name})
-            _check_same(curriculum, model)
-            return dataclasses.replace(model, canvas_size=curriculum.canvas.size)
-        arguments = dict(network.arguments)
-        if network.name in model_registry and network.name.endswith(("-slim", "-cnn")):
-            arguments.setdefault("canvas", curriculum.canvas.size)
-        model = load_model(
-            network.name,
-            weights=network.weights,
-            model_args=arguments,
-            # a trunk whose head is new
-            partial_weights=not network.random and "num_classes" in arguments,
-            seed=derive_seed(curriculum.seed, "weights"),
-            transform=_transform(curriculum),
-        )
-        model = dataclasses.replace(model, canvas_size=curriculum.canvas.size)
-        _check_covered(model)
-        return model
-    except ElsewhereError as error:
-        raise curriculum.error(("network",), error) from error
-
-
-def _check_covered(model: Model) -> None:
-    """Refuse weights that leave more than the head at random.
-
-    Raises
-    ------
-    WeightsError
-        Naming what is missing.
-    """
-    if not model.random_keys:
-        return
-    head = find_head(model)[0]
-    missing = [key for key in model.random_keys if not key.startswith(f"{head}.")]
-    if missing:
-        named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise WeightsError(
-            f"{model.weights} lacks {len(missing)} tensor(s) of {model.name} ({named}); expected "
-            f"everything but the head, {head}; check the model's name and the file"
-        )
-
-
-def check_phases(curriculum: Curriculum, resolved: Sequence[ResolvedPhase], model: Model) -> int:
-    """Refuse heads that do not fit and patterns that cover nothing; return the head's classes.
-
-    Raises
-    ------
-    CurriculumError
-        Naming the phase and the key.
-    """
-    try:
-        first = find_head(model)[1].out_features
-    except ElsewhereError as error:
-        raise curriculum.error(("network",), error) from error
-    for phase in resolved:
-        before = first if phase.previous is None else len(resolved[phase.previous].categories)
-        needed = len(phase.categories)
-        if not has_new_head(curriculum, phase) and before != needed:
-            raise curriculum.error(
-                ("phase", phase.index, "new_head"),
-                f"the head has {before} classes and the phase {needed}; write new_head = true, or "
-                f"choose {before} classes",
-            )
-        check_keys(curriculum, phase, model)
-    return first
-
-
-def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> None:
-    """Refuse keys of a phase that the network has nothing for.
-
-    Raises
-    ------
-    CurriculumError
-        Naming the phase and the key.
-    """
-    keys, network, names = phase.phase, model.module, set[str]()
-    try:
-        key = "trainable"
-        for pattern in keys.trainable:
-            chosen = select_parameters(model, pattern)
-            if pattern == "all":
-                own = dict(network.named_parameters())
-                chosen = [name for name in chosen if own[name].requires_grad]
-            names.update(chosen)
-        key = "rates"
-        find_factors(model, keys.rates, sorted(names))
-        key = "new_head"
-        if has_new_head(curriculum, phase):
-            check_replaceable(model, *find_head(model))
-        key = "dropout"
-        if keys.dropout is not None and not find_dropout(network):
-            raise InputError(
-                f"{model.name} has no dropout layer whose probability could be set; expected "
-                "torch.nn.Dropout or its like; leave the key out"
-            )
-    except ElsewhereError as error:
-        raise curriculum.error(("phase", phase.index, key), error) from error
-
-
-def has_new_head(curriculum: Curriculum, phase: ResolvedPhase) -> bool:
-    """Return whether a phase starts with a new head."""
-    if phase.phase.new_head is not None:
-        return phase.phase.new_head
-    return phase.previous is None and curriculum.network.random
 
 
 def final_card(directory: Path, phase: str) -> Card:
@@ -311,23 +195,26 @@ def _at_start(
     phase: ResolvedPhase,
     resolved: Sequence[ResolvedPhase],
     curriculum: Curriculum,
-    initial: tuple[Mapping[str, torch.Tensor], int],
+    initial: tuple[Mapping[str, torch.Tensor], Units],
     directory: Path,
 ) -> Model:
-    """Return the network as a phase finds it, on the CPU."""
+    """Return the network as a phase finds it, on the CPU: its units are the phase's classes."""
     model = model.to("cpu")
     if phase.previous is None:
         state, units = dict(initial[0]), initial[1]
     else:
         previous = resolved[phase.previous]
         state = read_weights(final_card(directory, previous.name))
-        units = len(previous.categories)
-    if find_head(model)[1].out_features != units:
-        model = replace_head(model, units, seed=0)
+        units = previous.categories
+    n_units = units if isinstance(units, int) else len(units)
+    if find_head(model)[1].out_features != n_units:
+        model = replace_head(model, n_units, seed=0)
     model.module.load_state_dict(state)
     if has_new_head(curriculum, phase):
         seed = derive_seed(phase.exemplar_seed, "head", phase.name)
         model = replace_head(model, len(phase.categories), seed=seed)
+    elif not isinstance(units, int) and units != phase.categories:
+        order_units(model, [units.index(name) for name in phase.categories])
     return model
 
 
@@ -346,32 +233,6 @@ def _restore_frozen(
     head = f"{find_head(model)[0]}."
     for name, parameter in model.module.named_parameters():
         parameter.requires_grad_(name not in frozen or (new and name.startswith(head)))
-
-
-def _transform(curriculum: Curriculum) -> InputTransform | None:
-    network, default = curriculum.network, InputTransform()
-    if network.gain is None and network.mean is None and network.std is None:
-        return None
-    return InputTransform(
-        mean=default.mean if network.mean is None else network.mean,  # type: ignore[arg-type]
-        std=default.std if network.std is None else network.std,  # type: ignore[arg-type]
-        gain=default.gain if network.gain is None else network.gain,
-    )
-
-
-def _check_same(curriculum: Curriculum, model: Model) -> None:
-    network, stated = curriculum.network, _transform(curriculum)
-    if model.name != network.name:
-        raise curriculum.error(
-            ("network", "name"),
-            f"the checkpoint {network.weights} is a {model.name}; got {network.name}; name that",
-        )
-    if stated is not None and stated != model.transform:
-        raise curriculum.error(
-            ("network",),
-            f"the checkpoint {network.weights} was trained with {model.transform}; got {stated}; "
-            "leave the input as it is",
-        )
 
 
 @contextmanager

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 
-from elsewhere.errors import ElsewhereError
+from elsewhere.errors import ElsewhereError, ObjectSetError
 from elsewhere.stimuli import Canvas, ObjectSet, load_objects
-from elsewhere.training.curriculum import Choice, Curriculum, Exemplars, Phase, Split
+from elsewhere.training.curriculum import Choice, Curriculum, Phase, Split
 from elsewhere.training.placements import Placement, make_placement
 from elsewhere.training.seeds import derive_seed
-
-Loaded: TypeAlias = dict[
-    tuple[str, Split, tuple[str, ...], Exemplars, int], tuple[ObjectSet, ObjectSet | None]
-]
+from elsewhere.training.seen import (
+    Digests,
+    Division,
+    Past,
+    digest_each,
+    digests,
+    divide,
+    join,
+    set_name,
+    too_few,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +52,8 @@ class ResolvedPhase:
         Index of the phase whose final weights it starts from; None for the initial ones.
     exemplar_seed
         What its object set was loaded with.
+    past
+        What the network has been trained on before the phase.
     """
 
     index: int
@@ -56,14 +66,22 @@ class ResolvedPhase:
     checkpoints: tuple[int, ...]
     previous: int | None
     exemplar_seed: int
+    past: Past = field(default_factory=Past)
 
     @property
     def name(self) -> str:
         """The phase's name."""
         return self.phase.name
 
+    @property
+    def past_after(self) -> Past:
+        """What the network has been trained on after the phase."""
+        return self.past.adding(self.train, self.phase.objects, f"phase {self.name!r}")
 
-def resolve(curriculum: Curriculum, *, data_dir: Path | None = None) -> tuple[ResolvedPhase, ...]:
+
+def resolve(
+    curriculum: Curriculum, *, data_dir: Path | None = None, past: Past | None = None
+) -> tuple[ResolvedPhase, ...]:
     """Return the phases of a curriculum as its seed makes them, all their objects loaded.
 
     Parameters
@@ -72,6 +90,8 @@ def resolve(curriculum: Curriculum, *, data_dir: Path | None = None) -> tuple[Re
         With the seed that is to be trained.
     data_dir
         The folder of the object sets that are not made here.
+    past
+        What the network that the curriculum starts from has been trained on.
 
     Raises
     ------
@@ -80,8 +100,8 @@ def resolve(curriculum: Curriculum, *, data_dir: Path | None = None) -> tuple[Re
         than the set has; the phase and the key are named.
     """
     orders: dict[tuple[str, Split], tuple[str, ...]] = {}
-    loaded: Loaded = {}
     resolved: list[ResolvedPhase] = []
+    loaded: dict[Any, ObjectSet] = {}  # phases often show the same objects elsewhere
     for index, phase in enumerate(curriculum.phases):
         key = (phase.objects, phase.split)
         try:
@@ -89,8 +109,24 @@ def resolve(curriculum: Curriculum, *, data_dir: Path | None = None) -> tuple[Re
                 orders[key] = _order(curriculum, phase, data_dir)
         except ElsewhereError as error:
             raise curriculum.error(("phase", index, "objects"), error) from error
-        categories = _choose(curriculum, index, orders[key], resolved)
-        resolved.append(_resolve_phase(curriculum, index, categories, resolved, data_dir, loaded))
+        previous = _previous(curriculum, index)
+        before = (past or Past()) if previous is None else resolved[previous].past_after
+        order = orders[key]
+        while True:
+            categories = _choose(curriculum, index, order, resolved, before)
+            found = _resolve_phase(curriculum, index, categories, data_dir, before, loaded)
+            drawn = phase.same_categories_as is None and not isinstance(phase.categories, tuple)
+            stale = _not_new(found) if drawn else set()
+            if not stale:
+                break
+            if not isinstance(phase.categories, int):
+                raise curriculum.error(
+                    ("phase", index, "categories"),
+                    f"{min(stale)!r} is no new class: the network has been trained on pictures of "
+                    "it; name the classes one by one if that is meant",
+                )
+            order = tuple(name for name in order if name not in stale)
+        resolved.append(found)
     return tuple(resolved)
 
 
@@ -118,6 +154,9 @@ def load_phase_objects(
     seed: int,
     split: Split = "train",
     data_dir: Path | None = None,
+    past: Past | None = None,
+    trained: Digests | None = None,
+    loaded: dict[Any, ObjectSet] | None = None,
 ) -> tuple[ObjectSet, ObjectSet | None]:
     """Return the exemplars that a phase trains on, and those it holds out.
 
@@ -133,20 +172,93 @@ def load_phase_objects(
         Draws the exemplars.
     data_dir
         The folder of the object sets that are not made here.
+    past
+        What the network was trained on before; none of it is held out.
+    trained
+        Digests of what the phase was trained on, where it is over: those exemplars are, whatever
+        the set holds by now.
+    loaded
+        Keeps what is loaded for later calls.
+
+    Raises
+    ------
+    ObjectSetError
+        The set has too few exemplars that have not been trained on, or does not hold those that
+        were any more.
     """
-    background = canvas.background if canvas.background != "mean" else 0
-    color = (background,) * 3 if isinstance(background, int) else background
-    objects = load_objects(
-        spec,
-        size=canvas.object_size,
-        categories=tuple(categories),
-        per_category=train + held_out,
-        seed=seed,
-        data_dir=data_dir,
-        background_color=color if spec.startswith("folder:") else None,
-        split=split,
+    past, kept = past or Past(), {} if loaded is None else loaded
+
+    def load(names: Sequence[str], count: int, size: int) -> ObjectSet:
+        background = canvas.background if canvas.background != "mean" else 0
+        color = (background,) * 3 if isinstance(background, int) else background
+        key = (spec, split, size, tuple(names), count, seed)
+        if key not in kept:
+            kept[key] = load_objects(
+                spec,
+                size=size,
+                categories=tuple(names),
+                per_category=count,
+                seed=seed,
+                data_dir=data_dir,
+                background_color=color if spec.startswith("folder:") else None,
+                split=split,
+            )
+        return kept[key]
+
+    size = canvas.object_size
+    whole = load(categories, train + held_out, size)
+    pools = {name: whole.select((name,)) for name in categories}
+    if trained is None:  # equal pictures are one, in whichever class
+        own = frozenset[bytes]().union(
+            *(digests(p.select(per_category=train)) for p in pools.values())
+        )
+    else:
+        own = trained
+    parts: list[tuple[ObjectSet, Division]] = []
+    for name, pool in pools.items():
+        while True:
+            found = digest_each(pool)
+            gone = _seen_rows(pool, found, past, own, partial(load, (name,)))
+            division = divide(found, train, held_out, trained=trained, excluded=gone)
+            if not division.lacking:
+                break
+            if len(pool) > 4 * (train + held_out) + len(own):  # a set without an end
+                raise _changed(spec, name, train - len(division.trained))
+            try:
+                pool = load((name,), len(pool) + division.lacking, size)
+            except ObjectSetError as error:
+                if len(division.trained) < train:
+                    raise _changed(spec, name, train - len(division.trained)) from error
+                raise too_few(spec, name, len(gone), held_out, error) from error
+        parts.append((pool, division))
+    first = join([pool.subset(division.trained) for pool, division in parts])
+    if not held_out:
+        return first, None
+    return first, join([pool.subset(division.held_out) for pool, division in parts])
+
+
+def _seen_rows(
+    pool: ObjectSet,
+    found: Sequence[bytes],
+    past: Past,
+    own: Digests,
+    load: Callable[[int, int], ObjectSet],
+) -> set[int]:
+    """Return the rows of the pictures that have been trained on, at whatever size."""
+    seen = own | past.pictures.get(pool.size, frozenset())
+    rows = {row for row, digest in enumerate(found) if digest in seen}
+    for size, others in past.pictures.items():
+        if size != pool.size and others:
+            sized = digest_each(load(len(pool), size))
+            rows |= {row for row, digest in enumerate(sized) if digest in others}
+    return rows
+
+
+def _changed(spec: str, category: str, missing: int) -> ObjectSetError:
+    return ObjectSetError(
+        f"{missing} of the pictures of {category!r} that the network was trained on are not in "
+        f"{spec!r} any more; expected the set as it was then: restore it"
     )
-    return objects.split(train) if held_out else (objects, None)
 
 
 def _order(curriculum: Curriculum, phase: Phase, data_dir: Path | None) -> tuple[str, ...]:
@@ -164,12 +276,13 @@ def _choose(
     index: int,
     order: tuple[str, ...],
     resolved: Sequence[ResolvedPhase],
+    past: Past,
 ) -> tuple[str, ...]:
     phase = curriculum.phases[index]
     path = ("phase", index, "categories")
     if phase.same_categories_as is not None:
         other = _by_name(resolved)[phase.same_categories_as]
-        if other.phase.objects != phase.objects:
+        if set_name(other.phase.objects) != set_name(phase.objects):
             raise curriculum.error(
                 ("phase", index, "same_categories_as"),
                 f"{other.name!r} has {other.phase.objects!r}, this phase {phase.objects!r}; "
@@ -179,14 +292,16 @@ def _choose(
     used = {
         category: other.name
         for other in resolved
-        if other.phase.objects == phase.objects
+        if set_name(other.phase.objects) == set_name(phase.objects)
         for category in other.categories
     }
+    before = past.classes.get(set_name(phase.objects), ())
     wanted = phase.categories
     if isinstance(wanted, int):
-        left = [name for name in order if name not in used]
+        left = [name for name in order if name not in used and name not in before]
         if wanted > len(left):
-            gone = f", of which earlier phases have {len(used)}" if used else ""
+            n_used = len({*used, *before} & set(order))
+            gone = f", of which {n_used} have been trained on" if n_used else ""
             raise curriculum.error(
                 path,
                 f"{wanted} classes are asked for; {phase.objects!r} has {len(order)}{gone}; ask "
@@ -216,6 +331,12 @@ def _choose(
                 f"{name!r} is a class of the earlier phase {used[name]!r} already; write "
                 f"same_categories_as = {used[name]!r}, or choose others",
             )
+        if name in before and not isinstance(wanted, tuple):
+            raise curriculum.error(
+                path,
+                f"{name!r} is a class that {past.source} has been trained on, and so not new; name "
+                "the classes one by one if it is meant",
+            )
     if not chosen:
         raise curriculum.error(path, "no class is asked for; expected 1 or more")
     return chosen
@@ -225,9 +346,9 @@ def _resolve_phase(
     curriculum: Curriculum,
     index: int,
     categories: tuple[str, ...],
-    resolved: Sequence[ResolvedPhase],
     data_dir: Path | None,
-    loaded: Loaded,
+    past: Past,
+    loaded: dict[Any, ObjectSet],
 ) -> ResolvedPhase:
     phase, canvas = curriculum.phases[index], curriculum.canvas
     exemplar_seed = curriculum.seed + phase.seed
@@ -245,22 +366,21 @@ def _resolve_phase(
         )
     except ElsewhereError as error:
         raise curriculum.error(("phase", index, "environment"), error) from error
-    key = (phase.objects, phase.split, categories, phase.exemplars, exemplar_seed)
     try:
-        if key not in loaded:  # phases often show the same objects elsewhere
-            loaded[key] = load_phase_objects(
-                phase.objects,
-                canvas,
-                categories=categories,
-                train=phase.exemplars.train,
-                held_out=phase.exemplars.held_out,
-                seed=exemplar_seed,
-                split=phase.split,
-                data_dir=data_dir,
-            )
+        train, held_out = load_phase_objects(
+            phase.objects,
+            canvas,
+            categories=categories,
+            train=phase.exemplars.train,
+            held_out=phase.exemplars.held_out,
+            seed=exemplar_seed,
+            split=phase.split,
+            data_dir=data_dir,
+            past=past,
+            loaded=loaded,
+        )
     except ElsewhereError as error:
         raise curriculum.error(("phase", index, "exemplars"), error) from error
-    train, held_out = loaded[key]
     steps = phase.n_steps(len(train))
     if isinstance(phase.checkpoints, int):
         checkpoints = log_spaced(steps, phase.checkpoints)
@@ -273,14 +393,31 @@ def _resolve_phase(
                 "steps",
             )
         checkpoints = tuple(sorted({*phase.checkpoints, steps}))
-    if phase.after is None:
-        previous = index - 1 if index else None
-    else:
-        previous = None if phase.after == "none" else _by_name(resolved)[phase.after].index
     return ResolvedPhase(
-        index, phase, steps, categories, train, held_out, placement, checkpoints, previous,
-        exemplar_seed,
+        index, phase, steps, categories, train, held_out, placement, checkpoints,
+        _previous(curriculum, index), exemplar_seed, past,
     )  # fmt: skip
+
+
+def _previous(curriculum: Curriculum, index: int) -> int | None:
+    """Return the phase from whose end a phase starts."""
+    after = curriculum.phases[index].after
+    if after is None:
+        return index - 1 if index else None
+    names = [phase.name for phase in curriculum.phases]
+    return None if after == "none" else names.index(after)
+
+
+def _not_new(phase: ResolvedPhase) -> set[str]:
+    """Return the classes of which a picture has been trained on before, by content."""
+    seen = phase.past.pictures.get(phase.train.size, frozenset())
+    sets = [phase.train, *([] if phase.held_out is None else [phase.held_out])]
+    return {
+        category
+        for objects in sets
+        for category, digest in zip(objects.categories, digest_each(objects), strict=True)
+        if digest in seen
+    }
 
 
 def _by_name(resolved: Sequence[ResolvedPhase]) -> Mapping[str, ResolvedPhase]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from elsewhere.training.pasting import Paster, draw_locations
 from elsewhere.training.probe import PROBE_OBJECTS, Accuracies, Probe
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import derive_seed, make_generator, seed_own_generators
+from elsewhere.training.seen import digests, pack
 from elsewhere.training.state import RunState, write_state
 from elsewhere.training.windows import (
     WHOLE,
@@ -71,7 +72,7 @@ class Surroundings:
     log: MetricsLog
     progress: ReportProgress | None
     save_every: float
-    notes: tuple[str, ...] = ()
+    notes: Sequence[Sequence[str]]
 
 
 class Stage:
@@ -343,10 +344,13 @@ class Stage:
             accuracy_on=probe.on,
             accuracy_off=probe.off,
             criterion_step=self.criterion_step,
+            pictures=pack(digests(resolved.train)),
+            seen={str(size): pack(held) for size, held in resolved.past.pictures.items()},
+            classes=dict(resolved.past.classes),
             passes=self._way.name,
-            notes=(
-                *self.around.notes,
-                *(f"phase {phase.name}: {note}" for note in self._way.notes),
+            notes=tuple(
+                f"phase {phase.name}: {note}"
+                for note in (*self.around.notes[resolved.index], *self._way.notes)
             ),
             numerics=describe_machine(self.device),
         )

@@ -16,8 +16,9 @@ from torch.nn.utils import parametrizations, prune
 from elsewhere.models import InputTransform, load_model
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.training import Network, list_checkpoints, train
+from elsewhere.training.blocks import best_depth, find_blocks
 from elsewhere.training.pasting import Paster
-from elsewhere.training.windows import WindowedForward, best_depth, find_blocks, make_forward
+from elsewhere.training.windows import WindowedForward, make_forward
 
 CPU = torch.device("cpu")
 NETWORKS = {

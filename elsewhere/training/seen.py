@@ -1,0 +1,184 @@
+"""What a network has been trained on, by content: digests of pictures, carried in its card.
+
+A picture is the same wherever it comes from: another phase, run, part of a set, or spelling of a
+folder. What has been trained on is never held out, and its class is never new.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from elsewhere.errors import InputError, ObjectSetError
+from elsewhere.stimuli import ObjectSet
+
+BYTES = 6
+"""Of a digest: among 60,000 pictures the chance that two share one is 6 in a million."""
+
+Digests: TypeAlias = frozenset[bytes]
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a network has been trained on.
+
+    Parameters
+    ----------
+    pictures
+        Digests of the pictures, by the side of an object in px: the same picture at another size
+        has another digest.
+    classes
+        Object set to the classes of it.
+    source
+        Whose past it is, for messages.
+    """
+
+    pictures: Mapping[int, Digests] = field(default_factory=dict)
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source: str = ""
+
+    def adding(self, objects: ObjectSet, spec: str, source: str) -> Past:
+        """Return the past after these objects have been trained on too."""
+        size, name = objects.size, set_name(spec)
+        pictures = self.pictures.get(size, frozenset()) | digests(objects)
+        classes = dict.fromkeys((*self.classes.get(name, ()), *objects.category_names))
+        return Past(
+            {**self.pictures, size: pictures}, {**self.classes, name: tuple(classes)}, source
+        )
+
+
+def digest_each(objects: ObjectSet) -> list[bytes]:
+    """Return a digest of what is to be seen of each object: its mask, and its colours within it."""
+    visible = objects.images * (objects.masks[..., None] > 0)
+    return [
+        hashlib.sha256(mask.tobytes() + image.tobytes()).digest()[:BYTES]
+        for mask, image in zip(objects.masks, visible, strict=True)
+    ]
+
+
+def digests(objects: ObjectSet) -> Digests:
+    """Return the digests of all objects; equal pictures have one."""
+    return frozenset(digest_each(objects))
+
+
+def pack(found: Iterable[bytes]) -> str:
+    """Return digests as a text.
+
+    Examples
+    --------
+    >>> unpack(pack([b"abcdef", b"ghijkl"])) == {b"abcdef", b"ghijkl"}
+    True
+    """
+    return base64.b64encode(b"".join(sorted(set(found)))).decode()
+
+
+def unpack(text: str) -> Digests:
+    """Return the digests in a text.
+
+    Raises
+    ------
+    InputError
+        It is damaged.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"digests of pictures are damaged ({error})") from error
+    if len(data) % BYTES:
+        raise InputError(f"digests of pictures are damaged: {len(data)} bytes")
+    return frozenset(data[place : place + BYTES] for place in range(0, len(data), BYTES))
+
+
+def set_name(spec: str) -> str:
+    """Return one name for every spelling of an object set.
+
+    Examples
+    --------
+    >>> set_name("folder:.") == set_name(f"folder:{Path.cwd()}")
+    True
+    """
+    name, _, path = spec.partition(":")
+    return f"{name}:{Path(path).resolve()}" if path else name
+
+
+@dataclass(frozen=True)
+class Division:
+    """Which exemplars of a category are trained on, which are held out, and what is missing.
+
+    Parameters
+    ----------
+    trained, held_out
+        Rows.
+    lacking
+        How many more exemplars have to be looked at; 0 where there are enough.
+    """
+
+    trained: list[int]
+    held_out: list[int]
+    lacking: int
+
+
+def divide(
+    found: Sequence[bytes],
+    n_trained: int,
+    n_held_out: int,
+    *,
+    trained: Collection[bytes] | None,
+    excluded: Collection[int],
+) -> Division:
+    """Return which exemplars of a category are trained on and which are held out.
+
+    Parameters
+    ----------
+    found
+        Digests of the exemplars, in the set's order.
+    n_trained, n_held_out
+        How many of each.
+    trained
+        Digests of what was trained on; by default the first ones are to be.
+    excluded
+        Rows that must not be held out.
+
+    Examples
+    --------
+    >>> divide([b"a", b"b", b"a", b"c"], 1, 2, trained=None, excluded=[2])
+    Division(trained=[0], held_out=[1, 3], lacking=0)
+    """
+    if trained is None:
+        first = list(range(min(n_trained, len(found))))
+    else:
+        first = [row for row, digest in enumerate(found) if digest in trained][:n_trained]
+    known = set(trained or ()) | {found[row] for row in first}
+    rest = [row for row, digest in enumerate(found) if digest not in known and row not in excluded][
+        :n_held_out
+    ]
+    return Division(first, rest, n_trained - len(first) + n_held_out - len(rest))
+
+
+def join(parts: Sequence[ObjectSet]) -> ObjectSet:
+    """Return several parts of one set, one after the other."""
+    return ObjectSet(
+        parts[0].name,
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.masks for part in parts]),
+        tuple(name for part in parts for name in part.ids),
+        tuple(name for part in parts for name in part.categories),
+        dict(parts[0].source),
+    )
+
+
+def too_few(
+    spec: str, category: str, n_seen: int, n_held_out: int, error: ObjectSetError
+) -> ObjectSetError:
+    """Return the error for a category that has too few exemplars left to hold out."""
+    return ObjectSetError(
+        f"{spec!r} has too few exemplars of {category!r} that the network has not been trained on "
+        f"({n_seen} of those looked at it has) to hold out {n_held_out}: {error}; hold out fewer"
+    )

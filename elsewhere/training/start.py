@@ -1,0 +1,233 @@
+"""What a curriculum starts from: its network, and whether the phases fit it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from elsewhere.errors import ElsewhereError, InputError, WeightsError
+from elsewhere.models import InputTransform, Model, load_model, model_registry
+from elsewhere.models.factories import check_named
+from elsewhere.stimuli.sets import WITH_PARTS
+from elsewhere.training.checkpoints import Card, is_checkpoint, load_checkpoint, read_card
+from elsewhere.training.curriculum import Curriculum
+from elsewhere.training.heads import check_replaceable, find_head
+from elsewhere.training.optimisation import find_dropout, find_factors, select_parameters
+from elsewhere.training.resolution import ResolvedPhase
+from elsewhere.training.seeds import derive_seed
+
+Units: TypeAlias = int | tuple[str, ...]
+"""The classes of a head, unit by unit; only their number where nothing names them."""
+
+
+def start_model(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Model:
+    """Return the network that a curriculum starts from; for `trust`, see :func:`train`.
+
+    Raises
+    ------
+    InputError
+        A file names a factory that the user does not.
+    CurriculumError
+        It cannot be had; the key is named.
+    """
+    network = curriculum.network
+    if curriculum.source.read:
+        check_named(network.name, curriculum.source.file or "the curriculum", trust)
+    try:
+        if is_checkpoint(network.weights):
+            # the curriculum's own name was checked, and the checkpoint must be of that network
+            model = load_checkpoint(network.weights, trust={*trust, network.name})
+            _check_same(curriculum, model)
+            return dataclasses.replace(model, canvas_size=curriculum.canvas.size)
+        arguments = dict(network.arguments)
+        if network.name in model_registry and network.name.endswith(("-slim", "-cnn")):
+            arguments.setdefault("canvas", curriculum.canvas.size)
+        model = load_model(
+            network.name,
+            weights=network.weights,
+            model_args=arguments,
+            # a trunk whose head is new
+            partial_weights=not network.random and "num_classes" in arguments,
+            seed=derive_seed(curriculum.seed, "weights"),
+            transform=_transform(curriculum),
+        )
+        model = dataclasses.replace(model, canvas_size=curriculum.canvas.size)
+        _check_covered(model)
+        return model
+    except ElsewhereError as error:
+        raise curriculum.error(("network",), error) from error
+
+
+def _check_covered(model: Model) -> None:
+    """Refuse weights that leave more than the head at random.
+
+    Raises
+    ------
+    WeightsError
+        Naming what is missing.
+    """
+    if not model.random_keys:
+        return
+    head = find_head(model)[0]
+    missing = [key for key in model.random_keys if not key.startswith(f"{head}.")]
+    if missing:
+        named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise WeightsError(
+            f"{model.weights} lacks {len(missing)} tensor(s) of {model.name} ({named}); expected "
+            f"everything but the head, {head}; check the model's name and the file"
+        )
+
+
+def check_phases(
+    curriculum: Curriculum, resolved: Sequence[ResolvedPhase], model: Model, card: Card | None
+) -> Units:
+    """Refuse heads that do not fit and keys that do nothing; return the head's units.
+
+    Classes are matched by their names: a head that is kept must have the phase's, in any order.
+    Where weights name no classes, their number is all that can be compared.
+
+    Raises
+    ------
+    CurriculumError
+        Naming the phase and the key.
+    """
+    try:
+        first = find_head(model)[1].out_features
+    except ElsewhereError as error:
+        raise curriculum.error(("network",), error) from error
+    units: Units = first if card is None else card.categories
+    for phase in resolved:
+        before = units if phase.previous is None else resolved[phase.previous].categories
+        if not has_new_head(curriculum, phase):
+            _check_units(curriculum, phase, model, before)
+        check_keys(curriculum, phase, model)
+    return units
+
+
+def _check_units(curriculum: Curriculum, phase: ResolvedPhase, model: Model, before: Units) -> None:
+    path, names = ("phase", phase.index, "new_head"), phase.categories
+    n_before = before if isinstance(before, int) else len(before)
+    if n_before != len(names):
+        raise curriculum.error(
+            path,
+            f"the head has {n_before} classes and the phase {len(names)}; write new_head = true or "
+            f"choose {n_before} classes",
+        )
+    if isinstance(before, int) or before == names:
+        return
+    other = next((name for name in names if name not in before), None)
+    if other is not None:
+        raise curriculum.error(
+            path,
+            f"the head has no unit for {other!r}: its classes are {', '.join(before[:5])}"
+            f"{', ...' if len(before) > 5 else ''}; write new_head = true, or choose its classes",
+        )
+    try:  # the units have to be put in another order
+        check_replaceable(model, *find_head(model))
+    except ElsewhereError as error:
+        raise curriculum.error(path, error) from error
+
+
+def start_card(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Card | None:
+    """Return the card of the checkpoint that a curriculum starts from; None where it does not."""
+    weights = curriculum.network.weights
+    if not is_checkpoint(weights):
+        return None
+    return read_card(weights, trust={*trust, curriculum.network.name})
+
+
+def start_notes(curriculum: Curriculum, phase: ResolvedPhase, card: Card | None) -> list[str]:
+    """Return the doubts with which a phase starts."""
+    notes = [] if card is None else list(card.notes)
+    network = curriculum.network
+    if (
+        phase.previous is None
+        and card is None
+        and not network.random
+        and not has_new_head(curriculum, phase)
+    ):
+        notes.append(
+            f"the weights {Path(network.weights).name} name no classes: unit i of their head was "
+            "taken for the phase's class i"
+        )
+    if phase.phase.split != "train" and phase.phase.objects.partition(":")[0] not in WITH_PARTS:
+        notes.append(
+            f"split = {phase.phase.split!r} only draws other exemplars: {phase.phase.objects} has "
+            "one part"
+        )
+    return notes
+
+
+def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> None:
+    """Refuse keys of a phase that the network has nothing for.
+
+    Raises
+    ------
+    CurriculumError
+        Naming the phase and the key.
+    """
+    keys, network, names = phase.phase, model.module, set[str]()
+    try:
+        key = "trainable"
+        for pattern in keys.trainable:
+            chosen = select_parameters(model, pattern)
+            if pattern == "all":
+                own = dict(network.named_parameters())
+                chosen = [name for name in chosen if own[name].requires_grad]
+            names.update(chosen)
+        key = "rates"
+        find_factors(model, keys.rates, sorted(names))
+        key = "new_head"
+        if has_new_head(curriculum, phase):
+            check_replaceable(model, *find_head(model))
+        key = "dropout"
+        if keys.dropout is not None and not find_dropout(network):
+            raise InputError(
+                f"{model.name} has no dropout layer whose probability could be set; expected "
+                "torch.nn.Dropout or its like; leave the key out"
+            )
+    except ElsewhereError as error:
+        raise curriculum.error(("phase", phase.index, key), error) from error
+
+
+def has_new_head(curriculum: Curriculum, phase: ResolvedPhase) -> bool:
+    """Return whether a phase starts with a new head."""
+    if phase.phase.new_head is not None:
+        return phase.phase.new_head
+    return phase.previous is None and curriculum.network.random
+
+
+def _transform(curriculum: Curriculum) -> InputTransform | None:
+    network, default = curriculum.network, InputTransform()
+    if network.gain is None and network.mean is None and network.std is None:
+        return None
+    return InputTransform(
+        mean=default.mean if network.mean is None else network.mean,  # type: ignore[arg-type]
+        std=default.std if network.std is None else network.std,  # type: ignore[arg-type]
+        gain=default.gain if network.gain is None else network.gain,
+    )
+
+
+def _check_same(curriculum: Curriculum, model: Model) -> None:
+    network, stated = curriculum.network, _transform(curriculum)
+    other = {k: v for k, v in network.arguments.items() if model.arguments.get(k) != v}
+    if other:
+        key, value = next(iter(other.items()))
+        raise curriculum.error(
+            ("network", "arguments"),
+            f"the checkpoint {network.weights} has {key} = {model.arguments.get(key)!r}; "
+            f"got {value!r}; leave the arguments out",
+        )
+    if model.name != network.name:
+        raise curriculum.error(
+            ("network", "name"),
+            f"the checkpoint {network.weights} is a {model.name}; got {network.name}; name that",
+        )
+    if stated is not None and stated != model.transform:
+        raise curriculum.error(
+            ("network",),
+            f"the checkpoint {network.weights} was trained with {model.transform}; got {stated}; "
+            "leave the input as it is",
+        )

@@ -1,0 +1,301 @@
+"""What a curriculum starts from: classes by their names, heads by what they do, all the weights."""
+
+import random
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from elsewhere.errors import ElsewhereError
+from elsewhere.models import load_model
+from elsewhere.stimuli import Canvas
+from elsewhere.training import (
+    Exemplars,
+    Network,
+    find_head,
+    list_checkpoints,
+    read_metrics,
+    replace_head,
+    train,
+)
+from elsewhere.training.checkpoints import load_checkpoint, read_weights
+
+
+def body(n=4, width=6):
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten(),
+        nn.Linear(9 * width, n),
+    )  # fmt: skip
+
+
+class Wrapped(nn.Module):
+    """A body, and another linear layer defined after it."""
+
+    def __init__(self, extra, act):
+        super().__init__()
+        self.body, self.extra, self.act = body(), extra, act
+
+    def forward(self, x):
+        return self.act(self, x)
+
+
+def first_head(net, x):
+    net.extra(torch.zeros(len(x), 4))  # runs, and is not used
+    return net.body(x)
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = body(), body()
+
+    def forward(self, x):
+        return self.one(x) + self.two(x)
+
+
+class Pair(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.body, self.n = body(), n
+
+    def forward(self, x):
+        return (self.body(x), *(x for _ in range(self.n)))
+
+
+class Masked(nn.Sequential):
+    def __init__(self):
+        super().__init__(*body())
+        self.register_buffer("mask", torch.full((4, 4), -torch.inf).triu(1))
+
+
+class Noisy(nn.Sequential):
+    """Draws from every generator there is."""
+
+    def __init__(self):
+        super().__init__(*body())
+        self.shift = random.random() + np.random.rand()  # noqa: NPY002
+
+    def forward(self, x):
+        drawn = random.random() + np.random.rand() + float(torch.rand(()))  # noqa: NPY002
+        return super().forward(x + self.shift + drawn * self.training)
+
+
+def parametrised():
+    net = body()
+    parametrizations.weight_norm(net[4])
+    return net
+
+
+NETS = {
+    "plain": body,
+    "sized": lambda num_classes=4, width=6: body(num_classes, width),
+    "first": lambda: Wrapped(nn.Linear(4, 4), first_head),
+    "softmax": lambda: nn.Sequential(*body(), nn.Linear(4, 4), nn.LogSoftmax(1)),
+    "two": Two,
+    "convolution": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ),
+    "single": lambda: Pair(0),
+    "pair": lambda: Pair(1),
+    "masked": Masked,
+    "noisy": Noisy,
+    "double": lambda: body().double(),
+    "half": lambda: body().half(),
+    "parametrised": parametrised,
+    "norm": lambda: nn.Sequential(
+        *body()[:4], nn.BatchNorm1d(54), nn.Linear(54, 4)
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def networks(monkeypatch):
+    module = types.ModuleType("start_nets")
+    vars(module).update(NETS)
+    monkeypatch.setitem(sys.modules, "start_nets", module)
+
+
+@pytest.fixture
+def run(make_phase, make_curriculum, tmp_path):
+    def run(name, *phases, out="run", **network):
+        phases = phases or (make_phase(categories=4, steps=3, checkpoints=(0,)),)
+        curriculum = make_curriculum(
+            *phases, network=Network(f"start_nets:{name}", **network), canvas=Canvas(16, 7)
+        )
+        train(curriculum, tmp_path / out, device="cpu")
+        return list_checkpoints(tmp_path / out, trust=[f"start_nets:{name}"])
+
+    return run
+
+
+# --- classes
+
+
+def test_a_head_that_is_kept_keeps_its_classes(run, make_phase):
+    options = {"objects": "digits", "batch": 16, "learning_rate": 0.01, "checkpoints": (0,)}
+    old = run("plain", make_phase(categories=4, steps=20, **options), out="old")[-1]
+    turned = (*old.categories[2:], *old.categories[:2])
+    again = make_phase("again", categories=turned, steps=1, **options)
+    new = run("plain", again, out="new", weights=str(old.path))[0]
+    assert new.categories == turned
+    before, after = read_weights(old), read_weights(new)
+    for name in ("4.weight", "4.bias"):
+        assert torch.equal(after[name], before[name][[2, 3, 0, 1]])
+    # the same from one phase to the next
+    first = make_phase("a", categories=("1", "2", "3", "4"), steps=2, **options)
+    second = make_phase("b", categories=None, same_categories_as="a", steps=2, **options)
+    assert [card.categories for card in run("plain", first, second, out="two")][-1] == tuple("1234")
+
+
+def test_other_classes_need_a_new_head(run, make_phase):
+    first = make_phase("a", categories=4, steps=2, checkpoints=(0,))
+    with pytest.raises(ElsewhereError, match="phase b: new_head: the head has no unit for"):
+        run("plain", first, make_phase("b", categories=4, steps=2))
+    old = run("plain", first)[-1]
+    with pytest.raises(ElsewhereError, match=r"no unit for .*new_head = true"):
+        run("plain", make_phase("b", categories=4, steps=2), out="b", weights=str(old.path))
+    new = run("plain", make_phase("b", categories=4, steps=2, new_head=True), out="c",
+              weights=str(old.path))  # fmt: skip
+    assert not set(new[-1].categories) & set(old.categories)
+
+
+def test_arguments_of_a_checkpoint_are_its_own(run):
+    old = run("sized", arguments={"width": 5})[-1]
+    with pytest.raises(ElsewhereError, match=r"has width = 5; got 6; leave the arguments out"):
+        run("sized", out="b", weights=str(old.path), arguments={"width": 6})
+
+
+def test_weights_that_name_no_classes_say_so(run, tmp_path):
+    torch.save(body().state_dict(), tmp_path / "whole.pt")
+    card = run("plain", weights=str(tmp_path / "whole.pt"))[-1]
+    assert "unit i of their head was taken for the phase's class i" in card.notes[0]
+    assert run("plain", out="random")[-1].notes == ()
+
+
+@pytest.mark.parametrize("left", [("0.bias",), ("0.bias", "0.weight", "4.bias"), ("4.weight",)])
+def test_a_state_file_holds_everything_but_the_head(run, make_phase, tmp_path, left):
+    state, path = body().state_dict(), tmp_path / "part.pt"
+    torch.save({name: state[name] for name in left}, path)
+    phase = make_phase(categories=4, steps=2, new_head=True, checkpoints=(0,))
+    options = {"weights": str(path), "arguments": {"num_classes": 4}}
+    if {"0.bias", "0.weight"} <= set(left):
+        assert torch.equal(
+            read_weights(run("sized", phase, **options)[0])["0.bias"], state["0.bias"]
+        )
+    else:
+        with pytest.raises(
+            ElsewhereError, match=r"lacks . tensor\(s\) .*everything but the head, 4"
+        ):
+            run("sized", phase, **options)
+
+
+def test_a_split_of_a_set_of_one_part_is_said(run, make_phase):
+    card = run("plain", make_phase(categories=4, steps=1, split="test", checkpoints=(0,)))[-1]
+    assert "glyphs has one part" in card.notes[0]
+
+
+# --- heads
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("plain", "4"), ("first", "body.4"), ("softmax", "5"), ("single", "body.4")]
+)
+def test_the_head_makes_the_output(name, head, run, make_phase):
+    assert find_head(load_model(f"start_nets:{name}"))[0] == head
+    options = {"categories": 4, "steps": 2, "checkpoints": (0,)}
+    cards = run(name, make_phase("a", **options), make_phase("b", new_head=True, **options))
+    before, after = read_weights(cards[1]), read_weights(cards[2])
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {f"{head}.bias", f"{head}.weight"}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("two", "no linear layer that makes its output"),
+        ("convolution", "no linear layer that makes its output"),
+        ("pair", r"gives 2 tensors \(\(1, 4\), \(1, 3, 16, 16\)\); expected one"),
+        ("half", "weights of torch.float16; expected float32 or float64"),
+        ("parametrised", "is a ParametrizedLinear with more to it"),
+    ],
+)
+def test_networks_without_a_head_to_speak_of_are_refused(name, words, run, tmp_path):
+    with pytest.raises(ElsewhereError, match=words):
+        run(name)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_parametrised_head_can_be_kept(run, make_phase):
+    phase = make_phase(categories=4, steps=2, new_head=False, checkpoints=(0,))
+    first, last = (read_weights(card) for card in run("parametrised", phase))
+    name = "4.parametrizations.weight.original1"
+    assert not torch.equal(first[name], last[name])
+    with pytest.raises(ElsewhereError, match="ParametrizedLinear"):
+        replace_head(load_model("start_nets:parametrised"), 3, seed=0)
+
+
+def test_a_batch_of_one_with_batch_normalisation(run, make_phase):
+    with pytest.raises(ElsewhereError, match=r"Expected more than 1 value.* a batch of 2 or more"):
+        run("norm", make_phase(categories=4, steps=3, batch=1))
+
+
+def test_a_mask_is_no_divergence_and_double_precision_works(run):
+    mask = read_weights(run("masked")[-1])["mask"]
+    assert bool(torch.isinf(mask).any())
+    card = run("double", out="double")[-1]
+    assert read_weights(card)["4.weight"].dtype == torch.float64
+    assert load_checkpoint(card).module[4].weight.dtype == torch.float64
+
+
+# --- chance
+
+
+def test_networks_that_draw_are_repeated_and_resumed(run, make_phase, make_curriculum, tmp_path):
+    phase = make_phase(categories=4, steps=110, checkpoints=(0, 110))
+    whole = run("noisy", phase, out="whole")
+    random.seed(5)
+    np.random.seed(6)  # noqa: NPY002
+    curriculum = make_curriculum(phase, network=Network("start_nets:noisy"), canvas=Canvas(16, 7))
+
+    class Stop(Exception):
+        pass
+
+    def stop(report):
+        if report.step == 100:
+            raise Stop
+
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    with pytest.raises(Stop):
+        train(curriculum, tmp_path / "cut", device="cpu", save_every=0, progress=stop)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
+    train(curriculum, tmp_path / "cut", device="cpu")
+    for mine, theirs in zip(list_checkpoints(tmp_path / "cut"), whole, strict=True):
+        for name, value in read_weights(mine).items():
+            assert torch.equal(value, read_weights(theirs)[name])
+    assert read_metrics(tmp_path / "cut")[-1] == read_metrics(tmp_path / "whole")[-1]
+
+
+# --- keys that do nothing
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dropout": 0.9}, "dropout: .* has no dropout layer"),
+        ({"checkpoints": (0, 4)}, "checkpoints: step 4 does not come: the phase has 3 steps"),
+        ({"trainable": ("4",), "rates": {"0": 0.1}}, "rates: the rate of '0' does nothing"),
+        (
+            {"rates": {"0": 0.1, "?": 0.1, "0.*": 0.2}},
+            "rates: .*'0' and '0.\\*' give 0.* different",
+        ),
+    ],
+)
+def test_keys_that_do_nothing_are_refused(run, make_phase, tmp_path, options, words):
+    phase = make_phase(**{"categories": 4, "steps": 3, "exemplars": Exemplars(6, 2)} | options)
+    with pytest.raises(ElsewhereError, match=f"phase learn: {words}"):
+        run("plain", phase)
+    assert not (tmp_path / "run").exists()
