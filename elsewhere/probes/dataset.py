@@ -47,9 +47,11 @@ class Builder:
             return np.full(shape, np.nan)
         return np.asarray(outcome.shuffled if shuffled else outcome.correct, np.float64)
 
-    def _maps(self, values: list[NDArray[np.float64]], layered: bool) -> Any:
+    def _maps(
+        self, values: list[NDArray[np.float64]], layered: bool, *, shuffled: bool = False
+    ) -> Any:
         """Return dimensions and accuracies over the grid."""
-        maps = np.stack([self.summary.maps(each) for each in values])
+        maps = np.stack([self.summary.maps(each, shuffled=shuffled) for each in values])
         n_sets = maps.shape[2]
         trained: tuple[str, ...] = ("train_y", "train_x") if self.each else ()
         sets = self.design.shape if self.each else ()
@@ -93,10 +95,16 @@ class Builder:
                 lead = ("layer", "split", "train_y", "train_x", "where")
                 self.variables["accuracy_at_each"] = (lead, sets.reshape(shape))
 
-    def add_shuffled(self, outcomes: Mapping[str, Outcome], chance: float) -> None:
-        """Add the control tasks, what they leave of the accuracy, and whether they are solved."""
+    def add_shuffled(
+        self, outcomes: Mapping[str, Outcome], exemplars: Exemplars, chance: float
+    ) -> None:
+        """Add the control tasks, what they leave of the accuracy, and whether they are solved.
+
+        They control for exemplars that were trained on only, of which a category has two or more:
+        labels of other exemplars cannot be known, and with one each they are other names.
+        """
         values = [self._values(outcomes.get(name), shuffled=True) for name in self.names]
-        self.variables["shuffled_accuracy"] = self._maps(values, True)
+        self.variables["shuffled_accuracy"] = self._maps(values, True, shuffled=True)
         numbers = {
             name: self.summary.numbers(each, shuffled=True)
             for name, each in zip(self.names, values, strict=True)
@@ -108,8 +116,12 @@ class Builder:
             (*dims, "bound"),
             stack(numbers, "accuracy_at_interval"),
         )
-        self.variables["selectivity_at"] = (dims, self.variables["accuracy_at"][1] - at)
-        solved = stack(numbers, "off_low") > chance
+        accuracy = self.variables["accuracy_at"][1]
+        controls = np.array([exemplars.shuffles_mean, False])
+        selectivity = np.where(controls[:, None], accuracy - at, np.nan)
+        self.variables["selectivity_at"] = (dims, selectivity)
+        self.variables["above_chance_at"] = (dims, accuracy - chance)
+        solved = controls & (stack(numbers, "off_low") > chance)
         self.variables["shuffled_flag"] = (dims[:2], solved.astype(np.int8))
 
     def add_fits(self, outcomes: Mapping[str, Outcome], tried: tuple[float, ...]) -> None:

@@ -30,8 +30,8 @@ class Plan:
         Training sets: for each its locations.
     objects
         Indices of the objects that are trained on.
-    labels
-        int (1 + shuffle, object): the classes, then those of the control tasks.
+    labels, balance
+        (1 + shuffle, object): the classes, then those of the control tasks; what each counts.
     folds
         int (trained object,), or None.
     kind, strengths, n_classes
@@ -43,6 +43,7 @@ class Plan:
     places: tuple[tuple[Location, ...], ...]
     objects: NDArray[np.int64]
     labels: NDArray[np.int64]
+    balance: NDArray[np.float64]
     folds: NDArray[np.int64] | None
     kind: Any
     n_classes: int
@@ -76,7 +77,8 @@ class Outcome:
     correct
         bool (training set, object, position).
     shuffled
-        float32, likewise: the share of control tasks whose label was got.
+        float32, likewise: the share of control tasks whose label was got, times what the object
+        counts in a mean that is balanced over that task's classes.
     choice
         int16, likewise.
     strengths, scores
@@ -488,7 +490,8 @@ class _Engine:
             outcome.choice[number, objects, positions] = choice[0]
             outcome.correct[number, objects, positions] = right[0]
             if len(right) > 1:
-                outcome.shuffled[number, objects, positions] = right[1:].mean(axis=0)
+                balanced = (right * self.plan.balance[:, objects])[1:].mean(axis=0)
+                outcome.shuffled[number, objects, positions] = balanced
 
 
 def _ranges(first: int, last: int, step: int) -> Iterator[Units]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -17,7 +18,7 @@ from elsewhere.probes.features import Reading, kept_of
 from elsewhere.probes.fitting import strengths_of
 from elsewhere.probes.kinds import find_kind
 from elsewhere.probes.places import find_places
-from elsewhere.probes.splits import SPLITS, Split, deal_folds, divide, shuffle_labels
+from elsewhere.probes.splits import SPLITS, Split, balance, deal_folds, divide, shuffle_labels
 from elsewhere.probes.summary import Regions, Summary
 from elsewhere.protocols import Progress, Source, notes_of
 from elsewhere.types import Location, parse_bytes
@@ -33,7 +34,9 @@ LONG_NAMES = {
     "invariance_index": "normalised accuracy far away as a share of that on the location",
     "on_minus_far": "accuracy on the location less that far away",
     "share_above": "share of the locations with an accuracy above the threshold",
-    "selectivity_at": "accuracy less that of the control task with shuffled labels",
+    "selectivity_at": "accuracy less that of the control task with shuffled labels, of exemplars "
+    "that were trained on",
+    "above_chance_at": "accuracy less chance",
     "shuffled_flag": "1 where the control task is solved off the location better than by chance",
     "cross_validated": "mean accuracy over folds at the trained location",
     "strength": "strength of regularisation that was chosen",
@@ -117,7 +120,8 @@ def probe(
         ``accuracy_at (layer, split, where = [on, off, far])``, far being an object's size or more
         from all trained locations; ``accuracy_by_displacement``; ``invariance_index``: N far over
         N on, NaN unless the lower bound of N on exceeds 0.5, and ``on_minus_far``;
-        ``share_above``; ``selectivity_at``; ``shuffled_flag``; ``strength``,
+        ``share_above``; ``selectivity_at``, of exemplars trained on only: shuffled labels of
+        others cannot be known; ``above_chance_at``; ``shuffled_flag``; ``strength``,
         ``cross_validated (layer, strengths)``. The controls are called ``pixels_*``,
         ``untrained_*`` and ``shuffled_*``. For one training set also ``correct`` and ``choice``
         ``(layer, object, y, x)``. Intervals resample categories, then exemplars, with the probes
@@ -169,6 +173,7 @@ def probe(
         places,
         exemplars.train,
         labels,
+        balance(labels, exemplars),
         folds,
         kind,
         len(exemplars.names),
@@ -187,10 +192,7 @@ def probe(
 
     steps = _Steps(progress, 1 + ("untrained" in controls))
     outcomes = run(source, readings, plan, max_memory=memory, progress=steps.next())
-    bare = Plan(
-        places, plan.objects, labels[:1], folds, kind, plan.n_classes, plan.strengths, jobs,
-        plan.linear,
-    )  # fmt: skip
+    bare = replace(plan, labels=labels[:1], balance=plan.balance[:1])
     others: dict[str, dict[str, Outcome]] = {}
     told: dict[str, Any] = {}
     if "untrained" in controls:
@@ -227,7 +229,12 @@ def probe(
         if prefix in controls:
             builder.add(f"{prefix}_", others.get(prefix), layered=prefix != "pixels")
     if "shuffled" in controls:
-        builder.add_shuffled(outcomes, chance)
+        builder.add_shuffled(outcomes, exemplars, chance)
+        if not exemplars.shuffles_mean:
+            reasons["shuffled"] = (
+                "each category has one exemplar to train on, so that shuffled labels are other "
+                "names for the same task: no control"
+            )
     builder.add_fits(outcomes, tried)
     if not each:
         builder.add_trials(outcomes)
@@ -300,10 +307,7 @@ def _probe_pixels(scene: Scene, source: Source, plan: Plan, memory: int) -> Outc
     """Return the outcome on raw pixels, each training set in the box of its own locations."""
     found = []
     for places in plan.places:
-        own = Plan(
-            (places,), plan.objects, plan.labels, plan.folds, plan.kind, plan.n_classes,
-            plan.strengths, 1, plan.linear,
-        )  # fmt: skip
+        own = replace(plan, places=(places,), jobs=1)
         pixels = PixelSource(scene, source.design, places)
         found.append(run(pixels, {PIXELS: Reading()}, own, max_memory=memory)[PIXELS])
     return Outcome(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.measures.probes import balanced_weights
 from elsewhere.protocols import Design
 
 Split: TypeAlias = Literal["same", "held-out", "both"]
@@ -41,6 +42,11 @@ class Exemplars:
     def train(self) -> NDArray[np.int64]:
         """Indices of the objects that are trained on."""
         return np.flatnonzero(~self.held_out)
+
+    @property
+    def shuffles_mean(self) -> bool:
+        """Whether shuffled labels are another task: a category has two exemplars to train on."""
+        return bool(np.bincount(self.labels[self.train]).max() > 1)
 
 
 def divide(
@@ -165,3 +171,27 @@ def shuffle_labels(exemplars: Exemplars, n_shuffles: int, *, seed: int) -> NDArr
         for mask in (exemplars.held_out, ~exemplars.held_out):
             row[mask] = rng.permutation(row[mask])
     return shuffled
+
+
+def balance(labels: NDArray[np.int64], exemplars: Exemplars) -> NDArray[np.float64]:
+    """Return what each object counts in a plain mean over the trained exemplars, or the others.
+
+    The plain mean is then the mean over the classes of a row of labels of means over exemplars,
+    as accuracy is.
+
+    Parameters
+    ----------
+    labels
+        int (task, object).
+    exemplars
+        Who is held out.
+
+    Returns
+    -------
+    float64 (task, object)
+    """
+    weights = np.ones(labels.shape)
+    for row, task in zip(weights, labels, strict=True):
+        for side in (exemplars.held_out, ~exemplars.held_out):
+            row[side] = balanced_weights(task[side]) * side.sum()
+    return weights

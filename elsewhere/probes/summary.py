@@ -88,16 +88,17 @@ class Summary:
             self.plain.append(plain)
         self.steps = np.unique(regions.distances)
 
-    def maps(self, correct: NDArray[Any]) -> NDArray[np.float64]:
+    def maps(self, correct: NDArray[Any], *, shuffled: bool = False) -> NDArray[np.float64]:
         """Return accuracies (split, training set, position) from (training set, object, position).
 
-        NaN for exemplars of which there are none.
+        NaN for exemplars of which there are none. Values of the control task are balanced over
+        its own classes already (:func:`elsewhere.probes.splits.balance`).
         """
         maps = np.full((len(SPLITS), correct.shape[0], correct.shape[2]), np.nan)
         for number, members in enumerate(self.members):
             if len(members):
                 chosen = correct[:, members].swapaxes(0, 1)
-                maps[number] = balanced_mean(chosen, self.labels[members])
+                maps[number] = balanced_mean(chosen, self._classes(members, shuffled))
         return maps
 
     def numbers(self, correct: NDArray[Any], *, shuffled: bool = False) -> dict[str, Any]:
@@ -145,8 +146,7 @@ class Summary:
             sets = np.full((correct.shape[0], len(WHERE)), np.nan)
             return self._derive(blank, blank[None], steps, steps[None], sets)
         resamples = self.plain[number] if shuffled else self.resamples[number]
-        # labels that were shuffled mean nothing: a plain mean
-        labels = np.zeros(len(members), np.int64) if shuffled else self.labels[members]
+        labels = self._classes(members, shuffled)
         return self._derive(
             balanced_mean(at, labels),
             resamples @ at,
@@ -154,6 +154,9 @@ class Summary:
             resamples @ curve,
             balanced_mean(sets.swapaxes(0, 1), labels),
         )
+
+    def _classes(self, members: NDArray[np.int64], shuffled: bool) -> NDArray[np.int64]:
+        return np.zeros(len(members), np.int64) if shuffled else self.labels[members]
 
     def _derive(
         self,

@@ -168,8 +168,7 @@ def _parts(rows: Sequence[Row], claim: str) -> dict[str, str]:
 
 def _notes(rows: Sequence[Row], claim: str) -> str:
     """Return what the rows that decide a claim add to its verdict."""
-    notes = [row.note for row in rows if row.claim == claim and row.counts and row.note]
-    return "; ".join(dict.fromkeys(notes))
+    return join_notes(*(row.note for row in rows if row.claim == claim and row.counts))
 
 
 def to_dataset(scale: Scale, rows: Sequence[Row], results: Results) -> xarray.Dataset:

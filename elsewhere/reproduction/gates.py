@@ -46,7 +46,8 @@ class Found:
 
 def join_notes(*notes: str) -> str:
     """Return what is said, each thing once."""
-    return "; ".join(dict.fromkeys(note for note in notes if note))
+    said = (part for note in notes for part in note.split("; ") if part)
+    return "; ".join(dict.fromkeys(said))
 
 
 class Table:
@@ -72,7 +73,8 @@ class Table:
             return Found()
         values = tuple(float(self.results[seed][run].get(name, math.nan)) for seed in self.seeds)
         unknown = not all(map(math.isfinite, values))
-        return Found(values, f"{run}: no {name.split('/')[0]} in a seed" if unknown else "")
+        note = f"{run}: {name.rpartition('/')[0]} is undefined in a seed" if unknown else ""
+        return Found(values, note)
 
     def margin(self, run: str, name: str, gate: float, *, below: bool = False) -> Found:
         """Return by how much a value passes a gate; below 0 where it does not."""

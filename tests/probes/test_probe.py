@@ -75,6 +75,60 @@ def test_same_and_held_out_exemplars_never_mix(make_source):
     )
 
 
+def test_unequal_categories_give_noise_no_selectivity_and_no_flag():
+    """Noise, anew at each place: nothing can be read off the trained one, by no labels."""
+    rng = np.random.default_rng(4)
+    categories = ["a"] * 30 + ["b"] * 3 + ["c"] * 3
+    source = ArraySource(
+        {"fc": rng.normal(size=(36, 8, 8, 60))},
+        y=range(0, 64, 8), x=range(0, 64, 8), categories=categories,
+    )  # fmt: skip
+    source.provenance["object_size"] = 8
+    result = probe(source, kind="nearest-centroid", controls=("shuffled",), n_shuffles=20)
+    same = result.sel(layer="fc", split="same", where="off")
+    assert abs(float(same["selectivity_at"])) < 0.05
+    assert abs(float(same["shuffled_accuracy_at"]) - 1 / 3) < 0.04
+    assert solved_shuffles(result) == []
+    other = result.sel(layer="fc", split="held-out")
+    assert np.isnan(other["selectivity_at"].values).all()
+    np.testing.assert_allclose(other["above_chance_at"], other["accuracy_at"] - 1 / 3)
+
+
+def test_the_control_task_is_balanced_over_its_own_classes():
+    """By hand: each shuffle's accuracy is the mean over its classes of means over exemplars."""
+    rng = np.random.default_rng(7)
+    categories = ["a"] * 9 + ["b"] * 3
+    values = rng.normal(size=(12, 1, 2, 5))
+    source = ArraySource({"fc": values}, y=[8], x=[8, 40], categories=categories)
+    source.provenance["object_size"] = 8
+    result = probe(
+        source, train_at=(8, 8), split="same", kind="nearest-centroid", controls=("shuffled",),
+        n_shuffles=6,
+    )  # fmt: skip
+    exemplars = divide(source.design, "same", seed=0)
+    expected = []
+    here = (values[:, 0, 0] - values[:, 0, 0].mean(0)) / values[:, 0, 0].std(0)
+    there = (values[:, 0, 1] - values[:, 0, 0].mean(0)) / values[:, 0, 0].std(0)
+    for labels in shuffle_labels(exemplars, 6, seed=0):
+        centroids = np.stack([here[labels == code].mean(0) for code in (0, 1)])
+        choice = ((there[:, None] - centroids) ** 2).sum(-1).argmin(1)
+        expected.append(np.mean([(choice[labels == code] == code).mean() for code in (0, 1)]))
+    found = float(result["shuffled_accuracy_at"].sel(layer="fc", split="same", where="off"))
+    assert found == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_one_exemplar_a_category_has_no_control_task():
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.normal(size=(6, 1, 1, 30)), 4, axis=2)  # an invariant code
+    source = ArraySource({"fc": values}, y=[8], x=[8, 24, 40, 56], categories=list("abcdef"))
+    source.provenance["object_size"] = 8
+    result = probe(source, train_at=(8, 8), strengths=[1.0], controls=("shuffled",))
+    assert float(result["accuracy_at"].sel(layer="fc", split="same", where="off")) == 1
+    assert np.isnan(result["selectivity_at"].values).all()
+    assert solved_shuffles(result) == []
+    assert "other names for the same task" in result.attrs["reason"]
+
+
 def test_strength_is_chosen_at_the_trained_place_only_and_ties_go_to_the_strongest(make_source):
     easy = probe(make_source(kind="invariant", noise=0.1), controls=())
     assert (easy["cross_validated"].values[0] == 1).all()

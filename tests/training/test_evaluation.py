@@ -157,6 +157,82 @@ def test_trained_locations_off_the_grid_and_by_category():
     assert result["is_trained"].values.sum(1).tolist() == [1] * len(OBJECTS)
 
 
+def unequal(counts):
+    """Return objects of which the first classes have more exemplars than the others."""
+    rows = [place for place in range(len(OBJECTS)) if place % N_EACH < counts[LABELS[place]]]
+    return OBJECTS.subset(rows)
+
+
+class Answer(nn.Module):
+    """Answers by a rule of the image alone."""
+
+    def __init__(self, rule):
+        super().__init__()
+        self.rule = rule
+
+    def forward(self, images):
+        return nn.functional.one_hot(self.rule(images), N_CLASSES).float()
+
+
+def always(answer):
+    return Answer(lambda images: torch.full((len(images),), answer))
+
+
+def test_an_answer_that_never_changes_is_at_chance_however_unequal_the_classes():
+    objects = unequal([4, 1, 1, 1, 1])
+    model = dataclasses.replace(MODEL, module=always(0))
+    result = accuracy(model, objects, CANVAS, GRID, trained=[(9, 3)])
+    same = result.sel(exemplars="same")
+    assert float(result["correct"].mean()) == 0.5  # of all trials
+    assert np.allclose(same["accuracy"], 1 / N_CLASSES)
+    assert np.allclose(same["N_at"], 0)
+    assert np.allclose(same["accuracy_by_displacement"], 1 / N_CLASSES)
+    for name in ("II", "II_far"):
+        assert np.isnan(float(same[name]))
+        assert "one answer only" in result[name].attrs["reason"]
+
+
+def test_accuracy_is_the_mean_of_the_classes():
+    counts = [4, 3, 2, 1, 1]
+    objects = unequal(counts)
+    known = {0: 1.0, 1: 2 / 3, 2: 0.5, 3: 1.0, 4: 0.0}
+    right = {0: 4, 1: 2, 2: 1, 3: 1, 4: 0}
+
+    def rule(number, y, x):
+        return number % N_EACH < right[LABELS[number]]
+
+    model = dataclasses.replace(MODEL, module=Oracle(rule))
+    result = accuracy(model, objects, CANVAS, GRID, trained=[(9, 3)]).sel(exemplars="same")
+    expected = np.mean(list(known.values()))
+    assert np.allclose(result["accuracy"], expected)
+    assert np.allclose(result["accuracy_at"], expected)
+    low, high = result["accuracy_at_interval"].sel(where="on").values
+    assert np.isnan(low) or low <= expected <= high
+
+
+def test_classes_that_are_not_tested_do_not_open_the_gate():
+    """Of five classes two are tested: always to name one of them is right half of the time."""
+    objects = OBJECTS.subset(np.flatnonzero(LABELS < 2))
+    names = OBJECTS.category_names
+
+    def by_row(images):  # two answers, one of them right by luck at each place
+        return (images[:, :, :9].sum((1, 2, 3)) > 0).long()
+
+    for network in (always(1), Answer(by_row)):
+        model = dataclasses.replace(MODEL, module=network)
+        result = accuracy(
+            model, objects, CANVAS, GRID, trained=[(9, 3), (3, 3)], classes=names
+        ).sel(exemplars="same")
+        assert np.isnan(result["II_far"])
+        assert np.isnan(result["II"])
+    one = OBJECTS.subset(np.flatnonzero(LABELS == 1))
+    model = dataclasses.replace(MODEL, module=always(1))
+    result = accuracy(model, one, CANVAS, GRID, trained=[(9, 3)], classes=names)
+    assert float(result["accuracy_at"].sel(exemplars="same", where="far")) == 1.0
+    assert np.isnan(result["II_far"].sel(exemplars="same"))
+    assert "one class was tested" in result["II_far"].attrs["reason"]
+
+
 def test_batches_have_one_size_and_modes_come_back():
     oracle = Oracle(near)
     oracle.train()
