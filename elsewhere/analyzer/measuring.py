@@ -22,6 +22,7 @@ from elsewhere.measures.displacement import Displacements, displacement_map
 from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.protocols import LayerLike, Progress, Source, notes_of
 from elsewhere.storage import ArraySource
+from elsewhere.storage.arrays import by_labels, plain_values
 from elsewhere.types import parse_bytes
 
 ONE_LAYER = "activations"
@@ -402,26 +403,21 @@ def array_source(
         named = {str(name): array for name, array in activations.data_vars.items()}
     if not named:
         raise InputError("no activations were given; expected one array per layer")
+    if locations is None and all(isinstance(a, xarray.DataArray) for a in named.values()):
+        return _labelled(
+            cast(Any, named),
+            objects=objects,
+            categories=categories,
+            reference=reference,
+            empty=empty,
+        )
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     ys: list[int] = []
     xs: list[int] = []
     for name, array in named.items():
-        if isinstance(array, xarray.DataArray) and locations is None:
-            missing = [dim for dim in ("object", "y", "x") if dim not in array.dims]
-            if missing:
-                raise InputError(
-                    f"layer {name!r} has the dimensions {array.dims}; expected object, y, x and "
-                    "those of the layer, or give locations"
-                )
-            ordered = array.transpose("object", "y", "x", ...)
-            ys, xs = _whole(ordered["y"].values), _whole(ordered["x"].values)
-            if objects is None and "object" in ordered.coords:
-                objects = [str(value) for value in ordered["object"].values]
-            if categories is None and "category" in ordered.coords:
-                categories = [str(value) for value in ordered["category"].values]
-            arrays[name] = ordered.values
-            continue
-        values = np.asarray(array)
+        if isinstance(array, xarray.DataArray) and {"object", "location"} <= set(array.dims):
+            array = array.transpose("object", "location", ...)
+        values = plain_values(name, array)
         if locations is None:
             raise InputError(
                 "plain arrays need locations: int (location, 2), y and x in px of each location"
@@ -444,6 +440,64 @@ def array_source(
         categories=categories,
         reference=reference,
         empty=background,  # type: ignore[arg-type]
+    )
+
+
+def _labelled(
+    arrays: Mapping[str, xarray.DataArray],
+    *,
+    objects: Sequence[str] | None,
+    categories: Sequence[str] | None,
+    **others: Any,
+) -> ArraySource:
+    """Return labelled arrays as a source: labels decide, and have to be the same in all layers."""
+    places: dict[str, list[int]] = {}
+    kinds: dict[str, str] = {}
+    for name, array in arrays.items():
+        by_labels(name, array, {})
+        for dim in ("y", "x"):
+            if dim not in array.coords:
+                raise InputError(
+                    f"layer {name!r} has no coordinates along {dim}; assign the locations in px, "
+                    "or give locations"
+                )
+            places.setdefault(dim, _whole(array[dim].values))
+        labelled = "object" in array.coords
+        if labelled and objects is None:
+            objects = [str(value) for value in array["object"].values]
+        if not labelled and any("object" in other.coords for other in arrays.values()):
+            raise InputError(
+                f"layer {name!r} does not say which objects it holds, as others do; assign the "
+                "coordinate 'object'"
+            )
+        if categories is None and "category" in array.coords:
+            if array["category"].dims != ("object",):
+                raise InputError(f"'category' of layer {name!r} has to go along 'object'")
+            ids = objects if not labelled else [str(value) for value in array["object"].values]
+            found = [str(value) for value in array["category"].values]
+            for key, kind in zip(ids or map(str, range(len(found))), found, strict=True):
+                if kinds.setdefault(key, kind) != kind:
+                    raise InputError(
+                        f"object {key!r} is of category {kind!r} in layer {name!r} and of "
+                        f"{kinds[key]!r} in another"
+                    )
+    if categories is None and kinds:
+        n = next(iter(arrays.values())).sizes["object"]
+        ids = list(map(str, range(n))) if objects is None else list(objects)
+        categories = [kinds.get(key, key) for key in ids]
+    empty = others.pop("empty")
+    if empty is not None and not isinstance(empty, Mapping):
+        empty = dict.fromkeys(arrays, empty)
+    if isinstance(empty, xarray.Dataset):
+        empty = {str(key): array for key, array in empty.data_vars.items()}
+    return ArraySource(
+        arrays,
+        y=places["y"],
+        x=places["x"],
+        objects=objects,
+        categories=categories,
+        empty=empty,
+        **others,
     )
 
 

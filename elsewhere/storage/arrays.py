@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+import xarray
+from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.measures.blocks import DenseBlock
-from elsewhere.protocols import Design, Progress, Sink, Stage, stages_of
+from elsewhere.protocols import LAYOUTS, Design, Layout, Progress, Sink, Stage, stages_of
+
+PLACES = ("object", "y", "x")
 
 
 @dataclass(frozen=True)
 class ArrayLayer:
-    """A layer's name and the shape of one activation."""
+    """A layer's name, the shape of one activation, and what its dimensions are."""
 
     name: str
     shape: tuple[int, ...]
+    layout: Layout | None = None
 
 
 class ArraySource:
@@ -28,9 +32,13 @@ class ArraySource:
     Parameters
     ----------
     activations
-        Per layer, shape (object, y, x, unit) or (object, y, x, channel, height, width).
+        Per layer, shape (object, y, x, unit) or (object, y, x, channel, height, width). Of an
+        ``xarray.DataArray`` the labels decide: its dimensions come in any order, and objects and
+        locations are found by their coordinates.
     y, x
-        Coordinates of the locations, px.
+        Coordinates of the locations, px, in the order of plain arrays; all different.
+    objects
+        One id per object, in the order of plain arrays; all different.
     categories
         One per object; by default every object is a category of its own.
     reference
@@ -41,7 +49,8 @@ class ArraySource:
     Raises
     ------
     InputError
-        Shapes do not fit together.
+        Shapes or labels do not fit together, places or objects come twice, or values are masked,
+        complex, or no numbers.
 
     Examples
     --------
@@ -61,11 +70,17 @@ class ArraySource:
         reference: tuple[int, int] | None = None,
         empty: Mapping[str, ArrayLike] | None = None,
     ) -> None:
-        self._arrays = {name: np.asarray(array) for name, array in activations.items()}
-        if not self._arrays:
+        if not activations:
             raise InputError("no activations were given; expected one array per layer")
         if not len(y) or not len(x):
             raise InputError("no locations were given; expected at least one y and one x")
+        for what, labels in (("y", y), ("x", x), ("object", objects or ())):
+            _check_once(what, list(labels))
+        wanted = {"y": list(y), "x": list(x)} | ({} if objects is None else {"object": objects})
+        self._arrays = {
+            name: plain_values(name, by_labels(name, array, wanted))
+            for name, array in activations.items()
+        }
         sizes = {array.shape[:3] for array in self._arrays.values()}
         n = next(iter(sizes))[0] if next(iter(sizes)) else 0
         if sizes != {(n, len(y), len(x))}:
@@ -77,13 +92,22 @@ class ArraySource:
         names = tuple(categories) if categories is not None else ids
         if len(ids) != n or len(names) != n:
             raise InputError(f"{len(ids)} objects and {len(names)} categories for {n} activations")
-        place = (int(y[len(y) // 2]), int(x[0])) if reference is None else reference
-        axes = (("y", tuple(int(v) for v in y)), ("x", tuple(int(v) for v in x)))
+        rows, columns = np.argsort(y), np.argsort(x)
+        self._arrays = {name: array[:, rows][:, :, columns] for name, array in self._arrays.items()}
+        y, x = sorted(int(v) for v in y), sorted(int(v) for v in x)
+        place = (y[len(y) // 2], x[0]) if reference is None else reference
+        axes = (("y", tuple(y)), ("x", tuple(x)))
         self.design = Design(ids, names, axes, (int(place[0]), int(place[1])))
         if self.design.reference_index is None:
             raise InputError(f"reference {place} is not among the locations; choose one that is")
-        self._empty = {name: np.asarray(array) for name, array in (empty or {}).items()}
-        self.layers = [ArrayLayer(name, a.shape[3:]) for name, a in self._arrays.items()]
+        self._empty = {
+            name: plain_values(name, _like_layer(name, array, activations.get(name)))
+            for name, array in (empty or {}).items()
+        }
+        self.layers = [
+            ArrayLayer(name, a.shape[3:], _layout(activations[name]))
+            for name, a in self._arrays.items()
+        ]
         for layer in self.layers:
             shape = self._empty[layer.name].shape if layer.name in self._empty else layer.shape
             if shape != layer.shape:
@@ -123,12 +147,123 @@ class ArraySource:
                     f"metric 'evoked' needs the empty canvas's activation of layer {layer.name!r}"
                 )
             nothing = np.array([-1])
-            return [DenseBlock(stage, layer.name, nothing, nothing, self._empty[layer.name][None])]
+            empty = self._empty[layer.name][None]
+            return [DenseBlock(stage, layer.name, nothing, nothing, empty, layout=layer.layout)]
         objects, places = np.arange(n), np.arange(n_positions)
         if stage == "reference":
             at = values[:, self.design.reference_index or 0]
-            return [DenseBlock(stage, layer.name, objects, np.full(n, -1), at)]
+            nowhere = np.full(n, -1)
+            return [DenseBlock(stage, layer.name, objects, nowhere, at, layout=layer.layout)]
         return [
-            DenseBlock(stage, layer.name, np.full(n_positions, o), places, values[o])
+            DenseBlock(
+                stage,
+                layer.name,
+                np.full(n_positions, o),
+                places,
+                values[o],
+                layout=layer.layout,
+            )
             for o in objects
         ]
+
+
+def plain_values(name: str, array: ArrayLike) -> NDArray[Any]:
+    """Return the values of a layer, refusing what would be lost on the way.
+
+    Raises
+    ------
+    InputError
+        Values are masked, complex, or no numbers.
+    """
+    if np.ma.is_masked(array):
+        raise InputError(
+            f"layer {name!r} has masked values; fill them, or leave those objects, locations or "
+            "units out"
+        )
+    values = np.asarray(array)
+    if values.dtype.kind not in "fiub":
+        what = "complex values" if values.dtype.kind == "c" else f"values of type {values.dtype}"
+        raise InputError(
+            f"layer {name!r} has {what}; expected real numbers, such as the real and imaginary "
+            "parts or the modulus as units"
+        )
+    return values
+
+
+def by_labels(name: str, array: ArrayLike, wanted: Mapping[str, Sequence[Any]]) -> ArrayLike:
+    """Return a labelled array as (object, y, x, ...) with the `wanted` labels in their order.
+
+    Other arrays, and dimensions without labels, are taken as they come.
+
+    Raises
+    ------
+    InputError
+        A dimension is missing, or its labels are others than the wanted ones.
+    """
+    if not isinstance(array, xarray.DataArray):
+        return array
+    missing = [dim for dim in PLACES if dim not in array.dims]
+    if missing:
+        raise InputError(
+            f"layer {name!r} has the dimensions {array.dims}; expected object, y, x and those of "
+            "the layer, or give locations"
+        )
+    for dim, labels in wanted.items():
+        if dim not in array.coords:
+            continue
+        found = array[dim].values.tolist()
+        _check_once(f"{dim} of layer {name!r}", found)
+        keys = [str(label) for label in found] if dim == "object" else found
+        own = [str(label) for label in labels] if dim == "object" else list(labels)
+        if set(keys) != set(own):
+            raise InputError(
+                f"layer {name!r} has the {dim} {_few(keys)}, others have {_few(own)}; select "
+                "what all layers have in common"
+            )
+        array = array.isel({dim: [keys.index(label) for label in own]})
+    order = [dim for dim in array.dims if dim not in PLACES]
+    return array.transpose(*PLACES, *order)
+
+
+def _like_layer(name: str, empty: ArrayLike, layer: ArrayLike | None) -> ArrayLike:
+    """Return the empty canvas's activation with the dimensions and labels of its layer."""
+    if not isinstance(empty, xarray.DataArray) or not isinstance(layer, xarray.DataArray):
+        return empty
+    dims = [dim for dim in layer.dims if dim not in PLACES]
+    if set(dims) != set(empty.dims):
+        raise InputError(
+            f"the empty canvas's activation of layer {name!r} has the dimensions {empty.dims}; "
+            f"expected {tuple(dims)}, as the activations have"
+        )
+    for dim in dims:
+        if dim in empty.coords and dim in layer.coords:
+            labels = layer[dim].values.tolist()
+            if sorted(map(str, labels)) != sorted(map(str, empty[dim].values.tolist())):
+                raise InputError(
+                    f"the empty canvas's activation of layer {name!r} has other labels along "
+                    f"{dim} than the activations"
+                )
+            empty = empty.sel({dim: labels})
+    return empty.transpose(*dims)
+
+
+def _layout(array: ArrayLike) -> Layout | None:
+    """Return the layout that the names of a labelled array's dimensions tell."""
+    if not isinstance(array, xarray.DataArray):
+        return None
+    names = tuple(str(dim) for dim in array.dims if dim not in PLACES)
+    return names if any(set(names) == set(known) for known in LAYOUTS.values()) else None
+
+
+def _check_once(what: str, labels: Sequence[Any]) -> None:
+    repeated = [label for label in dict.fromkeys(labels) if labels.count(label) > 1]
+    if repeated:
+        raise InputError(
+            f"{what} {repeated[0]!r} comes {list(labels).count(repeated[0])} times; expected each "
+            "once"
+        )
+
+
+def _few(labels: Sequence[Any]) -> str:
+    shown = ", ".join(map(str, labels[:4]))
+    return shown + (", ..." if len(labels) > 4 else "")
