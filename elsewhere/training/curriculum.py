@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -118,7 +119,8 @@ class Criterion:
     Parameters
     ----------
     accuracy
-        Share of the presentations of the last `window` steps that is classified correctly.
+        Share of the presentations of the last `window` steps that is classified correctly; asked
+        after every step, in whole numbers.
     window
         Steps.
     stop
@@ -133,6 +135,10 @@ class Criterion:
     def __post_init__(self) -> None:
         _require("accuracy", self.accuracy, 0 < self.accuracy <= 1, "above 0 and up to 1")
         _require("window", self.window, 1 <= self.window <= 10_000, "from 1 to 10000 steps")
+
+    def needed(self, batch: int) -> int:
+        """Return how many presentations of the window must be right; the accuracy is a decimal."""
+        return math.ceil(Fraction(repr(float(self.accuracy))) * self.window * batch)
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,8 @@ class Phase:
         Probability in all dropout layers, of which there must be some; by default as the network
         was built.
     ema
-        Decay of an average of the weights, which then is what is tested and kept; 0 for none.
+        Decay of an average of the weights, which then is what is tested and kept, with statistics
+        of batch normalisation that are measured anew for it; 0 for none.
     trainable
         Patterns of module names or aliases (``classifier.*``, ``fc*``, ``logits``), or ``all``:
         everything but what whoever built the network had frozen.

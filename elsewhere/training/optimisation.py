@@ -44,10 +44,12 @@ def schedule_factor(phase: Phase, step: int, steps: int) -> float:
         if phase.schedule == "one-cycle":
             return _START + (1 - _START) * (1 - math.cos(math.pi * share)) / 2
         return (step + 1) / (rising + 1)
-    falling = (step - rising) / max(1.0, steps - rising)
     if phase.schedule == "constant":
         return 1.0
-    end = _END if phase.schedule == "one-cycle" else 0.0
+    cycle = phase.schedule == "one-cycle"
+    # the last step of a cycle is its end; a cosine would reach 0 after the last one
+    falling = min(1.0, (step - rising) / max(1e-9, steps - rising - cycle))
+    end = _END if cycle else 0.0
     return end + (1 - end) * (1 + math.cos(math.pi * falling)) / 2
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -37,9 +39,15 @@ from elsewhere.training.optimisation import (
 from elsewhere.training.pasting import Paster, draw_locations
 from elsewhere.training.probe import PROBE_OBJECTS, Accuracies, Probe
 from elsewhere.training.resolution import ResolvedPhase
-from elsewhere.training.seeds import derive_seed, make_generator, seed_own_generators
+from elsewhere.training.seeds import (
+    derive_seed,
+    make_generator,
+    own_generators,
+    seed_own_generators,
+)
 from elsewhere.training.seen import digests, pack
 from elsewhere.training.state import RunState, write_state
+from elsewhere.training.statistics import kept_buffers, measure_statistics
 from elsewhere.training.windows import (
     WHOLE,
     Way,
@@ -55,6 +63,8 @@ BLOCK = 50
 """Steps whose presentations are drawn together; a run goes on from the start of one."""
 CHECK = 10
 """Every so many steps the losses are looked at; on a GPU that is a synchronisation."""
+STATISTICS = 16
+"""Batches from which statistics of normalisations are measured for averaged weights."""
 WINDOW = 50
 """Loss and training accuracy are reported over so many steps."""
 _STATE_SHARE = 20  # the state is written so seldom that it takes at most a 20th of the time
@@ -116,10 +126,11 @@ class Stage:
         self.criterion_step = state.criterion_step
         self._load_objects(model)
         self._reports = _report_steps(resolved.steps)
+        self._ask = self._next_ask(self.step)
         self._written = time.perf_counter()
         self._interval = surroundings.save_every
         self._losses = torch.zeros(BLOCK, device=device)
-        self._correct = torch.zeros(BLOCK, device=device)
+        self._correct = torch.zeros(BLOCK, dtype=torch.int64, device=device)
         if state.network:
             self._restore(state)
 
@@ -155,10 +166,12 @@ class Stage:
             self._update(logits, self._labels[chosen], first, place)
             done = first + place + 1
             checkpoint = done in self.resolved.checkpoints
-            if checkpoint or done % CHECK == 0 or done == steps or done in self._reports:
+            looked = checkpoint or done % CHECK == 0 or done == steps or done in self._reports
+            if looked or done >= self._ask:
                 self._look(first, checked, place + 1)
                 checked, self.step = place + 1, done
                 met = self._meets_criterion(done)
+                self._ask = self._next_ask(done)
                 final = done == steps or (met and bool(phase.criterion and phase.criterion.stop))
                 if final or checkpoint or met or done in self._reports:
                     self._reach(done, final=final, keep=final or checkpoint or met)
@@ -200,7 +213,7 @@ class Stage:
         self.optimiser.zero_grad(set_to_none=True)
         with torch.no_grad():
             self._losses[place] = loss.detach()
-            self._correct[place] = (logits.argmax(1) == labels).float().mean()
+            self._correct[place] = (logits.argmax(1) == labels).sum()
         if self.average is not None:
             self.average.update(step + 1)
 
@@ -258,25 +271,75 @@ class Stage:
         for place, loss in enumerate(losses):
             if not np.isfinite(loss):
                 raise self._diverged(first + start + place + 1, f"the loss is {loss}")
-        self.history.extend(zip(losses, correct, strict=True))
+        shares = [count / self.phase.batch for count in correct]
+        self.history.extend(zip(losses, shares, strict=True))
+
+    def _counts(self) -> NDArray[np.int64]:
+        """Return how many presentations of the latest steps were classified correctly."""
+        shares = np.array([share for _, share in self.history])
+        return np.floor(shares * self.phase.batch + 0.5).astype(np.int64)
 
     def _meets_criterion(self, done: int) -> bool:
         """Return whether the criterion is met now, for the first time."""
         criterion = self.phase.criterion
         if criterion is None or self.criterion_step is not None:
             return False
-        recent = [correct for _, correct in self.history][-criterion.window :]
-        if len(recent) < criterion.window or float(np.mean(recent)) < criterion.accuracy:
+        recent = self._counts()[-criterion.window :]
+        if len(recent) < criterion.window or recent.sum() < criterion.needed(self.phase.batch):
             return False
         self.criterion_step = done
         return True
+
+    def _next_ask(self, done: int) -> float:
+        """Return the first step at which the criterion could be met, were all steps flawless.
+
+        The counts lie on the device, and looking at them waits for it; no earlier look is needed.
+        """
+        criterion, batch = self.phase.criterion, self.phase.batch
+        if criterion is None or self.criterion_step is not None:
+            return np.inf
+        counts, window = self._counts(), criterion.window
+        more = np.arange(1, window + 1)
+        sums = np.concatenate([[0], np.cumsum(counts)])
+        kept = np.minimum(len(counts), window - more)
+        best = sums[-1] - sums[len(counts) - kept] + more * batch
+        possible = (best >= criterion.needed(batch)) & (done + more >= window)
+        return done + int(more[np.argmax(possible)])
 
     def _reach(self, done: int, *, final: bool, keep: bool = True) -> None:
         """Test, report and keep what the network is after `done` steps."""
         keep = keep and (done > 0 or 0 in self.resolved.checkpoints)
         recent = list(self.history)[-WINDOW:]
         loss, train_accuracy = np.mean(recent, axis=0).tolist() if recent else (None, None)
-        with_average(self.average, lambda: self._report(done, loss, train_accuracy, final, keep))
+        with own_generators(self.device):  # what comes next does not depend on what is looked at
+            seed_own_generators(derive_seed(self.seed, "report", done), self.device)
+            with self._averaged(done):
+                self._report(done, loss, train_accuracy, final, keep)
+
+    @contextmanager
+    def _averaged(self, done: int) -> Iterator[None]:
+        """While active, the network has the averaged weights, and statistics that are theirs."""
+        if self.average is None:
+            yield
+            return
+        with kept_buffers(self.network):
+            self.average.swap()
+            try:
+                if done:
+                    measure_statistics(self.network, self._images(done))
+                yield
+            finally:
+                self.average.swap()
+
+    def _images(self, done: int) -> Iterator[torch.Tensor]:
+        """Yield some batches of presentations as the phase draws them."""
+        generator = make_generator(derive_seed(self.seed, "statistics", done))
+        for _ in range(STATISTICS):
+            rows = torch.randint(len(self._categories), (self.phase.batch,), generator=generator)
+            places = draw_locations(
+                self.resolved.placement, self._categories[rows], self._exemplars[rows], generator
+            )
+            yield self._paster.paste(self._patches[rows.to(self.device)], places.to(self.device))
 
     def _report(
         self, done: int, loss: float | None, train: float | None, final: bool, keep: bool
@@ -392,18 +455,6 @@ class Stage:
         if self.average is not None:
             for value, kept in zip(self.average.values, state.average, strict=True):
                 value.copy_(kept)
-
-
-def with_average(average: Average | None, act: Callable[[], None]) -> None:
-    """Run `act` while the network has the averaged weights, where they are averaged."""
-    if average is None:
-        act()
-        return
-    average.swap()
-    try:
-        act()
-    finally:
-        average.swap()
 
 
 def _report_steps(steps: int) -> frozenset[int]:
