@@ -1,0 +1,89 @@
+"""Each phase is measured against its own chance, and from where it was trained."""
+
+import numpy as np
+import pytest
+import torch
+
+from elsewhere.analyzer.trajectories import TrackSettings, summarise_track, track
+from elsewhere.stimuli import Canvas, Grid, load_objects
+from elsewhere.training import Curriculum, Exemplars, Network, Phase, list_checkpoints, train
+from elsewhere.training.checkpoints import load_checkpoint
+
+CANVAS = Canvas(16, 7)
+
+
+def make_phase(name, categories, environment, **options):
+    return Phase(
+        name, "glyphs", categories=categories, exemplars=Exemplars(3, 2), environment=environment,
+        steps=2, batch=4, checkpoints=(0,), **options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("track")
+    phases = (
+        make_phase("many", 8, "one:5,6"),
+        make_phase("two", 2, "places:2", new_head=True),
+        make_phase("all", 4, "full", new_head=True),
+    )
+    network = Network("small-cnn", arguments={"channels": "4-8", "hidden": 8})
+    train(Curriculum("t", network, CANVAS, phases), folder, device="cpu")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tracked(run):
+    return track(run, settings=TrackSettings(grid="2x2", layers=("fc4",), per_category=2))
+
+
+def test_chance_is_that_of_the_phase(tracked):
+    assert tracked["n_classes"].values.tolist() == [8, 8, 2, 2, 4, 4]
+    for phase, n in (("many", 8), ("two", 2), ("all", 4)):
+        threshold = 1 / n + 0.1 * (1 - 1 / n)
+        for shift, onset in ((0.01, True), (-0.01, False)):
+            found = tracked.copy(deep=True)
+            found["accuracy_off"][:] = 0.0
+            rows = np.flatnonzero(found["phase"] == phase)
+            found["accuracy_off"][rows[1]] = threshold + shift
+            steps = summarise_track(found, phase)["onset_step"].values
+            assert np.isfinite(steps).all() == onset, (phase, shift)
+
+
+def test_older_results_know_the_last_phase_only(tracked):
+    older = tracked.drop_vars("n_classes")
+    older["accuracy_off"][:] = 0.9
+    assert np.isfinite(summarise_track(older, "all")["onset_step"]).all()
+    assert np.isnan(summarise_track(older, "many")["onset_step"]).all()
+
+
+def test_the_reference_was_trained_at(run, tracked):
+    """Also where it lies off the grid; the nearest one where there are several."""
+    cards = {card.phase: card for card in list_checkpoints(run)}
+    settings = TrackSettings(grid="2x2", layers=("fc4",), per_category=2)
+    found = track(run, settings=settings, phases=["many"])
+    assert (found.attrs["reference_y"], found.attrs["reference_x"]) == (5, 6)
+    found = track(run, settings=settings, phases=["two"])
+    assert (found.attrs["reference_y"], found.attrs["reference_x"]) in cards["two"].trained
+    found = track(run, settings=settings, phases=["all"])
+    grid = Grid.parse("2x2", CANVAS)
+    assert (found.attrs["reference_y"], found.attrs["reference_x"]) == grid.default_reference
+
+
+def test_similarity_is_to_the_trained_location(run):
+    """Whole canvases in plain torch: cosines of the logits with those at (5, 6), off the grid."""
+    settings = TrackSettings(grid="2x2", layers=("logits",), per_category=2, objects="novel")
+    found = track(run, settings=settings, phases=["many"])
+    model = load_checkpoint(list_checkpoints(run)[1])
+    objects = load_objects("novel", size=7)
+
+    def codes(place):
+        image = CANVAS.paste(objects.patches((0, 0, 0)), [place] * len(objects), (0, 0, 0))
+        with torch.inference_mode():
+            values = model.module(model.transform.apply(torch.from_numpy(image))).double()
+        return torch.nn.functional.normalize(values, dim=1)
+
+    locations = Grid.parse("2x2", CANVAS).locations.tolist()
+    right = [float((codes((5, 6)) * codes(place)).sum(1).mean()) for place in locations]
+    mine = found["similarity_mean"].isel(checkpoint=1, layer=0).values.ravel()
+    np.testing.assert_allclose(mine, right, atol=1e-5)
