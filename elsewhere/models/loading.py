@@ -55,7 +55,9 @@ def load_model(
         Of all that is drawn, 0 or above; the generators of torch, NumPy and Python are left as
         they were.
     transform
-        The input; by default the published one for ``imagenet``, else mean 0, std 1, gain 1.
+        The input; by default the published one for ``imagenet`` and for torchvision's own files,
+        which are known by their SHA-256, name, or keys and shapes; else mean 0, std 1, gain 1.
+        What was assumed stands in the model's ``notes``.
 
     Returns
     -------
@@ -98,8 +100,21 @@ def load_model(
             transform = published
         else:
             module = build(name, arguments)
+    notes: tuple[str, ...] = ()
     if state is not None:
         random_keys = fit_state(module, state, source=weights, partial=partial_weights)
+        transform, published_file, notes = _input_of(
+            name,
+            Path(weights),
+            transform,
+            whole=not random_keys,
+            n_classes=arguments.get("num_classes"),
+        )
+        if published_file and isinstance(module, GoogLeNet | Inception3):
+            # torchvision lets these turn the published input into their own
+            module.transform_input = arguments.setdefault("transform_input", True)
+    elif weights == "imagenet" and isinstance(module, GoogLeNet | Inception3):
+        arguments.setdefault("transform_input", True)  # whoever builds it again must know
     parts = module.named_modules()
     resting = tuple(n for n, part in parts if not part.training) if module.training else ()
     return Model(
@@ -113,7 +128,36 @@ def load_model(
         arguments=arguments,
         canvas_size=_canvas_size(module),
         resting=resting,
+        notes=notes,
     )
+
+
+def _input_of(
+    name: str, path: Path, stated: InputTransform | None, *, whole: bool, n_classes: object
+) -> tuple[InputTransform, bool, tuple[str, ...]]:
+    """Return the input of a weights file, whether it is a published one, and what was assumed.
+
+    Raises
+    ------
+    InputError
+        The file is a published one, and another input was stated.
+    """
+    found = pretrained.recognise(name, path, whole=whole, n_classes=n_classes)
+    if found is not None and stated in (None, found.transform):
+        return found.transform, True, (found.note,) if found.note and stated is None else ()
+    if found is not None and found.certain:
+        raise InputError(
+            f"the weights {path.name} are torchvision's, trained with {found.transform}; got "
+            f"{stated}; leave the input as it is"
+        )
+    if stated is not None:
+        return stated, False, ()
+    assumed = InputTransform()
+    note = (
+        f"the weights {path.name} do not state their input: {assumed} is assumed; state it with "
+        "--input-mean, --input-std and --gain"
+    )
+    return assumed, False, (note,)
 
 
 def build(name: str, arguments: Mapping[str, object]) -> nn.Module:

@@ -39,6 +39,8 @@ class Model:
     resting
         Names of the modules that whoever built it had put into evaluation mode, in a network that
         was otherwise in training mode: they stay so in training.
+    notes
+        What was assumed, such as the input of weights that do not state it.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Model:
     arguments: Mapping[str, object] = field(default_factory=dict)
     canvas_size: int = 224
     resting: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Model:
         """Move the network to `device`, in place as torch does, and return this model."""

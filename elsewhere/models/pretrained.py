@@ -8,6 +8,8 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
@@ -31,6 +33,84 @@ def published_transform(weights: WeightsEnum) -> InputTransform:
     """Return the input that `weights` were trained with."""
     preset = weights.transforms()
     return InputTransform(mean=tuple(preset.mean), std=tuple(preset.std))
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a weights file is taken for.
+
+    Parameters
+    ----------
+    transform
+        The input that was published with it.
+    certain
+        Whether its SHA-256 is the published one; else its name or its keys and shapes are.
+    note
+        What was concluded from less than that; empty if certain.
+    """
+
+    transform: InputTransform
+    certain: bool
+    note: str = ""
+
+
+def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -> Published | None:
+    """Return which of torchvision's published classifiers a file of weights is, if it is one.
+
+    The published names carry the beginning of the file's SHA-256, so that a renamed file is
+    known by its content.
+
+    Parameters
+    ----------
+    name
+        The network that was loaded from it.
+    path
+        The file.
+    whole
+        Whether the file covers all of that network.
+    n_classes
+        What its head was built for, where that was said.
+    """
+    known = [weights for other in _classifiers() for weights in _published(other)]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    for weights in known:
+        if (digest := _digest_in(weights.url)) and found.startswith(digest):
+            return Published(published_transform(weights), certain=True)
+    named = [weights for weights in known if Path(urlparse(weights.url).path).name == path.name]
+    if named:
+        weights, sign = named[0], "is named like"
+    elif (
+        whole
+        and name in _classifiers()
+        and _published(name)
+        and n_classes in (None, len(choose(name).meta["categories"]))
+    ):
+        weights, sign = choose(name), f"has the keys and shapes of {name} in"
+    else:
+        return None
+    transform = published_transform(weights)
+    note = (
+        f"the weights {path.name}, whose SHA-256 is no published one, are taken for torchvision's: "
+        f"the file {sign} theirs; the input is assumed to be {transform}; state it with "
+        "--input-mean, --input-std and --gain if it is another"
+    )
+    return Published(transform, certain=False, note=note)
+
+
+@cache
+def _classifiers() -> tuple[str, ...]:
+    return tuple(torchvision.models.list_models(module=torchvision.models))
+
+
+def _published(name: str) -> list[WeightsEnum]:
+    return list(torchvision.models.get_model_weights(name))
+
+
+def _digest_in(text: str) -> str:
+    """Return the beginning of a SHA-256 that a published name carries; empty where none."""
+    found = re.search(r"-([0-9a-f]{8,})\.", text.rpartition("/")[2])
+    return "" if found is None else found.group(1)
 
 
 @contextmanager
@@ -73,14 +153,14 @@ def cached_file(weights: WeightsEnum) -> Path:
 
 
 def _check_cached(name: str, path: Path) -> None:
-    expected = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    if expected is None or not path.is_file():
+    expected = _digest_in(path.name)
+    if not expected or not path.is_file():
         return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(expected.group(1)):
+    if not found.startswith(expected):
         raise WeightsError(
             f"the cached ImageNet weights of {name}, {path}, are not the published ones (SHA-256 "
-            f"{found[:8]}..., expected {expected.group(1)}...); delete the file, or give it as "
+            f"{found[:8]}..., expected {expected}...); delete the file, or give it as "
             "--weights FILE"
         )

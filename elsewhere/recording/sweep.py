@@ -157,7 +157,7 @@ class Sweep:
     @property
     def notes(self) -> list[str]:
         """Doubts about everything that this sweep gives."""
-        return []
+        return list(self.model.notes)
 
     @property
     def provenance(self) -> dict[str, Any]:

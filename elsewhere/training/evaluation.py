@@ -294,7 +294,7 @@ def _attributes(
         "reference_x": reference[1],
         "n_classes": n_classes,
         "chance": 1 / n_classes,
-        "notes": [],
+        "notes": list(model.notes),
     }
 
 

@@ -153,7 +153,7 @@ def train(
             directory / "metrics.jsonl", size=state.metrics_bytes, tensorboard=tensorboard
         )
         stack.callback(log.close)
-        notes = [[*run.notes, *start_notes(curriculum, p, started)] for p in resolved]
+        notes = [[*run.notes, *model.notes, *start_notes(curriculum, p, started)] for p in resolved]
         around = Surroundings(
             curriculum, fingerprint, directory, place, log, progress, save_every, notes
         )

@@ -1,9 +1,13 @@
 """Doubts travel: from the sweep through recordings and results to what commands print."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 import elsewhere
+from elsewhere.models import load_model
 from elsewhere.protocols import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.storage import load_result, save_result
@@ -68,3 +72,50 @@ def test_dead_layers_are_a_note():
     activations[:, :, 1] = 0
     dead = elsewhere.similarity(elsewhere.ArraySource({"fc": activations}, y=[5], x=[5, 6, 7, 8]))
     assert dead.attrs["notes"] == ["more than 5 % zero vectors (dead, not 'not invariant'): fc"]
+
+
+def test_an_input_that_is_assumed_is_said(run, here):
+    model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 24})
+    torch.save(model.module.state_dict(), "mine.pth")
+    shown = ("small-cnn", "--weights", "mine.pth", "--model-arg", "channels=4-8",
+             "--model-arg", "canvas=24", "--objects", "glyphs", "--categories", "3",
+             "--grid", "2x2", "--canvas", "24", "--object-size", "7")  # fmt: skip
+    said = "mine.pth do not state their input"
+    maps = ("--method", "saliency", "--target", "logit:0")
+    for words in (
+        ("similarity", *shown, "--layers", "logits", "--out", "s.nc"),
+        ("record", *shown, "--layers", "logits", "--out", "r.h5"),
+        ("attribute", *shown, *maps, "--out", "a.nc"),
+        ("inspect", "r.h5"),
+    ):
+        assert said in run(*words).err, words[0]
+    stated = ("similarity", *shown, "--layers", "logits", "--gain", "1", "--out", "t.nc")
+    assert said not in run(*stated).err
+
+
+def test_a_run_from_a_file_says_which_input_is_assumed(run, here):
+    model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 24, "num_classes": 3})
+    torch.save(model.module.state_dict(), "mine.pth")
+    Path("c.toml").write_text(
+        """
+        name = "c"
+        canvas = { size = 24, object_size = 7 }
+        [network]
+        name = "small-cnn"
+        weights = "mine.pth"
+        arguments = { channels = "4-8", num_classes = 3 }
+        [[phase]]
+        name = "learn"
+        objects = "glyphs"
+        categories = 3
+        exemplars = { train = 2, held_out = 1 }
+        environment = "one"
+        steps = 1
+        """
+    )
+    said = "mine.pth do not state their input"
+    assert said in run("train", "c.toml", "--out", "run").err
+    checkpoint = sorted(Path("run/checkpoints").glob("*.safetensors"))[-1]
+    told = run("accuracy", checkpoint, "--grid", "2x2", "--out", "acc.nc")
+    assert said in told.err
+    assert any(said in note for note in load_result("acc.nc").attrs["notes"])

@@ -260,6 +260,84 @@ def test_imagenet_weights_come_from_the_cache(cache, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
+def test_torchvisions_own_file_is_known_by_its_content_whatever_its_name(cache, monkeypatch):
+    publish(cache, monkeypatch)
+    path = next(cache.iterdir())
+    other = path.rename(path.with_name("mine.pth"))
+    for options in ({}, {"model_args": {"num_classes": 1000}}):
+        model = load_model(NET, weights=str(other), **options)
+        assert model.transform.mean == IMAGENET_MEAN
+        assert model.notes == ()
+    assert load_model(NET, weights=str(other), transform=model.transform).transform
+    with pytest.raises(InputError, match=r"mine\.pth are torchvision's.*leave the input") as caught:
+        load_model(NET, weights=str(other), transform=InputTransform(gain=2.0))
+    one_line(caught)
+
+
+@pytest.mark.parametrize("name", ["vgg16-397923af.pth", "copy.safetensors"])
+def test_by_name_or_keys_the_published_input_is_assumed_and_said(tmp_path, name):
+    path, vgg = tmp_path / name, name.startswith("vgg16")
+    state = load_model(NET, seed=5).module.state_dict()
+    (torch.save if name.endswith("pth") else save_file)(state, path)
+    model = load_model(NET, weights=str(path))
+    assert (model.transform.mean, model.transform.std) == (IMAGENET_MEAN, (0.229, 0.224, 0.225))
+    (note,) = model.notes
+    assert name in note
+    assert ("is named like" if vgg else f"keys and shapes of {NET}") in note
+    assert "--input-mean" in note
+    built = load_model(NET, weights=str(path), model_args={"num_classes": 1000, "dropout": 0.1})
+    assert (built.transform, built.notes) == (model.transform, model.notes)
+    own = InputTransform(mean=(0.5, 0.5, 0.5))
+    stated = load_model(NET, weights=str(path), transform=own)
+    assert (stated.transform, stated.notes) == (own, ())
+
+
+def test_an_input_that_nobody_states_is_said_to_be_assumed(tmp_path, state):
+    torch.save(state, tmp_path / "mine.pth")
+    model = load(tmp_path / "mine.pth")
+    assert model.transform == InputTransform()
+    assert "mine.pth do not state their input" in model.notes[0]
+    assert load(tmp_path / "mine.pth", transform=InputTransform()).notes == ()
+    assert load_model("small-cnn", model_args=SMALL).notes == ()
+    # another head: torchvision published nothing like it
+    head = load_model(NET, model_args={"num_classes": 7}).module.state_dict()
+    torch.save(head, tmp_path / "seven.pth")
+    seven = load_model(NET, weights=str(tmp_path / "seven.pth"), model_args={"num_classes": 7})
+    assert seven.transform == InputTransform()
+    assert "do not state their input" in seven.notes[0]
+
+
+def test_a_vgg_of_other_origin_has_its_own_input(tmp_path, monkeypatch):
+    """VGG16's second published set: values of 0..255 less a mean, by torchvision's constants."""
+    import hashlib
+
+    import torchvision
+
+    state = load_model(NET, seed=6).module.state_dict()
+    torch.save(state, tmp_path / "features.pth")
+    digest = hashlib.sha256((tmp_path / "features.pth").read_bytes()).hexdigest()[:8]
+    weights = torchvision.models.VGG16_Weights.IMAGENET1K_FEATURES
+    monkeypatch.setattr(weights.value, "url", f"https://example.org/vgg16_features-{digest}.pth")
+    model = load_model(NET, weights=str(tmp_path / "features.pth"))
+    assert model.transform.mean == (0.48235, 0.45882, 0.40784)
+    assert model.transform.std == pytest.approx((1 / 255, 1 / 255, 1 / 255))
+
+
+def test_googlenet_turns_the_published_input_into_its_own(tmp_path):
+    """torchvision builds it with ``transform_input`` where it loads its own file."""
+    torch.save(
+        load_model("googlenet", seed=1).module.state_dict(), tmp_path / "googlenet-1378be20.pth"
+    )
+    model = load_model("googlenet", weights=str(tmp_path / "googlenet-1378be20.pth"))
+    assert model.transform.mean == IMAGENET_MEAN
+    assert model.module.transform_input is True
+    again = load_model("googlenet", model_args=model.arguments)
+    assert again.module.transform_input is True
+
+
 def test_imagenet_weights_with_another_head(cache, monkeypatch):
     state = publish(cache, monkeypatch)
     with pytest.raises(InputError, match="1000 classes; got num_classes=7"):

@@ -4,12 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.models import load_model
 from elsewhere.reproduction import make_runs, scales
 from elsewhere.reproduction.comparisons import load_shown, load_unseen, phase_grid
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.training import Choice, resolve
+from elsewhere.training.start import start_model
 
 
 @pytest.fixture(params=list(scales))
@@ -71,6 +74,18 @@ def test_imagenet_runs_only_where_weights_are_given(tmp_path):
     assert (run.network.name, run.canvas.size, run.canvas.object_size) == ("vgg16", 224, 50)
     with pytest.raises(InputError, match=r"none\.pth"):
         make_runs(scale, imagenet_weights=str(tmp_path / "none.pth"))
+
+
+def test_the_imagenet_condition_takes_the_input_that_was_published_with_its_file(tmp_path):
+    name = "mobilenet_v3_small"  # VGG16's file has half a gigabyte
+    path = tmp_path / "copy.pth"
+    torch.save(load_model(name, seed=1).module.state_dict(), path)
+    run = by_name(make_runs(scales.get("quick"), imagenet_weights=str(path)))["imagenet"]
+    network = dataclasses.replace(run.network, name=name)
+    model = start_model(dataclasses.replace(run, network=network).curriculum(100))
+    assert model.transform.mean == (0.485, 0.456, 0.406)
+    assert model.transform.std == (0.229, 0.224, 0.225)
+    assert "taken for torchvision's" in model.notes[0]
 
 
 @pytest.mark.parametrize("name", ["quick", "laptop"])
