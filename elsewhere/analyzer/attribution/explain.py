@@ -38,6 +38,12 @@ CANCELLED = 0.1
 TOLERANCE = 0.01
 """By which share relevance may be off its sum, which nothing but rounding changes."""
 
+ROUNDING = 16
+"""A map that explains less than so many units of rounding is none."""
+
+UNIT = 2.0**-24
+"""By which share of itself a number in single precision is rounded, at most."""
+
 _NO_GRADIENT = ("used in the graph", "does not require grad", "did not obtain any outputs")
 """What torch and Captum say of a target that does not depend on what it is attributed to."""
 
@@ -373,6 +379,38 @@ class Explainer:
         rounding = 1e-5 * np.maximum(np.abs(found.scores), np.abs(rest))
         least = np.maximum(np.maximum(CANCELLED * mass, 100 * rounding), 1e-30)
         return error, np.abs(error) / np.maximum(np.abs(change), least)
+
+    def vanishing(self, found: Explained, batch: Batch, empty: torch.Tensor) -> NDArray[np.bool_]:
+        """Return which maps are nothing but the score's own rounding, or empty, bool (n,).
+
+        A map reaches as far as the change of the score that it explains: its absolute mass where
+        it shares scores out, that of slopes times what the object changes of the empty canvas, of
+        covered windows the largest change. That has to be more than a few times the rounding of
+        single precision, in units of the largest score of any class.
+
+        A similarity's digits are finer where it is near 1: what rounding turns of an activation
+        changes a cosine by that times the sine. And its gradient vanishes with the sine itself.
+        """
+        maps = np.abs(found.maps.double().cpu().numpy())
+        reach, digits = maps.sum((1, 2, 3)), ROUNDING * UNIT
+        if self.method.slopes:
+            shown = (batch.images - empty).abs().double().cpu().numpy()
+            reach = (maps * shown).sum((1, 2, 3))
+        elif self.method.lattice is not None:
+            reach = maps.max((1, 2, 3))
+        elif self.layer is not None and self.layer.is_map:
+            reach = reach * np.prod(self.layer.shape[1:]) / self.canvas_size**2
+        if not isinstance(self.target, SimilarityTarget):
+            scale = self.columns(batch.images).abs().amax(1).double().cpu().numpy()
+            known = np.maximum(scale, np.nan_to_num(np.abs(found.baseline_scores)))
+            return np.asarray(reach <= digits * known)
+        sine, far = (
+            np.sqrt(np.maximum(1 - np.nan_to_num(cosine, nan=1.0) ** 2, 0))
+            for cosine in (found.scores, found.baseline_scores)
+        )
+        if self.method.lattice is not None:
+            return np.asarray(reach <= digits * (sine + np.sqrt(2 * reach)))
+        return np.asarray((np.maximum(sine, far) <= digits) | (reach <= 0))
 
     def _check_sum(self, found: Explained, batch: Batch) -> None:
         _, share = self.completeness(found)

@@ -166,7 +166,7 @@ class ObjectRun:
         )
         found = self.explainer.explain(batch)
         error, share = self.explainer.completeness(found)
-        flat = found.flat
+        flat, vanishing = found.flat, self.explainer.vanishing(found, batch, self.scenes.empty)
         return {
             "attribution": self.frame.cut(flat, corners),
             **({"canvas_attribution": flat} if self.settings.canvas_maps else {}),
@@ -179,7 +179,9 @@ class ObjectRun:
             "completeness_error": error,
             "completeness_share": share,
             "kept_relevance": found.kept,
+            "vanishing": vanishing,
             **self._places(number, flat, corners),
+            "mass": absolute_mass(flat),
             **self._extras(batch, found),
         }
 
@@ -206,7 +208,6 @@ class ObjectRun:
             boxes[area] = True
         offsets = centre_of_mass(maps) - (np.array(corners) + (side - 1) / 2)
         return {
-            "mass": absolute_mass(maps),
             "mass_inside": share_inside(maps, masks),
             "mass_box": share_inside(maps, boxes),
             "centre_y": offsets[:, 0],
@@ -304,7 +305,7 @@ class ObjectRun:
             ("height", "width"), to_half(kept) if half else kept,
         )  # fmt: skip
         variables["reference_scale"] = ((), np.float32(there[0]))
-        for name in ("score", "mass"):
+        for name in ("score", "mass", "vanishing"):
             variables[f"reference_{name}"] = ((), reference[name][0])
         for name, array in values.items():
             if name not in maps:

@@ -33,6 +33,8 @@ PER_OBJECT = (
 )
 """Measures of each object at each location, of which means are taken."""
 
+_PLACES = ("mass_inside", "mass_box", "centre_y", "centre_x", "centre_distance", "entropy")
+
 LONG_NAMES = {
     "attribution": "attribution in the object's frame, as a share of scale",
     "canvas_attribution": "attribution over the canvas, as a share of scale",
@@ -46,6 +48,8 @@ LONG_NAMES = {
     "mass_ratio": "absolute mass here over that at the reference",
     "mass_inside": "share of the absolute mass on the object",
     "mass_box": "share of the absolute mass in the object's box",
+    "vanishing": "whether the map is none: empty, the score's rounding, or far weaker than others",
+    "reference_vanishing": "whether the map at the reference is none",
     "centre_y": "centre of absolute mass from the middle of the object's box, downwards",
     "centre_x": "centre of absolute mass from the middle of the object's box, to the right",
     "centre_distance": "distance of the centre of absolute mass from the middle of the box",
@@ -89,10 +93,13 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
     """Add what follows from the maps and measures of all objects to them."""
     result = result.copy()
     there = result["reference_mass"]
-    largest = np.maximum(result["mass"].max(("y", "x")), there)
-    vanishing = there <= VANISHING * largest
-    result["mass_ratio"] = (result["mass"] / there).where(~vanishing)
-    _add_equivariance(result, vanishing.values)
+    weak = VANISHING * np.maximum(result["mass"].max(("y", "x")), there)
+    result["vanishing"] = result["vanishing"].astype(bool) | (result["mass"] <= weak)
+    result["reference_vanishing"] = result["reference_vanishing"].astype(bool) | (there <= weak)
+    result["mass_ratio"] = (result["mass"] / there).where(~result["reference_vanishing"])
+    for name in _PLACES:
+        result[name] = result[name].where(~result["vanishing"])
+    _add_equivariance(result)
     away = _away(result)
     for name in PER_OBJECT:
         if name in result:
@@ -100,8 +107,9 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
     if "correct" in result:
         result["accuracy"] = result["correct"].mean("object")
         _add_recognition(result, away)
-    whole = maps_of(result)
-    share = whole / there.where(~vanishing, result["mass"].mean(("y", "x"))).where(lambda v: v > 0)
+    known = result["mass"].where(~result["vanishing"])
+    size = there.where(~result["reference_vanishing"], known.mean(("y", "x")))
+    share = (maps_of(result) / size.where(lambda v: v > 0)).where(~result["vanishing"])
     result["frame_mean"] = share.mean("object").astype(np.float32)
     result = result.assign_coords(bound=["low", "high"])
     for name, text in LONG_NAMES.items():
@@ -109,15 +117,41 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
             result[name].attrs["long_name"] = text
     for name, unit in UNITS.items():
         result[name].attrs["units"] = unit
-    result.attrs["n_vanishing"] = n_vanishing = int(vanishing.sum())
-    if n_vanishing:
-        doubt = (
-            f"the map of {n_vanishing} of {result.sizes['object']} objects vanishes at the "
-            "reference (a similarity is at its maximum there, so that it has no gradient): nothing "
-            "to compare with; take integrated-gradients or occlusion"
-        )
-        result.attrs["notes"] = notes_of(result, [doubt])
+    result.attrs["n_vanishing"], doubts = _vanishing(result)
+    result.attrs["notes"] = notes_of(result, doubts)
     return result
+
+
+def _vanishing(result: xarray.Dataset) -> tuple[int, list[str]]:
+    """Return how many maps vanish, and what has to be known of that."""
+    away, n_objects = _away(result), result.sizes["object"]
+    at_reference = int(result["reference_vanishing"].sum())
+    elsewhere = int((result["vanishing"] & away).sum())
+    count, total = at_reference + elsewhere, n_objects * (int(away.sum()) + 1)
+    if not count:
+        return 0, []
+    empty = not bool((result["mass"].where(result["vanishing"]) > 0).any())
+    local = str(result.attrs.get("method")) not in ("occlusion", "feature-ablation")
+    if str(result.attrs.get("target")).startswith("similarity") and local:
+        reason = (
+            "where the code is that of the reference a similarity is at its maximum and has no "
+            "gradient; --method occlusion has a map there"
+        )
+    elif empty:
+        reason = (
+            "they are empty: the object does not differ from the baseline, or the target does not "
+            "depend on it; show other objects, or take another --background, --baseline or --target"
+        )
+    else:
+        reason = (
+            f"they explain no more of the score than its rounding, or less than {VANISHING:g} of "
+            "what the object's other maps do; take a target that depends on the object there"
+        )
+    where = f", {at_reference} of them at the reference" if at_reference else ""
+    return count, [
+        f"{count} of {total} maps vanish{where}, so that their equivariance and their places are "
+        f"undefined (nan): {reason}"
+    ]
 
 
 def _away(result: xarray.Dataset) -> xarray.DataArray:
@@ -143,18 +177,19 @@ def _add_means(
     result[f"{name}_away_interval"] = ((*left, "bound"), interval)
 
 
-def _add_equivariance(result: xarray.Dataset, vanishing: NDArray[np.bool_]) -> None:
+def _add_equivariance(result: xarray.Dataset) -> None:
     """Add how alike maps here and at the reference are, and the baseline with other objects."""
     names = list(dict.fromkeys(result["category"].values.tolist()))
     codes = np.array([names.index(name) for name in result["category"].values.tolist()])
     n, ny, nx = (result.sizes[dim] for dim in ("object", "y", "x"))
     references = np.asarray(result["reference_attribution"].values, np.float64).reshape(n, -1)
-    references[vanishing] = 0.0
+    references[result["reference_vanishing"].values] = 0.0
     own = np.full((len(MAP_METRICS), n, ny, nx), np.nan)
     cross = np.full_like(own, np.nan)
     for row in range(ny):
         for column in range(nx):
             maps = np.asarray(result["attribution"][:, row, column].values, np.float64)
+            maps[result["vanishing"][:, row, column].values] = 0.0
             for place, metric in enumerate(MAP_METRICS):
                 own[place, :, row, column], cross[place, :, row, column] = equivariance(
                     maps.reshape(n, -1), references, codes, cast(MapMetric, metric)
