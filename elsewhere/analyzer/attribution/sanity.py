@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -12,17 +14,17 @@ import torch
 import xarray
 from numpy.typing import NDArray
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten
 
 from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
-from elsewhere.analyzer.attribution.summaries import maps_of
+from elsewhere.analyzer.attribution.summaries import maps_of, vanishing_of
 from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarget
 from elsewhere.errors import InputError
 from elsewhere.measures.attribution import MAP_METRICS, MapMetric, mean_over_objects, unit_maps
-from elsewhere.models import Layer, Model, list_layers
-from elsewhere.models.outputs import is_container
-from elsewhere.protocols import Progress
+from elsewhere.protocols import Progress, notes_of
 from elsewhere.recording import Sweep
 from elsewhere.types import parse_bytes
 
@@ -32,41 +34,122 @@ random: its maps hardly depend on what those layers have learnt."""
 
 FEWEST_PIXELS = 8
 
+WHOLE = "(network)"
+"""What holds parameters that are no layer's."""
 
-def randomised_layers(model: Model, canvas_size: int, last: Layer | None = None) -> list[str]:
-    """Return the modules that hold parameters, from the output, or the layer `last`, to the input.
 
-    What runs only behind that layer has no part in it, and is left out.
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """What is randomised of a layer together, by names in the network.
+
+    Parameters
+    ----------
+    parameters, statistics
+        What is learnt, and floating-point buffers.
+    size
+        Values that are learnt.
     """
-    parts = dict(model.module.named_modules())
-    every = list_layers(model, canvas_size, containers=True)  # each behind its parts
-    if last is not None:
-        every = every[: 1 + [each.name for each in every].index(last.name)]
-    names = dict.fromkeys(layer.module for layer in every if not is_container(parts[layer.module]))
-    found = [n for n in names if next(parts[n].parameters(recurse=False), None) is not None]
-    return found[::-1]
+
+    parameters: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
+    size: int = 0
 
 
-def randomise(module: nn.Module, *, seed: int) -> None:
-    """Shuffle the values within each parameter and statistic of a module, in place.
+def weights_by_layer(module: nn.Module, run: Callable[[], object]) -> dict[str, Weights]:
+    """Return all weights that a pass uses, by layer, from the output to the input.
 
-    The values stay the module's own, so that signals keep their size; what they were learnt for is
-    gone.
+    The layer is the innermost module that runs and holds them, itself or in modules that never run
+    (parts of an attention, parametrisations); its place is that of the first use of its weights.
+    What a pass does not use, such as all that lies behind its end, is left out.
 
     Parameters
     ----------
     module
-        The module; its parts are left alone.
+        The network.
+    run
+        Runs it, until the target.
+    """
+    known: dict[int, tuple[str, int]] = {}  # the name, and the values that are learnt
+    for name, tensor in module.named_buffers():
+        if tensor.is_floating_point() and bool(torch.isfinite(tensor).all()):  # no mask
+            known[id(tensor)] = name, 0
+    known |= {id(tensor): (name, tensor.numel()) for name, tensor in module.named_parameters()}
+    used: list[int] = []
+    ran: set[str] = set()
+    with contextlib.ExitStack() as stack:
+        for name, part in module.named_modules():
+            note = functools.partial(_note, ran, known, name)
+            handle = part.register_forward_pre_hook(note)
+            stack.callback(handle.remove)
+        with _Uses(known, used), torch.no_grad():
+            run()
+    found: dict[str, Weights] = {}
+    for key in dict.fromkeys(used):
+        name, size = known[key]
+        layer = name.rpartition(".")[0]
+        while layer and layer not in ran:
+            layer = layer.rpartition(".")[0]
+        held = found.setdefault(layer, Weights())
+        if size:
+            held = dataclasses.replace(
+                held, parameters=(*held.parameters, name), size=held.size + size
+            )
+        else:
+            held = dataclasses.replace(held, statistics=(*held.statistics, name))
+        found[layer] = held
+    return {layer: held for layer, held in reversed(found.items()) if held.size}
+
+
+def _note(
+    ran: set[str], known: Mapping[int, object], name: str, _: nn.Module, inputs: tuple[Any, ...]
+) -> None:
+    """Note a module that is given something other than weights: parametrisations are not."""
+    leaves = tree_flatten(inputs)[0]
+    if any(isinstance(leaf, torch.Tensor) and id(leaf) not in known for leaf in leaves):
+        ran.add(name)
+
+
+class _Uses(TorchFunctionMode):
+    """Notes which tensors functions are called with."""
+
+    def __init__(self, known: Mapping[int, object], order: list[int]) -> None:
+        super().__init__()
+        self._known, self._order = known, order
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        leaves = tree_flatten((args, kwargs or {}))[0]
+        self._order.extend(id(leaf) for leaf in leaves if id(leaf) in self._known)
+        return function(*args, **(kwargs or {}))
+
+
+def randomise(module: nn.Module, weights: Weights, *, seed: int) -> None:
+    """Shuffle the values within each parameter and statistic of a layer, in place.
+
+    The values stay the layer's own, so that signals keep their size; what they were learnt for is
+    gone. A parameter of equal values other than 0, such as a slope or a scale, would stay what it
+    is: it is multiplied by standard normal numbers.
+
+    Parameters
+    ----------
+    module
+        The network.
+    weights
+        Of a layer.
     seed
         Of the permutations.
     """
     generator = torch.Generator().manual_seed(seed)
-    tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    tensors = dict(module.named_buffers()) | dict(module.named_parameters())
     with torch.no_grad():
-        for tensor in tensors:
-            if tensor.is_floating_point():
-                order = torch.randperm(tensor.numel(), generator=generator)
-                tensor.copy_(tensor.flatten()[order.to(tensor.device)].reshape(tensor.shape))
+        for name in (*weights.parameters, *weights.statistics):
+            tensor = tensors[name]
+            order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
+            values = tensor.flatten()[order].reshape(tensor.shape)
+            if name in weights.parameters and torch.equal(values, tensor):
+                values = values * torch.randn(tensor.shape, generator=generator).to(tensor)
+            tensor.copy_(values)
 
 
 def sanity(
@@ -100,9 +183,11 @@ def sanity(
     -------
     xarray.Dataset
         ``likeness (stage, metric)`` with its interval over objects, and each object's own; the
-        first stage is the network as it is. The attribute ``unchanged`` flags a method whose rank
-        correlation of absolute values is still above 0.5 once the upper half of the layers
-        (``judged_at``) is random, or all of them.
+        first stage is the network as it is. ``randomised (stage)`` is the share of all weights up
+        to the target that are random by then, 1 at the last. Objects and locations without a map
+        in the network as it is are left out; the attribute ``n_vanishing`` counts them. The
+        attribute ``unchanged`` flags a method whose rank correlation of absolute values is still
+        above 0.5 once the upper half of the layers (``judged_at``) is random, or all of them.
 
     Raises
     ------
@@ -119,13 +204,16 @@ def sanity(
         classes = settings.target.classes
     limit, n_objects = parse_bytes(max_memory), len(sweep.objects)
     first = ObjectRun(sweep, settings, classes=classes, max_memory=limit)
-    names = randomised_layers(sweep.model, sweep.canvas.size, first.explainer.scorer.layer)
-    if not names:
+    scorer = first.explainer.scorer
+    layers = weights_by_layer(
+        scorer.network.network, lambda: scorer.activations(first.scenes.empty)
+    )
+    if not layers:
         raise InputError(
             f"{sweep.model.name} has no parameters up to the target {first.target.name}; there is "
             "nothing to randomise"
         )
-    total, done = n_objects * sweep.design.n_positions * (len(names) + 1), 0
+    total, done = n_objects * sweep.design.n_positions * (len(layers) + 1), 0
 
     def count(images: int) -> None:
         nonlocal done
@@ -134,24 +222,38 @@ def sanity(
             progress(done, total)
 
     found = [first.measure(number, progress=count) for number in range(n_objects)]
-    original = _maps(found)
-    masks = _masks(sweep, first)
+    original, masks = _maps(found), _masks(sweep, first)
+    known = np.stack([~vanishing_of(each)[0].values.ravel() for each in found])
     fixed = None
     if not isinstance(first.target, SimilarityTarget):
         fixed = np.stack([each["target_class"].values.ravel() for each in found])
     lenient = dataclasses.replace(settings, target=first.target, options=_without_limit(settings))
     model = dataclasses.replace(sweep.model, module=copy.deepcopy(sweep.model.module))
-    likeness = [_likeness(original, original, masks)]
-    for stage, name in enumerate(names):
-        randomise(model.module.get_submodule(name), seed=settings.seed + stage)
+    likeness = [_likeness(original, original, masks, known)]
+    for stage, weights in enumerate(layers.values()):
+        randomise(model.module, weights, seed=settings.seed + stage)
         random = copy.copy(sweep)
         random.model = model
         run = ObjectRun(random, lenient, classes=classes, max_memory=limit, fixed=fixed)
         maps = _maps([run.measure(number, progress=count) for number in range(n_objects)])
-        likeness.append(_likeness(original, maps, masks))
-    alias_of = {module: alias for alias, module in sweep.model.aliases.items()}
-    stages = ["(none)", *(alias_of.get(name, name) for name in names)]
-    return _dataset(np.stack(likeness), stages, sweep, first)
+        likeness.append(_likeness(original, maps, masks, known))
+    sizes = np.cumsum([0, *(weights.size for weights in layers.values())])
+    aliases = {module: alias for alias, module in sweep.model.aliases.items()}
+    stages = ["(none)", *(aliases.get(name, name) or WHOLE for name in layers)]
+    result = _dataset(np.stack(likeness), stages, sweep, first)
+    result["randomised"] = ("stage", sizes / sizes[-1])
+    result["randomised"].attrs["long_name"] = (
+        "share of the weights up to the target that are random"
+    )
+    result.attrs["n_weights"] = int(sizes[-1])
+    result.attrs["n_vanishing"] = left_out = int((~known).sum())
+    if left_out:
+        doubt = (
+            f"{left_out} of {known.size} maps of the network as it is vanish (empty, or the "
+            "score's rounding) and are left out"
+        )
+        result.attrs["notes"] = notes_of(result, [doubt])
+    return result
 
 
 def _without_limit(settings: AttributionSettings) -> dict[str, object]:
@@ -180,18 +282,22 @@ def _masks(sweep: Sweep, run: ObjectRun) -> NDArray[np.bool_]:
 
 
 def _likeness(
-    first: NDArray[np.float64], second: NDArray[np.float64], masks: NDArray[np.bool_]
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    masks: NDArray[np.bool_],
+    known: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """Return the mean over locations of each metric, (metric, object)."""
+    """Return the mean of each metric over locations with a map in the first, (metric, object)."""
     found = np.full((len(MAP_METRICS), len(masks)), np.nan)
     for number, mask in enumerate(masks):
         for place, metric in enumerate(MAP_METRICS):
             a, b = (
-                unit_maps(maps[number][:, mask], cast(MapMetric, metric))
+                unit_maps(maps[number][known[number]][:, mask], cast(MapMetric, metric))
                 for maps in (first, second)
             )
-            # a map without variation is like no other
-            found[place, number] = np.nan_to_num((a * b).sum(axis=1)).mean()
+            there = np.isfinite(a).all(axis=1)
+            if there.any():  # a random network's map without variation is like no other
+                found[place, number] = (a * np.nan_to_num(b)).sum(axis=1)[there].mean()
     return found
 
 
@@ -206,7 +312,7 @@ def _dataset(
         "kind": "attribution sanity",
         "method": settings.method,
         "target": run.target.name,
-        "unchanged": bool(max(ranks[half], ranks[-1]) > UNCHANGED),
+        "unchanged": bool(np.fmax(ranks[half], ranks[-1]) > UNCHANGED),
         "judged_at": stages[half],
         "threshold": UNCHANGED,
         "seed": settings.seed,

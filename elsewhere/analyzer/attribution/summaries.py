@@ -33,6 +33,9 @@ PER_OBJECT = (
 )
 """Measures of each object at each location, of which means are taken."""
 
+_PATHS = ("occlusion", "feature-ablation", "integrated-gradients", "gradient-shap")
+"""Methods that look further than the image itself."""
+
 _PLACES = ("mass_inside", "mass_box", "centre_y", "centre_x", "centre_distance", "entropy")
 
 LONG_NAMES = {
@@ -93,9 +96,7 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
     """Add what follows from the maps and measures of all objects to them."""
     result = result.copy()
     there = result["reference_mass"]
-    weak = VANISHING * np.maximum(result["mass"].max(("y", "x")), there)
-    result["vanishing"] = result["vanishing"].astype(bool) | (result["mass"] <= weak)
-    result["reference_vanishing"] = result["reference_vanishing"].astype(bool) | (there <= weak)
+    result["vanishing"], result["reference_vanishing"] = vanishing_of(result)
     result["mass_ratio"] = (result["mass"] / there).where(~result["reference_vanishing"])
     for name in _PLACES:
         result[name] = result[name].where(~result["vanishing"])
@@ -122,6 +123,19 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
     return result
 
 
+def vanishing_of(result: xarray.Dataset) -> tuple[xarray.DataArray, xarray.DataArray]:
+    """Return which maps are none, over the grid and at the reference.
+
+    They are empty, or the score's rounding, or far weaker than the object's other maps.
+    """
+    there = result["reference_mass"]
+    weak = VANISHING * np.maximum(result["mass"].max(("y", "x")), there)
+    return (
+        result["vanishing"].astype(bool) | (result["mass"] <= weak),
+        result["reference_vanishing"].astype(bool) | (there <= weak),
+    )
+
+
 def _vanishing(result: xarray.Dataset) -> tuple[int, list[str]]:
     """Return how many maps vanish, and what has to be known of that."""
     away, n_objects = _away(result), result.sizes["object"]
@@ -131,11 +145,11 @@ def _vanishing(result: xarray.Dataset) -> tuple[int, list[str]]:
     if not count:
         return 0, []
     empty = not bool((result["mass"].where(result["vanishing"]) > 0).any())
-    local = str(result.attrs.get("method")) not in ("occlusion", "feature-ablation")
+    local = str(result.attrs.get("method")) not in _PATHS
     if str(result.attrs.get("target")).startswith("similarity") and local:
         reason = (
             "where the code is that of the reference a similarity is at its maximum and has no "
-            "gradient; --method occlusion has a map there"
+            "gradient; take integrated-gradients or occlusion, which have a map there"
         )
     elif empty:
         reason = (

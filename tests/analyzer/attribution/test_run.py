@@ -22,8 +22,8 @@ from elsewhere.analyzer.attribution import (
     maps_of,
     sanity,
 )
-from elsewhere.analyzer.attribution.sanity import randomise, randomised_layers
-from elsewhere.analyzer.attribution.targets import find_layer
+from elsewhere.analyzer.attribution.copies import PlainNetwork
+from elsewhere.analyzer.attribution.sanity import Weights, randomise, weights_by_layer
 from elsewhere.errors import ExistsError, InputError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep
@@ -381,17 +381,96 @@ def test_other_results_are_joined_at_the_same_locations(result):
 
 
 def test_layers_are_randomised_from_the_output_down(model):
-    assert randomised_layers(model, 24) == [
+    network = PlainNetwork(model)
+    empty = torch.zeros(1, 3, 24, 24)
+    names = [
         "classifier.6", "classifier.3", "classifier.0", "features.3", "features.0",
     ]  # fmt: skip
-    conv = find_layer("features.3", model, 24)
-    assert randomised_layers(model, 24, conv) == ["features.3", "features.0"]  # nothing behind it
+    found = weights_by_layer(network.network, lambda: network(empty))
+    assert list(found) == names
+    assert sum(each.size for each in found.values()) == sum(
+        parameter.numel() for parameter in model.module.parameters()
+    )
+    found = weights_by_layer(network.network, lambda: network.until(empty, "features.3", 0, None))
+    assert list(found) == ["features.3", "features.0"]  # nothing behind it
     layer = nn.Linear(20, 10)
     before = {name: value.clone() for name, value in layer.state_dict().items()}
-    randomise(layer, seed=0)
+    randomise(layer, Weights(("weight", "bias")), seed=0)
     for name, value in layer.state_dict().items():
         assert not torch.equal(value, before[name])
         assert torch.equal(value.flatten().sort()[0], before[name].flatten().sort()[0])
+
+
+class Mixed(nn.Module):
+    """Weights that no leaf module holds: normed, of an attention, bare, a slope of one value."""
+
+    canvas_size = 24
+
+    def __init__(self):
+        super().__init__()
+        norm = nn.utils.parametrizations.weight_norm
+        self.conv, self.slope = norm(nn.Conv2d(3, 8, 3, stride=4)), nn.PReLU(1)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.token, self.head = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(4, 8))
+        self.never = nn.Linear(3, 3)
+
+    def forward(self, values):
+        values = self.slope(self.conv(values)).flatten(2).transpose(1, 2)
+        values = torch.cat([self.token.expand(len(values), -1, -1), values], 1)
+        values = values + self.attention(values, values, values, need_weights=False)[0]
+        return values[:, 0] @ self.head.T
+
+
+def test_every_weight_is_randomised_and_counted(wrap, make_sweep):
+    """Seen from within: which values the network has had at the last stage."""
+    torch.manual_seed(0)
+    inner, seen = Mixed(), []
+    first = {name: value.detach().clone() for name, value in inner.named_parameters()}
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, values):
+            found = self.inner(values)
+            every = self.inner.named_parameters()
+            seen.append({n: p.detach().clone() for n, p in every if not n.startswith("never")})
+            return found
+
+    found = sanity(make_sweep(wrap(Watched()), n=1, grid="1x1"), SALIENCY)
+    used = {name: value for name, value in first.items() if not name.startswith("never")}
+    assert found.attrs["n_weights"] == sum(value.numel() for value in used.values())
+    left = [name for name, value in used.items() if torch.equal(seen[-1][name], value)]
+    assert left == ["attention.in_proj_bias", "attention.out_proj.bias"], "which are all 0"
+    shares, last = found["randomised"].values, 0.0
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert found["stage"].values.tolist() == [
+        "(none)", "inner.attention", "inner", "inner.slope", "inner.conv",
+    ]  # fmt: skip
+    sizes = {name: value.numel() for name, value in used.items()}
+    for stage, part in zip(found["stage"].values[1:], shares[1:], strict=True):
+        at = stage.removeprefix("inner").removeprefix(".")
+        own = [n for n in sizes if (n.startswith(at) if at else n in ("token", "head"))]
+        last += sum(sizes[name] for name in own) / sum(sizes.values())
+        assert part == pytest.approx(last)
+
+
+def test_objects_without_a_map_do_not_acquit(make_objects):
+    """Black objects on black have no map; what is said of the others stays."""
+    network = load_model("vgg11-slim", model_args={"canvas": 32, "num_classes": 10})
+    canvas, objects = Canvas(32, 12), make_objects(4, size=12)
+    images = objects.images.copy()
+    images[1:] = 0
+    dark = dataclasses.replace(objects, images=images)
+    settings = AttributionSettings(method="integrated-gradients", target="logit:1")
+    found = [
+        sanity(Sweep(network, each, canvas=canvas, grid=Grid.parse("1x2", canvas)), settings)
+        for each in (objects.select([objects.category_names[0]]), dark)
+    ]
+    np.testing.assert_allclose(found[0]["likeness"], found[1]["likeness"], atol=1e-6)
+    assert found[1].attrs["n_vanishing"] == 6
+    assert any("6 of 8 maps" in note and "left out" in note for note in found[1].attrs["notes"])
 
 
 def test_guided_backprop_is_flagged_and_the_gradient_is_not(make_objects):
