@@ -61,7 +61,8 @@ class Sweep:
     model
         The network; it stays on the device it is on.
     objects
-        The objects, rendered at the canvas's object size.
+        The objects, rendered at the canvas's object size; those that cannot be seen on the
+        background are left out, with a note.
     canvas
         Canvas, object size and background.
     grid
@@ -97,15 +98,14 @@ class Sweep:
     ) -> None:
         if engine not in get_args(Engine):
             raise UnknownNameError("engine", engine, get_args(Engine))
-        self.model, self.objects, self.engine = model, objects, engine
-        if canvas is None:
-            canvas = Canvas(size=model.canvas_size, object_size=objects.size)
-        self.canvas = canvas
+        self.model, self.engine = model, engine
+        self.canvas = Canvas(model.canvas_size, objects.size) if canvas is None else canvas
         if objects.size != self.canvas.object_size:
             raise CanvasError(
                 f"objects of {objects.size} px for a canvas whose object size is "
                 f"{self.canvas.object_size} px; load the objects at that size"
             )
+        self.objects = objects = objects.seen_on(self.color)
         self.grid = (Grid.default(self.canvas) if grid is None else grid).check(self.canvas)
         place = self.grid.default_reference if reference is None else reference
         self.reference = self.canvas.check(place)
@@ -157,7 +157,7 @@ class Sweep:
     @property
     def notes(self) -> list[str]:
         """Doubts about everything that this sweep gives."""
-        return list(self.model.notes)
+        return [*self.model.notes, *self.objects.notes]
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from elsewhere.errors import ObjectSetError
+from elsewhere.stimuli.depths import read_pixels
 from elsewhere.stimuli.objects import (
     ObjectRequest,
     ObjectSet,
@@ -45,6 +46,7 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
         raise ObjectSetError("'folder' needs a path; write folder:PATH")
     root = Path(request.argument)
     files = _pictures(root)
+    _tell_left_out(root, files)
     pictures: list[tuple[str, Path, tuple[ByteArray, ByteArray]]] = []
     broken: list[str] = []
     names = choose_categories(tuple(files), request.categories, str(root))
@@ -97,9 +99,12 @@ def _pictures(root: Path) -> dict[str, list[Path]]:
     grouped = {name: paths for name, paths in grouped.items() if paths}
     if not grouped:
         singles = list(_of_pictures(entries))
-        stems = [path.stem for path in singles]
+        stems, names = [path.stem for path in singles], {path.name for path in singles}
         grouped = {
-            path.stem if stems.count(path.stem) == 1 else path.name: [path] for path in singles
+            path.stem if stems.count(path.stem) == 1 and path.stem not in names else path.name: [
+                path
+            ]
+            for path in singles
         }
     if not grouped:
         raise ObjectSetError(
@@ -107,6 +112,20 @@ def _pictures(root: Path) -> dict[str, list[Path]]:
             f"{', '.join(SUFFIXES)}"
         )
     return grouped
+
+
+def _tell_left_out(root: Path, files: dict[str, list[Path]]) -> None:
+    """Say which pictures are neither in a category's own folder nor single files."""
+    taken = {path for paths in files.values() for path in paths}
+    rest = [path for path in _of_pictures(root.rglob("*")) if path not in taken]
+    rest = [path for path in rest if not any(p.startswith(".") for p in path.parent.parts)]
+    if rest:
+        _log.warning(
+            "%d pictures in %s are in no category's own folder and were left out, such as %s",
+            len(rest),
+            root,
+            rest[0].relative_to(root),
+        )
 
 
 def _of_pictures(paths: Iterable[Path]) -> list[Path]:
@@ -125,12 +144,7 @@ def _cut_out(path: Path, size: int, ground: Color | None) -> tuple[ByteArray, By
                 raise ValueError(
                     f"it has {opened.width} x {opened.height} px, and at most {LARGEST} px are read"
                 )
-            picture = ImageOps.exif_transpose(opened)
-            # 16 bits would be clipped, not scaled, by the conversion
-            if picture.mode.startswith("I"):
-                levels = np.asarray(picture, np.float64) / (257 if picture.mode != "I" else 1)
-                picture = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
-            pixels = np.asarray(picture.convert("RGBA"))
+            pixels = read_pixels(opened)
     color, alpha = pixels[..., :3], pixels[..., 3]
     if ground is not None and alpha.min() == 255:
         alpha = np.where((color == ground).all(-1), 0, 255).astype(np.uint8)

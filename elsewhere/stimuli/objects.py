@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -15,6 +15,9 @@ from elsewhere.errors import ObjectSetError, UnknownNameError
 from elsewhere.types import ByteArray, Color
 
 Split: TypeAlias = Literal["train", "test"]
+
+FAINT = 2
+"""An object that changes no pixel by more than so many of 255 levels is hardly seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +187,47 @@ class ObjectSet:
         alpha = self.masks[..., None].astype(np.uint32)
         over = self.images * alpha + np.array(color, np.uint32) * (255 - alpha)
         return np.asarray((2 * over + 255) // 510, np.uint8)
+
+    def seen_on(self, color: Color) -> ObjectSet:
+        """Return the objects that can be seen on a background; `notes` name those that cannot.
+
+        An object is seen if it changes at least one pixel by one of 255 levels.
+
+        Raises
+        ------
+        ObjectSetError
+            None can be seen.
+        """
+        apart = np.abs(self.patches(color).astype(np.int16) - np.array(color)).max((1, 2, 3))
+        ground = ",".join(map(str, color))
+        unseen, faint = np.flatnonzero(apart == 0), np.flatnonzero((apart > 0) & (apart <= FAINT))
+        if len(unseen) == len(self):
+            raise ObjectSetError(
+                f"no object of {self.name!r} can be seen on the background {ground} "
+                f"({self._few(unseen)}); choose another --background"
+            )
+        found = self if not len(unseen) else self.subset(np.flatnonzero(apart))
+        notes = {}
+        if len(unseen):
+            notes["unseen"] = (
+                f"left out {len(unseen)} of {len(self)} objects, which cannot be seen on the "
+                f"background {ground}: {self._few(unseen)}"
+            )
+        if len(faint):
+            notes["faint"] = (
+                f"{len(faint)} objects differ by no more than {FAINT} of 255 levels from the "
+                f"background {ground}: {self._few(faint)}"
+            )
+        return replace(found, source=found.source | notes) if notes else found
+
+    @property
+    def notes(self) -> list[str]:
+        """What :meth:`seen_on` has to say of objects that are not, or hardly, seen."""
+        return [self.source[key] for key in ("unseen", "faint") if key in self.source]
+
+    def _few(self, indices: NDArray[np.int64]) -> str:
+        names = ", ".join(self.ids[index] for index in indices[:5])
+        return names + (", ..." if len(indices) > 5 else "")
 
     def digest(self) -> str:
         """Return the SHA-256 over ids, categories, pixels and masks, hexadecimal."""

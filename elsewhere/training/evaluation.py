@@ -110,6 +110,8 @@ def accuracy(
             f"the objects are {objects.size} px, the canvas takes {canvas.object_size} px; load "
             "them at that size"
         )
+    seen = objects.seen_on(canvas.background_color(model.transform.mean))
+    mask, objects = mask[np.isin(objects.ids, seen.ids)], seen
     for category in objects.category_names:
         if category not in names:
             raise UnknownNameError("class of the head", category, names)
@@ -118,7 +120,7 @@ def accuracy(
     extra = np.array([p for p in places.tolist() if grid.index_of(p) is None], np.int64)
     locations = np.concatenate([grid.locations, extra.reshape(-1, 2)])
     labels = np.array([names.index(category) for category in objects.categories], np.int64)
-    notes: list[str] = []
+    notes = objects.notes
     choice, margin = sweep(
         model, objects, canvas, locations, labels, len(names), progress=progress, notes=notes
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from elsewhere.models import InputTransform
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.training.placements import Placement
+
+logger = logging.getLogger(__name__)
 
 
 class Paster:
@@ -60,7 +64,15 @@ class Paster:
         self._row = torch.arange(rows, device=device) * canvas.size**2
 
     def load(self, objects: ObjectSet) -> torch.Tensor:
-        """Return objects over the background as network input, (object, pixel, channel)."""
+        """Return objects over the background as network input, (object, pixel, channel).
+
+        Raises
+        ------
+        ObjectSetError
+            No object can be seen on the background.
+        """
+        for note in objects.seen_on(self.color).notes:
+            logger.warning("among the objects shown: %s", note.removeprefix("left out "))
         pixels = torch.from_numpy(objects.patches(self.color)).to(self.device)
         values = self.transform.apply(pixels).permute(0, 2, 3, 1).flatten(1, 2)
         return values.to(self.dtype).contiguous()

@@ -32,6 +32,34 @@ def test_files_are_categories_where_there_are_no_sub_folders(tmp_path, write_pic
     assert objects.categories == ("a", "b", "c.bmp", "c.png")
 
 
+@pytest.mark.parametrize(
+    ("names", "categories"),
+    [
+        (("a.png", "a.jpg", "a.png.jpg"), ("a.jpg", "a.png", "a.png.jpg")),
+        (("a.png", "A.png", "a.PNG"), ("A", "a.PNG", "a.png")),
+        (("a.png", "a.png.png", "a.png.png.png"), ("a", "a.png.png", "a.png.png.png")),
+        (("a.b.png", "a.b.jpg", "a.png"), ("a.b.jpg", "a.b.png", "a")),
+    ],
+)
+def test_no_picture_is_lost_to_the_name_of_another(names, categories, tmp_path, write_picture):
+    for place, name in enumerate(names):
+        write_picture(tmp_path / name.replace(".PNG", ".png"), RED // (place + 1))
+        if name.endswith(".PNG"):
+            (tmp_path / name.replace(".PNG", ".png")).rename(tmp_path / name)
+            write_picture(tmp_path / "a.png", RED)
+    objects = load_objects(f"folder:{tmp_path}", size=8)
+    assert sorted(objects.ids) == sorted(names)
+    assert sorted(objects.categories) == sorted(categories)
+
+
+def test_pictures_outside_the_categories_are_told(tmp_path, write_picture, caplog):
+    for name in ("cat/1.png", "cat/more/2.png", "dog/1.png", "stray.png", ".cache/3.png"):
+        write_picture(tmp_path / name, RED)
+    objects = load_objects(f"folder:{tmp_path}", size=8)
+    assert objects.ids == ("cat/1.png", "dog/1.png")
+    assert "2 pictures in" in caplog.text
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_format_is_read(suffix, tmp_path, write_picture):
     write_picture(tmp_path / f"one{suffix.upper()}", RED)
