@@ -2,7 +2,10 @@
 
 import dataclasses
 import itertools
+import os
+import runpy
 import subprocess
+from pathlib import Path
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers the filter)
@@ -17,6 +20,15 @@ from elsewhere.recording import Sweep, record
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 
 TRANSFORM = InputTransform(mean=(0.4, 0.5, 0.3), std=(0.2, 0.3, 0.25), gain=1.5)
+
+
+@pytest.fixture(scope="session")
+def other_processor():
+    """Return the environment of a process that takes itself to be on another processor."""
+    pretended = runpy.run_path(str(Path(__file__).parent / "lowest.py"))["pretend"]()
+    if os.environ.get("ATEN_CPU_CAPABILITY") == "default":  # all tests run on the lowest
+        return {name: value for name, value in os.environ.items() if name not in pretended}
+    return os.environ | pretended
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import os
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +18,57 @@ import torch
 import elsewhere
 from elsewhere.errors import InputError
 
+_CHOOSING = (
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+)
+"""Variables of the environment by which libraries choose their instructions."""
+
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return what a computation's last bits depend on: device, threads, instructions, torch."""
+    """Return what a computation's last bits depend on: device, threads, processor, libraries.
+
+    ``cpu_capability`` is the instruction set of torch's own loops, ``processor`` the kind of
+    processor (its maker's family and model), by which libraries choose as well, and ``blas`` what
+    multiplies matrices, with what the environment tells it and oneDNN to choose.
+    """
     return {
         "device": device.type,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "processor": _processor(),
+        "blas": _blas(),
         "torch": str(torch.__version__),
     }
+
+
+@functools.cache
+def _processor() -> str:
+    """Return the kind of the processor, such as ``GenuineIntel 6/106``."""
+    known: dict[str, str] = {}
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            known.setdefault(name.strip(), value.strip())
+    for maker, parts in (
+        ("vendor_id", ("cpu family", "model")),
+        ("CPU implementer", ("CPU architecture", "CPU part")),
+    ):
+        if maker in known:
+            return f"{known[maker]} {'/'.join(known.get(part, '?') for part in parts)}"
+    return platform.processor() or platform.machine()
+
+
+def _blas() -> str:
+    """Return torch's library for matrices, and what of the environment decides what it does."""
+    found = re.search(r"Math Kernel Library Version ([\d.]+)", torch.__config__.show())
+    named = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
+    library = f"mkl {found[1]}" if found else named[1] if named else "unknown"
+    told = [f"{name}={os.environ[name]}" for name in _CHOOSING if name in os.environ]
+    return " ".join([library, *told])
 
 
 @contextmanager

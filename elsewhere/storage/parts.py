@@ -196,8 +196,8 @@ class Parts:
         )
         return ExistsError(
             f"{self.folder} was begun with other numerics ({'; '.join(each)}), which change the "
-            "last bits; go on as it was begun (--threads, --engine, --max-memory, --device), or "
-            "pass --overwrite to begin anew"
+            "last bits; go on as it was begun (--threads, --engine, --max-memory, --device, the "
+            "same kind of processor), or pass --overwrite to begin anew"
         )
 
     @property

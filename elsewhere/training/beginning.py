@@ -62,12 +62,13 @@ def open_run(
 
 
 def begin_run(directory: Path, curriculum: Curriculum, fingerprint: str, run: Begun) -> None:
-    """Write what a run is of, and with what it is begun."""
+    """Write what a run is of, with what it is begun or goes on, and how often that changed."""
     table = {
         "fingerprint": fingerprint,
         "seed": curriculum.seed,
         "numerics": run.numerics,
         "pictures": run.pictures,
+        "notes": list(run.notes),
         "curriculum": curriculum.to_dict(),
     }
     write_document(directory / RUN, table, encoding=ENCODING, version=VERSION)
@@ -84,7 +85,7 @@ class Begun:
     pictures
         Digests of what each phase trains on and holds out.
     notes
-        What has changed since, and changes last bits only.
+        What has changed since, and changes last bits only; what was said once stays said.
     """
 
     numerics: dict[str, Any]
@@ -134,8 +135,10 @@ class Begun:
             for name in own
             if own[name] != held.get(name)
         ]
-        notes = (f"the run went on elsewhere than it began ({'; '.join(changed)})",)
-        return cls(own, pictures, notes if changed else ())
+        notes = [str(note) for note in earlier.get("notes", ())]
+        if changed:
+            notes.append(f"the run went on elsewhere than it began ({'; '.join(changed)})")
+        return cls(own, pictures, tuple(notes))
 
 
 def lock_run(directory: Path) -> AbstractContextManager[None]:

@@ -147,7 +147,7 @@ def train(
         initial = {name: value.clone() for name, value in model.module.state_dict().items()}
         frozen = frozenset(n for n, p in model.module.named_parameters() if not p.requires_grad)
         dropout = find_dropout(model.module)
-        if begun is None:
+        if begun is None or len(run.notes) > len(begun.get("notes", ())):
             begin_run(directory, curriculum, fingerprint, run)
         log = MetricsLog(
             directory / "metrics.jsonl", size=state.metrics_bytes, tensorboard=tensorboard

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 
 from elsewhere.errors import ExistsError, InputError, StorageError
 from elsewhere.training import beginning, list_checkpoints, read_metrics, train
+from elsewhere.training.checkpoints import read_weights
 
 
 class Stop(Exception):
@@ -70,6 +72,40 @@ def test_what_changed_under_a_run_is_told_in_its_cards(long_curriculum, tmp_path
     assert not first.notes
     assert "torch" in last.notes[0]
     assert "9.9 now" in last.notes[0]
+
+
+def test_a_run_goes_on_on_another_processor_and_says_so(long_curriculum, tmp_path, other_processor):
+    with pytest.raises(Stop):
+        train(long_curriculum, tmp_path / "run", device="cpu", progress=stop, save_every=0)
+    (tmp_path / "curriculum.pkl").write_bytes(pickle.dumps(long_curriculum))
+    script = """
+import pickle, sys
+from elsewhere.training import train
+
+class Stop(Exception): pass
+
+def stop(report):
+    raise Stop
+
+curriculum = pickle.load(open(sys.argv[1], "rb"))
+try:
+    train(curriculum, sys.argv[2], device="cpu", save_every=0, progress=stop)
+except Stop:
+    pass
+"""
+    given = [str(tmp_path / "curriculum.pkl"), str(tmp_path / "run")]
+    subprocess.run(
+        [sys.executable, "-c", script, *given], env=other_processor, check=True, timeout=300
+    )
+    train(long_curriculum, tmp_path / "run", device="cpu")  # here again
+    first, *_, last = list_checkpoints(tmp_path / "run")
+    assert not first.notes
+    assert any("went on elsewhere" in note and "blas" in note for note in last.notes)
+    assert {"cpu_capability", "processor", "blas", "threads"} <= set(last.numerics)
+    alone = train(long_curriculum, tmp_path / "alone", device="cpu")
+    one, other = read_weights(list_checkpoints(alone)[-1]), read_weights(last)
+    for name, value in one.items():
+        assert float((value - other[name]).abs().max()) <= 0.05 * float(value.abs().max()), name
 
 
 def test_other_pictures_of_the_same_name_are_another_run(make_curriculum, make_phase, tmp_path):
