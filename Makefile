@@ -1,6 +1,7 @@
 # make setup   .venv with everything; make demo, make test and the rest set up by themselves
 # make demo    the paper's claims with one seed of a small network: trained, measured, drawn
-# make test    style, types, architecture, tests; make test-long: those that take minutes
+# make test    style, types, architecture, tests, the numeric ones on two instruction sets;
+#              make test-long: those that take minutes, and all on the oldest instruction set
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -8,6 +9,12 @@ BIN := .venv/bin
 DEMO := runs/demo
 # The tests run in two processes: one thread each.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# What `make test` runs a second time, with the oldest instruction set: two minutes of two cores.
+NUMERIC := tests/measures tests/probes/test_span.py tests/probes/test_engine.py \
+	tests/analyzer/test_similarity.py tests/analyzer/test_measure.py \
+	tests/analyzer/test_equivariance.py tests/analyzer/attribution/test_methods.py \
+	tests/recording/test_sweep.py tests/recording/test_identity.py \
+	tests/recording/incremental/test_vectors.py tests/recording/incremental/test_engines.py
 
 .PHONY: setup demo test test-long check bench clean
 
@@ -33,9 +40,13 @@ check: setup
 
 test: check
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not long"
+	@echo "the tests of numbers again, as on the oldest processor:"
+	@$(ONE_THREAD) $(BIN)/python tests/lowest.py -n 2 -m "not long" $(NUMERIC)
 
 test-long: setup
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m long
+	@echo "the whole suite again, as on the oldest processor:"
+	@$(ONE_THREAD) $(BIN)/python tests/lowest.py -n 2
 
 bench: setup
 	@$(BIN)/python -m benchmarks
