@@ -134,8 +134,6 @@ def to_table(
 ) -> dict[str, Any]:
     """Return all of it as plain values for ``claims.json``; NaN becomes None."""
     return {
-        "elsewhere_encoding": "claims",
-        "encoding_version": "0.1",
         "scale": scale.name,
         "system": scale.system,
         "fingerprint": scale.fingerprint,

@@ -24,7 +24,7 @@ from elsewhere.figures import (
 from elsewhere.reproduction.conditions import FULL
 from elsewhere.reproduction.scale import Scale
 from elsewhere.storage import load_result
-from elsewhere.storage.files import storage_errors
+from elsewhere.storage.files import make_inside
 
 CONDITIONS = {"vanilla": "vanilla", "fixed-learning": "fixed", "acquired": "acquired"}
 """Runs whose accuracy maps stand side by side, and what they are called."""
@@ -50,8 +50,7 @@ class Gallery:
 
     def draw(self, claims: xarray.Dataset) -> list[Path]:
         """Draw every figure anew, and return the files."""
-        with storage_errors(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
+        make_inside(self.out.parent, self.out.name)
         decisive = claims.isel(claim=np.flatnonzero(claims["counts"].values))
         drawn = [
             self._save("claims", plot_claims(decisive)),

@@ -20,13 +20,14 @@ from elsewhere.reproduction.scale import Scale, scales
 from elsewhere.reproduction.tasks import Progress, Task, read_values
 from elsewhere.reproduction.workers import count_workers, perform_all
 from elsewhere.storage import save_result, write_atomically
-from elsewhere.storage.files import storage_errors
+from elsewhere.storage.documents import read_document, tell_unsealed, write_document
+from elsewhere.storage.files import refuse_link, storage_errors
 from elsewhere.storage.locks import locked
 
 logger = logging.getLogger(__name__)
 
 ENCODING = "reproduction"
-VERSION = "0.1"
+VERSION = "0.2"
 FIRST_SEED = 100
 """The first seed by default: scales are tuned on smaller ones."""
 
@@ -166,7 +167,7 @@ def conclude(
     claims = to_dataset(scale, rows, results)
     save_result(claims, directory / "claims.nc", overwrite=True)
     path = directory / "claims.json"
-    write_atomically(path, json.dumps(table, indent=1, allow_nan=False).encode())
+    write_document(path, table, encoding="claims", version=VERSION)
     if figures:
         folders = tuple(directory / "seeds" / str(seed) for seed in sorted(results))
         drawn = Gallery(scale, folders, directory / "figures").draw(claims)
@@ -229,22 +230,18 @@ def _open(directory: Path, scale: Scale) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     path = directory / "reproduction.json"
     table = {
-        "elsewhere_encoding": ENCODING,
-        "encoding_version": VERSION,
         "scale": scale.name,
         "fingerprint": scale.fingerprint,
         "torch": str(torch.__version__),
     }
     if not path.exists():
-        write_atomically(path, json.dumps(table, indent=1).encode())
+        write_document(path, table, encoding=ENCODING, version=VERSION)
         return
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        name, other = str(held["scale"]), str(held["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            f"{path} is damaged ({type(error).__name__}); choose another directory"
-        ) from error
+    refuse_link(path)
+    held, sealed = read_document(path, encoding=ENCODING, expected="what a reproduction is of")
+    if not sealed:
+        tell_unsealed(path)
+    name, other = str(held.get("scale")), str(held.get("fingerprint"))
     if other != scale.fingerprint:
         raise ExistsError(
             f"{directory} holds another reproduction: {name} {other[:12]}, not {scale.name} "

@@ -18,11 +18,16 @@ from elsewhere.models.machine import code_version, describe_machine, using_threa
 from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.measurements import Values, Workplace, measure, start_of
 from elsewhere.reproduction.scale import Scale
-from elsewhere.storage import write_atomically
-from elsewhere.storage.files import storage_errors
+from elsewhere.storage.documents import read_document, tell_unsealed, write_document
+from elsewhere.storage.files import make_inside, refuse_link
 from elsewhere.training import Report, train
 
 logger = logging.getLogger(__name__)
+
+
+ENCODING = "measurements"
+VERSION = "0.2"
+"""Since 0.2 the file is sealed."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,8 @@ def perform(task: Task, progress: Progress) -> None:
     """
     began, cpu = time.perf_counter(), time.process_time()
     seed, run = task.seed, task.run
-    with storage_errors(task.folder):
-        task.folder.mkdir(parents=True, exist_ok=True)
+    make_inside(task.folder.parent.parent, task.folder.parent.name, task.folder.name)
+    refuse_link(task.folder / run.name)
     place = Workplace(task.scale, seed, task.folder, task.device, task.data_dir)
 
     def report(found: Report) -> None:
@@ -130,14 +135,13 @@ def write_values(task: Task, values: Values) -> None:
         for name, value in values.items()
     }
     table = {
-        "elsewhere_encoding": "measurements",
         "fingerprint": fingerprint(task),
         "measured_with": measured_with(task),
         "seed": task.seed,
         "run": task.run.name,
         "values": plain,
     }
-    write_atomically(task.path, json.dumps(table, indent=1, allow_nan=False).encode())
+    write_document(task.path, table, encoding=ENCODING, version=VERSION)
 
 
 def read_values(task: Task, *, current: bool = False) -> Values | None:
@@ -158,12 +162,15 @@ def read_values(task: Task, *, current: bool = False) -> Values | None:
     """
     if not task.path.exists():
         return None
+    refuse_link(task.path)
+    table, sealed = read_document(task.path, encoding=ENCODING, expected="what a task gave")
+    if not sealed:
+        tell_unsealed(task.path)
     try:
-        table: Any = json.loads(task.path.read_text(encoding="utf-8"))
         stamp, values = table["fingerprint"], table["values"]
         made = table.get("measured_with")
         found = {name: math.nan if value is None else value for name, value in values.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(
             f"{task.path} is damaged ({type(error).__name__}: {error}); delete it, and it is "
             "measured again"

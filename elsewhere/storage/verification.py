@@ -242,9 +242,23 @@ def _verify_sealed(path: Path) -> Verification | None:
             check_seal(path, seal)
     except SealError as error:
         return _outcome(path, "file", [Damage(str(error))])
+    if seal is None and path.name != "state.pt":
+        return None
     if seal is None:
-        return _outcome(path, "state", sealed=False) if path.name == "state.pt" else None
+        return _outcome(path, "state", _behind_archive(path), sealed=False)
     return _outcome(path, "state" if path.name == "state.pt" else "file")
+
+
+def _behind_archive(path: Path) -> list[Damage]:
+    """Return that a state, a zip archive, is cut short, or followed by what is no seal."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 2**16))
+        tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) - end != 22:
+        return [Damage("it is cut short, or what follows its end is no seal")]
+    return []
 
 
 def _verify_document(path: Path) -> Verification | None:
