@@ -80,9 +80,13 @@ class _Commands(TyperGroup):
         except BrokenPipeError:
             sys.stderr.close()
             raise typer.Exit(1) from None
-        except (OSError, MemoryError) as error:  # the system's word, on names and sizes
+        except (OSError, MemoryError, RuntimeError) as error:  # the system's word, on sizes
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise  # torch says so when there is not enough
             name = getattr(error, "filename", None)
-            reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+            reason = (
+                getattr(error, "strerror", None) or str(error).split("\n")[0] or "out of memory"
+            )
             say(f"error: {reason}" + (f": {name}" if name else ""))
             raise typer.Exit(1) from error
 

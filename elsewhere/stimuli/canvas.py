@@ -16,6 +16,10 @@ from elsewhere.types import ByteArray, Color, Location, parse_color
 Background: TypeAlias = int | Color | Literal["mean"]
 
 
+LARGEST = 2**14
+"""Side of a canvas, px, at most."""
+
+
 @dataclass(frozen=True)
 class Canvas:
     """A square image of constant background, and the side of the objects that stand on it.
@@ -49,8 +53,11 @@ class Canvas:
 
     def __post_init__(self) -> None:
         for name, value in (("canvas", self.size), ("object size", self.object_size)):
-            if not _is_integer(value) or value < 1:
-                raise CanvasError(f"{name} is {value!r}; expected a whole number of px, 1 or more")
+            if not _is_integer(value) or not 1 <= value <= LARGEST:
+                raise CanvasError(
+                    f"{name} is {value!r}; expected a whole number of px, 1 or more, up to "
+                    f"{LARGEST}"
+                )
         if self.object_size > self.size:
             raise CanvasError(
                 f"an object of {self.object_size} px does not fit on a canvas of {self.size} px; "

@@ -262,7 +262,7 @@ def _read_card(path: Path, trust: Collection[str]) -> Card:
         if extra := sorted(set(table) & set(_NOT_WRITTEN)):
             raise InputError(f"unknown key {extra[0]!r}")
         card: Card = convert(table, Card, (), Source())
-        check_phase_name(card.phase)
+        check_phase_name(card.phase, "phase")
         if min(card.step, card.phase_index, card.seed) < 0:
             raise InputError("step, phase_index and seed: expected 0 or more")
         if not re.fullmatch("[0-9a-f]{64}", card.sha256):

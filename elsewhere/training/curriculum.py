@@ -25,6 +25,15 @@ from elsewhere.training.toml import KeyPath, Source, convert, read_toml
 
 Optimiser: TypeAlias = Literal["adam", "adamw", "sgd"]
 Schedule: TypeAlias = Literal["constant", "one-cycle", "cosine"]
+MOST = 2**16
+"""Presentations in a step, and checkpoints of a phase, at most."""
+
+MOST_STEPS = 10**9
+MOST_EXEMPLARS = 10**6
+"""Steps of a phase, and exemplars of a class, at most."""
+
+_STEPS = f"1 or more, up to {MOST_STEPS}"
+
 Split: TypeAlias = Literal["train", "test"]
 
 
@@ -37,8 +46,8 @@ def _problem(key: str, message: str) -> CurriculumError:
     return CurriculumError(f"{key}: {message}")
 
 
-def check_phase_name(name: str) -> None:
-    """Refuse a phase's name that cannot be a part of a file's name.
+def check_phase_name(name: str, key: str = "name") -> None:
+    """Refuse a phase's name, which stands under `key`, that cannot be a part of a file's name.
 
     Raises
     ------
@@ -47,7 +56,7 @@ def check_phase_name(name: str) -> None:
     """
     plain = name.replace("-", "").replace("_", "")
     fits = plain.isascii() and plain.isalnum() and name != "none" and len(name) <= 100
-    _require("name", name, fits, "up to 100 letters, digits, - and _ (and not 'none')")
+    _require(key, name, fits, "up to 100 letters, digits, - and _ (and not 'none')")
 
 
 @dataclass(frozen=True)
@@ -108,8 +117,9 @@ class Exemplars:
     held_out: int = 10
 
     def __post_init__(self) -> None:
-        _require("train", self.train, self.train >= 1, "1 or more")
-        _require("held_out", self.held_out, self.held_out >= 0, "0 or more")
+        most = f"or more, up to {MOST_EXEMPLARS}"
+        _require("train", self.train, 1 <= self.train <= MOST_EXEMPLARS, f"1 {most}")
+        _require("held_out", self.held_out, 0 <= self.held_out <= MOST_EXEMPLARS, f"0 {most}")
 
 
 @dataclass(frozen=True)
@@ -268,14 +278,14 @@ class Phase:
         if (self.steps is None) == (self.epochs is None):
             given = "neither" if self.steps is None else "both"
             raise _problem("steps", f"expected either steps or epochs; got {given}; give one")
-        _require("steps", self.steps, self.steps is None or self.steps >= 1, "1 or more")
-        epochs_fit = self.epochs is None or 0 < self.epochs < math.inf
-        _require("epochs", self.epochs, epochs_fit, "above 0")
+        _require("steps", self.steps, self.steps is None or 1 <= self.steps <= MOST_STEPS, _STEPS)
+        epochs_fit = self.epochs is None or 0 < self.epochs <= MOST_STEPS
+        _require("epochs", self.epochs, epochs_fit, f"above 0, up to {MOST_STEPS}")
         if self.categories is not None and self.same_categories_as is not None:
             raise _problem("same_categories_as", "excludes categories; leave one of the two out")
         if isinstance(self.categories, int):
             _require("categories", self.categories, self.categories >= 1, "1 or more")
-        _require("batch", self.batch, self.batch >= 1, "1 or more")
+        _require("batch", self.batch, 1 <= self.batch <= MOST, f"1 or more, up to {MOST}")
         _require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0")
         if self.warmup is not None:
             _require("warmup", self.warmup, 0 <= self.warmup < 1, "from 0 to below 1")
@@ -291,7 +301,9 @@ class Phase:
         for pattern, factor in self.rates.items():
             _require(f"rates.{pattern}", factor, 0 < factor < math.inf, "above 0")
         counts = (self.checkpoints,) if isinstance(self.checkpoints, int) else self.checkpoints
-        _require("checkpoints", self.checkpoints, all(n >= 0 for n in counts), "0 or more")
+        few = all(n >= 0 for n in counts) and len(counts) <= MOST
+        few = few and not (isinstance(self.checkpoints, int) and self.checkpoints > MOST)
+        _require("checkpoints", self.checkpoints, few, f"0 or more, and at most {MOST} of them")
 
     @property
     def warmup_share(self) -> float:

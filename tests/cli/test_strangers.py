@@ -166,3 +166,108 @@ def test_what_is_named_must_build_networks(strange, refuse, name, says):
     (strange / "imported").touch()  # the user named the module
     refuse("layers", name, "--model-arg", "command=touch called", says=says)
     assert not (strange / "called").exists()
+
+
+# --- links within runs, numbers that make no sense, seals of whole folders ------------------------
+
+
+def test_links_within_a_run_are_not_followed(strange, run, refuse):
+    run("train", "strange.toml", "--out", "run", *TRUST)
+    outside = strange / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("precious")
+    folder = strange / "run"
+    for name in ("track", "attribution", "tensorboard"):
+        (folder / name).symlink_to(outside)
+    refuse("track", "run", "--grid", "2x2", *TRUST, "--out", "t.nc", says="is a link", late=True)
+    refuse("attribute", "--checkpoints", "run", "--grid", "2x2", "--method", "saliency", *TRUST,
+           "--out", "a.nc", says="is a link", late=True)  # fmt: skip
+    for name in ("metrics.jsonl", "state.pt", "curriculum.json", "checkpoints"):
+        other = strange / f"of-{name}"
+        run("train", "strange.toml", "--out", other, *TRUST)
+        if name == "checkpoints":
+            (other / name).rename(strange / "elsewhere")
+            (other / name).symlink_to(outside)
+        else:
+            (other / name).unlink()
+            (other / name).symlink_to(outside / "file")
+        if name != "state.pt":
+            (other / "state.pt").unlink()  # it would begin anew, and write
+        refuse("train", "strange.toml", "--out", other, *TRUST, says="is a link", late=True)
+        assert not run_verify_ok(other)
+    assert [path.name for path in outside.iterdir()] == ["file"]
+    assert (outside / "file").read_text() == "precious"
+
+
+def run_verify_ok(folder):
+    from elsewhere.storage import verify
+
+    return verify(folder).ok
+
+
+@pytest.mark.parametrize("key", ["phase", "sha256", "step"])
+def test_names_in_cards_are_checked_before_they_become_paths(strange, run, refuse, key):
+    run("train", "strange.toml", "--out", "run", *TRUST)
+    for card in (strange / "run" / "checkpoints").glob("*.json"):
+        table = json.loads(card.read_text()) | {key: "../../../outside"}
+        del table["seal"]
+        card.write_text(json.dumps(seal_table(table)))
+    (strange / "run" / "track").mkdir()
+    (strange / "run" / "attribution").mkdir()
+    refuse("track", "run", "--grid", "2x2", *TRUST, "--out", "t.nc", says=key, late=True)
+    refuse("attribute", "--checkpoints", "run", "--grid", "2x2", "--method", "saliency", *TRUST,
+           "--out", "a.nc", says=key, late=True)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("batch = 4", "batch = 1000000000"),
+        ("steps = 2", "steps = 10000000000000"),
+        ("steps = 2", "epochs = 1e300"),
+        ("checkpoints = 2", "checkpoints = 1000000000"),
+        ("train = 2", "train = 1000000000"),
+        ("size = 16", "size = 68719476736"),
+        ("steps = 2", "steps = 2\nrates = " + "{a=" * 3000 + "1" + "}" * 3000),
+        ("steps = 2", "steps = " + "[" * 100_000),
+    ],
+)
+def test_curricula_of_absurd_numbers_and_depths(strange, refuse, old, new):
+    (strange / "strange.toml").write_text(TOML.replace(old, new, 1))
+    refuse("train", "strange.toml", "--out", "run", *TRUST, says="strange.toml", late=True)
+
+
+def test_cards_that_are_something_else(strange, run, refuse):
+    run("train", "strange.toml", "--out", "run", *TRUST)
+    card = next((strange / "run" / "checkpoints").glob("learn-000002.json"))
+    whole = json.loads(card.read_text())
+    del whole["seal"]
+    deep = "[" * 100_000 + "]" * 100_000
+    nested = json.dumps(whole)[:-1] + ', "arguments2": ' + "[" * 400 + "]" * 400 + "}"
+    for text in (deep, nested, "null", "3", json.dumps(whole), '{"elsewhere_encoding": 5}', "\xff",
+                 json.dumps(seal_table(whole | {"gain": "much"})),
+                 json.dumps(seal_table(whole | {"canvas": [1, 2]})),
+                 json.dumps(seal_table(whole | {"arguments": {"width": 2**40}})),
+                 json.dumps(whole | {"seal": "0" * 64})):  # fmt: skip
+        card.write_text(text, encoding="latin-1")
+        refuse("layers", card, *TRUST, says=card.stem, late=True)
+
+
+def test_verify_takes_runs_and_everything_in_them(strange, run, refuse):
+    run("train", "strange.toml", "--out", "run", *TRUST)
+    run("track", "run", "--grid", "2x2", *TRUST, "--out", "t.nc")
+    told = run("verify", "run")
+    assert "a run of" in told.out
+    assert "all as they were written" in told.out
+    files = [path for path in (strange / "run").rglob("*.*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".pt", ".jsonl", ".nc"}
+    for path in files:
+        data = path.read_bytes()
+        broken = bytearray(data)
+        broken[len(data) // 2] ^= 4
+        path.write_bytes(broken)
+        found = refuse("verify", "run", says="is damaged: ", late=True)
+        assert path.stem in found
+        refuse("verify", path, says="damaged", late=True)
+        path.write_bytes(data)
+    run("verify", "run")
