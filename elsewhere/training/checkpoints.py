@@ -25,7 +25,7 @@ from elsewhere.storage import write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import is_file, make_inside, refuse_link
 from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
-from elsewhere.training.heads import find_head, replace_head
+from elsewhere.training.heads import find_head, replace_head, with_head_named
 from elsewhere.training.resolution import load_phase_objects
 from elsewhere.training.seen import Past, join, set_name, unpack
 from elsewhere.training.toml import Source, convert
@@ -364,6 +364,7 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
         model = dataclasses.replace(model, canvas_size=card.canvas.size)
         if find_head(model)[1].out_features != len(card.categories):
             model = replace_head(model, len(card.categories), seed=0)
+        model = with_head_named(model)
     except WeightsError:
         raise
     except ElsewhereError as error:

@@ -60,6 +60,19 @@ def find_head(model: Model) -> tuple[str, nn.Linear]:
     return candidates[-1]
 
 
+def with_head_named(model: Model) -> Model:
+    """Return the model with the alias ``logits`` on its head, where it had it on another layer.
+
+    Raises
+    ------
+    InputError
+        There is no head.
+    """
+    head = find_head(model)[0]
+    named = {a: head if a == "logits" else module for a, module in model.aliases.items()}
+    return dataclasses.replace(model, aliases=named)
+
+
 @contextmanager
 def hooked(network: nn.Module, hooks: Mapping[str, Any]) -> Iterator[None]:
     """While active, the network is in evaluation mode and calls the hooks of its parts.

@@ -13,7 +13,7 @@ from elsewhere.models.factories import check_named
 from elsewhere.stimuli.sets import WITH_PARTS
 from elsewhere.training.checkpoints import Card, is_checkpoint, load_checkpoint, read_card
 from elsewhere.training.curriculum import Curriculum
-from elsewhere.training.heads import check_replaceable, find_head
+from elsewhere.training.heads import check_replaceable, find_head, with_head_named
 from elsewhere.training.optimisation import find_dropout, find_factors, select_parameters
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import derive_seed
@@ -40,7 +40,7 @@ def start_model(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Model
             # the curriculum's own name was checked, and the checkpoint must be of that network
             model = load_checkpoint(network.weights, trust={*trust, network.name})
             _check_same(curriculum, model)
-            return dataclasses.replace(model, canvas_size=curriculum.canvas.size)
+            return with_head_named(dataclasses.replace(model, canvas_size=curriculum.canvas.size))
         arguments = dict(network.arguments)
         if network.name in model_registry and network.name.endswith(("-slim", "-cnn")):
             arguments.setdefault("canvas", curriculum.canvas.size)
@@ -55,7 +55,7 @@ def start_model(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Model
         )
         model = dataclasses.replace(model, canvas_size=curriculum.canvas.size)
         _check_covered(model)
-        return model
+        return with_head_named(model)
     except ElsewhereError as error:
         raise curriculum.error(("network",), error) from error
 

@@ -213,6 +213,17 @@ def test_the_head_makes_the_output(name, head, run, make_phase):
     assert changed == {f"{head}.bias", f"{head}.weight"}
 
 
+def test_logits_are_the_heads(run, make_phase):
+    """The last linear layer by definition is `extra`; patterns and checkpoints mean the head."""
+    assert load_model("start_nets:first").aliases["logits"] == "extra"
+    phase = make_phase(categories=4, steps=2, trainable=("logits",), checkpoints=(0,))
+    first, last = run("first", phase)
+    before, after = read_weights(first), read_weights(last)
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"body.4.bias", "body.4.weight"}
+    assert load_checkpoint(last).aliases["logits"] == "body.4"
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
