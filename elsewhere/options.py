@@ -44,6 +44,12 @@ OverwriteOption = Annotated[
 ]
 
 
+BATCH_HELP = "For networks whose images depend on each other: refuse, or one-at-a-time."
+CHANCE_HELP = "For networks that draw random numbers: seed every pass, of one image, with this."
+BatchOption = Annotated[str, typer.Option("--batch-dependent", help=BATCH_HELP)]
+ChanceOption = Annotated[int | None, typer.Option("--chance-seed", help=CHANCE_HELP)]
+
+
 @dataclasses.dataclass
 class ModelOptions:
     """How a network is loaded."""
@@ -79,6 +85,12 @@ class ModelOptions:
     seed: Annotated[
         int, _option("--seed", help="Of weights, exemplars and sketches.", panel=NETWORK)
     ] = 0
+    batch_dependent: Annotated[
+        str, _option("--batch-dependent", help=BATCH_HELP, panel=NETWORK)
+    ] = "refuse"
+    chance_seed: Annotated[
+        int | None, _option("--chance-seed", help=CHANCE_HELP, panel=NETWORK)
+    ] = None
     trust: Annotated[list[str], _option("--trust-factory", help=TRUST_HELP, panel=NETWORK)] = (
         dataclasses.field(default_factory=list)
     )
@@ -90,13 +102,15 @@ class ModelOptions:
         from elsewhere.training import is_checkpoint, load_checkpoint
 
         if is_checkpoint(model):
-            own = ("--device", "--seed", "--trust-factory")
+            own = ("--device", "--seed", "--trust-factory", "--batch-dependent", "--chance-seed")
             if given := [name for name in given_options(self) if name not in own]:
                 raise InputError(
                     f"{model} is a checkpoint, which has its own weights and input: leave out "
                     + ", ".join(given)
                 )
-            return load_checkpoint(model, trust=self.trust).to(find_device(self.device))
+            loaded = load_checkpoint(model, trust=self.trust).to(find_device(self.device))
+            how: Any = self.batch_dependent
+            return loaded.running(how, self.chance_seed)
         values = option_values(self)
         del values["trust"]  # what is named here is the user's own
         loaded = ModelRequest(model, **values).load()

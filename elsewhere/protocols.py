@@ -11,13 +11,16 @@ neither on the order of the blocks within a stage nor on their size.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from elsewhere.errors import InputError
 
 Stage: TypeAlias = Literal["empty", "reference", "mean", "grid"]
 STAGES: tuple[Stage, ...] = ("empty", "mean", "reference", "grid")
@@ -266,10 +269,36 @@ class Source(Protocol):
         Its ``notes`` (list of str) say under which doubts the values were computed.
         """
 
+    def at(self, reference: tuple[int, ...]) -> Source:
+        """Return a source of its own with another reference; nothing stale goes with it."""
+
     def stream(
         self, sinks: Sequence[Sink], *, max_memory: int, progress: Progress | None = None
     ) -> None:
         """Go through all stages that the sinks need and give them their blocks."""
+
+
+@contextlib.contextmanager
+def moved(source: Any, reference: tuple[int, ...]) -> Iterator[Any]:
+    """Give a source of its own with another reference; close it afterwards where it is a file.
+
+    Raises
+    ------
+    InputError
+        Somebody else's source, which cannot be moved and has another reference.
+    """
+    move = getattr(source, "at", None)
+    if not callable(move):
+        if source.design.reference != reference:
+            raise InputError(
+                f"a {type(source).__name__} cannot be compared with another reference than its "
+                f"own, {source.design.reference}; give it a method at(reference)"
+            )
+        yield source
+        return
+    other = move(reference)
+    with other if hasattr(other, "__exit__") else contextlib.nullcontext():
+        yield other
 
 
 def notes_of(source: Any, *others: Any) -> list[str]:

@@ -18,6 +18,7 @@ Location: TypeAlias = tuple[int, int]
 
 Metric: TypeAlias = Literal["cosine", "centred", "evoked", "pearson"]
 Engine: TypeAlias = Literal["auto", "dense", "incremental"]
+BatchDependent: TypeAlias = Literal["refuse", "one-at-a-time"]
 StorageType: TypeAlias = Literal["float32", "float16"]
 
 BATCH_ROWS = 8

@@ -23,6 +23,7 @@ from elsewhere.protocols import (
     Source,
     Stage,
     Vectors,
+    moved,
 )
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Grid
@@ -120,7 +121,7 @@ class SelectedSource:
     """
 
     def __init__(self, source: Source, objects: Sequence[int], row: int) -> None:
-        self._source = source
+        self._source, self._chosen, self._row = source, objects, row
         full = source.design
         (y_name, ys), (x_name, xs) = full.axes
         self.design = Design(
@@ -140,12 +141,14 @@ class SelectedSource:
     ) -> None:
         """Stream the source through a filter; the reference comes from the grid."""
         filters: list[Sink] = [_Filter(sink, self) for sink in sinks]
-        source: Any = self._source
-        if hasattr(source, "refer_to"):
-            with source.refer_to(self.design.reference) as referred:
-                referred.stream(filters, max_memory=max_memory, progress=progress)
-        else:
+        with moved(self._source, self.design.reference) as source:
             source.stream(filters, max_memory=max_memory, progress=progress)
+
+    def at(self, reference: tuple[int, ...]) -> SelectedSource:
+        """Return these objects compared with another location of the row."""
+        other = SelectedSource(self._source, self._chosen, self._row)
+        other.design = replace(self.design, reference=reference)
+        return other
 
     def translate(self, block: Block) -> tuple[NDArray[np.int64], ...]:
         """Return the rows of `block` that are selected, with their new objects and positions."""

@@ -18,9 +18,12 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, StorageError
+from elsewhere.measures.behaviour import differing
 from elsewhere.models import describe_code, find_device
+from elsewhere.models.factories import is_factory
 from elsewhere.models.machine import code_version, describe_machine
 from elsewhere.protocols import notes_of
+from elsewhere.recording import Sweep
 from elsewhere.recording.crew import Job, perform
 from elsewhere.stimuli import ObjectSet
 from elsewhere.storage import load_result, save_result
@@ -136,9 +139,24 @@ class Kept:
     claim: Claim
     machine: Mapping[str, Any]
 
-    def left(self) -> list[int]:
-        """Return the numbers of the checkpoints of which nothing is there that can be read."""
-        return [number for number, path in enumerate(self.paths) if not _is_readable(path)]
+    def left(self, cards: Sequence[Card], sweep: Callable[[int], Sweep]) -> list[int]:
+        """Return the numbers of the checkpoints of which nothing is there that still holds.
+
+        Weights and code are known by their digests; what a factory builds of them is seen by what
+        it does, too.
+
+        Parameters
+        ----------
+        cards
+            The checkpoints.
+        sweep
+            Builds what would be measured of the checkpoint of that number.
+        """
+        return [
+            number
+            for number, (path, card) in enumerate(zip(self.paths, cards, strict=True))
+            if not _is_readable(path) or (is_factory(card.model) and _differs(path, sweep(number)))
+        ]
 
     def check_machine(self, device: str) -> None:
         """Refuse a process that would compute other last bits.
@@ -235,6 +253,11 @@ def _describe_network(card: Card) -> dict[str, Any]:
 def _plain(card: Card) -> dict[str, Any]:
     left_out = ("path", "trust", "sealed")
     return {k: v for k, v in dataclasses.asdict(card).items() if k not in left_out}
+
+
+def _differs(path: Path, sweep: Sweep) -> bool:
+    known = load_result(path).attrs.get("behaviour") or {}
+    return bool(differing(known, sweep.provenance["behaviour"]))
 
 
 def _is_readable(path: Path) -> bool:

@@ -35,7 +35,7 @@ from elsewhere.protocols import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.training import Card, accuracy, load_checkpoint
-from elsewhere.types import Location, Metric
+from elsewhere.types import BatchDependent, Location, Metric
 
 ONSET = 0.1
 """Invariance has set in when N, off the trained location, stays above this."""
@@ -67,6 +67,8 @@ class TrackSettings:
         Whether a linear probe of each layer is trained at the reference as well.
     measures
         Names of measures that are taken of each layer as well, such as ``identification``.
+    batch_dependent, chance_seed
+        See :class:`elsewhere.models.Model`.
     """
 
     grid: str = "7x7"
@@ -78,6 +80,8 @@ class TrackSettings:
     full: bool = True
     probes: bool = False
     measures: tuple[str, ...] = ()
+    batch_dependent: BatchDependent = "refuse"
+    chance_seed: int | None = None
 
 
 def track(
@@ -145,8 +149,9 @@ def track(
         directory, "track", chosen, fields, device=device, max_memory=max_memory
     ) as kept:
         job = TrackJob(tuple(chosen), kept, objects, settings, device, max_memory, data_dir)
+        left = kept.left(chosen, job.sweep)
         perform_checkpoints(
-            job, chosen, kept.left(), workers=workers, scheduler=scheduler, report=report
+            job, chosen, left, workers=workers, scheduler=scheduler, report=report
         )
         found = kept.load()
     return _join(found, chosen, settings)
@@ -176,6 +181,10 @@ class TrackJob:
         """Refuse another machine; each task reads its checkpoint itself."""
         self.kept.check_machine(self.device)
 
+    def sweep(self, number: int) -> Sweep:
+        """Return the sweep of a checkpoint."""
+        return _sweep(self.cards[number], self.objects, self.settings, self.device)
+
     def perform(self, number: int) -> None:
         """Measure a checkpoint and save what was found."""
         result = measure_checkpoint(
@@ -199,16 +208,8 @@ def measure_checkpoint(
     data_dir: Path | None = None,
 ) -> xarray.Dataset:
     """Return accuracy and similarity at one checkpoint; see :func:`track`."""
-    model = load_checkpoint(card).to(find_device(device))
-    grid = Grid.parse(settings.grid, card.canvas)
-    sweep = Sweep(
-        model,
-        objects,
-        canvas=card.canvas,
-        grid=grid,
-        reference=_reference(card, grid),
-        layers=settings.layers,
-    )
+    sweep = _sweep(card, objects, settings, device)
+    model, grid = sweep.model, sweep.grid
     alike = similarity(sweep, metric=settings.metric, max_memory=max_memory)
     kept = [*_PER_LAYER, *(f"{name}_interval" for name in _PER_LAYER), *_PER_PLACE]
     kept += ["G_away_without", "zero_share", *(["similarity"] if settings.full else [])]
@@ -240,6 +241,20 @@ def measure_checkpoint(
         "notes": notes_of(alike, *others),
     }
     return result
+
+
+def _sweep(card: Card, objects: ObjectSet, settings: TrackSettings, device: str) -> Sweep:
+    """Return the sweep of a checkpoint over the objects that are compared."""
+    model = load_checkpoint(card).to(find_device(device))
+    grid = Grid.parse(settings.grid, card.canvas)
+    return Sweep(
+        model.running(settings.batch_dependent, settings.chance_seed),
+        objects,
+        canvas=card.canvas,
+        grid=grid,
+        reference=_reference(card, grid),
+        layers=settings.layers,
+    )
 
 
 def _accuracy(

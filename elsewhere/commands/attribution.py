@@ -303,7 +303,7 @@ def _sweep(
     return sweep, card
 
 
-_KEPT = ("--device", "--seed", "--trust-factory")
+_KEPT = ("--device", "--seed", "--trust-factory", "--batch-dependent", "--chance-seed")
 """Options of a network that checkpoints leave open."""
 
 
@@ -357,6 +357,8 @@ def _over_training(
             max_memory=max_memory,
             data_dir=stimuli.data_dir,
             engine=engine,
+            batch_dependent=network.batch_dependent,
+            chance_seed=network.chance_seed,
             trust=network.trust,
             report=update,
         )

@@ -12,6 +12,8 @@ import typer
 from elsewhere.commands.recordings import SchedulerOption, WorkersOption, check_sharing
 from elsewhere.errors import InputError
 from elsewhere.options import (
+    BatchOption,
+    ChanceOption,
     DataOption,
     DeviceOption,
     JsonOption,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     import xarray
 
     from elsewhere.training import Report
-    from elsewhere.types import Metric
+    from elsewhere.types import BatchDependent, Metric
 
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
 MemoryOption = Annotated[str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")]
@@ -125,6 +127,8 @@ def accuracy(
     ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    batch_dependent: BatchOption = "refuse",
+    chance_seed: ChanceOption = None,
     trust: TrustOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -141,7 +145,8 @@ def accuracy(
         check_output(trials, overwrite)
     set_threads(threads)
     card = read_card(checkpoint, trust=trust or ())
-    model = load_checkpoint(card).to(find_device(device))
+    how: Any = batch_dependent
+    model = load_checkpoint(card).to(find_device(device)).running(how, chance_seed)
     if objects not in (None, card.objects):
         raise InputError(
             f"{checkpoint} was trained on {card.objects}; --objects {objects} has other classes "
@@ -208,6 +213,8 @@ def track(
     threads: ThreadsOption = None,
     workers: WorkersOption = 1,
     scheduler: SchedulerOption = None,
+    batch_dependent: BatchOption = "refuse",
+    chance_seed: ChanceOption = None,
     trust: TrustOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -235,6 +242,8 @@ def track(
         per_category=exemplars,
         probes=probes,
         measures=wanted,
+        batch_dependent=cast("BatchDependent", batch_dependent),
+        chance_seed=chance_seed,
     )
     with bar("tracking", note=True) as update:
         result = track_run(

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from elsewhere.models.conduct import OUTPUT, Conduct, observe
     from elsewhere.models.identity import describe_code
     from elsewhere.models.layers import Layer, list_layers
     from elsewhere.models.loading import load_model
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
     from elsewhere.models.names import model_names, model_registry, parse_model_args
     from elsewhere.models.outputs import output_tensors
     from elsewhere.models.selection import select_layers
+    from elsewhere.models.state import untouched
     from elsewhere.models.transform import IMAGENET, InputTransform
     from elsewhere.models.weights import read_state, state_sha256
 
 _SOURCES = {
     "IMAGENET": "transform",
+    "OUTPUT": "conduct",
+    "Conduct": "conduct",
     "InputTransform": "transform",
     "Layer": "layers",
     "Model": "model",
@@ -31,15 +35,19 @@ _SOURCES = {
     "load_model": "loading",
     "model_names": "names",
     "model_registry": "names",
+    "observe": "conduct",
     "output_tensors": "outputs",
     "parse_model_args": "names",
     "read_state": "weights",
     "select_layers": "selection",
     "state_sha256": "weights",
+    "untouched": "state",
 }
 
 __all__ = [
     "IMAGENET",
+    "OUTPUT",
+    "Conduct",
     "InputTransform",
     "Layer",
     "Model",
@@ -49,11 +57,13 @@ __all__ = [
     "load_model",
     "model_names",
     "model_registry",
+    "observe",
     "output_tensors",
     "parse_model_args",
     "read_state",
     "select_layers",
     "state_sha256",
+    "untouched",
 ]
 
 if not TYPE_CHECKING:  # a checker must not take unknown names for granted

@@ -20,6 +20,7 @@ from elsewhere.models.fields import FieldMode, Plane
 from elsewhere.models.layouts import Found, probe_layouts
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import is_container, output_tensors
+from elsewhere.models.state import seeded, untouched
 from elsewhere.protocols import LAYOUTS, Layout, is_map
 
 
@@ -124,7 +125,6 @@ def _listening(module: nn.Module, fields: FieldMode, *, containers: bool) -> Ite
     """Set evaluation mode and hooks, yield the list they fill, and take both back."""
     found: list[Layer] = []
     calls: Counter[str] = Counter()
-    modes = {part: part.training for part in module.modules()}
     handles = []
 
     def describe(name: str, part: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
@@ -140,17 +140,16 @@ def _listening(module: nn.Module, fields: FieldMode, *, containers: bool) -> Ite
     def hook(name: str) -> Any:
         return lambda part, inputs, output: describe(name, part, inputs, output)
 
-    try:
-        for name, part in module.named_modules():
-            if name and (containers or not is_container(part)):
-                handles.append(part.register_forward_hook(hook(name)))
-        module.eval()
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-        for part, training in modes.items():
-            part.training = training
+    with untouched(module), seeded(None, module):
+        try:
+            for name, part in module.named_modules():
+                if name and (containers or not is_container(part)):
+                    handles.append(part.register_forward_hook(hook(name)))
+            module.eval()
+            yield found
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def _dry_run(model: Model, pixels: torch.Tensor, fields: FieldMode) -> None:

@@ -23,6 +23,7 @@ from elsewhere.models.names import model_names, model_registry
 from elsewhere.models.transform import InputTransform
 from elsewhere.models.weights import State, fit_state, read_state, state_sha256
 from elsewhere.models.zoo import initialize
+from elsewhere.types import BatchDependent
 
 
 def load_model(
@@ -33,6 +34,8 @@ def load_model(
     partial_weights: bool = False,
     seed: int = 0,
     transform: InputTransform | None = None,
+    batch_dependent: BatchDependent = "refuse",
+    chance_seed: int | None = None,
 ) -> Model:
     """Return the network called `name`, in evaluation mode on the CPU.
 
@@ -58,6 +61,8 @@ def load_model(
         The input; by default the published one for ``imagenet`` and for torchvision's own files,
         which are known by their SHA-256, name, or keys and shapes; else mean 0, std 1, gain 1.
         What was assumed stands in the model's ``notes``.
+    batch_dependent, chance_seed
+        See :class:`elsewhere.models.Model`.
 
     Returns
     -------
@@ -129,6 +134,8 @@ def load_model(
         canvas_size=_canvas_size(module),
         resting=resting,
         notes=notes,
+        batch_dependent=batch_dependent,
+        chance_seed=chance_seed,
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import torch
 from torch import nn
 
-from elsewhere.errors import InputError
+from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.models.transform import InputTransform
+from elsewhere.types import BatchDependent
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,12 @@ class Model:
         was otherwise in training mode: they stay so in training.
     notes
         What was assumed, such as the input of weights that do not state it.
+    batch_dependent
+        What is done where its images depend on each other, on purpose or by accident: ``refuse``,
+        or ``one-at-a-time``, one image a pass.
+    chance_seed
+        What generators are seeded with before every pass of one image, if the network draws random
+        numbers; None refuses such networks.
     """
 
     name: str
@@ -54,6 +62,24 @@ class Model:
     canvas_size: int = 224
     resting: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    batch_dependent: BatchDependent = "refuse"
+    chance_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_dependent not in get_args(BatchDependent):
+            raise UnknownNameError(
+                "way to run batch-dependent networks",
+                self.batch_dependent,
+                get_args(BatchDependent),
+            )
+        if self.chance_seed is not None and not 0 <= self.chance_seed < 2**63:
+            raise InputError(
+                f"the seed of chance must be from 0 to 2**63 - 1; got {self.chance_seed!r}"
+            )
+
+    def running(self, batch_dependent: BatchDependent, chance_seed: int | None) -> Model:
+        """Return this model, run otherwise where its images depend on each other or on chance."""
+        return replace(self, batch_dependent=batch_dependent, chance_seed=chance_seed)
 
     def to(self, device: torch.device | str) -> Model:
         """Move the network to `device`, in place as torch does, and return this model."""

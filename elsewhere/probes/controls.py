@@ -85,6 +85,7 @@ class PixelSource:
 
     def __init__(self, scene: Scene, design: Design, around: Sequence[Location]) -> None:
         self.scene, self.design = scene, design
+        self._around = tuple(around)
         side = scene.canvas.object_size
         corners = np.array([scene.canvas.top_left(place) for place in around])
         top, left = corners.min(axis=0).tolist()
@@ -132,12 +133,9 @@ class PixelSource:
         images = scene.canvas.paste(self._patches[objects], [place] * len(objects), scene.color)
         return np.divide(images[:, *self._box], 255, dtype=np.float32)
 
-    def refer_to(self, place: Location) -> PixelSource:
-        """Return this source with another reference."""
-        other = object.__new__(PixelSource)
-        other.__dict__.update(self.__dict__)
-        other.design = replace(self.design, reference=place)
-        return other
+    def at(self, reference: tuple[int, ...]) -> PixelSource:
+        """Return a source of its own with another reference."""
+        return PixelSource(self.scene, replace(self.design, reference=reference), self._around)
 
 
 def untrained(source: Source, *, seed: int, trust: Collection[str] = ()) -> tuple[Sweep, str]:

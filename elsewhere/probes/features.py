@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,9 +13,8 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, NumericsError
 from elsewhere.measures.vectors import dot_products, to_numpy
-from elsewhere.protocols import Block, Design, LayerLike, Need, Source
-from elsewhere.recording import Sweep
-from elsewhere.storage import Keep, Recording
+from elsewhere.protocols import Block, Design, LayerLike, Need, Source, moved
+from elsewhere.storage import Keep
 from elsewhere.storage.schema import StoredLayer
 from elsewhere.types import Location
 
@@ -271,17 +269,11 @@ def gather(
 @contextlib.contextmanager
 def refer(source: Source, place: Location) -> Iterator[tuple[Source, int | None]]:
     """Give the source with `place` as its reference, or itself and the flat index of `place`."""
-    if isinstance(source, Recording):
-        with source.refer_to(place) as other:
-            yield other, None
-    elif isinstance(source, Sweep):
-        moved = copy.copy(source)
-        moved.reference, moved.design = place, replace(source.design, reference=place)
-        yield moved, None
-    elif callable(move := getattr(source, "refer_to", None)):
-        yield move(place), None
-    else:
+    if not hasattr(source, "at"):  # somebody else's
         yield source, position_of(source.design, place)
+        return
+    with moved(source, place) as other:
+        yield other, None
 
 
 def position_of(design: Design, place: Location) -> int:

@@ -45,11 +45,14 @@ class Choice:
         In a few words.
     engine
         The compiled network, for the incremental one.
+    places
+        The coordinates along y and x that it is compiled for.
     """
 
     name: str
     reason: str
     engine: Incremental | None = None
+    places: tuple[tuple[int, ...], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} ({self.reason})" if self.reason else self.name
@@ -98,22 +101,29 @@ def choose_engine(
         return Choice("dense", f"auto: {error}")
     if wanted == "auto" and not worth:
         return Choice("dense", f"auto: windows would not pay, {saving(share)}")
-    return Choice("incremental", saving(share), engine)
+    return Choice("incremental", saving(share), engine, _places(design))
 
 
 def _compile(model: Model, objects: ObjectSet, canvas: Canvas, design: Design) -> Incremental:
     color = canvas.background_color(model.transform.mean)
     patches = torch.from_numpy(objects.patches(color)).to(model.device)
-    (_, ys), (_, xs) = design.axes
+    ys, xs = _places(design)
     source = Pasted(
         model,
         canvas,
         color,
-        [*ys, design.reference[0]],
-        [*xs, design.reference[1]],
+        ys,
+        xs,
         model.transform.apply(patches),
     )
     return Incremental(model, source)
+
+
+def _places(design: Design) -> tuple[tuple[int, ...], ...]:
+    """Return the coordinates along y and x, each time the reference's last."""
+    return tuple(
+        (*values, place) for (_, values), place in zip(design.axes, design.reference, strict=True)
+    )
 
 
 def _weigh(engine: Incremental, design: Design, layers: Sequence[Layer]) -> tuple[float, bool]:

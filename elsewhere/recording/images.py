@@ -34,19 +34,23 @@ class Images:
     ----------
     model, objects, canvas
         The network, and what it is shown.
+    rows
+        How many images a pass takes.
     """
 
-    def __init__(self, model: Model, objects: ObjectSet, canvas: Canvas) -> None:
+    def __init__(
+        self, model: Model, objects: ObjectSet, canvas: Canvas, rows: int = BATCH_ROWS
+    ) -> None:
         device, transform = model.device, model.transform
         color = canvas.background_color(transform.mean)
         self._canvas = canvas
         self._patches = transform.apply(torch.from_numpy(objects.patches(color)).to(device))
         empty = torch.from_numpy(canvas.empty(color)[None]).to(device)
         self._empty = transform.apply(empty)
-        self._batch = self._empty.expand(BATCH_ROWS, -1, -1, -1).clone()
+        self._batch = self._empty.expand(rows, -1, -1, -1).clone()
 
     def build(self, batch: Batch) -> torch.Tensor:
-        """Return exactly :data:`BATCH_ROWS` inputs, the last ones empty canvases."""
+        """Return exactly as many inputs as a pass takes, the last ones empty canvases."""
         self._batch.copy_(self._empty.expand_as(self._batch))
         side = self._canvas.object_size
         for row, (number, location) in enumerate(zip(batch.objects, batch.locations, strict=True)):
@@ -58,17 +62,22 @@ class Images:
 
 
 def batches_of(
-    stage: Stage, design: Design, units: Units, skip: Collection[int] = ()
+    stage: Stage,
+    design: Design,
+    units: Units,
+    skip: Collection[int] = (),
+    *,
+    rows: int = BATCH_ROWS,
 ) -> Iterator[Batch]:
-    """Yield the batches of a stage, those of each unit by themselves."""
+    """Yield the batches of a stage, of `rows` images, those of each unit by themselves."""
     n, reference = len(design.objects), np.array(design.reference)
     if stage == "empty":
         nothing = np.array([-1])
         yield Batch(stage, nothing, nothing, reference[None])
         return
     if stage == "reference":
-        for first in range(0, n, BATCH_ROWS):
-            objects = np.arange(first, min(first + BATCH_ROWS, n))
+        for first in range(0, n, rows):
+            objects = np.arange(first, min(first + rows, n))
             nowhere = np.full(len(objects), -1)
             yield Batch(stage, objects, nowhere, np.tile(reference, (len(objects), 1)))
         return
@@ -77,8 +86,8 @@ def batches_of(
         if unit.number in skip:
             continue
         objects, positions = unit.rows(design)
-        for first in range(0, len(objects), BATCH_ROWS):
-            chosen = slice(first, first + BATCH_ROWS)
+        for first in range(0, len(objects), rows):
+            chosen = slice(first, first + rows)
             at = positions[chosen]
             yield Batch(stage, objects[chosen], at, places[at])
 

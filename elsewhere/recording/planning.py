@@ -13,6 +13,7 @@ from elsewhere.errors import StorageError
 from elsewhere.models import Layer, list_layers
 from elsewhere.protocols import Sink
 from elsewhere.recording.record import make_header
+from elsewhere.recording.rehearsal import rehearse
 from elsewhere.recording.sampling import Sample
 from elsewhere.recording.sweep import Sweep
 from elsewhere.storage import Keep
@@ -115,10 +116,14 @@ def plan(
     sample = Sample(header)
     sinks = [sample, *also]
     groups = sweep.groups(sinks, max_memory=budget, tile=header.tile)
-    seconds = sweep.rehearse(sinks, max_memory=budget, units=header.units, tile=header.tile)
+    seconds = rehearse(sweep, sinks, max_memory=budget, units=header.units, tile=header.tile)
     extra = {"reference", "mean"}
     padded = sweep.choice.name == "dense"
-    n_grid = rows_of(header.units) if padded else len(sweep.objects) * sweep.design.n_positions
+    n_grid = (
+        rows_of(header.units, batch=sweep.rows)
+        if padded
+        else len(sweep.objects) * sweep.design.n_positions
+    )
     n_images, duration = 0, 0.0
     for group, each in zip(groups, seconds, strict=True):
         stages = {
@@ -128,14 +133,14 @@ def plan(
             for need in sink.needs(layer)
             for stage in need.stages
         }
-        n_reference = math.ceil(len(sweep.objects) / BATCH_ROWS) * BATCH_ROWS
+        n_reference = math.ceil(len(sweep.objects) / sweep.rows) * sweep.rows
         n_reference = n_reference if padded else len(sweep.objects)
         more = {"reference": n_reference, "mean": n_grid}
         images = (
-            (BATCH_ROWS if padded else 1) + n_grid + sum(more[stage] for stage in stages & extra)
+            (sweep.rows if padded else 1) + n_grid + sum(more[stage] for stage in stages & extra)
         )
         n_images += group.parts * images
-        duration += group.parts * images / BATCH_ROWS * each
+        duration += group.parts * images / sweep.rows * each
     n = len(sweep.objects) * sweep.design.n_positions
     itemsize = np.dtype(dtype).itemsize
     rows = []
@@ -193,13 +198,13 @@ def working_bytes(sweep: Sweep) -> int:
     weights = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     sizes = sorted(layer.bytes for layer in list_layers(sweep.model, sweep.canvas.size))
     images = 12 * sweep.canvas.size**2
-    return weights + BATCH_ROWS * (2 * images + sum(sizes[-3:]))
+    return weights + sweep.rows * (2 * images + sum(sizes[-3:]))
 
 
-def rows_of(units: Units, skip: Collection[int] = ()) -> int:
+def rows_of(units: Units, skip: Collection[int] = (), *, batch: int = BATCH_ROWS) -> int:
     """Return how many images a sweep over `units` runs, padding included."""
     return sum(
-        math.ceil(math.prod(unit.shape) / BATCH_ROWS) * BATCH_ROWS
+        math.ceil(math.prod(unit.shape) / batch) * batch
         for unit in units
         if unit.number not in skip
     )

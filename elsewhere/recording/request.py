@@ -10,7 +10,7 @@ from elsewhere.errors import InputError
 from elsewhere.models import InputTransform, Model, find_device, load_model, parse_model_args
 from elsewhere.recording.sweep import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects, parse_categories, parse_location
-from elsewhere.types import Engine, parse_color
+from elsewhere.types import BatchDependent, Engine, parse_color
 
 OBJECT_SHARE = 50 / 224
 """Side of an object over side of the canvas, by default, as in Biscione & Bowers (2021)."""
@@ -36,6 +36,8 @@ class ModelRequest:
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
     seed
         Of random weights.
+    batch_dependent, chance_seed
+        See :class:`elsewhere.models.Model`.
     """
 
     model: str
@@ -47,6 +49,8 @@ class ModelRequest:
     gain: float | None = None
     device: str = "auto"
     seed: int = 0
+    batch_dependent: BatchDependent = "refuse"
+    chance_seed: int | None = None
 
     def load(self) -> Model:
         """Return the network on its device."""
@@ -65,6 +69,8 @@ class ModelRequest:
             partial_weights=self.partial_weights,
             seed=self.seed,
             transform=transform,
+            batch_dependent=self.batch_dependent,
+            chance_seed=self.chance_seed,
         )
         return model.to(find_device(self.device))
 

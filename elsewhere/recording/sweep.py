@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
-import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, get_args
-
-import numpy as np
 
 from elsewhere.errors import CanvasError, LayerError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
-from elsewhere.models import Layer, Model, list_layers, output_tensors, select_layers
+from elsewhere.models import (
+    OUTPUT,
+    Conduct,
+    Layer,
+    Model,
+    list_layers,
+    output_tensors,
+    select_layers,
+    untouched,
+)
 from elsewhere.protocols import STAGES, Design, Need, Progress, Sink, Stage, stages_of
-from elsewhere.recording.engines import Choice, choose_engine, numerics
+from elsewhere.recording.engines import Choice, numerics
+from elsewhere.recording.findings import Findings
 from elsewhere.recording.hooks import Taps, evaluating
 from elsewhere.recording.images import Batch, Images, batches_of, exact
-from elsewhere.recording.incremental.streaming import TileStream, cells_of, sample_tile
+from elsewhere.recording.incremental.streaming import TileStream
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage.recording import DEFAULT_MEMORY, n_parts
 from elsewhere.storage.units import Units
@@ -82,7 +87,8 @@ class Sweep:
     UnknownNameError, LayerError
         A layer is not known, or does not fire.
     InputError
-        The network does not take a canvas of that size.
+        The network does not take a canvas of that size, or its images depend on each other, on
+        chance, or on what was shown before (see :func:`elsewhere.models.observe`).
     """
 
     def __init__(
@@ -117,31 +123,60 @@ class Sweep:
             axes=tuple(self.grid.axes.items()),
             reference=self.reference,
         )
+        self._findings = Findings(model, objects, self.canvas, self.design, self.layers, engine)
+        self._findings.refuse()
 
-    @cached_property
+    @property
+    def conduct(self) -> Conduct:
+        """How the network has to be run, and how it behaves; found out once."""
+        return self._findings.conduct
+
+    @property
     def choice(self) -> Choice:
         """The engine that runs this sweep, and why; found out once."""
-        with exact(self.model.device):
-            return choose_engine(
-                self.engine, self.model, self.objects, self.canvas, self.design, self.layers
-            )
+        return self._findings.choice
 
-    @cached_property
-    def _windows(self) -> TileStream | None:
-        engine = self.choice.engine
-        return None if engine is None else TileStream(engine, self.design)
+    @property
+    def rows(self) -> int:
+        """How many images a whole pass takes."""
+        return 1 if self.conduct.alone else BATCH_ROWS
+
+    @property
+    def windows(self) -> TileStream | None:
+        """The stages by windows, where they are taken."""
+        return self._findings.windows
+
+    def at(self, reference: tuple[int, ...]) -> Sweep:
+        """Return a sweep of its own with another reference.
+
+        Raises
+        ------
+        CanvasError
+            The object would not lie on the canvas.
+        """
+        other = self._alike()
+        y, x = reference
+        other.reference = self.canvas.check((y, x))
+        other.design = replace(self.design, reference=other.reference)
+        other._findings = self._findings.current().at(other.design)
+        return other
 
     def using(self, engine: Engine) -> Sweep:
         """Return the same sweep by another engine."""
-        return Sweep(
-            self.model,
-            self.objects,
-            canvas=self.canvas,
-            grid=self.grid,
-            reference=self.reference,
-            layers=[layer.name for layer in self.layers],
-            engine=engine,
-        )
+        return self._alike(engine=engine)
+
+    def of(self, model: Model) -> Sweep:
+        """Return the same sweep of another network, which has the same layers."""
+        return self._alike(model=model)
+
+    def _alike(self, *, model: Model | None = None, engine: Engine | None = None) -> Sweep:
+        """Return a sweep of the same things about which nothing has been found out yet."""
+        other = object.__new__(type(self))
+        other.model, other.objects = model or self.model, self.objects
+        other.canvas, other.grid, other.reference = self.canvas, self.grid, self.reference
+        other.engine, other.layers, other.design = engine or self.engine, self.layers, self.design
+        other._findings = self._findings.current().of(other.model, other.engine)
+        return other
 
     @property
     def color(self) -> Color:
@@ -151,13 +186,13 @@ class Sweep:
     @property
     def numerics(self) -> dict[str, Any]:
         """What decides the last bits of a result."""
-        rows = BATCH_ROWS if self.choice.name == "dense" else None
+        rows = self.rows if self.choice.name == "dense" else None
         return numerics(self.choice.name, self.model.device, rows)
 
     @property
     def notes(self) -> list[str]:
         """Doubts about everything that this sweep gives."""
-        return [*self.model.notes, *self.objects.notes]
+        return [*self.model.notes, *self.objects.notes, *self.conduct.notes]
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -178,6 +213,11 @@ class Sweep:
             "object_set": self.objects.name,
             "object_source": dict(self.objects.source),
             "notes": self.notes,
+            "behaviour": {
+                name: found
+                for name, found in self.conduct.behaviour.items()
+                if name.startswith(OUTPUT)
+            },
         }
 
     # --- streaming --------------------------------------------------------------------------
@@ -217,23 +257,25 @@ class Sweep:
         LayerError
             A layer did not fire.
         """
+        self._findings = self._findings.current()
         units = Units.cut(self.design) if units is None else units
         groups = self.groups(sinks, max_memory=max_memory, tile=tile)
         counts = {stage: self._n_images(stage, units, skip) for stage in STAGES}
         total = sum(
-            group.parts * sum(counts[stage] for stage in self._stages(group, sinks))
+            group.parts * sum(counts[stage] for stage in self.stages(group, sinks))
             for group in groups
         )
         done = 0
-        with evaluating(self.model.module), exact(self.model.device):
-            images = Images(self.model, self.objects, self.canvas)
+        module = self.model.module
+        with untouched(module), evaluating(module), exact(self.model.device):
+            images = Images(self.model, self.objects, self.canvas, self.rows)
             for group in groups:
                 for part in range(group.parts):
                     takers = [sink for sink in sinks if any(map(sink.needs, group.layers))]
                     for sink in takers:
                         wanted = [layer for layer in group.layers if sink.needs(layer)]
                         sink.begin(self.design, wanted, part, group.parts)
-                    for stage in self._stages(group, sinks):
+                    for stage in self.stages(group, sinks):
                         for count in self._run_stage(
                             stage, group, takers, images, units, skip, max_memory
                         ):
@@ -254,10 +296,11 @@ class Sweep:
         max_memory: int,
     ) -> Iterator[int]:
         """Go through a stage with the sweep's engine; yield numbers of images."""
-        if self._windows is None:
-            return self._run(batches_of(stage, self.design, units, skip), group, sinks, images)
+        if self.windows is None:
+            batches = batches_of(stage, self.design, units, skip, rows=self.rows)
+            return self.run(batches, group, sinks, images)
         room = max_memory - int(group.held)
-        return self._windows.run(
+        return self.windows.run(
             stage, group.layers, sinks, units=units, skip=skip, max_bytes=room, shape=group.tile
         )
 
@@ -268,20 +311,20 @@ class Sweep:
 
         It is part of a recording's numerics. None where each unit is computed by itself.
         """
-        if self._windows is None:
+        if self.windows is None:
             return None
         group = self.groups(sinks, max_memory=max_memory)[0]
         room = max_memory - int(group.held)
-        return self._windows.shape(group.layers, sinks, units, room)
+        return self.windows.shape(group.layers, sinks, units, room)
 
     def tasks(
         self, units: Units, tile: Sequence[int] | None, skip: Collection[int] = ()
     ) -> list[tuple[int, ...]]:
         """Return the numbers of the units that are to be computed, those of a tile together."""
         every: Iterable[Iterable[int]] = ([unit.number] for unit in units)
-        if self._windows is not None and tile is not None:
-            tiles = self._windows.tiles("grid", (), (), 0, tile)
-            every = (self._windows.numbers(one, units).tolist() for one in tiles)
+        if self.windows is not None and tile is not None:
+            tiles = self.windows.tiles("grid", (), (), 0, tile)
+            every = (self.windows.numbers(one, units).tolist() for one in tiles)
         left = (tuple(number for number in numbers if number not in skip) for numbers in every)
         return [numbers for numbers in left if numbers]
 
@@ -289,76 +332,6 @@ class Sweep:
         if stage in ("empty", "reference"):
             return 1 if stage == "empty" else len(self.objects)
         return sum(math.prod(unit.shape) for unit in units if unit.number not in skip)
-
-    def rehearse(
-        self,
-        sinks: Sequence[Sink],
-        *,
-        max_memory: int = DEFAULT_MEMORY,
-        units: Units | None = None,
-        tile: Sequence[int] | None = None,
-        n_batches: int = 2,
-    ) -> list[float]:
-        """Run a few batches of each group and return the seconds that a batch takes.
-
-        Parameters
-        ----------
-        sinks
-            Sinks to try; they are of no use afterwards.
-        max_memory, units, tile
-            As for :meth:`stream`.
-        n_batches
-            Timed batches; one more goes before them.
-
-        Returns
-        -------
-        list of float
-            Seconds per batch of the grid stage, for each group.
-        """
-        units = Units.cut(self.design) if units is None else units
-        seconds = []
-        with evaluating(self.model.module), exact(self.model.device):
-            images = Images(self.model, self.objects, self.canvas)
-            for group in self.groups(sinks, max_memory=max_memory, tile=tile):
-                takers = [sink for sink in sinks if any(map(sink.needs, group.layers))]
-                for sink in takers:
-                    wanted = [layer for layer in group.layers if sink.needs(layer)]
-                    sink.begin(self.design, wanted, 0, group.parts)
-                if self._windows is not None:
-                    seconds.append(self._rehearse_windows(group, takers, units, max_memory))
-                    continue
-                durations: list[float] = []
-                for stage in self._stages(group, sinks):
-                    few = n_batches + 1 if stage == "grid" else 1
-                    found = list(itertools.islice(batches_of(stage, self.design, units), few))
-                    durations = []
-                    begin = time.perf_counter()
-                    for _ in self._run(found, group, takers, images):
-                        durations.append(time.perf_counter() - begin)
-                        begin = time.perf_counter()
-                seconds.append(float(np.median(durations[1:] or durations)))
-        return seconds
-
-    def _rehearse_windows(
-        self, group: Group, sinks: Sequence[Sink], units: Units, max_memory: int
-    ) -> float:
-        """Return seconds per :data:`BATCH_ROWS` images, from a few locations of the middle row."""
-        windows, room = self._windows, max_memory - int(group.held)
-        if windows is None:
-            raise LayerError("there is no incremental engine to rehearse")
-        tile, seconds = sample_tile(self.design), 0.0
-        for stage in self._stages(group, sinks):
-            begin = time.perf_counter()
-            tiles = [tile] if stage in ("mean", "grid") else None
-            for _ in windows.run(
-                stage, group.layers, sinks, units=units, max_bytes=room, tiles=tiles
-            ):
-                pass
-            seconds = time.perf_counter() - begin
-        every = windows.tiles("grid", group.layers, sinks, room, group.tile)
-        work = [windows.engine.multiply_adds(t, group.layers) for t in ([tile], every)]
-        ratio = work[1] / work[0] if work[0] else cells_of(every) / cells_of([tile])
-        return seconds * ratio * BATCH_ROWS / cells_of(every)
 
     def groups(
         self,
@@ -411,29 +384,29 @@ class Sweep:
 
     def _held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
         """Return the bytes of one activation as sinks hold it."""
-        return layer.bytes if self._windows is None else self._windows.held_bytes(layer, sinks)
+        return layer.bytes if self.windows is None else self.windows.held_bytes(layer, sinks)
 
     def window_bytes(
         self, group: Group, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY
     ) -> int:
         """Return about what the windows of a tile take, and the empty canvas; 0 where dense."""
-        if self._windows is None:
+        if self.windows is None:
             return 0
         room = max_memory - int(group.held)
-        return self._windows.peak_bytes("grid", group.layers, sinks, room, group.tile)
+        return self.windows.peak_bytes("grid", group.layers, sinks, room, group.tile)
 
     def multiply_adds(
         self, group: Group, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY
     ) -> int:
         """Return the multiply-adds of the sweeps over a group; 0 where they are not counted."""
-        if self._windows is None:
+        if self.windows is None:
             return 0
         room, grids = max_memory - int(group.held), {"mean", "grid"}
         every = sum(
-            self._windows.engine.multiply_adds(
-                self._windows.tiles(stage, group.layers, sinks, room, group.tile), group.layers
+            self.windows.engine.multiply_adds(
+                self.windows.tiles(stage, group.layers, sinks, room, group.tile), group.layers
             )
-            for stage in self._stages(group, sinks)
+            for stage in self.stages(group, sinks)
             if stage in grids or stage == "reference"
         )
         return group.parts * every
@@ -443,11 +416,12 @@ class Sweep:
         return Group(tuple(sorted(layers, key=lambda layer: order[layer.name])), parts, held)
 
     @staticmethod
-    def _stages(group: Group, sinks: Sequence[Sink]) -> tuple[Stage, ...]:
+    def stages(group: Group, sinks: Sequence[Sink]) -> tuple[Stage, ...]:
+        """Return the stages that `sinks` need of a group, in order."""
         needs = [need for sink in sinks for layer in group.layers for need in sink.needs(layer)]
         return stages_of(needs)
 
-    def _run(
+    def run(
         self, batches: Iterable[Batch], group: Group, sinks: Sequence[Sink], images: Images
     ) -> Iterator[int]:
         """Run the network over `batches`; yield the number of images of each."""
@@ -456,6 +430,7 @@ class Sweep:
             takers = [(sink, sink.needs(layer)) for sink in sinks if sink.needs(layer)]
             by_module.setdefault(layer.module, []).append((layer, takers))
         pending: set[str] = set()
+        rows, conduct = self.rows, self.conduct
         current: Batch
 
         def receive(module: str, call: int, output: object) -> None:
@@ -464,11 +439,11 @@ class Sweep:
                 if layer.call != call:
                     continue
                 tensor = tensors.get(layer.output)
-                if tensor is None or tuple(tensor.shape) != (BATCH_ROWS, *layer.shape):
+                if tensor is None or tuple(tensor.shape) != (rows, *layer.shape):
                     came = "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"
                     raise LayerError(
-                        f"layer {layer.name!r} gives {came} for {BATCH_ROWS} images; expected "
-                        f"{(BATCH_ROWS, *layer.shape)}, one row per image: record another layer"
+                        f"layer {layer.name!r} gives {came} for {rows} images; expected "
+                        f"{(rows, *layer.shape)}, one row per image: record another layer"
                     )
                 tensor = tensor[: len(current.objects)]
                 for sink, needs in takers:
@@ -490,7 +465,7 @@ class Sweep:
         with Taps(self.model.module, by_module, receive):
             for current in batches:
                 pending.update(layer.name for layer in group.layers)
-                with contextlib.suppress(_Enough):
+                with contextlib.suppress(_Enough), conduct.a_pass(self.model.module):
                     self.model.module(images.build(current))
                 if pending:
                     raise LayerError(

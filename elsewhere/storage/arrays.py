@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from elsewhere.errors import InputError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.protocols import LAYOUTS, Design, Layout, Progress, Sink, Stage, stages_of
+from elsewhere.storage.recording import n_parts
 
 PLACES = ("object", "y", "x")
 
@@ -124,18 +127,60 @@ class ArraySource:
         max_memory: int = 2**31,
         progress: Progress | None = None,
     ) -> None:
-        """Give `sinks` the blocks of one object after the other."""
-        for layer in self.layers:
-            takers = [(sink, sink.needs(layer)) for sink in sinks if sink.needs(layer)]
-            for sink, _ in takers:
-                sink.begin(self.design, [layer])
-            for stage in stages_of([need for _, needs in takers for need in needs]):
-                for block in self._blocks(layer, stage):
-                    for sink, needs in takers:
-                        if any(stage in need.stages for need in needs):
-                            sink.add(block)
-            for sink, _ in takers:
-                sink.end()
+        """Give `sinks` the blocks of one object after the other.
+
+        Parameters
+        ----------
+        sinks
+            What takes the blocks.
+        max_memory
+            Bytes that the sinks may hold, and a block: layers are gone through in parts that fit.
+        progress
+            Called with the number of (object, position, layer) done, and of all.
+
+        Raises
+        ------
+        InputError
+            The memory does not suffice for a single layer.
+        """
+        taken = [(layer, [sink for sink in sinks if sink.needs(layer)]) for layer in self.layers]
+        taken = [(layer, takers) for layer, takers in taken if takers]
+        n_positions, done = self.design.n_positions, 0
+        total = len(taken) * len(self.design.objects) * n_positions
+        for layer, takers in taken:
+            one = math.prod(layer.shape) * 4
+            parts = n_parts(layer, one, self.design, takers, max_memory, 0)
+            for part in range(parts):
+                for sink in takers:
+                    sink.begin(self.design, [layer], part, parts)
+                needs = [need for sink in takers for need in sink.needs(layer)]
+                for stage in stages_of(needs):
+                    for block in self._blocks(layer, stage):
+                        for sink in takers:
+                            if any(stage in need.stages for need in sink.needs(layer)):
+                                sink.add(block)
+                        if stage == "grid" and part == parts - 1:
+                            done += len(block.objects)
+                            if progress is not None:
+                                progress(done, total)
+                for sink in takers:
+                    sink.end()
+
+    def at(self, reference: tuple[int, ...]) -> ArraySource:
+        """Return the same arrays with another reference, which must be among the locations.
+
+        Raises
+        ------
+        InputError
+            The location is not among them.
+        """
+        other = copy.copy(self)  # which holds arrays, and nothing that follows from the reference
+        other.design = replace(self.design, reference=reference)
+        if other.design.reference_index is None:
+            raise InputError(
+                f"reference {reference} is not among the locations; choose one that is"
+            )
+        return other
 
     def _blocks(self, layer: ArrayLayer, stage: Stage) -> list[DenseBlock]:
         array = self._arrays[layer.name]

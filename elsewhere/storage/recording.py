@@ -208,7 +208,11 @@ class Recording:
         return {**kept, "share": self.share, "notes": notes}
 
     def refer_to(self, reference: tuple[int, ...]) -> Recording:
-        """Return this recording with another reference, which must be on its grid.
+        """Return :meth:`at` that reference."""
+        return self.at(reference)
+
+    def at(self, reference: tuple[int, ...]) -> Recording:
+        """Return this recording, opened once more, with another reference on its grid.
 
         Raises
         ------

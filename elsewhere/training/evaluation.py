@@ -22,12 +22,12 @@ from elsewhere.measures.accuracy import (
     percentile_interval,
     resample_within,
 )
-from elsewhere.models import Model
+from elsewhere.models import Conduct, Model, observe
 from elsewhere.protocols import Progress
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.training.heads import check_logits, input_dtype
 from elsewhere.training.pasting import Paster
-from elsewhere.training.windows import make_forward
+from elsewhere.training.windows import Way, make_forward, whole_forward
 from elsewhere.types import Location
 
 Trained: TypeAlias = Sequence[Location] | Mapping[str, Sequence[Location]]
@@ -156,6 +156,8 @@ def sweep(
     device, network = model.device, model.module
     paster = Paster(canvas, model.transform, rows=ROWS, device=device, dtype=input_dtype(model))
     patches = paster.load(objects)
+    conduct = _observe(model, canvas, patches, locations)
+    n_rows = 1 if conduct.alone else ROWS
     places = torch.from_numpy(locations).to(device)
     truth = torch.from_numpy(labels).to(device)
     n_places, total = len(locations), len(objects) * len(locations)
@@ -165,14 +167,19 @@ def sweep(
     network.eval()
     try:
         with torch.inference_mode():
-            way = make_forward(network, paster, patches, training=False)
+            if conduct.alone:
+                paster = Paster(canvas, model.transform, rows=1, device=device, dtype=paster.dtype)
+                way = Way(whole_forward(network, paster), f"whole canvases: {conduct.reason}")
+            else:
+                way = make_forward(network, paster, patches, training=False)
             if notes is not None:
-                notes += way.notes
-            for first in range(0, total, ROWS):
+                notes += [*conduct.notes, *way.notes]
+            for first in range(0, total, n_rows):
                 # the last batch is filled up with its last trial
-                rows = torch.arange(first, first + ROWS, device=device).clamp(max=total - 1)
+                rows = torch.arange(first, first + n_rows, device=device).clamp(max=total - 1)
                 trial = rows[: total - first]
-                output = way.forward(patches[rows // n_places], places[rows % n_places])
+                with conduct.a_pass(network):
+                    output = way.forward(patches[rows // n_places], places[rows % n_places])
                 logits = check_logits(output, n_classes, model.name)[: len(trial)]
                 choice[trial] = logits.argmax(1)
                 margin[trial] = _margins(logits, truth[trial // n_places])
@@ -187,6 +194,20 @@ def sweep(
         )
     shape = (len(objects), len(locations))
     return choice.cpu().numpy().reshape(shape), margin.cpu().numpy().reshape(shape)
+
+
+def _observe(
+    model: Model, canvas: Canvas, patches: torch.Tensor, locations: NDArray[np.int64]
+) -> Conduct:
+    """Return how the network has to be run; refuse it where its output is not an image's own."""
+    dtype = input_dtype(model)
+    paster = Paster(canvas, model.transform, rows=1, device=model.device, dtype=dtype)
+    places = torch.from_numpy(locations).to(model.device)
+    images = [
+        paster.paste(patches[some], places[some]).clone()
+        for some in (slice(0), slice(0, 1), slice(-1, None))  # none, the first, the last
+    ]
+    return observe(model, images[0], torch.cat(images[1:]), (), output=True)
 
 
 def _margins(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

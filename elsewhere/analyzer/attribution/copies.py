@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from elsewhere.errors import InputError, LayerError
-from elsewhere.models import Layer, Model, output_tensors
+from elsewhere.models import Conduct, Layer, Model, output_tensors
 
 
 class PlainNetwork(nn.Module):
@@ -26,14 +26,18 @@ class PlainNetwork(nn.Module):
     model
         The network; it is left as it is. Frozen parameters are fine.
 
+    conduct
+        How the network has to be run; in batches by default.
+
     Raises
     ------
     InputError
         Parameters made under ``torch.inference_mode``, which have no gradients.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, conduct: Conduct | None = None) -> None:
         super().__init__()
+        self._conduct = Conduct() if conduct is None else conduct
         check_gradients(model)
         self.network = copy.deepcopy(model.module).eval()
         for parameter in self.network.parameters():
@@ -44,7 +48,14 @@ class PlainNetwork(nn.Module):
 
     def forward(self, values: torch.Tensor) -> Any:
         """Return what the network returns."""
-        return self.network(values.clone())  # the network may work on it in place
+        if self._conduct.alone and len(values) > 1:
+            raise InputError(
+                f"this method runs {len(values)} images in a pass, and the network has to be run "
+                "one image a pass; take a method that needs gradients only, such as saliency or "
+                "integrated-gradients"
+            )
+        with self._conduct.a_pass(self.network):
+            return self.network(values.clone())  # the network may work on it in place
 
     def until(
         self, values: torch.Tensor, module: str, call: int, output: int | str | None

@@ -26,7 +26,7 @@ from elsewhere.analyzer.attribution.targets import (
 )
 from elsewhere.errors import InputError, LayerError, NumericsError
 from elsewhere.measures.blocks import without_layout
-from elsewhere.models import Layer, Model, list_layers, output_tensors
+from elsewhere.models import Conduct, Layer, Model, list_layers, output_tensors, untouched
 from elsewhere.recording.engines import Choice
 from elsewhere.types import BATCH_ROWS, Engine
 
@@ -97,6 +97,8 @@ class Explainer:
         is halved.
     seed
         Of methods that draw at random.
+    conduct
+        How the network has to be run; in batches by default.
 
     Raises
     ------
@@ -118,15 +120,17 @@ class Explainer:
         options: Mapping[str, object] | Sequence[str] = (),
         max_memory: int = 2**31,
         seed: int = 0,
+        conduct: Conduct | None = None,
     ) -> None:
         self.method: Method = methods.get(method)
         self.name, self.target, self.model = method, target, model
         self.canvas_size, self.object_size, self.seed = canvas_size, object_size, seed
+        self._conduct = Conduct() if conduct is None else conduct
         self.options: dict[str, Any] = read_options(method, options, object_size=object_size)
         self._check_target()
         self._check_sizes()
         self.layer = self._find_layer(layer)
-        self.network = PlainNetwork(model)
+        self.network = PlainNetwork(model, self._conduct)
         self.scorer = Scorer(self.network, model, target, canvas_size).eval()
         self._check_copy()
         self.max_memory = max_memory
@@ -153,6 +157,13 @@ class Explainer:
             The incremental engine is asked for by name and does not apply.
         """
         self.choice, self._coverer = Choice("dense", ""), None
+        if self._conduct.alone:
+            if engine == "incremental":
+                raise InputError(
+                    f"--engine incremental does not apply to {self.model.name}, which is run one "
+                    f"image a pass: {self._conduct.reason}; take --engine auto or dense"
+                )
+            return self.choice
         if self.method.lattice is None:
             if engine == "incremental":
                 raise InputError(
@@ -223,18 +234,13 @@ class Explainer:
 
     def _check_copy(self) -> None:
         """Refuse to work on a copy that does not do what the network does."""
-        shape = (2, 3, self.canvas_size, self.canvas_size)
+        shape = (1 if self._conduct.alone else 2, 3, self.canvas_size, self.canvas_size)
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(shape, generator=generator).to(self.model.device)
-        modes = [(part, part.training) for part in self.model.module.modules()]
-        self.model.module.eval()
-        try:
-            with torch.no_grad(), exact(self.model.device):
+        with untouched(self.model.module), torch.no_grad(), exact(self.model.device):
+            with self._conduct.a_pass(self.model.module.eval()):
                 expected = output_tensors(self.model.module(images.clone()))
-                found = output_tensors(self.network(images))
-        finally:
-            for part, mode in modes:
-                part.training = mode
+            found = output_tensors(self.network(images))
         for key, tensor in expected.items():
             if not torch.allclose(found[key], tensor, rtol=1e-5, atol=1e-6, equal_nan=True):
                 raise InputError(
@@ -243,6 +249,8 @@ class Explainer:
                 )
 
     def _fitting_rows(self, max_memory: int) -> int:
+        if self._conduct.alone:
+            return 1
         layers = list_layers(self.model, self.canvas_size)
         # what autograd keeps of a pass, the gradient on its way back, and inputs
         each = 2 * sum(layer.bytes for layer in layers) + 6 * 12 * self.canvas_size**2

@@ -22,6 +22,7 @@ from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarge
 from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entropy, share_inside
 from elsewhere.protocols import notes_of
 from elsewhere.recording import Sweep
+from elsewhere.recording.findings import watch
 from elsewhere.storage import to_half
 from elsewhere.types import Location
 
@@ -61,6 +62,9 @@ class ObjectRun:
         fixed: NDArray[np.integer] | None = None,
     ) -> None:
         self.sweep, self.settings, self._fixed = sweep, settings, fixed
+        self.conduct = watch(
+            sweep.model, sweep.objects, sweep.canvas, sweep.design, (), output=True
+        )
         categories = sweep.objects.categories
         known = classes is not None and set(categories) <= set(classes)
         self.target = settings.resolve(known=known)
@@ -74,6 +78,7 @@ class ObjectRun:
             options=settings.options,
             max_memory=max_memory,
             seed=settings.seed,
+            conduct=self.conduct,
         )
         self.scenes = Scenes(sweep.model, sweep.objects, sweep.canvas)
         self.frame = settings.frame(sweep.canvas)
@@ -92,7 +97,7 @@ class ObjectRun:
     def notes(self) -> list[str]:
         """Doubts about the maps: those of the sweep, and of the readout that is the target."""
         network = self.target.network if isinstance(self.target, LinearTarget) else {}
-        return notes_of(self.sweep, network)
+        return notes_of(self.conduct, network)
 
     def measure(
         self, number: int, *, progress: Callable[[int], None] | None = None

@@ -232,9 +232,7 @@ def sanity(
     likeness = [_likeness(original, original, masks, known)]
     for stage, weights in enumerate(layers.values()):
         randomise(model.module, weights, seed=settings.seed + stage)
-        random = copy.copy(sweep)
-        random.model = model
-        run = ObjectRun(random, lenient, classes=classes, max_memory=limit, fixed=fixed)
+        run = ObjectRun(sweep.of(model), lenient, classes=classes, max_memory=limit, fixed=fixed)
         maps = _maps([run.measure(number, progress=count) for number in range(n_objects)])
         likeness.append(_likeness(original, maps, masks, known))
     sizes = np.cumsum([0, *(weights.size for weights in layers.values())])

@@ -26,7 +26,7 @@ from elsewhere.models import find_device
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.training import Card, load_checkpoint
-from elsewhere.types import Engine, Location, format_bytes, parse_bytes
+from elsewhere.types import BatchDependent, Engine, Location, format_bytes, parse_bytes
 
 _ONCE = ("patch", "mask", "category")
 
@@ -45,6 +45,8 @@ def attribute_checkpoints(
     workers: int = 1,
     scheduler: str | None = None,
     engine: Engine = "auto",
+    batch_dependent: BatchDependent = "refuse",
+    chance_seed: int | None = None,
     trust: Collection[str] = (),
     report: Report | None = None,
 ) -> xarray.Dataset:
@@ -77,6 +79,8 @@ def attribute_checkpoints(
         Address of a Dask scheduler, whose workers share them instead; they see the same files.
     engine
         ``auto``, ``dense`` or ``incremental``, for methods that cover windows.
+    batch_dependent, chance_seed
+        See :class:`elsewhere.models.Model`.
     trust
         Factories (``package.module:factory``) that may be built where cards name them.
     report
@@ -108,15 +112,18 @@ def attribute_checkpoints(
     if place is None:
         place = Grid.parse(grid, cards[-1].canvas).default_reference
     _check_size(cards, objects, grid, settings, parse_bytes(max_memory))
-    fields = [_deciding(card, settings, objects, grid, place, engine) for card in cards]
+    how = {"batch_dependent": batch_dependent, "chance_seed": chance_seed}
+    fields = [_deciding(card, settings, objects, grid, place, engine) | how for card in cards]
     with kept_results(
         directory, "attribution", cards, fields, device=device, max_memory=max_memory
     ) as kept:
         job = CheckpointJob(
-            tuple(cards), kept, objects, settings, grid, place, device, max_memory, engine
-        )
+            tuple(cards), kept, objects, settings, grid, place, device, max_memory, engine,
+            batch_dependent, chance_seed,
+        )  # fmt: skip
+        left = kept.left(cards, job.sweep)
         perform_checkpoints(
-            job, cards, kept.left(), workers=workers, scheduler=scheduler, report=report
+            job, cards, left, workers=workers, scheduler=scheduler, report=report
         )
         if report is not None:
             report(len(cards), len(cards), "done")
@@ -131,7 +138,7 @@ class CheckpointJob:
     ----------
     cards, kept
         The checkpoints, and where the maps of each go.
-    objects, settings, grid, place, device, max_memory, engine
+    objects, settings, grid, place, device, max_memory, engine, batch_dependent, chance_seed
         See :func:`attribute_checkpoints`.
     """
 
@@ -144,6 +151,8 @@ class CheckpointJob:
     device: str
     max_memory: int | str
     engine: Engine
+    batch_dependent: BatchDependent = "refuse"
+    chance_seed: int | None = None
 
     def prepare(self) -> None:
         """Refuse another machine; each task reads its checkpoint itself."""
@@ -151,19 +160,23 @@ class CheckpointJob:
 
     def perform(self, number: int) -> None:
         """Attribute a checkpoint and save its maps."""
+        attribute(
+            self.sweep(number), self.settings, classes=self.cards[number].categories,
+            path=self.kept.paths[number], overwrite=True, max_memory=self.max_memory,
+        )  # fmt: skip
+
+    def sweep(self, number: int) -> Sweep:
+        """Return the sweep of a checkpoint."""
         card = self.cards[number]
-        sweep = Sweep(
-            load_checkpoint(card).to(find_device(self.device)),
+        model = load_checkpoint(card).to(find_device(self.device))
+        return Sweep(
+            model.running(self.batch_dependent, self.chance_seed),
             self.objects,
             canvas=card.canvas,
             grid=Grid.parse(self.grid, card.canvas),
             reference=self.place,
             engine=self.engine,
         )
-        attribute(
-            sweep, self.settings, classes=card.categories, path=self.kept.paths[number],
-            overwrite=True, max_memory=self.max_memory,
-        )  # fmt: skip
 
 
 def _knowing(

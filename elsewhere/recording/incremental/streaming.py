@@ -41,15 +41,24 @@ class TileStream:
     Parameters
     ----------
     engine
-        The engine, compiled for the design's coordinates and then the reference's.
+        The engine.
     design
         What is swept.
+    places
+        The coordinates along y and x that the engine is compiled for: those of the design, and
+        then others, of which one is the reference's.
     """
 
-    def __init__(self, engine: Incremental, design: Design) -> None:
+    def __init__(
+        self, engine: Incremental, design: Design, places: Sequence[Sequence[int]]
+    ) -> None:
         self.engine, self.design = engine, design
         (_, ys), (_, xs) = design.axes
         self._n_y, self._n_x = len(ys), len(xs)
+        self._reference = [
+            np.array([len(known) - 1 - list(known)[::-1].index(place)])
+            for known, place in zip(places, design.reference, strict=True)
+        ]
 
     def tiles(
         self,
@@ -62,7 +71,7 @@ class TileStream:
         """Return the tiles of a stage; of a recording, those of `shape`."""
         ys, xs = np.arange(self._n_y), np.arange(self._n_x)
         if stage == "reference":
-            ys, xs = np.array([self._n_y]), np.array([self._n_x])
+            ys, xs = self._reference
         if shape is not None and stage == "grid":
             return cut_tiles(shape, self.design)
         if shape is not None and stage == "reference":

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.fx.node import map_aggregate
 
 from elsewhere.errors import InputError
-from elsewhere.models import output_tensors
+from elsewhere.models import output_tensors, untouched
 from elsewhere.recording.incremental.rules import window_rules
 from elsewhere.recording.incremental.treatments import Call, mutates
 
@@ -170,7 +170,8 @@ def trace(module: nn.Module) -> Program:
             raise NotTraceable(f"{name or 'the network'} has hooks, which may change its values")
     tracer = _Tracer()
     try:
-        graph = tracer.trace(module, concrete_args=_defaults(module))
+        with untouched(module):  # a network that keeps what it computes would keep proxies
+            graph = tracer.trace(module, concrete_args=_defaults(module))
     except Exception as error:  # any network, any complaint
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise NotTraceable(f"torch.fx cannot trace it ({reason})") from error

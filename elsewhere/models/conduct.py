@@ -1,0 +1,356 @@
+"""What a network does with a batch of images, found out by running it, not by what it says it is.
+
+`observe` runs a few images in several company. A network whose images depend on each other, on
+chance or on what came before is refused, or run one image a pass and seeded where that is asked
+for. The same passes give its *behaviour*: what its layers give for a fixed image and for the empty
+canvas, by which it is known again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from elsewhere.errors import InputError
+from elsewhere.measures.behaviour import Behaviour, sketch
+from elsewhere.models.layers import Layer
+from elsewhere.models.outputs import output_tensors
+from elsewhere.models.model import Model
+from elsewhere.models.proof import TOLERANCE, alike, undisturbed
+from elsewhere.models.state import Snapshot, chance_state, seeded, untouched
+
+CERTAIN = 1e-7
+"""The tolerance in double precision, where rounding is far below."""
+
+DOUBTFUL = 1e-3
+"""What is taken for more than rounding where a network cannot be run in double precision."""
+
+OUTPUT = "(output)"
+"""The name under which the network's own output is observed."""
+
+N_REPEATS = 6
+"""How often a network that draws random numbers without a visible effect is run again."""
+
+Values: TypeAlias = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a network has to be run so that an image's values are its own.
+
+    Parameters
+    ----------
+    alone
+        Whether each image is run alone.
+    seed
+        What generators are seeded with before every pass; None where they are left alone.
+    reason
+        Why, in a few words; empty for a network that may be run in any batch.
+    notes
+        Doubts that every result of it carries.
+    behaviour
+        What it does with the fixed image and with the empty canvas.
+    """
+
+    alone: bool = False
+    seed: int | None = None
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    behaviour: Behaviour = field(default_factory=dict)
+
+    def a_pass(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Seed the generators for one forward pass, where this network needs it."""
+        return contextlib.nullcontext() if self.seed is None else seeded(self.seed, module)
+
+
+def probe_image(size: int) -> NDArray[np.uint8]:
+    """Return the fixed image, (size, size, 3): ramps, discs of several sizes, and noise.
+
+    It depends on nothing but the size.
+    """
+    rng = np.random.RandomState(2021)
+    y, x = np.mgrid[:size, :size] / max(size - 1, 1)
+    image = np.stack([255 * y, 255 * x, 255 * (1 - y)], axis=-1)
+    for radius in (0.25, 0.15, 0.1, 0.05):
+        for centre_y, centre_x in rng.uniform(size=(3, 2)):
+            inside = (y - centre_y) ** 2 + (x - centre_x) ** 2 <= radius**2
+            image[inside] = rng.uniform(0, 255, size=3)
+    noise = rng.uniform(0, 255, size=image.shape)
+    return np.where(x[..., None] < 0.5, image, (image + noise) / 2).astype(np.uint8)
+
+
+def observe(
+    model: Model,
+    empty: torch.Tensor,
+    scenes: torch.Tensor,
+    layers: Sequence[Layer],
+    *,
+    output: bool = False,
+) -> Conduct:
+    """Return how a network has to be run, and its behaviour.
+
+    Parameters
+    ----------
+    model
+        The network; it is left as it was found. Its ``batch_dependent`` and ``chance_seed`` say
+        what is done with one that cannot be run in batches.
+    empty
+        The empty canvas as the network takes it, (1, channel, height, width).
+    scenes
+        Other images, likewise, that are typical of what it will be shown; one or more.
+    layers
+        The layers of which values are wanted.
+    output
+        Whether those of the network's own output are wanted, too.
+
+    Raises
+    ------
+    InputError
+        Images depend on each other, on chance, or on what was shown before.
+
+    Notes
+    -----
+    A fixed image and the empty canvas are run among others, among still others, again, and the
+    first alone: ten images. What differs by more than rounding is looked at once more in double
+    precision, so that a network that only amplifies rounding is not blamed. A network that draws
+    random numbers is repeated more often, for what is drawn may matter rarely.
+    """
+    pixels = torch.from_numpy(probe_image(empty.shape[-1])[None]).to(empty.device)
+    fixed = model.transform.apply(pixels).to(empty.dtype)
+    images = _Images(
+        fixed,
+        empty,
+        torch.cat([fixed, empty, scenes[:1]]),
+        torch.cat([scenes[-1:], fixed, empty]),
+    )
+    with (
+        untouched(model.module) as snapshot,
+        seeded(None, model.module),
+        torch.inference_mode(),
+    ):
+        model.module.eval()
+        return _Observation(model, layers, output, images, snapshot).judge()
+
+
+@dataclass(frozen=True)
+class _Images:
+    fixed: torch.Tensor
+    empty: torch.Tensor
+    among: torch.Tensor
+    others: torch.Tensor
+
+    def double(self) -> _Images:
+        return _Images(*(part.double() for part in vars(self).values()))
+
+
+class _Observation:
+    """The passes of one network, and what follows from them."""
+
+    def __init__(
+        self,
+        model: Model,
+        layers: Sequence[Layer],
+        output: bool,
+        images: _Images,
+        snapshot: Snapshot,
+    ) -> None:
+        self._model, self._module, self._snapshot = model, model.module, snapshot
+        self._images, self._output = images, output
+        self._layers: dict[str, list[Layer]] = {}
+        for layer in layers:
+            self._layers.setdefault(layer.module, []).append(layer)
+
+    def judge(self) -> Conduct:
+        """Return what is to be done with the network; refuse what was not asked for."""
+        before, images = chance_state(self._module), self._images
+        try:
+            first = self._values(images.among, [0, 1])
+        except Exception as error:  # any network, any complaint: it takes single images
+            line = " ".join(str(error).split())[:120] or type(error).__name__
+            return self._alone(f"it cannot run several images in a pass ({line})")
+        company = self._differing(images.others, [1, 2], first)
+        again = self._differing(images.among, [0, 1], first)
+        draws = chance_state(self._module) != before
+        for _ in range(N_REPEATS if draws else 0):
+            again = again or self._differing(images.among, [0, 1], first)
+        if again:
+            return self._changing(again[0])
+        one = {name: values[:1] for name, values in first.items()}
+        company += self._differing(images.fixed, [0], one)
+        if company and not self._is_rounding():
+            return self._alone(f"{_told(company[0])} depends on the other images of its batch")
+        if self._model.batch_dependent == "one-at-a-time":
+            return self._alone("", asked=True)
+        return Conduct(behaviour=_sketches(first))
+
+    # --- what is wrong
+
+    def _changing(self, name: str) -> Conduct:
+        """Tell chance from a state that every pass changes; refuse the latter."""
+        images, model = self._images, self._model
+        self._snapshot.restore()
+        self._module.eval()
+        first = self._values(images.fixed, [0], seed=0)
+        self._values(images.empty, [0], seed=0)
+        if self._differing(images.fixed, [0], first, seed=0):
+            raise self._refusal(name)
+        if model.chance_seed is None:
+            raise InputError(
+                f"{model.name} draws random numbers in evaluation mode: {_told(name)} comes out "
+                "otherwise when the same images are shown again; leave chance out (such as "
+                "F.dropout without training=self.training), or seed every pass with --chance-seed N"
+            )
+        return self._alone(f"{_told(name)} depends on random numbers", seed=model.chance_seed)
+
+    def _refusal(self, name: str) -> InputError:
+        kept = ", ".join(self._snapshot.changed()[:3])
+        state = f"it keeps a state, {kept}" if kept else "although all generators were seeded"
+        return InputError(
+            f"{self._model.name} changes from pass to pass: {_told(name)} comes out otherwise when "
+            f"the same image is shown again ({state}), so no value of it can be repeated; keep it "
+            "from changing in evaluation mode"
+        )
+
+    def _alone(self, reason: str, *, seed: int | None = None, asked: bool = False) -> Conduct:
+        """Return that each image is run alone, if that is asked for and makes it repeatable."""
+        model, images = self._model, self._images
+        asked = asked or model.batch_dependent == "one-at-a-time" or seed is not None
+        if not asked:
+            raise InputError(
+                f"{model.name} treats its images together: {reason}, so that an object's values "
+                "are not its own; run one image a pass with --batch-dependent one-at-a-time, or "
+                "put the network's normalisation into evaluation mode"
+            )
+        self._snapshot.restore()
+        self._module.eval()
+        first = [self._values(image, [0], seed=seed) for image in (images.fixed, images.empty)]
+        for image, expected in zip((images.fixed, images.empty), first, strict=True):
+            if found := self._differing(image, [0], expected, seed=seed):
+                raise self._refusal(found[0])
+        values = {n: torch.cat([each[n] for each in first]) for n in first[0] if n in first[1]}
+        notes: list[str] = []
+        if seed is not None:
+            notes.append(
+                f"the network draws random numbers ({reason}): every pass was seeded with {seed}, "
+                "one image a pass; another seed gives other values"
+            )
+        elif reason:
+            notes.append(
+                f"the network treats its images together ({reason}): each image was run alone"
+            )
+        return Conduct(True, seed, reason, tuple(notes), _sketches(values))
+
+    def _is_rounding(self) -> bool:
+        """Return whether what differs between batches vanishes in double precision."""
+        module = self._module
+        try:
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                undisturbed(module, double=True),
+            ):
+                return not self._apart(self._images.double(), CERTAIN)
+        except Exception:  # a network that does not take doubles
+            return not self._apart(self._images, DOUBTFUL)
+
+    def _apart(self, images: _Images, tolerance: float) -> list[str]:
+        """Return what an image among others, or alone, gives otherwise than among still others."""
+        first = self._values(images.among, [0, 1])
+        one = {name: values[:1] for name, values in first.items()}
+        return [
+            *self._differing(images.others, [1, 2], first, tolerance=tolerance),
+            *self._differing(images.fixed, [0], one, tolerance=tolerance),
+        ]
+
+    # --- passes
+
+    def _values(
+        self,
+        images: torch.Tensor,
+        rows: Sequence[int],
+        *,
+        seed: int | None = None,
+    ) -> Values:
+        """Return some rows of everything that is watched, of a pass."""
+        found: Values = {}
+
+        def take(name: str, tensor: torch.Tensor) -> None:
+            found[name] = tensor[list(rows)].clone()
+
+        self._run(images, take, seed)
+        return found
+
+    def _differing(
+        self,
+        images: torch.Tensor,
+        rows: Sequence[int],
+        expected: Values,
+        *,
+        seed: int | None = None,
+        tolerance: float = TOLERANCE,
+    ) -> list[str]:
+        """Return the names of what is wanted and comes out otherwise in another pass."""
+        found: list[str] = []
+
+        def take(name: str, tensor: torch.Tensor) -> None:
+            wanted = self._output or not name.startswith(OUTPUT)
+            if wanted and name in expected:
+                same = alike(tensor[list(rows)], expected[name], tolerance=tolerance)
+                found.extend([] if same else [name])
+
+        self._run(images, take, seed)
+        return found
+
+    def _run(
+        self,
+        images: torch.Tensor,
+        take: Callable[[str, torch.Tensor], None],
+        seed: int | None,
+    ) -> None:
+        calls: Counter[str] = Counter()
+
+        def give(name: str, tensor: torch.Tensor) -> None:
+            if tensor.ndim and len(tensor) == len(images) and tensor.is_floating_point():
+                take(name, tensor.detach())
+
+        def listen(module_name: str, output: object) -> None:
+            tensors = output_tensors(output)
+            for layer in self._layers[module_name]:
+                if layer.call == calls[module_name] and layer.output in tensors:
+                    give(layer.name, tensors[layer.output])
+            calls[module_name] += 1
+
+        def hook(module_name: str) -> Any:
+            return lambda part, inputs, output: listen(module_name, output)
+
+        with contextlib.ExitStack() as stack:
+            for module_name in self._layers:
+                part = self._module.get_submodule(module_name)
+                stack.callback(part.register_forward_hook(hook(module_name)).remove)
+            if seed is not None:
+                stack.enter_context(seeded(seed, self._module))
+            result = self._module(images)
+        for key, tensor in output_tensors(result).items():
+            give(OUTPUT if key is None else f"{OUTPUT}[{key}]", tensor)
+
+
+def _told(name: str) -> str:
+    return "its output" if name.startswith(OUTPUT) else f"layer {name!r}"
+
+
+def _sketches(values: Values) -> Behaviour:
+    return {
+        name: [sketch(row.double().cpu().numpy()) for row in tensor]
+        for name, tensor in values.items()
+    }
+
+
+__all__ = ["OUTPUT", "Conduct", "observe", "probe_image"]

@@ -1,0 +1,237 @@
+"""What a network does with a batch: images that depend on each other, on chance, or on history."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.models import InputTransform, Layer, Model, list_layers, observe
+from elsewhere.models.conduct import OUTPUT, probe_image
+
+SIDE = 12
+
+
+class Net(nn.Module):
+    """A convolution, something odd, a ReLU, and a head."""
+
+    def __init__(self, odd=lambda net, x: x):
+        super().__init__()
+        self.conv, self.relu, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Linear(4, 3)
+        self.register_buffer("seen", torch.zeros(4))
+        self.odd, self.calls, self.history = odd, 0, []
+
+    def forward(self, x):
+        return self.fc(self.relu(self.odd(self, self.conv(x))).mean((2, 3)))
+
+
+def normalised_over_batch(net, x):
+    return (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True)
+
+
+def gated_over_batch(net, x):
+    return x * x.mean((1, 2, 3), keepdim=True).softmax(0)
+
+
+def divided_by_size(net, x):
+    return x / len(x)
+
+
+def ranked_in_batch(net, x):
+    return x + torch.arange(len(x), dtype=x.dtype)[:, None, None, None]
+
+
+def dropped(net, x):
+    return nn.functional.dropout(x, 0.5)
+
+
+def rarely_dropped(net, x):
+    return x if torch.rand(()) < 0.75 else x * 0
+
+
+def noise_of_numpy(net, x):
+    return x + float(np.random.normal())  # noqa: NPY002
+
+
+def noise_of_python(net, x):
+    return x + random.random()
+
+
+def running_buffer(net, x):
+    net.seen = 0.9 * net.seen + x.mean((0, 2, 3))
+    return x - net.seen[:, None, None]
+
+
+def running_in_place(net, x):
+    net.seen.mul_(0.9).add_(x.mean((0, 2, 3)))
+    return x - net.seen[:, None, None]
+
+
+def counting(net, x):
+    net.calls += 1
+    return x + net.calls
+
+
+def remembering(net, x):
+    net.history.append(float(x.mean()))
+    return x + sum(net.history)
+
+
+DEPENDENT = [normalised_over_batch, gated_over_batch, divided_by_size, ranked_in_batch]
+CHANCE = [dropped, rarely_dropped, noise_of_numpy, noise_of_python]
+CHANGING = [running_buffer, running_in_place, counting, remembering]
+
+
+def model_of(module, **options):
+    return Model(
+        "net", module.eval(), InputTransform(), {}, "none", "", canvas_size=SIDE, **options
+    )
+
+
+def look_at(model, layers=("relu",), **options):
+    found = [layer for layer in list_layers(model) if layer.name in layers]
+    generator = torch.Generator().manual_seed(0)
+    scenes = torch.rand(2, 3, SIDE, SIDE, generator=generator)
+    return observe(model, torch.full((1, 3, SIDE, SIDE), 0.5), scenes, found, **options)
+
+
+@pytest.fixture(autouse=True)
+def weights():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("odd", DEPENDENT)
+def test_images_that_depend_on_each_other_are_refused_or_run_alone(odd):
+    network = Net(odd)
+    with pytest.raises(InputError, match=r"'relu' depends on the other images.*one-at-a-time"):
+        look_at(model_of(network))
+    found = look_at(model_of(network, batch_dependent="one-at-a-time"))
+    assert found.alone
+    assert found.seed is None
+    assert "each image was run alone" in found.notes[0]
+
+
+@pytest.mark.parametrize("odd", CHANCE)
+def test_chance_is_refused_unless_seeded_and_then_marked(odd):
+    network = Net(odd)
+    with pytest.raises(InputError, match="draws random numbers .*--chance-seed"):
+        look_at(model_of(network))
+    with pytest.raises(InputError, match="draws random numbers"):
+        look_at(model_of(network, batch_dependent="one-at-a-time"))
+    found = look_at(model_of(network, chance_seed=4))
+    assert (found.alone, found.seed) == (True, 4)
+    assert "seeded with 4" in found.notes[0]
+    image = torch.rand(1, 3, SIDE, SIDE)
+    values = []
+    for _ in range(2):
+        with torch.no_grad(), found.a_pass(network):
+            values.append(network(image))
+    assert torch.equal(*values)
+
+
+@pytest.mark.parametrize("odd", CHANGING)
+def test_a_state_that_every_pass_changes_is_refused_and_given_back(odd):
+    network = Net(odd)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    for options in ({}, {"batch_dependent": "one-at-a-time"}, {"chance_seed": 1}):
+        with pytest.raises(InputError, match=r"from pass to pass.*(seen|calls|history)"):
+            look_at(model_of(network, **options))
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert (network.calls, network.history) == (0, [])
+
+
+def test_only_what_is_wanted_counts():
+    network = Net()
+    network.fc = nn.Sequential(network.fc, nn.Dropout(0.5))
+    network.fc[1].eval = lambda: network.fc[1]  # a head that cannot be kept from chance
+    network.fc[1].train = lambda mode=True: network.fc[1]
+    network.fc[1].training = True
+    found = look_at(model_of(network))
+    assert not found.alone
+    assert found.notes == ()
+    with pytest.raises(InputError, match="its output"):
+        look_at(model_of(network), output=True)
+
+
+def test_a_harmless_network_is_left_as_it_was_found_and_generators_too():
+    def keeps(net, x):
+        net.kept = x
+        net.calls += 1
+        return x
+
+    network = Net(keeps).train()
+    network.bn = nn.BatchNorm2d(4)
+    network.odd = lambda net, x: keeps(net, net.bn(x))
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    found = look_at(Model("net", network, InputTransform(), {}, "none", "", canvas_size=SIDE))
+    assert not found.alone
+    assert not hasattr(network, "kept")
+    assert network.calls == 0
+    assert network.training
+    assert network.bn.training
+    assert int(network.bn.num_batches_tracked) == 0
+    assert torch.equal(state, torch.get_rng_state())
+    assert not network.relu._forward_hooks
+
+
+def test_drawing_without_effect_is_no_chance():
+    def draws(net, x):
+        random.random()
+        torch.rand(3)
+        return x
+
+    assert not look_at(model_of(Net(draws))).alone
+
+
+def test_amplified_rounding_is_not_blamed_on_the_batch():
+    class Amplified(Net):
+        """Rounding of one batch size, and not of another, a thousand times larger."""
+
+        def forward(self, x):
+            h = self.relu(self.conv(x))
+            apart = h.flatten(1) @ torch.full((h[0].numel(), 64), 1e-3, dtype=h.dtype)
+            exact = h.double().flatten(1).sum(1, keepdim=True).to(h.dtype) * 1e-3
+            shift = 1e-3 * (len(x) == 1) if h.dtype == torch.float32 else 0.0
+            return self.fc(h.mean((2, 3)) + (apart - exact)[:, :4] + shift)
+
+    assert not look_at(model_of(Amplified()), output=True).alone
+
+
+def test_values_that_are_not_finite_are_left_to_those_who_name_the_object():
+    network = Net(lambda net, x: x / 0 - x / 0)
+    assert not look_at(model_of(network)).alone
+
+
+def test_a_network_that_takes_single_images_only():
+    network = Net(lambda net, x: x.reshape(1, 4, SIDE, SIDE))
+    with pytest.raises(InputError, match="cannot run several images in a pass"):
+        look_at(model_of(network))
+    assert look_at(model_of(network, batch_dependent="one-at-a-time")).alone
+
+
+def test_behaviour_is_what_plain_passes_give():
+    network = Net().eval()
+    found = look_at(model_of(network)).behaviour
+    pixels = torch.from_numpy(probe_image(SIDE)).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        for place, image in enumerate((pixels, torch.full((1, 3, SIDE, SIDE), 0.5))):
+            relu = network.relu(network.conv(image)).double()
+            n, largest, norm = found["relu"][place][:3]
+            assert n == relu.numel()
+            np.testing.assert_allclose([largest, norm], [relu.max(), relu.norm()], rtol=1e-5)
+            logits = network(image).double()
+            np.testing.assert_allclose(found[OUTPUT][place][2], logits.norm(), rtol=1e-5)
+
+
+def test_unknown_ways_are_refused():
+    with pytest.raises(UnknownNameError, match="one-at-a-time"):
+        model_of(Net(), batch_dependent="sometimes")
+    with pytest.raises(InputError, match="seed of chance"):
+        model_of(Net(), chance_seed=-1)
+
+
+def test_layers_are_found_by_call_and_output():
+    assert isinstance(list_layers(model_of(Net()))[0], Layer)
