@@ -373,7 +373,15 @@ def inspect_(
         for row in rows
     ]
     print_table(shown, right=("bytes",))
-    hidden = {"axes", "layers", "object_source", "elsewhere_encoding", "identity_fields", "notes"}
+    hidden = {
+        "axes",
+        "layers",
+        "object_source",
+        "elsewhere_encoding",
+        "identity_fields",
+        "notes",
+        "behaviour",
+    }
     for key, value in described["attributes"].items():
         if key not in hidden:
             put(f"{key}: {json.dumps(value) if isinstance(value, list | dict) else value}")

@@ -150,9 +150,7 @@ def track(
     ) as kept:
         job = TrackJob(tuple(chosen), kept, objects, settings, device, max_memory, data_dir)
         left = kept.left(chosen, job.sweep)
-        perform_checkpoints(
-            job, chosen, left, workers=workers, scheduler=scheduler, report=report
-        )
+        perform_checkpoints(job, chosen, left, workers=workers, scheduler=scheduler, report=report)
         found = kept.load()
     return _join(found, chosen, settings)
 

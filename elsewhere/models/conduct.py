@@ -66,6 +66,14 @@ class Conduct:
     notes: tuple[str, ...] = ()
     behaviour: Behaviour = field(default_factory=dict)
 
+    def output_at(self, canvas_size: int) -> Behaviour:
+        """Return what it does with its output, under a name that tells the canvas's side."""
+        return {
+            f"{name} at {canvas_size} px": found
+            for name, found in self.behaviour.items()
+            if name.startswith(OUTPUT)
+        }
+
     def a_pass(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Seed the generators for one forward pass, where this network needs it."""
         return contextlib.nullcontext() if self.seed is None else seeded(self.seed, module)

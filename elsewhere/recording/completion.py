@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from elsewhere.errors import ExistsError, StorageError
+from elsewhere.measures.behaviour import differing as unlike
 from elsewhere.storage import Header, open_recording
 from elsewhere.storage.parts import Parts, differing, parts_folder, read_manifest
 
@@ -38,6 +39,7 @@ def is_complete(path: Path, header: Header) -> bool:
     try:
         with open_recording(path) as recording:
             earlier = recording.attributes.get("identity_fields")
+            behaviour = recording.behaviour
     except StorageError as error:
         raise ExistsError(
             f"{path} exists already and is no whole recording ({error}); {remedy}"
@@ -51,6 +53,12 @@ def is_complete(path: Path, header: Header) -> bool:
         raise ExistsError(
             f"{path} exists already and is another recording (it differs in {', '.join(names)}); "
             f"{remedy}"
+        )
+    if names := unlike(behaviour, header.behaviour):
+        raise ExistsError(
+            f"{path} exists already, and its network did something else in "
+            f"{', '.join(names)}, although it has the same name, code and weights (a constant of a "
+            f"module, a closure or an unsaved buffer?); {remedy}"
         )
     _remove_rest(path, header)
     return True

@@ -103,6 +103,7 @@ def make_header(
         images=sweep.objects.images,
         masks=sweep.objects.masks,
         determining=describe_network(sweep, provenance["weights_sha256"]) if identified else {},
+        behaviour=sweep.conduct.behaviour if identified else {},
         provenance=provenance
         | {
             "numerics": sweep.numerics,

@@ -13,10 +13,17 @@ from typing import Any
 from elsewhere.errors import InputError, StorageError
 from elsewhere.protocols import Progress
 from elsewhere.recording.crew import Job, perform
+from elsewhere.recording.findings import watch
 from elsewhere.recording.sweep import Sweep
 from elsewhere.storage import Header, RecordingWriter, UnitWriter
 from elsewhere.storage.locks import Claim
-from elsewhere.storage.parts import differing, mark_of, read_manifest, write_unit
+from elsewhere.storage.parts import (
+    changed_behaviour,
+    differing,
+    mark_of,
+    read_manifest,
+    write_unit,
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,14 @@ class UnitJob:
             raise InputError(
                 f"a worker has other numerics ({each}), which change the last bits; use machines "
                 "of one kind and one version of torch"
+            )
+
+        sweep = self.sweep
+        now = watch(sweep.model, sweep.objects, sweep.canvas, sweep.design, sweep.layers)
+        if names := changed_behaviour(manifest, now.behaviour):
+            raise InputError(
+                f"a worker's network does something else in {', '.join(names)} than that of the "
+                "process that began: something of it was set there only; set it in its module"
             )
 
     def perform(self, numbers: Sequence[int]) -> int:

@@ -11,7 +11,6 @@ from typing import Any, get_args
 from elsewhere.errors import CanvasError, LayerError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import (
-    OUTPUT,
     Conduct,
     Layer,
     Model,
@@ -213,11 +212,7 @@ class Sweep:
             "object_set": self.objects.name,
             "object_source": dict(self.objects.source),
             "notes": self.notes,
-            "behaviour": {
-                name: found
-                for name, found in self.conduct.behaviour.items()
-                if name.startswith(OUTPUT)
-            },
+            "behaviour": self.conduct.output_at(self.canvas.size),
         }
 
     # --- streaming --------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from elsewhere.errors import ExistsError, StorageError
+from elsewhere.measures.behaviour import Behaviour
+from elsewhere.measures.behaviour import differing as unlike
 from elsewhere.protocols import Design
 from elsewhere.storage import merge
 from elsewhere.storage.files import (
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 2**28
 MOST_OBJECTS = 10**7
+BEHAVIOUR = "behaviour"
+"""In a manifest: what the network does with a fixed image."""
 
 
 def parts_folder(path: Path) -> Path:
@@ -128,6 +132,9 @@ class Parts:
         The fields that determine its values: parts of another recording are refused.
     numerics
         What decides the last bits of its values: it must be equal for all parts.
+    behaviour
+        What the network does with a fixed image: parts of one that does something else, by more
+        than rounding, are refused.
     overwrite
         Whether parts of another recording are thrown away.
     """
@@ -138,10 +145,13 @@ class Parts:
         fields: dict[str, Any],
         *,
         numerics: dict[str, Any] | None = None,
+        behaviour: Behaviour | None = None,
         overwrite: bool = False,
     ) -> None:
         self.path, self.overwrite = path, overwrite
         self.manifest = {"identity": fields, "numerics": numerics or {}}
+        if behaviour:
+            self.manifest[BEHAVIOUR] = behaviour
         self.folder = parts_folder(path)
         self._lock = contextlib.ExitStack()
 
@@ -166,18 +176,27 @@ class Parts:
         if earlier is not None or any(self.folder.glob("*.h5")):
             earlier = earlier or {}
             identity, numerics = earlier.get("identity"), earlier.get("numerics")
-            if identity == self.manifest["identity"] and numerics == self.manifest["numerics"]:
+            same = identity == self.manifest["identity"] and numerics == self.manifest["numerics"]
+            changed = changed_behaviour(earlier, self.manifest.get(BEHAVIOUR)) if same else []
+            if same and not changed:
                 return
             if not self.overwrite:
-                raise self._refusal(identity, numerics)
+                raise self._refusal(identity, numerics, changed)
             for entry in self.folder.iterdir():
                 if entry.name not in (LOCK, CLAIM):
                     entry.unlink()
         data = json.dumps(self.manifest, sort_keys=True).encode()
         write_atomically(self.folder / MANIFEST, data)
 
-    def _refusal(self, identity: Any, numerics: Any) -> ExistsError:
+    def _refusal(self, identity: Any, numerics: Any, changed: list[str]) -> ExistsError:
         own = self.manifest["identity"]
+        if changed:
+            return ExistsError(
+                f"{self.folder} holds parts of a network that did something else in "
+                f"{', '.join(changed)}, although it has the same name, code and weights (a "
+                "constant of a module, a closure or an unsaved buffer?); choose another name, or pass "
+                "--overwrite to throw them away"
+            )
         if not isinstance(identity, dict) or not isinstance(numerics, dict):
             return ExistsError(
                 f"{self.folder} holds parts without a manifest that this release can read; choose "
@@ -284,8 +303,20 @@ class Parts:
 
 
 def mark_of(manifest: dict[str, Any]) -> str:
-    """Return the SHA-256 of a manifest, which its parts are marked with."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of a manifest, which its parts are marked with.
+
+    Of what may differ in its last digits nothing goes into it.
+    """
+    exact = {key: value for key, value in manifest.items() if key != BEHAVIOUR}
+    return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()
+
+
+def changed_behaviour(manifest: dict[str, Any], behaviour: Any) -> list[str]:
+    """Return the layers in which a network does something else than when parts were begun."""
+    known = manifest.get(BEHAVIOUR)
+    if not isinstance(known, dict) or not isinstance(behaviour, dict):
+        return []
+    return unlike(known, behaviour)
 
 
 def write_unit(

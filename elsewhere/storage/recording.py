@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from xarray.core import indexing
 
 from elsewhere.errors import CanvasError, InputError, UnknownNameError
+from elsewhere.measures.behaviour import Behaviour
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.protocols import Design, LayerLike, Need, Progress, Sink, Stage, stages_of
 from elsewhere.storage.activations import (
@@ -181,6 +182,16 @@ class Recording:
         return self.activations(self.layer(name).name).dtype
 
     @property
+    def behaviour(self) -> Behaviour:
+        """What the recorded network did with a fixed image, by layer; none of older files."""
+        found: Behaviour = {}
+        for layer in self.layers:
+            attributes = self._file[f"layers/{layer.name}"].attrs
+            if "behaviour" in attributes:
+                found[layer.name] = np.asarray(attributes["behaviour"]).tolist()
+        return found
+
+    @property
     def objects(self) -> xarray.Dataset:
         """The objects' pixels: ``image`` and ``mask``."""
         return self.tree.to_dataset()[["image", "mask"]]
@@ -190,7 +201,10 @@ class Recording:
     @property
     def provenance(self) -> dict[str, Any]:
         """Attributes that results carry on."""
-        keys = ("model", "weights", "weights_sha256", "canvas", "object_size", "background")
+        keys = (
+            *("model", "weights", "weights_sha256", "canvas", "object_size", "background"),
+            "behaviour",
+        )
         kept = {key: self.attributes[key] for key in keys if key in self.attributes}
         kept |= {"recording": self.path.name, "identity": self.attributes["identity"]}
         notes = list(self.attributes.get("notes", []))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, LayerError
+from elsewhere.measures.behaviour import Behaviour
 from elsewhere.measures.blocks import SPACE, without_layout
 from elsewhere.protocols import (
     LAYOUTS,
@@ -262,6 +263,9 @@ class Header:
         input, the canvas. With those it makes up the identity.
     provenance
         Attributes: the network, the objects, versions, numerics, command line.
+    behaviour
+        What the network does with a fixed image and the empty canvas, by layer: by which it is
+        known again, up to rounding. Nothing is compared where nothing is known.
     """
 
     design: Design
@@ -271,6 +275,7 @@ class Header:
     masks: NDArray[np.uint8]
     determining: dict[str, Any]
     provenance: dict[str, Any]
+    behaviour: Behaviour = field(default_factory=dict)
 
     def identity_fields(self) -> dict[str, Any]:
         """Return the fields that determine the recorded values, as JSON holds them."""
@@ -401,6 +406,8 @@ def write_skeleton(
             group.dimensions = dict(zip(layer.dimensions, layer.stored_shape, strict=True))
             for key, value in layer.attributes().items():
                 group.attrs[key] = value
+            if layer.name in header.behaviour:
+                group.attrs["behaviour"] = np.array(header.behaviour[layer.name])
             group.create_variable(
                 "activation",
                 ("object", *design.names, *layer.dimensions),

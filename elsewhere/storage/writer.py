@@ -231,7 +231,9 @@ class RecordingWriter(UnitWriter):
         super().__init__(header, header.units)
         self.path = path
         fields, numerics = header.identity_fields(), header.numerics
-        self.parts = Parts(path, fields, numerics=numerics, overwrite=overwrite)
+        self.parts = Parts(
+            path, fields, numerics=numerics, behaviour=header.behaviour, overwrite=overwrite
+        )
         self._empty: dict[str, NDArray[Any]] = {}
         self._reference: dict[str, NDArray[Any]] = {}
         self._has_header = False

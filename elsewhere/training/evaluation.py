@@ -120,12 +120,15 @@ def accuracy(
     extra = np.array([p for p in places.tolist() if grid.index_of(p) is None], np.int64)
     locations = np.concatenate([grid.locations, extra.reshape(-1, 2)])
     labels = np.array([names.index(category) for category in objects.categories], np.int64)
-    notes = objects.notes
+    notes = list(objects.notes)
+    conduct = _observe(model, objects, canvas, locations)
     choice, margin = sweep(
-        model, objects, canvas, locations, labels, len(names), progress=progress, notes=notes
-    )
+        model, objects, canvas, locations, labels, len(names),
+        conduct=conduct, progress=progress, notes=notes,
+    )  # fmt: skip
     result = _trials(objects, mask, names, labels, grid, places, is_trained, choice, margin)
     result.attrs = _attributes(model, canvas, grid, places, len(names)) | dict(attributes or {})
+    result.attrs["behaviour"] = conduct.output_at(canvas.size)
     result.attrs["notes"] = [*result.attrs["notes"], *notes]
     _summarize(result, objects, n_resamples, seed)
     return result
@@ -139,6 +142,7 @@ def sweep(
     labels: NDArray[np.int64],
     n_classes: int,
     *,
+    conduct: Conduct | None = None,
     progress: Progress | None = None,
     notes: list[str] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -156,7 +160,8 @@ def sweep(
     device, network = model.device, model.module
     paster = Paster(canvas, model.transform, rows=ROWS, device=device, dtype=input_dtype(model))
     patches = paster.load(objects)
-    conduct = _observe(model, canvas, patches, locations)
+    if conduct is None:
+        conduct = _observe(model, objects, canvas, locations)
     n_rows = 1 if conduct.alone else ROWS
     places = torch.from_numpy(locations).to(device)
     truth = torch.from_numpy(labels).to(device)
@@ -197,12 +202,12 @@ def sweep(
 
 
 def _observe(
-    model: Model, canvas: Canvas, patches: torch.Tensor, locations: NDArray[np.int64]
+    model: Model, objects: ObjectSet, canvas: Canvas, locations: NDArray[np.int64]
 ) -> Conduct:
     """Return how the network has to be run; refuse it where its output is not an image's own."""
     dtype = input_dtype(model)
     paster = Paster(canvas, model.transform, rows=1, device=model.device, dtype=dtype)
-    places = torch.from_numpy(locations).to(model.device)
+    patches, places = paster.load(objects), torch.from_numpy(locations).to(model.device)
     images = [
         paster.paste(patches[some], places[some]).clone()
         for some in (slice(0), slice(0, 1), slice(-1, None))  # none, the first, the last

@@ -21,6 +21,7 @@ from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of, numeric
 from elsewhere.analyzer.attribution.summaries import check_joinable, join, summarise
 from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
 from elsewhere.errors import ExistsError, InputError, StorageError
+from elsewhere.measures.behaviour import differing
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
 from elsewhere.recording.crew import perform
@@ -112,6 +113,7 @@ def attribute(
         check_joinable(
             other,
             weights_sha256=sweep.model.weights_sha256,
+            behaviour=sweep.conduct.output_at(sweep.canvas.size),
             canvas=sweep.canvas.size,
             y=sweep.grid.y,
             x=sweep.grid.x,
@@ -132,8 +134,9 @@ def attribute(
     path, fields = Path(path), fields_of(run)
     identity = _identity(fields, others)
     if path.is_file() and not overwrite:
-        return _complete(path, fields, identity)
-    with Parts(path, fields, overwrite=overwrite) as parts:
+        return _complete(path, fields, identity, run)
+    behaviour = run.conduct.behaviour
+    with Parts(path, fields, behaviour=behaviour, overwrite=overwrite) as parts:
         finished = parts.done()
         done = len(finished) * sweep.design.n_positions
         with _swept_if_empty(parts):
@@ -177,7 +180,7 @@ def _identity(fields: dict[str, Any], others: Sequence[xarray.Dataset]) -> str:
     return digest.hexdigest()
 
 
-def _complete(path: Path, fields: dict[str, Any], identity: str) -> xarray.Dataset:
+def _complete(path: Path, fields: dict[str, Any], identity: str, run: ObjectRun) -> xarray.Dataset:
     """Return the result that is there, if it is the one that is asked for.
 
     The parts of a run that was killed after its result got its name are removed.
@@ -196,6 +199,13 @@ def _complete(path: Path, fields: dict[str, Any], identity: str) -> xarray.Datas
         raise ExistsError(
             f"{path} exists already and is another result (of another network, other objects or "
             f"settings, or by other code or numerics); {remedy}"
+        )
+    now = run.conduct.output_at(run.sweep.canvas.size)
+    if differing(result.attrs.get("behaviour") or {}, now):
+        raise ExistsError(
+            f"{path} exists already, and its network did something else with the same image, "
+            "although it has the same name, code and weights (a constant of a module, a closure or "
+            f"an unsaved buffer?); {remedy}"
         )
     if parts_folder(path).is_dir():
         with contextlib.suppress(ExistsError), Parts(path, fields) as parts:

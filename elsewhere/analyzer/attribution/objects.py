@@ -19,7 +19,9 @@ from elsewhere.analyzer.attribution.frames import Scenes
 from elsewhere.analyzer.attribution.randomness import frame_generator, frame_noise
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarget, class_numbers
+from elsewhere.errors import InputError
 from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entropy, share_inside
+from elsewhere.measures.behaviour import differing
 from elsewhere.protocols import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.recording.findings import watch
@@ -80,6 +82,8 @@ class ObjectRun:
             seed=settings.seed,
             conduct=self.conduct,
         )
+        if isinstance(self.target, LinearTarget):
+            self._check_readout(self.target)
         self.scenes = Scenes(sweep.model, sweep.objects, sweep.canvas)
         self.frame = settings.frame(sweep.canvas)
         self.plain = settings.baseline == "empty" or (
@@ -91,6 +95,17 @@ class ObjectRun:
             columns = self.explainer.columns(self.scenes.empty)
             self.classes = class_numbers(
                 self.target, classes=classes, categories=categories, n_classes=columns.shape[1]
+            )
+
+    def _check_readout(self, target: LinearTarget) -> None:
+        """Refuse a network that does something else than the one that the readout is of."""
+        now = self.conduct.output_at(self.sweep.canvas.size)
+        if differing(target.network.get("behaviour") or {}, now, last=1):
+            raise InputError(
+                f"the readout of {target.layer!r} was fitted on a network that did something else "
+                "with the same image, although its weights are the same (a constant of a module, a "
+                "closure or an unsaved buffer?); fit one on this network, with `elsewhere probe "
+                f"... --layers {target.layer} --readout FILE`"
             )
 
     @property

@@ -17,7 +17,13 @@ from elsewhere.models.machine import code_version
 from elsewhere.recording import Sweep
 from elsewhere.recording.engines import numerics
 from elsewhere.storage.locks import Claim
-from elsewhere.storage.parts import differing, mark_of, read_manifest, write_unit
+from elsewhere.storage.parts import (
+    changed_behaviour,
+    differing,
+    mark_of,
+    read_manifest,
+    write_unit,
+)
 
 _DETERMINING = (
     "model",
@@ -68,6 +74,11 @@ class ObjectJob:
             raise InputError(
                 f"a worker would compute something else (it differs in {', '.join(names)}); use "
                 "machines of one kind and one version of torch"
+            )
+        if names := changed_behaviour(manifest, run.conduct.behaviour):
+            raise InputError(
+                f"a worker's network does something else in {', '.join(names)} than that of the "
+                "process that began: something of it was set there only; set it in its module"
             )
         self._runs, self._mark = [run], mark_of(manifest)
 

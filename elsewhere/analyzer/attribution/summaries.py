@@ -18,6 +18,7 @@ from elsewhere.measures.attribution import (
     equivariance,
     mean_over_objects,
 )
+from elsewhere.measures.behaviour import Behaviour, differing
 from elsewhere.protocols import notes_of
 
 PER_OBJECT = (
@@ -249,6 +250,7 @@ def check_joinable(
     other: xarray.Dataset,
     *,
     weights_sha256: str | None = None,
+    behaviour: Behaviour | None = None,
     canvas: int | None = None,
     y: Sequence[int] | None = None,
     x: Sequence[int] | None = None,
@@ -259,7 +261,7 @@ def check_joinable(
     ----------
     other
         The result.
-    weights_sha256, canvas
+    weights_sha256, behaviour, canvas
         Of the network and its canvas, px, where they are known.
     y, x
         Locations, px.
@@ -280,6 +282,12 @@ def check_joinable(
         raise InputError(
             f"the result of kind {kind!r} is of another network: its weights are {there[:12]}, "
             f"those of this one {weights_sha256[:12]}; measure both on the same network"
+        )
+    if differing(other.attrs.get("behaviour") or {}, behaviour or {}, last=1):
+        raise InputError(
+            f"the result of kind {kind!r} is of a network that does something else with the same "
+            "image, although its weights are the same (a constant of a module, a closure or an "
+            "unsaved buffer?); measure both on the same network"
         )
     size = other.attrs.get("canvas")
     if canvas is not None and size is not None and int(size) != int(canvas):
@@ -322,6 +330,7 @@ def join(result: xarray.Dataset, others: Sequence[xarray.Dataset]) -> xarray.Dat
         check_joinable(
             other,
             weights_sha256=result.attrs.get("weights_sha256"),
+            behaviour=result.attrs.get("behaviour"),
             canvas=result.attrs.get("canvas"),
             y=result["y"].values.tolist(),
             x=result["x"].values.tolist(),

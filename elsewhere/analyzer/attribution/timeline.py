@@ -122,9 +122,7 @@ def attribute_checkpoints(
             batch_dependent, chance_seed,
         )  # fmt: skip
         left = kept.left(cards, job.sweep)
-        perform_checkpoints(
-            job, cards, left, workers=workers, scheduler=scheduler, report=report
-        )
+        perform_checkpoints(job, cards, left, workers=workers, scheduler=scheduler, report=report)
         if report is not None:
             report(len(cards), len(cards), "done")
         return _join(kept.load(), cards)
