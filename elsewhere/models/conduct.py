@@ -22,8 +22,8 @@ from torch import nn
 from elsewhere.errors import InputError
 from elsewhere.measures.behaviour import Behaviour, sketch
 from elsewhere.models.layers import Layer
-from elsewhere.models.outputs import output_tensors
 from elsewhere.models.model import Model
+from elsewhere.models.outputs import output_tensors
 from elsewhere.models.proof import TOLERANCE, alike, undisturbed
 from elsewhere.models.state import Snapshot, chance_state, seeded, untouched
 

@@ -112,9 +112,10 @@ def list_layers(
     pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=model.device)
     # The fields are kept on tensors, which hands them from the mode to the hooks.
     fields = FieldMode()
-    with _listening(model.module, fields, containers=containers) as found:
-        _dry_run(model, pixels, fields)
-    listed = _with_layouts(model, size, found)
+    with untouched(model.module), seeded(None, model.module):
+        with _listening(model.module, fields, containers=containers) as found:
+            _dry_run(model, pixels, fields)
+        listed = _with_layouts(model, size, found)
     calls = Counter({layer.module: layer.call for layer in listed})
     alias_of = {module: alias for alias, module in model.aliases.items()}
     return tuple(_named(layer, alias_of, several=calls[layer.module] > 0) for layer in listed)
@@ -122,7 +123,7 @@ def list_layers(
 
 @contextmanager
 def _listening(module: nn.Module, fields: FieldMode, *, containers: bool) -> Iterator[list[Layer]]:
-    """Set evaluation mode and hooks, yield the list they fill, and take both back."""
+    """Set evaluation mode and hooks, yield the list they fill, and take the hooks back."""
     found: list[Layer] = []
     calls: Counter[str] = Counter()
     handles = []
@@ -140,16 +141,15 @@ def _listening(module: nn.Module, fields: FieldMode, *, containers: bool) -> Ite
     def hook(name: str) -> Any:
         return lambda part, inputs, output: describe(name, part, inputs, output)
 
-    with untouched(module), seeded(None, module):
-        try:
-            for name, part in module.named_modules():
-                if name and (containers or not is_container(part)):
-                    handles.append(part.register_forward_hook(hook(name)))
-            module.eval()
-            yield found
-        finally:
-            for handle in handles:
-                handle.remove()
+    try:
+        for name, part in module.named_modules():
+            if name and (containers or not is_container(part)):
+                handles.append(part.register_forward_hook(hook(name)))
+        module.eval()
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _dry_run(model: Model, pixels: torch.Tensor, fields: FieldMode) -> None:

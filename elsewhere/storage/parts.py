@@ -194,8 +194,8 @@ class Parts:
             return ExistsError(
                 f"{self.folder} holds parts of a network that did something else in "
                 f"{', '.join(changed)}, although it has the same name, code and weights (a "
-                "constant of a module, a closure or an unsaved buffer?); choose another name, or pass "
-                "--overwrite to throw them away"
+                "constant of a module, a closure or an unsaved buffer?); choose another name, or "
+                "pass --overwrite to throw them away"
             )
         if not isinstance(identity, dict) or not isinstance(numerics, dict):
             return ExistsError(

@@ -112,7 +112,8 @@ class ObjectRun:
     def notes(self) -> list[str]:
         """Doubts about the maps: those of the sweep, and of the readout that is the target."""
         network = self.target.network if isinstance(self.target, LinearTarget) else {}
-        return notes_of(self.conduct, network)
+        own = () if self.sweep.conduct.alone else self.conduct.notes  # said once
+        return notes_of(self.sweep, own, network)
 
     def measure(
         self, number: int, *, progress: Callable[[int], None] | None = None
