@@ -113,6 +113,7 @@ def plot_interference(
     layers: Sequence[str] | None = None,
     exemplars: Exemplars | None = None,
     where: Sequence[Where] = ("trained", "off"),
+    subject: str = "interference",
 ) -> Figure:
     """Draw how further training takes accuracy (above) and generalisation G (below) away.
 
@@ -129,6 +130,8 @@ def plot_interference(
         along the last phase of `track`.
     phase, layers, exemplars, where
         As for :func:`plot_acquisition`.
+    subject
+        What is shown, for the title.
 
     Returns
     -------
@@ -141,7 +144,7 @@ def plot_interference(
     UnknownNameError
         A phase, layer, place or kind of exemplars that is not known.
     """
-    drawn = _draw(track, control, "interference", phase, layers, exemplars, where)
+    drawn = _draw(track, control, subject, phase, layers, exemplars, where)
     if _mark_criterion(drawn.upper, drawn.lower, track, drawn.laid):
         drawn.handles.append(Line2D([], [], label="criterion\nreached", **_CRITERION))
         draw_legend(drawn.upper, drawn.handles)

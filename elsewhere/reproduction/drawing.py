@@ -68,15 +68,14 @@ class Gallery:
             drawn.append(self._save(name, plot_accuracy_displacement(maps)))
         acquired = plot_acquisition(self._track(FULL), exemplars="held-out", where=("trained",))
         drawn.append(self._save("acquisition", acquired))
-        pairs: tuple[tuple[str, str | None], ...] = (
-            ("interference", "translated"),
-            ("near", None),
+        pairs: tuple[tuple[str, str | None, str], ...] = (
+            ("interference", "translated", "interference"),
+            ("near", None, "further training on objects like those of the pretraining"),
         )
-        for name, control in pairs:
+        for name, control, subject in pairs:
             beside = None if control is None else self._track(control)
-            drawn.append(
-                self._save(name, plot_interference(self._track(name), beside, exemplars="same"))
-            )
+            figure = plot_interference(self._track(name), beside, exemplars="same", subject=subject)
+            drawn.append(self._save(name, figure))
         for phase in self.scale.unseen:
             before, after = (
                 load_result(self.folders[0] / f"{run}-{phase.name}-similarity.nc")

@@ -5,12 +5,15 @@ import dataclasses
 import json
 import math
 import queue
+import re
 import shutil
 import struct
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from elsewhere.cli import app
 from elsewhere.errors import (
     ElsewhereError,
     ExistsError,
@@ -187,6 +190,48 @@ def test_what_is_missing_is_done_again_and_comes_out_the_same(copy, tiny):
     drawn = {path.stem for path in (copy / "figures").glob("*.svg")}
     assert {"claims", "claims-all", "acquisition", "interference", "near"} <= drawn
     assert {f"accuracy-maps-{name}-same" for name in ("glyphs", "digits")} <= drawn
+    titles = {
+        name: " ".join(re.findall("<!-- (.*?) -->", path.read_text(), re.DOTALL))
+        for name in ("near", "interference")
+        for path in (copy / "figures").glob(f"{name}.svg")
+    }
+    assert "interference, same exemplars" in titles["interference"]
+    assert "like those of the pretraining" in titles["near"]
+    assert "interference" not in titles["near"]
+
+
+@pytest.fixture
+def command(tiny, monkeypatch):
+    """Run the command at the tiny scale."""
+    monkeypatch.setattr(scales, "_entries", {**scales._entries})
+    scales.add("tiny", dataclasses.replace(tiny, tuned_on=(0,)), summary="for tests")
+    arguments = ["reproduce", "--scale", "tiny", "--workers", "1", "--device", "cpu"]
+    return lambda *more: CliRunner().invoke(app, [*arguments, *map(str, more)])
+
+
+def test_seeds_of_tuning_are_refused_and_marked(copy, command, tmp_path):
+    refused = command("--out", tmp_path / "new", "--first-seed", 0)
+    assert refused.exit_code == 1
+    assert not (tmp_path / "new").exists()
+    line = " ".join(refused.stderr.split())
+    assert "the scale tiny was tuned on the seeds 0; a table with 0 cannot be reported" in line
+    assert "--first-seed 100" in line
+    # nor beside others: a directory that holds one gives no table of the others
+    assert command("--out", copy, "--first-seed", 100).exit_code == 1
+    table = json.loads((copy / "claims.json").read_text())
+    assert (table["development"], table["tuned_on"]) == (False, [])
+
+
+def test_the_command_says_what_one_seed_says_and_ends_in_peace(copy, tiny, command):
+    scales._entries.pop("tiny")
+    scales.add("tiny", tiny, summary="for tests")
+    outcome = command("--out", copy, "--first-seed", 0)
+    assert outcome.exit_code == 0, outcome.stderr
+    said = " ".join(outcome.stderr.split())
+    assert said.startswith("one seed shows a claim in this run or does not show it")
+    assert "C6: " in outcome.stdout
+    assert "not measurable" in outcome.stdout
+    assert "Traceback" not in outcome.stdout + outcome.stderr
 
 
 def test_another_scale_is_refused_with_both_fingerprints(copy, tiny):

@@ -1,0 +1,61 @@
+"""Tables of claims in the docs: from seeds that nothing was tuned on, and as they were found."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from elsewhere.measures.claims import verdict
+from elsewhere.reproduction import scales
+
+DOCS = Path(__file__).parents[2] / "docs"
+REPORTED = sorted((DOCS / "data").glob("claims-*.json"))
+DRAWN_BY_FIRST_READING = range(100, 110)
+"""Their table stands in the docs as it was found; the file was not kept."""
+
+
+def text():
+    return (DOCS / "reproduction.md").read_text(encoding="utf-8")
+
+
+def row(found):
+    """Return a row of the table as the docs have it."""
+    low, high = found["interval"]
+    numbers = [
+        "-" if found["value"] is None else f"{found['value']:.2f}",
+        "" if low is None else f"[{low:.2f}, {high:.2f}]",
+    ]
+    holds = f"{found['direction']} {found['threshold']:.2f}"
+    cells = [found["claim"], found["statistic"], found["pair"], *numbers, holds, found["verdict"]]
+    return f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("path", REPORTED, ids=lambda path: path.stem)
+def test_a_reported_table_is_of_seeds_that_nothing_was_tuned_on(path):
+    table = json.loads(path.read_text(encoding="utf-8"))
+    assert not table["development"]
+    assert not {*table["seeds"]} & {*scales.get(table["scale"]).tuned_on, *table["tuned_on"]}
+    assert path.stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("path", REPORTED, ids=lambda path: path.stem)
+def test_a_reported_table_stands_in_the_docs_as_it_was_found(path):
+    table, written = json.loads(path.read_text(encoding="utf-8")), re.sub(" +", " ", text())
+    for found in table["claims"]:
+        values = [math.nan if value is None else value for value in found["values"]]
+        assert found["verdict"] == verdict(values, found["threshold"], found["direction"])
+        if found["decides"]:
+            assert re.sub(" +", " ", row(found)) in written, found["statistic"]
+
+
+def test_every_table_of_seeds_names_its_file_or_says_that_there_is_none():
+    for first, last in re.findall(r"^### .*seeds (\d+) to (\d+)$", text(), re.MULTILINE):
+        seeds = range(int(first), int(last) + 1)
+        for scale in scales:
+            assert not {*seeds} & {*scales.get(scale).tuned_on}
+        if seeds == DRAWN_BY_FIRST_READING:
+            continue
+        section = text().split(f"seeds {first} to {last}\n", 1)[1].split("\n### ", 1)[0]
+        assert f"data/claims-laptop-{first}.json" in section or "is not finished" in section
