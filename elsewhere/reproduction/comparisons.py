@@ -15,6 +15,7 @@ import xarray
 from elsewhere.analyzer.equivariance import AlignedSink, Shift, aligned_attributes
 from elsewhere.analyzer.similarity import SimilaritySink, dead_layers, finish, similarity
 from elsewhere.errors import InputError
+from elsewhere.measures.vectors import dot_products, means, squared_norms
 from elsewhere.models import Model, list_layers
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
@@ -235,14 +236,16 @@ def largest_correlation(first: ObjectSet, second: ObjectSet, *, rows: int = 512)
     1.0
     """
     ours, theirs = _standardised(first), _standardised(second)
-    parts = (ours[start : start + rows] @ theirs.T for start in range(0, len(ours), rows))
+    parts = (
+        dot_products(ours[start : start + rows], theirs) for start in range(0, len(ours), rows)
+    )
     return float(max(part.max() for part in parts))
 
 
 def _standardised(objects: ObjectSet) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     pixels = objects.patches((0, 0, 0)).mean(-1).reshape(len(objects), -1).astype(np.float32)
-    pixels -= pixels.mean(1, keepdims=True)
-    norms = np.linalg.norm(pixels, axis=1, keepdims=True)
+    pixels -= means(pixels)[:, None].astype(np.float32)
+    norms = np.sqrt(squared_norms(pixels))[:, None].astype(np.float32)
     standard: np.ndarray[tuple[int, int], np.dtype[np.float32]] = pixels / np.where(
         norms > 0, norms, 1.0
     )

@@ -254,7 +254,7 @@ def _resolution(size: int) -> int:
 
 
 def _standardised(images: FloatArray) -> FloatArray:
-    rows = images.reshape(len(images), -1)
+    rows = images.reshape(len(images), -1).astype(np.float64)
     rows = rows - rows.mean(1, keepdims=True)
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 

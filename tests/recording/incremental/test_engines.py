@@ -323,7 +323,8 @@ def test_what_an_invisible_object_does_not_show_is_found_out(make_sweep, make_ob
     layer = nn.Conv2d(3, 4, 3, bias=False)
     layer.forward = lambda x: nn.functional.conv2d(x, 2 * layer.weight)
     model, objects = wrap(nn.Sequential(layer, nn.ReLU())), make_objects(2)
-    black = dataclasses.replace(objects, images=0 * objects.images)
+    shown = np.arange(len(objects))[:, None, None, None] > 0  # with none to be seen it is refused
+    black = dataclasses.replace(objects, images=shown * objects.images)
     with pytest.raises(InputError, match="comes out otherwise than in a whole pass"):
         make_sweep(  # noqa: B018
             model, objects=black, background=0, layers="1", engine="incremental"
