@@ -14,6 +14,13 @@ def _entry(kind: str, **fields: str) -> tuple[str, dict[str, str]]:
 
 BIBLIOGRAPHY = MappingProxyType(
     {
+        "adebayo2018": _entry(
+            "inproceedings",
+            author="Adebayo, Julius and Gilmer, Justin and Muelly, Michael and others",
+            title="Sanity Checks for Saliency Maps",
+            booktitle="Advances in Neural Information Processing Systems",
+            year="2018",
+        ),
         "azulay2019": _entry(
             "article",
             author="Azulay, Aharon and Weiss, Yair",
@@ -24,6 +31,15 @@ BIBLIOGRAPHY = MappingProxyType(
             number="184",
             pages="1--25",
             year="2019",
+        ),
+        "bach2015": _entry(
+            "article",
+            author="Bach, Sebastian and Binder, Alexander and Montavon, Gr{\\'e}goire and others",
+            title="On Pixel-Wise Explanations by Layer-Wise Relevance Propagation",
+            journal="PLOS ONE",
+            volume="10",
+            number="7",
+            year="2015",
         ),
         "biscione2021": _entry(
             "article",
@@ -100,6 +116,13 @@ BIBLIOGRAPHY = MappingProxyType(
             pages="352--355",
             year="2008",
         ),
+        "kokhlikyan2020": _entry(
+            "misc",
+            author="Kokhlikyan, Narine and Miglani, Vivek and Martin, Miguel and others",
+            title="Captum: A Unified and Generic Model Interpretability Library for PyTorch",
+            howpublished="arXiv:2009.07896",
+            year="2020",
+        ),
         "kornblith2019": _entry(
             "inproceedings",
             author="Kornblith, Simon and Norouzi, Mohammad and Lee, Honglak and Hinton, Geoffrey",
@@ -126,6 +149,13 @@ BIBLIOGRAPHY = MappingProxyType(
             booktitle="IEEE Conference on Computer Vision and Pattern Recognition",
             pages="991--999",
             year="2015",
+        ),
+        "lundberg2017": _entry(
+            "inproceedings",
+            author="Lundberg, Scott M. and Lee, Su-In",
+            title="A Unified Approach to Interpreting Model Predictions",
+            booktitle="Advances in Neural Information Processing Systems",
+            year="2017",
         ),
         "mitchell2008": _entry(
             "article",
@@ -156,6 +186,27 @@ BIBLIOGRAPHY = MappingProxyType(
             pages="109817",
             year="2023",
         ),
+        "selvaraju2017": _entry(
+            "inproceedings",
+            author="Selvaraju, Ramprasaath R. and Cogswell, Michael and Das, Abhishek and others",
+            title="Grad-CAM: Visual Explanations from Deep Networks",
+            booktitle="International Conference on Computer Vision",
+            year="2017",
+        ),
+        "shrikumar2017": _entry(
+            "inproceedings",
+            author="Shrikumar, Avanti and Greenside, Peyton and Kundaje, Anshul",
+            title="Learning Important Features Through Propagating Activation Differences",
+            booktitle="International Conference on Machine Learning",
+            year="2017",
+        ),
+        "simonyan2014": _entry(
+            "inproceedings",
+            author="Simonyan, Karen and Vedaldi, Andrea and Zisserman, Andrew",
+            title="Deep Inside Convolutional Networks",
+            booktitle="International Conference on Learning Representations, Workshop",
+            year="2014",
+        ),
         "song2012": _entry(
             "article",
             author="Song, Le and Smola, Alex and Gretton, Arthur and Bedo, Justin and Borgwardt, "
@@ -165,6 +216,34 @@ BIBLIOGRAPHY = MappingProxyType(
             volume="13",
             pages="1393--1434",
             year="2012",
+        ),
+        "springenberg2015": _entry(
+            "inproceedings",
+            author="Springenberg, Jost Tobias and Dosovitskiy, Alexey and others",
+            title="Striving for Simplicity: The All Convolutional Net",
+            booktitle="International Conference on Learning Representations, Workshop",
+            year="2015",
+        ),
+        "sundararajan2017": _entry(
+            "inproceedings",
+            author="Sundararajan, Mukund and Taly, Ankur and Yan, Qiqi",
+            title="Axiomatic Attribution for Deep Networks",
+            booktitle="International Conference on Machine Learning",
+            year="2017",
+        ),
+        "yeh2019": _entry(
+            "inproceedings",
+            author="Yeh, Chih-Kuan and Hsieh, Cheng-Yu and Suggala, Arun Sai and others",
+            title="On the (In)fidelity and Sensitivity of Explanations",
+            booktitle="Advances in Neural Information Processing Systems",
+            year="2019",
+        ),
+        "zeiler2014": _entry(
+            "inproceedings",
+            author="Zeiler, Matthew D. and Fergus, Rob",
+            title="Visualizing and Understanding Convolutional Networks",
+            booktitle="European Conference on Computer Vision",
+            year="2014",
         ),
         "zhang2019": _entry(
             "inproceedings",

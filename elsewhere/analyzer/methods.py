@@ -60,14 +60,17 @@ def describe_methods(source: Recording | xarray.Dataset) -> str:
         facts = {**facts, **_axis_facts(source)}
         layers = [str(name) for name in source["layer"].values] if "layer" in source.coords else []
         names = _measured(facts)
+    procedure, cited = _procedure(facts)
     paragraphs = [
         _what_was_shown(facts),
         _what_was_recorded(facts, layers),
+        procedure,
         _what_was_measured(facts, names),
+        _notes(facts),
         _numerics(facts),
         _digests(facts),
     ]
-    keys: set[str] = {"biscione2021"}
+    keys: set[str] = {"biscione2021", *cited}
     for name in names:
         keys |= set(measures.get(name).sources)
     if names:
@@ -190,9 +193,119 @@ def _what_was_measured(facts: Mapping[str, Any], names: Sequence[str]) -> str:
         cited = f" [{', '.join(found.sources)}]" if found.sources else ""
         lines.append(f"- {name}: {measures.summary(name)}; {found.formula}{cited}.")
     lines += ["", INTERVALS]
-    if notes := facts.get("notes"):
-        lines += ["", "To be read with: " + "; ".join(str(note) for note in notes) + "."]
     return "\n".join(lines)
+
+
+def _notes(facts: Mapping[str, Any]) -> str:
+    notes = [str(note).rstrip(".") for note in facts.get("notes") or ()]
+    return f"To be read with: {'; '.join(notes)}." if notes else ""
+
+
+ATTRIBUTION = {
+    "integrated-gradients": ("gradients along the line from the baseline", "sundararajan2017"),
+    "occlusion": ("the mean change of the score over the windows that cover a pixel", "zeiler2014"),
+    "grad-cam": ("a layer's channels, weighted by their mean gradients", "selvaraju2017"),
+    "saliency": ("the gradient at the image", "simonyan2014"),
+    "input-x-gradient": ("the gradient times the input", "shrikumar2017"),
+    "gradient-shap": ("gradients at random points between baseline and image", "lundberg2017"),
+    "deep-lift": ("differences from the baseline by the rescale rule", "shrikumar2017"),
+    "feature-ablation": ("the change of the score when a cell is replaced", "zeiler2014"),
+    "lrp": ("layer-wise relevance propagation by the epsilon rule", "bach2015"),
+    "guided-backprop": ("the gradient, cut off at 0 at every rectifier", "springenberg2015"),
+}
+"""What each method of attribution gives, and its source."""
+
+_BASELINES = {"empty": "the empty canvas", "black": "a black image", "blurred": "the blurred image"}
+_CAPTUM = ("integrated-gradients", "occlusion", "saliency", "input-x-gradient", "feature-ablation")
+
+
+def _procedure(facts: Mapping[str, Any]) -> tuple[str, set[str]]:
+    """Return what was done to get an attribution, a sanity test or a probe, and its sources."""
+    kind = str(facts.get("kind", ""))
+    if kind in ("attribution", "attribution timeline"):
+        said, cited = _attributed(facts)
+        return f"{said} {_compared(facts)}", {*cited, "efron1993"}
+    if kind == "attribution sanity":
+        said, cited = _attributed(facts)
+        more = (
+            "Layers were randomised from the output to the input, one more at each stage, by "
+            "shuffling the values of each parameter and statistic [adebayo2018]; "
+            f"{facts.get('n_weights', 'all')} weights, all that the target uses, were random at "
+            "the last stage. Maps were compared on the object's pixels with those of the network "
+            "as it is, at the same location and for the same class, by Pearson's correlation, "
+            "the cosine, and the rank correlation of absolute values. A method counts as unchanged "
+            f"if the latter is above {facts.get('threshold', 0.5)} with all layers from "
+            f"{facts.get('judged_at', 'the middle')} up random, or all: "
+            f"{'it was' if facts.get('unchanged') else 'it was not'}. {INTERVALS}"
+        )
+        return f"{said} {more}", {*cited, "adebayo2018", "efron1993"}
+    if kind in ("probe", "probe-each"):
+        return _probed(facts), set()
+    return "", set()
+
+
+def _attributed(facts: Mapping[str, Any]) -> tuple[str, set[str]]:
+    method = str(facts.get("method", ""))
+    gives, source = ATTRIBUTION.get(method, ("", ""))
+    cited = {source} - {""}
+    parts = [
+        f"The target '{facts.get('target', 'unknown')}' was attributed to the input's pixels, "
+        f"summed over colours, by {method}{f' [{source}]' if source else ''}: {gives}."
+    ]
+    if facts.get("layer"):
+        parts.append(f"The layer was {facts['layer']}.")
+    if options := facts.get("options"):
+        said = ", ".join(f"{name} = {value}" for name, value in options.items())
+        parts.append(f"Options: {said}.")
+    if base := str(facts.get("baseline") or ""):
+        word, _, sigma = base.partition(":")
+        blur = f" (sigma {sigma} px)" if sigma else ""
+        parts.append(
+            f"The baseline, for methods that have one, was {_BASELINES.get(word, word)}{blur}."
+        )
+    if rules := facts.get("rules"):
+        said = ", ".join(f"{name} ({count})" for name, count in rules.items())
+        parts.append(f"Rules were applied to every operation between image and score: {said}.")
+    if method in _CAPTUM and facts.get("engine") != "incremental":
+        cited.add("kokhlikyan2020")
+        parts.append("Maps were computed with Captum [kokhlikyan2020].")
+    elif facts.get("engine") == "incremental":
+        parts.append("Of each covered image only what the window changes was computed.")
+    if extras := facts.get("extras"):
+        cited.add("yeh2019")
+        parts.append(
+            f"{' and '.join(map(str, extras)).capitalize()} [yeh2019] took "
+            f"{facts.get('n_perturbations')} perturbations each, the same at every location."
+        )
+    return " ".join(parts), cited
+
+
+def _compared(facts: Mapping[str, Any]) -> str:
+    margin = f", the box widened by {facts['margin']} px," if "margin" in facts else ""
+    vanishing = int(facts.get("n_vanishing") or 0)
+    left_out = f" {vanishing} maps that vanish were left out." if vanishing else ""
+    return (
+        f"Maps were brought to the object's frame{margin} and compared with that at the reference "
+        "location over the pixels on the canvas in both: Pearson's correlation, the cosine, and "
+        "the rank correlation of absolute values, beside the same with objects of other categories."
+        f"{left_out} {INTERVALS}"
+    )
+
+
+def _probed(facts: Mapping[str, Any]) -> str:
+    strength = facts.get("strength_parameter")
+    folds, shuffles = int(facts.get("n_folds") or 0), int(facts.get("n_shuffles") or 0)
+    parts = [
+        f"Linear probes ({facts.get('probe', 'unknown')}) for {facts.get('n_classes')} classes "
+        f"were trained on {facts.get('n_trained')} objects at {facts.get('train_at')} and tested "
+        f"at every location; chance is {facts.get('chance')}."
+    ]
+    if strength and folds:
+        parts.append(f"{strength} was chosen by cross-validation in {folds} folds.")
+    if controls := facts.get("controls"):
+        times = f" ({shuffles} shuffles)" if shuffles else ""
+        parts.append(f"Controls: {_joined(controls)}{times}.")
+    return " ".join(parts)
 
 
 def _numerics(facts: Mapping[str, Any]) -> str:

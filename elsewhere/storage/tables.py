@@ -52,8 +52,13 @@ def tidy_table(result: xarray.Dataset, variables: Sequence[str] | None = None) -
     for name in variables or ():
         if name not in known:
             raise UnknownNameError("variable", name, known)
-    wanted = known if variables is None else list(variables)
-    wanted = [name for name in wanted if result[name].dtype.kind in "fiub"]
+    numbers = [name for name in known if result[name].dtype.kind in "fiub"]
+    wanted = numbers if variables is None else list(variables)
+    if text := [name for name in wanted if name not in numbers]:
+        raise InputError(
+            f"variable {text[0]!r} holds {result[text[0]].dtype}, and a table has one column of "
+            f"numbers; leave it out, or take one of {', '.join(numbers) or 'none: there are none'}"
+        )
     if not wanted:
         raise InputError("the result holds no numbers; nothing would stand in the table")
     frames = []

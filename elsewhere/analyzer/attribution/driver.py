@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -234,6 +235,15 @@ def _check_size(sweep: Sweep, settings: AttributionSettings, limit: int) -> None
         )
 
 
+ASKED = ("options", "baseline", "margin", "seed", "extras", "n_perturbations")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what makes maps."""
+    names = ("elsewhere", "torch", "captum", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
 def _read(parts: Parts, number: int) -> xarray.Dataset:
     return read_dataset(parts.folder / unit_name(number))
 
@@ -279,7 +289,8 @@ def _finish(
         "method": settings.method,
         "target": run.target.name,
         "layer": settings.layer or "",
-        **{name: options[name] for name in ("options", "baseline", "margin", "seed")},
+        **{name: options[name] for name in ASKED},
+        "measured_with": versions(),
         "rules": dict(run.explainer.counts),
         "warning": methods.get(settings.method).warning,
         "n_objects": len(sweep.objects),

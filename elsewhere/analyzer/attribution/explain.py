@@ -407,7 +407,8 @@ class Explainer:
         elif self.method.lattice is not None:
             reach = maps.max((1, 2, 3))
         elif self.layer is not None and self.layer.is_map:
-            reach = reach * np.prod(self.layer.shape[1:]) / self.canvas_size**2
+            cells = np.prod(self.layer.shape) / self.layer.shape[self.layer.layout.index("channel")]
+            reach = reach * cells / self.canvas_size**2
         if not isinstance(self.target, SimilarityTarget):
             scale = self.columns(batch.images).abs().amax(1).double().cpu().numpy()
             known = np.maximum(scale, np.nan_to_num(np.abs(found.baseline_scores)))

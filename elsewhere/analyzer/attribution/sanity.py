@@ -17,6 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
+from elsewhere.analyzer.attribution.driver import ASKED, versions
 from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
@@ -303,17 +304,19 @@ def _dataset(
     likeness: NDArray[np.float64], stages: Sequence[str], sweep: Sweep, run: ObjectRun
 ) -> xarray.Dataset:
     mean, interval = mean_over_objects(np.moveaxis(likeness, 2, 0))
-    settings = run.settings
+    settings, asked = run.settings, run.settings.fields(sweep.canvas)
     ranks = mean[:, MAP_METRICS.index("spearman")]
     half = len(stages) // 2  # of stages - 1 layers, rounded up
     attributes: dict[str, Any] = {
         "kind": "attribution sanity",
         "method": settings.method,
         "target": run.target.name,
+        **{name: asked[name] for name in ASKED},
+        "rules": dict(run.explainer.counts),
+        "measured_with": versions(),
         "unchanged": bool(np.fmax(ranks[half], ranks[-1]) > UNCHANGED),
         "judged_at": stages[half],
         "threshold": UNCHANGED,
-        "seed": settings.seed,
         "engine": run.choice.name,
         "n_objects": len(sweep.objects),
         **sweep.provenance,

@@ -420,6 +420,12 @@ def _class_number(
         raise UnknownNameError(
             "class of the target", target.choice, [*CHOICES, *(classes or ())], "or a number"
         ) from None
+    if any(name.strip().lstrip("+-").isdigit() for name in classes or ()):
+        raise InputError(
+            f"the target {target.name} is ambiguous: the classes are called "
+            f"{_few(classes or ())}, and none {target.choice!r}; where names are numbers, name the "
+            "class"
+        )
     if not 0 <= number < n_classes:
         raise InputError(
             f"the target {target.name} is out of range: there are {n_classes} classes, numbered "
