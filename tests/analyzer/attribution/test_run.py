@@ -114,8 +114,9 @@ def test_results_are_the_same_from_the_file(make_sweep, tmp_path):
     loaded = load_result(path)
     for name in kept.data_vars:
         np.testing.assert_array_equal(loaded[name], kept[name], err_msg=name)
+    xarray.testing.assert_identical(attribute(sweep, SALIENCY, path=path), loaded)
     with pytest.raises(ExistsError):
-        attribute(sweep, SALIENCY, path=path)
+        attribute(sweep, dataclasses.replace(SALIENCY, target="logit:2"), path=path)
 
 
 def test_a_reference_off_the_grid_is_computed_in_addition(make_sweep):
@@ -188,6 +189,123 @@ def test_maps_of_an_equivariant_network_move_with_the_object(
     if method == "occlusion" and baseline == "empty":  # nothing beyond the object's surroundings
         for name in ("centre_y", "centre_x", "entropy", "mass_inside"):
             np.testing.assert_allclose(found[name].std(("y", "x")), 0, atol=1e-3)
+
+
+class Faint(nn.Module):
+    """Sees the right half of the canvas a millionth as well as the left one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 4)
+        gain = torch.ones(1, 1, 24, 24)
+        gain[..., 13:] = 1e-6
+        self.register_buffer("gain", gain)
+
+    def forward(self, values):
+        return self.head((self.conv(values).relu() * self.gain).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "method", ["saliency", "integrated-gradients", "occlusion", "grad-cam", "deep-lift", "lrp"]
+)
+def test_maps_far_weaker_than_others_are_none(method, wrap, disturb, make_sweep):
+    """By any method: there is nothing to compare, and no place that they have."""
+    sweep = make_sweep(
+        wrap(disturb(Faint(), 3)), n=3, grid="at:12,5;12,19", reference=(12, 5),
+        background=(60, 60, 60),
+    )  # fmt: skip
+    layer = "conv" if method == "grad-cam" else None
+    found = attribute(sweep, AttributionSettings(method, "logit:1", layer=layer))
+    if method in ("lrp", "grad-cam"):  # which see the background on the other half, too
+        assert found.attrs["n_vanishing"] == 0
+        return
+    assert found.attrs["n_vanishing"] == 3
+    assert found["vanishing"].values.tolist() == [[[False, True]]] * 3
+    for name in ("equivariance", "mass_inside", "centre_distance", "entropy"):
+        assert bool(found[name].isel(x=1).isnull().all()), name
+        assert bool(found[name].isel(x=0).notnull().all()), name
+    assert any("3 of 6 maps vanish" in note for note in found.attrs["notes"])
+
+
+@pytest.mark.parametrize("method", ["saliency", "input-x-gradient", "gradient-shap", "occlusion"])
+def test_what_is_nothing_but_rounding_has_no_correlation(method, wrap, make_sweep):
+    """The logit is 1000 and some 1e-6 of the image: all that a map explains is rounding."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 576, 3))
+    network[1].weight.data.mul_(1e-6)
+    network[1].bias.data.fill_(1000.0)
+    found = attribute(
+        make_sweep(wrap(network), n=2, grid="1x3"), AttributionSettings(method, "logit:1")
+    )
+    assert found.attrs["n_vanishing"] == 6
+    assert bool(found["equivariance"].isnull().all())
+
+
+def test_an_invariant_code_has_a_map_by_occlusion_only(wrap, disturb, make_sweep):
+    """Away from the edges the pooled code is the same everywhere, and so is what covering does."""
+    network = wrap(disturb(Rolling(), 2))
+    sweep = make_sweep(network, n=3, grid="at:8,8;8,15", background=(90, 120, 30))
+    found = {
+        method: attribute(sweep, AttributionSettings(method, "similarity:pool"))
+        for method in ("occlusion", "saliency")
+    }
+    np.testing.assert_allclose(found["occlusion"]["equivariance"], 1, atol=1e-4)
+    assert found["occlusion"].attrs["n_vanishing"] == 0
+    assert found["saliency"].attrs["n_vanishing"] == 6
+    assert bool(found["saliency"]["equivariance"].isnull().all())
+    assert any(
+        "take integrated-gradients or occlusion" in n for n in found["saliency"].attrs["notes"]
+    )
+
+
+def test_random_numbers_move_with_the_object(wrap, disturb, make_sweep):
+    """An equivariant network's maps agree although they are drawn; other objects draw others."""
+    network = wrap(disturb(Rolling(), 2))
+    sweep = make_sweep(network, n=3, grid="at:8,8;8,15;13,8;13,15", background=(90, 120, 30))
+    settings = AttributionSettings(
+        "gradient-shap", "logit:1", options={"stdevs": 0.5, "n_samples": 4}, extras=("infidelity",)
+    )
+    found = attribute(sweep, settings)
+    assert float(found["equivariance"].sel(metric="pearson").min()) > 0.98
+    assert float(found["equivariance_cross_away"].sel(metric="pearson")) < 0.8
+
+
+@pytest.mark.parametrize("method", ["integrated-gradients", "input-x-gradient", "deep-lift", "lrp"])
+def test_infidelity_of_maps_that_carry_the_input(method, linear, make_sweep):
+    """On a linear network any map that shares the score out stands for the right slopes."""
+    settings = AttributionSettings(method, "logit:1", extras=("infidelity",), n_perturbations=6)
+    found = attribute(make_sweep(linear, n=1, grid="1x2"), settings)
+    np.testing.assert_allclose(found["infidelity"], 0, atol=1e-6)
+
+
+def test_infidelity_is_refused_where_maps_stand_for_no_slopes():
+    with pytest.raises(InputError, match="a map of occlusion stands for no slopes"):
+        AttributionSettings("occlusion", extras=("infidelity",))
+
+
+def test_a_class_whose_name_is_a_number_is_taken_by_its_name(make_sweep):
+    names = ("5", "6", "7", "8", "9", "x", "y")
+    sweep = make_sweep(n=1, grid="1x1")
+    found = attribute(sweep, dataclasses.replace(SALIENCY, target="logit:7"), classes=names)
+    assert found["target_class"].item() == 2
+    with pytest.raises(InputError, match="'logit:2'|logit:2 is ambiguous.*5, 6, 7, 8"):
+        attribute(sweep, dataclasses.replace(SALIENCY, target="logit:2"), classes=names)
+
+
+def test_the_methods_text_says_what_was_done(make_sweep):
+    from elsewhere.analyzer import describe_methods
+
+    sweep = make_sweep(n=2, grid="1x2")
+    settings = AttributionSettings("integrated-gradients", "logit:1", options={"n_steps": 12, "tolerance": 1})
+    text = describe_methods(attribute(sweep, settings))
+    for word in (
+        "2 objects", "'logit:1'", "integrated-gradients [sundararajan2017]", "n_steps = 12",
+        "the empty canvas", "captum", "torch", "@inproceedings{sundararajan2017",
+    ):  # fmt: skip
+        assert word in text, word
+    text = describe_methods(sanity(sweep, AttributionSettings("lrp", "logit:1")))
+    for word in ("[bach2015]", "[adebayo2018]", "epsilon: convolution (2)", "weights, all that"):
+        assert word in text, word
 
 
 def test_a_similarity_has_no_gradient_at_the_reference(make_sweep):
