@@ -212,7 +212,7 @@ def measure_checkpoint(
     kept = [*_PER_LAYER, *(f"{name}_interval" for name in _PER_LAYER), *_PER_PLACE]
     kept += ["G_away_without", "zero_share", *(["similarity"] if settings.full else [])]
     result = alike[kept]
-    right = _accuracy(card, model, grid, settings, data_dir)
+    right = _accuracy(card, model, grid, settings, data_dir, max_memory)
     result = result.merge(right, join="exact", compat="no_conflicts")
     others = [right]
     if settings.probes:
@@ -256,7 +256,12 @@ def _sweep(card: Card, objects: ObjectSet, settings: TrackSettings, device: str)
 
 
 def _accuracy(
-    card: Card, model: Any, grid: Grid, settings: TrackSettings, data_dir: Path | None
+    card: Card,
+    model: Any,
+    grid: Grid,
+    settings: TrackSettings,
+    data_dir: Path | None,
+    max_memory: int | str,
 ) -> xarray.Dataset:
     tested, held_out = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
     found = accuracy(
@@ -268,6 +273,7 @@ def _accuracy(
         held_out=held_out,
         classes=card.categories,
         n_resamples=200,
+        max_memory=max_memory,
     )
     at = found["accuracy_at"]
     variables = {"accuracy": found["accuracy"], "II_far": found["II_far"]}

@@ -126,6 +126,7 @@ def accuracy(
         Path | None, typer.Option("--trials", help="Also a tidy table: .csv or .parquet.")
     ] = None,
     device: DeviceOption = "auto",
+    max_memory: MemoryOption = "2GiB",
     threads: ThreadsOption = None,
     batch_dependent: BatchOption = "refuse",
     chance_seed: ChanceOption = None,
@@ -162,6 +163,7 @@ def accuracy(
             trained=card.trained or (),
             held_out=mask,
             classes=card.categories,
+            max_memory=max_memory,
             attributes={
                 "seed": card.seed,
                 "phase": card.phase,

@@ -20,9 +20,13 @@ from elsewhere.recording.sampling import Sample
 from elsewhere.recording.sharing import record_shared
 from elsewhere.recording.sweep import Sweep
 from elsewhere.storage import Header, Keep, RecordingWriter, StoredLayer
+from elsewhere.storage.units import UNIT_BYTES
 from elsewhere.types import StorageType, parse_bytes
 
 logger = logging.getLogger(__name__)
+
+UNIT_SHARE = 8
+"""A unit of work takes one of so many parts of --max-memory: it is held, compressed and written."""
 
 
 def parse_keeps(texts: Sequence[str]) -> dict[str, Keep]:
@@ -113,6 +117,7 @@ def make_header(
             "host": platform.node(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
+        unit_bytes=min(UNIT_BYTES, max(2**20, parse_bytes(max_memory) // UNIT_SHARE)),
     )
     tile = sweep.tile_shape(
         [Sample(header), *also], units=header.units, max_memory=parse_bytes(max_memory)

@@ -13,7 +13,7 @@ from elsewhere.models import untouched
 from elsewhere.protocols import Sink
 from elsewhere.recording.hooks import evaluating
 from elsewhere.recording.images import Images, batches_of, exact
-from elsewhere.recording.incremental.streaming import cells_of, sample_tile
+from elsewhere.recording.incremental.streaming import cells_of, room_of, sample_tile
 from elsewhere.recording.sweep import Group, Sweep
 from elsewhere.storage.recording import DEFAULT_MEMORY
 from elsewhere.storage.units import Units
@@ -77,7 +77,7 @@ def _rehearse_windows(
     sweep: Sweep, group: Group, sinks: Sequence[Sink], units: Units, max_memory: int
 ) -> float:
     """Return seconds per :data:`BATCH_ROWS` images, from a few locations of the middle row."""
-    windows, room = sweep.windows, max_memory - int(group.held)
+    windows, room = sweep.windows, room_of(max_memory)
     if windows is None:
         raise LayerError("there is no incremental engine to rehearse")
     tile, seconds = sample_tile(sweep.design), 0.0

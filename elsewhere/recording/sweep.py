@@ -24,7 +24,7 @@ from elsewhere.recording.engines import Choice, numerics
 from elsewhere.recording.findings import Findings
 from elsewhere.recording.hooks import Taps, evaluating
 from elsewhere.recording.images import Batch, Images, batches_of, exact
-from elsewhere.recording.incremental.streaming import TileStream
+from elsewhere.recording.incremental.streaming import SINK_SHARE, TileStream, room_of
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage.recording import DEFAULT_MEMORY, n_parts
 from elsewhere.storage.units import Units
@@ -294,7 +294,7 @@ class Sweep:
         if self.windows is None:
             batches = batches_of(stage, self.design, units, skip, rows=self.rows)
             return self.run(batches, group, sinks, images)
-        room = max_memory - int(group.held)
+        room = room_of(max_memory)
         return self.windows.run(
             stage, group.layers, sinks, units=units, skip=skip, max_bytes=room, shape=group.tile
         )
@@ -309,7 +309,7 @@ class Sweep:
         if self.windows is None:
             return None
         group = self.groups(sinks, max_memory=max_memory)[0]
-        room = max_memory - int(group.held)
+        room = room_of(max_memory)
         return self.windows.shape(group.layers, sinks, units, room)
 
     def tasks(
@@ -340,6 +340,9 @@ class Sweep:
         What no sink holds anything of comes first, in one group, with `tile` for its tiles; a
         layer that does not fit alone is swept in several parts.
         """
+
+        if self.windows is not None:  # which take their share, too
+            max_memory = room_of(max_memory) // SINK_SHARE
 
         def held(layer: Layer) -> float:
             each = self._held_bytes(layer, takers(layer))
@@ -387,7 +390,7 @@ class Sweep:
         """Return about what the windows of a tile take, and the empty canvas; 0 where dense."""
         if self.windows is None:
             return 0
-        room = max_memory - int(group.held)
+        room = room_of(max_memory)
         return self.windows.peak_bytes("grid", group.layers, sinks, room, group.tile)
 
     def multiply_adds(
@@ -396,7 +399,7 @@ class Sweep:
         """Return the multiply-adds of the sweeps over a group; 0 where they are not counted."""
         if self.windows is None:
             return 0
-        room, grids = max_memory - int(group.held), {"mean", "grid"}
+        room, grids = room_of(max_memory), {"mean", "grid"}
         every = sum(
             self.windows.engine.multiply_adds(
                 self.windows.tiles(stage, group.layers, sinks, room, group.tile), group.layers

@@ -30,7 +30,7 @@ from elsewhere.protocols import (
     layout_of,
 )
 from elsewhere.storage.results import to_attribute
-from elsewhere.storage.units import Units
+from elsewhere.storage.units import UNIT_BYTES, Units
 from elsewhere.types import StorageType
 
 ENCODING = "recording"
@@ -266,6 +266,8 @@ class Header:
     behaviour
         What the network does with a fixed image and the empty canvas, by layer: by which it is
         known again, up to rounding. Nothing is compared where nothing is known.
+    unit_bytes
+        Raw bytes of a unit of work, at most.
     """
 
     design: Design
@@ -276,6 +278,7 @@ class Header:
     determining: dict[str, Any]
     provenance: dict[str, Any]
     behaviour: Behaviour = field(default_factory=dict)
+    unit_bytes: int = UNIT_BYTES
 
     def identity_fields(self) -> dict[str, Any]:
         """Return the fields that determine the recorded values, as JSON holds them."""
@@ -327,7 +330,9 @@ class Header:
     @property
     def units(self) -> Units:
         """The units of work of this recording."""
-        return Units.cut(self.design, bytes_per_image=self.bytes_per_image)
+        return Units.cut(
+            self.design, bytes_per_image=self.bytes_per_image, unit_bytes=self.unit_bytes
+        )
 
 
 def filter_of(dtype: str) -> dict[str, Any]:

@@ -82,8 +82,12 @@ class Units:
     chosen: tuple[int, ...] | None = None
 
     @classmethod
-    def cut(cls, design: Design, *, bytes_per_image: int = 0) -> Units:
+    def cut(
+        cls, design: Design, *, bytes_per_image: int = 0, unit_bytes: int = UNIT_BYTES
+    ) -> Units:
         """Return the units for a sweep that keeps `bytes_per_image` raw bytes of each image.
+
+        A unit keeps at most `unit_bytes`, unless a single batch keeps more.
 
         A unit holds about 64 images: as many objects as there are, and as many neighbouring
         positions along the last axis as fill batches with the least padding.
@@ -91,7 +95,7 @@ class Units:
         n, n_last = len(design.objects), design.shape[-1]
         limit = UNIT_ROWS
         if bytes_per_image:
-            limit = min(limit, max(BATCH_ROWS, UNIT_BYTES // bytes_per_image))
+            limit = min(limit, max(BATCH_ROWS, unit_bytes // bytes_per_image))
         if n >= limit:
             return cls(design, max(BATCH_ROWS, limit // BATCH_ROWS * BATCH_ROWS), 1)
 

@@ -23,17 +23,17 @@ from elsewhere.measures.accuracy import (
     resample_within,
 )
 from elsewhere.models import Conduct, Model, observe
+from elsewhere.models.machine import describe_machine
 from elsewhere.protocols import Progress
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
+from elsewhere.training.batches import ROWS, check_held_out, fitting_rows
 from elsewhere.training.heads import check_logits, input_dtype
 from elsewhere.training.pasting import Paster
 from elsewhere.training.windows import Way, make_forward, whole_forward
-from elsewhere.types import Location
+from elsewhere.types import Location, parse_bytes
 
 Trained: TypeAlias = Sequence[Location] | Mapping[str, Sequence[Location]]
 
-ROWS = 64
-"""Canvases in every forward pass: results depend on the batch size in the last digits."""
 EXEMPLARS = ("same", "held-out")
 WHERE = ("on", "off", "far")
 
@@ -49,6 +49,7 @@ def accuracy(
     classes: Sequence[str] | None = None,
     n_resamples: int = 1000,
     seed: int = 0,
+    max_memory: int | str = "2GiB",
     attributes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> xarray.Dataset:
@@ -71,6 +72,9 @@ def accuracy(
         The classes of the head, unit by unit; by default the categories of `objects`.
     n_resamples, seed
         Of the bootstrap: exemplars are drawn anew within their class, classes stay.
+    max_memory
+        Bytes that canvases, activations and trials may take up: fewer canvases are run at a time
+        where it is short.
     attributes
         Of the result, such as the run's seed and phase.
     progress
@@ -104,7 +108,7 @@ def accuracy(
         Logits that are not finite.
     """
     names = tuple(objects.category_names if classes is None else classes)
-    mask = _check_mask(held_out, objects)
+    mask = check_held_out(held_out, objects)
     if objects.size != canvas.object_size:
         raise InputError(
             f"the objects are {objects.size} px, the canvas takes {canvas.object_size} px; load "
@@ -120,16 +124,18 @@ def accuracy(
     extra = np.array([p for p in places.tolist() if grid.index_of(p) is None], np.int64)
     locations = np.concatenate([grid.locations, extra.reshape(-1, 2)])
     labels = np.array([names.index(category) for category in objects.categories], np.int64)
+    batch_rows = fitting_rows(model, objects, canvas, len(locations), parse_bytes(max_memory))
     notes = list(objects.notes)
     conduct = _observe(model, objects, canvas, locations)
     choice, margin = sweep(
         model, objects, canvas, locations, labels, len(names),
-        conduct=conduct, progress=progress, notes=notes,
+        batch_rows=batch_rows, conduct=conduct, progress=progress, notes=notes,
     )  # fmt: skip
     result = _trials(objects, mask, names, labels, grid, places, is_trained, choice, margin)
     result.attrs = _attributes(model, canvas, grid, places, len(names)) | dict(attributes or {})
     result.attrs["behaviour"] = conduct.output_at(canvas.size)
     result.attrs["notes"] = [*result.attrs["notes"], *notes]
+    result.attrs["numerics"] = {**describe_machine(model.device), "batch_rows": batch_rows}
     _summarize(result, objects, n_resamples, seed)
     return result
 
@@ -142,6 +148,7 @@ def sweep(
     labels: NDArray[np.int64],
     n_classes: int,
     *,
+    batch_rows: int = ROWS,
     conduct: Conduct | None = None,
     progress: Progress | None = None,
     notes: list[str] | None = None,
@@ -158,11 +165,13 @@ def sweep(
         Logits that are not finite.
     """
     device, network = model.device, model.module
-    paster = Paster(canvas, model.transform, rows=ROWS, device=device, dtype=input_dtype(model))
+    paster = Paster(
+        canvas, model.transform, rows=batch_rows, device=device, dtype=input_dtype(model)
+    )
     patches = paster.load(objects)
     if conduct is None:
         conduct = _observe(model, objects, canvas, locations)
-    n_rows = 1 if conduct.alone else ROWS
+    n_rows = 1 if conduct.alone else batch_rows
     places = torch.from_numpy(locations).to(device)
     truth = torch.from_numpy(labels).to(device)
     n_places, total = len(locations), len(objects) * len(locations)
@@ -224,18 +233,6 @@ def _margins(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 # --- the trained locations
-
-
-def _check_mask(held_out: ArrayLike | None, objects: ObjectSet) -> NDArray[np.bool_]:
-    if held_out is None:
-        return np.zeros(len(objects), bool)
-    mask = np.asarray(held_out)
-    if mask.dtype != bool or mask.shape != (len(objects),):
-        raise InputError(
-            f"held_out must be bool of shape ({len(objects)},), one for each object; got "
-            f"{mask.dtype} {mask.shape}"
-        )
-    return mask
 
 
 def _trained_places(

@@ -28,11 +28,24 @@ from elsewhere.types import BATCH_ROWS
 TILE_BYTES = 2**30
 """What the windows of a tile may take at most: larger tiles share hardly more."""
 
-LEAST_BYTES = 64 * 2**20
+LEAST_BYTES = 2**20
 """What they may take at least, however little --max-memory leaves."""
 
+WINDOW_SHARE = 8
+"""One of so many parts of --max-memory goes to the windows of a tile, by their estimate: what an
+operation needs beside its operands, and what the allocator keeps, comes on top."""
+
 BLOCK_BYTES = 64 * 2**20
-"""What the rows of one block take, about, where whole maps are built of them."""
+"""What the rows of one block take at most, about, where whole maps are built of them."""
+
+SINK_SHARE = 4
+"""Likewise for what sinks hold."""
+
+COMPILED_BYTES = 48 * 2**20
+"""What a network takes that was compiled for windows, about: it comes out of --max-memory first."""
+
+BLOCK_SHARE = 32
+"""They take one of so many parts of --max-memory: sinks make copies of them."""
 
 
 class TileStream:
@@ -55,6 +68,7 @@ class TileStream:
         self.engine, self.design = engine, design
         (_, ys), (_, xs) = design.axes
         self._n_y, self._n_x = len(ys), len(xs)
+        self._block_bytes = BLOCK_BYTES
         self._reference = [
             np.array([len(known) - 1 - list(known)[::-1].index(place)])
             for known, place in zip(places, design.reference, strict=True)
@@ -79,7 +93,7 @@ class TileStream:
             starts = range(0, n, shape[0])
             return [Tile(ys, xs, np.arange(i, min(i + shape[0], n))) for i in starts]
         kept = sum(layer.bytes for layer in layers if _keeps_whole(layer, sinks))
-        room = max(LEAST_BYTES, min(TILE_BYTES, max_bytes))
+        room = max(LEAST_BYTES, min(TILE_BYTES, max_bytes // WINDOW_SHARE))
         return self.engine.tiles(layers, ys, xs, max_bytes=room, kept_bytes=kept)
 
     def shape(
@@ -92,7 +106,7 @@ class TileStream:
         share = self.engine.multiply_adds([every], layers) // TILE_SHARE
         work = min(TILE_WORK, max(LEAST_WORK, share))
         kept = sum(layer.bytes for layer in layers if _keeps_whole(layer, sinks))
-        room = max(LEAST_BYTES, min(TILE_BYTES, max_bytes))
+        room = max(LEAST_BYTES, min(TILE_BYTES, max_bytes // WINDOW_SHARE))
 
         def fits(tile: Tile) -> bool:
             held = self.engine.peak_bytes(tile, layers) + kept * tile.n_rows
@@ -168,6 +182,7 @@ class TileStream:
             return
         if tiles is None:
             tiles = self.tiles(stage, wanted, sinks, max_bytes, shape)
+        self._block_bytes = max(LEAST_BYTES, min(BLOCK_BYTES, max_bytes // BLOCK_SHARE))
         for tile in tiles:
             rows, objects, positions = self._rows(stage, tile)
             count = len(rows)
@@ -244,7 +259,7 @@ class TileStream:
     def _block_rows(self, layer: Layer, sink: Sink) -> int:
         """Return how many rows one block has."""
         each = self.held_bytes(layer, [sink])
-        return max(BATCH_ROWS, BLOCK_BYTES // each)
+        return max(BATCH_ROWS, self._block_bytes // each)
 
     def _give_empty(self, layers: Sequence[Layer], sinks: Sequence[Sink]) -> None:
         nowhere = np.array([-1])
@@ -300,6 +315,11 @@ def _block(
     else:
         values = source[torch.from_numpy(rows).to(source.device)]
     return DenseBlock(stage, layer.name, objects, positions, values, layout=layer.layout)
+
+
+def room_of(max_memory: int) -> int:
+    """Return what of the memory is left for windows and sinks, beside the compiled network."""
+    return max(max_memory - COMPILED_BYTES, max_memory // 4)
 
 
 def sample_tile(design: Design, n_positions: int = 6) -> Tile:
