@@ -70,6 +70,14 @@ class ModelOptions:
             panel=NETWORK,
         ),
     ] = False
+    state_key: Annotated[
+        str | None,
+        _option(
+            "--state-key",
+            help="Which state of a file that holds several (EMA, ...).",
+            panel=NETWORK,
+        ),
+    ] = None
     input_mean: Annotated[
         str | None, _option("--input-mean", help="Input mean, one number or R,G,B.", panel=NETWORK)
     ] = None

@@ -20,8 +20,9 @@ from elsewhere.models.factories import Builder, build_factory, is_factory, one_l
 from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.model import Model, unwrap
 from elsewhere.models.names import model_names, model_registry
+from elsewhere.models.states import State, choose_state
 from elsewhere.models.transform import InputTransform
-from elsewhere.models.weights import State, fit_state, read_state, state_sha256
+from elsewhere.models.weights import fit_state, own_state, read_states, state_sha256
 from elsewhere.models.zoo import initialize
 from elsewhere.types import BatchDependent
 
@@ -32,6 +33,7 @@ def load_model(
     weights: str = "none",
     model_args: Mapping[str, object] | None = None,
     partial_weights: bool = False,
+    state_key: str | None = None,
     seed: int = 0,
     transform: InputTransform | None = None,
     batch_dependent: BatchDependent = "refuse",
@@ -54,6 +56,9 @@ def load_model(
     partial_weights
         Whether the weights may cover only a part of the network; the rest stays random and is
         listed in `Model.random_keys`.
+    state_key
+        Which state of a file that holds several (raw weights and their average, two encoders):
+        its place in the file, its prefix, or both, joined by dots.
     seed
         Of all that is drawn, 0 or above; the generators of torch, NumPy and Python are left as
         they were.
@@ -92,7 +97,9 @@ def load_model(
     arguments = dict(model_args or {})
     if not 0 <= seed < 2**63:
         raise InputError(f"seed must be an integer from 0 to 2**63 - 1; got {seed!r}")
-    state = None if weights in ("none", "imagenet") else read_state(weights)
+    states = None if weights in ("none", "imagenet") else read_states(weights)
+    if state_key is not None and states is None:
+        raise InputError(f"--state-key chooses within a file; weights are {weights!r}")
     random_keys: tuple[str, ...] = ()
     with _seeded(seed):
         if weights == "imagenet":
@@ -106,7 +113,8 @@ def load_model(
         else:
             module = build(name, arguments)
     notes: tuple[str, ...] = ()
-    if state is not None:
+    if states is not None:
+        state, said = choose_state(states, own_state(module), source=weights, key=state_key)
         random_keys = fit_state(module, state, source=weights, partial=partial_weights)
         transform, published_file, notes = _input_of(
             name,
@@ -115,6 +123,7 @@ def load_model(
             whole=not random_keys,
             n_classes=arguments.get("num_classes"),
         )
+        notes = (*said, *notes)
         if published_file and isinstance(module, GoogLeNet | Inception3):
             # torchvision lets these turn the published input into their own
             module.transform_input = arguments.setdefault("transform_input", True)

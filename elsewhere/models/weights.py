@@ -19,16 +19,14 @@ from torch import nn
 from torchvision.models import GoogLeNet, Inception3
 
 from elsewhere.errors import WeightsError
+from elsewhere.models.states import State, check_types, states_in, tied_groups
 from elsewhere.types import format_bytes
 
 logger = logging.getLogger(__name__)
 
-State = dict[str, torch.Tensor]
-
 UNPACKED_MORE = 2**26
 """Bytes by which a state file may grow when it is unpacked."""
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
@@ -43,7 +41,21 @@ def read_state(path: str | Path) -> State:
     Raises
     ------
     WeightsError
-        A missing, damaged or unsafe file, or one that holds no state.
+        A missing, damaged or unsafe file, or one that holds no state, or several.
+    """
+    states = read_states(path)
+    if len(states) > 1:
+        raise WeightsError(f"{path} holds several states: {', '.join(states)}; name a network")
+    return _strip_prefixes(next(iter(states.values())))
+
+
+def read_states(path: str | Path) -> dict[str, State]:
+    """Return the states that a file holds, by where they stand in it, as they stand there.
+
+    Raises
+    ------
+    WeightsError
+        As for :func:`read_state`.
     """
     path = Path(path)
     if os.path.isdir(path):
@@ -54,7 +66,14 @@ def read_state(path: str | Path) -> State:
         content: object = _read_safetensors(path)
     else:
         content = _read_torch(path)
-    return _strip_prefixes(_find_state(path, content))
+    return _find_states(path, content)
+
+
+def own_state(module: nn.Module) -> State:
+    """Return the tensors of a network's state."""
+    return {
+        key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)
+    }
 
 
 def fit_state(
@@ -72,19 +91,31 @@ def fit_state(
     Raises
     ------
     WeightsError
-        Keys that are missing (unless `partial`), unexpected or of another shape; or none fits.
+        Keys that are missing (unless `partial`), unexpected, of another shape or type, or one in
+        the network and different in the file; or none fits.
     """
-    own = {
-        key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)
-    }
+    own = own_state(module)
     state = _modernize(module, state, own)
-    missing = [key for key in own if key not in state and not key.endswith(".num_batches_tracked")]
+    twins = tied_groups(own)
+    there = {key for group in twins if any(key in state for key in group) for key in group}
+    missing = [
+        key
+        for key in own
+        if key not in state and key not in there and not key.endswith(".num_batches_tracked")
+    ]
     problems = {
         "unexpected": [key for key in state if key not in own],
         "of another shape": [
             f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
             for key, value in own.items()
             if key in state and state[key].shape != value.shape
+        ],
+        "of another type": check_types(state, own),
+        "different although they are one in the network": [
+            f"{first} and {key}"
+            for first, *others in twins
+            for key in others
+            if {first, key} <= state.keys() and not _equal(state[first], state[key])
         ],
     }
     if not partial:
@@ -182,25 +213,18 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
     )
 
 
-def _find_state(path: Path, content: object) -> State:
-    for _ in range(2):
-        if isinstance(content, Mapping) and not _is_state(content):
-            inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
-            content = inner[0] if inner else content
+def _find_states(path: Path, content: object) -> dict[str, State]:
+    found = dict(states_in(content))
+    if found:
+        return found
     if not isinstance(content, Mapping):
         raise WeightsError(
             f"{path} holds a {type(content).__name__}; expected a state dict, names to tensors"
         )
-    if not _is_state(content):
-        keys = [str(key) for key in content]
-        raise WeightsError(
-            f"{path} holds no state dict, names to tensors; its keys: {_first(keys) or 'none'}"
-        )
-    return {str(key): value for key, value in content.items()}
-
-
-def _is_state(content: Mapping[object, object]) -> bool:
-    return bool(content) and all(isinstance(value, torch.Tensor) for value in content.values())
+    keys = [str(key) for key in content]
+    raise WeightsError(
+        f"{path} holds no state dict, names to tensors; its keys: {_first(keys) or 'none'}"
+    )
 
 
 def _strip_prefixes(state: State) -> State:
@@ -209,6 +233,10 @@ def _strip_prefixes(state: State) -> State:
             if all(key.startswith(prefix) for key in state):
                 state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _modernize(

@@ -30,6 +30,8 @@ class ModelRequest:
         ``name=value`` texts for its constructor.
     partial_weights
         Whether a file may cover a part of the network.
+    state_key
+        Which state of a file that holds several.
     input_mean, input_std, gain
         The input transform, where it is not the weights' own: three numbers with commas.
     device
@@ -44,6 +46,7 @@ class ModelRequest:
     weights: str = "none"
     model_args: Sequence[str] = ()
     partial_weights: bool = False
+    state_key: str | None = None
     input_mean: str | None = None
     input_std: str | None = None
     gain: float | None = None
@@ -67,6 +70,7 @@ class ModelRequest:
             weights=self.weights,
             model_args=parse_model_args(self.model_args),
             partial_weights=self.partial_weights,
+            state_key=self.state_key,
             seed=self.seed,
             transform=transform,
             batch_dependent=self.batch_dependent,

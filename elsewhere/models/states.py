@@ -1,0 +1,198 @@
+"""Which state of a file is a network's: raw weights or their average, of which of several networks.
+
+Training tools write states beside each other (raw weights and their exponential moving average,
+two encoders, optimisers) and prefix their keys (``module.``, ``_orig_mod.``, ``model.``). What fits
+the network's own keys is taken; where several fit, none is chosen without being named.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from elsewhere.errors import WeightsError
+
+State: TypeAlias = dict[str, torch.Tensor]
+
+logger = logging.getLogger(__name__)
+
+DEEPEST = 3
+"""Mappings within mappings that are searched for states."""
+NEARLY, MOSTLY = 0.9, 0.5
+"""A prefix that has so much of the keys of the one that fits best is another candidate, and so is a
+state of its own that has more than that: averages may be of parameters only."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A state in a file: where it stands, by which prefix, and how many keys fit the network."""
+
+    place: str
+    prefix: str
+    state: State
+    fitting: int
+
+    @property
+    def name(self) -> str:
+        """By which it is chosen."""
+        return ".".join(filter(None, (self.place, self.prefix.rstrip(".")))) or "."
+
+    def lies_in(self, other: Candidate) -> bool:
+        """Return whether all keys of this one are among those of another."""
+        longer = self.prefix != other.prefix and self.prefix.startswith(other.prefix)
+        return self.place == other.place and longer
+
+    def stripped(self) -> State:
+        """Return the keys that have the prefix, without it."""
+        return {
+            key.removeprefix(self.prefix): value
+            for key, value in self.state.items()
+            if key.startswith(self.prefix)
+        }
+
+
+def states_in(content: object, *, place: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
+    """Yield the mappings of names to tensors that a file holds, and where each stands."""
+    if not isinstance(content, Mapping) or depth > DEEPEST:
+        return
+    if content and all(isinstance(value, torch.Tensor) for value in content.values()):
+        if all(isinstance(key, str) for key in content):
+            yield place, dict(content)
+        return
+    for key, value in content.items():
+        if isinstance(key, str):
+            inner = f"{place}.{key}" if place else key
+            yield from states_in(value, place=inner, depth=depth + 1)
+
+
+def choose_state(
+    states: Mapping[str, State],
+    own: Mapping[str, torch.Tensor],
+    *,
+    source: str | Path,
+    key: str | None = None,
+) -> tuple[State, list[str]]:
+    """Return the state that fits a network, without its prefix, and what has to be said of it.
+
+    Parameters
+    ----------
+    states
+        As :func:`states_in` found them.
+    own
+        The network's own state.
+    source
+        The file, for messages.
+    key
+        Which one is meant: its place, its prefix, or both, joined by a dot.
+
+    Raises
+    ------
+    WeightsError
+        Several fit, or none has that name.
+    """
+    found = [c for place, state in states.items() for c in _candidates(place, state, own)]
+    found.sort(key=lambda c: -c.fitting)
+    every = found
+    if key is not None:
+        prefix = f"{key}."
+        found = [c for c in every if c.name == key or c.name.startswith(prefix)]
+        found = [c for c in found if c.name == key] or found
+        if not found:
+            names = ", ".join(dict.fromkeys(c.name for c in every)) or "none"
+            raise WeightsError(
+                f"{source} has no state {key!r} (--state-key); those that fit: {names}"
+            )
+    best = [
+        c
+        for c in found
+        if c.fitting >= NEARLY * found[0].fitting
+        or (c.place != found[0].place and c.fitting > MOSTLY * found[0].fitting)
+    ]
+    best = [c for i, c in enumerate(best) if not any(_same(c, other) for other in best[:i])]
+    if len(best) > 1:
+        raise WeightsError(
+            f"{source} holds {len(best)} states that fit the network: "
+            f"{', '.join(c.name for c in best)}; choose one with --state-key"
+        )
+    if not best:
+        return next(iter(states.values())), []
+    chosen, notes = best[0], []
+    inner = [c.prefix.removeprefix(chosen.prefix) for c in every if c.lies_in(chosen)]
+    taken = {
+        name: value
+        for name, value in chosen.stripped().items()
+        if not any(name.startswith(prefix) for prefix in inner)
+    }
+    rest = len(chosen.state) - len(taken)
+    if key is not None or rest or (chosen.prefix and chosen.prefix not in PARALLEL):
+        more = f"; {rest} other keys of that state were left out" if rest else ""
+        notes = [f"of {Path(source).name} the state {chosen.name!r} was taken{more}"]
+    logger.info("%s: state %r, %d keys", source, chosen.name, len(taken))
+    return taken, notes
+
+
+PARALLEL = ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
+"""Prefixes of parallel and compiled networks, which say nothing of what is in the file."""
+
+
+def _candidates(place: str, state: State, own: Mapping[str, torch.Tensor]) -> Iterator[Candidate]:
+    """Yield a state by each prefix with which keys of it are the network's own."""
+    fitting: dict[str, int] = {}
+    ends = [name for name in own if not name.endswith(".num_batches_tracked")]
+    keys: dict[str, list[str]] = {}
+    for name in state:
+        keys.setdefault(name.rpartition(".")[2], []).append(name)
+    for end in ends:
+        for name in keys.get(end.rpartition(".")[2], ()):
+            if name == end or name.endswith(f".{end}"):
+                prefix = name[: len(name) - len(end)]
+                fitting[prefix] = fitting.get(prefix, 0) + 1
+    # "features.0" ends like "0": a prefix that is part of an own name fits by accident only
+    most = max(fitting.values(), default=0)
+    for prefix, count in fitting.items():
+        if count >= NEARLY * most:
+            yield Candidate(place, prefix, state, count)
+
+
+def _same(one: Candidate, other: Candidate) -> bool:
+    """Return whether two candidates hold the same values."""
+    ours, theirs = one.stripped(), other.stripped()
+    return ours.keys() == theirs.keys() and all(
+        ours[key].shape == theirs[key].shape
+        and ours[key].dtype == theirs[key].dtype
+        and torch.equal(ours[key], theirs[key])
+        for key in ours
+    )
+
+
+def check_types(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the keys whose values are of another kind than the network's: int8, complex, ..."""
+    return [
+        f"{key} {str(state[key].dtype).removeprefix('torch.')} instead of "
+        f"{str(value.dtype).removeprefix('torch.')}"
+        for key, value in own.items()
+        if key in state and _kind(state[key]) != _kind(value)
+    ]
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_complex() or tensor.is_floating_point():
+        return "complex" if tensor.is_complex() else "floating"
+    return "bool" if tensor.dtype == torch.bool else "integer"
+
+
+def tied_groups(own: Mapping[str, torch.Tensor]) -> list[list[str]]:
+    """Return the names of tensors that are one and the same, two or more each."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name, tensor in own.items():
+        if tensor.numel():
+            place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+            groups.setdefault(place, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]

@@ -1,0 +1,254 @@
+"""Which state of a file is the network's: averages, prefixes, ties, types."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from elsewhere.errors import InputError, WeightsError
+from elsewhere.models import load_model
+
+
+class Small(nn.Module):
+    """A few layers, one of them with running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.fc(self.norm(self.conv(x)).mean((2, 3)))
+
+
+class Wrapped(nn.Module):
+    """A child that is called as parallel networks call theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.module = Small()
+
+    def forward(self, x):
+        return self.module(x)
+
+
+class Tied(nn.Module):
+    """An encoder and a decoder that share their weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.one, self.two = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.two.weight = self.one.weight
+
+    def forward(self, x):
+        return self.two(self.one(self.conv(x).mean((2, 3))))
+
+
+def small():
+    return Small()
+
+
+def wrapped():
+    return Wrapped()
+
+
+def tied():
+    return Tied()
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch, request):
+    monkeypatch.syspath_prepend(str(request.path.parent))
+
+
+def state_of(seed, factory=Small):
+    torch.manual_seed(seed)
+    network = factory()
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+    return network.state_dict()
+
+
+def load(tmp_path, content, factory="small", name="w.pth", **options):
+    path = tmp_path / name
+    if name.endswith("safetensors"):
+        safetensors.torch.save_file(content, path)
+    else:
+        torch.save(content, path)
+    module = __name__.rpartition(".")[2]
+    return load_model(f"{module}:{factory}", weights=str(path), **options)
+
+
+def holds(model, state):
+    own = model.module.state_dict()
+    return own.keys() == state.keys() and all(torch.equal(own[k], state[k]) for k in own)
+
+
+def prefixed(state, prefix):
+    return {prefix + key: value for key, value in state.items()}
+
+
+RAW, OTHER = state_of(1), state_of(2)
+AMBIGUOUS = {
+    "timm": ({"state_dict": RAW, "state_dict_ema": OTHER}, "state_dict_ema", "state_dict"),
+    "model and average": ({"model": RAW, "model_ema": OTHER, "epoch": 3}, "model_ema", "model"),
+    "parallel average": (
+        {"model": RAW, "ema": prefixed(OTHER, "module.")},
+        "ema",
+        "model",
+    ),
+    "average of parameters only": (
+        {"model": RAW, "ema": {k: v for k, v in OTHER.items() if "running" not in k}},
+        None,
+        "model",
+    ),
+    "moco": (
+        {
+            "state_dict": prefixed(OTHER, "module.encoder_q.")
+            | prefixed(RAW, "module.encoder_k.")
+            | {"module.queue": torch.zeros(8, 4)}
+        },
+        "state_dict.module.encoder_q",
+        "state_dict.module.encoder_k",
+    ),
+    "lightning with an average": (
+        {"state_dict": prefixed(RAW, "model.") | prefixed(OTHER, "ema.module.")},
+        "state_dict.ema",
+        "state_dict.model",
+    ),
+    "teacher and student": ({"teacher": OTHER, "student": RAW}, "teacher", "student"),
+    "one mapping": (RAW | prefixed(OTHER, "ema."), "ema", "."),
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_several_states_that_fit_are_named(name, tmp_path):
+    content, other, raw = AMBIGUOUS[name]
+    with pytest.raises(WeightsError, match=r"w.pth holds 2 states that fit.*--state-key") as caught:
+        load(tmp_path, content)
+    assert raw in str(caught.value)
+    assert holds(load(tmp_path, content, state_key=raw), RAW)
+    if other is not None:
+        found = load(tmp_path, content, state_key=other)
+        assert holds(found, OTHER)
+        assert any("w.pth" in note and "was taken" in note for note in found.notes)
+    with pytest.raises(WeightsError, match=f"no state 'nothing'.*{raw}"):
+        load(tmp_path, content, state_key="nothing")
+
+
+def averaged():
+    network = Small()
+    network.load_state_dict(RAW)
+    return AveragedModel(network).state_dict()
+
+
+ONE = {
+    "plain": (RAW, None),
+    "lightning": (
+        {
+            "epoch": 1,
+            "state_dict": prefixed(RAW, "model.") | {"loss.weight": torch.ones(3)},
+            "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(4)}}}],
+        },
+        "1 other keys",
+    ),
+    "average": (averaged(), "1 other keys"),
+    "compiled and parallel": (prefixed(RAW, "module._orig_mod."), None),
+    "optimiser beside": (
+        {"model_state_dict": RAW, "optimizer": {"state": {0: {"exp_avg": torch.zeros(4)}}}},
+        None,
+    ),
+    "twice the same": ({"model": RAW, "best": dict(RAW)}, None),
+    "encoder and projector": (
+        {"state_dict": prefixed(RAW, "encoder.") | {"projector.0.weight": torch.ones(3, 3)}},
+        "state_dict.encoder",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_the_state_that_fits_is_found_and_said(name, tmp_path):
+    content, said = ONE[name]
+    model = load(tmp_path, content)
+    assert holds(model, RAW)
+    assert model.random_keys == ()
+    taken = [note for note in model.notes if "was taken" in note]
+    assert len(taken) == (said is not None)
+    assert said is None or said in taken[0]
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+def test_a_prefix_is_kept_where_the_network_has_it(prefix, tmp_path):
+    state = state_of(3, Wrapped)
+    assert all(key.startswith("module.") for key in state)
+    assert holds(load(tmp_path, prefixed(state, prefix), "wrapped"), state)
+
+
+@pytest.mark.parametrize("kept", ["one", "two"])
+def test_tied_tensors_that_a_file_leaves_out_are_there(kept, tmp_path):
+    state = state_of(4, Tied)
+    left = "two" if kept == "one" else "one"
+    shorter = {k: v.clone() for k, v in state.items() if k != f"{left}.weight"}
+    model = load(tmp_path, shorter, "tied", "w.safetensors")
+    assert holds(model, state)
+    assert model.random_keys == ()
+    assert model.module.one.weight is model.module.two.weight
+    with pytest.raises(WeightsError, match=r"one in the network: one.weight and two.weight"):
+        load(tmp_path, state | {"two.weight": torch.ones(4, 4)}, "tied")
+    del shorter[f"{kept}.weight"]
+    with pytest.raises(WeightsError, match="2 missing: one.weight, two.weight"):
+        load(tmp_path, shorter, "tied")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool, torch.int64])
+def test_other_kinds_of_numbers_are_refused(dtype, tmp_path):
+    state = RAW | {"fc.weight": torch.ones(5, 4).to(dtype)}
+    said = str(dtype).removeprefix("torch.")
+    with pytest.raises(WeightsError, match=f"of another type: fc.weight {said} instead of float32"):
+        load(tmp_path, state)
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        load(tmp_path, RAW | {"fc.weight": torch.ones(5, 4).to(kind)})
+
+
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation")
+def test_quantised_tensors_are_refused(tmp_path):
+    packed = torch.quantize_per_tensor(RAW["fc.weight"], 0.1, 0, torch.qint8)
+    with pytest.raises(WeightsError, match="of another type: fc.weight qint8"):
+        load(tmp_path, RAW | {"fc.weight": packed})
+
+
+def test_a_key_without_a_file_is_refused():
+    with pytest.raises(InputError, match="--state-key"):
+        load_model("small-cnn", state_key="ema")
+
+
+@pytest.mark.parametrize("command", ["layers", "similarity"])
+def test_the_command_line_takes_the_key(command, tmp_path, request):
+    torch.save({"model": RAW, "ema": OTHER}, tmp_path / "w.pth")
+    code = "import sys; from elsewhere.cli import main; sys.exit(main())"
+    options = ["--weights", str(tmp_path / "w.pth")]
+    if command == "similarity":
+        options += ["--objects", "novel", "--categories", "2", "--grid", "1x2", "--canvas", "32"]
+        options += ["--object-size", "8", "--layers", "fc", "--background", "90"]
+        options += ["--out", str(tmp_path / "s.nc")]
+    name = f"{request.path.stem}:small"
+
+    def run(*more):
+        return subprocess.run(
+            [sys.executable, "-c", code, command, name, *options, "--json", *more],
+            cwd=request.path.parent, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    refused = run()
+    assert refused.returncode == 1
+    assert "holds 2 states that fit the network: model, ema" in " ".join(refused.stderr.split())
+    found = run("--state-key", "ema")
+    assert found.returncode == 0, found.stderr
+    json.loads(found.stdout)
