@@ -12,6 +12,7 @@ import hdf5plugin  # noqa: F401  (registers the filter)
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from elsewhere.models import InputTransform, Model, load_model
@@ -285,11 +286,21 @@ class ByTheBook:
             "G_away": over(g),
         }
 
-    def intervals(self, quantile):
-        """Return delete-one jackknife intervals with the given quantile of t."""
-        n = len(self.a)
-        whole = self.estimates(range(n))
-        parts = [self.estimates([o for o in range(n) if o != k]) for k in range(n)]
+    def left_out(self):
+        """Return the objects that are kept without each object, or category of several."""
+        names = list(self.categories)
+        several = 1 < len(set(names)) < len(names)
+        units = names if several else list(range(len(names)))
+        return [
+            [o for o, unit in enumerate(units) if unit != left] for left in dict.fromkeys(units)
+        ]
+
+    def intervals(self):
+        """Return delete-one jackknife-t intervals over objects, or over categories."""
+        whole = self.estimates(range(len(self.a)))
+        parts = [self.estimates(kept) for kept in self.left_out()]
+        n = len(parts)
+        quantile = stats.t.ppf(0.975, n - 1)
         found = {}
         for name, value in whole.items():
             each = np.stack([part[name] for part in parts])

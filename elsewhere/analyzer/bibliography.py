@@ -76,16 +76,6 @@ BIBLIOGRAPHY = MappingProxyType(
             publisher="Chapman \\& Hall",
             year="1993",
         ),
-        "golub1979": _entry(
-            "article",
-            author="Golub, Gene H. and Heath, Michael and Wahba, Grace",
-            title="Generalized Cross-Validation as a Method for Choosing a Good Ridge Parameter",
-            journal="Technometrics",
-            volume="21",
-            number="2",
-            pages="215--223",
-            year="1979",
-        ),
         "hong2016": _entry(
             "article",
             author="Hong, Ha and Yamins, Daniel L. K. and Majaj, Najib J. and DiCarlo, James J.",

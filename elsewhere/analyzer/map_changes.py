@@ -152,6 +152,7 @@ class ChangeSink:
         apart = self.design.positions - np.array(self.design.reference)
         moved = apart.any(axis=1)
         n_layers = len(names)
+        codes = self.design.category_codes
         shares = np.full((3, n_layers, len(moved)), np.nan)
         in_phase = np.zeros((n_layers, len(moved)), dtype=bool)
         means = {key: np.full((3, n_layers), np.nan) for key in ("in_phase", "out_of_phase")}
@@ -168,7 +169,7 @@ class ChangeSink:
                 ("out_of_phase", ~in_phase[place] & moved),
             ):
                 if chosen.any():
-                    found = change_shares(*sums[:, :, chosen])
+                    found = change_shares(*sums[:, :, chosen], codes=codes)
                     means[key][:, place], bounds[key][:, place] = found.shares, found.intervals
         on_axes = ("layer", *self.design.names)
         variables: dict[str, object] = {

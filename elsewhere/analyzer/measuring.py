@@ -19,6 +19,7 @@ from elsewhere.analyzer.stretching import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.catalogue import measures, measures_named
 from elsewhere.measures.displacement import Displacements, displacement_map
+from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.protocols import LayerLike, Progress, Source, notes_of
 from elsewhere.storage import ArraySource
@@ -325,8 +326,10 @@ def _finish(
     )
     kept = {layer.name: str(getattr(layer, "keep", "full")) for layer in source.layers}
     result = result.assign_coords(kept=("layer", [kept[name] for name in order]))
+    sampled = Sampled.of(source.design.category_codes).unit
+    units = {"object": "objects", "category": "categories"}[sampled]
     for name in result.data_vars:
-        result[name].attrs.setdefault("long_name", _long_name(str(name)))
+        result[name].attrs.setdefault("long_name", _long_name(str(name), units))
     design = source.design
     result.attrs = {
         "kind": "measures",
@@ -340,6 +343,7 @@ def _finish(
         "n_categories": len(set(design.categories)),
         "n_cross_pairs": n_cross_pairs(design.category_codes),
         "n_locations": design.n_positions,
+        "sampled": sampled,
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
         "measured_with": {
             package: importlib.metadata.version(package) for package in ("elsewhere", "numpy")
@@ -350,14 +354,14 @@ def _finish(
     return result
 
 
-def _long_name(name: str) -> str:
-    """Return a variable's name in words."""
+def _long_name(name: str, units: str) -> str:
+    """Return a variable's name in words; `units` are what intervals leave out in turn."""
     words = {
         "_displaced": ", against displacement",
         "_away": ", mean over all moves",
         "_interval": ", 95 % t interval over categories"
         if name.startswith("identification")
-        else ", 95 % jackknife-t interval over objects",
+        else f", 95 % jackknife-t interval over {units}",
         "_null": ", of shuffled rows or pairs",
         "_map": ", map over displacements",
     }

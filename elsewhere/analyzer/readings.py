@@ -32,8 +32,9 @@ from elsewhere.measures.geometry import (
     rsa_of_grams,
 )
 from elsewhere.measures.identification import MINIMAL_CATEGORIES, IdentificationTally
-from elsewhere.measures.intervals import jackknife_t
+from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.position import MAXIMAL_ROWS, PositionTally
+from elsewhere.measures.similarity import DEAD_SHARE, contrast
 from elsewhere.measures.stretches import REMOVALS, Floats, Tally
 from elsewhere.measures.variance import NormalizedVariance, PartitionTally, VarianceTally
 
@@ -85,6 +86,11 @@ class Table:
         return len(self.places)
 
     @cached_property
+    def sampled(self) -> Sampled:
+        """What is left out in turn: objects, or categories where one has several exemplars."""
+        return Sampled.of(self.codes)
+
+    @cached_property
     def apart(self) -> Displacements:
         """Displacements between all pairs of locations."""
         return Displacements.between(self.places)
@@ -120,7 +126,7 @@ def scalar(value: float) -> tuple[tuple[str, ...], NDArray[np.float64]]:
 def _matrix(name: str, matrix: Floats, table: Table, away: Floats | None = None) -> Variables:
     """Return a matrix over locations, its mean by displacement and its mean over all moves.
 
-    `away` holds the mean over all moves without each object in turn, for its interval.
+    `away` holds the mean over all moves without each unit in turn, for its interval.
     """
     displaced = table.apart.means(matrix)
     mean = mean_off_diagonal(matrix)
@@ -137,23 +143,46 @@ def _matrix(name: str, matrix: Floats, table: Table, away: Floats | None = None)
 
 def _cosine(metric: str, table: Table) -> Reading:
     apart = table.apart
-    tally = CosineTally(metric, table.codes, table.n_positions, apart.groups)
+    # Leaving out a category leaves out an object where each is a category of its own.
+    several = len(np.unique(table.codes)) > 2 and matrices_kept(table) <= ALL_REFERENCES
+    tally = CosineTally(metric, table.codes, table.n_positions, apart.groups, without=several)
 
     def read() -> Variables:
         found = tally.value()
         sizes = np.bincount(apart.groups[apart.groups >= 0], minlength=len(apart.values))
-        n = table.n_objects
         each = found.by_group
-        without = (each.sum(axis=0) - each) / (n - 1) if n > 1 else each[:0]
+        without = table.sampled.means_without(each)
         away = without @ sizes / max(sizes.sum(), 1)
         variables = _matrix(metric, found.similarity, table, away)
         interval = jackknife_t(each.mean(axis=0), without)
         variables[f"{metric}_displaced_interval"] = (("displacement", "bound"), interval)
+        same, other = found.without
+        left = {
+            "baseline": [mean_off_diagonal(matrix) for matrix in other],
+            "G": [mean_off_diagonal(contrast(*both)) for both in zip(same, other, strict=True)],
+        }
         for name, matrix in (("baseline", found.baseline), ("G", found.G)):
-            variables |= _matrix(f"{metric}_{name}", matrix, table)
+            rest = np.array(left[name]) if several else None
+            variables |= _matrix(f"{metric}_{name}", matrix, table, rest)
+        over = _over_place(found.similarity, found.baseline)
+        variables[f"{metric}_over_place_away"] = scalar(over)
+        if several:
+            rest = np.array([_over_place(*both) for both in zip(same, other, strict=True)])
+            interval = jackknife_t(np.asarray(over), rest)
+            variables[f"{metric}_over_place_away_interval"] = (("bound",), interval)
         return variables
 
     return Reading(tally, read, metric)
+
+
+def matrices_kept(table: Table) -> int:
+    """Return how many numbers G without each category takes."""
+    return 2 * len(np.unique(table.codes)) * table.n_positions**2
+
+
+def _over_place(similarity: Floats, baseline: Floats) -> float:
+    """Return the similarity elsewhere less that of another object in the same place."""
+    return mean_off_diagonal(similarity) - float(np.diag(baseline).mean())
 
 
 def _grams(
@@ -172,8 +201,11 @@ def _grams(
     def read() -> Variables:
         both = np.concatenate([tally.cleaned(), tally.floors()])
         away = None
-        if n**3 * n_positions + n * n_positions**2 * n**2 <= JACKKNIFE_COST:
-            away = left_out(both, lambda rest: np.asarray(mean_off_diagonal(compare_both(rest))))
+        units = table.sampled
+        if n**2 * len(units) * (n_positions + n_positions**2) <= JACKKNIFE_COST:
+            away = left_out(
+                both, lambda rest: np.asarray(mean_off_diagonal(compare_both(rest))), units.members
+            )
         return _matrix(name, compare_both(both), table, away)
 
     return Reading(tally, read, metric, lambda: doubts(tally))
@@ -215,14 +247,20 @@ def _variance(name: str, table: Table, *, deviations: bool) -> Reading:
         }
 
     def doubts() -> list[str]:
-        share = tally.value().rounding_share
-        return [f"{share:.2g} of the units vary by rounding only, as 0"] if share else []
+        found, remarks = tally.value(), []
+        if found.rounding_share:
+            remarks.append(f"{found.rounding_share:.2g} of the units vary by rounding only, as 0")
+        if found.dead_share > DEAD_SHARE:
+            remarks.append(
+                f"{found.dead_share:.0%} of the units never vary and are left out of the median"
+            )
+        return remarks
 
     return Reading(tally, read, doubts=doubts)
 
 
 def _partition(table: Table) -> Reading:
-    tally = PartitionTally(table.n_objects, table.n_positions)
+    tally = PartitionTally(table.codes, table.n_positions)
 
     def read() -> Variables:
         found = tally.value()
@@ -237,12 +275,14 @@ def _partition(table: Table) -> Reading:
 
 
 def _position(table: Table) -> Reading:
-    tally = PositionTally(table.n_objects, table.places, seed=table.seed)
+    tally = PositionTally(table.codes, table.places, seed=table.seed)
 
     def read() -> Variables:
         found = tally.value()
         return {
             "position_r2": scalar(found.r2),
+            "position_r2_interval": (("bound",), found.interval),
+            "position_r2_null": scalar(found.null),
             "position_r2_by_axis": (("axis",), found.per_axis),
             "position_strength": scalar(found.strength),
             "position_rows": scalar(found.n_rows),
@@ -263,13 +303,14 @@ def _distance(table: Table) -> Reading:
     tally = DistanceTally(table.codes, table.n_positions)
 
     def read() -> Variables:
-        matrix, units = tally.value()
+        matrix, unit = tally.value()
         away = None
-        n = table.n_objects
-        if n > 2 and n * (n**2 + table.n_positions) * table.n_positions <= JACKKNIFE_COST:
-            away = np.array([mean_off_diagonal(tally.value(without=k)[0]) for k in range(n)])
+        n, left = table.n_objects, table.sampled.members
+        cost = len(left) * (n**2 + n * table.n_positions) * table.n_positions
+        if len(left) > 2 and cost <= JACKKNIFE_COST:
+            away = np.array([mean_off_diagonal(tally.value(without=m)[0]) for m in left])
         variables = _with_map("sensitivity_euclidean", matrix, table, away)
-        variables["sensitivity_euclidean_unit"] = (("reference",), units)
+        variables["sensitivity_euclidean_unit"] = (("reference",), unit)
         return variables
 
     return Reading(tally, read)
@@ -297,9 +338,10 @@ def _consistency(table: Table) -> Reading:
         variables = _matrix("consistency", found.matrix, table)
         variables["consistency_chance"] = scalar(found.chance)
         variables["consistency_corrected"] = scalar(found.corrected)
-        n = len(choices)
-        if n > 2 and n**2 * table.n_positions**2 <= JACKKNIFE_COST:
-            without = [consistency(np.delete(choices, k, axis=0)).corrected for k in range(n)]
+        n, units = len(choices), table.sampled
+        if len(units) > 2 and n * len(units) * table.n_positions**2 <= JACKKNIFE_COST:
+            left = [np.delete(choices, members, axis=0) for members in units.members]
+            without = [consistency(rest).corrected for rest in left]
             interval = jackknife_t(np.asarray(found.corrected), np.array(without))
             variables["consistency_corrected_interval"] = (("bound",), interval)
         return variables
@@ -332,8 +374,7 @@ def _discrimination(table: Table) -> Reading:
         each = np.full((n, *matrix.shape), np.nan)
         each[:, references] = np.moveaxis(shares, 1, 0)
         own = np.array([mean_off_diagonal(found) for found in each])
-        away = (own.sum() - own) / (n - 1) if n > 1 else own[:0]
-        return _matrix("discrimination", matrix, table, away)
+        return _matrix("discrimination", matrix, table, table.sampled.means_without(own))
 
     return Reading(tally, read, "cosine")
 
@@ -400,7 +441,16 @@ METRIC_OF = {
 }
 """What is removed before vectors are brought to length one, for the measures that do."""
 
-REFUSES_SKETCHES = ("pearson", "rsa", "normalized-variance", "normalized-deviation", "consistency")
+REFUSES_SKETCHES = (
+    "pearson",
+    "cka",
+    "cka-biased",
+    "rsa",
+    "normalized-variance",
+    "normalized-deviation",
+    "consistency",
+)
+"""A sketch lacks single units and the mean over them; squares of its products are biased (CKA)."""
 
 
 def sums_bytes(name: str, table: Table) -> float:
@@ -423,7 +473,8 @@ def sums_bytes(name: str, table: Table) -> float:
     if name in ("normalized-variance", "normalized-deviation"):
         return 24.0 * table.n_units
     if name in METRIC_OF:
-        return 8 * square + 16.0 * n * p
+        kept = matrices_kept(table) if matrices_kept(table) <= ALL_REFERENCES else 0
+        return 16.0 * kept + 8 * square + 16.0 * n * p
     return 8.0 * n * p
 
 

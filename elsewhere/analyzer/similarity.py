@@ -16,7 +16,13 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import LayerError, NumericsError, UnknownNameError
-from elsewhere.measures.similarity import SimilaritySummary, n_cross_pairs, summarise_similarity
+from elsewhere.measures.intervals import Sampled
+from elsewhere.measures.similarity import (
+    DEAD_SHARE,
+    SimilaritySummary,
+    n_cross_pairs,
+    summarise_similarity,
+)
 from elsewhere.measures.sketch import cosine_error
 from elsewhere.protocols import (
     Block,
@@ -34,9 +40,6 @@ from elsewhere.types import Metric, parse_bytes
 METRICS: tuple[str, ...] = get_args(Metric)
 NEGLIGIBLE = 1e-6
 """A vector is zero if removing a mean leaves less than this share of its length."""
-
-DEAD_SHARE = 0.05
-"""Above this share of zero vectors a layer is flagged: dead must not read as 'not invariant'."""
 
 
 @dataclass
@@ -342,6 +345,9 @@ def _to_dataset(
     zero_shares: dict[str, float],
 ) -> xarray.Dataset:
     axes, shape, names = design.names, design.shape, list(summaries)
+    sampled = Sampled.of(design.category_codes)
+    each = design.objects if sampled.unit == "object" else design.categories
+    left_out = [each[members[0]] for members in sampled.members]
     every = summaries.values()
 
     def over_axes(values: list[NDArray[np.float64]]) -> tuple[tuple[str, ...], Any]:
@@ -360,8 +366,8 @@ def _to_dataset(
         "baseline_same": over_axes([s.baseline_same for s in every]),
         "baseline_same_away": (("layer",), np.array([s.baseline_same_away for s in every])),
         "G_away_without": (
-            ("layer", "object"),
-            np.stack([_fill(s.G_away_without, len(design.objects)) for s in every]),
+            ("layer", "left_out"),
+            np.stack([_fill(s.G_away_without, len(left_out)) for s in every]),
         ),
         "zero_share": (("layer",), np.array([zero_shares[name] for name in names])),
     }
@@ -387,6 +393,7 @@ def _to_dataset(
             "layer": names,
             "object": list(design.objects),
             "category": ("object", list(design.categories)),
+            "left_out": left_out,
             "bound": ["low", "high"],
             **{name: (name, list(values), {"units": "px"}) for name, values in design.axes},
         },
@@ -394,7 +401,7 @@ def _to_dataset(
 
 
 def _fill(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """Return `values`, or as many NaN where no object can be left out."""
+    """Return `values`, or as many NaN where nothing can be left out."""
     return values if len(values) == n else np.full(n, np.nan)
 
 
@@ -404,7 +411,7 @@ LONG_NAMES = {
     "baseline_cross": "another object here, compared with the reference",
     "baseline_same": "another object, both here",
     "G": "(similarity - baseline_cross) / (1 - baseline_cross)",
-    "G_away_without": "G away from the reference without that object",
+    "G_away_without": "G away from the reference without that object or category",
     "zero_share": "share of zero vectors",
     "error": "largest standard error of a cosine that a sketch brings",
     "over_place_away": "similarity less baseline_same: does identity outweigh place?",
@@ -439,10 +446,11 @@ def similarity(
     -------
     xarray.Dataset
         With y and x in px and ``bound = [low, high]`` of 95 % delete-one jackknife-t intervals
-        over objects: ``similarity (layer, object, y, x)``; per place ``similarity_mean``,
+        over what ``sampled`` names: objects, or categories where one has several exemplars:
+        ``similarity (layer, object, y, x)``; per place ``similarity_mean``,
         ``baseline_cross``, ``baseline_same``, ``G``; per layer, over all places but the
         reference, ``similarity_away``, ``baseline_cross_away``, ``baseline_same_away``,
-        ``G_away`` (and ``G_away_without`` each object); ``zero_share``, the share of zero
+        ``G_away`` (and ``G_away_without`` each ``left_out``); ``zero_share``, the share of zero
         vectors, for which a cosine counts as 0.
 
     Raises
@@ -492,6 +500,7 @@ def finish(
         "n_objects": len(design.objects),
         "n_categories": len(set(design.categories)),
         "n_cross_pairs": n_pairs,
+        "sampled": Sampled.of(design.category_codes).unit,
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
         **source.provenance,
         "notes": notes_of(source, result, doubts),

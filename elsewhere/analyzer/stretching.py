@@ -26,6 +26,7 @@ from elsewhere.analyzer.readings import (
 )
 from elsewhere.errors import LayerError, NumericsError
 from elsewhere.measures.catalogue import measures
+from elsewhere.measures.similarity import DEAD_SHARE
 from elsewhere.measures.stretches import (
     WORKING_BYTES,
     Lengths,
@@ -36,9 +37,6 @@ from elsewhere.measures.stretches import (
 )
 from elsewhere.measures.vectors import DenseVectors, to_numpy
 from elsewhere.protocols import Block, Design, LayerLike, Need, Stage
-
-DEAD_SHARE = 0.05
-"""Above this share of zero vectors a layer is flagged: dead must not read as 'not invariant'."""
 
 
 @dataclass

@@ -23,7 +23,7 @@ from elsewhere.measures.geometry import (
     rsa,
 )
 from elsewhere.measures.identification import Identification, identification
-from elsewhere.measures.intervals import jackknife_t
+from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.position import PositionDecoding, position_decoding
 from elsewhere.measures.similarity import contrast, summarise_similarity
 from elsewhere.measures.sketch import cosine_error, sketch
@@ -45,6 +45,7 @@ __all__ = [
     "NormalizedVariance",
     "Partition",
     "PositionDecoding",
+    "Sampled",
     "border_cells",
     "change_shares",
     "cka_of_grams",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from elsewhere.errors import UnknownNameError
+from elsewhere.measures.intervals import Sampled
 
 MapMetric: TypeAlias = Literal["pearson", "cosine", "spearman"]
 MAP_METRICS: tuple[str, ...] = get_args(MapMetric)
@@ -178,17 +179,20 @@ def entropy(maps: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def mean_over_objects(
-    values: NDArray[np.floating], *, level: float = 0.95
+    values: NDArray[np.floating], *, codes: ArrayLike | None = None, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean over objects and its delete-one jackknife-t interval.
 
     Of a plain mean that interval is Student's: the mean plus or minus t times the standard
-    deviation over the root of the number of objects. Objects without a value are left out.
+    deviation over the root of the number of objects. Objects without a value are left out. Where a
+    category has several exemplars, categories are left out in turn instead of objects.
 
     Parameters
     ----------
     values
         (object, ...), NaN where an object has none.
+    codes
+        int (object,), categories; each object its own by default.
     level
         Coverage.
 
@@ -196,7 +200,7 @@ def mean_over_objects(
     -------
     mean : float64 (...)
     interval : float64 (..., 2)
-        NaN for fewer than two objects.
+        NaN for fewer than two objects or categories.
 
     Examples
     --------
@@ -207,11 +211,18 @@ def mean_over_objects(
     values = np.asarray(values, np.float64)
     known = np.isfinite(values)
     n = known.sum(axis=0)
-    mean = np.where(known, values, 0).sum(axis=0) / np.where(n > 0, n, np.nan)
-    squares = np.where(known, (values - mean) ** 2, 0).sum(axis=0)
-    freedom = np.where(n > 1, n - 1, np.nan)
-    error = np.sqrt(squares / freedom / np.where(n > 0, n, np.nan))
-    half = stats.t.ppf(0.5 + level / 2, freedom) * error
+    total = np.where(known, values, 0).sum(axis=0)
+    mean = total / np.where(n > 0, n, np.nan)
+    units = Sampled.of(np.arange(len(values)) if codes is None else codes)
+    held = units.sums(known.astype(np.float64))
+    used = (held > 0) & (held < n)  # units whose removal changes something and leaves something
+    count = np.where(used.sum(axis=0) > 1, used.sum(axis=0), np.nan)
+    left = np.where(used, n - held, 1.0)
+    without = np.where(used, (total - units.sums(np.where(known, values, 0))) / left, 0.0)
+    middle = without.sum(axis=0) / count
+    squares = np.where(used, (without - middle) ** 2, 0.0).sum(axis=0)
+    error = np.sqrt((count - 1) / count * squares)
+    half = stats.t.ppf(0.5 + level / 2, count - 1) * error
     return np.asarray(mean), np.stack([mean - half, mean + half], axis=-1)
 
 

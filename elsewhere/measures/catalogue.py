@@ -167,7 +167,7 @@ _add(
     Measure(
         position_decoding,
         "R2 of (y, x) read by ridge regression from objects that were not trained on",
-        ("hong2016", "golub1979"),
+        ("hong2016",),
         headline="position_r2",
     ),
 )
@@ -199,7 +199,7 @@ _add(
     Measure(
         strongest_consistency,
         "share of pairs p < q with the same argmax; (value - chance) / (1 - chance), chance being "
-        "the sum of squared shares",
+        "the share of equal pairs among all choices",
         ("zhang2019",),
         pairwise=True,
         headline="consistency_corrected",

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.measures.intervals import jackknife_t
+from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.stretches import Floats
 
 NOISE = 1e-10
@@ -176,7 +176,8 @@ class ChangeShares:
         float64 (3,), summing to 1; NaN where nothing changes. The share of the shift is negative
         where moving the map makes the difference larger.
     intervals
-        float64 (3, 2): jackknife-t over objects.
+        float64 (3, 2): jackknife-t over objects, or over categories where one has several
+        exemplars.
     """
 
     shares: Floats
@@ -184,7 +185,12 @@ class ChangeShares:
 
 
 def change_shares(
-    total: ArrayLike, border: ArrayLike, rest: ArrayLike, scale: ArrayLike
+    total: ArrayLike,
+    border: ArrayLike,
+    rest: ArrayLike,
+    scale: ArrayLike,
+    *,
+    codes: ArrayLike | None = None,
 ) -> ChangeShares:
     """Return the shares of shift, border and rest in the change: ratios of sums.
 
@@ -192,6 +198,8 @@ def change_shares(
     ----------
     total, border, rest, scale
         Shape (object, location): as in :class:`Change`.
+    codes
+        int (object,), categories, for the intervals; each object its own by default.
 
     Returns
     -------
@@ -213,7 +221,8 @@ def change_shares(
 
     n = len(sums[0])
     every = shares(*(np.asarray(part.sum()) for part in sums))
-    if n < 2:
+    units = Sampled.of(np.arange(n) if codes is None else codes)
+    if len(units) < 2:
         return ChangeShares(every, np.full((3, 2), np.nan))
-    without = shares(*(part.sum() - part for part in sums))
+    without = shares(*(part.sum() - units.sums(part) for part in sums))
     return ChangeShares(every, jackknife_t(every, without))

@@ -27,7 +27,7 @@ class Consistency:
     value
         Share of the pairs of locations p < q of the same object with the same strongest output.
     chance
-        The sum of squared shares of the outputs, over all objects and locations.
+        Share of equal outputs among all pairs of two different vectors.
     corrected
         ``(value - chance) / (1 - chance)``; NaN where a single output is always the strongest.
     matrix
@@ -94,7 +94,7 @@ def consistency(choices: ArrayLike) -> Consistency:
     --------
     >>> found = consistency([[0, 0, 1], [1, 1, 1]])
     >>> round(found.value, 3), round(found.chance, 3), round(found.corrected, 3)
-    (0.667, 0.556, 0.25)
+    (0.667, 0.467, 0.375)
     """
     chosen = np.asarray(choices)
     if chosen.ndim != 2 or 0 in chosen.shape:
@@ -103,8 +103,9 @@ def consistency(choices: ArrayLike) -> Consistency:
     matrix = same.mean(axis=0)
     first, second = np.triu_indices(chosen.shape[1], k=1)
     value = float(matrix[first, second].mean()) if len(first) else float("nan")
-    shares = np.unique(chosen, return_counts=True)[1] / chosen.size
-    chance = float((shares**2).sum())
+    counts = np.unique(chosen, return_counts=True)[1].astype(np.float64)
+    pairs = chosen.size * (chosen.size - 1)  # none of a choice with itself
+    chance = float((counts * (counts - 1)).sum() / pairs) if pairs else float("nan")
     corrected = (value - chance) / (1 - chance) if chance < 1 else float("nan")
     return Consistency(value, chance, corrected, matrix)
 

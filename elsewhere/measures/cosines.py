@@ -37,12 +37,16 @@ class LocationCosines:
     by_group
         float64 (object, group): the mean over the pairs of locations of each group, where groups
         were asked for.
+    without
+        float64 (2, category, location, location): similarity and baseline without each category
+        in turn, where that was asked for; else empty.
     """
 
     similarity: Floats
     baseline: Floats
     G: Floats
     by_group: Floats
+    without: Floats
 
 
 class CosineTally:
@@ -59,6 +63,9 @@ class CosineTally:
     groups
         int (location, location): the group of each pair of locations, -1 for none, by which
         every object's mean is kept as well.
+    without
+        Whether what each category contributes is kept as well: a further product per category,
+        and two matrices over locations.
     """
 
     def __init__(
@@ -67,6 +74,8 @@ class CosineTally:
         codes: NDArray[np.int64],
         n_locations: int,
         groups: NDArray[np.int64] | None = None,
+        *,
+        without: bool = False,
     ) -> None:
         self.metric, self._codes = metric, codes
         self._own = np.zeros((n_locations, n_locations))
@@ -74,13 +83,16 @@ class CosineTally:
         self._groups = np.full((n_locations, n_locations), -1) if groups is None else groups
         n_groups = int(self._groups.max(initial=-1)) + 1
         self._grouped = np.zeros((len(codes), n_groups))
+        n_kept = int(codes.max()) + 1 if without else 0
+        self._own_of = np.zeros((n_kept, n_locations, n_locations))
+        self._cross_of = np.zeros((n_kept, n_locations, n_locations))
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
         counts = np.bincount(self._codes)
         n_groups = self._grouped.shape[1]
         flat = self._groups.ravel() + 1  # what is in no group counts in the first bin
-        total = None
+        total, sums = None, []
         for code in range(len(counts)):
             members = np.flatnonzero(self._codes == code)
             summed = None
@@ -88,21 +100,30 @@ class CosineTally:
                 units = stretch.units(self.metric, number)
                 products = dot_products(units, units)
                 self._own += products
+                if len(self._own_of):
+                    self._own_of[code] += products
                 if n_groups:
                     self._grouped[number] += np.bincount(flat, products.ravel(), n_groups + 1)[1:]
                 if len(members) == 1:
-                    self._cross -= products
+                    within = products
                 summed = units if summed is None else summed + units
             if summed is None:
                 continue
             if len(members) > 1:
-                self._cross -= dot_products(summed, summed)
+                within = dot_products(summed, summed)
+            self._cross -= within
+            if len(self._cross_of):
+                self._cross_of[code] -= 2 * within
+                sums.append((code, summed))
             if total is None:
                 total = np.array(summed)
             else:
                 total += summed
         if total is not None:
             self._cross += dot_products(total, total)
+            for code, summed in sums:
+                products = dot_products(summed, total)
+                self._cross_of[code] += products + products.T
 
     def value(self) -> LocationCosines:
         """Return the cosines, once all stretches are in."""
@@ -111,11 +132,16 @@ class CosineTally:
         baseline = self._cross / pairs if pairs else np.full(similarity.shape, np.nan)
         sizes = np.bincount(self._groups[self._groups >= 0], minlength=self._grouped.shape[1])
         means = self._grouped / np.maximum(sizes, 1)
+        rest = [self._codes[self._codes != code] for code in range(len(self._own_of))]
+        counts = np.array([[len(codes), n_cross_pairs(codes)] for codes in rest]).reshape(-1, 2)
+        without = np.stack([self._own - self._own_of, self._cross - self._cross_of])
+        left = counts.T[:, :, None, None]
         return LocationCosines(
             similarity,
             baseline,
             contrast(similarity, baseline),
             np.where(sizes > 0, means, np.nan),
+            np.where(left > 0, without / np.maximum(left, 1), np.nan),
         )
 
 

@@ -140,12 +140,12 @@ class DistanceTally:
             self.squares[number] += squares[:, None] + squares[None, :] - 2 * products
         self._objects.add(stretch)
 
-    def value(self, *, without: int | None = None) -> tuple[Floats, Floats]:
+    def value(self, *, without: Sequence[int] | NDArray[np.int64] = ()) -> tuple[Floats, Floats]:
         """Return the normalised distances (reference, location), and what they are divided by.
 
-        An object can be left out.
+        Objects can be left out.
         """
-        kept = np.arange(len(self._codes)) != (-1 if without is None else without)
+        kept = ~np.isin(np.arange(len(self._codes)), without)
         distances = np.zeros(self.squares.shape[1:])
         for number in np.flatnonzero(kept):
             squares, noise = self.squares[number], self._rounding**2 * self._scale[number]

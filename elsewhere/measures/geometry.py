@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from elsewhere.errors import UnknownNameError
@@ -415,9 +415,11 @@ def rsa_of_grams(
 
 
 def left_out(
-    grams: Floats, measure: Callable[[Floats], Floats], objects: Sequence[int] | None = None
+    grams: Floats,
+    measure: Callable[[Floats], Floats],
+    members: Sequence[NDArray[np.int64]] | None = None,
 ) -> Floats:
-    """Return `measure` of Gram matrices without each object in turn, shape (object, ...).
+    """Return `measure` of Gram matrices without some objects in turn, shape (unit, ...).
 
     Parameters
     ----------
@@ -425,8 +427,8 @@ def left_out(
         Shape (location, object, object).
     measure
         From Gram matrices to anything.
-    objects
-        Which objects are left out in turn; all by default.
+    members
+        The objects that are left out together; each one by itself by default.
 
     Examples
     --------
@@ -435,9 +437,9 @@ def left_out(
            [4., 4.],
            [4., 4.]])
     """
-    chosen = range(grams.shape[1]) if objects is None else objects
+    chosen = np.arange(grams.shape[1])[:, None] if members is None else members
     found = []
-    for number in chosen:
-        rest = np.delete(np.delete(grams, number, axis=1), number, axis=2)
+    for objects in chosen:
+        rest = np.delete(np.delete(grams, objects, axis=1), objects, axis=2)
         found.append(measure(rest))
     return np.stack(found)

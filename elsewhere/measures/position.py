@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
 from elsewhere.measures.vectors import dot_products, squared_norms
 
 MAXIMAL_ROWS = 1_000
 """Of more rows than this a seeded choice of locations is taken: the cost grows as their cube."""
 N_FOLDS = 5
+INNER_FOLDS = 4
+N_SHUFFLES = 5
+"""Decodings of shuffled locations, for the null."""
 STRENGTHS = np.logspace(-6, 3, 19)
 """Ridge penalties that are tried, as shares of the mean eigenvalue of the training rows."""
 
@@ -32,12 +37,19 @@ class PositionDecoding:
         Median over folds of the chosen penalty, as a share of the mean eigenvalue.
     n_rows
         Rows that were used.
+    interval
+        float64 (2,): jackknife-t of `r2` over the objects that were tested (over categories where
+        one has several exemplars), with the fits as they are.
+    null
+        The same R² where each object's locations are shuffled.
     """
 
     r2: float
     per_axis: Floats
     strength: float
     n_rows: int
+    interval: Floats
+    null: float
 
 
 class PositionTally:
@@ -45,19 +57,19 @@ class PositionTally:
 
     Parameters
     ----------
-    n_objects
-        How many.
+    codes
+        int (object,), categories.
     locations
         int (location, axis), px.
     maximal_rows
         Of more rows, a choice of locations is taken, and of objects if need be.
     seed
-        Of that choice.
+        Of that choice, and of the shuffles of the null.
     """
 
     def __init__(
         self,
-        n_objects: int,
+        codes: NDArray[np.int64],
         locations: ArrayLike,
         *,
         maximal_rows: int = MAXIMAL_ROWS,
@@ -65,10 +77,12 @@ class PositionTally:
     ) -> None:
         places = np.asarray(locations)
         rng = np.random.default_rng(seed)
+        n_objects = len(codes)
         n_chosen = min(n_objects, max(maximal_rows // 4, 2))
         self._objects = np.sort(rng.permutation(n_objects)[:n_chosen])
         room = max(maximal_rows // n_chosen, 1)
         self._locations = np.sort(rng.permutation(len(places))[:room])
+        self._codes, self._seed = codes[self._objects], seed
         self._targets = places[self._locations].astype(np.float64)
         n_rows = n_chosen * len(self._locations)
         self._gram = np.zeros((n_rows, n_rows))
@@ -91,27 +105,60 @@ class PositionTally:
     def value(self) -> PositionDecoding:
         """Return the cross-validated fit, once all stretches are in."""
         n, n_places = len(self._objects), len(self._locations)
-        targets = np.tile(self._targets, (n, 1))
-        nothing = PositionDecoding(np.nan, np.full(targets.shape[1], np.nan), np.nan, self.n_rows)
+        axes = self._targets.shape[1]
+        nothing = PositionDecoding(
+            np.nan, np.full(axes, np.nan), np.nan, self.n_rows, np.full(2, np.nan), np.nan
+        )
         flat = float(np.trace(self._gram)) <= 1e-12 * self._scale
-        if n < 2 or n_places < 2 or flat:
+        units = Sampled.of(self._codes)
+        if len(units) < 2 or n_places < 2 or flat:
             return nothing
-        objects = np.repeat(np.arange(n), n_places)
-        folds = objects % min(N_FOLDS, n)
+        rng = np.random.default_rng(self._seed)
+        each = self._targets[None].repeat(n, axis=0)  # (object, location, axis)
+        sets = [each, *(rng.permuted(each, axis=1) for _ in range(N_SHUFFLES))]
+        targets = np.stack(sets, axis=-1).reshape(self.n_rows, axes, -1)
+        labels = np.repeat(units.labels, n_places)
         noise = self._rounding**2 * self._scale / self.n_rows
         predicted = np.empty_like(targets)
         strengths = []
-        for fold in range(min(N_FOLDS, n)):
-            test = folds == fold
-            predicted[test], strength = _ridge(self._gram, targets, ~test, test, noise)
-            strengths.append(strength)
-        varies = np.ptp(targets, axis=0) > 0
-        errors = ((targets - predicted) ** 2).sum(axis=0)
-        spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
-        per_axis = np.where(varies, 1 - errors / np.where(varies, spread, 1.0), np.nan)
+        for test in _folds(labels, N_FOLDS):
+            inner = _folds(np.where(test, -1, labels), INNER_FOLDS)
+            if len(inner) > 1:
+                found = [_ridge(self._gram, targets, ~test & ~held, held, noise) for held in inner]
+                errors = sum(
+                    ((targets[held] - tried) ** 2).sum(axis=(1, 2))
+                    for held, tried in zip(inner, found, strict=True)
+                )
+                chosen = len(STRENGTHS) - 1 - errors[::-1].argmin(axis=0)  # of equal, the strongest
+            else:  # one object is left to fit: nothing to choose by
+                chosen = np.full(targets.shape[2], len(STRENGTHS) // 2)
+            every = _ridge(self._gram, targets, ~test, test, noise)
+            predicted[test] = every[chosen, ..., np.arange(targets.shape[2])].transpose(1, 2, 0)
+            strengths.append(STRENGTHS[chosen[0]])
+        varies = np.ptp(self._targets, axis=0) > 0
+        squares = ((targets - predicted) ** 2).reshape(n, n_places, axes, -1).sum(axis=1)
+        spread = ((each - self._targets.mean(axis=0)) ** 2).sum(axis=1)[..., None]
+        safe = np.where(varies, spread.sum(axis=0)[:, 0], 1.0)[:, None]
+        per_axis = np.where(varies[:, None], 1 - squares.sum(axis=0) / safe, np.nan)
+        means = per_axis[varies].mean(axis=0)
+        wrong, there = squares[:, varies, 0], spread[:, varies, 0]
+        left = units.means_without(wrong) / units.means_without(there)
+        interval = jackknife_t(means[0], 1 - left.mean(axis=1))
         return PositionDecoding(
-            float(per_axis[varies].mean()), per_axis, float(np.median(strengths)), self.n_rows
+            float(means[0]),
+            per_axis[:, 0],
+            float(np.median(strengths)),
+            self.n_rows,
+            interval,
+            float(means[1:].mean()),
         )
+
+
+def _folds(labels: NDArray[np.int64], n_folds: int) -> list[NDArray[np.bool_]]:
+    """Return which rows each fold tests: units dealt out in turn; a label below 0 is in none."""
+    known = np.unique(labels[labels >= 0])
+    n_folds = min(n_folds, len(known))
+    return [np.isin(labels, known[fold::n_folds]) for fold in range(n_folds)]
 
 
 def _ridge(
@@ -120,49 +167,47 @@ def _ridge(
     train: NDArray[np.bool_],
     test: NDArray[np.bool_],
     noise: float = 0.0,
-) -> tuple[Floats, float]:
-    """Return predictions for the test rows, and the penalty chosen on the training rows.
+) -> Floats:
+    """Return predictions for the test rows with every penalty, (penalty, row, axis, set).
 
-    Generalised cross-validation in the eigenvectors of the centred training rows. From directions
-    that vary by no more than `noise`, the square of what rounding makes of a row, nothing is read.
+    From directions that vary by no more than `noise`, the square of what rounding makes of a row,
+    nothing is read.
     """
     kernel = gram[np.ix_(train, train)]
     means = kernel.mean(axis=0)
     centred = kernel - means[None] - means[:, None] + means.mean()
     cross = gram[np.ix_(test, train)]
     cross = cross - cross.mean(axis=1, keepdims=True) - means[None] + means.mean()
-    offset = targets[train].mean(axis=0)
+    known = targets[train].reshape(len(kernel), -1)
+    offset = known.mean(axis=0)
     values, vectors = np.linalg.eigh(centred)
-    values = np.where(values > noise, values, 0.0)
-    rotated = vectors.T @ (targets[train] - offset)
-    n = len(values)
-    unit = values.mean()
-    best, chosen = np.inf, float(STRENGTHS[-1])
-    for strength in STRENGTHS[::-1]:  # of equal ones the strongest
-        shrunk = strength * unit / (values + strength * unit)
-        residual = float(((shrunk[:, None] * rotated) ** 2).sum()) / n
-        freedom = float(shrunk.sum() - 1) / n  # one for the mean
-        score = residual / max(freedom, 1e-12) ** 2
-        if score < best * (1 - 1e-9):
-            best, chosen = score, float(strength)
-    scaled = np.where(values > 0, 1 / (values + chosen * unit), 0.0)
-    weights = vectors @ (rotated * scaled[:, None])
-    return offset + cross @ weights, chosen
+    read = values > noise
+    values = np.where(read, values, 0.0)
+    rotated = vectors.T @ (known - offset)
+    along = cross @ vectors
+    unit = max(float(values.mean()), np.finfo(float).tiny)
+    found = [
+        offset + (along * np.where(read, 1 / (values + strength * unit), 0.0)) @ rotated
+        for strength in STRENGTHS
+    ]
+    return np.stack(found).reshape(len(STRENGTHS), len(cross), *targets.shape[1:])
 
 
 def position_decoding(
     activations: ArrayLike,
     *,
     locations: ArrayLike,
+    categories: Sequence[object] | None = None,
     maximal_rows: int = MAXIMAL_ROWS,
     seed: int = 0,
 ) -> PositionDecoding:
     """Return how well a ridge regression reads the location from a layer.
 
-    Trained on some objects at all locations and tested on the others, in five folds of objects (or
-    as many as there are). The penalty is chosen within the training objects by generalised
-    cross-validation. The solution lies in the span of the training rows, so that dot products
-    between rows suffice, exactly.
+    Trained on some objects at all locations and tested on the others, in five folds of objects (of
+    categories where one has several exemplars; or as many as there are). The penalty is chosen by
+    further folds of objects within those of the fit: rows of one object are no replicates, so that
+    criteria over rows, such as generalised cross-validation, choose too weak a penalty. The
+    solution lies in the span of the training rows, so that dot products between rows suffice.
 
     Parameters
     ----------
@@ -170,6 +215,8 @@ def position_decoding(
         Shape (object, location, unit), floating.
     locations
         Shape (location, axis), y and x in px.
+    categories
+        One per object; each its own by default.
     maximal_rows
         Of more (object, location) a choice of locations is taken.
     seed
@@ -183,8 +230,7 @@ def position_decoding(
 
     References
     ----------
-    Hong et al. (2016), Nature Neuroscience 19:613-622, for the question; Golub, Heath & Wahba
-    (1979), Technometrics 21:215-223, for the penalty.
+    Hong et al. (2016), Nature Neuroscience 19:613-622.
 
     Examples
     --------
@@ -196,13 +242,13 @@ def position_decoding(
     >>> position_decoding(rng.normal(size=(6, 16, 5)), locations=places).r2 < 0.2
     True
     """
-    stretch = Stretch.whole(activations)
+    stretch = Stretch.whole(activations, categories)
     places = np.asarray(locations)
     if places.ndim != 2 or len(places) != stretch.shape[1]:
         raise InputError(
             f"locations have shape {places.shape}; expected ({stretch.shape[1]}, 2), one row for "
             "each location"
         )
-    tally = PositionTally(stretch.shape[0], places, maximal_rows=maximal_rows, seed=seed)
+    tally = PositionTally(stretch.codes, places, maximal_rows=maximal_rows, seed=seed)
     add_all(stretch, tally)
     return tally.value()

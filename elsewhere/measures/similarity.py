@@ -20,10 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.measures.intervals import jackknife_t
+from elsewhere.measures.intervals import Sampled, jackknife_t
 
 Floats = NDArray[np.float64]
 
+DEAD_SHARE = 0.05
+"""Above this share of zero vectors a layer is flagged: dead must not read as 'not invariant'."""
 MINIMAL_CONTRAST = 1e-3
 """G is undefined (NaN) where ``1 - D_cross`` is smaller than this."""
 
@@ -40,8 +42,8 @@ class Estimate:
 class SimilaritySummary:
     """Similarity, baselines and G of one layer, per position and away from the reference.
 
-    `G_away_without` is G away from the reference without each object in turn, shape (object,): what
-    the intervals of differences and ratios of G are made from.
+    `G_away_without` is G away from the reference without each of what was sampled in turn, shape
+    (unit,): what the intervals of differences and ratios of G are made from.
     """
 
     similarity: Estimate
@@ -118,28 +120,30 @@ def summarise_similarity(
     Returns
     -------
     SimilaritySummary
-        Intervals are delete-one jackknife-t over objects. They are NaN for fewer than two
-        objects, and those of baselines where deleting an object leaves no pair.
+        Intervals are delete-one jackknife-t over objects, or over categories where one has
+        several exemplars (:class:`elsewhere.measures.intervals.Sampled`). They are NaN for fewer
+        than two units, and those of baselines where leaving one out leaves no pair.
     """
-    n, n_positions = own.shape
+    n_positions = own.shape[1]
     chosen = np.ones(n_positions, dtype=bool)
     if reference_index is not None and not include_reference:
         chosen[reference_index] = False
 
     pairs = n_cross_pairs(codes)
-    counts = np.bincount(codes)
-    pairs_without = pairs - 2 * (n - counts[codes])
+    units = Sampled.of(codes)
+    left = [np.delete(codes, members) for members in units.members]
+    pairs_without = np.array([n_cross_pairs(rest) for rest in left], dtype=np.float64)[:, None]
     cross_total = rows.sum(axis=0)
 
     mean = own.mean(axis=0)
     cross = cross_total / pairs if pairs else np.full(n_positions, np.nan)
     g = contrast(mean, cross)
 
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean_without = (own.sum(axis=0) - own) / (n - 1) if n > 1 else own[:0]
-        cross_without = (cross_total - rows - columns) / pairs_without[:, None]
-        cross_without = np.where(pairs_without[:, None] > 0, cross_without, np.nan)
-        cross_without = cross_without if n > 1 else own[:0]
+    mean_without = units.means_without(own)
+    # No pair lies within a unit: objects of a category are never paired with each other.
+    some, involved = pairs_without > 0, units.sums(rows + columns)
+    cross_without = (cross_total - involved) / np.where(some, pairs_without, 1.0)
+    cross_without = np.where(some, cross_without, np.nan)[: len(mean_without)]
     g_without = contrast(mean_without, cross_without)
 
     def estimate(value: Floats, without: Floats) -> Estimate:

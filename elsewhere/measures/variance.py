@@ -2,12 +2,13 @@ r"""What a layer's variation is made of: objects, locations, and both together."
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from elsewhere.measures.intervals import jackknife_t
+from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
 
 
@@ -18,7 +19,7 @@ class NormalizedVariance:
     Parameters
     ----------
     median
-        Over units, of their ratios.
+        Over living units, of their ratios; NaN where there is none.
     ratio
         Of the sums over units.
     dead_share
@@ -84,8 +85,9 @@ class VarianceTally:
         ratios = _ratio(transformed, sampled)
         total = _ratio(transformed.sum(keepdims=True), sampled.sum(keepdims=True))
         dead = (transformed == 0) & (sampled == 0)
+        living = ratios[~dead]
         return NormalizedVariance(
-            float(np.median(ratios)),
+            float(np.median(living)) if living.size else np.nan,
             float(total[0]),
             float(dead.mean()),
             ratios,
@@ -173,7 +175,8 @@ class Partition:
     nulls
         float64 (3,): what the shares are on average when all rows are shuffled.
     intervals
-        float64 (3, 2): jackknife-t over objects.
+        float64 (3, 2): jackknife-t over objects, or over categories where one has several
+        exemplars.
     """
 
     shares: Floats
@@ -182,16 +185,29 @@ class Partition:
 
 
 class PartitionTally:
-    """Sums squares of a two-way table without replicates, with and without each object."""
+    """Sums squares of a two-way table without replicates, with and without each unit.
 
-    def __init__(self, n_objects: int, n_locations: int) -> None:
+    Parameters
+    ----------
+    codes
+        int (object,), categories.
+    n_locations
+        How many.
+    """
+
+    def __init__(self, codes: NDArray[np.int64], n_locations: int) -> None:
+        n_objects = len(codes)
+        self._units = Sampled.of(codes)
+        n_units = len(self._units)
         self._n, self._n_locations = n_objects, n_locations
         self._squares = np.zeros(n_objects)  # |x|² of each object's rows
         self._sums = np.zeros(n_objects)  # |sum over locations|²
         self._grand = 0.0  # |sum of everything|²
-        self._with_grand = np.zeros(n_objects)  # an object's sum times that of everything
+        self._unit_grand = np.zeros(n_units)  # |sum of a unit's rows|²
+        self._with_grand = np.zeros(n_units)  # a unit's sum times that of everything
         self._places = 0.0  # |sum over objects|², over locations
-        self._with_places = np.zeros(n_objects)  # an object's rows times those sums
+        self._unit_places = np.zeros(n_units)  # the same of a unit's objects
+        self._with_places = np.zeros(n_units)  # a unit's sums times those of everything
         self._scale = 0.0
 
     def add(self, stretch: Stretch) -> None:
@@ -206,9 +222,14 @@ class PartitionTally:
             self._squares += np.einsum("opu,opu->o", rest, rest)
             self._sums += np.einsum("ou,ou->o", by_object, by_object)
             self._grand += float(everything @ everything)
-            self._with_grand += by_object @ everything
             self._places += float((by_place * by_place).sum())
-            self._with_places += np.einsum("opu,pu->o", rest, by_place)
+            for unit, members in enumerate(self._units.members):
+                part = rest[members].sum(axis=0)
+                whole = part.sum(axis=0)
+                self._unit_grand[unit] += whole @ whole
+                self._with_grand[unit] += whole @ everything
+                self._unit_places[unit] += (part * part).sum()
+                self._with_places[unit] += (part * by_place).sum()
 
     def value(self) -> Partition:
         """Return the shares, once all stretches are in."""
@@ -220,13 +241,15 @@ class PartitionTally:
             np.array([self._places]),
             np.array([self._grand]),
         )[0]
-        if n > 2:
+        units = self._units
+        left = n - np.bincount(units.labels)
+        if len(units) > 2:
             without = self._shares(
-                n - 1,
-                self._squares.sum() - self._squares,
-                self._sums.sum() - self._sums,
-                self._places - 2 * self._with_places + self._squares,
-                self._grand - 2 * self._with_grand + self._sums,
+                left,
+                self._squares.sum() - units.sums(self._squares),
+                self._sums.sum() - units.sums(self._sums),
+                self._places - 2 * self._with_places + self._unit_places,
+                self._grand - 2 * self._with_grand + self._unit_grand,
             )
             intervals = jackknife_t(shares, without)
         else:
@@ -236,7 +259,12 @@ class PartitionTally:
         return Partition(shares, nulls, intervals)
 
     def _shares(
-        self, n: int, squares: Floats, sums: Floats, places: Floats, grand: Floats
+        self,
+        n: int | NDArray[np.int64],
+        squares: Floats,
+        sums: Floats,
+        places: Floats,
+        grand: Floats,
     ) -> Floats:
         p = self._n_locations
         common = grand / (n * p)
@@ -249,7 +277,7 @@ class PartitionTally:
         return np.where(varies[:, None], parts / safe[:, None], np.nan)
 
 
-def partition(activations: ArrayLike) -> Partition:
+def partition(activations: ArrayLike, *, categories: Sequence[object] | None = None) -> Partition:
     r"""Return the shares of object, location and their interaction in a layer's variation.
 
     The sum of squares about the grand mean, summed over units, of the table a(o, p):
@@ -262,6 +290,8 @@ def partition(activations: ArrayLike) -> Partition:
     ----------
     activations
         Shape (object, location, unit), floating.
+    categories
+        One per object, for the intervals; each its own by default.
 
     Returns
     -------
@@ -280,7 +310,7 @@ def partition(activations: ArrayLike) -> Partition:
     >>> partition(place).shares
     array([0., 1., 0.])
     """
-    stretch = Stretch.whole(activations)
-    tally = PartitionTally(stretch.shape[0], stretch.shape[1])
+    stretch = Stretch.whole(activations, categories)
+    tally = PartitionTally(stretch.codes, stretch.shape[1])
     add_all(stretch, tally)
     return tally.value()

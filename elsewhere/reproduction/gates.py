@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from elsewhere.analyzer.similarity import DEAD_SHARE
 from elsewhere.measures.accuracy import FAR_GATE, INDEX_GATE
+from elsewhere.measures.similarity import DEAD_SHARE
 from elsewhere.reproduction.conditions import EQUAL, FULL
 from elsewhere.reproduction.measurements import Values
 

@@ -18,18 +18,26 @@ def test_consistency_counts_pairs():
     choices = np.random.default_rng(0).integers(0, 3, (7, 5))
     pairs = list(itertools.combinations(range(5), 2))
     same = np.mean([row[p] == row[q] for row in choices for p, q in pairs])
-    shares = np.bincount(choices.ravel()) / choices.size
+    equal = choices.ravel()[:, None] == choices.ravel()
+    np.fill_diagonal(equal, False)  # no pair of a choice with itself
     found = consistency(choices)
     assert found.value == pytest.approx(same)
-    assert found.chance == pytest.approx((shares**2).sum())
+    assert found.chance == pytest.approx(equal.sum() / (35 * 34))
     assert found.corrected == pytest.approx((same - found.chance) / (1 - found.chance))
 
 
-def test_for_two_symmetric_locations_the_corrected_value_is_kappa():
-    first = np.array([0, 0, 1, 1, 2, 2, 0, 1])
-    second = np.array([0, 1, 0, 1, 2, 2, 0, 1])  # the same shares of choices
+def test_for_two_symmetric_locations_the_corrected_value_is_nearly_kappa():
+    first = np.random.default_rng(1).integers(0, 3, 3000)
+    second = np.where(np.random.default_rng(2).random(3000) < 0.5, first, first[::-1])
     found = consistency(np.stack([first, second], axis=1))
-    assert found.corrected == pytest.approx(cohen_kappa_score(first, second))
+    assert found.corrected == pytest.approx(cohen_kappa_score(first, second), abs=0.01)
+
+
+def test_random_choices_have_a_corrected_consistency_of_zero():
+    rng = np.random.default_rng(3)
+    values = [consistency(rng.integers(0, 5, (6, 4))).corrected for _ in range(2000)]
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(np.mean(values)) < 4 * error + 0.005
 
 
 def test_a_constant_output_is_consistent_by_chance_only():

@@ -1,9 +1,11 @@
 """Position decoding against scikit-learn, on codes that tell the place and on those that do not."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.linear_model import Ridge
 
 from elsewhere.errors import InputError
 from elsewhere.measures import position_decoding
@@ -23,45 +25,80 @@ def test_predictions_are_those_of_ridge_on_the_raw_features(n_units):
     values = code(n_units=n_units).reshape(120, -1) + 5
     targets = np.tile(PLACES, (6, 1)).astype(float)
     train = np.arange(120) < 80
-    predicted, strength = _ridge(values @ values.T, targets, train, ~train)
+    every = _ridge(values @ values.T, targets[..., None], train, ~train)
     centred = values[train] - values[train].mean(axis=0)
-    penalty = strength * np.trace(centred @ centred.T) / 80
-    for model in (Ridge(alpha=penalty), KernelRidge(alpha=penalty)):
+    for place, model in itertools.product((3, 9, 15), (Ridge, KernelRidge)):
+        predicted = every[place, ..., 0]
+        model = model(alpha=STRENGTHS[place] * np.trace(centred @ centred.T) / 80)
         shift = targets[train].mean(axis=0) if isinstance(model, KernelRidge) else 0
         model.fit(centred, targets[train] - shift)
         wanted = model.predict(values[~train] - values[train].mean(axis=0)) + shift
         np.testing.assert_allclose(predicted, wanted, atol=1e-6)
 
 
-def test_the_penalty_is_about_what_leave_one_out_chooses():
-    values = code(n_units=50, signal=0.4).reshape(120, -1)
-    targets = np.tile(PLACES, (6, 1)).astype(float)
-    train = np.ones(120, dtype=bool)
-    _, strength = _ridge(values @ values.T, targets, train, train)
-    centred = values - values.mean(axis=0)
-    unit = np.trace(centred @ centred.T) / 120
-    fitted = RidgeCV(alphas=STRENGTHS * unit, fit_intercept=True).fit(values, targets)
-    ranks = np.log10([strength, fitted.alpha_ / unit])
-    assert abs(ranks[0] - ranks[1]) <= 0.51  # the same or the next of the list
-
-
-def test_the_cross_validated_r2_is_that_of_scikit_learn_over_objects():
-    values = code()
-    found = position_decoding(values, locations=PLACES)
-    targets = np.tile(PLACES, (6, 1)).astype(float)
-    rows = values.reshape(120, -1)
-    folds = np.repeat(np.arange(6), 20) % 5
+def nested(values, labels):
+    """Ridge by scikit-learn, its penalty by folds of units within the fit, as the page says."""
+    n, n_places, _ = values.shape
+    rows, targets = values.reshape(n * n_places, -1), np.tile(PLACES, (n, 1)).astype(float)
+    unit = np.repeat(labels, n_places)
     predicted = np.empty_like(targets)
+
+    def fit(train, test, strength):
+        centred = rows[train] - rows[train].mean(axis=0)
+        alpha = strength * (centred**2).sum() / len(centred)
+        return Ridge(alpha=alpha).fit(rows[train], targets[train]).predict(rows[test])
+
     for fold in range(5):
-        train = folds != fold
-        alphas = STRENGTHS * np.trace(np.cov(rows[train].T, bias=True))
-        model = RidgeCV(alphas=alphas).fit(rows[train], targets[train])
-        predicted[~train] = model.predict(rows[~train])
-    wanted = 1 - ((targets - predicted) ** 2).sum(axis=0) / (
-        (targets - targets.mean(axis=0)) ** 2
-    ).sum(axis=0)
-    np.testing.assert_allclose(found.per_axis, wanted, atol=0.02)
+        test = np.isin(unit, np.unique(labels)[fold::5])
+        rest = np.unique(unit[~test])
+        inner = [np.isin(unit, rest[k::4]) for k in range(4)]
+        errors = [
+            sum(((fit(~test & ~held, held, s) - targets[held]) ** 2).sum() for held in inner)
+            for s in STRENGTHS
+        ]
+        predicted[test] = fit(~test, test, STRENGTHS[int(np.argmin(errors))])
+    spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
+    return 1 - ((targets - predicted) ** 2).sum(axis=0) / spread
+
+
+def test_the_r2_is_that_of_nested_folds_of_objects():
+    values = code(n=10, signal=0.5)
+    found = position_decoding(values, locations=PLACES)
+    np.testing.assert_allclose(found.per_axis, nested(values, np.arange(10)), atol=1e-4)
     assert found.r2 == pytest.approx(found.per_axis.mean())
+    names = np.repeat(np.arange(5), 2)
+    by_category = position_decoding(values, locations=PLACES, categories=names)
+    np.testing.assert_allclose(by_category.per_axis, nested(values, names), atol=1e-4)
+
+
+def test_rows_of_an_object_are_no_replicates():
+    """Objects far apart, units few: a penalty by rows reads the objects and fails on new ones."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(2, 50)) / 10
+    own = 3 * rng.normal(size=(24, 1, 50)) * rng.normal(size=(24, len(PLACES), 1))
+    values = PLACES @ mixing + own + rng.normal(size=(24, len(PLACES), 50))
+    found = position_decoding(values, locations=PLACES)
+    assert found.r2 > 0.4
+    low, high = found.interval
+    assert low < found.r2 < high
+    assert abs(found.null) < 0.1
+
+
+def test_the_interval_covers_and_the_null_is_at_zero():
+    """Objects are drawn anew, what tells the place stays."""
+    features = np.tanh(PLACES @ np.random.default_rng(0).normal(size=(2, 30)) / 30)
+
+    def draw(seed):
+        rng = np.random.default_rng(seed)
+        size = rng.gamma(4, 0.25, (12, 1, 1))
+        values = size * features + rng.normal(size=(12, len(PLACES), 30))
+        return position_decoding(values, locations=PLACES)
+
+    truth = np.mean([draw(seed).r2 for seed in range(60)])
+    found = [draw(seed) for seed in range(100, 160)]
+    hits = [low <= truth <= high for low, high in (each.interval for each in found)]
+    assert np.mean(hits) > 0.85
+    assert abs(np.mean([each.null for each in found])) < 0.05
 
 
 def test_a_code_without_the_place_gives_nothing():

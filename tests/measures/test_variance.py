@@ -153,8 +153,19 @@ def test_low_precision_gives_the_same(dtype, within):
 def test_stretches_of_units_add_up():
     values = activations()
     codes = np.arange(5)
-    tally = PartitionTally(5, 7)
+    tally = PartitionTally(codes, 7)
     for chosen in (slice(0, 7), slice(7, 30)):
         tally.add(Stretch(values[:, :, chosen], codes))
     np.testing.assert_allclose(tally.value().shares, partition(values).shares)
     np.testing.assert_allclose(tally.value().intervals, partition(values).intervals)
+
+
+def test_dead_units_are_no_evidence_of_anything():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(8, 1, 100)) + 0.5 * rng.normal(size=(8, 6, 100))
+    living = normalized_variance(values)
+    dead = np.concatenate([values, np.zeros((8, 6, 130))], axis=2)
+    found = normalized_variance(dead)
+    assert found.median == living.median
+    assert found.dead_share == pytest.approx(130 / 230)
+    assert np.isnan(normalized_variance(np.zeros((8, 6, 3))).median)
