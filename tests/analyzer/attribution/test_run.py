@@ -296,7 +296,9 @@ def test_the_methods_text_says_what_was_done(make_sweep):
     from elsewhere.analyzer import describe_methods
 
     sweep = make_sweep(n=2, grid="1x2")
-    settings = AttributionSettings("integrated-gradients", "logit:1", options={"n_steps": 12, "tolerance": 1})
+    settings = AttributionSettings(
+        "integrated-gradients", "logit:1", options={"n_steps": 12, "tolerance": 1}
+    )
     text = describe_methods(attribute(sweep, settings))
     for word in (
         "2 objects", "'logit:1'", "integrated-gradients [sundararajan2017]", "n_steps = 12",
