@@ -1,5 +1,6 @@
 # make setup   .venv with everything; make demo, make test and the rest set up by themselves
-# make demo    the paper's claims with one seed of a small network: trained, measured, drawn
+# make demo    the paper's claims with one seed of a small network: trained, measured, drawn;
+#              one seed shows a claim or does not show it, and gives no verdict
 # make test    style, types, architecture, tests, the numeric ones on two instruction sets;
 #              make test-long: those that take minutes, and all on the oldest instruction set
 
