@@ -71,6 +71,8 @@ def dot_products(a: Array, b: Array) -> NDArray[np.float64]:
     alone = a is b
     a = summable(a)
     b = a if alone else summable(b)
+    if all(isinstance(each, np.ndarray) and each.dtype == np.float64 for each in (a, b)):
+        return np.asarray(a @ b.T)  # nothing to convert
     total: Any = None
     for chosen in _stretches(a, len(a) + (0 if alone else len(b))):
         ours = _double(a[:, chosen])
