@@ -87,7 +87,7 @@ def test_maps_by_the_names_of_their_dimensions():
         maps, dims=("object", "y", "x", "channel", "height", "width"), coords=coords
     )
     last = first.transpose("height", "width", "channel", ...)
-    from elsewhere.analyzer.measuring import array_source
+    from elsewhere.analyzer.arrays import array_source
     from elsewhere.probes.features import Reading
     from elsewhere.storage import Keep
 
