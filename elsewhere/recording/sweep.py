@@ -153,7 +153,7 @@ class Sweep:
         CanvasError
             The object would not lie on the canvas.
         """
-        other = self._alike()
+        other = self._alike(self.model, self.engine)
         y, x = reference
         other.reference = self.canvas.check((y, x))
         other.design = replace(self.design, reference=other.reference)
@@ -162,18 +162,18 @@ class Sweep:
 
     def using(self, engine: Engine) -> Sweep:
         """Return the same sweep by another engine."""
-        return self._alike(engine=engine)
+        return self._alike(self.model, engine)
 
     def of(self, model: Model) -> Sweep:
         """Return the same sweep of another network, which has the same layers."""
-        return self._alike(model=model)
+        return self._alike(model, self.engine)
 
-    def _alike(self, *, model: Model | None = None, engine: Engine | None = None) -> Sweep:
+    def _alike(self, model: Model, engine: Engine) -> Sweep:
         """Return a sweep of the same things about which nothing has been found out yet."""
         other = object.__new__(type(self))
-        other.model, other.objects = model or self.model, self.objects
+        other.model, other.objects = model, self.objects
         other.canvas, other.grid, other.reference = self.canvas, self.grid, self.reference
-        other.engine, other.layers, other.design = engine or self.engine, self.layers, self.design
+        other.engine, other.layers, other.design = engine, self.layers, self.design
         other._findings = self._findings.current().of(other.model, other.engine)
         return other
 

@@ -179,6 +179,7 @@ class Parts:
             same = identity == self.manifest["identity"] and numerics == self.manifest["numerics"]
             changed = changed_behaviour(earlier, self.manifest.get(BEHAVIOUR)) if same else []
             if same and not changed:
+                self.manifest = earlier  # whose last digits the parts are marked with
                 return
             if not self.overwrite:
                 raise self._refusal(identity, numerics, changed)
@@ -303,12 +304,8 @@ class Parts:
 
 
 def mark_of(manifest: dict[str, Any]) -> str:
-    """Return the SHA-256 of a manifest, which its parts are marked with.
-
-    Of what may differ in its last digits nothing goes into it.
-    """
-    exact = {key: value for key, value in manifest.items() if key != BEHAVIOUR}
-    return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of a manifest, which its parts are marked with."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def changed_behaviour(manifest: dict[str, Any], behaviour: Any) -> list[str]:

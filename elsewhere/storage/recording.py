@@ -32,6 +32,7 @@ from elsewhere.storage.opening import (
     open_file,
     replaced,
 )
+from elsewhere.storage.results import from_attribute
 from elsewhere.storage.schema import StoredLayer
 from elsewhere.storage.units import Units
 from elsewhere.types import format_bytes
@@ -188,7 +189,7 @@ class Recording:
         for layer in self.layers:
             attributes = self._file[f"layers/{layer.name}"].attrs
             if "behaviour" in attributes:
-                found[layer.name] = np.asarray(attributes["behaviour"]).tolist()
+                found[layer.name] = from_attribute(attributes["behaviour"])
         return found
 
     @property

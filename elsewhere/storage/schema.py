@@ -412,7 +412,7 @@ def write_skeleton(
             for key, value in layer.attributes().items():
                 group.attrs[key] = value
             if layer.name in header.behaviour:
-                group.attrs["behaviour"] = np.array(header.behaviour[layer.name])
+                group.attrs["behaviour"] = to_attribute(header.behaviour[layer.name])
             group.create_variable(
                 "activation",
                 ("object", *design.names, *layer.dimensions),

@@ -97,7 +97,7 @@ def test_a_finished_recording_of_another_network_is_not_handed_out(build, tmp_pa
     path = record(build(1.0), tmp_path / "a.h5")
     with h5py.File(path) as file:
         before = file["layers/relu/activation"][...]
-        assert file["layers/relu"].attrs["behaviour"].nbytes < 400
+        assert len(file["layers/relu"].attrs["behaviour"]) < 1000
     record(build(1.0), path)  # already complete
     with pytest.raises(ExistsError, match="relu|settings"):  # what is told counts as well
         record(build(6.0), path)
