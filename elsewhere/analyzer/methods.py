@@ -216,6 +216,7 @@ ATTRIBUTION = {
 """What each method of attribution gives, and its source."""
 
 _BASELINES = {"empty": "the empty canvas", "black": "a black image", "blurred": "the blurred image"}
+_COMPARING = ("integrated-gradients", "occlusion", "gradient-shap", "deep-lift", "feature-ablation")
 _CAPTUM = ("integrated-gradients", "occlusion", "saliency", "input-x-gradient", "feature-ablation")
 
 
@@ -257,12 +258,10 @@ def _attributed(facts: Mapping[str, Any]) -> tuple[str, set[str]]:
     if options := facts.get("options"):
         said = ", ".join(f"{name} = {value}" for name, value in options.items())
         parts.append(f"Options: {said}.")
-    if base := str(facts.get("baseline") or ""):
+    if (base := str(facts.get("baseline") or "")) and method in _COMPARING:
         word, _, sigma = base.partition(":")
         blur = f" (sigma {sigma} px)" if sigma else ""
-        parts.append(
-            f"The baseline, for methods that have one, was {_BASELINES.get(word, word)}{blur}."
-        )
+        parts.append(f"The baseline was {_BASELINES.get(word, word)}{blur}.")
     if rules := facts.get("rules"):
         said = ", ".join(f"{name} ({count})" for name, count in rules.items())
         parts.append(f"Rules were applied to every operation between image and score: {said}.")

@@ -246,7 +246,8 @@ def sanity(
     save_result(result, out, overwrite=overwrite, rescue=True)
     rows, stages = [], result["stage"].values.tolist()
     for place, stage in enumerate(stages):
-        row: dict[str, Any] = {"randomised": stage}
+        share = float(result["randomised"][place])
+        row: dict[str, Any] = {"randomised": stage, "share of weights": share}
         for name in result["metric"].values.tolist():
             row[name] = float(result["likeness"][place].sel(metric=name))
         rows.append(row)
