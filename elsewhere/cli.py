@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ from elsewhere.options import (
 )
 from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
+    LossyStream,
     VisibleFormatter,
     check_output,
     counted,
@@ -78,7 +80,6 @@ class _Commands(TyperGroup):
             say("interrupted; nothing unfinished stands under a finished name")
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            sys.stderr.close()
             raise typer.Exit(1) from None
         except (OSError, MemoryError, RuntimeError) as error:  # the system's word, on sizes
             if isinstance(error, RuntimeError) and "memory" not in str(error):
@@ -500,10 +501,25 @@ def _command_line() -> str:
 
 def main() -> None:
     """Run the command line."""
+    sys.stderr = LossyStream(sys.stderr)
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    app()
+    try:
+        app()
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write what is waiting for standard output; where that fails, say so in one line."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            say(f"error: cannot write to standard output: {error.strerror or error}")
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -70,6 +70,34 @@ def say(text: str) -> None:
     typer.echo(visible(text), err=True)
 
 
+class LossyStream:
+    """A text stream whose writes may fail: what cannot be printed (a terminal that was closed, a
+    full disk) is dropped, and the work goes on.
+
+    Parameters
+    ----------
+    stream
+        Where it goes.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is waiting, if that is possible."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 class VisibleFormatter(logging.Formatter):
     """Log messages on one line each."""
 

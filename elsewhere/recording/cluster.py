@@ -5,13 +5,17 @@ Only :mod:`elsewhere.recording.crew` imports this, when a scheduler is named.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import dask
 from distributed import Client, as_completed, get_worker
+from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
 
@@ -20,6 +24,9 @@ from elsewhere.recording.crew import Job, Outcome, attempt, unpack
 
 connect: Any = Client
 finished: Any = as_completed  # distributed is typed only in part
+
+_LOST = (CommClosedError, CancelledError, FutureCancelledError, TimeoutError)
+"""What is raised where a scheduler goes away."""
 
 PATIENCE = 20.0
 """Seconds within which a scheduler must answer."""
@@ -78,7 +85,7 @@ def perform_on_cluster(
             "with `dask scheduler`, or leave --scheduler out"
         ) from error
     name = f"elsewhere-{uuid.uuid4().hex}"
-    with client:
+    try:
         client.register_plugin(JobPlugin(name, packed), name=name)
         futures = client.map(perform_task, [name] * len(tasks), tasks, pure=False)
         task_of = dict(zip((future.key for future in futures), tasks, strict=True))
@@ -87,16 +94,26 @@ def perform_on_cluster(
                 done(task_of[future.key], _outcome(future, scheduler).get())
                 future.release()
         finally:
-            client.cancel(futures)
-            client.unregister_worker_plugin(name)
+            with contextlib.suppress(*_LOST):
+                client.cancel(futures)
+                client.unregister_worker_plugin(name)
+    except _LOST as error:
+        raise _lost(scheduler) from error
+    finally:
+        with contextlib.suppress(*_LOST):
+            client.close()
+
+
+def _lost(scheduler: str) -> StorageError:
+    return StorageError(
+        f"the Dask scheduler at {scheduler} was lost; what is done is kept: run the same command "
+        "again to go on"
+    )
 
 
 def _outcome(future: Any, scheduler: str) -> Outcome:
     if future.status == "cancelled":
-        raise StorageError(
-            f"the Dask scheduler at {scheduler} was lost; what is done is kept: run the same "
-            "command again to go on"
-        )
+        raise _lost(scheduler)
     try:
         outcome: Outcome = future.result()
     except KilledWorker as error:
