@@ -30,6 +30,7 @@ from elsewhere.storage import load_result, save_result
 from elsewhere.storage.files import make_inside
 from elsewhere.storage.locks import Claim, locked
 from elsewhere.training import Card, list_checkpoints, load_checkpoint
+from elsewhere.training.checkpoints import check_trusted
 from elsewhere.types import parse_bytes
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def choose_checkpoints(
     Raises
     ------
     InputError
-        An unknown phase, or no checkpoint.
+        An unknown phase, no checkpoint, or a factory that the user does not name.
     """
     cards = list_checkpoints(directory, trust=trust)
     names = list(dict.fromkeys(card.phase for card in cards))
@@ -58,6 +59,8 @@ def choose_checkpoints(
     chosen = [card for card in cards if phases is None or card.phase in phases]
     if not chosen:
         raise InputError(f"{directory} holds no checkpoint; train a curriculum first")
+    for card in chosen:  # before anything is written beside them
+        check_trusted(card)
     return chosen
 
 

@@ -336,6 +336,18 @@ def read_weights(card: Card) -> dict[str, torch.Tensor]:
     return state
 
 
+def check_trusted(card: Card, *, trust: Collection[str] = ()) -> None:
+    """Refuse a card that names a factory which the user does not.
+
+    Raises
+    ------
+    InputError
+        The message says which, and what to add.
+    """
+    source = f"the checkpoint's card {card.path.with_suffix('.json')}"
+    check_named(card.model, source, {*trust, *card.trust})
+
+
 def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> Model:
     """Return the network of a checkpoint, in evaluation mode on the CPU.
 
@@ -356,8 +368,7 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
         The weights are damaged, or of another architecture than the card's.
     """
     card = path if isinstance(path, Card) else read_card(path, trust=trust)
-    source = f"the checkpoint's card {card.path.with_suffix('.json')}"
-    check_named(card.model, source, {*trust, *card.trust})
+    check_trusted(card, trust=trust)
     state = read_weights(card)
     try:
         model = load_model(card.model, model_args=card.arguments, transform=card.transform)

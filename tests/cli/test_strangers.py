@@ -99,8 +99,6 @@ def test_a_curriculum_and_the_checkpoints_of_its_run(strange, run, refuse):
                      "--out", "tl.nc"),
     }  # fmt: skip
     for name, command in commands.items():
-        if name in ("track", "timeline"):  # these make their folder before they begin
-            (strange / "run" / ("track" if name == "track" else "attribution")).mkdir()
         refuse(*command, says=(".json", *SAYS), late=True)
         assert no_trace(strange), name
     for name in ("layers", "accuracy", "track"):  # and with the user's word they go
