@@ -8,6 +8,7 @@ refuses, with one line; 2 for wrong usage. The library is imported inside the co
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -72,7 +73,9 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except ElsewhereError as error:
             say(f"error: {error}")
             raise typer.Exit(1) from error
@@ -89,6 +92,8 @@ class _Commands(TyperGroup):
                 getattr(error, "strerror", None) or str(error).split("\n")[0] or "out of memory"
             )
             say(f"error: {reason}" + (f": {name}" if name else ""))
+            if getattr(error, "errno", None) == errno.ENOSPC and name is None:
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (full: nothing left to flush)
             raise typer.Exit(1) from error
 
 

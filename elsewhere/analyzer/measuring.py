@@ -152,6 +152,12 @@ def check_measures(
             raise InputError(
                 f"{name!r} needs what a trained head chose; it comes with `elsewhere accuracy`"
             )
+        if name not in READINGS and name not in ("G", "aligned", "phase"):
+            raise InputError(
+                f"{name!r} is registered, but nothing takes it: `elsewhere measure` has no reading "
+                "of that name; add one to elsewhere.analyzer.readings.READINGS, or take it by a "
+                "sink of your own (source.stream([sink]))"
+            )
     known = {layer.name: layer for layer in source.layers}
     for name in layers or ():
         if name not in known:

@@ -36,6 +36,8 @@ def to_numpy(array: Array) -> NDArray[Any]:
     """Return a NumPy array that holds the values of `array`, on the CPU."""
     if isinstance(array, np.ndarray):
         return array
+    if "bfloat16" in str(array.dtype):  # which NumPy does not know, and float32 holds
+        array = array.float()
     result: NDArray[Any] = array.detach().cpu().numpy()
     return result
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import torch
 import torchvision.models
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -190,6 +191,11 @@ def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
         raise UnknownNameError("model", name, known, hint)
     if not isinstance(module, nn.Module):
         raise InputError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise InputError(
+            f"{name} returned a TorchScript network, whose layers cannot be listened to; return "
+            "the network that was scripted or traced, before torch.jit"
+        )
     if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
         raise InputError(
             f"{name} returned a network with lazy layers; run it once on an image in the factory"

@@ -95,16 +95,20 @@ class Model:
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """Return the network inside ``DataParallel`` and ``DistributedDataParallel`` wrappers.
+    """Return the network inside parallel wrappers, and the one that ``torch.compile`` was given.
 
     Examples
     --------
     >>> unwrap(nn.DataParallel(nn.ReLU()))
     ReLU()
     """
-    while isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        module = module.module
-    return module
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
 
 
 def find_device(name: str = "auto") -> torch.device:

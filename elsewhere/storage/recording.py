@@ -14,7 +14,7 @@ import xarray
 from numpy.typing import NDArray
 from xarray.core import indexing
 
-from elsewhere.errors import CanvasError, InputError, UnknownNameError
+from elsewhere.errors import CanvasError, InputError, StorageError, UnknownNameError
 from elsewhere.measures.behaviour import Behaviour
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.protocols import Design, LayerLike, Need, Progress, Sink, Stage, stages_of
@@ -67,7 +67,7 @@ class Recording:
     share: float = 1.0
 
     def __init__(self, path: Path, *, chunks: Any = None) -> None:
-        self.path, self._chunks = path, chunks
+        self.path, self._chunks = Path(path).absolute(), chunks
         self._tree: xarray.DataTree | None = None
         self._file, description = self._open()
         self._content = description.content
@@ -77,6 +77,11 @@ class Recording:
 
     def _open(self) -> tuple[Any, Description]:
         return open_file(self.path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by absolute path and identity: another process opens the same file."""
+        identity = self.attributes["identity"]
+        return _reopen, (type(self), self.path, self._chunks, identity, self.design.reference)
 
     def __enter__(self) -> Recording:
         return self
@@ -362,6 +367,24 @@ class Recording:
         cell = tuple(int(i) for i in np.unravel_index(index, self.design.shape))
         every = (slice(None),) * len(layer.stored_shape)
         return source.read((objects, *cell, *every)).astype(np.float32)
+
+
+def _reopen(
+    kind: type[Recording], path: Path, chunks: Any, identity: str, reference: tuple[int, ...]
+) -> Recording:
+    """Return a recording that was pickled.
+
+    Raises
+    ------
+    StorageError
+        The file is gone, or another recording by now.
+    """
+    found = kind(path, chunks=chunks)
+    if found.attributes["identity"] != identity:
+        found.close()
+        raise StorageError(f"{path} is another recording than the one that was pickled; open it")
+    found.design = replace(found.design, reference=reference)
+    return found
 
 
 def n_parts(

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.fx.node import map_aggregate
 
 from elsewhere.errors import InputError
-from elsewhere.models import output_tensors, untouched
+from elsewhere.models import untouched
 from elsewhere.recording.incremental.rules import window_rules
 from elsewhere.recording.incremental.treatments import Call, mutates
 
@@ -146,8 +146,8 @@ class Program:
                 if isinstance(entry, Value) and isinstance(values.get(entry.name), torch.Tensor)
             }
             if isinstance(structure, Value):
-                several = output_tensors(values.get(structure.name))
-                names = {None: structure.name} if list(several) == [None] else {}
+                whole = isinstance(values.get(structure.name), torch.Tensor)
+                names = {None: structure.name} if whole else {}  # no part of a leaf's tuple
             elif len(names) == 1:
                 names = {None: next(iter(names.values()))}
             for key, name in names.items():
