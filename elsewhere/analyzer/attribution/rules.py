@@ -8,22 +8,28 @@ method has no rule. What it follows is compared with the network itself, output 
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import fx, nn
-from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
+from elsewhere.analyzer.attribution.tracing import (
+    Function,
+    call,
+    follow,
+    has_constants,
+    limits_of,
+    name_of,
+    overload_of,
+    path_of,
+    places_of,
+)
 from elsewhere.errors import InputError
 
-Function: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 Rule: TypeAlias = Callable[[Function, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """From a function, its input, its output and the gradient behind it to the gradient before it."""
 
@@ -71,12 +77,6 @@ UNIVARIATE = RECTIFIERS | frozenset(
     | {"pow", "reciprocal", "sin", "cos", "threshold", "_prelu_kernel", "celu", "hardshrink"}
 )
 """Functions of one value each, the first argument."""
-
-SHAPED = frozenset(
-    {f"new_{kind}" for kind in ("empty", "zeros", "ones", "full", "empty_strided")}
-    | {f"{kind}_like" for kind in ("empty", "zeros", "ones", "full", "rand", "randn")}
-)
-"""Operations that take nothing but the shape of their argument."""
 
 
 @dataclass
@@ -223,9 +223,9 @@ class RuleSet:
 
     def refusal(self, node: fx.Node) -> str:
         """Return why a function has no rule here, nothing where it has one."""
-        if self.cut is None or _name(node) not in RECTIFIERS:
+        if self.cut is None or name_of(node) not in RECTIFIERS:
             return ""
-        low, high = _limits(node)
+        low, high = limits_of(node)
         if low != 0 if self.cut else not low <= 0 <= high:
             return f"which cuts at {low:g} and {high:g}, not at 0"
         return ""
@@ -281,8 +281,8 @@ class Ruled:
         self, function: Function, parts: nn.Module, images: torch.Tensor, rules: RuleSet
     ) -> None:
         self.rules = rules
-        self._graph, owners = _follow(function, parts, images, rules.method)
-        self._path = _path(self._graph)
+        self._graph, owners = follow(function, parts, images, rules.method)
+        self._path = path_of(self._graph)
         self.counts: Counter[str] = Counter()
         self._named: dict[fx.Node, str] = {}
         for node in self._path:
@@ -327,10 +327,10 @@ class Ruled:
         InputError
             It has none.
         """
-        name, places = _name(node), _places(node, self._path)
+        name, places = name_of(node), places_of(node, self._path)
         why = ""
         if name == "getitem":
-            if _name(node.args[0]) not in MAXIMA or node.args[1] == 0:  # type: ignore[arg-type]
+            if name_of(node.args[0]) not in MAXIMA or node.args[1] == 0:  # type: ignore[arg-type]
                 return None
             why = "the places of maxima"
         elif name in MIXING or name in MOVING:
@@ -343,7 +343,7 @@ class Ruled:
                 return f"epsilon: {name}"
             else:
                 return None
-        elif places == {0} and name in MAXIMA and (name != "max" or _overload(node) == "dim"):
+        elif places == {0} and name in MAXIMA and (name != "max" or overload_of(node) == "dim"):
             return f"{self.rules.maxima[0]}: {name}"
         elif places == {0} and name in self.rules.functions:
             why = self.rules.refusal(node)
@@ -361,7 +361,7 @@ class Ruled:
     def _run(self, node: fx.Node, args: Any, kwargs: Any, *, ledger: Ledger) -> Any:
         """Run an operation on the path so that its rule is applied on the way back."""
         target: Any = node.target
-        said, name = self._named.get(node), _name(node)
+        said, name = self._named.get(node), name_of(node)
         if name in self.rules.functions or name in MAXIMA:
             rule = self.rules.maxima[1] if name in MAXIMA else self.rules.functions[name][1]
 
@@ -377,8 +377,8 @@ class Ruled:
             found = _seen(found, count)
             several = len(target._schema.returns) > 1
             return (found, None) if several else found
-        found = _call(node, args, kwargs)
-        if self.rules.epsilon is None or not (name in MIXING or _has_constants(node, self._path)):
+        found = call(node, args, kwargs)
+        if self.rules.epsilon is None or not (name in MIXING or has_constants(node, self._path)):
             return found
         values = found[0] if isinstance(found, tuple) else found
         constant = self._constant(node, args, kwargs)
@@ -409,7 +409,7 @@ class Ruled:
 
     def _constant(self, node: fx.Node, args: Any, kwargs: Any) -> torch.Tensor | None:
         """Return what an operation that is linear up to a constant gives for 0."""
-        if not _has_constants(node, self._path):
+        if not has_constants(node, self._path):
             return None
         on_path = set(node.all_input_nodes) & self._path.keys()
 
@@ -422,7 +422,7 @@ class Ruled:
 
         with torch.no_grad():
             empty = [silence(each, value) for each, value in zip(node.args, args, strict=True)]
-            found = _call(node, empty, kwargs)
+            found = call(node, empty, kwargs)
         return cast(torch.Tensor, found[0] if isinstance(found, tuple) else found)
 
     # --- proof ------------------------------------------------------------------------------
@@ -433,7 +433,7 @@ class Ruled:
         noise = torch.rand(images.shape, generator=generator).to(images)
         both = []
         with torch.enable_grad():
-            for run in (function, _Interpreter(self._graph, _call, self._path).run):
+            for run in (function, _Interpreter(self._graph, call, self._path).run):
                 values = noise.clone().requires_grad_(True)
                 found = run(values)
                 weights = torch.linspace(1, 2, found.shape[1]).to(found)
@@ -467,156 +467,6 @@ class _Interpreter(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node."""
-        if n not in self._path or n.op == "placeholder" or _name(n) == "getitem":
+        if n not in self._path or n.op == "placeholder" or name_of(n) == "getitem":
             return super().run_node(n)
         return self._run(n, *self.fetch_args_kwargs_from_env(n))
-
-
-# --- following a network ---------------------------------------------------------------------
-
-
-def _follow(
-    function: Function, parts: nn.Module, images: torch.Tensor, method: str
-) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
-    """Return a network's operations on images of a shape, and the module that each is part of.
-
-    Raises
-    ------
-    InputError
-        It cannot be followed, such as one that decides by what it sees.
-    """
-    owners: dict[fx.Node, str] = {}
-    try:
-        with torch.no_grad(), _owning(parts, owners):
-            graph = make_fx(functionalize(lambda values: function(values)))(images)
-        if any(map(_mutates, graph.graph.nodes)):  # inside operations made of others
-            owners = {}
-            with torch.no_grad():
-                graph = make_fx(functionalize(lambda values: graph(values)))(images)
-        if changing := [node for node in graph.graph.nodes if _mutates(node)]:
-            raise InputError(
-                f"{method} has no rule for the operation {changing[0].target}, which works in "
-                "place; take integrated-gradients, which needs gradients only"
-            )
-    except InputError:
-        raise
-    except Exception as error:  # any network, any complaint
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(
-            f"{method} cannot follow the network operation by operation ({reason}); take "
-            "integrated-gradients, which needs gradients only"
-        ) from error
-    return graph, owners
-
-
-@contextlib.contextmanager
-def _owning(parts: nn.Module, owners: dict[fx.Node, str]) -> Iterator[None]:
-    """Note the innermost module in which each operation is done."""
-    started: list[int] = []
-
-    def nodes() -> list[fx.Node]:
-        mode = get_proxy_mode()
-        return [] if mode is None else list(mode.tracer.graph.nodes)
-
-    def enter(*_: object) -> None:
-        started.append(len(nodes()))
-
-    def leave(name: str, *_: object) -> None:
-        for node in nodes()[started.pop() :]:
-            owners.setdefault(node, name)
-
-    handles = []
-    for name, part in parts.named_modules():
-        if name:
-            handles.append(part.register_forward_pre_hook(enter))
-            handles.append(part.register_forward_hook(partial(leave, name)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _path(graph: fx.GraphModule) -> dict[fx.Node, None]:
-    """Return the operations that depend on the image and on which the scores depend, in order."""
-    nodes = list(graph.graph.nodes)
-    reached = {node for node in nodes if node.op == "placeholder"}
-    for node in nodes:
-        if _name(node) not in SHAPED and reached & set(node.all_input_nodes):
-            reached.add(node)
-    wanted = {node for node in nodes if node.op == "output"}
-    for node in reversed(nodes):
-        if node in wanted:
-            wanted |= set(node.all_input_nodes)
-    both = reached & wanted
-    return {node: None for node in nodes if node in both and node.op != "output"}
-
-
-def _name(node: fx.Node) -> str:
-    target: Any = node.target
-    if packet := getattr(target, "overloadpacket", None):
-        return str(packet).rpartition(".")[2]
-    return str(getattr(target, "__name__", target))
-
-
-def _call(node: fx.Node, args: Any, kwargs: Any) -> Any:
-    """Do an operation."""
-    if _name(node) == "copy":  # which has no derivative
-        return args[1].expand_as(args[0]).to(args[0].dtype)
-    target: Any = node.target
-    return target(*args, **kwargs)
-
-
-def _mutates(node: fx.Node) -> bool:
-    schema: Any = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
-
-
-def _overload(node: fx.Node) -> str:
-    return str(getattr(node.target, "_overloadname", ""))
-
-
-def _limits(node: fx.Node) -> tuple[float, float]:
-    """Return between what a rectifier cuts; NaN where that is not a number."""
-    name, given = _name(node), [*node.args[1:], *[None] * 2]
-    if name == "relu":
-        return 0.0, math.inf
-    usual = (-1.0, 1.0) if name == "hardtanh" else (-math.inf, math.inf)
-    low, high = (
-        float(value) if isinstance(value, int | float) else math.nan if value is not None else rest
-        for value, rest in zip(given[:2], usual, strict=True)
-    )
-    return low, high
-
-
-def _has_constants(node: fx.Node, path: Mapping[fx.Node, None]) -> bool:
-    """Return whether an operation that is linear otherwise may add a constant."""
-    name, places = _name(node), _places(node, path)
-    if name == "convolution":
-        return node.args[2] is not None
-    if name in ("add", "sub", "rsub", "slice_scatter", "select_scatter"):
-        return places != {0, 1}
-    if name in ("addmm", "baddbmm"):
-        return 0 not in places
-    if name in ("cat", "stack"):
-        members: Any = node.args[0]
-        return not all(member in path for member in members)
-    if name == "where":
-        return places != {1, 2}
-    if name == "copy":
-        return 1 not in places
-    return name.endswith("batch_norm") or name in (
-        *("_native_batch_norm_legit_no_training", "constant_pad_nd", "masked_fill"),
-    )
-
-
-def _places(node: fx.Node, path: Mapping[fx.Node, None]) -> frozenset[int]:
-    """Return the places of the arguments that depend on the image; -1 for those with a name."""
-
-    def depends(value: Any) -> bool:
-        if isinstance(value, fx.Node):
-            return value in path
-        return isinstance(value, list | tuple) and any(map(depends, value))
-
-    places = {place for place, value in enumerate(node.args) if depends(value)}
-    return frozenset(places | ({-1} if any(map(depends, node.kwargs.values())) else set()))
