@@ -28,6 +28,18 @@ def is_factory(name: str) -> bool:
     return ":" in name
 
 
+_NAMED_IN_PYTHON: set[str] = set()
+
+
+def name_in_python(name: str) -> None:
+    """Take a factory for one that the user names, for the rest of this process.
+
+    What a program of the user's has written itself, such as a curriculum made in Python, need not
+    be named again to open what came of it.
+    """
+    _NAMED_IN_PYTHON.add(name)
+
+
 def check_named(name: str, source: object, trust: Collection[str]) -> None:
     """Refuse a factory that a file names, unless the user names it as well.
 
@@ -45,7 +57,7 @@ def check_named(name: str, source: object, trust: Collection[str]) -> None:
     InputError
         The message says which factory, and what to add.
     """
-    if is_factory(name) and name not in trust:
+    if is_factory(name) and name not in trust and name not in _NAMED_IN_PYTHON:
         raise InputError(
             f"{source} names the factory {name!r}, and building it would run that program; if you "
             f"know it, add --trust-factory {name} (in Python: trust=[{name!r}])"

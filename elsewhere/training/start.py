@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from elsewhere.errors import ElsewhereError, InputError, WeightsError
 from elsewhere.models import InputTransform, Model, load_model, model_registry
-from elsewhere.models.factories import check_named
+from elsewhere.models.factories import check_named, name_in_python
 from elsewhere.stimuli.sets import WITH_PARTS
 from elsewhere.training.checkpoints import Card, is_checkpoint, load_checkpoint, read_card
 from elsewhere.training.curriculum import Curriculum
@@ -35,6 +35,8 @@ def start_model(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Model
     network = curriculum.network
     if curriculum.source.read:
         check_named(network.name, curriculum.source.file or "the curriculum", trust)
+    else:
+        name_in_python(network.name)
     try:
         if is_checkpoint(network.weights):
             # the curriculum's own name was checked, and the checkpoint must be of that network

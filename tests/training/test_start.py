@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from elsewhere.errors import ElsewhereError
+from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models import load_model
 from elsewhere.stimuli import Canvas
 from elsewhere.training import (
@@ -23,6 +23,7 @@ from elsewhere.training import (
     train,
 )
 from elsewhere.training.checkpoints import load_checkpoint, read_weights
+from elsewhere.training.curriculum import Curriculum, Phase
 
 
 def body(n=4, width=6):
@@ -310,3 +311,20 @@ def test_keys_that_do_nothing_are_refused(run, make_phase, tmp_path, options, wo
     with pytest.raises(ElsewhereError, match=f"phase learn: {words}"):
         run("plain", phase)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_curriculum_made_in_python_names_need_not_be_named_again(tmp_path, monkeypatch):
+    network = types.ModuleType("own_nets")
+    network.net = lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 3))
+    monkeypatch.setitem(sys.modules, "own_nets", network)
+    monkeypatch.setattr("elsewhere.models.factories._NAMED_IN_PYTHON", set())
+    phase = Phase(
+        "p", "digits", categories=3, exemplars=Exemplars(2, 1), environment="one", steps=1
+    )
+    own = Curriculum("own", Network("own_nets:net"), Canvas(24, 11), (phase,))
+    train(own, tmp_path / "run", device="cpu")
+    card = list_checkpoints(tmp_path / "run")[-1]
+    load_checkpoint(card.path)
+    monkeypatch.setattr("elsewhere.models.factories._NAMED_IN_PYTHON", set())  # another process
+    with pytest.raises(InputError, match="--trust-factory own_nets:net"):
+        load_checkpoint(card.path)
