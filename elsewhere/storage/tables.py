@@ -110,26 +110,23 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 def to_csv(table: pandas.DataFrame) -> bytes:
     """Return a table as CSV in UTF-8 that a spreadsheet can open without running what is in it.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe in front, as spreadsheets
-    write texts; numbers, and texts that are numbers, stay as they are.
+    Texts are quoted, numbers are not. A text that a spreadsheet would take for a formula gets an
+    apostrophe in front, as spreadsheets write texts; texts that are numbers stay as they are.
 
     Examples
     --------
     >>> table = pandas.DataFrame({"object": ["=1+1", "-5", "cat"], "value": [-1.5, 2.0, 3.0]})
     >>> print(to_csv(table).decode())
-    object,value
-    '=1+1,-1.5
-    -5,2.0
-    cat,3.0
+    "object","value"
+    "'=1+1",-1.5
+    "-5",2.0
+    "cat",3.0
     <BLANKLINE>
     """
     texts = table.select_dtypes(include=["object", "string", "category"]).columns
     safe = table.assign(**{name: table[name].map(_as_text) for name in texts})
     safe.columns = [_as_text(name) for name in safe.columns]
-    if any("\r" in str(text) for name in texts for text in safe[name]):  # returns stay bare else
-        data: str = safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
-    else:
-        data = safe.to_csv(index=False)
+    data: str = safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
     return data.encode("utf-8", "backslashreplace")
 
 

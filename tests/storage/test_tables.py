@@ -1,5 +1,7 @@
 """Tidy tables: every number once, named by its coordinates."""
 
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -63,3 +65,44 @@ def test_what_cannot_be_written_is_refused(result, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="Parquet needs pyarrow"):
         save_table(result, tmp_path / "t.parquet")
     assert not list(tmp_path.iterdir())
+
+
+NAMES = ["001", "NA", "1e3", "TRUE", "a\r\nb", 'quo"te', "comma,s", " edge ", "Ω"]
+
+
+@pytest.fixture
+def named(tmp_path):
+    result = xarray.Dataset(
+        {"v": ("object", np.linspace(0.1, 0.9, len(NAMES)) / 3)},
+        {"object": NAMES, "category": ("object", NAMES[::-1])},
+    )
+    return save_table(result, tmp_path / "names.csv")
+
+
+def test_names_come_back_in_pandas_as_the_page_says(named):
+    texts = {"object": str, "category": str}
+    read = pandas.read_csv(named, dtype=texts, keep_default_na=False, na_values=[""])
+    assert read["object"].tolist() == NAMES
+    assert read["category"].tolist() == NAMES[::-1]
+    np.testing.assert_array_equal(read["value"], np.linspace(0.1, 0.9, len(NAMES)) / 3)
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed (r-base-core)")
+def test_names_come_back_in_r_as_the_page_says(named):
+    program = (
+        'd <- read.csv(commandArgs(TRUE)[1], colClasses = c(object = "character", '
+        'category = "character"), na.strings = "", encoding = "UTF-8"); '
+        'cat(nrow(d), sprintf("%.17g", d$value), sep = "\n"); cat("\n"); '
+        'cat(paste(utf8ToInt(enc2utf8(paste(d$object, collapse = "|"))), collapse = " "))'
+    )
+    done = subprocess.run(
+        ["Rscript", "-e", program, str(named)], capture_output=True, text=True, check=True
+    )
+    count, *values, codes = done.stdout.split("\n")
+    values = [value for value in values if value]
+    assert int(count) == len(NAMES)
+    assert [float(value) for value in values] == (np.linspace(0.1, 0.9, len(NAMES)) / 3).tolist()
+    found = "".join(chr(int(code)) for code in codes.split()).split("|")
+    assert [name.replace("\r\n", "\n") for name in NAMES] == [
+        name.replace("\r\n", "\n") for name in found
+    ]
