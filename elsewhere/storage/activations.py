@@ -95,6 +95,8 @@ def damage_told(path: Path, what: str) -> Iterator[None]:
     except StorageError:
         raise
     except READING as error:
+        if isinstance(error, MemoryError) and str(error).startswith("Unable to allocate"):
+            raise  # what is asked for does not fit: the file is as it should be
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StorageError(
             f"{what} of {path} is damaged ({reason}); `elsewhere verify {path}` says where, "

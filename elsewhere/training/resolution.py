@@ -110,7 +110,8 @@ def resolve(
         except ElsewhereError as error:
             raise curriculum.error(("phase", index, "objects"), error) from error
         previous = _previous(curriculum, index)
-        before = (past or Past()) if previous is None else resolved[previous].past_after
+        start = Past() if past is None else past
+        before = start if previous is None else resolved[previous].past_after
         order = orders[key]
         while True:
             categories = _choose(curriculum, index, order, resolved, before)
@@ -186,7 +187,8 @@ def load_phase_objects(
         The set has too few exemplars that have not been trained on, or does not hold those that
         were any more.
     """
-    past, kept = past or Past(), {} if loaded is None else loaded
+    past = Past() if past is None else past
+    kept = {} if loaded is None else loaded
 
     def load(names: Sequence[str], count: int, size: int) -> ObjectSet:
         background = canvas.background if canvas.background != "mean" else 0

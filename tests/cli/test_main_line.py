@@ -19,6 +19,7 @@ def test_layers_lists_names_modules_shapes_and_bytes(run):
         "module": "features.3",
         "type": "Conv2d",
         "shape": [16, 24, 24],
+        "layout": ["channel", "height", "width"],
         "stride": 2,
         "receptive_field": 0,
         "bytes": 16 * 24 * 24 * 4,

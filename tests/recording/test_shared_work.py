@@ -73,6 +73,10 @@ def images_by_process(log):
     return found
 
 
+OWN_LOOK = 8
+"""Images, at most, by which a process sees whether its network does what it should."""
+
+
 @pytest.mark.parametrize("reference", [None, (11, 9)])
 def test_workers_record_every_image_once(log, tmp_path, contents_of, reference):
     sweep = make(reference=reference)
@@ -83,7 +87,8 @@ def test_workers_record_every_image_once(log, tmp_path, contents_of, reference):
     found = images_by_process(log)
     n_reference = 0 if reference is None else 5
     assert set(alone) == {os.getpid()}
-    assert sum(found.values()) == sum(alone.values()) >= 5 * 48
+    assert sum(alone.values()) >= 5 * 48
+    assert 0 <= sum(found.values()) - sum(alone.values()) <= 2 * OWN_LOOK
     assert found.pop(os.getpid(), 0) == n_reference
     assert len(found) == 2
     assert contents_of(path) == contents_of(whole)
@@ -117,7 +122,7 @@ def test_a_cluster_records_every_image_once(log, tmp_path, contents_of):
     ) as cluster:
         path = record(sweep, tmp_path / "run.h5", scheduler=cluster.scheduler_address)
     found = images_by_process(log)
-    assert sum(found.values()) == sum(alone.values())
+    assert 0 <= sum(found.values()) - sum(alone.values()) <= 2 * OWN_LOOK
     assert found.pop(os.getpid(), 0) == 0
     assert contents_of(path) == contents_of(whole)
 

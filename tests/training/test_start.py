@@ -173,7 +173,7 @@ def test_arguments_of_a_checkpoint_are_its_own(run):
 def test_weights_that_name_no_classes_say_so(run, tmp_path):
     torch.save(body().state_dict(), tmp_path / "whole.pt")
     card = run("plain", weights=str(tmp_path / "whole.pt"))[-1]
-    assert "unit i of their head was taken for the phase's class i" in card.notes[0]
+    assert any("unit i of their head was taken for the phase's class i" in n for n in card.notes)
     assert run("plain", out="random")[-1].notes == ()
 
 
