@@ -336,7 +336,9 @@ def test_other_code_measures_again_and_does_not_train_again(copy, tiny, monkeypa
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")}
     monkeypatch.setattr(tasks_module, "code_version", lambda: "9.9 0123")
     events = []
-    reproduce(tiny, copy, workers=1, figures=False, device="cpu", progress=events.append)
+    reproduce(
+        tiny, copy, first_seed=0, workers=1, figures=False, device="cpu", progress=events.append
+    )
     stages = [event.stage for event in events]
     assert stages.count("done") == len(make_runs(tiny))
     assert "skipped" not in stages
