@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from elsewhere.errors import ElsewhereError, InputError
+from elsewhere.models.expected import find_remedy
 from elsewhere.models.fields import FieldMode, Plane
 from elsewhere.models.layouts import Found, probe_layouts
 from elsewhere.models.model import Model
@@ -163,12 +164,8 @@ def _dry_run(model: Model, pixels: torch.Tensor, fields: FieldMode) -> None:
         raise
     except Exception as error:  # any network, any complaint
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        remedy = "try another --canvas"
-        if size != model.canvas_size:
-            remedy += f", such as its own {model.canvas_size}"
-        raise InputError(
-            f"{model.name} cannot process a canvas of {size} px ({reason}); {remedy}"
-        ) from error
+        told = f"{model.name} cannot process a canvas of {size} px ({reason})"
+        raise InputError(f"{told}; {find_remedy(model, size)}") from error
 
 
 def _describe(

@@ -19,7 +19,7 @@ from elsewhere.models import pretrained
 from elsewhere.models.aliases import aliases
 from elsewhere.models.factories import Builder, build_factory, is_factory, one_line
 from elsewhere.models.generators import own_generators, seed_own_generators
-from elsewhere.models.model import Model, unwrap
+from elsewhere.models.model import Model, uncompile
 from elsewhere.models.names import model_names, model_registry
 from elsewhere.models.states import State, choose_state
 from elsewhere.models.transform import InputTransform
@@ -200,7 +200,7 @@ def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
         raise InputError(
             f"{name} returned a network with lazy layers; run it once on an image in the factory"
         )
-    module = unwrap(module).cpu()
+    module = uncompile(module).cpu()
     # A network that is one layer would have no layer with a name.
     return module if any(True for _ in module.children()) else nn.Sequential(module)
 

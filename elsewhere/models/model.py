@@ -111,6 +111,45 @@ def unwrap(module: nn.Module) -> nn.Module:
             return module
 
 
+def uncompile(module: nn.Module) -> nn.Module:
+    """Return a network without wrappers, whose parts are not compiled either, changed in place.
+
+    Raises
+    ------
+    InputError
+        A part's ``forward`` itself was compiled: the parts within it cannot be listened to.
+
+    Examples
+    --------
+    >>> uncompile(nn.Sequential(torch.compile(nn.ReLU()), nn.Flatten()))
+    Sequential(
+      (0): ReLU()
+      (1): Flatten(start_dim=1, end_dim=-1)
+    )
+    """
+    module = unwrap(module)
+    _uncompile_parts(module)
+    for name, part in module.named_modules():
+        part._compiled_call_impl = None  # by part.compile()
+        if hasattr(part.forward, "_torchdynamo_orig_callable"):
+            raise InputError(
+                f"the forward method of {name or 'the network'} ({type(part).__name__}) is "
+                "compiled, and what runs within cannot be listened to; return the network before "
+                "torch.compile"
+            )
+    return module
+
+
+def _uncompile_parts(module: nn.Module) -> None:
+    for name, part in list(module._modules.items()):
+        if part is None:
+            continue
+        while isinstance(inner := getattr(part, "_orig_mod", None), nn.Module):
+            part = inner
+            setattr(module, name, part)
+        _uncompile_parts(part)
+
+
 def find_device(name: str = "auto") -> torch.device:
     """Return the device called `name`; ``auto`` is CUDA where there is one, else the CPU.
 

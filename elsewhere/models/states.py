@@ -95,6 +95,7 @@ def choose_state(
     WeightsError
         Several fit, or none has that name.
     """
+    states = {place: _uncompiled(state) for place, state in states.items()}
     found = [c for place, state in states.items() for c in _candidates(place, state, own)]
     found.sort(key=lambda c: -c.fitting)
     every = found
@@ -134,6 +135,14 @@ def choose_state(
         notes = [f"of {Path(source).name} the state {chosen.name!r} was taken{more}"]
     logger.info("%s: state %r, %d keys", source, chosen.name, len(taken))
     return taken, notes
+
+
+def _uncompiled(state: State) -> State:
+    """Return a state under the names that its parts had before some of them were compiled."""
+    names = {name: name.replace("._orig_mod.", ".") for name in state}
+    if len({*names.values()}) < len(names):
+        return state
+    return {names[name]: value for name, value in state.items()}
 
 
 PARALLEL = ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")

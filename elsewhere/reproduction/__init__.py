@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from elsewhere.reproduction.conditions import Run, make_runs
     from elsewhere.reproduction.costs import ReproductionPlan, plan
     from elsewhere.reproduction.run import reproduce
-    from elsewhere.reproduction.scale import Scale, scales
+    from elsewhere.reproduction.scale import ClaimLayers, Scale, scales
     from elsewhere.reproduction.tasks import Event
 
 _SOURCES = {
+    "ClaimLayers": "scale",
     "Event": "tasks",
     "ReproductionPlan": "costs",
     "Row": "claims",
@@ -33,6 +34,7 @@ _SOURCES = {
 }
 
 __all__ = [
+    "ClaimLayers",
     "Event",
     "ReproductionPlan",
     "Row",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from elsewhere.analyzer.equivariance import AlignedSink, Shift, aligned_attribut
 from elsewhere.analyzer.similarity import SimilaritySink, dead_layers, finish, similarity
 from elsewhere.errors import InputError
 from elsewhere.measures.vectors import dot_products, means, squared_norms
-from elsewhere.models import Model, list_layers
+from elsewhere.models import Model, list_layers, select_layers
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage.recording import DEFAULT_MEMORY
@@ -25,35 +25,6 @@ from elsewhere.training.curriculum import Choice, Curriculum, Exemplars, Network
 from elsewhere.types import Location
 
 N_RESAMPLES = 200
-
-
-@dataclasses.dataclass(frozen=True)
-class NamedLayers:
-    """The layers that the claims are about.
-
-    Parameters
-    ----------
-    convolutions
-        Names of all convolutions.
-    pooling
-        The last max pooling.
-    hidden
-        The last hidden fully connected layer.
-    """
-
-    convolutions: tuple[str, ...]
-    pooling: str
-    hidden: str
-
-
-def name_layers(model: Model, canvas: Canvas) -> NamedLayers:
-    """Return the names of the layers that the claims are about."""
-    layers = list_layers(model, canvas.size)
-    by_kind = {
-        kind: tuple(layer.name for layer in layers if layer.kind == kind)
-        for kind in ("Conv2d", "MaxPool2d", "Linear")
-    }
-    return NamedLayers(by_kind["Conv2d"], by_kind["MaxPool2d"][-1], by_kind["Linear"][-2])
 
 
 def measure_accuracy(
@@ -121,10 +92,20 @@ def _render(
 
 
 def compare_layers(
-    model: Model, objects: ObjectSet, canvas: Canvas, grid: Grid, reference: Location
+    model: Model,
+    objects: ObjectSet,
+    canvas: Canvas,
+    grid: Grid,
+    reference: Location,
+    *,
+    also: Sequence[str] = (),
 ) -> xarray.Dataset:
-    """Return the plain cosines of the last pooling and all layers after it."""
-    sweep = Sweep(model, objects, canvas=canvas, grid=grid, reference=reference)
+    """Return the plain cosines of the last pooling, of all layers after it, and of those named."""
+    layers = None
+    if also:
+        usual = select_layers(list_layers(model, canvas.size), None, model)
+        layers = [*(layer.name for layer in usual), *also]
+    sweep = Sweep(model, objects, canvas=canvas, grid=grid, reference=reference, layers=layers)
     return similarity(sweep)
 
 
@@ -194,7 +175,8 @@ def compare_maps(
 
     None where the cells of the map have no known place on the canvas.
     """
-    stride = next(each.stride for each in list_layers(model, canvas.size) if each.name == layer)
+    layers = list_layers(model, canvas.size, containers=True)
+    stride = next(each.stride for each in layers if each.name == layer)
     if stride is None:
         return None
     sweep = Sweep(

@@ -14,6 +14,7 @@ from torch.nn import functional
 from elsewhere.models import find_device
 from elsewhere.models.machine import using_threads
 from elsewhere.reproduction.conditions import Run
+from elsewhere.reproduction.layers import check_layers
 from elsewhere.reproduction.run import Options, find_scale, seed_numbers
 from elsewhere.reproduction.scale import Scale
 from elsewhere.reproduction.workers import count_workers
@@ -81,6 +82,7 @@ def plan(
         Arguments that cannot be used.
     """
     chosen, runs = Options(confounds, imagenet_weights, max_steps).apply(find_scale(scale))
+    check_layers(chosen, runs[0])
     count = len(seed_numbers(seeds, 0))
     place = find_device(device)
     processes = count_workers(workers, place.type, len(runs) * count)

@@ -74,7 +74,8 @@ class Table:
         values = tuple(float(self.results[seed][run].get(name, math.nan)) for seed in self.seeds)
         unknown = not all(map(math.isfinite, values))
         note = f"{run}: {name.rpartition('/')[0]} is undefined in a seed" if unknown else ""
-        return Found(values, note)
+        reasons = {str(self.results[seed][run].get(f"why/{name}", "")) for seed in self.seeds}
+        return Found(values, join_notes(*sorted(reasons)) or note)
 
     def margin(self, run: str, name: str, gate: float, *, below: bool = False) -> Found:
         """Return by how much a value passes a gate; below 0 where it does not."""
@@ -99,7 +100,7 @@ class Table:
             f"{run}: N at the trained location is below {FAR_GATE} in a seed",
         )
         unseen = name.rsplit("/", 1)[-1]
-        for layer in layers:
+        for layer in layers if any(map(math.isfinite, found.values)) else ():
             share = f"zero_share/{layer}/{unseen}"
             found = found.only_where(
                 self.margin(run, share, DEAD_SHARE, below=True),

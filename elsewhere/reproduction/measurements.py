@@ -12,7 +12,7 @@ import xarray
 
 from elsewhere.errors import InputError, StorageError
 from elsewhere.measures.accuracy import normalized_accuracy
-from elsewhere.models import find_device
+from elsewhere.models import Model, find_device
 from elsewhere.reproduction.comparisons import (
     compare_layers,
     compare_maps,
@@ -20,13 +20,13 @@ from elsewhere.reproduction.comparisons import (
     load_shown,
     load_unseen,
     measure_accuracy,
-    name_layers,
 )
 from elsewhere.reproduction.conditions import FULL, Run
-from elsewhere.reproduction.identified import identify
+from elsewhere.reproduction.identified import PARTS, identify
+from elsewhere.reproduction.layers import NamedLayers, name_layers
 from elsewhere.reproduction.old_objects import old_object_indices
 from elsewhere.reproduction.scale import Scale
-from elsewhere.stimuli import Grid, ObjectSet
+from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage import save_result
 from elsewhere.training import (
     Card,
@@ -39,6 +39,7 @@ from elsewhere.types import Location
 
 Values: TypeAlias = dict[str, float | str]
 EXEMPLARS = ("same", "held-out")
+SHIFTS = ("exact", "nearest", "linear")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Workplace:
 
     def cards(self, run: str) -> list[Card]:
         """Return the cards of a run's checkpoints."""
-        return list_checkpoints(self.folder / run)
+        return list_checkpoints(self.folder / run, trust={self.scale.network.name})
 
     def final(self, run: str, phase: str | None = None) -> Card:
         """Return the card with which a run, or a phase of it, ended."""
@@ -186,21 +187,36 @@ def _compare(run: Run, place: Workplace, grid: Grid) -> Values:
     """Compare layers across places, with objects that neither network has seen."""
     card = place.final(run.name, place.scale.compared)
     model = load_checkpoint(card).to(find_device(place.device))
-    layers, canvas = name_layers(model, run.canvas), run.canvas
+    layers, canvas = name_layers(model, run.canvas, place.scale.layers), run.canvas
     reference = run.trained(place.seed)
+    pairs = (("hidden", layers.hidden), ("pooling", layers.pooling))
+    also = [layer for _, layer in pairs if layer is not None]
     values: Values = {}
     for number, phase in enumerate(place.scale.unseen):
         objects = place.unseen(run, number)
-        alike = compare_layers(model, objects, canvas, grid, reference)
+        alike = compare_layers(model, objects, canvas, grid, reference, also=also)
         place.save(alike, f"{run.name}-{phase.name}-similarity", run)
-        for name, layer in (("hidden", layers.hidden), ("pooling", layers.pooling)):
+        for name, layer in pairs:
+            if layer is None:
+                values[f"why/G/{name}/{phase.name}"] = layers.missing[name]
+                continue
             here = alike.sel(layer=layer)
             values[f"G/{name}/{phase.name}"] = float(here["G_away"])
             values[f"zero_share/{name}/{phase.name}"] = float(here["zero_share"])
-        told = identify(model, objects, canvas, grid, reference, layers.hidden)
-        values |= {f"identification/{name}/{phase.name}": found for name, found in told.items()}
-        moved = compare_maps(model, objects, canvas, layer=layers.convolutions[-1])
+        values |= _identify(model, objects, canvas, grid, reference, layers, phase.name)
+        equivariance = [
+            f"equivariance/{shift}/{where}/{phase.name}"
+            for shift in SHIFTS
+            for where in ("inner", "border")
+        ]
+        if not layers.convolutions:
+            values |= {f"why/{name}": layers.missing["convolutions"] for name in equivariance}
+            continue
+        deepest = layers.convolutions[-1]
+        moved = compare_maps(model, objects, canvas, layer=deepest)
         if moved is None:
+            reason = f"the cells of {deepest} have no known place on the canvas"
+            values |= {f"why/{name}": reason for name in equivariance}
             continue
         place.save(moved.plain, f"{run.name}-{phase.name}-evoked", run)
         for shift, aligned in moved.aligned.items():
@@ -209,6 +225,22 @@ def _compare(run: Run, place: Workplace, grid: Grid) -> Values:
                 gain = moved.gain(shift, where)
                 values[f"equivariance/{shift}/{where}/{phase.name}"] = gain
     return values
+
+
+def _identify(
+    model: Model,
+    objects: ObjectSet,
+    canvas: Canvas,
+    grid: Grid,
+    reference: Location,
+    layers: NamedLayers,
+    label: str,
+) -> Values:
+    """Return what the hidden layer identifies, or why that cannot be asked."""
+    if layers.hidden is None:
+        return {f"why/identification/{name}/{label}": layers.missing["hidden"] for name in PARTS}
+    told = identify(model, objects, canvas, grid, reference, layers.hidden)
+    return {f"identification/{name}/{label}": found for name, found in told.items()}
 
 
 def _interference(run: Run, place: Workplace) -> Values:
@@ -227,10 +259,10 @@ def _interference(run: Run, place: Workplace) -> Values:
             values |= _fall(f"{name}/{exemplars}", float(series[0]), float(series[-1]))
     for moment, card in (("before", cards[0]), ("end", cards[-1])):
         model = load_checkpoint(card).to(find_device(place.device))
-        hidden = name_layers(model, run.canvas).hidden
+        layers = name_layers(model, run.canvas, place.scale.layers)
         grid = Grid.parse(place.scale.grid, run.canvas)
-        told = identify(model, place.unseen(run), run.canvas, grid, trained, hidden)
-        values |= {f"identification/{name}/{moment}": found for name, found in told.items()}
+        objects = place.unseen(run)
+        values |= _identify(model, objects, run.canvas, grid, trained, layers, moment)
     if run.start is not None:
         values |= _old_objects(run, place, place.final(run.start), cards)
     return values
@@ -246,6 +278,14 @@ def _old_objects(run: Run, place: Workplace, known: Card, cards: list[Card]) -> 
     found = {}
     for moment, card in (("known", known), ("before", cards[0]), ("end", cards[-1])):
         model = load_checkpoint(card).to(find_device(place.device))
+        layers = name_layers(model, run.canvas, place.scale.layers)
+        if layers.hidden is None:
+            names = [f"old_index/{each}" for each in EXEMPLARS]
+            return {
+                f"why/{name}/{when}": layers.missing["hidden"]
+                for name in names
+                for when in ("known", "before", "end", "fall")
+            }
         found[moment] = old_object_indices(
             model,
             objects,
@@ -253,7 +293,7 @@ def _old_objects(run: Run, place: Workplace, known: Card, cards: list[Card]) -> 
             canvas=run.canvas,
             grid=grid,
             trained=run.trained(place.seed),
-            layer=name_layers(model, run.canvas).hidden,
+            layer=layers.hidden,
         )
     values: Values = {f"old_{name}/known": value for name, value in found["known"].items()}
     for name, value in found["before"].items():

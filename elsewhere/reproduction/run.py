@@ -15,6 +15,7 @@ from elsewhere.models import find_device
 from elsewhere.reproduction.claims import make_rows, report_beside, to_dataset, to_table
 from elsewhere.reproduction.conditions import Run, make_runs
 from elsewhere.reproduction.drawing import Gallery
+from elsewhere.reproduction.layers import check_layers
 from elsewhere.reproduction.measurements import Values
 from elsewhere.reproduction.scale import Scale, scales
 from elsewhere.reproduction.tasks import Progress, Task, read_values
@@ -119,9 +120,9 @@ def reproduce(
     Raises
     ------
     UnknownNameError
-        No such scale.
+        No such scale, or a layer that its network lacks.
     InputError
-        Seeds that the scale was tuned on, without `development`.
+        Seeds that the scale was tuned on, without `development`; a network without a head.
     ExistsError
         `out` holds another reproduction.
     ElsewhereError
@@ -135,6 +136,7 @@ def reproduce(
     directory = Path(out)
     if not development:
         _refuse_tuned(chosen, {*numbers, *_seeds_in(directory)})
+    check_layers(chosen, runs[0])
     _open(directory, chosen)
     message = f"{directory} is being filled by another process; wait for it, or choose another one"
     with locked(directory, message):

@@ -16,6 +16,25 @@ from elsewhere.training.curriculum import Choice, Criterion, Exemplars, Network,
 
 
 @dataclass(frozen=True)
+class ClaimLayers:
+    """The layers that claims are about, by name; what is left out is found in the network.
+
+    Parameters
+    ----------
+    pooling
+        Where the maps end, such as the last pooling.
+    hidden
+        The last layer before the head, of which invariance is claimed.
+    convolutions
+        Layers that are equivariant by construction, in order; the last one is compared.
+    """
+
+    pooling: str | None = None
+    hidden: str | None = None
+    convolutions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Scale:
     """How large everything is: networks, phases, what is measured.
 
@@ -54,6 +73,8 @@ class Scale:
         The seeds with which its numbers were chosen: they are not for reporting.
     minutes
         What one seed is meant to take on two cores, at most.
+    layers
+        The layers of the claims; found in the network where they are not named.
     """
 
     name: str
@@ -73,6 +94,7 @@ class Scale:
     track_checkpoints: int = 8
     tuned_on: tuple[int, ...] = ()
     minutes: float = 5.0
+    layers: ClaimLayers = ClaimLayers()
 
     @property
     def system(self) -> str:
@@ -82,8 +104,11 @@ class Scale:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all of it, hexadecimal."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """SHA-256 of all of it, hexadecimal; of layers only where some are named."""
+        table = dataclasses.asdict(self)
+        if self.layers == ClaimLayers():
+            del table["layers"]
+        text = json.dumps(table, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def smoke(self, max_steps: int) -> Scale:

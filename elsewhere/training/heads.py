@@ -36,9 +36,7 @@ def find_head(model: Model) -> tuple[str, nn.Linear]:
     """
     network, ran = model.module, list[tuple[str, nn.Linear, torch.Tensor]]()
     linear = {name: part for name, part in network.named_modules() if isinstance(part, nn.Linear)}
-    images = torch.rand(
-        (2, 3, model.canvas_size, model.canvas_size), generator=make_generator(0)
-    ).to(model.device, input_dtype(model))
+    images = _two_images(model)
 
     def listen(name: str) -> Any:
         return lambda part, given, output: ran.append((name, part, output))
@@ -107,6 +105,36 @@ def _same_values(output: torch.Tensor, result: torch.Tensor) -> bool:
     return output is result or (
         output.numel() == result.numel() and output.data_ptr() == result.data_ptr()
     )
+
+
+def is_passed_by_all(model: Model, name: str) -> bool:
+    """Return whether all that the network's output knows of an image comes through one layer.
+
+    Parameters
+    ----------
+    model
+        The network; two random images of its canvas tell.
+    name
+        The name of a module that runs once in a pass and gives one tensor.
+
+    Examples
+    --------
+    >>> from elsewhere.models import load_model
+    >>> is_passed_by_all(load_model("small-cnn", model_args={"canvas": 16}), "classifier.0")
+    True
+    """
+    images = _two_images(model)
+    outputs: list[Any] = []
+    with hooked(model.module, {name: lambda _, given, output: outputs.append(output)}):
+        model.module(images[:1])
+    if len(outputs) != 1 or not isinstance(outputs[0], torch.Tensor):
+        return False
+    return _is_bottleneck(model, name, outputs[0], images)
+
+
+def _two_images(model: Model) -> torch.Tensor:
+    size = (2, 3, model.canvas_size, model.canvas_size)
+    return torch.rand(size, generator=make_generator(0)).to(model.device, input_dtype(model))
 
 
 def _is_bottleneck(model: Model, name: str, output: torch.Tensor, images: torch.Tensor) -> bool:

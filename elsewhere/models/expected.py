@@ -1,0 +1,104 @@
+"""What a network expects where it cannot process a canvas: its type, channels, height and width.
+
+`find_remedy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from elsewhere.models.model import Model
+from elsewhere.models.state import seeded, untouched
+
+SHAPES = ((3, 4), (2, 3), (1, 2), (9, 16), (4, 5), (5, 8), (3, 5))
+"""Sides of common images that are not square, short to long."""
+
+
+def find_remedy(model: Model, size: int) -> str:
+    """Return what a network expects instead of a square canvas of RGB pixels, and what to do.
+
+    Its weights tell the type, and its convolutions how many channels it may take; blank images
+    are tried for these and for common sides.
+
+    Parameters
+    ----------
+    model
+        A network that failed on such a canvas.
+    size
+        Side of the canvas, px.
+
+    Returns
+    -------
+    str
+        For the end of a message.
+    """
+    kinds = {v.dtype for v in model.module.parameters() if v.is_floating_point()}
+    if kinds and torch.float32 not in kinds:
+        names = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        return (
+            f"its weights are {names}, and images come as float32: convert it in its factory, "
+            "network.float()"
+        )
+    sizes = list(dict.fromkeys([size, model.canvas_size]))
+    for channels in _channels(model.module):
+        for side in sizes:
+            if _takes(model, channels, side, side):
+                there = "" if side == size else f" of {side} px"
+                return (
+                    f"it takes images{there} of {channels} channel{'s' * (channels > 1)}, and "
+                    "images here have 3 (red, green, blue): wrap it in a factory whose network "
+                    f"makes {channels} of 3, such as x.mean(1, keepdim=True) for 1"
+                )
+    own = size != model.canvas_size and _takes(model, 3, model.canvas_size, model.canvas_size)
+    for height, width in () if own else _sides(model.module, sizes):
+        if _takes(model, 3, height, width):
+            return (
+                f"it takes images such as {height} x {width} px (height x width), and a canvas is "
+                "square: wrap it in a factory whose network pads, crops or resizes a square to that"
+            )
+    remedy = "try another --canvas"
+    if size != model.canvas_size:
+        remedy += f", such as its own {model.canvas_size}"
+    return remedy
+
+
+def _channels(module: nn.Module) -> list[int]:
+    """Return how many channels the network's convolutions take, where that is not 3."""
+    found = dict.fromkeys(
+        part.in_channels
+        for part in module.modules()
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d)
+    )
+    return [channels for channels in list(found)[:4] if channels != 3]
+
+
+def _sides(module: nn.Module, sizes: list[int]) -> Iterator[tuple[int, int]]:
+    for attribute in ("canvas_size", "image_size", "img_size", "input_size"):
+        given = getattr(module, attribute, None)
+        sides = list(given)[-2:] if isinstance(given, list | tuple) else []
+        if len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides):
+            yield sides[0], sides[1]
+    for size in sizes:
+        for short, long in SHAPES:
+            less, more = size * short / long, size * long / short
+            for height, width in ((less, size), (size, less), (more, size), (size, more)):
+                if height == int(height) and width == int(width):
+                    yield int(height), int(width)
+
+
+def _takes(model: Model, channels: int, height: int, width: int) -> bool:
+    images = torch.zeros(1, channels, height, width, device=model.device)
+    with untouched(model.module), seeded(None, model.module), torch.inference_mode():
+        training = {part: part.training for part in model.module.modules()}
+        try:
+            model.module.eval()
+            model.module(images)
+        except Exception:  # any network, any complaint
+            return False
+        finally:
+            for part, mode in training.items():
+                part.training = mode
+    return True

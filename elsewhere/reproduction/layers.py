@@ -1,0 +1,162 @@
+"""The layers that the claims are about: named by the scale, or found by what the network is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from torch import nn
+
+from elsewhere.errors import InputError
+from elsewhere.models import Model, list_layers, select_layers
+from elsewhere.models.layers import Layer
+from elsewhere.reproduction.conditions import Run
+from elsewhere.reproduction.scale import ClaimLayers, Scale
+from elsewhere.stimuli import Canvas
+from elsewhere.training.heads import check_replaceable, find_head, is_passed_by_all
+from elsewhere.training.start import start_model
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedLayers:
+    """The layers that the claims are about.
+
+    Parameters
+    ----------
+    convolutions
+        Names of all convolutions; the last one is the deepest.
+    pooling
+        The last pooling, or else the last map; None where the network has none of its own.
+    hidden
+        The last hidden fully connected layer, or else the head's input; None where no layer
+        gives it.
+    missing
+        Why there is none, by the name of the field.
+    """
+
+    convolutions: tuple[str, ...]
+    pooling: str | None
+    hidden: str | None
+    missing: Mapping[str, str]
+
+
+def name_layers(model: Model, canvas: Canvas, named: ClaimLayers | None = None) -> NamedLayers:
+    """Return the names of the layers that the claims are about.
+
+    Parameters
+    ----------
+    model
+        The network; its head is the linear layer that makes its output.
+    canvas
+        What it is shown.
+    named
+        The layers that a scale names. The others are found. The pooling is the last one that
+        changes its input's shape, of any kind, or the last map where there is none. The hidden
+        layer is the last fully connected one before the head that gives a vector through which
+        all passes that the output knows of an image, or else the layer that gives the head's
+        input. Convolutions are all ``Conv2d`` and what is derived from it.
+
+    Raises
+    ------
+    InputError
+        The network has no head, or a name stands for several layers.
+    UnknownNameError
+        A name that fits no layer.
+
+    Examples
+    --------
+    >>> from elsewhere.models import load_model
+    >>> model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 16})
+    >>> found = name_layers(model, Canvas(16, 5))
+    >>> found.convolutions, found.pooling, found.hidden
+    (('conv1_1', 'conv2_1'), 'pool2', 'fc4')
+    """
+    model = dataclasses.replace(model, canvas_size=canvas.size)
+    named = named or ClaimLayers()
+    layers = list_layers(model, containers=True)
+    head, linear = find_head(model)
+    leaves = list_layers(model)
+    usual = select_layers(leaves, None, model)
+    missing: dict[str, str] = {}
+    hidden = _one(layers, named.hidden, model) or _find_hidden(model, usual, head, linear)
+    if hidden is None:
+        missing["hidden"] = (
+            f"no hidden layer gives what the head {head} takes ({linear.in_features} values)"
+        )
+    pooling = _one(layers, named.pooling, model) or _find_pooling(usual)
+    if pooling is None:
+        missing["pooling"] = "the network has no pooling and no map"
+    elif pooling == hidden:
+        missing["pooling"] = f"{pooling} is the last pooling and the head's input in one"
+        pooling = None
+    if named.convolutions:
+        found = tuple(layer.name for layer in select_layers(layers, named.convolutions, model))
+    else:
+        found = _find_convolutions(model, leaves)
+    if not found:
+        missing["convolutions"] = "the network has no convolution"
+    return NamedLayers(found, pooling, hidden, missing)
+
+
+def check_layers(scale: Scale, run: Run) -> None:
+    """Refuse a scale whose layers or head cannot be found, before anything is trained.
+
+    Parameters
+    ----------
+    scale
+        What is reproduced.
+    run
+        A run of the scale's own network, from random weights.
+
+    Raises
+    ------
+    InputError
+        The network has no head that can be replaced, or a name stands for several layers.
+    UnknownNameError
+        The scale names a layer that the network lacks.
+    """
+    model = start_model(run.curriculum(0))
+    check_replaceable(model, *find_head(model))
+    name_layers(model, run.canvas, scale.layers)
+
+
+def _one(layers: tuple[Layer, ...], name: str | None, model: Model) -> str | None:
+    """Return the name of the one layer that a scale means."""
+    if name is None:
+        return None
+    found = [layer.name for layer in select_layers(layers, name, model)]
+    if len(found) != 1:
+        raise InputError(
+            f"the scale's layer {name!r} stands for {len(found)} layers ({', '.join(found)}); "
+            "expected one: name it with its call, such as relu:1"
+        )
+    return found[0]
+
+
+def _find_pooling(usual: tuple[Layer, ...]) -> str | None:
+    return usual[0].name if usual and len(usual[0].shape) > 1 else None
+
+
+def _find_hidden(
+    model: Model, usual: tuple[Layer, ...], head: str, linear: nn.Linear
+) -> str | None:
+    modules = dict(model.module.named_modules())
+    place = max(n for n, layer in enumerate(usual) if layer.module == head)
+    calls = [layer.module for layer in usual]
+    before = [each for each in reversed(usual[:place]) if calls.count(each.module) == 1]
+    connected = [
+        each
+        for each in before
+        if len(each.shape) == 1 and isinstance(modules[each.module], nn.Linear)
+    ]
+    inputs = [each for each in before if math.prod(each.shape) == linear.in_features]
+    for each in (*connected, *inputs):
+        if is_passed_by_all(model, each.module):
+            return each.name
+    return None
+
+
+def _find_convolutions(model: Model, leaves: tuple[Layer, ...]) -> tuple[str, ...]:
+    modules = dict(model.module.named_modules())
+    return tuple(each.name for each in leaves if isinstance(modules[each.module], nn.Conv2d))
