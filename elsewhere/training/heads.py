@@ -12,7 +12,7 @@ from torch import nn
 
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models import Model, output_tensors, state_sha256
-from elsewhere.models.proof import undisturbed
+from elsewhere.models.proof import alike, undisturbed
 from elsewhere.training.seeds import make_generator
 
 
@@ -161,12 +161,12 @@ def order_units(model: Model, order: Sequence[int]) -> None:
 
 
 def check_replaceable(model: Model, name: str, head: nn.Linear) -> None:
-    """Refuse a head that a new linear layer cannot stand for.
+    """Refuse a head whose units cannot be exchanged, or that a new linear layer cannot stand for.
 
     Raises
     ------
     InputError
-        It is a subclass, is parametrised, or has hooks.
+        It is a subclass, is parametrised, or has hooks; or what follows it knows its units apart.
     """
     if type(head) is not nn.Linear or head._forward_pre_hooks or head._forward_hooks:
         raise InputError(
@@ -174,6 +174,29 @@ def check_replaceable(model: Model, name: str, head: nn.Linear) -> None:
             "its weights (a subclass, a parametrisation, hooks); expected a plain torch.nn.Linear, "
             "as a new head would be; choose as many classes as it has, and new_head = false"
         )
+    if not _follows_units(model, name):
+        raise InputError(
+            f"what follows the head of {model.name}, {name}, knows its units apart (weights, "
+            "statistics or an order of their own), so that they cannot be exchanged, nor a new "
+            "head be put before it; expected that the head's units are the network's classes: keep "
+            "the classes and their order, and new_head = false"
+        )
+
+
+def _follows_units(model: Model, name: str) -> bool:
+    """Return whether exchanging the head's units exchanges the network's outputs alike."""
+    images = torch.rand(
+        (2, 3, model.canvas_size, model.canvas_size), generator=make_generator(1)
+    ).to(model.device, input_dtype(model))
+    made: list[torch.Tensor] = []
+    with hooked(model.module, {name: lambda _, given, output: made.append(output)}):
+        plain = find_logits(model.module(images), model.name)
+    order = torch.randperm(made[-1].shape[-1], generator=make_generator(2)).to(model.device)
+    if torch.equal(order, order.sort().values):
+        order = order.flip(0)
+    with hooked(model.module, {name: lambda _, given, output: output[..., order]}):
+        exchanged = find_logits(model.module(images), model.name)
+    return alike(exchanged, plain[..., order])
 
 
 def find_logits(output: Any, name: str) -> torch.Tensor:

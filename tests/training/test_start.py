@@ -24,6 +24,7 @@ from elsewhere.training import (
 )
 from elsewhere.training.checkpoints import load_checkpoint, read_weights
 from elsewhere.training.curriculum import Curriculum, Phase
+from elsewhere.training.heads import order_units
 
 
 def body(n=4, width=6):
@@ -328,3 +329,61 @@ def test_what_a_curriculum_made_in_python_names_need_not_be_named_again(tmp_path
     monkeypatch.setattr("elsewhere.models.factories._NAMED_IN_PYTHON", set())  # another process
     with pytest.raises(InputError, match="--trust-factory own_nets:net"):
         load_checkpoint(card.path)
+
+
+class Followed(nn.Module):
+    """A head, and something behind it that knows its units apart."""
+
+    def __init__(self, tail):
+        super().__init__()
+        self.body, self.tail = body(), tail
+
+    def forward(self, x):
+        return self.tail(self.body(x))
+
+
+class Roll(nn.Module):
+    def forward(self, x):
+        return x.roll(1, 1)
+
+
+class Added(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.post = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return x + self.post(x)
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+@pytest.mark.parametrize("tail", [Roll(), Added(), Scaled()], ids=["roll", "added", "scaled"])
+def test_units_are_not_exchanged_before_what_knows_them_apart(wrap, tail):
+    torch.manual_seed(0)
+    model = wrap(Followed(tail))
+    head = find_head(model)[1]
+    before = head.weight.clone()
+    for change in (
+        lambda: order_units(model, [3, 2, 1, 0]),
+        lambda: replace_head(model, 4, seed=0),
+    ):
+        with pytest.raises(ElsewhereError, match="knows its units apart"):
+            change()
+    assert torch.equal(head.weight, before)
+
+
+def test_a_softmax_behind_the_head_exchanges_with_it(wrap):
+    torch.manual_seed(0)
+    model = wrap(Followed(nn.LogSoftmax(1)))
+    x = torch.rand(2, 3, 24, 24)
+    before = model.module(x)
+    order_units(model, [3, 2, 1, 0])
+    torch.testing.assert_close(model.module(x), before.flip(1))
