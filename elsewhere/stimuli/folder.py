@@ -111,7 +111,8 @@ def _pictures(root: Path) -> dict[str, list[Path]]:
             f"no pictures in {root} or its sub-folders; expected files ending in "
             f"{', '.join(SUFFIXES)}"
         )
-    return grouped
+    named = {plain_text(name): paths for name, paths in grouped.items()}
+    return named if len(named) == len(grouped) else grouped
 
 
 def _tell_left_out(root: Path, files: dict[str, list[Path]]) -> None:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from elsewhere.models import load_model
+from elsewhere.stimuli import load_objects
 from elsewhere.storage import load_result, open_recording
 
 NETWORKS = """
@@ -250,3 +251,14 @@ def test_names_that_are_not_utf8(odd, run, refuse):
     refuse("record", *TINY, *missing, "--out", "y.h5", says=(r"caf\udce9/none", "missing"))
     digits = ("--objects", "mnist", *shown[2:], "--data-dir", odd, "--out", "y.h5")
     refuse("record", *TINY, *digits, says=(r"caf\udce9", "no mnist"))
+
+
+def test_categories_that_are_not_utf8_are_chosen_by_the_name_that_is_shown(odd):
+    folder = os.fsencode(odd)
+    for name, picture in ((b"x", b"b.png"), (b"y\xe9", b"c.png")):
+        os.mkdir(folder + b"/" + name)
+        os.rename(folder + b"/" + picture, folder + b"/" + name + b"/1.png")
+    shown = load_objects(f"folder:{odd}", size=8).category_names
+    assert list(shown) == ["x", r"y\udce9"]
+    chosen = load_objects(f"folder:{odd}", size=8, categories=shown[1:])
+    assert chosen.categories == (r"y\udce9",)
