@@ -275,3 +275,19 @@ def chance_state(module: nn.Module) -> tuple[Any, ...]:
 def _device_of(module: nn.Module | None) -> torch.device:
     tensors = () if module is None else (*module.parameters(), *module.buffers())
     return next((tensor.device for tensor in tensors), CPU)
+
+
+def copy_network(module: nn.Module) -> nn.Module:
+    """Return a copy of a network, with its hooks, that shares no tensor with it.
+
+    Tensors that the network's own hooks have computed, such as the weights of
+    ``torch.nn.utils.weight_norm``, are part of a graph, which ``copy.deepcopy`` refuses: they are
+    copied without it, and computed anew by the copy's hooks.
+    """
+    computed = {
+        id(value): value.detach().clone()
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(module, dict(computed))

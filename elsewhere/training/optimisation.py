@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.models import Model
@@ -131,6 +132,10 @@ def freeze(model: Model, patterns: Iterable[str]) -> list[str]:
             ]
             kept = any(True for _ in part.buffers())
             part.training = _goes_on(nearest[0], nearest[1], keeps_statistics=kept)
+    for part in network.modules():
+        if parametrize.is_parametrized(part):  # what makes its weights goes with it
+            for inner in part.get_submodule("parametrizations").modules():
+                inner.training = part.training
     for name in model.resting:
         if not any(other.startswith(f"{name}.") for other in named):
             network.get_submodule(name).training = False

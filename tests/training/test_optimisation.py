@@ -135,3 +135,22 @@ def test_the_most_specific_rate_counts_in_any_order(build):
         found = find_factors(model, {key: rates[key] for key in order}, names)
         assert found.pop("3.bias") == 7.0
         assert all(factor == right[name[0]] for name, factor in found.items())
+
+
+def test_what_makes_a_frozen_modules_weights_stays_with_it(wrap):
+    torch.manual_seed(0)
+    norm = nn.utils.parametrizations.spectral_norm
+    network = nn.Sequential(
+        norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 484, 3)
+    )
+    model = wrap(network)
+    freeze(model, ["3"])
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    weight = network[0].weight.clone()
+    for _ in range(3):
+        network(torch.rand(2, 3, 24, 24))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert torch.equal(network[0].weight, weight)
+    freeze(model, ["0", "3"])
+    assert network[0].parametrizations.weight[0].training

@@ -7,7 +7,6 @@ for bit.
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 
 from elsewhere.errors import InputError, LayerError
 from elsewhere.models import Conduct, Layer, Model, output_tensors
+from elsewhere.models.state import copy_network
 
 
 class PlainNetwork(nn.Module):
@@ -39,7 +39,7 @@ class PlainNetwork(nn.Module):
         super().__init__()
         self._conduct = Conduct() if conduct is None else conduct
         check_gradients(model)
-        self.network = copy.deepcopy(model.module).eval()
+        self.network = copy_network(model.module).eval()
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)
         for part in self.network.modules():  # what it overwrites might be needed for gradients

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from elsewhere.analyzer.attribution.summaries import maps_of, vanishing_of
 from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarget
 from elsewhere.errors import InputError
 from elsewhere.measures.attribution import MAP_METRICS, MapMetric, mean_over_objects, unit_maps
+from elsewhere.models.state import copy_network
 from elsewhere.protocols import Progress, notes_of
 from elsewhere.recording import Sweep
 from elsewhere.types import parse_bytes
@@ -229,7 +229,7 @@ def sanity(
     if not isinstance(first.target, SimilarityTarget):
         fixed = np.stack([each["target_class"].values.ravel() for each in found])
     lenient = dataclasses.replace(settings, target=first.target, options=_without_limit(settings))
-    model = dataclasses.replace(sweep.model, module=copy.deepcopy(sweep.model.module))
+    model = dataclasses.replace(sweep.model, module=copy_network(sweep.model.module))
     likeness = [_likeness(original, original, masks, known)]
     for stage, weights in enumerate(layers.values()):
         randomise(model.module, weights, seed=settings.seed + stage)

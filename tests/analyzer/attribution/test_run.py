@@ -670,3 +670,20 @@ def test_a_class_is_attributed_where_the_head_knows_it(trained):
     assert "accuracy" in found
     with pytest.raises(InputError, match="has no phase 'third'"):
         attribute_checkpoints(trained, settings, phases=["third"])
+
+
+@pytest.mark.parametrize("method", ["saliency", "occlusion"])
+def test_weights_that_hooks_have_made_are_copied(make_sweep, wrap, method):
+    torch.manual_seed(0)
+    old, new = torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm
+    maps = []
+    for norm in (old, new):
+        torch.manual_seed(0)
+        first = norm(torch.nn.Conv2d(3, 4, 3))
+        network = torch.nn.Sequential(
+            first, torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 484, 3)
+        )
+        sweep = make_sweep(wrap(network), n=2, grid="1x2", layers="*")
+        found = attribute(sweep, AttributionSettings(method, "logit:1"))
+        maps.append(found["attribution"].values.astype(float))
+    np.testing.assert_allclose(maps[0], maps[1], atol=1e-4 * abs(maps[1]).max())
