@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, StorageError
+from elsewhere.logs import get_logger
 from elsewhere.measures.behaviour import differing
 from elsewhere.models import describe_code, find_device
 from elsewhere.models.factories import is_factory
@@ -33,7 +33,7 @@ from elsewhere.training import Card, list_checkpoints, load_checkpoint
 from elsewhere.training.checkpoints import check_trusted
 from elsewhere.types import parse_bytes
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Report: TypeAlias = Callable[[int, int, str], None]
 """Called with checkpoints done and in all, and what was measured last."""

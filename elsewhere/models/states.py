@@ -7,7 +7,6 @@ the network's own keys is taken; where several fit, none is chosen without being
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import TypeAlias
 import torch
 
 from elsewhere.errors import WeightsError
+from elsewhere.logs import get_logger
 
 State: TypeAlias = dict[str, torch.Tensor]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEEPEST = 3
 """Mappings within mappings that are searched for states."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import pickle
 import re
@@ -19,10 +18,11 @@ from torch import nn
 from torchvision.models import GoogLeNet, Inception3
 
 from elsewhere.errors import WeightsError
+from elsewhere.logs import get_logger
 from elsewhere.models.states import State, check_types, states_in, tied_groups
 from elsewhere.types import format_bytes
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 UNPACKED_MORE = 2**26
 """Bytes by which a state file may grow when it is unpacked."""

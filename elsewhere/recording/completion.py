@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from elsewhere.errors import ExistsError, StorageError
+from elsewhere.logs import get_logger
 from elsewhere.measures.behaviour import differing as unlike
 from elsewhere.storage import Header, open_recording
 from elsewhere.storage.parts import Parts, differing, parts_folder, read_manifest
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def is_complete(path: Path, header: Header) -> bool:

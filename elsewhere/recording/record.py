@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import getpass
 import importlib.metadata
-import logging
 import platform
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.logs import get_logger
 from elsewhere.models import Layer, describe_code, state_sha256
 from elsewhere.protocols import Progress, Sink
 from elsewhere.recording.completion import is_complete
@@ -23,7 +23,7 @@ from elsewhere.storage import Header, Keep, RecordingWriter, StoredLayer
 from elsewhere.storage.units import UNIT_BYTES
 from elsewhere.types import StorageType, parse_bytes
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 UNIT_SHARE = 8
 """A unit of work takes one of so many parts of --max-memory: it is held, compressed and written."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from elsewhere.errors import ExistsError, InputError, StorageError
+from elsewhere.logs import get_logger
 from elsewhere.models import find_device
 from elsewhere.reproduction.claims import make_rows, report_beside, to_dataset, to_table
 from elsewhere.reproduction.conditions import Run, make_runs
@@ -25,7 +25,7 @@ from elsewhere.storage.documents import read_document, tell_unsealed, write_docu
 from elsewhere.storage.files import refuse_link, storage_errors
 from elsewhere.storage.locks import locked
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 ENCODING = "reproduction"
 VERSION = "0.2"

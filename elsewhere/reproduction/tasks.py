@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from elsewhere.errors import StorageError
+from elsewhere.logs import get_logger
 from elsewhere.models import find_device
 from elsewhere.models.machine import code_version, describe_machine, using_threads
 from elsewhere.reproduction.conditions import Run
@@ -22,7 +22,7 @@ from elsewhere.storage.documents import read_document, tell_unsealed, write_docu
 from elsewhere.storage.files import make_inside, refuse_link
 from elsewhere.training import Report, train
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 ENCODING = "measurements"

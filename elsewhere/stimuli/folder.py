@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from elsewhere.errors import ObjectSetError
+from elsewhere.logs import get_logger
 from elsewhere.stimuli.depths import read_pixels
 from elsewhere.stimuli.objects import (
     ObjectRequest,
@@ -26,7 +26,7 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 LARGEST = 2**26
 """Pixels of a picture, at most: 8192 x 8192."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def build_folder(request: ObjectRequest) -> ObjectSet:

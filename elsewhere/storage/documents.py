@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from elsewhere.errors import StorageError
+from elsewhere.logs import get_logger
 from elsewhere.storage.files import read_plain, refuse_link, write_atomically
 from elsewhere.storage.seal import SealError, read_seal, seal_table, table_is_whole
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LARGEST = 2**26
 """Bytes of a file of JSON, at most."""

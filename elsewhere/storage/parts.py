@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from elsewhere.errors import ExistsError, StorageError
+from elsewhere.logs import get_logger
 from elsewhere.measures.behaviour import Behaviour
 from elsewhere.measures.behaviour import differing as unlike
 from elsewhere.protocols import Design
@@ -33,7 +33,7 @@ from elsewhere.storage.seal import SealError, check_seal, read_seal, seal_bytes
 from elsewhere.storage.units import Units
 from elsewhere.types import format_bytes
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 2**28

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import NumericsError
+from elsewhere.logs import get_logger
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.protocols import Block, Design, LayerLike, Need
 from elsewhere.storage.files import check_output
@@ -22,7 +22,7 @@ from elsewhere.storage.parts import Parts
 from elsewhere.storage.schema import STORED, Header, StoredLayer, filter_of, write_skeleton
 from elsewhere.storage.units import Unit, Units
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FLOAT16_LIMIT = float(np.finfo(np.float16).max)
 FLOAT16_NORMAL = float(np.finfo(np.float16).smallest_normal)

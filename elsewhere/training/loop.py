@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from elsewhere.errors import StorageError
+from elsewhere.logs import get_logger
 from elsewhere.models import Model, find_device
 from elsewhere.models.machine import using_threads
 from elsewhere.storage.files import is_file, make_inside, refuse_link, remove_leftovers
@@ -49,7 +49,7 @@ from elsewhere.training.start import (
 )
 from elsewhere.training.state import RunState, write_state
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 SAVE_EVERY = 15.0
 

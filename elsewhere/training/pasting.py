@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 
+from elsewhere.logs import get_logger
 from elsewhere.models import InputTransform
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.training.placements import Placement
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Paster:

@@ -6,7 +6,6 @@ run that goes on from the start of a block does exactly what it would have done.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from elsewhere.errors import TrainingError
+from elsewhere.logs import get_logger
 from elsewhere.models import Model
 from elsewhere.models.machine import describe_machine
 from elsewhere.training.augment import change_appearance
@@ -57,7 +57,7 @@ from elsewhere.training.windows import (
     whole_forward,
 )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 BLOCK = 50
 """Steps whose presentations are drawn together; a run goes on from the start of one."""

@@ -32,8 +32,9 @@ def invoke(*arguments):
 
 
 def contents(folder):
-    """Return every file below `folder` with its bytes."""
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """Return every file below `folder` with its bytes, but Python's own of imported modules."""
+    files = (p for p in folder.rglob("*") if p.is_file() and p.parent.name != "__pycache__")
+    return {p.relative_to(folder): p.read_bytes() for p in files}
 
 
 @pytest.fixture

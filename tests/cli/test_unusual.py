@@ -1,6 +1,7 @@
 """Networks and names that are not as most are: types, channels, sides, compilers, attention."""
 
 import json
+import logging
 import os
 
 import numpy as np
@@ -262,3 +263,21 @@ def test_categories_that_are_not_utf8_are_chosen_by_the_name_that_is_shown(odd):
     assert list(shown) == ["x", r"y\udce9"]
     chosen = load_objects(f"folder:{odd}", size=8, categories=shown[1:])
     assert chosen.categories == (r"y\udce9",)
+
+
+def test_warnings_name_files_in_text_that_any_log_can_hold(odd, tmp_path):
+    os.mkdir(os.fsencode(odd) + b"/y\xe9")
+    for name in (b"1.png", b"2.png"):
+        with open(os.fsencode(odd) + b"/y\xe9/" + name, "wb") as opened:
+            opened.write((os.fsencode(odd) + b"/b.png") if name == b"1.png" else b"")
+    os.rename(os.fsencode(odd) + b"/b.png", os.fsencode(odd) + b"/y\xe9/3.png")
+    log = logging.FileHandler(tmp_path / "log", encoding="utf-8", errors="strict")
+    logging.getLogger("elsewhere").addHandler(log)
+    try:
+        load_objects(f"folder:{odd}", size=8, skip_broken=True)
+    finally:
+        logging.getLogger("elsewhere").removeHandler(log)
+        log.close()
+    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 3, lines
+    assert all(r"caf\udce9" in line for line in lines)

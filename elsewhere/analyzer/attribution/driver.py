@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of, numeric
 from elsewhere.analyzer.attribution.summaries import check_joinable, join, summarise
 from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
 from elsewhere.errors import ExistsError, InputError, StorageError
+from elsewhere.logs import get_logger
 from elsewhere.measures.behaviour import differing
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
@@ -32,7 +32,7 @@ from elsewhere.storage.parts import Parts, parts_folder
 from elsewhere.storage.results import read_dataset
 from elsewhere.types import format_bytes, parse_bytes
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def attribute(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +24,13 @@ from elsewhere.analyzer.attribution.targets import (
     find_layer,
 )
 from elsewhere.errors import InputError, LayerError, NumericsError
+from elsewhere.logs import get_logger
 from elsewhere.measures.blocks import without_layout
 from elsewhere.models import Conduct, Layer, Model, list_layers, output_tensors, untouched
 from elsewhere.recording.engines import Choice
 from elsewhere.types import BATCH_ROWS, Engine
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CANCELLED = 0.1
 """A change of the score below this share of a map's absolute mass is what cancelling left of it."""
