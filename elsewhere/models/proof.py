@@ -108,6 +108,20 @@ def find_difference(
     return ""
 
 
+def extremes(objects: torch.Tensor) -> list[int]:
+    """Return the rows of the objects whose values add up to most and to least.
+
+    They are what noise is not: whatever a network does from a threshold on, it does with them.
+
+    Examples
+    --------
+    >>> extremes(torch.tensor([[1, 2], [3, 4], [0, 1]]))
+    [1, 2]
+    """
+    sums = objects.flatten(1).sum(1, dtype=torch.float64)
+    return [int(sums.argmax()), int(sums.argmin())]
+
+
 @contextmanager
 def undisturbed(
     network: nn.Module, *, double: bool = False, shake: float = 0.0, seed: int = 0

@@ -15,7 +15,7 @@ from torch import nn
 from elsewhere.errors import InputError
 from elsewhere.models import Layer, Model, output_tensors
 from elsewhere.models.machine import describe_machine
-from elsewhere.models.proof import find_difference
+from elsewhere.models.proof import extremes, find_difference
 from elsewhere.protocols import Design
 from elsewhere.recording.hooks import Taps, evaluating
 from elsewhere.recording.incremental import Incremental, NotTraceable, Pasted, Tile, WindowRows
@@ -188,7 +188,7 @@ def _check(
     design: Design,
     layers: Sequence[Layer],
 ) -> None:
-    """Compare the engine with whole passes: noise and an object, in opposite corners.
+    """Compare the engine with whole passes: noise and the brightest object, in opposite corners.
 
     The engine computes them among other images, the whole passes do it alone.
 
@@ -202,7 +202,8 @@ def _check(
     color = canvas.background_color(model.transform.mean)
     side = canvas.object_size
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    patches = np.concatenate([noise, objects.patches(color)[:1]])
+    own = objects.patches(color)
+    patches = np.concatenate([noise, own[extremes(torch.from_numpy(own))[:1]]])
     shown = model.transform.apply(torch.from_numpy(patches).to(model.device))
     source = Pasted(model, canvas, color, ys, xs, shown)
     prover = Incremental(model, source, program=engine.program(layers))

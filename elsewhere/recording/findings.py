@@ -10,6 +10,7 @@ import torch
 
 from elsewhere.errors import InputError
 from elsewhere.models import Conduct, Layer, Model, observe
+from elsewhere.models.proof import extremes
 from elsewhere.models.state import stamp, untouched
 from elsewhere.protocols import Design
 from elsewhere.recording.engines import Choice, choose_engine
@@ -133,9 +134,10 @@ def watch(
     images, places = Images(model, objects, canvas, rows=1), design.positions
     nothing = np.array([-1])
     empty = images.build(Batch("empty", nothing, nothing, places[:1])).clone()
+    shown = torch.from_numpy(objects.patches(canvas.background_color(model.transform.mean)))
     scenes = [
         images.build(Batch("grid", np.array([number]), np.array([at]), places[[at]])).clone()
-        for number, at in ((0, 0), (len(objects) - 1, len(places) - 1))
+        for number, at in zip(extremes(shown), (0, len(places) - 1), strict=True)
     ]
     with exact(model.device):
         return observe(model, empty, torch.cat(scenes), layers, output=output)

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from elsewhere.models.proof import undisturbed
 from elsewhere.stimuli import Canvas
+from elsewhere.training.promises import Step
 
 
 @dataclass(frozen=True)
@@ -23,42 +24,45 @@ class Block:
     ----------
     convolutions
         The convolutions.
-    modules
-        All modules of the block, in the order in which they run; the last is the pooling.
     """
 
     convolutions: tuple[nn.Conv2d, ...]
-    modules: tuple[nn.Module, ...]
 
     @property
     def count(self) -> int:
         """The number of convolutions."""
         return len(self.convolutions)
 
-    def run(
-        self, maps: torch.Tensor, inside: Sequence[torch.Tensor] | None, *, grey: bool = False
-    ) -> torch.Tensor:
-        """Return the block's output.
 
-        Parameters
-        ----------
-        maps
-            Whole maps, or tiles with a margin of one cell for each convolution.
-        inside
-            None for whole maps; for tiles, after each convolution but the last: 1 where a cell is
-            on the map, 0 where the next convolution's padding belongs.
-        grey
-            Whether `maps` is one channel that stands for three equal ones.
-        """
-        for number, convolution in enumerate(self.convolutions):
-            padding = 1 if inside is None else 0
-            weight = convolution.weight
-            if grey and number == 0:
-                weight = weight.sum(1, keepdim=True)
-            maps = functional.conv2d(maps, weight, convolution.bias, padding=padding).relu_()
-            if inside is not None and number < self.count - 1:
-                maps = maps * inside[number].to(maps.dtype)
-        return functional.max_pool2d(maps, 2)
+def run_block(
+    maps: torch.Tensor,
+    steps: Sequence[Step],
+    inside: Sequence[torch.Tensor] | None,
+    *,
+    grey: bool = False,
+) -> torch.Tensor:
+    """Return what a block gives.
+
+    Parameters
+    ----------
+    maps
+        Whole maps, or tiles with a margin of one cell for each convolution.
+    steps
+        Weight and bias of each convolution.
+    inside
+        None for whole maps; for tiles, after each convolution but the last: 1 where a cell is on
+        the map, 0 where the next convolution's padding belongs.
+    grey
+        Whether `maps` is one channel that stands for three equal ones.
+    """
+    padding = 1 if inside is None else 0
+    for number, (weight, bias) in enumerate(steps):
+        if grey and number == 0:
+            weight = weight.sum(1, keepdim=True)
+        maps = functional.conv2d(maps, weight, bias, padding=padding).relu_()
+        if inside is not None and number < len(steps) - 1:
+            maps = maps * inside[number].to(maps.dtype)
+    return functional.max_pool2d(maps, 2)
 
 
 def find_blocks(network: nn.Module, image: torch.Tensor) -> tuple[Block, ...]:
@@ -84,19 +88,16 @@ def find_blocks(network: nn.Module, image: torch.Tensor) -> tuple[Block, ...]:
     """
     blocks: list[Block] = []
     convolutions: list[nn.Conv2d] = []
-    modules: list[nn.Module] = []
     parts = _first_modules(network, image)
     place = 0
     while place < len(parts):
         part, following = parts[place], parts[place + 1 : place + 2]
         if _is_pooling(part) and convolutions:
-            modules.append(part)
-            blocks.append(Block(tuple(convolutions), tuple(modules)))
-            convolutions, modules = [], []
+            blocks.append(Block(tuple(convolutions)))
+            convolutions = []
             place += 1
         elif _is_convolution(part) and following and type(following[0]) is nn.ReLU:
             convolutions.append(part)
-            modules += [part, *following]
             place += 2
         else:
             break

@@ -24,6 +24,7 @@ from elsewhere.measures.accuracy import (
 )
 from elsewhere.models import Conduct, Model, observe
 from elsewhere.models.machine import describe_machine
+from elsewhere.models.proof import extremes
 from elsewhere.protocols import Progress
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.training.batches import ROWS, check_held_out, fitting_rows
@@ -217,9 +218,11 @@ def _observe(
     dtype = input_dtype(model)
     paster = Paster(canvas, model.transform, rows=1, device=model.device, dtype=dtype)
     patches, places = paster.load(objects), torch.from_numpy(locations).to(model.device)
-    images = [
-        paster.paste(patches[some], places[some]).clone()
-        for some in (slice(0), slice(0, 1), slice(-1, None))  # none, the first, the last
+    most, least = extremes(patches)
+    rows, at = torch.tensor([most, least]), torch.tensor([0, -1])
+    images = [  # nothing, and what stands out most
+        paster.paste(patches[rows[some]], places[at[some]]).clone()
+        for some in (slice(0), slice(1), slice(1, 2))
     ]
     return observe(model, images[0], torch.cat(images[1:]), (), output=True)
 

@@ -53,7 +53,6 @@ from elsewhere.training.windows import (
     Way,
     WindowedForward,
     make_forward,
-    prove_windows,
     whole_forward,
 )
 
@@ -99,6 +98,8 @@ class Stage:
     surroundings
         What the phases of a run have in common.
     """
+
+    _way: Way
 
     def __init__(
         self, resolved: ResolvedPhase, model: Model, state: RunState, surroundings: Surroundings
@@ -151,7 +152,6 @@ class Stage:
         phase, steps = self.phase, self.resolved.steps
         count = min(BLOCK, steps - first)
         rows, locations = self._draw(first, count)
-        self._prove_again(first)
         generator = make_generator(derive_seed(self.seed, "appearance", first), self.device)
         seed_own_generators(derive_seed(self.seed, "dropout", first), self.device)
         checked = 0
@@ -162,7 +162,7 @@ class Stage:
                 patches = change_appearance(
                     patches, self._paster.background, phase.augment, generator
                 )
-            logits = self._run(patches, locations[place])
+            logits = self._run(patches, locations[place], first + place)
             self._update(logits, self._labels[chosen], first, place)
             done = first + place + 1
             checkpoint = done in self.resolved.checkpoints
@@ -179,8 +179,8 @@ class Stage:
                     return True
         return False
 
-    def _run(self, patches: torch.Tensor, locations: torch.Tensor) -> torch.Tensor:
-        """Return the logits.
+    def _run(self, patches: torch.Tensor, locations: torch.Tensor, step: int) -> torch.Tensor:
+        """Return the logits; go over to whole canvases where the network has looked at them.
 
         Raises
         ------
@@ -189,8 +189,9 @@ class Stage:
         InputError
             It gives something else.
         """
+        forward = self._way.forward
         try:
-            output = self._way.forward(patches, locations)
+            output = forward(patches, locations)
         except Exception as error:  # any network, any complaint
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             hint = "; batch normalisation needs a batch of 2 or more" if len(patches) == 1 else ""
@@ -198,6 +199,14 @@ class Stage:
                 f"phase {self.phase.name!r}: {self.model.name} fails in training mode on a batch "
                 f"of {len(patches)} ({reason}); expected (image, class){hint}"
             ) from error
+        if isinstance(forward, WindowedForward) and forward.missed:  # what it gave is right
+            whole = whole_forward(self.network, self._paster)
+            name = (
+                f"windows up to step {step}, then on {WHOLE}: the image does not go straight "
+                "through its first convolutions any more"
+            )
+            self._way = Way(whole, name, doubted=True)
+            logger.info("phase %s: %s", self.phase.name, name)
         return check_logits(output, len(self.resolved.categories), self.model.name)
 
     def _update(self, logits: torch.Tensor, labels: torch.Tensor, first: int, place: int) -> None:
@@ -251,17 +260,6 @@ class Stage:
         self._exemplars = torch.from_numpy(train.exemplar_index)
         self._labels = self._categories.to(self.device)
         self._probe = Probe(self.resolved, paster, seed=derive_seed(self.seed, "probe"))
-
-    def _prove_again(self, first: int) -> None:
-        """Go over to whole canvases where windows do not hold any more."""
-        number, forward = first // BLOCK, self._way.forward
-        if isinstance(forward, WindowedForward) and number and not number & (number - 1):
-            reason = prove_windows(forward, self._patches, training=True, shaken=False)
-            if reason:
-                whole = whole_forward(self.network, self._paster)
-                name = f"windows up to step {first}, then on {WHOLE}: {reason}"
-                self._way = Way(whole, name, doubted=True)
-                logger.info("phase %s: %s", self.phase.name, name)
 
     # --- looking, reporting, keeping
 

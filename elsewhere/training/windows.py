@@ -3,28 +3,29 @@
 On a canvas of constant background a feature map differs from the empty canvas's only in a window
 around the object. Convolutions and poolings with which a network begins are therefore computed on
 small tiles; the empty canvas runs along as one more image, and its map is filled in around the
-tiles. What follows is the network's own forward pass, in which those first modules are passed by.
+tiles. It is the network's own forward pass that runs: it is given a promise of its canvases
+(:mod:`elsewhere.training.promises`), which is kept where it does anything else with them.
 
 :func:`make_forward` takes this way only where it has proven itself: output and gradients are those
-of the whole network on random scenes.
+of the whole network on random scenes and on the objects that stand out most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map, tree_map_only
 
 from elsewhere.models import InputTransform
-from elsewhere.models.proof import find_difference
+from elsewhere.models.proof import extremes, find_difference
 from elsewhere.stimuli import Canvas
-from elsewhere.training.blocks import Block, best_depth, find_blocks, window_sides
+from elsewhere.training.blocks import Block, best_depth, find_blocks, run_block, window_sides
 from elsewhere.training.pasting import Paster
+from elsewhere.training.promises import Foreseen, Promise, Step
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class WindowedForward:
     ----------
     network
         A network for which `find_blocks` finds some. Its own forward pass is run, with whatever
-        it does before, between and after the blocks; only the blocks' modules pass on what was
-        computed on tiles.
+        it does before, between and after the blocks; only what it does with its image as the
+        blocks do is computed on tiles, with the weights that it uses.
     canvas, transform
         The canvas and the network's input.
     grey
@@ -83,9 +84,12 @@ class WindowedForward:
         for number in reversed(range(self.depth)):
             size = 2 * size + 2 * blocks[number].count
             self.levels.insert(0, Level(blocks[number], canvas.size >> number, size))
-        self.skipped = [part for block in blocks[: self.depth] for part in block.modules]
+        self.missed = False
+        """Whether the latest pass went another way than through the blocks."""
 
-    def __call__(self, patches: torch.Tensor, locations: torch.Tensor) -> Any:
+    def __call__(
+        self, patches: torch.Tensor, locations: torch.Tensor, *, blind: bool = False
+    ) -> Any:
         """Return what the network gives.
 
         Parameters
@@ -94,7 +98,33 @@ class WindowedForward:
             (n, pixel, 3), as :class:`elsewhere.training.pasting.Paster` loads them.
         locations
             int64 (n, 2), y and x, px.
+        blind
+            Whether who looks at the canvases sees empty ones: for the proof that a network does
+            not, as a rule.
         """
+        n, size = len(patches), self.canvas.size
+
+        def paste() -> torch.Tensor:
+            if blind:
+                return _fill(self.background.to(patches.dtype), size).repeat(n, 1, 1, 1)
+            device, dtype = patches.device, patches.dtype
+            paster = Paster(self.canvas, self.transform, rows=n, device=device, dtype=dtype)
+            return paster.paste(patches, locations)
+
+        plan = [
+            name
+            for level in self.levels
+            for name in (*("conv2d", "relu") * level.block.count, "max_pool2d")
+        ]
+        foreseen = Foreseen(plan, lambda steps: self._maps(patches, locations, steps))
+        output = self.network(Promise.of(paste, (n, 3, size, size), patches.dtype, foreseen))
+        self.missed = not foreseen.taken
+        return tree_map_only(Promise, Promise.look, output)
+
+    def _maps(
+        self, patches: torch.Tensor, locations: torch.Tensor, steps: Sequence[Step]
+    ) -> torch.Tensor:
+        """Return what the last block gives, with these weights."""
         first = locations - self.canvas.object_size // 2
         cell = first
         for level in self.levels:
@@ -107,29 +137,17 @@ class WindowedForward:
         empty = _fill(ground[:1] if self.grey else ground, self.canvas.size)
         for number, level in enumerate(self.levels):
             block, grey = level.block, self.grey and number == 0
+            own, steps = steps[: block.count], steps[block.count :]
             inside = [
                 _inside(starts[number] + n, level.tile - 2 * n, level.side)
                 for n in range(1, block.count)
             ]
-            tiles, empty = block.run(tiles, inside, grey=grey), block.run(empty, None, grey=grey)
+            tiles = run_block(tiles, own, inside, grey=grey)
+            empty = run_block(empty, own, None, grey=grey)
             if number + 1 < self.depth:
                 after = self.levels[number + 1]
                 tiles = tiles * _inside(starts[number + 1], after.tile, after.side).to(tiles.dtype)
-        canvases = _fill(ground, self.canvas.size).expand(len(patches), -1, -1, -1)
-        with self._passing(_fill_in(empty, tiles, cell)):
-            return self.network(canvases)
-
-    @contextmanager
-    def _passing(self, maps: torch.Tensor) -> Iterator[None]:
-        """While active, the blocks' modules do nothing, and the last of them gives `maps`."""
-        try:
-            for part in self.skipped[:-1]:
-                vars(part)["forward"] = _pass_on
-            vars(self.skipped[-1])["forward"] = lambda _: maps
-            yield
-        finally:
-            for part in self.skipped:
-                vars(part).pop("forward", None)
+        return _fill_in(empty, tiles, cell)
 
     def _starts(self, cell: torch.Tensor) -> list[torch.Tensor]:
         """Return the first cell of each level's input tile, (n, 2), outermost level first."""
@@ -232,39 +250,37 @@ def make_forward(
     return Way(windows, "windows")
 
 
-def prove_windows(
-    windows: WindowedForward, patches: torch.Tensor, *, training: bool, shaken: bool = True
-) -> str:
-    """Return in what windows differ from whole canvases on random scenes; nothing: in nothing.
+def prove_windows(windows: WindowedForward, patches: torch.Tensor, *, training: bool) -> str:
+    """Return in what windows differ from whole canvases on a few scenes; nothing: in nothing.
 
     Parameters
     ----------
     windows
         The way on tiles.
     patches
-        The objects that will be shown; scenes are noise within their range.
+        The objects that will be shown; scenes are noise within their range, and those whose
+        pixels add up to most and to least.
     training
-        Whether gradients are compared, in double precision.
-    shaken
-        Whether that is done with other weights too.
+        Whether gradients are compared, in double precision, and with other weights too.
     """
     canvas, network = windows.canvas, windows.network
     generator = torch.Generator().manual_seed(canvas.size)
     dtype = torch.float64 if training else torch.float32
-    shape = (SCENES, patches.shape[1], 1 if windows.grey else 3)
+    shape = (SCENES - 2, patches.shape[1], 1 if windows.grey else 3)
     low, high = patches.amin((0, 1)), patches.amax((0, 1))
     noise = torch.rand(shape, generator=generator, dtype=dtype)
     noise = low + noise * (high - low).to(dtype)
+    shown = torch.cat([noise, patches[extremes(patches)].to(dtype)])
     first, last = canvas.valid[0], canvas.valid[-1]
     places = torch.randint(first, last + 1, (SCENES, 2), generator=generator)
     places[0], places[1] = first, last
     paster = Paster(canvas, windows.transform, rows=SCENES, device=patches.device, dtype=dtype)
     return find_difference(
         network,
-        lambda: network(paster.paste(noise, places)),
-        lambda: windows(noise, places),
+        lambda: network(paster.paste(shown, places)),
+        lambda: windows(shown, places, blind=True),
         parameters=training,
-        shaken=training and shaken,
+        shaken=training,
         double=training,
     )
 
@@ -277,10 +293,6 @@ def whole_forward(network: nn.Module, paster: Paster) -> Forward:
         return output if n == paster.rows else tree_map(lambda values: values[:n], output)
 
     return forward
-
-
-def _pass_on(values: torch.Tensor) -> torch.Tensor:
-    return values
 
 
 def _fill(pixel: torch.Tensor, size: int) -> torch.Tensor:

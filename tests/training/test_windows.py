@@ -15,8 +15,9 @@ from torch.nn.utils import parametrizations, prune
 
 from elsewhere.models import InputTransform, load_model
 from elsewhere.stimuli import Canvas, load_objects
-from elsewhere.training import Network, list_checkpoints, train
+from elsewhere.training import Network, list_checkpoints, train, windows
 from elsewhere.training.blocks import best_depth, find_blocks
+from elsewhere.training.checkpoints import read_weights
 from elsewhere.training.pasting import Paster
 from elsewhere.training.windows import WindowedForward, make_forward
 
@@ -245,22 +246,156 @@ def test_whatever_it_is_it_is_the_network_that_runs(name, training):
     assert bool(way.notes) == (name in DOUBTED and not unseen)
 
 
-def test_windows_that_hold_no_longer_are_given_up(
-    monkeypatch, tmp_path, make_curriculum, make_phase
+class Turning(Net):
+    """Does something else from its 20th pass in training on."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += self.training
+        return super().forward(x if self.calls < 20 else 1 - x)
+
+
+class Scheduled(Turning):
+    """The same by a schedule in a buffer, and for part of its maps only."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.seen += self.training
+        maps = self.features(x)
+        if self.seen >= 20:
+            maps = maps + functional.max_pool2d(self.features[1](self.features[0](x)), 4)
+        return self.classifier(self.avgpool(maps).flatten(1))
+
+
+@pytest.mark.parametrize("kind", [Turning, Scheduled])
+def test_windows_that_hold_no_longer_are_given_up_at_that_step(
+    kind, monkeypatch, tmp_path, make_curriculum, make_phase
 ):
-    class Turning(Net):
-        calls = 0
-
-        def forward(self, x):
-            self.calls += self.training
-            return super().forward(x if self.calls < 40 else 1 - x)
-
+    """The right weights are those of a run that never takes windows."""
     module = types.ModuleType("turning_nets")
-    module.build = Turning
+    module.build = kind
     monkeypatch.setitem(sys.modules, "turning_nets", module)
-    phase = make_phase(categories=4, steps=120, batch=4, checkpoints=(0, 120))
+    phase = make_phase(
+        categories=4, steps=30, batch=4, checkpoints=(0, 30), optimiser="sgd", learning_rate=0.01
+    )
     network = Network("turning_nets:build")
-    train(make_curriculum(phase, network=network, canvas=Canvas(48, 11)), tmp_path, device="cpu")
-    notes = [card.notes for card in list_checkpoints(tmp_path)]
-    assert notes[0] == ()
-    assert "windows up to step 50, then on whole canvases" in notes[-1][0]
+    curriculum = make_curriculum(phase, network=network, canvas=Canvas(48, 11))
+    train(curriculum, tmp_path / "windows", device="cpu")
+    monkeypatch.setattr(windows, "best_depth", lambda *_: 0)
+    train(curriculum, tmp_path / "whole", device="cpu")
+    cards, plain = (list_checkpoints(tmp_path / name) for name in ("windows", "whole"))
+    assert (cards[0].passes, cards[0].notes) == ("windows", ())
+    assert "whole canvases: windows would" in plain[-1].passes
+    found, right = read_weights(cards[-1]), read_weights(plain[-1])
+    for name, values in right.items():
+        assert torch.allclose(found[name], values, rtol=1e-3, atol=1e-5), name
+    assert not torch.equal(right["features.0.weight"], read_weights(plain[0])["features.0.weight"])
+    if kind is Turning:
+        assert "windows up to step 19, then on whole canvases" in cards[-1].notes[0]
+
+
+SWITCH = {"on": False}
+
+
+class Switched(Net):
+    """Looks at a switch outside, of which nothing in it tells."""
+
+    def forward(self, x):
+        return super().forward(x.clamp(max=0.3) if SWITCH["on"] else x)
+
+
+class InPlace(Net):
+    """Overwrites its image, after its first convolution, for bright images only."""
+
+    def forward(self, x):
+        maps = self.features[0](x)
+        if SWITCH["on"]:
+            x.mul_(2)
+        maps = self.features[2](self.features[1](maps)) + 0 * len(x)
+        maps = self.features[3:](maps)
+        if SWITCH["on"]:
+            maps = maps + x.mean((1, 2, 3), keepdim=True)
+        return self.classifier(self.avgpool(maps).flatten(1))
+
+
+def clamp_weights(net):
+    """Keep weights in their range when the network runs, as max-norm constraints do."""
+
+    def hook(part, given):
+        part.features[0].weight.data.clamp_(-0.05, 0.05)
+
+    net.register_forward_pre_hook(hook)
+
+
+TURNS = {
+    "switch": (Switched, lambda net: SWITCH.update(on=True)),
+    "image overwritten": (InPlace, lambda net: SWITCH.update(on=True)),
+    "padding": (Net, lambda net: setattr(net.features[3], "padding_mode", "reflect")
+                or setattr(net.features[3], "_reversed_padding_repeated_twice", [1] * 4)),
+    "hook": (Net, lambda net: net.features[0].register_forward_hook(lambda p, x, out: out - 0.2)),
+    "forward": (Net, lambda net: setattr(net.features[1], "forward", functional.gelu)),
+    "module": (Net, lambda net: net.features.__setitem__(2, nn.AvgPool2d(2))),
+    "constraint": (Net, clamp_weights),
+    "subclass": (Net, lambda net: setattr(net.features[0], "__class__", Scaled)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("turn", list(TURNS))
+def test_whatever_changes_later_is_seen_in_that_pass(turn):
+    torch.manual_seed(0)
+    build, change = TURNS[turn]
+    network = build()
+    canvas = Canvas(48, 11, 30)
+    paster = Paster(canvas, InputTransform(), rows=3, device=CPU)
+    patches = paster.load(load_objects("glyphs", size=11, categories=3))
+    way = make_forward(network, paster, patches, training=True)
+    assert way.name == "windows"
+    places = torch.tensor([[5, 5], [20, 30], [42, 42]])
+    before = network(paster.paste(patches, places))
+    try:
+        change(network)
+        twin = copy.deepcopy(network)
+        found = way.forward(patches, places)
+        right = twin(paster.paste(patches, places))
+    finally:
+        SWITCH.update(on=False)
+    assert torch.allclose(found, right, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(before, right, rtol=1e-3, atol=1e-3)
+    if build is InPlace:  # torch itself has no gradient of it
+        return
+    own, others = (
+        torch.autograd.grad(out.pow(2).sum(), list(net.parameters())[1:], allow_unused=True)
+        for out, net in ((found, network), (right, twin))
+    )
+    for mine, theirs in zip(own, others, strict=True):
+        assert (mine is None) == (theirs is None)
+        assert mine is None or torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_the_brightest_object_is_tried_before_windows_are_trusted():
+    """Noise is half as bright as a full square: a threshold between the two is crossed by it."""
+
+    class Dazzled(Net):
+        def forward(self, x):
+            maps = self.features(x)
+            return self.classifier(self.avgpool(maps * (x.mean() < 0.03)).flatten(1))
+
+    class Noticing(Net):  # the values are right even where no proof sees it
+        def forward(self, x):
+            bright = x.mean((1, 2, 3)) > 0.04
+            maps = self.features(x) * torch.where(bright, 0.0, 1.0)[:, None, None, None]
+            return self.classifier(self.avgpool(maps).flatten(1))
+
+    canvas = Canvas(48, 11)
+    paster = Paster(canvas, InputTransform(), rows=3, device=CPU)
+    patches = torch.rand(3, 121, 1, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 3)
+    patches[1] = 1.0
+    places = torch.tensor([[5, 5], [20, 30], [42, 42]])
+    for kind in (Dazzled, Noticing):
+        torch.manual_seed(0)
+        network = kind().eval()
+        way = make_forward(network, paster, patches, training=False)
+        found = way.forward(patches, places)
+        assert torch.allclose(found, network(paster.paste(patches, places)), atol=1e-5)
+    assert "not on windows" in way.name
