@@ -12,6 +12,7 @@ import hdf5plugin  # noqa: F401  (registers the filter)
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from scipy import stats
 from torch import nn
 
@@ -19,6 +20,10 @@ from elsewhere.models import InputTransform, Model, load_model
 from elsewhere.models.aliases import aliases
 from elsewhere.recording import Sweep, record
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
+
+# No example is too slow: how long one takes says more about what else runs than about the code.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
 
 TRANSFORM = InputTransform(mean=(0.4, 0.5, 0.3), std=(0.2, 0.3, 0.25), gain=1.5)
 

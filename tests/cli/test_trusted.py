@@ -110,7 +110,7 @@ def waiting(here, monkeypatch):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=here, env=SLOWLY
     ) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while len(list(here.glob("run.h5.parts/unit-*.h5"))) < 3 and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -174,7 +174,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(mounted, 
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=SLOWLY
     ) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while len(list(folder.glob("run.h5.parts/unit-*.h5"))) < 3 and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)

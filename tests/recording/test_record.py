@@ -406,7 +406,13 @@ def make():
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[2]))
-    record(make(), sys.argv[1], progress=lambda done, total: time.sleep(0.01))
+    parts = Path(sys.argv[1] + ".parts")
+
+    def wait(done, total):  # to be killed, three units done
+        while len(list(parts.glob("unit-*.h5"))) >= 3:
+            time.sleep(0.05)
+
+    record(make(), sys.argv[1], progress=wait)
 """
 
 
@@ -416,7 +422,7 @@ def test_a_killed_recording_goes_on(tmp_path):
         [sys.executable, "-c", SCRIPT, str(path), str(torch.get_num_threads())]
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while len(parts_of(path)) < 3:
             assert child.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline

@@ -22,7 +22,7 @@ from elsewhere.errors import (
     TrainingError,
     UnknownNameError,
 )
-from elsewhere.reproduction import make_runs, plan, reproduce, scales, workers
+from elsewhere.reproduction import costs, make_runs, plan, reproduce, scales, workers
 from elsewhere.reproduction import tasks as tasks_module
 from elsewhere.reproduction.claims import STATEMENTS
 from elsewhere.reproduction.run import make_tasks
@@ -384,10 +384,13 @@ def test_the_paper_scale_runs_by_the_same_code(tiny, tmp_path, data_dir):
         reproduce(paper, tmp_path / "other", max_steps=1, workers=1, device="cpu")
 
 
-def test_a_plan_grows_with_seeds_and_runs(tiny):
+def test_a_plan_grows_with_seeds_and_runs(tiny, monkeypatch):
+    times = costs._Times(step=0.02, image=0.003, size=1000)
+    monkeypatch.setattr(costs, "_time", lambda *_: times)  # times differ between two looks
     one, three = (plan(tiny, seeds=n, workers=1, device="cpu") for n in (1, 3))
     assert (one.runs, three.runs) == (11, 33)
     assert three.steps == 3 * one.steps
     assert three.disk_bytes == 3 * one.disk_bytes
-    assert 0 < one.seconds < three.seconds * 3
+    assert one.seconds > 0.02 * one.steps
+    assert three.seconds == pytest.approx(3 * (one.seconds - costs._START_SECONDS) + 4)
     assert plan(tiny, confounds=True, workers=1, device="cpu").runs == 21

@@ -1,5 +1,4 @@
 import re
-import time
 
 import numpy as np
 import pytest
@@ -124,7 +123,14 @@ def test_missing_fonts_are_named(monkeypatch, tmp_path):
         glyphs._font_file("DejaVuSans")
 
 
-def test_many_small_glyphs_are_quick():
-    start = time.process_time()
+def test_many_small_glyphs_share_small_outlines(monkeypatch):
+    made, outline = [], glyphs.outline
+
+    def count(character, face, resolution):
+        made.append((character, face, resolution))
+        return outline(character, face, resolution)
+
+    monkeypatch.setattr(glyphs, "outline", count)
     load_objects("glyphs", size=11, categories=50, per_category=20)
-    assert time.process_time() - start < 3
+    assert 50 <= len(made) == len(set(made)) <= 50 * len(glyphs.FACES)
+    assert {resolution for *_, resolution in made} == {48}
