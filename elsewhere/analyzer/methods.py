@@ -14,10 +14,24 @@ from elsewhere.errors import InputError
 from elsewhere.measures.catalogue import measures
 from elsewhere.storage import Recording
 
-INTERVALS = (
-    "Intervals are 95 % delete-one jackknife intervals over objects with Student's t [efron1993]; "
-    "locations were not resampled."
+_SHARES = (
+    "Intervals are 95 %: Wilson's, with Student's t and the number of independent answers that the "
+    "variance {} amounts to; locations were not resampled."
 )
+
+
+def _intervals(facts: Mapping[str, Any]) -> str:
+    """Return what intervals are over."""
+    kind = str(facts.get("kind"))
+    if kind == "accuracy":
+        return _SHARES.format("between exemplars of a class")
+    if kind.startswith("probe"):
+        return _SHARES.format("between categories")
+    units = "categories" if facts.get("sampled") == "category" else "objects"
+    return (
+        f"Intervals are 95 % delete-one jackknife intervals over {units} with Student's t "
+        "[efron1993]; locations were not resampled."
+    )
 
 
 def describe_methods(source: Recording | xarray.Dataset) -> str:
@@ -73,7 +87,7 @@ def describe_methods(source: Recording | xarray.Dataset) -> str:
     keys: set[str] = {"biscione2021", *cited}
     for name in names:
         keys |= set(measures.get(name).sources)
-    if names:
+    if names and facts["kind"] != "accuracy":
         keys.add("efron1993")
     if any("sketch" in layer for layer in layers):
         keys.add("charikar2002")
@@ -192,7 +206,7 @@ def _what_was_measured(facts: Mapping[str, Any], names: Sequence[str]) -> str:
         found = measures.get(name)
         cited = f" [{', '.join(found.sources)}]" if found.sources else ""
         lines.append(f"- {name}: {measures.summary(name)}; {found.formula}{cited}.")
-    lines += ["", INTERVALS]
+    lines += ["", _intervals(facts)]
     return "\n".join(lines)
 
 
@@ -237,7 +251,7 @@ def _procedure(facts: Mapping[str, Any]) -> tuple[str, set[str]]:
             "the cosine, and the rank correlation of absolute values. A method counts as unchanged "
             f"if the latter is above {facts.get('threshold', 0.5)} with all layers from "
             f"{facts.get('judged_at', 'the middle')} up random, or all: "
-            f"{'it was' if facts.get('unchanged') else 'it was not'}. {INTERVALS}"
+            f"{'it was' if facts.get('unchanged') else 'it was not'}. {_intervals(facts)}"
         )
         return f"{said} {more}", {*cited, "adebayo2018", "efron1993"}
     if kind in ("probe", "probe-each"):
@@ -287,7 +301,7 @@ def _compared(facts: Mapping[str, Any]) -> str:
         f"Maps were brought to the object's frame{margin} and compared with that at the reference "
         "location over the pixels on the canvas in both: Pearson's correlation, the cosine, and "
         "the rank correlation of absolute values, beside the same with objects of other categories."
-        f"{left_out} {INTERVALS}"
+        f"{left_out} {_intervals(facts)}"
     )
 
 
@@ -304,7 +318,7 @@ def _probed(facts: Mapping[str, Any]) -> str:
     if controls := facts.get("controls"):
         times = f" ({shuffles} shuffles)" if shuffles else ""
         parts.append(f"Controls: {_joined(controls)}{times}.")
-    return " ".join(parts)
+    return " ".join([*parts, _intervals(facts)])
 
 
 def _numerics(facts: Mapping[str, Any]) -> str:

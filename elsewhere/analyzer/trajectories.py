@@ -272,7 +272,6 @@ def _accuracy(
         trained=card.trained or (),
         held_out=held_out,
         classes=card.categories,
-        n_resamples=200,
         max_memory=max_memory,
     )
     at = found["accuracy_at"]

@@ -1,4 +1,4 @@
-"""Accuracy over locations: normalised accuracy, invariance indices, intervals.
+"""Accuracy over locations: normalised accuracy, invariance indices.
 
 Pure functions of arrays. Rows are objects, columns are locations.
 """
@@ -114,11 +114,22 @@ def balanced_mean(values: ArrayLike, classes: ArrayLike, *, axis: int = 0) -> ND
     >>> balanced_mean([1, 1, 1, 0], [0, 0, 0, 1]), np.mean([1, 1, 1, 0])
     (array(0.5), np.float64(0.75))
     """
-    values, classes = np.moveaxis(np.asarray(values, np.float64), axis, 0), np.asarray(classes)
+    values = np.moveaxis(np.asarray(values, np.float64), axis, 0)
     if not len(values):
         return np.full(values.shape[1:], np.nan)
-    means = [values[classes == code].mean(axis=0) for code in np.unique(classes)]
-    return np.asarray(np.mean(means, axis=0), np.float64)
+    return np.asarray(unit_means(values, classes).mean(axis=0))
+
+
+def unit_means(values: ArrayLike, units: ArrayLike) -> NDArray[np.float64]:
+    """Return the mean over the objects of each unit, such as a category: (unit, ...).
+
+    Examples
+    --------
+    >>> unit_means([1.0, 2.0, 4.0], [7, 9, 9])
+    array([1., 3.])
+    """
+    values, units = np.asarray(values, np.float64), np.asarray(units)
+    return np.stack([values[units == unit].mean(axis=0) for unit in np.unique(units)])
 
 
 def masked_means(values: ArrayLike, mask: ArrayLike) -> NDArray[np.float64]:
@@ -147,62 +158,3 @@ def masked_means(values: ArrayLike, mask: ArrayLike) -> NDArray[np.float64]:
     means = np.full(len(values), np.nan)
     np.divide((values * mask).sum(axis=1), counts, out=means, where=counts > 0)
     return means
-
-
-def resample_within(classes: ArrayLike, n_resamples: int, *, seed: int) -> NDArray[np.int64]:
-    """Return bootstrap samples of objects: the classes stay, their exemplars are drawn anew.
-
-    Parameters
-    ----------
-    classes
-        int (object,), the class of each.
-    n_resamples
-        How many.
-    seed
-        Of the draws.
-
-    Returns
-    -------
-    int64 (n_resamples, object)
-        Indices of objects; as many of each class as there are.
-
-    Examples
-    --------
-    >>> samples = resample_within([0, 0, 1, 1, 1], 100, seed=0)
-    >>> (samples[:, :2] < 2).all() and (samples[:, 2:] >= 2).all()
-    np.True_
-    """
-    classes = np.asarray(classes)
-    rng = np.random.default_rng(seed)
-    samples = np.empty((n_resamples, len(classes)), np.int64)
-    for name in np.unique(classes):
-        members = np.flatnonzero(classes == name)
-        samples[:, members] = members[rng.integers(len(members), size=(n_resamples, len(members)))]
-    return samples
-
-
-def percentile_interval(resampled: ArrayLike, *, level: float = 0.95) -> NDArray[np.float64]:
-    """Return the bootstrap's percentile interval (Efron & Tibshirani 1993, chapter 13).
-
-    Parameters
-    ----------
-    resampled
-        (resample, ...), the estimate in every sample.
-    level
-        Coverage.
-
-    Returns
-    -------
-    float64 (..., 2)
-        Low and high; NaN where a resampled estimate is not finite.
-
-    Examples
-    --------
-    >>> percentile_interval(np.arange(101.0))
-    array([ 2.5, 97.5])
-    """
-    resampled = np.asarray(resampled, np.float64)
-    tail = 50 * (1 - level)
-    bounds = np.percentile(np.nan_to_num(resampled), [tail, 100 - tail], axis=0)
-    finite = np.isfinite(resampled).all(axis=0)
-    return np.asarray(np.where(finite[..., None], np.moveaxis(bounds, 0, -1), np.nan))

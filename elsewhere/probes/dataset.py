@@ -10,6 +10,7 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.measures.intervals import Bounded
 from elsewhere.probes.controls import PIXELS
 from elsewhere.probes.engine import Outcome
 from elsewhere.probes.splits import SPLITS, Exemplars
@@ -120,6 +121,12 @@ class Builder:
         controls = np.array([exemplars.shuffles_mean, False])
         selectivity = np.where(controls[:, None], accuracy - at, np.nan)
         self.variables["selectivity_at"] = (dims, selectivity)
+        mine, theirs = (
+            Bounded(value, self.variables[f"{name}_at_interval"][1])
+            for name, value in (("accuracy", accuracy), ("shuffled_accuracy", at))
+        )
+        bounds = np.where(controls[:, None, None], mine.less(theirs), np.nan)
+        self.variables["selectivity_at_interval"] = ((*dims, "bound"), bounds)
         self.variables["above_chance_at"] = (dims, accuracy - chance)
         solved = controls & (stack(numbers, "off_low") > chance)
         self.variables["shuffled_flag"] = (dims[:2], solved.astype(np.int8))

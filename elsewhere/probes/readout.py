@@ -11,6 +11,7 @@ import xarray
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.measures.intervals import LEAST_SAMPLED
 from elsewhere.probes.controls import PIXELS, PixelSource, Scene, object_size, untrained
 from elsewhere.probes.dataset import Builder
 from elsewhere.probes.engine import Outcome, Plan, run
@@ -60,7 +61,6 @@ def probe(
     controls: Collection[str] = CONTROLS,
     n_shuffles: int = 3,
     threshold: float | None = None,
-    n_resamples: int = 1000,
     seed: int = 0,
     jobs: int = 1,
     max_memory: int | str = "2GiB",
@@ -98,10 +98,8 @@ def probe(
         Control tasks, of which the mean is reported.
     threshold
         Accuracy for the share of the canvas; by default half-way from chance to 1.
-    n_resamples
-        Of the bootstrap.
     seed
-        Of the split, the folds, the shuffles, the bootstrap and the untrained weights.
+        Of the split, the folds, the shuffles and the untrained weights.
     jobs
         Processes for the fits.
     max_memory
@@ -119,13 +117,15 @@ def probe(
         ``accuracy (layer, split, y, x)``, for ``each`` ``(layer, split, train_y, train_x, y, x)``;
         ``accuracy_at (layer, split, where = [on, off, far])``, far being an object's size or more
         from all trained locations; ``accuracy_by_displacement``; ``invariance_index``: N far over
-        N on, NaN unless the lower bound of N on exceeds 0.5, and ``on_minus_far``;
+        N on, NaN unless the lower bound of N on (new exemplars, same categories) exceeds 0.5, and
+        ``on_minus_far``;
         ``share_above``; ``selectivity_at``, of exemplars trained on only: shuffled labels of
         others cannot be known; ``above_chance_at``; ``shuffled_flag``; ``strength``,
         ``cross_validated (layer, strengths)``. The controls are called ``pixels_*``,
         ``untrained_*`` and ``shuffled_*``. For one training set also ``correct`` and ``choice``
-        ``(layer, object, y, x)``. Intervals resample categories, then exemplars, with the probes
-        as they were fitted; locations are never resampled.
+        ``(layer, object, y, x)``. Intervals speak of new categories, with the probes as they
+        were fitted (:func:`elsewhere.measures.intervals.share_interval` of the categories' means);
+        with fewer than three categories there are none. Locations are never resampled.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def probe(
             raise UnknownNameError("control", str(control), CONTROLS)
     kind_name, found_kind = find_kind(kind)
     tried = strengths_of(kind, strengths)
-    _check_counts(n_folds=n_folds, n_shuffles=n_shuffles, n_resamples=n_resamples, jobs=jobs)
+    _check_counts(n_folds=n_folds, n_shuffles=n_shuffles, jobs=jobs)
     memory = parse_bytes(max_memory)
     design = source.design
     places = find_places(train_at, design)
@@ -221,7 +221,12 @@ def probe(
     regions = Regions.of(design, places, size)
     if size is not None and not regions.masks[2].any():
         reasons["far"] = f"no location of the grid is {size} px or more from the trained ones"
-    summary = Summary(exemplars, regions, n_resamples=n_resamples, seed=seed, threshold=limit)
+    if len(exemplars.names) < LEAST_SAMPLED:
+        reasons["intervals"] = (
+            f"none (nan), for they speak of new categories and take {LEAST_SAMPLED} or more; there "
+            f"are {len(exemplars.names)}"
+        )
+    summary = Summary(exemplars, regions, threshold=limit)
     each = train_at == "each"
     builder = Builder(summary, source, names, each)
     builder.add("", outcomes)
@@ -343,7 +348,7 @@ def probe_checkpoint(
     held_out
         bool (object,).
     seed
-        Of folds and bootstrap.
+        Of folds.
     max_memory
         Bytes that activations and weights may take up.
 
@@ -358,7 +363,6 @@ def probe_checkpoint(
         train_at=at,
         held_out=held_out,
         controls=(),
-        n_resamples=200,
         seed=seed,
         max_memory=max_memory,
     )

@@ -15,9 +15,9 @@ from elsewhere.measures.accuracy import (
     displacements,
     invariance_index,
     normalized_accuracy,
-    percentile_interval,
+    unit_means,
 )
-from elsewhere.measures.probes import plain_resamples, resample_categories
+from elsewhere.measures.intervals import Bounded, Spread, correlation_of, share_interval
 from elsewhere.probes.splits import SPLITS, Exemplars
 from elsewhere.protocols import Design
 from elsewhere.types import Location
@@ -58,8 +58,6 @@ class Summary:
         Labels, and who is held out.
     regions
         Trained, off, far.
-    n_resamples, seed
-        Of the bootstrap: categories, then exemplars; locations never.
     threshold
         Of the share of the canvas, an accuracy.
     """
@@ -69,23 +67,11 @@ class Summary:
         exemplars: Exemplars,
         regions: Regions,
         *,
-        n_resamples: int,
-        seed: int,
         threshold: float,
     ) -> None:
         self.regions, self.threshold = regions, threshold
         self.n_classes, self.labels = len(exemplars.names), exemplars.labels
         self.members = [np.flatnonzero(~exemplars.held_out), np.flatnonzero(exemplars.held_out)]
-        self.resamples, self.plain = [], []
-        for number, members in enumerate(self.members):
-            labels = exemplars.labels[members]
-            if len(members):
-                drawn = resample_categories(labels, n_resamples, seed=seed + number)
-                plain = plain_resamples(len(members), n_resamples, seed=seed + number)
-            else:
-                drawn = plain = np.zeros((n_resamples, 0))
-            self.resamples.append(drawn)
-            self.plain.append(plain)
         self.steps = np.unique(regions.distances)
 
     def maps(self, correct: NDArray[Any], *, shuffled: bool = False) -> NDArray[np.float64]:
@@ -109,8 +95,8 @@ class Summary:
         correct
             (training set, object, position): 0..1.
         shuffled
-            Whether the labels were shuffled, so that the categories mean nothing: objects are
-            then resampled without regard to them.
+            Whether the labels were shuffled, so that the categories mean nothing: the unit that
+            was sampled is then the object.
 
         Returns
         -------
@@ -144,16 +130,13 @@ class Summary:
             blank = np.full(len(WHERE), np.nan)
             steps = np.full(len(self.steps), np.nan)
             sets = np.full((correct.shape[0], len(WHERE)), np.nan)
-            return self._derive(blank, blank[None], steps, steps[None], sets)
-        resamples = self.plain[number] if shuffled else self.resamples[number]
+            return self._derive(blank[None], steps[None], sets, np.nan)
         labels = self._classes(members, shuffled)
-        return self._derive(
-            balanced_mean(at, labels),
-            resamples @ at,
-            balanced_mean(curve, labels),
-            resamples @ curve,
-            balanced_mean(sets.swapaxes(0, 1), labels),
-        )
+        units = np.arange(len(members)) if shuffled else labels
+        by_set = balanced_mean(sets.swapaxes(0, 1), labels)
+        # The gate asks whether these categories are known on the location, not others like them.
+        sure = share_interval(Spread.of(at[:, 0], labels))[0]
+        return self._derive(unit_means(at, units), unit_means(curve, units), by_set, float(sure))
 
     def _classes(self, members: NDArray[np.int64], shuffled: bool) -> NDArray[np.int64]:
         return np.zeros(len(members), np.int64) if shuffled else self.labels[members]
@@ -161,27 +144,36 @@ class Summary:
     def _derive(
         self,
         at: NDArray[np.float64],
-        at_drawn: NDArray[np.float64],
         curve: NDArray[np.float64],
-        curve_drawn: NDArray[np.float64],
         by_set: NDArray[np.float64],
+        sure: float,
     ) -> dict[str, NDArray[np.float64]]:
-        on, off, far = at
-        bounds = percentile_interval(at_drawn)
-        low = float(normalized_accuracy(bounds[0, 0], self.n_classes))
-        gate = np.nan if not low > INDEX_GATE else 1.0
-        index = gate * invariance_index(far, on, self.n_classes)
-        drawn = invariance_index(at_drawn[:, 2], at_drawn[:, 0], self.n_classes)
+        """Return what follows from the means of every unit that was sampled, (unit, ...).
+
+        `sure` is the lower bound of the accuracy on the trained location for new exemplars of the
+        same categories, NaN where these are fewer than three.
+        """
+        spread, along = Spread.of(at), Spread.of(curve)
+        bounds = share_interval(spread)
+        on, off, far = spread.mean
+        asked = normalized_accuracy(on if np.isnan(sure) else sure, self.n_classes)
+        gate = np.nan if not asked > INDEX_GATE else 1.0
+        here, there = (Bounded(spread.mean[place], bounds[place]) for place in (0, 2))
+        correlation = correlation_of(*map(Spread.of, (at[:, 0], at[:, 2], at[:, 0] - at[:, 2])))
+        shares = [
+            Bounded(*(normalized_accuracy(v, self.n_classes) for v in (one.value, one.interval)))
+            for one in (there, here)
+        ]
         return {
-            "accuracy_at": at,
+            "accuracy_at": spread.mean,
             "accuracy_at_interval": bounds,
             "accuracy_at_set": by_set,
-            "by_displacement": curve,
-            "by_displacement_interval": percentile_interval(curve_drawn),
-            "invariance_index": np.asarray(index),
-            "invariance_index_interval": gate * percentile_interval(drawn),
+            "by_displacement": along.mean,
+            "by_displacement_interval": share_interval(along),
+            "invariance_index": gate * invariance_index(far, on, self.n_classes),
+            "invariance_index_interval": gate * shares[0].over(shares[1], correlation),
             "on_minus_far": np.asarray(on - far),
-            "on_minus_far_interval": percentile_interval(at_drawn[:, 0] - at_drawn[:, 2]),
+            "on_minus_far_interval": here.less(there, correlation),
             "off_low": np.asarray(bounds[1, 0]),
             "off": np.asarray(off),
         }

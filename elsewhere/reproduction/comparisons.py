@@ -24,8 +24,6 @@ from elsewhere.training import Card, accuracy, load_checkpoint, resolve
 from elsewhere.training.curriculum import Choice, Curriculum, Exemplars, Network, Phase, Split
 from elsewhere.types import Location
 
-N_RESAMPLES = 200
-
 
 def measure_accuracy(
     card: Card,
@@ -46,7 +44,6 @@ def measure_accuracy(
         trained=(trained,),
         held_out=held_out,
         classes=card.categories,
-        n_resamples=N_RESAMPLES,
         attributes={"seed": card.seed, "phase": card.phase, "step": card.step},
     )
 

@@ -19,8 +19,13 @@ from elsewhere.measures.accuracy import (
     invariance_index,
     masked_means,
     normalized_accuracy,
-    percentile_interval,
-    resample_within,
+)
+from elsewhere.measures.intervals import (
+    LEAST_SAMPLED,
+    Bounded,
+    Spread,
+    correlation_of,
+    share_interval,
 )
 from elsewhere.models import Conduct, Model, observe
 from elsewhere.models.machine import describe_machine
@@ -48,8 +53,6 @@ def accuracy(
     trained: Trained = (),
     held_out: ArrayLike | None = None,
     classes: Sequence[str] | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
     max_memory: int | str = "2GiB",
     attributes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -71,8 +74,6 @@ def accuracy(
         bool (object,): which exemplars were not trained on; by default none.
     classes
         The classes of the head, unit by unit; by default the categories of `objects`.
-    n_resamples, seed
-        Of the bootstrap: exemplars are drawn anew within their class, classes stay.
     max_memory
         Bytes that canvases, activations and trials may take up: fewer canvases are run at a time
         where it is short.
@@ -92,7 +93,9 @@ def accuracy(
         least an object's size (Chebyshev) from each; ``II_far`` and ``II``, N far and off as
         shares of N on; ``on_minus_far``, ``on_minus_off``; ``accuracy_by_displacement``, over
         Chebyshev distances, px. 95 % intervals are called ``*_interval`` and have the dimension
-        ``bound``. ``II_far`` is NaN where N on is below 0.9, ``II`` unless its lower bound exceeds
+        ``bound``: they speak of new exemplars of the same classes
+        (:func:`elsewhere.measures.intervals.share_interval`) and are NaN where a class has fewer
+        than three. ``II_far`` is NaN where N on is below 0.9, ``II`` unless its lower bound exceeds
         0.5, and both where the network gives one answer only; the attribute ``reason`` says so.
         Where not all classes of the head are tested, the gates take chance among those tested,
         which an answer that never changes would reach.
@@ -137,7 +140,7 @@ def accuracy(
     result.attrs["behaviour"] = conduct.output_at(canvas.size)
     result.attrs["notes"] = [*result.attrs["notes"], *notes]
     result.attrs["numerics"] = {**describe_machine(model.device), "batch_rows": batch_rows}
-    _summarize(result, objects, n_resamples, seed)
+    _summarize(result, objects)
     return result
 
 
@@ -326,7 +329,7 @@ def _attributes(
     }
 
 
-def _summarize(result: xarray.Dataset, objects: ObjectSet, n_resamples: int, seed: int) -> None:
+def _summarize(result: xarray.Dataset, objects: ObjectSet) -> None:
     """Add the maps, the means with their intervals, the indices and the curve."""
     n_classes = int(result.attrs["n_classes"])
     held_out, classes = result["held_out"].values, objects.category_index
@@ -342,8 +345,6 @@ def _summarize(result: xarray.Dataset, objects: ObjectSet, n_resamples: int, see
             means[mine],
             classes[mine],
             n_classes,
-            n_resamples,
-            seed,
             answers=np.unique(
                 result["trained_choice"].values[mine][result["is_trained"].values[mine]]
             ),
@@ -361,6 +362,9 @@ def _summarize(result: xarray.Dataset, objects: ObjectSet, n_resamples: int, see
         found = [f"{name}: {why}" for name, why in zip(EXEMPLARS, reasons, strict=True) if why]
         result[index].attrs["reason"] = "; ".join(found)
         result.attrs["notes"] += [f"{index} is undefined (nan): {why}" for why in found]
+    for name, mine in rows.items():
+        if why := _too_few(classes[mine], objects.category_names):
+            result.attrs["notes"].append(f"exemplars that are {name}: {why}")
     _add_curve(result, distance, rows, classes)
     for name, text in _LONG_NAMES.items():
         result[name].attrs["long_name"] = text
@@ -389,13 +393,11 @@ class _Summary:
         means: NDArray[np.float64],
         classes: NDArray[np.int64],
         n_classes: int,
-        n_resamples: int,
-        seed: int,
         *,
         answers: NDArray[np.integer],
     ) -> None:
         self.values = _statistics(balanced_mean(means, classes), n_classes)
-        self.bounds = _intervals(means, classes, n_classes, n_resamples, seed)
+        self.bounds = _intervals(means, classes, n_classes)
         self.reasons = {"II_far": "", "II": ""}
         # an answer that never changes would be right for one of the classes tested
         candidates = min(n_classes, len(np.unique(classes)))
@@ -429,20 +431,36 @@ class _Summary:
 
 
 def _intervals(
-    means: NDArray[np.float64],
-    classes: NDArray[np.int64],
-    n_classes: int,
-    n_resamples: int,
-    seed: int,
+    means: NDArray[np.float64], classes: NDArray[np.int64], n_classes: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the interval of every statistic: exemplars drawn anew within their class."""
-    sizes = np.bincount(classes)
-    if len(means) and sizes[sizes > 0].min() > 1 and n_resamples > 1:
-        samples = means[resample_within(classes, n_resamples, seed=seed)]
-        drawn = _statistics(balanced_mean(samples, classes, axis=1), n_classes)
-        return {name: percentile_interval(values) for name, values in drawn.items()}
-    blank = _statistics(np.full(len(WHERE), np.nan), n_classes)  # nothing to resample
-    return {name: np.full((*values.shape, 2), np.nan) for name, values in blank.items()}
+    """Return the interval of every statistic: new exemplars of the same classes."""
+    at = Spread.of(means, classes)
+    bounds = share_interval(at)
+    accuracies = [Bounded(at.mean[where], bounds[where]) for where in range(len(WHERE))]
+    normalized = [
+        Bounded(*(normalized_accuracy(each, n_classes) for each in (one.value, one.interval)))
+        for one in accuracies
+    ]
+    found = {"accuracy_at": bounds, "N_at": normalized_accuracy(bounds, n_classes)}
+    for where, index, difference in ((2, "II_far", "on_minus_far"), (1, "II", "on_minus_off")):
+        parts = [Spread.of(each, classes) for each in (means[:, 0], means[:, where])]
+        apart = Spread.of(means[:, 0] - means[:, where], classes)
+        correlation = correlation_of(parts[0], parts[1], apart)
+        found[index] = normalized[where].over(normalized[0], correlation)
+        found[difference] = accuracies[0].less(accuracies[where], correlation)
+    return found
+
+
+def _too_few(classes: NDArray[np.int64], names: Sequence[str]) -> str:
+    """Return why there is no interval, or nothing."""
+    found, sizes = np.unique(classes, return_counts=True)
+    if not len(found) or sizes.min() >= LEAST_SAMPLED:
+        return ""
+    name, size = names[found[sizes.argmin()]], int(sizes.min())
+    return (
+        f"no intervals (nan), for class {name!r} was tested with {size} of them; they speak of new "
+        f"exemplars, and take {LEAST_SAMPLED} or more of each class"
+    )
 
 
 def _statistics(at: NDArray[np.float64], n_classes: int) -> dict[str, NDArray[np.float64]]:

@@ -10,8 +10,6 @@ from elsewhere.measures.accuracy import (
     invariance_index,
     masked_means,
     normalized_accuracy,
-    percentile_interval,
-    resample_within,
 )
 
 
@@ -51,24 +49,3 @@ def test_masked_means_of_nothing_are_missing():
     mask = [[True, True, False], [False, False, False]]
     assert masked_means(values, mask)[0] == 0.5
     assert np.isnan(masked_means(values, mask)[1])
-
-
-def test_resampling_keeps_the_classes():
-    classes = np.array([0, 0, 0, 1, 1, 2])
-    samples = resample_within(classes, 500, seed=1)
-    assert (classes[samples] == classes).all()
-    assert set(samples[:, 0]) == {0, 1, 2}
-    assert (samples == resample_within(classes, 500, seed=1)).all()
-    assert (samples != resample_within(classes, 500, seed=2)).any()
-
-
-def test_percentile_interval_covers_a_known_mean():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for seed in range(200):
-        data = rng.random(60) < 0.7
-        means = data[resample_within(np.zeros(60, int), 300, seed=seed)].mean(axis=1)
-        low, high = percentile_interval(means)
-        hits += low <= 0.7 <= high
-    assert 180 <= hits <= 199
-    assert np.isnan(percentile_interval([[1.0, np.nan], [2.0, 1.0]])[1]).all()

@@ -3,7 +3,15 @@ import pytest
 from scipy import stats
 
 from elsewhere.analyzer import measure
-from elsewhere.measures.intervals import Sampled, jackknife_t
+from elsewhere.measures.accuracy import normalized_accuracy
+from elsewhere.measures.intervals import (
+    Bounded,
+    Sampled,
+    Spread,
+    correlation_of,
+    jackknife_t,
+    share_interval,
+)
 from elsewhere.measures.similarity import contrast, n_cross_pairs, summarise_similarity
 
 
@@ -143,3 +151,133 @@ def test_the_interval_of_G_is_the_jackknife_of_the_whole_computation():
         jackknife_t(np.asarray(float(over[0])), np.array(left)),
         atol=1e-9,
     )
+
+
+# --- shares: accuracies and what is made of them ---------------------------------------------
+
+N_SETS = 600
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
+
+
+def logistic(values):
+    return 1 / (1 + np.exp(-values))
+
+
+def offset_for(accuracy, spread, classes):
+    """Return what to add to logits so that the mean over classes and exemplars is `accuracy`."""
+    low, high = -30.0, 30.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        each = logistic(middle + classes[:, None] + spread * NODES) @ WEIGHTS / WEIGHTS.sum()
+        low, high = (middle, high) if each.mean() < accuracy else (low, middle)
+    return low
+
+
+def answers(rng, accuracy, labels, *, classes, spread, places):
+    """Return shares of places at which exemplars are recognised, (exemplar, data set).
+
+    An exemplar that is hard at one place is hard at all of them.
+    """
+    hard = spread * rng.normal(size=(len(labels), N_SETS, 1))
+    at = logistic(offset_for(accuracy, spread, classes) + classes[labels][:, None, None] + hard)
+    return (rng.random((len(labels), N_SETS, places)) < at).mean(axis=-1)
+
+
+def covered(interval, truth):
+    return np.mean((interval[..., 0] <= truth + 1e-9) & (interval[..., 1] >= truth - 1e-9))
+
+
+SIZES = {
+    "3x3": [3] * 3,
+    "3x24": [24] * 3,
+    "8x6": [6] * 8,
+    "24x3": [3] * 24,
+    "12, 12, 4, 4": [12, 12, 4, 4],
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=list(SIZES))
+@pytest.mark.parametrize("accuracy", [0.3, 0.85, 0.98])
+def test_accuracy_covers_new_exemplars_of_the_same_classes(accuracy, sizes):
+    """Of 600 data sets 95 % are 570, give or take 5; one place, and places of one exemplar."""
+    rng = np.random.default_rng(len(sizes))
+    labels, classes = np.repeat(np.arange(len(sizes)), sizes), np.linspace(-1.5, 1.5, len(sizes))
+    for spread, places in ((0.5, 1), (2.0, 12)):
+        values = answers(rng, accuracy, labels, classes=classes, spread=spread, places=places)
+        interval = share_interval(Spread.of(values, labels))
+        assert covered(interval, accuracy) >= 0.92, (spread, places)
+        assert np.ptp(interval, axis=-1).min() > 0  # never a point, neither where all are right
+
+
+@pytest.mark.parametrize("n", [3, 8, 24])
+def test_probes_cover_new_categories(n):
+    rng = np.random.default_rng(n)
+    for accuracy in (0.3, 0.85, 0.95):
+        categories = rng.normal(size=(n, N_SETS, 1, 1)) * 1.5
+        hard = rng.normal(size=(n, N_SETS, 3, 1))
+        offset = offset_for(accuracy, np.hypot(1.5, 1.0), np.zeros(1))
+        at = logistic(offset + categories + hard)
+        values = (rng.random((n, N_SETS, 3, 6)) < at).mean(axis=(2, 3))
+        assert covered(share_interval(Spread.of(values)), accuracy) >= 0.92, accuracy
+
+
+@pytest.mark.parametrize(("near", "far"), [(0.98, 0.98), (0.97, 0.5), (0.95, 0.25)])
+def test_the_index_and_the_difference_cover(near, far):
+    """An exemplar that is hard here is hard there; chance is .2."""
+    rng = np.random.default_rng(0)
+    labels, classes = np.repeat(np.arange(5), 5), np.linspace(-0.5, 0.5, 5)
+    hard = 1.5 * rng.normal(size=(25, N_SETS, 1))
+    parts = []
+    for accuracy, places in ((near, 2), (far, 12)):
+        at = logistic(offset_for(accuracy, 1.5, classes) + classes[labels][:, None, None] + hard)
+        parts.append((rng.random((25, N_SETS, places)) < at).mean(axis=-1))
+    here, there = (Spread.of(values, labels) for values in parts)
+    correlation = correlation_of(here, there, Spread.of(parts[0] - parts[1], labels))
+    bounded = [Bounded(each.mean, share_interval(each)) for each in (here, there)]
+    assert covered(bounded[0].less(bounded[1], correlation), near - far) >= 0.92
+    shares = [
+        Bounded(*(normalized_accuracy(v, 5) for v in (each.value, each.interval)))
+        for each in bounded
+    ]
+    index = shares[1].over(shares[0], correlation)
+    assert covered(index, (far - 0.2) / (near - 0.2)) >= 0.92
+    assert np.ptp(index, axis=-1).min() > 0
+
+
+def test_at_the_edges_it_is_wilsons():
+    for n in (3, 9, 40):
+        reference = stats.binomtest(n, n).proportion_ci(method="wilson")
+        np.testing.assert_allclose(share_interval(Spread.of(np.ones(n))), [reference[0], 1])
+        np.testing.assert_allclose(
+            share_interval(Spread.of(np.zeros(n))), [0, 1 - reference[0]], atol=1e-12
+        )
+    labels = np.repeat([0, 1], [12, 3])  # counts as 2**2 / (1 / 12 + 1 / 3) = 9.6 exemplars
+    low, _ = share_interval(Spread.of(np.ones(15), labels))
+    assert low == pytest.approx(9.6 / (9.6 + stats.norm.ppf(0.975) ** 2))
+
+
+def test_there_is_no_spread_below_three():
+    assert np.isnan(share_interval(Spread.of([1.0, 0.5]))).all()
+    assert np.isnan(share_interval(Spread.of(np.ones(8), [0, 0, 0, 1, 1, 1, 2, 2]))).all()
+    assert np.isnan(share_interval(Spread.of(np.empty((0, 2))))).all()
+    assert np.isfinite(share_interval(Spread.of([1.0, 0.5, 0.0]))).all()
+    there = Spread.of([[1.0, np.nan], [0.5, np.nan], [0.0, np.nan]])  # nothing lies far away
+    assert np.isnan(share_interval(there)).tolist() == [[False, False], [True, True]]
+
+
+def test_far_from_the_edges_it_is_students():
+    values = np.random.default_rng(0).uniform(0.4, 0.6, size=200)
+    expected = stats.t.interval(0.95, 199, loc=values.mean(), scale=stats.sem(values))
+    np.testing.assert_allclose(share_interval(Spread.of(values)), expected, atol=2e-3)
+
+
+def test_a_ratio_ends_where_the_difference_is_at_its_bound():
+    """Fieller's way: the bound R of a / b is where the interval of a - R b ends at 0."""
+    one = Bounded(np.array(0.4), np.array([0.2, 0.7]))
+    two = Bounded(np.array(0.9), np.array([0.6, 1.0]))
+    low, high = one.over(two, 0.3)
+    for bound, side in ((low, 0), (high, 1)):
+        scaled = Bounded(bound * two.value, bound * two.interval)
+        assert one.less(scaled, 0.3)[side] == pytest.approx(0, abs=1e-12)
+    below = Bounded(np.array(0.02), np.array([-0.1, 0.1])).over(two)
+    assert below[0] < 0 < below[1]

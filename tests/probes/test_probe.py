@@ -1,13 +1,17 @@
 """What a result of probes says, on sources whose answer is known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import xarray
 
-from elsewhere.measures.probes import balanced_weights, resample_categories
+from elsewhere.measures.accuracy import unit_means
+from elsewhere.measures.intervals import Spread, share_interval
 from elsewhere.probes import probe, solved_shuffles
 from elsewhere.probes.places import find_places
 from elsewhere.probes.splits import deal_folds, divide, shuffle_labels
+from elsewhere.probes.summary import Regions, Summary
 from elsewhere.recording import record
 from elsewhere.storage import ArraySource, load_result, open_recording, save_result
 
@@ -183,35 +187,24 @@ def test_shuffled_labels_are_a_permutation_within_each_side(make_source):
     assert len({tuple(row) for row in shuffled}) == 5
 
 
-def test_the_bootstrap_draws_categories_and_then_exemplars():
-    """With values that are constant within categories the spread is that of a mean of draws."""
-    codes = np.repeat(np.arange(8), 5)
+def test_the_interval_is_over_the_means_of_categories(make_source):
+    """Copies of exemplars change nothing, and neither does what varies within a category only."""
+    exemplars = divide(make_source().design, "same")
     rng = np.random.default_rng(0)
-    of_category = rng.normal(size=8)
-    weights = resample_categories(codes, 20_000, seed=1)
-    drawn = weights @ of_category[codes]
-    np.testing.assert_allclose(drawn.std(), of_category.std() / np.sqrt(8), rtol=0.03)
-    within = rng.normal(size=40)
-    within -= np.repeat(within.reshape(8, 5).mean(axis=1), 5)
-    # a category drawn c times brings c draws of its exemplars: E[c] draws of variance v/5 each
-    expected = np.sqrt((within.reshape(8, 5).var(axis=1) / 5).mean() / 8)
-    np.testing.assert_allclose((weights @ within).std(), expected, rtol=0.03)
-    np.testing.assert_allclose(weights.mean(axis=0), balanced_weights(codes), atol=2e-3)
-
-
-def test_intervals_cover_new_categories():
-    """Simulated: accuracy differs between categories and exemplars; 95 % intervals cover."""
-    from elsewhere.measures.accuracy import percentile_interval
-
-    rng = np.random.default_rng(0)
-    hits = 0
-    codes = np.repeat(np.arange(20), 6)
-    for trial in range(200):
-        chance = 0.6 + 0.15 * rng.normal(size=20)[codes] + 0.1 * rng.normal(size=120)
-        drawn = resample_categories(codes, 300, seed=trial) @ chance
-        low, high = percentile_interval(drawn)
-        hits += low <= 0.6 <= high
-    assert 0.88 <= hits / 200 <= 0.99
+    correct = rng.random((1, len(exemplars.labels), 9)) < 0.7
+    regions = Regions(np.ones((3, 1, 9), bool), np.zeros((1, 9), int))
+    found = Summary(exemplars, regions, threshold=0.5).numbers(correct)
+    means = unit_means(correct[0].mean(axis=1), exemplars.labels)
+    np.testing.assert_allclose(
+        found["accuracy_at_interval"][0, 0], share_interval(Spread.of(means))
+    )
+    order = np.tile(np.arange(len(exemplars.labels)), 6)
+    copied = dataclasses.replace(
+        exemplars, labels=exemplars.labels[order], held_out=exemplars.held_out[order]
+    )
+    six = Summary(copied, regions, threshold=0.5).numbers(correct[:, order])
+    for name in found:
+        np.testing.assert_allclose(six[name], found[name], atol=1e-12, err_msg=name)
 
 
 @pytest.fixture(scope="module")

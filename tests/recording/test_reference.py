@@ -79,7 +79,7 @@ def test_activations_at_any_reference_are_those_of_plain_passes(source, model, o
 def test_probes_are_trained_where_they_are_told(source, model, objects):
     dense = sweep_of(model, objects, "dense")
     for train_at in ("left", "centre", "4,16", "4,4;28,28", "each"):
-        options = {"train_at": train_at, "controls": (), "n_resamples": 2}
+        options = {"train_at": train_at, "controls": ()}
         expected = probe(sweep_of(model, objects, "dense"), **options)
         np.testing.assert_array_equal(probe(source, **options)["accuracy"], expected["accuracy"])
     one, other = (fit_probe(each, "fc3", train_at="centre") for each in (source, dense))
@@ -88,7 +88,7 @@ def test_probes_are_trained_where_they_are_told(source, model, objects):
 
 @pytest.mark.parametrize("engine", ["dense", "incremental"])
 def test_probes_of_several_packs_of_layers(model, objects, engine, monkeypatch):
-    options = {"train_at": "each", "controls": (), "n_resamples": 2}
+    options = {"train_at": "each", "controls": ()}
     expected = probe(sweep_of(model, objects, "dense"), **options)
     monkeypatch.setattr(
         "elsewhere.probes.engine._packs", lambda source, layers, *_: ([name] for name in layers)

@@ -7,6 +7,7 @@ import pandas
 import pytest
 import torch
 import xarray
+from scipy import stats
 from torch import nn
 
 from elsewhere.errors import CanvasError, ExistsError, InputError, NumericsError, UnknownNameError
@@ -118,29 +119,51 @@ def test_the_gate():
     assert np.isfinite(without["accuracy"]).all()
 
 
-def test_intervals_resample_exemplars_within_classes():
+def test_intervals_are_over_exemplars_within_classes():
     def rule(number, y, x):
         return near(number, y, x) or number % 4 == 0  # one exemplar of each class
 
-    result = measure(rule, held_out=np.zeros(len(OBJECTS), bool))
-    low, high = result["II_far_interval"].sel(exemplars="same").values
-    value = float(result["II_far"].sel(exemplars="same"))
+    everyone = np.zeros(len(OBJECTS), bool)
+    result = measure(rule, held_out=everyone).sel(exemplars="same")
+    low, high = result["II_far_interval"].values
+    value = float(result["II_far"])
     assert value == pytest.approx(normalized_accuracy(0.25, N_CLASSES).item())
     assert low < value < high
-    again = measure(rule, held_out=np.zeros(len(OBJECTS), bool))
-    xarray.testing.assert_identical(result, again)
-    whole = measure(lambda number, y, x: LABELS[number] < 3 or near(number, y, x))
-    interval = whole["II_far_interval"].sel(exemplars="same").values
-    assert np.ptp(interval) == pytest.approx(0)  # classes are not resampled
-    single = accuracy(
+    # one of four right in each of five classes: the variance within them is 3/16 / 3 / 4 / 5
+    low, high = result["accuracy_at_interval"].sel(where="far").values
+    assert high - low == pytest.approx(2 * stats.t.ppf(0.975, 15) * np.sqrt(0.0125), rel=0.15)
+    right = measure(lambda number, y, x: True, held_out=everyone).sel(exemplars="same")
+    for where in ("on", "far"):  # Wilson's of 20 of 20
+        low, high = right["accuracy_at_interval"].sel(where=where).values
+        assert high == 1
+        assert low == pytest.approx(20 / (20 + stats.norm.ppf(0.975) ** 2))
+    low, high = right["II_far_interval"].values
+    assert low < 0.85
+    assert high > 1.1
+    # classes are not sampled: that they differ makes no interval as wide as if they were
+    whole = measure(
+        lambda number, y, x: LABELS[number] < 3 or near(number, y, x), held_out=everyone
+    ).sel(exemplars="same")
+    assert 0.02 < np.ptp(whole["accuracy_at_interval"].sel(where="far").values) < 0.2
+    assert not any("no intervals" in note for note in whole.attrs["notes"])
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_there_is_no_interval_below_three_exemplars_of_each_class(each):
+    rows = [5, *(row for row in range(len(OBJECTS)) if row % N_EACH < each)]  # one has one more
+    few = accuracy(
         dataclasses.replace(MODEL, module=Oracle(near)),
-        OBJECTS.subset([0, 4, 8, 12, 16]),
+        OBJECTS.subset(sorted(set(rows))),
         CANVAS,
         GRID,
         trained=[(9, 3)],
     )
-    assert np.isnan(single["II_far_interval"]).all()
-    assert np.isfinite(single["II_far"].sel(exemplars="same"))
+    for name in ("accuracy_at", "N_at", "II_far", "II", "on_minus_far", "on_minus_off"):
+        assert np.isnan(few[f"{name}_interval"]).all()
+    assert np.isfinite(few["II_far"].sel(exemplars="same"))
+    (note,) = [note for note in few.attrs["notes"] if "no intervals" in note]
+    assert f"was tested with {each} of them" in note
+    assert note.startswith("exemplars that are same")
 
 
 def test_trained_locations_off_the_grid_and_by_category():
