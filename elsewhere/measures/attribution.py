@@ -95,18 +95,41 @@ def equivariance(
     >>> equivariance(2 * maps, maps, np.array([0, 1]), "pearson")[0]
     array([1., 1.])
     """
+    table = likeness_table(maps, references, metric)
+    return np.diagonal(table).copy(), cross_means(table, categories)
+
+
+def likeness_table(
+    maps: NDArray[np.floating], references: NDArray[np.floating], metric: MapMetric
+) -> NDArray[np.float64]:
+    """Return how alike each map here is to each at the reference, (object, object there).
+
+    Pixels that are NaN in any map are left out; rows and columns of empty maps are NaN.
+    """
     known = np.isfinite(maps).all(axis=0) & np.isfinite(references).all(axis=0)
     if not known.any():
-        nothing = np.full(len(maps), np.nan)
-        return nothing, nothing
-    here = unit_maps(maps[:, known], metric)
-    there = unit_maps(references[:, known], metric)
-    table = here @ there.T  # NaN rows and columns where a map is empty
-    own = np.diagonal(table).copy()
+        return np.full((len(maps), len(references)), np.nan)
+    return unit_maps(maps[:, known], metric) @ unit_maps(references[:, known], metric).T
+
+
+def cross_means(table: NDArray[np.float64], categories: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return each object's mean likeness with reference maps of other categories, (object,)."""
     other = (categories[:, None] != categories[None, :]) & np.isfinite(table)
     sums, counts = np.where(other, table, 0.0).sum(axis=1), other.sum(axis=1)
-    cross = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    return own, cross
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def cross_without(
+    table: NDArray[np.float64], categories: NDArray[np.integer], units: Sampled
+) -> NDArray[np.float64]:
+    """Return the mean of :func:`cross_means` without each unit, here and there: (unit,)."""
+    found = np.full(len(units), np.nan)
+    for number, members in enumerate(units.members):
+        left = np.delete(np.arange(len(table)), members)
+        each = cross_means(table[np.ix_(left, left)], categories[left])
+        if np.isfinite(each).any():
+            found[number] = np.nanmean(each)
+    return found
 
 
 def absolute_mass(maps: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ from elsewhere.analyzer.attribution.summaries import maps_of, vanishing_of
 from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarget
 from elsewhere.errors import InputError
 from elsewhere.measures.attribution import MAP_METRICS, MapMetric, mean_over_objects, unit_maps
+from elsewhere.measures.intervals import Sampled
 from elsewhere.models.state import copy_network
 from elsewhere.protocols import Progress, notes_of
 from elsewhere.recording import Sweep
@@ -303,7 +304,9 @@ def _likeness(
 def _dataset(
     likeness: NDArray[np.float64], stages: Sequence[str], sweep: Sweep, run: ObjectRun
 ) -> xarray.Dataset:
-    mean, interval = mean_over_objects(np.moveaxis(likeness, 2, 0))
+    mean, interval = mean_over_objects(
+        np.moveaxis(likeness, 2, 0), codes=sweep.design.category_codes
+    )
     settings, asked = run.settings, run.settings.fields(sweep.canvas)
     ranks = mean[:, MAP_METRICS.index("spearman")]
     half = len(stages) // 2  # of stages - 1 layers, rounded up
@@ -319,6 +322,7 @@ def _dataset(
         "threshold": UNCHANGED,
         "engine": run.choice.name,
         "n_objects": len(sweep.objects),
+        "sampled": Sampled.of(sweep.design.category_codes).unit,
         **sweep.provenance,
         "notes": run.notes,
     }

@@ -15,10 +15,13 @@ from elsewhere.measures.attribution import (
     VANISHING,
     MapMetric,
     association,
-    equivariance,
+    cross_means,
+    cross_without,
+    likeness_table,
     mean_over_objects,
 )
 from elsewhere.measures.behaviour import Behaviour, differing
+from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.protocols import notes_of
 
 PER_OBJECT = (
@@ -48,6 +51,7 @@ LONG_NAMES = {
     "frame_mean": "mean over objects of the map as a share of the object's mass at the reference",
     "equivariance": "object-frame map here and at the reference, compared",
     "equivariance_cross": "the same with another object's map at the reference",
+    "equivariance_over_cross_away": "equivariance less the same with another object's map",
     "mass": "absolute mass of the map",
     "mass_ratio": "absolute mass here over that at the reference",
     "mass_inside": "share of the absolute mass on the object",
@@ -119,6 +123,7 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
             result[name].attrs["long_name"] = text
     for name, unit in UNITS.items():
         result[name].attrs["units"] = unit
+    result.attrs["sampled"] = Sampled.of(codes_of(result)).unit
     result.attrs["n_vanishing"], doubts = _vanishing(result)
     result.attrs["notes"] = notes_of(result, doubts)
     return result
@@ -182,33 +187,42 @@ def _add_means(
 ) -> None:
     """Add means over objects, and over locations but the reference, with their intervals."""
     dims = [str(dim) for dim in values.dims if dim != "object"]
-    mean, interval = mean_over_objects(values.transpose("object", *dims).values)
+    codes = codes_of(result)
+    mean, interval = mean_over_objects(values.transpose("object", *dims).values, codes=codes)
     result[f"{name}_mean"] = (dims, mean)
     result[f"{name}_mean_interval"] = ((*dims, "bound"), interval)
     left = [dim for dim in dims if dim not in ("y", "x")]
     averaged = values.where(away).mean(("y", "x")).transpose("object", *left)
-    mean, interval = mean_over_objects(averaged.values)
+    mean, interval = mean_over_objects(averaged.values, codes=codes)
     result[f"{name}_away"] = (left, mean)
     result[f"{name}_away_interval"] = ((*left, "bound"), interval)
 
 
+def codes_of(result: xarray.Dataset) -> NDArray[np.int64]:
+    """Return the category of each object as a number, int (object,)."""
+    _, codes = np.unique(result["category"].values.astype(str), return_inverse=True)
+    return np.asarray(codes, np.int64)
+
+
 def _add_equivariance(result: xarray.Dataset) -> None:
     """Add how alike maps here and at the reference are, and the baseline with other objects."""
-    names = list(dict.fromkeys(result["category"].values.tolist()))
-    codes = np.array([names.index(name) for name in result["category"].values.tolist()])
+    codes = codes_of(result)
+    units = Sampled.of(codes)
     n, ny, nx = (result.sizes[dim] for dim in ("object", "y", "x"))
     references = np.asarray(result["reference_attribution"].values, np.float64).reshape(n, -1)
     references[result["reference_vanishing"].values] = 0.0
     own = np.full((len(MAP_METRICS), n, ny, nx), np.nan)
     cross = np.full_like(own, np.nan)
+    without = np.full((len(units), len(MAP_METRICS), ny, nx), np.nan)
     for row in range(ny):
         for column in range(nx):
             maps = np.asarray(result["attribution"][:, row, column].values, np.float64)
             maps[result["vanishing"][:, row, column].values] = 0.0
             for place, metric in enumerate(MAP_METRICS):
-                own[place, :, row, column], cross[place, :, row, column] = equivariance(
-                    maps.reshape(n, -1), references, codes, cast(MapMetric, metric)
-                )
+                table = likeness_table(maps.reshape(n, -1), references, cast(MapMetric, metric))
+                own[place, :, row, column] = np.diagonal(table)
+                cross[place, :, row, column] = cross_means(table, codes)
+                without[:, place, row, column] = cross_without(table, codes, units)
     dims = ("metric", "object", "y", "x")
     result.coords["metric"] = list(MAP_METRICS)
     result["equivariance"] = (dims, own)
@@ -217,6 +231,30 @@ def _add_equivariance(result: xarray.Dataset) -> None:
     mean, _ = mean_over_objects(np.moveaxis(cross, 1, 0))
     result["equivariance_cross"] = (("metric", "y", "x"), mean)
     result["equivariance_cross_away"] = result["equivariance_cross"].where(away).mean(("y", "x"))
+    _add_over_cross(result, xarray.DataArray(without, dims=("unit", "metric", "y", "x")), units)
+
+
+def _add_over_cross(result: xarray.Dataset, without: xarray.DataArray, units: Sampled) -> None:
+    """Add the baseline's interval, and equivariance less it: does the map say which object?
+
+    `without` is the baseline without each unit in turn, (unit, metric, y, x).
+    """
+    away = _away(result)
+    own = result["equivariance"].where(away).mean(("y", "x"))
+    baseline = without.where(away).mean(("y", "x")).transpose("unit", "metric").values
+    every = np.arange(result.sizes["object"])
+    left = [
+        own.isel(object=np.setdiff1d(every, members)).mean("object").values
+        for members in units.members
+    ]
+    cross = result["equivariance_cross_away"].values
+    over = result["equivariance_away"].values - cross
+    for name, value, rest in (
+        ("equivariance_cross_away", cross, baseline),
+        ("equivariance_over_cross_away", over, np.stack(left) - baseline),
+    ):
+        result[name] = ("metric", value)
+        result[f"{name}_interval"] = (("metric", "bound"), jackknife_t(value, rest))
 
 
 def _add_recognition(result: xarray.Dataset, away: xarray.DataArray) -> None:
@@ -227,14 +265,16 @@ def _add_recognition(result: xarray.Dataset, away: xarray.DataArray) -> None:
     means = np.full((len(measures), 2), np.nan)
     intervals = np.full((len(measures), 2, 2), np.nan)
     gaps, gap_intervals = np.full(len(measures), np.nan), np.full((len(measures), 2), np.nan)
-    right = result["correct"].astype(bool)
+    right, codes = result["correct"].astype(bool), codes_of(result)
     for place, values in enumerate(measures.values()):
         each = [
             values.where(away & known).mean(("y", "x")).values for known in (right, ~right)
         ]  # fmt: skip
         for side in range(2):
-            means[place, side], intervals[place, side] = mean_over_objects(each[side])
-        gaps[place], gap_intervals[place] = mean_over_objects(each[0] - each[1])
+            means[place, side], intervals[place, side] = mean_over_objects(
+                each[side], codes=codes_of(result)
+            )
+        gaps[place], gap_intervals[place] = mean_over_objects(each[0] - each[1], codes=codes)
     result.coords["measure"] = list(measures)
     result.coords["recognition"] = ["recognised", "not recognised"]
     result["by_recognition"] = (("measure", "recognition"), means)
