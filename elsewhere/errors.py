@@ -54,6 +54,9 @@ class NumericsError(InputError):
 class CurriculumError(InputError):
     """A curriculum that cannot be trained as it is written."""
 
+    placed = False
+    """Whether the message names the key already, and its line where there is one."""
+
 
 class TrainingError(ElsewhereError):
     """Training that cannot go on: a loss or weights that are not finite."""

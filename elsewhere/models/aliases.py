@@ -30,14 +30,16 @@ _ALEXNET = {
     "logits": "classifier.6",
 }
 
+_FORWARDS = (VGG.forward, AlexNet.forward, SlimVGG.forward)
+
 
 def aliases(module: nn.Module) -> dict[str, str]:
     """Return alias to module name for the layers of `module`, in network order.
 
     VGG networks, ours included, are named block by block (``conv1_1``, ``bn1_1``, ``relu1_1``,
     ``pool1``), with fully connected layers counted on from the last block (``fc6``, ``relu6``,
-    ``drop6``); AlexNet layer by layer. Elsewhere only ``logits`` is named: the last layer with
-    parameters, where that is a linear one and no sibling could be meant instead.
+    ``drop6``); AlexNet layer by layer. Other networks have no aliases that their structure could
+    tell; which layer makes the logits, a pass tells (:func:`elsewhere.models.heads.name_head`).
 
     Examples
     --------
@@ -50,7 +52,9 @@ def aliases(module: nn.Module) -> dict[str, str]:
     elif isinstance(module, AlexNet):
         found = dict(_ALEXNET)
     else:
-        found = dict(_head(module))
+        return {}
+    if type(module).forward not in _FORWARDS or module._forward_hooks:
+        found.pop("logits", None)  # who knows what it does with what its classifier gives
     modules = dict(module.named_modules())
     return {
         alias: name for alias, name in found.items() if name in modules and alias not in modules
@@ -89,18 +93,3 @@ def _classifier(classifier: nn.Module, first: int) -> Iterator[tuple[str, str]]:
             yield f"relu{number}", f"classifier.{name}"
         elif number >= first and isinstance(part, nn.Dropout):
             yield f"drop{number}", f"classifier.{name}"
-
-
-def _head(module: nn.Module) -> Iterator[tuple[str, str]]:
-    with_parameters = [
-        (name, part)
-        for name, part in module.named_modules()
-        if name and next(part.parameters(recurse=False), None) is not None
-    ]
-    if not with_parameters or not isinstance(with_parameters[-1][1], nn.Linear):
-        return
-    name = with_parameters[-1][0]
-    parent = module.get_submodule(name.rpartition(".")[0])
-    siblings = [part for part in parent.children() if isinstance(part, nn.Linear)]
-    if len(siblings) == 1 or isinstance(parent, nn.Sequential):
-        yield "logits", name

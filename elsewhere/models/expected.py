@@ -1,6 +1,6 @@
 """What a network expects where it cannot process a canvas: its type, channels, height and width.
 
-`find_remedy`.
+`refusal`, `find_remedy`, `find_single`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,62 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from elsewhere.errors import InputError
 from elsewhere.models.model import Model
 from elsewhere.models.state import seeded, untouched
 
 SHAPES = ((3, 4), (2, 3), (1, 2), (9, 16), (4, 5), (5, 8), (3, 5))
 """Sides of common images that are not square, short to long."""
+
+
+def refusal(model: Model, size: int, error: Exception) -> InputError:
+    """Return the error that tells what a network said of a canvas of `size` px, and what to do."""
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    said = f"{model.name} cannot process a canvas of {size} px ({reason})"
+    return InputError(f"{said}; {find_single(model.module, error) or find_remedy(model, size)}")
+
+
+def find_single(module: nn.Module, error: Exception) -> str:
+    """Return which normalisation had one value to normalise over, and what to do; else nothing.
+
+    Parameters
+    ----------
+    module
+        The network.
+    error
+        What it raised.
+
+    Returns
+    -------
+    str
+        For the end of a message.
+    """
+    if not str(error).startswith("Expected more than 1 "):
+        return ""
+    names = {id(part): name for name, part in module.named_modules()}
+    place, kind, trace = "", "", error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        place = names.get(id(frame.f_locals.get("self")), place)
+        kind = frame.f_code.co_name if frame.f_code.co_name in _SINGLE else kind
+        trace = trace.tb_next
+    if not kind:
+        return ""
+    where = f"layer {place!r}" if place else "a normalisation"
+    return f"{where} {_SINGLE[kind]}"
+
+
+_SINGLE = {
+    "batch_norm": "normalises over the images of a batch and was given a single value of each "
+    "channel: train with a batch of 2 or more and let it keep running statistics, or normalise "
+    "within an image, as torch.nn.LayerNorm does",
+    "instance_norm": "normalises over the cells of an image's map and was given a single cell: "
+    "take it out, put it before the pooling, or choose a larger canvas if the map grows with it",
+    "group_norm": "normalises over the values of an image's group and was given a single value: "
+    "take fewer groups, put it before the pooling, or choose a larger canvas if the map grows with "
+    "it",
+}
+"""Functions of torch that normalise, and what it means that one had a single value."""
 
 
 def find_remedy(model: Model, size: int) -> str:

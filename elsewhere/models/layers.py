@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from elsewhere.errors import ElsewhereError, InputError
-from elsewhere.models.expected import find_remedy
+from elsewhere.models.expected import refusal
 from elsewhere.models.fields import FieldMode, Plane
+from elsewhere.models.heads import name_head
 from elsewhere.models.layouts import Found, probe_layouts
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import is_container, output_tensors
@@ -118,7 +119,7 @@ def list_layers(
             _dry_run(model, pixels, fields)
         listed = _with_layouts(model, size, found)
     calls = Counter({layer.module: layer.call for layer in listed})
-    alias_of = {module: alias for alias, module in model.aliases.items()}
+    alias_of = {module: alias for alias, module in name_head(model, size).aliases.items()}
     return tuple(_named(layer, alias_of, several=calls[layer.module] > 0) for layer in listed)
 
 
@@ -163,9 +164,7 @@ def _dry_run(model: Model, pixels: torch.Tensor, fields: FieldMode) -> None:
     except ElsewhereError:
         raise
     except Exception as error:  # any network, any complaint
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        told = f"{model.name} cannot process a canvas of {size} px ({reason})"
-        raise InputError(f"{told}; {find_remedy(model, size)}") from error
+        raise refusal(model, size, error) from error
 
 
 def _describe(

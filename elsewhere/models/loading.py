@@ -19,6 +19,7 @@ from elsewhere.models import pretrained
 from elsewhere.models.aliases import aliases
 from elsewhere.models.factories import Builder, build_factory, is_factory, one_line
 from elsewhere.models.generators import own_generators, seed_own_generators
+from elsewhere.models.heads import name_head
 from elsewhere.models.model import Model, uncompile
 from elsewhere.models.names import model_names, model_registry
 from elsewhere.models.states import State, choose_state
@@ -132,7 +133,7 @@ def load_model(
         arguments.setdefault("transform_input", True)  # whoever builds it again must know
     parts = module.named_modules()
     resting = tuple(n for n, part in parts if not part.training) if module.training else ()
-    return Model(
+    model = Model(
         name=name,
         module=module.eval(),
         transform=InputTransform() if transform is None else transform,
@@ -147,6 +148,7 @@ def load_model(
         batch_dependent=batch_dependent,
         chance_seed=chance_seed,
     )
+    return name_head(model)
 
 
 def _input_of(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from elsewhere.errors import LayerError, UnknownNameError
+from elsewhere.models.heads import HEAD, NO_HEAD
 from elsewhere.models.layers import Layer
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import is_container
@@ -163,4 +164,7 @@ def _unknown(request: str, layers: Iterable[Layer], model: Model) -> UnknownName
     known = dict.fromkeys(layer.name for layer in layers)
     known |= dict.fromkeys((*model.aliases, *(name for name, _ in model.module.named_modules())))
     known.pop("", None)
-    return UnknownNameError("layer", request, known, f"`elsewhere layers {model.name}` lists them")
+    hint = f"`elsewhere layers {model.name}` lists them"
+    if request == HEAD:
+        hint = f"{NO_HEAD}; {hint}"
+    return UnknownNameError("layer", request, known, hint)

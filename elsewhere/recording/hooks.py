@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from elsewhere.errors import LayerError, UnknownNameError
 from elsewhere.models import output_tensors
 from elsewhere.models.aliases import aliases
+from elsewhere.models.heads import HEAD
 from elsewhere.models.model import unwrap
 from elsewhere.models.outputs import is_container
 
@@ -300,6 +301,7 @@ class _Request:
         stem, call, key = match.groups() if match else (name, None, None)
         dotted = names.get(stem, stem)
         if not dotted or dotted not in every:
-            raise UnknownNameError("layer", name, (*names, *filter(None, every)))
+            hint = "load_model finds the head: name its aliases['logits']" if stem == HEAD else ""
+            raise UnknownNameError("layer", name, (*names, *filter(None, every)), hint)
         number = None if call is None else int(call)
         return cls(name, stem, first[id(every[dotted])], number, key)

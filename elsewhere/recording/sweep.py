@@ -19,6 +19,7 @@ from elsewhere.models import (
     select_layers,
     untouched,
 )
+from elsewhere.models.heads import name_head
 from elsewhere.protocols import STAGES, Design, Need, Progress, Sink, Stage, stages_of
 from elsewhere.recording.engines import Choice, numerics
 from elsewhere.recording.findings import Findings
@@ -114,6 +115,7 @@ class Sweep:
         self.grid = (Grid.default(self.canvas) if grid is None else grid).check(self.canvas)
         place = self.grid.default_reference if reference is None else reference
         self.reference = self.canvas.check(place)
+        self.model = model = name_head(model, self.canvas.size)
         every = list_layers(model, self.canvas.size, containers=True)
         self.layers: tuple[Layer, ...] = select_layers(every, layers, model)
         self.design = Design(

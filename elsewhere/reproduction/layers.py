@@ -10,11 +10,12 @@ from torch import nn
 
 from elsewhere.errors import InputError
 from elsewhere.models import Model, list_layers, select_layers
+from elsewhere.models.heads import find_head, is_passed_by_all
 from elsewhere.models.layers import Layer
 from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.scale import ClaimLayers, Scale
 from elsewhere.stimuli import Canvas
-from elsewhere.training.heads import check_replaceable, find_head, is_passed_by_all
+from elsewhere.training.heads import check_replaceable
 from elsewhere.training.start import start_model
 
 

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from elsewhere.models.heads import find_head
     from elsewhere.training.catalogue import presets
     from elsewhere.training.checkpoints import (
         Card,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         Phase,
     )
     from elsewhere.training.evaluation import accuracy
-    from elsewhere.training.heads import find_head, replace_head
+    from elsewhere.training.heads import replace_head
     from elsewhere.training.loop import train
     from elsewhere.training.metrics import Report, read_metrics
     from elsewhere.training.placements import (

@@ -19,13 +19,14 @@ from safetensors.torch import load, save
 from elsewhere.errors import ElsewhereError, InputError, StorageError, WeightsError
 from elsewhere.models import InputTransform, Model, load_model, state_sha256
 from elsewhere.models.factories import check_named
+from elsewhere.models.heads import find_head, with_head_named
 from elsewhere.models.weights import fit_state
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.storage import write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import is_file, make_inside, refuse_link
 from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
-from elsewhere.training.heads import find_head, replace_head, with_head_named
+from elsewhere.training.heads import replace_head
 from elsewhere.training.resolution import load_phase_objects
 from elsewhere.training.seen import Past, join, set_name, unpack
 from elsewhere.training.toml import Source, convert

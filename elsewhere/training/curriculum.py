@@ -379,13 +379,20 @@ class Curriculum:
             earlier.append(phase.name)
 
     def error(self, path: KeyPath, message: object) -> CurriculumError:
-        """Return an error that names the key at `path`, and its line where there is one."""
+        """Return an error that names the key at `path`, and its line where there is one.
+
+        A `message` that is such an error already, of a key within, is returned itself.
+        """
+        if isinstance(message, CurriculumError) and message.placed:
+            return message
         where = [str(part) for part in path]
         if len(path) > 1 and path[0] == "phase" and isinstance(path[1], int):
             phases = getattr(self, "phases", ())
             name = phases[path[1]].name if path[1] < len(phases) else str(path[1] + 1)
             where = [f"phase {name}", *where[2:]]
-        return self.source.error(path, f"{': '.join(where)}: {message}")
+        error = self.source.error(path, f"{': '.join(where)}: {message}")
+        error.placed = True
+        return error
 
     @property
     def fingerprint(self) -> str:

@@ -28,12 +28,13 @@ from elsewhere.measures.intervals import (
     share_interval,
 )
 from elsewhere.models import Conduct, Model, observe
+from elsewhere.models.heads import input_dtype
 from elsewhere.models.machine import describe_machine
 from elsewhere.models.proof import extremes
 from elsewhere.protocols import Progress
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.training.batches import ROWS, check_held_out, fitting_rows
-from elsewhere.training.heads import check_logits, input_dtype
+from elsewhere.training.heads import check_logits
 from elsewhere.training.pasting import Paster
 from elsewhere.training.windows import Way, make_forward, whole_forward
 from elsewhere.types import Location, parse_bytes

@@ -13,6 +13,7 @@ import torch
 from elsewhere.errors import StorageError
 from elsewhere.logs import get_logger
 from elsewhere.models import Model, find_device
+from elsewhere.models.heads import find_head
 from elsewhere.models.machine import using_threads
 from elsewhere.storage.files import is_file, make_inside, refuse_link, remove_leftovers
 from elsewhere.training.beginning import (
@@ -30,7 +31,7 @@ from elsewhere.training.checkpoints import (
     read_weights,
 )
 from elsewhere.training.curriculum import Curriculum
-from elsewhere.training.heads import find_head, order_units, replace_head
+from elsewhere.training.heads import order_units, replace_head
 from elsewhere.training.metrics import MetricsLog, ReportProgress
 from elsewhere.training.optimisation import (
     find_dropout,
@@ -153,7 +154,10 @@ def train(
             directory / "metrics.jsonl", size=state.metrics_bytes, tensorboard=tensorboard
         )
         stack.callback(log.close)
-        notes = [[*run.notes, *model.notes, *start_notes(curriculum, p, started)] for p in resolved]
+        notes = [
+            [*run.notes, *model.notes, *start_notes(curriculum, p, started, model)]
+            for p in resolved
+        ]
         around = Surroundings(
             curriculum, fingerprint, directory, place, log, progress, save_every, notes
         )

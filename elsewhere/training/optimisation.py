@@ -12,9 +12,9 @@ from torch.nn.utils import parametrize
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.models import Model
+from elsewhere.models.heads import hooked, input_dtype
 from elsewhere.models.outputs import is_container
 from elsewhere.training.curriculum import Phase
-from elsewhere.training.heads import hooked, input_dtype
 
 _START, _END = 1 / 25, 1 / 250_000
 
@@ -152,7 +152,7 @@ def _running_order(model: Model) -> list[nn.Module]:
     def hook(part: nn.Module, *_: object) -> None:
         ran.setdefault(part)
 
-    with hooked(model.module, dict.fromkeys(leaves, hook)):
+    with hooked(model, dict.fromkeys(leaves, hook)):
         model.module(image)
     return list(ran)
 

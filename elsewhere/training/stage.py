@@ -22,11 +22,13 @@ from torch.nn import functional
 from elsewhere.errors import TrainingError
 from elsewhere.logs import get_logger
 from elsewhere.models import Model
+from elsewhere.models.expected import find_single
+from elsewhere.models.heads import input_dtype
 from elsewhere.models.machine import describe_machine
 from elsewhere.training.augment import change_appearance
 from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
 from elsewhere.training.curriculum import Curriculum
-from elsewhere.training.heads import check_logits, input_dtype
+from elsewhere.training.heads import check_logits
 from elsewhere.training.metrics import MetricsLog, Report, ReportProgress
 from elsewhere.training.optimisation import (
     Average,
@@ -194,10 +196,10 @@ class Stage:
             output = forward(patches, locations)
         except Exception as error:  # any network, any complaint
             reason = " ".join(str(error).split())[:160] or type(error).__name__
-            hint = "; batch normalisation needs a batch of 2 or more" if len(patches) == 1 else ""
+            remedy = find_single(self.network, error) or "expected (image, class)"
             raise TrainingError(
                 f"phase {self.phase.name!r}: {self.model.name} fails in training mode on a batch "
-                f"of {len(patches)} ({reason}); expected (image, class){hint}"
+                f"of {len(patches)} ({reason}); {remedy}"
             ) from error
         if isinstance(forward, WindowedForward) and forward.missed:  # what it gave is right
             whole = whole_forward(self.network, self._paster)

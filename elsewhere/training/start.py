@@ -10,10 +10,11 @@ from typing import TypeAlias
 from elsewhere.errors import ElsewhereError, InputError, WeightsError
 from elsewhere.models import InputTransform, Model, load_model, model_registry
 from elsewhere.models.factories import check_named, name_in_python
+from elsewhere.models.heads import find_head, with_head_named
 from elsewhere.stimuli.sets import WITH_PARTS
 from elsewhere.training.checkpoints import Card, is_checkpoint, load_checkpoint, read_card
 from elsewhere.training.curriculum import Curriculum
-from elsewhere.training.heads import check_replaceable, find_head, with_head_named
+from elsewhere.training.heads import check_replaceable
 from elsewhere.training.optimisation import find_dropout, find_factors, select_parameters
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import derive_seed
@@ -140,7 +141,9 @@ def start_card(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Card |
     return read_card(weights, trust={*trust, curriculum.network.name})
 
 
-def start_notes(curriculum: Curriculum, phase: ResolvedPhase, card: Card | None) -> list[str]:
+def start_notes(
+    curriculum: Curriculum, phase: ResolvedPhase, card: Card | None, model: Model
+) -> list[str]:
     """Return the doubts with which a phase starts."""
     notes = [] if card is None else list(card.notes)
     network = curriculum.network
@@ -150,10 +153,16 @@ def start_notes(curriculum: Curriculum, phase: ResolvedPhase, card: Card | None)
         and not network.random
         and not has_new_head(curriculum, phase)
     ):
-        notes.append(
-            f"the weights {Path(network.weights).name} name no classes: unit i of their head was "
-            "taken for the phase's class i"
-        )
+        source = f"the weights {Path(network.weights).name}"
+        if model.random_keys:
+            notes.append(
+                f"{source} lack the head's {', '.join(model.random_keys)}: what is not there was "
+                "drawn at random, as for a new head, and unit i was taken for the phase's class i"
+            )
+        else:
+            notes.append(
+                f"{source} name no classes: unit i of their head was taken for the phase's class i"
+            )
     if phase.phase.split != "train" and phase.phase.objects.partition(":")[0] not in WITH_PARTS:
         notes.append(
             f"split = {phase.phase.split!r} only draws other exemplars: {phase.phase.objects} has "
@@ -183,7 +192,7 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
         find_factors(model, keys.rates, sorted(names))
         key = "new_head"
         if has_new_head(curriculum, phase):
-            check_replaceable(model, *find_head(model))
+            check_replaceable(model, *find_head(model), len(phase.categories))
         key = "dropout"
         if keys.dropout is not None and not find_dropout(network):
             raise InputError(

@@ -1,10 +1,22 @@
+import sys
+import types
+
 import pytest
 import torch
 from torch import nn
 
-from elsewhere.errors import InputError
-from elsewhere.models import InputTransform, Layer, Model, list_layers, load_model, output_tensors
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.models import (
+    InputTransform,
+    Layer,
+    Model,
+    list_layers,
+    load_model,
+    output_tensors,
+    select_layers,
+)
 from elsewhere.models.aliases import aliases
+from elsewhere.models.zoo import SlimVGG, small_cnn
 
 SMALL = {"channels": "4-8", "canvas": 16, "hidden": 6}
 
@@ -193,3 +205,52 @@ def test_layers_are_values():
     assert layer == Layer("a", "a", 0, "ReLU", (2, 3, 4))
     assert layer.bytes == 96
     assert len({layer, layer}) == 1
+
+
+class Heads(nn.Module):
+    """Its output is made by `what`; `spare` is defined last, `where` runs last."""
+
+    def __init__(self, output="what"):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.what, self.where, self.spare = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(4, 3)
+        self.output, self.canvas_size = output, 12
+
+    def forward(self, x):
+        h = self.body(x)
+        what, where = self.what(h), self.where(h)
+        return {"what": what, "scaled": 2 * what.relu(), "both": what + where}[self.output]
+
+
+@pytest.mark.parametrize(("output", "head"), [("what", "what"), ("scaled", "what"), ("both", None)])
+def test_logits_are_what_makes_the_output(output, head, monkeypatch):
+    nets = types.ModuleType("head_nets")
+    nets.net = lambda: Heads(output)
+    monkeypatch.setitem(sys.modules, "head_nets", nets)
+    found = load_model("head_nets:net")
+    assert found.aliases == ({} if head is None else {"logits": head})
+    layers = list_layers(found)
+    assert [layer.module for layer in layers if layer.name == "logits"] == [*filter(None, [head])]
+    if head is None:
+        with pytest.raises(UnknownNameError, match="no linear layer makes the network's output"):
+            select_layers(layers, "logits", found)
+
+
+def test_logits_are_found_on_the_canvas_that_is_used():
+    """A network that does not take its own canvas, which is a guess, takes the one asked for."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4), nn.Softmax(1))
+    layers = list_layers(wrap(network, 224), 8)
+    assert [layer.name for layer in layers] == ["0", "logits", "2"]
+
+
+def test_a_vgg_with_a_way_of_its_own_is_looked_at():
+    class Own(SlimVGG):
+        def forward(self, x):
+            return self.classifier[0](self.avgpool(self.features(x)).flatten(1))
+
+    network = small_cnn(**SMALL)
+    assert aliases(network)["logits"] == "classifier.6"
+    network.__class__ = Own
+    assert "logits" not in aliases(network)
+    names = {layer.name: layer.module for layer in list_layers(wrap(network))}
+    assert names["logits"] == "classifier.0"

@@ -91,7 +91,7 @@ def test_a_permuted_map_keeps_its_geometry(last):
         )
     assert layers["back"].layout == FIRST
     assert layers["back"].receptive_field == 12
-    assert layers["head"].layout == ("unit",)
+    assert layers["logits"].layout == ("unit",)
 
 
 @pytest.mark.parametrize("order", ["hwc", "chw", "hcw", "cwh"])

@@ -137,10 +137,10 @@ def test_silent_shared_and_several_outputs():
 def test_default_of_networks_without_maps_or_pooling():
     mlp = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.ReLU(), nn.Linear(4, 2))
     model = Model("mlp", mlp, InputTransform(), {}, "none", "", canvas_size=8)
-    assert names((model, list_layers(model)), None) == ["1", "2", "3"]
+    assert names((model, list_layers(model)), None) == ["1", "2", "logits"]
     late = nn.Sequential(
         *(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.ReLU()),
         *(nn.Flatten(), nn.Linear(4, 2)),
     )
     model = Model("late", late, InputTransform(), {}, "none", "", canvas_size=8)
-    assert names((model, list_layers(model)), None) == ["1", "2", "3", "5"]
+    assert names((model, list_layers(model)), None) == ["1", "2", "3", "logits"]

@@ -111,6 +111,16 @@ NETS = {
     "norm": lambda: nn.Sequential(
         *body()[:4], nn.BatchNorm1d(54), nn.Linear(54, 4)
     ),
+    "after": lambda: nn.Sequential(*body(), nn.BatchNorm1d(4)),
+    "untracked": lambda: nn.Sequential(*body(), nn.BatchNorm1d(4, track_running_stats=False)),
+    "instance": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.InstanceNorm2d(6), nn.Flatten(),
+        nn.Linear(6, 4),
+    ),
+    "group": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.GroupNorm(6, 6), nn.Flatten(),
+        nn.Linear(6, 4),
+    ),
 }  # fmt: skip
 
 
@@ -171,11 +181,49 @@ def test_arguments_of_a_checkpoint_are_its_own(run):
         run("sized", out="b", weights=str(old.path), arguments={"width": 6})
 
 
+def test_an_error_of_a_file_names_one_line_of_it(run, tmp_path):
+    old, path = run("sized", arguments={"width": 5})[-1], tmp_path / "args.toml"
+    text = f"""
+    [network]
+    name = "start_nets:sized"
+    weights = "{old.path}"
+    arguments = {{ width = 6 }}
+    [canvas]
+    size = 16
+    object_size = 7
+    [[phase]]
+    name = "again"
+    objects = "digits"
+    categories = 4
+    exemplars = {{ train = 6, held_out = 3 }}
+    steps = 1
+    new_head = true
+    """
+    path.write_text(text)
+    with pytest.raises(ElsewhereError, match=r"args.toml, line 5: network: arguments: ") as caught:
+        train(Curriculum.load(path), tmp_path / "b", device="cpu", trust=["start_nets:sized"])
+    assert str(caught.value).count("line ") == 1
+    path.write_text(text.replace("arguments", "gain = 3.0  #"))
+    with pytest.raises(ElsewhereError, match=r"args.toml, line 2: network: the checkpoint"):
+        train(Curriculum.load(path), tmp_path / "b", device="cpu", trust=["start_nets:sized"])
+
+
 def test_weights_that_name_no_classes_say_so(run, tmp_path):
     torch.save(body().state_dict(), tmp_path / "whole.pt")
     card = run("plain", weights=str(tmp_path / "whole.pt"))[-1]
     assert any("unit i of their head was taken for the phase's class i" in n for n in card.notes)
     assert run("plain", out="random")[-1].notes == ()
+
+
+@pytest.mark.parametrize("lacking", [("4.bias",), ("4.weight", "4.bias")])
+def test_weights_without_a_head_say_so(lacking, run, tmp_path):
+    state = {name: value for name, value in body().state_dict().items() if name not in lacking}
+    torch.save(state, tmp_path / "trunk.pt")
+    weights = {"weights": str(tmp_path / "trunk.pt"), "arguments": {"num_classes": 4}}
+    card = run("sized", **weights)[0]
+    assert any(f"lack the head's {', '.join(lacking)}: what is" in note for note in card.notes)
+    assert not any("of their head" in note for note in card.notes)
+    assert torch.equal(read_weights(card)["0.weight"], state["0.weight"])
 
 
 @pytest.mark.parametrize("left", [("0.bias",), ("0.bias", "0.weight", "4.bias"), ("4.weight",)])
@@ -217,7 +265,8 @@ def test_the_head_makes_the_output(name, head, run, make_phase):
 
 def test_logits_are_the_heads(run, make_phase):
     """The last linear layer by definition is `extra`; patterns and checkpoints mean the head."""
-    assert load_model("start_nets:first").aliases["logits"] == "extra"
+    assert load_model("start_nets:first").aliases["logits"] == "body.4"
+    assert "logits" not in load_model("start_nets:convolution").aliases
     phase = make_phase(categories=4, steps=2, trainable=("logits",), checkpoints=(0,))
     first, last = run("first", phase)
     before, after = read_weights(first), read_weights(last)
@@ -254,6 +303,23 @@ def test_a_parametrised_head_can_be_kept(run, make_phase):
 def test_a_batch_of_one_with_batch_normalisation(run, make_phase):
     with pytest.raises(ElsewhereError, match=r"Expected more than 1 value.* a batch of 2 or more"):
         run("norm", make_phase(categories=4, steps=3, batch=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("after", {"batch": 1}, "layer '5' normalises over the images of a batch .* 2 or more"),
+        ("after", {"categories": 3}, "takes its 4 units and no other number; got 3 classes"),
+        ("untracked", {}, "layer '5' normalises over the images of a batch"),
+        ("instance", {}, "layer '2' normalises over the cells of an image's map .* single cell"),
+        ("group", {}, "layer '2' normalises over the values of an image's group"),
+    ],
+)
+def test_a_normalisation_of_a_single_value_is_named(name, options, words, run, make_phase):
+    """Nor is the canvas blamed for it."""
+    with pytest.raises(ElsewhereError, match=words) as caught:
+        run(name, make_phase(**{"categories": 4, "steps": 3, "new_head": True} | options))
+    assert "another" not in str(caught.value)
 
 
 def test_a_mask_is_no_divergence_and_double_precision_works(run):
