@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import xarray
 
 from elsewhere.analyzer.bibliography import to_bibtex
@@ -74,7 +75,7 @@ def describe_methods(source: Recording | xarray.Dataset) -> str:
         facts = {**facts, **_axis_facts(source)}
         layers = [str(name) for name in source["layer"].values] if "layer" in source.coords else []
         names = _measured(facts)
-    procedure, cited = _procedure(facts)
+    procedure, cited = _procedure(facts, source)
     paragraphs = [
         _what_was_shown(facts),
         _what_was_recorded(facts, layers),
@@ -111,7 +112,12 @@ def _axis_facts(result: xarray.Dataset) -> dict[str, Any]:
         for name in ("y", "x")
         if name in result.coords
     }
-    return {"axes_px": axes} if axes else {}
+    found: dict[str, Any] = {"axes_px": axes} if axes else {}
+    if "object" in result.sizes and "n_objects" not in result.attrs:
+        found["n_objects"] = result.sizes["object"]
+    if "category" in result.coords and "n_categories" not in result.attrs:
+        found["n_categories"] = len(np.unique(result["category"].values))
+    return found
 
 
 def _measured(facts: Mapping[str, Any]) -> list[str]:
@@ -126,6 +132,8 @@ def _measured(facts: Mapping[str, Any]) -> list[str]:
         return ["aligned"]
     if kind == "accuracy":
         return ["accuracy-map", "invariance-index"]
+    if kind == "track":
+        return ["accuracy-map", "invariance-index", "cosine", "G"]
     return []
 
 
@@ -234,8 +242,10 @@ _COMPARING = ("integrated-gradients", "occlusion", "gradient-shap", "deep-lift",
 _CAPTUM = ("integrated-gradients", "occlusion", "saliency", "input-x-gradient", "feature-ablation")
 
 
-def _procedure(facts: Mapping[str, Any]) -> tuple[str, set[str]]:
-    """Return what was done to get an attribution, a sanity test or a probe, and its sources."""
+def _procedure(
+    facts: Mapping[str, Any], source: Recording | xarray.Dataset
+) -> tuple[str, set[str]]:
+    """Return what was done to get a result, but for its measures, and the sources of that."""
     kind = str(facts.get("kind", ""))
     if kind in ("attribution", "attribution timeline"):
         said, cited = _attributed(facts)
@@ -243,8 +253,8 @@ def _procedure(facts: Mapping[str, Any]) -> tuple[str, set[str]]:
     if kind == "attribution sanity":
         said, cited = _attributed(facts)
         more = (
-            "Layers were randomised from the output to the input, one more at each stage, by "
-            "shuffling the values of each parameter and statistic [adebayo2018]; "
+            f"{_shown_at(facts)}Layers were randomised from the output to the input, one more at "
+            "each stage, by shuffling the values of each parameter and statistic [adebayo2018]; "
             f"{facts.get('n_weights', 'all')} weights, all that the target uses, were random at "
             "the last stage. Maps were compared on the object's pixels with those of the network "
             "as it is, at the same location and for the same class, by Pearson's correlation, "
@@ -256,7 +266,68 @@ def _procedure(facts: Mapping[str, Any]) -> tuple[str, set[str]]:
         return f"{said} {more}", {*cited, "adebayo2018", "efron1993"}
     if kind in ("probe", "probe-each"):
         return _probed(facts), set()
+    if kind == "accuracy" and isinstance(source, xarray.Dataset):
+        return _tested(facts, source), set()
+    if kind == "track" and isinstance(source, xarray.Dataset):
+        return _tracked(facts, source), set()
+    if kind == "claims" and isinstance(source, xarray.Dataset):
+        return _claimed(facts, source), set()
     return "", set()
+
+
+def _tested(facts: Mapping[str, Any], result: xarray.Dataset) -> str:
+    """Return what was classified, by what was trained where."""
+    parts = [f"The head had {facts.get('n_classes')} classes; chance is {facts.get('chance'):.3g}."]
+    if "held_out" in result:
+        held_out = int(result["held_out"].sum())
+        n = result.sizes["object"]
+        parts.append(
+            f"Of the {n} exemplars {n - held_out} had been trained on ('same') and {held_out} had "
+            "not ('held-out'); their accuracies are apart, each the mean over classes."
+        )
+    places = [
+        (int(y), int(x))
+        for y, x in zip(result["trained_y"].values, result["trained_x"].values, strict=True)
+    ]
+    if places:
+        parts.append(f"Trained locations (y, x): {_joined(places)}.")
+    if facts.get("phase"):
+        parts.append(
+            f"The checkpoint was {facts.get('checkpoint', '')} of phase '{facts['phase']}'."
+        )
+    return " ".join(parts)
+
+
+def _tracked(facts: Mapping[str, Any], result: xarray.Dataset) -> str:
+    """Return which checkpoints were measured, and how."""
+    phases = dict.fromkeys(str(name) for name in result["phase"].values)
+    counts = [f"{name} ({int((result['phase'] == name).sum())})" for name in phases]
+    trained = [tuple(place) for place in facts.get("trained") or ()]
+    at = f" at (y, x) = {_joined(trained)}" if trained else ""
+    return (
+        f"Measured were the checkpoints of the curriculum '{facts.get('curriculum')}', by phase "
+        f"{_joined(counts)}; the last phase trained {facts.get('n_classes')} classes{at}. At each, "
+        "accuracy is that of the exemplars of its own phase, trained on and held out apart, and "
+        f"similarity ({facts.get('metric')}) is that of the objects above."
+    )
+
+
+def _claimed(facts: Mapping[str, Any], result: xarray.Dataset) -> str:
+    """Return at which scale claims were judged, and by how many seeds."""
+    seeds = [int(seed) for seed in result["seed"].values]
+    systems = dict.fromkeys(str(system) for system in result["system"].values)
+    return (
+        f"The claims of [biscione2021] were judged at the scale '{facts.get('scale')}', on "
+        f"{_joined(systems)}, with {len(seeds)} seeds ({_joined(seeds)}), each of which redraws "
+        "weights, classes, order and places. Intervals are 95 % intervals over seeds with "
+        "Student's t, paired across conditions; a claim holds or fails only where the whole "
+        "interval lies on one side of its threshold."
+    )
+
+
+def _shown_at(facts: Mapping[str, Any]) -> str:
+    n = facts.get("n_locations")
+    return f"Maps were made at {n} locations of the canvas. " if n else ""
 
 
 def _attributed(facts: Mapping[str, Any]) -> tuple[str, set[str]]:
@@ -311,7 +382,7 @@ def _probed(facts: Mapping[str, Any]) -> str:
     parts = [
         f"Linear probes ({facts.get('probe', 'unknown')}) for {facts.get('n_classes')} classes "
         f"were trained on {facts.get('n_trained')} objects at {facts.get('train_at')} and tested "
-        f"at every location; chance is {facts.get('chance')}."
+        f"at every location; chance is {facts.get('chance', float('nan')):.3g}."
     ]
     if strength and folds:
         parts.append(f"{strength} was chosen by cross-validation in {folds} folds.")

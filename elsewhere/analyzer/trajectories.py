@@ -347,9 +347,26 @@ def _join(
             card.phase: card.criterion_step for card in cards if card.criterion_step is not None
         },
         **{key: found[-1].attrs[key] for key in ("reference_y", "reference_x")},
+        **{key: found[-1].attrs[key] for key in _SHOWN if key in found[-1].attrs},
         "notes": notes_of_checkpoints(found, cards),
     }
     return joined
+
+
+_SHOWN = (
+    "model_arguments",
+    "weights",
+    "weights_sha256",
+    "background",
+    "mean",
+    "std",
+    "gain",
+    "object_set",
+    "object_source",
+    "n_objects",
+    "n_categories",
+)
+"""What the last checkpoint says of what all were shown, and of itself."""
 
 
 def _count_classes(chosen: xarray.Dataset) -> float:

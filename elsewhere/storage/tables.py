@@ -106,12 +106,17 @@ def check_table_name(path: str | Path, *, overwrite: bool = False) -> Path:
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Beginnings of a text that a spreadsheet takes for a formula, and runs."""
 
+ESCAPED = r"^'(?='*[=+\-@\t\r\n＝＋－＠])"
+"""A regular expression of what is to be taken off a text of a CSV file to have it as it was."""
+
 
 def to_csv(table: pandas.DataFrame) -> bytes:
     """Return a table as CSV in UTF-8 that a spreadsheet can open without running what is in it.
 
     Texts are quoted, numbers are not. A text that a spreadsheet would take for a formula gets an
-    apostrophe in front, as spreadsheets write texts; texts that are numbers stay as they are.
+    apostrophe in front, as spreadsheets write texts, and so does one that begins with apostrophes
+    before such a text, so that one can be taken off again (`ESCAPED`); texts that are numbers stay
+    as they are.
 
     Examples
     --------
@@ -131,7 +136,7 @@ def to_csv(table: pandas.DataFrame) -> bytes:
 
 
 def _as_text(value: object) -> object:
-    if not isinstance(value, str) or not value.startswith(FORMULA):
+    if not isinstance(value, str) or not value.lstrip("'").startswith(FORMULA):
         return value
     try:
         float(value)

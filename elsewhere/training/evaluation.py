@@ -138,6 +138,7 @@ def accuracy(
     )  # fmt: skip
     result = _trials(objects, mask, names, labels, grid, places, is_trained, choice, margin)
     result.attrs = _attributes(model, canvas, grid, places, len(names)) | dict(attributes or {})
+    result.attrs |= {"object_set": objects.name, "object_source": dict(objects.source)}
     result.attrs["behaviour"] = conduct.output_at(canvas.size)
     result.attrs["notes"] = [*result.attrs["notes"], *notes]
     result.attrs["numerics"] = {**describe_machine(model.device), "batch_rows": batch_rows}
@@ -316,6 +317,7 @@ def _attributes(
         "model": model.name,
         "weights": model.weights,
         "weights_sha256": model.weights_sha256,
+        "model_arguments": dict(model.arguments),
         "mean": transform.mean,
         "std": transform.std,
         "gain": transform.gain,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from elsewhere.analyzer import describe_methods
 from elsewhere.analyzer.trajectories import TrackSettings, summarise_track, track
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.training import Curriculum, Exemplars, Network, Phase, list_checkpoints, train
@@ -48,6 +49,17 @@ def test_chance_is_that_of_the_phase(tracked):
             found["accuracy_off"][rows[1]] = threshold + shift
             steps = summarise_track(found, phase)["onset_step"].values
             assert np.isfinite(steps).all() == onset, (phase, shift)
+
+
+def test_the_methods_text_says_what_was_shown_and_tested(tracked):
+    text = describe_methods(tracked)
+    n, k = tracked.sizes["object"], len(set(tracked["category"].values.tolist()))
+    objects = f"There were {n} objects of {k} categories of the set '{tracked.attrs['object_set']}'"
+    for word in (
+        objects, "on a canvas of 16 x 16 px of constant background", "y: 2 from", "(pixel / 255",
+        "The layers were ", "many (", "invariance-index", "jackknife", "To be read with: ",
+    ):  # fmt: skip
+        assert word in text, word
 
 
 def test_older_results_know_the_last_phase_only(tracked):

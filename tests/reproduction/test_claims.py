@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from elsewhere.analyzer import describe_methods
 from elsewhere.figures import plot_claims
 from elsewhere.reproduction import make_rows, scales, summarise, to_dataset
 from elsewhere.reproduction.claims import STATEMENTS, report_beside, to_table
@@ -268,3 +269,11 @@ def test_the_tables_agree_and_can_be_written(n_seeds, tmp_path):
     assert set(table["summary"]) == set(STATEMENTS)
     assert "near: II_far/same/fall" in table["reported"]["near-domain control"]
     assert len(plot_claims(again).axes) == 1
+
+
+def test_the_methods_text_of_claims():
+    results = make_results(n_seeds=3)
+    text = describe_methods(to_dataset(SCALE, make_rows(SCALE, results), results))
+    assert "at the scale 'laptop', on small-cnn at 48 px (analogue)" in text
+    assert "with 3 seeds (0, 1 and 2)" in text
+    assert "intervals over seeds with Student's t" in text

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -11,6 +12,7 @@ import xarray
 
 from elsewhere.errors import ExistsError, InputError, UnknownNameError
 from elsewhere.storage import save_table, tidy_table
+from elsewhere.storage.tables import ESCAPED
 
 
 @pytest.fixture
@@ -85,6 +87,25 @@ def test_names_come_back_in_pandas_as_the_page_says(named):
     assert read["object"].tolist() == NAMES
     assert read["category"].tolist() == NAMES[::-1]
     np.testing.assert_array_equal(read["value"], np.linspace(0.1, 0.9, len(NAMES)) / 3)
+
+
+ODD = ["-cat", "- 5", "-5", "+1e3", "=1+1", "@x", "\ttab", "'=x", "''-y", "'-5", "'plain", "-inf"]
+
+
+def test_names_like_formulas_come_back_as_the_page_says(tmp_path):
+    """An apostrophe keeps spreadsheets from running them; negative numbers get none."""
+    values = np.linspace(-1, 1, len(ODD)) / 3
+    result = xarray.Dataset({"v": ("object", values)}, {"object": ODD, "x": ("object", -values)})
+    path = save_table(result, tmp_path / "odd.csv")
+    page = (Path(__file__).parents[2] / "docs" / "measures.md").read_text()
+    assert ESCAPED in page
+    read = pandas.read_csv(path, dtype={"object": str}, keep_default_na=False, na_values=[""])
+    written = read["object"].tolist()
+    assert written[:3] == ["'-cat", "'- 5", "-5"]
+    assert not any(name.startswith(("=", "@", "\t")) for name in written)
+    assert read["object"].str.replace(ESCAPED, "", regex=True).tolist() == ODD
+    np.testing.assert_array_equal(read["value"], values)
+    np.testing.assert_array_equal(read["x"], -values)
 
 
 @pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed (r-base-core)")

@@ -10,6 +10,7 @@ import xarray
 from scipy import stats
 from torch import nn
 
+from elsewhere.analyzer import describe_methods
 from elsewhere.errors import CanvasError, ExistsError, InputError, NumericsError, UnknownNameError
 from elsewhere.measures.accuracy import invariance_index, normalized_accuracy
 from elsewhere.models import load_model
@@ -104,6 +105,19 @@ def test_same_and_held_out_exemplars_are_apart():
     only = measure(near, held_out=None)
     assert np.isnan(only["II_far"].sel(exemplars="held-out"))
     assert np.isnan(only["accuracy"].sel(exemplars="held-out")).all()
+
+
+def test_the_methods_text_of_accuracy():
+    """Its objects are counted, held-out ones apart."""
+    found = measure(lambda number, y, x: number % 2 == 0)
+    text, n = describe_methods(found), found.sizes["object"]
+    held_out = int(found["held_out"].sum())
+    for word in (
+        f"There were {n} objects of ", " of the set '", f"Of the {n} exemplars {n - held_out} had",
+        "between exemplars of a class", "Trained locations (y, x): (",
+    ):  # fmt: skip
+        assert word in text, word
+    assert "jackknife" not in text
 
 
 def test_the_gate():

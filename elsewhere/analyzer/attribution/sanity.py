@@ -61,8 +61,10 @@ def weights_by_layer(module: nn.Module, run: Callable[[], object]) -> dict[str, 
     """Return all weights that a pass uses, by layer, from the output to the input.
 
     The layer is the innermost module that runs and holds them, itself or in modules that never run
-    (parts of an attention, parametrisations); its place is that of the first use of its weights.
-    What a pass does not use, such as all that lies behind its end, is left out.
+    (parts of an attention, parametrisations). Its place is where one of them, or what is computed
+    from it (a view, a normed weight), meets what is computed from the image for the last time: at
+    each stage all that lies behind is random too. What a pass does not use, such as all that lies
+    behind its end, is left out.
 
     Parameters
     ----------
@@ -71,27 +73,28 @@ def weights_by_layer(module: nn.Module, run: Callable[[], object]) -> dict[str, 
     run
         Runs it, until the target.
     """
-    known: dict[int, tuple[str, int]] = {}  # the name, and the values that are learnt
+    known: dict[str, int] = {}  # the values that are learnt
+    tensors: dict[str, torch.Tensor] = {}
     for name, tensor in module.named_buffers():
         if tensor.is_floating_point() and bool(torch.isfinite(tensor).all()):  # no mask
-            known[id(tensor)] = name, 0
-    known |= {id(tensor): (name, tensor.numel()) for name, tensor in module.named_parameters()}
-    used: list[int] = []
-    ran: set[str] = set()
+            known[name], tensors[name] = 0, tensor
+    for name, tensor in module.named_parameters():
+        known[name], tensors[name] = tensor.numel(), tensor
+    uses, ran = _Uses(tensors), set[str]()
     with contextlib.ExitStack() as stack:
         for name, part in module.named_modules():
-            note = functools.partial(_note, ran, known, name)
-            handle = part.register_forward_pre_hook(note)
+            note = functools.partial(_note, ran, uses, name)
+            handle = part.register_forward_pre_hook(note, with_kwargs=True)
             stack.callback(handle.remove)
-        with _Uses(known, used), torch.no_grad():
+        with uses, torch.no_grad():
             run()
     found: dict[str, Weights] = {}
-    for key in dict.fromkeys(used):
-        name, size = known[key]
+    for name in uses.in_order():
+        size = known[name]
         layer = name.rpartition(".")[0]
         while layer and layer not in ran:
             layer = layer.rpartition(".")[0]
-        held = found.setdefault(layer, Weights())
+        held = found.pop(layer, Weights())  # to the end: the last use counts
         if size:
             held = dataclasses.replace(
                 held, parameters=(*held.parameters, name), size=held.size + size
@@ -102,28 +105,89 @@ def weights_by_layer(module: nn.Module, run: Callable[[], object]) -> dict[str, 
     return {layer: held for layer, held in reversed(found.items()) if held.size}
 
 
-def _note(
-    ran: set[str], known: Mapping[int, object], name: str, _: nn.Module, inputs: tuple[Any, ...]
-) -> None:
+def _note(ran: set[str], uses: _Uses, name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
     """Note a module that is given something other than weights: parametrisations are not."""
-    leaves = tree_flatten(inputs)[0]
-    if any(isinstance(leaf, torch.Tensor) and id(leaf) not in known for leaf in leaves):
+    given = _tensors_in((args, kwargs))
+    if not name:
+        uses.take_images(given)
+    if any(not uses.weights_in(leaf) for leaf in given):
         ran.add(name)
 
 
 class _Uses(TorchFunctionMode):
-    """Notes which tensors functions are called with."""
+    """Follows weights, and what is computed from them, to where they meet the image.
 
-    def __init__(self, known: Mapping[int, object], order: list[int]) -> None:
+    Parameters
+    ----------
+    weights
+        By name.
+    """
+
+    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
-        self._known, self._order = known, order
+        self._held: list[torch.Tensor] = []  # so that no other tensor gets its number
+        self._weights: dict[int, frozenset[str]] = {}
+        self._stores: dict[int, frozenset[str]] = {}
+        self._images: set[int] = set()
+        self._places: dict[str, tuple[bool, int]] = {}
+        self._count = 0
+        for name, tensor in weights.items():
+            self._weights[id(tensor)] = frozenset([name])
+            store = _store(tensor)
+            self._stores[store] = self._stores.get(store, frozenset()) | {name}
+        self._stores.pop(0, None)
+
+    def in_order(self) -> list[str]:
+        """Return the weights that are used, by their last meeting with the image.
+
+        Those that never meet it are placed where they were last read.
+        """
+        return sorted(self._places, key=lambda name: self._places[name][1])
+
+    def take_images(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Note what the network is given."""
+        self._held.extend(tensors)
+        self._images.update(id(tensor) for tensor in tensors)
+
+    def weights_in(self, tensor: torch.Tensor) -> frozenset[str]:
+        """Return the weights of which alone a tensor is computed."""
+        if id(tensor) in self._images:
+            return frozenset()
+        own = self._weights.get(id(tensor))
+        return self._stores.get(_store(tensor), frozenset()) if own is None else own
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        leaves = tree_flatten((args, kwargs or {}))[0]
-        self._order.extend(id(leaf) for leaf in leaves if id(leaf) in self._known)
-        return function(*args, **(kwargs or {}))
+        leaves = _tensors_in((args, kwargs or {}))
+        weights = frozenset[str]().union(*map(self.weights_in, leaves))
+        seen = any(id(leaf) in self._images for leaf in leaves)
+        result = function(*args, **(kwargs or {}))
+        self._count += 1
+        for name in weights:
+            self._places[name] = max((seen, self._count), self._places.get(name, (False, 0)))
+        made = _tensors_in(result)
+        if result is None:  # such as an assignment to a part of the first
+            made = leaves[:1]
+        if made and (seen or weights):
+            self._held.extend(made)
+            if seen:
+                self._images.update(map(id, made))
+            else:
+                self._weights.update((id(tensor), weights) for tensor in made)
+        return result
+
+
+def _tensors_in(values: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_flatten(values)[0] if isinstance(leaf, torch.Tensor)]
+
+
+def _store(tensor: torch.Tensor) -> int:
+    """Return where a tensor's memory begins; 0 where that says nothing."""
+    try:
+        return tensor.untyped_storage().data_ptr() if tensor.numel() else 0
+    except (RuntimeError, NotImplementedError):  # sparse, of a subclass
+        return 0
 
 
 def randomise(module: nn.Module, weights: Weights, *, seed: int) -> None:
@@ -323,6 +387,7 @@ def _dataset(
         "engine": run.choice.name,
         "n_objects": len(sweep.objects),
         "sampled": Sampled.of(sweep.design.category_codes).unit,
+        "n_locations": sweep.design.n_positions,
         **sweep.provenance,
         "notes": run.notes,
     }

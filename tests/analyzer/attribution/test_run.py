@@ -566,7 +566,7 @@ def test_every_weight_is_randomised_and_counted(wrap, make_sweep):
     shares, last = found["randomised"].values, 0.0
     assert (shares[0], shares[-1]) == (0, 1)
     assert found["stage"].values.tolist() == [
-        "(none)", "inner.attention", "inner", "inner.slope", "inner.conv",
+        "(none)", "inner", "inner.attention", "inner.slope", "inner.conv",
     ]  # fmt: skip
     sizes = {name: value.numel() for name, value in used.items()}
     for stage, part in zip(found["stage"].values[1:], shares[1:], strict=True):
@@ -574,6 +574,51 @@ def test_every_weight_is_randomised_and_counted(wrap, make_sweep):
         own = [n for n in sizes if (n.startswith(at) if at else n in ("token", "head"))]
         last += sum(sizes[name] for name in own) / sum(sizes.values())
         assert part == pytest.approx(last)
+
+
+class Block(nn.Module):
+    """Is given its own weights, as a view that was made before."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, values, weight):
+        return torch.tanh(values @ weight)
+
+
+class Views(nn.Module):
+    """All weights are read at once, the last ones first; `low` is used again behind the head."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.stem = how, nn.Conv2d(3, 4, 3)
+        self.low, self.high, self.head = Block(), Block(), nn.Linear(4, 4)
+        self.kept = self.high.weight.detach().view(2, 8)  # the same memory
+
+    def forward(self, values):
+        high, low = self.high.weight.t() * 1.0, self.low.weight.view(16).view(4, 4)
+        if self.how == "memory":
+            high = self.kept.view(4, 4)
+        values = self.stem(values).mean((2, 3))
+        values = self.head(self.high(self.low(values, low), high))
+        return nn.functional.linear(values, self.low.weight) if self.how == "tied" else values
+
+
+@pytest.mark.parametrize(
+    ("how", "order"),
+    [
+        ("views", ["head", "high", "low", "stem"]),
+        ("memory", ["head", "high", "low", "stem"]),
+        ("tied", ["low", "head", "high", "stem"]),
+    ],
+)
+def test_weights_are_randomised_where_they_are_used(how, order):
+    """Not where they are read: at each stage all that lies behind a layer is random."""
+    network = Views(how)
+    found = weights_by_layer(network, lambda: network(torch.rand(1, 3, 8, 8)))
+    assert list(found) == order
+    assert sum(each.size for each in found.values()) == sum(p.numel() for p in network.parameters())
 
 
 def test_objects_without_a_map_do_not_acquit(make_objects):
