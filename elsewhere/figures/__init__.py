@@ -4,7 +4,8 @@
 ``plot_layerwise_change`` two of them; ``plot_accuracy_maps`` and ``plot_accuracy_displacement``
 results of accuracy; ``plot_probe_maps``, ``plot_probe_matrix`` and ``plot_probe_layerwise`` a
 result of probes; ``plot_attribution_grid``, ``plot_attribution_frame``,
-``plot_attribution_equivariance`` and ``plot_attribution_timeline`` attribution maps;
+``plot_attribution_equivariance`` and ``plot_attribution_timeline`` attribution maps, and
+``plot_sanity`` their sanity tests;
 ``plot_acquisition`` and ``plot_interference`` a track over checkpoints;
 ``plot_claims`` the claims with their verdicts; ``plot_objects`` and ``plot_placements`` pictures.
 ``draw`` picks by name from ``figure_kinds``, and ``save_figure`` writes a file. Nothing here
@@ -32,6 +33,7 @@ from elsewhere.figures.measured import (
 )
 from elsewhere.figures.objects import ObjectsLike, plot_objects, plot_placements
 from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
+from elsewhere.figures.sanity import plot_sanity
 from elsewhere.figures.save import FIGURE_EXTENSIONS, save_figure
 from elsewhere.figures.training import plot_acquisition, plot_interference
 
@@ -62,6 +64,7 @@ __all__ = [
     "plot_probe_layerwise",
     "plot_probe_maps",
     "plot_probe_matrix",
+    "plot_sanity",
     "plot_similarity_maps",
     "save_figure",
 ]

@@ -26,6 +26,7 @@ from elsewhere.figures.measured import (
     plot_phase,
 )
 from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
+from elsewhere.figures.sanity import plot_sanity
 from elsewhere.figures.style import figure_of
 from elsewhere.figures.training import plot_acquisition, plot_interference
 from elsewhere.registry import Registry
@@ -131,11 +132,17 @@ figure_kinds.add(
     plot_attribution_timeline,
     summary="attribution maps of checkpoints side by side, and their measures below",
 )
+figure_kinds.add(
+    "sanity",
+    plot_sanity,
+    summary="likeness of attribution maps while layers are randomised from the output down",
+)
 
 DEFAULT_KINDS = MappingProxyType(
     {
         "accuracy": "accuracy-maps",
         "attribution": "attribution-grid",
+        "attribution sanity": "sanity",
         "attribution timeline": "attribution-timeline",
         "claims": "claims",
         "measures": "measures",

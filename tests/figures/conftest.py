@@ -333,6 +333,33 @@ def attribution_result(
     return made.assign_attrs(kind="attribution timeline")
 
 
+def sanity_result(method: str = "saliency", *, unchanged: bool = False) -> xr.Dataset:
+    stages = ["(none)", "logits", "relu4", "fc4", "conv2_1", "conv1_1"]
+    fall = np.linspace(1, 0.8 if unchanged else -0.2, len(stages))
+    likeness = np.stack([fall, fall**2, fall**3], axis=1)
+    around = np.stack([likeness - 0.1, likeness + 0.1], axis=-1)
+    return xr.Dataset(
+        {
+            "likeness": (("stage", "metric"), likeness),
+            "likeness_interval": (("stage", "metric", "bound"), around),
+            "n_empty": ("stage", [0, 0, 0, 1, 0, 7]),
+        },
+        coords={
+            "stage": stages, "metric": ["pearson", "cosine", "spearman"], "bound": ["low", "high"]
+        },
+        attrs={
+            "kind": "attribution sanity", "method": method, "target": "logit:true", "model": "net",
+            "n_objects": 4, "n_vanishing": 2, "unchanged": unchanged, "judged_at": "fc4",
+            "threshold": 0.5,
+        },
+    )  # fmt: skip
+
+
+@pytest.fixture
+def make_sanity() -> Callable[..., xr.Dataset]:
+    return sanity_result
+
+
 @pytest.fixture
 def make_attribution() -> Callable[..., xr.Dataset]:
     return attribution_result
@@ -431,6 +458,7 @@ def results() -> dict[str, xr.Dataset]:
         probe_result(each=True),
         attribution_result(),
         attribution_result(steps=(0, 10, 100)),
+        sanity_result(),
     )
     return {str(each.attrs["kind"]): each for each in made}
 

@@ -35,6 +35,7 @@ DRAWN_FROM = {
     "attribution-frame": "attribution",
     "attribution-equivariance": "attribution",
     "attribution-timeline": "attribution timeline",
+    "sanity": "attribution sanity",
 }
 ALSO = {("probe-layerwise", "probe-each")}
 

@@ -251,7 +251,8 @@ def sanity(
         ``likeness (stage, metric)`` with its interval over objects, and each object's own; the
         first stage is the network as it is. ``randomised (stage)`` is the share of all weights up
         to the target that are random by then, 1 at the last. Objects and locations without a map
-        in the network as it is are left out; the attribute ``n_vanishing`` counts them. The
+        in the network as it is are left out; the attribute ``n_vanishing`` counts them. Empty
+        maps of the randomised network are like no other; ``n_empty (stage)`` counts them. The
         attribute ``unchanged`` flags a method whose rank correlation of absolute values is still
         above 0.5 once the upper half of the layers (``judged_at``) is random, or all of them.
 
@@ -295,12 +296,14 @@ def sanity(
         fixed = np.stack([each["target_class"].values.ravel() for each in found])
     lenient = dataclasses.replace(settings, target=first.target, options=_without_limit(settings))
     model = dataclasses.replace(sweep.model, module=copy_network(sweep.model.module))
-    likeness = [_likeness(original, original, masks, known)]
+    likeness, empty = [_likeness(original, original, masks, known)[0]], [0]
     for stage, weights in enumerate(layers.values()):
         randomise(model.module, weights, seed=settings.seed + stage)
         run = ObjectRun(sweep.of(model), lenient, classes=classes, max_memory=limit, fixed=fixed)
         maps = _maps([run.measure(number, progress=count) for number in range(n_objects)])
-        likeness.append(_likeness(original, maps, masks, known))
+        alike, n_empty = _likeness(original, maps, masks, known)
+        likeness.append(alike)
+        empty.append(n_empty)
     sizes = np.cumsum([0, *(weights.size for weights in layers.values())])
     aliases = {module: alias for alias, module in sweep.model.aliases.items()}
     stages = ["(none)", *(aliases.get(name, name) or WHOLE for name in layers)]
@@ -309,7 +312,16 @@ def sanity(
     result["randomised"].attrs["long_name"] = (
         "share of the weights up to the target that are random"
     )
+    result["n_empty"] = ("stage", empty)
+    result["n_empty"].attrs["long_name"] = "maps of the randomised network without variation"
     result.attrs["n_weights"] = int(sizes[-1])
+    if any(empty):
+        most = int(np.argmax(empty))
+        doubt = (
+            f"of the randomised networks some maps are empty (most with {stages[most]} randomised "
+            f"last: {empty[most]} of {known.sum()}) and count as like no other (0)"
+        )
+        result.attrs["notes"] = notes_of(result, [doubt])
     result.attrs["n_vanishing"] = left_out = int((~known).sum())
     if left_out:
         doubt = (
@@ -350,8 +362,12 @@ def _likeness(
     second: NDArray[np.float64],
     masks: NDArray[np.bool_],
     known: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """Return the mean of each metric over locations with a map in the first, (metric, object)."""
+) -> tuple[NDArray[np.float64], int]:
+    """Return the mean of each metric over locations with a map in the first, (metric, object).
+
+    And how many of these have no variation in the second, by the last metric.
+    """
+    n_empty = 0
     found = np.full((len(MAP_METRICS), len(masks)), np.nan)
     for number, mask in enumerate(masks):
         for place, metric in enumerate(MAP_METRICS):
@@ -360,9 +376,11 @@ def _likeness(
                 for maps in (first, second)
             )
             there = np.isfinite(a).all(axis=1)
+            if metric == MAP_METRICS[-1]:
+                n_empty += int((there & ~np.isfinite(b).all(axis=1)).sum())
             if there.any():  # a random network's map without variation is like no other
                 found[place, number] = (a * np.nan_to_num(b)).sum(axis=1)[there].mean()
-    return found
+    return found, n_empty
 
 
 def _dataset(

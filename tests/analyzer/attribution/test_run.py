@@ -639,6 +639,21 @@ def test_objects_without_a_map_do_not_acquit(make_objects):
     assert any("6 of 8 maps" in note and "left out" in note for note in found[1].attrs["notes"])
 
 
+def test_empty_maps_of_randomised_networks_are_counted(make_sweep, wrap):
+    """A bias of one value is multiplied by a random number: where that is negative, all is dead."""
+    network = nn.Sequential(nn.Conv2d(3, 1, 3), nn.ReLU(), nn.Flatten(), nn.Linear(22 * 22, 3))
+    torch.nn.init.constant_(network[0].bias, 99.0)
+    sweep, counts = make_sweep(wrap(network), n=2, grid="1x1"), set()
+    for seed in range(4):
+        found = sanity(sweep, dataclasses.replace(SALIENCY, target="logit:1", seed=seed))
+        counts.add(dead := found["n_empty"].values.tolist()[-1])
+        assert found["n_empty"].values.tolist()[:2] == [0, 0]
+        said = any("0 randomised last: 2 of 2) and count as" in n for n in found.attrs["notes"])
+        assert said == (dead == 2)
+        assert (found["likeness"][-1] == 0).all() == (dead == 2)
+    assert counts == {0, 2}
+
+
 def test_guided_backprop_is_flagged_and_the_gradient_is_not(make_objects):
     network = load_model("vgg11-slim", model_args={"canvas": 32, "num_classes": 10})
     canvas = Canvas(32, 12)

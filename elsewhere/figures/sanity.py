@@ -1,0 +1,135 @@
+"""Sanity tests of attribution: how alike maps stay while layers are randomised from the top."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from elsewhere.figures.curves import (
+    draw_legend,
+    draw_series,
+    finite_values,
+    fit_limits,
+    legend_handle,
+    name_layers,
+)
+from elsewhere.figures.results import describe, require
+from elsewhere.figures.style import (
+    GREY,
+    LABEL_SIZE,
+    PAGE_WIDTH,
+    SMALL_SIZE,
+    TITLE_SIZE,
+    Mark,
+    new_figure,
+    styled,
+    text_style,
+    tidy,
+    wrap,
+)
+
+LIKENESSES = MappingProxyType(
+    {
+        "spearman": (Mark("#0072B2", "o", "-"), "rank correlation of\nabsolute values"),
+        "pearson": (Mark("#D55E00", "s", (0, (4, 1.5))), "Pearson correlation"),
+        "cosine": (Mark("#595959", "^", (0, (1, 1.2))), "cosine"),
+    }
+)
+
+
+@styled
+def plot_sanity(result: xr.Dataset, *others: xr.Dataset) -> Figure:
+    """Draw how alike maps stay while layers are randomised, a panel for each method.
+
+    Above a panel: whether the method counts as unchanged. The dashed line is the threshold, the
+    dotted ones are the two stages at which it is asked for. Grey numbers at the foot are empty
+    maps: of the network as it is, which are left out, and then of the randomised ones, which
+    count as like no other.
+
+    Parameters
+    ----------
+    result, others
+        Results of sanity tests, one for each method: ``likeness (stage, metric)`` and its
+        interval.
+
+    Returns
+    -------
+    A figure that pyplot does not know of.
+
+    Raises
+    ------
+    InputError
+        A result lacks what is drawn.
+    """
+    results = (result, *others)
+    for each in results:
+        require(each, ["likeness"], ["stage", "metric"])
+    figure = new_figure(PAGE_WIDTH, 0.55 + 2.3 * len(results))
+    panels = figure.subplots(len(results), 1, squeeze=False)[:, 0]
+    empty = False
+    for ax, each in zip(panels, results, strict=True):
+        empty |= _draw(ax, each)
+    panels[-1].set_xlabel("layer randomised last, with all behind it", fontsize=LABEL_SIZE)
+    handles = [legend_handle(mark, label) for mark, label in LIKENESSES.values()]
+    handles.append(Line2D([], [], color=GREY, linestyle="--", label="threshold"))
+    handles.append(Line2D([], [], color=GREY, linestyle=":", label="judged here"))
+    if empty:
+        handles.append(
+            Line2D([], [], color=GREY, marker="$2$", linestyle="none", label="empty maps")
+        )
+    draw_legend(panels[0], handles)
+    title = wrap(describe(result, "maps while layers are randomised"), 6.8, TITLE_SIZE)
+    figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE, **text_style(title))
+    return figure
+
+
+def _draw(ax: Axes, result: xr.Dataset) -> bool:
+    """Draw a method's panel; return whether some of its maps are empty."""
+    tidy(ax)
+    stages = [str(stage) for stage in result["stage"].values]
+    at, seen = np.arange(len(stages), dtype=np.float64), [np.zeros(1)]
+    for metric, (mark, _) in LIKENESSES.items():
+        values = finite_values(result["likeness"].sel(metric=metric).values)
+        low, high = (_bound(result, metric, bound) for bound in ("low", "high"))
+        draw_series(ax, at, values, low, high, mark, metric)
+        seen += [values, low, high]
+    name_layers(ax, stages)
+    ax.set_xlabel("")
+    fit_limits(ax, np.concatenate(seen))
+    ax.axhline(result.attrs.get("threshold", 0.5), color=GREY, linestyle="--", linewidth=0.8)
+    judged = result.attrs.get("judged_at")
+    for stage in dict.fromkeys([judged, stages[-1]]):
+        if stage in stages:
+            ax.axvline(stages.index(stage), color=GREY, linestyle=":", linewidth=0.8, zorder=1)
+    counts = [int(result.attrs.get("n_vanishing", 0))]
+    if "n_empty" in result:
+        counts += [int(count) for count in result["n_empty"].values[1:]]
+    for stage, count in enumerate(counts):
+        if count:
+            ax.annotate(
+                str(count),
+                (stage, 0),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, 3),
+                textcoords="offset points",
+                fontsize=SMALL_SIZE,
+                color=GREY,
+            )
+    ax.set_ylabel("likeness of maps", fontsize=LABEL_SIZE)
+    name = " · ".join(filter(None, (str(result.attrs.get(k, "")) for k in ("method", "target"))))
+    ax.set_title(name, loc="left", fontsize=LABEL_SIZE, **text_style(name))
+    verdict = "unchanged: fails" if result.attrs.get("unchanged") else "changes: passes"
+    ax.set_title(verdict, loc="right", fontsize=LABEL_SIZE, color=GREY)
+    return any(counts)
+
+
+def _bound(result: xr.Dataset, metric: str, bound: str) -> NDArray[np.float64]:
+    if "likeness_interval" not in result:
+        return np.full(result.sizes["stage"], np.nan)
+    return finite_values(result["likeness_interval"].sel(metric=metric, bound=bound).values)
