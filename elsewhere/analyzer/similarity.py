@@ -43,14 +43,12 @@ NEGLIGIBLE = 1e-6
 
 
 @dataclass
-class _Total:
-    """Sums of unit vectors at one position, over all objects and over each open category."""
+class _Open:
+    """The rows that are kept of a position at which objects are still missing."""
 
-    vectors: Vectors
-    by_category: dict[int, Vectors] = field(default_factory=dict)
+    rows: list[tuple[Vectors, NDArray[np.int64], NDArray[np.float64]]] = field(default_factory=list)
     seen: int = 0
-    seen_by_category: dict[int, int] = field(default_factory=dict)
-    within: float = 0.0
+    seen_of_share: int = 0
 
 
 @dataclass
@@ -60,14 +58,13 @@ class _LayerState:
     own: NDArray[np.float64]
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
-    same: NDArray[np.float64]
+    together: NDArray[np.float64]
     zero: NDArray[np.bool_]
     origin: Vectors | None = None
     mean: Vectors | None = None
     references: Vectors | None = None
     reference_norms: NDArray[np.float64] | None = None
-    totals: dict[int, _Total] = field(default_factory=dict)
-    spare: list[Vectors] = field(default_factory=list)
+    open: dict[int, _Open] = field(default_factory=dict)
 
 
 class SimilaritySink:
@@ -85,9 +82,9 @@ class SimilaritySink:
 
     Notes
     -----
-    At a time it holds one activation per object (those at the reference) and a few sums. The
-    baseline of two objects at the same place needs no pairs: with unit vectors u and their sum T,
-    the sum of u·u' over pairs of different categories is T·T less the same within categories.
+    At a time it holds one activation per object (those at the reference), and of a position at
+    which not all objects have come yet those that have. Of a part, each pair of objects at the same
+    position belongs to that which holds the first of the two.
     """
 
     def __init__(
@@ -128,10 +125,9 @@ class SimilaritySink:
         return (Need("vectors", frozenset(stages)),)
 
     def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
-        """Return the reference activations of all objects and a few sums."""
-        several = len(set(design.categories)) < len(design.objects)
+        """Return the activations of all objects at the reference, and at one position."""
         removed = {"evoked": 1, "centred": 2}.get(self.metric, 0)
-        return math.ceil(len(design.objects) / parts) + removed + 2 * (2 + several)
+        return 2 * math.ceil(len(design.objects) / parts) + removed
 
     def begin(
         self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
@@ -139,7 +135,6 @@ class SimilaritySink:
         """Prepare for a group of layers; in part i of n only a share of the references is held."""
         self.design, self._part, self._parts = design, part, parts
         self._codes = design.category_codes
-        self._counts = np.bincount(self._codes)
         n, n_positions = len(design.objects), design.n_positions
         size = math.ceil(n / parts)
         self._first, self._last = part * size, min(n, (part + 1) * size)
@@ -150,7 +145,7 @@ class SimilaritySink:
                     own=np.full((n, n_positions), np.nan),
                     rows=np.zeros((n, n_positions)),
                     columns=np.zeros((n, n_positions)),
-                    same=np.full(n_positions, np.nan),
+                    together=np.zeros((n, n_positions)),
                     zero=np.zeros((n, n_positions), dtype=bool),
                 )
             self._states[layer.name].references = None
@@ -186,7 +181,7 @@ class SimilaritySink:
                 own=state.own,
                 rows=state.rows,
                 columns=state.columns,
-                same=state.same,
+                same=state.together,
                 codes=self._codes,
                 reference_index=self.design.reference_index,
                 include_reference=self.include_reference,
@@ -260,14 +255,13 @@ class SimilaritySink:
         np.add.at(state.columns.T[:, self._first : self._last], positions, cosines)
         if self._part == 0:
             state.zero[objects, positions] = inverse == 0
-        if self._part == 0 and len(self._counts) > 1:  # else there is no pair of categories
+        if codes.any():  # else there is no pair of categories
             for position in dict.fromkeys(positions.tolist()):
-                rows = np.flatnonzero(positions == position).tolist()
-                self._add_to_total(
-                    state, position, prepared.take(rows), objects[rows], inverse[rows]
-                )
+                rows = np.flatnonzero(positions == position)
+                here = (prepared.take(rows.tolist()), objects[rows], inverse[rows])
+                self._add_together(state, position, *here)
 
-    def _add_to_total(
+    def _add_together(
         self,
         state: _LayerState,
         position: int,
@@ -275,40 +269,32 @@ class SimilaritySink:
         objects: NDArray[np.int64],
         inverse: NDArray[np.float64],
     ) -> None:
-        """Add unit vectors to the sums at a position; finish it when all objects have come."""
-        total = state.totals.get(position)
-        if total is None:
-            total = state.totals[position] = _Total(self._fresh(state, vectors))
-        total.vectors.accumulate(vectors, inverse)
-        total.seen += len(objects)
-        codes = self._codes[objects]
-        for code in dict.fromkeys(codes.tolist()):
-            rows = np.flatnonzero(codes == code)
-            if self._counts[code] == 1:
-                total.within += float(inverse[rows[0]] > 0)
-                continue
-            if code not in total.by_category:
-                total.by_category[code] = self._fresh(state, vectors)
-            category = total.by_category[code]
-            category.accumulate(vectors.take(rows.tolist()), inverse[rows])
-            seen = total.seen_by_category.get(code, 0) + len(rows)
-            total.seen_by_category[code] = seen
-            if seen == self._counts[code]:
-                total.within += float(category.norms()[0] ** 2)
-                state.spare.append(total.by_category.pop(code))
-        if total.seen == len(self.design.objects):
-            state.same[position] = float(total.vectors.norms()[0] ** 2) - total.within
-            state.spare.append(total.vectors)
-            del state.totals[position]
-
-    @staticmethod
-    def _fresh(state: _LayerState, like: Vectors) -> Vectors:
-        """Return a zero sum, out of used memory where there is some."""
-        if state.spare:
-            vectors = state.spare.pop()
-            vectors.clear()
-            return vectors
-        return like.zeros(1, exact=True)
+        """Add the cosines of pairs at one position, of which a row comes now."""
+        before = state.open.setdefault(position, _Open())
+        for others, known, lengths in ((vectors, objects, inverse), *before.rows):
+            first = np.minimum(objects[:, None], known[None])
+            counts = (self._first <= first) & (first < self._last)
+            counts &= self._codes[objects][:, None] != self._codes[known][None]
+            if others is vectors:
+                counts &= objects[:, None] < known[None]  # each pair once
+            if counts.any():
+                cosines = vectors.dots(others) * inverse[:, None] * lengths[None]
+                cosines = np.where(counts, cosines, 0.0)
+                state.together[objects, position] += cosines.sum(axis=1)
+                state.together[known, position] += cosines.sum(axis=0)
+        mine = (self._first <= objects) & (objects < self._last)
+        before.seen += len(objects)
+        before.seen_of_share += int(mine.sum())
+        if before.seen == len(self._codes):
+            del state.open[position]
+            return
+        if before.seen_of_share < self._last - self._first:  # one may come that is their first
+            mine = objects >= self._first
+        if mine.any():
+            kept = np.flatnonzero(mine).tolist()
+            rows = vectors.zeros(len(kept))
+            rows.assign(0, vectors.take(kept))
+            before.rows.append((rows, objects[mine], inverse[mine]))
 
     # --- the result -------------------------------------------------------------------------
 
@@ -363,8 +349,6 @@ def _to_dataset(
             ("layer", "object", *axes),
             np.stack(list(own.values())).reshape(len(names), -1, *shape),
         ),
-        "baseline_same": over_axes([s.baseline_same for s in every]),
-        "baseline_same_away": (("layer",), np.array([s.baseline_same_away for s in every])),
         "G_away_without": (
             ("layer", "left_out"),
             np.stack([_fill(s.G_away_without, len(left_out)) for s in every]),
@@ -374,19 +358,22 @@ def _to_dataset(
     for name, attribute in (
         ("similarity_mean", "similarity"),
         ("baseline_cross", "baseline_cross"),
+        ("baseline_same", "baseline_same"),
         ("G", "G"),
     ):
         variables[name] = over_axes([getattr(s, attribute).value for s in every])
         stem = name.removesuffix("_mean")
         variables[f"{stem}_interval"] = over_bounds([getattr(s, attribute).interval for s in every])
-    for name in ("similarity_away", "baseline_cross_away", "G_away"):
+    for name in (
+        "similarity_away",
+        "baseline_cross_away",
+        "baseline_same_away",
+        "over_place_away",
+        "G_away",
+    ):
         variables[name] = (("layer",), np.array([float(getattr(s, name).value) for s in every]))
         bounds = np.stack([getattr(s, name).interval for s in every])
         variables[f"{name}_interval"] = (("layer", "bound"), bounds)
-    variables["over_place_away"] = (
-        ("layer",),
-        variables["similarity_away"][1] - variables["baseline_same_away"][1],
-    )
     return xarray.Dataset(
         variables,
         coords={
@@ -450,8 +437,8 @@ def similarity(
         ``similarity (layer, object, y, x)``; per place ``similarity_mean``,
         ``baseline_cross``, ``baseline_same``, ``G``; per layer, over all places but the
         reference, ``similarity_away``, ``baseline_cross_away``, ``baseline_same_away``,
-        ``G_away`` (and ``G_away_without`` each ``left_out``); ``zero_share``, the share of zero
-        vectors, for which a cosine counts as 0.
+        ``over_place_away``, ``G_away`` (and ``G_away_without`` each ``left_out``); ``zero_share``,
+        the share of zero vectors, for which a cosine counts as 0.
 
     Raises
     ------

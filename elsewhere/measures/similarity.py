@@ -48,11 +48,12 @@ class SimilaritySummary:
 
     similarity: Estimate
     baseline_cross: Estimate
-    baseline_same: Floats
+    baseline_same: Estimate
     G: Estimate
     similarity_away: Estimate
     baseline_cross_away: Estimate
-    baseline_same_away: float
+    baseline_same_away: Estimate
+    over_place_away: Estimate
     G_away: Estimate
     G_away_without: Floats
 
@@ -108,8 +109,9 @@ def summarise_similarity(
         Shape (object, position): for each object at the reference, the sum of its cosines with
         the objects of other categories at the position.
     same
-        Shape (position,): sum of cosines over ordered pairs of objects of different categories,
-        both at the position.
+        Shape (object, position): for each object, the sum of its cosines with the objects of other
+        categories, both at the position. Of shape (position,), the sum over all ordered pairs: the
+        baseline then has no interval.
     codes
         Shape (object,): category numbers.
     reference_index
@@ -152,15 +154,24 @@ def summarise_similarity(
     def away(value: Floats, without: Floats) -> Estimate:
         return estimate(_mean_over(value, chosen), _mean_over(without, chosen))
 
-    same_mean = same / pairs if pairs else np.full(n_positions, np.nan)
+    whole = same if same.ndim == 1 else same.sum(axis=0)
+    same_mean = whole / pairs if pairs else np.full(n_positions, np.nan)
+    same_without = np.full_like(cross_without, np.nan)
+    if same.ndim > 1:
+        rest = (whole - 2 * units.sums(same)) / np.where(some, pairs_without, 1.0)
+        same_without = np.where(some, rest, np.nan)[: len(mean_without)]
+    same_away = away(same_mean, same_without)
+    over_place = _mean_over(mean, chosen) - same_away.value
+    over_without = _mean_over(mean_without, chosen) - _mean_over(same_without, chosen)
     return SimilaritySummary(
         similarity=estimate(mean, mean_without),
         baseline_cross=estimate(cross, cross_without),
-        baseline_same=same_mean,
+        baseline_same=estimate(same_mean, same_without),
         G=estimate(g, g_without),
         similarity_away=away(mean, mean_without),
         baseline_cross_away=away(cross, cross_without),
-        baseline_same_away=float(_mean_over(same_mean, chosen)),
+        baseline_same_away=same_away,
+        over_place_away=estimate(over_place, over_without),
         G_away=away(g, g_without),
         G_away_without=_mean_over(g_without, chosen),
     )

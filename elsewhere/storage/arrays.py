@@ -194,21 +194,16 @@ class ArraySource:
             nothing = np.array([-1])
             empty = self._empty[layer.name][None]
             return [DenseBlock(stage, layer.name, nothing, nothing, empty, layout=layer.layout)]
-        objects, places = np.arange(n), np.arange(n_positions)
+        objects = np.arange(n)
         if stage == "reference":
             at = values[:, self.design.reference_index or 0]
             nowhere = np.full(n, -1)
             return [DenseBlock(stage, layer.name, objects, nowhere, at, layout=layer.layout)]
-        return [
+        return [  # position by position, as other sources: what compares objects then holds least
             DenseBlock(
-                stage,
-                layer.name,
-                np.full(n_positions, o),
-                places,
-                values[o],
-                layout=layer.layout,
+                stage, layer.name, objects, np.full(n, place), values[:, place], layout=layer.layout
             )
-            for o in objects
+            for place in range(n_positions)
         ]
 
 

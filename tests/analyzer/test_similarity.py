@@ -17,6 +17,7 @@ from elsewhere.analyzer.similarity import (
 )
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
+from elsewhere.measures.intervals import jackknife_t
 from elsewhere.models import InputTransform
 from elsewhere.recording import record
 from elsewhere.stimuli import ObjectSet
@@ -508,3 +509,51 @@ def test_objects_pair_by_category_whatever_their_ids(make_sweep, model):
     result = similarity(sweep)
     assert result.attrs["n_cross_pairs"] == 8
     assert result.attrs["n_categories"] == 2
+
+
+# --- another object in the same place --------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["cosine", "pearson", "evoked"])
+@pytest.mark.parametrize("counts", [[1] * 6, [3, 1, 2, 2]])
+def test_its_intervals_are_the_jackknife_of_the_whole_computation(metric, counts):
+    names = np.repeat([f"c{i}" for i in range(len(counts))], counts)
+    values = make_values(n=len(names), units=30, seed=3).astype(np.float64)
+    empty = {"layer": values[0, 0, 0] * 0.3}
+
+    def of(chosen):
+        return similarity(
+            source_of(values[chosen], categories=list(names[chosen]), empty=empty), metric=metric
+        )
+
+    whole = of(np.arange(len(names)))
+    left = [of(np.flatnonzero(names != name)) for name in dict.fromkeys(names)]
+    for name in ("baseline_same", "baseline_same_away", "over_place_away"):
+        without = np.stack([each[name].values for each in left])
+        np.testing.assert_allclose(
+            whole[f"{name}_interval"].values,
+            jackknife_t(whole[name].values, without),
+            atol=1e-9,
+            err_msg=name,
+        )
+        assert np.isfinite(whole[f"{name}_interval"]).all()
+
+
+def test_it_holds_one_position_at_a_time():
+    """Of 5 objects in blocks of 2, what waits for the others is never more than one position."""
+    sink, held = SimilaritySink(), []
+    values = make_values(n=5, units=8)
+    source = source_of(values, categories=list("aabbc"))
+    sink.begin(source.design, source.layers)
+    flat = values.reshape(5, -1, 8)
+    every, nowhere = np.arange(5), np.full(5, -1)
+    sink.add(DenseBlock("reference", "layer", every, nowhere, flat[:, 0].copy()))
+    pairs = np.array([(o, p) for p in range(flat.shape[1]) for o in range(5)])
+    for first in range(0, len(pairs), 2):
+        objects, positions = pairs[first : first + 2].T
+        sink.add(DenseBlock("grid", "layer", objects, positions, flat[objects, positions]))
+        (state,) = sink._states.values()
+        held.append(sum(len(rows) for each in state.open.values() for rows, _, _ in each.rows))
+    assert max(held) == 4
+    assert held[-1] == 0
+    assert sink.held(source.layers[0], source.design) >= 5 + max(held)
