@@ -40,6 +40,9 @@ def reproduce(
     imagenet_weights: Annotated[
         str | None, typer.Option("--imagenet-weights", help="imagenet, or a file of VGG16, for C2.")
     ] = None,
+    state_key: Annotated[
+        str | None, typer.Option("--state-key", help="Which state of that file, of several.")
+    ] = None,
     only_plan: Annotated[bool, typer.Option("--plan", help="Only say what it would cost.")] = False,
     max_steps: Annotated[
         int | None, typer.Option("--max-steps", help="At most so many steps: to see that it runs.")
@@ -58,6 +61,7 @@ def reproduce(
         "device": device,
         "confounds": confounds,
         "imagenet_weights": imagenet_weights,
+        "state_key": state_key,
         "max_steps": max_steps,
     }
     if only_plan:

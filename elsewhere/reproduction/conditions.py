@@ -94,7 +94,11 @@ class Run:
 
 
 def make_runs(
-    scale: Scale, *, confounds: bool = False, imagenet_weights: str | None = None
+    scale: Scale,
+    *,
+    confounds: bool = False,
+    imagenet_weights: str | None = None,
+    state_key: str | None = None,
 ) -> tuple[Run, ...]:
     """Return the runs of one seed, each after those that it needs.
 
@@ -107,12 +111,19 @@ def make_runs(
         background equal to the input's mean, the centre as the trained location.
     imagenet_weights
         ``imagenet`` or a state file of VGG16, for the ImageNet condition.
+    state_key
+        Which state of that file, if it holds several.
 
     Raises
     ------
     InputError
-        The weights' file does not exist.
+        The weights' file does not exist, or a state is chosen without one.
     """
+    if state_key is not None and imagenet_weights in (None, "imagenet"):
+        raise InputError(
+            f"--state-key {state_key} chooses within a file of --imagenet-weights, which is "
+            f"{imagenet_weights or 'not given'}; name a state file, or leave the key out"
+        )
     first = scale.pretraining[0]
     base = Run("", "learning", scale.network, scale.canvas, scale.learning)
     runs = [
@@ -138,7 +149,7 @@ def make_runs(
     if confounds:
         runs += _confounds(scale, base)
     if imagenet_weights is not None:
-        runs.append(_imagenet(scale, imagenet_weights))
+        runs.append(_imagenet(scale, imagenet_weights, state_key))
     return tuple(runs)
 
 
@@ -179,12 +190,12 @@ def _at(phases: Iterable[Phase], environment: str) -> tuple[Phase, ...]:
     return tuple(dataclasses.replace(phase, environment=environment) for phase in phases)
 
 
-def _imagenet(scale: Scale, weights: str) -> Run:
+def _imagenet(scale: Scale, weights: str, state_key: str | None) -> Run:
     """Return the condition that starts from ImageNet weights, all else as in the vanilla one."""
     if weights != "imagenet" and not Path(weights).is_file():
         raise InputError(
             f"the ImageNet weights {weights} are no file; expected 'imagenet' or a state file of "
             "VGG16, .pth or .safetensors"
         )
-    network = Network("vgg16", weights=weights)
+    network = Network("vgg16", weights=weights, state_key=state_key)
     return Run("imagenet", "learning", network, Canvas(224, 50), scale.learning)

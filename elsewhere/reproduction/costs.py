@@ -70,6 +70,7 @@ def plan(
     device: str = "auto",
     confounds: bool = False,
     imagenet_weights: str | None = None,
+    state_key: str | None = None,
     max_steps: int | None = None,
 ) -> ReproductionPlan:
     """Return what :func:`reproduce` would cost with the same arguments; a few steps are timed.
@@ -81,7 +82,8 @@ def plan(
     InputError
         Arguments that cannot be used.
     """
-    chosen, runs = Options(confounds, imagenet_weights, max_steps).apply(find_scale(scale))
+    options = Options(confounds, imagenet_weights, max_steps, state_key)
+    chosen, runs = options.apply(find_scale(scale))
     check_layers(chosen, runs[0])
     count = len(seed_numbers(seeds, 0))
     place = find_device(device)

@@ -45,11 +45,14 @@ class Options:
         ``imagenet`` or a state file of VGG16; without, C2 is not run.
     max_steps
         At most so many steps of each phase, with few objects: only to see that it runs.
+    state_key
+        Which state of a state file that holds several.
     """
 
     confounds: bool = False
     imagenet_weights: str | None = None
     max_steps: int | None = None
+    state_key: str | None = None
 
     def apply(self, scale: Scale) -> tuple[Scale, tuple[Run, ...]]:
         """Return the scale as it is run, and the runs of each seed."""
@@ -57,7 +60,12 @@ class Options:
             if self.max_steps < 1:
                 raise InputError(f"expected 1 step or more; got max_steps={self.max_steps}")
             scale = scale.smoke(self.max_steps)
-        runs = make_runs(scale, confounds=self.confounds, imagenet_weights=self.imagenet_weights)
+        runs = make_runs(
+            scale,
+            confounds=self.confounds,
+            imagenet_weights=self.imagenet_weights,
+            state_key=self.state_key,
+        )
         return scale, runs
 
 
@@ -73,6 +81,7 @@ def reproduce(
     data_dir: Path | None = None,
     confounds: bool = False,
     imagenet_weights: str | None = None,
+    state_key: str | None = None,
     max_steps: int | None = None,
     figures: bool = True,
     progress: Progress | None = None,
@@ -105,6 +114,8 @@ def reproduce(
         Whether other explanations are run as conditions of their own.
     imagenet_weights
         ``imagenet`` or a state file of VGG16, for C2.
+    state_key
+        Which state of that file, if it holds several.
     max_steps
         At most so many steps of each phase, with few objects: only to see that it runs.
     figures
@@ -129,7 +140,7 @@ def reproduce(
         What training or measuring refuses.
     """
     chosen = find_scale(scale)
-    options = Options(confounds, imagenet_weights, max_steps)
+    options = Options(confounds, imagenet_weights, max_steps, state_key)
     chosen, runs = options.apply(chosen)
     numbers = seed_numbers(seeds, first_seed)
     place = find_device(device)

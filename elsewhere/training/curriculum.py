@@ -74,6 +74,8 @@ class Network:
         unless given.
     gain, mean, std
         The input transform ``(pixel / 255 - mean) / std * gain``; by default that of the weights.
+    state_key
+        Which state of a state file that holds several, see :func:`elsewhere.models.load_model`.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Network:
     gain: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    state_key: str | None = None
 
     @property
     def random(self) -> bool:

@@ -53,6 +53,7 @@ def start_model(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Model
             model_args=arguments,
             # a trunk whose head is new
             partial_weights=not network.random and "num_classes" in arguments,
+            state_key=network.state_key,
             seed=derive_seed(curriculum.seed, "weights"),
             transform=_transform(curriculum),
         )
@@ -230,6 +231,12 @@ def _check_same(curriculum: Curriculum, model: Model) -> None:
             ("network", "arguments"),
             f"the checkpoint {network.weights} has {key} = {model.arguments.get(key)!r}; "
             f"got {value!r}; leave the arguments out",
+        )
+    if network.state_key is not None:
+        raise curriculum.error(
+            ("network", "state_key"),
+            f"the checkpoint {network.weights} holds one state; got {network.state_key!r}; leave "
+            "the key out",
         )
     if model.name != network.name:
         raise curriculum.error(

@@ -74,6 +74,12 @@ def test_imagenet_runs_only_where_weights_are_given(tmp_path):
     assert (run.network.name, run.canvas.size, run.canvas.object_size) == ("vgg16", 224, 50)
     with pytest.raises(InputError, match=r"none\.pth"):
         make_runs(scale, imagenet_weights=str(tmp_path / "none.pth"))
+    (tmp_path / "both.pth").touch()
+    both = make_runs(scale, imagenet_weights=str(tmp_path / "both.pth"), state_key="ema")
+    assert by_name(both)["imagenet"].network.state_key == "ema"
+    for weights in (None, "imagenet"):
+        with pytest.raises(InputError, match=r"--state-key ema chooses within a file"):
+            make_runs(scale, imagenet_weights=weights, state_key="ema")
 
 
 def test_the_imagenet_condition_takes_the_input_that_was_published_with_its_file(tmp_path):

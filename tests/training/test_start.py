@@ -181,6 +181,29 @@ def test_arguments_of_a_checkpoint_are_its_own(run):
         run("sized", out="b", weights=str(old.path), arguments={"width": 6})
 
 
+def test_a_state_of_several_is_chosen_by_its_key(run, make_curriculum, make_phase, tmp_path):
+    raw, average = body(), body()
+    path = tmp_path / "both.pt"
+    torch.save({"raw": raw.state_dict(), "ema": average.state_dict()}, path)
+    with pytest.raises(ElsewhereError, match=r"2 states .* raw, ema; choose one with --state-key"):
+        run("plain", weights=str(path))
+    phase = make_phase(categories=4, steps=1, checkpoints=(0,))
+    prints = set()
+    for key, network in (("raw", raw), ("ema", average)):
+        options = {"weights": str(path), "state_key": key}
+        first = run("plain", phase, out=key, **options)[0]
+        assert torch.equal(read_weights(first)["0.weight"], network[0].weight)
+        assert any(f"the state {key!r} was taken" in note for note in first.notes)
+        named = make_curriculum(phase, network=Network("start_nets:plain", **options))
+        prints.add(named.fingerprint)
+        assert Curriculum.from_dict(named.to_dict()).network.state_key == key
+    assert len(prints) == 2
+    with pytest.raises(ElsewhereError, match=r"state_key: the checkpoint .* holds one state"):
+        run("plain", phase, out="c", weights=str(first.path), state_key="raw")
+    with pytest.raises(ElsewhereError, match="chooses within a file"):
+        run("plain", phase, out="d", state_key="raw")
+
+
 def test_an_error_of_a_file_names_one_line_of_it(run, tmp_path):
     old, path = run("sized", arguments={"width": 5})[-1], tmp_path / "args.toml"
     text = f"""
