@@ -118,7 +118,8 @@ def choose_state(
     if len(best) > 1:
         raise WeightsError(
             f"{source} holds {len(best)} states that fit the network: "
-            f"{', '.join(c.name for c in best)}; choose one with --state-key (state_key in a curriculum)"
+            f"{', '.join(c.name for c in best)}; choose one with --state-key (state_key in a "
+            "curriculum)"
         )
     if not best:
         return next(iter(states.values())), []
