@@ -183,17 +183,20 @@ def _font_with(code: int) -> str | None:
 
 
 def clean_text(text: object) -> str:
-    """Return `text` on one line, characters that no installed font has as ``U+XXXX``.
+    """Return `text` on one line, characters without a shape of their own as ``U+XXXX``.
+
+    Those are characters that no installed font has, and marks that steer, such as the direction of
+    writing.
 
     Examples
     --------
-    >>> clean_text("a\\tb \\ud800")
-    'a b U+D800'
+    >>> clean_text("a\\tb \\ud800 \\u202e")
+    'a b U+D800 U+202E'
     """
     known, parts = _characters(BASE_FONT), []
     for character in " ".join(str(text).split()):
         code = ord(character)
-        if code in known or (character.isprintable() and _font_with(code) is not None):
+        if character.isprintable() and (code in known or _font_with(code) is not None):
             parts.append(character)
         else:
             parts.append(f"U+{code:04X}")
