@@ -99,6 +99,9 @@ class AlignedSink:
         residual reported; ``linear``: interpolated between cells.
     """
 
+    most_parts = 1
+    """Sweeps into which a layer may be cut."""
+
     def __init__(
         self, *, object_size: int, layers: Sequence[str] | None = None, shift: Shift = "exact"
     ) -> None:
@@ -131,8 +134,6 @@ class AlignedSink:
         self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
     ) -> None:
         """Prepare for a group of layers."""
-        if parts > 1:
-            raise InputError("aligned cosines do not fit the memory; raise --max-memory")
         self.design, self._codes = design, design.category_codes
         n, n_positions = len(design.objects), design.n_positions
         for layer in layers:

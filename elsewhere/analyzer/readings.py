@@ -141,10 +141,11 @@ def _matrix(name: str, matrix: Floats, table: Table, away: Floats | None = None)
     return found
 
 
-def _cosine(metric: str, table: Table) -> Reading:
+def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
     apart = table.apart
     # Leaving out a category leaves out an object where each is a category of its own.
-    several = len(np.unique(table.codes)) > 2 and matrices_kept(table) <= ALL_REFERENCES
+    several = without and len(np.unique(table.codes)) > 2
+    several = several and matrices_kept(table) <= ALL_REFERENCES
     tally = CosineTally(metric, table.codes, table.n_positions, apart.groups, without=several)
 
     def read() -> Variables:
@@ -156,19 +157,20 @@ def _cosine(metric: str, table: Table) -> Reading:
         variables = _matrix(metric, found.similarity, table, away)
         interval = jackknife_t(each.mean(axis=0), without)
         variables[f"{metric}_displaced_interval"] = (("displacement", "bound"), interval)
-        same, other = found.without
-        left = {
-            "baseline": [mean_off_diagonal(matrix) for matrix in other],
-            "G": [mean_off_diagonal(contrast(*both)) for both in zip(same, other, strict=True)],
-        }
-        for name, matrix in (("baseline", found.baseline), ("G", found.G)):
-            rest = np.array(left[name]) if several else None
-            variables |= _matrix(f"{metric}_{name}", matrix, table, rest)
         over = _over_place(found.similarity, found.baseline)
+        rest = np.array(
+            [
+                (mean_off_diagonal(other), mean_off_diagonal(contrast(same, other)),
+                 _over_place(same, other))
+                for same, other in tally.without()
+            ]
+        ).reshape(-1, 3)  # fmt: skip
+        for place, (name, matrix) in enumerate((("baseline", found.baseline), ("G", found.G))):
+            left = rest[:, place] if several else None
+            variables |= _matrix(f"{metric}_{name}", matrix, table, left)
         variables[f"{metric}_over_place_away"] = scalar(over)
         if several:
-            rest = np.array([_over_place(*both) for both in zip(same, other, strict=True)])
-            interval = jackknife_t(np.asarray(over), rest)
+            interval = jackknife_t(np.asarray(over), rest[:, 2])
             variables[f"{metric}_over_place_away_interval"] = (("bound",), interval)
         return variables
 
@@ -317,7 +319,7 @@ def _distance(table: Table) -> Reading:
 
 
 def _sensitivity(table: Table) -> Reading:
-    base = _cosine("cosine", table)
+    base = _cosine("cosine", table, without=False)
 
     def read() -> Variables:
         found = base.read()
@@ -473,8 +475,9 @@ def sums_bytes(name: str, table: Table) -> float:
     if name in ("normalized-variance", "normalized-deviation"):
         return 24.0 * table.n_units
     if name in METRIC_OF:
-        kept = matrices_kept(table) if matrices_kept(table) <= ALL_REFERENCES else 0
-        return 16.0 * kept + 8 * square + 16.0 * n * p
+        kept = matrices_kept(table) if name in REMOVALS else 0
+        kept = kept if kept <= ALL_REFERENCES else 0
+        return 8.0 * kept + 8 * square + 16.0 * n * p
     return 8.0 * n * p
 
 

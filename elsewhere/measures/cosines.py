@@ -14,7 +14,7 @@ One matrix product per object, and one per category that has several.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,16 +37,12 @@ class LocationCosines:
     by_group
         float64 (object, group): the mean over the pairs of locations of each group, where groups
         were asked for.
-    without
-        float64 (2, category, location, location): similarity and baseline without each category
-        in turn, where that was asked for; else empty.
     """
 
     similarity: Floats
     baseline: Floats
     G: Floats
     by_group: Floats
-    without: Floats
 
 
 class CosineTally:
@@ -92,7 +88,7 @@ class CosineTally:
         counts = np.bincount(self._codes)
         n_groups = self._grouped.shape[1]
         flat = self._groups.ravel() + 1  # what is in no group counts in the first bin
-        total, sums = None, []
+        total = None
         for code in range(len(counts)):
             members = np.flatnonzero(self._codes == code)
             summed = None
@@ -114,16 +110,17 @@ class CosineTally:
             self._cross -= within
             if len(self._cross_of):
                 self._cross_of[code] -= 2 * within
-                sums.append((code, summed))
             if total is None:
                 total = np.array(summed)
             else:
                 total += summed
         if total is not None:
             self._cross += dot_products(total, total)
-            for code, summed in sums:
-                products = dot_products(summed, total)
-                self._cross_of[code] += products + products.T
+            for code, kept in enumerate(self._cross_of):  # summed again: all sums are too much
+                members = np.flatnonzero(self._codes == code)
+                every = (stretch.units(self.metric, number) for number in members.tolist())
+                products = dot_products(sum(every, start=np.zeros_like(total)), total)
+                kept += products + products.T
 
     def value(self) -> LocationCosines:
         """Return the cosines, once all stretches are in."""
@@ -132,17 +129,20 @@ class CosineTally:
         baseline = self._cross / pairs if pairs else np.full(similarity.shape, np.nan)
         sizes = np.bincount(self._groups[self._groups >= 0], minlength=self._grouped.shape[1])
         means = self._grouped / np.maximum(sizes, 1)
-        rest = [self._codes[self._codes != code] for code in range(len(self._own_of))]
-        counts = np.array([[len(codes), n_cross_pairs(codes)] for codes in rest]).reshape(-1, 2)
-        without = np.stack([self._own - self._own_of, self._cross - self._cross_of])
-        left = counts.T[:, :, None, None]
         return LocationCosines(
             similarity,
             baseline,
             contrast(similarity, baseline),
             np.where(sizes > 0, means, np.nan),
-            np.where(left > 0, without / np.maximum(left, 1), np.nan),
         )
+
+    def without(self) -> Iterator[tuple[Floats, Floats]]:
+        """Yield similarity and baseline without each category in turn, where that was asked for."""
+        for code, (own, cross) in enumerate(zip(self._own_of, self._cross_of, strict=True)):
+            rest = self._codes[self._codes != code]
+            counts = np.array([len(rest), n_cross_pairs(rest)], dtype=np.float64)
+            counts[counts == 0] = np.nan
+            yield (self._own - own) / counts[0], (self._cross - cross) / counts[1]
 
 
 def location_cosines(

@@ -95,12 +95,12 @@ class PositionTally:
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
-        rows = stretch.values[np.ix_(self._objects, self._locations)]
-        rows = rows.reshape(self.n_rows, -1)
-        self._scale += float(squared_norms(rows).sum())
-        self._rounding = max(self._rounding, rounding_of(rows))
-        centred = rows - rows.mean(axis=0, dtype=np.float64)
-        self._gram += dot_products(centred, centred)
+        self._rounding = max(self._rounding, rounding_of(stretch.values))
+        for _, values in stretch.columns():
+            rows = values[np.ix_(self._objects, self._locations)].reshape(self.n_rows, -1)
+            self._scale += float(squared_norms(rows).sum())
+            rows -= rows.mean(axis=0)
+            self._gram += dot_products(rows, rows)
 
     def value(self) -> PositionDecoding:
         """Return the cross-validated fit, once all stretches are in."""

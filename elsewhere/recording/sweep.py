@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -25,11 +25,11 @@ from elsewhere.recording.engines import Choice, numerics
 from elsewhere.recording.findings import Findings
 from elsewhere.recording.hooks import Taps, evaluating
 from elsewhere.recording.images import Batch, Images, batches_of, exact
-from elsewhere.recording.incremental.streaming import SINK_SHARE, TileStream, room_of
+from elsewhere.recording.incremental.streaming import SINK_SHARE, TileStream, memory_for, room_of
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage.recording import DEFAULT_MEMORY, n_parts
 from elsewhere.storage.units import Units
-from elsewhere.types import BATCH_ROWS, Color, Engine, Location
+from elsewhere.types import BATCH_ROWS, Color, Engine, Location, format_bytes
 
 
 class _Enough(Exception):
@@ -343,8 +343,9 @@ class Sweep:
         layer that does not fit alone is swept in several parts.
         """
 
+        whole: Callable[[float], float] = float
         if self.windows is not None:  # which take their share, too
-            max_memory = room_of(max_memory) // SINK_SHARE
+            max_memory, whole = room_of(max_memory) // SINK_SHARE, memory_for
 
         def held(layer: Layer) -> float:
             each = self._held_bytes(layer, takers(layer))
@@ -362,8 +363,9 @@ class Sweep:
         used = sum(map(held, shared))
         if used > max_memory and shared:
             raise LayerError(
-                "the layers to keep and to measure in one sweep do not fit --max-memory; "
-                "raise it, or keep fewer layers"
+                f"the layers to keep and to measure in one sweep need {format_bytes(whole(used))} "
+                f"of memory, more than --max-memory {format_bytes(whole(max_memory))}; raise it, "
+                "or keep fewer layers"
             )
         for layer in [layer for layer in wanted if layer not in shared]:
             if current and used + held(layer) > max_memory:
@@ -371,7 +373,7 @@ class Sweep:
                 current, used = [], 0.0
             if held(layer) > max_memory:
                 each = self._held_bytes(layer, takers(layer))
-                parts = n_parts(layer, each, self.design, takers(layer), max_memory, 0)
+                parts = n_parts(layer, each, self.design, takers(layer), max_memory, 0, whole)
                 groups.append(self._group([layer], parts, float(max_memory)))
                 continue
             current.append(layer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -394,6 +394,7 @@ def n_parts(
     sinks: Sequence[Sink],
     max_memory: int,
     working: int,
+    whole: Callable[[float], float] = float,
 ) -> int:
     """Return in how many sweeps a layer has to be taken so that what sinks hold fits the memory.
 
@@ -409,6 +410,8 @@ def n_parts(
         Bytes that may be held.
     working
         Bytes that the source itself holds.
+    whole
+        From bytes that may be held to the --max-memory of which they are a part.
 
     Raises
     ------
@@ -417,17 +420,18 @@ def n_parts(
     """
     n = len(design.objects)
     needed = 0.0
-    # Sinks cut a layer by objects, unless they all say that they can cut it finer.
-    finest = min((getattr(sink, "most_parts", 0) for sink in sinks), default=0)
-    for parts in range(1, max(n, finest) + 1):
-        if not finest and parts > 1 and math.ceil(n / parts) == math.ceil(n / (parts - 1)):
+    # Sinks cut a layer by objects, unless they all say into how many parts they can cut it.
+    by_objects = not all(hasattr(sink, "most_parts") for sink in sinks)
+    most = min((getattr(sink, "most_parts", n) for sink in sinks), default=n)
+    for parts in range(1, most + 1):
+        if by_objects and parts > 1 and math.ceil(n / parts) == math.ceil(n / (parts - 1)):
             continue
         needed = sum(sink.held(layer, design, parts) for sink in sinks) * bytes_each + working
         if needed <= max_memory:
             return parts
     raise InputError(
-        f"layer {layer.name!r} needs at least {format_bytes(needed)} of memory, more than "
-        f"--max-memory {format_bytes(max_memory)}; raise it, or leave the layer out"
+        f"layer {layer.name!r} needs at least {format_bytes(whole(needed))} of memory, more than "
+        f"--max-memory {format_bytes(whole(max_memory))}; raise it, or leave the layer out"
     )
 
 

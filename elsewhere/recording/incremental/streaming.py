@@ -322,6 +322,12 @@ def room_of(max_memory: int) -> int:
     return max(max_memory - COMPILED_BYTES, max_memory // 4)
 
 
+def memory_for(held: float) -> float:
+    """Return the --max-memory of which sinks may hold so many bytes beside windows."""
+    room = SINK_SHARE * held
+    return min(room + COMPILED_BYTES, 4 * room)
+
+
 def sample_tile(design: Design, n_positions: int = 6) -> Tile:
     """Return a tile to try: some locations of the middle row, all objects."""
     (_, ys), (_, xs) = design.axes

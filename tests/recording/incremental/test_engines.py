@@ -1,6 +1,5 @@
 """Which engine runs a sweep, and that sinks cannot tell which did."""
 
-import contextlib
 import dataclasses
 
 import numpy as np
@@ -125,10 +124,8 @@ def test_small_memory_gives_the_same_in_groups_parts_and_tiles(make_sweep, metri
     engine = sweep.choice.engine
     each = engine.held_bytes if metric != "centred" else lambda layer: layer.bytes
     least = max(map(each, sweep.layers))
-    for memory in (factor * least for factor in range(10, 400, 10)):  # the first that is enough
-        with contextlib.suppress(InputError):
-            groups = sweep.groups([SimilaritySink(metric=metric)], max_memory=memory)
-            break
+    memory = int(streaming.memory_for(10 * least))  # beside windows, sinks hold a part of it
+    groups = sweep.groups([SimilaritySink(metric=metric)], max_memory=memory)
     assert len(groups) > 1
     windows = sweep.windows
     assert len(windows.tiles("grid", sweep.layers, [], memory)) > 1
