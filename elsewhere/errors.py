@@ -24,11 +24,27 @@ import difflib
 from collections.abc import Iterable
 
 
+def visible(text: str) -> str:
+    r"""Return text on one line, in which what a terminal would obey is shown instead.
+
+    Texts of files (names of objects, layers, attributes) may hold escape codes, line breaks, marks
+    that turn the direction of writing, or bytes of names that are not UTF-8.
+
+    Examples
+    --------
+    >>> print(visible("cat\x1b[2J\nerror: none"))
+    cat\x1b[2J\nerror: none
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class ElsewhereError(Exception):
-    """Base of all errors raised on purpose by this package."""
+    """Base of all errors raised on purpose by this package; what files said in it is visible."""
 
     def __str__(self) -> str:  # KeyError would quote its message
-        return " ".join(str(argument) for argument in self.args)
+        return visible(" ".join(str(argument) for argument in self.args))
 
 
 class InputError(ElsewhereError, ValueError):

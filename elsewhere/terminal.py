@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from elsewhere.errors import visible
 from elsewhere.protocols import Progress, notes_of
 from elsewhere.types import format_bytes
 
@@ -37,22 +38,6 @@ def counted(number: int, one: str, many: str = "") -> str:
     ('1 layer', '2 categories')
     """
     return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def visible(text: str) -> str:
-    r"""Return text on one line, in which what a terminal would obey is shown instead.
-
-    Texts of files (names of objects, layers, attributes) may hold escape codes, line breaks, marks
-    that turn the direction of writing, or bytes of names that are not UTF-8.
-
-    Examples
-    --------
-    >>> print(visible("cat\x1b[2J\nerror: none"))
-    cat\x1b[2J\nerror: none
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def put(text: str) -> None:

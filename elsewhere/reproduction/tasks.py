@@ -167,9 +167,11 @@ def read_values(task: Task, *, current: bool = False) -> Values | None:
     if not sealed:
         tell_unsealed(task.path)
     try:
-        stamp, values = table["fingerprint"], table["values"]
+        stamp, values = str(table["fingerprint"]), table["values"]
         made = table.get("measured_with")
         found = {name: math.nan if value is None else value for name, value in values.items()}
+        if odd := [n for n, value in found.items() if not isinstance(value, int | float | str)]:
+            raise TypeError(f"{odd[0]} is neither a number nor a word")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(
             f"{task.path} is damaged ({type(error).__name__}: {error}); delete it, and it is "

@@ -13,6 +13,7 @@ import torch
 from elsewhere.errors import ExistsError, StorageError
 from elsewhere.models import Model
 from elsewhere.models.machine import describe_machine
+from elsewhere.storage.admission import one_line
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import free_bytes, refuse_link
 from elsewhere.storage.locks import locked
@@ -24,6 +25,7 @@ from elsewhere.types import format_bytes
 ENCODING = "run"
 VERSION = "0.2"
 RUN = "curriculum.json"
+MOST_THREADS = 4096
 IN_USE = "{} is being trained by another process; wait for it, or choose another directory"
 
 
@@ -41,7 +43,7 @@ def open_run(
         tell_unsealed(path)
     try:
         other, seed = str(table["fingerprint"]), int(table["seed"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise StorageError(
             f"{path} is damaged ({type(error).__name__}); choose another directory"
         ) from error
@@ -117,15 +119,15 @@ class Begun:
             own["threads"] = threads
         if earlier is None or "numerics" not in earlier:  # an older release began it
             return cls(own, pictures)
-        held = dict(earlier["numerics"])
+        held, before, notes = _read_beginning(earlier, directory)
         if threads not in (None, held["threads"]):
             raise ExistsError(
                 f"{directory} was begun with {held['threads']} threads, on whose number its "
                 f"weights depend; got {threads}: leave --threads out, or choose another directory"
             )
         own["threads"] = held["threads"]
-        for number, (phase, before) in enumerate(zip(resolved, earlier["pictures"], strict=True)):
-            if pictures[number] != list(before):
+        for number, phase in enumerate(resolved):
+            if pictures[number : number + 1] != before[number : number + 1]:
                 raise ExistsError(
                     f"{directory} was begun with other pictures in phase {phase.name!r}: the files "
                     "of its object set have changed; restore them, or choose another directory"
@@ -135,10 +137,27 @@ class Begun:
             for name in own
             if own[name] != held.get(name)
         ]
-        notes = [str(note) for note in earlier.get("notes", ())]
         if changed:
             notes.append(f"the run went on elsewhere than it began ({'; '.join(changed)})")
         return cls(own, pictures, tuple(notes))
+
+
+def _read_beginning(
+    table: dict[str, Any], directory: Path
+) -> tuple[dict[str, Any], list[list[str]], list[str]]:
+    """Return numerics, pictures and notes of a run's beginning, which a file says."""
+    try:
+        numerics = dict(table["numerics"])
+        pictures = [[str(digest) for digest in each] for each in table["pictures"]]
+        notes = [str(note) for note in table.get("notes", ())]
+        if not (type(numerics["threads"]) is int and 0 < numerics["threads"] <= MOST_THREADS):
+            raise ValueError(f"threads {numerics['threads']!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(
+            f"{directory / RUN} is damaged: it does not say with what the run was begun "
+            f"({one_line(error)[:120]}); restore it, or train again"
+        ) from error
+    return numerics, pictures, notes
 
 
 def lock_run(directory: Path) -> AbstractContextManager[None]:
