@@ -126,8 +126,8 @@ def observe(
 
     Notes
     -----
-    A fixed image and the empty canvas are run among others, among still others, again, and the
-    first alone: ten images. What differs by more than rounding is looked at once more in double
+    A fixed image and the empty canvas are run among others, among still others, again, and alone:
+    eleven images. What differs by more than rounding is looked at once more in double
     precision, so that a network that only amplifies rounding is not blamed. A network that draws
     random numbers is repeated more often, for what is drawn may matter rarely.
     """
@@ -191,8 +191,7 @@ class _Observation:
             again = again or self._differing(images.among, [0, 1], first)
         if again:
             return self._changing(again[0])
-        one = {name: values[:1] for name, values in first.items()}
-        company += self._differing(images.fixed, [0], one)
+        company += self._alone_differing(images, first)
         if company and not self._is_rounding():
             return self._alone(f"{_told(company[0])} depends on the other images of its batch")
         if self._model.batch_dependent == "one-at-a-time":
@@ -272,10 +271,25 @@ class _Observation:
     def _apart(self, images: _Images, tolerance: float) -> list[str]:
         """Return what an image among others, or alone, gives otherwise than among still others."""
         first = self._values(images.among, [0, 1])
-        one = {name: values[:1] for name, values in first.items()}
         return [
             *self._differing(images.others, [1, 2], first, tolerance=tolerance),
-            *self._differing(images.fixed, [0], one, tolerance=tolerance),
+            *self._alone_differing(images, first, tolerance),
+        ]
+
+    def _alone_differing(
+        self, images: _Images, first: Values, tolerance: float = TOLERANCE
+    ) -> list[str]:
+        """Return what the fixed image, or the empty canvas, gives otherwise when it is alone.
+
+        The fixed image may have the largest values of any batch, and decide alone what depends on
+        the largest; the empty canvas does not.
+        """
+        return [
+            name
+            for row, image in enumerate((images.fixed, images.empty))
+            for name in self._differing(
+                image, [0], {n: v[row : row + 1] for n, v in first.items()}, tolerance=tolerance
+            )
         ]
 
     # --- passes

@@ -102,6 +102,26 @@ def weights():
     torch.manual_seed(0)
 
 
+def quantised_by_the_largest(net, x):
+    return torch.fake_quantize_per_tensor_affine(x, float(x.abs().max()) / 127, 0, -128, 127)
+
+
+def clipped_at_half_the_largest(net, x):
+    return x.clamp(max=float(x.max()) / 2)
+
+
+@pytest.mark.parametrize("odd", [quantised_by_the_largest, clipped_at_half_the_largest])
+def test_the_fixed_image_does_not_decide_alone(odd):
+    """It has the largest values of every batch that it is in, and so does not notice the others."""
+    model, dim = model_of(Net(odd)), torch.full((2, 3, SIDE, SIDE), 0.3)
+    layers = [layer for layer in list_layers(model) if layer.name == "relu"]
+    dim[1, :, 4:8, 4:8] = 0.4
+    with pytest.raises(InputError, match=r"'relu' depends on the other images.*one-at-a-time"):
+        observe(model, torch.full((1, 3, SIDE, SIDE), 0.3), dim, layers)
+    alone = model_of(Net(odd), batch_dependent="one-at-a-time")
+    assert observe(alone, torch.full((1, 3, SIDE, SIDE), 0.3), dim, layers).alone
+
+
 @pytest.mark.parametrize("odd", DEPENDENT)
 def test_images_that_depend_on_each_other_are_refused_or_run_alone(odd):
     network = Net(odd)
