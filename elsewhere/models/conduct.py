@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from elsewhere.errors import InputError
-from elsewhere.measures.behaviour import Behaviour, sketch
+from elsewhere.measures.behaviour import Behaviour, differing, sketch
 from elsewhere.models.layers import Layer
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import output_tensors
@@ -52,6 +52,8 @@ class Conduct:
         Whether each image is run alone.
     seed
         What generators are seeded with before every pass; None where they are left alone.
+    keeps
+        Whether passes change what the network remembers: see :func:`check_again`.
     reason
         Why, in a few words; empty for a network that may be run in any batch.
     notes
@@ -62,6 +64,7 @@ class Conduct:
 
     alone: bool = False
     seed: int | None = None
+    keeps: bool = False
     reason: str = ""
     notes: tuple[str, ...] = ()
     behaviour: Behaviour = field(default_factory=dict)
@@ -148,6 +151,33 @@ def observe(
         return _Observation(model, layers, output, images, snapshot).judge()
 
 
+def check_again(
+    model: Model,
+    conduct: Conduct,
+    empty: torch.Tensor,
+    layers: Sequence[Layer],
+    *,
+    output: bool = False,
+) -> None:
+    """Refuse a network that keeps a state if it has come to do something else; after a sweep.
+
+    The arguments are those of :func:`observe`, and what it returned.
+
+    Raises
+    ------
+    InputError
+        What it gives for the fixed image or the empty canvas has changed.
+    """
+    if not conduct.keeps:
+        return
+    pixels = torch.from_numpy(probe_image(empty.shape[-1])[None]).to(empty.device)
+    images = (model.transform.apply(pixels).to(empty.dtype), empty)
+    with untouched(model.module) as snapshot, seeded(None, model.module), torch.inference_mode():
+        model.module.eval()
+        observation = _Observation(model, layers, output, _Images(*images, *images), snapshot)
+        observation.compare(conduct)
+
+
 @dataclass(frozen=True)
 class _Images:
     fixed: torch.Tensor
@@ -196,7 +226,37 @@ class _Observation:
             return self._alone(f"{_told(company[0])} depends on the other images of its batch")
         if self._model.batch_dependent == "one-at-a-time":
             return self._alone("", asked=True)
-        return Conduct(behaviour=_sketches(first))
+        return self._conduct(_sketches(first))
+
+    def _conduct(self, behaviour: Behaviour, notes: Sequence[str] = (), **how: Any) -> Conduct:
+        """Return how to run it, with a doubt if passes change what it remembers."""
+        changed = ", ".join(self._snapshot.changed()[:3])
+        if changed:
+            notes = [
+                *notes,
+                f"the network keeps a state that its passes change ({changed}): values may depend "
+                "on what was shown before",
+            ]
+        return Conduct(keeps=bool(changed), notes=tuple(notes), behaviour=behaviour, **how)
+
+    def compare(self, conduct: Conduct) -> None:
+        """Refuse a network that does not do any more what it did."""
+        found = [
+            self._values(image, [0], seed=conduct.seed)
+            for image in (self._images.fixed, self._images.empty)
+        ]
+        values = {n: torch.cat([each[n] for each in found]) for n in found[0] if n in found[1]}
+        names = [
+            name
+            for name in differing(conduct.behaviour, _sketches(values))
+            if self._output or not name.startswith(OUTPUT)
+        ]
+        if names:
+            raise InputError(
+                f"{self._model.name} has changed while it ran: {_told(names[0])} comes out "
+                "otherwise than at first for the same image, as it keeps a state between passes, "
+                "so no value of it can be repeated; keep it from changing in evaluation mode"
+            )
 
     # --- what is wrong
 
@@ -253,7 +313,7 @@ class _Observation:
             notes.append(
                 f"the network treats its images together ({reason}): each image was run alone"
             )
-        return Conduct(True, seed, reason, tuple(notes), _sketches(values))
+        return self._conduct(_sketches(values), notes, alone=True, seed=seed, reason=reason)
 
     def _is_rounding(self) -> bool:
         """Return whether what differs between batches vanishes in double precision."""
@@ -375,4 +435,4 @@ def _sketches(values: Values) -> Behaviour:
     }
 
 
-__all__ = ["OUTPUT", "Conduct", "observe", "probe_image"]
+__all__ = ["OUTPUT", "Conduct", "check_again", "observe", "probe_image"]

@@ -15,6 +15,7 @@ from torch import nn
 
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models.expected import refusal
+from elsewhere.models.memory import Memory
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import output_tensors
 from elsewhere.models.state import seeded, untouched
@@ -115,7 +116,8 @@ def hooked(model: Model, hooks: Mapping[str, Any]) -> Iterator[None]:
     """
     network = model.module
     try:
-        with untouched(network), seeded(0, network), torch.no_grad():
+        kept = Memory(network, hooks=True).kept()
+        with untouched(network), kept, seeded(0, network), torch.no_grad():
             network.eval()
             handles = [
                 network.get_submodule(name).register_forward_hook(hook)

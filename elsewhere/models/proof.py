@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten
 
 from elsewhere.models.generators import own_generators, seed_own_generators
+from elsewhere.models.memory import Memory
 
 TOLERANCE = 1e-5
 """By how much two ways may differ by rounding, as a share of a tensor's largest value."""
@@ -126,7 +127,7 @@ def extremes(objects: torch.Tensor) -> list[int]:
 def undisturbed(
     network: nn.Module, *, double: bool = False, shake: float = 0.0, seed: int = 0
 ) -> Iterator[None]:
-    """While active, passes leave no trace: in buffers, plain attributes, modes or generators.
+    """While active, passes leave no trace: in buffers, attributes, memory, modes or generators.
 
     Parameters
     ----------
@@ -139,7 +140,7 @@ def undisturbed(
     seed
         Of the global generators, and of what is changed.
     """
-    parts = list(network.modules())
+    parts, memory = list(network.modules()), Memory(network, hooks=True)
     attributes = [(part, dict(vars(part))) for part in parts]
     buffers = [(part, dict(part._buffers)) for part in parts]
     weights = [(parameter, parameter.data) for parameter in network.parameters()]
@@ -173,6 +174,7 @@ def undisturbed(
             for name in set(vars(part)) - set(values):
                 del vars(part)[name]
             vars(part).update(values)
+        memory.restore()
 
 
 def _run(

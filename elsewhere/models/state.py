@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from elsewhere.models.generators import CPU, own_generators, seed_own_generators
+from elsewhere.models.memory import Memory
 
 SMALL = 2**18
 """Numbers in a parameter of which a copy is kept; larger ones are taken to be weights, which no
@@ -61,7 +62,8 @@ class Snapshot:
     """Everything that a forward pass, or tracing, can change of a network.
 
     Attributes are held by reference; of tensors among them, of buffers, of small parameters, of
-    arrays, generators and plain containers also the content.
+    arrays, generators and plain containers also the content; so also of what :class:`Memory` finds
+    within objects and closures.
 
     Parameters
     ----------
@@ -70,6 +72,7 @@ class Snapshot:
     """
 
     def __init__(self, module: nn.Module) -> None:
+        self._memory = Memory(module)
         self._parts = [(name, part, dict(vars(part))) for name, part in module.named_modules()]
         self._contents: dict[int, tuple[str, Any, Any]] = {}
         for name, _, attributes in self._parts:
@@ -103,7 +106,7 @@ class Snapshot:
                 found += [_join(stem, str(k)) for k in keys]
             elif not _is_same(value, content):
                 found.append(name)
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys([*found, *self._memory.changed(), *self._memory.outside()]))
 
     def restore(self) -> None:
         """Give everything back as it was."""
@@ -117,6 +120,7 @@ class Snapshot:
         for _, value, content in self._contents.values():
             if not _is_same(value, content):
                 _give_back(value, content)
+        self._memory.restore()
 
 
 def _join(name: str, key: str) -> str:

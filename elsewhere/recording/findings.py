@@ -7,9 +7,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.models import Conduct, Layer, Model, observe
+from elsewhere.models.conduct import check_again
 from elsewhere.models.proof import extremes
 from elsewhere.models.state import stamp, untouched
 from elsewhere.protocols import Design
@@ -132,8 +134,7 @@ def watch(
         Its images depend on each other, on chance, or on what was shown before.
     """
     images, places = Images(model, objects, canvas, rows=1), design.positions
-    nothing = np.array([-1])
-    empty = images.build(Batch("empty", nothing, nothing, places[:1])).clone()
+    empty = _empty(images, places)
     shown = torch.from_numpy(objects.patches(canvas.background_color(model.transform.mean)))
     scenes = [
         images.build(Batch("grid", np.array([number]), np.array([at]), places[[at]])).clone()
@@ -141,3 +142,28 @@ def watch(
     ]
     with exact(model.device):
         return observe(model, empty, torch.cat(scenes), layers, output=output)
+
+
+def watch_again(
+    conduct: Conduct,
+    model: Model,
+    objects: ObjectSet,
+    canvas: Canvas,
+    design: Design,
+    layers: Sequence[Layer],
+) -> None:
+    """Refuse a network that has come to do something else while it was swept.
+
+    Raises
+    ------
+    InputError
+        See :func:`elsewhere.models.conduct.check_again`.
+    """
+    if conduct.keeps:
+        images = Images(model, objects, canvas, rows=1)
+        check_again(model, conduct, _empty(images, design.positions), layers)
+
+
+def _empty(images: Images, places: NDArray[np.int64]) -> torch.Tensor:
+    nothing = np.array([-1])
+    return images.build(Batch("empty", nothing, nothing, places[:1])).clone()

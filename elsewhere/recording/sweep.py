@@ -22,7 +22,7 @@ from elsewhere.models import (
 from elsewhere.models.heads import name_head
 from elsewhere.protocols import STAGES, Design, Need, Progress, Sink, Stage, stages_of
 from elsewhere.recording.engines import Choice, numerics
-from elsewhere.recording.findings import Findings
+from elsewhere.recording.findings import Findings, watch_again
 from elsewhere.recording.hooks import Taps, evaluating
 from elsewhere.recording.images import Batch, Images, batches_of, exact
 from elsewhere.recording.incremental.streaming import SINK_SHARE, TileStream, memory_for, room_of
@@ -281,6 +281,10 @@ class Sweep:
                                 progress(done, total)
                     for sink in takers:
                         sink.end()
+            if self.windows is None:
+                watch_again(
+                    self.conduct, self.model, self.objects, self.canvas, self.design, self.layers
+                )
 
     def _run_stage(
         self,

@@ -28,6 +28,7 @@ from elsewhere.measures.intervals import (
     share_interval,
 )
 from elsewhere.models import Conduct, Model, observe
+from elsewhere.models.conduct import check_again
 from elsewhere.models.heads import input_dtype
 from elsewhere.models.machine import describe_machine
 from elsewhere.models.proof import extremes
@@ -205,6 +206,9 @@ def sweep(
                 margin[trial] = _margins(logits, truth[trial // n_places])
                 if progress is not None:
                     progress(first + len(trial), total)
+            if conduct.keeps:
+                nothing = paster.paste(patches[:0], places[:0])[:1].clone()
+                check_again(model, conduct, nothing, (), output=True)
     finally:
         for part, mode in modes:
             part.training = mode

@@ -15,6 +15,7 @@ from elsewhere.logs import get_logger
 from elsewhere.models import Model, find_device
 from elsewhere.models.heads import find_head
 from elsewhere.models.machine import using_threads
+from elsewhere.models.memory import Memory
 from elsewhere.storage.files import is_file, make_inside, refuse_link, remove_leftovers
 from elsewhere.training.beginning import (
     IN_USE,
@@ -31,6 +32,7 @@ from elsewhere.training.checkpoints import (
     read_weights,
 )
 from elsewhere.training.curriculum import Curriculum
+from elsewhere.training.doubts import note_of_loss
 from elsewhere.training.heads import order_units, replace_head
 from elsewhere.training.metrics import MetricsLog, ReportProgress
 from elsewhere.training.optimisation import (
@@ -148,6 +150,9 @@ def train(
         initial = {name: value.clone() for name, value in model.module.state_dict().items()}
         frozen = frozenset(n for n, p in model.module.named_parameters() if not p.requires_grad)
         dropout = find_dropout(model.module)
+        memory = Memory(model.module, hooks=True)
+        if state.unwritten and note_of_loss(state.unwritten) not in run.notes:
+            run = dataclasses.replace(run, notes=(*run.notes, note_of_loss(state.unwritten)))
         if begun is None or len(run.notes) > len(begun.get("notes", ())):
             begin_run(directory, curriculum, fingerprint, run)
         log = MetricsLog(
@@ -165,6 +170,8 @@ def train(
         stack.enter_context(_plain_numerics(place))
         for phase in resolved[state.phase :]:
             logger.info("phase %s: %d steps at most", phase.name, phase.steps)
+            # weights alone pass from phase to phase: checkpoints hold nothing else
+            memory.restore()
             model = _at_start(model, phase, resolved, curriculum, (initial, units), directory)
             # an earlier phase may have changed both
             set_dropout(model.module, dropout)

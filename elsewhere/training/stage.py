@@ -23,11 +23,12 @@ from elsewhere.errors import TrainingError
 from elsewhere.logs import get_logger
 from elsewhere.models import Model
 from elsewhere.models.expected import find_single
-from elsewhere.models.heads import input_dtype
+from elsewhere.models.heads import find_logits, input_dtype
 from elsewhere.models.machine import describe_machine
 from elsewhere.training.augment import change_appearance
 from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
 from elsewhere.training.curriculum import Curriculum
+from elsewhere.training.doubts import Doubts
 from elsewhere.training.heads import check_logits
 from elsewhere.training.metrics import MetricsLog, Report, ReportProgress
 from elsewhere.training.optimisation import (
@@ -202,14 +203,18 @@ class Stage:
                 f"of {len(patches)} ({reason}); {remedy}"
             ) from error
         if isinstance(forward, WindowedForward) and forward.missed:  # what it gave is right
-            whole = whole_forward(self.network, self._paster)
-            name = (
+            self._give_up_windows(
                 f"windows up to step {step}, then on {WHOLE}: the image does not go straight "
                 "through its first convolutions any more"
             )
-            self._way = Way(whole, name, doubted=True)
-            logger.info("phase %s: %s", self.phase.name, name)
         return check_logits(output, len(self.resolved.categories), self.model.name)
+
+    def _give_up_windows(self, name: str) -> None:
+        self._way = Way(whole_forward(self.network, self._paster), name, doubted=True)
+        logger.info("phase %s: %s", self.phase.name, name)
+
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        return find_logits(self.network(images), self.model.name)
 
     def _update(self, logits: torch.Tensor, labels: torch.Tensor, first: int, place: int) -> None:
         phase, step = self.phase, first + place
@@ -261,6 +266,7 @@ class Stage:
         self._categories = torch.from_numpy(train.category_index)
         self._exemplars = torch.from_numpy(train.exemplar_index)
         self._labels = self._categories.to(self.device)
+        self._doubts = Doubts(self.network, lambda: self._logits(next(self._images(0))))
         self._probe = Probe(self.resolved, paster, seed=derive_seed(self.seed, "probe"))
 
     # --- looking, reporting, keeping
@@ -311,7 +317,8 @@ class Stage:
         keep = keep and (done > 0 or 0 in self.resolved.checkpoints)
         recent = list(self.history)[-WINDOW:]
         loss, train_accuracy = np.mean(recent, axis=0).tolist() if recent else (None, None)
-        with own_generators(self.device):  # what comes next does not depend on what is looked at
+        # what comes next does not depend on what is looked at
+        with own_generators(self.device), self._doubts.memory.kept():
             seed_own_generators(derive_seed(self.seed, "report", done), self.device)
             with self._averaged(done):
                 self._report(done, loss, train_accuracy, final, keep)
@@ -370,6 +377,7 @@ class Stage:
         for name in self._finite:  # a mask of -inf may be meant
             if not bool(torch.isfinite(state[name]).all()):
                 raise self._diverged(done, f"{name} is not finite")
+        self._doubts.look()
         path = checkpoint_path(self.around.directory, self.phase.name, done)
         card = self._card(done, train, probe, final)
         save_checkpoint(path, state, card)
@@ -413,7 +421,11 @@ class Stage:
             passes=self._way.name,
             notes=tuple(
                 f"phase {phase.name}: {note}"
-                for note in (*self.around.notes[resolved.index], *self._way.notes)
+                for note in (
+                    *self.around.notes[resolved.index],
+                    *self._way.notes,
+                    *self._doubts.notes,
+                )
             ),
             numerics=describe_machine(self.device),
         )
@@ -443,6 +455,9 @@ class Stage:
             network=self.network.state_dict(),
             optimiser=self.optimiser.state_dict(),
             average=[] if self.average is None else self.average.values,
+            memory=self._doubts.memory.changed(),
+            unwritten=self._doubts.memory.unwritten(),
+            passes=self._way.name if self._way.doubted else "",
         )
         write_state(self.around.directory / "state.pt", state)
         self._written = time.perf_counter()
@@ -451,6 +466,9 @@ class Stage:
 
     def _restore(self, state: RunState) -> None:
         self.network.load_state_dict(state.network)
+        self._doubts.memory.restore(state.memory)
+        if state.passes:
+            self._give_up_windows(state.passes)
         self.optimiser.load_state_dict(state.optimiser)
         if self.average is not None:
             for value, kept in zip(self.average.values, state.average, strict=True):

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from elsewhere.errors import StorageError
+from elsewhere.models.memory import Written
 from elsewhere.models.weights import check_archive
 from elsewhere.storage import write_atomically
 from elsewhere.storage.documents import tell_unsealed
 from elsewhere.storage.files import refuse_link
 from elsewhere.storage.seal import SealError, check_seal, make_seal, read_seal
 
-VERSION = 2
-"""Since 2 the file is sealed."""
+VERSION = 3
+"""Since 2 the file is sealed; since 3 it holds what a network remembers beside its tensors."""
 
 
 @dataclass
@@ -38,6 +39,12 @@ class RunState:
         When the phase's criterion was met.
     network, optimiser, average
         Their tensors; empty at the start of a phase.
+    memory
+        What the network remembers beside them, where it has changed.
+    unwritten
+        Names of what it remembers, and no file can hold.
+    passes
+        How the network is run, where that has changed.
     """
 
     run: str
@@ -49,6 +56,9 @@ class RunState:
     network: dict[str, torch.Tensor] = field(default_factory=dict)
     optimiser: dict[str, Any] = field(default_factory=dict)
     average: list[torch.Tensor] = field(default_factory=list)
+    memory: dict[str, Written] = field(default_factory=dict)
+    unwritten: list[str] = field(default_factory=list)
+    passes: str = ""
 
 
 def write_state(path: Path, state: RunState) -> int:
@@ -86,9 +96,9 @@ def read_state(path: Path) -> RunState | None:
         raise StorageError(f"{path} is damaged ({error}), {remedy}") from error
     except Exception as error:  # any byte string can come: torch raises a dozen types
         raise StorageError(f"{path} is damaged ({type(error).__name__}), {remedy}") from error
-    if not fits or (seal is None and version == VERSION):
+    if not fits or (seal is None and version != 1):
         raise StorageError(f"{path} is damaged (its seal or a number is missing), {remedy}")
-    if version not in (1, VERSION):
+    if version not in (1, 2, VERSION):
         raise StorageError(
             f"{path} has version {version}; expected {VERSION}; finish the run with the version "
             "of elsewhere that began it"

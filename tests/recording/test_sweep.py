@@ -291,3 +291,25 @@ def test_things_that_do_not_fit_together_are_refused(model, make_sweep, make_obj
 
     with pytest.raises(CanvasError, match=r"objects of 8 px .* object size is 10 px"):
         Sweep(model, make_objects(), canvas=Canvas(24, 10))
+
+
+class Tiring(nn.Module):
+    """Its second part runs otherwise from its 15th pass on, of which it keeps count in a class."""
+
+    runs = 0
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 3)
+
+    def forward(self, values):
+        type(self).runs += 1
+        values = self.second(self.first(values))
+        return values if type(self).runs < 15 else -values
+
+
+def test_a_network_that_changes_during_the_sweep_is_refused(make_sweep, wrap, hooks_of):
+    model = wrap(nn.Sequential(Tiring(), nn.ReLU()))
+    with pytest.raises(InputError, match="has changed while it ran: layer '1' comes out otherwise"):
+        make_sweep(model, n=9, layers="1").stream([Keeping()])
+    assert hooks_of(model.module) == 0

@@ -341,3 +341,31 @@ def test_parquet(tmp_path, monkeypatch):
         return
     path = write_trials(table, tmp_path / "trials.parquet")
     pandas.testing.assert_frame_equal(pandas.read_parquet(path), table)
+
+
+class Tiring(nn.Sequential):
+    """Counts its passes; from one on it gives something else, if it does."""
+
+    def __init__(self, last):
+        super().__init__(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(48, N_CLASSES))
+        self.last, self.calls = last, [0]
+
+    def forward(self, images):
+        self.calls[0] += 1
+        return super().forward(images) * (1 if self.calls[0] < self.last else -1)
+
+
+def test_networks_that_count_their_passes_are_refused_once_it_matters():
+    def run(last):
+        torch.manual_seed(0)
+        model = dataclasses.replace(MODEL, module=Tiring(last))
+        return accuracy(model, OBJECTS, CANVAS, Grid.parse("all", CANVAS)), model.module
+
+    found, network = run(10_000)
+    images = torch.zeros(20, 3, 16, 16)
+    images[:, :, 3:10, 6:13] = torch.from_numpy(OBJECTS.patches((0, 0, 0))).movedim(3, 1) / 255
+    right = network(images).argmax(1).numpy()
+    assert found["choice"].sel(y=6, x=9).values.tolist() == right.tolist()
+    assert "keeps a state that its passes change (calls)" in found.attrs["notes"][0]
+    with pytest.raises(InputError, match="has changed while it ran: its output comes out"):
+        run(14)

@@ -15,6 +15,7 @@ from torch import nn
 
 from elsewhere.errors import InputError, LayerError
 from elsewhere.models import Conduct, Layer, Model, output_tensors
+from elsewhere.models.memory import Memory
 from elsewhere.models.state import copy_network
 
 
@@ -54,7 +55,8 @@ class PlainNetwork(nn.Module):
                 "one image a pass; take a method that needs gradients only, such as saliency or "
                 "integrated-gradients"
             )
-        with self._conduct.a_pass(self.network):
+        kept = Memory(self.network).kept() if self._conduct.keeps else contextlib.nullcontext()
+        with self._conduct.a_pass(self.network), kept:
             return self.network(values.clone())  # the network may work on it in place
 
     def until(
