@@ -155,8 +155,9 @@ def _silent(request: str, module: str, model: Model) -> LayerError:
             "with a row per image; list with containers, or name one of its parts"
         )
     return LayerError(
-        f"layer {request!r} never runs in a forward pass, or has no tensor of floating-point numbers "
-        f"with a row per image (complex and whole numbers are not recorded); `elsewhere layers {model.name}` lists those that can be recorded"
+        f"layer {request!r} never runs in a forward pass, or has no tensor of "
+        "floating-point numbers with a row per image (complex and whole numbers are not recorded); "
+        f"`elsewhere layers {model.name}` lists those that can be recorded"
     )
 
 
