@@ -43,12 +43,15 @@ def to_numpy(array: Array) -> NDArray[Any]:
 
 
 def summable(array: Array) -> Array:
-    """Return the values where they are summed, not copied if they are there.
+    """Return the values where they are summed, not copied if they are there in full precision.
 
-    That is on their device if it has double precision; those on the CPU are seen by NumPy.
+    That is on their device if it has double precision; those on the CPU are seen by NumPy. Half
+    precision is made single, which holds it: what is removed from it is not rounded to its digits.
     """
-    on_device = not isinstance(array, np.ndarray) and array.device.type not in ("cpu", "mps")
-    return array if on_device else to_numpy(array)
+    if isinstance(array, np.ndarray) or array.device.type in ("cpu", "mps"):
+        values = to_numpy(array)
+        return values.astype(np.float32) if values.dtype == np.float16 else values
+    return array.float() if array.dtype.itemsize == 2 else array
 
 
 def dot_products(a: Array, b: Array) -> NDArray[np.float64]:
@@ -178,7 +181,7 @@ class DenseVectors:
     Parameters
     ----------
     values
-        Shape (row, unit), float32 or float64, NumPy or torch. It is not copied.
+        Shape (row, unit), NumPy or torch. It is not copied, but where it is in half precision.
     """
 
     def __init__(self, values: Array) -> None:

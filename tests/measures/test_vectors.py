@@ -89,11 +89,18 @@ def rows_of(pattern, units, seed=0):
     elif pattern == "one large":
         rows[:] = np.float32(2e-4)
         rows[:, 0] = 1
+    elif pattern == "huge and tiny":
+        rows *= np.float32(1e-3)
+        rows[:, 0] = [3e4, -7e4, 3e4]
+    elif pattern == "alternating":
+        rows[:] = np.where(np.arange(units) % 2, np.float32(1), np.float32(-1))
+        rows += np.array([[1000], [-30], [2e4]], np.float32)
     return rows
 
 
 PATTERNS = pytest.mark.parametrize(
-    "pattern", ["random", "constant", "sparse", "offset", "one large"]
+    "pattern",
+    ["random", "constant", "sparse", "offset", "one large", "huge and tiny", "alternating"],
 )
 
 
@@ -160,6 +167,23 @@ def test_the_worst_order_is_bad_enough():
 def test_sums_agree_with_double_precision(kind, pattern, units):
     rows = rows_of(pattern, units)
     compare_with_double(rows, as_kind(rows, kind))
+
+
+@KINDS
+@pytest.mark.parametrize("precision", ["float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("pattern", ["random", "constant", "sparse", "offset", "alternating"])
+def test_sums_of_another_precision_are_as_exact(kind, precision, pattern):
+    """What half precision holds is not rounded again: by a mean, a weight or a sum."""
+    given = torch.from_numpy(rows_of(pattern, 50_000)).to(getattr(torch, precision))
+    rows = given.double().numpy()
+    if kind == "numpy":
+        given = (given.float() if precision == "bfloat16" else given).numpy()
+    compare_with_double(rows, given)
+    total = DenseVectors(given).zeros(1, exact=True)
+    weights = np.array([0.3, 700.0, -0.01])
+    total.accumulate(DenseVectors(given), weights)
+    scale = abs(weights) @ abs(rows)
+    assert (abs(np.asarray(total.values)[0] - weights @ rows) <= 1e-6 * scale).all()
 
 
 @pytest.mark.long
