@@ -155,6 +155,7 @@ def faces_of(character: str) -> tuple[str, ...]:
     return FACES[0], *others
 
 
+@functools.lru_cache(maxsize=512)  # 25 MB at 50 px; a set is drawn again in each phase
 def outline(character: str, face: str, resolution: int) -> Outline:
     """Return the shape of `character` in `face`, its longest side about `resolution` px."""
     left, top, right, bottom = _font(face, 256).getbbox(character, anchor="ls")

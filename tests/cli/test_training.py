@@ -7,7 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import xarray
+from typer.testing import CliRunner
 
+from elsewhere.cli import app
 from elsewhere.storage import load_result
 
 TINY = """
@@ -27,6 +29,7 @@ categories = 4
 exemplars = { train = 4, held_out = 2 }
 environment = "full"
 steps = 12
+checkpoints = 2
 learning_rate = 1e-3
 new_head = true
 [[phase]]
@@ -36,15 +39,27 @@ categories = { count = 3, skip = 4 }
 exemplars = { train = 4, held_out = 2 }
 environment = "one"
 steps = 12
+checkpoints = 2
 learning_rate = 1e-3
 new_head = true
 """
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a curriculum and its finished run, which nobody changes."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.toml").write_text(TINY)
+    train = ("train", folder / "tiny.toml", "--out", folder / "run", "--seed", "3")
+    result = CliRunner().invoke(app, [str(argument) for argument in train])
+    assert result.exit_code == 0, result.stderr
+    return folder
+
+
 @pytest.fixture
-def trained(run, here):
-    (here / "tiny.toml").write_text(TINY)
-    run("train", "tiny.toml", "--out", "run", "--seed", 3)
+def trained(finished, here):
+    """A finished run in the current directory."""
+    shutil.copytree(finished, here, dirs_exist_ok=True)
     return here / "run"
 
 

@@ -87,7 +87,15 @@ print(json.dumps({"kills": kills, "recordings": [str(p) for p in recordings], "l
 '''
 
 
-@pytest.mark.parametrize(("engine", "kills"), [("dense", 20), ("incremental", 8)])
+@pytest.mark.parametrize(
+    ("engine", "kills"),
+    [
+        ("dense", 5),
+        ("incremental", 4),
+        pytest.param("dense", 20, marks=pytest.mark.long),
+        pytest.param("incremental", 20, marks=pytest.mark.long),
+    ],
+)
 def test_killed_at_random_moments(tmp_path, contents_of, engine, kills):
     program = [sys.executable, "-c", SCRIPT, str(tmp_path), str(kills), "7", engine]
     out = subprocess.run(program, capture_output=True, text=True, timeout=600, check=False)

@@ -50,8 +50,8 @@ if __name__ == "__main__":
     ("script", "sign"),
     [
         (CREW, signal.SIGKILL),
-        (CREW, signal.SIGTERM),
-        (CREW, signal.SIGHUP),
+        pytest.param(CREW, signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param(CREW, signal.SIGHUP, marks=pytest.mark.long),
         (REPRODUCTION, signal.SIGKILL),
     ],
     ids=["crew-kill", "crew-term", "crew-hup", "reproduction-kill"],

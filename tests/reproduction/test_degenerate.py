@@ -9,8 +9,10 @@ import pytest
 
 from elsewhere.measures.claims import HOLDS, SHOWN
 from elsewhere.models import model_registry
-from elsewhere.reproduction import make_rows, reproduce, summarise
+from elsewhere.reproduction import make_rows, summarise
 from elsewhere.reproduction.conditions import make_runs
+from elsewhere.reproduction.run import conclude, make_tasks
+from elsewhere.reproduction.workers import perform_all
 from elsewhere.training import Network
 
 SEED = 100
@@ -52,7 +54,10 @@ def measured(tiny, tmp_path_factory):
                 near=tuple(map(change, tiny.near)),
             )
             out = tmp_path_factory.mktemp(name)
-            path = reproduce(scale, out, first_seed=SEED, workers=1, figures=False, device="cpu")
+            runs = tuple(run for run in make_runs(scale) if run.name in {*ROLES, "full"})
+            tasks = make_tasks(scale, runs, (SEED,), out)
+            perform_all(tasks, workers=1)
+            path = conclude(scale, tasks, out, figures=False)
             values = json.loads((out / "seeds" / str(SEED) / "measurements.json").read_text())
             values = {
                 run: {key: np.nan if each is None else each for key, each in numbers.items()}

@@ -629,7 +629,8 @@ def test_objects_without_a_map_do_not_acquit(make_objects):
     images = objects.images.copy()
     images[1:, ..., 1:] = 0
     red = dataclasses.replace(objects, images=images)
-    settings = AttributionSettings(method="integrated-gradients", target="logit:1")
+    few = {"n_steps": 6}
+    settings = AttributionSettings(method="integrated-gradients", target="logit:1", options=few)
     found = [
         sanity(Sweep(network, each, canvas=canvas, grid=Grid.parse("1x2", canvas)), settings)
         for each in (objects.select([objects.category_names[0]]), red)
