@@ -22,6 +22,7 @@ from elsewhere.measures.attribution import (
 )
 from elsewhere.measures.behaviour import Behaviour, differing
 from elsewhere.measures.intervals import Sampled, jackknife_t
+from elsewhere.measures.matching import matched_gap
 from elsewhere.protocols import notes_of
 
 PER_OBJECT = (
@@ -75,7 +76,7 @@ LONG_NAMES = {
     "completeness_share": "the same as a share of the score's change, or of a tenth of the mass",
     "sensitivity": "largest relative change of the map in a small neighbourhood of the image",
     "infidelity": "mean squared error of the map times a perturbation against the score's change",
-    "recognition_gap": "where recognised less where not, over objects that have both",
+    "recognition_gap": "where recognised less where not, at the same places",
     "patch": "the object over the background",
     "mask": "the object's alpha",
 }
@@ -266,15 +267,15 @@ def _add_recognition(result: xarray.Dataset, away: xarray.DataArray) -> None:
     intervals = np.full((len(measures), 2, 2), np.nan)
     gaps, gap_intervals = np.full(len(measures), np.nan), np.full((len(measures), 2), np.nan)
     right, codes = result["correct"].astype(bool), codes_of(result)
+    known = right.transpose("object", "y", "x").values.reshape(len(codes), -1)
     for place, values in enumerate(measures.values()):
         each = [
-            values.where(away & known).mean(("y", "x")).values for known in (right, ~right)
+            values.where(away & some).mean(("y", "x")).values for some in (right, ~right)
         ]  # fmt: skip
         for side in range(2):
-            means[place, side], intervals[place, side] = mean_over_objects(
-                each[side], codes=codes_of(result)
-            )
-        gaps[place], gap_intervals[place] = mean_over_objects(each[0] - each[1], codes=codes)
+            means[place, side], intervals[place, side] = mean_over_objects(each[side], codes=codes)
+        shown = values.where(away).transpose("object", "y", "x").values.reshape(len(codes), -1)
+        gaps[place], gap_intervals[place] = matched_gap(shown, known, codes)
     result.coords["measure"] = list(measures)
     result.coords["recognition"] = ["recognised", "not recognised"]
     result["by_recognition"] = (("measure", "recognition"), means)
