@@ -28,7 +28,13 @@ from elsewhere.analyzer.checkpoints import (
 from elsewhere.analyzer.measuring import measure
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
-from elsewhere.measures.trajectories import halfway_step, loss_since, onset_step, retained_share
+from elsewhere.measures.trajectories import (
+    RETAINED_GATE,
+    halfway_step,
+    loss_since,
+    onset_step,
+    retained_share,
+)
 from elsewhere.models import find_device
 from elsewhere.probes import probe_checkpoint
 from elsewhere.protocols import notes_of
@@ -393,7 +399,9 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
         Per ``exemplars``: ``onset_step`` and ``halfway_step`` of the accuracy off the trained
         location, and ``accuracy_loss`` since the first checkpoint that reached the criterion (the
         first one of the phase, if none did); per ``layer``: ``G_loss``, ``retained_share`` of G
-        and its interval over objects.
+        and its interval over what was sampled; both are NaN, with a line in ``notes``, where the
+        lower bound of G before is no larger than 0.1: a share of noise. Likewise the half-way step
+        of a gain of no more than 0.1 of N.
 
     Raises
     ------
@@ -417,7 +425,8 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
         known_steps, known = steps[np.isfinite(off)], off[np.isfinite(off)]
         threshold = chance + ONSET * (1 - chance)
         variables["onset_step"].append(onset_step(known_steps, known, threshold=threshold))
-        variables["halfway_step"].append(halfway_step(known_steps, known))
+        gain = ONSET * (1 - chance) if np.isfinite(chance) else 0.0
+        variables["halfway_step"].append(halfway_step(known_steps, known, least=gain))
         variables["accuracy_loss"].append(loss_since(off, reached))
     named: dict[str, Any] = {name: ("exemplars", values) for name, values in variables.items()}
     before, after = chosen.isel(checkpoint=reached), chosen.isel(checkpoint=-1)
@@ -430,6 +439,18 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
         )
         for layer in chosen["layer"].values
     ]
+    undefined = [
+        f"{name} ({float(before['G_away'].sel(layer=name)):.3f})"
+        for name, (share, _) in zip(chosen["layer"].values, shares, strict=True)
+        if np.isnan(share)
+    ]
+    doubts = []
+    if undefined:
+        doubts.append(
+            f"{phase}: no retained share (nan) where the lower bound of G before, at the first "
+            f"checkpoint that reached the criterion, is not above {RETAINED_GATE}, for it would be "
+            f"a ratio of noise: {', '.join(undefined)}"
+        )
     named["G_loss"] = ("layer", (before["G_away"] - after["G_away"]).values)
     named["retained_share"] = ("layer", np.array([share for share, _ in shares]))
     named["retained_share_interval"] = (
@@ -448,5 +469,6 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
             "phase": phase,
             "criterion_step": int(steps[reached]),
             "last_step": int(steps[-1]),
+            "notes": doubts,
         },
     )

@@ -188,7 +188,7 @@ def track(
         list[str] | None, typer.Option("--layers", help="Names, aliases or globs.")
     ] = None,
     metric: Annotated[
-        str, typer.Option("--metric", help="cosine, centred, evoked or pearson.")
+        str, typer.Option("--metric", help="cosine, centred, centred-by-place, evoked or pearson.")
     ] = "cosine",
     objects: Annotated[
         str | None, typer.Option("--objects", help="Compared objects; default: the last classes.")
@@ -263,14 +263,14 @@ def track(
     save_result(result, out, overwrite=overwrite, rescue=True)
     names = list(dict.fromkeys(result["phase"].values.tolist()))
     summaries = {name: summarise_track(result, name) for name in names}
-    print_notes(result)
+    print_notes(result.assign_attrs(notes=notes_of(result, *summaries.values())))
     if as_json:
         print_json(
             {
                 name: {
                     **found.to_dict(data="list")["data_vars"],
                     "attributes": found.attrs,
-                    "notes": notes_of(result),
+                    "notes": notes_of(result, found),
                 }
                 for name, found in summaries.items()
             }

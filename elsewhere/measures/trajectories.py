@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from elsewhere.errors import InputError
 from elsewhere.measures.intervals import jackknife_t
 
+RETAINED_GATE = 0.1
+"""A share of what was there is undefined unless the lower bound of that exceeds this."""
+
 
 def onset_step(steps: ArrayLike, values: ArrayLike, *, threshold: float) -> float:
     """Return the first step from which on all values are above a threshold.
@@ -37,7 +40,7 @@ def onset_step(steps: ArrayLike, values: ArrayLike, *, threshold: float) -> floa
     return float(steps[below[-1] + 1] if len(below) else steps[0])
 
 
-def halfway_step(steps: ArrayLike, values: ArrayLike) -> float:
+def halfway_step(steps: ArrayLike, values: ArrayLike, *, least: float = 0.0) -> float:
     """Return the step at which values first are half-way from the first to the last one.
 
     Between checkpoints it is interpolated linearly in ``log(1 + step)``, as checkpoints are spaced.
@@ -46,11 +49,14 @@ def halfway_step(steps: ArrayLike, values: ArrayLike) -> float:
     ----------
     steps, values
         Shape (checkpoint,), steps rising.
+    least
+        What has to be gained for a half of it to mean anything.
 
     Returns
     -------
     float
-        NaN for fewer than two checkpoints, and where the last value is no larger than the first.
+        NaN for fewer than two checkpoints, and where the last value exceeds the first by no more
+        than `least`.
 
     Examples
     --------
@@ -58,7 +64,7 @@ def halfway_step(steps: ArrayLike, values: ArrayLike) -> float:
     30.62
     """
     steps, values = _check(steps, values)
-    if len(values) < 2 or not values[-1] > values[0]:
+    if len(values) < 2 or not values[-1] - values[0] > least:
         return float("nan")
     half = (values[0] + values[-1]) / 2
     place = int(np.argmax(values >= half))
@@ -90,19 +96,22 @@ def loss_since(values: ArrayLike, start: int) -> float:
 def retained_share(
     before: float, after: float, *, before_without: ArrayLike, after_without: ArrayLike
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return what share of a measure is left, with a jackknife-t interval over objects.
+    """Return what share of a measure is left, with a jackknife-t interval over what was sampled.
+
+    A share of nearly nothing is a ratio of noise, and its interval covers nothing: both are
+    undefined unless the lower bound of `before` exceeds 0.1.
 
     Parameters
     ----------
     before, after
         The measure at the first checkpoint that reaches the criterion, and at the end.
     before_without, after_without
-        Shape (object,): the same without each object in turn.
+        Shape (unit,): the same without each object, or category, in turn.
 
     Returns
     -------
     share : float
-        ``after / before``; NaN where `before` is not positive.
+        ``after / before``; NaN where the lower bound of `before` is no larger than 0.1, or unknown.
     interval : ndarray
         Low and high.
 
@@ -114,7 +123,8 @@ def retained_share(
     >>> share, bool(interval[0] < share < interval[1])
     (0.5, True)
     """
-    if not before > 0:
+    low = jackknife_t(np.asarray(before), np.asarray(before_without, dtype=float))[0]
+    if not low > RETAINED_GATE:
         return float("nan"), np.full(2, np.nan)
     share = after / before
     without = np.asarray(after_without, dtype=float) / np.asarray(before_without, dtype=float)

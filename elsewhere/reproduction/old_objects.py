@@ -6,6 +6,7 @@ nearest class centroid in a layer: centroids from exemplars at one location, tes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from elsewhere.measures.accuracy import (
     invariance_index,
     normalized_accuracy,
 )
+from elsewhere.measures.intervals import Spread, share_interval
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.models import Model
 from elsewhere.protocols import Block, Design, LayerLike, Need
@@ -115,7 +117,9 @@ def old_object_indices(
     -------
     dict
         For ``same`` and ``held-out`` exemplars: ``index``, N far from the location as a share of
-        N on it (NaN unless that exceeds 0.5); ``on`` and ``far``, the accuracies.
+        N on it (NaN unless the lower bound of that exceeds 0.5, for new exemplars of the same
+        classes, or it itself where exemplars are too few for an interval); ``on`` and ``far``, the
+        accuracies.
     """
     sweep = Sweep(model, objects, canvas=canvas, grid=grid, reference=trained, layers=[layer])
     sink = FeatureSink()
@@ -134,7 +138,9 @@ def old_object_indices(
         on_share = float(balanced_mean(on[rows] == here, here))
         far_share = float(balanced_mean((there[rows][:, far] == here[:, None]).mean(1), here))
         # not the stricter gate of II_far: nobody trained on this, and it may be half forgotten
-        measurable = float(normalized_accuracy(on_share, n_classes)) > INDEX_GATE
+        low = float(share_interval(Spread.of(on[rows] == here, here))[0])
+        sure = on_share if math.isnan(low) else low
+        measurable = float(normalized_accuracy(sure, n_classes)) > INDEX_GATE
         index = float(invariance_index(far_share, on_share, n_classes))
         found |= {
             f"index/{name}": index if measurable else float("nan"),

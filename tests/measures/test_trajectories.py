@@ -50,6 +50,30 @@ def test_retained_share() -> None:
     assert np.isnan(bounds).all()
 
 
+def test_a_share_of_nearly_nothing_is_undefined() -> None:
+    """G before is 0, .05 or .3, with noise: only the last one is something to retain a share of."""
+    rng = np.random.default_rng(1)
+    for level, known in ((0.0, False), (0.05, False), (0.3, True)):
+        for _ in range(20):
+            before = rng.normal(level, 0.05, 10)
+            after = before / 2
+            left = [np.array([np.delete(v, k).mean() for k in range(10)]) for v in (before, after)]
+            share, interval = retained_share(
+                before.mean(), after.mean(), before_without=left[0], after_without=left[1]
+            )
+            assert np.isfinite(share) == known
+            assert np.isfinite(interval).all() == known
+    share, _ = retained_share(0.9, 0.3, before_without=[], after_without=[])
+    assert np.isnan(share)  # no interval, no gate that is passed
+
+
+def test_half_of_a_gain_of_noise_is_no_step() -> None:
+    steps, values = [0, 10, 100], [0.30, 0.31, 0.34]
+    assert np.isfinite(halfway_step(steps, values))
+    assert np.isnan(halfway_step(steps, values, least=0.1))
+    assert np.isfinite(halfway_step(steps, [0.30, 0.35, 0.45], least=0.1))
+
+
 def test_steps_must_rise() -> None:
     with pytest.raises(InputError, match="steps rising"):
         onset_step([0, 0], [1, 1], threshold=0)
