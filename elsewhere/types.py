@@ -16,7 +16,7 @@ Color: TypeAlias = tuple[int, int, int]
 Location: TypeAlias = tuple[int, int]
 """(y, x), in px of the canvas: the pixel at ``top + size // 2``, ``left + size // 2``."""
 
-Metric: TypeAlias = Literal["cosine", "centred", "evoked", "pearson"]
+Metric: TypeAlias = Literal["cosine", "centred", "centred-by-place", "evoked", "pearson"]
 Engine: TypeAlias = Literal["auto", "dense", "incremental"]
 BatchDependent: TypeAlias = Literal["refuse", "one-at-a-time"]
 StorageType: TypeAlias = Literal["float32", "float16"]

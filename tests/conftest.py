@@ -238,6 +238,8 @@ class ByTheBook:
         elif self.metric == "centred":
             mean = a.mean(axis=(0, 1))
             removed_a, removed_r = a - mean, r - mean
+        elif self.metric == "centred-by-place":
+            removed_a, removed_r = a - a.mean(axis=0), r - r.mean(axis=0)
         elif self.metric == "pearson":
             removed_a = a - a.mean(axis=-1, keepdims=True)
             removed_r = r - r.mean(axis=-1, keepdims=True)
@@ -267,7 +269,17 @@ class ByTheBook:
         return np.array(means)
 
     def estimates(self, chosen):
-        """Return I, D_cross and G per position, and then over positions."""
+        """Return I, D_cross and G per position, and then over positions, of the chosen alone."""
+        chosen = list(chosen)
+        if len(chosen) < len(self.values):  # means over objects are those of the chosen ones
+            categories = [self.categories[o] for o in chosen]
+            fewer = dataclasses.replace(
+                self,
+                values=self.values[chosen],
+                reference=self.reference[chosen],
+                categories=categories,
+            )
+            return fewer.estimates(range(len(chosen)))
         similarity = self.own()[list(chosen)].mean(axis=0)
         cross = self.baseline(chosen, cross=True)
         g = np.array(

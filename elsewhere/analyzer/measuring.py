@@ -18,9 +18,11 @@ from elsewhere.analyzer.similarity import SimilaritySink
 from elsewhere.analyzer.stretching import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.catalogue import measures, measures_named
+from elsewhere.measures.centring import check_by_place
 from elsewhere.measures.displacement import Displacements, displacement_map
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import n_cross_pairs
+from elsewhere.measures.stretches import REMOVALS
 from elsewhere.protocols import LayerLike, Progress, Source, notes_of
 from elsewhere.types import parse_bytes
 
@@ -148,6 +150,7 @@ def check_measures(
         A measure that needs whole maps, or single units, of layers that have none.
     """
     for name in names:
+        check_by_place(name, len(source.design.objects))
         if measures.get(name).taken == "accuracy":
             raise InputError(
                 f"{name!r} needs what a trained head chose; it comes with `elsewhere accuracy`"
@@ -202,7 +205,7 @@ def _measure(
 ) -> xarray.Dataset:
     common: dict[str, Any] = {"max_memory": max_memory, "progress": progress}
     units = [name for name in wanted if name in READINGS]
-    if "G" in wanted and not any(measures.get(n).headline == f"{n}_away" for n in units):
+    if "G" in wanted and not any(name in REMOVALS for name in units):
         units.insert(0, "cosine")
     parts: list[xarray.Dataset] = []
     notes: list[str] = []

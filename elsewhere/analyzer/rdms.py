@@ -31,8 +31,9 @@ class _GramSink(MeasureSink):
         # RSA and CKA say which memory is needed and which layers are refused.
         super().__init__(["rsa" if dissimilarity == "correlation" else "cka"], layers=layers)
         self._dissimilarity = dissimilarity
-        if dissimilarity == "cosine":
-            self._metrics = ["cosine"]
+
+    def _metrics(self, table: Table) -> list[str]:
+        return ["cosine"] if self._dissimilarity == "cosine" else super()._metrics(table)
 
     def _readings(self, layer: LayerLike, table: Table) -> dict[str, Reading]:
         tally = GramTally(table.n_objects, table.n_positions, PREPARED.get(self._dissimilarity))

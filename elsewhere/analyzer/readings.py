@@ -9,13 +9,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from elsewhere.measures.centring import BY_PLACE, CENTRED, CentredTally, by_place_baseline
 from elsewhere.measures.choices import (
     N_CANDIDATES,
     ChoiceTally,
     DiscriminationTally,
     consistency,
 )
-from elsewhere.measures.cosines import CosineTally
+from elsewhere.measures.cosines import CentredCosineTally, CosineTally
 from elsewhere.measures.displacement import (
     Displacements,
     DistanceTally,
@@ -142,21 +143,34 @@ def _matrix(name: str, matrix: Floats, table: Table, away: Floats | None = None)
 
 
 def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
-    apart = table.apart
+    apart, key = table.apart, metric.replace("-", "_")
+    centred = metric in CENTRED
+    anew = centred and not needs_lengths(metric, table)
     # Leaving out a category leaves out an object where each is a category of its own.
-    several = without and len(np.unique(table.codes)) > 2
+    several = without and not centred and len(np.unique(table.codes)) > 2
     several = several and matrices_kept(table) <= ALL_REFERENCES
-    tally = CosineTally(metric, table.codes, table.n_positions, apart.groups, without=several)
+    tally: CosineTally | CentredCosineTally
+    if anew:
+        tally, several = (
+            CentredCosineTally(metric, table.codes, table.n_positions, apart.groups),
+            True,
+        )
+    else:
+        tally = CosineTally(metric, table.codes, table.n_positions, apart.groups, without=several)
 
     def read() -> Variables:
         found = tally.value()
         sizes = np.bincount(apart.groups[apart.groups >= 0], minlength=len(apart.values))
         each = found.by_group
-        without = table.sampled.means_without(each)
-        away = without @ sizes / max(sizes.sum(), 1)
-        variables = _matrix(metric, found.similarity, table, away)
-        interval = jackknife_t(each.mean(axis=0), without)
-        variables[f"{metric}_displaced_interval"] = (("displacement", "bound"), interval)
+        if anew:
+            left_out = [apart.means(same) for same, _ in tally.without()]
+            by_group = np.array(left_out).reshape(-1, len(sizes))
+        else:
+            by_group = table.sampled.means_without(each)[: 0 if centred else None]
+        away = by_group @ sizes / max(sizes.sum(), 1)
+        variables = _matrix(key, found.similarity, table, away)
+        interval = jackknife_t(each.mean(axis=0), by_group)
+        variables[f"{key}_displaced_interval"] = (("displacement", "bound"), interval)
         over = _over_place(found.similarity, found.baseline)
         rest = np.array(
             [
@@ -167,14 +181,35 @@ def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
         ).reshape(-1, 3)  # fmt: skip
         for place, (name, matrix) in enumerate((("baseline", found.baseline), ("G", found.G))):
             left = rest[:, place] if several else None
-            variables |= _matrix(f"{metric}_{name}", matrix, table, left)
-        variables[f"{metric}_over_place_away"] = scalar(over)
+            variables |= _matrix(f"{key}_{name}", matrix, table, left)
+        variables[f"{key}_over_place_away"] = scalar(over)
         if several:
             interval = jackknife_t(np.asarray(over), rest[:, 2])
-            variables[f"{metric}_over_place_away_interval"] = (("bound",), interval)
+            variables[f"{key}_over_place_away_interval"] = (("bound",), interval)
+        if isinstance(tally, CentredCosineTally):
+            variables[f"{key}_zero_share"] = scalar(tally.zero_share)
         return variables
 
-    return Reading(tally, read, metric)
+    def doubts() -> list[str]:
+        dead = isinstance(tally, CentredCosineTally) and tally.zero_share > DEAD_SHARE
+        return [zero_vectors(tally.zero_share)] if dead else []  # type: ignore[union-attr]
+
+    return Reading(tally, read, metric, doubts)
+
+
+def zero_vectors(share: float) -> str:
+    """Return what has to be said of a layer with many zero vectors."""
+    return f"{share:.0%} zero vectors, which count as cosine 0 (dead, not 'not invariant')"
+
+
+def needs_lengths(name: str, table: Table) -> bool:
+    """Return whether a measure needs the vectors' lengths before their products.
+
+    Centred cosines do not where all products fit: their lengths follow from these.
+    """
+    if name in CENTRED:
+        return (table.n_objects * table.n_positions) ** 2 > ALL_REFERENCES
+    return name in METRIC_OF
 
 
 def matrices_kept(table: Table) -> int:
@@ -474,6 +509,8 @@ def sums_bytes(name: str, table: Table) -> float:
         return 16.0 * n * p + n * p * p
     if name in ("normalized-variance", "normalized-deviation"):
         return 24.0 * table.n_units
+    if name in CENTRED and not needs_lengths(name, table):
+        return CentredTally.bytes_of(name, n, p, p) + 32.0 * n * p * p
     if name in METRIC_OF:
         kept = matrices_kept(table) if name in REMOVALS else 0
         kept = kept if kept <= ALL_REFERENCES else 0
@@ -515,6 +552,13 @@ def undefined_because(name: str, table: Table) -> str:
 def remarks(name: str, table: Table) -> list[str]:
     """Return what has to be said of a measure whatever the layer."""
     found = []
+    if name == BY_PLACE:
+        found.append(by_place_baseline(table.n_objects))
+    if name in CENTRED and needs_lengths(name, table):
+        found.append(
+            f"{name}: no intervals (NaN): the mean that is removed has to be that of the rest when "
+            "an object is left out, which takes the products of all codes, and they are too many"
+        )
     if name in REMOVALS and len(set(table.codes.tolist())) < 2:
         found.append(f"{name}: all objects are of one category: no baseline and no G (NaN)")
     if name == "cka" and MINIMAL_OBJECTS <= table.n_objects < FEW_OBJECTS:

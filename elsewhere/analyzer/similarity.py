@@ -15,12 +15,15 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from elsewhere.analyzer.centring import CentredRows
 from elsewhere.errors import LayerError, NumericsError, UnknownNameError
+from elsewhere.measures.centring import BY_PLACE, CENTRED, by_place_baseline, check_by_place
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import (
     DEAD_SHARE,
     SimilaritySummary,
     n_cross_pairs,
+    summarise_means,
     summarise_similarity,
 )
 from elsewhere.measures.sketch import cosine_error
@@ -61,7 +64,6 @@ class _LayerState:
     together: NDArray[np.float64]
     zero: NDArray[np.bool_]
     origin: Vectors | None = None
-    mean: Vectors | None = None
     references: Vectors | None = None
     reference_norms: NDArray[np.float64] | None = None
     open: dict[int, _Open] = field(default_factory=dict)
@@ -73,8 +75,8 @@ class SimilaritySink:
     Parameters
     ----------
     metric
-        ``cosine``, ``centred``, ``evoked`` or ``pearson``: what is removed from the activations
-        first.
+        ``cosine``, ``centred``, ``centred-by-place``, ``evoked`` or ``pearson``: what is removed
+        from the activations first.
     layers
         Names of the layers to take; all that come by default.
     include_reference
@@ -84,7 +86,9 @@ class SimilaritySink:
     -----
     At a time it holds one activation per object (those at the reference), and of a position at
     which not all objects have come yet those that have. Of a part, each pair of objects at the same
-    position belongs to that which holds the first of the two.
+    position belongs to that which holds the first of the two. For the metrics that remove a mean
+    over objects it holds a stretch of units of everything: that mean is another one for each object
+    that an interval leaves out.
     """
 
     def __init__(
@@ -104,6 +108,9 @@ class SimilaritySink:
         self._own: dict[str, NDArray[np.float64]] = {}
         self._layers: list[str] = []
         self._part, self._parts = 0, 1
+        self._centred = CentredRows(metric) if metric in CENTRED else None
+        if self._centred is not None:
+            self.most_parts = self._centred.most_parts
         self.notes: list[str] = []
 
     # --- a sink -----------------------------------------------------------------------------
@@ -117,17 +124,18 @@ class SimilaritySink:
                 f"layer {layer.name!r} was kept as a sketch, which lacks the mean over units that "
                 f"metric 'pearson' needs; record it with --keep {layer.name}=full, or leave it out"
             )
+        if self._centred is not None:
+            return self._centred.needs(layer)
         stages: set[Stage] = {"reference", "grid"}
         if self.metric == "evoked":
             stages.add("empty")
-        if self.metric == "centred":
-            stages.add("mean")
         return (Need("vectors", frozenset(stages)),)
 
     def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
         """Return the activations of all objects at the reference, and at one position."""
-        removed = {"evoked": 1, "centred": 2}.get(self.metric, 0)
-        return 2 * math.ceil(len(design.objects) / parts) + removed
+        if self._centred is not None:
+            return self._centred.held(layer, design, parts)
+        return 2 * math.ceil(len(design.objects) / parts) + int(self.metric == "evoked")
 
     def begin(
         self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
@@ -135,12 +143,17 @@ class SimilaritySink:
         """Prepare for a group of layers; in part i of n only a share of the references is held."""
         self.design, self._part, self._parts = design, part, parts
         self._codes = design.category_codes
+        if part == 0:
+            self._layers += [layer.name for layer in layers]
+        if self._centred is not None:
+            check_by_place(self.metric, len(design.objects))
+            self._centred.begin(design, layers, part, parts)
+            return
         n, n_positions = len(design.objects), design.n_positions
         size = math.ceil(n / parts)
         self._first, self._last = part * size, min(n, (part + 1) * size)
         for layer in layers:
             if part == 0:
-                self._layers.append(layer.name)
                 self._states[layer.name] = _LayerState(
                     own=np.full((n, n_positions), np.nan),
                     rows=np.zeros((n, n_positions)),
@@ -152,6 +165,9 @@ class SimilaritySink:
 
     def add(self, block: Block) -> None:
         """Take a block."""
+        if self._centred is not None:
+            self._centred.add(block)
+            return
         state = self._states[block.layer]
         vectors = block.vectors()
         if block.stage == "empty":
@@ -162,8 +178,6 @@ class SimilaritySink:
                     f"layer {block.layer!r} gives NaN or infinity for the empty canvas, which the "
                     "metric 'evoked' needs; check the weights and the input, or take another metric"
                 )
-        elif block.stage == "mean":
-            self._add_to_mean(state, block, vectors)
         elif block.stage == "reference":
             self._add_reference(state, block, vectors)
         else:
@@ -171,6 +185,21 @@ class SimilaritySink:
 
     def end(self) -> None:
         """Summarise the group of layers, once its last part is through."""
+        if self._centred is not None:
+            for name, found in self._centred.end():
+                self._own[name] = found.own[:, :, 0]
+                self._zero_shares[name] = float(found.zero.mean())
+                self._summaries[name] = summarise_means(
+                    similarity=self._own[name].mean(axis=0),
+                    cross=found.cross[:, 0] / (n_cross_pairs(self._codes) or np.nan),
+                    same=found.same / (n_cross_pairs(self._codes) or np.nan),
+                    similarity_without=found.mean_without[:, :, 0],
+                    cross_without=found.cross_without[:, :, 0],
+                    same_without=found.same_without,
+                    reference_index=self.design.reference_index,
+                    include_reference=self.include_reference,
+                )
+            return
         if self._part < self._parts - 1:
             return
         for name in list(self._states):
@@ -189,15 +218,6 @@ class SimilaritySink:
 
     # --- accumulation -----------------------------------------------------------------------
 
-    def _add_to_mean(self, state: _LayerState, block: Block, vectors: Vectors) -> None:
-        if self._part > 0:
-            return
-        self._check(block, vectors.norms())
-        if state.mean is None:
-            state.mean = vectors.zeros(1, exact=True)
-        share = 1 / (len(self.design.objects) * self.design.n_positions)
-        state.mean.accumulate(vectors, np.full(len(vectors), share))
-
     def _check(self, block: Block, norms: NDArray[np.float64]) -> None:
         """Refuse NaN and infinity."""
         if not np.isfinite(norms).all():
@@ -215,12 +235,8 @@ class SimilaritySink:
         raw = norms = vectors.norms()
         self._check(block, raw)
         if self.metric != "cosine":
-            if self.metric == "pearson":
-                vectors = vectors.centred()
-            else:
-                if state.mean is not None and state.origin is None:
-                    state.origin, state.mean = state.mean, None
-                vectors = vectors.minus(state.origin)
+            pearson = self.metric == "pearson"
+            vectors = vectors.centred() if pearson else vectors.minus(state.origin)
             norms = vectors.norms()
         zero = norms <= NEGLIGIBLE * raw
         inverse = np.where(zero, 0.0, 1 / np.where(zero, 1.0, norms))
@@ -421,7 +437,8 @@ def similarity(
         A recording (:func:`elsewhere.open`), a live sweep, or arrays.
     metric
         ``cosine`` of the activations as they are; ``centred``: less their mean over objects and
-        positions; ``evoked``: less the empty canvas's; ``pearson``: each less its mean over units.
+        positions; ``centred-by-place``: less the mean over objects at each position; ``evoked``:
+        less the empty canvas's; ``pearson``: each less its mean over units.
     layers
         Names of layers; all that the source has by default.
     max_memory
@@ -457,6 +474,7 @@ def similarity(
         if name not in known:
             raise UnknownNameError("layer", name, known)
     sink = SimilaritySink(metric=metric, layers=layers)
+    check_by_place(metric, len(source.design.objects))
     source.stream([sink], max_memory=parse_bytes(max_memory), progress=progress)
     return finish(sink.result(known), source, metric=metric)
 
@@ -480,6 +498,8 @@ def finish(
     for name, text in LONG_NAMES.items():
         result[name].attrs["long_name"] = text
     doubts = _doubts(result, n_pairs := n_cross_pairs(design.category_codes))
+    if metric == BY_PLACE:
+        doubts.insert(0, by_place_baseline(len(design.objects)))
     result.attrs = {
         "kind": "similarity",
         "metric": measures[0] if len(set(measures)) == 1 else metric,
@@ -488,6 +508,7 @@ def finish(
         "n_categories": len(set(design.categories)),
         "n_cross_pairs": n_pairs,
         "sampled": Sampled.of(design.category_codes).unit,
+        **({"expected_baseline": -1 / (len(design.objects) - 1)} if metric == BY_PLACE else {}),
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
         **source.provenance,
         "notes": notes_of(source, result, doubts),

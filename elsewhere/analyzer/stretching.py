@@ -7,8 +7,9 @@ What needs whole vectors first (their mean, their lengths) takes sweeps of its o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,15 @@ from elsewhere.analyzer.readings import (
     Reading,
     Table,
     Variables,
+    needs_lengths,
     remarks,
     sums_bytes,
     undefined_because,
+    zero_vectors,
 )
 from elsewhere.errors import LayerError, NumericsError
 from elsewhere.measures.catalogue import measures
+from elsewhere.measures.centring import BY_PLACE
 from elsewhere.measures.similarity import DEAD_SHARE
 from elsewhere.measures.stretches import (
     WORKING_BYTES,
@@ -50,6 +54,48 @@ class _State:
     values: Values | None = None
 
 
+def rows_needed(layer: LayerLike, stages: Collection[Stage]) -> Need:
+    """Return what gives whole rows of a layer as it is kept: see :func:`rows_of`."""
+    kept = str(getattr(layer, "keep", "full")).partition(":")[0]
+    kinds: dict[str, Literal["mean", "vectors"]] = {"mean": "mean", "sketch": "vectors"}
+    return Need(kinds.get(kept, "full"), frozenset(stages))
+
+
+def rows_of(block: Block) -> Values:
+    """Return a block's rows as a matrix, NumPy or torch."""
+    kept = getattr(block, "kept", "full")
+    if kept == "sketch":
+        vectors = block.vectors()
+        if not isinstance(vectors, DenseVectors):
+            raise LayerError(f"layer {block.layer!r} gives no sketch; record it in full")
+        rows: Values = vectors.values
+        return rows
+    values = block.mean() if kept == "mean" else block.full()
+    if isinstance(values, np.ndarray) and values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float32)
+    found: Values = values.reshape(len(values), -1)
+    return found
+
+
+def check_finite(design: Design, block: Block, rows: Values) -> None:
+    """Refuse NaN and infinity in rows of a block.
+
+    Raises
+    ------
+    NumericsError
+        It names the layer and the object.
+    """
+    single = np.result_type(rows, np.float32)  # decides finite or not only: as fast as can be
+    finite = np.isfinite(np.einsum("ij,ij->i", rows, rows, dtype=single))
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise NumericsError(
+            f"layer {block.layer!r} gives NaN or infinity for object "
+            f"{design.objects[block.objects[row]]!r}, or above 1e19; check the weights and the "
+            "input"
+        )
+
+
 class MeasureSink:
     """Takes the measures of units of every layer.
 
@@ -71,7 +117,6 @@ class MeasureSink:
     ) -> None:
         self.names, self._seed = list(names), seed
         self._wanted = None if layers is None else set(layers)
-        self._metrics = sorted({METRIC_OF[name] for name in self.names if name in METRIC_OF})
         self._states: dict[str, _State] = {}
         self._layers: dict[str, LayerLike] = {}
         self._tables: dict[tuple[str, Design], Table] = {}
@@ -95,11 +140,9 @@ class MeasureSink:
                 f"had; record it with --keep {layer.name}=full, or leave the layer or measure out"
             )
         stages: set[Stage] = {"grid"}
-        if "evoked" in self._metrics:
+        if "evoked" in self.names:
             stages.add("empty")
-        if kept == "mean":
-            return (Need("mean", frozenset(stages)),)
-        return (Need("vectors" if kept.startswith("sketch") else "full", frozenset(stages)),)
+        return (rows_needed(layer, stages),)
 
     def _names_for(self, layer: LayerLike) -> list[str]:
         vector = len(layer.shape) == 1
@@ -109,19 +152,29 @@ class MeasureSink:
         """Return a stretch of units of all objects at all locations, and the measures' sums."""
         table = self._table(layer, design)
         rows = table.n_objects * table.n_positions
-        stretches = max(1, parts - self._prepasses(parts))
+        metrics = self._metrics(table)
+        if (
+            BY_PLACE in metrics
+        ):  # the means over objects at all places fit beside whole vectors only
+            parts = 1
+        stretches = max(1, parts - self._prepasses(table, parts))
         sums = sum(sums_bytes(name, table) for name in self._names_for(layer))
-        sums += 16.0 * rows * len(self._metrics) + WORKING_BYTES
+        sums += 16.0 * rows * len(metrics) + WORKING_BYTES
         return rows / stretches + 4 + sums / (4 * table.n_units)
 
     def _readings(self, layer: LayerLike, table: Table) -> dict[str, Reading]:
         return {name: READINGS[name](table) for name in self._names_for(layer)}
 
-    def _prepasses(self, parts: int) -> int:
+    def _metrics(self, table: Table) -> list[str]:
+        """Return what is removed from vectors whose lengths are needed before their products."""
+        return sorted({METRIC_OF[name] for name in self.names if needs_lengths(name, table)})
+
+    def _prepasses(self, table: Table, parts: int) -> int:
         """Return the sweeps that go before those that hold stretches."""
         if parts == 1:
             return 0
-        return int("centred" in self._metrics) + int(bool(self._metrics))
+        metrics = self._metrics(table)
+        return int("centred" in metrics) + int(bool(metrics))
 
     def _table(self, layer: LayerLike, design: Design) -> Table:
         key = (layer.name, design)
@@ -152,36 +205,35 @@ class MeasureSink:
             state = _State(table, self._readings(layer, table))
             if parts > 1:
                 n, n_positions = table.n_objects, table.n_positions
-                state.lengths = {m: Lengths.empty(n, n_positions) for m in self._metrics}
+                state.lengths = {m: Lengths.empty(n, n_positions) for m in self._metrics(table)}
             self._states[layer.name] = state
             self._layers[layer.name] = layer
 
     def add(self, block: Block) -> None:
         """Take a block."""
         state = self._states[block.layer]
-        rows = self._rows(block)
+        rows = rows_of(block)
         if block.stage == "empty":
             if self._part == 0:
                 state.empty = np.array(to_numpy(rows)[0])
             return
-        ahead = self._prepasses(self._parts)
-        if self._part < ahead:
+        if self._part < self._prepasses(state.table, self._parts):
             whole = to_numpy(rows)
-            if "centred" in self._metrics and self._part == 0:
-                self._check(block, whole)
+            if "centred" in state.lengths and self._part == 0:
+                check_finite(self._design, block, whole)
                 if state.mean is None:
                     state.mean = np.zeros(whole.shape[1])
                 count = len(self._design.objects) * self._design.n_positions
                 state.mean += whole.sum(axis=0, dtype=np.float64) / count
                 return
             for metric, lengths in state.lengths.items():
-                self._check(block, whole)
+                check_finite(self._design, block, whole)
                 origin = {"centred": state.mean, "evoked": state.empty}.get(metric)
                 lengths.fill(block.objects, block.positions, whole, metric, origin)
             return
         chosen = self._units(state)
         part = to_numpy(rows[:, chosen])
-        self._check(block, part)
+        check_finite(self._design, block, part)
         if state.values is None:
             n, n_positions = state.table.n_objects, state.table.n_positions
             dtype = np.float64 if part.dtype == np.float64 else np.float32
@@ -203,7 +255,7 @@ class MeasureSink:
                 )
                 if state.mean is not None:
                     stretch.origins["centred"] = state.mean[chosen]
-                for metric in self._metrics:
+                for metric in self._metrics(state.table):
                     stretch.lengths_of(metric)
                 add_all(stretch, *(reading.tally for reading in state.readings.values()))
                 del stretch
@@ -215,37 +267,10 @@ class MeasureSink:
 
     def _units(self, state: _State) -> slice:
         """Return the units that this sweep holds."""
-        ahead = self._prepasses(self._parts)
+        ahead = self._prepasses(state.table, self._parts)
         size = math.ceil(state.table.n_units / (self._parts - ahead))
         start = min((self._part - ahead) * size, state.table.n_units)
         return slice(start, min(start + size, state.table.n_units))
-
-    @staticmethod
-    def _rows(block: Block) -> Values:
-        """Return a block's rows as a matrix, NumPy or torch."""
-        kept = getattr(block, "kept", "full")
-        if kept == "sketch":
-            vectors = block.vectors()
-            if not isinstance(vectors, DenseVectors):
-                raise LayerError(f"layer {block.layer!r} gives no sketch; record it in full")
-            rows: Values = vectors.values
-            return rows
-        values = block.mean() if kept == "mean" else block.full()
-        if isinstance(values, np.ndarray) and values.dtype not in (np.float32, np.float64):
-            values = values.astype(np.float32)
-        found: Values = values.reshape(len(values), -1)
-        return found
-
-    def _check(self, block: Block, rows: Values) -> None:
-        single = np.result_type(rows, np.float32)  # decides finite or not only: as fast as can be
-        finite = np.isfinite(np.einsum("ij,ij->i", rows, rows, dtype=single))
-        if not finite.all():
-            row = int(np.argmin(finite))
-            raise NumericsError(
-                f"layer {block.layer!r} gives NaN or infinity for object "
-                f"{self._design.objects[block.objects[row]]!r}, or above 1e19; check the weights "
-                "and the input"
-            )
 
     def _read(self, layer: str, state: _State) -> None:
         """Turn a layer's sums into variables and notes."""
@@ -263,12 +288,9 @@ class MeasureSink:
                     self.notes.append(remark)
         for metric, lengths in state.lengths.items():
             share = lengths.zero_share
-            found[f"{metric}_zero_share"] = ((), np.asarray(share))
+            found[f"{metric.replace('-', '_')}_zero_share"] = ((), np.asarray(share))
             if share > DEAD_SHARE:
-                self.notes.append(
-                    f"{metric}: layer {layer}: {share:.0%} zero vectors, which count as cosine 0 "
-                    "(dead, not 'not invariant')"
-                )
+                self.notes.append(f"{metric}: layer {layer}: {zero_vectors(share)}")
         kept = str(getattr(self._layers[layer], "keep", "full"))
         if kept != "full":
             names = ", ".join(f"{name}({kept})" for name in state.readings)

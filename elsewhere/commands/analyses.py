@@ -42,7 +42,7 @@ def similarity(
         typer.Option("--layers", help="Names, aliases or globs; default: all that are there."),
     ] = None,
     metric: Annotated[
-        str, typer.Option("--metric", help="cosine, centred, evoked or pearson.")
+        str, typer.Option("--metric", help="cosine, centred, centred-by-place, evoked or pearson.")
     ] = "cosine",
     protocol: Annotated[
         str, typer.Option("--protocol", help="elsewhere, or biscione-bowers: as the authors did.")

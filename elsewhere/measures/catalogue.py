@@ -11,6 +11,7 @@ from elsewhere.measures.accuracy import invariance_index, normalized_accuracy
 from elsewhere.measures.changes import explain_change
 from elsewhere.measures.choices import discrimination, strongest_consistency
 from elsewhere.measures.cosines import (
+    centred_by_place_matrix,
     centred_matrix,
     cosine_matrix,
     evoked_matrix,
@@ -66,6 +67,11 @@ def _add(name: str, summary: str, measure: Measure) -> None:
 for _name, _function, _removed in (
     ("cosine", cosine_matrix, ""),
     ("centred", centred_matrix, ", less the mean over objects and locations"),
+    (
+        "centred-by-place",
+        centred_by_place_matrix,
+        ", less the mean over objects at each location",
+    ),
     ("evoked", evoked_matrix, ", less the empty canvas's activation"),
     ("pearson", pearson_matrix, ", less each vector's mean over units"),
 ):
@@ -77,7 +83,7 @@ for _name, _function, _removed in (
             f"mean over objects of a(o,p).a(o,r) / (|a(o,p)| |a(o,r)|){_removed}",
             ("biscione2021",),
             pairwise=True,
-            headline=f"{_name}_away",
+            headline=f"{_name.replace('-', '_')}_away",
         ),
     )
 _add(

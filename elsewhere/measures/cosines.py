@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from elsewhere.measures.centring import CentredTally
 from elsewhere.measures.similarity import contrast, n_cross_pairs
 from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
@@ -51,7 +52,8 @@ class CosineTally:
     Parameters
     ----------
     metric
-        ``cosine``, ``centred``, ``evoked`` or ``pearson``: what is removed first.
+        ``cosine``, ``centred``, ``centred-by-place``, ``evoked`` or ``pearson``: what is removed
+        first. The mean over objects is that of all of them.
     codes
         int (object,), categories.
     n_locations
@@ -145,6 +147,60 @@ class CosineTally:
             yield (self._own - own) / counts[0], (self._cross - cross) / counts[1]
 
 
+class CentredCosineTally:
+    """The same of centred codes, which are centred anew without each unit in turn.
+
+    Parameters
+    ----------
+    metric
+        ``centred`` or ``centred-by-place``.
+    codes, n_locations, groups
+        As for :class:`CosineTally`.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        codes: NDArray[np.int64],
+        n_locations: int,
+        groups: NDArray[np.int64],
+    ) -> None:
+        self._codes, self._groups = codes, groups
+        self._tally = CentredTally(metric, codes, n_locations, range(n_locations))
+        self._zero_share = float("nan")
+        self._without: tuple[Floats, Floats] = (np.zeros(0), np.zeros(0))
+
+    def add(self, stretch: Stretch) -> None:
+        """Add a stretch of units."""
+        self._tally.add(stretch)
+
+    @property
+    def zero_share(self) -> float:
+        """Share of vectors of which nothing is left, once the value was asked for."""
+        return self._zero_share
+
+    def value(self) -> LocationCosines:
+        """Return the cosines, once all stretches are in."""
+        found = self._tally.value()
+        self._zero_share = float(found.zero.mean())
+        self._without = found.mean_without, found.cross_without
+        pairs = n_cross_pairs(self._codes)
+        similarity = found.own.mean(axis=0)
+        baseline = found.cross / pairs if pairs else np.full(similarity.shape, np.nan)
+        n_groups = int(self._groups.max(initial=-1)) + 1
+        means = [found.own[:, self._groups == group].mean(axis=1) for group in range(n_groups)]
+        return LocationCosines(
+            similarity,
+            baseline,
+            contrast(similarity, baseline),
+            np.stack(means, axis=1) if means else np.zeros((len(self._codes), 0)),
+        )
+
+    def without(self) -> Iterator[tuple[Floats, Floats]]:
+        """Yield similarity and baseline without each of what was sampled in turn."""
+        yield from zip(*self._without, strict=True)
+
+
 def location_cosines(
     activations: ArrayLike,
     *,
@@ -160,7 +216,8 @@ def location_cosines(
         Shape (object, location, unit), floating.
     metric
         ``cosine`` of the vectors as they are; ``centred``: less their mean over objects and
-        locations; ``evoked``: less `empty`; ``pearson``: each less its mean over units.
+        locations; ``centred-by-place``: less the mean over objects at each location; ``evoked``:
+        less `empty`; ``pearson``: each less its mean over units.
     categories
         One per object; by default every object is a category of its own.
     empty
@@ -231,6 +288,18 @@ def centred_matrix(activations: ArrayLike) -> Floats:
     True
     """
     return cosine_matrix(activations, metric="centred")
+
+
+def centred_by_place_matrix(activations: ArrayLike) -> Floats:
+    """Return :func:`cosine_matrix` less the mean over objects at each location.
+
+    Examples
+    --------
+    >>> rows = np.array([[[1.0, 0.0], [5.0, 9.0]], [[0.0, 1.0], [4.0, 10.0]]])
+    >>> float(centred_by_place_matrix(rows)[0, 1].round(6))     # whatever the place adds is gone
+    1.0
+    """
+    return cosine_matrix(activations, metric="centred-by-place")
 
 
 def evoked_matrix(activations: ArrayLike, *, empty: ArrayLike) -> Floats:

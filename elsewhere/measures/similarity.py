@@ -127,26 +127,60 @@ def summarise_similarity(
         than two units, and those of baselines where leaving one out leaves no pair.
     """
     n_positions = own.shape[1]
-    chosen = np.ones(n_positions, dtype=bool)
-    if reference_index is not None and not include_reference:
-        chosen[reference_index] = False
-
     pairs = n_cross_pairs(codes)
     units = Sampled.of(codes)
     left = [np.delete(codes, members) for members in units.members]
     pairs_without = np.array([n_cross_pairs(rest) for rest in left], dtype=np.float64)[:, None]
     cross_total = rows.sum(axis=0)
 
-    mean = own.mean(axis=0)
-    cross = cross_total / pairs if pairs else np.full(n_positions, np.nan)
-    g = contrast(mean, cross)
-
     mean_without = units.means_without(own)
     # No pair lies within a unit: objects of a category are never paired with each other.
     some, involved = pairs_without > 0, units.sums(rows + columns)
     cross_without = (cross_total - involved) / np.where(some, pairs_without, 1.0)
     cross_without = np.where(some, cross_without, np.nan)[: len(mean_without)]
-    g_without = contrast(mean_without, cross_without)
+    whole = same if same.ndim == 1 else same.sum(axis=0)
+    same_without = np.full_like(cross_without, np.nan)
+    if same.ndim > 1:
+        rest = (whole - 2 * units.sums(same)) / np.where(some, pairs_without, 1.0)
+        same_without = np.where(some, rest, np.nan)[: len(mean_without)]
+    return summarise_means(
+        similarity=own.mean(axis=0),
+        cross=cross_total / pairs if pairs else np.full(n_positions, np.nan),
+        same=whole / pairs if pairs else np.full(n_positions, np.nan),
+        similarity_without=mean_without,
+        cross_without=cross_without,
+        same_without=same_without,
+        reference_index=reference_index,
+        include_reference=include_reference,
+    )
+
+
+def summarise_means(
+    *,
+    similarity: Floats,
+    cross: Floats,
+    same: Floats,
+    similarity_without: Floats,
+    cross_without: Floats,
+    same_without: Floats,
+    reference_index: int | None,
+    include_reference: bool = False,
+) -> SimilaritySummary:
+    """Return similarity, baselines and G from means over objects and over pairs.
+
+    Parameters
+    ----------
+    similarity, cross, same
+        Shape (position,): of an object with itself, and of different ones across and in places.
+    similarity_without, cross_without, same_without
+        Shape (unit, position): the same without each of what was sampled in turn.
+    reference_index, include_reference
+        As for :func:`summarise_similarity`.
+    """
+    chosen = np.ones(len(similarity), dtype=bool)
+    if reference_index is not None and not include_reference:
+        chosen[reference_index] = False
+    g, g_without = contrast(similarity, cross), contrast(similarity_without, cross_without)
 
     def estimate(value: Floats, without: Floats) -> Estimate:
         return Estimate(value, jackknife_t(value, without))
@@ -154,21 +188,15 @@ def summarise_similarity(
     def away(value: Floats, without: Floats) -> Estimate:
         return estimate(_mean_over(value, chosen), _mean_over(without, chosen))
 
-    whole = same if same.ndim == 1 else same.sum(axis=0)
-    same_mean = whole / pairs if pairs else np.full(n_positions, np.nan)
-    same_without = np.full_like(cross_without, np.nan)
-    if same.ndim > 1:
-        rest = (whole - 2 * units.sums(same)) / np.where(some, pairs_without, 1.0)
-        same_without = np.where(some, rest, np.nan)[: len(mean_without)]
-    same_away = away(same_mean, same_without)
-    over_place = _mean_over(mean, chosen) - same_away.value
-    over_without = _mean_over(mean_without, chosen) - _mean_over(same_without, chosen)
+    same_away = away(same, same_without)
+    over_place = _mean_over(similarity, chosen) - same_away.value
+    over_without = _mean_over(similarity_without, chosen) - _mean_over(same_without, chosen)
     return SimilaritySummary(
-        similarity=estimate(mean, mean_without),
+        similarity=estimate(similarity, similarity_without),
         baseline_cross=estimate(cross, cross_without),
-        baseline_same=estimate(same_mean, same_without),
+        baseline_same=estimate(same, same_without),
         G=estimate(g, g_without),
-        similarity_away=away(mean, mean_without),
+        similarity_away=away(similarity, similarity_without),
         baseline_cross_away=away(cross, cross_without),
         baseline_same_away=same_away,
         over_place_away=estimate(over_place, over_without),

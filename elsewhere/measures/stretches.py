@@ -29,7 +29,7 @@ PIECE_BYTES = 2**22
 """What of one object, or of one location, a piece of a stretch takes in double precision, about."""
 WORKING_BYTES = 4 * PIECE_BYTES + 6 * COLUMN_BYTES
 """What the measures take up beside a stretch and their own sums, about."""
-REMOVALS = ("cosine", "centred", "evoked", "pearson")
+REMOVALS = ("cosine", "centred", "centred-by-place", "evoked", "pearson")
 
 Floats = NDArray[np.float64]
 Values = NDArray[np.floating]
@@ -151,7 +151,7 @@ def invert(lengths: Floats, raw_squares: Floats) -> Floats:
 
 
 def remove(rows: Values, origin: Values | None, offsets: Floats) -> Floats:
-    """Return rows less an origin (unit,) and less an offset each (row,), in double precision."""
+    """Return rows less an origin (unit,), or one each, and an offset each, in double precision."""
     if origin is None:
         return np.subtract(rows, offsets[:, None], dtype=np.float64)
     found: Floats = np.subtract(rows, origin, dtype=np.float64)
@@ -226,14 +226,14 @@ class Stretch:
         return n, n_locations, n_units
 
     def origin(self, metric: str) -> Values | None:
-        """Return what `metric` removes from every vector, shape (unit,), or None."""
+        """Return what `metric` removes, shape (unit,), or (location, unit), or None."""
         if metric not in REMOVALS:
             raise UnknownNameError("metric", metric, REMOVALS)
         if metric not in self.origins and self._parent is not None:
             whole = self._parent.origin(metric)
             start = self.first - self._parent.first
             stop = start + self.values.shape[2]
-            self.origins[metric] = None if whole is None else whole[start:stop]
+            self.origins[metric] = None if whole is None else whole[..., start:stop]
         if metric not in self.origins:
             found: Values | None = None
             if metric == "evoked":
@@ -247,6 +247,8 @@ class Stretch:
                 for rows in self.values:
                     total += rows.sum(axis=0, dtype=np.float64)
                 found = total / (self.values.shape[0] * self.values.shape[1])
+            elif metric == "centred-by-place":
+                found = self.values.mean(axis=0, dtype=np.float64)
             self.origins[metric] = found
         return self.origins[metric]
 
@@ -267,7 +269,7 @@ class Stretch:
                     part = rows[:, chosen]
                     raw += squared_norms(part)
                     if metric != "cosine":
-                        less = None if origin is None else origin[chosen]
+                        less = None if origin is None else origin[..., chosen]
                         squares += squared_norms(remove(part, less, found.offsets[number]))
                 found.inverse[number] = invert(np.sqrt(squares if metric != "cosine" else raw), raw)
             self.lengths[metric] = found
@@ -297,19 +299,23 @@ class Stretch:
         """Return one object's vectors of length one, shape (location, unit); zero ones stay."""
         found = self.lengths_of(metric)
         offsets, inverse = found.offsets[number], found.inverse[number]
-        return self._scaled(metric, self.values[number], offsets, inverse)
+        return self._scaled(self.origin(metric), self.values[number], offsets, inverse)
 
     def units_at(self, metric: str, location: int) -> Floats:
         """Return all objects' vectors of length one at a location, shape (object, unit)."""
         found = self.lengths_of(metric)
         offsets, inverse = found.offsets[:, location], found.inverse[:, location]
-        return self._scaled(metric, self.values[:, location], offsets, inverse)
+        origin = self.origin(metric)
+        if origin is not None and origin.ndim > 1:
+            origin = origin[location]
+        return self._scaled(origin, self.values[:, location], offsets, inverse)
 
-    def _scaled(self, metric: str, rows: Values, offsets: Floats, inverse: Floats) -> Floats:
+    @staticmethod
+    def _scaled(origin: Values | None, rows: Values, offsets: Floats, inverse: Floats) -> Floats:
         """Return rows of length one, in double precision: 1 - cosine keeps its digits."""
-        if metric == "cosine":
+        if origin is None and not offsets.any():
             return np.multiply(rows, inverse[:, None], dtype=np.float64)
-        units = remove(rows, self.origin(metric), offsets)
+        units = remove(rows, origin, offsets)
         units *= inverse[:, None]
         return units
 
