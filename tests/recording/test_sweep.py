@@ -205,7 +205,7 @@ def test_sinks_hold_no_more_than_they_say(make_sweep, monkeypatch, metric, n, pe
     sweep.stream([sink])
     held = sink.held(layer, sweep.design)
     assert n * per * layer.bytes < peak <= held * layer.bytes
-    assert held <= n * per + BATCH_ROWS
+    assert held <= 2 * n * per + BATCH_ROWS  # at the reference, and at one position
 
 
 def test_a_layer_in_parts_tells_sinks_so(make_sweep):
