@@ -382,6 +382,8 @@ def _draw_chance(ax: Axes, track: xr.Dataset, laid: Sequence[Stretch]) -> None:
     for stretch in laid:
         if "chance" in track.coords and track["chance"].dims == ("checkpoint",):
             chance = float(track["chance"].values[stretch.checkpoints[-1]])
+        elif "n_classes" in track.coords and track["n_classes"].dims == ("checkpoint",):
+            chance = 1 / float(track["n_classes"].values[stretch.checkpoints[-1]])
         elif last in stretch.checkpoints and {"chance", "n_classes"} & set(track.attrs):
             chance = chance_of(track)  # the attributes speak of the last phase
         else:

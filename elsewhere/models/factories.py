@@ -78,6 +78,12 @@ def build_factory(name: str, arguments: Mapping[str, object]) -> nn.Module:
         return _call(name, _find(name), arguments)
 
 
+def find_factory(name: str) -> Builder:
+    """Return the factory called `name`; raises as :func:`build_factory` does."""
+    with _current_directory_importable():
+        return _find(name)
+
+
 @contextmanager
 def _current_directory_importable() -> Iterator[None]:
     here = str(Path.cwd())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision.models
@@ -17,7 +19,7 @@ from torchvision.models import GoogLeNet, Inception3
 from elsewhere.errors import ElsewhereError, InputError, UnknownNameError
 from elsewhere.models import pretrained
 from elsewhere.models.aliases import aliases
-from elsewhere.models.factories import Builder, build_factory, is_factory, one_line
+from elsewhere.models.factories import Builder, build_factory, find_factory, is_factory, one_line
 from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.heads import name_head
 from elsewhere.models.model import Model, uncompile
@@ -232,6 +234,30 @@ def _seeded(seed: int) -> Iterator[None]:
     with own_generators():  # of the CPU only: networks are built there
         seed_own_generators(seed)
         yield
+
+
+def default_arguments(name: str) -> dict[str, object]:
+    """Return what a network's builder takes where nothing is given, by the names of arguments.
+
+    Examples
+    --------
+    >>> default_arguments("small-cnn")["batch_norm"]
+    False
+    """
+    builders: list[Any] = []
+    if is_factory(name):
+        builders = [find_factory(name)]
+    elif _is_torchvision(name):
+        builder = getattr(torchvision.models, name)
+        builders = [_return_class(builder), builder]
+    elif name in model_registry:
+        builders = [model_registry.get(name)]
+    found: dict[str, object] = {}
+    for builder in builders:
+        with contextlib.suppress(TypeError, ValueError):  # no signature can be had
+            parameters = inspect.signature(builder).parameters.values()
+            found |= {p.name: p.default for p in parameters if p.default is not p.empty}
+    return found
 
 
 # --- torchvision

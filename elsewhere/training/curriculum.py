@@ -179,6 +179,8 @@ class Augment:
         for part in dataclasses.fields(self):
             value = getattr(self, part.name)
             _require(part.name, value, 0 <= value <= 1, "from 0 to 1")
+        if not any(dataclasses.astuple(self)):
+            raise _problem("augment", "changes nothing, as all its parts are 0; leave it out")
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,11 @@ class Phase:
         for name in ("weight_decay", "clip"):
             value = getattr(self, name)
             _require(name, value, 0 <= value < math.inf, "0 or more")
+        if self.optimiser != "sgd" and self.momentum != 0.9:
+            raise _problem(
+                "momentum",
+                f"does nothing with optimiser = {self.optimiser!r}, only with 'sgd'; leave it out",
+            )
         if self.dropout is not None:
             _require("dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
         _require("trainable", self.trainable, bool(self.trainable), "at least one pattern")

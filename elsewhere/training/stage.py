@@ -261,6 +261,8 @@ class Stage:
             for rows in (self.phase.batch, PROBE_OBJECTS)
         )
         self._patches = self._paster.load(train)
+        unseen = train.seen_on(self._paster.color).notes
+        self._unseen = [note.replace("left out", "among what is shown are") for note in unseen]
         self._way = make_forward(self.network, self._paster, self._patches, training=True)
         logger.info("phase %s runs on %s", self.phase.name, self._way.name)
         self._categories = torch.from_numpy(train.category_index)
@@ -425,6 +427,7 @@ class Stage:
                     *self.around.notes[resolved.index],
                     *self._way.notes,
                     *self._doubts.notes,
+                    *self._unseen,
                 )
             ),
             numerics=describe_machine(self.device),

@@ -11,11 +11,13 @@ from elsewhere.errors import ElsewhereError, InputError, WeightsError
 from elsewhere.models import InputTransform, Model, load_model, model_registry
 from elsewhere.models.factories import check_named, name_in_python
 from elsewhere.models.heads import find_head, with_head_named
+from elsewhere.models.loading import default_arguments
 from elsewhere.stimuli.sets import WITH_PARTS
 from elsewhere.training.checkpoints import Card, is_checkpoint, load_checkpoint, read_card
 from elsewhere.training.curriculum import Curriculum
 from elsewhere.training.heads import check_replaceable
 from elsewhere.training.optimisation import find_dropout, find_factors, select_parameters
+from elsewhere.training.rehearsal import rehearse
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import derive_seed
 
@@ -200,6 +202,30 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
                 f"{model.name} has no dropout layer whose probability could be set; expected "
                 "torch.nn.Dropout or its like; leave the key out"
             )
+        rehearsal = rehearse(model, keys.trainable)
+        if keys.dropout is not None and rehearsal is not None and not rehearsal.drops:
+            raise InputError(
+                f"no dropout layer of {model.name} is at work in this phase (those that run belong "
+                "to what is frozen); leave the key out, or train what they act on"
+            )
+        key = "trainable"
+        if rehearsal is not None and rehearsal.moves:
+            raise InputError(
+                f"{model.name} gathers statistics of frozen layers by a function such as "
+                "torch.nn.functional.batch_norm, which would move although nothing before it is "
+                "trained; take torch.nn.BatchNorm2d, which can be frozen, or train what comes before"
+            )
+        key = "label_smoothing"
+        if keys.label_smoothing and len(phase.categories) == 1:
+            raise InputError("does nothing with a single class; leave it out")
+        key = "objects"
+        phase.train.seen_on(curriculum.canvas.background_color(model.transform.mean))
+        key = "criterion"
+        if keys.criterion is not None and keys.criterion.window > phase.steps:
+            raise InputError(
+                f"its window of {keys.criterion.window} steps is longer than the phase, which has "
+                f"{phase.steps}, so that it is never asked; shorten the window, or add steps"
+            )
     except ElsewhereError as error:
         raise curriculum.error(("phase", phase.index, key), error) from error
 
@@ -224,13 +250,14 @@ def _transform(curriculum: Curriculum) -> InputTransform | None:
 
 def _check_same(curriculum: Curriculum, model: Model) -> None:
     network, stated = curriculum.network, _transform(curriculum)
-    other = {k: v for k, v in network.arguments.items() if model.arguments.get(k) != v}
+    held = {**default_arguments(model.name), **model.arguments}
+    other = {k: v for k, v in network.arguments.items() if k not in held or held[k] != v}
     if other:
         key, value = next(iter(other.items()))
+        has = f"has {key} = {held[key]!r}" if key in held else f"was built without {key}"
         raise curriculum.error(
             ("network", "arguments"),
-            f"the checkpoint {network.weights} has {key} = {model.arguments.get(key)!r}; "
-            f"got {value!r}; leave the arguments out",
+            f"the checkpoint {network.weights} {has}; got {value!r}; leave the arguments out",
         )
     if network.state_key is not None:
         raise curriculum.error(

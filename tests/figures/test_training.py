@@ -139,6 +139,9 @@ def test_chance_is_drawn_where_it_is_known(make_track):
     by_phase = track.assign_coords(chance=("checkpoint", [0.01] * 5 + [0.1] * 4))
     upper, _ = plot_acquisition(by_phase).axes
     assert [item.get_ydata()[0] for item in lines(upper, "chance")] == [0.01, 0.1]
+    by_classes = track.assign_coords(n_classes=("checkpoint", [8] * 5 + [2] * 4))  # as track has it
+    upper, _ = plot_acquisition(by_classes).axes
+    assert [item.get_ydata()[0] for item in lines(upper, "chance")] == [0.125, 0.5]
     del track.attrs["n_classes"]
     assert not lines(plot_acquisition(track).axes[0], "chance")
 
