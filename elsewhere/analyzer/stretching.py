@@ -52,6 +52,7 @@ class _State:
     empty: Values | None = None
     mean: NDArray[np.float64] | None = None
     values: Values | None = None
+    half: bool = False
 
 
 def rows_needed(layer: LayerLike, stages: Collection[Stage]) -> Need:
@@ -239,6 +240,7 @@ class MeasureSink:
             dtype = np.float64 if part.dtype == np.float64 else np.float32
             state.values = np.empty((n, n_positions, chosen.stop - chosen.start), dtype)
         state.values[block.objects, block.positions] = part
+        state.half |= getattr(block, "half", False)
 
     def end(self) -> None:
         """Sum over a stretch; read the measures once the last one is through."""
@@ -252,6 +254,7 @@ class MeasureSink:
                     first=chosen.start,
                     empty=None if state.empty is None else state.empty[chosen],
                     lengths=state.lengths,
+                    half=state.half,
                 )
                 if state.mean is not None:
                     stretch.origins["centred"] = state.mean[chosen]

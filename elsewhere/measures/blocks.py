@@ -91,6 +91,8 @@ class DenseBlock:
         What `values` hold: ``full`` activations, their ``mean`` over space, or a ``sketch``.
     layout
         What the dimensions of a whole activation are; by default by their number.
+    half
+        Whether the values were stored in half precision.
     """
 
     stage: Stage
@@ -100,6 +102,7 @@ class DenseBlock:
     values: Array
     kept: Kept = "full"
     layout: Layout | None = None
+    half: bool = False
 
     def _require_full(self, wanted: str) -> None:
         if self.kept != "full":

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import comb
 
 from elsewhere.errors import InputError
-from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
+from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
 N_CANDIDATES = 5
@@ -59,7 +59,7 @@ class ChoiceTally:
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
-        rounding = rounding_of(stretch.values)
+        rounding = stretch.rounding
         for number, rows in enumerate(stretch.values):
             largest = rows.max(axis=1).astype(np.float64)
             level = rows >= (largest - rounding * np.abs(largest))[:, None]
@@ -215,7 +215,7 @@ class DiscriminationTally:
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
         n, n_locations, _ = stretch.shape
-        self._rounding = max(self._rounding, rounding_of(stretch.values))
+        self._rounding = max(self._rounding, stretch.rounding)
         inverse = stretch.lengths_of("cosine").inverse
         self._zero = inverse == 0
         mean = np.zeros(stretch.shape[2])

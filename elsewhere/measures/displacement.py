@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.measures.geometry import GramTally, dissimilarities
-from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
+from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
 
@@ -130,7 +130,7 @@ class DistanceTally:
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
-        self._rounding = max(self._rounding, rounding_of(stretch.values))
+        self._rounding = max(self._rounding, stretch.rounding)
         for number, rows in enumerate(stretch.values):
             exact = rows.astype(np.float64)
             self._scale[number] += np.einsum("lu,lu->l", exact, exact)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from elsewhere.errors import UnknownNameError
-from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
+from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
 FEW_OBJECTS = 20
@@ -60,7 +60,7 @@ class GramTally:
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
-        self._rounding = max(self._rounding, rounding_of(stretch.values))
+        self._rounding = max(self._rounding, stretch.rounding)
         for location, squares in enumerate(self._squares):
             rows = stretch.values[:, location].astype(np.float64)
             if self.metric is None:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 
 from elsewhere.errors import InputError
-from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
+from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
 TIE = 1e-6
@@ -115,7 +115,7 @@ class IdentificationTally:
         Whatever codes share is removed in double precision, so that its rounding does not decide.
         """
         home = self._reference
-        self._rounding = max(self._rounding, rounding_of(stretch.values))
+        self._rounding = max(self._rounding, stretch.rounding)
         inverse = stretch.lengths_of("cosine").inverse.T
         self._zero = inverse == 0
         shared = np.zeros(stretch.shape[2])

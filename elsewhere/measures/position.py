@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.measures.intervals import Sampled, jackknife_t
-from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
+from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products, squared_norms
 
 MAXIMAL_ROWS = 1_000
@@ -95,7 +95,7 @@ class PositionTally:
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
-        self._rounding = max(self._rounding, rounding_of(stretch.values))
+        self._rounding = max(self._rounding, stretch.rounding)
         for _, values in stretch.columns():
             rows = values[np.ix_(self._objects, self._locations)].reshape(self.n_rows, -1)
             self._scale += float(squared_norms(rows).sum())

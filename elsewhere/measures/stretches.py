@@ -20,9 +20,10 @@ from elsewhere.measures.vectors import means, squared_norms
 
 NEGLIGIBLE = 1e-6
 """A vector is zero if removing a mean leaves less than this share of its length."""
-ROUNDING = {"single": 3e-7, "double": 1e-12}
+ROUNDING = {"half": 5e-4, "single": 3e-7, "double": 1e-12}
 """What rounding may change of a vector, as a share of its length, by the precision of its values:
-a few units in the last place. Differences below it are none."""
+a few units in the last place, or half a unit where only storing rounds. Differences below it are
+none."""
 COLUMN_BYTES = 2**22
 """What :meth:`Stretch.columns` converts to double precision at a time."""
 PIECE_BYTES = 2**22
@@ -132,11 +133,6 @@ class Lengths:
         self.offsets[objects, locations] = offsets
 
 
-def rounding_of(values: Values) -> float:
-    """Return the share of a vector's length that rounding may change."""
-    return ROUNDING["single" if values.dtype.itemsize <= 4 else "double"]
-
-
 def row_lengths(rows: Values) -> Floats:
     """Return Euclidean lengths of rows."""
     lengths: Floats = np.sqrt(squared_norms(rows))
@@ -177,6 +173,8 @@ class Stretch:
     lengths
         By what is removed: the vectors' lengths over *all* units. Those that are missing are taken
         from `values`, which then hold all units.
+    half
+        Whether the values were stored in half precision.
 
     Examples
     --------
@@ -192,7 +190,15 @@ class Stretch:
     empty: Values | None = None
     lengths: dict[str, Lengths] = field(default_factory=dict)
     origins: dict[str, Values | None] = field(default_factory=dict)
+    half: bool = False
     _parent: Stretch | None = None
+
+    @property
+    def rounding(self) -> float:
+        """The share of a vector's length that rounding may change."""
+        if self.half:
+            return ROUNDING["half"]
+        return ROUNDING["single" if self.values.dtype.itemsize <= 4 else "double"]
 
     @classmethod
     def whole(
@@ -292,6 +298,7 @@ class Stretch:
                 first=self.first + start,
                 empty=None if self.empty is None else self.empty[chosen],
                 lengths=self.lengths,
+                half=self.half,
                 _parent=self,
             )
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.measures.intervals import Sampled, jackknife_t
-from elsewhere.measures.stretches import Floats, Stretch, add_all, rounding_of
+from elsewhere.measures.stretches import Floats, Stretch, add_all
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class VarianceTally:
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
         for _, values in stretch.columns():
-            floor = rounding_of(stretch.values) ** 2 * np.mean(values**2, axis=(0, 1))
+            floor = stretch.rounding**2 * np.mean(values**2, axis=(0, 1))
             floor = np.sqrt(floor) if self._deviations else floor
             rounded = np.zeros(len(floor), dtype=bool)
             for kept, over in ((self._transformed, 1), (self._sampled, 0)):

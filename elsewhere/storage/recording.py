@@ -350,8 +350,9 @@ class Recording:
             values = np.moveaxis(source.read((*unit.slices, *every)), 0, len(self.design.axes))
             objects, places = unit.rows(self.design)
             values = values.reshape(len(objects), *layer.stored_shape)
+            half = values.dtype == np.float16
             values = values.astype(np.float32, copy=False)
-            yield DenseBlock(stage, layer.name, objects, places, values, kept, layer.layout)
+            yield DenseBlock(stage, layer.name, objects, places, values, kept, layer.layout, half)
 
     def _small(self, layer: StoredLayer, name: str, key: Any) -> NDArray[np.float32]:
         with damage_told(self.path, f"layer {layer.name!r}"):

@@ -568,3 +568,21 @@ def test_the_interval_of_the_mean_cosine_covers_it():
 
 def test_attributes_are_plain(measured):
     assert json.dumps(measured.attrs)
+
+
+def test_what_half_precision_has_rounded_away_is_undefined(wrap, make_sweep, tmp_path):
+    """Codes that differ by some millionths of their size keep that in float32 only."""
+    head = nn.Linear(288, 64)
+    network = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.Tanh(), nn.Flatten(), head)
+    with torch.no_grad():
+        head.bias.normal_(0, 3e3, generator=torch.Generator().manual_seed(0))
+    sweep = make_sweep(wrap(network), n=8, grid="1x3", layers="3", engine="dense")
+    found = {}
+    for dtype in ("float32", "float16"):
+        path = record(sweep, tmp_path / f"{dtype}.h5", dtype=dtype)
+        with open_recording(path) as recording:
+            found[dtype] = measure(recording, names=["rsa", "cka"])
+    assert np.isfinite(found["float32"]["rsa_away"]).all()
+    assert np.isnan(found["float16"]["rsa_away"]).all()
+    assert any("rsa" in note and "NaN" in note for note in found["float16"].attrs["notes"])
+    assert not any("rsa" in note and "NaN" in note for note in found["float32"].attrs["notes"])
