@@ -213,7 +213,7 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
             raise InputError(
                 f"{model.name} gathers statistics of frozen layers by a function such as "
                 "torch.nn.functional.batch_norm, which would move although nothing before it is "
-                "trained; take torch.nn.BatchNorm2d, which can be frozen, or train what comes before"
+                "trained; take torch.nn.BatchNorm2d, which can be frozen, or train what it is of"
             )
         key = "label_smoothing"
         if keys.label_smoothing and len(phase.categories) == 1:
