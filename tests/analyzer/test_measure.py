@@ -586,3 +586,7 @@ def test_what_half_precision_has_rounded_away_is_undefined(wrap, make_sweep, tmp
     assert np.isnan(found["float16"]["rsa_away"]).all()
     assert any("rsa" in note and "NaN" in note for note in found["float16"].attrs["notes"])
     assert not any("rsa" in note and "NaN" in note for note in found["float32"].attrs["notes"])
+    for metric in ("evoked", "centred", "cosine"):
+        with open_recording(tmp_path / "float16.h5") as recording:
+            notes = similarity(recording, metric=metric).attrs["notes"]
+        assert any("float16's rounding" in note for note in notes) == (metric != "cosine")
