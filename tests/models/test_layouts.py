@@ -163,6 +163,28 @@ def test_means_are_over_space_live_and_from_files(
     assert float(alike["similarity_away"][index]) == pytest.approx(away, abs=1e-5)
 
 
+class Between(nn.Module):
+    """Has its channels between height and width."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body, self.head = nn.Conv2d(3, 6, 4, stride=4), nn.GELU(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x).permute(0, 2, 1, 3)).mean((1, 3)))
+
+
+def test_channels_between_height_and_width(wrap, make_sweep, plain_forwards, tmp_path):
+    torch.manual_seed(0)
+    sweep = make_sweep(wrap(Between()), layers="body")
+    plain = plain_forwards(sweep)["body"][0].astype(np.float64)
+    record(sweep, tmp_path / "s.h5", keep={"*": Keep("mean")})
+    with open_recording(tmp_path / "s.h5") as kept:
+        assert kept["body"].sizes["channel"] == 6
+        flat = kept["body"].values.reshape(*plain.shape[:2], 6)
+        np.testing.assert_allclose(flat, plain.mean(axis=(2, 4)), atol=1e-5)
+
+
 def test_aligned_maps_do_not_depend_on_the_layout(make_sweep, wrap):
     torch.manual_seed(3)
     results = []
