@@ -139,6 +139,9 @@ def print_similarity(result: Any, *, as_json: bool) -> None:
         row: dict[str, Any] = {"layer": str(layer), "measure": str(result["measure"].values[place])}
         row |= {name.removesuffix("_away"): float(result[name][place]) for name in names}
         row["G_interval"] = [float(v) for v in result["G_away_interval"][place]]
+        row["G_band"] = [float(v) for v in result["G_away_band"][place]]
+        row["G_step"] = float(result["G_step"][place])
+        row["G_step_band"] = [float(v) for v in result["G_step_band"][place]]
         rows.append(row)
     print_notes(result)
     if as_json:
@@ -152,7 +155,10 @@ def print_similarity(result: Any, *, as_json: bool) -> None:
         }
         for row in rows
     ]  # fmt: skip
-    print_table(shown, right=tuple(shown[0])[1:])
+    together = ("layer", "G_band", "G_step", "G_step_band")
+    first = tuple(key for key in shown[0] if key not in together[1:])
+    for chosen in (first, together)[: len(rows)]:
+        print_table([{key: row[key] for key in chosen} for row in shown], right=chosen[1:])
 
 
 def print_plan(cost: Plan) -> None:

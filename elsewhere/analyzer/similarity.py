@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from elsewhere.analyzer.centring import CentredRows
 from elsewhere.errors import LayerError, NumericsError, UnknownNameError
+from elsewhere.measures.bands import LEAST_UNITS, simultaneous_band, steps_of
 from elsewhere.measures.centring import BY_PLACE, CENTRED, by_place_baseline, check_by_place
-from elsewhere.measures.intervals import Sampled
+from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.similarity import (
     DEAD_SHARE,
     SimilaritySummary,
@@ -421,6 +422,9 @@ LONG_NAMES = {
     "baseline_same": "another object, both here",
     "G": "(similarity - baseline_cross) / (1 - baseline_cross)",
     "G_away_without": "G away from the reference without that object or category",
+    "G_away_band": "simultaneous 95 % band of G_away over all layers",
+    "G_step": "G_away less that of the layer before",
+    "G_step_band": "simultaneous 95 % band of G_step over all layers",
     "zero_share": "share of zero vectors",
     "error": "largest standard error of a cosine that a sketch brings",
     "over_place_away": "similarity less baseline_same: does identity outweigh place?",
@@ -461,7 +465,9 @@ def similarity(
         ``baseline_cross``, ``baseline_same``, ``G``; per layer, over all places but the
         reference, ``similarity_away``, ``baseline_cross_away``, ``baseline_same_away``,
         ``over_place_away``, ``G_away`` (and ``G_away_without`` each ``left_out``); ``zero_share``,
-        the share of zero vectors, for which a cosine counts as 0.
+        the share of zero vectors, for which a cosine counts as 0. ``G_away_band`` holds for all
+        layers together, where ``G_away_interval`` is of each by itself; ``G_step`` is ``G_away``
+        less that of the layer before, with both as well.
 
     Raises
     ------
@@ -501,6 +507,7 @@ def finish(
     sizes = [int(kept[name].partition(":")[2] or 0) for name in names]
     result = result.assign_coords(measure=("layer", measures))
     result["error"] = ("layer", [cosine_error(size) if size else 0.0 for size in sizes])
+    result = with_bands(result)
     for name, text in LONG_NAMES.items():
         result[name].attrs["long_name"] = text
     doubts = _doubts(result, n_pairs := n_cross_pairs(design.category_codes))
@@ -522,6 +529,23 @@ def finish(
     return result
 
 
+def with_bands(result: xarray.Dataset) -> xarray.Dataset:
+    """Add what holds for all layers together, and the step from the layer before each.
+
+    ``G_away_band`` is the simultaneous 95 % band of ``G_away`` over layers, ``G_step`` its value
+    less that of the layer before, with ``G_step_interval`` and ``G_step_band``.
+    """
+    value, without = result["G_away"].values, result["G_away_without"].values.T
+    step, steps = steps_of(value), steps_of(without)
+    over = ("layer", "bound")
+    return result.assign(
+        G_away_band=(over, simultaneous_band(value, without)),
+        G_step=("layer", step),
+        G_step_interval=(over, jackknife_t(step, steps)),
+        G_step_band=(over, simultaneous_band(step, steps)),
+    )
+
+
 def _doubts(result: xarray.Dataset, n_pairs: int) -> list[str]:
     """Return what has to be known to read the numbers."""
     found = []
@@ -531,6 +555,11 @@ def _doubts(result: xarray.Dataset, n_pairs: int) -> list[str]:
         )
     for size in sorted({float(v) for v in result["error"].values} - {0.0}):
         found.append(f"sketched layers: a cosine's standard error is at most {size:.3f}")
+    if n_pairs and result.sizes["layer"] > 1 and result.sizes["left_out"] < LEAST_UNITS:
+        found.append(
+            f"fewer than {LEAST_UNITS} objects, or categories, were sampled: no band over layers "
+            "(nan)"
+        )
     if n_pairs == 0:
         found.append(
             "all objects are of one category: there is no different-object baseline and no G"

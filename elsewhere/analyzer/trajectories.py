@@ -134,7 +134,8 @@ def track(
         Over ``checkpoint`` (with ``phase`` and ``step`` within it): ``accuracy (exemplars, y, x)``,
         ``accuracy_trained``, ``accuracy_off``, ``accuracy_far`` and ``II_far`` (exemplars);
         ``similarity (layer, object, y, x)``, ``similarity_away``, ``baseline_cross_away``,
-        ``G_away`` (layer, with intervals), ``G_away_without (layer, object)``; with probes
+        ``G_away`` (layer, with intervals), ``G_away_without (layer, object)``, ``G_away_band`` and
+        ``G_step`` as :func:`elsewhere.similarity` has them; with probes
         ``probe_accuracy_at (layer, split, where)`` and ``probe_index (layer, split)``, with
         intervals: see :func:`elsewhere.probes.probe_checkpoint`; of further measures what there is
         for each layer.
@@ -216,6 +217,7 @@ def measure_checkpoint(
     model, grid = sweep.model, sweep.grid
     alike = similarity(sweep, metric=settings.metric, max_memory=max_memory)
     kept = [*_PER_LAYER, *(f"{name}_interval" for name in _PER_LAYER), *_PER_PLACE]
+    kept += ["G_away_band", "G_step", "G_step_interval", "G_step_band"]
     kept += ["G_away_without", "zero_share", *(["similarity"] if settings.full else [])]
     result = alike[kept]
     right = _accuracy(card, model, grid, settings, data_dir, max_memory)

@@ -58,6 +58,8 @@ _PASSING = re.compile(r"relu|bn|drop|avgpool")
 _ALL_LABELS = 25  # more layers than this, and names are thinned
 BAND_FROM = 13  # from this many layers on, intervals are bands instead of bars
 _BINS = 12
+TOGETHER: dict[str, Any] = {"linestyle": (0, (1, 1)), "linewidth": 1.0}
+"""The edges of a band that holds for all layers together."""
 CROSS: dict[str, Any] = {"marker": "x", "markersize": 3.5, "linestyle": "none"}
 FLAG: dict[str, Any] = {"marker": "v", "markersize": 4, "linestyle": "none"}
 
@@ -104,7 +106,7 @@ def plot_layerwise(
     tidy(ax)
     draw_bands(ax, names)
 
-    gaps = False
+    gaps = banded = False
     seen: list[NDArray[np.float64]] = []
     for rank, name in enumerate(wanted):
         values = finite_values(result[SERIES[name][1]].values)
@@ -119,8 +121,11 @@ def plot_layerwise(
             MARKS[name],
             name,
         )
+        together = interval_of(result, SERIES[name][1], kind="band")
+        at = np.arange(len(names), dtype=np.float64) + offset
+        banded |= draw_band(ax, at, together, MARKS[name])
         gaps |= mark_gaps(ax, np.isnan(values), MARKS[name], rank)
-        seen += [values, low, high]
+        seen += [values, low, high, *together]
     dead = is_dead(result)
     fit_limits(ax, np.concatenate(seen), headroom=0.1 if dead.any() else 0.05)
     mark_dead(ax, dead)
@@ -136,6 +141,15 @@ def plot_layerwise(
         handles.append(Line2D([], [], label="no value", color=GREY, **CROSS))
     if dead.any():
         handles.append(Line2D([], [], label="over 5 %\nzero vectors", color=INK, **FLAG))
+    if banded:
+        color = MARKS["G"].color
+        many = len(names) >= BAND_FROM
+        width, opacity = (6.0, 0.25) if many else (0.9, 1.0)
+        label = "95 % pointwise"
+        handles.append(Line2D([], [], label=label, color=color, linewidth=width, alpha=opacity))
+        handles.append(
+            Line2D([], [], label="95 % simultaneous\nover layers", color=color, **TOGETHER)
+        )
     draw_legend(ax, handles)
     return ax
 
@@ -248,9 +262,11 @@ def finite_values(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return wide
 
 
-def interval_of(result: xr.Dataset, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def interval_of(
+    result: xr.Dataset, name: str, *, kind: str = "interval"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the lower and upper ends (layer,) of the interval of `name`, NaN where unknown."""
-    key = f"{name}_interval"
+    key = f"{name}_{kind}"
     if key not in result.data_vars:
         nothing = np.full(result.sizes["layer"], np.nan)
         return nothing, nothing
@@ -259,6 +275,19 @@ def interval_of(result: xr.Dataset, name: str) -> tuple[NDArray[np.float64], NDA
     return finite_values(bounds.sel(bound="low").values), finite_values(
         bounds.sel(bound="high").values
     )
+
+
+def draw_band(
+    ax: Axes,
+    at: NDArray[np.float64],
+    ends: tuple[NDArray[np.float64], NDArray[np.float64]],
+    mark: Mark,
+) -> bool:
+    """Draw the edges of a band that holds for all layers together; return whether there is one."""
+    known = bool(np.isfinite(np.stack(ends)).any())
+    for edge in ends if known and len(at) > 1 else ():
+        ax.plot(at, edge, color=mark.color, label="_simultaneous", zorder=2.2, **TOGETHER)
+    return known and len(at) > 1
 
 
 def draw_series(
