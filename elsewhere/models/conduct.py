@@ -129,10 +129,10 @@ def observe(
 
     Notes
     -----
-    A fixed image and the empty canvas are run among others, among still others, again, and alone:
-    eleven images. What differs by more than rounding is looked at once more in double
-    precision, so that a network that only amplifies rounding is not blamed. A network that draws
-    random numbers is repeated more often, for what is drawn may matter rarely.
+    A fixed image and the empty canvas are run among others, among still others, again, and alone,
+    and so are two of the scenes: nineteen images. What differs by more than rounding is looked at
+    once more in double precision, so that a network that only amplifies rounding is not blamed. A
+    network that draws random numbers is repeated more often, for what is drawn may matter rarely.
     """
     pixels = torch.from_numpy(probe_image(empty.shape[-1])[None]).to(empty.device)
     fixed = model.transform.apply(pixels).to(empty.dtype)
@@ -339,18 +339,22 @@ class _Observation:
     def _alone_differing(
         self, images: _Images, first: Values, tolerance: float = TOLERANCE
     ) -> list[str]:
-        """Return what the fixed image, or the empty canvas, gives otherwise when it is alone.
+        """Return what an image gives otherwise when it is alone.
 
         The fixed image may have the largest values of any batch, and decide alone what depends on
-        the largest; the empty canvas does not.
+        the largest; the empty canvas, and what is shown, do not.
         """
-        return [
+        found = [
             name
             for row, image in enumerate((images.fixed, images.empty))
             for name in self._differing(
                 image, [0], {n: v[row : row + 1] for n, v in first.items()}, tolerance=tolerance
             )
         ]
+        for batch, row in ((images.among, 2), (images.others, 0)):  # what is shown, alone
+            expected = self._values(batch, [row])
+            found += self._differing(batch[[row]], [0], expected, tolerance=tolerance)
+        return found
 
     # --- passes
 

@@ -255,3 +255,24 @@ def test_unknown_ways_are_refused():
 
 def test_layers_are_found_by_call_and_output():
     assert isinstance(list_layers(model_of(Net()))[0], Layer)
+
+
+def test_what_a_bright_image_does_to_dim_ones_is_seen():
+    """Below the threshold by themselves, dim images are halved in the company of a bright one."""
+
+    def gated_by_brightest(net, x):
+        return x * (0.5 if net.brightest > 0.2 else 1.0)
+
+    class Gated(Net):
+        def forward(self, x):
+            self.brightest = float(x.mean((1, 2, 3)).max())
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    gated = Gated(gated_by_brightest)
+    model = Model("gated", gated, InputTransform(), {}, "none", "", canvas_size=SIDE)
+    scenes = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 0.2
+    empty = torch.zeros(1, 3, SIDE, SIDE)
+    model.module.conv.bias.data.zero_()  # the empty canvas stays what it is
+    with pytest.raises(InputError, match="its output depends on the other images of its batch"):
+        observe(model, empty, scenes, (), output=True)
