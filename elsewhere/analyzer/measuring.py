@@ -353,9 +353,30 @@ def _finish(
             package: importlib.metadata.version(package) for package in ("elsewhere", "numpy")
         },
         **source.provenance,
-        "notes": notes_of(source, notes),
+        "notes": notes_of(source, notes, _without_intervals(result, units)),
     }
     return result
+
+
+def _without_intervals(result: xarray.Dataset, units: str) -> list[str]:
+    """Return which numbers have no interval although others of their kind have one."""
+    found = []
+    for name in map(str, result.data_vars):
+        bounds = result.get(f"{name}_interval")
+        if result[name].dims != ("layer",) or name == "consistency_away":  # the corrected has one
+            continue
+        if bounds is None and not name.endswith(("_away", "_corrected")):
+            continue
+        known = result[name].notnull()
+        missing = known if bounds is None else known & bounds.isnull().any("bound")
+        if bool(missing.any()):
+            found.append(name)
+    if not found:
+        return []
+    return [
+        f"no interval, or none in some layers: {', '.join(found)}; {units} are left out in turn, "
+        "and there are too few of them, or so many that it would cost more than the measure"
+    ]
 
 
 def _long_name(name: str, units: str) -> str:
@@ -363,8 +384,10 @@ def _long_name(name: str, units: str) -> str:
     words = {
         "_displaced": ", against displacement",
         "_away": ", mean over all moves",
-        "_interval": ", 95 % t interval over categories"
+        "_interval": ", 95 % interval over categories"
         if name.startswith("identification")
+        else f", 95 % interval over {units}"
+        if name.startswith("discrimination")
         else f", 95 % jackknife-t interval over {units}",
         "_null": ", of shuffled rows or pairs",
         "_map": ", map over displacements",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -32,8 +32,16 @@ from elsewhere.measures.geometry import (
     left_out,
     rsa_of_grams,
 )
-from elsewhere.measures.identification import MINIMAL_CATEGORIES, IdentificationTally
-from elsewhere.measures.intervals import Sampled, jackknife_t
+from elsewhere.measures.identification import MINIMAL_CATEGORIES, IdentificationTally, folds_of
+from elsewhere.measures.intervals import (
+    Bounded,
+    Sampled,
+    Spread,
+    correlation_of,
+    jackknife_t,
+    share_interval,
+    shared_fits,
+)
 from elsewhere.measures.position import MAXIMAL_ROWS, PositionTally
 from elsewhere.measures.similarity import DEAD_SHARE, contrast
 from elsewhere.measures.stretches import REMOVALS, Floats, Tally
@@ -411,7 +419,11 @@ def _discrimination(table: Table) -> Reading:
         each = np.full((n, *matrix.shape), np.nan)
         each[:, references] = np.moveaxis(shares, 1, 0)
         own = np.array([mean_off_diagonal(found) for found in each])
-        return _matrix("discrimination", matrix, table, table.sampled.means_without(own))
+        spread = Spread.left_out(own.mean(), table.sampled.means_without(own))
+        interval = share_interval(spread)  # a share, which may be 1 throughout
+        return _matrix("discrimination", matrix, table) | {
+            "discrimination_away_interval": (("bound",), interval)
+        }
 
     return Reading(tally, read, "cosine")
 
@@ -430,13 +442,7 @@ def _identification(table: Table) -> Reading:
             values[name] = nothing[:, 0] if found is None else found.away(name)
             variables[f"identification_{name}"] = (("position",), by_category.mean(axis=0))
         values["ceiling"] = nothing[:, 0] if found is None else found.ceiling
-        for name, each in (
-            *((f"{name}_away", values[name]) for name in ("raw", "centred", "mapped", "null")),
-            ("ceiling", values["ceiling"]),
-            ("lost", values["ceiling"] - values["mapped"]),
-            ("hidden", values["mapped"] - values["raw"]),
-        ):
-            variables |= _over_categories(f"identification_{name}", each)
+        variables |= _shares("identification", values)
         chance, strength = (np.nan, nothing[0]) if found is None else (found.chance, found.strength)
         variables["identification_chance"] = scalar(chance)
         variables["identification_strength"] = (("position",), strength)
@@ -445,12 +451,24 @@ def _identification(table: Table) -> Reading:
     return Reading(tally, read)
 
 
-def _over_categories(name: str, values: Floats) -> Variables:
-    """Return a mean over categories, shape (category,), with its t interval over them."""
-    n = len(values)
-    without = (values.sum() - values) / (n - 1) if n > 1 else values[:0]
-    interval = jackknife_t(np.asarray(values.mean()), without)
-    return {name: scalar(float(values.mean())), f"{name}_interval": (("bound",), interval)}
+def _shares(stem: str, values: dict[str, Floats]) -> Variables:
+    """Return what is told, lost and hidden, from shares (category,), with intervals over these."""
+    spreads = {name: Spread.of(each) for name, each in values.items()}
+    wider = shared_fits(folds_of(len(values["mapped"])))
+    for name in ("mapped", "ceiling", "null"):  # through maps that folds have fitted
+        spreads[name] = replace(spreads[name], variance=wider * spreads[name].variance)
+    bounded = {name: Bounded(each.mean, share_interval(each)) for name, each in spreads.items()}
+    found: Variables = {}
+    for name, each in bounded.items():
+        key = f"{stem}_ceiling" if name == "ceiling" else f"{stem}_{name}_away"
+        found |= {key: scalar(float(each.value)), f"{key}_interval": (("bound",), each.interval)}
+    for key, more, less in (("lost", "ceiling", "mapped"), ("hidden", "mapped", "raw")):
+        apart = values[more] - values[less]
+        correlation = correlation_of(*map(Spread.of, (values[more], values[less], apart)))
+        interval = bounded[more].less(bounded[less], correlation)
+        found[f"{stem}_{key}"] = scalar(float(apart.mean()))
+        found[f"{stem}_{key}_interval"] = (("bound",), interval)
+    return found
 
 
 READINGS: dict[str, Callable[[Table], Reading]] = {

@@ -326,9 +326,13 @@ def _folds(names: Indices, n_folds: int, codes: Indices, rng: np.random.Generato
 def _partitions(codes: Indices, n: int, rng: np.random.Generator) -> Iterator[Indices]:
     """Yield the test objects of every fold of `n` partitions of the categories."""
     names = np.unique(codes)
-    n_folds = int(np.clip(len(names) // FOLD_CATEGORIES, 2, MOST_FOLDS))
     for _ in range(n):
-        yield from _folds(names, n_folds, codes, rng)
+        yield from _folds(names, folds_of(len(names)), codes, rng)
+
+
+def folds_of(n_categories: int) -> int:
+    """Return into how many folds so many categories are dealt."""
+    return int(np.clip(n_categories // FOLD_CATEGORIES, 2, MOST_FOLDS))
 
 
 def identification(

@@ -173,6 +173,37 @@ class Spread:
         freedom = np.where(known, variance**2 / np.where(known, freer, 1.0), (sizes - 1.0).sum())
         return cls(mean, variance, freedom, n)
 
+    @classmethod
+    def left_out(cls, mean: ArrayLike, without: NDArray[np.float64]) -> Spread:
+        """Return the jackknife's spread, of a mean and the means without each unit (unit, ...).
+
+        Examples
+        --------
+        >>> values = np.array([0.0, 1.0, 0.5, 1.0])
+        >>> one = Spread.left_out(values.mean(), (values.sum() - values) / 3)
+        >>> bool(np.isclose(one.variance, Spread.of(values).variance))
+        True
+        """
+        mean, n = np.asarray(mean, np.float64), len(without)
+        if n < LEAST_SAMPLED:
+            return cls(mean, np.full(mean.shape, np.nan), np.full(mean.shape, np.nan), float(n))
+        squares = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
+        return cls(mean, (n - 1) / n * squares, np.full(mean.shape, n - 1.0), float(n))
+
+
+def shared_fits(n_folds: int) -> float:
+    """Return by how much the variance of a cross-validated mean exceeds that of its units.
+
+    Folds share what they were fitted to (Nadeau & Bengio 2003, Inference for the generalization
+    error, Machine Learning 52): 1 + k / (k - 1) of k folds.
+
+    Examples
+    --------
+    >>> shared_fits(5)
+    2.25
+    """
+    return 1 + n_folds / (n_folds - 1)
+
 
 def share_interval(spread: Spread, *, level: float = 0.95) -> NDArray[np.float64]:
     r"""Return the interval of a mean of shares, which lie between 0 and 1.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.measures.intervals import Sampled, jackknife_t
+from elsewhere.measures.intervals import Sampled, jackknife_t, shared_fits
 from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products, squared_norms
 
@@ -17,6 +17,8 @@ MAXIMAL_ROWS = 1_000
 """Of more rows than this a seeded choice of locations is taken: the cost grows as their cube."""
 N_FOLDS = 5
 INNER_FOLDS = 4
+FEWEST_FOR_INTERVAL = 8
+"""Objects (or categories) that were tested: with four, intervals cover .7 to .9."""
 N_SHUFFLES = 5
 """Decodings of shuffled locations, for the null."""
 STRENGTHS = np.logspace(-6, 3, 19)
@@ -39,7 +41,8 @@ class PositionDecoding:
         Rows that were used.
     interval
         float64 (2,): jackknife-t of `r2` over the objects that were tested (over categories where
-        one has several exemplars), with the fits as they are.
+        one has several exemplars), wider by what folds that share training objects bring (Nadeau &
+        Bengio 2003).
     null
         The same R² where each object's locations are shuffled.
     """
@@ -143,7 +146,9 @@ class PositionTally:
         means = per_axis[varies].mean(axis=0)
         wrong, there = squares[:, varies, 0], spread[:, varies, 0]
         left = units.means_without(wrong) / units.means_without(there)
-        interval = jackknife_t(means[0], 1 - left.mean(axis=1))
+        few = len(units) < FEWEST_FOR_INTERVAL
+        wider = np.nan if few else np.sqrt(shared_fits(min(N_FOLDS, len(units))))
+        interval = means[0] + wider * (jackknife_t(means[0], 1 - left.mean(axis=1)) - means[0])
         return PositionDecoding(
             float(means[0]),
             per_axis[:, 0],

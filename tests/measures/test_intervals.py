@@ -281,3 +281,28 @@ def test_a_ratio_ends_where_the_difference_is_at_its_bound():
         assert one.less(scaled, 0.3)[side] == pytest.approx(0, abs=1e-12)
     below = Bounded(np.array(0.02), np.array([-0.1, 0.1])).over(two)
     assert below[0] < 0 < below[1]
+
+
+def test_shares_that_are_1_throughout_have_no_interval_of_a_point():
+    """Eight objects that are told everywhere: Wilson's interval of 8 of 8, wider through maps."""
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.normal(size=(8, 1, 60)), 3, axis=1)
+    found = measure(values, [[5, x] for x in (5, 9, 13)], names="discrimination,identification")
+    low = 8 / (8 + stats.norm.ppf(0.975) ** 2)
+    for name in ("discrimination_away", "identification_raw_away", "identification_centred_away"):
+        assert float(found[name][0]) == 1
+        np.testing.assert_allclose(found[f"{name}_interval"].values[0], [low, 1], err_msg=name)
+    low, high = found["identification_hidden_interval"].values[0]
+    assert low < float(found["identification_hidden"][0]) < high
+
+
+def test_measure_says_what_has_no_interval():
+    values = np.random.default_rng(0).normal(size=(6, 3, 20))
+    places = [[5, x] for x in (5, 9, 13)]
+    six = measure(values, places, names="cosine", categories=list("abcdef"))
+    assert not any("no interval" in note for note in six.attrs["notes"])
+    two = measure(values, places, names="cosine", categories=list("aaabbb"))
+    (note,) = [note for note in two.attrs["notes"] if "no interval" in note]
+    assert "cosine_G_away" in note
+    assert "cosine_away" not in note.split("; ")[0].split(": ")[1].split(", ")
+    assert "categories are left out in turn" in note
