@@ -5,6 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-for name in ("compression", "recording", "training", "measures", "probes", "engine", "occlusion", "coverage"):
+for name in (
+    "compression",
+    "recording",
+    "training",
+    "measures",
+    "probes",
+    "engine",
+    "occlusion",
+    "coverage",
+):
     print(f"--- {name}", flush=True)
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
