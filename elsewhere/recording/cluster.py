@@ -19,14 +19,14 @@ from distributed.comm.core import CommClosedError
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
 
-from elsewhere.errors import InputError, StorageError
+from elsewhere.errors import ElsewhereError, InputError, StorageError
 from elsewhere.recording.crew import Job, Outcome, attempt, unpack
 
 connect: Any = Client
 finished: Any = as_completed  # distributed is typed only in part
 
-_LOST = (CommClosedError, CancelledError, FutureCancelledError, TimeoutError)
-"""What is raised where a scheduler goes away."""
+_LOST = (CommClosedError, CancelledError, FutureCancelledError, OSError)
+"""What is raised where a scheduler goes away; TimeoutError is an OSError."""
 
 PATIENCE = 20.0
 """Seconds within which a scheduler must answer."""
@@ -97,6 +97,8 @@ def perform_on_cluster(
             with contextlib.suppress(*_LOST):
                 client.cancel(futures)
                 client.unregister_worker_plugin(name)
+    except ElsewhereError:
+        raise
     except _LOST as error:
         raise _lost(scheduler) from error
     finally:

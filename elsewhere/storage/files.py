@@ -49,6 +49,7 @@ def check_output(path: Path, *, overwrite: bool = False, room: int = 0) -> None:
         It cannot be written.
     """
     with storage_errors(path):
+        remove_leftovers(path.parent)  # also of a run that was killed when its file had its name
         if path.is_dir():
             raise StorageError(f"{path} is a folder; expected the name of a file to write")
         if path.exists():
@@ -66,7 +67,6 @@ def check_output(path: Path, *, overwrite: bool = False, room: int = 0) -> None:
         if not path.parent.is_dir():
             raise StorageError(f"the folder {path.parent} does not exist; create it first")
         _check_length(path)
-        remove_leftovers(path.parent)
         with temporary_file(path.parent) as (file, _):
             file.write(bytes(BLOCK))
             file.flush()
