@@ -302,8 +302,9 @@ def attack(case, kills, draw, way, cluster, log):
     if extra:
         wrong.append(f"left behind: {sorted(extra)}")
     if command in KEEPS and work and counts["kills"]:
-        # what a kill costs: looks at the network and a unit in each process; or steps
-        cost = 11 if command == "train" else 30 if case == command else 60
+        # what a kill costs: looks at the network and a unit in each process; training goes on
+        # from its last state, of which this one is too short to write any
+        cost = work if command == "train" else 30 if case == command else 60
         most = work * counts["runs"] + counts["kills"] * cost
         if counts["images"] > most:
             wrong.append(f"{counts['images']} images computed, at most {most} expected")
