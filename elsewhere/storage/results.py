@@ -141,8 +141,8 @@ def read_dataset(path: Path) -> xarray.Dataset:
 
 
 def _check_stamp(path: Path, stamp: object) -> None:
-    if stamp != ENCODING:
-        held = f"a {stamp}" if stamp else "not written by elsewhere"
+    if not (isinstance(stamp, str) and stamp == ENCODING):  # an attribute may be an array
+        held = f"a {stamp}" if isinstance(stamp, str) else "not written by elsewhere"
         raise StorageError(
             f"{path} is {held}; expected a result, as `elsewhere similarity --out` writes it"
         )
