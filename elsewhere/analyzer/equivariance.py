@@ -16,6 +16,7 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from elsewhere.analyzer.layerwise import banded
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.blocks import channels_first
 from elsewhere.measures.similarity import SimilaritySummary, n_cross_pairs, summarise_similarity
@@ -281,6 +282,8 @@ class AlignedSink:
                 ("layer", "bound"),
                 np.stack([e.interval for e in away]),
             )
+        without = np.stack([summary.G_away_without for _, summary in found], axis=-1)
+        variables |= banded("aligned_G_away", variables["aligned_G_away"][1], without)
         coordinates: dict[str, Any] = {
             name: (name, list(values), {"units": "px"}) for name, values in axes
         }

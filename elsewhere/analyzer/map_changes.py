@@ -11,8 +11,10 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.analyzer.equivariance import has_place, maps_of, plane_of, without_rounding
+from elsewhere.analyzer.layerwise import banded
 from elsewhere.errors import LayerError, NumericsError
 from elsewhere.measures.changes import border_cells, change_shares, explain_change
+from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.protocols import Array, Block, Design, LayerLike, Need
 
@@ -156,6 +158,8 @@ class ChangeSink:
         shares = np.full((3, n_layers, len(moved)), np.nan)
         in_phase = np.zeros((n_layers, len(moved)), dtype=bool)
         means = {key: np.full((3, n_layers), np.nan) for key in ("in_phase", "out_of_phase")}
+        n_units = len(Sampled.of(codes))
+        left = {key: np.full((3, n_layers, n_units), np.nan) for key in means}
         bounds = {key: np.full((3, n_layers, 2), np.nan) for key in means}
         for place, name in enumerate(names):
             sums = self._states[name].sums
@@ -171,6 +175,8 @@ class ChangeSink:
                 if chosen.any():
                     found = change_shares(*sums[:, :, chosen], codes=codes)
                     means[key][:, place], bounds[key][:, place] = found.shares, found.intervals
+                    if n_units > 1:
+                        left[key][:, place] = found.without.T
         on_axes = ("layer", *self.design.names)
         variables: dict[str, object] = {
             "in_phase": (on_axes, in_phase.reshape(n_layers, *shape)),
@@ -182,6 +188,8 @@ class ChangeSink:
             for key in means:
                 variables[f"{label}_share_{key}"] = ("layer", means[key][part])
                 variables[f"{label}_share_{key}_interval"] = (("layer", "bound"), bounds[key][part])
+                name = f"{label}_share_{key}"
+                variables |= banded(name, means[key][part], left[key][part].T)
         return xarray.Dataset(
             variables,
             coords={

@@ -12,11 +12,13 @@ from numpy.typing import ArrayLike
 
 from elsewhere.analyzer.arrays import array_source
 from elsewhere.analyzer.equivariance import AlignedSink, has_place
+from elsewhere.analyzer.layerwise import banded, without_intervals
 from elsewhere.analyzer.map_changes import ChangeSink
-from elsewhere.analyzer.readings import READINGS
+from elsewhere.analyzer.readings import READINGS, SHARE_LEFT_OUT
 from elsewhere.analyzer.similarity import SimilaritySink
 from elsewhere.analyzer.stretching import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
+from elsewhere.measures.bands import band_notes
 from elsewhere.measures.catalogue import measures, measures_named
 from elsewhere.measures.centring import check_by_place
 from elsewhere.measures.displacement import Displacements, displacement_map
@@ -258,6 +260,10 @@ def _to_dataset(sink: MeasureSink, source: Source, names: Sequence[str]) -> xarr
             full += spelled.get(dim, (dim,))
             sizes += shape if dim in spelled else (size,)
         variables[key] = (tuple(full), stacked.reshape(sizes))
+    left_out = {key: variables.pop(key) for key in list(variables) if key.endswith("_without")}
+    for key, (dims, values) in left_out.items():
+        name, share = key.removesuffix("_without"), dims[1] == SHARE_LEFT_OUT
+        variables |= banded(name, variables[name][1], values.T, share=share)
     coordinates: dict[str, Any] = {"layer": list(names), "bound": ["low", "high"]}
     places = design.positions
     for name, values in design.axes:
@@ -279,9 +285,12 @@ def _aligned(aligned: AlignedSink, plain: SimilaritySink, names: Sequence[str]) 
     """Return the aligned cosines with plain evoked G, of every layer, beside them."""
     found = aligned.result(names)
     other = plain.result(names)
+    bands = banded("G_away", other["G_away"].values, other["G_away_without"].values.T)
+    other = other.assign(bands)
     kept = {
         "plain_G_away": other["G_away"],
         "plain_G_away_interval": other["G_away_interval"],
+        **{f"plain_{name}": other[name] for name in bands},
         "plain_away": other["similarity_away"],
         "plain_away_interval": other["similarity_away_interval"],
     }
@@ -330,7 +339,8 @@ def _finish(
     )
     kept = {layer.name: str(getattr(layer, "keep", "full")) for layer in source.layers}
     result = result.assign_coords(kept=("layer", [kept[name] for name in order]))
-    sampled = Sampled.of(source.design.category_codes).unit
+    codes = source.design.category_codes
+    sampled = Sampled.of(codes).unit
     units = {"object": "objects", "category": "categories"}[sampled]
     for name in result.data_vars:
         result[name].attrs.setdefault("long_name", _long_name(str(name), units))
@@ -345,7 +355,7 @@ def _finish(
         },
         "n_objects": len(design.objects),
         "n_categories": len(set(design.categories)),
-        "n_cross_pairs": n_cross_pairs(design.category_codes),
+        "n_cross_pairs": n_cross_pairs(codes),
         "n_locations": design.n_positions,
         "sampled": sampled,
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
@@ -353,30 +363,14 @@ def _finish(
             package: importlib.metadata.version(package) for package in ("elsewhere", "numpy")
         },
         **source.provenance,
-        "notes": notes_of(source, notes, _without_intervals(result, units)),
+        "notes": notes_of(
+            source,
+            notes,
+            band_notes(len(Sampled.of(codes)), len(order)),
+            without_intervals(result, sampled),
+        ),
     }
     return result
-
-
-def _without_intervals(result: xarray.Dataset, units: str) -> list[str]:
-    """Return which numbers have no interval although others of their kind have one."""
-    found = []
-    for name in map(str, result.data_vars):
-        bounds = result.get(f"{name}_interval")
-        if result[name].dims != ("layer",) or name == "consistency_away":  # the corrected has one
-            continue
-        if bounds is None and not name.endswith(("_away", "_corrected")):
-            continue
-        known = result[name].notnull()
-        missing = known if bounds is None else known & bounds.isnull().any("bound")
-        if bool(missing.any()):
-            found.append(name)
-    if not found:
-        return []
-    return [
-        f"no interval, or none in some layers: {', '.join(found)}; {units} are left out in turn, "
-        "and there are too few of them, or so many that it would cost more than the measure"
-    ]
 
 
 def _long_name(name: str, units: str) -> str:
@@ -384,6 +378,8 @@ def _long_name(name: str, units: str) -> str:
     words = {
         "_displaced": ", against displacement",
         "_away": ", mean over all moves",
+        "_step": ", less that of the layer before",
+        "_band": f", 95 % band over {units} that holds for all layers together",
         "_interval": ", 95 % interval over categories"
         if name.startswith("identification")
         else f", 95 % interval over {units}"

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from elsewhere.measures.bands import interval_by_unit
 from elsewhere.measures.centring import BY_PLACE, CENTRED, CentredTally, by_place_baseline
 from elsewhere.measures.choices import (
     N_CANDIDATES,
@@ -53,6 +54,8 @@ Variables = dict[str, tuple[tuple[str, ...], NDArray[np.float64]]]
 MATRIX = ("reference", "position")
 JACKKNIFE_COST = 3e8
 """Numbers that leaving out each object may go through; beyond it there is no interval."""
+LEFT_OUT, SHARE_LEFT_OUT = "left_out", "left_out_of_share"
+"""Dimensions of what each unit is left out of in turn; intervals of shares are of their own."""
 ALL_REFERENCES = 2**23
 """Cosines of everything with everything that are kept; beyond it, with one location only."""
 
@@ -132,22 +135,28 @@ def scalar(value: float) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     return ((), np.asarray(value, dtype=np.float64))
 
 
+def estimated(name: str, value: float, without: Floats, *, share: bool = False) -> Variables:
+    """Return a number, its interval and, for bands over layers, it without each unit in turn."""
+    dim = SHARE_LEFT_OUT if share else LEFT_OUT
+    return {
+        name: scalar(value),
+        f"{name}_interval": (("bound",), interval_by_unit(value, without, share=share)),
+        f"{name}_without": ((dim,), without),
+    }
+
+
 def _matrix(name: str, matrix: Floats, table: Table, away: Floats | None = None) -> Variables:
     """Return a matrix over locations, its mean by displacement and its mean over all moves.
 
     `away` holds the mean over all moves without each unit in turn, for its interval.
     """
-    displaced = table.apart.means(matrix)
     mean = mean_off_diagonal(matrix)
     found: Variables = {
         name: (MATRIX, matrix),
-        f"{name}_displaced": (("displacement",), displaced),
+        f"{name}_displaced": (("displacement",), table.apart.means(matrix)),
         f"{name}_away": scalar(mean),
     }
-    if away is not None:
-        interval = jackknife_t(np.asarray(mean), away)
-        found[f"{name}_away_interval"] = (("bound",), interval)
-    return found
+    return found | ({} if away is None else estimated(f"{name}_away", mean, away))
 
 
 def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
@@ -190,10 +199,8 @@ def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
         for place, (name, matrix) in enumerate((("baseline", found.baseline), ("G", found.G))):
             left = rest[:, place] if several else None
             variables |= _matrix(f"{key}_{name}", matrix, table, left)
-        variables[f"{key}_over_place_away"] = scalar(over)
-        if several:
-            interval = jackknife_t(np.asarray(over), rest[:, 2])
-            variables[f"{key}_over_place_away_interval"] = (("bound",), interval)
+        name = f"{key}_over_place_away"
+        variables |= estimated(name, over, rest[:, 2]) if several else {name: scalar(over)}
         if isinstance(tally, CentredCosineTally):
             variables[f"{key}_zero_share"] = scalar(tally.zero_share)
         return variables
@@ -311,9 +318,9 @@ def _partition(table: Table) -> Reading:
         found = tally.value()
         variables: Variables = {}
         for place, part in enumerate(("object", "location", "interaction")):
-            variables[f"{part}_share"] = scalar(found.shares[place])
+            without = found.without[:, place]
+            variables |= estimated(f"{part}_share", found.shares[place], without)
             variables[f"{part}_share_null"] = scalar(found.nulls[place])
-            variables[f"{part}_share_interval"] = (("bound",), found.intervals[place])
         return variables
 
     return Reading(tally, read)
@@ -324,9 +331,7 @@ def _position(table: Table) -> Reading:
 
     def read() -> Variables:
         found = tally.value()
-        return {
-            "position_r2": scalar(found.r2),
-            "position_r2_interval": (("bound",), found.interval),
+        return estimated("position_r2", found.r2, found.without) | {
             "position_r2_null": scalar(found.null),
             "position_r2_by_axis": (("axis",), found.per_axis),
             "position_strength": scalar(found.strength),
@@ -367,7 +372,7 @@ def _sensitivity(table: Table) -> Reading:
     def read() -> Variables:
         found = base.read()
         variables = _with_map("sensitivity_cosine", found["cosine"][1], table, None)
-        for name in ("displaced_interval", "away_interval"):
+        for name in ("displaced_interval", "away_interval", "away_without"):
             variables[f"sensitivity_cosine_{name}"] = found[f"cosine_{name}"]
         return variables
 
@@ -386,9 +391,8 @@ def _consistency(table: Table) -> Reading:
         n, units = len(choices), table.sampled
         if len(units) > 2 and n * len(units) * table.n_positions**2 <= JACKKNIFE_COST:
             left = [np.delete(choices, members, axis=0) for members in units.members]
-            without = [consistency(rest).corrected for rest in left]
-            interval = jackknife_t(np.asarray(found.corrected), np.array(without))
-            variables["consistency_corrected_interval"] = (("bound",), interval)
+            without = np.array([consistency(rest).corrected for rest in left])
+            variables |= estimated("consistency_corrected", found.corrected, without)
         return variables
 
     def doubts() -> list[str]:
@@ -419,11 +423,10 @@ def _discrimination(table: Table) -> Reading:
         each = np.full((n, *matrix.shape), np.nan)
         each[:, references] = np.moveaxis(shares, 1, 0)
         own = np.array([mean_off_diagonal(found) for found in each])
-        spread = Spread.left_out(own.mean(), table.sampled.means_without(own))
-        interval = share_interval(spread)  # a share, which may be 1 throughout
-        return _matrix("discrimination", matrix, table) | {
-            "discrimination_away_interval": (("bound",), interval)
-        }
+        without = table.sampled.means_without(own)
+        return _matrix("discrimination", matrix, table) | estimated(
+            "discrimination_away", float(own.mean()), without, share=True
+        )
 
     return Reading(tally, read, "cosine")
 
@@ -455,13 +458,16 @@ def _shares(stem: str, values: dict[str, Floats]) -> Variables:
     """Return what is told, lost and hidden, from shares (category,), with intervals over these."""
     spreads = {name: Spread.of(each) for name, each in values.items()}
     wider = shared_fits(folds_of(len(values["mapped"])))
-    for name in ("mapped", "ceiling", "null"):  # through maps that folds have fitted
+    folded = ("mapped", "ceiling", "null")  # through maps that folds have fitted
+    for name in folded:
         spreads[name] = replace(spreads[name], variance=wider * spreads[name].variance)
     bounded = {name: Bounded(each.mean, share_interval(each)) for name, each in spreads.items()}
     found: Variables = {}
     for name, each in bounded.items():
         key = f"{stem}_ceiling" if name == "ceiling" else f"{stem}_{name}_away"
-        found |= {key: scalar(float(each.value)), f"{key}_interval": (("bound",), each.interval)}
+        rest = Sampled.of(np.arange(len(values[name]))).means_without(values[name]) - each.value
+        without = each.value + (np.sqrt(wider) if name in folded else 1.0) * rest
+        found |= estimated(key, float(each.value), without, share=True)
     for key, more, less in (("lost", "ceiling", "mapped"), ("hidden", "mapped", "raw")):
         apart = values[more] - values[less]
         correlation = correlation_of(*map(Spread.of, (values[more], values[less], apart)))

@@ -16,10 +16,11 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.analyzer.centring import CentredRows
+from elsewhere.analyzer.layerwise import banded, without_intervals
 from elsewhere.errors import LayerError, NumericsError, UnknownNameError
-from elsewhere.measures.bands import LEAST_UNITS, simultaneous_band, steps_of
+from elsewhere.measures.bands import band_notes
 from elsewhere.measures.centring import BY_PLACE, CENTRED, by_place_baseline, check_by_place
-from elsewhere.measures.intervals import Sampled, jackknife_t
+from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import (
     DEAD_SHARE,
     SimilaritySummary,
@@ -507,7 +508,8 @@ def finish(
     sizes = [int(kept[name].partition(":")[2] or 0) for name in names]
     result = result.assign_coords(measure=("layer", measures))
     result["error"] = ("layer", [cosine_error(size) if size else 0.0 for size in sizes])
-    result = with_bands(result)
+    without = result["G_away_without"].values.T
+    result = result.assign(banded("G_away", result["G_away"].values, without))
     for name, text in LONG_NAMES.items():
         result[name].attrs["long_name"] = text
     doubts = _doubts(result, n_pairs := n_cross_pairs(design.category_codes))
@@ -520,30 +522,13 @@ def finish(
         "n_objects": len(design.objects),
         "n_categories": len(set(design.categories)),
         "n_cross_pairs": n_pairs,
-        "sampled": Sampled.of(design.category_codes).unit,
+        "sampled": (sampled := Sampled.of(design.category_codes).unit),
         **({"expected_baseline": -1 / (len(design.objects) - 1)} if metric == BY_PLACE else {}),
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
         **source.provenance,
-        "notes": notes_of(source, result, doubts),
+        "notes": notes_of(source, result, doubts, without_intervals(result, sampled)),
     }
     return result
-
-
-def with_bands(result: xarray.Dataset) -> xarray.Dataset:
-    """Add what holds for all layers together, and the step from the layer before each.
-
-    ``G_away_band`` is the simultaneous 95 % band of ``G_away`` over layers, ``G_step`` its value
-    less that of the layer before, with ``G_step_interval`` and ``G_step_band``.
-    """
-    value, without = result["G_away"].values, result["G_away_without"].values.T
-    step, steps = steps_of(value), steps_of(without)
-    over = ("layer", "bound")
-    return result.assign(
-        G_away_band=(over, simultaneous_band(value, without)),
-        G_step=("layer", step),
-        G_step_interval=(over, jackknife_t(step, steps)),
-        G_step_band=(over, simultaneous_band(step, steps)),
-    )
 
 
 def _doubts(result: xarray.Dataset, n_pairs: int) -> list[str]:
@@ -555,11 +540,8 @@ def _doubts(result: xarray.Dataset, n_pairs: int) -> list[str]:
         )
     for size in sorted({float(v) for v in result["error"].values} - {0.0}):
         found.append(f"sketched layers: a cosine's standard error is at most {size:.3f}")
-    if n_pairs and result.sizes["layer"] > 1 and result.sizes["left_out"] < LEAST_UNITS:
-        found.append(
-            f"fewer than {LEAST_UNITS} objects, or categories, were sampled: no band over layers "
-            "(nan)"
-        )
+    if n_pairs:
+        found += band_notes(result.sizes["left_out"], result.sizes["layer"])
     if n_pairs == 0:
         found.append(
             "all objects are of one category: there is no different-object baseline and no G"

@@ -6,19 +6,122 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from elsewhere.measures.intervals import (
+    Bounded,
+    Spread,
+    correlation_of,
+    jackknife_t,
+    share_interval,
+)
+
 Floats = NDArray[np.float64]
 
 LEAST_UNITS = 4
 """Of fewer objects or categories, how layers go together is not known."""
 N_DRAWS = 2_000
+NUMBERS_AT_ONCE = 2**20
+"""Draws are made together, up to so many numbers."""
 CONSTANT = 1e-12
 """A standard error below this share of the value is rounding: the layer does not vary."""
+
+
+def interval_by_unit(
+    value: ArrayLike, without: Floats, *, share: bool = False, level: float = 0.95
+) -> Floats:
+    """Return the interval of estimates from those without each unit in turn, (unit, ...).
+
+    Student's t about the jackknife's error, or, for a `share`, which may be 1 throughout,
+    :func:`elsewhere.measures.intervals.share_interval`.
+    """
+    if share:
+        return share_interval(Spread.left_out(value, without), level=level)
+    return jackknife_t(np.asarray(value), without, level=level)
+
+
+def layer_bands(value: ArrayLike, without: ArrayLike, *, share: bool = False) -> dict[str, Floats]:
+    """Return what holds for all layers of a number together, and its steps between layers.
+
+    Parameters
+    ----------
+    value
+        Shape (layer,).
+    without
+        Shape (unit, layer): the same without each unit in turn.
+    share
+        Whether intervals are those of shares.
+
+    Returns
+    -------
+    dict
+        ``band`` (layer, 2); ``step`` (layer,), each value less that of the layer before, NaN at
+        first; ``step_interval`` and ``step_band`` (layer, 2). Bands are pointwise intervals at the
+        level at which they hold together (:func:`simultaneous_level`).
+
+    Examples
+    --------
+    >>> units = np.random.default_rng(0).normal(size=(12, 5))
+    >>> found = layer_bands(units.mean(axis=0), (units.sum(axis=0) - units) / 11)
+    >>> [(key, found[key].shape) for key in found]
+    [('band', (5, 2)), ('step', (5,)), ('step_interval', (5, 2)), ('step_band', (5, 2))]
+    """
+    all_units, rest = np.asarray(value, np.float64), np.asarray(without, np.float64)
+    step, steps = steps_of(all_units), steps_of(rest)
+
+    def step_interval(level: float) -> Floats:
+        if not share:
+            return jackknife_t(step, steps, level=level)
+        now = Spread.left_out(all_units[1:], rest[:, 1:])
+        before = Spread.left_out(all_units[:-1], rest[:, :-1])
+        one, other = (Bounded(s.mean, share_interval(s, level=level)) for s in (now, before))
+        apart = Spread.left_out(step[1:], steps[:, 1:])
+        bounds = one.less(other, correlation_of(now, before, apart))
+        return np.concatenate([np.full((1, 2), np.nan), bounds])
+
+    level = simultaneous_level(all_units, rest)
+    return {
+        "band": interval_by_unit(all_units, rest, share=share, level=level),
+        "step": step,
+        "step_interval": step_interval(0.95),
+        "step_band": step_interval(simultaneous_level(step, steps)),
+    }
+
+
+def band_notes(n_units: int, n_layers: int) -> list[str]:
+    """Return why there are no bands, where there are none."""
+    if n_layers < 2 or n_units >= LEAST_UNITS:
+        return []
+    return [
+        f"fewer than {LEAST_UNITS} objects, or categories, were sampled: no band over layers (nan)"
+    ]
 
 
 def simultaneous_band(
     values: ArrayLike, left_out: ArrayLike, *, level: float = 0.95, seed: int = 0
 ) -> Floats:
-    r"""Return intervals that all hold at once in 95 % of data sets: max-t over layers.
+    """Return jackknife-t intervals that all hold at once in 95 % of data sets, (layer, 2).
+
+    NaN with fewer than 4 units, and for a layer without a value; see :func:`simultaneous_level`.
+
+    Examples
+    --------
+    >>> units = np.random.default_rng(0).normal(size=(12, 5))
+    >>> left = np.array([np.delete(units, k, axis=0).mean(axis=0) for k in range(12)])
+    >>> band = simultaneous_band(units.mean(axis=0), left)
+    >>> error = units.std(axis=0, ddof=1) / np.sqrt(12)
+    >>> width = (band[:, 1] - band[:, 0]) / 2 / error          # the same for all, and above t's
+    >>> bool(np.ptp(width) < 1e-9 and 2.8 < width[0] < 3.6), round(float(stats.t.ppf(0.975, 11)), 2)
+    (True, 2.2)
+    """
+    pointwise = simultaneous_level(values, left_out, level=level, seed=seed)
+    return jackknife_t(
+        np.asarray(values, np.float64), np.asarray(left_out, np.float64), level=pointwise
+    )
+
+
+def simultaneous_level(
+    values: ArrayLike, left_out: ArrayLike, *, level: float = 0.95, seed: int = 0
+) -> float:
+    r"""Return the level of each interval at which those of all layers hold at once: max-t.
 
     With the pseudo-values :math:`\phi_{kl} = n \theta_l - (n - 1) \theta_{(k) l}` of layer l, the
     band is :math:`\theta_l \pm c \, s_l` with the jackknife's standard error s and c the quantile
@@ -41,59 +144,46 @@ def simultaneous_band(
 
     Returns
     -------
-    float64 (layer, 2)
-        Low and high. NaN with fewer than 4 units, and for a layer without a value; such a layer is
-        left out of the maximum.
+    float
+        At least `level`; NaN with fewer than 4 units. Layers without a value, and those that do
+        not vary, are left out of the maximum.
 
     References
     ----------
     Westfall & Young (1993), Resampling-based multiple testing, Wiley, for the maximum;
     Chernozhukov, Chetverikov & Kato (2013), Annals of Statistics 41, for multipliers.
-
-    Examples
-    --------
-    >>> units = np.random.default_rng(0).normal(size=(12, 5))
-    >>> left = np.array([np.delete(units, k, axis=0).mean(axis=0) for k in range(12)])
-    >>> band = simultaneous_band(units.mean(axis=0), left)
-    >>> error = units.std(axis=0, ddof=1) / np.sqrt(12)
-    >>> width = (band[:, 1] - band[:, 0]) / 2 / error          # the same for all, and above t's
-    >>> bool(np.ptp(width) < 1e-9 and 2.8 < width[0] < 3.6), round(float(stats.t.ppf(0.975, 11)), 2)
-    (True, 2.2)
     """
     theta = np.asarray(values, np.float64)
     without = np.asarray(left_out, np.float64)
     n = len(without)
-    band = np.full((len(theta), 2), np.nan)
-    known = np.isfinite(theta)
     if n < LEAST_UNITS:
-        return band
-    known &= np.isfinite(without).all(axis=0)
-    deviations = (n - 1) * (without.mean(axis=0) - without)
-    error = np.sqrt((deviations**2).sum(axis=0) / (n * (n - 1)))
-    varies = known & (error > CONSTANT * np.abs(theta))
-    half = np.zeros(len(theta))
-    if varies.any():
-        unit = deviations[:, varies] / np.linalg.norm(deviations[:, varies], axis=0)
-        _, sizes, axes = np.linalg.svd(unit, full_matrices=False)
-        root = (sizes[:, None] * axes)[: min(n - 1, len(sizes))]
-        half[varies] = error[varies] * _largest_t(root, n, level, seed)
-    band[known] = np.stack([theta - half, theta + half], axis=-1)[known]
-    return band
+        return float("nan")
+    known = np.isfinite(theta) & np.isfinite(without).all(axis=0)
+    theta, without = theta[known], without[:, known]
+    deviations = without.mean(axis=0) - without
+    error = np.sqrt((n - 1) / n * (deviations**2).sum(axis=0))
+    unit = deviations[:, error > CONSTANT * np.abs(theta)]
+    if unit.shape[1] < 2:
+        return level
+    unit = unit / np.linalg.norm(unit, axis=0)
+    _, sizes, axes = np.linalg.svd(unit, full_matrices=False)
+    root = (sizes[:, None] * axes)[: min(n - 1, len(sizes))]
+    # With few units the correlations are hardly known; no band is narrower than a single interval.
+    return max(float(2 * stats.t.cdf(_largest_t(root, n, level, seed), n - 1) - 1), level)
 
 
 def _largest_t(root: Floats, n: int, level: float, seed: int) -> float:
     """Return the quantile of the largest |t| of n units whose layers go together as in `root`."""
-    if root.shape[1] == 1:
-        return float(stats.t.ppf(0.5 + level / 2, n - 1))
     rng = np.random.default_rng(seed)
-    largest = np.empty(N_DRAWS)
-    for draw in range(N_DRAWS):
-        units = rng.standard_normal((n, len(root))) @ root
-        mean = units.mean(axis=0)
-        error = np.sqrt(((units - mean) ** 2).sum(axis=0) / (n * (n - 1)))
-        largest[draw] = np.abs(mean / error).max()
-    # With few units the correlations are hardly known; no band is narrower than a single interval.
-    return max(float(np.quantile(largest, level)), float(stats.t.ppf(0.5 + level / 2, n - 1)))
+    largest: list[float] = []
+    together = max(1, NUMBERS_AT_ONCE // (n * root.shape[1]))
+    while len(largest) < N_DRAWS:
+        count = min(together, N_DRAWS - len(largest))
+        units = rng.standard_normal((count, n, len(root))) @ root
+        mean = units.mean(axis=1)
+        error = units.std(axis=1, ddof=1) / np.sqrt(n)
+        largest += np.abs(mean / error).max(axis=1).tolist()
+    return float(np.quantile(largest, level))
 
 
 def steps_of(values: ArrayLike) -> Floats:

@@ -178,10 +178,13 @@ class ChangeShares:
     intervals
         float64 (3, 2): jackknife-t over objects, or over categories where one has several
         exemplars.
+    without
+        float64 (unit, 3): the shares without each of these in turn.
     """
 
     shares: Floats
     intervals: Floats
+    without: Floats
 
 
 def change_shares(
@@ -222,7 +225,7 @@ def change_shares(
     n = len(sums[0])
     every = shares(*(np.asarray(part.sum()) for part in sums))
     units = Sampled.of(np.arange(n) if codes is None else codes)
-    if len(units) < 2:
-        return ChangeShares(every, np.full((3, 2), np.nan))
     without = shares(*(part.sum() - units.sums(part) for part in sums))
-    return ChangeShares(every, jackknife_t(every, without))
+    if len(units) < 2:
+        without = without[:0]
+    return ChangeShares(every, jackknife_t(every, without), without)

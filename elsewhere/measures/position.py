@@ -45,6 +45,9 @@ class PositionDecoding:
         Bengio 2003).
     null
         The same R² where each object's locations are shuffled.
+    without
+        float64 (unit,): `r2` without each of what was tested in turn, apart by as much as the
+        interval is wider.
     """
 
     r2: float
@@ -53,6 +56,7 @@ class PositionDecoding:
     n_rows: int
     interval: Floats
     null: float
+    without: Floats
 
 
 class PositionTally:
@@ -109,11 +113,12 @@ class PositionTally:
         """Return the cross-validated fit, once all stretches are in."""
         n, n_places = len(self._objects), len(self._locations)
         axes = self._targets.shape[1]
+        units = Sampled.of(self._codes)
+        none = np.full(len(units), np.nan)
         nothing = PositionDecoding(
-            np.nan, np.full(axes, np.nan), np.nan, self.n_rows, np.full(2, np.nan), np.nan
+            np.nan, np.full(axes, np.nan), np.nan, self.n_rows, np.full(2, np.nan), np.nan, none
         )
         flat = float(np.trace(self._gram)) <= 1e-12 * self._scale
-        units = Sampled.of(self._codes)
         if len(units) < 2 or n_places < 2 or flat:
             return nothing
         rng = np.random.default_rng(self._seed)
@@ -148,14 +153,15 @@ class PositionTally:
         left = units.means_without(wrong) / units.means_without(there)
         few = len(units) < FEWEST_FOR_INTERVAL
         wider = np.nan if few else np.sqrt(shared_fits(min(N_FOLDS, len(units))))
-        interval = means[0] + wider * (jackknife_t(means[0], 1 - left.mean(axis=1)) - means[0])
+        without = means[0] + wider * (1 - left.mean(axis=1) - means[0])
         return PositionDecoding(
             float(means[0]),
             per_axis[:, 0],
             float(np.median(strengths)),
             self.n_rows,
-            interval,
+            jackknife_t(means[0], without),
             float(means[1:].mean()),
+            without,
         )
 
 

@@ -177,11 +177,14 @@ class Partition:
     intervals
         float64 (3, 2): jackknife-t over objects, or over categories where one has several
         exemplars.
+    without
+        float64 (unit, 3): the shares without each of these in turn.
     """
 
     shares: Floats
     nulls: Floats
     intervals: Floats
+    without: Floats
 
 
 class PartitionTally:
@@ -243,6 +246,7 @@ class PartitionTally:
         )[0]
         units = self._units
         left = n - np.bincount(units.labels)
+        without = np.full((0, 3), np.nan)
         if len(units) > 2:
             without = self._shares(
                 left,
@@ -251,12 +255,9 @@ class PartitionTally:
                 self._places - 2 * self._with_places + self._unit_places,
                 self._grand - 2 * self._with_grand + self._unit_grand,
             )
-            intervals = jackknife_t(shares, without)
-        else:
-            intervals = np.full((3, 2), np.nan)
         freedom = np.array([n - 1, p - 1, (n - 1) * (p - 1)], dtype=np.float64)
         nulls = freedom / (n * p - 1) if n * p > 1 else np.full(3, np.nan)
-        return Partition(shares, nulls, intervals)
+        return Partition(shares, nulls, jackknife_t(shares, without), without)
 
     def _shares(
         self,

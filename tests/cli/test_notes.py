@@ -62,13 +62,13 @@ def test_notes_are_joined_once_and_survive_a_file(tmp_path):
     assert result.attrs["notes"][:2] == ["c", "a"]
     save_result(result, tmp_path / "a.nc")
     assert load_result(tmp_path / "a.nc").attrs["notes"] == result.attrs["notes"]
-    plain = elsewhere.similarity(elsewhere.ArraySource({"fc": np.eye(4).reshape(2, 1, 2, 4)},
+    plain = elsewhere.similarity(elsewhere.ArraySource({"fc": np.eye(6).reshape(3, 1, 2, 6)},
                                                        y=[5], x=[5, 9]))  # fmt: skip
     assert plain.attrs["notes"] == []
 
 
 def test_dead_layers_are_a_note():
-    activations = np.ones((2, 1, 4, 3))
+    activations = np.ones((3, 1, 4, 3))
     activations[:, :, 1] = 0
     dead = elsewhere.similarity(elsewhere.ArraySource({"fc": activations}, y=[5], x=[5, 6, 7, 8]))
     assert dead.attrs["notes"] == ["more than 5 % zero vectors (dead, not 'not invariant'): fc"]
