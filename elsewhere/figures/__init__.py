@@ -23,6 +23,7 @@ from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.distances import plot_accuracy_displacement
 from elsewhere.figures.kinds import draw, figure_kinds
+from elsewhere.figures.layer_steps import plot_steps
 from elsewhere.figures.maps import plot_similarity_maps
 from elsewhere.figures.measured import (
     plot_equivariance,
@@ -66,5 +67,6 @@ __all__ = [
     "plot_probe_matrix",
     "plot_sanity",
     "plot_similarity_maps",
+    "plot_steps",
     "save_figure",
 ]

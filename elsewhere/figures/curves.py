@@ -106,7 +106,7 @@ def plot_layerwise(
     tidy(ax)
     draw_bands(ax, names)
 
-    gaps = banded = False
+    gaps = False
     seen: list[NDArray[np.float64]] = []
     for rank, name in enumerate(wanted):
         values = finite_values(result[SERIES[name][1]].values)
@@ -123,7 +123,7 @@ def plot_layerwise(
         )
         together = interval_of(result, SERIES[name][1], kind="band")
         at = np.arange(len(names), dtype=np.float64) + offset
-        banded |= draw_band(ax, at, together, MARKS[name])
+        draw_band(ax, at, together, MARKS[name])
         gaps |= mark_gaps(ax, np.isnan(values), MARKS[name], rank)
         seen += [values, low, high, *together]
     dead = is_dead(result)
@@ -141,16 +141,7 @@ def plot_layerwise(
         handles.append(Line2D([], [], label="no value", color=GREY, **CROSS))
     if dead.any():
         handles.append(Line2D([], [], label="over 5 %\nzero vectors", color=INK, **FLAG))
-    if banded:
-        color = MARKS["G"].color
-        many = len(names) >= BAND_FROM
-        width, opacity = (6.0, 0.25) if many else (0.9, 1.0)
-        label = "95 % pointwise"
-        handles.append(Line2D([], [], label=label, color=color, linewidth=width, alpha=opacity))
-        handles.append(
-            Line2D([], [], label="95 % simultaneous\nover layers", color=color, **TOGETHER)
-        )
-    draw_legend(ax, handles)
+    draw_legend(ax, [*handles, *band_handles(ax, MARKS["G"].color)])
     return ax
 
 
@@ -282,12 +273,24 @@ def draw_band(
     at: NDArray[np.float64],
     ends: tuple[NDArray[np.float64], NDArray[np.float64]],
     mark: Mark,
-) -> bool:
-    """Draw the edges of a band that holds for all layers together; return whether there is one."""
+) -> None:
+    """Draw the edges of a band that holds for all layers together, where there is one."""
     known = bool(np.isfinite(np.stack(ends)).any())
     for edge in ends if known and len(at) > 1 else ():
         ax.plot(at, edge, color=mark.color, label="_simultaneous", zorder=2.2, **TOGETHER)
-    return known and len(at) > 1
+
+
+def band_handles(ax: Axes, color: str) -> list[Line2D]:
+    """Return what the legend says of pointwise intervals and bands, if axes have bands."""
+    edges = [line for line in ax.lines if line.get_label() == "_simultaneous"]
+    if not edges:
+        return []
+    many = len(np.asarray(edges[0].get_xdata())) >= BAND_FROM
+    width, opacity = (6.0, 0.25) if many else (0.9, 1.0)
+    return [
+        Line2D([], [], label="95 % pointwise", color=color, linewidth=width, alpha=opacity),
+        Line2D([], [], label="95 % simultaneous\nover layers", color=color, **TOGETHER),
+    ]
 
 
 def draw_series(

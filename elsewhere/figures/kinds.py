@@ -17,6 +17,7 @@ from elsewhere.figures.attribution_timeline import plot_attribution_timeline
 from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.distances import plot_accuracy_displacement
+from elsewhere.figures.layer_steps import plot_steps
 from elsewhere.figures.maps import plot_similarity_maps
 from elsewhere.figures.measured import (
     plot_equivariance,
@@ -76,6 +77,11 @@ figure_kinds.add(
     "measures",
     plot_measures,
     summary="one number per layer of every measure, a panel each",
+)
+figure_kinds.add(
+    "steps",
+    plot_steps,
+    summary="each layer's number less that of the layer before, with bands over all steps",
 )
 figure_kinds.add(
     "equivariance",

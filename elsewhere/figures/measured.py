@@ -19,6 +19,8 @@ from elsewhere.errors import InputError
 from elsewhere.figures.curves import (
     BAND_FROM,
     CROSS,
+    band_handles,
+    draw_band,
     draw_bands,
     draw_legend,
     draw_series,
@@ -121,7 +123,7 @@ def plot_equivariance(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     handles = [legend_handle(mark, label) for mark, label in HANDOVER.values()]
     if gaps:
         handles.append(Line2D([], [], label="undefined", color=GREY, **CROSS))
-    draw_legend(ax, handles)
+    draw_legend(ax, [*handles, *band_handles(ax, GREY)])
     return ax
 
 
@@ -176,7 +178,7 @@ def plot_partition(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     )
     if gaps:
         handles.append(Line2D([], [], label="nothing varies", color=GREY, **CROSS))
-    draw_legend(ax, handles)
+    draw_legend(ax, [*handles, *band_handles(ax, GREY)])
     return ax
 
 
@@ -233,7 +235,7 @@ def plot_phase(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     handles.append(Patch(color="#E69F00", alpha=0.22, linewidth=0, label="sub-sampling\nbreaks"))
     if gaps:
         handles.append(Line2D([], [], label="no such location\non this grid", color=GREY, **CROSS))
-    draw_legend(ax, handles)
+    draw_legend(ax, [*handles, *band_handles(ax, GREY)])
     return ax
 
 
@@ -290,7 +292,7 @@ def plot_identification(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     handles.append(Line2D([], [], color=GREY, linestyle=(0, (1, 2)), linewidth=0.8, label="chance"))
     if gaps:
         handles.append(Line2D([], [], label="undefined", color=GREY, **CROSS))
-    draw_legend(ax, handles)
+    draw_legend(ax, [*handles, *band_handles(ax, GREY)])
     return ax
 
 
@@ -319,13 +321,13 @@ def plot_measures(result: xr.Dataset) -> Figure:
             "another kind, or measure again with `elsewhere measure`"
         )
     require(result, list(headlines.values()), ["layer"])
-    names = layer_names(result)
+    names, color = layer_names(result), MARKS["similarity"].color
     n_rows = -(-len(headlines) // _COLUMNS)
     figure = new_figure(PAGE_WIDTH, 0.9 + 1.25 * n_rows)
     panels = figure.subplots(n_rows, min(_COLUMNS, len(headlines)), squeeze=False, sharex=True)
     flat = panels.ravel().tolist()
-    if len(flat) > len(headlines):  # a place too many: above, so that the columns end together
-        _write_key(flat.pop(1))
+    # A place too many is above, so that the columns end together.
+    key_panel = flat.pop(1) if len(flat) > len(headlines) else None
     for ax, (name, key) in zip(flat, headlines.items(), strict=True):
         tidy(ax)
         seen: list[NDArray[np.float64]] = []
@@ -339,17 +341,20 @@ def plot_measures(result: xr.Dataset) -> Figure:
         name_layers(ax, names)
         ax.set_xlabel("")
         ax.tick_params(labelbottom=ax in panels[-1])
+    if key_panel is not None:
+        _write_key(key_panel, [h for ax in flat for h in band_handles(ax, color)][1:2])
     title = wrap(describe(result, "measures, layer by layer"), 6.8, TITLE_SIZE)
     figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE, **text_style(title))
     return figure
 
 
-def _write_key(ax: Axes) -> None:
+def _write_key(ax: Axes, more: Sequence[Line2D]) -> None:
     """Say in an empty panel what the marks mean."""
     ax.set_axis_off()
     ax.legend(
         handles=[
             Patch(color=MARKS["similarity"].color, alpha=0.18, linewidth=0, label="95 % interval"),
+            *more,
             Line2D([], [], label="no value", color=MARKS["similarity"].color, **CROSS),
         ],
         loc="center left",
@@ -400,9 +405,12 @@ def _draw(
     low, high = interval_of(result, key)
     n = len(values)
     offset = (rank - (count - 1) / 2) * spread if n < BAND_FROM else 0.0
-    draw_series(ax, np.arange(n, dtype=np.float64) + offset, values, low, high, mark, key)
+    at = np.arange(n, dtype=np.float64) + offset
+    draw_series(ax, at, values, low, high, mark, key)
+    together = interval_of(result, key, kind="band")
+    draw_band(ax, at, together, mark)
     # An interval over few objects can be far wider than the values: they decide on the limits.
-    shown = np.clip(np.concatenate([low, high]), -0.5, 1.5)
+    shown = np.clip(np.concatenate([low, high, *together]), -0.5, 1.5)
     seen += [values, shown]
     return values
 

@@ -398,6 +398,12 @@ def measures_result(layers: list[str] | None = None) -> xr.Dataset:
     for name, found in values.items():
         bounds = np.stack([found - 0.05, found + 0.05], axis=-1)
         variables[f"{name}_interval"] = (("layer", "bound"), bounds)
+    variables["cka_away_band"] = (("layer", "bound"), values["cka_away"][:, None] + [-0.1, 0.1])
+    step = np.diff(values["cka_away"], prepend=np.nan)
+    variables["cka_step"] = ("layer", step)
+    for key, half in (("interval", 0.03), ("band", np.where(np.arange(n) == 2, 0.05, 0.07))):
+        bounds = np.stack([step - half, step + half], axis=-1)
+        variables[f"cka_step_{key}"] = (("layer", "bound"), bounds)
     for part, null in (("object", 0.1), ("location", 0.15), ("interaction", 0.75)):
         variables[f"{part}_share_null"] = ("layer", np.full(n, null))
     variables["identification_chance"] = ("layer", np.full(n, 0.2))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from elsewhere.analyzer.similarity import similarity
-from elsewhere.figures import plot_layerwise
+from elsewhere.errors import InputError
+from elsewhere.figures import plot_layerwise, plot_measures, plot_partition, plot_steps
 from elsewhere.storage import ArraySource
 
 
@@ -46,3 +47,36 @@ def test_steps_are_the_differences_of_neighbours_with_the_jackknife_of_them():
     few = result_of(4, n=3)
     assert np.isnan(few["G_away_band"]).all()
     assert any("no band over layers" in note for note in few.attrs["notes"])
+
+
+def test_figures_of_measures_show_the_band_and_say_so(make_measures):
+    result = make_measures()
+    panels = plot_measures(result).axes
+    edges = [line for line in panels[2].lines if line.get_label() == "_simultaneous"]
+    drawn = np.stack([line.get_ydata() for line in edges], axis=-1)
+    np.testing.assert_allclose(drawn, result["cka_away_band"].values)
+    assert not [line for line in panels[0].lines if line.get_label() == "_simultaneous"]
+    said = [text.get_text() for text in panels[1].get_legend().get_texts()]
+    assert said == ["95 % interval", "95 % simultaneous\nover layers", "no value"]
+    result["object_share_band"] = result["object_share_interval"]
+    said = [text.get_text() for text in plot_partition(result).get_legend().get_texts()]
+    assert said[-2:] == ["95 % pointwise", "95 % simultaneous\nover layers"]
+
+
+def test_steps_are_filled_where_their_band_excludes_zero(make_measures):
+    result = make_measures()
+    (ax,) = plot_steps(result).axes
+    lines = {line.get_label(): line for line in ax.lines}
+    band, step = result["cka_step_band"].values, result["cka_step"].values
+    sure = np.flatnonzero((band[:, 0] > 0) | (band[:, 1] < 0))
+    assert sure.tolist() == [2]
+    np.testing.assert_array_equal(lines["sure"].get_xdata(), sure)
+    np.testing.assert_array_equal(lines["sure"].get_ydata(), step[sure])
+    assert lines["open"].get_markerfacecolor() == "white"
+    for label, key in (("_simultaneous", "band"), ("_pointwise", "interval")):
+        (drawn,) = [c for c in ax.collections if c.get_label() == label]
+        ends = np.array([path.vertices[:, 1] for path in drawn.get_paths()])
+        np.testing.assert_allclose(ends, result[f"cka_step_{key}"].values)
+    with pytest.raises(InputError, match="one layer, so there is no step"):
+        plot_steps(result.isel(layer=[0]))
+    assert plot_steps(result_of(4)).axes[0].get_title(loc="left") == "G"

@@ -24,6 +24,7 @@ DRAWN_FROM = {
     "interference": "track",
     "claims": "claims",
     "measures": "measures",
+    "steps": "measures",
     "equivariance": "measures",
     "identification": "measures",
     "partition": "measures",

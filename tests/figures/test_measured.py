@@ -99,7 +99,7 @@ def test_the_overview_has_a_panel_for_each_measure_and_a_key(make_measures):
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == ["aligned: G", "", "cka", "partition: object share"]
     texts = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
-    assert texts == ["95 % interval", "no value"]
+    assert texts == ["95 % interval", "95 % simultaneous\nover layers", "no value"]
     wide = make_measures()
     wide["cka_away_interval"][:] = [-50, 50]
     low, high = plot_measures(wide).axes[2].get_ylim()

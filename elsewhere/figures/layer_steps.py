@@ -1,0 +1,87 @@
+"""Steps between neighbouring layers: where along the network a number arises, or falls."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from elsewhere.errors import InputError
+from elsewhere.figures.curves import finite_values, interval_of, name_layers
+from elsewhere.figures.results import describe, layer_names, require
+from elsewhere.figures.style import (
+    GREY,
+    LABEL_SIZE,
+    MARKS,
+    PAGE_WIDTH,
+    TITLE_SIZE,
+    new_figure,
+    styled,
+    text_style,
+    tidy,
+    wrap,
+)
+
+
+@styled
+def plot_steps(result: xr.Dataset) -> Figure:
+    """Draw each layer's number less that of the layer before, a panel for each number.
+
+    A thick line is the 95 % interval of a step by itself, a thin one the band that holds for all
+    steps together. Steps whose band lies on one side of 0 are filled: they may be named after
+    having looked at all of them.
+
+    Parameters
+    ----------
+    result
+        A similarity result (``G_step`` over layer, ``G_step_interval``, ``G_step_band``), or
+        measures whose ``headlines`` have steps.
+
+    Returns
+    -------
+    A figure.
+
+    Raises
+    ------
+    InputError
+        The result has no steps, or a single layer.
+    """
+    headlines = result.attrs.get("headlines") or {"G": "G_away"}
+    steps = {name: f"{key.removesuffix('_away')}_step" for name, key in headlines.items()}
+    known = {name: key for name, key in steps.items() if key in result.data_vars}
+    require(result, (known or steps).values(), ["layer"])
+    names = layer_names(result)
+    if len(names) < 2:
+        raise InputError("the result holds one layer, so there is no step; measure two or more")
+    figure = new_figure(PAGE_WIDTH, 0.9 + 1.4 * len(known))
+    panels = figure.subplots(len(known), 1, squeeze=False, sharex=True)[:, 0].tolist()
+    at, mark = np.arange(len(names)), MARKS["G"]
+    for ax, (name, key) in zip(panels, known.items(), strict=True):
+        tidy(ax)
+        values = finite_values(result[key].values)
+        low, high = interval_of(result, key, kind="band")
+        ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
+        ax.vlines(at, low, high, color=mark.color, linewidth=0.8, label="_simultaneous")
+        ax.vlines(
+            at, *interval_of(result, key), color=mark.color, linewidth=2.4, label="_pointwise"
+        )
+        sure = (low > 0) | (high < 0)
+        for chosen, face, label in ((sure, mark.color, "sure"), (~sure, "white", "open")):
+            ax.plot(
+                at[chosen], values[chosen], linestyle="none", marker="o", markersize=4.5,
+                color=mark.color, markerfacecolor=face, zorder=3, label=label,
+            )  # fmt: skip
+        ax.set_title(name, loc="left", fontsize=LABEL_SIZE, **text_style(name))
+        name_layers(ax, names)
+        ax.set_xlabel("")
+        ax.tick_params(labelbottom=ax is panels[-1])
+    handles = [
+        Line2D([], [], color=mark.color, linewidth=2.4, label="95 % pointwise"),
+        Line2D([], [], color=mark.color, linewidth=0.8, label="95 % simultaneous over layers"),
+        Line2D([], [], color=mark.color, linestyle="none", marker="o", label="band excludes 0"),
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False)
+    title = wrap(describe(result, "step from the layer before"), 6.8, TITLE_SIZE)
+    figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE, **text_style(title))
+    return figure
