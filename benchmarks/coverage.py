@@ -1,12 +1,13 @@
 """How often the 95 % intervals hold the truth, for every measure that has one.
 
     python -m benchmarks.coverage [--sets 200] [--answers 4000] [--categories 4,8,24]
-                                  [--exemplars 1,3,6]
+                                  [--exemplars 1,3,6] [--layers 16]
 
 Data are drawn again and again from one population of categories and exemplars, shown at the same
 places to the same network. The truth of accuracies, indices and probes is known; that of the other
 measures is their mean over all data sets of the same size. The last line of a table's head has the
-error of a coverage of .95. It makes the table in docs/measures.md.
+error of a coverage of .95. It makes the table in docs/measures.md. With --layers it asks instead
+how often all layers of a network are covered together, for each number of categories.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from elsewhere.measures.attribution import (
     likeness_table,
     mean_over_objects,
 )
+from elsewhere.measures.bands import layer_bands
 from elsewhere.measures.catalogue import measures
 from elsewhere.measures.changes import change_shares
 from elsewhere.measures.intervals import (
@@ -194,6 +196,52 @@ def covers_measures(
     }
 
 
+def covers_layers(
+    rng: np.random.Generator, n: int, n_layers: int, n_sets: int, neighbours: float, *, skewed: bool
+) -> list[float]:
+    """Return how often bands, steps' bands and pointwise intervals cover all layers of a set.
+
+    Values of `n` units are normal, or chi-square of 4 degrees of freedom; those of neighbouring
+    layers correlate by `neighbours`.
+    """
+    apart = np.abs(np.subtract.outer(np.arange(n_layers), np.arange(n_layers)))
+    root = np.linalg.cholesky(neighbours**apart)
+    truth = np.linspace(0, 1, n_layers)
+    hits = np.zeros(3)
+    for _ in range(n_sets):
+        values = rng.normal(size=(n, n_layers))
+        if skewed:
+            values = (rng.chisquare(4, size=(n, n_layers)) - 4) / np.sqrt(8)
+        units = truth + values @ root.T
+        mean, without = units.mean(axis=0), (units.sum(axis=0) - units) / (n - 1)
+        found = layer_bands(mean, without)
+        for place, (bounds, known) in enumerate(
+            (
+                (found["band"], truth),
+                (found["step_band"][1:], np.diff(truth)),
+                (jackknife_t(mean, without), truth),
+            )
+        ):
+            hits[place] += bool(((bounds[:, 0] <= known) & (known <= bounds[:, 1])).all())
+    return (hits / n_sets).tolist()
+
+
+def print_layers(sizes: list[int], n_layers: int, n_sets: int) -> None:
+    """Print how often all layers are covered together."""
+    error = np.sqrt(0.95 * 0.05 / n_sets)
+    print(f"{n_sets} data sets of {n_layers} layers (error {error:.3f} of .95)\n")
+    print("| units | values | neighbours correlate by | bands | bands of steps | pointwise |")
+    print("| --- " * 6 + "|")
+    for n in sizes:
+        for skewed in (False, True):
+            for neighbours in (0.5, 0.9):
+                rng = np.random.default_rng([n, skewed, int(10 * neighbours)])
+                found = covers_layers(rng, n, n_layers, n_sets, neighbours, skewed=skewed)
+                said = " | ".join(f"{share:.3f}".removeprefix("0") for share in found)
+                words = "skewed" if skewed else "normal"
+                print(f"| {n} | {words} | {neighbours} | {said} |", flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -201,7 +249,12 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=4000)
     parser.add_argument("--categories", default="4,8,24")
     parser.add_argument("--exemplars", default="1,3,6")
+    parser.add_argument("--layers", type=int)
     asked = parser.parse_args()
+    if asked.layers:
+        units = [int(n) for n in asked.categories.split(",")]
+        print_layers(units, asked.layers, 10 * asked.sets)
+        return
     sizes = [
         (int(n), int(each))
         for n in asked.categories.split(",")

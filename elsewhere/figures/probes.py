@@ -28,6 +28,8 @@ from elsewhere.figures.curves import (
     BAND_FROM,
     CROSS,
     FLAG,
+    band_handles,
+    draw_band,
     draw_bands,
     draw_legend,
     draw_series,
@@ -352,6 +354,11 @@ def plot_probe_layerwise(
         if prefix:  # intervals of controls would hide those of the network
             low = high = np.full(len(at), np.nan)
         draw_series(ax, at, values, low, high, mark, f"{prefix}{split}")
+        if not prefix and quantity != "index" and "accuracy_at_band" in result.data_vars:
+            bands = result["accuracy_at_band"].sel(split=split, where=quantity)
+            edges = finite_values(bands.transpose("bound", "layer").values)
+            draw_band(ax, at, (edges[0], edges[1]), mark)
+            seen.extend(edges)
         if hollow:
             ax.lines[-1].set(markerfacecolor="white", markeredgecolor=mark.color)
             ax.lines[-1].set(markeredgewidth=0.7)
@@ -396,7 +403,7 @@ def plot_probe_layerwise(
     ax.set_ylabel(_LABELS[quantity], fontsize=LABEL_SIZE)
     title = wrap(describe(result, _what(result)), 5.6, TITLE_SIZE)
     ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
-    draw_legend(ax, handles)
+    draw_legend(ax, [*handles, *band_handles(ax, GREY)])
     return ax
 
 

@@ -83,6 +83,11 @@ class Builder:
         for name, dims in (("accuracy_at", ("where",)), ("invariance_index", ())):
             put(name, name, *dims)
             put(f"{name}_interval", f"{name}_interval", *dims, "bound")
+        if layered and not prefix:
+            over = ("layer", "split", "where")
+            for key, bands in self.summary.bands(values).items():
+                bound = () if bands.ndim == len(over) else ("bound",)
+                self.variables[f"accuracy_at_{key}"] = ((*over, *bound), bands)
         put("share_above", "share_above")
         put("accuracy_by_displacement", "by_displacement", "displacement")
         if not prefix:

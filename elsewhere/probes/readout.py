@@ -11,6 +11,7 @@ import xarray
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.measures.bands import band_notes
 from elsewhere.measures.intervals import LEAST_SAMPLED
 from elsewhere.probes.controls import PIXELS, PixelSource, Scene, object_size, untrained
 from elsewhere.probes.dataset import Builder
@@ -116,8 +117,10 @@ def probe(
         Over ``split``, with y and x in px and 95 % intervals over ``bound = [low, high]``:
         ``accuracy (layer, split, y, x)``, for ``each`` ``(layer, split, train_y, train_x, y, x)``;
         ``accuracy_at (layer, split, where = [on, off, far])``, far being an object's size or more
-        from all trained locations; ``accuracy_by_displacement``; ``invariance_index``: N far over
-        N on, NaN unless the lower bound of N on (new exemplars, same categories) exceeds 0.5, and
+        from all trained locations, with ``accuracy_at_band``, which holds for all layers together,
+        and ``accuracy_at_step`` from the layer before (``*_interval``, ``*_band``);
+        ``accuracy_by_displacement``; ``invariance_index``: N far over N on, NaN unless the lower
+        bound of N on (new exemplars, same categories) exceeds 0.5, and
         ``on_minus_far``;
         ``share_above``; ``selectivity_at``, of exemplars trained on only: shuffled labels of
         others cannot be known; ``above_chance_at``; ``shuffled_flag``; ``strength``,
@@ -273,6 +276,7 @@ def probe(
         "reference_x": places[0][0][1],
     }
     doubts = [f"{subject}: {reason}" for subject, reason in reasons.items()]
+    doubts += band_notes(len(exemplars.names), result.sizes["layer"])
     if solved := solved_shuffles(result):
         doubts.append(
             "the probe beats chance on shuffled labels off the trained location: "

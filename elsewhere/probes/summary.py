@@ -17,7 +17,14 @@ from elsewhere.measures.accuracy import (
     normalized_accuracy,
     unit_means,
 )
-from elsewhere.measures.intervals import Bounded, Spread, correlation_of, share_interval
+from elsewhere.measures.bands import layer_bands
+from elsewhere.measures.intervals import (
+    Bounded,
+    Sampled,
+    Spread,
+    correlation_of,
+    share_interval,
+)
 from elsewhere.probes.splits import SPLITS, Exemplars
 from elsewhere.protocols import Design
 from elsewhere.types import Location
@@ -110,14 +117,50 @@ class Summary:
         stacked["share_above"] = self._share_above(self.maps(correct))
         return stacked
 
+    def bands(self, correct: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
+        """Return what holds for all layers of ``accuracy_at`` together, over its categories.
+
+        Parameters
+        ----------
+        correct
+            (training set, object, position) of each layer: 0..1.
+
+        Returns
+        -------
+        dict
+            ``band``, ``step``, ``step_interval``, ``step_band``, as of
+            :func:`elsewhere.measures.bands.layer_bands`, arrays (layer, split, where, ...).
+        """
+        found: dict[str, list[NDArray[np.float64]]] = {}
+        for members in self.members:
+            labels = self._classes(members, shuffled=False)
+            every = [
+                unit_means(_mean_over_sets(self._sets(each[:, members].astype(float))), labels)
+                if len(members)
+                else np.full((0, len(WHERE)), np.nan)
+                for each in correct
+            ]
+            units = np.stack(every, axis=1)  # (category, layer, where)
+            mean = Spread.of(units).mean
+            without = Sampled.of(np.arange(len(units))).means_without(units)
+            at = [
+                layer_bands(mean[:, where], without[..., where], share=True)
+                for where in range(len(WHERE))
+            ]
+            for key in at[0]:
+                found.setdefault(key, []).append(np.stack([each[key] for each in at], axis=1))
+        return {key: np.stack(each, axis=1) for key, each in found.items()}
+
+    def _sets(self, chosen: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what was right of objects on, off and far, (training set, object, where)."""
+        return np.stack([_means(chosen, mask) for mask in self.regions.masks], axis=-1)
+
     def _of_split(
         self, correct: NDArray[Any], number: int, shuffled: bool
     ) -> dict[str, NDArray[np.float64]]:
         members = self.members[number]
         chosen = correct[:, members].astype(np.float64)
-        sets: NDArray[Any] = np.stack(
-            [_means(chosen, mask) for mask in self.regions.masks], axis=-1
-        )
+        sets = self._sets(chosen)
         curve = np.stack(
             [
                 _mean_over_sets(_means(chosen, self.regions.distances == step))

@@ -5,7 +5,13 @@ import pytest
 
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
-from elsewhere.figures import plot_layerwise, plot_measures, plot_partition, plot_steps
+from elsewhere.figures import (
+    plot_layerwise,
+    plot_measures,
+    plot_partition,
+    plot_probe_layerwise,
+    plot_steps,
+)
 from elsewhere.storage import ArraySource
 
 
@@ -80,3 +86,16 @@ def test_steps_are_filled_where_their_band_excludes_zero(make_measures):
     with pytest.raises(InputError, match="one layer, so there is no step"):
         plot_steps(result.isel(layer=[0]))
     assert plot_steps(result_of(4)).axes[0].get_title(loc="left") == "G"
+
+
+def test_probes_show_the_band_of_accuracies(make_probe):
+    result = make_probe(controls=False, held_out=False)
+    result["accuracy_at_band"] = result["accuracy_at_interval"] + [-0.04, 0.04]
+    ax = plot_probe_layerwise(result, quantity="off")
+    edges = [line for line in ax.lines if line.get_label() == "_simultaneous"]
+    drawn = np.stack([line.get_ydata() for line in edges], axis=-1)
+    np.testing.assert_allclose(
+        drawn, result["accuracy_at_band"].sel(split="same", where="off").values
+    )
+    said = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "95 % simultaneous\nover layers" in said

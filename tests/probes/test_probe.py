@@ -380,3 +380,39 @@ def test_places_by_name(make_source):
     assert find_places([(5, 6), (5, 6), (21, 30)], design) == (((5, 6), (21, 30)),)
     assert find_places(np.array([5, 14]), design) == (((5, 14),),)
     assert len(find_places("each", design)) == 12
+
+
+def test_bands_hold_for_all_layers_over_the_means_of_categories(make_source):
+    """The band of one layer is its interval; of several it is wider, and no point at 1."""
+    exemplars = divide(make_source(n=8, per=3).design, "same")
+    n = len(exemplars.labels)
+    rng = np.random.default_rng(0)
+    regions = Regions(np.ones((3, 1, 9), bool), np.zeros((1, 9), int))
+    summary = Summary(exemplars, regions, threshold=0.5)
+    layers = [rng.random((1, n, 9)) < level for level in (0.3, 0.6, 0.8)]
+    layers.append(np.ones((1, n, 9), bool))
+    intervals = np.stack([summary.numbers(each)["accuracy_at_interval"] for each in layers])
+    values = np.stack([summary.numbers(each)["accuracy_at"] for each in layers])
+    found = summary.bands(layers)
+    assert found["band"].shape == (4, 2, 3, 2)
+    assert (found["band"][:, 0, :, 0] < intervals[:, 0, :, 0]).all()
+    assert (found["band"][:3, 0, :, 1] > intervals[:3, 0, :, 1]).all()
+    assert (found["band"][3, 0, :, 1] == 1).all()
+    np.testing.assert_allclose(found["step"][1:, 0], np.diff(values[:, 0], axis=0))
+    assert np.isnan(found["band"][:, 1]).all()  # nothing is held out
+    alone = summary.bands(layers[:1])
+    np.testing.assert_allclose(alone["band"][:, 0], intervals[:1, 0])
+
+
+def test_few_categories_have_no_band_and_say_so(make_source):
+    source = make_source(n=3, per=4)
+    two = ArraySource(
+        {"a": source._arrays["fc"], "b": source._arrays["fc"]},
+        y=dict(source.design.axes)["y"],
+        x=dict(source.design.axes)["x"],
+        categories=list(source.design.categories),
+    )
+    result = probe(two, controls=())
+    assert np.isfinite(result["accuracy_at_interval"].sel(where="on", split="same")).all()
+    assert np.isnan(result["accuracy_at_band"]).all()
+    assert any("no band over layers" in note for note in result.attrs["notes"])
