@@ -28,7 +28,7 @@ from elsewhere.storage.files import is_file, make_inside, refuse_link
 from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
 from elsewhere.training.heads import replace_head
 from elsewhere.training.resolution import load_phase_objects
-from elsewhere.training.seen import Past, join, set_name, unpack
+from elsewhere.training.seen import Past, join, parse_view, set_name, unpack, view_of
 from elsewhere.training.toml import Source, convert
 from elsewhere.types import Location
 
@@ -72,7 +72,8 @@ class Card:
     pictures
         Digests of the pictures that the phase trained on; empty in cards of older versions.
     seen
-        Side of an object, px, to the digests of the pictures trained on before the phase.
+        How pictures were loaded (the side of an object, px, and of a folder's the colour of what is
+        no object) to the digests of those trained on before the phase.
     classes
         Object set to the classes of it that were trained on before the phase.
     passes
@@ -176,16 +177,18 @@ class Card:
             seed=self.exemplar_seed,
             split=self.split,
             data_dir=data_dir,
-            past=Past({int(size): unpack(text) for size, text in self.seen.items()}),
+            past=Past({view: unpack(text) for view, text in self.seen.items()}),
             trained=unpack(self.pictures) or None,
         )
 
     @property
     def past(self) -> Past:
         """What the network has been trained on, the card's phase included."""
-        size, name = self.canvas.object_size, set_name(self.objects)
-        pictures = {int(side): unpack(text) for side, text in self.seen.items()}
-        pictures[size] = pictures.get(size, frozenset()) | unpack(self.pictures)
+        own_view, name = view_of(self.objects, self.canvas), set_name(self.objects)
+        pictures = {view: unpack(text) for view, text in self.seen.items()}
+        pictures[own_view] = pictures.get(own_view, frozenset()) | unpack(self.pictures)
+        for view in pictures:
+            parse_view(view)
         own = dict.fromkeys((*self.classes.get(name, ()), *self.categories))
         return Past(pictures, {**self.classes, name: tuple(own)}, f"the checkpoint {self.path}")
 

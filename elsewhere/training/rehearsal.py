@@ -26,8 +26,8 @@ class Rehearsal:
     drops
         Whether a dropout layer ran in training mode.
     moves
-        Whether statistics of frozen layers were gathered by a function, which no mode of a module
-        stops.
+        Whether statistics of frozen layers were gathered, which no mode of a module stops: by a
+        function, or by a module that heeds no mode.
     """
 
     drops: bool
@@ -38,7 +38,7 @@ def rehearse(model: Model, patterns: Iterable[str]) -> Rehearsal | None:
     """Return what a training pass does when `patterns` are trained; None where it fails."""
     network, drops = model.module, list[bool]()
     required = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-    size, watch = (2, 3, model.canvas_size, model.canvas_size), _Statistics(network)
+    size = (2, 3, model.canvas_size, model.canvas_size)
 
     def hook(part: nn.Module, *_: object) -> None:
         drops.append(part.training)
@@ -46,12 +46,16 @@ def rehearse(model: Model, patterns: Iterable[str]) -> Rehearsal | None:
     try:
         with undisturbed(network), torch.enable_grad():
             freeze(model, patterns)
+            watch = _Statistics(network)
+            resting = [part for part in network.modules() if not part.training]
+            kept = [(b, b.clone()) for part in resting for b in part.buffers(recurse=False)]
             parts = [network.get_submodule(name) for name in find_dropout(network)]
             handles = [part.register_forward_hook(hook) for part in parts]
             image = torch.rand(size, device=model.device, dtype=input_dtype(model))
             try:
                 with watch:
                     network(image)
+                moved = any(not _same(buffer, before) for buffer, before in kept)
             except Exception:  # training says what fails
                 return None
             finally:
@@ -60,7 +64,11 @@ def rehearse(model: Model, patterns: Iterable[str]) -> Rehearsal | None:
     finally:
         for parameter, before in required:
             parameter.requires_grad_(before)
-    return Rehearsal(any(drops), watch.found)
+    return Rehearsal(any(drops), watch.found or moved)
+
+
+def _same(values: torch.Tensor, before: torch.Tensor) -> bool:
+    return torch.equal(torch.nan_to_num(values), torch.nan_to_num(before))
 
 
 class _Statistics(TorchFunctionMode):

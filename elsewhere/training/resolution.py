@@ -19,12 +19,16 @@ from elsewhere.training.seen import (
     Digests,
     Division,
     Past,
+    View,
     digest_each,
     digests,
     divide,
+    ground_of,
     join,
+    parse_view,
     set_name,
     too_few,
+    view_of,
 )
 
 
@@ -52,8 +56,10 @@ class ResolvedPhase:
         Index of the phase whose final weights it starts from; None for the initial ones.
     exemplar_seed
         What its object set was loaded with.
-    past
-        What the network has been trained on before the phase.
+    past, past_after
+        What the network has been trained on before the phase, and after it.
+    stale
+        The classes of which it shows a picture that has been trained on before.
     """
 
     index: int
@@ -67,16 +73,13 @@ class ResolvedPhase:
     previous: int | None
     exemplar_seed: int
     past: Past = field(default_factory=Past)
+    stale: tuple[str, ...] = ()
+    past_after: Past = field(default_factory=Past)
 
     @property
     def name(self) -> str:
         """The phase's name."""
         return self.phase.name
-
-    @property
-    def past_after(self) -> Past:
-        """What the network has been trained on after the phase."""
-        return self.past.adding(self.train, self.phase.objects, f"phase {self.name!r}")
 
 
 def resolve(
@@ -117,7 +120,7 @@ def resolve(
             categories = _choose(curriculum, index, order, resolved, before)
             found = _resolve_phase(curriculum, index, categories, data_dir, before, loaded)
             drawn = phase.same_categories_as is None and not isinstance(phase.categories, tuple)
-            stale = _not_new(found) if drawn else set()
+            stale = found.stale if drawn else ()
             if not stale:
                 break
             if not isinstance(phase.categories, int):
@@ -187,13 +190,33 @@ def load_phase_objects(
         The set has too few exemplars that have not been trained on, or does not hold those that
         were any more.
     """
-    past = Past() if past is None else past
-    kept = {} if loaded is None else loaded
+    first, rest, _ = _load(
+        spec, canvas, categories, train, held_out, seed, split, data_dir,
+        Past() if past is None else past, trained, {} if loaded is None else loaded,
+    )  # fmt: skip
+    return first, rest
 
-    def load(names: Sequence[str], count: int, size: int) -> ObjectSet:
-        background = canvas.background if canvas.background != "mean" else 0
-        color = (background,) * 3 if isinstance(background, int) else background
-        key = (spec, split, size, tuple(names), count, seed)
+
+def _load(
+    spec: str,
+    canvas: Canvas,
+    categories: Sequence[str],
+    train: int,
+    held_out: int,
+    seed: int,
+    split: Split,
+    data_dir: Path | None,
+    past: Past,
+    trained: Digests | None,
+    kept: dict[Any, ObjectSet],
+) -> tuple[ObjectSet, ObjectSet | None, tuple[str, ...]]:
+    """Return what `load_phase_objects` does, and the classes that show what is of the past."""
+    own_view = view_of(spec, canvas)
+
+    def load(names: Sequence[str], count: int, view: View) -> ObjectSet:
+        size, ground = parse_view(view)
+        ground = ground_of(spec, canvas) if ground is None else ground
+        key = (spec, split, size, ground, tuple(names), count, seed)
         if key not in kept:
             kept[key] = load_objects(
                 spec,
@@ -202,13 +225,12 @@ def load_phase_objects(
                 per_category=count,
                 seed=seed,
                 data_dir=data_dir,
-                background_color=color if spec.startswith("folder:") else None,
+                background_color=ground if spec.startswith("folder:") else None,
                 split=split,
             )
         return kept[key]
 
-    size = canvas.object_size
-    whole = load(categories, train + held_out, size)
+    whole = load(categories, train + held_out, own_view)
     pools = {name: whole.select((name,)) for name in categories}
     if trained is None:  # equal pictures are one, in whichever class
         own = frozenset[bytes]().union(
@@ -217,42 +239,46 @@ def load_phase_objects(
     else:
         own = trained
     parts: list[tuple[ObjectSet, Division]] = []
+    stale: list[str] = []
     for name, pool in pools.items():
         while True:
             found = digest_each(pool)
-            gone = _seen_rows(pool, found, past, own, partial(load, (name,)))
+            old = _seen_rows(pool, found, past, own_view, partial(load, (name,)))
+            gone = old | {row for row, digest in enumerate(found) if digest in own}
             division = divide(found, train, held_out, trained=trained, excluded=gone)
             if not division.lacking:
                 break
             if len(pool) > 4 * (train + held_out) + len(own):  # a set without an end
                 raise _changed(spec, name, train - len(division.trained))
             try:
-                pool = load((name,), len(pool) + division.lacking, size)
+                pool = load((name,), len(pool) + division.lacking, own_view)
             except ObjectSetError as error:
                 if len(division.trained) < train:
                     raise _changed(spec, name, train - len(division.trained)) from error
                 raise too_few(spec, name, len(gone), held_out, error) from error
         parts.append((pool, division))
+        if old & {*division.trained, *division.held_out}:
+            stale.append(name)
     first = join([pool.subset(division.trained) for pool, division in parts])
-    if not held_out:
-        return first, None
-    return first, join([pool.subset(division.held_out) for pool, division in parts])
+    rest = None
+    if held_out:
+        rest = join([pool.subset(division.held_out) for pool, division in parts])
+    return first, rest, tuple(stale)
 
 
 def _seen_rows(
     pool: ObjectSet,
     found: Sequence[bytes],
     past: Past,
-    own: Digests,
-    load: Callable[[int, int], ObjectSet],
+    own_view: View,
+    load: Callable[[int, View], ObjectSet],
 ) -> set[int]:
-    """Return the rows of the pictures that have been trained on, at whatever size."""
-    seen = own | past.pictures.get(pool.size, frozenset())
-    rows = {row for row, digest in enumerate(found) if digest in seen}
-    for size, others in past.pictures.items():
-        if size != pool.size and others:
-            sized = digest_each(load(len(pool), size))
-            rows |= {row for row, digest in enumerate(sized) if digest in others}
+    """Return the rows of the pictures of the past, however they were loaded then."""
+    rows: set[int] = set()
+    for view, seen in past.pictures.items():
+        if seen:
+            then = found if view == own_view else digest_each(load(len(pool), view))
+            rows |= {row for row, digest in enumerate(then) if digest in seen}
     return rows
 
 
@@ -369,18 +395,10 @@ def _resolve_phase(
     except ElsewhereError as error:
         raise curriculum.error(("phase", index, "environment"), error) from error
     try:
-        train, held_out = load_phase_objects(
-            phase.objects,
-            canvas,
-            categories=categories,
-            train=phase.exemplars.train,
-            held_out=phase.exemplars.held_out,
-            seed=exemplar_seed,
-            split=phase.split,
-            data_dir=data_dir,
-            past=past,
-            loaded=loaded,
-        )
+        train, held_out, stale = _load(
+            phase.objects, canvas, categories, phase.exemplars.train, phase.exemplars.held_out,
+            exemplar_seed, phase.split, data_dir, past, None, loaded,
+        )  # fmt: skip
     except ElsewhereError as error:
         raise curriculum.error(("phase", index, "exemplars"), error) from error
     steps = phase.n_steps(len(train))
@@ -397,7 +415,8 @@ def _resolve_phase(
         checkpoints = tuple(sorted({*phase.checkpoints, steps}))
     return ResolvedPhase(
         index, phase, steps, categories, train, held_out, placement, checkpoints,
-        _previous(curriculum, index), exemplar_seed, past,
+        _previous(curriculum, index), exemplar_seed, past, stale,
+        past.adding(train, phase.objects, canvas, f"phase {phase.name!r}"),
     )  # fmt: skip
 
 
@@ -408,18 +427,6 @@ def _previous(curriculum: Curriculum, index: int) -> int | None:
         return index - 1 if index else None
     names = [phase.name for phase in curriculum.phases]
     return None if after == "none" else names.index(after)
-
-
-def _not_new(phase: ResolvedPhase) -> set[str]:
-    """Return the classes of which a picture has been trained on before, by content."""
-    seen = phase.past.pictures.get(phase.train.size, frozenset())
-    sets = [phase.train, *([] if phase.held_out is None else [phase.held_out])]
-    return {
-        category
-        for objects in sets
-        for category, digest in zip(objects.categories, digest_each(objects), strict=True)
-        if digest in seen
-    }
 
 
 def _by_name(resolved: Sequence[ResolvedPhase]) -> Mapping[str, ResolvedPhase]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,52 @@ from typing import TypeAlias
 import numpy as np
 
 from elsewhere.errors import InputError, ObjectSetError
-from elsewhere.stimuli import ObjectSet
+from elsewhere.stimuli import Canvas, ObjectSet
+from elsewhere.types import Color
 
 BYTES = 6
 """Of a digest: among 60,000 pictures the chance that two share one is 6 in a million."""
 
 Digests: TypeAlias = frozenset[bytes]
+View: TypeAlias = str
+"""How pictures were loaded: the side of an object, px, and the ground of a folder's, a colour."""
+
+
+def view_of(spec: str, canvas: Canvas) -> View:
+    """Return how a canvas takes the pictures of an object set.
+
+    Examples
+    --------
+    >>> view_of("digits", Canvas(48, 11)), view_of("folder:pics", Canvas(48, 11))
+    ('11', '11 on 0,0,0')
+    """
+    ground = ground_of(spec, canvas)
+    side = str(canvas.object_size)
+    return side if ground is None else f"{side} on {','.join(map(str, ground))}"
+
+
+def ground_of(spec: str, canvas: Canvas) -> Color | None:
+    """Return the colour that is no object, where a set does not say itself what is object."""
+    if not spec.startswith("folder:"):
+        return None
+    ground = canvas.background if canvas.background != "mean" else 0
+    return (ground,) * 3 if isinstance(ground, int) else ground
+
+
+def parse_view(view: View) -> tuple[int, Color | None]:
+    """Return the side of an object and the colour of the ground.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+    """
+    found = re.fullmatch(r"(\d{1,6})(?: on (\d{1,3}),(\d{1,3}),(\d{1,3}))?", view)
+    if found is None:
+        raise InputError(f"cannot read {view[:80]!r} as the side of an object and its ground")
+    side, *ground = found.groups()
+    red, green, blue = (int(value or 0) for value in ground)
+    return int(side), None if ground[0] is None else (red, green, blue)
 
 
 @dataclass(frozen=True)
@@ -32,25 +73,25 @@ class Past:
     Parameters
     ----------
     pictures
-        Digests of the pictures, by the side of an object in px: the same picture at another size
-        has another digest.
+        Digests of the pictures, by how they were loaded: the same picture at another size, or
+        with another colour for what is no object, has another digest.
     classes
         Object set to the classes of it.
     source
         Whose past it is, for messages.
     """
 
-    pictures: Mapping[int, Digests] = field(default_factory=dict)
+    pictures: Mapping[View, Digests] = field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: str = ""
 
-    def adding(self, objects: ObjectSet, spec: str, source: str) -> Past:
+    def adding(self, objects: ObjectSet, spec: str, canvas: Canvas, source: str) -> Past:
         """Return the past after these objects have been trained on too."""
-        size, name = objects.size, set_name(spec)
-        pictures = self.pictures.get(size, frozenset()) | digests(objects)
+        view, name = view_of(spec, canvas), set_name(spec)
+        pictures = self.pictures.get(view, frozenset()) | digests(objects)
         classes = dict.fromkeys((*self.classes.get(name, ()), *objects.category_names))
         return Past(
-            {**self.pictures, size: pictures}, {**self.classes, name: tuple(classes)}, source
+            {**self.pictures, view: pictures}, {**self.classes, name: tuple(classes)}, source
         )
 
 

@@ -418,7 +418,7 @@ class Stage:
             accuracy_off=probe.off,
             criterion_step=self.criterion_step,
             pictures=pack(digests(resolved.train)),
-            seen={str(size): pack(held) for size, held in resolved.past.pictures.items()},
+            seen={view: pack(held) for view, held in resolved.past.pictures.items()},
             classes=dict(resolved.past.classes),
             passes=self._way.name,
             notes=tuple(

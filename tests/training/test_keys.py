@@ -35,6 +35,31 @@ class Functional(nn.Module):
         return self.head(functional.adaptive_avg_pool2d(maps, 3).flatten(1))
 
 
+class Heedless(nn.Module):
+    """Takes off a running mean that goes on running in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(6, 1, 1))
+
+    def forward(self, maps):
+        self.mean.mul_(0.9).add_(0.1 * maps.detach().mean((0, 2, 3))[:, None, None])
+        return maps - self.mean
+
+
+def heedless():
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), Heedless(), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(54, 4)
+    )
+
+
+def instances():
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.InstanceNorm2d(6, track_running_stats=True),
+        nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(54, 4),
+    )  # fmt: skip
+
+
 def trunk():
     return nn.Sequential(
         nn.Conv2d(3, 6, 3, stride=2), nn.Dropout(0.3), nn.Conv2d(6, 6, 3), nn.AdaptiveAvgPool2d(3),
@@ -46,6 +71,7 @@ def trunk():
 def run(monkeypatch, make_curriculum, make_phase, tmp_path):
     module = types.ModuleType("key_nets")
     module.functional, module.trunk = Functional, trunk
+    module.heedless, module.instances = heedless, instances
     monkeypatch.setitem(sys.modules, "key_nets", module)
 
     def run(name, out="run", objects="glyphs", *, network=None, **options):
@@ -69,6 +95,7 @@ def run(monkeypatch, make_curriculum, make_phase, tmp_path):
         ("trunk", {"criterion": Criterion(0.9, 4)}, "criterion: its window of 4 steps is longer"),
         ("trunk", {"categories": 1, "label_smoothing": 0.1}, "label_smoothing: does nothing"),
         ("functional", {"trainable": ("head",)}, "trainable: .* gathers statistics of frozen"),
+        ("heedless", {"trainable": ("4",)}, "trainable: .* gathers statistics of frozen"),
     ],
 )
 def test_what_does_nothing_is_refused(run, tmp_path, name, options, words):
@@ -88,6 +115,9 @@ def test_keys_of_another_optimiser_are_refused(make_phase):
 def test_what_does_something_is_taken(run):
     run("trunk", dropout=0.4, trainable=("2", "5"))
     run("functional", "b", network={"arguments": {"drop": "in training"}}, dropout=0.4)
+    run("heedless", "d", steps=5)
+    first, last = run("instances", "e", trainable=("4",), steps=5)
+    assert torch.equal(read_weights(first)["1.running_mean"], read_weights(last)["1.running_mean"])
     first, last = run("functional", "c", trainable=("conv", "head"), steps=5)
     assert not torch.equal(read_weights(first)["mean"], read_weights(last)["mean"])
 

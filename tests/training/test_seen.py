@@ -144,8 +144,8 @@ def test_cards_know_what_was_trained_on(make_curriculum, make_phase, tmp_path, m
     assert set(found.train.ids) & trained  # again, if one likes
     assert not trained & set(found.held_out.ids)
     train(make_curriculum(later, network=network), "second", device="cpu")
-    chained = list_checkpoints("second")[-1].past.pictures[7]
-    assert chained >= set(digest_each(found.train)) | card.past.pictures[7]
+    chained = list_checkpoints("second")[-1].past.pictures["7 on 0,0,0"]
+    assert chained >= set(digest_each(found.train)) | card.past.pictures["7 on 0,0,0"]
     # at another size the same pictures count
     canvas = dataclasses.replace(make_curriculum().canvas, object_size=5)
     (found,) = resolve(make_curriculum(later, canvas=canvas), past=card.past)
@@ -158,6 +158,28 @@ def test_cards_know_what_was_trained_on(make_curriculum, make_phase, tmp_path, m
         ObjectSetError, match="1 of the pictures of '[abcd]' .* not in 'folder:pics'"
     ):
         card.test_objects()
+
+
+@pytest.mark.parametrize("other", [{"background": 99}, {"object_size": 5}])
+def test_pictures_are_known_however_they_were_loaded(other, make_curriculum, make_phase, tmp_path):
+    """A picture without alpha is cut out by the colour of the ground, at any size."""
+    for number, category in enumerate("abc"):
+        for name in range(6):
+            picture = np.random.default_rng([number, name]).integers(1, 98, (7, 7, 3), np.uint8)
+            picture[0], picture[-1] = 0, 99
+            for folder in ("one", "two"):
+                (tmp_path / folder / category).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(tmp_path / folder / category / f"{name}.png")
+    one, two = (f"folder:{tmp_path}/{name}" for name in ("one", "two"))
+    first = make_phase("a", objects=one, categories=None, exemplars=Exemplars(3, 1))
+    (a,) = resolve(make_curriculum(first))
+    canvas = dataclasses.replace(make_curriculum().canvas, **other)
+    named = make_phase("b", objects=two, categories=("c", "a", "b"), exemplars=Exemplars(1, 3))
+    (b,) = resolve(make_curriculum(named, canvas=canvas), past=a.past_after)
+    assert b.held_out.ids == tuple(f"{c}/{n}.png" for c in "cab" for n in (3, 4, 5))
+    new = dataclasses.replace(named, categories=1, exemplars=Exemplars(1, 1))
+    with pytest.raises(CurriculumError, match="1 classes are asked for"):
+        resolve(make_curriculum(new, canvas=canvas), past=a.past_after)
 
 
 def test_classes_of_the_checkpoint_are_not_new(make_curriculum, make_phase, tmp_path):
