@@ -349,6 +349,32 @@ def describe(sweep: Sweep, wanted: Any) -> str:
     )
 
 
+def check_room(
+    out: Path, source: Any, layers: Sequence[str] | None, *, places: int = 1, measures: int = 0
+) -> None:
+    """Refuse the result of a recording or sweep that will not fit the disk, before any work.
+
+    Parameters
+    ----------
+    out
+        The netCDF file to write.
+    source
+        The recording or sweep.
+    layers
+        Names of its layers; all by default.
+    places
+        How many locations all others are held against, one by one.
+    measures
+        How many values there are for each two locations.
+    """
+    from elsewhere.storage import check_result_room
+
+    n_layers = len(source.layers if layers is None else layers)
+    n_objects, n_positions = len(source.design.objects), source.design.n_positions
+    each = places * n_objects + measures * n_positions
+    check_result_room(out, n_layers * n_positions * each)
+
+
 def set_threads(threads: int | None) -> None:
     """Set torch's number of CPU threads, if one is given."""
     if threads is None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,8 @@ from elsewhere.protocols import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.recording.crew import Job, perform
 from elsewhere.stimuli import ObjectSet
-from elsewhere.storage import load_result, save_result
-from elsewhere.storage.files import make_inside
+from elsewhere.storage import check_result_room, load_result, save_result
+from elsewhere.storage.files import make_inside, storage_errors
 from elsewhere.storage.locks import Claim, locked
 from elsewhere.training import Card, list_checkpoints, load_checkpoint
 from elsewhere.training.checkpoints import check_trusted
@@ -87,8 +88,13 @@ def perform_checkpoints(
     workers: int,
     scheduler: str | None,
     report: Report | None,
+    paths: Sequence[Path],
+    out: Path | None,
+    n_values: int,
 ) -> None:
     """Perform a job for the checkpoints that are `left`, and report how many are done.
+
+    Before, the disks are looked at: each result must fit beside the run, and all together to `out`.
 
     Parameters
     ----------
@@ -102,7 +108,21 @@ def perform_checkpoints(
         See :func:`elsewhere.recording.crew.perform`.
     report
         Called at the beginning and after each checkpoint.
+    paths, out
+        Where each checkpoint's result goes, and the joined one, if anywhere.
+    n_values
+        How many values each has, about.
+
+    Raises
+    ------
+    StorageError
+        They do not fit.
     """
+    check_result_room(paths[0].parent, n_values, len(left))
+    if out is not None:
+        with storage_errors(out):
+            shared = os.stat(out.parent).st_dev == os.stat(paths[0].parent).st_dev
+        check_result_room(out, n_values, len(cards) + shared * len(left))
     count = len(cards) - len(left)
 
     def tell(what: str) -> None:

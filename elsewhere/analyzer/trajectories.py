@@ -101,6 +101,7 @@ def track(
     workers: int = 1,
     scheduler: str | None = None,
     trust: Collection[str] = (),
+    out: Path | None = None,
     report: Report | None = None,
 ) -> xarray.Dataset:
     """Return accuracy and cross-location similarity at every checkpoint of a run.
@@ -125,6 +126,8 @@ def track(
         Address of a Dask scheduler, whose workers share them instead; they see the same files.
     trust
         Factories (``package.module:factory``) that may be built where cards name them.
+    out
+        The file that the result will be written to, if its disk is to be looked at before.
     report
         Called as checkpoints are done.
 
@@ -144,6 +147,8 @@ def track(
     ------
     InputError
         No checkpoint, or an unknown phase.
+    StorageError
+        The results will not fit the disk.
     WeightsError
         A checkpoint is damaged.
     """
@@ -157,7 +162,12 @@ def track(
     ) as kept:
         job = TrackJob(tuple(chosen), kept, objects, settings, device, max_memory, data_dir)
         left = kept.left(chosen, job.sweep)
-        perform_checkpoints(job, chosen, left, workers=workers, scheduler=scheduler, report=report)
+        last = job.sweep(len(chosen) - 1) if left else None
+        n_values = 0 if last is None else len(last.layers) * last.design.n_positions * len(objects)
+        perform_checkpoints(
+            job, chosen, left, workers=workers, scheduler=scheduler, report=report,
+            paths=kept.paths, out=out, n_values=n_values,
+        )  # fmt: skip
         found = kept.load()
     return _join(found, chosen, settings)
 

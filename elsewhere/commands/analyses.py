@@ -17,6 +17,7 @@ from elsewhere.options import (
     OverwriteOption,
     PartialOption,
     StimulusOptions,
+    check_room,
     choose,
     describe,
     is_file,
@@ -88,6 +89,7 @@ def similarity(
             found = stimuli.build(source, network.load(source), select, network.seed, engine=how)
             chosen = [layer.name for layer in found.layers] if select else None
             say(describe(found, found.layers))
+        check_room(out, found, chosen)
         bar = stack.enter_context(progress("comparing"))
         common: dict[str, Any] = {"max_memory": max_memory, "progress": bar}
         if protocol == PROTOCOL:

@@ -17,6 +17,7 @@ from elsewhere.options import (
     ModelOptions,
     OverwriteOption,
     StimulusOptions,
+    check_room,
     choose,
     given_options,
     set_threads,
@@ -184,7 +185,7 @@ def attribute(
     if checkpoints is not None:
         if others:
             raise InputError("--join takes results of one network; leave --checkpoints out")
-        run = functools.partial(attribute_checkpoints, **sharing)
+        run = functools.partial(attribute_checkpoints, **sharing, out=out)
         result = _over_training(
             checkpoints, network, stimuli, settings, phases, max_memory, engine, run
         )  # fmt: skip
@@ -235,6 +236,7 @@ def sanity(
         stimuli.grid = "3x3"  # every layer takes all maps again
     sweep, card = _sweep(model, network, stimuli, engine)
     _describe(sweep, settings)
+    check_room(out, sweep, [layer.name for layer in sweep.layers], places=0)
     with progress("randomising") as report:
         result = test_sanity(
             sweep,

@@ -15,6 +15,7 @@ from elsewhere.options import (
     OverwriteOption,
     PartialOption,
     StimulusOptions,
+    check_room,
     describe,
     is_file,
     match_layers,
@@ -104,6 +105,7 @@ def measure(
             chosen = [layer.name for layer in found.layers] if select else None
             say(describe(found, found.layers))
         check_measures(found, wanted, chosen)
+        check_room(out, found, chosen, places=0, measures=sum(map(_count_maps, wanted)))
         bar = stack.enter_context(progress("measuring"))
         result = take(
             found,
@@ -118,6 +120,14 @@ def measure(
         save_table(result, table, overwrite=overwrite)
     _print(result, as_json)
     say(f"wrote {out}" + (f" and {table}" if table is not None else ""))
+
+
+def _count_maps(name: str) -> int:
+    """Return how many values a measure has for each two locations."""
+    from elsewhere.measures import measures
+    from elsewhere.measures.stretches import REMOVALS
+
+    return 3 if name in REMOVALS else int(measures.get(name).pairwise)  # baseline and G come along
 
 
 def _list_measures(as_json: bool) -> None:

@@ -15,6 +15,7 @@ from elsewhere.options import (
     OverwriteOption,
     PartialOption,
     StimulusOptions,
+    check_room,
     choose,
     describe,
     is_file,
@@ -119,6 +120,8 @@ def probe(
             chosen = None
             say(describe(found, found.layers))
         layer = "" if readout is None else _one_layer(found, chosen)
+        places = found.design.n_positions if train_at.strip() == "each" else 1
+        check_room(out, found, chosen, places=places)
         bar = stack.enter_context(progress("probing"))
         result = measure(
             found,

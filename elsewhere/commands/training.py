@@ -137,7 +137,7 @@ def accuracy(
     """Map the accuracy over the canvas, trained and held-out exemplars apart."""
     from elsewhere.models import find_device
     from elsewhere.stimuli import Grid
-    from elsewhere.storage import save_result
+    from elsewhere.storage import check_result_room, save_result
     from elsewhere.training import accuracy as measure
     from elsewhere.training import load_checkpoint, read_card, trial_table, write_trials
 
@@ -154,12 +154,14 @@ def accuracy(
             "than its head: train a new head on them first"
         )
     tested, mask = card.test_objects(per_category=held_out, data_dir=data_dir)
+    places = Grid.parse(grid, card.canvas)
+    check_result_room(out, len(tested) * len(places))
     with progress("classifying") as report:
         result = measure(
             model,
             tested,
             card.canvas,
-            Grid.parse(grid, card.canvas),
+            places,
             trained=card.trained or (),
             held_out=mask,
             classes=card.categories,
@@ -258,6 +260,7 @@ def track(
             workers=workers,
             scheduler=scheduler,
             trust=trust or (),
+            out=out,
             report=update,
         )
     save_result(result, out, overwrite=overwrite, rescue=True)

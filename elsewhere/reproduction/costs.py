@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ from torch.nn import functional
 from elsewhere.models import find_device
 from elsewhere.models.machine import using_threads
 from elsewhere.reproduction.conditions import Run
+from elsewhere.reproduction.disk import blank_model, count_checkpoints, model_bytes
 from elsewhere.reproduction.layers import check_layers
 from elsewhere.reproduction.run import Options, find_scale, seed_numbers
 from elsewhere.reproduction.scale import Scale
 from elsewhere.reproduction.workers import count_workers
 from elsewhere.stimuli import Grid
-from elsewhere.training import replace_head
-from elsewhere.training.resolution import log_spaced
-from elsewhere.training.start import start_model
 
 _STEPS = 4
 _TEST_ROWS = 16
@@ -100,7 +97,7 @@ def plan(
     # the tasks of one seed cannot be cut: the longest one, and about half a task after it
     seconds = max(max(costs) + work / (2 * len(runs)), count * work / processes) + _START_SECONDS
     disk = sum(
-        (_checkpoints(run) + 2) * timed[run.network.name, run.canvas.size].size for run in runs
+        (count_checkpoints(run) + 2) * timed[run.network.name, run.canvas.size].size for run in runs
     )
     return ReproductionPlan(
         scale=chosen.name,
@@ -133,9 +130,8 @@ def _cost(run: Run, scale: Scale, times: _Times) -> float:
 
 
 def _time(run: Run, batch: int, device: torch.device) -> _Times:
-    curriculum = dataclasses.replace(run, network=dataclasses.replace(run.network, weights="none"))
-    model = replace_head(start_model(curriculum.curriculum(0)), 10, seed=0)
-    size = sum(value.numel() * value.element_size() for value in model.module.state_dict().values())
+    model = blank_model(run)
+    size = model_bytes(model)
     network: nn.Module = model.to(device).module
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     network.to(memory_format=layout)
@@ -189,15 +185,4 @@ def _images(run: Run, scale: Scale) -> int:
         return len(run.phases) * tested + (4 * len(scale.unseen) * unseen if run.compare else 0)
     places = len(Grid.parse(scale.old_grid, run.canvas)) + 1
     old = 3 * 2 * scale.old_categories * scale.old_exemplars * places
-    return _checkpoints(run) * (tested + unseen) + old
-
-
-def _checkpoints(run: Run) -> int:
-    """Return how many checkpoints a run keeps, at most."""
-    kept = 0
-    for phase in run.phases:
-        steps = phase.n_steps(0)
-        given = phase.checkpoints
-        kept += len(log_spaced(steps, given)) if isinstance(given, int) else len(given)
-        kept += phase.criterion is not None
-    return kept
+    return count_checkpoints(run) * (tested + unseen) + old

@@ -14,6 +14,7 @@ from elsewhere.logs import get_logger
 from elsewhere.models import find_device
 from elsewhere.reproduction.claims import make_rows, report_beside, to_dataset, to_table
 from elsewhere.reproduction.conditions import Run, make_runs
+from elsewhere.reproduction.disk import disk_bytes
 from elsewhere.reproduction.drawing import Gallery
 from elsewhere.reproduction.layers import check_layers
 from elsewhere.reproduction.measurements import Values
@@ -22,7 +23,7 @@ from elsewhere.reproduction.tasks import Progress, Task, read_values
 from elsewhere.reproduction.workers import count_workers, perform_all
 from elsewhere.storage import save_result, write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
-from elsewhere.storage.files import refuse_link, storage_errors
+from elsewhere.storage.files import check_room, refuse_link, storage_errors
 from elsewhere.storage.locks import locked
 
 logger = get_logger(__name__)
@@ -137,7 +138,7 @@ def reproduce(
     ExistsError
         `out` holds another reproduction.
     ElsewhereError
-        What training or measuring refuses.
+        What training or measuring refuses; the checkpoints will not fit the disk.
     """
     chosen = find_scale(scale)
     options = Options(confounds, imagenet_weights, max_steps, state_key)
@@ -152,6 +153,7 @@ def reproduce(
     message = f"{directory} is being filled by another process; wait for it, or choose another one"
     with locked(directory, message):
         tasks = make_tasks(chosen, runs, numbers, directory, device=str(place), data_dir=data_dir)
+        _check_room(directory, [task for task in tasks if not task.path.exists()])
         perform_all(
             tasks, workers=count_workers(workers, place.type, len(tasks)), progress=progress
         )
@@ -160,6 +162,16 @@ def reproduce(
         done = [seed for seed in earlier if _is_done(seed, others)]
         tasks += tuple(task for task in others if task.seed in done)
         return conclude(chosen, tasks, directory, figures=figures)
+
+
+def _check_room(directory: Path, left: Sequence[Task]) -> None:
+    """Refuse tasks whose checkpoints do not fit the disk."""
+    there = sum(
+        path.stat().st_size
+        for task in left
+        for path in (task.folder / task.run.name / "checkpoints").glob("*.safetensors")
+    )
+    check_room(directory, disk_bytes([task.run for task in left]) - there)
 
 
 def conclude(

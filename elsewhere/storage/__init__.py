@@ -4,7 +4,7 @@ from elsewhere.storage.arrays import ArraySource
 from elsewhere.storage.files import check_output, free_bytes, save_output, write_atomically
 from elsewhere.storage.partial import PartialRecording, open_recording
 from elsewhere.storage.recording import Recording
-from elsewhere.storage.results import load_result, save_result, to_half
+from elsewhere.storage.results import check_result_room, load_result, save_result, to_half
 from elsewhere.storage.schema import FILTER, Header, Keep, StoredLayer
 from elsewhere.storage.tables import check_table_name, save_table, tidy_table
 from elsewhere.storage.units import Unit, Units
@@ -26,6 +26,7 @@ __all__ = [
     "Units",
     "Verification",
     "check_output",
+    "check_result_room",
     "check_table_name",
     "free_bytes",
     "load_result",

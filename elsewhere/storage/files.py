@@ -8,8 +8,10 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -70,11 +72,29 @@ def check_output(path: Path, *, overwrite: bool = False, room: int = 0) -> None:
         with temporary_file(path.parent) as (file, _):
             file.write(bytes(BLOCK))
             file.flush()
-        if room and (free := free_bytes(path)) < room:
-            raise StorageError(
-                f"{path} will need about {format_bytes(room)}, and {format_bytes(free)} are free; "
-                "free some or write to another disk"
-            )
+        check_room(path, room)
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Refuse, before any work, what will not fit the disk.
+
+    Parameters
+    ----------
+    path
+        Where it will go; it need not exist.
+    needed
+        Bytes that it will take in addition to what is there, about.
+
+    Raises
+    ------
+    StorageError
+        Less is free.
+    """
+    if needed > 0 and (free := free_bytes(path)) < needed:
+        raise StorageError(
+            f"{path} will need about {format_bytes(needed)}, and {format_bytes(free)} are free; "
+            "free some or write to another disk"
+        )
 
 
 def _check_length(path: Path) -> None:
@@ -195,19 +215,35 @@ def put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
 def save_output(path: Path, data: bytes | memoryview, *, overwrite: bool = False) -> None:
     """Write what was computed for the user; where it cannot be written, to a rescue file.
 
+    A terminal that is closed meanwhile (SIGHUP) does not end the process.
+
     Raises
     ------
     StorageError
         It could not be written there; the message says where it lies instead.
     """
     try:
-        write_atomically(path, data, overwrite=overwrite)
+        with _deaf_to_hanging_up():
+            write_atomically(path, data, overwrite=overwrite)
     except StorageError as error:
-        rescued = _rescue(path, data)
+        with _deaf_to_hanging_up():
+            rescued = _rescue(path, data)
         where = "and nowhere else could it be written" if rescued is None else (
             f"what was computed is in {rescued}: move it to where it belongs"
         )  # fmt: skip
         raise type(error)(f"{error}; {where}") from error
+
+
+@contextlib.contextmanager
+def _deaf_to_hanging_up() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only that one can choose
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before if before is not None else signal.SIG_DFL)
 
 
 def _rescue(path: Path, data: bytes | memoryview) -> Path | None:

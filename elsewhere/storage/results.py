@@ -14,13 +14,23 @@ from elsewhere.errors import StorageError
 from elsewhere.protocols import notes_of
 from elsewhere.storage.admission import READING, check_bytes, look, one_line, open_checked
 from elsewhere.storage.documents import UNSEALED
-from elsewhere.storage.files import check_output, is_file, save_output, write_atomically
+from elsewhere.storage.files import (
+    check_output,
+    check_room,
+    is_file,
+    save_output,
+    write_atomically,
+)
 from elsewhere.storage.seal import make_seal
 from elsewhere.types import plain_text
 
 ENCODING = "result"
 VERSION = "0.2"
 """Since 0.2 a result is sealed whole."""
+
+
+FRAME_BYTES = 2**16
+"""What a result takes beside its values, at least: names, scales and attributes."""
 
 
 def to_attribute(value: Any) -> Any:
@@ -89,6 +99,26 @@ def save_result(
     write = save_output if rescue else write_atomically
     write(path, b"".join([data, make_seal(data)]), overwrite=overwrite)
     return path
+
+
+def check_result_room(path: Path, n_values: int, n_results: int = 1) -> None:
+    """Refuse, before any work, results that will not fit the disk.
+
+    Parameters
+    ----------
+    path
+        Where they will go.
+    n_values
+        How many values each has, about.
+    n_results
+        How many there will be.
+
+    Raises
+    ------
+    StorageError
+        Less is free.
+    """
+    check_room(path, n_results * (FRAME_BYTES + 8 * n_values))
 
 
 def load_result(path: str | Path) -> xarray.Dataset:

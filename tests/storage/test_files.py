@@ -256,3 +256,30 @@ def test_a_new_run_waits_for_the_file_that_is_being_written(tmp_path):
         order.append("written")
     thread.join()
     assert order == ["written", "claimed"]
+
+
+HANG_UP = """
+import os, signal, sys
+from pathlib import Path
+from elsewhere.storage import files
+write = files.write_atomically
+def hung_up(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return write(*arguments, **options)
+files.write_atomically = hung_up
+files.save_output(Path(sys.argv[1]), b"found")
+assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+"""
+
+
+def test_a_terminal_that_is_closed_while_the_output_is_written(tmp_path):
+    path = tmp_path / "a.nc"
+    subprocess.run([sys.executable, "-c", HANG_UP, str(path)], check=True)
+    assert path.read_bytes() == b"found"
+
+
+def test_room_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "free_bytes", lambda _: 2**20)
+    files.check_room(tmp_path / "a.nc", 2**20)
+    with pytest.raises(StorageError, match=r"a\.nc will need about 2.0 MiB, and 1.0 MiB are free"):
+        files.check_room(tmp_path / "a.nc", 2**21)

@@ -48,6 +48,7 @@ def attribute_checkpoints(
     batch_dependent: BatchDependent = "refuse",
     chance_seed: int | None = None,
     trust: Collection[str] = (),
+    out: Path | None = None,
     report: Report | None = None,
 ) -> xarray.Dataset:
     """Return maps and measures at each checkpoint of a run; goes on where it was stopped.
@@ -83,6 +84,8 @@ def attribute_checkpoints(
         See :class:`elsewhere.models.Model`.
     trust
         Factories (``package.module:factory``) that may be built where cards name them.
+    out
+        The file that the result will be written to, if its disk is to be looked at before.
     report
         Called as checkpoints are done.
 
@@ -111,7 +114,7 @@ def attribute_checkpoints(
     place = _trained_at(cards[-1]) if reference is None else reference
     if place is None:
         place = Grid.parse(grid, cards[-1].canvas).default_reference
-    _check_size(cards, objects, grid, settings, parse_bytes(max_memory))
+    map_bytes = _check_size(cards, objects, grid, settings, parse_bytes(max_memory))
     how = {"batch_dependent": batch_dependent, "chance_seed": chance_seed}
     fields = [_deciding(card, settings, objects, grid, place, engine) | how for card in cards]
     with kept_results(
@@ -122,7 +125,11 @@ def attribute_checkpoints(
             batch_dependent, chance_seed,
         )  # fmt: skip
         left = kept.left(cards, job.sweep)
-        perform_checkpoints(job, cards, left, workers=workers, scheduler=scheduler, report=report)
+        n_values = map_bytes // 32  # of 8 bytes; the maps compress to about a quarter
+        perform_checkpoints(
+            job, cards, left, workers=workers, scheduler=scheduler, report=report,
+            paths=kept.paths, out=out, n_values=n_values,
+        )  # fmt: skip
         if report is not None:
             report(len(cards), len(cards), "done")
         return _join(kept.load(), cards)
@@ -212,19 +219,22 @@ def _check_size(
     grid: str,
     settings: AttributionSettings,
     limit: int,
-) -> None:
+) -> int:
+    """Return the bytes of a checkpoint's maps, whose sum must fit the memory twice."""
     canvas = cards[-1].canvas
     pixels = settings.frame(canvas).side ** 2
     if settings.canvas_maps:
         pixels += canvas.size**2
     places = len(Grid.parse(grid, canvas))
-    needed = 2 * len(cards) * len(objects) * places * pixels * np.dtype(settings.dtype).itemsize
+    each = len(objects) * places * pixels * np.dtype(settings.dtype).itemsize
+    needed = 2 * len(cards) * each
     if needed > limit:
         raise InputError(
             f"maps of {len(objects)} objects at {places} locations and {len(cards)} checkpoints "
             f"take about {format_bytes(needed)}, above --max-memory {format_bytes(limit)}; take a "
             "coarser grid, fewer phases, or more memory"
         )
+    return each
 
 
 def _deciding(

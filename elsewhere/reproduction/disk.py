@@ -1,0 +1,46 @@
+"""What the checkpoints of a reproduction take up."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from elsewhere.models import Model
+from elsewhere.reproduction.conditions import Run
+from elsewhere.training import replace_head
+from elsewhere.training.resolution import log_spaced
+from elsewhere.training.start import start_model
+
+
+def blank_model(run: Run) -> Model:
+    """Return a network as a run trains, with weights of no meaning and ten classes."""
+    curriculum = dataclasses.replace(run, network=dataclasses.replace(run.network, weights="none"))
+    return replace_head(start_model(curriculum.curriculum(0)), 10, seed=0)
+
+
+def model_bytes(model: Model) -> int:
+    """Return the bytes of a network's weights and buffers."""
+    return sum(value.numel() * value.element_size() for value in model.module.state_dict().values())
+
+
+def count_checkpoints(run: Run) -> int:
+    """Return how many checkpoints a run keeps, at most."""
+    kept = 0
+    for phase in run.phases:
+        steps = phase.n_steps(0)
+        given = phase.checkpoints
+        kept += len(log_spaced(steps, given)) if isinstance(given, int) else len(given)
+        kept += phase.criterion is not None
+    return kept
+
+
+def disk_bytes(runs: Sequence[Run]) -> int:
+    """Return the bytes of the checkpoints and states of all runs, at most."""
+    sizes: dict[tuple[str, int], int] = {}
+    total = 0
+    for run in runs:
+        system = (run.network.name, run.canvas.size)
+        if system not in sizes:
+            sizes[system] = model_bytes(blank_model(run))
+        total += (count_checkpoints(run) + 2) * sizes[system]
+    return total
