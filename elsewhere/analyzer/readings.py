@@ -175,8 +175,14 @@ def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
     else:
         tally = CosineTally(metric, table.codes, table.n_positions, apart.groups, without=several)
 
+    no_contrast: list[str] = []
+
     def read() -> Variables:
         found = tally.value()
+        if np.isfinite(found.baseline).all() and np.isnan(found.G).all():
+            no_contrast.append(
+                "G is NaN, for different objects look alike (1 - baseline below 0.001)"
+            )
         sizes = np.bincount(apart.groups[apart.groups >= 0], minlength=len(apart.values))
         each = found.by_group
         if anew:
@@ -207,7 +213,8 @@ def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
 
     def doubts() -> list[str]:
         dead = isinstance(tally, CentredCosineTally) and tally.zero_share > DEAD_SHARE
-        return [zero_vectors(tally.zero_share)] if dead else []  # type: ignore[union-attr]
+        zero = [zero_vectors(tally.zero_share)] if dead else []  # type: ignore[union-attr]
+        return [*no_contrast, *zero]
 
     return Reading(tally, read, metric, doubts)
 
@@ -435,6 +442,7 @@ def _identification(table: Table) -> Reading:
     home = 0 if table.reference is None else table.reference
     tally = IdentificationTally(table.codes, table.n_positions, home)
     nothing = np.full((1, table.n_positions), np.nan)
+    alike: list[str] = []
 
     def read() -> Variables:
         found = None if table.reference is None else tally.value(seed=table.seed)
@@ -449,9 +457,15 @@ def _identification(table: Table) -> Reading:
         chance, strength = (np.nan, nothing[0]) if found is None else (found.chance, found.strength)
         variables["identification_chance"] = scalar(chance)
         variables["identification_strength"] = (("position",), strength)
+        several = table.sampled.unit == "category"
+        if several and variables["identification_null_away_interval"][1][0] > chance:
+            alike.append(
+                "shuffled pairs reach more than chance, for candidates of one category look alike: "
+                "compare with identification_null"
+            )
         return variables
 
-    return Reading(tally, read)
+    return Reading(tally, read, doubts=lambda: alike)
 
 
 def _shares(stem: str, values: dict[str, Floats]) -> Variables:
@@ -570,7 +584,21 @@ def undefined_because(name: str, table: Table) -> str:
         return "there is one object"
     if name == "sensitivity-euclidean" and len(set(table.codes.tolist())) < 2:
         return "all objects are of one category: there is no distance between categories"
+    if name in ("cka", "cka-biased"):
+        return f"at all locations but one at most {_ALIKE}"
+    if name == "rsa":
+        return (
+            f"at all locations but one at most {_ALIKE}, or all objects are equally unlike each "
+            "other: there is no order to compare"
+        )
+    if name == "sensitivity-euclidean":
+        return f"at every location half of the pairs of objects or more have one code, or {_ALIKE}"
+    if name == "identification":
+        return f"at the reference {_ALIKE}"
     return "its activations are constant: nothing varies that it could measure"
+
+
+_ALIKE = "all objects have the same code (constant, dead, or it tells the place only)"
 
 
 def remarks(name: str, table: Table) -> list[str]:

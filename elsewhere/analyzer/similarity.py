@@ -542,13 +542,23 @@ def _doubts(result: xarray.Dataset, n_pairs: int) -> list[str]:
         found.append(f"sketched layers: a cosine's standard error is at most {size:.3f}")
     if n_pairs:
         found += band_notes(result.sizes["left_out"], result.sizes["layer"])
+    unknown = result["G_away"].isnull()
     if n_pairs == 0:
         found.append(
             "all objects are of one category: there is no different-object baseline and no G"
         )
+    elif names := _unknown(result, result["similarity_away"].notnull() & unknown):
+        found.append(
+            "G is undefined (nan), and so are steps to and from it, where different objects look "
+            f"alike (1 - baseline_cross below 0.001): {', '.join(names)}"
+        )
     if dead := dead_layers(result):
         found.append(f"more than 5 % zero vectors (dead, not 'not invariant'): {', '.join(dead)}")
     return found
+
+
+def _unknown(result: xarray.Dataset, which: xarray.DataArray) -> list[str]:
+    return [str(name) for name in result["layer"].values[which.values]]
 
 
 def dead_layers(result: xarray.Dataset) -> list[str]:

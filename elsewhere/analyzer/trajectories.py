@@ -28,6 +28,7 @@ from elsewhere.analyzer.checkpoints import (
 from elsewhere.analyzer.measuring import measure
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
+from elsewhere.measures.similarity import DEAD_SHARE
 from elsewhere.measures.trajectories import (
     RETAINED_GATE,
     halfway_step,
@@ -463,6 +464,13 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
             f"checkpoint that reached the criterion, is not above {RETAINED_GATE}, for it would be "
             f"a ratio of noise: {', '.join(undefined)}"
         )
+    if "zero_share" in chosen:
+        silent = (before["zero_share"] > DEAD_SHARE) | (after["zero_share"] > DEAD_SHARE)
+        if names := [str(name) for name in silent["layer"].values[silent.values]]:
+            doubts.append(
+                f"{phase}: more than {DEAD_SHARE:.0%} zero vectors before or at the end (dead: a "
+                f"low retained share of G is not 'not invariant'): {', '.join(names)}"
+            )
     named["G_loss"] = ("layer", (before["G_away"] - after["G_away"]).values)
     named["retained_share"] = ("layer", np.array([share for share, _ in shares]))
     named["retained_share_interval"] = (

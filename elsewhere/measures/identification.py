@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 
 from elsewhere.errors import InputError
+from elsewhere.measures.accuracy import balanced_mean
 from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
@@ -55,7 +56,9 @@ class Identification:
     null
         float64 (category, location): through maps that were fitted to shuffled pairs.
     chance
-        One over the mean number of candidates.
+        One over the number of candidates, the mean over the objects of a category first, as values
+        are. Objects of a category that look alike are fewer candidates than they count for: then
+        what is reached without knowing anything is `null`, which lies above.
     strength
         float64 (location,): median penalty, as a share of the mean eigenvalue.
     reference
@@ -163,13 +166,13 @@ class IdentificationTally:
         shape = (len(grams), n)
         hits = {name: np.zeros(shape) for name in ("raw", "centred", "mapped", "null")}
         strengths: list[Floats] = []
-        chances: list[float] = []
+        chances = np.zeros(n)
         rng = np.random.default_rng(seed)
         n_partitions = N_PARTITIONS if n <= MANY_OBJECTS else 1
         for test in _partitions(self._codes, n_partitions, rng):
             train = np.setdiff1d(np.arange(n), test)
             others = self._codes[test][:, None] != self._codes[test][None]
-            chances += (1.0 / (1 + others.sum(axis=1))).tolist()
+            chances[test] += 1.0 / (1 + others.sum(axis=1)) / n_partitions
             fits = _Fit(grams, home, train, test, self._codes, rng)
             both = np.ix_(np.arange(len(grams)), test, test)
             hits["raw"][:, test] += _told(raw[both], others, tie[:, test])
@@ -186,7 +189,7 @@ class IdentificationTally:
         }
         return Identification(
             **by_category,
-            chance=float(np.mean(chances)),
+            chance=float(balanced_mean(chances, self._codes)),
             strength=np.median(strengths, axis=0),
             reference=home,
         )

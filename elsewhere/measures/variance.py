@@ -21,7 +21,7 @@ class NormalizedVariance:
     median
         Over living units, of their ratios; NaN where there is none.
     ratio
-        Of the sums over units.
+        Of the sums over units; NaN where there is no living one.
     dead_share
         Share of units that never vary, beyond what rounding makes of their values.
     per_unit
@@ -88,7 +88,7 @@ class VarianceTally:
         living = ratios[~dead]
         return NormalizedVariance(
             float(np.median(living)) if living.size else np.nan,
-            float(total[0]),
+            float(total[0]) if living.size else np.nan,
             float(dead.mean()),
             ratios,
             float(np.concatenate(self._rounded).mean()),

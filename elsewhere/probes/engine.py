@@ -401,7 +401,7 @@ class _Engine:
             else:
                 where = ",".join(map(str, self.plan.places[number][0]))
                 outcome.reason = (
-                    f"{name}: all its {self.units[name]} units are constant over the objects at "
+                    f"all its {self.units[name]} units are constant over the objects at "
                     f"{where}, where the probe is trained"
                 )
         return held

@@ -11,6 +11,7 @@ import xarray
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.measures.accuracy import INDEX_GATE
 from elsewhere.measures.bands import band_notes
 from elsewhere.measures.intervals import LEAST_SAMPLED
 from elsewhere.probes.controls import PIXELS, PixelSource, Scene, object_size, untrained
@@ -282,8 +283,26 @@ def probe(
             "the probe beats chance on shuffled labels off the trained location: "
             f"{', '.join(solved)}; what it reads there is who the exemplar is, not only what"
         )
-    result.attrs["notes"] = notes_of(source, doubts)
+    result.attrs["notes"] = notes_of(source, doubts, _gated(result))
     return result
+
+
+def _gated(result: xarray.Dataset) -> list[str]:
+    """Return of which layers the index was refused although the accuracies are known."""
+    known = result["accuracy_at"].sel(where=["on", "far"]).notnull().all("where")
+    refused = (known & result["invariance_index"].isnull()).transpose("layer", "split")
+    names = [
+        f"{layer} ({split})"
+        for layer, row in zip(refused["layer"].values, refused.values, strict=True)
+        for split, one in zip(refused["split"].values, row, strict=True)
+        if one
+    ]
+    if not names:
+        return []
+    return [
+        f"invariance_index is undefined (nan), for N on the trained location may be {INDEX_GATE} "
+        f"or less: {', '.join(names)}"
+    ]
 
 
 def _check_counts(**counts: int) -> None:

@@ -415,8 +415,10 @@ class _Summary:
                 self.bounds["accuracy_at"][0, 0],
             )
         )
-        missing = bool(np.isnan(self.values["accuracy_at"][0]))
-        if missing:
+        missing = np.isnan(self.values["accuracy_at"])
+        if not len(means):
+            reason = "there are no such exemplars"
+        elif missing[0]:
             reason = "nothing was tested at a trained location"
         elif candidates < 2 <= n_classes:
             reason = "one class was tested, for which an answer that never changes would be right"
@@ -430,6 +432,14 @@ class _Summary:
             )
         if reason or not (on if np.isnan(low) else low) > INDEX_GATE:
             self._refuse("II", reason or f"N on the trained location may be {INDEX_GATE} or less")
+        for where, index, which in (
+            (2, "II_far", "an object's size or more from"),
+            (1, "II", "off"),
+        ):
+            if missing[where] and not self.reasons[index]:
+                self._refuse(
+                    index, f"for some class no location of the grid lies {which} the trained ones"
+                )
 
     def _refuse(self, name: str, reason: str) -> None:
         self.reasons[name] = reason

@@ -357,7 +357,9 @@ def test_means_have_their_own_name(reduced, recording):
     )
     assert found["kept"].values.tolist() == ["mean"]
     assert found.attrs["notes"] == [
-        "layer pool1 was kept as mean, so this is cosine(mean), partition(mean)"
+        "cosine: layer pool1: G is NaN, for different objects look alike "
+        "(1 - baseline below 0.001)",
+        "layer pool1 was kept as mean, so this is cosine(mean), partition(mean)",
     ]
 
 
@@ -382,6 +384,36 @@ def test_a_mean_has_no_map(reduced, monkeypatch):
 # --- bad input -----------------------------------------------------------------------------------
 
 
+def test_a_constant_code_says_that_it_has_no_g():
+    found = measure(np.full((6, 2, 8), 1.5), [[5, 1], [5, 2]], names="cosine,normalized-variance")
+    assert float(found["cosine_away"][0]) == pytest.approx(1)
+    assert any("G is NaN, for different objects look alike" in n for n in found.attrs["notes"])
+    assert np.isnan(found["normalized_variance_ratio"]).all()
+
+
+def test_chance_counts_categories_alike_as_identification_does():
+    rng = np.random.default_rng(0)
+    names = ["many"] * 30 + [f"one{k}" for k in range(9)]
+    found = [
+        measure(
+            rng.normal(size=(39, 3, 40)),
+            [[5, 1], [5, 2], [5, 3]],
+            names="identification",
+            categories=names,
+            seed=seed,
+        )
+        for seed in range(4)
+    ]
+    chance = np.mean([float(each["identification_chance"][0]) for each in found])
+    for key in ("raw", "centred", "null"):
+        values = [float(each[f"identification_{key}_away"][0]) for each in found]
+        assert np.mean(values) == pytest.approx(chance, abs=0.03), key  # over objects: .18
+    assert not any("candidates" in note for each in found for note in each.attrs["notes"])
+    copies = rng.normal(size=(7, 1, 20)).repeat(3, axis=0) + np.zeros((21, 2, 20))
+    doubts = notes_of(copies, "identification", categories=np.repeat(range(7), 3).tolist())
+    assert any("candidates of one category look alike" in note for note in doubts)
+
+
 def notes_of(values, names, **more):
     places = [[5, x] for x in range(values.shape[1])]
     return measure(values, places, names=names, **more).attrs["notes"]
@@ -393,10 +425,16 @@ def test_constant_features_are_undefined_for_a_reason():
     found = measure(dead, [[5, 1], [5, 2], [5, 3]], names=names)
     for name in ("cka_away", "rsa_away", "object_share", "position_r2"):
         assert np.isnan(found[name]).all()
-    for name in names[1:]:
-        assert f"{name}: layer activations: NaN, for its activations are constant" in "\n".join(
-            found.attrs["notes"]
-        )
+    notes = "\n".join(found.attrs["notes"])
+    for name in ("partition", "position"):
+        assert f"{name}: layer activations: NaN, for its activations are constant" in notes
+    place = np.random.default_rng(0).normal(size=(1, 3, 8)).repeat(20, axis=0)
+    telling = notes_of(place, [*names, "identification"])
+    for name in ("cka", "rsa", "sensitivity-euclidean"):  # not constant where it tells the place
+        for said in (notes, "\n".join(telling)):
+            assert f"{name}: layer activations: NaN, for at " in said
+            assert "all objects have the same code" in said
+    assert not any("activations are constant" in note for note in telling)
     assert any(
         note.startswith("centred: layer activations: 100% zero") for note in found.attrs["notes"]
     )

@@ -262,6 +262,15 @@ def test_where_nothing_can_be_told_apart_g_is_undefined():
     result = similarity(source_of(values))
     assert np.isnan(result["G"]).all()
     assert (result["baseline_cross"] > 0.999).all()
+    assert any("G is undefined (nan)" in note for note in result.attrs["notes"])
+
+
+def test_two_categories_have_no_interval_of_g_and_say_so():
+    values = np.random.default_rng(0).normal(size=(6, 2, 2, 5))
+    result = similarity(source_of(values, categories=["a"] * 4 + ["b"] * 2))
+    assert np.isfinite(result["G_away"]).all()
+    assert np.isnan(result["G_away_interval"]).all()
+    assert any("no interval" in note and "G_away" in note for note in result.attrs["notes"])
 
 
 # --- properties -----------------------------------------------------------------------------

@@ -69,6 +69,14 @@ def test_older_results_know_the_last_phase_only(tracked):
     assert np.isnan(summarise_track(older, "many")["onset_step"]).all()
 
 
+def test_a_dead_layer_is_not_what_training_lost(tracked):
+    dead = tracked.copy(deep=True)
+    assert not any("dead" in note for note in summarise_track(dead, "all").attrs["notes"])
+    dead["zero_share"][-1, 0] = 0.9
+    (note,) = [n for n in summarise_track(dead, "all").attrs["notes"] if "dead" in n]
+    assert note.endswith(f": {dead['layer'].values[0]}")
+
+
 def test_the_reference_was_trained_at(run, tracked):
     """Also where it lies off the grid; the nearest one where there are several."""
     cards = {card.phase: card for card in list_checkpoints(run)}

@@ -130,6 +130,12 @@ def test_the_gate():
     without = measure(near, trained=())
     assert np.isnan(without["II_far"]).all()
     assert "nothing was tested" in without["II_far"].attrs["reason"]
+    model = dataclasses.replace(MODEL, module=Oracle(lambda number, y, x: True))
+    beside = accuracy(model, OBJECTS, CANVAS, Grid((9,), (3, 6)), trained=[(9, 3)])
+    assert np.isnan(beside["II_far"]).all()
+    assert np.isclose(beside["II"].sel(exemplars="same"), 1)
+    assert "same: for some class no location" in beside["II_far"].attrs["reason"]
+    assert beside["II"].attrs["reason"] == "held-out: there are no such exemplars"
     assert np.isfinite(without["accuracy"]).all()
 
 

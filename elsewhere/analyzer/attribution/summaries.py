@@ -10,6 +10,7 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.measures.accuracy import balanced_mean
 from elsewhere.measures.attribution import (
     MAP_METRICS,
     VANISHING,
@@ -70,7 +71,7 @@ LONG_NAMES = {
     "target_class": "number of the class that is attributed, -1 where there is none",
     "predicted": "number of the class with the highest score",
     "correct": "whether the object is recognised",
-    "accuracy": "share of the objects that are recognised",
+    "accuracy": "share of the objects that are recognised, the mean over classes",
     "completeness_error": "sum of the map less (score - baseline_score or kept_relevance)",
     "kept_relevance": "share of the score that biases, other constants and the stabiliser keep",
     "completeness_share": "the same as a share of the score's change, or of a tenth of the mass",
@@ -112,7 +113,8 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
         if name in result:
             _add_means(result, name, result[name], away)
     if "correct" in result:
-        result["accuracy"] = result["correct"].mean("object")
+        right = result["correct"].transpose("object", "y", "x").values
+        result["accuracy"] = (("y", "x"), balanced_mean(right, codes_of(result)))
         _add_recognition(result, away)
     known = result["mass"].where(~result["vanishing"])
     size = there.where(~result["reference_vanishing"], known.mean(("y", "x")))

@@ -24,6 +24,7 @@ from elsewhere.analyzer.attribution import (
 )
 from elsewhere.analyzer.attribution.copies import PlainNetwork
 from elsewhere.analyzer.attribution.sanity import Weights, randomise, weights_by_layer
+from elsewhere.analyzer.attribution.summaries import summarise
 from elsewhere.errors import ExistsError, InputError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep
@@ -102,6 +103,9 @@ def test_what_is_recognised_is_told_apart(result):
     right = found["predicted"].values == np.arange(5)[:, None, None]
     np.testing.assert_array_equal(found["correct"].values, right)
     np.testing.assert_allclose(found["accuracy"], right.mean(0))
+    uneven = found.assign_coords(category=("object", ["a", "a", "a", "b", "c"]))
+    balanced = (right[:3].mean(0) + right[3] + right[4]) / 3
+    np.testing.assert_allclose(summarise(uneven)["accuracy"], balanced)
 
 
 def test_results_are_the_same_from_the_file(make_sweep, tmp_path):
