@@ -176,13 +176,18 @@ def _largest_t(root: Floats, n: int, level: float, seed: int) -> float:
     """Return the quantile of the largest |t| of n units whose layers go together as in `root`."""
     rng = np.random.default_rng(seed)
     largest: list[float] = []
-    together = max(1, NUMBERS_AT_ONCE // (n * root.shape[1]))
+    # Gaussian units need not be made: of n of them the mean is Gaussian, and their sums of squares
+    # about it are Wishart's, drawn by its triangular factor (Bartlett 1933), apart from the mean.
+    rank = len(root)
+    freedom = n - 1 - np.arange(rank)
+    together = max(1, NUMBERS_AT_ONCE // root.size)
     while len(largest) < N_DRAWS:
         count = min(together, N_DRAWS - len(largest))
-        units = rng.standard_normal((count, n, len(root))) @ root
-        mean = units.mean(axis=1)
-        error = units.std(axis=1, ddof=1) / np.sqrt(n)
-        largest += np.abs(mean / error).max(axis=1).tolist()
+        factor = np.tril(rng.standard_normal((count, rank, rank)), -1)
+        factor[:, range(rank), range(rank)] = np.sqrt(rng.chisquare(freedom, (count, rank)))
+        squares = ((factor.swapaxes(1, 2) @ root) ** 2).sum(axis=1)
+        means = rng.standard_normal((count, rank)) @ root
+        largest += np.abs(means / np.sqrt(squares / (n - 1))).max(axis=1).tolist()
     return float(np.quantile(largest, level))
 
 

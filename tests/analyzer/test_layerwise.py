@@ -68,8 +68,9 @@ def test_the_band_of_cka_is_max_t_of_its_pseudo_values(layers, result):
         t = new.mean(axis=1) / new.std(axis=1, ddof=1) * np.sqrt(8)
         return np.quantile(np.abs(t).max(axis=1), 0.95) * error
 
-    found = np.ptp(result["cka_biased_away_band"].values, axis=1) / 2
-    np.testing.assert_allclose(found, half(value, without, 1), rtol=0.06)
+    varies = slice(3)  # the last layer is invariant: its CKA is 1 up to rounding, and no part of it
+    found = np.ptp(result["cka_biased_away_band"].values, axis=1)[varies] / 2
+    np.testing.assert_allclose(found, half(value[varies], without[:, varies], 1), rtol=0.06)
     found = np.ptp(result["cka_biased_step_band"].values[1:], axis=1) / 2
     np.testing.assert_allclose(found, half(np.diff(value), np.diff(without, axis=1), 2), rtol=0.06)
 
