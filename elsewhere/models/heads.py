@@ -107,7 +107,8 @@ def name_head(model: Model, canvas_size: int | None = None) -> Model:
 def hooked(model: Model, hooks: Mapping[str, Any]) -> Iterator[None]:
     """While active, a network is in evaluation mode and calls the hooks of its parts.
 
-    It is then given back as it was found.
+    It is given copies of its images, which it may change in place, and then given back as it was
+    found.
 
     Raises
     ------
@@ -123,6 +124,7 @@ def hooked(model: Model, hooks: Mapping[str, Any]) -> Iterator[None]:
                 network.get_submodule(name).register_forward_hook(hook)
                 for name, hook in hooks.items()
             ]
+            handles.append(network.register_forward_pre_hook(_copied))
             try:
                 yield
             finally:
@@ -132,6 +134,10 @@ def hooked(model: Model, hooks: Mapping[str, Any]) -> Iterator[None]:
         raise
     except Exception as error:  # any network, any complaint
         raise refusal(model, model.canvas_size, error) from error
+
+
+def _copied(_: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(value.clone() for value in given)
 
 
 def _same_values(output: torch.Tensor, result: torch.Tensor) -> bool:

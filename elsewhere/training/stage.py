@@ -222,7 +222,14 @@ class Stage:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         loss = functional.cross_entropy(logits, labels, label_smoothing=phase.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
+        try:
+            loss.backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise TrainingError(
+                f"phase {phase.name!r}: {self.model.name} fails in the pass back ({reason}); "
+                "expected a network on which loss.backward() works in plain torch"
+            ) from error
         if phase.clip:
             nn.utils.clip_grad_norm_(self.parameters, phase.clip)
         self.optimiser.step()

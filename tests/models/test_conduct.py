@@ -162,6 +162,13 @@ def test_a_state_that_every_pass_changes_is_refused_and_given_back(odd):
     assert (network.calls, network.history) == (0, [])
 
 
+def test_a_network_that_changes_its_images_is_told_so():
+    network = Net()
+    network.register_forward_pre_hook(lambda _, given: (given[0].sub_(0.5),))
+    with pytest.raises(InputError, match="changes its images in place"):
+        look_at(model_of(network), output=True)
+
+
 def test_only_what_is_wanted_counts():
     network = Net()
     network.fc = nn.Sequential(network.fc, nn.Dropout(0.5))

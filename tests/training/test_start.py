@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from elsewhere.errors import ElsewhereError, InputError
+from elsewhere.errors import ElsewhereError, InputError, TrainingError
 from elsewhere.models import load_model
 from elsewhere.stimuli import Canvas
 from elsewhere.training import (
@@ -107,6 +107,8 @@ NETS = {
     "noisy": Noisy,
     "double": lambda: body().double(),
     "half": lambda: body().half(),
+    "in_place": lambda: Wrapped(nn.Identity(), lambda net, x: net.body(x.sub_(0.5))),
+    "in_between": lambda: Wrapped(nn.Identity(), lambda net, x: net.body(x) + net.body(x.sub_(1))),
     "parametrised": parametrised,
     "norm": lambda: nn.Sequential(
         *body()[:4], nn.BatchNorm1d(54), nn.Linear(54, 4)
@@ -343,6 +345,12 @@ def test_a_normalisation_of_a_single_value_is_named(name, options, words, run, m
     with pytest.raises(ElsewhereError, match=words) as caught:
         run(name, make_phase(**{"categories": 4, "steps": 3, "new_head": True} | options))
     assert "another" not in str(caught.value)
+
+
+def test_images_that_are_changed_in_place_do_not_mislead_about_the_head(run):
+    run("in_place")
+    with pytest.raises(TrainingError, match=r"in_between fails in the pass back \(.*inplace operation"):
+        run("in_between", out="between")
 
 
 def test_a_mask_is_no_divergence_and_double_precision_works(run):
