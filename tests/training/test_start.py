@@ -349,7 +349,9 @@ def test_a_normalisation_of_a_single_value_is_named(name, options, words, run, m
 
 def test_images_that_are_changed_in_place_do_not_mislead_about_the_head(run):
     run("in_place")
-    with pytest.raises(TrainingError, match=r"in_between fails in the pass back \(.*inplace operation"):
+    with pytest.raises(
+        TrainingError, match=r"in_between fails in the pass back \(.*inplace operation"
+    ):
         run("in_between", out="between")
 
 
