@@ -524,8 +524,11 @@ REFUSES_SKETCHES = (
     "normalized-variance",
     "normalized-deviation",
     "consistency",
+    "discrimination",
+    "identification",
 )
-"""A sketch lacks single units and the mean over them; squares of its products are biased (CKA)."""
+"""A sketch lacks single units and the mean over them; squares of its products (CKA) and choices by
+the largest of them are biased."""
 
 
 def sums_bytes(name: str, table: Table) -> float:

@@ -367,7 +367,8 @@ def test_sketches_estimate_and_are_refused_for_units(reduced, measured):
     found = measure(reduced, names=["cosine"], layers=["conv2_1"])
     exact = measured.sel(layer=["conv2_1"])
     assert np.abs(found["cosine"].values - exact["cosine"].values).max() < 4 / 64**0.5
-    for name in ("pearson", "rsa", "normalized-variance", "cka", "cka-biased"):
+    refused = ("pearson", "rsa", "normalized-variance", "cka", "cka-biased")
+    for name in (*refused, "discrimination", "identification"):
         with pytest.raises(LayerError, match=r"--keep conv2_1=full"):
             measure(reduced, names=name, layers=["conv2_1"])
 
