@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from elsewhere.errors import InputError
 from elsewhere.storage import ArraySource
-from elsewhere.storage.arrays import by_labels, plain_values
+from elsewhere.storage.arrays import by_labels, check_known, plain_values, whole
 
 ONE_LAYER = "activations"
 """The name of a layer that came as an array without one."""
@@ -49,6 +49,8 @@ def array_source(
             f"{str(activations)!r} is a name, not activations; open the recording first, with "
             "elsewhere.open"
         )
+    objects = None if objects is None else [str(value) for value in objects]
+    categories = None if categories is None else _by_object(categories, objects)
     named = activations if isinstance(activations, Mapping) else {ONE_LAYER: activations}
     if isinstance(activations, xarray.Dataset):
         named = {str(name): array for name, array in activations.data_vars.items()}
@@ -112,8 +114,10 @@ def _labelled(
                     f"layer {name!r} has no coordinates along {dim}; assign the locations in px, "
                     "or give locations"
                 )
-            places.setdefault(dim, _whole(array[dim].values))
+            places.setdefault(dim, whole(array[dim].values))
         labelled = "object" in array.coords
+        if labelled:
+            check_known(f"object of layer {name!r}", array["object"])
         if labelled and objects is None:
             objects = [str(value) for value in array["object"].values]
         if not labelled and any("object" in other.coords for other in arrays.values()):
@@ -124,6 +128,7 @@ def _labelled(
         if categories is None and "category" in array.coords:
             if array["category"].dims != ("object",):
                 raise InputError(f"'category' of layer {name!r} has to go along 'object'")
+            check_known(f"category of layer {name!r}", array["category"])
             ids = objects if not labelled else [str(value) for value in array["object"].values]
             found = [str(value) for value in array["category"].values]
             for key, kind in zip(ids or map(str, range(len(found))), found, strict=True):
@@ -152,22 +157,34 @@ def _labelled(
     )
 
 
-def _whole(values: ArrayLike) -> list[int]:
-    """Return coordinates as whole px."""
-    found = np.asarray(values)
-    if not np.array_equal(found, np.round(found)):
-        raise InputError(f"locations must be whole px; got {found.tolist()}")
-    return [int(value) for value in found]
+def _by_object(categories: Any, objects: Sequence[str] | None) -> list[str]:
+    """Return categories as a list; those of a labelled table in the order of the objects."""
+    if isinstance(categories, xarray.DataArray):
+        categories = categories.to_series()
+    values, index = [str(value) for value in categories], getattr(categories, "index", None)
+    if callable(index) or index is None or list(index) == list(range(len(values))):
+        return values
+    keys = [str(key) for key in index]
+    if objects is None or sorted(keys) != sorted(objects):
+        raise InputError(
+            f"categories are labelled {', '.join(keys[:4])}; give `objects` with the same labels, "
+            "or categories as a list"
+        )
+    return [values[keys.index(key)] for key in objects]
 
 
 def _grid(locations: ArrayLike) -> tuple[list[int], list[int], np.ndarray[Any, Any]]:
     """Return the y and x of a full grid, and the order that sorts its locations."""
+    if {"y", "x"} <= set(map(str, getattr(locations, "columns", ()))):  # a table: by its names
+        locations = locations[["y", "x"]]  # type: ignore[call-overload, index]
+    if np.ma.is_masked(locations):
+        raise InputError("locations are masked; leave those places out of the arrays, too")
     places = np.asarray(locations)
     if places.ndim != 2 or places.shape[1] != 2 or not len(places):
         raise InputError(
             f"locations have shape {places.shape}; expected (location, 2), y and x in px"
         )
-    ys, xs = _whole(np.unique(places[:, 0])), _whole(np.unique(places[:, 1]))
+    ys, xs = whole(np.unique(places[:, 0])), whole(np.unique(places[:, 1]))
     order = np.lexsort((places[:, 1], places[:, 0]))
     full = np.array([[y, x] for y in ys for x in xs])
     if len(places) != len(full) or not np.array_equal(places[order], full):

@@ -77,6 +77,7 @@ class ArraySource:
             raise InputError("no activations were given; expected one array per layer")
         if not len(y) or not len(x):
             raise InputError("no locations were given; expected at least one y and one x")
+        y, x = whole(y), whole(x)
         for what, labels in (("y", y), ("x", x), ("object", objects or ())):
             _check_once(what, list(labels))
         wanted = {"y": list(y), "x": list(x)} | ({} if objects is None else {"object": objects})
@@ -97,7 +98,7 @@ class ArraySource:
             raise InputError(f"{len(ids)} objects and {len(names)} categories for {n} activations")
         rows, columns = np.argsort(y), np.argsort(x)
         self._arrays = {name: array[:, rows][:, :, columns] for name, array in self._arrays.items()}
-        y, x = sorted(int(v) for v in y), sorted(int(v) for v in x)
+        y, x = sorted(y), sorted(x)
         place = (y[len(y) // 2], x[0]) if reference is None else reference
         axes = (("y", tuple(y)), ("x", tuple(x)))
         self.design = Design(ids, names, axes, (int(place[0]), int(place[1])))
@@ -207,7 +208,22 @@ class ArraySource:
         ]
 
 
-def plain_values(name: str, array: ArrayLike) -> NDArray[Any]:
+def whole(values: ArrayLike) -> list[int]:
+    """Return coordinates as whole px.
+
+    Raises
+    ------
+    InputError
+        They are masked, no numbers, or not whole.
+    """
+    found = np.asarray(values)
+    numbers = found.dtype.kind in "fiu" and not np.ma.is_masked(values)
+    if not numbers or not np.array_equal(found, np.round(found)):
+        raise InputError(f"locations must be whole px; got {np.ma.asarray(values).tolist()}")
+    return [int(value) for value in found]
+
+
+def plain_values(name: str, array: Any) -> NDArray[Any]:
     """Return the values of a layer, refusing what would be lost on the way.
 
     Raises
@@ -220,6 +236,9 @@ def plain_values(name: str, array: ArrayLike) -> NDArray[Any]:
             f"layer {name!r} has masked values; fill them, or leave those objects, locations or "
             "units out"
         )
+    if hasattr(array, "resolve_neg"):  # a tensor of torch, which NumPy takes only if it is plain
+        array = array.detach().cpu().resolve_conj().resolve_neg()
+        array = array.float() if str(array.dtype) == "torch.bfloat16" else array
     values = np.asarray(array)
     if values.dtype.kind not in "fiub":
         what = "complex values" if values.dtype.kind == "c" else f"values of type {values.dtype}"
@@ -251,6 +270,7 @@ def by_labels(name: str, array: ArrayLike, wanted: Mapping[str, Sequence[Any]]) 
     for dim, labels in wanted.items():
         if dim not in array.coords:
             continue
+        check_known(f"{dim} of layer {name!r}", array[dim])
         found = array[dim].values.tolist()
         _check_once(f"{dim} of layer {name!r}", found)
         keys = [str(label) for label in found] if dim == "object" else found
@@ -293,6 +313,18 @@ def _layout(array: ArrayLike) -> Layout | None:
         return None
     names = tuple(str(dim) for dim in array.dims if dim not in PLACES)
     return names if any(set(names) == set(known) for known in LAYOUTS.values()) else None
+
+
+def check_known(what: str, labels: xarray.DataArray) -> None:
+    """Refuse labels of which some are missing.
+
+    Raises
+    ------
+    InputError
+        There is None or NaN among them.
+    """
+    if bool(labels.isnull().any()):
+        raise InputError(f"the {what} is missing (None or NaN) for some; assign all, or leave out")
 
 
 def _check_once(what: str, labels: Sequence[Any]) -> None:

@@ -1,7 +1,9 @@
 """Labelled arrays are read by their labels, never by position."""
 
 import numpy as np
+import pandas
 import pytest
+import torch
 import xarray
 
 import elsewhere
@@ -127,6 +129,17 @@ def refused():
     yield "places unsaid", lambda a: {"a": a.drop_vars("x")}, "no coordinates along x"
     yield "a place twice", lambda a: {"a": a.assign_coords(y=[10, 10, 30])}, "y 10 comes 2 times"
     yield "an object twice", lambda a: {"a": a.assign_coords(object=list("vvxyz"))}, "'v' comes 2"
+    yield (
+        "a category missing",
+        lambda a: {"a": a.assign_coords(category=("object", np.array([None, *"ABBC"], object)))},
+        "category of layer 'a' is missing",
+    )
+    yield (
+        "an object missing",
+        lambda a: {"a": a.assign_coords(object=np.array([None, *"wxyz"], object))},
+        "object of layer 'a' is missing",
+    )
+    yield "places are names", lambda a: {"a": a.assign_coords(x=list("abcd"))}, "whole px"
     yield "complex", lambda a: {"a": a + 5j * a}, "complex"
     yield (
         "other categories",
@@ -162,3 +175,40 @@ def test_masked_and_complex_arrays_are_refused(values):
 def test_repeated_places_are_refused(y, x, says, values):
     with pytest.raises(InputError, match=f"{says} comes 2 times"):
         elsewhere.ArraySource({"l": values}, y=y, x=x)
+
+
+def test_places_between_pixels_are_refused(values):
+    with pytest.raises(InputError, match="whole px"):
+        elsewhere.ArraySource({"l": values}, y=[10.2, 10.7, 11.9], x=X)
+
+
+def test_tables_are_read_by_their_names(values):
+    rows = values.reshape(5, 12, 40)
+    places = pandas.DataFrame(LOCATIONS, columns=["y", "x"])
+    kinds = pandas.Series(list("AABBC"), index=list("vwxyz"))
+    wanted = elsewhere.measure(rows, LOCATIONS, names="cosine", categories=list("AABBC"))
+    found = elsewhere.measure(
+        rows, places[["x", "y"]], names="cosine", objects=list("vwxyz"), categories=kinds[::-1]
+    )
+    assert float(found["cosine_baseline_away"][0]) == pytest.approx(baseline(values), abs=1e-6)
+    for name in ("cosine", "cosine_baseline_away"):
+        np.testing.assert_array_equal(found[name], wanted[name])
+    with pytest.raises(InputError, match="same labels"):
+        elsewhere.measure(rows, places, names="cosine", objects=list("abcde"), categories=kinds)
+    masked = np.ma.masked_greater(np.array(LOCATIONS), 35)
+    with pytest.raises(InputError, match="masked"):
+        elsewhere.measure(rows, masked, names="cosine")
+
+
+@pytest.mark.parametrize("how", ["gradients", "negative", "bfloat16"])
+def test_tensors_that_numpy_does_not_take(how, values):
+    rows = torch.tensor(values.reshape(5, 12, 40))
+    if how == "gradients":
+        given = rows.clone().requires_grad_()
+    elif how == "negative":
+        given = torch.complex(rows, -rows).conj().imag
+    else:
+        given, rows = rows.bfloat16(), rows.bfloat16().double()
+    found = elsewhere.measure(given, LOCATIONS, names="cosine")
+    wanted = elsewhere.measure(rows.numpy(), LOCATIONS, names="cosine")
+    np.testing.assert_allclose(found["cosine"], wanted["cosine"], atol=1e-6)
