@@ -198,13 +198,15 @@ def _describe(
 def _with_layouts(model: Model, size: int, layers: Sequence[Layer]) -> list[Layer]:
     """Return layers with the layouts of their maps, those without a field checked by a probe.
 
+    So are tokens by features, which some networks have the other way round.
+
     Where what depends on the whole canvas hides the receptive fields, as attention does, the cells
     of a map whose answer moves as the probe does tile the canvas.
     """
     open_ = {
         (layer.module, layer.call, layer.output): layer
         for layer in layers
-        if len(layer.shape) == len(LAYOUTS[3]) and layer.receptive_field is None
+        if len(layer.shape) in (2, 3) and layer.receptive_field is None
     }
     shapes = {place: layer.shape for place, layer in open_.items()}
     expected = {place: layer.layout for place, layer in open_.items()}

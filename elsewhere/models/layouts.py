@@ -2,7 +2,8 @@
 
 A noisy patch stands in each corner of the canvas in turn. Of what it changes of a layer's
 activation, the centre of mass moves along the layer's height when the patch moves down, along its
-width when the patch moves to the right, and along its channels with neither.
+width when the patch moves to the right, and along its channels with neither. Of outputs with two
+dimensions, tokens are the one along which it moves at all.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from torch import nn
 
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import output_tensors
-from elsewhere.protocols import Layout
+from elsewhere.protocols import LAYOUTS, Layout
 
 Place: TypeAlias = tuple[str, int, int | str | None]
 """A module's name, which of its calls, and the key of the tensor in its output."""
 
+TOKENS = LAYOUTS[2]
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 LEAST_MOVE, CLEAR_MOVE = 0.03, 0.1
 """Share of an axis by which the answer has to move along it, and to overrule another layout."""
@@ -48,7 +50,7 @@ def probe_layouts(
     shapes: Mapping[Place, tuple[int, ...]],
     expected: Mapping[Place, Layout],
 ) -> dict[Place, Found]:
-    """Return the layouts of outputs with three dimensions.
+    """Return the layouts of outputs with two or three dimensions.
 
     Parameters
     ----------
@@ -97,22 +99,18 @@ def _judge(
     size: int,
 ) -> Found:
     """Return the layout of one output from what the patch changed along each axis."""
+    least = CLEAR_MOVE if expected else LEAST_MOVE
+    if len(shape) == len(TOKENS):
+        centres = _centres(profiles)
+        moved_by = np.zeros(len(shape)) if centres is None else np.abs(_moves(centres)).max(0)
+        return Found(_tokens(expected, moved_by))
     single = [axis for axis, count in enumerate(shape) if count == 1]
     if len(single) > 1:
         return Found(_named(*single[-2:]))
-    least = CLEAR_MOVE if expected else LEAST_MOVE
-    if len(profiles) < len(CORNERS) or not all(
-        np.isfinite(p).all() and p.sum() > 0 for corner in profiles for p in corner
-    ):
+    centres = _centres(profiles)
+    if centres is None:
         return Found(expected)
-    centres = np.array([[_centre(profile) for profile in corner] for corner in profiles])
-    corners = np.array(CORNERS)
-    moves = np.array(
-        [
-            centres[corners[:, way] == 1].mean(0) - centres[corners[:, way] == 0].mean(0)
-            for way in (0, 1)
-        ]
-    )
+    moves = _moves(centres)
     axes = []
     for own, other in (moves, moves[::-1]):
         found = np.flatnonzero((own >= least) & (own >= LEAST_SHARE * np.abs(other)))
@@ -128,6 +126,35 @@ def _judge(
         if ((measured > 0.4 * moved) & (measured < 1.25 * moved)).all():
             stride = size // count
     return Found(_named(*axes), stride)
+
+
+def _tokens(expected: Layout, moved: NDArray[np.float64]) -> Layout:
+    """Return which of two dimensions are tokens; nothing where both are places."""
+    if (moved >= CLEAR_MOVE).all() and moved.max() < LEAST_SHARE * moved.min():
+        return ()
+    if moved[1] >= CLEAR_MOVE and moved[1] >= LEAST_SHARE * moved[0]:
+        return TOKENS[::-1]
+    return expected
+
+
+def _centres(profiles: list[list[NDArray[np.float64]]]) -> NDArray[np.float64] | None:
+    """Return where the answer to a patch in each corner is, (corner, axis); None without one."""
+    if len(profiles) < len(CORNERS) or not all(
+        np.isfinite(p).all() and p.sum() > 0 for corner in profiles for p in corner
+    ):
+        return None
+    return np.array([[_centre(profile) for profile in corner] for corner in profiles])
+
+
+def _moves(centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return by how much that moves when the patch moves down, and to the right, (way, axis)."""
+    corners = np.array(CORNERS)
+    return np.array(
+        [
+            centres[corners[:, way] == 1].mean(0) - centres[corners[:, way] == 0].mean(0)
+            for way in (0, 1)
+        ]
+    )
 
 
 def _named(height: int, width: int) -> Layout:

@@ -185,6 +185,42 @@ def test_channels_between_height_and_width(wrap, make_sweep, plain_forwards, tmp
         np.testing.assert_allclose(flat, plain.mean(axis=(2, 4)), atol=1e-5)
 
 
+class Tokens(nn.Module):
+    """Tokens by features, features by tokens, or rows by columns without any."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.order, self.stem, self.body = order, nn.Conv2d(3, 5, 4, stride=4), nn.Identity()
+        self.mix = nn.Conv1d(5, 5, 1) if order == "convolved" else nn.Identity()
+
+    def forward(self, x):
+        x = self.stem(x).tanh()
+        if self.order == "rows":
+            return self.body(x.mean(1)).mean((1, 2))[:, None]
+        x = self.body(self.mix(x.flatten(2)) if self.order != "tf" else x.flatten(2).mT)
+        return x.mean(1 if self.order == "tf" else 2)
+
+
+@pytest.mark.parametrize("order", ["tf", "ft", "convolved"])
+def test_means_over_tokens_in_either_order(order, wrap, make_sweep, plain_forwards, tmp_path):
+    torch.manual_seed(0)
+    sweep = make_sweep(wrap(Tokens(order)), layers="body")
+    plain = plain_forwards(sweep)["body"][0].astype(np.float64)
+    record(sweep, tmp_path / "s.h5", keep={"*": Keep("mean")})
+    with open_recording(tmp_path / "s.h5") as kept:
+        assert kept["body"].sizes["feature"] == 5
+        exact = plain.mean(axis=2 if order == "tf" else 3)
+        np.testing.assert_allclose(kept["body"].values.reshape(exact.shape), exact, atol=1e-5)
+
+
+def test_rows_by_columns_are_no_tokens(wrap, make_sweep, tmp_path):
+    torch.manual_seed(0)
+    sweep = make_sweep(wrap(Tokens("rows")), layers="body")
+    assert not sweep.layers[0].layout
+    with pytest.raises(LayerError, match="not known which of these"):
+        record(sweep, tmp_path / "s.h5", keep={"*": Keep("mean")})
+
+
 def test_aligned_maps_do_not_depend_on_the_layout(make_sweep, wrap):
     torch.manual_seed(3)
     results = []
