@@ -106,6 +106,9 @@ def find_remedy(model: Model, size: int) -> str:
     own = size != model.canvas_size and _takes(model, 3, model.canvas_size, model.canvas_size)
     for height, width in () if own else _sides(model.module, sizes):
         if _takes(model, 3, height, width):
+            square = [side for side in (height, width) if _takes(model, 3, side, side)]
+            if square:
+                return f"try another --canvas, such as {square[0]}"
             return (
                 f"it takes images such as {height} x {width} px (height x width), and a canvas is "
                 "square: wrap it in a factory whose network pads, crops or resizes a square to that"

@@ -112,6 +112,16 @@ class Mixed(nn.Module):
             return self.head(self.relu(self.conv(x)).mean((2, 3)))
 
 
+class strict(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.canvas_size = nn.Conv2d(3, 4, 3), 24
+
+    def forward(self, x):
+        assert x.shape[-1] == 36, "wrong image size"
+        return self.conv(x)
+
+
 class Low(nn.Module):
     def __init__(self):
         super().__init__()
@@ -140,6 +150,7 @@ def nets(here, monkeypatch):
         ("half", ("weights are bfloat16", "network.float()")),
         ("oblong", ("36 x 24 px", "canvas is square", "pads, crops or resizes")),
         ("stated", ("10 x 37 px", "canvas is square")),
+        ("strict", ("wrong image size", "try another --canvas, such as 36")),
     ],
 )
 def test_what_a_network_expects_is_named(nets, refuse, command, name, says):
