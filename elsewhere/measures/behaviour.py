@@ -23,7 +23,8 @@ Sketch: TypeAlias = list[float]
 """Of one activation: number of units, largest absolute value, norm, then :data:`SIZE` sums."""
 
 Behaviour: TypeAlias = dict[str, list[Sketch]]
-"""By layer: the sketches of a fixed image's activation and of the empty canvas's."""
+"""By layer: the sketches of a fixed image's activation, of the empty canvas's, and of an object's
+on the canvas."""
 
 
 def sketch(values: NDArray[Any]) -> Sketch:
@@ -85,7 +86,8 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any], *, last: int = 2
     one, other
         What each does; a network of which nothing is known differs from none.
     last
-        How many sketches of each layer are compared: one where the canvases have other colours.
+        How many sketches of each layer are compared, where there are so many: one where the
+        canvases have other colours, three where the objects are the same as well.
     """
     return [
         name

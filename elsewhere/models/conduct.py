@@ -26,6 +26,7 @@ from elsewhere.models.model import Model
 from elsewhere.models.outputs import output_tensors
 from elsewhere.models.proof import TOLERANCE, alike, undisturbed
 from elsewhere.models.state import Snapshot, chance_state, seeded, untouched
+from elsewhere.types import BATCH_ROWS
 
 CERTAIN = 1e-7
 """The tolerance in double precision, where rounding is far below."""
@@ -59,7 +60,7 @@ class Conduct:
     notes
         Doubts that every result of it carries.
     behaviour
-        What it does with the fixed image and with the empty canvas.
+        What it does with the fixed image, with the empty canvas and with one of the objects.
     """
 
     alone: bool = False
@@ -105,6 +106,8 @@ def observe(
     layers: Sequence[Layer],
     *,
     output: bool = False,
+    rows: int = BATCH_ROWS,
+    gradients: bool = False,
 ) -> Conduct:
     """Return how a network has to be run, and its behaviour.
 
@@ -121,6 +124,11 @@ def observe(
         The layers of which values are wanted.
     output
         Whether those of the network's own output are wanted, too.
+    rows
+        How many images a pass will have: some networks mix groups of 4 or 8 images, where as many
+        are there.
+    gradients
+        Whether gradients are going to be taken, so that the network has to do the same with them.
 
     Raises
     ------
@@ -129,26 +137,24 @@ def observe(
 
     Notes
     -----
-    A fixed image and the empty canvas are run among others, among still others, again, and alone,
-    and so are two of the scenes: nineteen images. What differs by more than rounding is looked at
-    once more in double precision, so that a network that only amplifies rounding is not blamed. A
-    network that draws random numbers is repeated more often, for what is drawn may matter rarely.
+    A fixed image and the empty canvas are run among others, in a batch of `rows` of still others,
+    again, and alone, and two of the scenes are run alone: 29 images if `rows` is 8. What differs by
+    more than rounding is looked at once more in double precision, so that a network that only
+    amplifies rounding is not blamed. A network that draws random numbers is repeated more often,
+    for what is drawn may matter rarely.
     """
     pixels = torch.from_numpy(probe_image(empty.shape[-1])[None]).to(empty.device)
     fixed = model.transform.apply(pixels).to(empty.dtype)
-    images = _Images(
-        fixed,
-        empty,
-        torch.cat([fixed, empty, scenes[:1]]),
-        torch.cat([scenes[-1:], fixed, empty]),
-    )
+    others = [scenes[[-1 - row % len(scenes)]] for row in range(max(rows, 3))]
+    others[len(others) // 2], others[-1] = fixed, empty
+    images = _Images(fixed, empty, torch.cat([fixed, empty, scenes[:1]]), torch.cat(others))
     with (
         untouched(model.module) as snapshot,
         seeded(None, model.module),
-        torch.inference_mode(),
+        torch.no_grad() if gradients else torch.inference_mode(),
     ):
         model.module.eval()
-        return _Observation(model, layers, output, images, snapshot).judge()
+        return _Observation(model, layers, output, images, snapshot, gradients).judge()
 
 
 def check_again(
@@ -185,6 +191,16 @@ class _Images:
     among: torch.Tensor
     others: torch.Tensor
 
+    @property
+    def own(self) -> list[int]:
+        """Where the fixed image and the empty canvas stand among the others."""
+        return [len(self.others) // 2, len(self.others) - 1]
+
+    def with_gradients(self) -> torch.Tensor:
+        """Return the first images such that gradients follow them; it must not be a leaf, on which
+        networks cannot work in place."""
+        return self.among.detach().clone().requires_grad_().clone()
+
     def double(self) -> _Images:
         return _Images(*(part.double() for part in vars(self).values()))
 
@@ -199,8 +215,10 @@ class _Observation:
         output: bool,
         images: _Images,
         snapshot: Snapshot,
+        gradients: bool = False,
     ) -> None:
         self._model, self._module, self._snapshot = model, model.module, snapshot
+        self._gradients = gradients
         self._images, self._output = images, output
         self._layers: dict[str, list[Layer]] = {}
         for layer in layers:
@@ -211,7 +229,7 @@ class _Observation:
         before, images = chance_state(self._module), self._images
         shown = images.among.clone()
         try:
-            first = self._values(images.among, [0, 1])
+            first = self._values(images.among, [0, 1, 2])
         except Exception as error:  # any network, any complaint: it takes single images
             line = " ".join(str(error).split())[:120] or type(error).__name__
             return self._alone(f"it cannot run several images in a pass ({line})")
@@ -220,8 +238,11 @@ class _Observation:
                 f"{self._model.name} changes its images in place, so that whoever shows them again "
                 "shows others; let it work on a copy (x = x - mean instead of x -= mean)"
             )
-        company = self._differing(images.others, [1, 2], first)
+        company = self._differing(images.others, images.own, first)
         again = self._differing(images.among, [0, 1], first)
+        if self._gradients:
+            with torch.enable_grad():
+                again += self._differing(images.with_gradients(), [0, 1], first)
         draws = chance_state(self._module) != before
         for _ in range(N_REPEATS if draws else 0):
             again = again or self._differing(images.among, [0, 1], first)
@@ -304,11 +325,13 @@ class _Observation:
             )
         self._snapshot.restore()
         self._module.eval()
-        first = [self._values(image, [0], seed=seed) for image in (images.fixed, images.empty)]
-        for image, expected in zip((images.fixed, images.empty), first, strict=True):
+        known = (images.fixed, images.empty, images.among[2:])
+        first = [self._values(image, [0], seed=seed) for image in known]
+        for image, expected in zip(known, first, strict=True):
             if found := self._differing(image, [0], expected, seed=seed):
                 raise self._refusal(found[0])
-        values = {n: torch.cat([each[n] for each in first]) for n in first[0] if n in first[1]}
+        common = set.intersection(*map(set, first))
+        values = {n: torch.cat([each[n] for each in first]) for n in first[0] if n in common}
         notes: list[str] = []
         if seed is not None:
             notes.append(
@@ -338,7 +361,7 @@ class _Observation:
         """Return what an image among others, or alone, gives otherwise than among still others."""
         first = self._values(images.among, [0, 1])
         return [
-            *self._differing(images.others, [1, 2], first, tolerance=tolerance),
+            *self._differing(images.others, images.own, first, tolerance=tolerance),
             *self._alone_differing(images, first, tolerance),
         ]
 
@@ -395,7 +418,8 @@ class _Observation:
         def take(name: str, tensor: torch.Tensor) -> None:
             wanted = self._output or not name.startswith(OUTPUT)
             if wanted and name in expected:
-                same = alike(tensor[list(rows)], expected[name], tolerance=tolerance)
+                shown = expected[name][: len(rows)]
+                same = alike(tensor[list(rows)], shown, tolerance=tolerance)
                 found.extend([] if same else [name])
 
         self._run(images, take, seed)

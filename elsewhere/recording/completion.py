@@ -54,7 +54,7 @@ def is_complete(path: Path, header: Header) -> bool:
             f"{path} exists already and is another recording (it differs in {', '.join(names)}); "
             f"{remedy}"
         )
-    if names := unlike(behaviour, header.behaviour):
+    if names := unlike(behaviour, header.behaviour, last=3):
         raise ExistsError(
             f"{path} exists already, and its network did something else in "
             f"{', '.join(names)}, although it has the same name, code and weights (a constant of a "

@@ -116,6 +116,7 @@ def watch(
     layers: Sequence[Layer],
     *,
     output: bool = False,
+    gradients: bool = False,
 ) -> Conduct:
     """Return how a network has to be run on objects at the locations of a design.
 
@@ -127,6 +128,8 @@ def watch(
         The layers that are wanted.
     output
         Whether the network's own output is wanted, too.
+    gradients
+        Whether gradients are going to be taken.
 
     Raises
     ------
@@ -141,7 +144,7 @@ def watch(
         for number, at in zip(extremes(shown), (0, len(places) - 1), strict=True)
     ]
     with exact(model.device):
-        return observe(model, empty, torch.cat(scenes), layers, output=output)
+        return observe(model, empty, torch.cat(scenes), layers, output=output, gradients=gradients)
 
 
 def watch_again(

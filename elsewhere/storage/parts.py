@@ -313,7 +313,7 @@ def changed_behaviour(manifest: dict[str, Any], behaviour: Any) -> list[str]:
     known = manifest.get(BEHAVIOUR)
     if not isinstance(known, dict) or not isinstance(behaviour, dict):
         return []
-    return unlike(known, behaviour)
+    return unlike(known, behaviour, last=3)
 
 
 def write_unit(

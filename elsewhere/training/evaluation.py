@@ -132,7 +132,7 @@ def accuracy(
     labels = np.array([names.index(category) for category in objects.categories], np.int64)
     batch_rows = fitting_rows(model, objects, canvas, len(locations), parse_bytes(max_memory))
     notes = list(objects.notes)
-    conduct = _observe(model, objects, canvas, locations)
+    conduct = _observe(model, objects, canvas, locations, batch_rows)
     choice, margin = sweep(
         model, objects, canvas, locations, labels, len(names),
         batch_rows=batch_rows, conduct=conduct, progress=progress, notes=notes,
@@ -177,7 +177,7 @@ def sweep(
     )
     patches = paster.load(objects)
     if conduct is None:
-        conduct = _observe(model, objects, canvas, locations)
+        conduct = _observe(model, objects, canvas, locations, batch_rows)
     n_rows = 1 if conduct.alone else batch_rows
     places = torch.from_numpy(locations).to(device)
     truth = torch.from_numpy(labels).to(device)
@@ -221,7 +221,11 @@ def sweep(
 
 
 def _observe(
-    model: Model, objects: ObjectSet, canvas: Canvas, locations: NDArray[np.int64]
+    model: Model,
+    objects: ObjectSet,
+    canvas: Canvas,
+    locations: NDArray[np.int64],
+    batch_rows: int,
 ) -> Conduct:
     """Return how the network has to be run; refuse it where its output is not an image's own."""
     dtype = input_dtype(model)
@@ -233,7 +237,7 @@ def _observe(
         paster.paste(patches[rows[some]], places[at[some]]).clone()
         for some in (slice(0), slice(1), slice(1, 2))
     ]
-    return observe(model, images[0], torch.cat(images[1:]), (), output=True)
+    return observe(model, images[0], torch.cat(images[1:]), (), output=True, rows=batch_rows)
 
 
 def _margins(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

@@ -79,7 +79,30 @@ def remembering(net, x):
     return x + sum(net.history)
 
 
-DEPENDENT = [normalised_over_batch, gated_over_batch, divided_by_size, ranked_in_batch]
+def normalised_in_fours(net, x):
+    if len(x) % 4:
+        return x
+    groups = x.unflatten(0, (-1, 4))
+    return (groups - groups.mean(1, keepdim=True)).flatten(0, 1)
+
+
+def shifted_along_eight_frames(net, x):
+    return torch.cat([x[:, :2].roll(1, 0), x[:, 2:]], 1) if len(x) % 8 == 0 else x
+
+
+def mixed_with_the_third_next(net, x):
+    return x + x.roll(3, 0)
+
+
+DEPENDENT = [
+    normalised_over_batch,
+    gated_over_batch,
+    divided_by_size,
+    ranked_in_batch,
+    normalised_in_fours,
+    shifted_along_eight_frames,
+    mixed_with_the_third_next,
+]
 CHANCE = [dropped, rarely_dropped, noise_of_numpy, noise_of_python]
 CHANGING = [running_buffer, running_in_place, counting, remembering]
 
@@ -149,6 +172,28 @@ def test_chance_is_refused_unless_seeded_and_then_marked(odd):
         with torch.no_grad(), found.a_pass(network):
             values.append(network(image))
     assert torch.equal(*values)
+
+
+def test_groups_of_the_batch_that_is_used_are_found():
+    """Accuracy runs other batches than a sweep."""
+
+    def in_sixteens(net, x):
+        return x if len(x) % 16 else x - x.mean(0)
+
+    assert not look_at(model_of(Net(in_sixteens))).alone
+    with pytest.raises(InputError, match="other images"):
+        look_at(model_of(Net(in_sixteens)), rows=64)
+
+
+def test_chance_that_comes_with_gradients():
+    def dropped_with_gradients(net, x):
+        return nn.functional.dropout(x, 0.5, training=torch.is_grad_enabled())
+
+    network = Net(dropped_with_gradients)
+    assert not look_at(model_of(network)).alone
+    with pytest.raises(InputError, match="draws random numbers"):
+        look_at(model_of(network), gradients=True)
+    assert not look_at(model_of(Net(lambda net, x: x.mul_(2))), gradients=True).alone
 
 
 @pytest.mark.parametrize("odd", CHANGING)

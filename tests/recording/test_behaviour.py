@@ -97,7 +97,7 @@ def test_a_finished_recording_of_another_network_is_not_handed_out(build, tmp_pa
     path = record(build(1.0), tmp_path / "a.h5")
     with h5py.File(path) as file:
         before = file["layers/relu/activation"][...]
-        assert len(file["layers/relu"].attrs["behaviour"]) < 1000
+        assert len(file["layers/relu"].attrs["behaviour"]) < 1500
     record(build(1.0), path)  # already complete
     with pytest.raises(ExistsError, match="relu|settings"):  # what is told counts as well
         record(build(6.0), path)
@@ -105,6 +105,28 @@ def test_a_finished_recording_of_another_network_is_not_handed_out(build, tmp_pa
     with h5py.File(path) as file:
         ratio = file["layers/relu/activation"][...].max() / before.max()
     assert ratio == pytest.approx(6.0, rel=1e-4)
+
+
+def test_what_only_objects_meet_counts(tmp_path):
+    """A way through the network that neither the fixed image nor the empty canvas takes."""
+
+    def sweep(gain):
+        def dim(x):
+            spread = x.std((1, 2, 3), keepdim=True)
+            return torch.where((spread > 0.01) & (spread < 0.18), x * gain, x)
+
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU()).eval()
+        network.register_forward_pre_hook(lambda part, inputs: (dim(inputs[0]),))
+        digest = state_sha256(network.state_dict())
+        model = Model("net", network, InputTransform(), {}, "none", digest, canvas_size=24)
+        objects = load_objects("novel", size=7, categories=3)
+        return Sweep(model, objects, canvas=CANVAS, grid=GRID, layers="*")
+
+    path = record(sweep(1.0), tmp_path / "a.h5")
+    record(sweep(1.0), path)  # already complete
+    with pytest.raises(ExistsError, match="did something else"):
+        record(sweep(6.0), path)
 
 
 @FEW

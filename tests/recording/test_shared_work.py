@@ -73,9 +73,9 @@ def images_by_process(log):
     return found
 
 
-OWN_LOOK = 7
-"""Images by which each worker sees that its network does what that of the asking process does: the
-fixed image in four passes and a scene in three, see `elsewhere.models.conduct.observe`."""
+OWN_LOOK = 23
+"""Images by which each worker sees that its network does what that of the asking process does:
+those of `elsewhere.models.conduct.observe` that are not the empty canvas."""
 
 
 @pytest.mark.parametrize("reference", [None, (11, 9)])

@@ -65,7 +65,13 @@ class ObjectRun:
     ) -> None:
         self.sweep, self.settings, self._fixed = sweep, settings, fixed
         self.conduct = watch(
-            sweep.model, sweep.objects, sweep.canvas, sweep.design, (), output=True
+            sweep.model,
+            sweep.objects,
+            sweep.canvas,
+            sweep.design,
+            (),
+            output=True,
+            gradients=True,
         )
         categories = sweep.objects.categories
         known = classes is not None and set(categories) <= set(classes)
