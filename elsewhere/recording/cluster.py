@@ -6,6 +6,7 @@ Only :mod:`elsewhere.recording.crew` imports this, when a scheduler is named.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import uuid
 from asyncio import CancelledError
@@ -84,6 +85,9 @@ def perform_on_cluster(
             f"no Dask scheduler answers at {scheduler!r} ({str(error).splitlines()[0]}); start one "
             "with `dask scheduler`, or leave --scheduler out"
         ) from error
+    # what concerns the user is raised; a client that is closed while it looks for its lost
+    # scheduler writes tracebacks
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     name = f"elsewhere-{uuid.uuid4().hex}"
     try:
         client.register_plugin(JobPlugin(name, packed), name=name)
