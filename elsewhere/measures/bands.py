@@ -166,29 +166,44 @@ def simultaneous_level(
     if unit.shape[1] < 2:
         return level
     unit = unit / np.linalg.norm(unit, axis=0)
-    _, sizes, axes = np.linalg.svd(unit, full_matrices=False)
-    root = (sizes[:, None] * axes)[: min(n - 1, len(sizes))]
     # With few units the correlations are hardly known; no band is narrower than a single interval.
-    return max(float(2 * stats.t.cdf(_largest_t(root, n, level, seed), n - 1) - 1), level)
+    return max(float(2 * stats.t.cdf(_largest_t(unit, level, seed), n - 1) - 1), level)
 
 
-def _largest_t(root: Floats, n: int, level: float, seed: int) -> float:
-    """Return the quantile of the largest |t| of n units whose layers go together as in `root`."""
+def _largest_t(unit: Floats, level: float, seed: int) -> float:
+    """Return the quantile of the largest |t| of n new units whose layers go together as in `unit`.
+
+    Of n Gaussian units the mean is Gaussian, and their sums of squares about it are Wishart's with
+    n - 1 degrees of freedom. With more units than layers they are drawn by its triangular factor
+    (Bartlett 1933), whatever n is. Both ways are continuous in `unit`, shape (unit, layer): the
+    same draws serve numbers that differ by rounding.
+    """
     rng = np.random.default_rng(seed)
+    n, n_layers = unit.shape
+    many = n - 1 > n_layers
+    root = _square_root(unit.T @ unit) if many else unit
+    size = len(root)
     largest: list[float] = []
-    # Gaussian units need not be made: of n of them the mean is Gaussian, and their sums of squares
-    # about it are Wishart's, drawn by its triangular factor (Bartlett 1933), apart from the mean.
-    rank = len(root)
-    freedom = n - 1 - np.arange(rank)
-    together = max(1, NUMBERS_AT_ONCE // root.size)
+    together = max(1, NUMBERS_AT_ONCE // (size * max(size, n_layers)))
     while len(largest) < N_DRAWS:
         count = min(together, N_DRAWS - len(largest))
-        factor = np.tril(rng.standard_normal((count, rank, rank)), -1)
-        factor[:, range(rank), range(rank)] = np.sqrt(rng.chisquare(freedom, (count, rank)))
-        squares = ((factor.swapaxes(1, 2) @ root) ** 2).sum(axis=1)
-        means = rng.standard_normal((count, rank)) @ root
+        if many:
+            factor = np.triu(rng.standard_normal((count, size, size)), 1)
+            freedom = n - 1 - np.arange(size)
+            factor[:, range(size), range(size)] = np.sqrt(rng.chisquare(freedom, (count, size)))
+        else:
+            factor = rng.standard_normal((count, n - 1, size))
+        squares = ((factor @ root) ** 2).sum(axis=1)
+        means = rng.standard_normal((count, size)) @ root
         largest += np.abs(means / np.sqrt(squares / (n - 1))).max(axis=1).tolist()
     return float(np.quantile(largest, level))
+
+
+def _square_root(matrix: Floats) -> Floats:
+    """Return the symmetric square root of a positive semi-definite matrix: there is one only."""
+    sizes, axes = np.linalg.eigh(matrix)
+    root: Floats = (axes * np.sqrt(sizes.clip(min=0))) @ axes.T
+    return root
 
 
 def steps_of(values: ArrayLike) -> Floats:

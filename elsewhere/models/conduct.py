@@ -227,17 +227,11 @@ class _Observation:
     def judge(self) -> Conduct:
         """Return what is to be done with the network; refuse what was not asked for."""
         before, images = chance_state(self._module), self._images
-        shown = images.among.clone()
         try:
             first = self._values(images.among, [0, 1, 2])
         except Exception as error:  # any network, any complaint: it takes single images
             line = " ".join(str(error).split())[:120] or type(error).__name__
             return self._alone(f"it cannot run several images in a pass ({line})")
-        if not torch.equal(images.among, shown):
-            raise InputError(
-                f"{self._model.name} changes its images in place, so that whoever shows them again "
-                "shows others; let it work on a copy (x = x - mean instead of x -= mean)"
-            )
         company = self._differing(images.others, images.own, first)
         again = self._differing(images.among, [0, 1], first)
         if self._gradients:
@@ -453,7 +447,7 @@ class _Observation:
                 stack.callback(part.register_forward_hook(hook(module_name)).remove)
             if seed is not None:
                 stack.enter_context(seeded(seed, self._module))
-            result = self._module(images)
+            result = self._module(images.clone())  # it may work on them in place
         for key, tensor in output_tensors(result).items():
             give(OUTPUT if key is None else f"{OUTPUT}[{key}]", tensor)
 
