@@ -117,9 +117,14 @@ class Scale:
         def shorten(phase: Phase) -> Phase:
             few = Exemplars(min(phase.exemplars.train, 4), min(phase.exemplars.held_out, 2))
             given = phase.checkpoints if isinstance(phase.checkpoints, tuple) else ()
+            steps = max_steps if phase.steps is None else min(phase.steps, max_steps)
+            asked = phase.criterion
+            if asked is not None:  # a window that no phase has is refused
+                asked = dataclasses.replace(asked, window=min(asked.window, steps))
             return dataclasses.replace(
                 phase,
-                steps=max_steps if phase.steps is None else min(phase.steps, max_steps),
+                steps=steps,
+                criterion=asked,
                 batch=min(phase.batch, 4),
                 epochs=None,
                 exemplars=few,

@@ -129,7 +129,11 @@ def test_a_phase_without_a_choice_is_refused(tiny):
 def test_a_smoke_test_is_short(scale):
     short = scale.smoke(3)
     assert short.fingerprint != scale.fingerprint
-    assert all(run.n_steps <= 3 * len(run.phases) for run in make_runs(short))
+    runs = make_runs(short)
+    assert all(run.n_steps <= 3 * len(run.phases) for run in runs)
+    asked = [(p.criterion, p.steps) for run in runs for p in run.phases if p.criterion is not None]
+    assert all(criterion.window <= steps for criterion, steps in asked)
+    assert asked or all(run.phases[-1].criterion is None for run in make_runs(scale))
 
 
 def test_a_fingerprint_covers_every_number():
