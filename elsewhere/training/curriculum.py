@@ -179,8 +179,6 @@ class Augment:
         for part in dataclasses.fields(self):
             value = getattr(self, part.name)
             _require(part.name, value, 0 <= value <= 1, "from 0 to 1")
-        if not any(dataclasses.astuple(self)):
-            raise _problem("augment", "changes nothing, as all its parts are 0; leave it out")
 
 
 @dataclass(frozen=True)
@@ -305,6 +303,8 @@ class Phase:
                 "momentum",
                 f"does nothing with optimiser = {self.optimiser!r}, only with 'sgd'; leave it out",
             )
+        if self.augment is not None and not any(dataclasses.astuple(self.augment)):
+            raise _problem("augment", "changes nothing, as all its parts are 0; leave it out")
         if self.dropout is not None:
             _require("dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
         _require("trainable", self.trainable, bool(self.trainable), "at least one pattern")

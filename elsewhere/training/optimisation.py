@@ -69,15 +69,20 @@ def select_parameters(model: Model, pattern: str) -> list[str]:
     >>> select_parameters(model, "logits")
     ['classifier.6.weight', 'classifier.6.bias']
     """
-    names = [name for name, _ in model.module.named_parameters()]
+    parameters = dict(model.module.named_parameters())
     if pattern == "all":
-        return names
-    modules = [name for name, _ in model.module.named_modules() if name]
-    found = {name for name in (*modules, *names) if fnmatchcase(name, pattern)}
+        return list(parameters)
+    # what is tied has several names, and any of them is its name
+    named = dict(model.module.named_parameters(remove_duplicate=False))
+    modules = [name for name, _ in model.module.named_modules(remove_duplicate=False) if name]
+    found = {name for name in (*modules, *named) if fnmatchcase(name, pattern)}
     found |= {name for alias, name in model.aliases.items() if fnmatchcase(alias, pattern)}
-    chosen = [
-        name for name in names if any(name == part or name.startswith(f"{part}.") for part in found)
-    ]
+    covered = {
+        id(weights)
+        for name, weights in named.items()
+        if any(name == part or name.startswith(f"{part}.") for part in found)
+    }
+    chosen = [name for name, weights in parameters.items() if id(weights) in covered]
     if not chosen:
         known = ["all", *model.aliases, *modules]
         raise UnknownNameError("trainable layer", pattern, known, "patterns may use *")

@@ -103,6 +103,11 @@ def check_phases(
         first = find_head(model)[1].out_features
     except ElsewhereError as error:
         raise curriculum.error(("network",), error) from error
+    for name, weights in model.module.named_parameters():
+        if weights.isnan().any():
+            raise curriculum.error(
+                ("network",), f"its weights {name} hold nan before any training; give other weights"
+            )
     units: Units = first if card is None else card.categories
     for phase in resolved:
         before = units if phase.previous is None else resolved[phase.previous].categories

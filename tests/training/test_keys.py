@@ -109,7 +109,7 @@ def test_keys_of_another_optimiser_are_refused(make_phase):
         make_phase(momentum=0.5)
     assert make_phase(momentum=0.5, optimiser="sgd").momentum == 0.5
     with pytest.raises(CurriculumError, match="augment: changes nothing"):
-        Augment()
+        make_phase(augment=Augment())
 
 
 def test_what_does_something_is_taken(run):

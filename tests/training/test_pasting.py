@@ -98,6 +98,17 @@ def test_trainable_patterns():
         select_parameters(model, "fc33")
 
 
+def test_tied_weights_are_trained_under_any_of_their_names():
+    model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 16})
+    last = model.module.classifier[6]
+    model.module.again, model.module.copy = last, torch.nn.Linear(last.in_features, 7)
+    model.module.copy.weight = last.weight
+    head = ["classifier.6.weight", "classifier.6.bias"]
+    assert select_parameters(model, "again") == head
+    assert select_parameters(model, "copy") == [head[0], "copy.bias"]
+    assert select_parameters(model, "logits") == head
+
+
 @pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
 def test_rates_are_factors(make_phase, optimiser):
     model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 16})

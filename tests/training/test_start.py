@@ -355,6 +355,14 @@ def test_images_that_are_changed_in_place_do_not_mislead_about_the_head(run):
         run("in_between", out="between")
 
 
+def test_weights_that_are_not_numbers_are_no_divergence(run, tmp_path):
+    weights = read_weights(run("plain")[-1])
+    next(iter(weights.values()))[0] = torch.nan
+    torch.save(weights, tmp_path / "nan.pth")
+    with pytest.raises(ElsewhereError, match="hold nan before any training; give other weights"):
+        run("plain", weights=str(tmp_path / "nan.pth"), out="nan")
+
+
 def test_a_mask_is_no_divergence_and_double_precision_works(run):
     mask = read_weights(run("masked")[-1])["mask"]
     assert bool(torch.isinf(mask).any())
