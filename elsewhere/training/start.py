@@ -226,6 +226,13 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
             raise InputError("does nothing with a single class; leave it out")
         key = "objects"
         phase.train.seen_on(curriculum.canvas.background_color(model.transform.mean))
+        key = "warmup"
+        rising = (keys.warmup or 0) * phase.steps
+        if keys.schedule != "constant" and rising > phase.steps - 1 > 0:
+            raise InputError(
+                f"{keys.warmup_share:g} of {phase.steps} steps leaves none in which the rate of "
+                f"schedule = {keys.schedule!r} falls; give a smaller share, or more steps"
+            )
         key = "criterion"
         if keys.criterion is not None and keys.criterion.window > phase.steps:
             raise InputError(

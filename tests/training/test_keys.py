@@ -93,6 +93,7 @@ def run(monkeypatch, make_curriculum, make_phase, tmp_path):
         ("trunk", {"dropout": 0.4, "trainable": ("5",)}, "dropout: no dropout layer .* at work"),
         ("functional", {"dropout": 0.4}, "dropout: no dropout layer .* at work"),
         ("trunk", {"criterion": Criterion(0.9, 4)}, "criterion: its window of 4 steps is longer"),
+        ("trunk", {"schedule": "one-cycle", "warmup": 0.9}, "warmup: 0.9 of 3 steps leaves none"),
         ("trunk", {"categories": 1, "label_smoothing": 0.1}, "label_smoothing: does nothing"),
         ("functional", {"trainable": ("head",)}, "trainable: .* gathers statistics of frozen"),
         ("heedless", {"trainable": ("4",)}, "trainable: .* gathers statistics of frozen"),
