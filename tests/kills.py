@@ -306,7 +306,8 @@ def attack(case, kills, draw, way, cluster, log):
     if command in KEEPS and work and counts["kills"]:
         # what a kill costs: looks at the network and a unit in each process; training goes on
         # from its last state, of which this one is too short to write any
-        cost = work if command == "train" else 30 if case == command else 60
+        # (a look is 23 images, and a unit at most 23 more)
+        cost = work if command == "train" else 46 if case == command else 92
         most = work * counts["runs"] + counts["kills"] * cost
         if counts["images"] > most:
             wrong.append(f"{counts['images']} images computed, at most {most} expected")

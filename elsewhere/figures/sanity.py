@@ -28,6 +28,7 @@ from elsewhere.figures.style import (
     TITLE_SIZE,
     Mark,
     new_figure,
+    shorten,
     styled,
     text_style,
     tidy,
@@ -122,7 +123,8 @@ def _draw(ax: Axes, result: xr.Dataset) -> bool:
                 color=GREY,
             )
     ax.set_ylabel("likeness of maps", fontsize=LABEL_SIZE)
-    name = " · ".join(filter(None, (str(result.attrs.get(k, "")) for k in ("method", "target"))))
+    told = (str(result.attrs.get(key, "")) for key in ("method", "target"))
+    name = " · ".join(shorten(text, 40) for text in told if text)
     ax.set_title(name, loc="left", fontsize=LABEL_SIZE, **text_style(name))
     verdict = "unchanged: fails" if result.attrs.get("unchanged") else "changes: passes"
     ax.set_title(verdict, loc="right", fontsize=LABEL_SIZE, color=GREY)

@@ -120,9 +120,10 @@ def make_runs(
         The weights' file does not exist, or a state is chosen without one.
     """
     if state_key is not None and imagenet_weights in (None, "imagenet"):
+        given = "not given" if imagenet_weights is None else imagenet_weights
         raise InputError(
             f"--state-key {state_key} chooses within a file of --imagenet-weights, which is "
-            f"{imagenet_weights or 'not given'}; name a state file, or leave the key out"
+            f"{given}; name a state file, or leave the key out"
         )
     first = scale.pretraining[0]
     base = Run("", "learning", scale.network, scale.canvas, scale.learning)

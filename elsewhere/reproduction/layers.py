@@ -74,7 +74,7 @@ def name_layers(model: Model, canvas: Canvas, named: ClaimLayers | None = None) 
     (('conv1_1', 'conv2_1'), 'pool2', 'fc4')
     """
     model = dataclasses.replace(model, canvas_size=canvas.size)
-    named = named or ClaimLayers()
+    named = ClaimLayers() if named is None else named
     layers = list_layers(model, containers=True)
     head, linear = find_head(model)
     leaves = list_layers(model)

@@ -104,8 +104,10 @@ class Scale:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all of it, hexadecimal; of layers only where some are named."""
+        """SHA-256 of all of it, hexadecimal; of layers and a state's key where they are named."""
         table = dataclasses.asdict(self)
+        if self.network.state_key is None:
+            del table["network"]["state_key"]
         if self.layers == ClaimLayers():
             del table["layers"]
         text = json.dumps(table, sort_keys=True)

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from elsewhere.models import load_model
+from elsewhere.models.conduct import N_REPEATS
 from elsewhere.recording import Sweep, record
 from elsewhere.recording.incremental import Incremental
 from elsewhere.stimuli import Canvas, Grid, load_objects
@@ -124,7 +125,11 @@ def test_a_cluster_records_every_image_once(log, tmp_path, contents_of):
     ) as cluster:
         path = record(sweep, tmp_path / "run.h5", scheduler=cluster.scheduler_address)
     found = images_by_process(log)
-    assert sum(found.values()) - sum(alone.values()) == OWN_LOOK  # of its one worker
+    # Of its one worker. While it looks, other threads of a Dask worker may draw random numbers; it
+    # then asks whether the network does, and shows it two images and the empty canvas again,
+    # N_REPEATS times.
+    looks = (OWN_LOOK, OWN_LOOK + 2 * N_REPEATS)
+    assert sum(found.values()) - sum(alone.values()) in looks
     assert found.pop(os.getpid(), 0) == 0
     assert contents_of(path) == contents_of(whole)
 
