@@ -133,6 +133,7 @@ def layers(
     from elsewhere.models import list_layers, select_layers
 
     loaded = options.load(model)
+    print_notes(list(loaded.doubts))
     found = list_layers(loaded, canvas, containers=bool(select))
     if select:
         found = select_layers(found, select, loaded)

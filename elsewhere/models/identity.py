@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import numbers
+import sys
 import types
 from typing import Any
 
@@ -15,6 +16,9 @@ from torch import nn
 
 LIBRARIES = frozenset({"torch", "torchvision", "builtins", "abc", "typing"})
 """Top-level packages whose classes are named by their version, not by their source."""
+
+FOREIGN = (sys.stdlib_module_names | LIBRARIES) - {"__main__"}
+"""Top-level packages that are nobody's own code."""
 
 
 def describe_code(module: nn.Module) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.heads import name_head
 from elsewhere.models.model import Model, uncompile
 from elsewhere.models.names import model_names, model_registry
+from elsewhere.models.repetition import build_twice
 from elsewhere.models.states import State, choose_state
 from elsewhere.models.transform import InputTransform
 from elsewhere.models.weights import fit_state, own_state, read_states, state_sha256
@@ -105,6 +106,7 @@ def load_model(
     if state_key is not None and states is None:
         raise InputError(f"--state-key chooses within a file; weights are {weights!r}")
     random_keys: tuple[str, ...] = ()
+    unrepeated: tuple[str, ...] = ()
     with _seeded(seed):
         if weights == "imagenet":
             module, published, random_keys = _build_imagenet(name, arguments, partial_weights)
@@ -114,12 +116,16 @@ def load_model(
                     f"got {transform}; leave the input as it is"
                 )
             transform = published
+        elif is_factory(name):
+            module, unrepeated = build_twice(lambda: _build_seeded(name, arguments, seed))
         else:
             module = build(name, arguments)
     notes: tuple[str, ...] = ()
     if states is not None:
         state, said = choose_state(states, own_state(module), source=weights, key=state_key)
         random_keys = fit_state(module, state, source=weights, partial=partial_weights)
+        loaded = module.state_dict().keys() - set(random_keys)
+        unrepeated = tuple(key for key in unrepeated if key not in loaded)
         transform, published_file, notes = _input_of(
             name,
             Path(weights),
@@ -147,6 +153,7 @@ def load_model(
         canvas_size=_canvas_size(module),
         resting=resting,
         notes=notes,
+        unrepeated=unrepeated,
         batch_dependent=batch_dependent,
         chance_seed=chance_seed,
     )
@@ -207,6 +214,11 @@ def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
     module = uncompile(module).cpu()
     # A network that is one layer would have no layer with a name.
     return module if any(True for _ in module.children()) else nn.Sequential(module)
+
+
+def _build_seeded(name: str, arguments: Mapping[str, object], seed: int) -> nn.Module:
+    with _seeded(seed):
+        return build(name, arguments)
 
 
 ZOO = frozenset(model_registry)

@@ -12,7 +12,6 @@ import collections
 import enum
 import functools
 import random
-import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from elsewhere.models.identity import LIBRARIES, own_classes
+from elsewhere.models.identity import FOREIGN, own_classes
 
 Written: TypeAlias = tuple[Any, ...]
 """A value as a tag and plain values: numbers, texts, tuples, dictionaries, tensors."""
@@ -34,7 +33,6 @@ _PLAIN = (bool, int, float, str, bytes, type(None))
 _FIXED = (type, types.ModuleType, types.BuiltinFunctionType, enum.Enum, torch.dtype, torch.device)
 _HOOKS = frozenset({"_forward_hooks", "_forward_pre_hooks"})
 _OWN = frozenset(vars(nn.Module())) - _HOOKS
-_FOREIGN = (sys.stdlib_module_names | LIBRARIES) - {"__main__"}
 _SETTINGS = (types.SimpleNamespace, argparse.Namespace)
 
 
@@ -84,6 +82,15 @@ class Memory:
             for name, value in now.items()
             if (found := list(_opaque(value)))
             and (any(kind == "iterator" for kind, *_ in found) or found != self._opaque_of(name))
+        ]
+
+    def differing(self, other: Memory) -> list[str]:
+        """Return the names of what another network remembers otherwise, but for texts."""
+        both = {**self._first, **other._first}
+        return [
+            name
+            for name in both
+            if not _is_same(*(_numbers(each._first.get(name, ())) for each in (self, other)))
         ]
 
     def outside(self) -> list[str]:
@@ -249,7 +256,7 @@ def _parts(value: Any) -> list[tuple[str, Any, Callable[[Any], None]]] | None:
             (f".{key}", entry, functools.partial(attributes.__setitem__, key))
             for key, entry in attributes.items()
         ]
-    own = type(value).__module__.partition(".")[0] not in _FOREIGN
+    own = type(value).__module__.partition(".")[0] not in FOREIGN
     known = own or isinstance(value, (*_SETTINGS, nn.Module))
     if known and isinstance(getattr(value, "__dict__", None), dict):
         return [
@@ -344,6 +351,17 @@ def _opaque(written: Any) -> Iterator[Written]:
     for entry in written:
         if isinstance(entry, tuple):
             yield from _opaque(entry)
+
+
+def _numbers(written: Any) -> Any:
+    """Return a written value without what cannot be compared, and without texts."""
+    if not isinstance(written, tuple) or not written:
+        return written
+    if written[0] in ("opaque", "iterator") or (
+        written[0] == "value" and isinstance(written[1], str | bytes)
+    ):
+        return ()
+    return tuple(map(_numbers, written))
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.models.repetition import unrepeated_note
 from elsewhere.models.transform import InputTransform
 from elsewhere.types import BatchDependent
 
@@ -43,6 +44,9 @@ class Model:
         was otherwise in training mode: they stay so in training.
     notes
         What was assumed, such as the input of weights that do not state it.
+    unrepeated
+        Names of what its factory makes otherwise when it is called again; see
+        :func:`elsewhere.models.repetition.build_twice`.
     batch_dependent
         What is done where its images depend on each other, on purpose or by accident: ``refuse``,
         or ``one-at-a-time``, one image a pass.
@@ -62,6 +66,7 @@ class Model:
     canvas_size: int = 224
     resting: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unrepeated: tuple[str, ...] = ()
     batch_dependent: BatchDependent = "refuse"
     chance_seed: int | None = None
 
@@ -76,6 +81,12 @@ class Model:
             raise InputError(
                 f"the seed of chance must be from 0 to 2**63 - 1; got {self.chance_seed!r}"
             )
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What every result of the network has to say: what was assumed, and what is unrepeated."""
+        again = [unrepeated_note(self.name, self.unrepeated)] if self.unrepeated else []
+        return (*self.notes, *again)
 
     def running(self, batch_dependent: BatchDependent, chance_seed: int | None) -> Model:
         """Return this model, run otherwise where its images depend on each other or on chance."""

@@ -193,7 +193,7 @@ class Sweep:
     @property
     def notes(self) -> list[str]:
         """Doubts about everything that this sweep gives."""
-        return [*self.model.notes, *self.objects.notes, *self.conduct.notes]
+        return [*self.model.doubts, *self.objects.notes, *self.conduct.notes]
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from elsewhere.errors import InputError
 from elsewhere.models import Model, list_layers, select_layers
 from elsewhere.models.heads import find_head, is_passed_by_all
 from elsewhere.models.layers import Layer
+from elsewhere.models.repetition import unrepeated_note
 from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.scale import ClaimLayers, Scale
 from elsewhere.stimuli import Canvas
@@ -113,11 +114,14 @@ def check_layers(scale: Scale, run: Run) -> None:
     Raises
     ------
     InputError
-        The network has no head that can be replaced, or a name stands for several layers.
+        The network has no head that can be replaced, is another one each time it is built, or a
+        name stands for several layers.
     UnknownNameError
         The scale names a layer that the network lacks.
     """
     model = start_model(run.curriculum(0))
+    if model.unrepeated:
+        raise InputError(unrepeated_note(model.name, model.unrepeated))
     check_replaceable(model, *find_head(model))
     name_layers(model, run.canvas, scale.layers)
 

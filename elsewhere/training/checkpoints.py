@@ -389,4 +389,5 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
         model,
         weights=card.path.name,
         weights_sha256=state_sha256(model.module.state_dict()),
+        unrepeated=tuple(name for name in model.unrepeated if name not in state),
     )

@@ -336,7 +336,7 @@ def _attributes(
         "reference_x": reference[1],
         "n_classes": n_classes,
         "chance": 1 / n_classes,
-        "notes": list(model.notes),
+        "notes": list(model.doubts),
     }
 
 

@@ -160,7 +160,7 @@ def train(
         )
         stack.callback(log.close)
         notes = [
-            [*run.notes, *model.notes, *start_notes(curriculum, p, started, model)]
+            [*run.notes, *model.doubts, *start_notes(curriculum, p, started, model)]
             for p in resolved
         ]
         around = Surroundings(

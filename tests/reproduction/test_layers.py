@@ -93,6 +93,16 @@ class Headless(nn.Sequential):
     def __init__(self, num_classes=10):
         super().__init__(nn.Conv2d(3, num_classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.canvas_size = 20
+
+
+class Drawn(Flat):
+    """Another network each time."""
+
+    def __init__(self, num_classes=10):
+        super().__init__(num_classes)
+        generator = torch.Generator()
+        generator.seed()
+        self[1].weight.data.normal_(generator=generator)
 '''
 CANVAS = Canvas(20, 5)
 
@@ -224,7 +234,11 @@ def test_a_network_without_the_layers_says_so_in_its_rows(tiny, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "layers", "says"),
-    [("Headless", {}, "no linear layer"), ("Residual", {"pooling": "pol"}, "pol")],
+    [
+        ("Headless", {}, "no linear layer"),
+        ("Residual", {"pooling": "pol"}, "pol"),
+        ("Drawn", {}, r"another network each time it is called, whatever the seed \(1.weight\)"),
+    ],
 )
 def test_what_cannot_be_run_is_refused_before_training(tiny, tmp_path, name, layers, says):
     out = tmp_path / "out"
