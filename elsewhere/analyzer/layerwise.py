@@ -50,7 +50,8 @@ def without_intervals(result: xarray.Dataset, sampled: str) -> list[str]:
     """
     found = []
     for name in map(str, result.data_vars):
-        bounds = result.get(f"{name}_interval")
+        key = f"{name}_interval"
+        bounds = result[key] if key in result.data_vars else None
         if result[name].dims != ("layer",) or name == "consistency_away":  # the corrected has one
             continue
         if name.endswith("_step"):

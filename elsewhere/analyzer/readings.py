@@ -390,15 +390,17 @@ def _consistency(table: Table) -> Reading:
     tally = ChoiceTally(table.n_objects, table.n_positions)
 
     def read() -> Variables:
-        choices = tally.choices
-        found = consistency(choices)
+        choices, codes = tally.choices, table.codes
+        found = consistency(choices, categories=codes.tolist())
         variables = _matrix("consistency", found.matrix, table)
         variables["consistency_chance"] = scalar(found.chance)
         variables["consistency_corrected"] = scalar(found.corrected)
         n, units = len(choices), table.sampled
         if len(units) > 2 and n * len(units) * table.n_positions**2 <= JACKKNIFE_COST:
-            left = [np.delete(choices, members, axis=0) for members in units.members]
-            without = np.array([consistency(rest).corrected for rest in left])
+            left = [np.setdiff1d(np.arange(n), members) for members in units.members]
+            without = np.array(
+                [consistency(choices[m], categories=codes[m].tolist()).corrected for m in left]
+            )
             variables |= estimated("consistency_corrected", found.corrected, without)
         return variables
 
@@ -423,16 +425,13 @@ def _discrimination(table: Table) -> Reading:
     tally = DiscriminationTally(table.codes, table.n_positions, references)
 
     def read() -> Variables:
-        shares = tally.value(candidates=N_CANDIDATES)
-        n = table.n_objects
-        matrix = np.full((table.n_positions, table.n_positions), np.nan)
-        matrix[references] = shares.mean(axis=1)
-        each = np.full((n, *matrix.shape), np.nan)
-        each[:, references] = np.moveaxis(shares, 1, 0)
-        own = np.array([mean_off_diagonal(found) for found in each])
-        without = table.sampled.means_without(own)
-        return _matrix("discrimination", matrix, table) | estimated(
-            "discrimination_away", float(own.mean()), without, share=True
+        shares, rest = tally.value(candidates=N_CANDIDATES)
+        matrices = np.full((1 + len(rest), table.n_positions, table.n_positions), np.nan)
+        matrices[0, references] = shares.mean(axis=1)
+        matrices[1:, references] = rest
+        own, *without = map(mean_off_diagonal, matrices)
+        return _matrix("discrimination", matrices[0], table) | estimated(
+            "discrimination_away", own, np.array(without), share=True
         )
 
     return Reading(tally, read, "cosine")
@@ -564,7 +563,10 @@ def undefined_because(name: str, table: Table) -> str:
     n, p = table.n_objects, table.n_positions
     if p < 2:
         return "there is one location, so nothing moves"
+    several = len(set(table.codes.tolist())) > 1
     if name == "consistency":
+        if not several:
+            return "all objects are of one category: chance is that of objects of other ones"
         return "a single unit is always the largest"
     candidates_at = {
         "discrimination": len(discrimination_references(table)),
@@ -578,14 +580,17 @@ def undefined_because(name: str, table: Table) -> str:
             f"{MINIMAL_CATEGORIES}"
         )
     if name == "discrimination":
-        return f"an object has fewer than {N_CANDIDATES - 1} others of other categories"
+        return (
+            f"an object has fewer than {N_CANDIDATES - 1} others of other categories, each of a "
+            "different one"
+        )
     if name == "cka" and n < MINIMAL_OBJECTS:
         return f"the unbiased CKA needs at least {MINIMAL_OBJECTS} objects, got {n}"
     if name == "rsa" and n < 3:
         return f"RSA needs at least 3 objects, got {n}"
     if n < 2:
         return "there is one object"
-    if name == "sensitivity-euclidean" and len(set(table.codes.tolist())) < 2:
+    if name == "sensitivity-euclidean" and not several:
         return "all objects are of one category: there is no distance between categories"
     if name in ("cka", "cka-biased"):
         return f"at all locations but one at most {_ALIKE}"

@@ -205,7 +205,7 @@ _add(
     Measure(
         strongest_consistency,
         "share of pairs p < q with the same argmax; (value - chance) / (1 - chance), chance being "
-        "the share of equal pairs among all choices",
+        "the share of equal pairs among objects of different categories at p != q",
         ("zhang2019",),
         pairwise=True,
         headline="consistency_corrected",
@@ -216,8 +216,8 @@ _add(
     "the object told among five by the largest cosine",
     Measure(
         discrimination,
-        "share of objects at p whose largest cosine with 5 candidates at r (four of other "
-        "categories, averaged over all draws) is that with themselves",
+        "share of objects at p whose largest cosine with 5 candidates at r (four others, each of "
+        "another category, averaged over all draws) is that with themselves",
         (),
         pairwise=True,
         headline="discrimination_away",

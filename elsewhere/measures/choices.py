@@ -1,4 +1,4 @@
-r"""Choices that a code supports: the same answer here and there, the object told among others."""
+"""Choices that a code supports: the same answer here and there, the object told among others."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import comb
 
 from elsewhere.errors import InputError
+from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
 N_CANDIDATES = 5
 TIE = 1e-6
 """Cosines that differ by less are equal: rounding must not decide."""
+WORKING = 2**18
+"""Numbers of an intermediate array, about: references are gone through a few at a time."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,11 @@ class Consistency:
     value
         Share of the pairs of locations p < q of the same object with the same strongest output.
     chance
-        Share of equal outputs among all pairs of two different vectors.
+        Share of equal outputs among pairs of objects of different categories at different
+        locations, NaN where there are none.
     corrected
-        ``(value - chance) / (1 - chance)``; NaN where a single output is always the strongest.
+        ``(value - chance) / (1 - chance)``; NaN where a single output is always the strongest, and
+        where there is no chance.
     matrix
         float64 (location, location): the share of objects.
     """
@@ -72,61 +77,87 @@ class ChoiceTally:
             self._best[number] = np.maximum(best, largest)
 
 
-def consistency(choices: ArrayLike) -> Consistency:
+def consistency(choices: ArrayLike, *, categories: Sequence[object] | None = None) -> Consistency:
     """Return the consistency of choices across locations, with chance and the corrected value.
 
     Parameters
     ----------
     choices
         int (object, location): the class that was chosen, for example the largest logit.
+    categories
+        One per object, each its own by default. Chance is that of *another* object *elsewhere*:
+        copies of an exemplar, and what a place alone makes of all objects, are no chance.
 
     Returns
     -------
     Consistency
         A constant output has the value 1 and the chance 1: the corrected value is NaN.
 
+    Raises
+    ------
+    InputError
+        Choices are no matrix, or there is not one category for each object.
+
     References
     ----------
-    Zhang (2019), ICML, for the consistency; the correction is Cohen's (1960) kappa with pooled
-    shares.
+    Zhang (2019), ICML, for the consistency; the correction is as Cohen's (1960) kappa.
 
     Examples
     --------
     >>> found = consistency([[0, 0, 1], [1, 1, 1]])
     >>> round(found.value, 3), round(found.chance, 3), round(found.corrected, 3)
-    (0.667, 0.467, 0.375)
+    (0.667, 0.333, 0.5)
     """
     chosen = np.asarray(choices)
     if chosen.ndim != 2 or 0 in chosen.shape:
         raise InputError(f"choices have shape {chosen.shape}; expected (object, location)")
+    names = list(range(len(chosen))) if categories is None else list(categories)
+    if len(names) != len(chosen):
+        raise InputError(f"{len(names)} categories for {len(chosen)} objects; give one for each")
+    order = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    codes = np.array([order[name] for name in names], dtype=np.int64)
     same = chosen[:, :, None] == chosen[:, None, :]
     matrix = same.mean(axis=0)
-    first, second = np.triu_indices(chosen.shape[1], k=1)
+    n_locations = chosen.shape[1]
+    first, second = np.triu_indices(n_locations, k=1)
     value = float(matrix[first, second].mean()) if len(first) else float("nan")
-    counts = np.unique(chosen, return_counts=True)[1].astype(np.float64)
-    pairs = chosen.size * (chosen.size - 1)  # none of a choice with itself
-    chance = float((counts * (counts - 1)).sum() / pairs) if pairs else float("nan")
+    found = np.unique(chosen, return_inverse=True)[1].reshape(chosen.shape)
+    equal = _equal_elsewhere(found) - _equal_elsewhere(found + chosen.size * codes[:, None])
+    pairs = n_cross_pairs(codes) * n_locations * (n_locations - 1)
+    chance = equal / pairs if pairs else float("nan")
     corrected = (value - chance) / (1 - chance) if chance < 1 else float("nan")
     return Consistency(value, chance, corrected, matrix)
 
 
-def strongest_consistency(activations: ArrayLike) -> Consistency:
+def _equal_elsewhere(keys: NDArray[np.int64]) -> float:
+    """Return how many ordered pairs at different locations have equal keys, (object, location)."""
+    found, numbers = np.unique(keys, return_inverse=True)
+    counts = np.zeros((len(found), keys.shape[1]))
+    np.add.at(counts, (numbers.reshape(keys.shape), np.arange(keys.shape[1])), 1.0)
+    return float((counts.sum(axis=1) ** 2).sum() - (counts**2).sum())
+
+
+def strongest_consistency(
+    activations: ArrayLike, *, categories: Sequence[object] | None = None
+) -> Consistency:
     """Return the :func:`consistency` of the largest unit of each vector, such as the logits.
 
     Parameters
     ----------
     activations
         Shape (object, location, unit), floating.
+    categories
+        One per object, each its own by default.
 
     Examples
     --------
     >>> strongest_consistency(np.eye(3)[:, None].repeat(2, axis=1)).corrected
     1.0
     """
-    stretch = Stretch.whole(activations)
+    stretch = Stretch.whole(activations, categories)
     tally = ChoiceTally(*stretch.shape[:2])
     add_all(stretch, tally)
-    return consistency(tally.choices)
+    return consistency(tally.choices, categories=stretch.codes.tolist())
 
 
 def share_correct(
@@ -144,7 +175,8 @@ def share_correct(
         Shape (object, ..., candidate object): of each object here with all objects there, in the
         same order, or anything else that is largest for the most alike.
     codes
-        int (object,): categories; distractors are of other categories.
+        int (object,): categories. Distractors are of other categories and of different ones, one
+        exemplar of each: chance is one over `candidates` however alike the exemplars are.
     candidates
         Objects to choose from, the right one among them.
     tie
@@ -154,7 +186,7 @@ def share_correct(
     -------
     float64 (object, ...), 0..1
         The expectation over all draws of distractors, ties broken at random: exact, nothing is
-        drawn. NaN where there are fewer distractors than asked for.
+        drawn. NaN where there are fewer other categories than distractors.
 
     Examples
     --------
@@ -162,27 +194,74 @@ def share_correct(
     array([1., 1., 1.])
     >>> share_correct(np.zeros((3, 3)), np.arange(3), candidates=3).round(3)    # all alike
     array([0.333, 0.333, 0.333])
+    >>> alike = np.zeros((4, 4))
+    >>> share_correct(alike, np.array([0, 1, 1, 2]), candidates=3).round(3)     # copies change none
+    array([0.333, 0.333, 0.333, 0.333])
     """
     found = np.asarray(cosines, dtype=np.float64)
-    n_drawn = candidates - 1
-    shares = np.full(found.shape[:-1], np.nan)
-    ties = np.broadcast_to(np.asarray(tie, dtype=np.float64), shares.shape)
-    for number in range(len(found)):
-        other = codes != codes[number]
-        total = int(other.sum())
-        if n_drawn < 1 or total < n_drawn:
-            continue
-        right = found[number][..., number, None]
-        rivals = found[number][..., other]
-        width = ties[number][..., None]
-        above = (rivals > right + width).sum(axis=-1)
-        level = (np.abs(rivals - right) <= width).sum(axis=-1)
-        below = total - above - level
-        chance = np.zeros(above.shape)
-        for equal in range(n_drawn + 1):
-            chance += comb(level, equal) * comb(below, n_drawn - equal) / (1 + equal)
-        shares[number] = chance / comb(total, n_drawn)
-    return shares
+    ties = np.broadcast_to(np.asarray(tie, dtype=np.float64), found.shape[:-1])
+    return np.stack([_shares(row, codes, o, candidates, ties[o])[0] for o, row in enumerate(found)])
+
+
+def _shares(
+    scores: Floats, codes: NDArray[np.int64], number: int, candidates: int, tie: Floats
+) -> tuple[Floats, Floats]:
+    r"""Return how often one object is told, and the same without each category of distractors.
+
+    With the shares b and l of a category's exemplars that score below the object itself and as
+    high, k distractors of different categories leave it first, or let it win the draw among
+    equals, with the probability :math:`\int_0^1 e_k(b + l t)\,dt / \binom{m}{k}`: e is the
+    elementary symmetric polynomial over the m other categories, and j equals in a product give
+    :math:`\int t^j dt = 1 / (1 + j)`. Gauss-Legendre nodes give the integral exactly.
+
+    Parameters
+    ----------
+    scores
+        Shape (..., candidate object).
+    codes
+        int (object,), from 0 on.
+    number
+        The object.
+    candidates, tie
+        As for :func:`share_correct`; `tie` has the shape (...).
+
+    Returns
+    -------
+    ndarray
+        Shapes (...) and (category, ...); without its own category, an object has no value.
+    """
+    n_categories, n_drawn = int(codes.max()) + 1, candidates - 1
+    missing = np.full(scores.shape[:-1], np.nan)
+    without = np.full((n_categories, *missing.shape), np.nan)
+    others = np.delete(np.arange(n_categories), codes[number])
+    if not 1 <= n_drawn <= len(others):
+        return missing, without
+    right, width = scores[..., number, None], tie[..., None]
+    exemplars = codes[:, None] == others
+    member = exemplars / exemplars.sum(axis=0)
+    below, level = scores < right - width, np.abs(scores - right) <= width
+    nodes, weights = np.polynomial.legendre.leggauss(n_drawn // 2 + 1)
+    steps = (nodes + 1) / 2
+    factors = np.moveaxis((below @ member)[..., None] + (level @ member)[..., None] * steps, -2, 0)
+    after = np.zeros((len(others) + 1, n_drawn + 1, *factors.shape[1:]))  # of later categories
+    after[-1, 0] = 1.0
+    for place in reversed(range(len(others))):
+        after[place] = after[place + 1]
+        after[place, 1:] += factors[place] * after[place + 1, :-1]
+
+    def integral(products: Floats) -> Floats:  # exact where they do not differ: no ties
+        one = products[..., 0]
+        return np.asarray(one + (products - one[..., None]) @ weights / 2)
+
+    share = integral(after[0, -1]) / comb(len(others), n_drawn)
+    if len(others) > n_drawn:
+        before = np.zeros_like(after[0])
+        before[0] = 1.0
+        for place, other in enumerate(others):
+            rest = (before * after[place + 1, ::-1]).sum(axis=0)
+            without[other] = integral(rest) / comb(len(others) - 1, n_drawn)
+            before[1:] += factors[place] * before[:-1]  # the right side is taken first
+    return share, without
 
 
 class DiscriminationTally:
@@ -235,19 +314,37 @@ class DiscriminationTally:
                 there = centred(other, self.references)
                 self._products[:, number, :, other] += dot_products(there, here)
 
-    def value(self, *, candidates: int = N_CANDIDATES) -> Floats:
-        """Return the share of right choices, shape (reference, object, location)."""
-        objects = np.arange(len(self._codes))
+    def value(self, *, candidates: int = N_CANDIDATES) -> tuple[Floats, Floats]:
+        """Return the share of right choices, and its mean without each category in turn.
+
+        Returns
+        -------
+        ndarray
+            Shapes (reference, object, location) and (category, reference, location). A category
+            that is left out is neither asked nor among the candidates.
+        """
+        codes = self._codes
+        n, n_categories = len(codes), int(codes.max()) + 1
         found = np.full(self._products.shape[:3], np.nan)
-        for number, place in enumerate(self.references):
-            products = self._products[number]
-            squares = self._squares[:, :, None] + self._squares[:, place]
-            distances = np.maximum(squares - 2 * products, 0.0) / 2
-            distances[self._zero[:, :, None] | self._zero[:, place]] = 1.0
-            right = distances[objects, :, objects]
-            tie = self._rounding * (2 * np.sqrt(right) + self._rounding)
-            found[number] = share_correct(-distances, self._codes, candidates=candidates, tie=tie)
-        return found
+        without = np.zeros((n_categories, len(found), found.shape[2]))
+        left = n - np.bincount(codes, minlength=n_categories)
+        step = max(1, WORKING // (n_categories * candidates**2 * found.shape[2]))
+        for number in range(n):
+            for first in range(0, len(found), step):
+                chosen = slice(first, first + step)
+                places = self.references[chosen]
+                products = self._products[chosen, number]
+                squares = self._squares[number][:, None] + self._squares[:, places].T[:, None]
+                distances = np.maximum(squares - 2 * products, 0.0) / 2
+                zero = self._zero[number][:, None] | self._zero[:, places].T[:, None]
+                distances[zero] = 1.0
+                right = distances[:, :, number]
+                tie = self._rounding * (2 * np.sqrt(right) + self._rounding)
+                share, rest = _shares(-distances, codes, number, candidates, tie)
+                found[chosen, number] = share
+                kept = np.arange(n_categories) != codes[number]
+                without[kept, chosen] += rest[kept]
+        return found, without / np.maximum(left, 1)[:, None, None]
 
 
 def discrimination(
@@ -263,14 +360,14 @@ def discrimination(
     activations
         Shape (object, location, unit), floating.
     categories
-        One per object; distractors are of other categories.
+        One per object; distractors are of other categories, one of each.
     candidates
         Objects to choose from; chance is one over it.
 
     Returns
     -------
     float64 (location of the candidates, location of the object), 0..1
-        Exact over all draws of distractors; NaN with too few of them.
+        Exact over all draws of distractors; NaN with too few other categories.
 
     Raises
     ------
@@ -290,4 +387,4 @@ def discrimination(
     n_locations = stretch.shape[1]
     tally = DiscriminationTally(stretch.codes, n_locations, range(n_locations))
     add_all(stretch, tally)
-    return np.asarray(tally.value(candidates=candidates).mean(axis=1))
+    return np.asarray(tally.value(candidates=candidates)[0].mean(axis=1))

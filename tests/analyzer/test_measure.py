@@ -105,7 +105,7 @@ def test_every_variable_is_what_the_pure_function_gives(recording, measured):
         decoded = position_decoding(values, locations=places, categories=categories)
         assert float(row["position_r2"]) == pytest.approx(decoded.r2, abs=1e-6)
         if layer != "pool2":
-            chosen = consistency(values.argmax(axis=2))
+            chosen = consistency(values.argmax(axis=2), categories=categories)
             np.testing.assert_allclose(matrix("consistency"), chosen.matrix)
             assert float(row["consistency_chance"]) == pytest.approx(chosen.chance)
 

@@ -10,20 +10,25 @@ from sklearn.metrics import cohen_kappa_score
 
 from elsewhere.errors import InputError
 from elsewhere.measures import consistency, discrimination, share_correct, strongest_consistency
-from elsewhere.measures.choices import ChoiceTally
-from elsewhere.measures.stretches import Stretch
+from elsewhere.measures.choices import ChoiceTally, DiscriminationTally
+from elsewhere.measures.stretches import Stretch, add_all
 
 
 def test_consistency_counts_pairs():
     choices = np.random.default_rng(0).integers(0, 3, (7, 5))
-    pairs = list(itertools.combinations(range(5), 2))
-    same = np.mean([row[p] == row[q] for row in choices for p, q in pairs])
-    equal = choices.ravel()[:, None] == choices.ravel()
-    np.fill_diagonal(equal, False)  # no pair of a choice with itself
-    found = consistency(choices)
-    assert found.value == pytest.approx(same)
-    assert found.chance == pytest.approx(equal.sum() / (35 * 34))
-    assert found.corrected == pytest.approx((same - found.chance) / (1 - found.chance))
+    for codes in (list(range(7)), [0, 0, 1, 1, 1, 2, 3]):
+        pairs = list(itertools.combinations(range(5), 2))
+        same = np.mean([row[p] == row[q] for row in choices for p, q in pairs])
+        equal = [
+            choices[one, p] == choices[other, q]
+            for one, other in itertools.permutations(range(7), 2)
+            if codes[one] != codes[other]
+            for p, q in itertools.permutations(range(5), 2)
+        ]
+        found = consistency(choices, categories=codes)
+        assert found.value == pytest.approx(same)
+        assert found.chance == pytest.approx(np.mean(equal))
+        assert found.corrected == pytest.approx((same - found.chance) / (1 - found.chance))
 
 
 def test_for_two_symmetric_locations_the_corrected_value_is_nearly_kappa():
@@ -33,11 +38,26 @@ def test_for_two_symmetric_locations_the_corrected_value_is_nearly_kappa():
     assert found.corrected == pytest.approx(cohen_kappa_score(first, second), abs=0.01)
 
 
-def test_random_choices_have_a_corrected_consistency_of_zero():
-    rng = np.random.default_rng(3)
-    values = [consistency(rng.integers(0, 5, (6, 4))).corrected for _ in range(2000)]
+@pytest.mark.parametrize("sizes", [(1,) * 6, (3,) * 6, (4, 1, 1, 2, 1, 6)])
+def test_random_choices_of_copies_have_a_corrected_consistency_of_zero(sizes):
+    """Copies of exemplars choose alike."""
+    rng, codes = np.random.default_rng(3), np.repeat(np.arange(6), sizes)
+    values = [
+        consistency(rng.integers(0, 5, (6, 4))[codes], categories=codes).corrected
+        for _ in range(1000)
+    ]
     error = np.std(values) / np.sqrt(len(values))
     assert abs(np.mean(values)) < 4 * error + 0.005
+
+
+def test_a_choice_that_only_the_place_makes_is_consistent_by_chance():
+    places = np.tile([0, 1, 1, 2], (6, 1))
+    assert consistency(places).corrected == pytest.approx(0)
+    codes = list("aabbcd")
+    assert consistency(places, categories=codes).corrected == pytest.approx(0)
+    assert np.isnan(consistency(places, categories=["a"] * 6).corrected)
+    with pytest.raises(InputError, match="5 categories for 6 objects"):
+        consistency(places, categories=["a"] * 5)
 
 
 def test_a_constant_output_is_consistent_by_chance_only():
@@ -65,27 +85,56 @@ def test_the_strongest_unit_is_found_over_stretches():
 @given(st.integers(0, 10_000), st.integers(2, 5))
 def test_discrimination_is_the_mean_over_all_draws_of_distractors(seed, candidates):
     rng = np.random.default_rng(seed)
-    codes = np.array([0, 0, 1, 2, 3, 4, 4])
-    cosines = rng.integers(0, 4, (7, 7)) / 4.0  # with many ties
+    codes = np.array([0, 0, 1, 2, 3, 4, 4, 4])
+    cosines = rng.integers(0, 4, (8, 8)) / 4.0  # with many ties
     found = share_correct(cosines, codes, candidates=candidates)
-    for number in range(7):
-        others = np.flatnonzero(codes != codes[number])
-        right = []
-        for drawn in itertools.combinations(others, candidates - 1):
-            rivals = cosines[number, list(drawn)]
-            own = cosines[number, number]
-            ties = (rivals == own).sum()
-            right.append(0.0 if (rivals > own).any() else 1 / (1 + ties))
-        assert found[number] == pytest.approx(np.mean(right))
+    wanted = [_told(cosines, codes, number, candidates) for number in range(8)]
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
-def test_codes_without_information_are_at_chance():
-    dead = np.zeros((8, 3, 10))
-    np.testing.assert_allclose(discrimination(dead), 0.2)
-    noise = np.random.default_rng(0).normal(size=(60, 4, 50))
-    off = discrimination(noise)[~np.eye(4, dtype=bool)]
-    assert off.mean() == pytest.approx(0.2, abs=0.03)
-    np.testing.assert_allclose(np.diag(discrimination(noise)), 1)
+def _told(cosines, codes, number, candidates):
+    """Of all draws of other categories, and of an exemplar of each: the share that is right."""
+    right, own = [], cosines[number, number]
+    for kinds in itertools.combinations(np.setdiff1d(codes, codes[number]), candidates - 1):
+        drawn = list(itertools.product(*(np.flatnonzero(codes == kind) for kind in kinds)))
+        rivals = cosines[number, np.array(drawn)]
+        tied = 1 / (1 + (rivals == own).sum(axis=1))
+        right.append(np.where((rivals > own).any(axis=1), 0.0, tied).mean())
+    return np.mean(right) if right else np.nan
+
+
+@pytest.mark.parametrize("codes", [[0, 1, 2, 3, 4, 5], [0, 0, 1, 2, 3, 3, 3, 4, 5]])
+def test_what_is_left_out_is_neither_asked_nor_a_candidate(codes):
+    codes = np.array(codes)
+    values = np.random.default_rng(1).normal(size=(len(codes), 3, 4))
+    unit = values / np.linalg.norm(values, axis=2, keepdims=True)
+    whole = Stretch.whole(values, codes.tolist())
+    tally = DiscriminationTally(whole.codes, 3, range(3))
+    add_all(whole, tally)
+    _, without = tally.value(candidates=4)
+    for left in range(6):
+        kept = codes != left
+        for r, p in itertools.product(range(3), repeat=2):
+            cosines = unit[kept, p] @ unit[kept, r].T
+            wanted = [_told(cosines, codes[kept], o, 4) for o in range(kept.sum())]
+            assert without[left, r, p] == pytest.approx(np.mean(wanted))
+    assert np.isnan(tally.value(candidates=6)[1]).all()  # a category fewer leaves too few
+
+
+@pytest.mark.parametrize("sizes", [(1,) * 8, (5,) * 8, (9, 1, 1, 4, 1, 2, 1, 1)])
+def test_codes_without_information_are_at_chance_however_many_copies_there_are(sizes):
+    """A fifth; drawn from all exemplars alike, copies were .271."""
+    codes = np.repeat(np.arange(8), sizes)
+    dead = np.zeros((len(codes), 3, 10))
+    np.testing.assert_allclose(discrimination(dead, categories=codes), 0.2)
+    rng = np.random.default_rng(0)
+    off = [
+        discrimination(rng.normal(size=(8, 3, 20))[codes], categories=codes)[~np.eye(3, dtype=bool)]
+        for _ in range(60)
+    ]
+    error = np.mean(off, axis=1).std() / np.sqrt(60)
+    assert np.mean(off) == pytest.approx(0.2, abs=4 * error)
+    assert error < 0.015
 
 
 def test_too_few_distractors_are_undefined():
