@@ -242,6 +242,12 @@ _COMPARING = ("integrated-gradients", "occlusion", "gradient-shap", "deep-lift",
 _CAPTUM = ("integrated-gradients", "occlusion", "saliency", "input-x-gradient", "feature-ablation")
 
 
+def _left_as_they_were(facts: Mapping[str, Any]) -> str:
+    left = facts.get("not_randomised") or {}
+    named = ", ".join(f"{name} ({size} values)" for name, size in left.items())
+    return f", but for {named}" if named else ""
+
+
 def _procedure(
     facts: Mapping[str, Any], source: Recording | xarray.Dataset
 ) -> tuple[str, set[str]]:
@@ -256,11 +262,11 @@ def _procedure(
             f"{_shown_at(facts)}Layers were randomised from the output to the input, one more at "
             "each stage, by shuffling the values of each parameter and statistic [adebayo2018]; "
             f"{facts.get('n_weights', 'all')} weights, all that the target uses, were random at "
-            "the last stage. Maps were compared on the object's pixels with those of the network "
-            "as it is, at the same location and for the same class, by Pearson's correlation, "
-            "the cosine, and the rank correlation of absolute values. A method counts as unchanged "
-            f"if the latter is above {facts.get('threshold', 0.5)} with all layers from "
-            f"{facts.get('judged_at', 'the middle')} up random, or all: "
+            f"the last stage{_left_as_they_were(facts)}. Maps were compared on the object's pixels "
+            "with those of the network as it is, at the same location and for the same class, by "
+            "Pearson's correlation, the cosine, and the rank correlation of absolute values. A "
+            f"method counts as unchanged if the latter is above {facts.get('threshold', 0.5)} with "
+            f"all layers from {facts.get('judged_at', 'the middle')} up random, or all: "
             f"{'it was' if facts.get('unchanged') else 'it was not'}. {_intervals(facts)}"
         )
         return f"{said} {more}", {*cited, "adebayo2018", "efron1993"}

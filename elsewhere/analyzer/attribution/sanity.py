@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import torch
 import xarray
 from numpy.typing import NDArray
-from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten
 
 from elsewhere.analyzer.attribution.driver import ASKED, versions
 from elsewhere.analyzer.attribution.methods import methods
@@ -22,6 +16,7 @@ from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.summaries import maps_of, vanishing_of
 from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarget
+from elsewhere.analyzer.attribution.weights import randomise, weights_by_layer
 from elsewhere.errors import InputError
 from elsewhere.measures.attribution import MAP_METRICS, MapMetric, mean_over_objects, unit_maps
 from elsewhere.measures.intervals import Sampled
@@ -36,186 +31,11 @@ random: its maps hardly depend on what those layers have learnt."""
 
 FEWEST_PIXELS = 8
 
+NEGLIGIBLE = 1e-3
+"""A share of the values that are not randomised of which nothing is said in the notes."""
+
 WHOLE = "(network)"
 """What holds parameters that are no layer's."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """What is randomised of a layer together, by names in the network.
-
-    Parameters
-    ----------
-    parameters, statistics
-        What is learnt, and floating-point buffers.
-    size
-        Values that are learnt.
-    """
-
-    parameters: tuple[str, ...] = ()
-    statistics: tuple[str, ...] = ()
-    size: int = 0
-
-
-def weights_by_layer(module: nn.Module, run: Callable[[], object]) -> dict[str, Weights]:
-    """Return all weights that a pass uses, by layer, from the output to the input.
-
-    The layer is the innermost module that runs and holds them, itself or in modules that never run
-    (parts of an attention, parametrisations). Its place is where one of them, or what is computed
-    from it (a view, a normed weight), meets what is computed from the image for the last time: at
-    each stage all that lies behind is random too. What a pass does not use, such as all that lies
-    behind its end, is left out.
-
-    Parameters
-    ----------
-    module
-        The network.
-    run
-        Runs it, until the target.
-    """
-    known: dict[str, int] = {}  # the values that are learnt
-    tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in module.named_buffers():
-        if tensor.is_floating_point() and bool(torch.isfinite(tensor).all()):  # no mask
-            known[name], tensors[name] = 0, tensor
-    for name, tensor in module.named_parameters():
-        known[name], tensors[name] = tensor.numel(), tensor
-    uses, ran = _Uses(tensors), set[str]()
-    with contextlib.ExitStack() as stack:
-        for name, part in module.named_modules():
-            note = functools.partial(_note, ran, uses, name)
-            handle = part.register_forward_pre_hook(note, with_kwargs=True)
-            stack.callback(handle.remove)
-        with uses, torch.no_grad():
-            run()
-    found: dict[str, Weights] = {}
-    for name in uses.in_order():
-        size = known[name]
-        layer = name.rpartition(".")[0]
-        while layer and layer not in ran:
-            layer = layer.rpartition(".")[0]
-        held = found.pop(layer, Weights())  # to the end: the last use counts
-        if size:
-            held = dataclasses.replace(
-                held, parameters=(*held.parameters, name), size=held.size + size
-            )
-        else:
-            held = dataclasses.replace(held, statistics=(*held.statistics, name))
-        found[layer] = held
-    return {layer: held for layer, held in reversed(found.items()) if held.size}
-
-
-def _note(ran: set[str], uses: _Uses, name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
-    """Note a module that is given something other than weights: parametrisations are not."""
-    given = _tensors_in((args, kwargs))
-    if not name:
-        uses.take_images(given)
-    if any(not uses.weights_in(leaf) for leaf in given):
-        ran.add(name)
-
-
-class _Uses(TorchFunctionMode):
-    """Follows weights, and what is computed from them, to where they meet the image.
-
-    Parameters
-    ----------
-    weights
-        By name.
-    """
-
-    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
-        super().__init__()
-        self._held: list[torch.Tensor] = []  # so that no other tensor gets its number
-        self._weights: dict[int, frozenset[str]] = {}
-        self._stores: dict[int, frozenset[str]] = {}
-        self._images: set[int] = set()
-        self._places: dict[str, tuple[bool, int]] = {}
-        self._count = 0
-        for name, tensor in weights.items():
-            self._weights[id(tensor)] = frozenset([name])
-            store = _store(tensor)
-            self._stores[store] = self._stores.get(store, frozenset()) | {name}
-        self._stores.pop(0, None)
-
-    def in_order(self) -> list[str]:
-        """Return the weights that are used, by their last meeting with the image.
-
-        Those that never meet it are placed where they were last read.
-        """
-        return sorted(self._places, key=lambda name: self._places[name][1])
-
-    def take_images(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Note what the network is given."""
-        self._held.extend(tensors)
-        self._images.update(id(tensor) for tensor in tensors)
-
-    def weights_in(self, tensor: torch.Tensor) -> frozenset[str]:
-        """Return the weights of which alone a tensor is computed."""
-        if id(tensor) in self._images:
-            return frozenset()
-        own = self._weights.get(id(tensor))
-        return self._stores.get(_store(tensor), frozenset()) if own is None else own
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        leaves = _tensors_in((args, kwargs or {}))
-        weights = frozenset[str]().union(*map(self.weights_in, leaves))
-        seen = any(id(leaf) in self._images for leaf in leaves)
-        result = function(*args, **(kwargs or {}))
-        self._count += 1
-        for name in weights:
-            self._places[name] = max((seen, self._count), self._places.get(name, (False, 0)))
-        made = _tensors_in(result)
-        if result is None:  # such as an assignment to a part of the first
-            made = leaves[:1]
-        if made and (seen or weights):
-            self._held.extend(made)
-            if seen:
-                self._images.update(map(id, made))
-            else:
-                self._weights.update((id(tensor), weights) for tensor in made)
-        return result
-
-
-def _tensors_in(values: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_flatten(values)[0] if isinstance(leaf, torch.Tensor)]
-
-
-def _store(tensor: torch.Tensor) -> int:
-    """Return where a tensor's memory begins; 0 where that says nothing."""
-    try:
-        return tensor.untyped_storage().data_ptr() if tensor.numel() else 0
-    except (RuntimeError, NotImplementedError):  # sparse, of a subclass
-        return 0
-
-
-def randomise(module: nn.Module, weights: Weights, *, seed: int) -> None:
-    """Shuffle the values within each parameter and statistic of a layer, in place.
-
-    The values stay the layer's own, so that signals keep their size; what they were learnt for is
-    gone. A parameter of equal values other than 0, such as a slope or a scale, would stay what it
-    is: it is multiplied by standard normal numbers.
-
-    Parameters
-    ----------
-    module
-        The network.
-    weights
-        Of a layer.
-    seed
-        Of the permutations.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    tensors = dict(module.named_buffers()) | dict(module.named_parameters())
-    with torch.no_grad():
-        for name in (*weights.parameters, *weights.statistics):
-            tensor = tensors[name]
-            order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
-            values = tensor.flatten()[order].reshape(tensor.shape)
-            if name in weights.parameters and torch.equal(values, tensor):
-                values = values * torch.randn(tensor.shape, generator=generator).to(tensor)
-            tensor.copy_(values)
 
 
 def sanity(
@@ -250,7 +70,8 @@ def sanity(
     xarray.Dataset
         ``likeness (stage, metric)`` with its interval over objects, and each object's own; the
         first stage is the network as it is. ``randomised (stage)`` is the share of all weights up
-        to the target that are random by then, 1 at the last. Objects and locations without a map
+        to the target that are random by then, 1 at the last unless some cannot be randomised
+        (``not_randomised``, with how many values each has). Objects and locations without a map
         in the network as it is are left out; the attribute ``n_vanishing`` counts them. Empty
         maps of the randomised network are like no other; ``n_empty (stage)`` counts them. The
         attribute ``unchanged`` flags a method whose rank correlation of absolute values is still
@@ -272,9 +93,9 @@ def sanity(
     limit, n_objects = parse_bytes(max_memory), len(sweep.objects)
     first = ObjectRun(sweep, settings, classes=classes, max_memory=limit)
     scorer = first.explainer.scorer
-    layers = weights_by_layer(
-        scorer.network.network, lambda: scorer.activations(first.scenes.empty)
-    )
+    used = weights_by_layer(scorer.network.network, lambda: scorer.activations(first.scenes.empty))
+    layers = {name: weights for name, weights in used.items() if weights.size}
+    left = {n: size for weights in used.values() for n, size in weights.fixed.items()}
     if not layers:
         raise InputError(
             f"{sweep.model.name} has no parameters up to the target {first.target.name}; there is "
@@ -308,10 +129,20 @@ def sanity(
     aliases = {module: alias for alias, module in sweep.model.aliases.items()}
     stages = ["(none)", *(aliases.get(name, name) or WHOLE for name in layers)]
     result = _dataset(np.stack(likeness), stages, sweep, first)
-    result["randomised"] = ("stage", sizes / sizes[-1])
+    result["randomised"] = ("stage", sizes / (sizes[-1] + sum(left.values())))
     result["randomised"].attrs["long_name"] = (
         "share of the weights up to the target that are random"
     )
+    result.attrs["not_randomised"] = left
+    share = 1 - float(result["randomised"][-1])
+    if share > NEGLIGIBLE:
+        largest = sorted(left, key=lambda name: -left[name])
+        named = ", ".join(f"{name} ({left[name]} values)" for name in largest[:3])
+        doubt = (
+            f"{share:.1%} of the values that take part are not randomised, as no layer holds them "
+            f"as finite numbers: {named}{', ...' if len(left) > 3 else ''}"
+        )
+        result.attrs["notes"] = notes_of(result, [doubt])
     result["n_empty"] = ("stage", empty)
     result["n_empty"].attrs["long_name"] = "maps of the randomised network without variation"
     result.attrs["n_weights"] = int(sizes[-1])

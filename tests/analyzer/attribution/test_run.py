@@ -23,8 +23,9 @@ from elsewhere.analyzer.attribution import (
     sanity,
 )
 from elsewhere.analyzer.attribution.copies import PlainNetwork
-from elsewhere.analyzer.attribution.sanity import Weights, randomise, weights_by_layer
 from elsewhere.analyzer.attribution.summaries import summarise
+from elsewhere.analyzer.attribution.weights import Weights, randomise, weights_by_layer
+from elsewhere.analyzer.methods import describe_methods
 from elsewhere.errors import ExistsError, InputError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep
@@ -623,6 +624,68 @@ def test_weights_are_randomised_where_they_are_used(how, order):
     found = weights_by_layer(network, lambda: network(torch.rand(1, 3, 8, 8)))
     assert list(found) == order
     assert sum(each.size for each in found.values()) == sum(p.numel() for p in network.parameters())
+
+
+FILTERS = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(5))
+
+
+class Box(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("filters", torch.full((6, 1, 3, 3), 1 / 9), persistent=False)
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.filters, groups=6)
+
+
+class Fixed(nn.Module):
+    """Filters that are no parameters: a buffer, plain tensors, a global."""
+
+    canvas_size = 24
+
+    def __init__(self, outside=False):
+        super().__init__()
+        self.outside = outside
+        self.register_buffer("bank", torch.randn(6, 3, 5, 5))
+        self.box, self.norm = Box(), nn.BatchNorm2d(5)
+        self.more, self.unused = {"last": [torch.randn(5, 6, 3, 3)]}, torch.randn(99)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = nn.functional.conv2d(x, FILTERS if self.outside else self.bank)
+        x = self.norm(nn.functional.conv2d(self.box(x), self.more["last"][0]))
+        return self.head(torch.relu(x).mean((2, 3)))
+
+
+def test_fixed_filters_are_randomised_and_counted():
+    torch.manual_seed(0)
+    network = Fixed()
+    weights = weights_by_layer(network, lambda: network.eval()(torch.rand(1, 3, 24, 24)))
+    assert list(weights) == ["head", "norm", "", "box"]
+    count = 450 + 54 + 270 + 4 * 5 + 18  # bank, box, more, normalisation, head
+    assert sum(each.size for each in weights.values()) == count
+    before = {"bank": network.bank, "box": network.box.filters, "more": network.more["last"][0]}
+    before = {name: value.clone() for name, value in before.items()}
+    for each in weights.values():
+        randomise(network, each, seed=0)
+    after = {"bank": network.bank, "box": network.box.filters, "more": network.more["last"][0]}
+    for name, value in before.items():
+        assert (after[name] != value).float().mean() > 0.9, name
+    assert (network.box.filters >= 0).all()
+    assert torch.equal(network.norm.running_var, torch.ones(5))  # would be nan if multiplied
+
+
+def test_what_cannot_be_randomised_is_said(wrap, make_sweep):
+    torch.manual_seed(0)
+    network = Fixed(outside=True).eval()
+    found = sanity(make_sweep(wrap(network), n=1, grid="1x1"), SALIENCY)
+    random = 54 + 270 + 4 * 5 + 18
+    assert found.attrs["n_weights"] == random
+    assert found.attrs["not_randomised"] == {"(conv2d: 6 x 3 x 5 x 5)": 450}
+    assert found["randomised"][-1] == pytest.approx(random / (random + 450))
+    assert any("55.4% of the values" in note and "conv2d" in note for note in found.attrs["notes"])
+    said = describe_methods(found)
+    assert "but for (conv2d: 6 x 3 x 5 x 5) (450 values)" in said
 
 
 def test_objects_without_a_map_do_not_acquit(make_objects):
