@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elsewhere.analyzer.stretching import check_finite, rows_needed, rows_of
 from elsewhere.measures.centring import CentredCosines, CentredTally
@@ -30,6 +31,7 @@ class _State:
     units: slice = field(default_factory=lambda: slice(0))
     through: bool = False
     means: Floats | None = None
+    living: NDArray[np.bool_] | None = None
     values: Values | None = None
     tally: CentredTally | None = None
     found: list[CentredCosines] = field(default_factory=list)
@@ -109,6 +111,9 @@ class CentredRows:
             dtype = np.float64 if part.dtype == np.float64 else np.float32
             state.values = np.empty((n, n_places + 1, part.shape[1]), dtype)
             state.means = np.zeros((n, part.shape[1]))
+        if state.living is None:
+            state.living = np.zeros(n, dtype=bool)
+        state.living[block.objects[part.any(axis=1)]] = True
         if block.stage == "reference":
             state.values[block.objects, -1] = part
             return
@@ -127,7 +132,7 @@ class CentredRows:
             if state.values is not None and state.means is not None:
                 self._sum(state, state.values, state.means)
             if state.through and state.tally is not None:
-                state.found.append(state.tally.value())
+                state.found.append(state.tally.value(state.living))
                 state.tally = None
             if self._last:
                 yield name, join_cosines(self._states.pop(name).found)
@@ -146,13 +151,15 @@ class CentredRows:
 
 def join_cosines(found: Sequence[CentredCosines]) -> CentredCosines:
     """Return the cosines of all groups of locations, less the reference's own, which ends each."""
-    return CentredCosines(
+    return replace(
+        found[0],
         **{
             name: np.concatenate(
                 [np.delete(getattr(part, name), -1, axis=axis) for part in found], axis=axis
             )
             for name, axis in (
                 ("own", 1),
+                ("mean", 0),
                 ("mean_without", 1),
                 ("cross", 0),
                 ("cross_without", 1),
@@ -160,7 +167,7 @@ def join_cosines(found: Sequence[CentredCosines]) -> CentredCosines:
                 ("same_without", 1),
                 ("zero", 1),
             )
-        }
+        },
     )
 
 

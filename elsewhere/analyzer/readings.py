@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.measures.bands import interval_by_unit
-from elsewhere.measures.centring import BY_PLACE, CENTRED, CentredTally, by_place_baseline
+from elsewhere.measures.centring import CentredTally, by_place_baseline
 from elsewhere.measures.choices import (
     N_CANDIDATES,
     ChoiceTally,
@@ -45,7 +45,7 @@ from elsewhere.measures.intervals import (
 )
 from elsewhere.measures.position import MAXIMAL_ROWS, PositionTally
 from elsewhere.measures.similarity import DEAD_SHARE, contrast
-from elsewhere.measures.stretches import REMOVALS, Floats, Tally
+from elsewhere.measures.stretches import BY_PLACE, CENTRED, REMOVALS, Floats, Tally
 from elsewhere.measures.variance import NormalizedVariance, PartitionTally, VarianceTally
 
 Variables = dict[str, tuple[tuple[str, ...], NDArray[np.float64]]]
@@ -192,7 +192,7 @@ def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
             by_group = table.sampled.means_without(each)[: 0 if centred else None]
         away = by_group @ sizes / max(sizes.sum(), 1)
         variables = _matrix(key, found.similarity, table, away)
-        interval = jackknife_t(each.mean(axis=0), by_group)
+        interval = jackknife_t(apart.means(found.similarity), by_group)
         variables[f"{key}_displaced_interval"] = (("displacement", "bound"), interval)
         over = _over_place(found.similarity, found.baseline)
         rest = np.array(
@@ -208,19 +208,27 @@ def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
         name = f"{key}_over_place_away"
         variables |= estimated(name, over, rest[:, 2]) if several else {name: scalar(over)}
         if isinstance(tally, CentredCosineTally):
-            variables[f"{key}_zero_share"] = scalar(tally.zero_share)
+            variables[f"{key}_zero_share"] = scalar(tally.found.zero.mean())
+            for name in [name for name in variables if name.endswith("_without")]:
+                dims, left = variables[name]
+                variables[name] = dims, tally.found.among_all(left, len(table.sampled))
         return variables
 
     def doubts() -> list[str]:
-        dead = isinstance(tally, CentredCosineTally) and tally.zero_share > DEAD_SHARE
-        zero = [zero_vectors(tally.zero_share)] if dead else []  # type: ignore[union-attr]
-        return [*no_contrast, *zero]
+        if not isinstance(tally, CentredCosineTally):
+            return no_contrast
+        found = tally.found
+        share = float(found.zero.mean())
+        zero = [zero_vectors(metric, share)] if share > DEAD_SHARE else []
+        return [*no_contrast, *found.doubts, *zero]
 
     return Reading(tally, read, metric, doubts)
 
 
-def zero_vectors(share: float) -> str:
+def zero_vectors(metric: str, share: float) -> str:
     """Return what has to be said of a layer with many zero vectors."""
+    if metric in CENTRED:
+        return f"{share:.0%} zero vectors (dead), which are alike once a mean is removed"
     return f"{share:.0%} zero vectors, which count as cosine 0 (dead, not 'not invariant')"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -19,7 +19,7 @@ from elsewhere.analyzer.centring import CentredRows
 from elsewhere.analyzer.layerwise import banded, without_intervals
 from elsewhere.errors import LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.bands import band_notes
-from elsewhere.measures.centring import BY_PLACE, CENTRED, by_place_baseline, check_by_place
+from elsewhere.measures.centring import by_place_baseline, check_by_place
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import (
     DEAD_SHARE,
@@ -29,6 +29,7 @@ from elsewhere.measures.similarity import (
     summarise_similarity,
 )
 from elsewhere.measures.sketch import cosine_error
+from elsewhere.measures.stretches import BY_PLACE, CENTRED
 from elsewhere.protocols import (
     Block,
     Design,
@@ -197,16 +198,20 @@ class SimilaritySink:
             for name, found in self._centred.end():
                 self._own[name] = found.own[:, :, 0]
                 self._zero_shares[name] = float(found.zero.mean())
+                self.notes += [f"{self.metric}: layer {name}: {doubt}" for doubt in found.doubts]
                 self._summaries[name] = summarise_means(
-                    similarity=self._own[name].mean(axis=0),
-                    cross=found.cross[:, 0] / (n_cross_pairs(self._codes) or np.nan),
-                    same=found.same / (n_cross_pairs(self._codes) or np.nan),
+                    similarity=found.mean[:, 0],
+                    cross=found.cross[:, 0],
+                    same=found.same,
                     similarity_without=found.mean_without[:, :, 0],
                     cross_without=found.cross_without[:, :, 0],
                     same_without=found.same_without,
                     reference_index=self.design.reference_index,
                     include_reference=self.include_reference,
                 )
+                n_units, summary = len(Sampled.of(self._codes)), self._summaries[name]
+                full = found.among_all(summary.G_away_without, n_units)
+                self._summaries[name] = replace(summary, G_away_without=full)
             return
         if self._part < self._parts - 1:
             return

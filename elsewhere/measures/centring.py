@@ -7,7 +7,8 @@ mean of the rest. With codes :math:`x` less the mean of all, the mean of the res
 .. math:: (x_i - \delta_k) \cdot (x_j - \delta_k)
           = x_i \cdot x_j - x_i \cdot \delta_k - \delta_k \cdot x_j + \delta_k \cdot \delta_k
 
-follows from products between objects: no activation is needed again.
+follows from products between objects: no activation is needed again. Silent objects, which are
+zero at all locations, are left out in the same way: less a mean they would be alike everywhere.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import n_cross_pairs
-from elsewhere.measures.stretches import NEGLIGIBLE, Floats, Stretch, Values
+from elsewhere.measures.stretches import (
+    BY_PLACE,
+    NEGLIGIBLE,
+    Floats,
+    Stretch,
+    Values,
+    living_of,
+)
 from elsewhere.measures.vectors import dot_products
 
-BY_PLACE = "centred-by-place"
-CENTRED = ("centred", BY_PLACE)
-"""Metrics that remove a mean over objects."""
 HELD = 2**20
 """Numbers of an intermediate array, about: locations are gone through a few at a time."""
 
@@ -57,33 +62,66 @@ def by_place_baseline(n_objects: int) -> str:
 
 @dataclass(frozen=True)
 class CentredCosines:
-    """Sums of cosines between all locations and those that are compared with.
+    """Mean cosines between all locations and those that are compared with.
 
     Parameters
     ----------
     own
-        float64 (object, location, reference): each object with itself.
+        float64 (object, location, reference): each object with itself; NaN for silent ones.
+    mean
+        float64 (location, reference): its mean over objects that are not silent.
     mean_without
-        float64 (unit, location, reference): its mean over objects without each unit in turn;
-        no units where there is a single one.
+        float64 (unit, location, reference): the same without each unit in turn; no units where
+        there is a single one that is not silent.
     cross
-        float64 (location, reference): sum over ordered pairs of objects of different categories.
+        float64 (location, reference): mean over ordered pairs of objects of different categories,
+        NaN where there is no pair.
     cross_without
-        float64 (unit, location, reference): its mean over such pairs without each unit in turn,
-        NaN where no pair is left.
+        float64 (unit, location, reference): the same without each unit in turn.
     same, same_without
         float64 (location,) and (unit, location): likewise of pairs that are both at the location.
     zero
-        bool (object, location): vectors of which nothing is left.
+        bool (object, location): vectors that are zero, or of which nothing is left.
+    silent
+        bool (object,): zero at all locations, and left out of everything.
+    units
+        int (unit,): which of all units those are that have objects which are not silent.
     """
 
     own: Floats
+    mean: Floats
     mean_without: Floats
     cross: Floats
     cross_without: Floats
     same: Floats
     same_without: Floats
     zero: NDArray[np.bool_]
+    silent: NDArray[np.bool_]
+    units: NDArray[np.int64]
+
+    def among_all(self, without: Floats, n_units: int) -> Floats:
+        """Return values without each unit, (unit,), with NaN for units of silent objects."""
+        if len(without) == n_units:
+            return without
+        found = np.full(n_units, np.nan)
+        if len(np.unique(self.units)) == len(without):
+            found[self.units] = without
+        return found
+
+    @property
+    def doubts(self) -> list[str]:
+        """What has to be said of silent objects."""
+        return silent_objects(~self.silent)
+
+
+def silent_objects(living: NDArray[np.bool_]) -> list[str]:
+    """Return what has to be said where not all objects are living, (object,)."""
+    if living.all():
+        return []
+    return [
+        f"{(~living).sum()} of {len(living)} objects evoke nothing (all zero at all locations) and "
+        "are left out, also of the mean that is removed; the layer has no band over layers"
+    ]
 
 
 class CentredTally:
@@ -157,16 +195,26 @@ class CentredTally:
             products = self._products[:, location]
             products += dot_products(there, here).reshape(products.shape)
 
-    def value(self) -> CentredCosines:
-        """Return the cosines, once all stretches are in."""
+    def value(self, living: NDArray[np.bool_] | None = None) -> CentredCosines:
+        """Return the cosines, once all stretches are in.
+
+        Parameters
+        ----------
+        living
+            bool (object,): which objects are not silent; by default those that are not zero at one
+            of the locations that were added.
+        """
         n, n_locations, _, n_references = self._products.shape
-        units = Sampled.of(self._codes)
+        living = living_of(self._raw == 0) if living is None else living | ~living.any()
+        among = np.flatnonzero(living)
+        units = Sampled.of(self._codes[among])
+        members = [among[chosen] for chosen in units.members]
         n_left = len(units) if len(units) > 1 else 0
-        kept = np.ones((1 + n_left, n))
-        shares = np.zeros((1 + n_left, n))  # of the codes in how the mean of the rest differs
-        for unit, members in enumerate(units.members[:n_left], start=1):
-            kept[unit, members] = 0
-            shares[unit, members] = -1 / (n - len(members))
+        kept = np.tile(living.astype(np.float64), (1 + n_left, 1))
+        for unit, left in enumerate(members[:n_left], start=1):
+            kept[unit, left] = 0
+        # of the codes in how the mean of the rest differs
+        shares = -(1 - kept) / kept.sum(axis=1, keepdims=True)
         others = (self._codes[:, None] != self._codes[None]).astype(np.float64)
         shape = (1 + n_left, n_locations, n_references)
         own, mean, cross = np.zeros((n, *shape[1:])), np.zeros(shape), np.zeros(shape)
@@ -202,16 +250,24 @@ class CentredTally:
                 found -= ((weights * to_there) @ others) * weights_home
                 found += across * weights_home * (both[..., None] - to_here)
                 cross[:, chosen, number] = found.sum(axis=-1).T
-        left = [self._codes[kept[unit] > 0] for unit in range(1, 1 + n_left)]
-        counts = np.array([len(codes) for codes in left]).reshape(-1, 1, 1)
-        pairs = np.array([n_cross_pairs(codes) for codes in left]).reshape(-1, 1, 1)
-        cross_without, same_without = (
-            np.where(divisor > 0, sums[1:] / np.maximum(divisor, 1), np.nan)
-            for sums, divisor in ((cross, pairs), (same, pairs[..., 0]))
-        )
-        mean_without = mean[1:] / counts
+        own[~living] = np.nan
+        mean /= kept.sum(axis=1)[:, None, None]
+        pairs = np.array([n_cross_pairs(self._codes[row > 0]) for row in kept], dtype=np.float64)
+        pairs[pairs == 0] = np.nan
+        cross /= pairs[:, None, None]
+        same /= pairs[:, None]
+        labels = Sampled.of(self._codes).labels
         return CentredCosines(
-            own, mean_without, cross[0], cross_without, same[0], same_without, zero
+            own,
+            mean[0],
+            mean[1:],
+            cross[0],
+            cross[1:],
+            same[0],
+            same[1:],
+            zero | (self._raw == 0),
+            ~living,
+            np.array([labels[left[0]] for left in members[:n_left]], dtype=np.int64),
         )
 
     def _lengths(self, shares: Floats, chosen: slice) -> tuple[Floats, Floats, Floats]:

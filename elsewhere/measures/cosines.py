@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from elsewhere.measures.centring import CentredTally
+from elsewhere.measures.centring import CentredCosines, CentredTally
 from elsewhere.measures.similarity import contrast, n_cross_pairs
-from elsewhere.measures.stretches import Floats, Stretch, add_all
+from elsewhere.measures.stretches import CENTRED, Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
 
@@ -76,6 +76,7 @@ class CosineTally:
         without: bool = False,
     ) -> None:
         self.metric, self._codes = metric, codes
+        self._living = np.ones(len(codes), dtype=bool)
         self._own = np.zeros((n_locations, n_locations))
         self._cross = np.zeros((n_locations, n_locations))
         self._groups = np.full((n_locations, n_locations), -1) if groups is None else groups
@@ -88,6 +89,8 @@ class CosineTally:
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
         counts = np.bincount(self._codes)
+        if self.metric in CENTRED:
+            self._living = stretch.lengths_of(self.metric).living
         n_groups = self._grouped.shape[1]
         flat = self._groups.ravel() + 1  # what is in no group counts in the first bin
         total = None
@@ -126,8 +129,8 @@ class CosineTally:
 
     def value(self) -> LocationCosines:
         """Return the cosines, once all stretches are in."""
-        pairs = n_cross_pairs(self._codes)
-        similarity = self._own / len(self._codes)
+        pairs = n_cross_pairs(self._codes[self._living])
+        similarity = self._own / self._living.sum()
         baseline = self._cross / pairs if pairs else np.full(similarity.shape, np.nan)
         sizes = np.bincount(self._groups[self._groups >= 0], minlength=self._grouped.shape[1])
         means = self._grouped / np.maximum(sizes, 1)
@@ -165,40 +168,36 @@ class CentredCosineTally:
         n_locations: int,
         groups: NDArray[np.int64],
     ) -> None:
-        self._codes, self._groups = codes, groups
+        self._groups = groups
         self._tally = CentredTally(metric, codes, n_locations, range(n_locations))
-        self._zero_share = float("nan")
-        self._without: tuple[Floats, Floats] = (np.zeros(0), np.zeros(0))
+        self._found: CentredCosines | None = None
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
         self._tally.add(stretch)
 
     @property
-    def zero_share(self) -> float:
-        """Share of vectors of which nothing is left, once the value was asked for."""
-        return self._zero_share
+    def found(self) -> CentredCosines:
+        """The cosines that the value consists of, once all stretches are in."""
+        if self._found is None:
+            self._found = self._tally.value()
+        return self._found
 
     def value(self) -> LocationCosines:
         """Return the cosines, once all stretches are in."""
-        found = self._tally.value()
-        self._zero_share = float(found.zero.mean())
-        self._without = found.mean_without, found.cross_without
-        pairs = n_cross_pairs(self._codes)
-        similarity = found.own.mean(axis=0)
-        baseline = found.cross / pairs if pairs else np.full(similarity.shape, np.nan)
+        found = self.found
         n_groups = int(self._groups.max(initial=-1)) + 1
         means = [found.own[:, self._groups == group].mean(axis=1) for group in range(n_groups)]
         return LocationCosines(
-            similarity,
-            baseline,
-            contrast(similarity, baseline),
-            np.stack(means, axis=1) if means else np.zeros((len(self._codes), 0)),
+            found.mean,
+            found.cross,
+            contrast(found.mean, found.cross),
+            np.stack(means, axis=1) if means else np.zeros((len(found.own), 0)),
         )
 
     def without(self) -> Iterator[tuple[Floats, Floats]]:
         """Yield similarity and baseline without each of what was sampled in turn."""
-        yield from zip(*self._without, strict=True)
+        yield from zip(self.found.mean_without, self.found.cross_without, strict=True)
 
 
 def location_cosines(

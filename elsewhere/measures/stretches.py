@@ -31,6 +31,10 @@ PIECE_BYTES = 2**22
 WORKING_BYTES = 4 * PIECE_BYTES + 6 * COLUMN_BYTES
 """What the measures take up beside a stretch and their own sums, about."""
 REMOVALS = ("cosine", "centred", "centred-by-place", "evoked", "pearson")
+BY_PLACE = "centred-by-place"
+CENTRED = ("centred", BY_PLACE)
+"""Metrics that remove a mean over objects. Silent objects, all zero at all locations, are left out
+of it and of every mean: less a mean they would be alike everywhere."""
 
 Floats = NDArray[np.float64]
 Values = NDArray[np.floating]
@@ -89,20 +93,33 @@ class Lengths:
         float64, 0 where the vector is zero.
     offsets
         float64, the mean over units that ``pearson`` removes; 0 otherwise.
+    nothing
+        bool, whether the vector was zero before a mean over objects was removed.
     """
 
     inverse: Floats
     offsets: Floats
+    nothing: NDArray[np.bool_]
 
     @classmethod
     def empty(cls, n_objects: int, n_locations: int) -> Lengths:
         """Return lengths to be filled in."""
-        return cls(np.zeros((n_objects, n_locations)), np.zeros((n_objects, n_locations)))
+        shape = (n_objects, n_locations)
+        return cls(np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool))
+
+    @property
+    def living(self) -> NDArray[np.bool_]:
+        """The objects that are not silent; all of them where none is left."""
+        return living_of(self.nothing)
+
+    def leave_out_silent(self) -> None:
+        """Take vectors of silent objects as zero, once all are filled in."""
+        self.inverse[~self.living] = 0.0
 
     @property
     def zero_share(self) -> float:
         """Share of zero vectors."""
-        return float((self.inverse == 0).mean())
+        return float(((self.inverse == 0) | self.nothing).mean())
 
     def fill(
         self,
@@ -131,6 +148,19 @@ class Lengths:
             lengths = np.sqrt(squares)
         self.inverse[objects, locations] = invert(lengths, raw**2)
         self.offsets[objects, locations] = offsets
+        self.nothing[objects, locations] = (raw == 0) & (metric in CENTRED)
+
+
+def living_of(nothing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which objects have some vector that is not zero, or all where none has.
+
+    Examples
+    --------
+    >>> living_of(np.array([[True, False], [True, True]]))
+    array([ True, False])
+    """
+    living: NDArray[np.bool_] = np.logical_not(nothing.all(axis=1))
+    return living | (not living.any())
 
 
 def row_lengths(rows: Values) -> Floats:
@@ -248,13 +278,15 @@ class Stretch:
                         "metric 'evoked' needs the empty canvas's activation; give `empty`"
                     )
                 found = self.empty
-            elif metric == "centred":
-                total = np.zeros(self.values.shape[2])
-                for rows in self.values:
-                    total += rows.sum(axis=0, dtype=np.float64)
-                found = total / (self.values.shape[0] * self.values.shape[1])
-            elif metric == "centred-by-place":
-                found = self.values.mean(axis=0, dtype=np.float64)
+            elif metric in CENTRED:
+                n_living = max(1, sum(bool(rows.any()) for rows in self.values))
+                if metric == BY_PLACE:
+                    found = self.values.sum(axis=0, dtype=np.float64) / n_living
+                else:
+                    total = np.zeros(self.values.shape[2])
+                    for rows in self.values:
+                        total += rows.sum(axis=0, dtype=np.float64)
+                    found = total / (n_living * self.values.shape[1])
             self.origins[metric] = found
         return self.origins[metric]
 
@@ -277,7 +309,9 @@ class Stretch:
                     if metric != "cosine":
                         less = None if origin is None else origin[..., chosen]
                         squares += squared_norms(remove(part, less, found.offsets[number]))
+                found.nothing[number] = (raw == 0) & (metric in CENTRED)
                 found.inverse[number] = invert(np.sqrt(squares if metric != "cosine" else raw), raw)
+            found.leave_out_silent()
             self.lengths[metric] = found
         return self.lengths[metric]
 

@@ -142,3 +142,89 @@ def test_one_object_is_refused_in_a_line():
         with pytest.raises(InputError, match=r"there is 1 object, .* show at least 2") as error:
             call()
         assert "\n" not in str(error.value)
+
+
+# --- silent objects ---------------------------------------------------------------------------
+
+
+def with_silent(values, categories, places):
+    """Put objects that are zero at all locations among others, at these places."""
+    names = list(categories)
+    for place in places:
+        values = np.insert(values, place, 0.0, axis=0)
+        names.insert(place, f"silent{place}" if place % 2 else names[0])
+    return values, names
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("categories", [list("abcdef"), list("aabbbc")], ids=["own", "mixed"])
+def test_silent_objects_are_left_out_of_similarity(metric, parts, categories):
+    """Less a mean they are alike everywhere: two of eight read G .3 where the others have none."""
+    values = draw(n_units=400)
+    more, names = with_silent(values, categories, (0, 3))
+    memory = "2GiB" if parts == 1 else "130kB"
+    found = similarity(source_of(more, names), metric=metric, max_memory=memory)
+    living = np.delete(np.arange(8), [0, 3])
+    wanted = similarity(source_of(values, [names[o] for o in living]), metric=metric)
+    for key in wanted.data_vars:
+        if "object" in wanted[key].dims:
+            np.testing.assert_allclose(found[key][:, living], wanted[key], atol=1e-9)
+            assert np.isnan(found[key][:, [0, 3]]).all()
+        elif key in ("G_away", "G_step") or not str(key).startswith(("G_", "zero_share")):
+            np.testing.assert_allclose(found[key], wanted[key], atol=1e-9, err_msg=str(key))
+    np.testing.assert_allclose(found["G_away_interval"], wanted["G_away_interval"], atol=1e-9)
+    left = found["G_away_without"].values[0]
+    np.testing.assert_allclose(left[~np.isnan(left)], wanted["G_away_without"][0], atol=1e-9)
+    assert float(found["zero_share"][0]) == 0.25
+    assert any("2 of 8 objects evoke nothing" in note for note in found.attrs["notes"])
+    assert not any("evoke nothing" in note for note in wanted.attrs["notes"])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("path", ["products", "too many", "stretches"])
+def test_silent_objects_are_left_out_of_measures(metric, path, monkeypatch):
+    values, name = draw(n_units=4_000 if path == "stretches" else 40), metric.replace("-", "_")
+    more, names = with_silent(values, list("aabcde"), (1, 2, 8))
+    living = [names[o] for o in (0, 3, 4, 5, 6, 7)]
+    memory = "2GiB"
+    if path != "products":
+        monkeypatch.setattr(readings, "ALL_REFERENCES", 10)
+    if path == "stretches":
+        if metric == "centred-by-place":
+            pytest.skip("the means at all places take one sweep")
+        monkeypatch.setattr("elsewhere.analyzer.stretching.WORKING_BYTES", 0)
+        memory = "330kB"
+    wanted = measure(values, PLACES, names=metric, categories=living)
+    found = measure(more, PLACES, names=metric, categories=names, max_memory=memory)
+    for key in wanted.data_vars:
+        if "band" not in str(key) and not str(key).endswith("zero_share"):
+            np.testing.assert_allclose(found[key], wanted[key], atol=1e-9, err_msg=str(key))
+    assert float(found[f"{name}_zero_share"][0]) == pytest.approx(3 / 9)
+    assert any("3 of 9 objects evoke nothing" in note for note in found.attrs["notes"])
+    book = location_cosines(values, metric=metric, categories=living)
+    pure = location_cosines(more, metric=metric, categories=names)
+    np.testing.assert_allclose(pure.G, book.G, atol=1e-9)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_zero_vectors_are_counted_before_the_mean_is_removed(metric):
+    values, name = draw(), metric.replace("-", "_")
+    values[2, 1:4] = 0.0  # an object that a layer answers at some places only
+    found = measure(values, PLACES, names=metric).isel(layer=0)
+    assert float(found[f"{name}_zero_share"]) == pytest.approx(3 / 36)
+    assert any("8% zero vectors" in note for note in found.attrs["notes"])
+    less = values - values.mean(axis=0 if metric == "centred-by-place" else (0, 1))
+    unit = less / np.linalg.norm(less, axis=2, keepdims=True)
+    wanted = np.einsum("opu,oru->pr", unit, unit) / 6
+    np.testing.assert_allclose(found[name].values.reshape(6, 6), wanted, atol=1e-9)
+    single = similarity(source_of(values), metric=metric)
+    assert float(single["zero_share"][0]) == pytest.approx(3 / 36)
+    np.testing.assert_allclose(single["similarity_mean"].values.ravel(), wanted[3], atol=1e-9)
+
+
+def test_a_layer_in_which_all_objects_are_silent_is_dead():
+    found = measure(np.zeros((4, 6, 5)), PLACES, names="centred")
+    assert float(found["centred_zero_share"][0]) == 1
+    assert float(found["centred_away"][0]) == 0
+    assert not any("are left out" in note for note in found.attrs["notes"])
