@@ -17,8 +17,10 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import fx, nn
 
+from elsewhere.analyzer.attribution.maxima import Maxima
 from elsewhere.analyzer.attribution.tracing import (
     Function,
+    Interpreter,
     call,
     follow,
     has_constants,
@@ -213,6 +215,9 @@ class RuleSet:
         Of the stabiliser that sums get; None for methods without.
     cut
         Whether a rectifier has to cut at 0, or only to let 0 through; None where either is fine.
+        Where it has to cut, a maximum that is a rectifier of its own making has no rule.
+    halves
+        Whether a batch is images, and then as many baselines.
     """
 
     method: str
@@ -220,6 +225,7 @@ class RuleSet:
     maxima: tuple[str, Rule | None]
     epsilon: float | None = None
     cut: bool | None = None
+    halves: bool = False
 
     def refusal(self, node: fx.Node) -> str:
         """Return why a function has no rule here, nothing where it has one."""
@@ -241,7 +247,9 @@ def lrp(epsilon: float) -> RuleSet:
 def deep_lift(eps: float) -> RuleSet:
     """Return the rescale rule (Shrikumar et al. 2017)."""
     functions = dict.fromkeys(UNIVARIATE, ("rescaled", partial(rescaled, eps=eps)))
-    return RuleSet("deep-lift", functions, ("shared out", partial(shared_out, eps=eps)))
+    return RuleSet(
+        "deep-lift", functions, ("shared out", partial(shared_out, eps=eps)), halves=True
+    )
 
 
 def guided_backprop() -> RuleSet:
@@ -285,6 +293,9 @@ class Ruled:
         self._path = path_of(self._graph)
         self.counts: Counter[str] = Counter()
         self._named: dict[fx.Node, str] = {}
+        self._maxima: Maxima | None = None
+        if rules.cut and any(name_of(node) in MAXIMA for node in self._path):
+            self._maxima = Maxima(self._graph, images, self._path, MOVING, UNIVARIATE, MAXIMA)
         for node in self._path:
             if node.op == "placeholder":
                 continue
@@ -293,11 +304,13 @@ class Ruled:
                 self._named[node] = said
                 self.counts[said] += 1
         self._compare(function, images)
+        if rules.halves:
+            self._check_halves(images, owners, parts)
 
     def __call__(self, images: torch.Tensor, ledger: Ledger) -> torch.Tensor:
         """Return the scores; going back from them applies the rules, and fills the ledger."""
         run = partial(self._run, ledger=ledger)
-        return cast(torch.Tensor, _Interpreter(self._graph, run, self._path).run(images))
+        return cast(torch.Tensor, Interpreter(self._graph, run, self._path).run(images))
 
     def check(self, ledger: Ledger) -> None:
         """Refuse a pass back in which a rule was not applied as often as there are operations.
@@ -344,16 +357,23 @@ class Ruled:
             else:
                 return None
         elif places == {0} and name in MAXIMA and (name != "max" or overload_of(node) == "dim"):
-            return f"{self.rules.maxima[0]}: {name}"
+            why = "" if self._maxima is None else self._maxima.refusal(node)
+            if not why:
+                return f"{self.rules.maxima[0]}: {name}"
         elif places == {0} and name in self.rules.functions:
             why = self.rules.refusal(node)
             if not why:
                 return f"{self.rules.functions[name][0]}: {name}"
+        raise self._without_rule(node, why, owners, parts)
+
+    def _without_rule(
+        self, node: fx.Node, why: str, owners: Mapping[fx.Node, str], parts: nn.Module
+    ) -> InputError:
         owner = owners.get(node, "")
         part = parts.get_submodule(owner)
         where = f"{owner!r}, a {type(part).__name__}" if owner else f"a {type(part).__name__}"
-        operation = f"the operation {name}{', ' + why if why else ''}"
-        raise InputError(
+        operation = f"the operation {name_of(node)}{', ' + why if why else ''}"
+        return InputError(
             f"{self.rules.method} has no rule for {where}: {operation}; take "
             "integrated-gradients, which needs gradients only"
         )
@@ -433,7 +453,7 @@ class Ruled:
         noise = torch.rand(images.shape, generator=generator).to(images)
         both = []
         with torch.enable_grad():
-            for run in (function, _Interpreter(self._graph, call, self._path).run):
+            for run in (function, Interpreter(self._graph, call, self._path).run):
                 values = noise.clone().requires_grad_(True)
                 found = run(values)
                 weights = torch.linspace(1, 2, found.shape[1]).to(found)
@@ -452,21 +472,29 @@ class Ruled:
                     "its own making); take integrated-gradients, which needs gradients only"
                 )
 
-
-class _Interpreter(fx.Interpreter):
-    """Runs a graph; what depends on the image, by a function that is given."""
-
-    def __init__(
-        self,
-        graph: fx.GraphModule,
-        run: Callable[[fx.Node, Any, Any], Any],
-        path: Mapping[fx.Node, None],
+    def _check_halves(
+        self, images: torch.Tensor, owners: Mapping[fx.Node, str], parts: nn.Module
     ) -> None:
-        super().__init__(graph)
-        self._run, self._path = run, path
+        """Refuse functions whose first half is not that of the images, as where axes are swapped.
 
-    def run_node(self, n: fx.Node) -> Any:
-        """Run a node."""
-        if n not in self._path or n.op == "placeholder" or name_of(n) == "getitem":
-            return super().run_node(n)
-        return self._run(n, *self.fetch_args_kwargs_from_env(n))
+        It must be the same whatever the baselines are.
+        """
+        generator, sums = torch.Generator().manual_seed(0), list[dict[fx.Node, torch.Tensor]]()
+        noise = torch.rand((3, *images.shape), generator=generator).to(images)
+        half = len(images) // 2
+        for second in noise[1:]:
+            found: dict[fx.Node, torch.Tensor] = {}
+
+            def note(node: fx.Node, args: Any, kwargs: Any, *, kept: Any = found) -> Any:
+                if node in self._named:
+                    kept[node] = args[0].detach().chunk(2)[0].double().sum()
+                return call(node, args, kwargs)
+
+            with torch.no_grad():
+                shown = torch.cat([noise[0][:half], second[half:]])
+                Interpreter(self._graph, note, self._path).run(shown)
+            sums.append(found)
+        for node, first in sums[0].items():
+            if not torch.isclose(first, sums[1][node], rtol=1e-6, atol=0, equal_nan=True):
+                why = "whose first axis is not that of the images"
+                raise self._without_rule(node, why, owners, parts)

@@ -169,3 +169,22 @@ def places_of(node: fx.Node, path: Mapping[fx.Node, None]) -> frozenset[int]:
 
     places = {place for place, value in enumerate(node.args) if depends(value)}
     return frozenset(places | ({-1} if any(map(depends, node.kwargs.values())) else set()))
+
+
+class Interpreter(fx.Interpreter):
+    """Runs a graph; what depends on the image, by a function that is given."""
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        run: Callable[[fx.Node, Any, Any], Any],
+        path: Mapping[fx.Node, None],
+    ) -> None:
+        super().__init__(graph)
+        self._run, self._path = run, path
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run a node."""
+        if n not in self._path or n.op == "placeholder" or name_of(n) == "getitem":
+            return super().run_node(n)
+        return self._run(n, *self.fetch_args_kwargs_from_env(n))

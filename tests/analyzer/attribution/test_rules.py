@@ -179,6 +179,7 @@ WITHOUT = {
     "a gate": (lambda v, w: v * v.sigmoid(), "mul|sigmoid"),
     "a square": (lambda v, w: v * v, "mul, of several things"),
     "a mask": (lambda v, w: v * (v > 0), "the operation gt"),
+    "a step": (lambda v, w: v * torch.heaviside(v, torch.zeros(())), "heaviside"),
     "a choice": (lambda v, w: torch.where(v > 0, v, 0.0), "the operation gt"),
     "a norm": (lambda v, w: v / v.norm(dim=1, keepdim=True), "linalg_vector_norm"),
     "softmax": (lambda v, w: v.softmax(1), "_softmax"),
@@ -196,6 +197,7 @@ CURVED = {
     "elu": lambda v, w: functional.elu(v),
     "a clamp that is not at 0": lambda v, w: v.clamp(min=0.2),
     "a power": lambda v, w: v.pow(2),
+    "a threshold": lambda v, w: functional.threshold(v, 0, 0),
 }
 
 
@@ -208,6 +210,66 @@ def test_what_has_no_rule_is_refused_by_name(name, method, applied, make_explain
     ) as caught:
         make_explainer(applied(function), method)
     assert "\n" not in str(caught.value)
+
+
+def masked(v):
+    return v[..., None] * torch.tensor([1.0, 0.0])
+
+
+RECTIFIED = {
+    "stacked behind": lambda v, w: torch.stack([v, torch.zeros_like(v)], 1).amax(1),
+    "joined": lambda v, w: torch.cat([v[:, None], v.new_zeros(v[:, None].shape)], 1).max(1).values,
+    "padded": lambda v, w: functional.pad(v[..., None], (0, 1)).amax(-1),
+    "written": lambda v, w: v.new_zeros(*v.shape, 2).select_scatter(v, -1, 0).amax(-1),
+    "masked": lambda v, w: masked(v).amax(-1),
+    "pooled": lambda v, w: functional.max_pool2d(masked(v).flatten(0, 2), (1, 2)).view(v.shape),
+    "times 0": lambda v, w: torch.stack([v, 0 * v], -1).amax(-1),
+}
+POOLED = {
+    "padding that never wins": lambda v: functional.pad(v, (1, 1), value=-torch.inf),
+    "zeros beside what is rectified": lambda v: functional.pad(v, (1, 1, 1, 1)),
+    "joined along another axis": lambda v: torch.cat([v, 2 * v - 1], 1)[:, 3:9],
+    "scaled": lambda v: v * torch.tensor([2.0, 1, 0, -1, 1, 3])[:, None, None],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECTIFIED)
+def test_a_maximum_with_a_constant_is_a_rectifier(name, applied, make_explainer, make_batch):
+    """Guided backpropagation took it for a pooling; the others' rules hold for both."""
+    network, plain = applied(RECTIFIED[name]), applied(lambda v, w: v.relu())
+    with pytest.raises(InputError, match="max.*, (which has a constant|of several functions)"):
+        make_explainer(network, "guided-backprop")
+    for method in ("lrp", "deep-lift"):
+        batch = make_batch(network, baseline="black").batch
+        expected, found = (make_explainer(n, method).maps(batch) for n in (plain, network))
+        limit = 1e-2 if name in ("masked", "pooled", "times 0") and method == "lrp" else 1e-4
+        assert float((found - expected).abs().max() / expected.abs().max()) < limit, method
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_a_maximum_of_features_is_a_pooling(name, applied, make_explainer, make_batch):
+    def pooled(v):
+        return functional.max_pool2d(POOLED[name](v), 3, 2)
+
+    network = applied(lambda v, w: pooled(v.relu()))
+    module, batch = network.module, make_batch(network).batch
+    images = batch.images.clone().requires_grad_(True)
+    rectified = Guided.apply(module.conv(images), 0, np.inf)
+    values = pooled(rectified).mean((2, 3)) @ module.head.T
+    expected = torch.autograd.grad(values[:, 2].sum(), images)[0]
+    found = make_explainer(network, "guided-backprop").maps(batch)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_halves_that_are_no_images_have_no_rule(n, applied, make_explainer):
+    """Along the first axis are functions of the images, not images and baselines."""
+    network = applied(lambda v, w: torch.stack([v, *[0 * v] * (n - 1)]).amax(0))
+    with pytest.raises(InputError, match="amax, whose first axis is not that of the images"):
+        make_explainer(network, "deep-lift")
+    swapped = applied(lambda v, w: v.transpose(0, 1).tanh().transpose(0, 1))
+    with pytest.raises(InputError, match="tanh, whose first axis"):
+        make_explainer(swapped, "deep-lift")
 
 
 @pytest.mark.parametrize("name", CURVED)
