@@ -46,6 +46,7 @@ from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
     LossyStream,
     VisibleFormatter,
+    check_different,
     check_output,
     counted,
     duration,
@@ -497,8 +498,7 @@ def _check_outputs(
     for path in paths:
         if not (resumed and path == out and path.is_file()):
             check_output(path, overwrite)
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError(f"--out and --similarity are both {out}; expected two files")
+    check_different(out=out, similarity=measure)
 
 
 def _command_line() -> str:

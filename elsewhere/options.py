@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -350,7 +351,14 @@ def describe(sweep: Sweep, wanted: Any) -> str:
 
 
 def check_room(
-    out: Path, source: Any, layers: Sequence[str] | None, *, places: int = 1, measures: int = 0
+    out: Path,
+    source: Any,
+    layers: Sequence[str] | None,
+    *,
+    places: int = 1,
+    measures: int = 0,
+    table: Path | None = None,
+    readout: Path | None = None,
 ) -> None:
     """Refuse the result of a recording or sweep that will not fit the disk, before any work.
 
@@ -366,13 +374,23 @@ def check_room(
         How many locations all others are held against, one by one.
     measures
         How many values there are for each two locations.
+    table
+        The table of them to write, too.
+    readout
+        The readout of the last of these layers to write, too.
     """
-    from elsewhere.storage import check_result_room
+    from elsewhere.storage import check_result_room, result_bytes, table_bytes
 
-    n_layers = len(source.layers if layers is None else layers)
+    chosen = [layer for layer in source.layers if layers is None or layer.name in layers]
     n_objects, n_positions = len(source.design.objects), source.design.n_positions
     each = places * n_objects + measures * n_positions
-    check_result_room(out, n_layers * n_positions * each)
+    n_values, beside = len(chosen) * n_positions * each, {}
+    if table is not None:
+        beside[table] = table_bytes(table, n_values)
+    if readout is not None:
+        n_weights = len(set(source.design.categories)) * math.prod(chosen[-1].shape)
+        beside[readout] = result_bytes(n_weights // 2)  # of single precision
+    check_result_room(out, n_values, beside=beside)
 
 
 def set_threads(threads: int | None) -> None:

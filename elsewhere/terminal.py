@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import math
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from elsewhere.errors import visible
+from elsewhere.errors import InputError, visible
 from elsewhere.protocols import Progress, notes_of
 from elsewhere.types import format_bytes
 
@@ -189,6 +190,14 @@ def check_output(path: Path, overwrite: bool) -> None:
     from elsewhere.storage.files import check_output as check
 
     check(path, overwrite=overwrite)
+
+
+def check_different(**outputs: Path | None) -> None:
+    """Refuse two outputs, by the names of their options, that are one file."""
+    given = [(f"--{name}", path) for name, path in outputs.items() if path is not None]
+    for (name, path), (other, second) in itertools.combinations(given, 2):
+        if path.resolve() == second.resolve():
+            raise InputError(f"{name} and {other} are both {path}; expected two files")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from elsewhere.options import (
 )
 from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
+    check_different,
     check_output,
     print_json,
     print_notes,
@@ -77,7 +79,7 @@ def measure(
     from elsewhere.analyzer import check_measures
     from elsewhere.analyzer import measure as take
     from elsewhere.measures import measures_named
-    from elsewhere.storage import check_table_name, save_result, save_table
+    from elsewhere.storage import check_table_name, save_all, save_result, save_table
 
     wanted = measures_named(names)
     if source is None or out is None:
@@ -85,8 +87,7 @@ def measure(
     check_output(out, overwrite)
     if table is not None:
         check_table_name(table, overwrite=overwrite)
-        if table.resolve() == out.resolve():
-            raise InputError(f"--out and --table are both {out}; expected two files")
+        check_different(out=out, table=table)
     parse_bytes(max_memory)
     set_threads(threads)
     with contextlib.ExitStack() as stack:
@@ -105,7 +106,8 @@ def measure(
             chosen = [layer.name for layer in found.layers] if select else None
             say(describe(found, found.layers))
         check_measures(found, wanted, chosen)
-        check_room(out, found, chosen, places=0, measures=sum(map(_count_maps, wanted)))
+        n_maps = sum(map(_count_maps, wanted))
+        check_room(out, found, chosen, places=0, measures=n_maps, table=table)
         bar = stack.enter_context(progress("measuring"))
         result = take(
             found,
@@ -115,9 +117,10 @@ def measure(
             max_memory=max_memory,
             progress=bar,
         )
-    save_result(result, out, overwrite=overwrite, rescue=True)
+    saves = [partial(save_result, result, out)]
     if table is not None:
-        save_table(result, table, overwrite=overwrite)
+        saves.append(partial(save_table, result, table))
+    save_all(*(partial(save, overwrite=overwrite, rescue=True) for save in saves))
     _print(result, as_json)
     say(f"wrote {out}" + (f" and {table}" if table is not None else ""))
 
@@ -221,7 +224,7 @@ def table(
     if variables is not None and not wanted:
         raise InputError("no variable is asked for; name at least one, or leave --variables out")
     tidy = tidy_table(load_result(result), None if variables is None else wanted)
-    save_table(tidy, out, overwrite=overwrite)
+    save_table(tidy, out, overwrite=overwrite, rescue=True)
     if as_json:
         print_json({"rows": len(tidy), "columns": [str(name) for name in tidy.columns]})
     say(f"wrote {out} ({len(tidy)} rows)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,15 @@ from elsewhere.options import (
     set_threads,
     takes,
 )
-from elsewhere.terminal import check_output, print_notes, print_rows, print_table, progress, say
+from elsewhere.terminal import (
+    check_different,
+    check_output,
+    print_notes,
+    print_rows,
+    print_table,
+    progress,
+    say,
+)
 from elsewhere.types import parse_bytes
 
 if TYPE_CHECKING:
@@ -94,7 +103,7 @@ def probe(
     from elsewhere.probes import probe as measure
     from elsewhere.probes.kinds import probe_kinds
     from elsewhere.probes.splits import ASKED
-    from elsewhere.storage import save_result
+    from elsewhere.storage import save_all, save_result
 
     check_output(out, overwrite)
     if readout is not None:
@@ -121,7 +130,8 @@ def probe(
             say(describe(found, found.layers))
         layer = "" if readout is None else _one_layer(found, chosen)
         places = found.design.n_positions if train_at.strip() == "each" else 1
-        check_room(out, found, chosen, places=places)
+        names = chosen if readout is None else [layer]
+        check_room(out, found, names, places=places, readout=readout)
         bar = stack.enter_context(progress("probing"))
         result = measure(
             found,
@@ -153,9 +163,10 @@ def probe(
                 seed=network.seed,
                 max_memory=max_memory,
             )
-    save_result(result, out, overwrite=overwrite, rescue=True)
+    saves = [partial(save_result, result, out)]
     if readout is not None and fitted is not None:
-        save_readout(fitted, readout, overwrite=overwrite)
+        saves.append(partial(save_readout, fitted, readout))
+    save_all(*(partial(save, overwrite=overwrite, rescue=True) for save in saves))
     print_probe(result, as_json=as_json)
     say(f"wrote {out}" + (f" and {readout}" if readout is not None else ""))
 
@@ -163,8 +174,7 @@ def probe(
 def _check_readout(readout: Path, out: Path, train_at: str, overwrite: bool) -> None:
     """Refuse what cannot be kept as a readout, before work starts."""
     check_output(readout, overwrite)
-    if readout.resolve() == out.resolve():
-        raise InputError(f"--readout and --out are both {out}; they are two files")
+    check_different(out=out, readout=readout)
     if train_at.strip() == "each":
         raise InputError("--readout keeps one probe, and --train-at each trains many; name a place")
 

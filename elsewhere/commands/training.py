@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -24,6 +25,7 @@ from elsewhere.options import (
 from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
     bar,
+    check_different,
     check_output,
     print_json,
     print_notes,
@@ -137,13 +139,20 @@ def accuracy(
     """Map the accuracy over the canvas, trained and held-out exemplars apart."""
     from elsewhere.models import find_device
     from elsewhere.stimuli import Grid
-    from elsewhere.storage import check_result_room, save_result
+    from elsewhere.storage import (
+        check_result_room,
+        check_table_name,
+        save_all,
+        save_result,
+        table_bytes,
+    )
     from elsewhere.training import accuracy as measure
     from elsewhere.training import load_checkpoint, read_card, trial_table, write_trials
 
     check_output(out, overwrite)
     if trials is not None:
-        check_output(trials, overwrite)
+        check_table_name(trials, overwrite=overwrite)
+        check_different(out=out, trials=trials)
     set_threads(threads)
     card = read_card(checkpoint, trust=trust or ())
     how: Any = batch_dependent
@@ -155,7 +164,9 @@ def accuracy(
         )
     tested, mask = card.test_objects(per_category=held_out, data_dir=data_dir)
     places = Grid.parse(grid, card.canvas)
-    check_result_room(out, len(tested) * len(places))
+    n_trials = len(tested) * len(places)
+    beside = {} if trials is None else {trials: table_bytes(trials, n_trials)}
+    check_result_room(out, n_trials, beside=beside)
     with progress("classifying") as report:
         result = measure(
             model,
@@ -174,9 +185,11 @@ def accuracy(
             },
             progress=report,
         )
-    save_result(result, out, overwrite=overwrite, rescue=True)
+    saves = [partial(save_result, result, out)]
     if trials is not None:
-        write_trials(trial_table(result), trials, overwrite=overwrite)
+        saves.append(partial(write_trials, trial_table(result), trials))
+    save_all(*(partial(save, overwrite=overwrite, rescue=True) for save in saves))
+    if trials is not None:
         say(f"wrote {trials}")
     _report_accuracy(result, as_json=as_json)
     say(f"wrote {out}")

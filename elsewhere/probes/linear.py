@@ -92,7 +92,9 @@ class FittedProbe:
         return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
-def save_readout(probe: FittedProbe, path: str | Path, *, overwrite: bool = False) -> Path:
+def save_readout(
+    probe: FittedProbe, path: str | Path, *, overwrite: bool = False, rescue: bool = False
+) -> Path:
     """Write a fitted probe as a result of the kind ``readout``.
 
     Parameters
@@ -104,6 +106,8 @@ def save_readout(probe: FittedProbe, path: str | Path, *, overwrite: bool = Fals
         layer, the trained locations and the network's identity as attributes.
     overwrite
         Whether an existing file is replaced.
+    rescue
+        Whether it goes elsewhere where it cannot be written there; the error says where.
 
     Raises
     ------
@@ -126,7 +130,7 @@ def save_readout(probe: FittedProbe, path: str | Path, *, overwrite: bool = Fals
             **probe.network,
         },
     )
-    return save_result(result, path, overwrite=overwrite)
+    return save_result(result, path, overwrite=overwrite, rescue=rescue)
 
 
 def load_readout(path: str | Path) -> FittedProbe:

@@ -1,12 +1,24 @@
 """HDF5 recordings and results; imports neither torch nor matplotlib."""
 
 from elsewhere.storage.arrays import ArraySource
-from elsewhere.storage.files import check_output, free_bytes, save_output, write_atomically
+from elsewhere.storage.files import (
+    check_output,
+    free_bytes,
+    save_all,
+    save_output,
+    write_atomically,
+)
 from elsewhere.storage.partial import PartialRecording, open_recording
 from elsewhere.storage.recording import Recording
-from elsewhere.storage.results import check_result_room, load_result, save_result, to_half
+from elsewhere.storage.results import (
+    check_result_room,
+    load_result,
+    result_bytes,
+    save_result,
+    to_half,
+)
 from elsewhere.storage.schema import FILTER, Header, Keep, StoredLayer
-from elsewhere.storage.tables import check_table_name, save_table, tidy_table
+from elsewhere.storage.tables import check_table_name, save_table, table_bytes, tidy_table
 from elsewhere.storage.units import Unit, Units
 from elsewhere.storage.verification import Damage, Verification, verify
 from elsewhere.storage.writer import RecordingWriter, UnitWriter
@@ -31,9 +43,12 @@ __all__ = [
     "free_bytes",
     "load_result",
     "open_recording",
+    "result_bytes",
+    "save_all",
     "save_output",
     "save_result",
     "save_table",
+    "table_bytes",
     "tidy_table",
     "to_half",
     "verify",

@@ -12,7 +12,7 @@ import signal
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -97,6 +97,33 @@ def check_room(path: Path, needed: int) -> None:
         )
 
 
+def check_rooms(needs: Mapping[Path, int]) -> None:
+    """Refuse, before any work, files that will not fit their disks together; see `check_room`."""
+    together: dict[int, int] = {}
+    for path, needed in needs.items():
+        disk = _nearest(path).stat().st_dev
+        together[disk] = together.get(disk, 0) + needed
+        check_room(path, together[disk])
+
+
+def save_all(*saves: Callable[[], object]) -> None:
+    """Write several files that were computed; that one cannot be written does not lose the others.
+
+    Raises
+    ------
+    StorageError
+        Some could not be written; the message has each one's.
+    """
+    errors = []
+    for save in saves:
+        try:
+            save()
+        except StorageError as error:
+            errors.append(error)
+    if errors:
+        raise type(errors[0])("; ".join(map(str, errors))) from errors[0]
+
+
 def _check_length(path: Path) -> None:
     """Refuse a name to which ``.parts`` cannot be added."""
     limit = os.pathconf(path.parent, "PC_NAME_MAX") - len(".parts")
@@ -126,9 +153,14 @@ def is_folder(path: Path) -> bool:
 
 def free_bytes(path: Path) -> int:
     """Return the free bytes on the disk of `path`, which need not exist yet."""
+    return shutil.disk_usage(_nearest(path)).free
+
+
+def _nearest(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
     while not path.exists():
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from elsewhere.storage.admission import READING, check_bytes, look, one_line, op
 from elsewhere.storage.documents import UNSEALED
 from elsewhere.storage.files import (
     check_output,
-    check_room,
+    check_rooms,
     is_file,
     save_output,
     write_atomically,
@@ -101,7 +102,9 @@ def save_result(
     return path
 
 
-def check_result_room(path: Path, n_values: int, n_results: int = 1) -> None:
+def check_result_room(
+    path: Path, n_values: int, n_results: int = 1, *, beside: Mapping[Path, int] | None = None
+) -> None:
     """Refuse, before any work, results that will not fit the disk.
 
     Parameters
@@ -112,13 +115,20 @@ def check_result_room(path: Path, n_values: int, n_results: int = 1) -> None:
         How many values each has, about.
     n_results
         How many there will be.
+    beside
+        Bytes of other files that will be written.
 
     Raises
     ------
     StorageError
         Less is free.
     """
-    check_room(path, n_results * (FRAME_BYTES + 8 * n_values))
+    check_rooms({path: n_results * result_bytes(n_values), **(beside or {})})
+
+
+def result_bytes(n_values: int) -> int:
+    """Return the bytes of a result of so many values, about."""
+    return FRAME_BYTES + 8 * n_values
 
 
 def load_result(path: str | Path) -> xarray.Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas
 import xarray
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.storage.files import check_output, save_output
+from elsewhere.storage.files import check_output, save_output, write_atomically
 
 TABLE_ENDINGS = (".csv", ".parquet")
 
@@ -86,19 +87,36 @@ def _whole_numbers(table: pandas.DataFrame, result: xarray.Dataset) -> pandas.Da
     return table
 
 
+ROW_BYTES = {".csv": 64, ".parquet": 8}
+"""Of a row that names what a number is of, at least; Parquet compresses the names."""
+
+
+def table_bytes(path: Path, n_rows: int) -> int:
+    """Return the bytes of a table of so many rows, at least."""
+    return ROW_BYTES[path.suffix] * n_rows
+
+
 def check_table_name(path: str | Path, *, overwrite: bool = False) -> Path:
     """Refuse a name that is no table's, or that is there, before anything is computed.
 
     Raises
     ------
     InputError
-        An ending other than ``.csv`` and ``.parquet``.
+        An ending other than ``.csv`` and ``.parquet``, or Parquet without pyarrow.
     ExistsError
         The file exists and `overwrite` is not given.
     """
     path = Path(path)
     if path.suffix not in TABLE_ENDINGS:
         raise InputError(f"cannot write a table to {path}; expected a name in .csv or .parquet")
+    if path.suffix == ".parquet":
+        try:
+            importlib.import_module("pyarrow")
+        except ImportError as error:
+            raise InputError(
+                f"cannot write {path}: Parquet needs pyarrow; pip install 'elsewhere[parquet]', "
+                "or name a .csv file"
+            ) from error
     check_output(path, overwrite=overwrite)
     return path
 
@@ -146,7 +164,11 @@ def _as_text(value: object) -> object:
 
 
 def save_table(
-    result: xarray.Dataset | pandas.DataFrame, path: str | Path, *, overwrite: bool = False
+    result: xarray.Dataset | pandas.DataFrame,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    rescue: bool = False,
 ) -> Path:
     """Write a result as a tidy table, CSV or Parquet by the ending of the name.
 
@@ -158,6 +180,9 @@ def save_table(
         Ends in ``.csv`` or ``.parquet``.
     overwrite
         Whether an existing file is replaced.
+    rescue
+        Whether it goes elsewhere where it cannot be written there; the error says where. The name
+        is not looked at then: see `check_table_name`.
 
     Raises
     ------
@@ -168,17 +193,12 @@ def save_table(
     StorageError
         It cannot be written.
     """
-    path = check_table_name(path, overwrite=overwrite)
+    path = Path(path) if rescue else check_table_name(path, overwrite=overwrite)
     table = tidy_table(result) if isinstance(result, xarray.Dataset) else result
     if path.suffix == ".csv":
         data = to_csv(table)
     else:
-        try:
-            data = table.to_parquet(index=False, engine="pyarrow")
-        except ImportError as error:
-            raise InputError(
-                f"cannot write {path}: Parquet needs pyarrow; pip install 'elsewhere[parquet]', "
-                "or name a .csv file"
-            ) from error
-    save_output(path, data, overwrite=overwrite)
+        data = table.to_parquet(index=False, engine="pyarrow")
+    write = save_output if rescue else write_atomically
+    write(path, data, overwrite=overwrite)
     return path

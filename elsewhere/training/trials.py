@@ -84,8 +84,11 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
     return pandas.DataFrame(columns)[list(COLUMNS)]
 
 
-def write_trials(table: pandas.DataFrame, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a table of trials as CSV or Parquet, by the ending of the file's name.
+def write_trials(
+    table: pandas.DataFrame, path: str | Path, *, overwrite: bool = False, rescue: bool = False
+) -> Path:
+    """Write a table of trials as CSV or Parquet, by the ending of the file's name; see
+    :func:`elsewhere.storage.save_table`.
 
     Raises
     ------
@@ -96,4 +99,4 @@ def write_trials(table: pandas.DataFrame, path: str | Path, *, overwrite: bool =
     StorageError
         It cannot be written.
     """
-    return save_table(table, path, overwrite=overwrite)
+    return save_table(table, path, overwrite=overwrite, rescue=rescue)

@@ -5,12 +5,15 @@ import pty
 import subprocess
 import sys
 
+import pandas
 import pytest
+import xarray
 
 import elsewhere.storage.files
+from elsewhere.errors import StorageError
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas
-from elsewhere.storage import load_result
+from elsewhere.storage import load_result, save_all, save_result, save_table
 from elsewhere.training import Curriculum, Exemplars, Network, Phase, train
 from tests.cli.conftest import invoke
 
@@ -66,6 +69,82 @@ def test_the_joined_result_of_checkpoints_needs_room_beside_theirs(here, curricu
     outcome = invoke(*COMMANDS["track"])
     assert "r.nc will need about" in outcome.err.splitlines()[-1]
     assert not [*here.rglob("*.nc")]
+
+
+SECOND = {
+    "t.csv": ("measure", *LIVE, "--names", "partition,cosine", "--layers", "logits", "--table"),
+    "trials.csv": ("accuracy", "LAST", "--grid", "7x7", "--exemplars", "4", "--trials"),
+    "p.nc": ("probe", *LIVE, "--layers", "logits", "--controls", "none", "--split", "same",
+             "--readout"),
+}  # fmt: skip
+
+
+def last_of(here, curriculum):
+    train(curriculum, here / "run", device="cpu")
+    return str(sorted((here / "run" / "checkpoints").glob("*.safetensors"))[-1])
+
+
+@pytest.mark.parametrize("name", list(SECOND))
+@pytest.mark.parametrize("together", [True, False])
+def test_second_outputs_are_told_before_the_work(here, curriculum, monkeypatch, name, together):
+    """They need room of their own where they go, or beside the result on the same disk."""
+    words = SECOND[name]
+    if "LAST" in words:
+        last = last_of(here, curriculum)
+        words = [last if word == "LAST" else word for word in words]
+    free = 2**16 + 1000 if together else 100
+    monkeypatch.setattr(
+        elsewhere.storage.files, "free_bytes", lambda p: 2**17 if p.name == "r.nc" else free
+    )
+    monkeypatch.setattr(Sweep, "stream", lambda *_, **__: pytest.fail("it began to work"))
+    outcome = invoke(*words, name, "--out", "r.nc")
+    assert outcome.code == 1, outcome
+    assert f"{name} will need about" in outcome.err.splitlines()[-1]
+    assert not (here / name).exists()
+    assert not (here / "r.nc").exists()
+
+
+def test_trials_that_do_not_fit_in_the_end_are_rescued(here, curriculum, mounted):
+    folder = mounted("64k")  # 882 rows of at least 64 bytes fit, what they have does not
+    words = [last_of(here, curriculum) if word == "LAST" else word for word in SECOND["trials.csv"]]
+    outcome = invoke(*words, folder / "trials.csv", "--out", "r.nc")
+    line = outcome.err.splitlines()[-1]
+    assert outcome.code == 1, outcome
+    assert "no space left" in line
+    rescued = here / "trials.rescued.csv"
+    assert f"what was computed is in {rescued}" in line
+    assert len(pandas.read_csv(rescued)) == load_result(here / "r.nc")["correct"].size
+    assert not list(folder.iterdir())
+
+
+def test_one_output_that_cannot_be_written_does_not_lose_the_others(here, mounted):
+    folder, table = mounted("4k"), pandas.DataFrame({"a": range(9000)})
+    result = xarray.Dataset({"a": ("x", range(9000))}, attrs={"kind": "made"})
+    with pytest.raises(StorageError) as caught:
+        save_all(
+            lambda: save_table(table, folder / "t.csv", rescue=True),
+            lambda: save_result(result, folder / "r.nc", rescue=True),
+            lambda: save_table(table, here / "u.csv", rescue=True),
+        )
+    for name in ("t.rescued.csv", "r.rescued.nc"):
+        assert f"what was computed is in {here / name}" in str(caught.value)
+    assert len(pandas.read_csv(here / "t.rescued.csv")) == 9000
+    assert load_result(here / "r.rescued.nc")["a"].equals(result["a"])
+    assert len(pandas.read_csv(here / "u.csv")) == 9000
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--trials", "t.xlsx"), r"expected a name in .csv or .parquet"),
+        (("--trials", "r.nc.csv", "--out", "r.nc.csv"), "--out and --trials are both r.nc.csv"),
+    ],
+)
+def test_names_of_trials_are_looked_at_before_the_work(here, curriculum, words, said):
+    outcome = invoke("accuracy", last_of(here, curriculum), "--out", "r.nc", *words)
+    assert outcome.code == 1
+    assert said in outcome.err.splitlines()[-1]
+    assert not [*here.glob("*.nc"), *here.glob("*.csv")]
 
 
 def test_what_does_not_fit_in_the_end_is_rescued(here, mounted):
