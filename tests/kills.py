@@ -1,8 +1,9 @@
-"""Kills commands: ``python kills.py FOLDER CASE,... KILLS SEED [aimed|random|lost]``.
+"""Kills commands: ``python -m tests.kills FOLDER CASE,... KILLS SEED [aimed|random|lost]``.
 
-Every command runs in a fork of this process, by the command line's own entry. It is killed with
-SIGKILL, at a random moment or at one of its writes to the file system, and started again until it
-is done. Prints JSON: per case the kills, the work of an undisturbed run, and what was found wrong.
+Every command runs in a fork of this process, by the command line's own entry. It, or one of its
+workers, is killed with SIGKILL, at a random moment or at one of its writes to the file system, and
+started again until it is done. Its values are compared, and what every attempt computed is counted.
+Prints JSON: per case the kills, the work of an undisturbed run, and what was found wrong.
 """
 
 import json
@@ -15,46 +16,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-NETWORK = """
-import os
-import torch
-from torch import nn
+from elsewhere.models.conduct import N_REPEATS
+from elsewhere.storage import verify
+from tests.tiny import COUNTED, curriculum, images_by_process, write_networks
 
-class Counting(nn.Module):
-    '''Notes which process sees how many images that are not the empty canvas.'''
-    def forward(self, values):
-        shown = (values.amax((1, 2, 3)) != values.amin((1, 2, 3))).sum().item()
-        if isinstance(shown, int):  # it is none while the network is traced
-            with open({log!r}, "a") as file:
-                file.write(f"{{os.getpid()}} {{shown}}\\n")
-        return values
-
-def build():
-    torch.manual_seed(0)
-    network = nn.Sequential(Counting(), nn.Conv2d(3, 4, 5, stride=2), nn.ReLU(), nn.Flatten(),
-                            nn.Linear(4 * 10 * 10, 6))
-    network.canvas_size = 24
-    return network
-"""
-CURRICULUM = """
-name = "tiny"
-[network]
-name = "small-cnn"
-arguments = {channels = "4-8", hidden = 12}
-gain = 4.0
-[canvas]
-size = 16
-object_size = 7
-[[phase]]
-name = "learn"
-objects = "glyphs"
-categories = 3
-exemplars = {train = 4, held_out = 2}
-environment = "one"
-steps = 40
-batch = 4
-checkpoints = [0, 20, 40]
-"""
 CLUSTER = """
 import sys
 from distributed import LocalCluster
@@ -64,38 +29,46 @@ if __name__ == "__main__":
         sys.stdin.read()
 """
 
-SHOWN = ("killed_network:build", "--objects", "novel", "--categories", "4", "--canvas", "24",
-         "--object-size", "8", "--grid", "4x4")  # fmt: skip
-LIVE = ("similarity", *SHOWN, "--engine", "dense", "--layers", "4")
-RECORD = ("record", *SHOWN, "--engine", "dense", "--layers", "2,4", "--max-memory", "1MiB")
-ATTRIBUTE = ("attribute", *SHOWN, "--method", "saliency", "--target", "logit:1")
+SHOWN = ("--objects", "novel", "--categories", "4", "--canvas", "24", "--object-size", "8",
+         "--grid", "4x4")  # fmt: skip
+BUILD = ("tiny_networks:build", *SHOWN)
+RECORD = ("record", *BUILD, "--engine", "dense", "--layers", "2,4", "--max-memory", "1MiB")
+WINDOWS = ("record", "tiny_networks:windowed", *SHOWN[:-1], "all", "--engine", "incremental")
+ATTRIBUTE = ("attribute", *BUILD, "--method", "saliency", "--target", "logit:1")
+TRUST = ("--trust-factory", COUNTED[0])
+TRACK = ("track", "run", "--grid", "2x2", "--exemplars", "2", *TRUST)
 CASES = {
     "record": RECORD,
+    "record-windows": WINDOWS,
     "record-workers": (*RECORD, "--workers", "2"),
     "record-cluster": (*RECORD, "--scheduler", "CLUSTER"),
-    "similarity": LIVE,
-    "measure": ("measure", *SHOWN, "--names", "cosine,partition", "--layers", "4"),
-    "probe": ("probe", "r.h5", "--train-at", "left", "--controls", "shuffled", "--split", "same",
-              "--layers", "4"),
+    "similarity": ("similarity", *BUILD, "--engine", "dense", "--layers", "4"),
+    "measure": ("measure", *BUILD, "--names", "cosine,partition", "--layers", "4"),
+    "probe": ("probe", "r.h5", "--train-at", "left", "--controls", "untrained", "--split", "same",
+              "--layers", "4", *TRUST),
+    "sanity": ("sanity", *BUILD, "--method", "saliency", "--target", "logit:1"),
     "attribute": ATTRIBUTE,
     "attribute-workers": (*ATTRIBUTE, "--workers", "2"),
     "attribute-cluster": (*ATTRIBUTE, "--scheduler", "CLUSTER"),
-    "accuracy": ("accuracy", "CHECKPOINT", "--grid", "3x3", "--exemplars", "2"),
-    "track": ("track", "run", "--grid", "2x2", "--exemplars", "2"),
-    "track-workers": ("track", "run", "--grid", "2x2", "--exemplars", "2", "--workers", "2"),
-    "track-cluster": ("track", "run", "--grid", "2x2", "--exemplars", "2", "--scheduler",
-                      "CLUSTER"),
-    "train": ("train", "tiny.toml"),
+    "accuracy": ("accuracy", "CHECKPOINT", "--grid", "3x3", "--exemplars", "2", *TRUST),
+    "track": TRACK,
+    "track-workers": (*TRACK, "--workers", "2"),
+    "track-cluster": (*TRACK, "--scheduler", "CLUSTER"),
+    "train": ("train", "tiny.toml", *TRUST),
     "reproduce": ("reproduce", "--scale", "quick", "--seeds", "1", "--max-steps", "3"),
 }  # fmt: skip
+UNITS = {"record": (4, 16), "record-windows": (34, 1), "attribute": (4, 72), "track": (3, 214),
+         "track-workers": (3, 245)}  # fmt: skip
+"""How many units the work is cut into, and how many images (tiles of windows) each takes: of track,
+with its accuracy, its similarity and a look, which workers have to take anew for each."""
 FOLDERS = ("train", "reproduce")
-KEEPS = ("record", "attribute", "track", "train")
-"""Commands that go on with what is there; the others begin again."""
 EVENTS = ("replace", "link", "unlink", "rename", "rmdir", "fsync", "mkdir")
 
 
-def run(arguments, *, after=None, at=None, meanwhile=None):
+def run(arguments, *, after=None, at=None, worker=False, meanwhile=None):
     """Run a command in a fork; kill it `after` seconds or `at` its n-th write; return how it ended.
+
+    With `worker` one of its workers is killed instead, where there is one.
 
     Also returns how many writes there were (if it ended by itself), the seconds, and which of its
     processes were left (a worker that is only being imported ends when it begins).
@@ -116,8 +89,8 @@ def run(arguments, *, after=None, at=None, meanwhile=None):
                 import elsewhere.recording.cluster
 
                 elsewhere.recording.cluster.PATIENCE = 5.0
-            if arguments[0] == "train":
-                _count_steps()
+            if "incremental" in arguments:
+                _count_tiles()
             events = _watch(at)
             sys.argv = ["elsewhere", *arguments]
             from elsewhere.cli import main
@@ -132,13 +105,15 @@ def run(arguments, *, after=None, at=None, meanwhile=None):
             sys.stdout.flush()
             os._exit(status)
     os.close(writer)
-    below = []
+    below, lost = [], 0
     if meanwhile is not None:
         meanwhile(child)
     if after is not None:
         time.sleep(after)
         below = psutil.Process(child).children(recursive=True)
-        os.kill(child, signal.SIGKILL)
+        crew = [each for each in below if _is_worker(each)] if worker else []
+        (crew[0] if crew else psutil.Process(child)).kill()
+        lost, below = len(crew[:1]), [] if crew else below
     _, status = os.waitpid(child, 0)
     written = os.read(reader, 64)
     os.close(reader)
@@ -152,17 +127,23 @@ def run(arguments, *, after=None, at=None, meanwhile=None):
         "events": int(written or 0),
         "seconds": time.monotonic() - begin,
         "alive": len(alive),
+        "lost": lost,
+        "process": child,
     }
 
 
-def _count_steps():
-    from torch.optim.optimizer import register_optimizer_step_post_hook
+def _count_tiles():
+    from elsewhere.recording.incremental import Incremental, streaming
 
-    def note(*_):
+    streaming.TILE_WORK = 500_000  # several tiles, small as it is
+    plain = Incremental.run
+
+    def run(self, *arguments, **options):
         with open("work.log", "a") as file:
             file.write(f"{os.getpid()} 1\n")
+        return plain(self, *arguments, **options)
 
-    register_optimizer_step_post_hook(note)
+    Incremental.run = run
 
 
 def _is_worker(process):
@@ -193,13 +174,6 @@ def _watch(at):
     return events
 
 
-def images(log):
-    """Return how many images were computed since the last call, or steps trained."""
-    lines = log.read_text().splitlines() if log.exists() else []
-    log.unlink(missing_ok=True)
-    return sum(int(line.split()[1]) for line in lines)
-
-
 def values(path):
     """Return what a command made, so that it can be compared bit for bit."""
     from elsewhere.storage import load_result, open_recording
@@ -225,17 +199,18 @@ def values(path):
 
 def parts(folder):
     """Return the files of work that is done, and when they were written."""
-    found = [*folder.rglob("*.parts/*-*"), *folder.glob("run/track/*.nc")]
-    return {str(p): p.stat().st_mtime_ns for p in found if p.suffix in (".h5", ".nc")}
+    found = [*folder.rglob("*.parts/unit-*.h5"), *folder.glob("run/track/*.nc")]
+    found += folder.glob("run-*/seeds/*/*.json")
+    return {str(p): p.stat().st_mtime_ns for p in found}
 
 
 def prepare(cases):
     """Make what the commands take; it is the same for all."""
-    Path("tiny.toml").write_text(CURRICULUM)
+    Path("tiny.toml").write_text(curriculum(COUNTED))
     if "probe" in cases:
         assert run((*RECORD, "--out", "r.h5"))["code"] == 0, Path("output.txt").read_text()[-2000:]
     if {"run", "CHECKPOINT"} & {word for case in cases for word in CASES[case]}:
-        made = run(("train", "tiny.toml", "--out", "run"))
+        made = run(("train", "tiny.toml", *TRUST, "--out", "run"))
         assert made["code"] == 0, Path("output.txt").read_text()[-2000:]
 
 
@@ -250,36 +225,44 @@ def attack(case, kills, draw, way, cluster, log):
 
     def clear():
         shutil.rmtree("run/track", ignore_errors=True)
-        images(log)
+        images_by_process(log)
 
     clear()
     whole = Path(f"whole-{case}{ending}")
     plain = run(call(whole))
     assert plain["code"] == 0, (case, Path("output.txt").read_text()[-2000:])
-    expected, work = values(whole), images(log)
+    expected, work = values(whole), Work(case, plain["process"], images_by_process(log))
     counts, wrong, number, begun = Counter(), [], 0, False
     out = Path(f"run-{case}-0{ending}")
     clear()
     before = set(os.listdir())
     stuck = 0
     while counts["kills"] < kills or begun:
-        done = parts(Path())
+        done, fresh, complete = parts(Path()), not begun, out.exists()
+        how = {}
         if counts["kills"] < kills and stuck < 3:
             if way == "aimed":
-                found = run(call(out), at=int(draw.integers(1, plain["events"] + 1)))
+                how = {"at": int(draw.integers(1, plain["events"] + 1))}
             else:
-                found = run(call(out), after=float(draw.uniform(0, plain["seconds"])))
-        else:
-            found = run(call(out))
+                worker = bool(draw.random() < 0.4 and case.endswith("-workers"))
+                how = {"after": float(draw.uniform(0, plain["seconds"])), "worker": worker}
+        found = run(call(out), **how)
         begun = found["killed"]
-        counts["kills"] += found["killed"]
+        counts["kills"] += found["killed"] or found["lost"]
+        counts["workers killed"] += found["lost"]
         stuck = stuck + 1 if found["killed"] else 0
         if found["alive"]:
             wrong.append(f"{found['alive']} processes outlived their parent")
         again = parts(Path())
-        rewritten = [name for name in done if name in again and again[name] != done[name]]
-        if rewritten and command != "train":
-            wrong.append(f"written twice: {rewritten[:2]}")
+        if any(name in again and again[name] != done[name] for name in done):
+            wrong.append(f"written twice: {sorted(done)}")
+        spent = images_by_process(log)
+        counts["images"] += sum(spent.values())
+        new = len(again.keys() - done.keys())
+        if complete or (begun and out.exists()):  # parts were removed, or never seen
+            new = work.n_units - len(done)
+        n_done = work.n_units if complete and command not in FOLDERS else len(done)
+        wrong += work.judge(found, spent, n_done, new, fresh=fresh)
         if begun:
             counts["with parts"] += bool(again)
             continue
@@ -289,8 +272,8 @@ def attack(case, kills, draw, way, cluster, log):
             break
         if values(out) != expected:
             wrong.append("other values")
-        spent = images(log)
-        counts["images"] += spent
+        if command == "record" and not verify(out).ok:
+            wrong.append("damaged")
         counts["runs"] += 1
         left = {p for p in os.listdir() if p.startswith(".elsewhere-") or p.endswith(".parts")}
         inner = [str(p) for p in Path().rglob(".elsewhere-*")]
@@ -303,15 +286,61 @@ def attack(case, kills, draw, way, cluster, log):
     extra = set(os.listdir()) - before - {"output.txt", out.name, log.name}
     if extra:
         wrong.append(f"left behind: {sorted(extra)}")
-    if command in KEEPS and work and counts["kills"]:
-        # what a kill costs: looks at the network and a unit in each process; training goes on
-        # from its last state, of which this one is too short to write any
-        # (a look is 23 images, and a unit at most 23 more)
-        cost = work if command == "train" else 46 if case == command else 92
-        most = work * counts["runs"] + counts["kills"] * cost
-        if counts["images"] > most:
-            wrong.append(f"{counts['images']} images computed, at most {most} expected")
-    return {**counts, "work": work, "wrong": wrong, "events": plain["events"]}
+    return {**counts, "work": work.all, "wrong": wrong, "events": plain["events"]}
+
+
+class Work:
+    """How many images an attempt has to compute: no more, and no fewer.
+
+    Parameters
+    ----------
+    case
+        Of `CASES`.
+    process
+        The one that asked.
+    images
+        Of each process of an undisturbed run.
+    """
+
+    def __init__(self, case, process, images):
+        self.command, _, self.shared = case.partition("-")
+        self.all = sum(images.values())
+        self.n_units, self.unit = UNITS.get(case, UNITS.get(self.command, (0, 0)))
+        self.own = images.pop(process, 0)
+        self.look, left = 0, self.n_units * self.unit
+        if images:
+            self.look, rest = divmod(sum(images.values()) - left, len(images))
+            assert self.shared == "cluster" or not rest, images
+        else:
+            self.own -= left
+        assert not self.n_units or self.own >= 0, (case, self.own)
+
+    def judge(self, found, images, done, new, *, fresh):
+        """Return what is wrong with an attempt that began with `done` units and made `new` ones."""
+        spent, shown = sum(images.values()), dict(images)
+        images.pop(found["process"], None)
+        others, cluster = len(images), self.shared == "cluster"
+        looks = self.own + self.look * others
+        least = most = 0
+        if not self.n_units:  # begins again
+            most = self.all
+            least = most if fresh and not found["killed"] else 0
+        elif found["killed"]:
+            most = looks + self.unit * (new + max(others, 1))
+        elif found["code"] == 0:
+            left = self.unit * (self.n_units - done)
+            least = most = looks + left
+            most += self.unit * found["lost"]
+            least -= self.look * found["lost"]
+            least = 0 if done == self.n_units else least  # it sees that it is complete
+        else:
+            most = looks
+        if cluster:  # other threads of its worker draw random numbers: looks may be longer; and
+            # what was begun when the asking process was killed is finished
+            most, least = most + 2 * N_REPEATS + self.unit, 0
+        if least <= spent <= most:
+            return []
+        return [f"{shown} images, {least} to {most} expected; {done} of {self.n_units} units done"]
 
 
 def start_cluster():
@@ -353,16 +382,16 @@ def lose(case, log):
         wrong.append(f"ended with {refused['code']}: {said[-1500:]}")
     if parts(Path()) != done:
         wrong.append("parts were lost or written again")
-    images(log)
+    sum(images_by_process(log).values())
     again = run([*own, "--out", str(out)])
     if again["code"] != 0:
         wrong.append(f"ended with {again['code']}: {Path('output.txt').read_text()[-600:]}")
-    spent, result = images(log), out.exists() and values(out)
+    spent, result = sum(images_by_process(log).values()), out.exists() and values(out)
     shutil.rmtree("run/track", ignore_errors=True)
     out.unlink(missing_ok=True)
     if run([*own, "--out", str(out)])["code"] != 0 or values(out) != result:
         wrong.append("other values")
-    work = images(log)
+    work = sum(images_by_process(log).values())
     if work and spent >= work:
         wrong.append(f"all {work} images were computed again")
     return {"parts": len(done), "images": spent, "work": work, "wrong": wrong}
@@ -373,8 +402,7 @@ def main():
     os.chdir(folder)
     sys.path.insert(0, os.getcwd())
     sys.dont_write_bytecode = True
-    log = Path("work.log").resolve()
-    Path("killed_network.py").write_text(NETWORK.format(log=str(log)))
+    log = write_networks(Path())
     import numpy as np
     import torch
     import xarray

@@ -10,16 +10,20 @@ from pathlib import Path
 
 import pytest
 
-ALONE = ("record", "similarity", "measure", "probe", "attribute", "accuracy", "track", "train")
+ALONE = ("record", "record-windows", "similarity", "measure", "probe", "sanity", "attribute",
+         "accuracy", "track", "train")  # fmt: skip
 SHARED = ("record-workers", "attribute-workers", "track-workers",
           "record-cluster", "attribute-cluster", "track-cluster")  # fmt: skip
 CLUSTERS = ("record-cluster", "attribute-cluster", "track-cluster")
 
 
 def kill(folder, cases, kills, way):
-    program = [sys.executable, "-B", Path(__file__).with_name("kills.py"), folder, ",".join(cases)]
+    program = [sys.executable, "-B", "-m", "tests.kills", folder, ",".join(cases)]
     program += [str(kills), "0", way]
-    out = subprocess.run(program, capture_output=True, text=True, timeout=3600, check=False)
+    root = Path(__file__).parents[1]
+    out = subprocess.run(
+        program, capture_output=True, text=True, timeout=3600, check=False, cwd=root
+    )
     assert out.returncode == 0, out.stderr[-3000:]
     found = json.loads(out.stdout.splitlines()[-1])
     assert list(found) == list(cases)
@@ -29,7 +33,8 @@ def kill(folder, cases, kills, way):
 
 
 def test_commands_killed_at_their_writes(tmp_path):
-    found = kill(tmp_path, ("record", "similarity", "attribute", "track", "train"), 2, "aimed")
+    cases = ("record", "record-windows", "attribute", "track", "train")
+    found = kill(tmp_path, cases, 2, "aimed")
     assert sum(counts["kills"] for counts in found.values()) >= 10
 
 
@@ -46,6 +51,11 @@ def test_commands_with_workers_and_clusters(tmp_path, case):
     if case in CLUSTERS:
         pytest.importorskip("distributed")
     assert kill(tmp_path, (case,), 6, "random")[case]["kills"] >= 6
+
+
+@pytest.mark.long
+def test_a_reproduction(tmp_path):
+    assert kill(tmp_path, ("reproduce",), 2, "random")["reproduce"]["kills"] >= 2
 
 
 @pytest.mark.long

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections import Counter
 
 import pytest
 
@@ -11,50 +10,23 @@ from elsewhere.models.conduct import N_REPEATS
 from elsewhere.recording import Sweep, record
 from elsewhere.recording.incremental import Incremental
 from elsewhere.stimuli import Canvas, Grid, load_objects
-
-COUNTING = """
-import os
-import torch
-from torch import nn
-
-class Counting(nn.Module):
-    '''Notes which process sees how many images that are not the empty canvas.'''
-    def forward(self, values):
-        shown = (values.amax((1, 2, 3)) != values.amin((1, 2, 3))).sum().item()
-        with open({log!r}, "a") as file:
-            file.write(f"{{os.getpid()}} {{shown}}\\n")
-        return values
-
-def build():
-    torch.manual_seed(0)
-    network = nn.Sequential(Counting(), nn.Conv2d(3, 4, 5, stride=2), nn.ReLU(), nn.Flatten(),
-                            nn.Linear(4 * 10 * 10, 6))
-    network.canvas_size = 24
-    return network
-
-def windowed():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), nn.ReLU(), nn.Conv2d(4, 4, 3))
-    network.canvas_size = 24
-    return network
-"""
+from tests.tiny import OWN_LOOK, images_by_process, write_networks
 
 
 @pytest.fixture
 def log(tmp_path, monkeypatch):
-    """Return the file in which the network of ``counting_network`` notes what it computes."""
-    path = tmp_path / "work.log"
-    (tmp_path / "counting_network.py").write_text(COUNTING.format(log=str(path)))
+    """Return the file in which the network of ``tiny_networks`` notes what it computes."""
+    path = write_networks(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     yield path
-    sys.modules.pop("counting_network", None)
+    sys.modules.pop("tiny_networks", None)
 
 
 def make(name="build", grid="6x8", reference=None, engine="dense"):
     canvas = Canvas(24, 8)
     return Sweep(
-        load_model(f"counting_network:{name}"),
+        load_model(f"tiny_networks:{name}"),
         load_objects("novel", size=8, categories=5),
         canvas=canvas,
         grid=Grid.parse(grid, canvas),
@@ -62,21 +34,6 @@ def make(name="build", grid="6x8", reference=None, engine="dense"):
         layers="*",
         engine=engine,
     )
-
-
-def images_by_process(log):
-    """Return how many images each process computed."""
-    found = Counter()
-    for line in log.read_text().splitlines():
-        process, count = map(int, line.split())
-        found[process] += count
-    log.unlink()
-    return found
-
-
-OWN_LOOK = 23
-"""Images by which each worker sees that its network does what that of the asking process does:
-those of `elsewhere.models.conduct.observe` that are not the empty canvas."""
 
 
 @pytest.mark.parametrize("reference", [None, (11, 9)])
