@@ -11,9 +11,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from elsewhere.models import Model
-from elsewhere.models.heads import input_dtype
+from elsewhere.errors import InputError
+from elsewhere.models import Model, output_tensors
+from elsewhere.models.expected import find_single
+from elsewhere.models.heads import find_head, input_dtype
 from elsewhere.models.proof import undisturbed
+from elsewhere.training.heads import check_logits
 from elsewhere.training.optimisation import find_dropout, freeze
 
 
@@ -28,17 +31,31 @@ class Rehearsal:
     moves
         Whether statistics of frozen layers were gathered, which no mode of a module stops: by a
         function, or by a module that heeds no mode.
+    refused
+        Why it cannot be trained; empty where it can.
+    failed
+        What it raised.
     """
 
     drops: bool
     moves: bool
+    refused: str = ""
+    failed: Exception | None = None
 
 
-def rehearse(model: Model, patterns: Iterable[str]) -> Rehearsal | None:
-    """Return what a training pass does when `patterns` are trained; None where it fails."""
+def rehearse(model: Model, patterns: Iterable[str], batch: int) -> Rehearsal:
+    """Return what a training pass does when `patterns` are trained.
+
+    Two images tell, or where the network takes no two, as many as a phase's `batch`.
+    """
+    found = _rehearse(model, patterns, 2)
+    return _rehearse(model, patterns, batch) if found.failed and batch != 2 else found
+
+
+def _rehearse(model: Model, patterns: Iterable[str], rows: int) -> Rehearsal:
     network, drops = model.module, list[bool]()
     required = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-    size = (2, 3, model.canvas_size, model.canvas_size)
+    size = (rows, 3, model.canvas_size, model.canvas_size)
 
     def hook(part: nn.Module, *_: object) -> None:
         drops.append(part.training)
@@ -54,17 +71,43 @@ def rehearse(model: Model, patterns: Iterable[str]) -> Rehearsal | None:
             image = torch.rand(size, device=model.device, dtype=input_dtype(model))
             try:
                 with watch:
-                    network(image)
+                    output = network(image)
                 moved = any(not _same(buffer, before) for buffer, before in kept)
-            except Exception:  # training says what fails
-                return None
+            except Exception as error:  # any network, any complaint
+                return Rehearsal(False, False, failure(model, rows, error), error)
             finally:
                 for handle in handles:
                     handle.remove()
     finally:
         for parameter, before in required:
             parameter.requires_grad_(before)
-    return Rehearsal(any(drops), watch.found or moved)
+    return Rehearsal(any(drops), watch.found or moved, _refusal(model, output))
+
+
+def failure(model: Model, rows: int, error: Exception) -> str:
+    """Return what to say of a network that fails in a training pass."""
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    remedy = find_single(model.module, error) or "expected (image, class)"
+    return f"{model.name} fails in training mode on a batch of {rows} ({reason}); {remedy}"
+
+
+def _refusal(model: Model, output: Any) -> str:
+    """Return why what a network gives in training mode cannot be trained."""
+    several = output_tensors(output)
+    if len(several) > 1:
+        keys = getattr(output, "_fields", several)  # of a named tuple
+        given = zip(keys, several.values(), strict=False)
+        shapes = ", ".join(f"{key}: {tuple(value.shape)}" for key, value in given)
+        return (
+            f"{model.name} gives one tensor in evaluation mode and {len(several)} in training mode "
+            f"({shapes}), of which one would be trained; build it without "
+            "auxiliary heads (torchvision: aux_logits = false), or return the logits alone"
+        )
+    try:
+        check_logits(output, find_head(model)[1].out_features, f"{model.name} in training mode")
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _same(values: torch.Tensor, before: torch.Tensor) -> bool:

@@ -22,7 +22,6 @@ from torch.nn import functional
 from elsewhere.errors import TrainingError
 from elsewhere.logs import get_logger
 from elsewhere.models import Model
-from elsewhere.models.expected import find_single
 from elsewhere.models.heads import find_logits, input_dtype
 from elsewhere.models.machine import describe_machine
 from elsewhere.training.augment import change_appearance
@@ -41,6 +40,7 @@ from elsewhere.training.optimisation import (
 )
 from elsewhere.training.pasting import Paster, draw_locations
 from elsewhere.training.probe import PROBE_OBJECTS, Accuracies, Probe
+from elsewhere.training.rehearsal import failure
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import (
     derive_seed,
@@ -196,12 +196,8 @@ class Stage:
         try:
             output = forward(patches, locations)
         except Exception as error:  # any network, any complaint
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
-            remedy = find_single(self.network, error) or "expected (image, class)"
-            raise TrainingError(
-                f"phase {self.phase.name!r}: {self.model.name} fails in training mode on a batch "
-                f"of {len(patches)} ({reason}); {remedy}"
-            ) from error
+            said = failure(self.model, len(patches), error)
+            raise TrainingError(f"phase {self.phase.name!r}: {said}") from error
         if isinstance(forward, WindowedForward) and forward.missed:  # what it gave is right
             self._give_up_windows(
                 f"windows up to step {step}, then on {WHOLE}: the image does not go straight "

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from elsewhere.errors import ElsewhereError, InputError, WeightsError
+from elsewhere.errors import CurriculumError, ElsewhereError, InputError, WeightsError
 from elsewhere.models import InputTransform, Model, load_model, model_registry
 from elsewhere.models.factories import check_named, name_in_python
 from elsewhere.models.heads import find_head, with_head_named
@@ -201,20 +201,22 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
         key = "new_head"
         if has_new_head(curriculum, phase):
             check_replaceable(model, *find_head(model), len(phase.categories))
+        rehearsal = rehearse(model, keys.trainable, keys.batch)
+        if rehearsal.refused:
+            raise curriculum.error(("network",), rehearsal.refused)
         key = "dropout"
         if keys.dropout is not None and not find_dropout(network):
             raise InputError(
                 f"{model.name} has no dropout layer whose probability could be set; expected "
                 "torch.nn.Dropout or its like; leave the key out"
             )
-        rehearsal = rehearse(model, keys.trainable)
-        if keys.dropout is not None and rehearsal is not None and not rehearsal.drops:
+        if keys.dropout is not None and not rehearsal.drops:
             raise InputError(
                 f"no dropout layer of {model.name} is at work in this phase (those that run belong "
                 "to what is frozen); leave the key out, or train what they act on"
             )
         key = "trainable"
-        if rehearsal is not None and rehearsal.moves:
+        if rehearsal.moves:
             raise InputError(
                 f"{model.name} gathers statistics of frozen layers by a function such as "
                 "torch.nn.functional.batch_norm, or in a module that does not ask whether it is in "
@@ -239,6 +241,8 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
                 f"its window of {keys.criterion.window} steps is longer than the phase, which has "
                 f"{phase.steps}, so that it is never asked; shorten the window, or add steps"
             )
+    except CurriculumError:
+        raise
     except ElsewhereError as error:
         raise curriculum.error(("phase", phase.index, key), error) from error
 

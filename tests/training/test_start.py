@@ -1,5 +1,6 @@
 """What a curriculum starts from: classes by their names, heads by what they do, all the weights."""
 
+import collections
 import random
 import sys
 import types
@@ -68,6 +69,20 @@ class Pair(nn.Module):
         return (self.body(x), *(x for _ in range(self.n)))
 
 
+class Training(nn.Module):
+    """Gives something else in training mode than in evaluation."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.body, self.change = body(), change
+
+    def forward(self, x):
+        return self.change(self.body(x)) if self.training else self.body(x)
+
+
+Outputs = collections.namedtuple("Outputs", "logits aux2 aux1")
+
+
 class Masked(nn.Sequential):
     def __init__(self):
         super().__init__(*body())
@@ -103,6 +118,12 @@ NETS = {
     ),
     "single": lambda: Pair(0),
     "pair": lambda: Pair(1),
+    "auxiliary": lambda: Training(lambda y: Outputs(y, y[:, :3], None)),
+    "dictionary": lambda: Training(lambda y: {"logits": y, "features": y}),
+    "wide": lambda: Training(lambda y: torch.cat([y, y], 1)),
+    "eights": lambda: Training(lambda y: y.view(8, 4)),
+    "nines": lambda: Training(lambda y: y.view(9, 4)),
+    "alone": lambda: Training(lambda y: (y, None)),
     "masked": Masked,
     "noisy": Noisy,
     "double": lambda: body().double(),
@@ -144,6 +165,29 @@ def run(make_phase, make_curriculum, tmp_path):
         return list_checkpoints(tmp_path / out, trust=[f"start_nets:{name}"])
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "auxiliary",
+            r"2 in training mode \(logits: \(2, 4\), aux2: \(2, 3\)\).*aux_logits = false",
+        ),
+        ("dictionary", r"2 in training mode \(logits: .*, features: "),
+        ("nines", "fails in training mode on a batch of 8 .*invalid for input of size 32"),
+        ("wide", "in training mode gives 8 values per image for 4 classes"),
+    ],
+)
+def test_other_outputs_in_training_are_refused_before_anything_is_written(
+    run, tmp_path, name, says
+):
+    with pytest.raises(ElsewhereError, match=f"network.*{says}") as caught:
+        run(name)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    for other in ("alone", "eights"):
+        assert run(other, out=other)[-1].step == 3
 
 
 # --- classes
