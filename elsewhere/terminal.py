@@ -140,14 +140,40 @@ def print_similarity(result: Any, *, as_json: bool) -> None:
         row: dict[str, Any] = {"layer": str(layer), "measure": str(result["measure"].values[place])}
         row |= {name.removesuffix("_away"): float(result[name][place]) for name in names}
         row["G_interval"] = [float(v) for v in result["G_away_interval"][place]]
-        row["G_band"] = [float(v) for v in result["G_away_band"][place]]
-        row["G_step"] = float(result["G_step"][place])
-        row["G_step_band"] = [float(v) for v in result["G_step_band"][place]]
+        row |= over_layers(result, "G", "G_away", place)
         rows.append(row)
     print_notes(result)
     if as_json:
         print_rows(rows, result)
         return
+    print_layers(rows, {"G": ("G_band", "G_step", "G_step_band")})
+
+
+def over_layers(result: Any, name: str, variable: str, place: int) -> dict[str, Any]:
+    """Return what holds for all layers together, of one layer, under the measure's name.
+
+    Nothing where the variable has no band.
+    """
+    step = f"{variable.removesuffix('_away')}_step"
+    if f"{variable}_band" not in result.data_vars:
+        return {}
+    return {
+        f"{name}_band": [float(v) for v in result[f"{variable}_band"].values[place]],
+        f"{name}_step": float(result[step].values[place]),
+        f"{name}_step_band": [float(v) for v in result[f"{step}_band"].values[place]],
+    }
+
+
+def print_layers(rows: list[dict[str, Any]], together: dict[str, tuple[str, ...]]) -> None:
+    """Print a row per layer, and what holds for several layers together in tables of its own.
+
+    Parameters
+    ----------
+    rows
+        Texts, numbers and intervals by name; the first is the layer.
+    together
+        For each measure the names that its own table has.
+    """
     shown = [
         {
             key: f"[{value[0]:.3f}, {value[1]:.3f}]" if isinstance(value, list) else
@@ -156,9 +182,11 @@ def print_similarity(result: Any, *, as_json: bool) -> None:
         }
         for row in rows
     ]  # fmt: skip
-    together = ("layer", "G_band", "G_step", "G_step_band")
-    first = tuple(key for key in shown[0] if key not in together[1:])
-    for chosen in (first, together)[: len(rows)]:
+    apart = {key for keys in together.values() for key in keys}
+    tables = [tuple(key for key in (shown[0] if shown else ()) if key not in apart)]
+    if len(rows) > 1:
+        tables += [("layer", *keys) for keys in together.values()]
+    for chosen in tables:
         print_table([{key: row[key] for key in chosen} for row in shown], right=chosen[1:])
 
 

@@ -30,7 +30,9 @@ from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
     check_different,
     check_output,
+    over_layers,
     print_json,
+    print_layers,
     print_notes,
     print_table,
     progress,
@@ -158,25 +160,24 @@ def _list_measures(as_json: bool) -> None:
 
 
 def _print(result: Any, as_json: bool) -> None:
-    """Print one number per layer and measure, with its interval where there is one."""
+    """Print one number per layer and measure; of several layers, intervals and bands as well."""
     rows: list[dict[str, Any]] = []
     for place, layer in enumerate(result["layer"].values):
         row: dict[str, Any] = {"layer": str(layer)}
         for name, variable in result.attrs["headlines"].items():
             row[name] = float(result[variable].values[place])
-            if as_json and f"{variable}_interval" in result:
+            if f"{variable}_interval" in result.data_vars:
                 bounds = result[f"{variable}_interval"].values[place]
                 row[f"{name}_interval"] = [float(value) for value in bounds]
+            row |= over_layers(result, name, variable, place)
         rows.append(row)
     print_notes(result)
     if as_json:
         print_json({"layers": rows, "notes": notes_of(result)})
-    else:
-        shown = [
-            {key: value if isinstance(value, str) else f"{value:.3f}" for key, value in row.items()}
-            for row in rows
-        ]
-        print_table(shown, right=tuple(shown[0])[1:] if shown else ())
+        return
+    names = result.attrs["headlines"]
+    more = {name: [key for key in rows[0] if key.startswith(f"{name}_")] for name in names}
+    print_layers(rows, {name: tuple(keys) for name, keys in more.items() if keys})
 
 
 def methods(

@@ -341,25 +341,21 @@ def plot_measures(result: xr.Dataset) -> Figure:
         name_layers(ax, names)
         ax.set_xlabel("")
         ax.tick_params(labelbottom=ax in panels[-1])
+    handles: list[Any] = [
+        Line2D([], [], color=color, linewidth=1, label="95 % interval")
+        if len(names) < BAND_FROM  # few layers: intervals are lines
+        else Patch(color=color, alpha=0.18, linewidth=0, label="95 % interval"),
+        *[h for ax in flat for h in band_handles(ax, color)][1:2],
+        Line2D([], [], label="no value", color=color, **CROSS),
+    ]
     if key_panel is not None:
-        _write_key(key_panel, [h for ax in flat for h in band_handles(ax, color)][1:2])
+        key_panel.set_axis_off()
+        key_panel.legend(handles=handles, loc="center left", frameon=False)
+    else:
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     title = wrap(describe(result, "measures, layer by layer"), 6.8, TITLE_SIZE)
     figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE, **text_style(title))
     return figure
-
-
-def _write_key(ax: Axes, more: Sequence[Line2D]) -> None:
-    """Say in an empty panel what the marks mean."""
-    ax.set_axis_off()
-    ax.legend(
-        handles=[
-            Patch(color=MARKS["similarity"].color, alpha=0.18, linewidth=0, label="95 % interval"),
-            *more,
-            Line2D([], [], label="no value", color=MARKS["similarity"].color, **CROSS),
-        ],
-        loc="center left",
-        frameon=False,
-    )
 
 
 def _fit_panel(ax: Axes, values: NDArray[np.float64], seen: NDArray[np.float64]) -> None:

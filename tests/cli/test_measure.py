@@ -8,6 +8,8 @@ import pytest
 from elsewhere.measures import measures
 from elsewhere.storage import load_result
 
+WITH_BANDS = ("interval", "band", "step", "step_band")
+
 
 def test_without_names_they_are_listed(run):
     rows = run("measure", "--json").json
@@ -33,6 +35,29 @@ def test_recorded_and_live_print_the_same(run, made, small):
             assert value == pytest.approx(theirs[key], abs=1e-6, nan_ok=True)
     assert recorded["notes"] == live["notes"]
     assert any("the unbiased CKA needs at least 4 objects, got 3" in n for n in live["notes"])
+
+
+def test_several_layers_have_their_bands_and_steps_printed(run, small, here):
+    at = ("--layers", "fc6,logits", "--categories", "5", "--grid", "1x3")
+    outcome = run("measure", *small, *at, "--names", "cosine,normalized-variance", "--out", "m.nc")
+    result = load_result(here / "m.nc")
+    lines = outcome.out.splitlines()
+    assert lines[0].split() == ["layer", "cosine", "normalized-variance"]
+    assert lines[3].split() == ["layer", *(f"cosine_{k}" for k in WITH_BANDS)]
+    assert len(lines) == 6  # a measure without intervals has no table of its own
+    for place, line in enumerate(lines[4:]):
+        interval, band, step, step_band = (
+            result[f"cosine_{key}"].values[place]
+            for key in ("away_interval", "away_band", "step", "step_band")
+        )
+        wanted = [*interval, *band, step, *step_band]
+        printed = [float(word.strip("[],")) for word in line.split()[1:]]
+        np.testing.assert_allclose(printed, wanted, atol=6e-4)
+    written = run("measure", "--json", *small, *at, "--names", "cosine", "--out", "n.nc").json
+    row = written["layers"][1]
+    assert row["cosine_step"] == pytest.approx(float(result["cosine_step"][1]))
+    alone = ("--layers", "fc6", *at[2:], "--names", "cosine", "--out", "o.nc")
+    assert len(run("measure", *small, *alone).out.splitlines()) == 2
 
 
 def test_a_table_goes_out_and_figures_are_drawn(run, made, here):

@@ -106,6 +106,21 @@ def test_the_overview_has_a_panel_for_each_measure_and_a_key(make_measures):
     assert high - low < 2
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_overview_has_one_key_however_many_panels_there_are(make_measures, count):
+    result = make_measures()
+    result.attrs["headlines"] = dict(list(result.attrs["headlines"].items())[:count])
+    figure = plot_measures(result)
+    keys = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
+    assert len(keys) == 1
+    labels = [text.get_text() for text in keys[0].get_texts()]
+    assert (labels[0], labels[-1]) == ("95 % interval", "no value")
+    figure.draw_without_rendering()
+    boxes = [ax.get_tightbbox() for ax in figure.axes if ax.axison]
+    box = keys[0].get_window_extent()
+    assert not any(box.overlaps(other) for other in boxes)
+
+
 @pytest.mark.parametrize("plot", [*DRAWN, plot_measures])
 def test_many_layers_are_drawn_and_saved(plot, make_measures, tmp_path):
     layers = [f"conv{block}_{i}" for block in range(1, 8) for i in range(1, 6)] + ["fc6"]
