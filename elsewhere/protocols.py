@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
 
-Stage: TypeAlias = Literal["empty", "reference", "mean", "grid"]
-STAGES: tuple[Stage, ...] = ("empty", "mean", "reference", "grid")
-"""In order: the empty canvas; a first sweep; every object at the reference; the sweep."""
+Stage: TypeAlias = Literal["empty", "reference", "grid"]
+STAGES: tuple[Stage, ...] = ("empty", "reference", "grid")
+"""In order: the empty canvas; every object at the reference; the sweep."""
 
 Kept: TypeAlias = Literal["full", "mean", "sketch"]
 Array: TypeAlias = Any

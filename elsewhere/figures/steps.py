@@ -128,7 +128,7 @@ def draw_steps(upper: Axes, lower: Axes, laid: Sequence[Stretch], width: float) 
     lower.set_xticks([place for place, _ in shown], labels=[text for _, text in shown])
     lower.xaxis.set_minor_locator(FixedLocator(minor))
     lower.set_xlim(left, right)
-    lower.set_xlabel("step of the phase (logarithmic from the first on)", fontsize=LABEL_SIZE)
+    lower.set_xlabel("step of the phase (log scale; 0 stands apart)", fontsize=LABEL_SIZE)
     for ax in (upper, lower):
         for before, after in pairwise(laid):
             middle = (before.end + after.start) / 2

@@ -117,7 +117,6 @@ def plan(
     sinks = [sample, *also]
     groups = sweep.groups(sinks, max_memory=budget, tile=header.tile)
     seconds = rehearse(sweep, sinks, max_memory=budget, units=header.units, tile=header.tile)
-    extra = {"reference", "mean"}
     padded = sweep.choice.name == "dense"
     n_grid = (
         rows_of(header.units, batch=sweep.rows)
@@ -126,19 +125,12 @@ def plan(
     )
     n_images, duration = 0, 0.0
     for group, each in zip(groups, seconds, strict=True):
-        stages = {
-            stage
-            for sink in sinks
-            for layer in group.layers
-            for need in sink.needs(layer)
-            for stage in need.stages
-        }
+        needs = [need for sink in sinks for layer in group.layers for need in sink.needs(layer)]
         n_reference = math.ceil(len(sweep.objects) / sweep.rows) * sweep.rows
         n_reference = n_reference if padded else len(sweep.objects)
-        more = {"reference": n_reference, "mean": n_grid}
-        images = (
-            (sweep.rows if padded else 1) + n_grid + sum(more[stage] for stage in stages & extra)
-        )
+        images = (sweep.rows if padded else 1) + n_grid
+        if any("reference" in need.stages for need in needs):
+            images += n_reference
         n_images += group.parts * images
         duration += group.parts * images / sweep.rows * each
     n = len(sweep.objects) * sweep.design.n_positions

@@ -83,7 +83,7 @@ def _rehearse_windows(
     tile, seconds = sample_tile(sweep.design), 0.0
     for stage in sweep.stages(group, sinks):
         begin = time.perf_counter()
-        tiles = [tile] if stage in ("mean", "grid") else None
+        tiles = [tile] if stage == "grid" else None
         for _ in windows.run(stage, group.layers, sinks, units=units, max_bytes=room, tiles=tiles):
             pass
         seconds = time.perf_counter() - begin

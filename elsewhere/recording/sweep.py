@@ -407,13 +407,13 @@ class Sweep:
         """Return the multiply-adds of the sweeps over a group; 0 where they are not counted."""
         if self.windows is None:
             return 0
-        room, grids = room_of(max_memory), {"mean", "grid"}
+        room = room_of(max_memory)
         every = sum(
             self.windows.engine.multiply_adds(
                 self.windows.tiles(stage, group.layers, sinks, room, group.tile), group.layers
             )
             for stage in self.stages(group, sinks)
-            if stage in grids or stage == "reference"
+            if stage != "empty"
         )
         return group.parts * every
 

@@ -135,7 +135,7 @@ class TileStream:
     def held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
         """Return the bytes of one activation as `sinks` hold it: a window, or all."""
         needs = [need for sink in sinks for need in sink.needs(layer)]
-        windows = all(need.kind == "vectors" and "mean" not in need.stages for need in needs)
+        windows = all(need.kind == "vectors" for need in needs)
         return self.engine.held_bytes(layer) if windows else layer.bytes
 
     def run(
