@@ -104,19 +104,22 @@ def similarity(
 
 
 def figure(
-    result: Annotated[Path, typer.Argument(help="A result, such as sim.nc.")],
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="A result, such as sim.nc; several of sanity tests.", metavar="RESULT"),
+    ],
     out: Annotated[Path, typer.Option("--out", help=".svg, .pdf or .png")],
     kind: Annotated[
         str | None, typer.Option("--kind", help="maps, layerwise, displacement, ...")
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Draw a result."""
+    """Draw a result, or several where a figure has a panel for each (sanity)."""
     from elsewhere.figures import draw, save_figure
     from elsewhere.storage import load_result
 
     check_output(out, overwrite)
-    found = load_result(result)
-    save_figure(draw(found, kind), out, overwrite=overwrite)
-    print_notes(found)
+    found = [load_result(result) for result in results]
+    save_figure(draw(found[0], kind, *found[1:]), out, overwrite=overwrite)
+    print_notes(*found)
     say(f"wrote {out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import MappingProxyType
 
@@ -161,7 +162,7 @@ DEFAULT_KINDS = MappingProxyType(
 """The figure that is drawn of each kind of result, unless another is asked for."""
 
 
-def draw(result: xr.Dataset, kind: str | None = None) -> Figure:
+def draw(result: xr.Dataset, kind: str | None = None, *others: xr.Dataset) -> Figure:
     """Draw `result` as the figure `kind`, by default the one made for its kind of result.
 
     Parameters
@@ -171,6 +172,8 @@ def draw(result: xr.Dataset, kind: str | None = None) -> Figure:
         ``accuracy``, ``track``, ``claims``).
     kind
         A name in `figure_kinds`.
+    others
+        More results, for figures that have a panel for each (``sanity``).
 
     Returns
     -------
@@ -179,7 +182,8 @@ def draw(result: xr.Dataset, kind: str | None = None) -> Figure:
     Raises
     ------
     InputError
-        Not a dataset, one that does not say what it is, or one that lacks what is drawn.
+        Not a dataset, one that does not say what it is, or one that lacks what is drawn; or
+        several, for a figure of one.
     UnknownNameError
         A kind of figure or of result that is not known.
     """
@@ -204,8 +208,11 @@ def draw(result: xr.Dataset, kind: str | None = None) -> Figure:
             )
         kind = DEFAULT_KINDS[made]
     plot = figure_kinds.get(kind)
+    several = inspect.Parameter.VAR_POSITIONAL
+    if others and not any(p.kind is several for p in inspect.signature(plot).parameters.values()):
+        raise InputError(f"the figure {kind!r} draws one result; got {1 + len(others)}")
     try:
-        drawn = plot(result)
+        drawn = plot(result, *others)
     except InputError as error:
         own = DEFAULT_KINDS.get(str(result.attrs.get("kind")))
         if own in (None, kind):

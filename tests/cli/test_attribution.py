@@ -1,5 +1,7 @@
 """`elsewhere attribute` and `elsewhere sanity`, as they are typed."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray
@@ -128,6 +130,10 @@ def test_sanity_reports_every_layer(run):
         "(none)", "logits", "fc4", "fc3", "conv2_1", "conv1_1",
     ]  # fmt: skip
     assert outcome.json["stages"][0]["spearman"] == pytest.approx(1)
+    run("figure", "s.nc", "--out", "one.svg")
+    run("figure", "s.nc", "s.nc", "--out", "two.svg")
+    one, two = (Path(name).read_text() for name in ("one.svg", "two.svg"))
+    assert (one.count("saliency"), two.count("saliency")) == (1, 2)
 
 
 REFUSED = {

@@ -69,6 +69,8 @@ def test_what_cannot_be_chosen_is_refused(result):
         draw(result, "map")
     with pytest.raises(UnknownNameError, match="kind of result 'recording'"):
         draw(result.assign_attrs(kind="recording"))
+    with pytest.raises(InputError, match="figure 'maps' draws one result; got 2"):
+        draw(result, "maps", result)
     result.attrs.pop("kind")
     with pytest.raises(InputError, match=r"no attribute 'kind'.*layerwise"):
         draw(result)

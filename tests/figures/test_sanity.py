@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from elsewhere.figures import plot_sanity
+from elsewhere.figures import draw, plot_sanity
 
 LABELS = {"spearman": 2, "pearson": 0, "cosine": 1}
 
@@ -14,7 +14,7 @@ def lines_of(ax):
 
 def test_a_panel_shows_its_method(make_sanity):
     results = [make_sanity(), make_sanity("guided-backprop", unchanged=True)]
-    figure = plot_sanity(*results)
+    figure = draw(results[0], None, *results[1:])
     figure.canvas.draw()
     assert len(figure.axes) == 2
     for ax, result in zip(figure.axes, results, strict=True):
