@@ -9,7 +9,8 @@ category :math:`T_c(p)`:
   baseline of two objects in one place;
 - :math:`G = (I - D) / (1 - D)`.
 
-One matrix product per object, and one per category that has several.
+One matrix product per object, and one per category that has several; where D without each category
+is asked for as well, one more per category: of the sums of all others, :math:`T(p) - T_c(p)`.
 """
 
 from __future__ import annotations
@@ -75,65 +76,63 @@ class CosineTally:
         *,
         without: bool = False,
     ) -> None:
-        self.metric, self._codes = metric, codes
+        self.metric, self._codes, self._keeps = metric, codes, without
         self._living = np.ones(len(codes), dtype=bool)
-        self._own = np.zeros((n_locations, n_locations))
-        self._cross = np.zeros((n_locations, n_locations))
-        self._groups = np.full((n_locations, n_locations), -1) if groups is None else groups
-        n_groups = int(self._groups.max(initial=-1)) + 1
-        self._grouped = np.zeros((len(codes), n_groups))
+        shape = (n_locations, n_locations)
         n_kept = int(codes.max()) + 1 if without else 0
-        self._own_of = np.zeros((n_kept, n_locations, n_locations))
-        self._cross_of = np.zeros((n_kept, n_locations, n_locations))
+        # What is in no group counts in the first bin.
+        self._bins = (np.full(shape, -1) if groups is None else groups).ravel() + 1
+        self._grouped = np.zeros((len(codes), int(self._bins.max(initial=0)) + 1))
+        self._alone = without and len(np.unique(codes)) == len(codes)
+        self._all = np.zeros(shape)  # products of T(p)
+        self._within = np.zeros(shape)  # of T_c(p), of all categories
+        self._own = np.zeros((max(n_kept, 1), *shape))  # of u(o, p), by category or of all
+        self._rest = np.zeros((n_kept, *shape))  # of T(p) - T_c(p), and of T_c(p)
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
-        counts = np.bincount(self._codes)
         if self.metric in CENTRED:
             self._living = stretch.lengths_of(self.metric).living
-        n_groups = self._grouped.shape[1]
-        flat = self._groups.ravel() + 1  # what is in no group counts in the first bin
-        total = None
-        for code in range(len(counts)):
-            members = np.flatnonzero(self._codes == code)
-            summed = None
-            for number in members.tolist():
+        total = np.zeros(stretch.shape[1:])
+        for code in np.unique(self._codes).tolist():
+            members = np.flatnonzero(self._codes == code).tolist()
+            summed: Floats | None = None
+            for number in members:
                 units = stretch.units(self.metric, number)
                 products = dot_products(units, units)
-                self._own += products
-                if len(self._own_of):
-                    self._own_of[code] += products
-                if n_groups:
-                    self._grouped[number] += np.bincount(flat, products.ravel(), n_groups + 1)[1:]
-                if len(members) == 1:
-                    within = products
+                self._own[code if self._keeps else 0] += products
+                if self._grouped.shape[1] > 1 and not self._alone:
+                    self._grouped[number] += self._by_group(products)
+                total += units
                 summed = units if summed is None else summed + units
-            if summed is None:
-                continue
-            if len(members) > 1:
-                within = dot_products(summed, summed)
-            self._cross -= within
-            if len(self._cross_of):
-                self._cross_of[code] -= 2 * within
-            if total is None:
-                total = np.array(summed)
-            else:
-                total += summed
-        if total is not None:
-            self._cross += dot_products(total, total)
-            for code, kept in enumerate(self._cross_of):  # summed again: all sums are too much
-                members = np.flatnonzero(self._codes == code)
-                every = (stretch.units(self.metric, number) for number in members.tolist())
-                products = dot_products(sum(every, start=np.zeros_like(total)), total)
-                kept += products + products.T
+            if not self._alone:  # else these are those of u(o, p), which are kept
+                within = products if len(members) == 1 else dot_products(summed, summed)
+                self._within += within
+                if self._keeps:
+                    self._rest[code] += within
+        self._all += dot_products(total, total)
+        for code, products in enumerate(self._rest):  # summed again: all sums are too much
+            rest = total
+            for number in np.flatnonzero(self._codes == code).tolist():
+                rest = rest - stretch.units(self.metric, number)
+            products += dot_products(rest, rest)
+
+    def _by_group(self, products: Floats) -> Floats:
+        """Return the sums of products over the pairs of locations of each group."""
+        sums = np.bincount(self._bins, products.ravel(), self._grouped.shape[1])
+        return sums.astype(np.float64, copy=False)
 
     def value(self) -> LocationCosines:
         """Return the cosines, once all stretches are in."""
         pairs = n_cross_pairs(self._codes[self._living])
-        similarity = self._own / self._living.sum()
-        baseline = self._cross / pairs if pairs else np.full(similarity.shape, np.nan)
-        sizes = np.bincount(self._groups[self._groups >= 0], minlength=self._grouped.shape[1])
-        means = self._grouped / np.maximum(sizes, 1)
+        own, within = self._sums()
+        similarity, cross = own / self._living.sum(), self._all - within
+        baseline = cross / pairs if pairs else np.full(similarity.shape, np.nan)
+        sizes = np.bincount(self._bins, minlength=self._grouped.shape[1])[1:]
+        grouped = self._grouped
+        if self._alone:
+            grouped = np.stack([self._by_group(self._own[code]) for code in self._codes])
+        means = grouped[:, 1:] / np.maximum(sizes, 1)
         return LocationCosines(
             similarity,
             baseline,
@@ -143,11 +142,19 @@ class CosineTally:
 
     def without(self) -> Iterator[tuple[Floats, Floats]]:
         """Yield similarity and baseline without each category in turn, where that was asked for."""
-        for code, (own, cross) in enumerate(zip(self._own_of, self._cross_of, strict=True)):
+        own, within = self._sums()
+        for code, others in enumerate(self._rest):
             rest = self._codes[self._codes != code]
             counts = np.array([len(rest), n_cross_pairs(rest)], dtype=np.float64)
             counts[counts == 0] = np.nan
-            yield (self._own - own) / counts[0], (self._cross - cross) / counts[1]
+            if self._alone:
+                others = others + self._own[code]
+            yield (own - self._own[code]) / counts[0], (others - within) / counts[1]
+
+    def _sums(self) -> tuple[Floats, Floats]:
+        """Return the products of u(o, p), and those of T_c(p), of all."""
+        own: Floats = self._own.sum(axis=0)
+        return own, own if self._alone else self._within
 
 
 class CentredCosineTally:

@@ -123,6 +123,33 @@ def test_stretches_of_units_add_up_to_the_whole():
         np.testing.assert_allclose(tally.value().baseline, at_once.baseline, atol=1e-12)
 
 
+@pytest.mark.parametrize("without", [False, True])
+@pytest.mark.parametrize("codes", [[0, 1, 2, 3], [0, 0, 1, 2, 2], [0, 0, 2], [0, 0, 0]])
+def test_groups_and_all_but_a_category_are_what_loops_give(codes, without):
+    rng, codes = np.random.default_rng(0), np.array(codes)
+    values, groups = rng.normal(size=(len(codes), 6, 50)), rng.integers(-1, 4, (6, 6))
+    tally = CosineTally("cosine", codes, 6, groups, without=without)
+    stretch = Stretch(values, codes)
+    stretch.lengths_of("cosine")
+    for start in (0, 20):  # in two stretches
+        stop = 50 if start else 20
+        tally.add(Stretch(values[:, :, start:stop], codes, lengths=stretch.lengths))
+    units = values / np.linalg.norm(values, axis=-1, keepdims=True)
+    own = np.einsum("opu,oqu->opq", units, units)
+    means = np.stack([own[:, groups == group].mean(axis=1) for group in range(4)], axis=1)
+    np.testing.assert_allclose(tally.value().by_group, means, atol=1e-12)
+    np.testing.assert_allclose(tally.value().similarity, own.mean(axis=0), atol=1e-12)
+    found = list(tally.without())
+    assert len(found) == (codes.max() + 1 if without else 0)
+    for code, (same, cross) in enumerate(found):
+        left = np.flatnonzero(codes != code)
+        pairs = [units[a] @ units[b].T for a in left for b in left if codes[a] != codes[b]]
+        expected = np.mean(pairs, axis=0) if pairs else np.full((6, 6), np.nan)
+        np.testing.assert_allclose(cross, expected, atol=1e-12)
+        if len(left):
+            np.testing.assert_allclose(same, own[left].mean(axis=0), atol=1e-12)
+
+
 def test_lengths_of_rows_and_of_a_stretch_are_the_same():
     values, empty = example(n_units=500)
     stretch = Stretch.whole(values, empty=empty)
