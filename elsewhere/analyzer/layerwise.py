@@ -16,7 +16,12 @@ def step_of(name: str) -> str:
 
 
 def banded(
-    name: str, value: ArrayLike, without: ArrayLike, *, share: bool = False
+    name: str,
+    value: ArrayLike,
+    without: ArrayLike,
+    *,
+    share: bool = False,
+    less: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> dict[str, Any]:
     """Return what holds for all layers of the number `name` together, as variables of a result.
 
@@ -25,10 +30,10 @@ def banded(
     name
         Of the number, such as ``G_away``: there come ``G_away_band`` and, less the value of the
         layer before, ``G_step`` with ``G_step_interval`` and ``G_step_band``.
-    value, without, share
+    value, without, share, less
         As :func:`elsewhere.measures.bands.layer_bands` takes them.
     """
-    found, step = layer_bands(value, without, share=share), step_of(name)
+    found, step = layer_bands(value, without, share=share, less=less), step_of(name)
     over = ("layer", "bound")
     return {
         f"{name}_band": (over, found["band"]),

@@ -14,7 +14,7 @@ from elsewhere.analyzer.arrays import array_source
 from elsewhere.analyzer.equivariance import AlignedSink, has_place
 from elsewhere.analyzer.layerwise import banded, without_intervals
 from elsewhere.analyzer.map_changes import ChangeSink
-from elsewhere.analyzer.readings import READINGS, SHARE_LEFT_OUT
+from elsewhere.analyzer.readings import DIFFERENCES, READINGS, SHARE_LEFT_OUT
 from elsewhere.analyzer.similarity import SimilaritySink
 from elsewhere.analyzer.stretching import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
@@ -264,6 +264,10 @@ def _to_dataset(sink: MeasureSink, source: Source, names: Sequence[str]) -> xarr
     for key, (dims, values) in left_out.items():
         name, share = key.removesuffix("_without"), dims[1] == SHARE_LEFT_OUT
         variables |= banded(name, variables[name][1], values.T, share=share)
+    for name, pair in DIFFERENCES.items():
+        if name in variables:
+            more, less = ((variables[key][1], left_out[f"{key}_without"][1].T) for key in pair)
+            variables |= banded(name, *more, less=less)
     coordinates: dict[str, Any] = {"layer": list(names), "bound": ["low", "high"]}
     places = design.positions
     for name, values in design.axes:

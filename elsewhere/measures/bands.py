@@ -38,7 +38,32 @@ def interval_by_unit(
     return jackknife_t(np.asarray(value), without, level=level)
 
 
-def layer_bands(value: ArrayLike, without: ArrayLike, *, share: bool = False) -> dict[str, Floats]:
+def interval_between(
+    more: ArrayLike,
+    more_without: Floats,
+    less: ArrayLike,
+    less_without: Floats,
+    *,
+    level: float = 0.95,
+) -> Floats:
+    """Return the interval of one share less another, from both without each unit in turn.
+
+    It is no point where both are 1 throughout: it is made from the arms of the intervals of both
+    (:meth:`elsewhere.measures.intervals.Bounded.less`), and from how they go together.
+    """
+    one, other = Spread.left_out(more, more_without), Spread.left_out(less, less_without)
+    apart = Spread.left_out(one.mean - other.mean, more_without - less_without)
+    first, second = (Bounded(each.mean, share_interval(each, level=level)) for each in (one, other))
+    return first.less(second, correlation_of(one, other, apart))
+
+
+def layer_bands(
+    value: ArrayLike,
+    without: ArrayLike,
+    *,
+    share: bool = False,
+    less: tuple[ArrayLike, ArrayLike] | None = None,
+) -> dict[str, Floats]:
     """Return what holds for all layers of a number together, and its steps between layers.
 
     Parameters
@@ -49,6 +74,9 @@ def layer_bands(value: ArrayLike, without: ArrayLike, *, share: bool = False) ->
         Shape (unit, layer): the same without each unit in turn.
     share
         Whether intervals are those of shares.
+    less
+        Another share, and it without each unit in turn, that is taken off the share `value`: what
+        is returned is of the difference.
 
     Returns
     -------
@@ -64,22 +92,32 @@ def layer_bands(value: ArrayLike, without: ArrayLike, *, share: bool = False) ->
     >>> [(key, found[key].shape) for key in found]
     [('band', (5, 2)), ('step', (5,)), ('step_interval', (5, 2)), ('step_band', (5, 2))]
     """
-    all_units, rest = np.asarray(value, np.float64), np.asarray(without, np.float64)
+    more, more_rest = np.asarray(value, np.float64), np.asarray(without, np.float64)
+    all_units, rest = more, more_rest
+    if less is not None:
+        fewer, fewer_rest = (np.asarray(each, np.float64) for each in less)
+        all_units, rest = more - fewer, more_rest - fewer_rest
     step, steps = steps_of(all_units), steps_of(rest)
 
+    def interval(level: float) -> Floats:
+        if less is not None:
+            return interval_between(more, more_rest, fewer, fewer_rest, level=level)
+        return interval_by_unit(all_units, rest, share=share, level=level)
+
     def step_interval(level: float) -> Floats:
-        if not share:
+        if not share and less is None:
             return jackknife_t(step, steps, level=level)
+        bounds = interval(level)
         now = Spread.left_out(all_units[1:], rest[:, 1:])
         before = Spread.left_out(all_units[:-1], rest[:, :-1])
-        one, other = (Bounded(s.mean, share_interval(s, level=level)) for s in (now, before))
         apart = Spread.left_out(step[1:], steps[:, 1:])
-        bounds = one.less(other, correlation_of(now, before, apart))
-        return np.concatenate([np.full((1, 2), np.nan), bounds])
+        one, other = Bounded(now.mean, bounds[1:]), Bounded(before.mean, bounds[:-1])
+        found = one.less(other, correlation_of(now, before, apart))
+        return np.concatenate([np.full((1, 2), np.nan), found])
 
     level = simultaneous_level(all_units, rest)
     return {
-        "band": interval_by_unit(all_units, rest, share=share, level=level),
+        "band": interval(level),
         "step": step,
         "step_interval": step_interval(0.95),
         "step_band": step_interval(simultaneous_level(step, steps)),

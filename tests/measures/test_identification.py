@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
+from elsewhere.analyzer import measure
 from elsewhere.errors import InputError
 from elsewhere.measures import identification
 from elsewhere.measures.identification import _around, _Fit, _told
@@ -124,3 +125,15 @@ def test_the_seed_decides_the_partitions(here):
     first, again, other = (identification(both, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.mapped, again.mapped)
     assert (first.mapped != other.mapped).any()
+
+
+def test_what_the_map_itself_costs_is_said():
+    """A code that stays is told as it stands; a map of few objects tells fewer."""
+    rng, places = np.random.default_rng(8), [[5, 5], [5, 15]]
+    few, many = rng.normal(size=(8, 1, 60)), rng.normal(size=(40, 1, 8))
+    found = measure(few.repeat(2, axis=1), places, names="identification")
+    assert float(found["identification_hidden"][0]) < -0.1
+    assert any("hidden is that, and no finding" in note for note in found.attrs["notes"])
+    found = measure(many.repeat(2, axis=1), places, names="identification")
+    assert float(found["identification_ceiling"][0]) > 0.95
+    assert not any("no finding" in note for note in found.attrs["notes"])
