@@ -58,7 +58,9 @@ class Foreseen:
 class Promise(torch.Tensor):
     """Canvases, or a map of them, that nobody has looked at yet.
 
-    The data below are NaN: what reaches them past ``__torch_function__`` cannot pass for a result.
+    There are no data below. What reaches for them past ``__torch_function__``, such as an extension
+    in C++, gets the true values where these are images, and an error where they are maps, of which
+    it would lose the gradient.
     """
 
     _foreseen: Foreseen
@@ -80,8 +82,8 @@ class Promise(torch.Tensor):
         place: int = 0,
     ) -> Promise:
         """Return the promise of what `make` returns, of that shape."""
-        data = torch.full((1,), torch.nan, dtype=dtype).expand(*shape)
-        promise: Promise = torch.Tensor._make_subclass(Promise, data)
+        make_wrapper: Any = torch.Tensor._make_wrapper_subclass
+        promise: Promise = make_wrapper(Promise, shape, dtype=dtype)
         promise._make, promise._foreseen = make, foreseen
         promise._steps, promise._place, promise._modes = steps, place, _modes()
         promise._value = promise._seen_at = None
@@ -183,6 +185,33 @@ class Promise(torch.Tensor):
         args, kwargs = tree_map_only(
             Promise, lambda promise: promise.look(exposed=exposed), (args, kwargs)
         )
+        return func(*args, **kwargs)
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run what came past ``__torch_function__`` on the true values of images.
+
+        Raises
+        ------
+        RuntimeError
+            It is given a map.
+        """
+
+        def look(promise: Promise) -> torch.Tensor:
+            if promise._place:
+                raise RuntimeError(
+                    f"{func} looks at a map past torch's Python functions, by which training on "
+                    "windows would lose its gradient; set whole_canvases = True on the network"
+                )
+            return promise.look(exposed=True)
+
+        args, kwargs = tree_map_only(Promise, look, (args, dict(kwargs or {})))
         return func(*args, **kwargs)
 
 

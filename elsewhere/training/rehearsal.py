@@ -64,15 +64,23 @@ def _rehearse(model: Model, patterns: Iterable[str], rows: int) -> Rehearsal:
         with undisturbed(network), torch.enable_grad():
             freeze(model, patterns)
             watch = _Statistics(network)
-            resting = [part for part in network.modules() if not part.training]
-            kept = [(b, b.clone()) for part in resting for b in part.buffers(recurse=False)]
+            kept = [
+                (part, key, value.clone(), part.training)
+                for part in network.modules()
+                for key, value in part._buffers.items()
+                if value is not None
+            ]
             parts = [network.get_submodule(name) for name in find_dropout(network)]
             handles = [part.register_forward_hook(hook) for part in parts]
             image = torch.rand(size, device=model.device, dtype=input_dtype(model))
             try:
                 with watch:
                     output = network(image)
-                moved = any(not _same(buffer, before) for buffer, before in kept)
+                moved = any(
+                    not _same(now, before) and (not training or watch.is_of_frozen(part, now))
+                    for part, key, before, training in kept
+                    if (now := part._buffers[key]) is not None
+                )
             except Exception as error:  # any network, any complaint
                 return Rehearsal(False, False, failure(model, rows, error), error)
             finally:
@@ -111,7 +119,9 @@ def _refusal(model: Model, output: Any) -> str:
 
 
 def _same(values: torch.Tensor, before: torch.Tensor) -> bool:
-    return torch.equal(torch.nan_to_num(values), torch.nan_to_num(before))
+    return values.shape == before.shape and torch.equal(
+        torch.nan_to_num(values), torch.nan_to_num(before)
+    )
 
 
 class _Statistics(TorchFunctionMode):
@@ -122,6 +132,8 @@ class _Statistics(TorchFunctionMode):
         norms = (p for p in network.modules() if isinstance(p, nn.modules.batchnorm._NormBase))
         self._known = {id(buffer) for norm in norms for buffer in norm.buffers()}
         self._frozen, self.found = False, False
+        self._made: dict[int, set[bool]] = {}  # by memory: of frozen weights, of trained ones
+        self._held: list[torch.Tensor] = []  # so that no other tensor gets its memory
 
     def __torch_function__(
         self,
@@ -144,4 +156,29 @@ class _Statistics(TorchFunctionMode):
         for value in tree_leaves((args, kwargs)):
             if isinstance(value, nn.Parameter) and not value.requires_grad:
                 self._frozen = True
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        self._note(args, kwargs, result)
+        return result
+
+    def _note(self, args: Any, kwargs: Any, result: Any) -> None:
+        """Note of which weights the values in memory are made."""
+        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+        made = [value for value in tree_leaves(result) if isinstance(value, torch.Tensor)]
+        of = set[bool]().union(*(self._made.get(_memory(value), ()) for value in given))
+        of |= {value.requires_grad for value in given if isinstance(value, nn.Parameter)}
+        for value in made or given[:1]:
+            if of and not isinstance(value, nn.Parameter):
+                self._held.append(value)
+                self._made.setdefault(_memory(value), set()).update(of)
+
+    def is_of_frozen(self, part: nn.Module, buffer: torch.Tensor) -> bool:
+        """Return whether a buffer is made of frozen weights only, and its part trains none."""
+        trains = any(parameter.requires_grad for parameter in part.parameters(recurse=False))
+        return not trains and self._made.get(_memory(buffer)) == {False}
+
+
+def _memory(value: torch.Tensor) -> int:
+    try:
+        return value.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # sparse, of a subclass
+        return 0

@@ -217,7 +217,8 @@ def make_forward(
     Parameters
     ----------
     network
-        Any network, in the mode in which it will run.
+        Any network, in the mode in which it will run. Its attribute ``whole_canvases``, where it
+        is true, keeps it from windows.
     paster
         Places the objects, where the network's first blocks cannot run on tiles.
     patches
@@ -227,6 +228,8 @@ def make_forward(
 
     """
     whole = whole_forward(network, paster)
+    if getattr(network, "whole_canvases", False):
+        return Way(whole, f"{WHOLE}: the network asks for them")
     if paster.device.type != "cpu" or paster.dtype != torch.float32:
         return Way(whole, f"{WHOLE}: windows are for float32 on a CPU")
     blocks = find_blocks(network, _fill(paster.background, paster.canvas.size).contiguous())

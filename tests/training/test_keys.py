@@ -60,6 +60,30 @@ def instances():
     )  # fmt: skip
 
 
+class Rooted(nn.Module):
+    """The root gathers means, by arithmetic of its own, of a frozen or of a trained layer."""
+
+    def __init__(self, how="in place"):
+        super().__init__()
+        self.conv, self.head, self.how = nn.Conv2d(3, 6, 3), nn.Linear(6, 4), how
+        self.register_buffer("mean", torch.zeros(6))
+        self.register_buffer("table", torch.ones(6))
+
+    def forward(self, x):
+        maps = self.conv(x)
+        if self.training:
+            with torch.no_grad():
+                now = maps.mean((0, 2, 3))
+                if self.how == "in place":
+                    self.mean.mul_(0.9).add_(0.1 * now)
+                elif self.how == "anew":
+                    self.mean = 0.9 * self.mean + 0.1 * now
+                else:  # of the image, or the same each time
+                    self.mean += 0.1 * x.mean()
+                    self.table.copy_(self.conv.weight.mean((1, 2, 3)) * 0 + 1)
+        return self.head((maps - self.mean[:, None, None]).relu().mean((2, 3)))
+
+
 def trunk():
     return nn.Sequential(
         nn.Conv2d(3, 6, 3, stride=2), nn.Dropout(0.3), nn.Conv2d(6, 6, 3), nn.AdaptiveAvgPool2d(3),
@@ -71,7 +95,7 @@ def trunk():
 def run(monkeypatch, make_curriculum, make_phase, tmp_path):
     module = types.ModuleType("key_nets")
     module.functional, module.trunk = Functional, trunk
-    module.heedless, module.instances = heedless, instances
+    module.heedless, module.instances, module.rooted = heedless, instances, Rooted
     monkeypatch.setitem(sys.modules, "key_nets", module)
 
     def run(name, out="run", objects="glyphs", *, network=None, **options):
@@ -97,12 +121,20 @@ def run(monkeypatch, make_curriculum, make_phase, tmp_path):
         ("trunk", {"categories": 1, "label_smoothing": 0.1}, "label_smoothing: does nothing"),
         ("functional", {"trainable": ("head",)}, "trainable: .* gathers statistics of frozen"),
         ("heedless", {"trainable": ("4",)}, "trainable: .* gathers statistics of frozen"),
+        ("rooted", {"trainable": ("head",)}, "trainable: .* gathers statistics of frozen"),
+        ("rooted", {"trainable": ("head",), "network": {"arguments": {"how": "anew"}}}, "gathers"),
     ],
 )
 def test_what_does_nothing_is_refused(run, tmp_path, name, options, words):
     with pytest.raises(ElsewhereError, match=words):
         run(name, **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_statistics_of_what_is_trained_or_of_images_are_no_frozen_ones(run):
+    run("rooted")
+    image = {"arguments": {"how": "image"}}
+    assert run("rooted", out="image", trainable=("head",), network=image)[-1].step == 3
 
 
 def test_keys_of_another_optimiser_are_refused(make_phase):

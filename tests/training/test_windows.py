@@ -328,7 +328,26 @@ def clamp_weights(net):
     net.register_forward_pre_hook(hook)
 
 
+def quietly(x):
+    """As a function in C++ does, past torch's Python functions."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return bool((x > 0.5).any())
+
+
+class Peeking(Net):
+    """Looks, once it is told how, at its image or at the first map."""
+
+    look, at_map = None, False
+
+    def forward(self, x):
+        if self.at_map:
+            quietly(self.features[0](x))
+        seen = self.look is not None and self.look(x)
+        return super().forward(x) * (2.0 if seen else 1.0)
+
+
 TURNS = {
+    "past functions": (Peeking, lambda net: setattr(net, "look", quietly)),
     "switch": (Switched, lambda net: SWITCH.update(on=True)),
     "image overwritten": (InPlace, lambda net: SWITCH.update(on=True)),
     "padding": (Net, lambda net: setattr(net.features[3], "padding_mode", "reflect")
@@ -371,6 +390,18 @@ def test_whatever_changes_later_is_seen_in_that_pass(turn):
     for mine, theirs in zip(own, others, strict=True):
         assert (mine is None) == (theirs is None)
         assert mine is None or torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_a_map_that_is_looked_at_past_functions_is_an_error():
+    network, canvas = Peeking(), Canvas(48, 11, 30)
+    paster = Paster(canvas, InputTransform(), rows=3, device=CPU)
+    patches = paster.load(load_objects("glyphs", size=11, categories=3))
+    way = make_forward(network, paster, patches, training=True)
+    network.at_map = True
+    with pytest.raises(RuntimeError, match="past torch's Python functions.*whole_canvases = True"):
+        way.forward(patches, torch.tensor([[5, 5], [20, 30], [42, 42]]))
+    network.whole_canvases = True
+    assert make_forward(network, paster, patches, training=True).name.startswith("whole canvases")
 
 
 def test_the_brightest_object_is_tried_before_windows_are_trusted():
