@@ -221,7 +221,8 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
                 f"{model.name} gathers statistics of frozen layers by a function such as "
                 "torch.nn.functional.batch_norm, by arithmetic of its own, or in a module that "
                 "does not ask whether it is in training mode: they would move although nothing "
-                "before them is trained; take torch.nn.BatchNorm2d, which can be frozen, or train what they are of"
+                "before them is trained; take torch.nn.BatchNorm2d, which can be frozen, or train "
+                "what they are of"
             )
         key = "label_smoothing"
         if keys.label_smoothing and len(phase.categories) == 1:
