@@ -15,6 +15,7 @@ from elsewhere.analyzer.attribution import AttributionSettings, attribute_checkp
 from elsewhere.analyzer.trajectories import TrackSettings, track
 from elsewhere.errors import StorageError
 from elsewhere.stimuli import Canvas
+from elsewhere.storage import load_result
 from elsewhere.training import Curriculum, Exemplars, Network, Phase, train
 
 SETTINGS = TrackSettings(grid="1x2", layers=("logits",), per_category=1)
@@ -102,6 +103,26 @@ def test_other_code_machines_and_tested_pictures_are_measured_again(
         monkeypatch.setattr(trajectories, "tested_digest", lambda *_: ["other"])
     track(run, settings=SETTINGS, phases=["post"], **options)
     assert len(measured) == before + 1
+
+
+@pytest.mark.long
+def test_what_another_processor_measured_is_measured_again(run, measured, other_processor):
+    script = """
+import sys
+from elsewhere.analyzer.trajectories import TrackSettings, track
+settings = TrackSettings(grid="1x2", layers=("logits",), per_category=1)
+track(sys.argv[1], settings=settings, phases=["post"])
+"""
+    for path in (run / "track").glob("*.nc"):
+        path.unlink()
+    command = [sys.executable, "-c", script, str(run)]
+    subprocess.run(command, env=other_processor, check=True, timeout=600)
+    (there,) = (run / "track").glob("*.nc")
+    track(run, settings=SETTINGS, phases=["post"])
+    assert len(measured) == 1  # and both are kept
+    (here,) = set((run / "track").glob("*.nc")) - {there}
+    first, second = (load_result(path)["similarity"] for path in (here, there))
+    np.testing.assert_allclose(first, second, atol=1e-5)
 
 
 def test_what_is_damaged_is_measured_again(run, measured):

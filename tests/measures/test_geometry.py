@@ -12,6 +12,7 @@ from scipy.spatial.distance import pdist
 from elsewhere.errors import UnknownNameError
 from elsewhere.measures import linear_cka, rsa
 from elsewhere.measures.geometry import left_out
+from tests.measures.test_vectors import PATTERNS, rows_of
 
 
 def hsic_unbiased(k, m):
@@ -164,3 +165,43 @@ def test_leaving_out_is_measuring_without():
         rest = np.delete(values, number, axis=0)
         wanted = [(rest[:, p] @ rest[:, p].T).sum() for p in range(3)]
         np.testing.assert_allclose(found[number], wanted)
+
+
+def exact_cka(activations, biased):
+    """Return CKA between all pairs of locations, with products in extended precision."""
+    kernels = []
+    n = len(activations)
+    for location in range(activations.shape[1]):
+        rows = activations[:, location].astype(np.longdouble)
+        rows -= rows.mean(axis=0)
+        kernel = np.array([[(a * b).sum() for b in rows] for a in rows])
+        if not biased:  # Song et al. (2012)
+            np.fill_diagonal(kernel, 0)
+        kernels.append(kernel)
+    found = np.empty((len(kernels), len(kernels)))
+    for p, k in enumerate(kernels):
+        for q, other in enumerate(kernels):
+            both = [(k, other), (k, k), (other, other)]
+            if biased:
+                hsic = [(a * b).sum() for a, b in both]
+            else:
+                hsic = [
+                    (a * b).sum()
+                    + a.sum() * b.sum() / ((n - 1) * (n - 2))
+                    - 2 / (n - 2) * (a.sum(0) * b.sum(0)).sum()
+                    for a, b in both
+                ]
+            found[p, q] = hsic[0] / np.sqrt(hsic[1] * hsic[2])
+    return found
+
+
+@PATTERNS
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.filterwarnings("ignore:.*objects")
+def test_cka_is_right_for_rows_that_make_sums_hard(pattern, biased):
+    units = 30_000
+    rows = np.stack([rows_of(pattern, units, seed) for seed in range(6)])
+    rows *= np.linspace(0.5, 2.0, 6, dtype=np.float32)[:, None, None]  # no two objects are equal
+    given = linear_cka(rows, biased=biased)
+    assert np.isfinite(given).all()
+    np.testing.assert_allclose(given, exact_cka(rows, biased), rtol=0, atol=1e-6)

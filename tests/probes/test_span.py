@@ -9,6 +9,8 @@ from sklearn.preprocessing import StandardScaler
 
 from elsewhere.probes.logistic import Logistic
 from elsewhere.probes.span import STRETCH, find_span, moments, raw_weights
+from tests.measures.test_vectors import PATTERNS
+from tests.measures.test_vectors import rows_of as hard_rows
 
 
 def rows_of(n, units, seed=0, rank=None):
@@ -125,3 +127,27 @@ def test_logistic_regression_in_the_span_is_that_on_raw_features(n_classes, stre
     raised = np.exp(scores - scores.max(axis=1, keepdims=True))
     np.testing.assert_allclose(raised / raised.sum(axis=1, keepdims=True), truth, atol=1e-3)
     assert (scores.argmax(axis=1) == truth.argmax(axis=1)).all()
+
+
+@PATTERNS
+def test_products_of_rows_that_make_sums_hard(pattern):
+    """Products in the span, and scores of raw weights, against extended precision."""
+    units = 30_000
+    rows = np.concatenate([hard_rows(pattern, units, seed) for seed in range(4)])
+    rows *= np.linspace(0.5, 2.0, 12, dtype=np.float32)[:, None]
+    span = find_span(lambda: [rows], 12)
+    exact = rows.astype(np.longdouble)
+    mean, z = exact.mean(axis=0), exact - exact.mean(axis=0)
+    spread = np.sqrt((z**2).mean(axis=0))
+    constant = spread <= 1e-6 * abs(mean)
+    z /= np.where(constant, 1, spread)
+    z[:, constant] = 0
+    products = np.array([[(a * b).sum() for b in z] for a in z]).astype(float)
+    scale = 1e-6 * np.sqrt(np.outer(np.diag(products), np.diag(products)))
+    assert (abs(span.coordinates @ span.coordinates.T - products) <= scale).all()
+    combination = np.linspace(-1, 1, 24).reshape(12, 2)
+    weights = np.empty((2, units), np.float32)
+    at_mean = raw_weights(rows, combination, moments(rows), weights)
+    scores = exact @ weights.astype(np.longdouble).T - at_mean
+    size = abs(z) @ (abs(z).T @ abs(combination))
+    assert (abs(scores - products @ combination) <= 1e-6 * size).all()
