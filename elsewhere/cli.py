@@ -437,7 +437,7 @@ app.command(
 
 # --- training --------------------------------------------------------------------------------
 
-app.command(rich_help_panel=TRAINING, epilog="Example: elsewhere train vanilla-quick --out run")(
+app.command(rich_help_panel=TRAINING, epilog="Example: elsewhere train quick/vanilla --out run")(
     training.train
 )
 app.command(

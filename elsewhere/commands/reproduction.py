@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elsewhere.errors import InputError
-from elsewhere.options import DataOption, DeviceOption, JsonOption
+from elsewhere.options import DataOption, DeviceOption, JsonOption, TrustOption
 from elsewhere.terminal import bar, duration, print_json, print_table, put, say
 from elsewhere.types import format_bytes
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    scale: Annotated[str, typer.Option("--scale", help="quick, laptop, slim or paper.")] = "laptop",
+    scale: Annotated[
+        str, typer.Option("--scale", help="quick, laptop, slim, paper, or a folder.")
+    ] = "laptop",
     out: Annotated[Path | None, typer.Option("--out", help="The directory.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many; one seed gives no verdict.")] = 1,
     first_seed: Annotated[
@@ -49,6 +51,7 @@ def reproduce(
     ] = None,
     device: DeviceOption = "auto",
     data_dir: DataOption = None,
+    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train all conditions, measure them, and give each of the paper's claims a verdict."""
@@ -63,6 +66,7 @@ def reproduce(
         "imagenet_weights": imagenet_weights,
         "state_key": state_key,
         "max_steps": max_steps,
+        "trust": trust or (),
     }
     if only_plan:
         cost = plan(scale, **common)

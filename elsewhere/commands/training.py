@@ -32,6 +32,7 @@ from elsewhere.terminal import (
     print_rows,
     print_table,
     progress,
+    put,
     say,
 )
 
@@ -49,7 +50,7 @@ MemoryOption = Annotated[str, typer.Option("--max-memory", help="For activations
 
 def train(
     curriculum: Annotated[
-        str | None, typer.Argument(help="A preset's name or a TOML file; none lists the presets.")
+        str | None, typer.Argument(help="Such as laptop/acquired, or a TOML file; none lists them.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run's directory.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Instead of the curriculum's.")] = None,
@@ -63,17 +64,24 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a network through a curriculum; a killed run goes on where it stood."""
-    from elsewhere.training import Curriculum, list_checkpoints, presets
+    from elsewhere.training import list_checkpoints, load_curriculum, presets, scales
     from elsewhere.training import train as train_curriculum
 
     if curriculum is None:
         listed = [{"curriculum": name, "what": presets.summary(name)} for name in presets]
-        print_json(listed) if as_json else print_table(listed)
+        if as_json:
+            print_json(listed)
+            return
+        print_table([{"scale": name, "what": scales.summary(name)} for name in scales])
+        put("")
+        print_table(_by_name(listed))
+        put("")
+        put("name a curriculum with its scale: elsewhere train quick/acquired --out run")
         return
     if out is None:
         raise InputError("--out is missing; expected the directory of the run")
     set_threads(threads)
-    loaded = Curriculum.load(curriculum)
+    loaded = load_curriculum(curriculum)
     with _training_bar() as report:
         train_curriculum(
             loaded,
@@ -111,6 +119,15 @@ def train(
         ]
         print_table(shown, right=("step", "train", "on", "off"))
     say(f"wrote {out}")
+
+
+def _by_name(listed: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return a row for each name that stands behind a scale's."""
+    rows: dict[str, dict[str, str]] = {}
+    for each in listed:
+        name = each["curriculum"].partition("/")[2]
+        rows.setdefault(name, {"name": name, "what": each["what"]})
+    return list(rows.values())
 
 
 def accuracy(

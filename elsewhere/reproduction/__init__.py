@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from elsewhere.reproduction.conditions import Run, make_runs
     from elsewhere.reproduction.costs import ReproductionPlan, plan
     from elsewhere.reproduction.run import reproduce
-    from elsewhere.reproduction.scale import ClaimLayers, Scale, scales
+    from elsewhere.reproduction.scale import ClaimLayers, Scale, load_scale, scales
     from elsewhere.reproduction.tasks import Event
 
 _SOURCES = {
@@ -24,6 +24,7 @@ _SOURCES = {
     "Row": "claims",
     "Run": "conditions",
     "Scale": "scale",
+    "load_scale": "scale",
     "make_rows": "claims",
     "make_runs": "conditions",
     "plan": "costs",
@@ -40,6 +41,7 @@ __all__ = [
     "Row",
     "Run",
     "Scale",
+    "load_scale",
     "make_rows",
     "make_runs",
     "plan",

@@ -356,7 +356,7 @@ def _interference(scale: Scale, table: Table) -> Iterator[Row]:
     exceed the threshold itself, and by as much that of the control, which is trained on the same
     images everywhere. Neither may forget the new objects at the location. The control may gain.
     """
-    pair = f"{scale.pretraining[0].objects} → {scale.interference[0].objects}"
+    pair = f"{scale.pretraining[0].objects} → {scale.phases('interference')[0].objects}"
     for kind, counts in _exemplars():
         for name, what in (("II_far", "II_far"), ("old_index", "the index of old objects")):
             lost = table.get("interference", f"{name}/{kind}/fall")

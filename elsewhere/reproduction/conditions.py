@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
-
-import numpy as np
 
 from elsewhere.errors import InputError
 from elsewhere.reproduction.scale import Scale
 from elsewhere.stimuli import Canvas
 from elsewhere.training.curriculum import Curriculum, Network, Phase
-from elsewhere.training.seeds import derive_seed
+from elsewhere.training.seeds import draw_location
 from elsewhere.types import Location
 
 Kind: TypeAlias = Literal["pretraining", "learning", "interference"]
 
 FULL, FIXED, CELL, EQUAL = "full", "fixed", "fixed-cell", "equal-accuracy"
-MEAN = 0.45
-"""The input's mean in the condition whose background is that mean."""
 
 
 @dataclass(frozen=True)
@@ -74,23 +70,47 @@ class Run:
         """
         if self.phases[0].environment == "centre":
             return self.canvas.centre
-        rng = np.random.default_rng(derive_seed(seed, "trained location"))
-        y, x = rng.choice(self.canvas.valid, 2).tolist()
-        return y, x
+        return draw_location(self.canvas, seed)
 
     def curriculum(self, seed: int, weights: Path | None = None) -> Curriculum:
         """Return what is trained for a seed, starting from the checkpoint `weights` if given."""
         network = self.network
         if weights is not None:
             network = Network(network.name, weights=str(weights))
-        y, x = self.trained(seed)
-        phases = tuple(
-            dataclasses.replace(phase, environment=f"one:{y},{x}")
-            if phase.environment == "one"
-            else phase
-            for phase in self.phases
-        )
-        return Curriculum(self.name, network, self.canvas, phases, seed=seed)
+        return Curriculum(self.name, network, self.canvas, self.phases, seed=seed)
+
+
+_NEEDED: Mapping[str, Kind] = {
+    FULL: "pretraining",
+    FIXED: "pretraining",
+    CELL: "pretraining",
+    "vanilla": "learning",
+    "acquired": "learning",
+    "interference": "interference",
+    "translated": "interference",
+    "near": "interference",
+    "fixed-learning": "learning",
+    "fixed-cell-learning": "learning",
+    EQUAL: "learning",
+}
+"""The conditions that the claims need, each after those that it starts from."""
+
+_CONFOUNDS: Mapping[str, Kind] = {
+    "pinned-pretraining": "pretraining",
+    "pinned": "learning",
+    "vanilla-gain-1": "learning",
+    "full-gain-1": "pretraining",
+    "acquired-gain-1": "learning",
+    "vanilla-background-mean": "learning",
+    "full-background-mean": "pretraining",
+    "acquired-background-mean": "learning",
+    "vanilla-centre": "learning",
+    "acquired-centre": "learning",
+}
+"""What could explain the result otherwise."""
+
+_COMPARED = ("vanilla", "acquired")
+"""After these, layers are compared."""
 
 
 def make_runs(
@@ -125,70 +145,29 @@ def make_runs(
             f"--state-key {state_key} chooses within a file of --imagenet-weights, which is "
             f"{given}; name a state file, or leave the key out"
         )
-    first = scale.pretraining[0]
-    base = Run("", "learning", scale.network, scale.canvas, scale.learning)
-    runs = [
-        _pretrain(base, FULL, first),
-        _pretrain(base, FIXED, dataclasses.replace(first, environment="fixed:shared")),
-        _pretrain(base, CELL, dataclasses.replace(first, environment="fixed:cell")),
-        dataclasses.replace(base, name="vanilla", compare=True),
-        dataclasses.replace(base, name="acquired", start=FULL, compare=True),
-    ]
-    start = dataclasses.replace(base, kind="interference", start=FULL)
-    learn, further = scale.interference
-    everywhere = dataclasses.replace(further, environment="full")
-    runs += [
-        dataclasses.replace(start, name="interference", phases=scale.interference),
-        dataclasses.replace(start, name="translated", phases=(learn, everywhere)),
-        dataclasses.replace(start, name="near", phases=scale.near),
-        dataclasses.replace(base, name="fixed-learning", start=FIXED),
-        dataclasses.replace(base, name="fixed-cell-learning", start=CELL),
-        dataclasses.replace(base, name=EQUAL, start=FULL, rival=FIXED),
-    ]
-    for number, phase in enumerate(scale.pretraining[1:], start=2):
-        runs += _acquire(base, f"{FULL}-{number}", f"acquired-{number}", phase)
+    kinds = dict(_NEEDED)
+    for number in range(2, len(scale.pretraining) + 1):
+        kinds |= {f"{FULL}-{number}": "pretraining", f"acquired-{number}": "learning"}
     if confounds:
-        runs += _confounds(scale, base)
+        kinds |= _CONFOUNDS
+    runs = [_run(scale, name, kind) for name, kind in kinds.items()]
     if imagenet_weights is not None:
         runs.append(_imagenet(scale, imagenet_weights, state_key))
     return tuple(runs)
 
 
-def _pretrain(base: Run, name: str, phase: Phase) -> Run:
-    return dataclasses.replace(base, name=name, kind="pretraining", phases=(phase,))
-
-
-def _acquire(base: Run, pretraining: str, learning: str, phase: Phase) -> list[Run]:
-    return [
-        _pretrain(base, pretraining, phase),
-        dataclasses.replace(base, name=learning, start=pretraining),
-    ]
-
-
-def _confounds(scale: Scale, base: Run) -> list[Run]:
-    first = scale.pretraining[0]
-    runs: list[Run] = []
-    pinned = dataclasses.replace(first, environment="pinned")
-    runs += _acquire(base, "pinned-pretraining", "pinned", pinned)
-    inputs = {
-        "gain-1": (dataclasses.replace(scale.network, gain=1.0), scale.canvas),
-        "background-mean": (
-            dataclasses.replace(scale.network, mean=(MEAN,) * 3),
-            dataclasses.replace(scale.canvas, background="mean"),
-        ),
-    }
-    for label, (network, canvas) in inputs.items():
-        other = dataclasses.replace(base, network=network, canvas=canvas)
-        runs.append(dataclasses.replace(other, name=f"vanilla-{label}"))
-        runs += _acquire(other, f"{FULL}-{label}", f"acquired-{label}", first)
-    centred = _at(scale.learning, "centre")
-    runs.append(dataclasses.replace(base, name="vanilla-centre", phases=centred))
-    runs.append(dataclasses.replace(base, name="acquired-centre", phases=centred, start=FULL))
-    return runs
-
-
-def _at(phases: Iterable[Phase], environment: str) -> tuple[Phase, ...]:
-    return tuple(dataclasses.replace(phase, environment=environment) for phase in phases)
+def _run(scale: Scale, name: str, kind: Kind) -> Run:
+    phases, part = scale.phases(name), scale.conditions[name]
+    return Run(
+        name,
+        kind,
+        part.curriculum.network,
+        part.curriculum.canvas,
+        phases,
+        start=part.start,
+        rival=part.rival,
+        compare=name in _COMPARED,
+    )
 
 
 def _imagenet(scale: Scale, weights: str, state_key: str | None) -> Run:
@@ -198,5 +177,6 @@ def _imagenet(scale: Scale, weights: str, state_key: str | None) -> Run:
             f"the ImageNet weights {weights} are no file; expected 'imagenet' or a state file of "
             "VGG16, .pth or .safetensors"
         )
-    network = Network("vgg16", weights=weights, state_key=state_key)
-    return Run("imagenet", "learning", network, Canvas(224, 50), scale.learning)
+    run = _run(scale, "imagenet", "learning")
+    network = dataclasses.replace(run.network, weights=weights, state_key=state_key)
+    return dataclasses.replace(run, network=network)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -60,7 +61,7 @@ class ReproductionPlan:
 
 
 def plan(
-    scale: str | Scale,
+    scale: str | Path | Scale,
     *,
     seeds: int = 1,
     workers: int | None = None,
@@ -69,6 +70,7 @@ def plan(
     imagenet_weights: str | None = None,
     state_key: str | None = None,
     max_steps: int | None = None,
+    trust: Collection[str] = (),
 ) -> ReproductionPlan:
     """Return what :func:`reproduce` would cost with the same arguments; a few steps are timed.
 
@@ -80,7 +82,7 @@ def plan(
         Arguments that cannot be used.
     """
     options = Options(confounds, imagenet_weights, max_steps, state_key)
-    chosen, runs = options.apply(find_scale(scale))
+    chosen, runs = options.apply(find_scale(scale, trust))
     check_layers(chosen, runs[0])
     count = len(seed_numbers(seeds, 0))
     place = find_device(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from elsewhere.reproduction.disk import disk_bytes
 from elsewhere.reproduction.drawing import Gallery
 from elsewhere.reproduction.layers import check_layers
 from elsewhere.reproduction.measurements import Values
-from elsewhere.reproduction.scale import Scale, scales
+from elsewhere.reproduction.scale import Scale, load_scale
 from elsewhere.reproduction.tasks import Progress, Task, read_values
 from elsewhere.reproduction.workers import count_workers, perform_all
 from elsewhere.storage import save_result, write_atomically
@@ -71,7 +71,7 @@ class Options:
 
 
 def reproduce(
-    scale: str | Scale,
+    scale: str | Path | Scale,
     out: str | Path,
     *,
     seeds: int = 1,
@@ -84,6 +84,7 @@ def reproduce(
     imagenet_weights: str | None = None,
     state_key: str | None = None,
     max_steps: int | None = None,
+    trust: Collection[str] = (),
     figures: bool = True,
     progress: Progress | None = None,
 ) -> Path:
@@ -97,7 +98,7 @@ def reproduce(
     Parameters
     ----------
     scale
-        ``quick``, ``laptop``, ``slim`` or ``paper``, or a scale of your own.
+        ``quick``, ``laptop``, ``slim`` or ``paper``; a folder of curricula like theirs; or a scale.
     out
         The directory; it is made where there is none.
     seeds, first_seed
@@ -119,6 +120,8 @@ def reproduce(
         Which state of that file, if it holds several.
     max_steps
         At most so many steps of each phase, with few objects: only to see that it runs.
+    trust
+        Factories (``package.module:factory``) that may be built where a folder names them.
     figures
         Whether figures are drawn.
     progress
@@ -140,7 +143,7 @@ def reproduce(
     ElsewhereError
         What training or measuring refuses; the checkpoints will not fit the disk.
     """
-    chosen = find_scale(scale)
+    chosen = find_scale(scale, trust)
     options = Options(confounds, imagenet_weights, max_steps, state_key)
     chosen, runs = options.apply(chosen)
     numbers = seed_numbers(seeds, first_seed)
@@ -227,9 +230,9 @@ def _is_done(seed: int, tasks: Sequence[Task]) -> bool:
     return all(task.path.exists() for task in tasks if task.seed == seed)
 
 
-def find_scale(scale: str | Scale) -> Scale:
-    """Return the scale of that name."""
-    return scales.get(scale) if isinstance(scale, str) else scale
+def find_scale(scale: str | Path | Scale, trust: Collection[str] = ()) -> Scale:
+    """Return the scale of that name, or in that folder."""
+    return scale if isinstance(scale, Scale) else load_scale(scale, trust=trust)
 
 
 def seed_numbers(seeds: int, first_seed: int) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
-"""The scales of the reproduction: every number that is trained with stands here.
+"""The scales of the reproduction: folders of curricula, and how their networks are tested.
 
-Commit a change of these before the seeds that are reported are drawn.
+Every number stands in the TOML files of ``elsewhere/training/curricula``. Commit a change of these
+before the seeds that are reported are drawn.
 """
 
 from __future__ import annotations
@@ -8,11 +9,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from elsewhere.registry import Registry
+from elsewhere.errors import InputError
+from elsewhere.models.factories import check_named
 from elsewhere.stimuli import Canvas
-from elsewhere.training.curriculum import Choice, Criterion, Exemplars, Network, Phase
+from elsewhere.storage.files import is_folder
+from elsewhere.training.curriculum import Choice, Exemplars, Network, Phase
+from elsewhere.training.folders import EVERY, SHARED, Folder, Part, scales
+from elsewhere.training.toml import convert
+
+__all__ = ["ClaimLayers", "Scale", "load_scale", "scales"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class ClaimLayers:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is: networks, phases, what is measured.
+    """A folder of curricula, and how what they train is tested.
 
     Parameters
     ----------
@@ -44,22 +54,14 @@ class Scale:
         What it is called.
     network, canvas
         The system.
-    pretraining
-        Phases in which every item is shown everywhere, one for each pretraining set; the first
-        one's set is also that of the conditions that differ in where things are shown.
-    learning
-        Phases in which new objects are learnt at one location, one for each test set; they start
-        from the pretrained, or from random weights, with a new head.
-    interference
-        Two phases at one location, from the pretrained weights: new objects are learnt until the
-        criterion is met, then trained on further, far longer and faster than they need.
-    near
-        The same with objects like those of the pretraining.
+    conditions
+        The curricula, by name: ``full`` (every item is shown everywhere), ``vanilla`` (new objects
+        are learnt at one location), ``interference`` (they are learnt, then trained on further)
+        and the others that :func:`elsewhere.reproduction.make_runs` asks for.
     compared
-        The phase of `learning` after which layers are compared.
+        The phase of learning after which layers are compared.
     unseen
-        The objects that layers are compared with: none of them is seen before. One exemplar is
-        held out of each class's two: the first is the same picture whatever the seed.
+        The objects that layers are compared with: none of them is seen before.
     grid
         Where objects are tested.
     per_category
@@ -80,10 +82,7 @@ class Scale:
     name: str
     network: Network
     canvas: Canvas
-    pretraining: tuple[Phase, ...]
-    learning: tuple[Phase, ...]
-    interference: tuple[Phase, Phase]
-    near: tuple[Phase, Phase]
+    conditions: Mapping[str, Part]
     compared: str
     unseen: tuple[Phase, ...]
     grid: str = "7x7"
@@ -96,6 +95,32 @@ class Scale:
     minutes: float = 5.0
     layers: ClaimLayers = ClaimLayers()
 
+    def phases(self, name: str) -> tuple[Phase, ...]:
+        """Return the phases of a condition.
+
+        Raises
+        ------
+        InputError
+            There is no such condition.
+        """
+        if name not in self.conditions:
+            raise InputError(
+                f"the scale {self.name} lacks {name}.toml; expected a folder with the curricula of "
+                "a scale that comes with the package: copy one"
+            )
+        return self.conditions[name].curriculum.phases
+
+    @property
+    def pretraining(self) -> tuple[Phase, ...]:
+        """The phases in which every item is shown everywhere, one for each pretraining set."""
+        more = [n for n in range(2, len(self.conditions)) if f"full-{n}" in self.conditions]
+        return tuple(self.phases(name)[0] for name in ("full", *(f"full-{n}" for n in more)))
+
+    @property
+    def learning(self) -> tuple[Phase, ...]:
+        """The phases in which new objects are learnt at one location, one for each test set."""
+        return self.phases("vanilla")
+
     @property
     def system(self) -> str:
         """The system that claims are measured on, in words."""
@@ -104,14 +129,35 @@ class Scale:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all of it, hexadecimal; of layers and a state's key where they are named."""
-        table = dataclasses.asdict(self)
-        if self.network.state_key is None:
-            del table["network"]["state_key"]
+        """SHA-256 of all of it, hexadecimal; of layers only where they are named."""
+        table: dict[str, Any] = {
+            part.name: getattr(self, part.name)
+            for part in dataclasses.fields(self)
+            if part.name not in ("conditions", "unseen", "network", "canvas")
+        }
+        table["layers"] = dataclasses.asdict(self.layers)
         if self.layers == ClaimLayers():
             del table["layers"]
+        table["unseen"] = [dataclasses.asdict(phase) for phase in self.unseen]
+        table["conditions"] = {
+            name: [part.start, part.rival, part.curriculum.to_dict()]
+            for name, part in sorted(self.conditions.items())
+        }
         text = json.dumps(table, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def with_phases(self, change: Callable[[Phase], Phase]) -> Scale:
+        """Return the scale with all phases of its conditions changed."""
+        conditions = {
+            name: dataclasses.replace(
+                part,
+                curriculum=dataclasses.replace(
+                    part.curriculum, phases=tuple(map(change, part.curriculum.phases))
+                ),
+            )
+            for name, part in self.conditions.items()
+        }
+        return dataclasses.replace(self, conditions=conditions)
 
     def smoke(self, max_steps: int) -> Scale:
         """Return the same scale with so few steps, objects and places that it only runs."""
@@ -134,11 +180,7 @@ class Scale:
             )
 
         return dataclasses.replace(
-            self,
-            pretraining=tuple(map(shorten, self.pretraining)),
-            learning=tuple(map(shorten, self.learning)),
-            interference=(shorten(self.interference[0]), shorten(self.interference[1])),
-            near=(shorten(self.near[0]), shorten(self.near[1])),
+            self.with_phases(shorten),
             unseen=tuple(dataclasses.replace(p, categories=_few(p)) for p in self.unseen),
             grid="2x2",
             per_category=1,
@@ -154,187 +196,47 @@ def _few(phase: Phase) -> Choice:
     return Choice(3, wanted.skip if isinstance(wanted, Choice) else 0)
 
 
-def _spread(steps: int) -> tuple[int, ...]:
-    """Return steps to keep weights at: some at the beginning, then every 20th of all steps."""
-    early = (1, 3, 10, 32, 100, 316)
-    return tuple(sorted({*(n for n in early if n < steps / 20), *_linear(steps, 20)}))
-
-
-def _linear(steps: int, parts: int) -> tuple[int, ...]:
-    return tuple(round(part * steps / parts) for part in range(1, parts + 1))
-
-
-def _pretraining(categories: int, steps: int) -> Phase:
-    return Phase(
-        "pretrain",
-        "glyphs",
-        categories=categories,
-        exemplars=Exemplars(64, 10),
-        environment="full",
-        steps=steps,
-        batch=32,
-        learning_rate=3e-3,
-        schedule="one-cycle",
-        dropout=0.1,
-        checkpoints=_spread(steps),
-    )
-
-
-def _learning(name: str, objects: str, categories: Choice) -> Phase:
-    return Phase(
-        name,
-        objects,
-        categories=categories,
-        exemplars=Exemplars(40, 20),
-        environment="one",
-        steps=1000,
-        criterion=Criterion(0.99, window=50),
-        learning_rate=2e-4,
-        rates={"logits": 25.0},  # only the head is new
-        dropout=0.2,
-        new_head=True,
-        checkpoints=(),  # the last one
-        after="none",
-    )
-
-
-def _interference(objects: str, categories: Choice) -> tuple[Phase, Phase]:
-    learn = _learning("learn", objects, categories)
-    further = dataclasses.replace(
-        learn,
-        name="further",
-        categories=None,
-        same_categories_as="learn",
-        steps=1000,
-        batch=16,  # few at a time: what is known already goes on moving the weights
-        criterion=None,
-        learning_rate=8e-3,
-        schedule="cosine",  # what single steps do at that rate settles in the end
-        rates={},
-        dropout=0.0,
-        ema=0.98,
-        new_head=False,
-        checkpoints=_FURTHER,
-        after=None,
-    )
-    return learn, further
-
-
-def _unseen(objects: str, categories: Choice) -> Phase:
-    return Phase(objects, objects, categories=categories, exemplars=Exemplars(1, 1), steps=1)
-
-
-_FURTHER = (0, 10, 32, 100, 316)
-"""Steps of further training at which weights are kept, and those of its end."""
-
-# The seed draws one order of the glyphs: up to 300 are for pretraining, then come those that are
-# learnt, those of the near-domain control, and those that no network ever sees.
-_NEW, _NEAR, _NEVER = Choice(10, skip=300), Choice(10, skip=310), Choice(19, skip=320)
-
-LAPTOP = Scale(
-    name="laptop",
-    network=Network("small-cnn", arguments={"hidden": 512}, gain=6.0),
-    canvas=Canvas(48, 11),
-    pretraining=(_pretraining(300, 10_000),),
-    learning=(
-        _learning("glyphs", "glyphs", _NEW),
-        _learning("digits", "digits", Choice(10)),
-        _learning("novel", "novel", Choice(10)),
-    ),
-    interference=_interference("digits", Choice(10)),
-    near=_interference("glyphs", _NEAR),
-    compared="digits",
-    unseen=(_unseen("novel", Choice(16)), _unseen("glyphs", _NEVER)),
-    tuned_on=(0, 1, 2),
-    minutes=5.0,
-)
-
-QUICK = dataclasses.replace(
-    LAPTOP,
-    name="quick",
-    pretraining=(_pretraining(150, 3000),),
-    learning=(
-        _learning("glyphs", "glyphs", _NEW),
-        _learning("digits", "digits", Choice(10)),
-    ),
-    per_category=8,
-    track_checkpoints=4,
-    minutes=1.5,
+_KEYS = tuple(
+    part.name for part in dataclasses.fields(Scale) if part.name not in ("name", "conditions")
 )
 
 
-def _slower(further: Phase) -> Phase:
-    """Return further training as thirteen convolutions in a row bear it: slower, for longer."""
-    return dataclasses.replace(
-        further, learning_rate=1.5e-3, schedule="constant", steps=3000, ema=0.99
-    )
+def load_scale(scale: str | Path, *, trust: Collection[str] = ()) -> Scale:
+    """Return the scale of that name, or that in a folder.
 
+    Parameters
+    ----------
+    scale
+        A name, or a folder with a ``scale.toml``.
+    trust
+        Factories (``package.module:factory``) that may be built where the folder names them.
 
-SLIM = dataclasses.replace(
-    LAPTOP,
-    name="slim",
-    network=Network("vgg16-slim", arguments={"hidden": 512}, gain=6.0),
-    canvas=Canvas(64, 15),
-    pretraining=(dataclasses.replace(_pretraining(150, 10_000), learning_rate=1e-3),),
-    interference=(LAPTOP.interference[0], _slower(LAPTOP.interference[1])),
-    near=(LAPTOP.near[0], _slower(LAPTOP.near[1])),
-    track_checkpoints=4,
-    minutes=30.0,
-)
+    Raises
+    ------
+    InputError
+        The folder names a factory that is not in `trust`.
+    UnknownNameError
+        Neither.
+    CurriculumError
+        A file of the folder cannot be understood; key and line are named.
+    StorageError
+        It cannot be read.
 
-
-def _large(phase: Phase, objects: str, steps: int, rate: float = 1e-4) -> Phase:
-    return dataclasses.replace(
-        phase,
-        objects=objects,
-        categories=None if phase.same_categories_as else Choice(10),
-        split="train",
-        exemplars=Exemplars(1000, 200),
-        steps=steps,
-        batch=64,
-        learning_rate=rate,
-    )
-
-
-# Not tuned: nobody has run it through yet.
-PAPER = dataclasses.replace(
-    LAPTOP,
-    name="paper",
-    network=Network("vgg16", gain=6.0),
-    canvas=Canvas(224, 50),
-    pretraining=(
-        dataclasses.replace(
-            _large(_pretraining(10, 20_000), "fashion-mnist", 20_000),
-            exemplars=Exemplars(5000, 500),
-            dropout=None,
-            checkpoints=_linear(20_000, 8),
-        ),
-    ),
-    learning=tuple(
-        _large(_learning(name, name, Choice(10)), name, 5000)
-        for name in ("mnist", "kmnist", "emnist")
-    ),
-    interference=(
-        _large(LAPTOP.interference[0], "mnist", 5000),
-        dataclasses.replace(
-            _large(LAPTOP.interference[1], "mnist", 5000, rate=3e-4), schedule="constant"
-        ),
-    ),
-    near=(
-        _large(LAPTOP.near[0], "kmnist", 5000),
-        dataclasses.replace(_large(LAPTOP.near[1], "kmnist", 5000, rate=3e-4), schedule="constant"),
-    ),
-    compared="mnist",
-    unseen=(_unseen("novel", Choice(16)),),
-    tuned_on=(),
-    per_category=20,
-    old_categories=10,
-    old_exemplars=10,
-    minutes=600.0,
-)
-
-scales: Registry[Scale] = Registry("scale")
-scales.add("quick", QUICK, summary="a slim network at 48 px, 150 glyphs; 90 seconds a seed")
-scales.add("laptop", LAPTOP, summary="a slim network at 48 px, 300 glyphs; 5 minutes a seed")
-scales.add("slim", SLIM, summary="VGG16's 13 convolutions, slim, at 64 px; 30 minutes a seed")
-scales.add("paper", PAPER, summary="VGG16 at 224 px, Fashion-MNIST and its kin; needs a GPU")
+    Examples
+    --------
+    >>> load_scale("laptop").phases("full")[0].steps
+    10000
+    """
+    folder = Folder.open(Path(scale) if is_folder(Path(scale)) else scales.get(str(scale)))
+    table, source = dict(folder.shared), folder.source
+    source.check_keys(table, (*_KEYS, EVERY), ())
+    table.pop(EVERY, None)
+    for index, phase in enumerate(table.get("unseen", ())):
+        if isinstance(phase, Mapping):
+            table["unseen"][index] = {"name": phase.get("objects", ""), "steps": 1, **phase}
+    whole = {"name": folder.path.name, "conditions": {}, **table}
+    read: Scale = convert(whole, Scale, (), source)
+    conditions = {name: folder.read(name) for name in folder.names()}
+    for name in {read.network.name, *(c.curriculum.network.name for c in conditions.values())}:
+        check_named(name, folder.path / SHARED, trust)
+    return dataclasses.replace(read, conditions=conditions)

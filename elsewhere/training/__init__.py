@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from elsewhere.models.heads import find_head
-    from elsewhere.training.catalogue import presets
     from elsewhere.training.checkpoints import (
         Card,
         is_checkpoint,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
         Phase,
     )
     from elsewhere.training.evaluation import accuracy
+    from elsewhere.training.folders import load_curriculum, presets, scales
     from elsewhere.training.heads import replace_head
     from elsewhere.training.loop import train
     from elsewhere.training.metrics import Report, read_metrics
@@ -61,11 +61,13 @@ _SOURCES = {
     "load_checkpoint": "checkpoints",
     "make_placement": "placements",
     "place_only_accuracy": "placements",
-    "presets": "catalogue",
+    "load_curriculum": "folders",
+    "presets": "folders",
     "read_card": "checkpoints",
     "read_metrics": "metrics",
     "replace_head": "heads",
     "resolve": "resolution",
+    "scales": "folders",
     "train": "loop",
     "trial_table": "trials",
     "write_trials": "trials",
@@ -89,6 +91,7 @@ __all__ = [
     "is_checkpoint",
     "list_checkpoints",
     "load_checkpoint",
+    "load_curriculum",
     "make_placement",
     "place_only_accuracy",
     "presets",
@@ -96,6 +99,7 @@ __all__ = [
     "read_metrics",
     "replace_head",
     "resolve",
+    "scales",
     "train",
     "trial_table",
     "write_trials",

@@ -1,7 +1,7 @@
 """Curricula: lists of phases, from TOML or Python, checked before anything is trained.
 
-:class:`Curriculum` and its parts are frozen descriptions; :meth:`Curriculum.load` reads a file or
-a preset. Imports no torch.
+:class:`Curriculum` and its parts are frozen descriptions; :mod:`elsewhere.training.folders` reads
+them. Imports no torch.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from elsewhere.errors import CurriculumError, StorageError
 from elsewhere.stimuli import Canvas
 from elsewhere.storage.documents import read_document
 from elsewhere.storage.files import is_file
-from elsewhere.training.catalogue import presets
-from elsewhere.training.toml import KeyPath, Source, convert, read_toml
+from elsewhere.training.toml import KeyPath, Source, convert
 
 Optimiser: TypeAlias = Literal["adam", "adamw", "sgd"]
 Schedule: TypeAlias = Literal["constant", "one-cycle", "cosine"]
@@ -455,32 +454,6 @@ class Curriculum:
             seed=convert(table.get("seed", 0), int, ("seed",), source),
             source=source,
         )
-
-    @classmethod
-    def load(cls, name: str | Path) -> Curriculum:
-        """Return the curriculum in a TOML file, or the preset of that name.
-
-        Raises
-        ------
-        CurriculumError
-            The file cannot be understood; the message names the key and the line.
-        StorageError
-            It cannot be read.
-        UnknownNameError
-            Neither a file nor a preset.
-
-        Examples
-        --------
-        >>> Curriculum.load("vanilla").phases[-1].environment
-        'one'
-        """
-        path = Path(name)
-        if path.suffix != ".toml" and not is_file(path):
-            path = presets.get(str(name))
-        if not is_file(path):
-            raise StorageError(f"{path} is no file; expected a curriculum such as mine.toml")
-        table, source = read_toml(path)
-        return cls.from_dict({"name": path.stem, **table}, source)
 
     @classmethod
     def load_run(cls, directory: str | Path) -> Curriculum:

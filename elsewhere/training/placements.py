@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.registry import Registry
 from elsewhere.stimuli import Canvas, parse_location
+from elsewhere.types import Location
 
 Boxes: TypeAlias = NDArray[np.int64]
 """(class, exemplar, choice, 4): rectangles of locations, first and last y, first and last x, px."""
@@ -38,6 +39,8 @@ class EnvironmentRequest:
         Number of classes, and of exemplars of each.
     seed
         Of what is drawn once for a whole phase.
+    drawn
+        The location that the curriculum's seed draws for all its phases.
     """
 
     argument: str
@@ -45,6 +48,7 @@ class EnvironmentRequest:
     n_classes: int
     n_exemplars: int
     seed: int
+    drawn: Location | None = None
 
 
 EnvironmentBuilder: TypeAlias = Callable[[EnvironmentRequest], Boxes]
@@ -121,20 +125,29 @@ class Placement:
 
 
 def make_placement(
-    spec: str, canvas: Canvas, *, n_classes: int, n_exemplars: int = 1, seed: int = 0
+    spec: str,
+    canvas: Canvas,
+    *,
+    n_classes: int,
+    n_exemplars: int = 1,
+    seed: int = 0,
+    drawn: Location | None = None,
 ) -> Placement:
     """Return the placement of the environment that `spec` names.
 
     Parameters
     ----------
     spec
-        A name in `environments`; ``places:N``, ``one:y,x`` and ``at:y,x;y,x`` take an argument.
+        A name in `environments`; ``places:N``, ``one:y,x``, ``one:seed`` and ``at:y,x;y,x`` take an
+        argument.
     canvas
         What the locations must lie on.
     n_classes, n_exemplars
         Number of classes, and of exemplars of each.
     seed
         Draws which class, or exemplar, stands where.
+    drawn
+        The location of ``one:seed``.
 
     Raises
     ------
@@ -155,7 +168,7 @@ def make_placement(
         name, argument = spec.strip(), ""
     if name not in environments:
         raise UnknownNameError("environment", spec, environments)
-    request = EnvironmentRequest(argument.strip(), canvas, n_classes, n_exemplars, seed)
+    request = EnvironmentRequest(argument.strip(), canvas, n_classes, n_exemplars, seed, drawn)
     return Placement(spec, canvas, n_classes, environments.get(name)(request))
 
 
@@ -180,8 +193,14 @@ def place_only_accuracy(placement: Placement) -> float:
     return round(float(best.sum() / placement.n_classes), 12)
 
 
-@environments.register("one", summary="one location: the left edge of the middle row, or one:y,x")
+@environments.register(
+    "one", summary="one location: the left edge of the middle row, one:y,x, or one:seed: drawn"
+)
 def _one(request: EnvironmentRequest) -> Boxes:
+    if request.argument == "seed":
+        if request.drawn is None:
+            raise InputError("one:seed needs the seed of a curriculum; name a location: one:y,x")
+        return _points([request.drawn])
     return _points([parse_location(request.argument or "left", request.canvas)])
 
 

@@ -14,7 +14,7 @@ from elsewhere.errors import ElsewhereError, ObjectSetError
 from elsewhere.stimuli import Canvas, ObjectSet, load_objects
 from elsewhere.training.curriculum import Choice, Curriculum, Phase, Split
 from elsewhere.training.placements import Placement, make_placement
-from elsewhere.training.seeds import derive_seed
+from elsewhere.training.seeds import derive_seed, draw_location
 from elsewhere.training.seen import (
     Digests,
     Division,
@@ -391,6 +391,7 @@ def _resolve_phase(
             n_classes=len(categories),
             n_exemplars=phase.exemplars.train,
             seed=derive_seed(exemplar_seed, "places", phase.name),
+            drawn=draw_location(canvas, curriculum.seed),
         )
     except ElsewhereError as error:
         raise curriculum.error(("phase", index, "environment"), error) from error

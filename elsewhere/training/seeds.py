@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import torch
 
 from elsewhere.models.generators import own_generators, seed_own_generators
+from elsewhere.stimuli import Canvas
+from elsewhere.types import Location
 
-__all__ = ["derive_seed", "make_generator", "own_generators", "seed_own_generators"]
+__all__ = [
+    "derive_seed",
+    "draw_location",
+    "make_generator",
+    "own_generators",
+    "seed_own_generators",
+]
 
 
 def derive_seed(seed: int, *names: object) -> int:
@@ -28,3 +37,16 @@ def make_generator(seed: int, device: torch.device | str = "cpu") -> torch.Gener
     generator = torch.Generator(device)
     generator.manual_seed(seed)
     return generator
+
+
+def draw_location(canvas: Canvas, seed: int) -> Location:
+    """Return the location that a seed draws of all valid ones, the same in all of its phases.
+
+    Examples
+    --------
+    >>> draw_location(Canvas(48, 11), 100) == draw_location(Canvas(48, 11), 101)
+    False
+    """
+    rng = np.random.default_rng(derive_seed(seed, "trained location"))
+    y, x = rng.choice(canvas.valid, 2).tolist()
+    return y, x

@@ -205,12 +205,12 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
         if rehearsal.refused:
             raise curriculum.error(("network",), rehearsal.refused)
         key = "dropout"
-        if keys.dropout is not None and not find_dropout(network):
+        if keys.dropout and not find_dropout(network):
             raise InputError(
                 f"{model.name} has no dropout layer whose probability could be set; expected "
                 "torch.nn.Dropout or its like; leave the key out"
             )
-        if keys.dropout is not None and not rehearsal.drops:
+        if keys.dropout and not rehearsal.drops:
             raise InputError(
                 f"no dropout layer of {model.name} is at work in this phase (those that run belong "
                 "to what is frozen); leave the key out, or train what they act on"

@@ -47,6 +47,15 @@ class Source:
         )
         return CurriculumError(f"{self.file}, line {line}: {message}")
 
+    def after(self, count: int) -> Source:
+        """Return the same lines for phases that `count` others now stand before."""
+        moved: dict[KeyPath, int] = {}
+        for path, line in self.lines.items():
+            first, *rest = path[1:] or ("",)
+            shifts = path[0] == "phase" and isinstance(first, int)
+            moved[("phase", int(first) + count, *rest) if shifts else path] = line
+        return dataclasses.replace(self, lines=moved)
+
     def check_keys(self, table: Mapping[str, Any], known: Collection[str], path: KeyPath) -> None:
         """Refuse a table with a key that is not known, naming the nearest."""
         for key in table:
@@ -186,7 +195,7 @@ def _convert_table(value: Any, kind: Any, path: KeyPath, source: Source) -> Any:
     for name, part in fields.items():
         missing = part.default is dataclasses.MISSING
         if missing and part.default_factory is dataclasses.MISSING and name not in value:
-            raise source.error(path, f"{_name(path)}: the key {name!r} is missing; add it")
+            raise source.error(path, f"{_at(path)}the key {name!r} is missing; add it")
     converted = {
         name: convert(held, hints[name], (*path, name), source) for name, held in value.items()
     }
@@ -195,7 +204,7 @@ def _convert_table(value: Any, kind: Any, path: KeyPath, source: Source) -> Any:
     except InputError as error:
         key = str(error).partition(":")[0]
         inner = (*path, key) if key in fields else path
-        raise source.error(inner, f"{_name(path)}: {error}") from error
+        raise source.error(inner, f"{_at(path)}{error}") from error
 
 
 class _WrongTypeError(CurriculumError):
@@ -213,3 +222,7 @@ def _name(path: KeyPath) -> str:
     """Return the words for a key: numbers of tables are counted from 1."""
     parts = [f"{part + 1}" if isinstance(part, int) else part for part in path]
     return ".".join(parts)
+
+
+def _at(path: KeyPath) -> str:
+    return f"{_name(path)}: " if path else ""

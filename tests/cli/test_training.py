@@ -70,7 +70,7 @@ def last(trained):
 
 
 def test_train_lists_presets_and_reports_checkpoints(run, trained):
-    assert {"vanilla", "acquired-quick"} <= {
+    assert {"laptop/vanilla", "quick/acquired"} <= {
         row["curriculum"] for row in run("train", "--json").json
     }
     again = run("train", "tiny.toml", "--out", "run", "--seed", 3, "--json").json
@@ -154,8 +154,8 @@ def test_curricula_that_cannot_be_trained(refuse, here, change, says):
 
 
 def test_other_bad_input(refuse, run, trained, here):
-    refuse("train", "vanila", "--out", "x", says="vanilla", late=True)
-    refuse("train", "vanilla-quick", says="--out", late=True)
+    refuse("train", "laptop/vanila", "--out", "x", says="laptop/vanilla", late=True)
+    refuse("train", "quick/vanilla", says="--out", late=True)
     (here / "other.toml").write_text(TINY.replace("hidden = 16", "hidden = 17"))
     refuse("train", "other.toml", "--out", "run", says="fingerprint", late=True)
     refuse("record", last(trained), "--gain", 3, "--out", "run.h5", says="own weights", late=True)

@@ -7,11 +7,11 @@ import pytest
 
 from elsewhere.analyzer import describe_methods
 from elsewhere.figures import plot_claims
-from elsewhere.reproduction import make_rows, scales, summarise, to_dataset
+from elsewhere.reproduction import load_scale, make_rows, summarise, to_dataset
 from elsewhere.reproduction.claims import STATEMENTS, report_beside, to_table
 from elsewhere.storage import load_result, save_result
 
-SCALE = scales.get("laptop")
+SCALE = load_scale("laptop")
 KINDS = ("same", "held-out")
 
 
@@ -250,7 +250,7 @@ def test_a_seed_below_the_gate_makes_it_not_measurable():
 def test_every_row_names_its_system():
     rows = make_rows(SCALE, make_results())
     assert {row.system for row in rows if row.claim != "C2"} == {"small-cnn at 48 px (analogue)"}
-    assert scales.get("paper").system == "vgg16 at 224 px"
+    assert load_scale("paper").system == "vgg16 at 224 px"
 
 
 @pytest.mark.parametrize("n_seeds", [1, 3])

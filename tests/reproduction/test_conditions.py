@@ -8,7 +8,7 @@ import torch
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.models import load_model
-from elsewhere.reproduction import make_runs, scales
+from elsewhere.reproduction import load_scale, make_runs, scales
 from elsewhere.reproduction.comparisons import load_shown, load_unseen, phase_grid
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.training import Choice, resolve
@@ -17,7 +17,7 @@ from elsewhere.training.start import start_model
 
 @pytest.fixture(params=list(scales))
 def scale(request):
-    return scales.get(request.param)
+    return load_scale(request.param)
 
 
 def by_name(runs):
@@ -26,7 +26,7 @@ def by_name(runs):
 
 def test_an_unknown_scale_is_refused():
     with pytest.raises(UnknownNameError, match="laptop"):
-        scales.get("laptpo")
+        load_scale("laptpo")
 
 
 def test_runs_come_after_what_they_need(scale):
@@ -51,12 +51,12 @@ def test_the_conditions_differ_in_one_thing_only(scale):
         near = runs["near"].phases[place]
         assert (near.steps, near.learning_rate) == (one.steps, one.learning_rate)
     assert runs["translated"].phases[1].environment == "full"
-    assert runs["interference"].phases[1].environment == "one"
+    assert runs["interference"].phases[1].environment == "one:seed"
     assert all(run.network == scale.network for run in runs.values())
 
 
 def test_confounds_change_what_they_are_named_after():
-    scale = scales.get("laptop")
+    scale = load_scale("laptop")
     runs = by_name(make_runs(scale, confounds=True))
     assert runs["pinned-pretraining"].phases[0].environment == "pinned"
     assert runs["vanilla-gain-1"].network.gain == 1.0
@@ -68,7 +68,7 @@ def test_confounds_change_what_they_are_named_after():
 
 
 def test_imagenet_runs_only_where_weights_are_given(tmp_path):
-    scale = scales.get("quick")
+    scale = load_scale("quick")
     assert "imagenet" not in by_name(make_runs(scale))
     run = by_name(make_runs(scale, imagenet_weights="imagenet"))["imagenet"]
     assert (run.network.name, run.canvas.size, run.canvas.object_size) == ("vgg16", 224, 50)
@@ -86,7 +86,7 @@ def test_the_imagenet_condition_takes_the_input_that_was_published_with_its_file
     name = "mobilenet_v3_small"  # VGG16's file has half a gigabyte
     path = tmp_path / "copy.pth"
     torch.save(load_model(name, seed=1).module.state_dict(), path)
-    run = by_name(make_runs(scales.get("quick"), imagenet_weights=str(path)))["imagenet"]
+    run = by_name(make_runs(load_scale("quick"), imagenet_weights=str(path)))["imagenet"]
     network = dataclasses.replace(run.network, name=name)
     model = start_model(dataclasses.replace(run, network=network).curriculum(100))
     assert model.transform.mean == (0.485, 0.456, 0.406)
@@ -96,10 +96,10 @@ def test_the_imagenet_condition_takes_the_input_that_was_published_with_its_file
 
 @pytest.mark.parametrize("name", ["quick", "laptop"])
 def test_no_glyph_is_both_pretrained_and_learnt(name):
-    scale, total = scales.get(name), len(load_objects("glyphs", size=11).category_names)
+    scale, total = load_scale(name), len(load_objects("glyphs", size=11).category_names)
     first = scale.pretraining[0].categories
     taken = [range(first)]
-    for phase in (*scale.learning, scale.near[0], *scale.unseen):
+    for phase in (*scale.learning, scale.phases("near")[0], *scale.unseen):
         if phase.objects == "glyphs":
             taken.append(
                 range(phase.categories.skip, phase.categories.skip + phase.categories.count)
@@ -136,13 +136,15 @@ def test_a_smoke_test_is_short(scale):
     assert asked or all(run.phases[-1].criterion is None for run in make_runs(scale))
 
 
-def test_a_fingerprint_covers_every_number():
-    scale = scales.get("laptop")
-    learn, further = scale.interference
-    slower = learn, dataclasses.replace(further, learning_rate=1e-3)
-    assert dataclasses.replace(scale, interference=slower).fingerprint != scale.fingerprint
-    others = dataclasses.replace(scale.near[0], categories=Choice(10, 309)), scale.near[1]
-    assert dataclasses.replace(scale, near=others).fingerprint != scale.fingerprint
+def test_a_fingerprint_covers_every_number(with_phases):
+    scale = load_scale("laptop")
+    learn, further = scale.phases("interference")
+    slower = dataclasses.replace(further, learning_rate=1e-3)
+    assert with_phases(scale, "interference", learn, slower).fingerprint != scale.fingerprint
+    near, far = scale.phases("near")
+    other = dataclasses.replace(near, categories=Choice(10, 309))
+    assert with_phases(scale, "near", other, far).fingerprint != scale.fingerprint
+    assert dataclasses.replace(scale, old_exemplars=5).fingerprint != scale.fingerprint
 
 
 @pytest.mark.parametrize(("size", "side", "stride"), [(48, 11, 8), (64, 15, 16), (224, 50, 16)])
@@ -169,11 +171,10 @@ def test_a_seed_redraws_the_place_the_objects_and_their_exemplars(tiny):
     assert 8 < sum(y < tiny.canvas.centre[0] for y, _ in places) < 32
     for other in make_runs(tiny):
         assert other.trained(3) == places[3]
-    y, x = places[3]
-    phases = run.curriculum(3).phases
-    assert {phase.environment for phase in phases} == {f"one:{y},{x}"}
-    kept = by_name(make_runs(tiny))["translated"].curriculum(3).phases
-    assert [phase.environment for phase in kept] == [f"one:{y},{x}", "full"]
+    for phase in resolve(run.curriculum(3)):
+        assert phase.placement.locations(0).tolist() == [list(places[3])]
+    learn, further = by_name(make_runs(tiny))["translated"].phases
+    assert (learn.environment, further.environment) == ("one:seed", "full")
     first, second = (load_unseen(tiny.unseen[0], tiny.canvas, seed) for seed in (3, 4))
     assert first.category_names != second.category_names
     every = dataclasses.replace(tiny.unseen[0], categories=Choice(339))
@@ -184,6 +185,6 @@ def test_a_seed_redraws_the_place_the_objects_and_their_exemplars(tiny):
 
 
 def test_the_centre_stays_the_centre():
-    scale = scales.get("laptop")
+    scale = load_scale("laptop")
     run = by_name(make_runs(scale, confounds=True))["vanilla-centre"]
     assert run.trained(1) == run.trained(2) == scale.canvas.centre

@@ -30,7 +30,7 @@ ROLES = {
 
 
 @pytest.fixture(scope="module")
-def measured(tiny, tmp_path_factory):
+def measured(tiny, with_network, with_phases, tmp_path_factory):
     """Run every condition with each of the networks: scale, claims and values of each run."""
     found = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -43,16 +43,12 @@ def measured(tiny, tmp_path_factory):
                 rate = 1e-12 if untrained else phase.learning_rate
                 return dataclasses.replace(phase, learning_rate=rate)
 
-            scale = dataclasses.replace(
-                tiny,
-                network=Network(f"degenerate-{name}", gain=6.0),
-                pretraining=tuple(map(change, tiny.pretraining)),
-                learning=tuple(change(phase) for phase in tiny.learning if phase.name == "digits"),
-                grid="2x2",
-                old_grid="2x2",
-                interference=tuple(map(change, tiny.interference)),
-                near=tuple(map(change, tiny.near)),
-            )
+            scale = with_network(tiny, Network(f"degenerate-{name}", gain=6.0)).with_phases(change)
+            scale = dataclasses.replace(scale, grid="2x2", old_grid="2x2")
+            digits = next(phase for phase in scale.learning if phase.name == "digits")
+            for condition in ("vanilla", "acquired", "fixed-learning", "fixed-cell-learning"):
+                scale = with_phases(scale, condition, digits)
+            scale = with_phases(scale, "equal-accuracy", digits)
             out = tmp_path_factory.mktemp(name)
             runs = tuple(run for run in make_runs(scale) if run.name in {*ROLES, "full"})
             tasks = make_tasks(scale, runs, (SEED,), out)

@@ -1,6 +1,7 @@
 """The layers of the claims: found in networks of several kinds, named, or missing with a reason."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from elsewhere.errors import ElsewhereError, InputError, UnknownNameError
 from elsewhere.models import list_layers, load_model
-from elsewhere.reproduction import ClaimLayers, reproduce, scales
+from elsewhere.reproduction import ClaimLayers, load_scale, reproduce
 from elsewhere.reproduction.layers import name_layers
 from elsewhere.stimuli import Canvas
 from elsewhere.training import Network
@@ -135,12 +136,34 @@ def test_the_layers_of_the_scales_are_what_they_were(network, canvas, pooling, h
     assert found.missing == {}
 
 
-def test_the_fingerprints_of_the_scales_are_what_they_were():
+def earlier_fingerprint(scale):
+    """Return the fingerprint that a scale had when its numbers stood in Python."""
+
+    def plain(phases):
+        found = [dataclasses.asdict(phase) for phase in phases]
+        for phase in found:
+            phase["environment"] = phase["environment"].replace("one:seed", "one")
+        return found
+
+    table = dataclasses.asdict(scale)
+    for key in ("layers", "conditions"):
+        del table[key]
+    del table["network"]["state_key"]
+    conditions = {"pretraining": "full", "learning": "vanilla", "interference": "interference"}
+    table |= {key: plain(scale.phases(name)) for key, name in conditions.items()}
+    table |= {"near": plain(scale.phases("near")), "unseen": plain(scale.unseen)}
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def test_the_numbers_of_the_scales_are_what_they_were():
     known = {"laptop": "55bdca481da2", "quick": "3f50d72e5c48", "slim": "e83d6b863ffc",
              "paper": "7b93a571ab81"}  # fmt: skip
-    assert {name: scales.get(name).fingerprint[:12] for name in known} == known
-    named = dataclasses.replace(scales.get("quick"), layers=ClaimLayers(hidden="fc5"))
-    assert named.fingerprint[:12] != known["quick"]
+    assert {name: earlier_fingerprint(load_scale(name))[:12] for name in known} == known
+    now = {"laptop": "1a1b2edce5c2", "quick": "7f427e546f7e", "slim": "87c95f9083e8",
+           "paper": "a734d36cf228"}  # fmt: skip
+    assert {name: load_scale(name).fingerprint[:12] for name in now} == now
+    named = dataclasses.replace(load_scale("quick"), layers=ClaimLayers(hidden="fc5"))
+    assert named.fingerprint[:12] != now["quick"]
 
 
 def test_layers_are_found_by_what_the_network_is():
@@ -174,21 +197,18 @@ def test_layers_are_named():
         name_layers(load("Residual"), CANVAS, ClaimLayers(hidden="layer1.relu"))
 
 
-def of(tiny, name, **layers):
-    """Return the scale with another network, which has no dropout."""
+@pytest.fixture
+def of(tiny, with_network):
+    """Return a function that gives the scale another network, which has no dropout."""
 
     def plain(phase):
         return dataclasses.replace(phase, dropout=None)
 
-    return dataclasses.replace(
-        tiny,
-        network=Network(f"claimnets:{name}", gain=6.0),
-        pretraining=tuple(map(plain, tiny.pretraining)),
-        learning=tuple(map(plain, tiny.learning)),
-        interference=tuple(map(plain, tiny.interference)),
-        near=tuple(map(plain, tiny.near)),
-        layers=ClaimLayers(**layers),
-    )
+    def change(name, **layers):
+        changed = with_network(tiny, Network(f"claimnets:{name}", gain=6.0)).with_phases(plain)
+        return dataclasses.replace(changed, layers=ClaimLayers(**layers))
+
+    return change
 
 
 def go(scale, out, figures=False):
@@ -198,8 +218,8 @@ def go(scale, out, figures=False):
     return {(row["claim"], row["statistic"]): row for row in rows}, values
 
 
-def test_a_residual_network_is_reproduced(tiny, tmp_path):
-    rows, values = go(of(tiny, "Residual"), tmp_path / "out")
+def test_a_residual_network_is_reproduced(of, tmp_path):
+    rows, values = go(of("Residual"), tmp_path / "out")
     vanilla = values["vanilla"]
     assert np.isfinite(vanilla["G/hidden/glyphs"])
     assert "G/pooling/glyphs" not in vanilla
@@ -209,15 +229,15 @@ def test_a_residual_network_is_reproduced(tiny, tmp_path):
     assert any(name.startswith("equivariance/") for name in vanilla)
 
 
-def test_named_layers_are_measured(tiny, tmp_path):
-    scale = of(tiny, "Residual", pooling="pool", hidden="avgpool")
+def test_named_layers_are_measured(of, tmp_path):
+    scale = of("Residual", pooling="pool", hidden="avgpool")
     _, values = go(scale, tmp_path / "out")
     assert np.isfinite(values["vanilla"]["G/pooling/glyphs"])
     assert values["vanilla"]["G/pooling/glyphs"] != values["vanilla"]["G/hidden/glyphs"]
 
 
-def test_a_network_without_the_layers_says_so_in_its_rows(tiny, tmp_path):
-    rows, values = go(of(tiny, "Flat"), tmp_path / "out", figures=True)
+def test_a_network_without_the_layers_says_so_in_its_rows(of, tmp_path):
+    rows, values = go(of("Flat"), tmp_path / "out", figures=True)
     for statistic, reason in (
         ("b: G hidden, acquired - vanilla", "no hidden layer gives what the head"),
         ("c: G hidden - G pooling", "the network has no pooling and no map"),
@@ -240,9 +260,9 @@ def test_a_network_without_the_layers_says_so_in_its_rows(tiny, tmp_path):
         ("Drawn", {}, r"another network each time it is called, whatever the seed \(1.weight\)"),
     ],
 )
-def test_what_cannot_be_run_is_refused_before_training(tiny, tmp_path, name, layers, says):
+def test_what_cannot_be_run_is_refused_before_training(of, tmp_path, name, layers, says):
     out = tmp_path / "out"
     with pytest.raises(ElsewhereError, match=says) as caught:
-        reproduce(of(tiny, name, **layers), out, first_seed=0, workers=1, device="cpu")
+        reproduce(of(name, **layers), out, first_seed=0, workers=1, device="cpu")
     assert "\n" not in str(caught.value)
     assert not out.exists()

@@ -11,6 +11,7 @@ import struct
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from elsewhere.cli import app
@@ -22,7 +23,8 @@ from elsewhere.errors import (
     TrainingError,
     UnknownNameError,
 )
-from elsewhere.reproduction import costs, make_runs, plan, reproduce, scales, workers
+from elsewhere.models.machine import using_threads
+from elsewhere.reproduction import costs, load_scale, make_runs, plan, reproduce, workers
 from elsewhere.reproduction import tasks as tasks_module
 from elsewhere.reproduction.claims import STATEMENTS
 from elsewhere.reproduction.run import make_tasks
@@ -31,7 +33,7 @@ from elsewhere.reproduction.workers import count_workers, perform_all
 from elsewhere.stimuli import idx
 from elsewhere.storage import load_result
 from elsewhere.storage.locks import locked
-from elsewhere.training import list_checkpoints
+from elsewhere.training import list_checkpoints, load_curriculum, train
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +116,23 @@ def test_what_is_lost_and_what_is_hidden_stands_beside_the_claims(done):
         value = further[f"identification/lost/{moment}"]
         assert reported[f"interference: identification/lost/{moment}"]["value"] == value
     assert reported["vanilla: identification/mapped/glyphs"]["value"] == mapped
+
+
+def test_train_gives_the_networks_of_a_reproduction(done, tiny_folder, tmp_path):
+    # the same files, in one run or in runs that build on each other: the same weights, bit for bit
+    for name, phases in (("acquired", ("digits",)), ("interference", ("learn", "further"))):
+        with using_threads(1):
+            train(load_curriculum(tiny_folder / name), tmp_path / name, seed=0, device="cpu")
+        ours = list_checkpoints(tmp_path / name)
+        theirs = list_checkpoints(done[0] / "seeds" / "0" / name)
+        for phase in phases:
+            one, other = (
+                [card for card in cards if card.phase == phase][-1] for cards in (ours, theirs)
+            )
+            assert one.trained == other.trained
+            weights, same = load_file(one.path), load_file(other.path)
+            assert weights.keys() == same.keys()
+            assert all((weights[key] == same[key]).all() for key in weights), (name, phase)
 
 
 def test_runs_start_from_the_weights_they_should(done):
@@ -201,31 +220,30 @@ def test_what_is_missing_is_done_again_and_comes_out_the_same(copy, tiny):
 
 
 @pytest.fixture
-def command(tiny, monkeypatch):
-    """Run the command at the tiny scale."""
-    monkeypatch.setattr(scales, "_entries", {**scales._entries})
-    scales.add("tiny", dataclasses.replace(tiny, tuned_on=(0,)), summary="for tests")
-    arguments = ["reproduce", "--scale", "tiny", "--workers", "1", "--device", "cpu"]
+def command():
+    """Run the command at a scale."""
+    arguments = ["reproduce", "--workers", "1", "--device", "cpu"]
     return lambda *more: CliRunner().invoke(app, [*arguments, *map(str, more)])
 
 
-def test_seeds_of_tuning_are_refused_and_marked(copy, command, tmp_path):
-    refused = command("--out", tmp_path / "new", "--first-seed", 0)
+def test_seeds_of_tuning_are_refused_and_marked(copy, command, tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "tiny")  # as a user writes one
+    shared = (folder / "scale.toml").read_text()
+    (folder / "scale.toml").write_text(shared.replace("tuned_on = []", "tuned_on = [0]"))
+    refused = command("--scale", folder, "--out", tmp_path / "new", "--first-seed", 0)
     assert refused.exit_code == 1
     assert not (tmp_path / "new").exists()
     line = " ".join(refused.stderr.split())
     assert "the scale tiny was tuned on the seeds 0; a table with 0 cannot be reported" in line
     assert "--first-seed 100" in line
     # nor beside others: a directory that holds one gives no table of the others
-    assert command("--out", copy, "--first-seed", 100).exit_code == 1
+    assert command("--scale", folder, "--out", copy, "--first-seed", 100).exit_code == 1
     table = json.loads((copy / "claims.json").read_text())
     assert (table["development"], table["tuned_on"]) == (False, [])
 
 
-def test_the_command_says_what_one_seed_says_and_ends_in_peace(copy, tiny, command):
-    scales._entries.pop("tiny")
-    scales.add("tiny", tiny, summary="for tests")
-    outcome = command("--out", copy, "--first-seed", 0)
+def test_the_command_says_what_one_seed_says_and_ends_in_peace(copy, command, tiny_folder):
+    outcome = command("--scale", tiny_folder, "--out", copy, "--first-seed", 0)
     assert outcome.exit_code == 0, outcome.stderr
     said = " ".join(outcome.stderr.split())
     assert said.startswith("one seed shows a claim in this run or does not show it")
@@ -370,8 +388,8 @@ def data_dir(tmp_path):
     return tmp_path / "data"
 
 
-def test_the_paper_scale_runs_by_the_same_code(tiny, tmp_path, data_dir):
-    paper = dataclasses.replace(scales.get("paper"), network=tiny.network, canvas=tiny.canvas)
+def test_the_paper_scale_runs_by_the_same_code(tiny, with_network, tmp_path, data_dir):
+    paper = with_network(load_scale("paper"), tiny.network, tiny.canvas)
     out = tmp_path / "out"
     path = reproduce(
         paper, out, max_steps=1, workers=1, device="cpu", data_dir=data_dir, figures=False

@@ -19,7 +19,7 @@ import xarray
 from elsewhere.errors import ElsewhereError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.probes.linear import FittedProbe, load_readout, save_readout
-from elsewhere.reproduction.scale import QUICK
+from elsewhere.reproduction import load_scale
 from elsewhere.reproduction.conditions import make_runs
 from elsewhere.reproduction.tasks import Task, read_values, write_values
 from elsewhere.stimuli import Canvas
@@ -29,6 +29,7 @@ from elsewhere.storage import (Header, RecordingWriter, StoredLayer, load_result
 from elsewhere.storage.documents import LineSeals
 from elsewhere.storage.seal import make_seal, seal_table
 from elsewhere.training import (Curriculum, Exemplars, Network, Phase, list_checkpoints,
+    load_curriculum,
                                 load_checkpoint, read_card, read_metrics, train)
 from elsewhere.training.checkpoints import read_weights
 from elsewhere.training.state import read_state
@@ -213,9 +214,10 @@ def prepare(kind, folder):
     if kind == "curriculum":
         path = folder / "made.toml"
         path.write_text(TOML)
-        return path, lambda: Curriculum.load(path).to_dict()
+        return path, lambda: load_curriculum(path).to_dict()
     if kind == "reproduction":
-        task = Task(QUICK, make_runs(QUICK)[0], 0, folder)
+        scale = load_scale("quick")
+        task = Task(scale, make_runs(scale)[0], 0, folder)
         write_values(task, {"a": 0.1 + 0.2, "b": 1e-300, "c": 3.0, "word": "yes"})
         return task.path, lambda: read_values(task)
     curriculum, run = trained(folder / "run")

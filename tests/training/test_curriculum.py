@@ -11,6 +11,7 @@ from elsewhere.training import (
     Curriculum,
     Network,
     Phase,
+    load_curriculum,
     presets,
     resolve,
 )
@@ -58,7 +59,7 @@ def write(tmp_path, text):
 
 
 def test_reads_toml(tmp_path):
-    curriculum = Curriculum.load(write(tmp_path, TEXT))
+    curriculum = load_curriculum(write(tmp_path, TEXT))
     assert curriculum.seed == 3
     assert curriculum.network.gain == 6.0
     assert curriculum.canvas.object_size == 7
@@ -70,7 +71,7 @@ def test_reads_toml(tmp_path):
 
 
 def test_dictionary_round_trip(tmp_path, two_phases):
-    for curriculum in (Curriculum.load(write(tmp_path, TEXT)), two_phases):
+    for curriculum in (load_curriculum(write(tmp_path, TEXT)), two_phases):
         again = Curriculum.from_dict(curriculum.to_dict())
         assert again == curriculum
         assert again.fingerprint == curriculum.fingerprint
@@ -127,7 +128,7 @@ def replaced(old, new):
 )
 def test_refuses_with_key_and_line(tmp_path, text, line, words):
     with pytest.raises(CurriculumError, match=words) as caught:
-        Curriculum.load(write(tmp_path, text))
+        load_curriculum(write(tmp_path, text))
     assert f"line {line}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -145,7 +146,7 @@ def test_refuses_with_key_and_line(tmp_path, text, line, words):
     ],
 )
 def test_resolving_refuses_with_key_and_line(tmp_path, text, line, words):
-    curriculum = Curriculum.load(write(tmp_path, text))
+    curriculum = load_curriculum(write(tmp_path, text))
     with pytest.raises(CurriculumError, match=words) as caught:
         resolve(curriculum)
     assert f"line {line}" in str(caught.value)
@@ -170,18 +171,18 @@ def test_refuses_from_python(make_phase, make_curriculum):
 
 
 def test_unknown_curriculum(tmp_path):
-    with pytest.raises(UnknownNameError, match="nearest: vanilla"):
-        Curriculum.load("vanila")
+    with pytest.raises(UnknownNameError, match="nearest: .*/vanilla"):
+        load_curriculum("vanila")
     with pytest.raises(StorageError, match="no file"):
-        Curriculum.load(tmp_path / "none.toml")
+        load_curriculum(tmp_path / "none.toml")
     with pytest.raises(StorageError, match="no run"):
         Curriculum.load_run(tmp_path)
 
 
-@pytest.mark.parametrize("name", list(presets))
+@pytest.mark.parametrize("name", [name for name in presets if "equal-accuracy" not in name])
 def test_presets_load(name):
-    curriculum = Curriculum.load(name)
-    assert curriculum.name == name
+    curriculum = load_curriculum(name)
+    assert curriculum.name == name.partition("/")[2]
     assert Curriculum.from_dict(curriculum.to_dict()) == curriculum
 
 

@@ -19,6 +19,7 @@ from elsewhere.training import (
     Network,
     find_head,
     list_checkpoints,
+    load_curriculum,
     read_metrics,
     replace_head,
     train,
@@ -270,11 +271,11 @@ def test_an_error_of_a_file_names_one_line_of_it(run, tmp_path):
     """
     path.write_text(text)
     with pytest.raises(ElsewhereError, match=r"args.toml, line 5: network: arguments: ") as caught:
-        train(Curriculum.load(path), tmp_path / "b", device="cpu", trust=["start_nets:sized"])
+        train(load_curriculum(path), tmp_path / "b", device="cpu", trust=["start_nets:sized"])
     assert str(caught.value).count("line ") == 1
     path.write_text(text.replace("arguments", "gain = 3.0  #"))
     with pytest.raises(ElsewhereError, match=r"args.toml, line 2: network: the checkpoint"):
-        train(Curriculum.load(path), tmp_path / "b", device="cpu", trust=["start_nets:sized"])
+        train(load_curriculum(path), tmp_path / "b", device="cpu", trust=["start_nets:sized"])
 
 
 def test_weights_that_name_no_classes_say_so(run, tmp_path):
