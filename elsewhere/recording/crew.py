@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -32,6 +32,10 @@ PATIENCE = 5.0
 
 Done = Callable[[Any, Any], None]
 """Called with each task and what it gave, in the process that asked."""
+
+
+Told = Callable[[Any], None]
+"""Called with what tasks tell while they go on, in the process that asked."""
 
 
 class Job(Protocol):
@@ -67,6 +71,8 @@ def perform(
     workers: int = 1,
     scheduler: str | None = None,
     done: Done,
+    ready: Callable[[Any], bool] | None = None,
+    told: Told | None = None,
 ) -> None:
     """Perform all tasks, in any order.
 
@@ -82,6 +88,11 @@ def perform(
         Address of a Dask scheduler, whose workers are used instead.
     done
         Called as tasks are finished.
+    ready
+        Whether a task can begin, for tasks that need others, in local processes; they are given in
+        an order in which each comes after those that it needs.
+    told
+        Called with what a task gives to :func:`tell`; a cluster's workers are not heard.
 
     Raises
     ------
@@ -100,10 +111,33 @@ def perform(
     elif workers == 1:
         job.prepare()
         for task in tasks:
-            done(task, job.perform(task))
+            with _heard_by(_ignore if told is None else told):
+                given = job.perform(task)
+            done(task, given)
     else:
         with contextlib.closing(_Crew(pack(job), min(workers, len(tasks)))) as crew:
-            crew.perform(tasks, done)
+            crew.perform(tasks, done, ready or (lambda _: True), told or _ignore)
+
+
+def tell(word: Any) -> None:
+    """Say something to the process that asked for the task that this one performs."""
+    _LISTENER[-1](word)
+
+
+@contextlib.contextmanager
+def _heard_by(listener: Told) -> Iterator[None]:
+    _LISTENER.append(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.pop()
+
+
+def _ignore(word: Any) -> None:
+    pass
+
+
+_LISTENER: list[Told] = [_ignore]
 
 
 def pack(job: Job) -> bytes:
@@ -213,24 +247,31 @@ class _Crew:
         self._packed = packed
         self._workers = [_Worker(packed) for _ in range(count)]
 
-    def perform(self, tasks: Sequence[Any], done: Done) -> None:
+    def perform(
+        self, tasks: Sequence[Any], done: Done, ready: Callable[[Any], bool], told: Told
+    ) -> None:
         waiting, losses = deque(tasks), Counter[Any]()
         while waiting or any(worker.busy for worker in self._workers):
             for worker in self._workers:
-                if waiting and not worker.busy:
-                    worker.give(waiting.popleft())
+                task = None if worker.busy else next(filter(ready, waiting), None)
+                if task is not None:
+                    waiting.remove(task)
+                    worker.give(task)
             busy = {worker.connection: worker for worker in self._workers if worker.busy}
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
                 try:
-                    outcome: Outcome = worker.connection.recv()
+                    outcome = worker.connection.recv()
                 except (EOFError, OSError):
                     waiting.appendleft(worker.task)
                     losses[worker.task] += 1
                     self._replace(worker, losses[worker.task])
                     continue
-                worker.busy = False
-                done(worker.task, outcome.get())
+                if isinstance(outcome, Outcome):
+                    worker.busy = False
+                    done(worker.task, outcome.get())
+                else:
+                    told(outcome)
 
     def _replace(self, worker: _Worker, losses: int) -> None:
         worker.process.join(PATIENCE)  # it is ending: its own exit code says why
@@ -259,7 +300,7 @@ def _work(connection: Connection[Any, Any], packed: bytes, parent: int) -> None:
             jobs.append(unpack(packed))
         return jobs[0]
 
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError), _heard_by(connection.send):
         while True:
             task = connection.recv()
             connection.send(attempt(get_job, task))

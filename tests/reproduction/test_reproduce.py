@@ -1,10 +1,8 @@
 """All of it, from nothing to claims, on a tiny scale; resuming, refusing, parallel processes."""
 
-import contextlib
 import dataclasses
 import json
 import math
-import queue
 import re
 import shutil
 import struct
@@ -24,7 +22,7 @@ from elsewhere.errors import (
     UnknownNameError,
 )
 from elsewhere.models.machine import using_threads
-from elsewhere.reproduction import costs, load_scale, make_runs, plan, reproduce, workers
+from elsewhere.reproduction import costs, load_scale, make_runs, plan, reproduce
 from elsewhere.reproduction import tasks as tasks_module
 from elsewhere.reproduction.claims import STATEMENTS
 from elsewhere.reproduction.run import make_tasks
@@ -336,18 +334,19 @@ def test_processes_give_what_one_process_gives(done, tiny, tmp_path):
     ],
 )
 def test_a_worker_tells_what_went_wrong(tiny, tmp_path, error, text):
-    inbox, outbox = queue.Queue(), queue.Queue()
     run = next(run for run in make_runs(tiny) if run.name == "vanilla")
-    inbox.put(make_tasks(tiny, (run,), (0,), tmp_path)[0])
+    told = []
 
     def act(task, progress):
         progress(Event(task.seed, task.run.name, "measuring"))
         raise error
 
-    with contextlib.suppress(ZeroDivisionError):
-        workers._serve(inbox, outbox, act)
-    assert outbox.get().stage == "measuring"
-    assert outbox.get().startswith(text)
+    with pytest.raises(TrainingError) as caught:
+        perform_all(
+            make_tasks(tiny, (run,), (0,), tmp_path), workers=1, progress=told.append, act=act
+        )
+    assert [event.stage for event in told] == ["measuring"]
+    assert str(caught.value).startswith(text)
 
 
 def test_other_code_measures_again_and_does_not_train_again(copy, tiny, monkeypatch):
