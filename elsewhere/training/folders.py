@@ -92,6 +92,8 @@ class Folder:
                 f"of the package's: {', '.join(each.name for each in packaged_folders())}"
             )
         table, source = read_toml(path / SHARED)
+        known = [part.name for part in dataclasses.fields(Phase)]
+        source.check_keys(_table(table, EVERY, source), known, (EVERY,))
         like = table.pop("like", None)
         if like is None:
             return cls(path, table, source)

@@ -26,25 +26,6 @@ if __name__ == "__main__":
     perform(Endless(), [0, 1], workers=2, done=print)
 """
 
-REPRODUCTION = """
-import sys, time
-from pathlib import Path
-from elsewhere.reproduction.workers import _Crew
-
-class Task:
-    def __init__(self, number):
-        self.key, self.seed, self.run = (number, "r"), number, self
-        self.name, self.needs = "r", ()
-
-def act(task, progress):
-    Path(sys.argv[1], str(task.seed)).touch()
-    while True:
-        sum(range(10_000))
-
-if __name__ == "__main__":
-    _Crew(2, act).perform([Task(0), Task(1)], set(), 2, print)
-"""
-
 
 @pytest.mark.parametrize(
     ("script", "sign"),
@@ -52,9 +33,8 @@ if __name__ == "__main__":
         (CREW, signal.SIGKILL),
         pytest.param(CREW, signal.SIGTERM, marks=pytest.mark.long),
         pytest.param(CREW, signal.SIGHUP, marks=pytest.mark.long),
-        (REPRODUCTION, signal.SIGKILL),
     ],
-    ids=["crew-kill", "crew-term", "crew-hup", "reproduction-kill"],
+    ids=["crew-kill", "crew-term", "crew-hup"],
 )
 def test_workers_end_with_their_parent(tmp_path, script, sign):
     program, begun = tmp_path / "program.py", tmp_path / "begun"

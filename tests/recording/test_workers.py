@@ -1,5 +1,6 @@
 """Several processes, several machines: the file is that of one process."""
 
+import json
 import os
 import signal
 import subprocess
@@ -174,6 +175,47 @@ def test_a_task_that_ends_its_process_again_and_again_is_given_up():
 
 
 # --- a cluster ------------------------------------------------------------------------------
+
+CHAIN = """
+import json, os, sys
+from elsewhere.recording.crew import perform, tell
+
+class Chain:
+    def prepare(self):
+        pass
+    def perform(self, task):
+        tell([task, "begun", os.getpid()])
+        return os.getpid()
+
+if __name__ == "__main__":
+    needs = {"a": [], "b": ["a"], "c": [], "d": ["b", "c"]}
+    finished, events = [], []
+    perform(
+        Chain(), list(needs), workers=int(sys.argv[1]),
+        ready=lambda task: all(need in finished for need in needs[task]),
+        told=lambda word: events.append([word[0], list(finished), word[2] == os.getpid()]),
+        done=lambda task, _: finished.append(task),
+    )
+    print(json.dumps([finished, events]))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_wait_for_those_that_they_need_and_are_heard(tmp_path, workers):
+    program = tmp_path / "chain.py"
+    program.write_text(CHAIN)
+    found = subprocess.run(
+        [sys.executable, str(program), str(workers)],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    finished, events = json.loads(found.stdout)
+    assert sorted(finished) == sorted(event[0] for event in events) == ["a", "b", "c", "d"]
+    before = {task: done for task, done, _ in events}
+    assert "a" in before["b"]
+    assert {"b", "c"} <= {*before["d"]}
+    assert {here for *_, here in events} == {workers == 1}
 
 
 @pytest.fixture

@@ -175,7 +175,11 @@ def test_a_copied_scale_needs_one_change(tmp_path):
         ("acquired", 'start = "full"\nrival = "full"\nphases = "vanilla"\n', "whichever"),
         ("acquired", "common = 3\nphases = 3\n", "expected a table"),
         ("acquired", 'network = "small-cnn"\nphases = "vanilla"\n', "network: expected a table"),
-        ("scale", SHARED + "[every_phase]\nstepz = 1\n", r"full\.toml.*'stepz'"),
+        (
+            "scale",
+            SHARED + "[every_phase]\nstepz = 1\n",
+            r"scale\.toml, line 11: .*every_phase",
+        ),
         ("scale", "every_phase = 1\n" + SHARED, r"scale\.toml, line 1: every_phase: expected"),
         ("scale", 'like = "labtop"\n', r"scale\.toml, line 1: .*no scale 'labtop'"),
     ],
