@@ -9,7 +9,7 @@ import pytest
 
 from elsewhere.errors import ElsewhereError, InputError, UnknownNameError
 from elsewhere.models import list_layers, load_model
-from elsewhere.reproduction import ClaimLayers, load_scale, reproduce
+from elsewhere.reproduction import ClaimLayers, load_scale, plan, reproduce
 from elsewhere.reproduction.layers import name_layers
 from elsewhere.stimuli import Canvas
 from elsewhere.training import Network
@@ -266,3 +266,23 @@ def test_what_cannot_be_run_is_refused_before_training(of, tmp_path, name, layer
         reproduce(of(name, **layers), out, first_seed=0, workers=1, device="cpu")
     assert "\n" not in str(caught.value)
     assert not out.exists()
+
+
+def test_a_factory_that_a_folder_names_is_built_only_where_the_user_names_it(tmp_path, monkeypatch):
+    folder = tmp_path / "strange"
+    folder.mkdir()
+    text = 'like = "laptop"\n[network]\nname = "touching:build"\n'
+    (folder / "scale.toml").write_text(text)
+    (tmp_path / "touching.py").write_text("open('touched', 'w')\ndef build(): pass\n")
+    monkeypatch.chdir(tmp_path)
+    for attempt in (reproduce, lambda scale, out: plan(scale)):
+        with pytest.raises(InputError, match="add --trust-factory touching:build"):
+            attempt(folder, tmp_path / "out")
+    assert not (tmp_path / "touched").exists()
+    assert not (tmp_path / "out").exists()
+    # nor one that a single curriculum of it names
+    (folder / "scale.toml").write_text('like = "laptop"\n')
+    (folder / "near.toml").write_text('phases = "vanilla"\n[network]\nname = "touching:build"\n')
+    with pytest.raises(InputError, match="add --trust-factory touching:build"):
+        load_scale(folder)
+    assert load_scale(folder, trust=["touching:build"]).conditions["near"].start is None
