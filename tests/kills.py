@@ -117,7 +117,7 @@ def run(arguments, *, after=None, at=None, worker=False, meanwhile=None):
     _, status = os.waitpid(child, 0)
     written = os.read(reader, 64)
     os.close(reader)
-    _, alive = psutil.wait_procs(below, timeout=60)
+    _, alive = psutil.wait_procs(below, timeout=300)
     alive = [each for each in alive if _is_worker(each)]
     for each in alive:
         each.kill()
