@@ -7,12 +7,14 @@ width, which outlives the field.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+from elsewhere.models.outputs import tensors_in
 
 
 @dataclass(frozen=True)
@@ -163,13 +165,13 @@ class FieldMode(TorchFunctionMode):
         """Run `func`, and give its results the field that follows from its arguments."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        followed = [tensor for tensor in _tensors((args, kwargs)) if hasattr(tensor, _TAG)]
+        followed = [tensor for tensor in tensors_in((args, kwargs)) if hasattr(tensor, _TAG)]
         if not followed:
             return result
         name = getattr(func, "__name__", "").strip("_")
         if name == "setitem":  # returns nothing, changes its first argument
             setattr(args[0], _TAG, None)
-        for tensor in _tensors(result):
+        for tensor in tensors_in(result):
             field = _follow(name, args, kwargs, followed, tensor)
             plane = _follow_plane(name, args, kwargs, followed, tensor)
             setattr(tensor, _TAG, field)
@@ -359,14 +361,3 @@ def _bind(names: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[
 def _pair(value: Any) -> tuple[int, int]:
     values = (value,) if isinstance(value, int) else tuple(value)
     return int(values[0]), int(values[-1])
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)

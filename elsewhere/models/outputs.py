@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 
 def output_tensors(output: object) -> dict[int | str | None, torch.Tensor]:
@@ -40,6 +41,19 @@ def output_tensors(output: object) -> dict[int | str | None, torch.Tensor]:
         if isinstance(value, torch.Tensor)
     }
     return {None: next(iter(found.values()))} if len(found) == 1 else found
+
+
+def tensors_in(values: Any) -> list[torch.Tensor]:
+    """Return the tensors in lists, tuples, dictionaries and what else torch knows of, in order."""
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+
+
+def memory_of(tensor: torch.Tensor) -> int:
+    """Return where a tensor's memory begins; 0 where that says nothing."""
+    try:
+        return tensor.untyped_storage().data_ptr() if tensor.numel() else 0
+    except (RuntimeError, NotImplementedError):  # sparse, of a subclass
+        return 0
 
 
 def is_container(module: nn.Module) -> bool:

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten
 
 from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.memory import Memory
+from elsewhere.models.outputs import tensors_in
 
 TOLERANCE = 1e-5
 """By how much two ways may differ by rounding, as a share of a tensor's largest value."""
@@ -212,7 +212,7 @@ _FLOOR = 1e-6  # gradients below this share of the largest are rounding, even in
 def _tensors(output: Any) -> dict[str, torch.Tensor]:
     if isinstance(output, Mapping) and all(isinstance(v, torch.Tensor) for v in output.values()):
         return {str(key): value for key, value in output.items()}
-    found = [value for value in tree_flatten(output)[0] if isinstance(value, torch.Tensor)]
+    found = tensors_in(output)
     if len(found) == 1:
         return {"its output": found[0]}
     return {f"its output {number}": value for number, value in enumerate(found)}

@@ -62,8 +62,8 @@ class Snapshot:
     """Everything that a forward pass, or tracing, can change of a network.
 
     Attributes are held by reference; of tensors among them, of buffers, of small parameters, of
-    arrays, generators and plain containers also the content; so also of what :class:`Memory` finds
-    within objects and closures.
+    arrays and plain containers also the content; so also of what :class:`Memory` finds: generators,
+    objects and closures.
 
     Parameters
     ----------
@@ -135,14 +135,6 @@ def _content(value: Any) -> Any:
         with contextlib.suppress(RuntimeError, NotImplementedError):  # lazy, meta, quantised
             return value.detach().clone()
         return None
-    if isinstance(value, torch.Generator):
-        return value.get_state()
-    if isinstance(value, np.random.Generator):
-        return copy.deepcopy(value.bit_generator.state)
-    if isinstance(value, np.random.RandomState):
-        return value.get_state(legacy=False)
-    if isinstance(value, random.Random):
-        return value.getstate()
     if isinstance(value, np.ndarray) and value.dtype != object:
         return value.copy()
     if isinstance(value, _CONTAINERS):
@@ -164,10 +156,7 @@ def _is_same(value: Any, content: Any) -> bool:
         )
     if isinstance(value, np.ndarray):
         return bool(value.shape == content.shape and value.tobytes() == content.tobytes())
-    now = _content(value)
-    if isinstance(now, torch.Tensor):
-        return bool(torch.equal(now, content))
-    return bool(repr(now) == repr(content))
+    return bool(value == content)
 
 
 def _give_back(value: Any, content: Any) -> None:
@@ -178,14 +167,6 @@ def _give_back(value: Any, content: Any) -> None:
                 value.copy_(content)
             else:
                 value.set_(content)  # resized in place
-    elif isinstance(value, torch.Generator):
-        value.set_state(content)
-    elif isinstance(value, np.random.Generator):
-        value.bit_generator.state = content
-    elif isinstance(value, np.random.RandomState):
-        value.set_state(content)
-    elif isinstance(value, random.Random):
-        value.setstate(content)
     elif isinstance(value, np.ndarray):
         value[...] = content
     else:

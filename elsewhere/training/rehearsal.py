@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from elsewhere.errors import InputError
 from elsewhere.models import Model, output_tensors
 from elsewhere.models.expected import find_single
 from elsewhere.models.heads import find_head, input_dtype
+from elsewhere.models.outputs import memory_of, tensors_in
 from elsewhere.models.proof import undisturbed
 from elsewhere.training.heads import check_logits
 from elsewhere.training.optimisation import find_dropout, freeze
@@ -146,14 +146,14 @@ class _Statistics(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name in ("batch_norm", "instance_norm"):
-            tensors = [v for v in tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor)]
+            tensors = tensors_in((args, kwargs))
             buffers = [v for v in tensors[1:] if not isinstance(v, nn.Parameter)]
             own = any(id(value) in self._known for value in buffers)
             frozen = self._frozen and not any(value.requires_grad for value in tensors)
             gathers = any(flag is True for flag in (*args[5:6], kwargs.get("training")))
             if frozen and buffers and not own and (gathers or name == "instance_norm"):
                 self.found = True
-        for value in tree_leaves((args, kwargs)):
+        for value in tensors_in((args, kwargs)):
             if isinstance(value, nn.Parameter) and not value.requires_grad:
                 self._frozen = True
         result = func(*args, **kwargs)
@@ -162,23 +162,16 @@ class _Statistics(TorchFunctionMode):
 
     def _note(self, args: Any, kwargs: Any, result: Any) -> None:
         """Note of which weights the values in memory are made."""
-        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
-        made = [value for value in tree_leaves(result) if isinstance(value, torch.Tensor)]
-        of = set[bool]().union(*(self._made.get(_memory(value), ()) for value in given))
+        given = tensors_in((args, kwargs))
+        made = tensors_in(result)
+        of = set[bool]().union(*(self._made.get(memory_of(value), ()) for value in given))
         of |= {value.requires_grad for value in given if isinstance(value, nn.Parameter)}
         for value in made or given[:1]:
             if of and not isinstance(value, nn.Parameter):
                 self._held.append(value)
-                self._made.setdefault(_memory(value), set()).update(of)
+                self._made.setdefault(memory_of(value), set()).update(of)
 
     def is_of_frozen(self, part: nn.Module, buffer: torch.Tensor) -> bool:
         """Return whether a buffer is made of frozen weights only, and its part trains none."""
         trains = any(parameter.requires_grad for parameter in part.parameters(recurse=False))
-        return not trains and self._made.get(_memory(buffer)) == {False}
-
-
-def _memory(value: torch.Tensor) -> int:
-    try:
-        return value.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # sparse, of a subclass
-        return 0
+        return not trains and self._made.get(memory_of(buffer)) == {False}

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path
+from torch.utils._pytree import keystr, tree_flatten_with_path
+
+from elsewhere.models.outputs import memory_of, tensors_in
 
 _MODULE = frozenset(vars(nn.Module()))
 _GIVEN = frozenset({"tensor", "as_tensor", "asarray", "from_numpy", "frombuffer"})
@@ -92,15 +94,15 @@ def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
     """
     found = dict(module.named_parameters()) | dict(module.named_buffers())
     found = {name: tensor for name, tensor in found.items() if _has_numbers(tensor)}
-    stores = {_store(tensor) for tensor in found.values()} - {0}
+    stores = {memory_of(tensor) for tensor in found.values()} - {0}
     for name, part in module.named_modules():
         for key, value in vars(part).items():
             if key in _MODULE:
                 continue
             for path, leaf in tree_flatten_with_path(value)[0]:
                 numbers = isinstance(leaf, torch.Tensor) and _has_numbers(leaf)
-                if numbers and _store(leaf) not in stores:
-                    stores.add(_store(leaf))
+                if numbers and memory_of(leaf) not in stores:
+                    stores.add(memory_of(leaf))
                     found[(f"{name}." if name else "") + key + keystr(path)] = leaf
     return found
 
@@ -111,7 +113,7 @@ def _has_numbers(tensor: torch.Tensor) -> bool:
 
 def _note(ran: set[str], uses: _Uses, name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
     """Note a module that is given something other than weights: parametrisations are not."""
-    given = _tensors_in((args, kwargs))
+    given = tensors_in((args, kwargs))
     if not name:
         uses.take_images(given)
     if any(not uses.weights_in(leaf) for leaf in given):
@@ -140,7 +142,7 @@ class _Uses(TorchFunctionMode):
         self._count = 0
         for name, tensor in weights.items():
             self._weights[id(tensor)] = frozenset([name])
-            store = _store(tensor)
+            store = memory_of(tensor)
             self._stores[store] = self._stores.get(store, frozenset()) | {name}
         self._stores.pop(0, None)
 
@@ -161,12 +163,12 @@ class _Uses(TorchFunctionMode):
         if id(tensor) in self._images:
             return frozenset()
         own = self._weights.get(id(tensor))
-        return self._stores.get(_store(tensor), frozenset()) if own is None else own
+        return self._stores.get(memory_of(tensor), frozenset()) if own is None else own
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        leaves = _tensors_in((args, kwargs or {}))
+        leaves = tensors_in((args, kwargs or {}))
         for leaf in leaves if self._images else ():
             known = id(leaf) in self._images | self._made or self.weights_in(leaf)
             if not known and _has_numbers(leaf):
@@ -177,7 +179,7 @@ class _Uses(TorchFunctionMode):
         self._count += 1
         for name in weights:
             self._places[name] = max((seen, self._count), self._places.get(name, (False, 0)))
-        made = _tensors_in(result)
+        made = tensors_in(result)
         if result is None:  # such as an assignment to a part of the first
             made = leaves[:1]
         self._held.extend(made)
@@ -200,18 +202,6 @@ class _Uses(TorchFunctionMode):
         self.tensors[name] = tensor
         self._held.append(tensor)
         self._weights[id(tensor)] = frozenset([name])
-
-
-def _tensors_in(values: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_flatten(values)[0] if isinstance(leaf, torch.Tensor)]
-
-
-def _store(tensor: torch.Tensor) -> int:
-    """Return where a tensor's memory begins; 0 where that says nothing."""
-    try:
-        return tensor.untyped_storage().data_ptr() if tensor.numel() else 0
-    except (RuntimeError, NotImplementedError):  # sparse, of a subclass
-        return 0
 
 
 def randomise(module: nn.Module, weights: Weights, *, seed: int) -> None:
