@@ -101,7 +101,7 @@ def maps_of(result: xarray.Dataset, name: str = "attribution") -> xarray.DataArr
 
 def summarise(result: xarray.Dataset) -> xarray.Dataset:
     """Add what follows from the maps and measures of all objects to them."""
-    result = result.copy()
+    result, doubts = result.copy(), list[str]()
     there = result["reference_mass"]
     result["vanishing"], result["reference_vanishing"] = vanishing_of(result)
     result["mass_ratio"] = (result["mass"] / there).where(~result["reference_vanishing"])
@@ -115,7 +115,7 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
     if "correct" in result:
         right = result["correct"].transpose("object", "y", "x").values
         result["accuracy"] = (("y", "x"), balanced_mean(right, codes_of(result)))
-        _add_recognition(result, away)
+        doubts += _add_recognition(result, away)
     known = result["mass"].where(~result["vanishing"])
     size = there.where(~result["reference_vanishing"], known.mean(("y", "x")))
     share = (maps_of(result) / size.where(lambda v: v > 0)).where(~result["vanishing"])
@@ -127,8 +127,8 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
     for name, unit in UNITS.items():
         result[name].attrs["units"] = unit
     result.attrs["sampled"] = Sampled.of(codes_of(result)).unit
-    result.attrs["n_vanishing"], doubts = _vanishing(result)
-    result.attrs["notes"] = notes_of(result, doubts)
+    result.attrs["n_vanishing"], vanished = _vanishing(result)
+    result.attrs["notes"] = notes_of(result, vanished, doubts)
     return result
 
 
@@ -260,8 +260,11 @@ def _add_over_cross(result: xarray.Dataset, without: xarray.DataArray, units: Sa
         result[f"{name}_interval"] = (("metric", "bound"), jackknife_t(value, rest))
 
 
-def _add_recognition(result: xarray.Dataset, away: xarray.DataArray) -> None:
-    """Add means where objects are recognised and where they are not: moved, or only weakened?"""
+def _add_recognition(result: xarray.Dataset, away: xarray.DataArray) -> list[str]:
+    """Add means where objects are recognised and where they are not: moved, or only weakened?
+
+    Returned is why there is no gap, where there is none although maps have something to compare.
+    """
     measures = {f"equivariance[{name}]": result["equivariance"].sel(metric=name, drop=True)
                 for name in MAP_METRICS}  # fmt: skip
     measures |= {name: result[name] for name in PER_OBJECT if name in result}
@@ -284,6 +287,16 @@ def _add_recognition(result: xarray.Dataset, away: xarray.DataArray) -> None:
     result["by_recognition_interval"] = (("measure", "recognition", "bound"), intervals)
     result["recognition_gap"] = ("measure", gaps)
     result["recognition_gap_interval"] = (("measure", "bound"), gap_intervals)
+    if np.isfinite(gaps).any() or np.isnan(means).all():
+        return []
+    some, told = (np.asarray(values.where(away), float) for values in (right, result["predicted"]))
+    if (share := np.nanmean(some)) in (0, 1):
+        why = f"{'all' if share else 'none'} of the objects are recognised"
+    elif np.nanmin(told) == np.nanmax(told):
+        why = "the network gives one answer only"
+    else:
+        why = "no place has objects that are recognised there only, beside others that are not"
+    return [f"recognition_gap is undefined (nan): away from the reference {why}"]
 
 
 # --- joins

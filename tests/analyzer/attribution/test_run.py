@@ -109,6 +109,29 @@ def test_what_is_recognised_is_told_apart(result):
     np.testing.assert_allclose(summarise(uneven)["accuracy"], balanced)
 
 
+def test_a_gap_that_nothing_can_tell_has_a_reason(result):
+    found = result[0].assign_attrs(notes=[])
+    number = np.arange(5)[:, None, None]
+    half = np.broadcast_to(number, found["correct"].shape) < 2
+    by_place = np.broadcast_to(np.arange(3) < 1, found["correct"].shape)
+    mixed = np.indices(found["correct"].shape).sum(0) % 2 > 0
+    for predicted, correct, why in (
+        (0, number + 0 * half == 0, "the network gives one answer only"),
+        (number, half | True, "all of the objects are recognised"),
+        (number + 1, half & False, "none of the objects are recognised"),
+        (number + mixed, half, "no place has objects"),
+        (number + mixed, by_place, "no place has objects"),
+        (number + mixed, mixed, ""),
+    ):
+        answers = found["predicted"].dims, predicted + np.zeros(half.shape, int)
+        changed = found.assign(predicted=answers, correct=(found["correct"].dims, correct))
+        after = summarise(changed)
+        notes = [note for note in after.attrs["notes"] if note.startswith("recognition_gap")]
+        assert bool(after["recognition_gap"].isnull().all()) == bool(why)
+        assert len(notes) == bool(why)
+        assert all(why in note for note in notes)
+
+
 def test_results_are_the_same_from_the_file(make_sweep, tmp_path):
     sweep, path = make_sweep(n=2, grid="1x2"), tmp_path / "attr.nc"
     kept = attribute(sweep, SALIENCY, path=path)
