@@ -36,7 +36,7 @@ from elsewhere.measures.geometry import (
 from elsewhere.measures.identification import MINIMAL_CATEGORIES, IdentificationTally, folds_of
 from elsewhere.measures.intervals import Sampled, jackknife_t, shared_fits
 from elsewhere.measures.position import MAXIMAL_ROWS, PositionTally
-from elsewhere.measures.similarity import DEAD_SHARE, contrast
+from elsewhere.measures.similarity import DEAD_SHARE, contrast, partly_undefined
 from elsewhere.measures.stretches import BY_PLACE, CENTRED, REMOVALS, Floats, Tally
 from elsewhere.measures.variance import NormalizedVariance, PartitionTally, VarianceTally
 
@@ -177,6 +177,8 @@ def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
             no_contrast.append(
                 "G is NaN, for different objects look alike (1 - baseline below 0.001)"
             )
+        elif said := partly_undefined(found.G[~np.eye(len(found.G), dtype=bool)]):
+            no_contrast.append(f"of moves, {said}")
         sizes = np.bincount(apart.groups[apart.groups >= 0], minlength=len(apart.values))
         each = found.by_group
         if anew:

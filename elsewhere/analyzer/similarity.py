@@ -25,6 +25,7 @@ from elsewhere.measures.similarity import (
     DEAD_SHARE,
     SimilaritySummary,
     n_cross_pairs,
+    partly_undefined,
     summarise_means,
     summarise_similarity,
 )
@@ -517,7 +518,8 @@ def finish(
     result = result.assign(banded("G_away", result["G_away"].values, without))
     for name, text in LONG_NAMES.items():
         result[name].attrs["long_name"] = text
-    doubts = _doubts(result, n_pairs := n_cross_pairs(design.category_codes))
+    n_pairs = n_cross_pairs(design.category_codes)
+    doubts = _doubts(result, n_pairs, design.reference_index)
     if metric == BY_PLACE:
         doubts.insert(0, by_place_baseline(len(design.objects)))
     result.attrs = {
@@ -536,7 +538,7 @@ def finish(
     return result
 
 
-def _doubts(result: xarray.Dataset, n_pairs: int) -> list[str]:
+def _doubts(result: xarray.Dataset, n_pairs: int, reference: int | None) -> list[str]:
     """Return what has to be known to read the numbers."""
     found = []
     if bool(result["similarity_away"].isnull().all()):
@@ -557,6 +559,11 @@ def _doubts(result: xarray.Dataset, n_pairs: int) -> list[str]:
             "G is undefined (nan), and so are steps to and from it, where different objects look "
             f"alike (1 - baseline_cross below 0.001): {', '.join(names)}"
         )
+    for place, name in enumerate(result["layer"].values):
+        at_places = result["G"].values[place].ravel()
+        away = at_places if reference is None else np.delete(at_places, reference)
+        if n_pairs and name not in dead_layers(result) and (said := partly_undefined(away)):
+            found.append(f"layer {name}: of places, {said}")
     if dead := dead_layers(result):
         found.append(f"more than 5 % zero vectors (dead, not 'not invariant'): {', '.join(dead)}")
     return found

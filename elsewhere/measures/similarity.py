@@ -28,6 +28,8 @@ DEAD_SHARE = 0.05
 """Above this share of zero vectors a layer is flagged: dead must not read as 'not invariant'."""
 MINIMAL_CONTRAST = 1e-3
 """G is undefined (NaN) where ``1 - D_cross`` is smaller than this."""
+UNDEFINED_SHARE = 0.05
+"""Above this share of places without G it is said that its mean is over the others only."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,25 @@ def contrast(similarity: Floats, baseline: Floats) -> Floats:
     room = 1.0 - baseline
     safe = np.where(room >= MINIMAL_CONTRAST, room, 1.0)
     return np.where(room >= MINIMAL_CONTRAST, (similarity - baseline) / safe, np.nan)
+
+
+def partly_undefined(g: Floats) -> str:
+    """Return what has to be said where G has no value at a part of what it is averaged over.
+
+    Examples
+    --------
+    >>> partly_undefined(np.array([0.5, np.nan, 0.3, 0.2]))
+    'G is undefined at 1 of 4 (25%), where different objects look alike: its mean is of the others'
+    >>> partly_undefined(np.ones(4)), partly_undefined(np.full(4, np.nan))
+    ('', '')
+    """
+    n, missing = g.size, int(np.isnan(g).sum())
+    if missing == n or missing <= UNDEFINED_SHARE * n:
+        return ""
+    return (
+        f"G is undefined at {missing} of {n} ({missing / n:.0%}), where different objects look "
+        "alike: its mean is of the others"
+    )
 
 
 def n_cross_pairs(codes: NDArray[np.int64]) -> int:

@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elsewhere.analyzer import measure
+from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError, NumericsError, UnknownNameError
 from elsewhere.measures import location_cosines
 from elsewhere.measures.cosines import CosineTally
 from elsewhere.measures.stretches import Lengths, Stretch
+from elsewhere.storage import ArraySource
 
 METRICS = ("cosine", "centred", "evoked", "pearson")
 
@@ -194,3 +197,17 @@ def test_what_does_not_fit_is_refused():
     values[4, 2, 7] = np.nan
     with pytest.raises(NumericsError, match="object 4 at location 2"):
         location_cosines(values)
+
+
+def test_places_without_a_contrast_are_counted():
+    """At two of five places all objects have the same code."""
+    values, _ = example()
+    values[:, 1:3] = values[0, 1]
+    places = [[5, 5 + 4 * place] for place in range(5)]
+    found = measure(values, places, names="cosine")
+    assert any("of moves, G is undefined at 2 of 20 (10%)" in n for n in found.attrs["notes"])
+    source = ArraySource({"fc": values[:, None]}, y=[5], x=[x for _, x in places], reference=(5, 9))
+    alone = similarity(source)
+    assert any("of places, G is undefined at 1 of 4 (25%)" in n for n in alone.attrs["notes"])
+    rest = measure(example()[0], places, names="cosine")
+    assert not any("undefined at" in note for note in rest.attrs["notes"])
