@@ -31,6 +31,7 @@ from elsewhere.commands import (
 )
 from elsewhere.commands.recordings import SchedulerOption, WorkersOption, check_sharing
 from elsewhere.errors import ElsewhereError, InputError
+from elsewhere.notes import notes_of
 from elsewhere.options import (
     JsonOption,
     KeepOptions,
@@ -42,7 +43,6 @@ from elsewhere.options import (
     open_source,
     takes,
 )
-from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
     LossyStream,
     VisibleFormatter,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -299,39 +299,6 @@ def moved(source: Any, reference: tuple[int, ...]) -> Iterator[Any]:
     other = move(reference)
     with other if hasattr(other, "__exit__") else contextlib.nullcontext():
         yield other
-
-
-def notes_of(source: Any, *others: Any) -> list[str]:
-    """Return the doubts under which values were computed, each once, in order.
-
-    A doubt is a whole sentence that a reader of the numbers has to know: undefined values, dead
-    layers, images that depend on each other. Every result keeps them in ``attrs["notes"]``.
-
-    Parameters
-    ----------
-    source
-        A source, whose ``provenance`` has ``notes``.
-    others
-        Sinks and whatever else has ``notes``; results, in their attributes; or notes themselves.
-
-    Examples
-    --------
-    >>> class Doubtful:
-    ...     provenance = {"notes": ["the images depend on each other"]}
-    >>> notes_of(Doubtful(), ["layer 'fc': NaN"], ["the images depend on each other"])
-    ['the images depend on each other', "layer 'fc': NaN"]
-    """
-    found: list[str] = []
-    for holder in (source, *others):
-        held: Any = holder
-        for name in ("provenance", "attrs"):
-            held = getattr(holder, name, held)
-        if isinstance(held, Mapping):
-            held = held.get("notes", ())
-        elif not isinstance(held, list | tuple | str):
-            held = getattr(held, "notes", ())
-        found += [held] if isinstance(held, str) else map(str, held)
-    return list(dict.fromkeys(found))
 
 
 def stages_of(needs: Sequence[Need]) -> tuple[Stage, ...]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from elsewhere.errors import InputError, visible
-from elsewhere.protocols import Progress, notes_of
+from elsewhere.notes import notes_of
 from elsewhere.types import format_bytes
 
 if TYPE_CHECKING:
+    from elsewhere.protocols import Progress
     from elsewhere.recording import Plan
 
 

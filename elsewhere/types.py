@@ -5,13 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from elsewhere.errors import InputError
 
-FloatArray: TypeAlias = NDArray[np.floating]
-ByteArray: TypeAlias = NDArray[np.uint8]
 Color: TypeAlias = tuple[int, int, int]
 Location: TypeAlias = tuple[int, int]
 """(y, x), in px of the canvas: the pixel at ``top + size // 2``, ``left + size // 2``."""

@@ -23,7 +23,7 @@ from elsewhere.measures.behaviour import differing
 from elsewhere.models import describe_code, find_device
 from elsewhere.models.factories import is_factory
 from elsewhere.models.machine import code_version, describe_machine
-from elsewhere.protocols import notes_of
+from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.recording.crew import Job, perform
 from elsewhere.stimuli import ObjectSet

@@ -22,6 +22,7 @@ from elsewhere.measures.blocks import channels_first
 from elsewhere.measures.similarity import SimilaritySummary, n_cross_pairs, summarise_similarity
 from elsewhere.measures.stretches import NEGLIGIBLE
 from elsewhere.measures.vectors import to_numpy
+from elsewhere.notes import notes_of
 from elsewhere.protocols import (
     Array,
     Block,
@@ -33,7 +34,6 @@ from elsewhere.protocols import (
     Source,
     is_map,
     layout_of,
-    notes_of,
 )
 from elsewhere.types import parse_bytes
 

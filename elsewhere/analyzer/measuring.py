@@ -25,7 +25,8 @@ from elsewhere.measures.displacement import Displacements, displacement_map
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.measures.stretches import REMOVALS
-from elsewhere.protocols import LayerLike, Progress, Source, notes_of
+from elsewhere.notes import notes_of
+from elsewhere.protocols import LayerLike, Progress, Source
 from elsewhere.types import parse_bytes
 
 

@@ -20,7 +20,8 @@ from elsewhere.measures.geometry import (
     GramTally,
     dissimilarities,
 )
-from elsewhere.protocols import LayerLike, Progress, Source, notes_of
+from elsewhere.notes import notes_of
+from elsewhere.protocols import LayerLike, Progress, Source
 from elsewhere.types import parse_bytes
 
 

@@ -31,6 +31,7 @@ from elsewhere.measures.similarity import (
 )
 from elsewhere.measures.sketch import cosine_error
 from elsewhere.measures.stretches import BY_PLACE, CENTRED
+from elsewhere.notes import notes_of
 from elsewhere.protocols import (
     Block,
     Design,
@@ -40,7 +41,6 @@ from elsewhere.protocols import (
     Source,
     Stage,
     Vectors,
-    notes_of,
 )
 from elsewhere.types import Metric, parse_bytes
 

@@ -37,8 +37,8 @@ from elsewhere.measures.trajectories import (
     retained_share,
 )
 from elsewhere.models import find_device
+from elsewhere.notes import notes_of
 from elsewhere.probes import probe_checkpoint
-from elsewhere.protocols import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.training import Card, accuracy, load_checkpoint

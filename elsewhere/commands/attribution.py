@@ -11,6 +11,7 @@ import typer
 
 from elsewhere.commands.recordings import SchedulerOption, WorkersOption, check_sharing
 from elsewhere.errors import InputError
+from elsewhere.notes import notes_of
 from elsewhere.options import (
     ENGINES,
     JsonOption,
@@ -23,7 +24,6 @@ from elsewhere.options import (
     set_threads,
     takes,
 )
-from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
     bar,
     check_output,

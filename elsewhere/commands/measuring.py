@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from elsewhere.errors import InputError
+from elsewhere.notes import notes_of
 from elsewhere.options import (
     JsonOption,
     ModelOptions,
@@ -26,7 +27,6 @@ from elsewhere.options import (
     set_threads,
     takes,
 )
-from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
     check_different,
     check_output,

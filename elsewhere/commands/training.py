@@ -12,6 +12,7 @@ import typer
 
 from elsewhere.commands.recordings import SchedulerOption, WorkersOption, check_sharing
 from elsewhere.errors import InputError
+from elsewhere.notes import notes_of
 from elsewhere.options import (
     BatchOption,
     ChanceOption,
@@ -22,7 +23,6 @@ from elsewhere.options import (
     TrustOption,
     set_threads,
 )
-from elsewhere.protocols import notes_of
 from elsewhere.terminal import (
     bar,
     check_different,

@@ -14,6 +14,7 @@ from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.measures.accuracy import INDEX_GATE
 from elsewhere.measures.bands import band_notes
 from elsewhere.measures.intervals import LEAST_SAMPLED
+from elsewhere.notes import notes_of
 from elsewhere.probes.controls import PIXELS, PixelSource, Scene, object_size, untrained
 from elsewhere.probes.dataset import Builder
 from elsewhere.probes.engine import Outcome, Plan, run
@@ -23,7 +24,7 @@ from elsewhere.probes.kinds import find_kind
 from elsewhere.probes.places import find_places
 from elsewhere.probes.splits import SPLITS, Split, balance, deal_folds, divide, shuffle_labels
 from elsewhere.probes.summary import Regions, Summary
-from elsewhere.protocols import Progress, Source, notes_of
+from elsewhere.protocols import Progress, Source
 from elsewhere.types import Location, parse_bytes
 
 Control: TypeAlias = Literal["pixels", "untrained", "shuffled"]

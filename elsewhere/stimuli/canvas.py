@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import CanvasError, InputError
-from elsewhere.types import ByteArray, Color, Location, parse_color
+from elsewhere.stimuli.arrays import ByteArray
+from elsewhere.types import Color, Location, parse_color
 
 Background: TypeAlias = int | Color | Literal["mean"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageOps
 
-from elsewhere.types import ByteArray
+from elsewhere.stimuli.arrays import ByteArray
 
 PLAIN = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 """Modes of 8 bits or fewer per channel, which PIL converts by their meaning."""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from elsewhere.errors import ObjectSetError
 from elsewhere.logs import get_logger
+from elsewhere.stimuli.arrays import ByteArray
 from elsewhere.stimuli.depths import read_pixels
 from elsewhere.stimuli.objects import (
     ObjectRequest,
@@ -19,7 +20,7 @@ from elsewhere.stimuli.objects import (
     check_exemplars,
     choose_categories,
 )
-from elsewhere.types import ByteArray, Color, plain_text
+from elsewhere.types import Color, plain_text
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 

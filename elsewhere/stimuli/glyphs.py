@@ -15,13 +15,13 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from elsewhere.errors import ObjectSetError
 from elsewhere.stimuli.alphabet import CHARACTERS, FACES, NAMES, UNLIKE, character_name
+from elsewhere.stimuli.arrays import ByteArray, FloatArray
 from elsewhere.stimuli.objects import (
     ObjectRequest,
     ObjectSet,
     choose_categories,
     exemplar_generator,
 )
-from elsewhere.types import ByteArray, FloatArray
 
 FILL = 0.9
 """The longest side of an undistorted glyph, as a share of the box."""

@@ -23,10 +23,10 @@ from torchvision.datasets.mnist import FashionMNIST as FashionMnistFiles
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from elsewhere.errors import ObjectSetError
+from elsewhere.stimuli.arrays import ByteArray
 from elsewhere.stimuli.objects import ObjectRequest, ObjectSet
 from elsewhere.stimuli.rasters import as_color, resize_cutouts
 from elsewhere.stimuli.sampling import draw_exemplars, exemplar_ids, sample_strokes
-from elsewhere.types import ByteArray
 
 DEBIAN_FOLDER = Path("/usr/share/datasets")
 """Where Debian's data packages put their files; looked at when no folder is given."""

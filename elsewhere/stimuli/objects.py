@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import ObjectSetError, UnknownNameError
-from elsewhere.types import ByteArray, Color
+from elsewhere.stimuli.arrays import ByteArray
+from elsewhere.types import Color
 
 Split: TypeAlias = Literal["train", "test"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from elsewhere.types import ByteArray
+from elsewhere.stimuli.arrays import ByteArray
 
 
 def resize(masks: ByteArray, size: int) -> ByteArray:

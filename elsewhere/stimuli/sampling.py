@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from elsewhere.stimuli.arrays import ByteArray
 from elsewhere.stimuli.objects import (
     ObjectRequest,
     ObjectSet,
@@ -15,7 +16,6 @@ from elsewhere.stimuli.objects import (
     exemplar_generator,
 )
 from elsewhere.stimuli.rasters import resize
-from elsewhere.types import ByteArray
 
 
 def draw_exemplars(

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.types import ByteArray, FloatArray
+from elsewhere.stimuli.arrays import ByteArray, FloatArray
 
 Points: TypeAlias = NDArray[np.float32]
 Triple: TypeAlias = tuple[float, float, float]

@@ -12,7 +12,7 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import StorageError
-from elsewhere.protocols import notes_of
+from elsewhere.notes import notes_of
 from elsewhere.storage.admission import READING, check_bytes, look, one_line, open_checked
 from elsewhere.storage.documents import UNSEALED
 from elsewhere.storage.files import (

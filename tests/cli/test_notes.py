@@ -8,7 +8,7 @@ import torch
 
 import elsewhere
 from elsewhere.models import load_model
-from elsewhere.protocols import notes_of
+from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.storage import load_result, save_result
 

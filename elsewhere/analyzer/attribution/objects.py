@@ -22,7 +22,7 @@ from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarge
 from elsewhere.errors import InputError
 from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entropy, share_inside
 from elsewhere.measures.behaviour import differing
-from elsewhere.protocols import notes_of
+from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.recording.findings import watch
 from elsewhere.storage import to_half

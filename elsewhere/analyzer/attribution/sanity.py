@@ -21,7 +21,8 @@ from elsewhere.errors import InputError
 from elsewhere.measures.attribution import MAP_METRICS, MapMetric, mean_over_objects, unit_maps
 from elsewhere.measures.intervals import Sampled
 from elsewhere.models.state import copy_network
-from elsewhere.protocols import Progress, notes_of
+from elsewhere.notes import notes_of
+from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
 from elsewhere.types import parse_bytes
 

@@ -24,7 +24,7 @@ from elsewhere.measures.attribution import (
 from elsewhere.measures.behaviour import Behaviour, differing
 from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.matching import matched_gap
-from elsewhere.protocols import notes_of
+from elsewhere.notes import notes_of
 
 PER_OBJECT = (
     "mass",
