@@ -75,8 +75,10 @@ def of_catalogue(rng: np.random.Generator, codes: NDArray[np.int64]) -> Found:
     )
     for result, prefix in ((found, ""), (similarity(source), "similarity: ")):
         for name in result.data_vars:
-            if str(name).endswith("_interval") and result[name].dims == ("layer", "bound"):
-                stem = str(name).removesuffix("_interval")
+            stem = str(name).removesuffix("_interval")
+            if stem.endswith("_step") or stem == name:  # there is one layer
+                continue
+            if result[name].dims == ("layer", "bound"):
                 yield prefix + stem, float(result[stem][0]), result[name].values[0]
 
 
