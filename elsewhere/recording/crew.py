@@ -115,8 +115,10 @@ def perform(
                 given = job.perform(task)
             done(task, given)
     else:
+        told = _ignore if told is None else told
+        ready = (lambda _: True) if ready is None else ready
         with contextlib.closing(_Crew(pack(job), min(workers, len(tasks)))) as crew:
-            crew.perform(tasks, done, ready or (lambda _: True), told or _ignore)
+            crew.perform(tasks, done, ready, told)
 
 
 def tell(word: Any) -> None:
