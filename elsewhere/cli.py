@@ -14,11 +14,12 @@ import logging
 import os
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from elsewhere.commands import (
     analyses,
@@ -98,6 +99,16 @@ class _Commands(TyperGroup):
             raise typer.Exit(1) from error
 
 
+class _Command(TyperCommand):
+    """Looks at what a command is to write, and to read, before it is run."""
+
+    def invoke(self, ctx: Any) -> Any:
+        check_different(
+            {max(each.opts, key=len): ctx.params.get(each.name) for each in self.params}
+        )
+        return super().invoke(ctx)
+
+
 app = typer.Typer(
     cls=_Commands,
     name="elsewhere",
@@ -110,6 +121,8 @@ app = typer.Typer(
 )
 
 
+command = partial(app.command, cls=_Command)
+
 MODEL = Annotated[
     str,
     typer.Argument(help="A zoo or torchvision name, a checkpoint, or package.module:factory."),
@@ -119,7 +132,7 @@ MODEL = Annotated[
 # --- commands --------------------------------------------------------------------------------
 
 
-@app.command(rich_help_panel=MODELS, epilog="Example: elsewhere layers vgg16")
+@command(rich_help_panel=MODELS, epilog="Example: elsewhere layers vgg16")
 @takes(ModelOptions)
 def layers(
     model: MODEL,
@@ -172,7 +185,7 @@ def layers(
     put(f"{len(rows)} layers, {total} per object and location as float32")
 
 
-@app.command(rich_help_panel=MODELS, epilog="Example: elsewhere objects glyphs --out glyphs.png")
+@command(rich_help_panel=MODELS, epilog="Example: elsewhere objects glyphs --out glyphs.png")
 @takes(StimulusOptions, without=("objects", "grid", "reference", "canvas"))
 def objects(
     options: StimulusOptions,
@@ -232,7 +245,7 @@ def objects(
     put(categories)
 
 
-@app.command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere plan vgg16 --grid stride:7")
+@command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere plan vgg16 --grid stride:7")
 @takes(ModelOptions, StimulusOptions, KeepOptions)
 def plan_(
     model: MODEL,
@@ -267,7 +280,7 @@ def plan_(
 plan_.__name__ = "plan"
 
 
-@app.command(
+@command(
     rich_help_panel=RECORDINGS,
     epilog="Example: elsewhere record vgg16 --objects novel --grid 7x7 --out run.h5",
 )
@@ -334,7 +347,7 @@ def record(
         say(f"wrote {kept.measure}")
 
 
-@app.command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere inspect run.h5")
+@command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere inspect run.h5")
 def inspect_(
     path: Annotated[Path, typer.Argument(metavar="RECORDING", help="An HDF5 recording.")],
     allow_partial: PartialOption = False,
@@ -397,39 +410,37 @@ def inspect_(
 
 inspect_.__name__ = "inspect"
 
-app.command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere verify run.h5")(
-    recordings.verify
-)
+command(rich_help_panel=RECORDINGS, epilog="Example: elsewhere verify run.h5")(recordings.verify)
 
 
 # --- analyses --------------------------------------------------------------------------------
 
-app.command(
+command(
     rich_help_panel=ANALYSES,
     epilog="Example: elsewhere similarity run.h5 --metric evoked --out sim.nc",
 )(analyses.similarity)
-app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere figure sim.nc --out fig.svg")(
+command(rich_help_panel=ANALYSES, epilog="Example: elsewhere figure sim.nc --out fig.svg")(
     analyses.figure
 )
-app.command(
+command(
     rich_help_panel=ANALYSES,
     epilog="Example: elsewhere measure run.h5 --names cosine,cka,partition --out measures.nc",
 )(measuring.measure)
-app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere table sim.nc --out sim.csv")(
+command(rich_help_panel=ANALYSES, epilog="Example: elsewhere table sim.nc --out sim.csv")(
     measuring.table
 )
-app.command(rich_help_panel=ANALYSES, epilog="Example: elsewhere methods run.h5 --out methods.md")(
+command(rich_help_panel=ANALYSES, epilog="Example: elsewhere methods run.h5 --out methods.md")(
     measuring.methods
 )
-app.command(
+command(
     rich_help_panel=ANALYSES,
     epilog="Example: elsewhere probe run.h5 --train-at left --out probe.nc",
 )(probes.probe)
-app.command(
+command(
     rich_help_panel=ANALYSES,
     epilog="Example: elsewhere attribute run/checkpoints/novel-000500.safetensors --out attr.nc",
 )(attribution.attribute)
-app.command(
+command(
     rich_help_panel=ANALYSES,
     epilog="Example: elsewhere sanity vgg11-slim --target logit:predicted --out sanity.nc",
 )(attribution.sanity)
@@ -437,19 +448,19 @@ app.command(
 
 # --- training --------------------------------------------------------------------------------
 
-app.command(rich_help_panel=TRAINING, epilog="Example: elsewhere train quick/vanilla --out run")(
+command(rich_help_panel=TRAINING, epilog="Example: elsewhere train quick/vanilla --out run")(
     training.train
 )
-app.command(
+command(
     rich_help_panel=TRAINING,
     epilog="Example: elsewhere accuracy run/checkpoints/novel-000500.safetensors --out acc.nc",
 )(training.accuracy)
-app.command(rich_help_panel=TRAINING, epilog="Example: elsewhere track run --out track.nc")(
+command(rich_help_panel=TRAINING, epilog="Example: elsewhere track run --out track.nc")(
     training.track
 )
-app.command(
-    rich_help_panel=TRAINING, epilog="Example: elsewhere reproduce --scale quick --out claims"
-)(reproduction.reproduce)
+command(rich_help_panel=TRAINING, epilog="Example: elsewhere reproduce --scale quick --out claims")(
+    reproduction.reproduce
+)
 
 
 # --- what commands share ---------------------------------------------------------------------
@@ -498,7 +509,6 @@ def _check_outputs(
     for path in paths:
         if not (resumed and path == out and path.is_file()):
             check_output(path, overwrite)
-    check_different(out=out, similarity=measure)
 
 
 def _command_line() -> str:

@@ -7,7 +7,8 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,12 +222,28 @@ def check_output(path: Path, overwrite: bool) -> None:
     check(path, overwrite=overwrite)
 
 
-def check_different(**outputs: Path | None) -> None:
-    """Refuse two outputs, by the names of their options, that are one file."""
-    given = [(f"--{name}", path) for name, path in outputs.items() if path is not None]
-    for (name, path), (other, second) in itertools.combinations(given, 2):
-        if path.resolve() == second.resolve():
-            raise InputError(f"{name} and {other} are both {path}; expected two files")
+OUTPUTS = {"--out", "--similarity", "--table", "--trials", "--readout"}
+
+
+def check_different(given: Mapping[str, object]) -> None:
+    """Refuse an output that is another one, or what is read, by the names of the options."""
+    named = [
+        (name, path)
+        for name, values in given.items()
+        for value in (values if isinstance(values, list | tuple) else [values])
+        if (path := _named_file(value)) is not None
+    ]
+    for (first, path), (second, other) in itertools.combinations(named, 2):
+        if {first, second} & OUTPUTS and path.resolve() == other.resolve():
+            shown = path if first in OUTPUTS else other
+            raise InputError(f"{first} and {second} are both {shown}; expected two files")
+
+
+def _named_file(value: object) -> Path | None:
+    """Return the file that an option names; a text may also be something else."""
+    if not isinstance(value, str):
+        return value if isinstance(value, Path) else None
+    return next((Path(v) for v in (value, value.partition(":")[2]) if os.path.isfile(v)), None)
 
 
 @contextlib.contextmanager

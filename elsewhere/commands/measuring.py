@@ -28,7 +28,6 @@ from elsewhere.options import (
     takes,
 )
 from elsewhere.terminal import (
-    check_different,
     check_output,
     over_layers,
     print_json,
@@ -89,7 +88,6 @@ def measure(
     check_output(out, overwrite)
     if table is not None:
         check_table_name(table, overwrite=overwrite)
-        check_different(out=out, table=table)
     parse_bytes(max_memory)
     set_threads(threads)
     with contextlib.ExitStack() as stack:

@@ -27,7 +27,6 @@ from elsewhere.options import (
     takes,
 )
 from elsewhere.terminal import (
-    check_different,
     check_output,
     print_notes,
     print_rows,
@@ -107,7 +106,7 @@ def probe(
 
     check_output(out, overwrite)
     if readout is not None:
-        _check_readout(readout, out, train_at, overwrite)
+        _check_readout(readout, train_at, overwrite)
     choose("probe", kind, tuple(probe_kinds))
     if split is not None:
         choose("split", split, ASKED)
@@ -171,10 +170,9 @@ def probe(
     say(f"wrote {out}" + (f" and {readout}" if readout is not None else ""))
 
 
-def _check_readout(readout: Path, out: Path, train_at: str, overwrite: bool) -> None:
+def _check_readout(readout: Path, train_at: str, overwrite: bool) -> None:
     """Refuse what cannot be kept as a readout, before work starts."""
     check_output(readout, overwrite)
-    check_different(out=out, readout=readout)
     if train_at.strip() == "each":
         raise InputError("--readout keeps one probe, and --train-at each trains many; name a place")
 

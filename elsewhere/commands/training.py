@@ -25,7 +25,6 @@ from elsewhere.options import (
 )
 from elsewhere.terminal import (
     bar,
-    check_different,
     check_output,
     print_json,
     print_notes,
@@ -169,7 +168,6 @@ def accuracy(
     check_output(out, overwrite)
     if trials is not None:
         check_table_name(trials, overwrite=overwrite)
-        check_different(out=out, trials=trials)
     set_threads(threads)
     card = read_card(checkpoint, trust=trust or ())
     how: Any = batch_dependent

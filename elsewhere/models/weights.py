@@ -91,9 +91,19 @@ def fit_state(
     Raises
     ------
     WeightsError
-        Keys that are missing (unless `partial`), unexpected, of another shape or type, or one in
-        the network and different in the file; or none fits.
+        Tensors that are not plain; keys that are missing (unless `partial`), unexpected, of another
+        shape or type, or one in the network and different in the file; or none fits.
     """
+    odd = [
+        key
+        for key, value in state.items()
+        if value.is_nested or value.is_meta or value.layout != torch.strided
+    ]
+    if odd:
+        raise WeightsError(
+            f"{source} holds tensors that are sparse, nested or without values ({_first(odd)}); "
+            "save them as plain ones"
+        )
     own = own_state(module)
     state = _modernize(module, state, own)
     twins = tied_groups(own)

@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -52,7 +53,7 @@ def check_structure(file: Any, *, whole: bool) -> None:
     ValueError
         The message says what, and where.
     """
-    seen = set()
+    seen, claimed = set(), 0
     waiting = [("", h5py.h5g.open(file.id, b"/"))]
     while waiting:
         path, group = waiting.pop()
@@ -68,10 +69,13 @@ def check_structure(file: Any, *, whole: bool) -> None:
             if isinstance(item, h5py.h5g.GroupID):
                 waiting.append((name, item))
             elif isinstance(item, h5py.h5d.DatasetID):
-                _check_array(name, item, whole or key != b"activation")
+                claimed += _check_array(name, item, whole or key != b"activation")
+    if claimed > (memory := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
+        raise ValueError(f"its arrays claim {claimed} bytes, and the memory has {memory}")
 
 
-def _check_array(name: str, dataset: Any, whole: bool) -> None:
+def _check_array(name: str, dataset: Any, whole: bool) -> int:
+    """Return the bytes that an array takes up once it is read, 0 where it is not read whole."""
     made = dataset.get_create_plist()
     layout = made.get_layout()
     if layout == h5py.h5d.VIRTUAL or made.get_external_count():
@@ -79,7 +83,7 @@ def _check_array(name: str, dataset: Any, whole: bool) -> None:
     space = dataset.get_space()
     claimed = space.get_simple_extent_npoints() * dataset.get_type().get_size()
     if not whole or claimed == 0 or _is_bare_dimension(dataset):
-        return
+        return 0
     stored = dataset.get_storage_size()
     if claimed > MOST_FOLD * stored + FREE_BYTES:
         raise ValueError(f"{name!r} claims to have {claimed} bytes, and holds {stored}")
@@ -88,6 +92,7 @@ def _check_array(name: str, dataset: Any, whole: bool) -> None:
         expected = math.prod(-(-size // step) for size, step in sizes)
         if dataset.get_num_chunks() != expected:
             raise ValueError(f"{name!r} lacks {expected - dataset.get_num_chunks()} of its chunks")
+    return int(claimed)
 
 
 def _is_bare_dimension(dataset: Any) -> bool:

@@ -25,6 +25,9 @@ LARGEST = 2**22
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
 _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
+_SEGMENT = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_DEEP = re.compile(rf"(?<![\w-]){_SEGMENT}(?:[ \t]*+\.[ \t]*+{_SEGMENT}){{32}}")
+"""A key of so many parts: the time and the memory that tomllib takes grow with their square."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ def read_toml(path: Path) -> tuple[dict[str, Any], Source]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StorageError(f"cannot read {path}: {reason}; expected a TOML file") from error
+    if deep := _DEEP.search(text):
+        line = text.count("\n", 0, deep.start()) + 1
+        raise CurriculumError(
+            f"{path}, line {line}: a key of more than 32 parts ({deep[0][:20]}...); mend it there"
+        )
     try:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:

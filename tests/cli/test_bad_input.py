@@ -1,10 +1,13 @@
 """Bad input: one clear line, exit 1, and nothing left behind or lost."""
 
 import importlib
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.cli.conftest import invoke
 
 # --- what is asked for cannot be -------------------------------------------------------------
 
@@ -218,3 +221,32 @@ def test_a_plan_that_does_not_fit_the_disk(refuse, monkeypatch, small, here):
     refuse("record", *small, "--out", "a.h5", says=says, late=True)
     refuse("plan", *small, "--out", "a.h5", says=says)
     refuse("plan", *small, "--out", "a.h5", "--json", says=says)
+
+
+LIVE = ("small-cnn", "--canvas", "24", "--object-size", "8", "--objects", "novel",
+        "--categories", "2", "--grid", "2x2", "--layers", "logits")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("similarity", "r.h5"),
+        ("measure", "r.h5", "--names", "cosine"),
+        ("probe", "r.h5", "--split", "same", "--controls", "none"),
+        ("methods", "r.h5"),
+        ("similarity", *LIVE, "--weights", "./r.h5"),
+        ("record", *LIVE, "--similarity", "r.h5"),
+        ("attribute", *LIVE[:-2], "--method", "saliency", "--target", "probe:r.h5"),
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)
+def test_an_output_never_replaces_what_the_command_reads_or_writes_beside_it(here, words):
+    assert invoke("record", *LIVE, "--out", "r.h5").code == 0
+    before = (here / "r.h5").read_bytes()
+    (here / "link.h5").symlink_to("r.h5")
+    for out in ("r.h5", "link.h5"):
+        outcome = invoke(*words, "--overwrite", "--out", out)
+        assert outcome.code == 1, outcome
+        said = rf"error: \S+ and \S+ are both (r\.h5|{out}); expected two files"
+        assert re.fullmatch(said, outcome.err.splitlines()[-1])
+        assert (here / "r.h5").read_bytes() == before

@@ -252,3 +252,16 @@ def test_the_command_line_takes_the_key(command, tmp_path, request):
     found = run("--state-key", "ema")
     assert found.returncode == 0, found.stderr
     json.loads(found.stdout)
+
+
+@pytest.mark.filterwarnings("ignore:.*sparse", "ignore:.*nested")
+@pytest.mark.parametrize("kind", ["sparse", "meta", "nested"])
+def test_tensors_that_are_not_plain_are_refused(kind, tmp_path):
+    plain = RAW["fc.weight"]
+    odd = {
+        "sparse": plain.to_sparse(),
+        "meta": plain.to("meta"),
+        "nested": torch.nested.nested_tensor([plain[0], plain[1]]),
+    }[kind]
+    with pytest.raises(WeightsError, match=r"sparse, nested or without values \(fc.weight\)"):
+        load(tmp_path, RAW | {"fc.weight": odd})

@@ -25,6 +25,21 @@ def unseal(path):
         file.truncate(size)
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_arrays_that_claim_more_together_than_the_memory_has(tmp_path, monkeypatch, fits):
+    """Each holds enough to claim what it does, and a file may have any number of them."""
+    values = {f"a{number}": ("x", np.zeros(10_000)) for number in range(10)}
+    path = save_result(xarray.Dataset(values, attrs={"kind": "made"}), tmp_path / "r.nc")
+    pages = 800_000 // os.sysconf("SC_PAGE_SIZE") + (20 if fits else 0)
+    plain = os.sysconf
+    monkeypatch.setattr(os, "sysconf", lambda key: pages if "PHYS" in str(key) else plain(key))
+    if fits:
+        assert load_result(path).sizes == {"x": 10_000}
+    else:
+        with pytest.raises(StorageError, match="its arrays claim 800000 bytes, and the memory has"):
+            load_result(path)
+
+
 def external_link(file, name, other):
     del file[name]
     file[name] = h5py.ExternalLink(str(other), "/secret")

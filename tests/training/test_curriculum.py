@@ -220,3 +220,25 @@ def test_phase_is_frozen(make_phase):
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_phase().steps = 3
     assert isinstance(make_phase(), Phase)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join("a" * 50_000) + " = 1\n",
+        "[" + " . ".join(['"a b"'] * 5_000) + "]\n",
+        "x = {" + ".".join(["'a'"] * 5_000) + " = 1}\n",
+    ],
+    ids=["key", "header", "inline"],
+)
+def test_keys_of_very_many_parts_are_refused_at_once(tmp_path, text, monkeypatch):
+    """tomllib takes minutes and gigabytes for them."""
+    monkeypatch.setattr("tomllib.loads", lambda _: pytest.fail("it was read"))
+    path = write(tmp_path, '# made\nname = "x"\n' + text)
+    with pytest.raises(CurriculumError, match="line 3: a key of more than 32 parts"):
+        load_curriculum(path)
+
+
+def test_dots_in_texts_and_numbers_are_no_parts_of_keys(tmp_path):
+    text = TEXT.replace("seed = 3", f"seed = 3 # {'1.5, ' * 50}{'....' * 20} see{' a.b' * 50}")
+    assert load_curriculum(write(tmp_path, text)) == load_curriculum(write(tmp_path, TEXT))
