@@ -299,7 +299,7 @@ def record(
 
     The same command goes on where it was killed, and leaves what is complete as it is.
     """
-    from elsewhere.analyzer import finish
+    from elsewhere.analyzer import complete
     from elsewhere.recording import check_room, is_complete, make_header
     from elsewhere.recording import plan as plan_sweep
     from elsewhere.recording import record as record_sweep
@@ -340,8 +340,7 @@ def record(
     if not there:
         say(f"wrote {out} ({format_bytes(out.stat().st_size)})")
     if kept.measure is not None:
-        result = sinks[0].result([layer.name for layer in sweep.layers])
-        result = finish(result, sweep, metric="cosine")
+        result = complete(sinks[0], sweep)
         save_result(result, kept.measure, overwrite=overwrite, rescue=True)
         print_notes(result)
         say(f"wrote {kept.measure}")

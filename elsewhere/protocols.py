@@ -145,12 +145,16 @@ class Need:
         The stages in which it is needed.
     size, seed
         Of a sketch.
+    optional
+        Whether a source that does not have it is to leave it out: other tools' arrays may come
+        without the empty canvas's activation.
     """
 
     kind: Literal["full", "mean", "sketch", "vectors"]
     stages: frozenset[Stage] = frozenset({"grid"})
     size: int = 0
     seed: int = 0
+    optional: bool = False
 
 
 class Vectors(Protocol):

@@ -5,7 +5,14 @@ from elsewhere.analyzer.equivariance import aligned_similarity
 from elsewhere.analyzer.measuring import check_measures, measure
 from elsewhere.analyzer.methods import describe_methods
 from elsewhere.analyzer.rdms import dissimilarity_matrices, to_rsatoolbox
-from elsewhere.analyzer.similarity import METRICS, SimilaritySink, dead_layers, finish, similarity
+from elsewhere.analyzer.similarity import (
+    METRICS,
+    SimilaritySink,
+    complete,
+    dead_layers,
+    finish,
+    similarity,
+)
 
 __all__ = [
     "METRICS",
@@ -13,6 +20,7 @@ __all__ = [
     "SimilaritySink",
     "aligned_similarity",
     "check_measures",
+    "complete",
     "dead_layers",
     "describe_methods",
     "dissimilarity_matrices",

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.analyzer.stretching import check_finite, rows_needed, rows_of
+from elsewhere.analyzer.stretching import check_finite
+from elsewhere.measures.blocks import rows_needed, rows_of
 from elsewhere.measures.centring import CentredCosines, CentredTally
 from elsewhere.measures.stretches import Floats, Values
 from elsewhere.measures.vectors import to_numpy
@@ -166,6 +167,7 @@ def join_cosines(found: Sequence[CentredCosines]) -> CentredCosines:
                 ("same", 0),
                 ("same_without", 1),
                 ("zero", 1),
+                ("dead", 1),
             )
         },
     )

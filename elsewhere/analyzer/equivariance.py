@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from elsewhere.analyzer.layerwise import banded
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.blocks import channels_first
+from elsewhere.measures.responses import find_responses
 from elsewhere.measures.similarity import SimilaritySummary, n_cross_pairs, summarise_similarity
-from elsewhere.measures.stretches import NEGLIGIBLE
-from elsewhere.measures.vectors import to_numpy
+from elsewhere.measures.vectors import negligible, to_numpy
 from elsewhere.notes import notes_of
 from elsewhere.protocols import (
     Array,
@@ -52,7 +52,7 @@ class _MapState:
     columns: NDArray[np.float64]
     cells: NDArray[np.int64]
     residual: NDArray[np.float64]
-    empty: NDArray[np.float32] | None = None
+    empty: NDArray[np.floating] | None = None
     references: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -152,7 +152,7 @@ class AlignedSink:
         state, geometry = self._states[block.layer], self._geometry[block.layer]
         values = maps_of(block, self._layers[block.layer])
         if block.stage == "empty":
-            state.empty = np.array(to_numpy(values[0]), dtype=np.float32)
+            state.empty = np.array(to_numpy(values[0]))
             return
         if state.empty is None:
             raise LayerError(f"layer {block.layer!r} came without the empty canvas's map")
@@ -184,14 +184,14 @@ class AlignedSink:
             self._done[name] = (state, summary)
 
     def _evoked(
-        self, values: Array, empty: NDArray[np.float32], window: tuple[slice, slice]
+        self, values: Array, empty: NDArray[np.floating], window: tuple[slice, slice]
     ) -> NDArray[np.float32]:
         rows, columns = window
-        here = to_numpy(values[:, rows, columns]).astype(np.float32)
+        here = to_numpy(values[:, rows, columns])
         evoked = here - empty[:, rows, columns]
         if not np.isfinite(evoked).all():
             raise NumericsError("a feature map holds NaN or infinity; check weights and input")
-        return without_rounding(evoked, here)
+        return without_rounding(evoked, here).astype(np.float32, copy=False)
 
     def _compare(
         self,
@@ -359,7 +359,8 @@ def aligned_similarity(
     source.stream(sinks, max_memory=parse_bytes(max_memory), progress=progress)
     result = sink.result(list(known))
     result.attrs = aligned_attributes(source, shift)
-    result.attrs["notes"] = notes_of(source, sink)
+    responses = find_responses(source, layers, max_memory=parse_bytes(max_memory), counted=True)
+    result.attrs["notes"] = notes_of(source, sink, responses)
     return result
 
 
@@ -376,9 +377,13 @@ def aligned_attributes(source: Source, shift: Shift) -> dict[str, Any]:
     }
 
 
-def without_rounding(evoked: NDArray[np.float32], here: NDArray[np.float32]) -> NDArray[np.float32]:
+def without_rounding(
+    evoked: NDArray[np.floating], here: NDArray[np.floating]
+) -> NDArray[np.floating]:
     """Return what an object evokes, zero where it is no more than the rounding of the map."""
-    return evoked if np.linalg.norm(evoked) > NEGLIGIBLE * np.linalg.norm(here) else 0 * evoked
+    return (
+        evoked if np.linalg.norm(evoked) > negligible(here) * np.linalg.norm(here) else 0 * evoked
+    )
 
 
 def has_place(layer: LayerLike) -> bool:

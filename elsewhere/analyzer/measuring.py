@@ -14,8 +14,8 @@ from elsewhere.analyzer.arrays import array_source
 from elsewhere.analyzer.equivariance import AlignedSink, has_place
 from elsewhere.analyzer.layerwise import banded, without_intervals
 from elsewhere.analyzer.map_changes import ChangeSink
-from elsewhere.analyzer.readings import DIFFERENCES, READINGS, SHARE_LEFT_OUT
-from elsewhere.analyzer.similarity import SimilaritySink
+from elsewhere.analyzer.readings import DIFFERENCES, READINGS, SHARE_LEFT_OUT, Variables
+from elsewhere.analyzer.similarity import SimilaritySink, join_layers
 from elsewhere.analyzer.stretching import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.bands import band_notes
@@ -23,8 +23,9 @@ from elsewhere.measures.catalogue import measures, measures_named
 from elsewhere.measures.centring import check_by_place
 from elsewhere.measures.displacement import Displacements, displacement_map
 from elsewhere.measures.intervals import Sampled
+from elsewhere.measures.responses import find_responses
 from elsewhere.measures.similarity import n_cross_pairs
-from elsewhere.measures.stretches import REMOVALS
+from elsewhere.measures.stretches import REMOVALS, Floats
 from elsewhere.notes import notes_of
 from elsewhere.protocols import LayerLike, Progress, Source
 from elsewhere.types import parse_bytes
@@ -206,55 +207,73 @@ def _measure(
     max_memory: int,
     progress: Progress | None,
 ) -> xarray.Dataset:
-    common: dict[str, Any] = {"max_memory": max_memory, "progress": progress}
     units = [name for name in wanted if name in READINGS]
     if "G" in wanted and not any(name in REMOVALS for name in units):
         units.insert(0, "cosine")
-    parts: list[xarray.Dataset] = []
-    notes: list[str] = []
-    if units:
-        sink = MeasureSink(units, layers=chosen, seed=seed)
-        source.stream([sink], **common)
-        parts.append(_to_dataset(sink, source, [n for n in chosen if n in sink.variables]))
-        notes += sink.notes
+    size = canvas = 0
     if "aligned" in wanted:
-        size = object_size
-        if size is None:
-            size = int(source.provenance.get("object_size", 0))
+        size = object_size or int(source.provenance.get("object_size", 0))
         if size < 1:
             raise InputError("the source does not say the objects' size; give object_size in px")
-        aligned = AlignedSink(object_size=size, layers=chosen)
-        plain = SimilaritySink(metric="evoked", layers=chosen)
-        source.stream([aligned, plain], **common)
-        parts += [_aligned(aligned, plain, chosen)]
-        notes += notes_of(aligned, plain, _aligned_notes(parts[-1]))
     if "phase" in wanted:
         canvas = int(source.provenance.get("canvas", 0))
         if canvas < 1:
             raise InputError("the source does not say the canvas's size, which 'phase' needs")
-        change = ChangeSink(canvas=canvas, layers=chosen)
-        source.stream([change], **common)
-        parts.append(change.result(chosen))
-        notes += notes_of(change, _phase_notes(parts[-1]))
+    responses = find_responses(source, chosen, max_memory=max_memory)
+    common: dict[str, Any] = {"max_memory": max_memory, "progress": progress}
+    variables: dict[str, Variables] = {}
+    aligned, plain, changes = [], [], []
+    notes = list(responses.notes)
+    for heard, group in responses.groups(source, chosen):
+        if units:
+            sink = MeasureSink(units, layers=group, seed=seed)
+            heard.stream([sink], **common)
+            variables |= sink.variables
+            notes += sink.notes
+        if "aligned" in wanted:
+            sinks = (
+                AlignedSink(object_size=size, layers=group),
+                SimilaritySink(metric="evoked", layers=group),
+            )
+            heard.stream(sinks, **common)
+            found = sinks[0].result(group)
+            aligned.append(found)
+            plain.append(sinks[1].result(group))
+            notes += notes_of(sinks[0], sinks[1], _aligned_notes(found))
+        if "phase" in wanted:
+            change = ChangeSink(canvas=canvas, layers=group)
+            heard.stream([change], **common)
+            changes.append(change.result(group))
+            notes += notes_of(change, _phase_notes(changes[-1]))
+    parts: list[xarray.Dataset] = []
+    if units:
+        variables = {name: {} for name in responses.deaf} | variables
+        parts.append(_to_dataset(variables, source, [n for n in chosen if n in variables]))
+    if aligned:
+        joined = (join_layers(each, source.design, chosen) for each in (aligned, plain))
+        parts.append(_aligned(*joined))
+    if changes:
+        parts.append(xarray.concat(changes, dim="layer"))
+    if responses.deaf:
+        deaf = [part["layer"].isin(responses.deaf) for part in parts]
+        parts = [part.where(~those) for part, those in zip(parts, deaf, strict=True)]
     return _finish(parts, source, wanted, chosen, notes)
 
 
-def _to_dataset(sink: MeasureSink, source: Source, names: Sequence[str]) -> xarray.Dataset:
+def _to_dataset(
+    found: Mapping[str, Variables], source: Source, names: Sequence[str]
+) -> xarray.Dataset:
     """Return the variables of all layers, NaN where a layer has none."""
     design = source.design
     axes, shape = design.names, design.shape
     spelled = {"position": axes, "reference": tuple(f"reference_{name}" for name in axes)}
     variables: dict[str, Any] = {}
-    for key in dict.fromkeys(key for name in names for key in sink.variables[name]):
-        dims, like = next(sink.variables[n][key] for n in names if key in sink.variables[n])
-        stacked = np.stack(
-            [
-                sink.variables[name][key][1]
-                if key in sink.variables[name]
-                else np.full(like.shape, np.nan)
-                for name in names
-            ]
-        )
+    for key in dict.fromkeys(key for name in names for key in found[name]):
+        dims, like = next(found[n][key] for n in names if key in found[n])
+        those = [found[name][key][1] if key in found[name] else None for name in names]
+        if key.endswith("_without"):  # of layers that respond to fewer objects there are fewer
+            like = max((each for each in those if each is not None), key=len)
+        stacked = np.stack([_padded(each, like) for each in those])
         full: list[str] = ["layer"]
         sizes: list[int] = [len(names)]
         for dim, size in zip(dims, like.shape, strict=True):
@@ -286,10 +305,18 @@ def _to_dataset(sink: MeasureSink, source: Source, names: Sequence[str]) -> xarr
     return xarray.Dataset(variables, coords=coordinates)
 
 
-def _aligned(aligned: AlignedSink, plain: SimilaritySink, names: Sequence[str]) -> xarray.Dataset:
+def _padded(values: Floats | None, like: Floats) -> Floats:
+    """Return values of the shape of `like`, NaN where there are none."""
+    if values is not None and values.shape == like.shape:
+        return values
+    found = np.full(like.shape, np.nan)
+    if values is not None:
+        found[: len(values)] = values
+    return found
+
+
+def _aligned(found: xarray.Dataset, other: xarray.Dataset) -> xarray.Dataset:
     """Return the aligned cosines with plain evoked G, of every layer, beside them."""
-    found = aligned.result(names)
-    other = plain.result(names)
     bands = banded("G_away", other["G_away"].values, other["G_away_without"].values.T)
     other = other.assign(bands)
     kept = {
@@ -299,8 +326,7 @@ def _aligned(aligned: AlignedSink, plain: SimilaritySink, names: Sequence[str]) 
         "plain_away": other["similarity_away"],
         "plain_away_interval": other["similarity_away_interval"],
     }
-    order = [name for name in names if name in other["layer"].values]
-    return found.reindex(layer=order).assign(kept)
+    return found.assign(kept)
 
 
 def _aligned_notes(result: xarray.Dataset) -> list[str]:

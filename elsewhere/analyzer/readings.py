@@ -36,7 +36,7 @@ from elsewhere.measures.geometry import (
 from elsewhere.measures.identification import MINIMAL_CATEGORIES, IdentificationTally, folds_of
 from elsewhere.measures.intervals import Sampled, jackknife_t, shared_fits
 from elsewhere.measures.position import MAXIMAL_ROWS, PositionTally
-from elsewhere.measures.similarity import DEAD_SHARE, contrast, partly_undefined
+from elsewhere.measures.similarity import DEAD_SHARE, contrast, partly_undefined, zero_vectors
 from elsewhere.measures.stretches import BY_PLACE, CENTRED, REMOVALS, Floats, Tally
 from elsewhere.measures.variance import NormalizedVariance, PartitionTally, VarianceTally
 
@@ -214,18 +214,10 @@ def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
         if not isinstance(tally, CentredCosineTally):
             return no_contrast
         found = tally.found
-        share = float(found.zero.mean())
-        zero = [zero_vectors(metric, share)] if share > DEAD_SHARE else []
-        return [*no_contrast, *found.doubts, *zero]
+        zero = zero_vectors(metric, float(found.zero.mean()), float(found.dead.mean()))
+        return [*no_contrast, *found.doubts, *([zero] if zero else [])]
 
     return Reading(tally, read, metric, doubts)
-
-
-def zero_vectors(metric: str, share: float) -> str:
-    """Return what has to be said of a layer with many zero vectors."""
-    if metric in CENTRED:
-        return f"{share:.0%} zero vectors (dead), which are alike once a mean is removed"
-    return f"{share:.0%} zero vectors, which count as cosine 0 (dead, not 'not invariant')"
 
 
 def needs_lengths(name: str, table: Table) -> bool:

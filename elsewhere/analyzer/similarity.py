@@ -21,6 +21,7 @@ from elsewhere.errors import LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.bands import band_notes
 from elsewhere.measures.centring import by_place_baseline, check_by_place
 from elsewhere.measures.intervals import Sampled
+from elsewhere.measures.responses import Responses, find_responses
 from elsewhere.measures.similarity import (
     DEAD_SHARE,
     SimilaritySummary,
@@ -28,9 +29,11 @@ from elsewhere.measures.similarity import (
     partly_undefined,
     summarise_means,
     summarise_similarity,
+    zero_vectors,
 )
 from elsewhere.measures.sketch import cosine_error
 from elsewhere.measures.stretches import BY_PLACE, CENTRED
+from elsewhere.measures.vectors import NEGLIGIBLE
 from elsewhere.notes import notes_of
 from elsewhere.protocols import (
     Block,
@@ -45,8 +48,6 @@ from elsewhere.protocols import (
 from elsewhere.types import Metric, parse_bytes
 
 METRICS: tuple[str, ...] = get_args(Metric)
-NEGLIGIBLE = 1e-6
-"""A vector is zero if removing a mean leaves less than this share of its length."""
 
 
 @dataclass
@@ -67,6 +68,7 @@ class _LayerState:
     columns: NDArray[np.float64]
     together: NDArray[np.float64]
     zero: NDArray[np.bool_]
+    dead: NDArray[np.bool_]
     origin: Vectors | None = None
     references: Vectors | None = None
     reference_norms: NDArray[np.float64] | None = None
@@ -109,6 +111,7 @@ class SimilaritySink:
         self._states: dict[str, _LayerState] = {}
         self._summaries: dict[str, SimilaritySummary] = {}
         self._zero_shares: dict[str, float] = {}
+        self._rounded: list[str] = []
         self._own: dict[str, NDArray[np.float64]] = {}
         self._layers: list[str] = []
         self._part, self._parts = 0, 1
@@ -164,6 +167,7 @@ class SimilaritySink:
                     columns=np.zeros((n, n_positions)),
                     together=np.zeros((n, n_positions)),
                     zero=np.zeros((n, n_positions), dtype=bool),
+                    dead=np.zeros((n, n_positions), dtype=bool),
                 )
             self._states[layer.name].references = None
 
@@ -198,7 +202,7 @@ class SimilaritySink:
         if self._centred is not None:
             for name, found in self._centred.end():
                 self._own[name] = found.own[:, :, 0]
-                self._zero_shares[name] = float(found.zero.mean())
+                self._count_zeros(name, found.zero, found.dead)
                 self.notes += [f"{self.metric}: layer {name}: {doubt}" for doubt in found.doubts]
                 self._summaries[name] = summarise_means(
                     similarity=found.mean[:, 0],
@@ -219,7 +223,7 @@ class SimilaritySink:
         for name in list(self._states):
             state = self._states.pop(name)
             self._own[name] = state.own
-            self._zero_shares[name] = float(state.zero.mean())
+            self._count_zeros(name, state.zero, state.dead)
             self._summaries[name] = summarise_similarity(
                 own=state.own,
                 rows=state.rows,
@@ -229,6 +233,12 @@ class SimilaritySink:
                 reference_index=self.design.reference_index,
                 include_reference=self.include_reference,
             )
+
+    def _count_zeros(self, name: str, zero: NDArray[np.bool_], dead: NDArray[np.bool_]) -> None:
+        self._zero_shares[name], share = float(zero.mean()), float(dead.mean())
+        if share <= DEAD_SHARE and (told := zero_vectors(self.metric, float(zero.mean()), share)):
+            self._rounded.append(name)
+            self.notes.append(f"{self.metric}: layer {name}: {told}")
 
     # --- accumulation -----------------------------------------------------------------------
 
@@ -252,7 +262,9 @@ class SimilaritySink:
             pearson = self.metric == "pearson"
             vectors = vectors.centred() if pearson else vectors.minus(state.origin)
             norms = vectors.norms()
-        zero = norms <= NEGLIGIBLE * raw
+        zero = norms <= getattr(vectors, "negligible", NEGLIGIBLE["single"]) * raw
+        if block.stage == "grid" and self._part == 0:
+            state.dead[block.objects, block.positions] = raw == 0
         inverse = np.where(zero, 0.0, 1 / np.where(zero, 1.0, norms))
         return vectors, inverse
 
@@ -351,7 +363,7 @@ class SimilaritySink:
             {name: self._own[name] for name in known},
             self._zero_shares,
         )
-        return found.assign_attrs(notes=self.notes)
+        return found.assign_attrs(notes=self.notes, rounded=self._rounded)
 
 
 def _to_dataset(
@@ -492,10 +504,71 @@ def similarity(
     for name in layers or ():
         if name not in known:
             raise UnknownNameError("layer", name, known)
-    sink = SimilaritySink(metric=metric, layers=layers)
     check_by_place(metric, len(source.design.objects))
-    source.stream([sink], max_memory=parse_bytes(max_memory), progress=progress)
-    return finish(sink.result(known), source, metric=metric)
+    memory = parse_bytes(max_memory)
+    responses = find_responses(source, layers, max_memory=memory)
+    return _similarity(source, responses, metric, memory, progress)
+
+
+def complete(sink: SimilaritySink, source: Source, *, max_memory: int = 2**31) -> xarray.Dataset:
+    """Return what a sink found that shared a sweep of `source`, as :func:`similarity` does.
+
+    Where a layer does not respond to all objects, it is measured again without these.
+    """
+    result = sink.result([layer.name for layer in source.layers])
+    names = [str(name) for name in result["layer"].values]
+    responses = find_responses(source, names, max_memory=max_memory)
+    if any(marks.any() for marks in responses.silent.values()):
+        return _similarity(source, responses, sink.metric, max_memory, None)
+    result.attrs["notes"] = responses.notes + result.attrs["notes"]
+    return finish(result, source, metric=sink.metric)
+
+
+def _similarity(
+    source: Source, responses: Responses, metric: Metric, memory: int, progress: Progress | None
+) -> xarray.Dataset:
+    known = [layer.name for layer in source.layers]
+    names, parts = list(responses.silent), []
+    for heard, group in responses.groups(source, names):
+        sink = SimilaritySink(metric=metric, layers=group)
+        heard.stream([sink], max_memory=memory, progress=progress)
+        parts.append(sink.result(known))
+    result = join_layers(parts, source.design, [name for name in known if name in names])
+    deaf = [name in responses.deaf for name in result["layer"].values]
+    if any(deaf):
+        measured = result.where(~xarray.DataArray(deaf, dims="layer"))
+        result = measured.assign(zero_share=result["zero_share"])
+    result.attrs = {
+        "notes": responses.notes + notes_of([], *parts),
+        "rounded": [name for part in parts for name in part.attrs["rounded"]],
+    }
+    return finish(result, source, metric=metric)
+
+
+def join_layers(
+    parts: Sequence[xarray.Dataset], design: Design, names: Sequence[str]
+) -> xarray.Dataset:
+    """Return results of layers that were measured of different objects as one, NaN for others.
+
+    Parameters
+    ----------
+    parts
+        Results over ``layer``, of some of the objects of `design` each.
+    design
+        All objects.
+    names
+        All layers, in order.
+    """
+    everything = list(design.objects)
+    if len(parts) == 1 and parts[0]["object"].values.tolist() == everything:
+        return parts[0].reindex(layer=list(names))
+    labels = {"object": everything}
+    if "left_out" in parts[0].dims:
+        every = (str(unit) for part in parts for unit in part["left_out"].values)
+        labels["left_out"] = list(dict.fromkeys(every))
+    fitted = [part.drop_vars("category").reindex(labels) for part in parts]
+    joined = xarray.concat(fitted, dim="layer", combine_attrs="drop").reindex(layer=list(names))
+    return joined.assign_coords(category=("object", list(design.categories)))
 
 
 def finish(
@@ -515,6 +588,7 @@ def finish(
     result = result.assign_coords(measure=("layer", measures))
     result["error"] = ("layer", [cosine_error(size) if size else 0.0 for size in sizes])
     without = result["G_away_without"].values.T
+    without = without[~np.isnan(without).all(axis=1)]  # less what no layer responds to
     result = result.assign(banded("G_away", result["G_away"].values, without))
     for name, text in LONG_NAMES.items():
         result[name].attrs["long_name"] = text
@@ -541,7 +615,7 @@ def finish(
 def _doubts(result: xarray.Dataset, n_pairs: int, reference: int | None) -> list[str]:
     """Return what has to be known to read the numbers."""
     found = []
-    if bool(result["similarity_away"].isnull().all()):
+    if result["similarity_mean"][0].size == 1 and bool(result["similarity_away"].isnull().all()):
         found.append(
             "one location, the reference: nothing lies away from it, so means are undefined (nan)"
         )
@@ -564,7 +638,7 @@ def _doubts(result: xarray.Dataset, n_pairs: int, reference: int | None) -> list
         away = at_places if reference is None else np.delete(at_places, reference)
         if n_pairs and name not in dead_layers(result) and (said := partly_undefined(away)):
             found.append(f"layer {name}: of places, {said}")
-    if dead := dead_layers(result):
+    if dead := [n for n in dead_layers(result) if n not in result.attrs["rounded"]]:
         found.append(f"more than 5 % zero vectors (dead, not 'not invariant'): {', '.join(dead)}")
     return found
 

@@ -7,9 +7,8 @@ What needs whole vectors first (their mean, their lengths) takes sweeps of its o
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +24,12 @@ from elsewhere.analyzer.readings import (
     remarks,
     sums_bytes,
     undefined_because,
-    zero_vectors,
 )
 from elsewhere.errors import LayerError, NumericsError
+from elsewhere.measures.blocks import rows_needed, rows_of
 from elsewhere.measures.catalogue import measures
 from elsewhere.measures.centring import silent_objects
-from elsewhere.measures.similarity import DEAD_SHARE
+from elsewhere.measures.similarity import zero_vectors
 from elsewhere.measures.stretches import (
     BY_PLACE,
     CENTRED,
@@ -40,7 +39,7 @@ from elsewhere.measures.stretches import (
     Values,
     add_all,
 )
-from elsewhere.measures.vectors import DenseVectors, to_numpy
+from elsewhere.measures.vectors import to_numpy
 from elsewhere.protocols import Block, Design, LayerLike, Need, Stage
 
 
@@ -56,29 +55,6 @@ class _State:
     living: NDArray[np.bool_] | None = None
     values: Values | None = None
     half: bool = False
-
-
-def rows_needed(layer: LayerLike, stages: Collection[Stage]) -> Need:
-    """Return what gives whole rows of a layer as it is kept: see :func:`rows_of`."""
-    kept = str(getattr(layer, "keep", "full")).partition(":")[0]
-    kinds: dict[str, Literal["mean", "vectors"]] = {"mean": "mean", "sketch": "vectors"}
-    return Need(kinds.get(kept, "full"), frozenset(stages))
-
-
-def rows_of(block: Block) -> Values:
-    """Return a block's rows as a matrix, NumPy or torch."""
-    kept = getattr(block, "kept", "full")
-    if kept == "sketch":
-        vectors = block.vectors()
-        if not isinstance(vectors, DenseVectors):
-            raise LayerError(f"layer {block.layer!r} gives no sketch; record it in full")
-        rows: Values = vectors.values
-        return rows
-    values = block.mean() if kept == "mean" else block.full()
-    if isinstance(values, np.ndarray) and values.dtype not in (np.float32, np.float64):
-        values = values.astype(np.float32)
-    found: Values = values.reshape(len(values), -1)
-    return found
 
 
 def check_finite(design: Design, block: Block, rows: Values) -> None:
@@ -302,7 +278,8 @@ class MeasureSink:
             share = lengths.zero_share
             found[f"{metric.replace('-', '_')}_zero_share"] = ((), np.asarray(share))
             said = silent_objects(lengths.living) if metric in CENTRED else []
-            said += [zero_vectors(metric, share)] if share > DEAD_SHARE else []
+            if told := zero_vectors(metric, share, float(lengths.dead.mean())):
+                said = [*said, told]
             self.notes += [f"{metric}: layer {layer}: {doubt}" for doubt in said]
         kept = str(getattr(self._layers[layer], "keep", "full"))
         if kept != "full":

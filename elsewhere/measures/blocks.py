@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError, LayerError
 from elsewhere.measures.sketch import sketch
 from elsewhere.measures.vectors import DenseVectors, average
-from elsewhere.protocols import LAYOUTS, Array, Kept, Layout, Stage
+from elsewhere.protocols import LAYOUTS, Array, Block, Kept, LayerLike, Layout, Need, Stage
 
 SPACE = ("height", "width", "token")
 """Dimensions that means over space go over."""
@@ -134,10 +135,32 @@ class DenseBlock:
         return sketch(self.values.reshape(len(self.values), -1), size, seed=seed)
 
     def vectors(self) -> DenseVectors:
-        """Return the rows as single-precision vectors."""
+        """Return the rows as vectors, in double precision where they are in that."""
         values = self.values.reshape(len(self.values), -1)
-        if isinstance(values, np.ndarray):
-            values = values.astype(np.float32, copy=False)
-        else:
-            values = values.float()
+        if values.dtype.itemsize != 8:
+            single = isinstance(values, np.ndarray)
+            values = values.astype(np.float32, copy=False) if single else values.float()
         return SketchVectors(values) if self.kept == "sketch" else DenseVectors(values)
+
+
+def rows_needed(layer: LayerLike, stages: Collection[Stage], *, optional: bool = False) -> Need:
+    """Return what gives whole rows of a layer as it is kept: see :func:`rows_of`."""
+    kept = str(getattr(layer, "keep", "full")).partition(":")[0]
+    kinds: dict[str, Literal["mean", "vectors"]] = {"mean": "mean", "sketch": "vectors"}
+    return Need(kinds.get(kept, "full"), frozenset(stages), optional=optional)
+
+
+def rows_of(block: Block) -> Array:
+    """Return a block's rows as a matrix, NumPy or torch."""
+    kept = getattr(block, "kept", "full")
+    if kept == "sketch":
+        vectors = block.vectors()
+        if not isinstance(vectors, DenseVectors):
+            raise LayerError(f"layer {block.layer!r} gives no sketch; record it in full")
+        rows: Array = vectors.values
+        return rows
+    values = block.mean() if kept == "mean" else block.full()
+    if isinstance(values, np.ndarray) and values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float32)
+    found: Array = values.reshape(len(values), -1)
+    return found

@@ -24,13 +24,12 @@ from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.measures.stretches import (
     BY_PLACE,
-    NEGLIGIBLE,
     Floats,
     Stretch,
     Values,
     living_of,
 )
-from elsewhere.measures.vectors import dot_products
+from elsewhere.measures.vectors import dot_products, negligible
 
 HELD = 2**20
 """Numbers of an intermediate array, about: locations are gone through a few at a time."""
@@ -80,8 +79,9 @@ class CentredCosines:
         float64 (unit, location, reference): the same without each unit in turn.
     same, same_without
         float64 (location,) and (unit, location): likewise of pairs that are both at the location.
-    zero
-        bool (object, location): vectors that are zero, or of which nothing is left.
+    zero, dead
+        bool (object, location): vectors that are zero, or of which nothing is left; and those that
+        were zero before.
     silent
         bool (object,): zero at all locations, and left out of everything.
     units
@@ -96,6 +96,7 @@ class CentredCosines:
     same: Floats
     same_without: Floats
     zero: NDArray[np.bool_]
+    dead: NDArray[np.bool_]
     silent: NDArray[np.bool_]
     units: NDArray[np.int64]
 
@@ -155,6 +156,7 @@ class CentredTally:
         self._with_mean = np.zeros((0 if self._by_place else n_locations, n, n))
         self._among = np.zeros((n, n))
         self._raw = np.zeros((n, n_locations))
+        self._negligible = 0.0
 
     @staticmethod
     def bytes_of(metric: str, n: int, n_locations: int, n_references: int) -> float:
@@ -178,6 +180,7 @@ class CentredTally:
             over, which need not be those of `values`.
         """
         rows = values.astype(np.float64)
+        self._negligible = max(self._negligible, negligible(values))
         self._raw += np.einsum("olu,olu->ol", rows, rows)
         if self._by_place:
             rows -= rows.mean(axis=0)
@@ -266,6 +269,7 @@ class CentredTally:
             same[0],
             same[1:],
             zero | (self._raw == 0),
+            self._raw == 0,
             ~living,
             np.array([labels[left[0]] for left in members[:n_left]], dtype=np.int64),
         )
@@ -289,6 +293,6 @@ class CentredTally:
             size = np.broadcast_to(size, along.shape[:2])
         own = np.einsum("loo->lo", self._at[chosen])[:, None]
         squares = np.maximum(own - 2 * along + size[..., None], 0.0)
-        zero = squares <= NEGLIGIBLE**2 * self._raw[:, chosen].T[:, None]
+        zero = squares <= self._negligible**2 * self._raw[:, chosen].T[:, None]
         inverse = np.where(zero, 0.0, 1 / np.sqrt(np.where(zero, 1.0, squares)))
         return along, size, inverse

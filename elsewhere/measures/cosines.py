@@ -166,6 +166,12 @@ class CentredCosineTally:
         ``centred`` or ``centred-by-place``.
     codes, n_locations, groups
         As for :class:`CosineTally`.
+
+    Attributes
+    ----------
+    zero_share, dead_share : float
+        Shares of vectors of which nothing is left, and of those that were zero before; once the
+        value was asked for.
     """
 
     def __init__(

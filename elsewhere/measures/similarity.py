@@ -26,6 +26,42 @@ Floats = NDArray[np.float64]
 
 DEAD_SHARE = 0.05
 """Above this share of zero vectors a layer is flagged: dead must not read as 'not invariant'."""
+REMOVED = {
+    "centred": "the mean",
+    "centred-by-place": "the mean at each place",
+    "evoked": "the empty canvas's code",
+    "pearson": "the mean over units",
+}
+"""What a metric removes, in words."""
+
+
+def zero_vectors(metric: str, share: float, dead: float) -> str:
+    """Return what has to be said of many vectors that count as cosine 0; nothing if they are few.
+
+    Parameters
+    ----------
+    metric
+        What was removed.
+    share, dead
+        The share of vectors of which nothing is left, and of those that were zero before.
+
+    Examples
+    --------
+    >>> zero_vectors("evoked", 0.01, 0.0), zero_vectors("cosine", 0.2, 0.2)
+    ('', "20% zero vectors, which count as cosine 0 (dead, not 'not invariant')")
+    """
+    if share <= DEAD_SHARE:
+        return ""
+    if dead > DEAD_SHARE and metric.startswith("centred"):
+        return f"{share:.0%} zero vectors (dead), which are alike once a mean is removed"
+    if dead > DEAD_SHARE:
+        return f"{dead:.0%} zero vectors, which count as cosine 0 (dead, not 'not invariant')"
+    return (
+        f"{share:.0%} of the vectors are no larger than rounding once {REMOVED[metric]} is "
+        "removed, and count as cosine 0"
+    )
+
+
 MINIMAL_CONTRAST = 1e-3
 """G is undefined (NaN) where ``1 - D_cross`` is smaller than this."""
 UNDEFINED_SHARE = 0.05

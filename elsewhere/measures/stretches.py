@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError, NumericsError, UnknownNameError
-from elsewhere.measures.vectors import means, squared_norms
+from elsewhere.measures.vectors import as_recorded, means, negligible, squared_norms
 
-NEGLIGIBLE = 1e-6
-"""A vector is zero if removing a mean leaves less than this share of its length."""
 ROUNDING = {"half": 5e-4, "single": 3e-7, "double": 1e-12}
 """What rounding may change of a vector, as a share of its length, by the precision of its values:
 a few units in the last place, or half a unit where only storing rounds. Differences below it are
@@ -65,14 +63,14 @@ def check_activations(activations: ArrayLike) -> Values:
     >>> check_activations(np.zeros((2, 3, 4, 5, 5), "float16")).shape
     (2, 3, 100)
     """
-    values = np.asarray(activations)
+    values = as_recorded(np.asarray(activations))
     if values.ndim < 3 or 0 in values.shape or values.dtype.kind not in "fiub":
         raise InputError(
             f"activations have shape {values.shape} and type {values.dtype}; expected numbers of "
             "shape (object, location, unit), at least one of each"
         )
-    if values.dtype not in (np.float32, np.float64):
-        values = values.astype(np.float32 if values.dtype == np.float16 else np.float64)
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)
     values = values.reshape(*values.shape[:2], -1)
     if not np.isfinite(values).all():
         where = np.argwhere(~np.isfinite(values))[0]
@@ -95,17 +93,21 @@ class Lengths:
         float64, the mean over units that ``pearson`` removes; 0 otherwise.
     nothing
         bool, whether the vector was zero before a mean over objects was removed.
+    dead
+        bool, whether it was zero before anything was removed.
     """
 
     inverse: Floats
     offsets: Floats
     nothing: NDArray[np.bool_]
+    dead: NDArray[np.bool_]
 
     @classmethod
     def empty(cls, n_objects: int, n_locations: int) -> Lengths:
         """Return lengths to be filled in."""
         shape = (n_objects, n_locations)
-        return cls(np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool))
+        nowhere = (np.zeros(shape, dtype=bool) for _ in range(2))
+        return cls(np.zeros(shape), np.zeros(shape), *nowhere)
 
     @property
     def living(self) -> NDArray[np.bool_]:
@@ -146,7 +148,8 @@ class Lengths:
                 less = None if origin is None else origin[start : start + COLUMN_BYTES]
                 squares += squared_norms(remove(part, less, offsets))
             lengths = np.sqrt(squares)
-        self.inverse[objects, locations] = invert(lengths, raw**2)
+        self.dead[objects, locations] = raw == 0
+        self.inverse[objects, locations] = invert(lengths, raw**2, negligible(rows))
         self.offsets[objects, locations] = offsets
         self.nothing[objects, locations] = (raw == 0) & (metric in CENTRED)
 
@@ -169,9 +172,9 @@ def row_lengths(rows: Values) -> Floats:
     return lengths
 
 
-def invert(lengths: Floats, raw_squares: Floats) -> Floats:
-    """Return one over lengths, 0 where they are negligible beside what was there before."""
-    zero = lengths <= NEGLIGIBLE * np.sqrt(raw_squares)
+def invert(lengths: Floats, raw_squares: Floats, share: float) -> Floats:
+    """Return one over lengths, 0 where they are at most a share of what was there before."""
+    zero = lengths <= share * np.sqrt(raw_squares)
     inverse: Floats = np.where(zero, 0.0, 1 / np.where(zero, 1.0, lengths))
     return inverse
 
@@ -253,7 +256,8 @@ class Stretch:
                     f"the empty canvas's activation has {background.size} units; expected "
                     f"{values.shape[2]}, as the activations have"
                 )
-        return cls(values, codes, empty=background)
+        half = getattr(activations, "dtype", None) == np.float16
+        return cls(values, codes, empty=background, half=half)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -309,8 +313,10 @@ class Stretch:
                     if metric != "cosine":
                         less = None if origin is None else origin[..., chosen]
                         squares += squared_norms(remove(part, less, found.offsets[number]))
+                found.dead[number] = raw == 0
                 found.nothing[number] = (raw == 0) & (metric in CENTRED)
-                found.inverse[number] = invert(np.sqrt(squares if metric != "cosine" else raw), raw)
+                left = np.sqrt(squares if metric != "cosine" else raw)
+                found.inverse[number] = invert(left, raw, negligible(rows))
             found.leave_out_silent()
             self.lengths[metric] = found
         return self.lengths[metric]

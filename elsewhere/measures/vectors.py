@@ -32,6 +32,42 @@ LEAST = 512
 """Units that are taken together at least, however many rows: products have to be worth a call."""
 
 
+NEGLIGIBLE = {"single": 1e-6, "double": 1e-12}
+"""A vector is zero if removing a mean leaves less than this share of its length, by the precision
+of its values."""
+
+
+def negligible(values: Array) -> float:
+    """Return the share of a vector's length below which what is left of it is rounding.
+
+    Examples
+    --------
+    >>> negligible(np.zeros(1, "float32")), negligible(np.zeros(1))
+    (1e-06, 1e-12)
+    """
+    return NEGLIGIBLE["double" if values.dtype.itemsize == 8 else "single"]
+
+
+def as_recorded(values: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers in the precision that they really have: it decides what is rounding.
+
+    Values that were computed in single precision and stored in double are single; whole numbers
+    are exact, and so double.
+
+    Examples
+    --------
+    >>> as_recorded(np.array([0.1, 0.2])).dtype, as_recorded(np.float32([0.1]).astype(float)).dtype
+    (dtype('float64'), dtype('float32'))
+    """
+    if values.dtype.kind not in "fiub" or values.dtype in (np.float16, np.float32):
+        return values
+    values = values.astype(np.float64, copy=False)
+    with np.errstate(all="ignore"):
+        single = values.astype(np.float32)
+        exact = np.array_equal(values, single) and not np.array_equal(values, np.round(values))
+    return single if exact else values
+
+
 def to_numpy(array: Array) -> NDArray[Any]:
     """Return a NumPy array that holds the values of `array`, on the CPU."""
     if isinstance(array, np.ndarray):
@@ -190,6 +226,11 @@ class DenseVectors:
     def __len__(self) -> int:
         return int(self.values.shape[0])
 
+    @property
+    def negligible(self) -> float:
+        """The share of a vector's length below which what is left of it is rounding."""
+        return negligible(self.values)
+
     def norms(self) -> NDArray[np.float64]:
         """Euclidean norms, shape (row,)."""
         result: NDArray[np.float64] = np.sqrt(squared_norms(self.values))
@@ -211,7 +252,7 @@ class DenseVectors:
         """Return `rows` zero vectors of the same length; `exact` ones in double precision."""
         shape = (rows, self.values.shape[1])
         if isinstance(self.values, np.ndarray):
-            return DenseVectors(np.zeros(shape, dtype=np.float64 if exact else np.float32))
+            return DenseVectors(np.zeros(shape, np.float64 if exact else self.values.dtype))
         zeros = self.values.new_zeros(shape)
         return DenseVectors(zeros.double() if exact else zeros)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 import torch
@@ -16,13 +17,49 @@ from elsewhere.models.state import seeded, untouched
 
 SHAPES = ((3, 4), (2, 3), (1, 2), (9, 16), (4, 5), (5, 8), (3, 5))
 """Sides of common images that are not square, short to long."""
+COMMON = (28, 32, 64, 224, 299)
+"""Sides of common square images."""
 
 
 def refusal(model: Model, size: int, error: Exception) -> InputError:
     """Return the error that tells what a network said of a canvas of `size` px, and what to do."""
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     said = f"{model.name} cannot process a canvas of {size} px ({reason})"
-    return InputError(f"{said}; {find_single(model.module, error) or find_remedy(model, size)}")
+    found = find_single(model.module, error) or find_arguments(model.module, error)
+    return InputError(f"{said}; {found or find_remedy(model, size)}")
+
+
+def find_arguments(module: nn.Module, error: Exception) -> str:
+    """Return what a network's ``forward`` wants beside a batch of images, and what to do.
+
+    Parameters
+    ----------
+    module
+        The network.
+    error
+        What it raised.
+
+    Returns
+    -------
+    str
+        For the end of a message; empty where it takes one batch of images.
+    """
+    wrap = "wrap it in a factory whose network takes such a batch and passes on what it wants"
+    given = "one tensor, the batch of images (image, 3, height, width) in float32"
+    if "scalar type" in str(error) and "Long" in str(error):
+        return (
+            f"it wants whole numbers, such as indices of an embedding, and is given {given}: {wrap}"
+        )
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):  # none can be had
+        return ""
+    try:
+        signature.bind(object())
+    except TypeError:
+        wanted = ", ".join(signature.parameters) or "nothing"
+        return f"its forward takes {wanted}, and is given {given}: {wrap}"
+    return ""
 
 
 def find_single(module: nn.Module, error: Exception) -> str:
@@ -113,10 +150,17 @@ def find_remedy(model: Model, size: int) -> str:
                 f"it takes images such as {height} x {width} px (height x width), and a canvas is "
                 "square: wrap it in a factory whose network pads, crops or resizes a square to that"
             )
-    remedy = "try another --canvas"
-    if size != model.canvas_size:
-        remedy += f", such as its own {model.canvas_size}"
-    return remedy
+    if own:
+        return f"try another --canvas, such as its own {model.canvas_size}"
+    others = [side for side in COMMON if side != size]
+    for side in others:
+        if _takes(model, 3, side, side):
+            return f"try another --canvas, such as {side}"
+    return (
+        f"canvases of {', '.join(map(str, others))} px fail as well, so that it may not be the "
+        "size: a network is given one tensor, the batch of images (image, 3, height, width) in "
+        "float32; wrap it in a factory whose network makes of it what it expects"
+    )
 
 
 def _channels(module: nn.Module) -> list[int]:

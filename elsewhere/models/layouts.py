@@ -3,7 +3,8 @@
 A noisy patch stands in each corner of the canvas in turn. Of what it changes of a layer's
 activation, the centre of mass moves along the layer's height when the patch moves down, along its
 width when the patch moves to the right, and along its channels with neither. Of outputs with two
-dimensions, tokens are the one along which it moves at all.
+dimensions, tokens are the one along which it moves at all. A linear layer that is given channels by
+tokens mixes the tokens: what it gives has no such dimension, nor has what follows directly.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ Place: TypeAlias = tuple[str, int, int | str | None]
 """A module's name, which of its calls, and the key of the tensor in its output."""
 
 TOKENS = LAYOUTS[2]
+INPUT = "(input)"
+"""The key of what a linear layer is given, beside that of what it gives."""
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 LEAST_MOVE, CLEAR_MOVE = 0.03, 0.1
 """Share of an axis by which the answer has to move along it, and to overrule another layout."""
@@ -72,23 +75,35 @@ def probe_layouts(
     side = max(1, size // 4)
     ground = np.full((size, size, 3), 128, np.uint8)
     patch = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    empty = _run(model, ground, shapes)
-    moments: dict[Place, list[list[NDArray[np.float64]]]] = {place: [] for place in shapes}
+    before: dict[Place, Place | None] = {}
+    empty = _run(model, ground, shapes, before)
+    every = dict.fromkeys([*shapes, *empty])
+    moments: dict[Place, list[list[NDArray[np.float64]]]] = {place: [] for place in every}
     for down, right in CORNERS:
         image = ground.copy()
         top, left = down * (size - side), right * (size - side)
         image[top : top + side, left : left + side] = patch
-        for place, values in _run(model, image, shapes).items():
+        for place, values in _run(model, image, shapes, {}).items():
             if place in empty and values.shape == empty[place].shape:
                 changed = (values - empty[place]).double().square()
                 axes = range(changed.ndim)
                 moments[place].append(
                     [changed.sum([o for o in axes if o != axis]).cpu().numpy() for axis in axes]
                 )
-    return {
+    found = {
         place: _judge(expected[place], shape, moments[place], (size - side) / size, size)
         for place, shape in shapes.items()
     }
+    mixed: set[Place] = set()
+    for place, source in before.items():  # in the order in which they ran
+        name, call, _ = place
+        given = moments.get((name, call, INPUT))
+        mixes = given is not None and _tokens(TOKENS, _moved(given)) == TOKENS[::-1]
+        moves = _tokens(TOKENS, _moved(moments[place])) == TOKENS[::-1]
+        if (mixes or source in mixed) and not moves:
+            mixed.add(place)
+            found[place] = Found()
+    return found
 
 
 def _judge(
@@ -101,9 +116,7 @@ def _judge(
     """Return the layout of one output from what the patch changed along each axis."""
     least = CLEAR_MOVE if expected else LEAST_MOVE
     if len(shape) == len(TOKENS):
-        centres = _centres(profiles)
-        moved_by = np.zeros(len(shape)) if centres is None else np.abs(_moves(centres)).max(0)
-        return Found(_tokens(expected, moved_by))
+        return Found(_tokens(expected, _moved(profiles)))
     single = [axis for axis, count in enumerate(shape) if count == 1]
     if len(single) > 1:
         return Found(_named(*single[-2:]))
@@ -135,6 +148,15 @@ def _tokens(expected: Layout, moved: NDArray[np.float64]) -> Layout:
     if moved[1] >= CLEAR_MOVE and moved[1] >= LEAST_SHARE * moved[0]:
         return TOKENS[::-1]
     return expected
+
+
+def _moved(profiles: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:
+    """Return by how much the answer moves along each of two dimensions at most."""
+    centres = _centres(profiles)
+    found: NDArray[np.float64] = (
+        np.abs(_moves(centres)).max(0) if centres is not None else np.zeros(2)
+    )
+    return found
 
 
 def _centres(profiles: list[list[NDArray[np.float64]]]) -> NDArray[np.float64] | None:
@@ -169,9 +191,17 @@ def _centre(profile: NDArray[np.float64]) -> float:
 
 
 def _run(
-    model: Model, image: NDArray[np.uint8], shapes: Mapping[Place, tuple[int, ...]]
+    model: Model,
+    image: NDArray[np.uint8],
+    shapes: Mapping[Place, tuple[int, ...]],
+    before: dict[Place, Place | None],
 ) -> dict[Place, torch.Tensor]:
-    """Return the wanted outputs for one image."""
+    """Return the wanted outputs for one image, and what linear layers were given.
+
+    Of outputs with two dimensions `before` gets the output that the module was given, or gives,
+    as it is.
+    """
+    owners: dict[int, tuple[torch.Tensor, Place]] = {}  # with the tensors, so that ids hold
     found: dict[Place, torch.Tensor] = {}
     calls: Counter[str] = Counter()
     names = {name for name, _, _ in shapes}
@@ -184,7 +214,15 @@ def _run(
             calls[name] += 1
             for key, tensor in output_tensors(output).items():
                 if (name, call, key) in shapes and tensor.shape[:1] == (1,):
-                    found[name, call, key] = tensor[0].detach().float().clone()
+                    place = (name, call, key)
+                    found[place] = tensor[0].detach().float().clone()
+                    given = inputs[0] if inputs else None
+                    if len(shapes[place]) == len(TOKENS) and isinstance(given, torch.Tensor):
+                        same = owners.get(id(tensor)) or owners.get(id(given))
+                        before[place] = same and same[1]
+                        if isinstance(module, nn.Linear) and given.ndim == tensor.ndim:
+                            found[name, call, INPUT] = given[0].detach().float().clone()
+                    owners[id(tensor)] = (tensor, place)
 
         return take
 

@@ -200,6 +200,11 @@ def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
         known = [*model_names(), *(other for other in _torchvision_names() if other not in ZOO)]
         hint = "or package.module:factory for a network of your own"
         raise UnknownNameError("model", name, known, hint)
+    if hasattr(module, "graph_signature") or hasattr(module, "range_constraints"):
+        raise InputError(
+            f"{name} returned what torch.export made, which has no evaluation mode and may have "
+            "one batch size; return the network that was exported, before torch.export"
+        )
     if not isinstance(module, nn.Module):
         raise InputError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
@@ -210,6 +215,11 @@ def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
     if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
         raise InputError(
             f"{name} returned a network with lazy layers; run it once on an image in the factory"
+        )
+    if empty := [key for key, tensor in module.state_dict().items() if tensor.is_meta]:
+        raise InputError(
+            f"{name} returned a network on the device 'meta', whose weights hold no numbers "
+            f"({len(empty)}, first {empty[0]}); build it on the CPU, and load its weights there"
         )
     module = uncompile(module).cpu()
     # A network that is one layer would have no layer with a name.

@@ -153,25 +153,99 @@ class Memory:
         seen: dict[int, object] = {id(part): part for part in self._module.modules()}
         return {name: _write(value, seen) for name, _, _, value in self._slots()}
 
+    def restore_outside(self) -> None:
+        """Give back what the network's code remembers outside of it, as it was at first.
+
+        That is what values can depend on: tensors, arrays, generators and fractions. Hooks, and
+        whole numbers such as counts, may be an observer's.
+        """
+        seen = self._seen()
+        for name, put, value in list(self._outside_slots(hooks=False)):
+            first, now = self._outside.get(name), _write(value, seen)
+            if first is not None and not _is_same(now, first) and (_weighs(now) or _weighs(first)):
+                put(_read(first, value))
+
+    def _seen(self) -> dict[int, object]:
+        return {id(part): part for part in self._module.modules()}
+
     def _write_outside(self) -> dict[str, Written]:
-        seen: dict[int, object] = {id(part): part for part in self._module.modules()}
-        found: dict[str, Written] = {}
+        seen = self._seen()
+        return {name: _write(value, seen) for name, _, value in self._outside_slots()}
+
+    def _outside_slots(
+        self, *, hooks: bool = True
+    ) -> Iterator[tuple[str, Callable[[Any], None], Any]]:
+        """Yield what classes, modules and closures of the network's code remember.
+
+        Name, how it is set, and value; of functions that its methods and hooks call as well.
+        """
         functions: list[types.FunctionType] = []
         for cls in own_classes(self._module):
             for key, value in vars(cls).items():
                 if isinstance(value, types.FunctionType):
                     functions.append(value)
                 elif not key.startswith("__") and _is_data(value):
-                    found[f"{cls.__qualname__}.{key}"] = _write(value, seen)
+                    yield f"{cls.__qualname__}.{key}", functools.partial(setattr, cls, key), value
         for part in self._module.modules():
+            held = tuple(value for key, value in vars(part).items() if key != "forward")
+            functions += [each for each in held if isinstance(each, types.FunctionType)]
             for hook in (*_hooks(part._forward_pre_hooks), *_hooks(part._forward_hooks)):
-                functions += [hook] if isinstance(hook, types.FunctionType) else []
-        for function in functions:
-            for key in function.__code__.co_names:
-                value = function.__globals__.get(key)
-                if _is_data(value):
-                    found[f"{function.__module__}.{key}"] = _write(value, seen)
-        return found
+                if hooks and isinstance(hook, types.FunctionType):
+                    for key, put, value in _globals_of(hook):
+                        if _is_data(value):
+                            yield f"{hook.__module__}.{key}", put, value
+        met = {id(function) for function in functions}
+        for function in functions:  # which grows
+            for key, put, value in [*_globals_of(function), *_cells(function)]:
+                if isinstance(value, types.FunctionType):
+                    foreign = str(value.__module__).partition(".")[0] in FOREIGN
+                    if not foreign and id(value) not in met:
+                        met.add(id(value))
+                        functions.append(value)
+                elif _is_data(value):
+                    yield f"{function.__module__}.{key}", put, value
+
+
+def _globals_of(
+    function: types.FunctionType,
+) -> list[tuple[str, Callable[[Any], None], Any]]:
+    """Return what a function uses of its module: names, how they are set, and values."""
+    holder = function.__globals__
+    return [
+        (key, functools.partial(holder.__setitem__, key), holder[key])
+        for key in _names_in(function.__code__)
+        if key in holder
+    ]
+
+
+def _weighs(written: Any) -> bool:
+    """Return whether a written value holds what the values of a network can depend on."""
+    if isinstance(written, torch.Tensor | float):
+        return True
+    if isinstance(written, tuple) and written and written[0] in ("array", "generator"):
+        return True
+    return isinstance(written, tuple) and any(map(_weighs, written))
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    """Yield the names that a function uses, those of functions within it as well."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _names_in(inner)
+
+
+def _cells(function: types.FunctionType) -> list[tuple[str, Callable[[Any], None], Any]]:
+    """Return what a function's closure holds: names, how they are set, and values."""
+    found: list[tuple[str, Callable[[Any], None], Any]] = []
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in cells:
+        try:
+            content = cell.cell_contents
+        except ValueError:  # empty still
+            continue
+        found.append((name, functools.partial(setattr, cell, "cell_contents"), content))
+    return found
 
 
 def _is_data(value: object) -> bool:
@@ -243,14 +317,9 @@ def _parts(value: Any) -> list[tuple[str, Any, Callable[[Any], None]]] | None:
             for key, entry in value.keywords.items()
         ]
     if isinstance(value, types.FunctionType):
-        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-        found: list[tuple[str, Any, Callable[[Any], None]]] = []
-        for name, cell in cells:
-            try:
-                content = cell.cell_contents
-            except ValueError:  # empty still
-                continue
-            found.append((name, content, functools.partial(setattr, cell, "cell_contents")))
+        found: list[tuple[str, Any, Callable[[Any], None]]] = [
+            (name, content, put) for name, put, content in _cells(value)
+        ]
         attributes = vars(value)
         return found + [
             (f".{key}", entry, functools.partial(attributes.__setitem__, key))

@@ -21,7 +21,8 @@ def output_tensors(output: object) -> dict[int | str | None, torch.Tensor]:
     Returns
     -------
     dict
-        One tensor has the key None; several have their place or their name in the output.
+        One tensor has the key None; several have their place or their name in the output. Sparse
+        tensors are made dense, nested ones are left out.
 
     Examples
     --------
@@ -29,16 +30,16 @@ def output_tensors(output: object) -> dict[int | str | None, torch.Tensor]:
     ([None], [0, 1])
     """
     if isinstance(output, torch.Tensor):
-        return {None: output}
+        return {} if output.is_nested else {None: _dense(output)}
     items: Any = ()
     if isinstance(output, Mapping):
         items = output.items()
     elif isinstance(output, list | tuple):
         items = enumerate(output)
     found: dict[int | str | None, torch.Tensor] = {
-        key if isinstance(key, int) else str(key): value
+        key if isinstance(key, int) else str(key): _dense(value)
         for key, value in items
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, torch.Tensor) and not value.is_nested
     }
     return {None: next(iter(found.values()))} if len(found) == 1 else found
 
@@ -54,6 +55,11 @@ def memory_of(tensor: torch.Tensor) -> int:
         return tensor.untyped_storage().data_ptr() if tensor.numel() else 0
     except (RuntimeError, NotImplementedError):  # sparse, of a subclass
         return 0
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that holds all its values, such as zeros that a sparse one leaves out."""
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
 
 def is_container(module: nn.Module) -> bool:

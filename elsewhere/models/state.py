@@ -121,6 +121,7 @@ class Snapshot:
             if not _is_same(value, content):
                 _give_back(value, content)
         self._memory.restore()
+        self._memory.restore_outside()
 
 
 def _join(name: str, key: str) -> str:

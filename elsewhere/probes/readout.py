@@ -14,6 +14,7 @@ from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.measures.accuracy import INDEX_GATE
 from elsewhere.measures.bands import band_notes
 from elsewhere.measures.intervals import LEAST_SAMPLED
+from elsewhere.measures.responses import find_responses
 from elsewhere.notes import notes_of
 from elsewhere.probes.controls import PIXELS, PixelSource, Scene, object_size, untrained
 from elsewhere.probes.dataset import Builder
@@ -196,7 +197,10 @@ def probe(
         )
 
     steps = _Steps(progress, 1 + ("untrained" in controls))
+    responses = find_responses(source, names, max_memory=memory, counted=True)
     outcomes = run(source, readings, plan, max_memory=memory, progress=steps.next())
+    for name in responses.deaf:
+        outcomes[name].reason = "no object changes anything in it: every code is the empty canvas's"
     bare = replace(plan, labels=labels[:1], balance=plan.balance[:1])
     others: dict[str, dict[str, Outcome]] = {}
     told: dict[str, Any] = {}
@@ -277,7 +281,7 @@ def probe(
         "reference_y": places[0][0][0],
         "reference_x": places[0][0][1],
     }
-    doubts = [f"{subject}: {reason}" for subject, reason in reasons.items()]
+    doubts = [*responses.notes, *(f"{subject}: {reason}" for subject, reason in reasons.items())]
     doubts += band_notes(len(exemplars.names), result.sizes["layer"])
     if solved := solved_shuffles(result):
         doubts.append(

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.measures.blocks import DenseBlock
+from elsewhere.measures.vectors import as_recorded
 from elsewhere.protocols import LAYOUTS, Design, Layout, Progress, Sink, Stage, stages_of
 from elsewhere.storage.recording import n_parts
 
@@ -155,6 +156,8 @@ class ArraySource:
                 for sink in takers:
                     sink.begin(self.design, [layer], part, parts)
                 needs = [need for sink in takers for need in sink.needs(layer)]
+                if layer.name not in self._empty:
+                    needs = [need for need in needs if not need.optional]
                 for stage in stages_of(needs):
                     for block in self._blocks(layer, stage):
                         for sink in takers:
@@ -187,6 +190,7 @@ class ArraySource:
         array = self._arrays[layer.name]
         n, n_positions = len(self.design.objects), self.design.n_positions
         values = array.reshape(n, n_positions, *layer.shape)
+        more: dict[str, Any] = {"layout": layer.layout, "half": values.dtype == np.float16}
         if stage == "empty":
             if layer.name not in self._empty:
                 raise InputError(
@@ -194,16 +198,14 @@ class ArraySource:
                 )
             nothing = np.array([-1])
             empty = self._empty[layer.name][None]
-            return [DenseBlock(stage, layer.name, nothing, nothing, empty, layout=layer.layout)]
+            return [DenseBlock(stage, layer.name, nothing, nothing, empty, **more)]
         objects = np.arange(n)
         if stage == "reference":
             at = values[:, self.design.reference_index or 0]
             nowhere = np.full(n, -1)
-            return [DenseBlock(stage, layer.name, objects, nowhere, at, layout=layer.layout)]
+            return [DenseBlock(stage, layer.name, objects, nowhere, at, **more)]
         return [  # position by position, as other sources: what compares objects then holds least
-            DenseBlock(
-                stage, layer.name, objects, np.full(n, place), values[:, place], layout=layer.layout
-            )
+            DenseBlock(stage, layer.name, objects, np.full(n, place), values[:, place], **more)
             for place in range(n_positions)
         ]
 
@@ -246,7 +248,7 @@ def plain_values(name: str, array: Any) -> NDArray[Any]:
             f"layer {name!r} has {what}; expected real numbers, such as the real and imaginary "
             "parts or the modulus as units"
         )
-    return values
+    return as_recorded(values)
 
 
 def by_labels(name: str, array: ArrayLike, wanted: Mapping[str, Sequence[Any]]) -> ArrayLike:

@@ -337,20 +337,22 @@ class Recording:
             values = self._small(layer, "empty", slice(None))
             yield DenseBlock(stage, layer.name, none, none, values[None], kept, layer.layout)
             return
+        half = source.dtype == np.float16
         if stage == "reference":
             n, step = len(self.design.objects), units.n_objects
             for first in range(0, n, step):
                 objects = np.arange(first, min(first + step, n))
                 values = self._at_reference(layer, source, slice(first, min(first + step, n)))
                 places = np.full(len(objects), -1)
-                yield DenseBlock(stage, layer.name, objects, places, values, kept, layer.layout)
+                yield DenseBlock(
+                    stage, layer.name, objects, places, values, kept, layer.layout, half
+                )
             return
         every = (slice(None),) * len(layer.stored_shape)
         for unit in units:
             values = np.moveaxis(source.read((*unit.slices, *every)), 0, len(self.design.axes))
             objects, places = unit.rows(self.design)
             values = values.reshape(len(objects), *layer.stored_shape)
-            half = values.dtype == np.float16
             values = values.astype(np.float32, copy=False)
             yield DenseBlock(stage, layer.name, objects, places, values, kept, layer.layout, half)
 

@@ -232,11 +232,17 @@ def test_what_is_nothing_once_the_metric_has_removed_it_counts_as_zero(metric):
         values = values.copy()
     else:
         values = np.broadcast_to(rng.normal(size=9_001) + 3, (4, 2, 3, 9_001)).copy()
-    source = source_of(values, empty={"layer": values[0, 0, 0]})
-    result = similarity(source, metric=metric)
+    empty = {"layer": values[0, 0, 0]} if metric == "evoked" else None
+    result = similarity(source_of(values, empty=empty), metric=metric)
     assert float(result["zero_share"][0]) == 1
+    if metric == "evoked":  # no object changes anything: nothing is measured
+        assert result["similarity"].isnull().all()
+        assert "no object changes anything in layer" in result.attrs["notes"][0]
+        return
     assert (result["similarity"] == 0).all()
     assert (result["baseline_cross"] == 0).all()
+    assert any("no larger than rounding once" in note for note in result.attrs["notes"])
+    assert not any("dead" in note for note in result.attrs["notes"])
 
 
 def test_one_object_or_one_category_has_no_baseline(recwarn):

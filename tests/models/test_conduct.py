@@ -259,6 +259,52 @@ def test_drawing_without_effect_is_no_chance():
     assert not look_at(model_of(Net(draws))).alone
 
 
+REMEMBERED = {}
+
+
+def initialised_in_a_module(net, x):
+    if "mean" not in REMEMBERED:
+        REMEMBERED["mean"] = x.mean()
+    return x - REMEMBERED["mean"]
+
+
+def initialised_by_a_helper(net, x):
+    return initialised_in_a_module(net, x)
+
+
+def initialised_in_a_closure():
+    kept = []
+
+    def change(net, x):
+        if not kept:
+            kept.append(x.mean())
+        return x - kept[0]
+
+    return change
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize(
+    "change", [initialised_in_a_module, initialised_by_a_helper, initialised_in_a_closure()]
+)
+def test_what_the_first_images_have_set_is_refused_wherever_it_is_kept(change, gradients):
+    with pytest.raises(InputError, match="changes from pass to pass: layer 'relu'.* keeps a state"):
+        look_at(model_of(Net(change)), gradients=gradients)
+    assert not REMEMBERED
+
+
+def test_what_is_drawn_and_matters_rarely_is_said_and_can_be_seeded():
+    def rarely(net, x):
+        return x * (torch.rand(()) > 1e-9)
+
+    found = look_at(model_of(Net(rarely)))
+    assert not found.alone
+    assert any("draws random numbers, which changed nothing" in note for note in found.notes)
+    seeded = look_at(model_of(Net(rarely), chance_seed=3))
+    assert seeded.alone
+    assert seeded.seed == 3
+
+
 def test_amplified_rounding_is_not_blamed_on_the_batch():
     class Amplified(Net):
         """Rounding of one batch size, and not of another, a thousand times larger."""

@@ -274,3 +274,31 @@ def test_old_recordings_say_what_they_said():
     assert mean.stored_shape == (16,)
     assert mean.mean_is_doubtful
     assert not old((96, 16, 16), kept="mean").mean_is_doubtful
+
+
+class Mixer(nn.Module):
+    """A layer of MLP-Mixer: tokens are mixed by linear layers that are given channels by tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 12, 6, stride=6), nn.LayerNorm(12)
+        self.tokens = nn.Sequential(nn.Linear(16, 20), nn.GELU(), nn.Linear(20, 16))
+        self.after, self.channels = nn.LayerNorm(12), nn.Linear(12, 12)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        x = x + self.tokens(self.norm(x).transpose(1, 2)).transpose(1, 2)
+        return self.head((x + self.channels(self.after(x))).mean(1))
+
+
+def test_mixed_tokens_are_no_space(wrap, make_sweep, tmp_path):
+    torch.manual_seed(0)
+    model = wrap(Mixer())
+    found = {layer.name: layer.layout for layer in list_layers(model, containers=True)}
+    tokens = ("token", "feature")
+    assert found["norm"] == found["after"] == found["channels"] == tokens
+    assert all(found[name] == () for name in found if name.startswith("tokens"))
+    sweep = make_sweep(model, layers="tokens.0")
+    with pytest.raises(LayerError, match="no mean over space"):
+        record(sweep, tmp_path / "a.h5", keep={"*": Keep("mean")})

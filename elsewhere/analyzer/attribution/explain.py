@@ -474,7 +474,8 @@ class Explainer:
                     where = f"the layer {self.layer.name!r}" if self.layer else "the image"
                     raise LayerError(
                         f"the target {self.target.name} does not depend on {where}: it has no "
-                        "gradient there; take an earlier layer, or another target"
+                        "gradient there; take an earlier layer or another target, or the method "
+                        "occlusion, which needs no gradients"
                     ) from error
                 raise
         kept = torch.tensor(setting.kept or [np.nan] * len(batch), dtype=torch.float64)

@@ -316,8 +316,8 @@ class Scorer(nn.Module):
             return found.flatten(1)
         tensors = output_tensors(self.network(images))
         values = next(iter(tensors.values()), None)
-        if values is None or values.ndim != 2:
-            shape = None if values is None else tuple(values.shape[1:])
+        if values is None or values.ndim != 2 or values.is_complex():
+            shape = None if values is None else f"{tuple(values.shape[1:])} of {values.dtype}"
             raise InputError(
                 f"{self._name} gives {shape} for each image, not one logit for each class; take "
                 "the target similarity:LAYER, which needs no head"

@@ -1,0 +1,266 @@
+"""Which objects a layer responds to at all, and which it does not tell apart.
+
+An object may be seen on the canvas and yet change nothing in a layer: it differs from the
+background in a colour that the network does not read, or a gain saturates. Its code is then the
+empty canvas's code at every location, and a cosine of 1 between locations says nothing about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elsewhere.measures.blocks import rows_needed, rows_of
+from elsewhere.measures.selected import SelectedSource
+from elsewhere.measures.vectors import dot_products, negligible, squared_norms, to_numpy
+from elsewhere.protocols import Block, Design, LayerLike, Need, Source, Stage
+
+N_KEYS = 2
+"""Random projections by which equal codes are known."""
+HALF = 2e-5
+"""In place of rounding where values were stored in half precision: few of equal ones fall apart."""
+FEW = 5
+"""Names that a note lists."""
+
+Marks = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What layers respond to.
+
+    Parameters
+    ----------
+    design
+        The objects.
+    silent
+        Per layer bool (object,): the code is the empty canvas's at every location.
+    notes
+        Which these are, and which objects a layer does not tell apart.
+    """
+
+    design: Design
+    silent: Mapping[str, Marks]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def nowhere(self) -> Marks:
+        """Objects that no layer responds to, bool (object,)."""
+        found = np.full(len(self.design.objects), bool(self.silent))
+        for marks in self.silent.values():
+            found &= marks
+        return found
+
+    @property
+    def deaf(self) -> list[str]:
+        """Layers that respond to no object."""
+        return [name for name, marks in self.silent.items() if marks.all()]
+
+    def groups(self, source: Source, names: Sequence[str]) -> list[tuple[Source, list[str]]]:
+        """Return layers in groups, each with a source of the objects that these respond to.
+
+        A layer that responds to none is in no group, unless there is no other: then all are, and
+        what is found of them has to be left out.
+        """
+        found: dict[tuple[int, ...], list[str]] = {}
+        for name in names:
+            heard = np.flatnonzero(~self.silent[name])
+            if len(heard):
+                found.setdefault(tuple(heard.tolist()), []).append(name)
+        n = len(self.design.objects)
+        if not found:
+            return [(source, list(names))]
+        return [
+            (source if len(heard) == n else SelectedSource(source, heard), layers)
+            for heard, layers in found.items()
+        ]
+
+
+def find_responses(
+    source: Source,
+    layers: Sequence[str] | None = None,
+    *,
+    max_memory: int = 2**31,
+    counted: bool = False,
+) -> Responses:
+    """Return which objects layers respond to, and do not tell apart.
+
+    Parameters
+    ----------
+    source
+        A recording, a live sweep, or arrays; of arrays without the empty canvas's activation only
+        what they do not tell apart is found.
+    layers
+        Names of the layers; all that the source has by default.
+    max_memory
+        Bytes that may be held.
+    counted
+        Whether objects that a layer does not respond to count nevertheless, as notes say then.
+
+    Notes
+    -----
+    All objects are looked at where they are compared with, at the reference; only those that
+    change nothing there, everywhere else. Layers in which all codes are zero count as dead.
+    """
+    design = source.design
+    look = _Look(layers)
+    source.stream([look], max_memory=max_memory)
+    names = [layer.name for layer in source.layers if layer.name in look.silent]
+    suspects = {name: look.silent[name] for name in names if look.silent[name].any()}
+    silent = {name: np.zeros(len(design.objects), bool) for name in names}
+    there: dict[str, Marks] = {}
+    if suspects:
+        everywhere = _Look(list(suspects), {name: marks.copy() for name, marks in suspects.items()})
+        source.stream([everywhere], max_memory=max_memory)
+        for name, marks in everywhere.silent.items():
+            if not (marks.all() and look.zero[name].all()):  # else it is dead
+                silent[name] = marks
+                there[name] = suspects[name] & ~marks
+    out, undefined = ("count", "says nothing") if counted else ("are left out (nan)", "is nan")
+    notes = _told(
+        design,
+        silent,
+        "{count} of {n} objects change nothing in {layers}, where their codes are the empty "
+        f"canvas's at every location, and {out}: {{objects}}",
+        "no object changes anything in {layers}, where every code is the empty canvas's at every "
+        f"location; what is measured there {undefined}",
+    )
+    at_reference = (
+        "{count} of {n} objects change nothing at the reference in {layers}, so that their "
+        "similarity is that with the empty canvas's code: {objects}"
+    )
+    notes += _told(design, there, at_reference, at_reference)
+    return Responses(design, silent, notes + _copies_told(design, look, silent))
+
+
+class _Look:
+    """A sink that compares codes with the empty canvas's, and with each other.
+
+    Without `suspects` at the reference; else those that are marked, everywhere.
+    """
+
+    most_parts = 2**31
+
+    def __init__(
+        self, layers: Sequence[str] | None, suspects: Mapping[str, Marks] | None = None
+    ) -> None:
+        self._wanted, self._suspects = layers, suspects
+        self.silent: dict[str, Marks] = {}
+        self.zero: dict[str, Marks] = {}
+        self.keys: dict[str, NDArray[np.float64]] = {}
+        self.shares: dict[str, float] = {}
+        self._empty: dict[str, Any] = {}
+        self._signs: dict[str, Any] = {}
+
+    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+        """Return whole rows."""
+        if self._wanted is not None and layer.name not in self._wanted:
+            return ()
+        where: Stage = "reference" if self._suspects is None else "grid"
+        nothing: Stage = "empty"
+        return (rows_needed(layer, [nothing], optional=True), rows_needed(layer, [where]))
+
+    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+        """Return the empty canvas's activation, and the signs of projections."""
+        return 1.0 + N_KEYS
+
+    def begin(
+        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
+    ) -> None:
+        """Prepare for a sweep over layers."""
+        n = len(design.objects)
+        for layer in layers if part == 0 else ():
+            known = None if self._suspects is None else self._suspects[layer.name]
+            self.silent[layer.name] = np.zeros(n, bool) if known is None else known
+            self.zero[layer.name] = np.zeros(n, bool)
+            self.keys[layer.name] = np.full((n, 1 + N_KEYS), np.nan)
+
+    def add(self, block: Block) -> None:
+        """Take a block."""
+        name, objects = block.layer, block.objects
+        if block.stage == "empty":
+            self._empty[name] = np.array(to_numpy(rows_of(block))[:1])
+            return
+        marks = self.silent[name]
+        if self._suspects is not None and not marks[objects].any():
+            return
+        rows = to_numpy(rows_of(block))
+        share = HALF if getattr(block, "half", False) else negligible(rows)
+        with np.errstate(all="ignore"):  # NaN and infinity are refused by who measures them
+            size = squared_norms(rows)
+            if self._suspects is None:
+                self.shares[name] = max(share, self.shares.get(name, 0.0))
+                self.zero[name][objects] = size == 0
+                self.keys[name][objects, 0] = np.sqrt(size)
+                self.keys[name][objects, 1:] = dot_products(rows, self._signs_of(name, rows))
+            if name in self._empty:
+                change = squared_norms(np.subtract(rows, self._empty[name]))
+                same = change <= share**2 * size
+                if self._suspects is None:
+                    marks[objects] = same
+                else:
+                    np.logical_and.at(marks, objects, same)
+
+    def _signs_of(self, name: str, rows: NDArray[Any]) -> NDArray[Any]:
+        if name not in self._signs:
+            drawn = np.random.default_rng(0).integers(0, 2, (N_KEYS, rows.shape[1]), np.int8)
+            self._signs[name] = (2 * drawn - 1).astype(rows.dtype)
+        found: NDArray[Any] = self._signs[name]
+        return found
+
+    def end(self) -> None:
+        """Forget what only a sweep needs."""
+        self._signs.clear()
+
+    def copies(self, name: str) -> list[NDArray[np.int64]]:
+        """Return groups of objects whose codes at the reference are equal up to rounding."""
+        keys, share = self.keys[name], self.shares.get(name, 0.0)
+        order = np.argsort(keys[:, 1], kind="stable")
+        order = order[np.isfinite(keys[order]).all(axis=1) & (keys[order, 0] > 0)]
+        found = keys[order]
+        apart = np.abs(np.diff(found, axis=0)) > share * found[1:, :1]
+        groups = np.split(order, np.flatnonzero(apart.any(axis=1)) + 1)
+        return [np.sort(group) for group in groups if len(group) > 1]
+
+
+def _told(design: Design, marked: Mapping[str, Marks], some: str, every: str) -> list[str]:
+    """Return a line for each set of objects, with the layers that it is marked for."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for name, marks in marked.items():
+        if marks.any():
+            found.setdefault(tuple(np.flatnonzero(marks).tolist()), []).append(name)
+    n = len(design.objects)
+    return [
+        (every if len(objects) == n else some).format(
+            count=len(objects), n=n, layers=", ".join(names), objects=_few(design, objects)
+        )
+        for objects, names in found.items()
+    ]
+
+
+def _copies_told(design: Design, look: _Look, silent: Mapping[str, Marks]) -> list[str]:
+    """Return a line for each set of objects that layers do not tell apart."""
+    n = len(design.objects)
+    found: dict[str, list[str]] = {}
+    for name, marks in silent.items():
+        groups = [group[~marks[group]] for group in look.copies(name)]
+        groups = [group for group in groups if len(group) > 1]
+        if groups:
+            shown = "; ".join(_few(design, group.tolist(), " = ") for group in groups[:FEW])
+            count = sum(map(len, groups))
+            which = f"{count} of {n} objects" if count < n else f"all {n} objects"
+            found.setdefault(f"{which} with another one ({shown})", []).append(name)
+    return [
+        f"the same code at the reference for {which}: {', '.join(names)}; there the network does "
+        "not tell them apart, and baselines and G take them for different objects"
+        for which, names in found.items()
+    ]
+
+
+def _few(design: Design, objects: Sequence[int], mark: str = ", ") -> str:
+    names = mark.join(design.objects[number] for number in objects[:FEW])
+    return names + (f"{mark}..." if len(objects) > FEW else "")

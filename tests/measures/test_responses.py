@@ -1,0 +1,162 @@
+"""Objects that a layer does not respond to, and those that it does not tell apart."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import elsewhere
+from elsewhere.models import Model
+from elsewhere.models.transform import InputTransform
+from elsewhere.probes import probe
+from elsewhere.recording import Sweep
+from elsewhere.stimuli import Canvas, Grid, ObjectSet
+from elsewhere.storage import ArraySource
+
+CANVAS = Canvas(24, 7, background=60)
+GRID = Grid.parse("2x3", CANVAS)
+NAMES = ("cosine", "evoked", "partition")
+
+
+class Red(nn.Module):
+    """Reads the red channel only; the second layer saturates for all that is dim."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 6, 5, stride=2)
+        self.gain = nn.Hardtanh(0.0, 0.3)
+        self.head = nn.Linear(6 * 10 * 10, 12)
+        self.conv.weight.data[:, 1:] = 0
+
+    def forward(self, images):
+        return self.head(self.gain(self.conv(images).relu()).flatten(1))
+
+
+def objects_of(seen, unseen, seed=0):
+    """Return objects that differ from the ground in all colours, and in green only."""
+    rng = np.random.default_rng(seed)
+    images = np.full((seen + unseen, 7, 7, 3), 60, np.uint8)
+    images[:seen] = rng.integers(0, 255, (seen, 7, 7, 3))
+    images[seen:, ..., 1] = rng.integers(0, 255, (unseen, 7, 7))
+    ids = tuple(f"o{number}" for number in range(seen + unseen))
+    masks = np.full(images.shape[:3], 255, np.uint8)
+    return ObjectSet("mixed", images, masks, ids, ids)
+
+
+def sweep_of(objects, engine="dense", layers="conv,head"):
+    model = Model("red", Red().eval(), InputTransform(), {}, "none", "", canvas_size=24)
+    return Sweep(model, objects, canvas=CANVAS, grid=GRID, layers=layers, engine=engine)
+
+
+def codes_of(objects):
+    """Return codes (object, place, unit) of the first layer, an image a pass, and the empty one."""
+    net, background = Red().eval(), np.full((24, 24, 3), 60.0)
+    scenes = [background]
+    for image in objects.images:
+        for y, x in GRID.locations:
+            scene = background.copy()
+            scene[y - 3 : y + 4, x - 3 : x + 4] = image
+            scenes.append(scene)
+    pixels = torch.from_numpy(np.stack(scenes).transpose(0, 3, 1, 2) / 255).float()
+    with torch.no_grad():
+        found = np.concatenate([net.conv(pixel[None]).flatten(1).numpy() for pixel in pixels])
+    return found[1:].astype(float).reshape(len(objects), -1, found.shape[1]), found[0]
+
+
+@pytest.mark.parametrize("engine", ["dense", "incremental"])
+def test_objects_that_a_layer_does_not_respond_to_are_left_out_and_named(engine, tmp_path):
+    objects = objects_of(seen=5, unseen=2)
+    sweep = sweep_of(objects, engine)
+    codes, empty = codes_of(objects)
+    units = (codes - empty)[:5]
+    units /= np.linalg.norm(units, axis=2, keepdims=True)
+    reference = sweep.design.reference_index
+    right = np.einsum("opu,ou->op", units, units[:, reference])
+    elsewhere.record(sweep, tmp_path / "run.h5")
+    with elsewhere.open(tmp_path / "run.h5") as recording:
+        for source in (sweep, recording):
+            found = elsewhere.similarity(source, metric="evoked")
+            own = found["similarity"][0].values.reshape(7, -1)
+            np.testing.assert_allclose(own[:5], right, atol=1e-5)
+            assert np.isnan(own[5:]).all()
+            away = np.delete(right, reference, axis=1).mean()
+            assert float(found["similarity_away"][0]) == pytest.approx(away, abs=1e-5)
+            assert "2 of 7 objects change nothing in conv, " in found.attrs["notes"][0]
+            assert "o5, o6" in found.attrs["notes"][0]
+            assert np.isfinite(found["G_away_band"]).all()
+            measured = elsewhere.measure(source, names=NAMES)
+            assert float(measured["evoked_away"][0]) == pytest.approx(
+                float(elsewhere.measure(sweep_of(objects.subset(range(5))), names=NAMES)[
+                    "evoked_away"
+                ][0]),
+                abs=1e-5,
+            )  # fmt: skip
+            assert any("o5, o6" in note for note in measured.attrs["notes"])
+
+
+def test_where_no_object_is_seen_nothing_is_measured():
+    sweep = sweep_of(objects_of(seen=0, unseen=4))
+    for found, name in (
+        (elsewhere.similarity(sweep), "similarity"),
+        (elsewhere.measure(sweep, names="cosine,aligned"), "cosine_away"),
+    ):
+        assert found[name].isnull().all()
+        assert any("no object changes anything in conv" in note for note in found.attrs["notes"])
+    read = probe(sweep, controls=())
+    assert read["accuracy_at"].isnull().all()
+    assert any("no object changes anything" in note for note in read.attrs["notes"])
+
+
+def test_a_layer_may_respond_to_fewer_objects_than_the_one_before():
+    """With the arrays of two layers, the second of which is saturated for two objects."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(6, 2, 3, 20)) + rng.normal(size=(6, 1, 1, 20))
+    empty = rng.normal(size=20)
+    later = values.copy()
+    later[2:4] = empty
+    source = ArraySource(
+        {"one": values, "two": later}, y=[0, 1], x=[0, 1, 2], empty={"one": empty, "two": empty}
+    )
+    both = elsewhere.similarity(source)
+    kept = [0, 1, 4, 5]
+    alone = elsewhere.similarity(ArraySource({"two": later[kept]}, y=[0, 1], x=[0, 1, 2]))
+    assert both["similarity"][0].notnull().all()
+    for name in ("similarity_away", "G_away", "baseline_same_away", "G_away_interval"):
+        np.testing.assert_allclose(both[name][1], alone[name][0], atol=1e-12)
+    assert "2 of 6 objects change nothing in two, " in both.attrs["notes"][0]
+    measured = elsewhere.measure(source, names="cosine,cka,identification")
+    right = elsewhere.measure(ArraySource({"two": later[kept]}, y=[0, 1], x=[0, 1, 2]), names="cka")
+    np.testing.assert_allclose(measured["cka_away"][1], right["cka_away"][0], atol=1e-12)
+
+
+def test_objects_with_one_code_are_named():
+    values = np.random.default_rng(0).normal(size=(5, 1, 3, 30))
+    values[3] = values[1]
+    found = elsewhere.similarity(ArraySource({"fc": values}, y=[0], x=[0, 1, 2]))
+    (note,) = [note for note in found.attrs["notes"] if "the same code" in note]
+    assert "2 of 5 objects with another one (object1 = object3): fc" in note
+    values[3, 0, 0, 0] += 1e-3
+    found = elsewhere.similarity(ArraySource({"fc": values}, y=[0], x=[0, 1, 2]))
+    assert not any("the same code" in note for note in found.attrs["notes"])
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6, 1e8])
+@pytest.mark.parametrize("metric", ["evoked", "centred", "pearson"])
+def test_double_precision_is_judged_by_its_own_rounding(metric, offset):
+    """A common part that is larger by far leaves what is on it; single precision would lose it."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(5, 1, 4, 40)) + rng.normal(size=(5, 1, 1, 40))
+
+    def away(values, empty):
+        source = ArraySource({"fc": values}, y=[0], x=[0, 1, 2, 3], empty={"fc": empty})
+        found = elsewhere.similarity(source, metric=metric)
+        measured = elsewhere.measure(source, names=metric)
+        notes = [*found.attrs["notes"], *measured.attrs["notes"]]
+        assert not any("dead" in note or "rounding" in note for note in notes)
+        key = f"{metric}_away"
+        return float(found["similarity_away"][0]), float(measured[key][0])
+
+    plain = away(values, np.zeros(40))
+    moved = away(values + offset, np.zeros(40) + offset)
+    np.testing.assert_allclose(moved, plain, atol=1e-6)
