@@ -7,6 +7,7 @@
     │   ├── CanvasError                     object, canvas, grid or location do not fit together
     │   ├── ObjectSetError                  a set of objects cannot be built or read
     │   ├── LayerError                      a layer that does not fire, or has no tensor to record
+    │   ├── MemoryLimitError                what is asked does not fit --max-memory
     │   ├── NumericsError                   NaN, infinity or overflow in activations
     │   └── CurriculumError                 a curriculum that cannot be trained as it is written
     ├── TrainingError                       training that cannot go on
@@ -61,6 +62,10 @@ class ObjectSetError(InputError):
 
 class LayerError(InputError):
     """A layer that does not fire, or has no tensor to record."""
+
+
+class MemoryLimitError(InputError):
+    """What is asked does not fit --max-memory."""
 
 
 class NumericsError(InputError):

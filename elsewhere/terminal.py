@@ -234,7 +234,7 @@ def check_different(given: Mapping[str, object]) -> None:
         if (path := _named_file(value)) is not None
     ]
     for (first, path), (second, other) in itertools.combinations(named, 2):
-        if {first, second} & OUTPUTS and path.resolve() == other.resolve():
+        if {first, second} & OUTPUTS and os.path.realpath(path) == os.path.realpath(other):
             shown = path if first in OUTPUTS else other
             raise InputError(f"{first} and {second} are both {shown}; expected two files")
 

@@ -212,7 +212,8 @@ def _measure(
         units.insert(0, "cosine")
     size = canvas = 0
     if "aligned" in wanted:
-        size = object_size or int(source.provenance.get("object_size", 0))
+        said = source.provenance.get("object_size", 0)
+        size = int(said if object_size is None else object_size)
         if size < 1:
             raise InputError("the source does not say the objects' size; give object_size in px")
     if "phase" in wanted:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elsewhere.errors import MemoryLimitError
 from elsewhere.measures.blocks import rows_needed, rows_of
 from elsewhere.measures.selected import SelectedSource
 from elsewhere.measures.vectors import dot_products, negligible, squared_norms, to_numpy
@@ -23,6 +24,10 @@ N_KEYS = 2
 """Random projections by which equal codes are known."""
 HALF = 2e-5
 """In place of rounding where values were stored in half precision: few of equal ones fall apart."""
+UNSEEN = (
+    "it was not looked at whether each layer responds to each object, for that takes more than "
+    "--max-memory: an object that a layer does not respond to counts as alike everywhere"
+)
 FEW = 5
 """Names that a note lists."""
 
@@ -107,19 +112,22 @@ def find_responses(
     change nothing there, everywhere else. Layers in which all codes are zero count as dead.
     """
     design = source.design
-    look = _Look(layers)
-    source.stream([look], max_memory=max_memory)
-    names = [layer.name for layer in source.layers if layer.name in look.silent]
-    suspects = {name: look.silent[name] for name in names if look.silent[name].any()}
+    names = [layer.name for layer in source.layers if layers is None or layer.name in layers]
     silent = {name: np.zeros(len(design.objects), bool) for name in names}
-    there: dict[str, Marks] = {}
-    if suspects:
-        everywhere = _Look(list(suspects), {name: marks.copy() for name, marks in suspects.items()})
-        source.stream([everywhere], max_memory=max_memory)
-        for name, marks in everywhere.silent.items():
-            if not (marks.all() and look.zero[name].all()):  # else it is dead
-                silent[name] = marks
-                there[name] = suspects[name] & ~marks
+    look, there = _Look(layers), dict[str, Marks]()
+    try:
+        source.stream([look], max_memory=max_memory)
+        suspects = {name: marks for name, marks in look.silent.items() if marks.any()}
+        if suspects:
+            copied = {name: marks.copy() for name, marks in suspects.items()}
+            everywhere = _Look(list(suspects), copied)
+            source.stream([everywhere], max_memory=max_memory)
+            for name, marks in everywhere.silent.items():
+                if not (marks.all() and look.zero[name].all()):  # else it is dead
+                    silent[name] = marks
+                    there[name] = suspects[name] & ~marks
+    except MemoryLimitError:  # what is measured may take less, and be had nevertheless
+        return Responses(design, silent, [UNSEEN])
     out, undefined = ("count", "says nothing") if counted else ("are left out (nan)", "is nan")
     notes = _told(
         design,
@@ -143,7 +151,7 @@ class _Look:
     Without `suspects` at the reference; else those that are marked, everywhere.
     """
 
-    most_parts = 2**31
+    most_parts = 1  # what it holds is the same for few objects and many
 
     def __init__(
         self, layers: Sequence[str] | None, suspects: Mapping[str, Marks] | None = None

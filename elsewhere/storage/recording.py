@@ -14,7 +14,13 @@ import xarray
 from numpy.typing import NDArray
 from xarray.core import indexing
 
-from elsewhere.errors import CanvasError, InputError, StorageError, UnknownNameError
+from elsewhere.errors import (
+    CanvasError,
+    InputError,
+    MemoryLimitError,
+    StorageError,
+    UnknownNameError,
+)
 from elsewhere.measures.behaviour import Behaviour
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.protocols import Design, LayerLike, Need, Progress, Sink, Stage, stages_of
@@ -418,7 +424,7 @@ def n_parts(
 
     Raises
     ------
-    InputError
+    MemoryLimitError
         Not even one object at a time fits.
     """
     n = len(design.objects)
@@ -432,7 +438,7 @@ def n_parts(
         needed = sum(sink.held(layer, design, parts) for sink in sinks) * bytes_each + working
         if needed <= max_memory:
             return parts
-    raise InputError(
+    raise MemoryLimitError(
         f"layer {layer.name!r} needs at least {format_bytes(whole(needed))} of memory, more than "
         f"--max-memory {format_bytes(whole(max_memory))}; raise it, or leave the layer out"
     )
