@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import elsewhere
+from elsewhere.measures.responses import UNSEEN, find_responses
 from elsewhere.models import Model
 from elsewhere.models.transform import InputTransform
 from elsewhere.probes import probe
@@ -160,3 +161,12 @@ def test_double_precision_is_judged_by_its_own_rounding(metric, offset):
     plain = away(values, np.zeros(40))
     moved = away(values + offset, np.zeros(40) + offset)
     np.testing.assert_allclose(moved, plain, atol=1e-6)
+
+
+def test_a_look_that_does_not_fit_the_memory_is_said():
+    values = np.random.default_rng(0).normal(size=(4, 1, 3, 8))
+    source = ArraySource({"fc": values}, y=[5], x=[1, 2, 3])
+    found = find_responses(source, max_memory=64)  # it looked for parts without an end
+    assert found.notes == [UNSEEN]
+    assert not any(marks.any() for marks in found.silent.values())
+    assert UNSEEN not in find_responses(source).notes
