@@ -359,7 +359,7 @@ def inspect_(
             {
                 "layer": layer.name,
                 "module": layer.module,
-                "type": layer.type,
+                "type": layer.kind,
                 "shape": list(layer.shape),
                 "kept": str(layer.keep),
                 "bytes": recording.stored_bytes(layer.name),

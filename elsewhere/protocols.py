@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -40,6 +40,12 @@ LAYOUTS: dict[int, Layout] = {
     3: ("channel", "height", "width"),
 }
 """The layout of arrays that do not say theirs, by their number of dimensions."""
+
+BY_NUMBER: Layout = ("by number",)
+"""The layout of a layer that does not say its own."""
+
+SPACE = ("height", "width", "token")
+"""Dimensions that means over space go over."""
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of images done and the number of images in all."""
@@ -109,27 +115,124 @@ class Design:
         return np.array([names.index(category) for category in self.categories], dtype=np.int64)
 
 
-class LayerLike(Protocol):
-    """A layer as sources and sinks see it."""
+@dataclass(frozen=True)
+class Keep:
+    """What is kept of a layer.
+
+    Parameters
+    ----------
+    kind
+        ``full``, ``mean`` or ``sketch``.
+    size
+        Numbers in a sketch.
+    """
+
+    kind: Kept = "full"
+    size: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Keep:
+        """Return what ``full``, ``mean`` or ``sketch:K`` stands for.
+
+        Examples
+        --------
+        >>> Keep.parse("sketch:512")
+        Keep(kind='sketch', size=512)
+        """
+        kind, _, size = text.partition(":")
+        if kind == "full" and not size:
+            return cls("full")
+        if kind == "mean" and not size:
+            return cls("mean")
+        if kind == "sketch" and size.isdecimal() and int(size) > 0:
+            return cls("sketch", int(size))
+        raise InputError(f"cannot keep {text!r} of a layer; expected full, mean or sketch:K")
+
+    def __str__(self) -> str:
+        return f"sketch:{self.size}" if self.kind == "sketch" else self.kind
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of any source: one call of one module of a network, or an array of another tool.
+
+    Parameters
+    ----------
+    name
+        The alias where there is one, else the module's name; with ``:1`` for the second call of
+        a module that is called more than once, and with ``[key]`` for one of several tensors.
+    module, kind
+        The module's name in the network, and its class; empty where there is no network.
+    shape
+        Of one activation in the network: (channel, height, width), (unit,), (token, feature), ...
+    keep
+        What the source has of it.
+    seed
+        Of a sketch.
+    stride
+        Cumulative stride, px; None where a cell has no place on the canvas.
+    offset
+        Centre of cell 0's receptive field, px from the canvas's first pixel.
+    receptive_field
+        Side of the receptive field, px.
+    layout
+        What the dimensions of `shape` are, empty where it is not known; by default by their number.
+    call
+        Which of the module's calls in a forward pass, from 0.
+    output
+        Key of the tensor in an output that holds several.
+    input_shape
+        Of the module's first argument, for one image.
+
+    Examples
+    --------
+    >>> layer = Layer("pool5", "features.30", "MaxPool2d", (512, 7, 7), Keep("mean"))
+    >>> layer.stored_shape, layer.n_units, layer.bytes
+    ((512,), 512, 2048)
+    """
+
+    name: str
+    module: str
+    kind: str
+    shape: tuple[int, ...]
+    keep: Keep = field(default_factory=Keep)
+    seed: int = 0
+    stride: int | None = None
+    offset: float | None = None
+    receptive_field: int | None = None
+    layout: Layout = BY_NUMBER
+    call: int = 0
+    output: int | str | None = None
+    input_shape: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.layout == BY_NUMBER:
+            object.__setattr__(self, "layout", LAYOUTS.get(len(self.shape), ()))
 
     @property
-    def name(self) -> str:
-        """Alias where there is one, else the module's name."""
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of what the source has of one activation."""
+        if self.keep.kind == "sketch":
+            return (self.keep.size,)
+        if self.keep.kind == "mean":
+            pairs = zip(self.layout, self.shape, strict=True)
+            return tuple(size for name, size in pairs if name not in SPACE)
+        return self.shape
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one activation: (unit,), (channel, height, width), ..."""
+    def n_units(self) -> int:
+        """How many numbers the source has of one activation."""
+        return math.prod(self.stored_shape)
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of what the source has of one activation, as float32."""
+        return 4 * self.n_units
 
-def layout_of(layer: LayerLike) -> Layout:
-    """Return what the dimensions of a layer are: its ``layout``, or else by their number."""
-    found: Layout | None = getattr(layer, "layout", None)
-    return LAYOUTS.get(len(layer.shape), ()) if found is None else found
-
-
-def is_map(layer: LayerLike) -> bool:
-    """Return whether a layer is known to be a map: channels by height by width, in any order."""
-    return set(layout_of(layer)) == set(LAYOUTS[3])
+    @property
+    def is_map(self) -> bool:
+        """Whether the layer is known to have channels, height and width, in any order."""
+        return set(self.layout) == set(LAYOUTS[3])
 
 
 @dataclass(frozen=True)
@@ -233,19 +336,17 @@ class Block(Protocol):
 class Sink(Protocol):
     """Takes the blocks of a sweep; what it finds doubtful it says in a list called ``notes``."""
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return what is needed of `layer`; nothing means that the layer is not wanted."""
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return how many activations of `layer` the sink keeps in memory during a sweep.
 
         Where that is too much, the layer is swept in several `parts`, of which each keeps less: at
         most one for each object, or as many as an attribute ``most_parts`` of the sink says.
         """
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a sweep over `layers`; called once for each group and part."""
 
     def add(self, block: Block) -> None:
@@ -263,7 +364,7 @@ class Source(Protocol):
         """Objects, positions and reference."""
 
     @property
-    def layers(self) -> Sequence[LayerLike]:
+    def layers(self) -> Sequence[Layer]:
         """The layers that can be had, in the network's order."""
 
     @property

@@ -11,7 +11,7 @@ from elsewhere.analyzer.similarity import SimilaritySink, finish
 from elsewhere.errors import LayerError
 from elsewhere.measures.responses import find_responses
 from elsewhere.measures.selected import SelectedSource
-from elsewhere.protocols import LayerLike, Progress, Source
+from elsewhere.protocols import Progress, Source
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Grid
 from elsewhere.types import parse_bytes
@@ -63,7 +63,7 @@ def similarity_biscione_bowers(
     codes = design.category_codes
     chosen = [int(rng.choice(np.flatnonzero(codes == code))) for code in range(codes.max() + 1)]
     if layers is None:
-        layers = [layer.name for layer in source.layers if _kind(layer) == "ReLU"]
+        layers = [layer.name for layer in source.layers if layer.kind == "ReLU"]
         if not layers:
             raise LayerError(
                 f"--protocol {PROTOCOL} compares ReLU layers, and there is none among "
@@ -91,7 +91,3 @@ def similarity_biscione_bowers(
     result = sink.result([layer.name for layer in source.layers])
     result.attrs["notes"] = responses.notes + result.attrs["notes"]
     return finish(result, narrowed, metric="cosine", protocol=PROTOCOL)
-
-
-def _kind(layer: LayerLike) -> str:
-    return str(getattr(layer, "kind", getattr(layer, "type", "")))

@@ -19,7 +19,7 @@ from elsewhere.measures.blocks import rows_needed, rows_of
 from elsewhere.measures.centring import CentredCosines, CentredTally
 from elsewhere.measures.stretches import Floats, Values
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Block, Design, LayerLike, Need
+from elsewhere.protocols import Block, Design, Layer, Need
 
 PIECE = 2**18
 """Numbers that are taken in double precision at a time, about."""
@@ -58,11 +58,11 @@ class CentredRows:
         self._states: dict[str, _State] = {}
 
     @staticmethod
-    def needs(layer: LayerLike) -> tuple[Need, ...]:
+    def needs(layer: Layer) -> tuple[Need, ...]:
         """Return whole rows, at the reference and over the grid."""
         return (rows_needed(layer, ("reference", "grid")),)
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return a stretch of units of all objects, and the sums of products."""
         n, n_units = len(design.objects), _count_units(layer)
         places, stretches = self._cut(layer, design, parts)
@@ -74,7 +74,7 @@ class CentredRows:
     def _sums(self, n: int, n_locations: int) -> float:
         return CentredTally.bytes_of(self._metric, n, n_locations, 1)
 
-    def _cut(self, layer: LayerLike, design: Design, parts: int) -> tuple[int, int]:
+    def _cut(self, layer: Layer, design: Design, parts: int) -> tuple[int, int]:
         """Return into how many groups of locations, and stretches of units, a layer is cut."""
         n, n_positions = len(design.objects), design.n_positions
         rows = 4.0 * n * (n_positions + 1) * _count_units(layer)
@@ -83,7 +83,7 @@ class CentredRows:
         places = max(size for size in range(1, most + 1) if parts % size == 0)
         return places, parts // places
 
-    def begin(self, design: Design, layers: Sequence[LayerLike], part: int, parts: int) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int, parts: int) -> None:
         """Prepare for a sweep over layers, of which part i of n takes a share."""
         self._design, self._last = design, part == parts - 1
         for layer in layers:
@@ -173,5 +173,5 @@ def join_cosines(found: Sequence[CentredCosines]) -> CentredCosines:
     )
 
 
-def _count_units(layer: LayerLike) -> int:
-    return math.prod(getattr(layer, "stored_shape", layer.shape))
+def _count_units(layer: Layer) -> int:
+    return layer.n_units

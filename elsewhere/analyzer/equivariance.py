@@ -27,13 +27,11 @@ from elsewhere.protocols import (
     Array,
     Block,
     Design,
-    LayerLike,
+    Layer,
     Need,
     Progress,
     Sink,
     Source,
-    is_map,
-    layout_of,
 )
 from elsewhere.types import parse_bytes
 
@@ -112,10 +110,10 @@ class AlignedSink:
         self._wanted = None if layers is None else set(layers)
         self._states: dict[str, _MapState] = {}
         self._geometry: dict[str, _Geometry] = {}
-        self._layers: dict[str, LayerLike] = {}
+        self._layers: dict[str, Layer] = {}
         self._done: dict[str, tuple[_MapState, SimilaritySummary]] = {}
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return whole maps at every stage, of layers whose cells have a place."""
         if self._wanted is not None and layer.name not in self._wanted:
             return ()
@@ -123,7 +121,7 @@ class AlignedSink:
             return ()
         return (Need("full", frozenset({"empty", "reference", "grid"})),)
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return the share of the maps around the objects, and the empty canvas's map."""
         geometry = _geometry_of(layer)
         rows, columns = geometry.window(design.reference, self.object_size)
@@ -131,9 +129,7 @@ class AlignedSink:
         share: float = n_cells / (geometry.height * geometry.width)
         return 1 + share * len(design.objects)
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a group of layers."""
         self.design, self._codes = design, design.category_codes
         n, n_positions = len(design.objects), design.n_positions
@@ -386,27 +382,26 @@ def without_rounding(
     )
 
 
-def has_place(layer: LayerLike) -> bool:
+def has_place(layer: Layer) -> bool:
     """Return whether a layer is a feature map whose cells have a place on the canvas."""
-    return is_map(layer) and getattr(layer, "stride", None) is not None
+    return layer.is_map and layer.stride is not None
 
 
-def maps_of(block: Block, layer: LayerLike) -> Array:
+def maps_of(block: Block, layer: Layer) -> Array:
     """Return a block's whole maps as (row, channel, height, width), whatever their layout."""
-    return channels_first(block.full(), layout_of(layer))
+    return channels_first(block.full(), layer.layout)
 
 
-def plane_of(layer: LayerLike) -> tuple[int, int]:
+def plane_of(layer: Layer) -> tuple[int, int]:
     """Return the height and the width of a map, cells."""
-    layout = layout_of(layer)
+    layout = layer.layout
     return layer.shape[layout.index("height")], layer.shape[layout.index("width")]
 
 
-def _geometry_of(layer: LayerLike) -> _Geometry:
-    stride, offset = getattr(layer, "stride", None), getattr(layer, "offset", None)
-    if not is_map(layer) or stride is None or offset is None:
+def _geometry_of(layer: Layer) -> _Geometry:
+    if not layer.is_map or layer.stride is None or layer.offset is None:
         raise LayerError(f"layer {layer.name!r} is no feature map with a place on the canvas")
-    return _Geometry(*plane_of(layer), float(stride), float(offset))
+    return _Geometry(*plane_of(layer), float(layer.stride), float(layer.offset))
 
 
 def _overlap(

@@ -16,7 +16,7 @@ from elsewhere.errors import LayerError, NumericsError
 from elsewhere.measures.changes import border_cells, change_shares, explain_change
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Array, Block, Design, LayerLike, Need
+from elsewhere.protocols import Array, Block, Design, Layer, Need
 
 PARTS = ("shift", "border", "rest")
 
@@ -45,9 +45,9 @@ class ChangeSink:
         self.canvas = canvas
         self._wanted = None if layers is None else set(layers)
         self._states: dict[str, _State] = {}
-        self._layers: dict[str, LayerLike] = {}
+        self._layers: dict[str, Layer] = {}
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return whole maps at every stage, of layers whose cells have a place."""
         if self._wanted is not None and layer.name not in self._wanted:
             return ()
@@ -55,13 +55,11 @@ class ChangeSink:
             return ()
         return (Need("full", frozenset({"empty", "reference", "grid"})),)
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return the maps of a share of the objects at the reference, and a few more."""
         return math.ceil(len(design.objects) / parts) + 4
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a group of layers; in part i of n only a share of the objects is taken."""
         self.design = design
         n = len(design.objects)
@@ -106,17 +104,17 @@ class ChangeSink:
             )
         return without_rounding(evoked, here)
 
-    def _move(self, layer: LayerLike, position: int) -> tuple[list[int], NDArray[np.bool_]]:
+    def _move(self, layer: Layer, position: int) -> tuple[list[int], NDArray[np.bool_]]:
         """Return the displacement in whole cells, and which cells see the border."""
-        stride, offset = float(getattr(layer, "stride", 1)), float(getattr(layer, "offset", 0))
+        stride = 1.0 if layer.stride is None else float(layer.stride)
         apart = self.design.positions[position] - np.array(self.design.reference)
         by = np.floor(apart / stride + 0.5).astype(int).tolist()
         border = border_cells(
             plane_of(layer),
             by,
             stride=stride,
-            offset=offset,
-            receptive_field=getattr(layer, "receptive_field", None),
+            offset=float(layer.offset or 0),
+            receptive_field=layer.receptive_field,
             canvas=self.canvas,
         )
         return by, border

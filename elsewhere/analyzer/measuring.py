@@ -27,7 +27,7 @@ from elsewhere.measures.responses import find_responses
 from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.measures.stretches import REMOVALS, Floats
 from elsewhere.notes import notes_of
-from elsewhere.protocols import LayerLike, Progress, Source
+from elsewhere.protocols import Layer, Progress, Source
 from elsewhere.types import parse_bytes
 
 
@@ -174,7 +174,7 @@ def check_measures(
     return chosen
 
 
-def _check_layers(wanted: Sequence[str], layers: Sequence[LayerLike]) -> None:
+def _check_layers(wanted: Sequence[str], layers: Sequence[Layer]) -> None:
     for name in wanted:
         if measures.get(name).taken == "maps":
             maps = [layer for layer in layers if has_place(layer)]
@@ -185,11 +185,11 @@ def _check_layers(wanted: Sequence[str], layers: Sequence[LayerLike]) -> None:
                     "or pooling layers"
                 )
             for layer in maps:
-                kept = str(getattr(layer, "keep", "full"))
-                if kept != "full":
+                if layer.keep.kind != "full":
                     raise LayerError(
-                        f"{name!r} needs whole maps, but layer {layer.name!r} was kept as {kept}; "
-                        f"record it with --keep {layer.name}=full, or leave it out by --layers"
+                        f"{name!r} needs whole maps, but layer {layer.name!r} was kept as "
+                        f"{layer.keep}; record it with --keep {layer.name}=full, or leave it out "
+                        "by --layers"
                     )
         if name == "consistency" and not any(len(layer.shape) == 1 for layer in layers):
             raise LayerError(
@@ -369,7 +369,7 @@ def _finish(
     result = xarray.merge(
         [part.reindex(layer=order) for part in parts], compat="override", join="outer"
     )
-    kept = {layer.name: str(getattr(layer, "keep", "full")) for layer in source.layers}
+    kept = {layer.name: str(layer.keep) for layer in source.layers}
     result = result.assign_coords(kept=("layer", [kept[name] for name in order]))
     codes = source.design.category_codes
     sampled = Sampled.of(codes).unit

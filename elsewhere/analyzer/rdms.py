@@ -21,7 +21,7 @@ from elsewhere.measures.geometry import (
     dissimilarities,
 )
 from elsewhere.notes import notes_of
-from elsewhere.protocols import LayerLike, Progress, Source
+from elsewhere.protocols import Layer, Progress, Source
 from elsewhere.types import parse_bytes
 
 
@@ -36,7 +36,7 @@ class _GramSink(MeasureSink):
     def _metrics(self, table: Table) -> list[str]:
         return ["cosine"] if self._dissimilarity == "cosine" else super()._metrics(table)
 
-    def _readings(self, layer: LayerLike, table: Table) -> dict[str, Reading]:
+    def _readings(self, layer: Layer, table: Table) -> dict[str, Reading]:
         tally = GramTally(table.n_objects, table.n_positions, PREPARED.get(self._dissimilarity))
 
         def read() -> dict[str, tuple[tuple[str, ...], NDArray[np.float64]]]:

@@ -38,7 +38,7 @@ from elsewhere.notes import notes_of
 from elsewhere.protocols import (
     Block,
     Design,
-    LayerLike,
+    Layer,
     Need,
     Progress,
     Source,
@@ -122,11 +122,11 @@ class SimilaritySink:
 
     # --- a sink -----------------------------------------------------------------------------
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return vectors at the reference and over the grid, and what the metric removes."""
         if self._wanted is not None and layer.name not in self._wanted:
             return ()
-        if self.metric == "pearson" and str(getattr(layer, "keep", "full")).startswith("sketch"):
+        if self.metric == "pearson" and layer.keep.kind == "sketch":
             raise LayerError(
                 f"layer {layer.name!r} was kept as a sketch, which lacks the mean over units that "
                 f"metric 'pearson' needs; record it with --keep {layer.name}=full, or leave it out"
@@ -138,15 +138,13 @@ class SimilaritySink:
             stages.add("empty")
         return (Need("vectors", frozenset(stages)),)
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return the activations of all objects at the reference, and at one position."""
         if self._centred is not None:
             return self._centred.held(layer, design, parts)
         return 2 * math.ceil(len(design.objects) / parts) + int(self.metric == "evoked")
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a group of layers; in part i of n only a share of the references is held."""
         self.design, self._part, self._parts = design, part, parts
         self._codes = design.category_codes
@@ -581,7 +579,7 @@ def finish(
     error of a cosine that a sketch brings, 0 elsewhere.
     """
     design = source.design
-    kept = {layer.name: str(getattr(layer, "keep", "full")) for layer in source.layers}
+    kept = {layer.name: str(layer.keep) for layer in source.layers}
     names = [str(name) for name in result["layer"].values]
     measures = [metric if kept[name] == "full" else f"{metric}({kept[name]})" for name in names]
     sizes = [int(kept[name].partition(":")[2] or 0) for name in names]

@@ -40,7 +40,7 @@ from elsewhere.measures.stretches import (
     add_all,
 )
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Block, Design, LayerLike, Need, Stage
+from elsewhere.protocols import Block, Design, Layer, Need, Stage
 
 
 @dataclass
@@ -98,23 +98,22 @@ class MeasureSink:
         self.names, self._seed = list(names), seed
         self._wanted = None if layers is None else set(layers)
         self._states: dict[str, _State] = {}
-        self._layers: dict[str, LayerLike] = {}
+        self._layers: dict[str, Layer] = {}
         self._tables: dict[tuple[str, Design], Table] = {}
         self.variables: dict[str, Variables] = {}
         self.notes: list[str] = []
 
     # --- a sink -----------------------------------------------------------------------------
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return the activations over the grid, as they are kept."""
         if self._wanted is not None and layer.name not in self._wanted:
             return ()
         names = self._names_for(layer)
         if not names:
             return ()
-        kept = str(getattr(layer, "keep", "full"))
         refused = [name for name in names if name in REFUSES_SKETCHES]
-        if kept.startswith("sketch") and refused:
+        if layer.keep.kind == "sketch" and refused:
             raise LayerError(
                 f"layer {layer.name!r} was kept as a sketch, from which {refused[0]!r} cannot be "
                 f"had; record it with --keep {layer.name}=full, or leave the layer or measure out"
@@ -124,11 +123,11 @@ class MeasureSink:
             stages.add("empty")
         return (rows_needed(layer, stages),)
 
-    def _names_for(self, layer: LayerLike) -> list[str]:
+    def _names_for(self, layer: Layer) -> list[str]:
         vector = len(layer.shape) == 1
         return [name for name in self.names if vector or name != "consistency"]
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return a stretch of units of all objects at all locations, and the measures' sums."""
         table = self._table(layer, design)
         rows = table.n_objects * table.n_positions
@@ -142,7 +141,7 @@ class MeasureSink:
         sums += 16.0 * rows * len(metrics) + WORKING_BYTES
         return rows / stretches + 4 + sums / (4 * table.n_units)
 
-    def _readings(self, layer: LayerLike, table: Table) -> dict[str, Reading]:
+    def _readings(self, layer: Layer, table: Table) -> dict[str, Reading]:
         return {name: READINGS[name](table) for name in self._names_for(layer)}
 
     def _metrics(self, table: Table) -> list[str]:
@@ -156,26 +155,23 @@ class MeasureSink:
         metrics = self._metrics(table)
         return int("centred" in metrics) + int(bool(metrics))
 
-    def _table(self, layer: LayerLike, design: Design) -> Table:
+    def _table(self, layer: Layer, design: Design) -> Table:
         key = (layer.name, design)
         if key not in self._tables:
             self._tables[key] = self._make_table(layer, design)
         return self._tables[key]
 
-    def _make_table(self, layer: LayerLike, design: Design) -> Table:
-        shape = getattr(layer, "stored_shape", layer.shape)
+    def _make_table(self, layer: Layer, design: Design) -> Table:
         return Table(
             codes=design.category_codes,
             places=design.positions,
             reference=design.reference_index,
-            n_units=math.prod(shape),
+            n_units=layer.n_units,
             vector=len(layer.shape) == 1,
             seed=self._seed,
         )
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a sweep over layers."""
         self._design, self._part, self._parts = design, part, parts
         for layer in layers:

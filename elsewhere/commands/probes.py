@@ -185,7 +185,6 @@ def _one_layer(source: Any, chosen: list[str] | None) -> str:
     InputError
         There are several, or a recording has only a part of it.
     """
-    from elsewhere.probes.features import kept_of
 
     layers = [each for each in source.layers if chosen is None or each.name in chosen]
     if len(layers) != 1:
@@ -194,10 +193,10 @@ def _one_layer(source: Any, chosen: list[str] | None) -> str:
             f"--readout keeps the probe of one layer, and there are {len(layers)} ({names}); name "
             "one with --layers"
         )
-    if kept_of(layers[0]).kind != "full":
+    if layers[0].keep.kind != "full":
         raise InputError(
             f"--readout needs whole activations, and the recording has {layers[0].name} as "
-            f"{kept_of(layers[0])}; record it in full, or name the model instead"
+            f"{layers[0].keep}; record it in full, or name the model instead"
         )
     return str(layers[0].name)
 

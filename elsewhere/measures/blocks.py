@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError, LayerError
 from elsewhere.measures.sketch import sketch
 from elsewhere.measures.vectors import DenseVectors, average
-from elsewhere.protocols import LAYOUTS, Array, Block, Kept, LayerLike, Layout, Need, Stage
-
-SPACE = ("height", "width", "token")
-"""Dimensions that means over space go over."""
+from elsewhere.protocols import LAYOUTS, SPACE, Array, Block, Kept, Layer, Layout, Need, Stage
 
 
 def spatial_mean(values: Array, layout: Layout | None = None) -> Array:
@@ -143,11 +139,10 @@ class DenseBlock:
         return SketchVectors(values) if self.kept == "sketch" else DenseVectors(values)
 
 
-def rows_needed(layer: LayerLike, stages: Collection[Stage], *, optional: bool = False) -> Need:
+def rows_needed(layer: Layer, stages: Collection[Stage], *, optional: bool = False) -> Need:
     """Return what gives whole rows of a layer as it is kept: see :func:`rows_of`."""
-    kept = str(getattr(layer, "keep", "full")).partition(":")[0]
-    kinds: dict[str, Literal["mean", "vectors"]] = {"mean": "mean", "sketch": "vectors"}
-    return Need(kinds.get(kept, "full"), frozenset(stages), optional=optional)
+    kind = "vectors" if layer.keep.kind == "sketch" else layer.keep.kind
+    return Need(kind, frozenset(stages), optional=optional)
 
 
 def rows_of(block: Block) -> Array:

@@ -18,7 +18,7 @@ from elsewhere.errors import MemoryLimitError
 from elsewhere.measures.blocks import rows_needed, rows_of
 from elsewhere.measures.selected import SelectedSource
 from elsewhere.measures.vectors import dot_products, negligible, squared_norms, to_numpy
-from elsewhere.protocols import Block, Design, LayerLike, Need, Source, Stage
+from elsewhere.protocols import Block, Design, Layer, Need, Source, Stage
 
 N_KEYS = 2
 """Random projections by which equal codes are known."""
@@ -164,7 +164,7 @@ class _Look:
         self._empty: dict[str, Any] = {}
         self._signs: dict[str, Any] = {}
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return whole rows."""
         if self._wanted is not None and layer.name not in self._wanted:
             return ()
@@ -172,13 +172,11 @@ class _Look:
         nothing: Stage = "empty"
         return (rows_needed(layer, [nothing], optional=True), rows_needed(layer, [where]))
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return the empty canvas's activation, and the signs of projections."""
         return 1.0 + N_KEYS
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a sweep over layers."""
         n = len(design.objects)
         for layer in layers if part == 0 else ():

@@ -13,7 +13,7 @@ from elsewhere.protocols import (
     Array,
     Block,
     Design,
-    LayerLike,
+    Layer,
     Need,
     Progress,
     Sink,
@@ -127,15 +127,13 @@ class _Filter:
         if hasattr(sink, "most_parts"):
             self.most_parts = sink.most_parts
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         return tuple(replace(need) for need in self._sink.needs(layer))
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         return self._sink.held(layer, self._selection.design, parts)
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         self._sink.begin(self._selection.design, layers, part, parts)
 
     def add(self, block: Block) -> None:

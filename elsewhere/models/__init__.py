@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from elsewhere.models.conduct import OUTPUT, Conduct, observe
     from elsewhere.models.identity import describe_code
-    from elsewhere.models.layers import Layer, list_layers
+    from elsewhere.models.layers import list_layers
     from elsewhere.models.loading import load_model
     from elsewhere.models.model import Model, find_device
     from elsewhere.models.names import model_names, model_registry, parse_model_args
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from elsewhere.models.state import untouched
     from elsewhere.models.transform import IMAGENET, InputTransform
     from elsewhere.models.weights import read_state, state_sha256
+    from elsewhere.protocols import Layer
 
 _SOURCES = {
     "IMAGENET": "transform",

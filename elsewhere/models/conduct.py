@@ -21,11 +21,11 @@ from torch import nn
 
 from elsewhere.errors import InputError
 from elsewhere.measures.behaviour import Behaviour, differing, sketch
-from elsewhere.models.layers import Layer
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import output_tensors
 from elsewhere.models.proof import TOLERANCE, alike, undisturbed
 from elsewhere.models.state import Snapshot, chance_state, seeded, untouched
+from elsewhere.protocols import Layer
 from elsewhere.types import BATCH_ROWS
 
 CERTAIN = 1e-7

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,61 +22,7 @@ from elsewhere.models.layouts import Found, probe_layouts
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import is_container, output_tensors
 from elsewhere.models.state import seeded, untouched
-from elsewhere.protocols import LAYOUTS, Layout, is_map
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One call of one module, as it can be recorded.
-
-    Parameters
-    ----------
-    name
-        The alias where there is one, else the module's name; with ``:1`` for the second call of
-        a module that is called more than once, and with ``[key]`` for one of several tensors.
-    module
-        The module's name in the network.
-    call
-        Which of the module's calls in a forward pass, from 0.
-    kind
-        The module's class.
-    shape
-        Of the output for one image: (channel, height, width), (unit,), (token, feature), ...
-    stride
-        Cumulative stride, px; None where a cell has no place on the canvas.
-    offset
-        Centre of cell 0's receptive field, px from the canvas's first pixel.
-    receptive_field
-        Side of the receptive field, px.
-    layout
-        What the dimensions of `shape` are, in order; empty where it was not found.
-    output
-        Key of the tensor in an output that holds several.
-    input_shape
-        Of the module's first argument, for one image.
-    """
-
-    name: str
-    module: str
-    call: int
-    kind: str
-    shape: tuple[int, ...]
-    stride: int | None = None
-    offset: float | None = None
-    receptive_field: int | None = None
-    layout: Layout = ()
-    output: int | str | None = None
-    input_shape: tuple[int, ...] | None = None
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of one image's activation as float32."""
-        return 4 * math.prod(self.shape)
-
-    @property
-    def is_map(self) -> bool:
-        """Whether the output is known to have channels, height and width, in any order."""
-        return is_map(self)
+from elsewhere.protocols import LAYOUTS, Layer, Layout
 
 
 def list_layers(

@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 
 from elsewhere.errors import LayerError, UnknownNameError
 from elsewhere.models.heads import HEAD, NO_HEAD
-from elsewhere.models.layers import Layer
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import is_container
+from elsewhere.protocols import Layer
 
 _UNINTERESTING = re.compile(r"(\w*Dropout\w*|Identity|Flatten)")
 _REQUEST = re.compile(r"(?P<base>.+?)(?::(?P<call>\d+))?(?:\[(?P<output>[^\]]+)\])?")

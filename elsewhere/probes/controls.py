@@ -13,21 +13,13 @@ from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import InputTransform, load_model, state_sha256
 from elsewhere.models.factories import check_named
-from elsewhere.protocols import Design, Progress, Sink, Source, Stage, stages_of
+from elsewhere.protocols import Design, Layer, Progress, Sink, Source, Stage, stages_of
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage import Recording
 from elsewhere.types import Color, Location
 
 PIXELS = "pixels"
-
-
-@dataclass(frozen=True)
-class PixelLayer:
-    """The pixels of a part of the canvas as a layer."""
-
-    shape: tuple[int, ...]
-    name: str = PIXELS
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ class PixelSource:
         top, left = corners.min(axis=0).tolist()
         bottom, right = (corners.max(axis=0) + side).tolist()
         self._box = (slice(top, bottom), slice(left, right))
-        self.layers = [PixelLayer((bottom - top, right - left, 3))]
+        self.layers = [Layer(PIXELS, "", "", (bottom - top, right - left, 3))]
         self.provenance: dict[str, Any] = {"model": PIXELS, "notes": []}
         self._patches = scene.objects.patches(scene.color)
 

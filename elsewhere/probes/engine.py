@@ -14,7 +14,7 @@ from elsewhere.measures.vectors import dot_products
 from elsewhere.probes.features import Reading, ScoreSink, Units, gather, source_bytes
 from elsewhere.probes.fitting import Fit, FitTask, fit_all
 from elsewhere.probes.span import STRETCH, Span, find_span, moments, raw_weights
-from elsewhere.protocols import LayerLike, Progress, Source
+from elsewhere.protocols import Layer, Progress, Source
 from elsewhere.types import Location, format_bytes
 
 Rows = NDArray[np.float32]
@@ -188,7 +188,7 @@ def run(
 
 def _packs(
     source: Source,
-    layers: Mapping[str, LayerLike],
+    layers: Mapping[str, Layer],
     readings: Mapping[str, Reading],
     plan: Plan,
     max_memory: int,

@@ -13,24 +13,13 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, NumericsError
 from elsewhere.measures.vectors import dot_products, to_numpy
-from elsewhere.protocols import Block, Design, LayerLike, Need, Source, moved
+from elsewhere.protocols import Block, Design, Layer, Need, Source, moved
 from elsewhere.storage import Keep
 from elsewhere.storage.schema import StoredLayer
 from elsewhere.types import Location
 
 Units = tuple[int, int]
 """The first unit and the one after the last."""
-
-
-def kept_of(layer: LayerLike) -> Keep:
-    """Return what a source has of a layer."""
-    keep = getattr(layer, "keep", None)
-    return keep if isinstance(keep, Keep) else Keep()
-
-
-def unit_count(layer: LayerLike) -> int:
-    """Return how many numbers a source has of each activation of a layer."""
-    return math.prod(getattr(layer, "stored_shape", layer.shape))
 
 
 @dataclass(frozen=True)
@@ -47,18 +36,18 @@ class Reading:
     seed: int = 0
 
     @classmethod
-    def of(cls, layer: LayerLike) -> Reading:
+    def of(cls, layer: Layer) -> Reading:
         """Return what a source has of `layer`."""
-        return cls(kept_of(layer), int(getattr(layer, "seed", 0)))
+        return cls(layer.keep, layer.seed)
 
     def need(self, *stages: Literal["reference", "grid"]) -> Need:
         """Return the need of a sink that reads this."""
         return Need(self.keep.kind, frozenset(stages), self.keep.size, self.seed)
 
-    def units(self, layer: LayerLike) -> int:
+    def units(self, layer: Layer) -> int:
         """Return the number of units of a layer of a source that may have more of it."""
-        if kept_of(layer).kind != "full" or self.keep.kind == "full":
-            return unit_count(layer)
+        if layer.keep.kind != "full" or self.keep.kind == "full":
+            return layer.n_units
         if self.keep.kind == "sketch":
             return self.keep.size
         return math.prod(StoredLayer.of(layer, keep=self.keep, seed=self.seed).stored_shape)
@@ -104,25 +93,23 @@ class GatherSink:
         self._row = {int(number): row for row, number in enumerate(objects)}
         self.rows: dict[str, NDArray[np.float32]] = {}
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return the activations at the reference, or over the grid for a position."""
         if layer.name not in self._readings:
             return ()
         return (self._readings[layer.name].need("reference" if self._position is None else "grid"),)
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return the kept share of the activations."""
         first, last = self._span(layer)
-        return len(self._row) * (last - first) / max(unit_count(layer), 1)
+        return len(self._row) * (last - first) / max(layer.n_units, 1)
 
-    def _span(self, layer: LayerLike) -> Units:
+    def _span(self, layer: Layer) -> Units:
         if self._units is not None:
             return self._units
         return 0, self._readings[layer.name].units(layer)
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Make room."""
         self._design = design
         for layer in layers:
@@ -186,18 +173,16 @@ class ScoreSink:
         self._readings, self._weights, self._centres = readings, weights, centres
         self._take, self._units = take, units
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return the activations over the grid."""
         return (self._readings[layer.name].need("grid"),) if layer.name in self._weights else ()
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return the weights and the centre, as activations."""
         rows, units = self._weights[layer.name].shape
-        return float((rows + 1) * units / max(unit_count(layer), 1))
+        return float((rows + 1) * units / max(layer.n_units, 1))
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Remember the design."""
         self._design = design
 

@@ -121,7 +121,7 @@ def fit_probe(
         exemplars.names,
         coef,
         found.offsets[0] - at_mean,
-        tuple(getattr(known[layer], "stored_shape", known[layer].shape)),
+        known[layer].stored_shape,
         found.strength,
         name,
         places[0],

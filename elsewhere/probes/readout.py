@@ -19,7 +19,7 @@ from elsewhere.notes import notes_of
 from elsewhere.probes.controls import PIXELS, PixelSource, Scene, object_size, untrained
 from elsewhere.probes.dataset import Builder
 from elsewhere.probes.engine import Outcome, Plan, run
-from elsewhere.probes.features import Reading, kept_of
+from elsewhere.probes.features import Reading
 from elsewhere.probes.fitting import strengths_of
 from elsewhere.probes.kinds import find_kind
 from elsewhere.probes.places import find_places
@@ -257,7 +257,7 @@ def probe(
     for name, text in LONG_NAMES.items():
         if name in result:
             result[name].attrs["long_name"] = text
-    kept = [str(kept_of(known[name])) for name in names]
+    kept = [str(known[name].keep) for name in names]
     measures = [kind_name if each == "full" else f"{kind_name}({each})" for each in kept]
     result = result.assign_coords(measure=("layer", measures))
     result.attrs = {

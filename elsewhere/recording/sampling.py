@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Block, Design, LayerLike, Need
+from elsewhere.protocols import Block, Design, Layer, Need
 from elsewhere.storage import FILTER, Header, StoredLayer
 
 
@@ -24,16 +24,14 @@ class Sample:
         self._dtype = header.dtype
         self._shares: dict[str, list[float]] = {}
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         stored = self._layers.get(layer.name)
         return () if stored is None else (stored.need,)
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         return 0.0
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         self._shares = {layer.name: self._shares.get(layer.name, []) for layer in layers}
 
     def add(self, block: Block) -> None:

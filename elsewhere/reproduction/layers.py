@@ -11,8 +11,8 @@ from torch import nn
 from elsewhere.errors import InputError
 from elsewhere.models import Model, list_layers, select_layers
 from elsewhere.models.heads import find_head, is_passed_by_all
-from elsewhere.models.layers import Layer
 from elsewhere.models.repetition import unrepeated_note
+from elsewhere.protocols import Layer
 from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.scale import ClaimLayers, Scale
 from elsewhere.stimuli import Canvas

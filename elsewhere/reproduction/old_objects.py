@@ -21,7 +21,7 @@ from elsewhere.measures.accuracy import (
 from elsewhere.measures.intervals import Spread, share_interval
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.models import Model
-from elsewhere.protocols import Block, Design, LayerLike, Need
+from elsewhere.protocols import Block, Design, Layer, Need
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.types import Location
@@ -34,17 +34,15 @@ class FeatureSink:
         self.reference: NDArray[np.float32] = np.empty(0, np.float32)
         self.elsewhere: NDArray[np.float32] = np.empty(0, np.float32)
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return whole activations, at the reference and on the grid."""
         return (Need("full", frozenset({"reference", "grid"})),)
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return one activation for each object and place."""
         return float(len(design.objects) * (design.n_positions + 1))
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for one layer."""
         units, n = int(np.prod(layers[0].shape)), len(design.objects)
         self.reference = np.zeros((n, units), np.float32)

@@ -1,5 +1,6 @@
 """HDF5 recordings and results; imports neither torch nor matplotlib."""
 
+from elsewhere.protocols import Keep
 from elsewhere.storage.arrays import ArraySource
 from elsewhere.storage.files import (
     check_output,
@@ -17,7 +18,7 @@ from elsewhere.storage.results import (
     save_result,
     to_half,
 )
-from elsewhere.storage.schema import FILTER, Header, Keep, StoredLayer
+from elsewhere.storage.schema import FILTER, Header, StoredLayer
 from elsewhere.storage.tables import check_table_name, save_table, table_bytes, tidy_table
 from elsewhere.storage.units import Unit, Units
 from elsewhere.storage.verification import Damage, Verification, verify

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,20 @@ from numpy.typing import ArrayLike, NDArray
 from elsewhere.errors import InputError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.measures.vectors import as_recorded
-from elsewhere.protocols import LAYOUTS, Design, Layout, Progress, Sink, Stage, stages_of
+from elsewhere.protocols import (
+    BY_NUMBER,
+    LAYOUTS,
+    Design,
+    Layer,
+    Layout,
+    Progress,
+    Sink,
+    Stage,
+    stages_of,
+)
 from elsewhere.storage.recording import n_parts
 
 PLACES = ("object", "y", "x")
-
-
-@dataclass(frozen=True)
-class ArrayLayer:
-    """A layer's name, the shape of one activation, and what its dimensions are."""
-
-    name: str
-    shape: tuple[int, ...]
-    layout: Layout | None = None
 
 
 class ArraySource:
@@ -110,7 +111,7 @@ class ArraySource:
             for name, array in (empty or {}).items()
         }
         self.layers = [
-            ArrayLayer(name, a.shape[3:], _layout(activations[name]))
+            Layer(name, "", "", a.shape[3:], layout=_layout(activations[name]))
             for name, a in self._arrays.items()
         ]
         for layer in self.layers:
@@ -186,7 +187,7 @@ class ArraySource:
             )
         return other
 
-    def _blocks(self, layer: ArrayLayer, stage: Stage) -> list[DenseBlock]:
+    def _blocks(self, layer: Layer, stage: Stage) -> list[DenseBlock]:
         array = self._arrays[layer.name]
         n, n_positions = len(self.design.objects), self.design.n_positions
         values = array.reshape(n, n_positions, *layer.shape)
@@ -309,12 +310,12 @@ def _like_layer(name: str, empty: ArrayLike, layer: ArrayLike | None) -> ArrayLi
     return empty.transpose(*dims)
 
 
-def _layout(array: ArrayLike) -> Layout | None:
+def _layout(array: ArrayLike) -> Layout:
     """Return the layout that the names of a labelled array's dimensions tell."""
     if not isinstance(array, xarray.DataArray):
-        return None
+        return BY_NUMBER
     names = tuple(str(dim) for dim in array.dims if dim not in PLACES)
-    return names if any(set(names) == set(known) for known in LAYOUTS.values()) else None
+    return names if any(set(names) == set(known) for known in LAYOUTS.values()) else BY_NUMBER
 
 
 def check_known(what: str, labels: xarray.DataArray) -> None:

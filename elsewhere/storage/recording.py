@@ -23,7 +23,7 @@ from elsewhere.errors import (
 )
 from elsewhere.measures.behaviour import Behaviour
 from elsewhere.measures.blocks import DenseBlock
-from elsewhere.protocols import Design, LayerLike, Need, Progress, Sink, Stage, stages_of
+from elsewhere.protocols import Design, Layer, Need, Progress, Sink, Stage, stages_of
 from elsewhere.storage.activations import (
     Activations,
     FileActivations,
@@ -397,7 +397,7 @@ def _reopen(
 
 
 def n_parts(
-    layer: LayerLike,
+    layer: Layer,
     bytes_each: int,
     design: Design,
     sinks: Sequence[Sink],
@@ -444,6 +444,6 @@ def n_parts(
     )
 
 
-def needs_of(layer: LayerLike, sinks: Sequence[Sink]) -> list[Need]:
+def needs_of(layer: Layer, sinks: Sequence[Sink]) -> list[Need]:
     """Return everything that `sinks` need of `layer`."""
     return [need for sink in sinks for need in sink.needs(layer)]

@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, LayerError
 from elsewhere.measures.behaviour import Behaviour
-from elsewhere.measures.blocks import SPACE, without_layout
+from elsewhere.measures.blocks import without_layout
 from elsewhere.protocols import (
+    BY_NUMBER,
     LAYOUTS,
+    SPACE,
     Array,
     Block,
     Design,
-    Kept,
-    LayerLike,
+    Keep,
+    Layer,
     Layout,
     Need,
-    layout_of,
 )
 from elsewhere.storage.results import to_attribute
 from elsewhere.storage.units import UNIT_BYTES, Units
@@ -43,76 +44,19 @@ have (docs/decisions/0013-half-precision.md)."""
 
 
 @dataclass(frozen=True)
-class Keep:
-    """What is kept of a layer.
+class StoredLayer(Layer):
+    """A layer as it stands in a recording, whose ``name`` is that in the file.
 
     Parameters
     ----------
-    kind
-        ``full``, ``mean`` or ``sketch``.
-    size
-        Numbers in a sketch.
+    mean_is_doubtful
+        Whether an older release took a mean without knowing that it went over space.
     """
 
-    kind: Kept = "full"
-    size: int = 0
+    mean_is_doubtful: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Keep:
-        """Return what ``full``, ``mean`` or ``sketch:K`` stands for.
-
-        Examples
-        --------
-        >>> Keep.parse("sketch:512")
-        Keep(kind='sketch', size=512)
-        """
-        kind, _, size = text.partition(":")
-        if kind == "full" and not size:
-            return cls("full")
-        if kind == "mean" and not size:
-            return cls("mean")
-        if kind == "sketch" and size.isdecimal() and int(size) > 0:
-            return cls("sketch", int(size))
-        raise InputError(f"cannot keep {text!r} of a layer; expected full, mean or sketch:K")
-
-    def __str__(self) -> str:
-        return f"sketch:{self.size}" if self.kind == "sketch" else self.kind
-
-
-@dataclass(frozen=True)
-class StoredLayer:
-    """A layer as it stands in a recording.
-
-    Parameters
-    ----------
-    name, module, type
-        Name in the file, dotted module name, class of the module.
-    shape
-        Shape of an activation in the network.
-    keep
-        What is kept of it.
-    seed
-        Of the sketch.
-    stride, offset, receptive_field
-        In px of the canvas, where defined: the cumulative stride, the centre of the first cell's
-        receptive field, and its size.
-    layout
-        What the dimensions of `shape` are, empty where it is not known; by default by their number.
-    """
-
-    name: str
-    module: str
-    type: str
-    shape: tuple[int, ...]
-    keep: Keep = field(default_factory=Keep)
-    seed: int = 0
-    stride: int | None = None
-    offset: float | None = None
-    receptive_field: int | None = None
-    layout: Layout | None = None
-
-    @classmethod
-    def of(cls, layer: LayerLike, *, keep: Keep, seed: int) -> StoredLayer:
+    def of(cls, layer: Layer, *, keep: Keep, seed: int) -> StoredLayer:
         """Return the stored form of a network's layer.
 
         Raises
@@ -132,48 +76,29 @@ class StoredLayer:
                 f"layer {layer.name!r} has {math.prod(layer.shape)} units, fewer than the "
                 f"{keep.size} numbers of its sketch; keep it in full"
             )
-        layout = layout_of(layer)
-        if keep.kind == "mean" and not layout:
+        if keep.kind == "mean" and not layer.layout:
             raise LayerError(without_layout(layer.name, layer.shape, "mean over space"))
         return cls(
             name=layer.name,
-            module=getattr(layer, "module", layer.name),
-            type=getattr(layer, "kind", ""),
+            module=layer.module or layer.name,
+            kind=layer.kind,
             shape=tuple(layer.shape),
             keep=keep,
             seed=seed if keep.kind == "sketch" else 0,
-            stride=getattr(layer, "stride", None),
-            offset=getattr(layer, "offset", None),
-            receptive_field=getattr(layer, "receptive_field", None),
-            layout=layout,
+            stride=layer.stride,
+            offset=layer.offset,
+            receptive_field=layer.receptive_field,
+            layout=layer.layout,
         )
-
-    @property
-    def stored_shape(self) -> tuple[int, ...]:
-        """Shape of what is stored of one activation."""
-        if self.keep.kind == "sketch":
-            return (self.keep.size,)
-        if self.keep.kind == "mean":
-            layout = layout_of(self)
-            pairs = zip(layout, self.shape, strict=True)
-            return tuple(size for name, size in pairs if name not in SPACE)
-        return self.shape
 
     @property
     def dimensions(self) -> tuple[str, ...]:
         """Names of the dimensions of what is stored of one activation."""
         if self.keep.kind == "sketch":
             return ("sketch",)
-        layout = layout_of(self)
         if self.keep.kind == "mean":
-            return tuple(name for name in layout if name not in SPACE)
-        return layout or tuple(f"dimension_{i}" for i in range(len(self.shape)))
-
-    @property
-    def mean_is_doubtful(self) -> bool:
-        """Whether an older release took a mean without knowing that it went over space."""
-        unsaid = self.keep.kind == "mean" and self.layout is None and len(self.shape) == 3
-        return unsaid and self.stride is None and self.shape[1] != self.shape[2]
+            return tuple(name for name in self.layout if name not in SPACE)
+        return self.layout or tuple(f"dimension_{i}" for i in range(len(self.shape)))
 
     @property
     def need(self) -> Need:
@@ -192,14 +117,14 @@ class StoredLayer:
         """Return the attributes of the layer's group."""
         values = {
             "module": self.module,
-            "type": self.type,
+            "type": self.kind,
             "kept": str(self.keep),
             "seed": self.seed,
             "layer_shape": np.array(self.shape, dtype=np.int64),
             "stride": self.stride,
             "offset": self.offset,
             "receptive_field": self.receptive_field,
-            "layout": ",".join(layout_of(self)),
+            "layout": ",".join(self.layout),
         }
         return {key: value for key, value in values.items() if value is not None}
 
@@ -213,13 +138,13 @@ class StoredLayer:
         shape = tuple(int(n) for n in attributes["layer_shape"])
         keep = Keep.parse(str(attributes["kept"]))
         if "layout" in attributes:
-            layout: Layout | None = tuple(filter(None, str(attributes["layout"]).split(",")))
+            layout: Layout = tuple(filter(None, str(attributes["layout"]).split(",")))
         else:
             layout = _old_layout(shape, keep, certain="stride" in attributes)
         return cls(
             name=name,
             module=str(attributes["module"]),
-            type=str(attributes["type"]),
+            kind=str(attributes["type"]),
             shape=shape,
             keep=keep,
             layout=layout,
@@ -227,21 +152,26 @@ class StoredLayer:
             stride=number("stride"),
             offset=number("offset"),
             receptive_field=number("receptive_field"),
+            mean_is_doubtful=keep.kind == "mean"
+            and layout == BY_NUMBER
+            and len(shape) == len(LAYOUTS[3])
+            and "stride" not in attributes
+            and shape[1] != shape[2],
         )
 
 
-def _old_layout(shape: tuple[int, ...], keep: Keep, *, certain: bool) -> Layout | None:
+def _old_layout(shape: tuple[int, ...], keep: Keep, *, certain: bool) -> Layout:
     """Return the layout of a layer of version 0.1 or 0.2, which took any map as channels first.
 
     Canvases are square, so that two equal dimensions tell height and width. A mean is what it was
     taken for.
     """
     if len(shape) != len(LAYOUTS[3]) or certain or keep.kind == "mean":
-        return None
+        return BY_NUMBER
     first, last = shape[0] == shape[1], shape[1] == shape[2]
     if first == last:
         return ()
-    return None if last else ("height", "width", "channel")
+    return BY_NUMBER if last else ("height", "width", "channel")
 
 
 @dataclass(frozen=True, eq=False)

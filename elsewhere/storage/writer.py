@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import NumericsError
 from elsewhere.logs import get_logger
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Block, Design, LayerLike, Need
+from elsewhere.protocols import Block, Design, Layer, Need
 from elsewhere.storage.files import check_output
 from elsewhere.storage.parts import Parts
 from elsewhere.storage.schema import STORED, Header, StoredLayer, filter_of, write_skeleton
@@ -71,18 +71,16 @@ class UnitWriter:
 
     # --- a sink -----------------------------------------------------------------------------
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return what is kept of `layer`."""
         stored = self._layers.get(layer.name)
         return () if stored is None else (stored.need,)
 
-    def held(self, layer: LayerLike, design: Design, parts: int = 1) -> float:
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return 0: what the writer holds does not grow with the design."""
         return 0.0
 
-    def begin(
-        self, design: Design, layers: Sequence[LayerLike], part: int = 0, parts: int = 1
-    ) -> None:
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Note whether these blocks come for the first time."""
         self._first_time = part == 0
 
@@ -257,7 +255,7 @@ class RecordingWriter(UnitWriter):
             self.parts.discard()
         self.parts.__exit__(*exception)
 
-    def needs(self, layer: LayerLike) -> tuple[Need, ...]:
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return what is kept of `layer`, on the empty canvas and at the reference, too."""
         stored = self._layers.get(layer.name)
         if stored is None:

@@ -201,8 +201,8 @@ def test_outputs_with_several_tensors():
 
 
 def test_layers_are_values():
-    layer = Layer("a", "a", 0, "ReLU", (2, 3, 4))
-    assert layer == Layer("a", "a", 0, "ReLU", (2, 3, 4))
+    layer = Layer("a", "a", "ReLU", (2, 3, 4))
+    assert layer == Layer("a", "a", "ReLU", (2, 3, 4))
     assert layer.bytes == 96
     assert len({layer, layer}) == 1
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from elsewhere.errors import CanvasError, InputError, StorageError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
-from elsewhere.protocols import Design, Need
+from elsewhere.protocols import Design, Layer, Need
 from elsewhere.recording import record
 from elsewhere.storage import (
     ArraySource,
@@ -31,17 +31,12 @@ from elsewhere.storage.recording import BLOCK_BYTES
 from elsewhere.storage.seal import append_seal
 
 
-class Layer:
-    def __init__(self, name, shape):
-        self.name, self.shape = name, shape
-
-
 def make_header(shapes, *, n=5, ny=2, nx=3, dtype="float32", keep=None, reference=None):
     names = tuple(f"o{i}" for i in range(n))
     axes = (("y", tuple(range(10, 10 + ny))), ("x", tuple(range(20, 20 + 2 * nx, 2))))
     design = Design(names, names, axes, reference or (axes[0][1][0], 20))
     layers = tuple(
-        StoredLayer.of(Layer(name, shape), keep=keep or Keep(), seed=0)
+        StoredLayer.of(Layer(name, "", "", shape), keep=keep or Keep(), seed=0)
         for name, shape in shapes.items()
     )
     image = np.zeros((n, 4, 4, 3), np.uint8)

@@ -300,7 +300,7 @@ def _scored_layer(scorer: Scorer, image: torch.Tensor) -> Layer:
     if not tensors:
         raise NotTraceable("it gives no tensor")
     key, value = next(iter(tensors.items()))
-    return Layer("output", "", 0, "output", tuple(value.shape[1:]), output=key)
+    return Layer("output", "", "output", tuple(value.shape[1:]), layout=(), output=key)
 
 
 def _check(

@@ -536,7 +536,7 @@ def test_options_come_with_defaults_from_the_object():
 
 def test_up_sampling_is_captums_where_cells_tile_the_canvas():
     maps = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    layer = Layer("conv", "conv", 0, "Conv2d", (1, 6, 6), stride=4, offset=1.5)
+    layer = Layer("conv", "conv", "Conv2d", (1, 6, 6), stride=4, offset=1.5)
     expected = functional.interpolate(maps, (24, 24), mode="bilinear", align_corners=False)
     torch.testing.assert_close(upsample(maps, layer, 24), expected)
 
@@ -545,7 +545,7 @@ def test_up_sampling_puts_cells_where_their_fields_are():
     """Stride 3, first centre at pixel 4: what a tiling would put elsewhere."""
     maps = torch.zeros(1, 1, 5, 5)
     maps[0, 0, 2, 3] = 1.0
-    layer = Layer("conv", "conv", 0, "Conv2d", (1, 5, 5), stride=3, offset=4.0)
+    layer = Layer("conv", "conv", "Conv2d", (1, 5, 5), stride=3, offset=4.0)
     found = upsample(maps, layer, 24)[0, 0]
     assert math.isclose(float(found[10, 13]), 1.0)
     assert float(found[11, 13]) == pytest.approx(2 / 3)

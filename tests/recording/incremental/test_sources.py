@@ -20,7 +20,7 @@ def activations(model, image, cover, rows, columns, tiles=1):
     """Return the network's output for every pair of stretches, by the engine, and the engine."""
     engine = Incremental(model, Covered(image, cover, rows, columns))
     shape = tuple(engine._empty[engine._program.outputs["", 0].name].shape[1:])
-    layer = Layer("output", "", 0, "output", shape)
+    layer = Layer("output", "", "output", shape, layout=())
     found = torch.full((len(rows), len(columns), *shape), torch.nan)
     for ys in np.array_split(np.arange(len(rows)), min(tiles, len(rows))):
         tile = Tile(ys, np.arange(len(columns)), np.zeros(1, dtype=np.int64))
@@ -148,7 +148,7 @@ def test_part_of_a_program_is_compiled_again(model, make_objects):
             for name, part in model.module.named_modules()
             if part is engine.steps[first].step.module
         )
-        layer = Layer("first", module, 0, "Conv2d", shape)
+        layer = Layer("first", module, "Conv2d", shape, layout=())
         part = Incremental(
             model,
             Covered(image, source.ground, [(3, 6)], [(0, 4)]),
