@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from elsewhere.analyzer.stretching import check_finite
 from elsewhere.measures.blocks import rows_needed, rows_of
@@ -32,7 +31,6 @@ class _State:
     units: slice = field(default_factory=lambda: slice(0))
     through: bool = False
     means: Floats | None = None
-    living: NDArray[np.bool_] | None = None
     values: Values | None = None
     tally: CentredTally | None = None
     found: list[CentredCosines] = field(default_factory=list)
@@ -112,9 +110,6 @@ class CentredRows:
             dtype = np.float64 if part.dtype == np.float64 else np.float32
             state.values = np.empty((n, n_places + 1, part.shape[1]), dtype)
             state.means = np.zeros((n, part.shape[1]))
-        if state.living is None:
-            state.living = np.zeros(n, dtype=bool)
-        state.living[block.objects[part.any(axis=1)]] = True
         if block.stage == "reference":
             state.values[block.objects, -1] = part
             return
@@ -133,7 +128,8 @@ class CentredRows:
             if state.values is not None and state.means is not None:
                 self._sum(state, state.values, state.means)
             if state.through and state.tally is not None:
-                state.found.append(state.tally.value(state.living))
+                everything = np.ones(len(self._design.objects), dtype=bool)
+                state.found.append(state.tally.value(everything))
                 state.tally = None
             if self._last:
                 yield name, join_cosines(self._states.pop(name).found)

@@ -17,6 +17,7 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.analyzer.layerwise import banded
+from elsewhere.analyzer.similarity import join_layers
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.blocks import channels_first
 from elsewhere.measures.responses import find_responses
@@ -30,7 +31,6 @@ from elsewhere.protocols import (
     Layer,
     Need,
     Progress,
-    Sink,
     Source,
 )
 from elsewhere.types import parse_bytes
@@ -350,13 +350,20 @@ def aligned_similarity(
             raise UnknownNameError("layer", name, known)
         if not has_place(known[name]):
             raise LayerError(f"layer {name!r} is no feature map with a place on the canvas")
-    sink = AlignedSink(object_size=size, layers=layers, shift=shift)
-    sinks: list[Sink] = [sink]
-    source.stream(sinks, max_memory=parse_bytes(max_memory), progress=progress)
-    result = sink.result(list(known))
+    memory = parse_bytes(max_memory)
+    chosen = [name for name in known if layers is None or name in layers]
+    places = [name for name in chosen if has_place(known[name])]
+    responses = find_responses(source, places, max_memory=memory)
+    sinks, parts = list[AlignedSink](), list[xarray.Dataset]()
+    for heard, group in responses.groups(source, places or chosen):
+        sinks.append(AlignedSink(object_size=size, layers=group, shift=shift))
+        heard.stream([sinks[-1]], max_memory=memory, progress=progress)
+        parts.append(sinks[-1].result(group))
+    result = join_layers(parts, source.design, places)
+    if responses.deaf:
+        result = result.where(~result["layer"].isin(responses.deaf))
     result.attrs = aligned_attributes(source, shift)
-    responses = find_responses(source, layers, max_memory=parse_bytes(max_memory), counted=True)
-    result.attrs["notes"] = notes_of(source, sink, responses)
+    result.attrs["notes"] = notes_of(source, *sinks, responses)
     return result
 
 

@@ -248,6 +248,10 @@ def _measure(
             notes += notes_of(change, _phase_notes(changes[-1]))
     parts: list[xarray.Dataset] = []
     if units:
+        for name, those in variables.items():
+            for key in (key for key in those if key.endswith("_zero_share")):
+                share = responses.share_with(name, float(those[key][1]))
+                those[key] = ((), np.asarray(share))
         variables = {name: {} for name in responses.deaf} | variables
         parts.append(_to_dataset(variables, source, [n for n in chosen if n in variables]))
     if aligned:

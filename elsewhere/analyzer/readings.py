@@ -215,7 +215,7 @@ def _cosine(metric: str, table: Table, *, without: bool = True) -> Reading:
             return no_contrast
         found = tally.found
         zero = zero_vectors(metric, float(found.zero.mean()), float(found.dead.mean()))
-        return [*no_contrast, *found.doubts, *([zero] if zero else [])]
+        return [*no_contrast, *([zero] if zero else [])]
 
     return Reading(tally, read, metric, doubts)
 
@@ -611,10 +611,10 @@ def undefined_because(name: str, table: Table) -> str:
         return f"at every location half of the pairs of objects or more have one code, or {_ALIKE}"
     if name == "identification":
         return f"at the reference {_ALIKE}"
-    return "its activations are constant: nothing varies that it could measure"
+    return "its activations are the same for all objects at all locations: nothing varies"
 
 
-_ALIKE = "all objects have the same code (constant, dead, or it tells the place only)"
+_ALIKE = "all objects have the same code (no response, dead, or it tells the place only)"
 
 
 def remarks(name: str, table: Table) -> list[str]:

@@ -201,7 +201,6 @@ class SimilaritySink:
             for name, found in self._centred.end():
                 self._own[name] = found.own[:, :, 0]
                 self._count_zeros(name, found.zero, found.dead)
-                self.notes += [f"{self.metric}: layer {name}: {doubt}" for doubt in found.doubts]
                 self._summaries[name] = summarise_means(
                     similarity=found.mean[:, 0],
                     cross=found.cross[:, 0],
@@ -532,6 +531,8 @@ def _similarity(
         heard.stream([sink], max_memory=memory, progress=progress)
         parts.append(sink.result(known))
     result = join_layers(parts, source.design, [name for name in known if name in names])
+    shares = zip(result["layer"].values, result["zero_share"].values, strict=True)
+    result["zero_share"] = ("layer", [responses.share_with(str(n), float(s)) for n, s in shares])
     deaf = [name in responses.deaf for name in result["layer"].values]
     if any(deaf):
         measured = result.where(~xarray.DataArray(deaf, dims="layer"))

@@ -28,11 +28,9 @@ from elsewhere.analyzer.readings import (
 from elsewhere.errors import LayerError, NumericsError
 from elsewhere.measures.blocks import rows_needed, rows_of
 from elsewhere.measures.catalogue import measures
-from elsewhere.measures.centring import silent_objects
 from elsewhere.measures.similarity import zero_vectors
 from elsewhere.measures.stretches import (
     BY_PLACE,
-    CENTRED,
     WORKING_BYTES,
     Lengths,
     Stretch,
@@ -52,7 +50,6 @@ class _State:
     lengths: dict[str, Lengths] = field(default_factory=dict)
     empty: Values | None = None
     mean: NDArray[np.float64] | None = None
-    living: NDArray[np.bool_] | None = None
     values: Values | None = None
     half: bool = False
 
@@ -198,10 +195,9 @@ class MeasureSink:
             if "centred" in state.lengths and self._part == 0:
                 check_finite(self._design, block, whole)
                 n = len(self._design.objects)
-                if state.mean is None or state.living is None:
-                    state.mean, state.living = np.zeros(whole.shape[1]), np.zeros(n, dtype=bool)
+                if state.mean is None:
+                    state.mean = np.zeros(whole.shape[1])
                 state.mean += whole.sum(axis=0, dtype=np.float64) / (n * self._design.n_positions)
-                state.living[block.objects[whole.any(axis=1)]] = True
                 return
             for metric, lengths in state.lengths.items():
                 check_finite(self._design, block, whole)
@@ -239,11 +235,6 @@ class MeasureSink:
                 add_all(stretch, *(reading.tally for reading in state.readings.values()))
                 del stretch
                 state.values = None
-            elif state.mean is not None and state.living is not None and self._part == 0:
-                state.mean *= len(state.living) / max(1, state.living.sum())  # of those that live
-            elif self._part == self._prepasses(state.table, self._parts) - 1:
-                for metric in set(CENTRED) & set(state.lengths):
-                    state.lengths[metric].leave_out_silent()
             if self._part == self._parts - 1:
                 self._read(name, self._states.pop(name))
 
@@ -273,10 +264,8 @@ class MeasureSink:
         for metric, lengths in state.lengths.items():
             share = lengths.zero_share
             found[f"{metric.replace('-', '_')}_zero_share"] = ((), np.asarray(share))
-            said = silent_objects(lengths.living) if metric in CENTRED else []
             if told := zero_vectors(metric, share, float(lengths.dead.mean())):
-                said = [*said, told]
-            self.notes += [f"{metric}: layer {layer}: {doubt}" for doubt in said]
+                self.notes.append(f"{metric}: layer {layer}: {told}")
         kept = str(getattr(self._layers[layer], "keep", "full"))
         if kept != "full":
             names = ", ".join(f"{name}({kept})" for name in state.readings)

@@ -109,21 +109,6 @@ class CentredCosines:
             found[self.units] = without
         return found
 
-    @property
-    def doubts(self) -> list[str]:
-        """What has to be said of silent objects."""
-        return silent_objects(~self.silent)
-
-
-def silent_objects(living: NDArray[np.bool_]) -> list[str]:
-    """Return what has to be said where not all objects are living, (object,)."""
-    if living.all():
-        return []
-    return [
-        f"{(~living).sum()} of {len(living)} objects evoke nothing (all zero at all locations) and "
-        "are left out, also of the mean that is removed; the layer has no band over layers"
-    ]
-
 
 class CentredTally:
     """Sums products between centred codes over stretches of units.

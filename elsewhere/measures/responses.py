@@ -2,7 +2,8 @@
 
 An object may be seen on the canvas and yet change nothing in a layer: it differs from the
 background in a colour that the network does not read, or a gain saturates. Its code is then the
-empty canvas's code at every location, and a cosine of 1 between locations says nothing about it.
+empty canvas's code at every location, or zero, and a cosine of 1 between locations says nothing
+about it. Every client of a source leaves such objects out by :func:`find_responses`.
 """
 
 from __future__ import annotations
@@ -43,14 +44,32 @@ class Responses:
     design
         The objects.
     silent
-        Per layer bool (object,): the code is the empty canvas's at every location.
+        Per layer bool (object,): the code is the empty canvas's, or zero, at every location.
     notes
         Which these are, and which objects a layer does not tell apart.
+    zero
+        Likewise, of these: the code is zero at every location.
     """
 
     design: Design
     silent: Mapping[str, Marks]
     notes: list[str] = field(default_factory=list)
+    zero: Mapping[str, Marks] = field(default_factory=dict)
+
+    def share_with(self, name: str, share: float) -> float:
+        """Return the share of zero vectors, of those of the objects that are left out as well.
+
+        Parameters
+        ----------
+        name
+            The layer.
+        share
+            That of the objects that are not left out.
+        """
+        left_out, zero = self.silent[name], self.zero.get(name, np.zeros(1, bool))
+        if left_out.all():
+            return share
+        return float((share * (~left_out).sum() + (left_out & zero).sum()) / len(left_out))
 
     @property
     def nowhere(self) -> Marks:
@@ -97,8 +116,8 @@ def find_responses(
     Parameters
     ----------
     source
-        A recording, a live sweep, or arrays; of arrays without the empty canvas's activation only
-        what they do not tell apart is found.
+        A recording, a live sweep, or arrays; of arrays without the empty canvas's activation it is
+        found which codes are zero.
     layers
         Names of the layers; all that the source has by default.
     max_memory
@@ -114,6 +133,7 @@ def find_responses(
     design = source.design
     names = [layer.name for layer in source.layers if layers is None or layer.name in layers]
     silent = {name: np.zeros(len(design.objects), bool) for name in names}
+    zero: dict[str, Marks] = {}
     look, there = _Look(layers), dict[str, Marks]()
     try:
         source.stream([look], max_memory=max_memory)
@@ -121,6 +141,7 @@ def find_responses(
         if suspects:
             copied = {name: marks.copy() for name, marks in suspects.items()}
             everywhere = _Look(list(suspects), copied)
+            zero = everywhere.zero = {name: look.zero[name].copy() for name in suspects}
             source.stream([everywhere], max_memory=max_memory)
             for name, marks in everywhere.silent.items():
                 if not (marks.all() and look.zero[name].all()):  # else it is dead
@@ -133,7 +154,7 @@ def find_responses(
         design,
         silent,
         "{count} of {n} objects change nothing in {layers}, where their codes are the empty "
-        f"canvas's at every location, and {out}: {{objects}}",
+        f"canvas's, or zero, at every location, and {out}: {{objects}}",
         "no object changes anything in {layers}, where every code is the empty canvas's at every "
         f"location; what is measured there {undefined}",
     )
@@ -142,7 +163,7 @@ def find_responses(
         "similarity is that with the empty canvas's code: {objects}"
     )
     notes += _told(design, there, at_reference, at_reference)
-    return Responses(design, silent, notes + _copies_told(design, look, silent))
+    return Responses(design, silent, notes + _copies_told(design, look, silent), zero)
 
 
 class _Look:
@@ -182,7 +203,7 @@ class _Look:
         for layer in layers if part == 0 else ():
             known = None if self._suspects is None else self._suspects[layer.name]
             self.silent[layer.name] = np.zeros(n, bool) if known is None else known
-            self.zero[layer.name] = np.zeros(n, bool)
+            self.zero.setdefault(layer.name, np.zeros(n, bool))
             self.keys[layer.name] = np.full((n, 1 + N_KEYS), np.nan)
 
     def add(self, block: Block) -> None:
@@ -203,13 +224,15 @@ class _Look:
                 self.zero[name][objects] = size == 0
                 self.keys[name][objects, 0] = np.sqrt(size)
                 self.keys[name][objects, 1:] = dot_products(rows, self._signs_of(name, rows))
+            same = nothing = size == 0
             if name in self._empty:
                 change = squared_norms(np.subtract(rows, self._empty[name]))
-                same = change <= share**2 * size
-                if self._suspects is None:
-                    marks[objects] = same
-                else:
-                    np.logical_and.at(marks, objects, same)
+                same = nothing | (change <= share**2 * size)
+            if self._suspects is None:
+                marks[objects] = same
+            else:
+                np.logical_and.at(marks, objects, same)
+                np.logical_and.at(self.zero[name], objects, nothing)
 
     def _signs_of(self, name: str, rows: NDArray[Any]) -> NDArray[Any]:
         if name not in self._signs:

@@ -401,8 +401,8 @@ class _Engine:
             else:
                 where = ",".join(map(str, self.plan.places[number][0]))
                 outcome.reason = (
-                    f"all its {self.units[name]} units are constant over the objects at "
-                    f"{where}, where the probe is trained"
+                    f"all its {self.units[name]} units are the same for all objects at {where}, "
+                    "where the probe is trained"
                 )
         return held
 

@@ -60,7 +60,7 @@ def fit_probe(
     UnknownNameError
         An unknown layer or kind.
     LayerError
-        The layer is constant over the training samples.
+        The layer is the same for all training samples.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def fit_probe(
     span = find_span(lambda: [rows], n_samples)
     if span.rank == 0:
         raise LayerError(
-            f"layer {layer!r} is constant over the {n_samples} training samples; take another "
+            f"layer {layer!r} is the same for all {n_samples} training samples; take another "
             "layer, or train elsewhere"
         )
     labels = exemplars.labels[objects]

@@ -428,7 +428,7 @@ def test_constant_features_are_undefined_for_a_reason():
         assert np.isnan(found[name]).all()
     notes = "\n".join(found.attrs["notes"])
     for name in ("partition", "position"):
-        assert f"{name}: layer activations: NaN, for its activations are constant" in notes
+        assert f"{name}: layer activations: NaN, for its activations are the same for all" in notes
     place = np.random.default_rng(0).normal(size=(1, 3, 8)).repeat(20, axis=0)
     telling = notes_of(place, [*names, "identification"])
     for name in ("cka", "rsa", "sensitivity-euclidean"):  # not constant where it tells the place

@@ -177,8 +177,8 @@ def test_silent_objects_are_left_out_of_similarity(metric, parts, categories):
     left = found["G_away_without"].values[0]
     np.testing.assert_allclose(left[~np.isnan(left)], wanted["G_away_without"][0], atol=1e-9)
     assert float(found["zero_share"][0]) == 0.25
-    assert any("2 of 8 objects evoke nothing" in note for note in found.attrs["notes"])
-    assert not any("evoke nothing" in note for note in wanted.attrs["notes"])
+    assert any("2 of 8 objects change nothing in" in note for note in found.attrs["notes"])
+    assert not any("change nothing" in note for note in wanted.attrs["notes"])
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -201,7 +201,7 @@ def test_silent_objects_are_left_out_of_measures(metric, path, monkeypatch):
         if "band" not in str(key) and not str(key).endswith("zero_share"):
             np.testing.assert_allclose(found[key], wanted[key], atol=1e-9, err_msg=str(key))
     assert float(found[f"{name}_zero_share"][0]) == pytest.approx(3 / 9)
-    assert any("3 of 9 objects evoke nothing" in note for note in found.attrs["notes"])
+    assert any("3 of 9 objects change nothing in" in note for note in found.attrs["notes"])
     book = location_cosines(values, metric=metric, categories=living)
     pure = location_cosines(more, metric=metric, categories=names)
     np.testing.assert_allclose(pure.G, book.G, atol=1e-9)

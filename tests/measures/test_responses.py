@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import elsewhere
+from elsewhere.analyzer import aligned_similarity
 from elsewhere.measures.responses import UNSEEN, find_responses
 from elsewhere.models import Model
 from elsewhere.models.transform import InputTransform
@@ -94,6 +95,36 @@ def test_objects_that_a_layer_does_not_respond_to_are_left_out_and_named(engine,
                 abs=1e-5,
             )  # fmt: skip
             assert any("o5, o6" in note for note in measured.attrs["notes"])
+
+
+def test_aligned_maps_are_of_the_objects_that_a_layer_responds_to():
+    objects = objects_of(seen=5, unseen=2)
+    found = aligned_similarity(sweep_of(objects), layers=["conv"], shift="nearest")
+    right = aligned_similarity(sweep_of(objects.subset(range(5))), layers=["conv"], shift="nearest")
+    for name in ("aligned_away", "aligned_baseline_away", "aligned_G_away_interval"):
+        np.testing.assert_allclose(found[name], right[name], atol=1e-6, err_msg=name)
+    assert found["aligned"][0, 5:].isnull().all()
+    assert any("are left out (nan): o5, o6" in note for note in found.attrs["notes"])
+    unseen = aligned_similarity(sweep_of(objects.subset([5, 6])), layers=["conv"])
+    assert unseen["aligned_away"].isnull().all()
+    assert any("no object changes anything" in note for note in unseen.attrs["notes"])
+
+
+def test_codes_of_zero_everywhere_are_no_response_whatever_is_removed():
+    """A cosine of zero counts as 0: two silent objects of six took .33 off the similarity."""
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(6, 1, 4, 30)) + 2 * rng.normal(size=(6, 1, 1, 30))
+    values[[1, 4]] = 0
+    kept = [0, 2, 3, 5]
+    unit = values[kept, 0] / np.linalg.norm(values[kept, 0], axis=-1, keepdims=True)
+    right = np.einsum("opu,ou->op", unit, unit[:, 0])[:, 1:].mean()
+    for empty in ({}, {"empty": {"fc": rng.normal(size=30)}}):
+        source = ArraySource({"fc": values}, y=[0], x=[0, 1, 2, 3], **empty)
+        found = elsewhere.similarity(source)
+        assert float(found["similarity_away"][0]) == pytest.approx(right, abs=1e-9)
+        assert "2 of 6 objects change nothing in fc, " in found.attrs["notes"][0]
+        measured = elsewhere.measure(source, names="sensitivity-cosine")
+        assert "object1, object4" in measured.attrs["notes"][0]
 
 
 def test_where_no_object_is_seen_nothing_is_measured():

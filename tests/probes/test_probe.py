@@ -369,7 +369,7 @@ def test_constant_features_are_answered_nan_with_a_reason(make_source):
     assert np.isnan(result["accuracy"].sel(layer="dead").values).all()
     assert np.isnan(result["invariance_index"].sel(layer="dead").values).all()
     assert np.isfinite(result["accuracy"].sel(layer="fc").values).all()
-    assert "dead: all its 9 units are constant" in result.attrs["reason"]
+    assert "dead: all its 9 units are the same for all objects" in result.attrs["reason"]
     assert "\n" not in result.attrs["reason"]
 
 
