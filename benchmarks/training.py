@@ -19,9 +19,9 @@ import torch
 from torch.nn import functional
 
 from elsewhere.models import InputTransform, load_model
+from elsewhere.models.forward import Paster
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.training import Curriculum, Exemplars, Network, Phase, Report, train
-from elsewhere.training.pasting import Paster
 from elsewhere.training.windows import make_forward
 
 BLOCK = 50

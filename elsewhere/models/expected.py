@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from elsewhere.errors import InputError
+from elsewhere.models.forward import evaluating
 from elsewhere.models.model import Model
 from elsewhere.models.state import seeded, untouched
 
@@ -189,14 +190,9 @@ def _sides(module: nn.Module, sizes: list[int]) -> Iterator[tuple[int, int]]:
 
 def _takes(model: Model, channels: int, height: int, width: int) -> bool:
     images = torch.zeros(1, channels, height, width, device=model.device)
-    with untouched(model.module), seeded(None, model.module), torch.inference_mode():
-        training = {part: part.training for part in model.module.modules()}
+    with untouched(model.module), seeded(None, model.module), evaluating(model.module):
         try:
-            model.module.eval()
             model.module(images)
         except Exception:  # any network, any complaint
             return False
-        finally:
-            for part, mode in training.items():
-                part.training = mode
     return True

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from elsewhere.models.forward import evaluating
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import output_tensors
 from elsewhere.protocols import LAYOUTS, Layout
@@ -205,7 +206,6 @@ def _run(
     found: dict[Place, torch.Tensor] = {}
     calls: Counter[str] = Counter()
     names = {name for name, _, _ in shapes}
-    modes = [(part, part.training) for part in model.module.modules()]
     handles = []
 
     def hook(name: str) -> Any:
@@ -230,12 +230,9 @@ def _run(
         for name, part in model.module.named_modules():
             if name in names:
                 handles.append(part.register_forward_hook(hook(name)))
-        model.module.eval()
-        with torch.inference_mode():
+        with evaluating(model.module):
             model.module(model.transform.apply(torch.from_numpy(image[None]).to(model.device)))
     finally:
         for handle in handles:
             handle.remove()
-        for part, mode in modes:
-            part.training = mode
     return found

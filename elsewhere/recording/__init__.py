@@ -1,7 +1,7 @@
 """Hooks, sweeps and recordings of networks."""
 
 from elsewhere.recording.completion import is_complete
-from elsewhere.recording.hooks import Recorder, Taps, evaluating
+from elsewhere.recording.hooks import Recorder, Taps
 from elsewhere.recording.planning import LayerPlan, Plan, check_room, plan
 from elsewhere.recording.record import make_header, parse_keeps, record
 from elsewhere.recording.request import ModelRequest, StimulusRequest
@@ -16,7 +16,6 @@ __all__ = [
     "Sweep",
     "Taps",
     "check_room",
-    "evaluating",
     "is_complete",
     "make_header",
     "parse_keeps",

@@ -14,10 +14,11 @@ from torch import nn
 
 from elsewhere.errors import InputError
 from elsewhere.models import Layer, Model, output_tensors
+from elsewhere.models.forward import evaluating
 from elsewhere.models.machine import describe_machine
 from elsewhere.models.proof import extremes, find_difference
 from elsewhere.protocols import Design
-from elsewhere.recording.hooks import Taps, evaluating
+from elsewhere.recording.hooks import Taps
 from elsewhere.recording.incremental import Incremental, NotTraceable, Pasted, Tile, WindowRows
 from elsewhere.recording.incremental.streaming import TILE_BYTES
 from elsewhere.recording.incremental.windows import Maps

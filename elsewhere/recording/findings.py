@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError
 from elsewhere.models import Conduct, Layer, Model, observe
 from elsewhere.models.conduct import check_again
+from elsewhere.models.forward import exact
 from elsewhere.models.proof import extremes
 from elsewhere.models.state import stamp, untouched
 from elsewhere.protocols import Design
 from elsewhere.recording.engines import Choice, choose_engine
-from elsewhere.recording.images import Batch, Images, exact
+from elsewhere.recording.images import Batch, Images
 from elsewhere.recording.incremental.streaming import TileStream
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.types import Engine

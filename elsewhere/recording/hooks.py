@@ -21,24 +21,12 @@ from torch.utils.hooks import RemovableHandle
 from elsewhere.errors import LayerError, UnknownNameError
 from elsewhere.models import output_tensors
 from elsewhere.models.aliases import aliases
+from elsewhere.models.forward import evaluating
 from elsewhere.models.heads import HEAD
 from elsewhere.models.model import unwrap
 from elsewhere.models.outputs import is_container
 
 Receive = Callable[[str, int, object], None]
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Set evaluation mode and inference mode, then restore every part's own mode."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 class Taps:

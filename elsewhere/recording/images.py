@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from elsewhere.models import Model
+from elsewhere.models.forward import Paster
 from elsewhere.protocols import Design, Stage
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.storage.units import Units
@@ -41,24 +41,15 @@ class Images:
     def __init__(
         self, model: Model, objects: ObjectSet, canvas: Canvas, rows: int = BATCH_ROWS
     ) -> None:
-        device, transform = model.device, model.transform
-        color = canvas.background_color(transform.mean)
-        self._canvas = canvas
-        self._patches = transform.apply(torch.from_numpy(objects.patches(color)).to(device))
-        empty = torch.from_numpy(canvas.empty(color)[None]).to(device)
-        self._empty = transform.apply(empty)
-        self._batch = self._empty.expand(rows, -1, -1, -1).clone()
+        self._paster = Paster(canvas, model.transform, rows=rows, device=model.device)
+        self._patches = self._paster.load(objects)
 
     def build(self, batch: Batch) -> torch.Tensor:
         """Return exactly as many inputs as a pass takes, the last ones empty canvases."""
-        self._batch.copy_(self._empty.expand_as(self._batch))
-        side = self._canvas.object_size
-        for row, (number, location) in enumerate(zip(batch.objects, batch.locations, strict=True)):
-            if number < 0:
-                continue
-            top, left = self._canvas.top_left((int(location[0]), int(location[1])))
-            self._batch[row, :, top : top + side, left : left + side] = self._patches[number]
-        return self._batch
+        shown = batch.objects >= 0
+        rows, places = (torch.from_numpy(v[shown]) for v in (batch.objects, batch.locations))
+        device = self._paster.device
+        return self._paster.paste(self._patches[rows.to(device)], places.to(device))
 
 
 def batches_of(
@@ -90,18 +81,3 @@ def batches_of(
             chosen = slice(first, first + rows)
             at = positions[chosen]
             yield Batch(stage, objects[chosen], at, places[at])
-
-
-@contextlib.contextmanager
-def exact(device: torch.device) -> Iterator[None]:
-    """Keep TF32 out of the computation on a GPU, then restore what was set."""
-    if device.type != "cuda":
-        yield
-        return
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32)
-    matmul.allow_tf32, cudnn.allow_tf32 = False, False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before

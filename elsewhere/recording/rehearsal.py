@@ -10,9 +10,9 @@ import numpy as np
 
 from elsewhere.errors import LayerError
 from elsewhere.models import untouched
+from elsewhere.models.forward import evaluating, exact
 from elsewhere.protocols import Sink
-from elsewhere.recording.hooks import evaluating
-from elsewhere.recording.images import Images, batches_of, exact
+from elsewhere.recording.images import Images, batches_of
 from elsewhere.recording.incremental.streaming import cells_of, room_of, sample_tile
 from elsewhere.recording.sweep import Group, Sweep
 from elsewhere.storage.recording import DEFAULT_MEMORY

@@ -19,12 +19,13 @@ from elsewhere.models import (
     select_layers,
     untouched,
 )
+from elsewhere.models.forward import evaluating, exact
 from elsewhere.models.heads import name_head
 from elsewhere.protocols import STAGES, Design, Need, Progress, Sink, Stage, stages_of
 from elsewhere.recording.engines import Choice, numerics
 from elsewhere.recording.findings import Findings, watch_again
-from elsewhere.recording.hooks import Taps, evaluating
-from elsewhere.recording.images import Batch, Images, batches_of, exact
+from elsewhere.recording.hooks import Taps
+from elsewhere.recording.images import Batch, Images, batches_of
 from elsewhere.recording.incremental.streaming import SINK_SHARE, TileStream, memory_for, room_of
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage.recording import DEFAULT_MEMORY, n_parts

@@ -29,6 +29,7 @@ from elsewhere.measures.intervals import (
 )
 from elsewhere.models import Conduct, Model, observe
 from elsewhere.models.conduct import check_again
+from elsewhere.models.forward import Paster, evaluating
 from elsewhere.models.heads import input_dtype
 from elsewhere.models.machine import describe_machine
 from elsewhere.models.proof import extremes
@@ -36,7 +37,6 @@ from elsewhere.protocols import Progress
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.training.batches import ROWS, check_held_out, fitting_rows
 from elsewhere.training.heads import check_logits
-from elsewhere.training.pasting import Paster
 from elsewhere.training.windows import Way, make_forward, whole_forward
 from elsewhere.types import Location, parse_bytes
 
@@ -173,7 +173,12 @@ def sweep(
     """
     device, network = model.device, model.module
     paster = Paster(
-        canvas, model.transform, rows=batch_rows, device=device, dtype=input_dtype(model)
+        canvas,
+        model.transform,
+        rows=batch_rows,
+        device=device,
+        dtype=input_dtype(model),
+        channels_last=True,
     )
     patches = paster.load(objects)
     if conduct is None:
@@ -184,34 +189,28 @@ def sweep(
     n_places, total = len(locations), len(objects) * len(locations)
     choice = torch.empty(total, dtype=torch.int64, device=device)
     margin = torch.empty(total, device=device)
-    modes = [(part, part.training) for part in network.modules()]
-    network.eval()
-    try:
-        with torch.inference_mode():
-            if conduct.alone:
-                paster = Paster(canvas, model.transform, rows=1, device=device, dtype=paster.dtype)
-                way = Way(whole_forward(network, paster), f"whole canvases: {conduct.reason}")
-            else:
-                way = make_forward(network, paster, patches, training=False)
-            if notes is not None:
-                notes += [*conduct.notes, *way.notes]
-            for first in range(0, total, n_rows):
-                # the last batch is filled up with its last trial
-                rows = torch.arange(first, first + n_rows, device=device).clamp(max=total - 1)
-                trial = rows[: total - first]
-                with conduct.a_pass(network):
-                    output = way.forward(patches[rows // n_places], places[rows % n_places])
-                logits = check_logits(output, n_classes, model.name)[: len(trial)]
-                choice[trial] = logits.argmax(1)
-                margin[trial] = _margins(logits, truth[trial // n_places])
-                if progress is not None:
-                    progress(first + len(trial), total)
-            if conduct.keeps:
-                nothing = paster.paste(patches[:0], places[:0])[:1].clone()
-                check_again(model, conduct, nothing, (), output=True)
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    with evaluating(network):
+        if conduct.alone:
+            paster = Paster(canvas, model.transform, rows=1, device=device, dtype=paster.dtype)
+            way = Way(whole_forward(network, paster), f"whole canvases: {conduct.reason}")
+        else:
+            way = make_forward(network, paster, patches, training=False)
+        if notes is not None:
+            notes += [*conduct.notes, *way.notes]
+        for first in range(0, total, n_rows):
+            # the last batch is filled up with its last trial
+            rows = torch.arange(first, first + n_rows, device=device).clamp(max=total - 1)
+            trial = rows[: total - first]
+            with conduct.a_pass(network):
+                output = way.forward(patches[rows // n_places], places[rows % n_places])
+            logits = check_logits(output, n_classes, model.name)[: len(trial)]
+            choice[trial] = logits.argmax(1)
+            margin[trial] = _margins(logits, truth[trial // n_places])
+            if progress is not None:
+                progress(first + len(trial), total)
+        if conduct.keeps:
+            nothing = paster.paste(patches[:0], places[:0])[:1].clone()
+            check_again(model, conduct, nothing, (), output=True)
     if not bool(torch.isfinite(margin).all()):
         raise NumericsError(
             f"{model.name} gives logits that are not finite; check its weights and its input"

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from elsewhere.stimuli import ObjectSet
+from elsewhere.models.forward import Paster, evaluating
+from elsewhere.stimuli import Canvas, ObjectSet
+from elsewhere.training.batches import draw_locations
 from elsewhere.training.heads import check_logits
-from elsewhere.training.pasting import Paster, draw_locations
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import derive_seed, make_generator
 
@@ -39,7 +40,7 @@ class Probe:
         Draws exemplars and places.
     """
 
-    def __init__(self, resolved: ResolvedPhase, paster: Paster, *, seed: int) -> None:
+    def __init__(self, resolved: ResolvedPhase, paster: Paster[Canvas], *, seed: int) -> None:
         objects = resolved.train if resolved.held_out is None else resolved.held_out
         chosen = _choose(objects, np.random.default_rng(derive_seed(seed, "objects")))
         self._paster, self._n_classes = paster, len(resolved.categories)
@@ -58,19 +59,13 @@ class Probe:
             resolved, categories, np.random.default_rng(derive_seed(seed, "off")), paster.device
         )
 
-    @torch.inference_mode()
     def measure(self, network: nn.Module) -> Accuracies:
         """Return the accuracies; the network's modes are left as they were."""
-        modes = [(part, part.training) for part in network.modules()]
-        network.eval()
-        try:
+        with evaluating(network):
             on = self._correct(network, self._on).mean().item()
             off = None
             if bool(self._has_off.any()):
                 off = self._correct(network, self._off)[self._has_off].mean().item()
-        finally:
-            for part, mode in modes:
-                part.training = mode
         return Accuracies(on, off)
 
     def _correct(self, network: nn.Module, locations: torch.Tensor) -> torch.Tensor:

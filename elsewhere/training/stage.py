@@ -22,9 +22,11 @@ from torch.nn import functional
 from elsewhere.errors import TrainingError
 from elsewhere.logs import get_logger
 from elsewhere.models import Model
+from elsewhere.models.forward import Paster
 from elsewhere.models.heads import find_logits, input_dtype
 from elsewhere.models.machine import describe_machine
 from elsewhere.training.augment import change_appearance
+from elsewhere.training.batches import draw_locations
 from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
 from elsewhere.training.curriculum import Curriculum
 from elsewhere.training.doubts import Doubts
@@ -38,7 +40,6 @@ from elsewhere.training.optimisation import (
     schedule_factor,
     set_dropout,
 )
-from elsewhere.training.pasting import Paster, draw_locations
 from elsewhere.training.probe import PROBE_OBJECTS, Accuracies, Probe
 from elsewhere.training.rehearsal import failure
 from elsewhere.training.resolution import ResolvedPhase
@@ -260,7 +261,14 @@ class Stage:
     def _load_objects(self, model: Model) -> None:
         canvas, train = self.around.curriculum.canvas, self.resolved.train
         self._paster, paster = (
-            Paster(canvas, model.transform, rows=rows, device=self.device, dtype=input_dtype(model))
+            Paster(
+                canvas,
+                model.transform,
+                rows=rows,
+                device=self.device,
+                dtype=input_dtype(model),
+                channels_last=True,
+            )
             for rows in (self.phase.batch, PROBE_OBJECTS)
         )
         self._patches = self._paster.load(train)

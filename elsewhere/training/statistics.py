@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from elsewhere.models.forward import evaluating
+
 _Normalisation = nn.modules.batchnorm._NormBase
 
 
@@ -52,25 +54,22 @@ def measure_statistics(network: nn.Module, images: Iterable[torch.Tensor]) -> in
     >>> norm.running_mean
     tensor([5., 5., 5.])
     """
-    modes = [(part, part.training) for part in network.modules()]
     meant = [
         part
-        for part, training in modes
-        if isinstance(part, _Normalisation) and training and part.running_mean is not None
+        for part in network.modules()
+        if isinstance(part, _Normalisation) and part.training and part.running_mean is not None
     ]
     if not meant:
         return 0
     momenta = [part.momentum for part in meant]
-    network.eval()
-    try:
-        for norm in meant:
-            norm.reset_running_stats()
-            norm.momentum, norm.training = None, True
-        for batch in images:
-            network(batch)
-    finally:
-        for norm, momentum in zip(meant, momenta, strict=True):
-            norm.momentum = momentum
-        for part, training in modes:
-            part.training = training
+    with evaluating(network, inference=False):
+        try:
+            for norm in meant:
+                norm.reset_running_stats()
+                norm.momentum, norm.training = None, True
+            for batch in images:
+                network(batch)
+        finally:
+            for norm, momentum in zip(meant, momenta, strict=True):
+                norm.momentum = momentum
     return len(meant)

@@ -21,10 +21,10 @@ from torch import nn
 from torch.utils._pytree import tree_map, tree_map_only
 
 from elsewhere.models import InputTransform
+from elsewhere.models.forward import Paster
 from elsewhere.models.proof import extremes, find_difference
 from elsewhere.stimuli import Canvas
 from elsewhere.training.blocks import Block, best_depth, find_blocks, run_block, window_sides
-from elsewhere.training.pasting import Paster
 from elsewhere.training.promises import Foreseen, Promise, Step
 
 
@@ -95,7 +95,7 @@ class WindowedForward:
         Parameters
         ----------
         patches
-            (n, pixel, 3), as :class:`elsewhere.training.pasting.Paster` loads them.
+            (n, pixel, 3), as :class:`elsewhere.models.forward.Paster` loads them.
         locations
             int64 (n, 2), y and x, px.
         blind
@@ -108,7 +108,9 @@ class WindowedForward:
             if blind:
                 return _fill(self.background.to(patches.dtype), size).repeat(n, 1, 1, 1)
             device, dtype = patches.device, patches.dtype
-            paster = Paster(self.canvas, self.transform, rows=n, device=device, dtype=dtype)
+            paster = Paster(
+                self.canvas, self.transform, rows=n, device=device, dtype=dtype, channels_last=True
+            )
             return paster.paste(patches, locations)
 
         plan = [
@@ -210,7 +212,7 @@ class Way:
 
 
 def make_forward(
-    network: nn.Module, paster: Paster, patches: torch.Tensor, *, training: bool
+    network: nn.Module, paster: Paster[Canvas], patches: torch.Tensor, *, training: bool
 ) -> Way:
     """Return the fastest way to run a network on objects at locations.
 
@@ -277,7 +279,14 @@ def prove_windows(windows: WindowedForward, patches: torch.Tensor, *, training: 
     first, last = canvas.valid[0], canvas.valid[-1]
     places = torch.randint(first, last + 1, (SCENES, 2), generator=generator)
     places[0], places[1] = first, last
-    paster = Paster(canvas, windows.transform, rows=SCENES, device=patches.device, dtype=dtype)
+    paster = Paster(
+        canvas,
+        windows.transform,
+        rows=SCENES,
+        device=patches.device,
+        dtype=dtype,
+        channels_last=True,
+    )
     return find_difference(
         network,
         lambda: network(paster.paste(shown, places)),
@@ -288,7 +297,7 @@ def prove_windows(windows: WindowedForward, patches: torch.Tensor, *, training: 
     )
 
 
-def whole_forward(network: nn.Module, paster: Paster) -> Forward:
+def whole_forward(network: nn.Module, paster: Paster[Canvas]) -> Forward:
     """Return the plain way: whole canvases through the network."""
 
     def forward(patches: torch.Tensor, locations: torch.Tensor) -> Any:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from elsewhere.errors import UnknownNameError
 from elsewhere.models import IMAGENET, InputTransform, load_model
+from elsewhere.models.forward import Paster
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.training import Augment
 from elsewhere.training.augment import change_appearance
@@ -20,7 +21,6 @@ from elsewhere.training.optimisation import (
     schedule_factor,
     select_parameters,
 )
-from elsewhere.training.pasting import Paster
 from elsewhere.training.seeds import derive_seed, make_generator, own_generators
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from scipy import stats
 from elsewhere.errors import CanvasError, ElsewhereError, InputError, UnknownNameError
 from elsewhere.stimuli import Canvas
 from elsewhere.training import environments, make_placement, place_only_accuracy
-from elsewhere.training.pasting import draw_locations
+from elsewhere.training.batches import draw_locations
 from elsewhere.training.seeds import make_generator
 
 CANVAS = Canvas(48, 11)

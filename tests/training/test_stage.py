@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from elsewhere.models import InputTransform
+from elsewhere.models.forward import Paster
 from elsewhere.training import Criterion, Exemplars, Network, Phase, list_checkpoints, train
 from elsewhere.training.checkpoints import load_checkpoint, read_weights
 from elsewhere.training.optimisation import schedule_factor
-from elsewhere.training.pasting import Paster
 from elsewhere.training.stage import Stage
 from elsewhere.training.statistics import measure_statistics
 

@@ -14,11 +14,11 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 from elsewhere.models import InputTransform, load_model
+from elsewhere.models.forward import Paster
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.training import Network, list_checkpoints, train, windows
 from elsewhere.training.blocks import best_depth, find_blocks
 from elsewhere.training.checkpoints import read_weights
-from elsewhere.training.pasting import Paster
 from elsewhere.training.windows import WindowedForward, make_forward
 
 CPU = torch.device("cpu")

@@ -149,18 +149,3 @@ def check_gradients(model: Model) -> None:
                 f"{model.name} has no gradients: its {name!r} was made under "
                 "torch.inference_mode; build and load it outside (frozen parameters are fine)"
             )
-
-
-@contextlib.contextmanager
-def exact(device: torch.device) -> Iterator[None]:
-    """Keep TF32 out of the computation on a GPU, then restore what was set."""
-    if device.type != "cuda":
-        yield
-        return
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32)
-    matmul.allow_tf32, cudnn.allow_tf32 = False, False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -20,8 +20,8 @@ from elsewhere.analyzer.attribution.lattices import Interval, Lattice, spread_wi
 from elsewhere.analyzer.attribution.targets import Scorer
 from elsewhere.errors import InputError
 from elsewhere.models import Layer, Model, output_tensors
+from elsewhere.models.forward import evaluating
 from elsewhere.models.proof import find_difference
-from elsewhere.recording import evaluating
 from elsewhere.recording.engines import Choice, saving, weigh
 from elsewhere.recording.incremental import (
     Covered,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from elsewhere.analyzer.attribution.batches import Batch, Method, Setting
-from elsewhere.analyzer.attribution.copies import PlainNetwork, exact
+from elsewhere.analyzer.attribution.copies import PlainNetwork
 from elsewhere.analyzer.attribution.covering import Coverer, Scene, choose_coverer
 from elsewhere.analyzer.attribution.methods import methods, read_options
 from elsewhere.analyzer.attribution.rules import Ruled
@@ -27,6 +27,7 @@ from elsewhere.errors import InputError, LayerError, NumericsError
 from elsewhere.logs import get_logger
 from elsewhere.measures.blocks import without_layout
 from elsewhere.models import Conduct, Layer, Model, list_layers, output_tensors, untouched
+from elsewhere.models.forward import exact
 from elsewhere.recording.engines import Choice
 from elsewhere.types import BATCH_ROWS, Engine
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torchvision.transforms import functional as images
 
 from elsewhere.errors import InputError
-from elsewhere.models import InputTransform, Layer, Model
+from elsewhere.models import Layer, Model
+from elsewhere.models.forward import Paster, paste
 from elsewhere.stimuli import Canvas, ObjectSet
-from elsewhere.types import Color, Location
+from elsewhere.types import Location
 
 BASELINES = ("empty", "black", "blurred", "blurred:SIGMA")
 """What a pixel is compared with: the empty canvas, black, or the blurred image (sigma in px)."""
@@ -94,25 +95,19 @@ class Scenes:
     """
 
     def __init__(self, model: Model, objects: ObjectSet, canvas: Canvas) -> None:
-        self.canvas, self._transform = canvas, model.transform
-        self.color: Color = canvas.background_color(model.transform.mean)
-        patches = torch.from_numpy(objects.patches(self.color)).to(model.device)
-        self._patches = model.transform.apply(patches)
-        self.empty = self._plain(canvas.empty(self.color), model.transform, model.device)
-        self.black = self._plain(canvas.empty((0, 0, 0)), model.transform, model.device)
-
-    @staticmethod
-    def _plain(
-        image: NDArray[np.uint8], transform: InputTransform, device: torch.device
-    ) -> torch.Tensor:
-        return transform.apply(torch.from_numpy(image[None]).to(device))
+        paster, black = (
+            Paster(ground, model.transform, rows=1, device=model.device)
+            for ground in (canvas, replace(canvas, background=0))
+        )
+        self.canvas, self.color = canvas, paster.color
+        self._patches = paster.load(objects)
+        self.empty, self.black = paster.empty(), black.empty()
 
     def images(self, number: int, corners: Sequence[tuple[int, int]]) -> torch.Tensor:
         """Return an object with its box's first row and column at `corners`, (n, 3, y, x)."""
         found = self.empty.repeat(len(corners), 1, 1, 1)
-        side = self.canvas.object_size
-        for row, (top, left) in enumerate(corners):
-            found[row, :, top : top + side, left : left + side] = self._patches[number]
+        patches = self._patches[[number]].expand(len(corners), -1, -1)
+        paste(found, patches, torch.tensor(corners))
         return found
 
     def corners(self, locations: Sequence[Location]) -> list[tuple[int, int]]:

@@ -1,0 +1,193 @@
+"""How a network is run: exactly, in evaluation mode, on objects that are pasted on its device.
+
+`exact`, `evaluating`, `paste`, `Paster`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from elsewhere.models.transform import InputTransform
+from elsewhere.types import Color
+
+
+@contextlib.contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """Keep TF32 out of the computation on a GPU, then restore what was set."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, cudnn.allow_tf32)
+    matmul.allow_tf32, cudnn.allow_tf32 = False, False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module, *, inference: bool = True) -> Iterator[None]:
+    """Set evaluation mode, then restore every part's own mode.
+
+    Parameters
+    ----------
+    module
+        The network.
+    inference
+        Whether inference mode is set, too.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.inference_mode() if inference else contextlib.nullcontext():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+class CanvasLike(Protocol):
+    """A square canvas of one colour, and the side of the objects on it, px."""
+
+    @property
+    def size(self) -> int:
+        """Side of the canvas."""
+
+    @property
+    def object_size(self) -> int:
+        """Side of the objects."""
+
+    def background_color(self, mean: Sequence[float] | None = None) -> Color:
+        """Return the colour, which may be the `mean` of the network's input."""
+
+
+Ground = TypeVar("Ground", bound=CanvasLike)
+
+
+class ObjectsLike(Protocol):
+    """Objects that can be had over a colour."""
+
+    def patches(self, color: Color) -> NDArray[Any]:
+        """Return uint8 (object, side, side, 3)."""
+
+
+def paste(canvases: torch.Tensor, patches: torch.Tensor, corners: torch.Tensor) -> None:
+    """Write one object into each canvas, in place; whatever the canvases' memory format is.
+
+    Parameters
+    ----------
+    canvases
+        (n or more, 3, size, size).
+    patches
+        (n, pixel, 3), square, as :meth:`Paster.load` gives them.
+    corners
+        int64 (n, 2), the first row and column of each object; it has to lie on the canvas.
+
+    Examples
+    --------
+    >>> canvases = torch.zeros(1, 3, 2, 3)
+    >>> paste(canvases, torch.ones(1, 1, 3), torch.tensor([[1, 2]]))
+    >>> canvases[0, 0]
+    tensor([[0., 0., 0.],
+            [0., 0., 1.]])
+    """
+    n, device = len(patches), canvases.device
+    side = round(patches.shape[1] ** 0.5)
+    cells = corners.to(device)[:, :, None] + torch.arange(side, device=device)
+    rows = torch.arange(n, device=device)[:, None, None]
+    boxes = patches.reshape(n, side, side, patches.shape[2])
+    canvases.permute(0, 2, 3, 1)[rows, cells[:, 0, :, None], cells[:, 1, None, :]] = boxes
+
+
+class Paster(Generic[Ground]):
+    """Writes batches of objects into one reused buffer of canvases.
+
+    Parameters
+    ----------
+    canvas
+        The canvas and the size of the objects.
+    transform
+        From pixels to the network's input.
+    rows
+        Number of canvases in a batch.
+    device
+        Where the canvases are.
+    dtype
+        Of the canvases: what the network computes in.
+    channels_last
+        Whether their memory is in that order on a CPU, where convolutions may be twice as fast.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from types import SimpleNamespace
+    >>> canvas = SimpleNamespace(size=3, object_size=1, background_color=lambda mean: (0, 0, 0))
+    >>> dot = SimpleNamespace(patches=lambda color: np.full((1, 1, 1, 3), 255, np.uint8))
+    >>> paster = Paster(canvas, InputTransform(), rows=1, device=torch.device("cpu"))
+    >>> paster.paste(paster.load(dot), torch.tensor([[0, 2]]))[0, 0]
+    tensor([[0., 0., 1.],
+            [0., 0., 0.],
+            [0., 0., 0.]])
+    """
+
+    def __init__(
+        self,
+        canvas: Ground,
+        transform: InputTransform,
+        *,
+        rows: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+    ) -> None:
+        self.canvas, self.transform, self.rows, self.device = canvas, transform, rows, device
+        self.dtype = dtype
+        self.color = canvas.background_color(transform.mean)
+        pixel = torch.tensor(self.color, dtype=torch.uint8, device=device).reshape(1, 1, 1, 3)
+        self.background = transform.apply(pixel).reshape(3).to(dtype)
+        levels = set(self.background.tolist())
+        self._level = levels.pop() if len(levels) == 1 else None
+        last = channels_last and device.type == "cpu"
+        order = torch.channels_last if last else torch.contiguous_format
+        shape = (rows, 3, canvas.size, canvas.size)
+        self._canvases = torch.empty(shape, device=device, dtype=dtype, memory_format=order)
+
+    def load(self, objects: ObjectsLike) -> torch.Tensor:
+        """Return objects over the background as network input, (object, pixel, channel)."""
+        pixels = torch.from_numpy(objects.patches(self.color)).to(self.device)
+        values = self.transform.apply(pixels).permute(0, 2, 3, 1).flatten(1, 2)
+        return values.to(self.dtype).contiguous()
+
+    def empty(self) -> torch.Tensor:
+        """Return the canvas without an object, (1, 3, size, size), in memory of its own."""
+        size = self.canvas.size
+        return self.background[:, None, None].repeat(1, size, size)[None]
+
+    def paste(self, patches: torch.Tensor, locations: torch.Tensor) -> torch.Tensor:
+        """Return one canvas for each patch; they are overwritten by the next call.
+
+        Parameters
+        ----------
+        patches
+            (n, pixel, 3), at most `rows`, as `load` gives them.
+        locations
+            int64 (n, 2), y and x, px; they must be valid.
+
+        Returns
+        -------
+        torch.Tensor
+            (rows, 3, size, size); rows beyond n are empty canvases.
+        """
+        if self._level is not None:  # several times faster
+            self._canvases.fill_(self._level)
+        else:
+            self._canvases.copy_(self.background[:, None, None].expand_as(self._canvases))
+        paste(self._canvases, patches, locations - self.canvas.object_size // 2)
+        return self._canvases
