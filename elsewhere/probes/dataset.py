@@ -46,7 +46,9 @@ class Builder:
                 self.design.n_positions,
             )
             return np.full(shape, np.nan)
-        return np.asarray(outcome.shuffled if shuffled else outcome.correct, np.float64)
+        values = np.array(outcome.shuffled if shuffled else outcome.correct, np.float64)
+        values[:, outcome.left_out] = np.nan
+        return values
 
     def _maps(
         self, values: list[NDArray[np.float64]], layered: bool, *, shuffled: bool = False
@@ -101,9 +103,7 @@ class Builder:
                 lead = ("layer", "split", "train_y", "train_x", "where")
                 self.variables["accuracy_at_each"] = (lead, sets.reshape(shape))
 
-    def add_shuffled(
-        self, outcomes: Mapping[str, Outcome], exemplars: Exemplars, chance: float
-    ) -> None:
+    def add_shuffled(self, outcomes: Mapping[str, Outcome], exemplars: Exemplars) -> None:
         """Add the control tasks, what they leave of the accuracy, and whether they are solved.
 
         They control for exemplars that were trained on only, of which a category has two or more:
@@ -132,8 +132,9 @@ class Builder:
         )
         bounds = np.where(controls[:, None, None], mine.less(theirs), np.nan)
         self.variables["selectivity_at_interval"] = ((*dims, "bound"), bounds)
-        self.variables["above_chance_at"] = (dims, accuracy - chance)
-        solved = controls & (stack(numbers, "off_low") > chance)
+        chance = np.array([1 / self.summary.classes_of(each) for each in values])
+        self.variables["above_chance_at"] = (dims, accuracy - chance[:, None, None])
+        solved = controls & (stack(numbers, "off_low") > chance[:, None])
         self.variables["shuffled_flag"] = (dims[:2], solved.astype(np.int8))
 
     def add_fits(self, outcomes: Mapping[str, Outcome], tried: tuple[float, ...]) -> None:
@@ -159,13 +160,16 @@ class Builder:
             put("cross_validated", scores, "strengths", size=len(tried))
 
     def add_trials(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Add what was chosen for each object at each location, and whether it was right."""
+        """Add what was chosen for each object at each location, and whether it was right.
+
+        Both are -1 for objects that are left out.
+        """
         dims = ("layer", "object", "y", "x")
         shape = (len(self.names), len(self.design.objects), *self.design.shape)
         choice = np.stack([outcomes[name].choice[0] for name in self.names]).reshape(shape)
         correct = np.stack([outcomes[name].correct[0] for name in self.names]).reshape(shape)
         self.variables["choice"] = (dims, choice)
-        self.variables["correct"] = (dims, correct.astype(np.int8))
+        self.variables["correct"] = (dims, np.where(choice < 0, -1, correct).astype(np.int8))
 
     def dataset(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,8 @@ class Outcome:
         Number of units; dimensions of the span, (training set,).
     reason
         Why there is nothing.
+    left_out
+        int, the objects that the layer does not respond to.
     """
 
     correct: NDArray[np.bool_]
@@ -97,6 +99,7 @@ class Outcome:
     n_units: int
     ranks: NDArray[np.int64]
     reason: str = ""
+    left_out: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)

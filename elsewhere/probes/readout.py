@@ -47,8 +47,8 @@ LONG_NAMES = {
     "strength": "strength of regularisation that was chosen",
     "rank": "dimensions that the training samples span",
     "n_units": "units of the layer",
-    "correct": "whether the object was recognised",
-    "choice": "the class that was chosen",
+    "correct": "whether the object was recognised, -1 where it is left out",
+    "choice": "the class that was chosen, -1 where the object is left out",
 }
 
 
@@ -169,24 +169,32 @@ def probe(
     if not 0 <= limit <= 1:
         raise InputError(f"threshold is {limit:g}; expected an accuracy from 0 to 1")
 
-    labels = exemplars.labels[None]
-    if "shuffled" in controls:
-        shuffled = shuffle_labels(exemplars, n_shuffles, seed=seed)
-        labels = np.concatenate([labels, shuffled])
-    trained = exemplars.labels[exemplars.train]
-    folds = deal_folds(trained, n_folds, seed=seed) if n_folds > 1 else None
-    plan = Plan(
-        places,
-        exemplars.train,
-        labels,
-        balance(labels, exemplars),
-        folds,
-        kind,
-        len(exemplars.names),
-        strengths=tried if strengths is not None else None,
-        jobs=jobs,
-        linear=isinstance(kind, str),
-    )
+    def plan_of(members: NDArray[np.int64]) -> Plan:
+        some = exemplars.among(members)
+        labels = some.labels[None]
+        if "shuffled" in controls:
+            labels = np.concatenate([labels, shuffle_labels(some, n_shuffles, seed=seed)])
+        weights = np.zeros((len(labels), len(design.objects)))
+        weights[:, members] = balance(labels, some)
+        numbers = np.full(weights.shape, -1)
+        numbers[:, members] = labels
+        trained = some.labels[some.train]
+        return Plan(
+            places,
+            members[some.train],
+            numbers,
+            weights,
+            deal_folds(trained, n_folds, seed=seed) if n_folds > 1 else None,
+            kind,
+            len(some.names),
+            strengths=tried if strengths is not None else None,
+            jobs=jobs,
+            linear=isinstance(kind, str),
+        )
+
+    everything = np.arange(len(design.objects))
+    plan = plan_of(everything)
+    folds = plan.folds
     names = [name for name in known if layers is None or name in layers]
     readings = {name: Reading.of(known[name]) for name in names}
     reasons = {"held-out": exemplars.reason} if exemplars.reason else {}
@@ -196,12 +204,46 @@ def probe(
             f"{found_kind.parameter} = {found_kind.default:g}"
         )
 
-    steps = _Steps(progress, 1 + ("untrained" in controls))
-    responses = find_responses(source, names, max_memory=memory, counted=True)
-    outcomes = run(source, readings, plan, max_memory=memory, progress=steps.next())
-    for name in responses.deaf:
-        outcomes[name].reason = "no object changes anything in it: every code is the empty canvas's"
-    bare = replace(plan, labels=labels[:1], balance=plan.balance[:1])
+    responses = find_responses(source, names, max_memory=memory)
+    groups: dict[tuple[int, ...], list[str]] = {}
+    unanswered = dict.fromkeys(responses.deaf, "no object changes anything in it")
+    fewer = list[str]()
+    for name, silent in responses.silent.items():
+        members = np.flatnonzero(exemplars.known(~silent))
+        n_left = len(exemplars.among(members).names)
+        if n_left < 2:
+            unanswered.setdefault(name, "it responds to objects of one category only")
+            members = everything
+        elif n_left < len(exemplars.names):
+            fewer.append(
+                f"{name}: it responds to objects of {n_left} of {len(exemplars.names)} categories, "
+                f"so that chance is 1/{n_left}"
+            )
+        groups.setdefault(tuple(members.tolist()), []).append(name)
+    chosen = ((np.array(members), group) for members, group in groups.items())
+    plans = [(members, plan_of(members), group) for members, group in chosen]
+    steps = _Steps(progress, len(plans) * (1 + ("untrained" in controls)))
+
+    def run_all(source: Source, *, bare: bool) -> dict[str, Outcome]:
+        """Probe each layer with the objects that it responds to."""
+        done: dict[str, Outcome] = {}
+        for members, plan, group in plans:
+            own = {name: readings[name] for name in group}
+            plan = _without_controls(plan) if bare else plan
+            found = run(source, own, plan, max_memory=memory, progress=steps.next())
+            codes = np.unique(exemplars.labels[members])
+            for outcome in found.values():
+                outcome.left_out = np.setdiff1d(everything, members)
+                outcome.choice = np.where(outcome.choice < 0, -1, codes[outcome.choice]).astype(
+                    outcome.choice.dtype
+                )
+                outcome.choice[:, outcome.left_out] = -1
+            done |= found
+        return done
+
+    outcomes = run_all(source, bare=False)
+    for name, reason in unanswered.items():
+        outcomes[name].reason = reason
     others: dict[str, dict[str, Outcome]] = {}
     told: dict[str, Any] = {}
     if "untrained" in controls:
@@ -210,16 +252,16 @@ def probe(
         except InputError as error:
             reasons["untrained"] = str(error)
         else:
-            others["untrained"] = run(
-                sweep, readings, bare, max_memory=memory, progress=steps.next()
-            )
+            others["untrained"] = run_all(sweep, bare=True)
     if "pixels" in controls:
         try:
             scene = Scene.of(source)
         except InputError as error:
             reasons["pixels"] = str(error)
         else:
-            others["pixels"] = {PIXELS: _probe_pixels(scene, source, bare, memory)}
+            others["pixels"] = {
+                PIXELS: _probe_pixels(scene, source, _without_controls(plan), memory)
+            }
     for name, outcome in outcomes.items():
         if outcome.reason:
             reasons[name] = outcome.reason
@@ -243,7 +285,7 @@ def probe(
         if prefix in controls:
             builder.add(f"{prefix}_", others.get(prefix), layered=prefix != "pixels")
     if "shuffled" in controls:
-        builder.add_shuffled(outcomes, exemplars, chance)
+        builder.add_shuffled(outcomes, exemplars)
         if not exemplars.shuffles_mean:
             reasons["shuffled"] = (
                 "each category has one exemplar to train on, so that shuffled labels are other "
@@ -281,7 +323,8 @@ def probe(
         "reference_y": places[0][0][0],
         "reference_x": places[0][0][1],
     }
-    doubts = [*responses.notes, *(f"{subject}: {reason}" for subject, reason in reasons.items())]
+    doubts = [*responses.notes, *fewer]
+    doubts += [f"{subject}: {reason}" for subject, reason in reasons.items()]
     doubts += band_notes(len(exemplars.names), result.sizes["layer"])
     if solved := solved_shuffles(result):
         doubts.append(
@@ -308,6 +351,10 @@ def _gated(result: xarray.Dataset) -> list[str]:
         f"invariance_index is undefined (nan), for N on the trained location may be {INDEX_GATE} "
         f"or less: {', '.join(names)}"
     ]
+
+
+def _without_controls(plan: Plan) -> Plan:
+    return replace(plan, labels=plan.labels[:1], balance=plan.balance[:1])
 
 
 def _check_counts(**counts: int) -> None:

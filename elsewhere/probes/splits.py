@@ -43,6 +43,29 @@ class Exemplars:
         """Indices of the objects that are trained on."""
         return np.flatnonzero(~self.held_out)
 
+    def known(self, heard: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the objects that are heard, of categories of which one that trains is heard.
+
+        Parameters
+        ----------
+        heard
+            bool (object,).
+
+        Examples
+        --------
+        >>> some = Exemplars(("a", "b"), np.array([0, 0, 1]), np.array([False, True, False]))
+        >>> some.known(np.array([False, True, True])).tolist()
+        [False, False, True]
+        """
+        trained = np.unique(self.labels[heard & ~self.held_out])
+        return np.asarray(heard & np.isin(self.labels, trained))
+
+    def among(self, members: NDArray[np.int64]) -> Exemplars:
+        """Return some of the objects, their categories numbered anew."""
+        codes, labels = np.unique(self.labels[members], return_inverse=True)
+        names = tuple(self.names[code] for code in codes.tolist())
+        return Exemplars(names, labels.astype(np.int64), self.held_out[members], self.reason)
+
     @property
     def shuffles_mean(self) -> bool:
         """Whether shuffled labels are another task: a category has two exemplars to train on."""

@@ -81,6 +81,19 @@ class Summary:
         self.members = [np.flatnonzero(~exemplars.held_out), np.flatnonzero(exemplars.held_out)]
         self.steps = np.unique(regions.distances)
 
+    def members_of(self, correct: NDArray[Any], number: int) -> NDArray[np.int64]:
+        """Return the objects of a split that are not left out, NaN, of a layer."""
+        members = self.members[number]
+        if correct.dtype.kind != "f":
+            return members
+        known = ~np.isnan(correct[:, members]).all(axis=(0, 2))
+        return np.asarray(members[known])
+
+    def classes_of(self, correct: NDArray[Any]) -> int:
+        """Return the number of categories of which a layer does not leave out all objects."""
+        every = np.concatenate([self.members_of(correct, number) for number in range(len(SPLITS))])
+        return len(np.unique(self.labels[every])) or self.n_classes
+
     def maps(self, correct: NDArray[Any], *, shuffled: bool = False) -> NDArray[np.float64]:
         """Return accuracies (split, training set, position) from (training set, object, position).
 
@@ -88,7 +101,8 @@ class Summary:
         its own classes already (:func:`elsewhere.probes.splits.balance`).
         """
         maps = np.full((len(SPLITS), correct.shape[0], correct.shape[2]), np.nan)
-        for number, members in enumerate(self.members):
+        for number in range(len(SPLITS)):
+            members = self.members_of(correct, number)
             if len(members):
                 chosen = correct[:, members].swapaxes(0, 1)
                 maps[number] = balanced_mean(chosen, self._classes(members, shuffled))
@@ -132,23 +146,23 @@ class Summary:
             :func:`elsewhere.measures.bands.layer_bands`, arrays (layer, split, where, ...).
         """
         found: dict[str, list[NDArray[np.float64]]] = {}
-        for members in self.members:
-            labels = self._classes(members, shuffled=False)
-            every = [
-                unit_means(_mean_over_sets(self._sets(each[:, members].astype(float))), labels)
-                if len(members)
-                else np.full((0, len(WHERE)), np.nan)
-                for each in correct
-            ]
-            units = np.stack(every, axis=1)  # (category, layer, where)
+        for number, members in enumerate(self.members):
+            codes = np.unique(self.labels[members])
+            units = np.full((len(codes), len(correct), len(WHERE)), np.nan)
+            for layer, each in enumerate(correct):
+                own = self.members_of(each, number)
+                if len(own):
+                    at = _mean_over_sets(self._sets(each[:, own].astype(float)))
+                    rows = np.isin(codes, self.labels[own])
+                    units[rows, layer] = unit_means(at, self.labels[own])
             mean = Spread.of(units).mean
             without = Sampled.of(np.arange(len(units))).means_without(units)
-            at = [
+            bands = [
                 layer_bands(mean[:, where], without[..., where], share=True)
                 for where in range(len(WHERE))
             ]
-            for key in at[0]:
-                found.setdefault(key, []).append(np.stack([each[key] for each in at], axis=1))
+            for key in bands[0]:
+                found.setdefault(key, []).append(np.stack([each[key] for each in bands], axis=1))
         return {key: np.stack(each, axis=1) for key, each in found.items()}
 
     def _sets(self, chosen: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -158,7 +172,7 @@ class Summary:
     def _of_split(
         self, correct: NDArray[Any], number: int, shuffled: bool
     ) -> dict[str, NDArray[np.float64]]:
-        members = self.members[number]
+        members, n_classes = self.members_of(correct, number), self.classes_of(correct)
         chosen = correct[:, members].astype(np.float64)
         sets = self._sets(chosen)
         curve = np.stack(
@@ -173,13 +187,14 @@ class Summary:
             blank = np.full(len(WHERE), np.nan)
             steps = np.full(len(self.steps), np.nan)
             sets = np.full((correct.shape[0], len(WHERE)), np.nan)
-            return self._derive(blank[None], steps[None], sets, np.nan)
+            return self._derive(blank[None], steps[None], sets, np.nan, n_classes)
         labels = self._classes(members, shuffled)
         units = np.arange(len(members)) if shuffled else labels
         by_set = balanced_mean(sets.swapaxes(0, 1), labels)
         # The gate asks whether these categories are known on the location, not others like them.
         sure = share_interval(Spread.of(at[:, 0], labels))[0]
-        return self._derive(unit_means(at, units), unit_means(curve, units), by_set, float(sure))
+        found = unit_means(at, units), unit_means(curve, units)
+        return self._derive(*found, by_set, float(sure), n_classes)
 
     def _classes(self, members: NDArray[np.int64], shuffled: bool) -> NDArray[np.int64]:
         return np.zeros(len(members), np.int64) if shuffled else self.labels[members]
@@ -190,6 +205,7 @@ class Summary:
         curve: NDArray[np.float64],
         by_set: NDArray[np.float64],
         sure: float,
+        n_classes: int,
     ) -> dict[str, NDArray[np.float64]]:
         """Return what follows from the means of every unit that was sampled, (unit, ...).
 
@@ -199,12 +215,12 @@ class Summary:
         spread, along = Spread.of(at), Spread.of(curve)
         bounds = share_interval(spread)
         on, off, far = spread.mean
-        asked = normalized_accuracy(on if np.isnan(sure) else sure, self.n_classes)
+        asked = normalized_accuracy(on if np.isnan(sure) else sure, n_classes)
         gate = np.nan if not asked > INDEX_GATE else 1.0
         here, there = (Bounded(spread.mean[place], bounds[place]) for place in (0, 2))
         correlation = correlation_of(*map(Spread.of, (at[:, 0], at[:, 2], at[:, 0] - at[:, 2])))
         shares = [
-            Bounded(*(normalized_accuracy(v, self.n_classes) for v in (one.value, one.interval)))
+            Bounded(*(normalized_accuracy(v, n_classes) for v in (one.value, one.interval)))
             for one in (there, here)
         ]
         return {
@@ -213,7 +229,7 @@ class Summary:
             "accuracy_at_set": by_set,
             "by_displacement": along.mean,
             "by_displacement_interval": share_interval(along),
-            "invariance_index": gate * invariance_index(far, on, self.n_classes),
+            "invariance_index": gate * invariance_index(far, on, n_classes),
             "invariance_index_interval": gate * shares[0].over(shares[1], correlation),
             "on_minus_far": np.asarray(on - far),
             "on_minus_far_interval": here.less(there, correlation),

@@ -7,6 +7,7 @@ from torch import nn
 
 import elsewhere
 from elsewhere.analyzer import aligned_similarity
+from elsewhere.analyzer.attribution import AttributionSettings, attribute
 from elsewhere.measures.responses import UNSEEN, find_responses
 from elsewhere.models import Model
 from elsewhere.models.transform import InputTransform
@@ -201,3 +202,54 @@ def test_a_look_that_does_not_fit_the_memory_is_said():
     assert found.notes == [UNSEEN]
     assert not any(marks.any() for marks in found.silent.values())
     assert UNSEEN not in find_responses(source).notes
+
+
+@pytest.mark.parametrize("kind", ["logistic", "nearest-centroid"])
+def test_probes_leave_out_what_a_layer_does_not_respond_to(kind):
+    """The same exemplar without a code was "recognised" everywhere, whatever the place does."""
+    rng = np.random.default_rng(5)
+    codes = np.repeat(rng.normal(size=(4, 1, 1, 12)), 4, axis=0)
+    values = codes + rng.normal(size=(16, 1, 4, 12))
+    empty, places = rng.normal(size=12), [0, 10, 20, 30]
+    names, silent = [name for name in "abcd" for _ in range(4)], [1, 6, 12, 13, 14, 15]
+    values[silent] = empty  # two exemplars, and a whole category
+    kept = [number for number in range(16) if number not in silent]
+    out = np.zeros(16, bool)
+    out[[0, 4, 8, 15]] = True
+
+    def probed(values, names, held_out, **more):
+        source = ArraySource({"fc": values}, y=[0], x=places, categories=list(names), **more)
+        return probe(source, kind=kind, held_out=held_out, n_folds=2, threshold=0.6)
+
+    found = probed(values, names, out, empty={"fc": empty})
+    right = probed(values[kept], [names[o] for o in kept], out[kept])
+    for name in right.data_vars:
+        if name not in ("choice", "correct"):
+            np.testing.assert_allclose(found[name], right[name], atol=1e-9, err_msg=name)
+    for name in ("choice", "correct"):
+        np.testing.assert_array_equal(found[name][:, kept], right[name])
+        assert (found[name][:, silent] == -1).all()
+    text = "\n".join(found.attrs["notes"])
+    assert "6 of 16 objects change nothing in fc, " in text
+    assert "fc: it responds to objects of 3 of 4 categories, so that chance is 1/3" in text
+    lone = values.copy()
+    lone[4:] = empty
+    unread = probed(lone, names, out, empty={"fc": empty})
+    assert unread["accuracy_at"].isnull().all()
+    assert "fc: it responds to objects of one category only" in unread.attrs["notes"]
+
+
+@pytest.mark.parametrize(
+    ("method", "target"), [("saliency", "logit:1"), ("occlusion", "similarity:head")]
+)
+def test_attribution_of_what_the_target_does_not_respond_to_has_no_map(method, target):
+    """The slopes of an image that the network takes for the empty canvas are the background's."""
+    objects, settings = objects_of(seen=3, unseen=2), AttributionSettings(method, target)
+    found = attribute(sweep_of(objects), settings)
+    right = attribute(sweep_of(objects.subset(range(3))), settings)
+    assert found["vanishing"][3:].all()
+    np.testing.assert_array_equal(found["vanishing"][:3], right["vanishing"])
+    for name in ("equivariance_away", "mass_inside_away", "centre_distance_away", "frame_mean"):
+        np.testing.assert_allclose(found[name], right[name], atol=1e-5, err_msg=name)
+    (note,) = [note for note in found.attrs["notes"] if "maps vanish" in note]
+    assert "no map is left of o3, o4" in note

@@ -422,6 +422,18 @@ class Explainer:
             return np.asarray(reach <= digits * (sine + np.sqrt(2 * reach)))
         return np.asarray((np.maximum(sine, far) <= digits) | (reach <= 0))
 
+    def unanswered(self, images: torch.Tensor, empty: torch.Tensor) -> NDArray[np.bool_]:
+        """Return of which images the target's activations are the empty canvas's, bool (n,).
+
+        A map of slopes is one of the background there.
+        """
+        shown, nothing = (
+            self._forward(each, self.scorer.linear_part).double().cpu().numpy()
+            for each in (images, empty)
+        )
+        change, size = (np.linalg.norm(each, axis=1) for each in (shown - nothing, shown))
+        return np.asarray(change <= ROUNDING * UNIT * size)
+
     def _check_sum(self, found: Explained, batch: Batch) -> None:
         _, share = self.completeness(found)
         tolerance = float(self.options.get("tolerance", TOLERANCE))

@@ -147,6 +147,9 @@ class ObjectRun:
             reference = self._explain(number, [self.sweep.reference], [_REFERENCE], at)
         else:
             reference = {name: array[index : index + 1] for name, array in values.items()}
+        unanswered = values.pop("unanswered").all() and reference["unanswered"].all()
+        values["vanishing"] |= unanswered  # nothing that the object is changes what is attributed
+        reference["vanishing"] = reference["vanishing"] | unanswered
         return self._dataset(values, reference)
 
     def _sample(self) -> Batch:
@@ -207,6 +210,7 @@ class ObjectRun:
             "completeness_share": share,
             "kept_relevance": found.kept,
             "vanishing": vanishing,
+            "unanswered": self.explainer.unanswered(images, self.scenes.empty),
             **self._places(number, flat, corners),
             "mass": absolute_mass(flat),
             **self._extras(batch, found),

@@ -39,6 +39,9 @@ PER_OBJECT = (
 )
 """Measures of each object at each location, of which means are taken."""
 
+FEW = 5
+"""Names that a note lists."""
+
 _PATHS = ("occlusion", "feature-ablation", "integrated-gradients", "gradient-shap")
 """Methods that look further than the image itself."""
 
@@ -167,13 +170,18 @@ def _vanishing(result: xarray.Dataset) -> tuple[int, list[str]]:
         )
     else:
         reason = (
-            f"they explain no more of the score than its rounding, or less than {VANISHING:g} of "
-            "what the object's other maps do; take a target that depends on the object there"
+            "the object leaves what is attributed as the empty canvas has it, or they explain no "
+            f"more of the score than its rounding, or less than {VANISHING:g} of what the object's "
+            "other maps do; take a target that depends on the object there"
         )
     where = f", {at_reference} of them at the reference" if at_reference else ""
+    none = (result["vanishing"].all(("y", "x")) & result["reference_vanishing"]).values
+    names = [str(name) for name in result["object"].values[none]]
+    shown = ", ".join(names[:FEW]) + (", ..." if len(names) > FEW else "")
+    left = f"; no map is left of {shown}" if names else ""
     return count, [
         f"{count} of {total} maps vanish{where}, so that their equivariance and their places are "
-        f"undefined (nan): {reason}"
+        f"undefined (nan): {reason}{left}"
     ]
 
 
