@@ -353,7 +353,7 @@ def aligned_similarity(
     memory = parse_bytes(max_memory)
     chosen = [name for name in known if layers is None or name in layers]
     places = [name for name in chosen if has_place(known[name])]
-    responses = find_responses(source, places, max_memory=memory)
+    responses = find_responses(source, places or chosen, max_memory=memory)
     sinks, parts = list[AlignedSink](), list[xarray.Dataset]()
     for heard, group in responses.groups(source, places or chosen):
         sinks.append(AlignedSink(object_size=size, layers=group, shift=shift))
