@@ -64,8 +64,8 @@ class TrackSettings:
     metric
         Of the similarity.
     objects, categories
-        The objects that layers are compared with: a set and how many of its categories; by
-        default one exemplar of each class of the last phase.
+        The objects that layers are compared with: a set, and how many of its categories or their
+        names; by default one exemplar of each class of the last phase.
     per_category
         Exemplars of each class, trained on and held out, for the accuracy.
     full
@@ -82,7 +82,7 @@ class TrackSettings:
     layers: tuple[str, ...] | None = None
     metric: Metric = "cosine"
     objects: str | None = None
-    categories: int | None = None
+    categories: int | Sequence[str] | None = None
     per_category: int = 20
     full: bool = True
     probes: bool = False
@@ -312,7 +312,7 @@ def _compared_objects(card: Card, settings: TrackSettings, data_dir: Path | None
             data_dir=data_dir,
         )
     objects, _ = card.test_objects(per_category=1, data_dir=data_dir)
-    return objects.select(per_category=1)
+    return objects.select(settings.categories, 1)
 
 
 def _reference(card: Card, grid: Grid) -> Location:

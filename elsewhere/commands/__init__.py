@@ -1,1 +1,1 @@
-"""The commands of the command line, by what they are about; `elsewhere.cli` puts them together."""
+"""The commands by noun, as functions whose groups of options `elsewhere.options` spells out."""

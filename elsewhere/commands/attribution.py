@@ -5,24 +5,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elsewhere.commands.recordings import SchedulerOption, WorkersOption, check_sharing
+from elsewhere.commands.sources import check_room
 from elsewhere.errors import InputError
 from elsewhere.notes import notes_of
 from elsewhere.options import (
-    ENGINES,
+    MODEL,
+    CostOptions,
+    DtypeOption,
     JsonOption,
     ModelOptions,
+    Options,
     OverwriteOption,
+    PhaseOption,
     StimulusOptions,
-    check_room,
-    choose,
-    given_options,
-    set_threads,
-    takes,
+    part,
 )
 from elsewhere.terminal import (
     bar,
@@ -35,7 +35,6 @@ from elsewhere.terminal import (
     progress,
     say,
 )
-from elsewhere.types import Engine, parse_bytes
 
 if TYPE_CHECKING:
     import xarray
@@ -44,67 +43,51 @@ if TYPE_CHECKING:
     from elsewhere.recording import Sweep
     from elsewhere.training import Card
 
-METHOD = "Method"
 
-
-def _option(*names: str, help: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=METHOD)
-
-
-@dataclasses.dataclass
-class MethodOptions:
+@dataclasses.dataclass(kw_only=True)
+class MethodOptions(Options):
     """What is attributed, and how."""
+
+    panel = "Method"
 
     method: Annotated[
         str,
-        _option(
+        typer.Option(
             "--method",
             help="integrated-gradients, occlusion, grad-cam, saliency, ... (`elsewhere attribute`)",
         ),
     ] = "integrated-gradients"
     target: Annotated[
         str | None,
-        _option(
+        typer.Option(
             "--target",
             help="logit[:CLASS], probability[:CLASS], similarity:LAYER or probe:FILE[:CLASS] (of "
             "`probe --readout`); CLASS: true, predicted, reference, a name or a number.",
         ),
     ] = None
     layer: Annotated[
-        str | None, _option("--layer", help="A convolutional layer, for grad-cam.")
+        str | None, typer.Option("--layer", help="A convolutional layer, for grad-cam.")
     ] = None
     options: Annotated[
-        list[str], _option("--option", help="name=value, the method's own; repeatable.")
+        list[str], typer.Option("--option", help="name=value, the method's own; repeatable.")
     ] = dataclasses.field(default_factory=list)
     baseline: Annotated[
-        str, _option("--baseline", help="empty, black, blurred or blurred:SIGMA.")
+        str, typer.Option("--baseline", help="empty, black, blurred or blurred:SIGMA.")
     ] = "empty"
     margin: Annotated[
-        int | None, _option("--margin", help="Of the frame around the object, px; default: half.")
+        int | None,
+        typer.Option("--margin", help="Of the frame around the object, px; default: half."),
     ] = None
     canvas_maps: Annotated[
-        bool, _option("--canvas-maps", help="Keep maps of the whole canvas too.")
+        bool, typer.Option("--canvas-maps", help="Keep maps of the whole canvas too.")
     ] = False
-    dtype: Annotated[str, _option("--dtype", help="float16 or float32.")] = "float16"
+    dtype: DtypeOption = "float16"
     extras: Annotated[
-        list[str], _option("--extra", help="sensitivity or infidelity; repeatable, slow.")
+        list[str], typer.Option("--extra", help="sensitivity or infidelity; repeatable, slow.")
     ] = dataclasses.field(default_factory=list)
     n_perturbations: Annotated[
-        int, _option("--perturbations", help="Random ones, for each extra.")
+        int, typer.Option("--perturbations", help="Random ones, for each extra.")
     ] = 10
-    engine: Annotated[
-        str,
-        _option(
-            "--engine",
-            help="auto; incremental: only what a covered window changes; dense: whole passes.",
-        ),
-    ] = "auto"
-
-    @property
-    def chosen_engine(self) -> Engine:
-        """The engine, checked."""
-        choose("engine", self.engine, ENGINES)
-        return cast(Engine, self.engine)
 
     def settings(self, seed: int) -> AttributionSettings:
         """Return what these options ask for."""
@@ -125,37 +108,21 @@ class MethodOptions:
         )
 
 
-MODEL = Annotated[
-    str | None,
-    typer.Argument(help="A zoo name, a checkpoint, or package.module:factory; none lists methods."),
-]
-MemoryOption = Annotated[
-    str, typer.Option("--max-memory", help="For a pass, and for all maps, e.g. 2GiB.")
-]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
-
-
-@takes(ModelOptions, StimulusOptions, MethodOptions)
 def attribute(
     network: ModelOptions,
     stimuli: StimulusOptions,
     wanted: MethodOptions,
-    model: MODEL = None,
+    cost: CostOptions,
+    model: Annotated[str | None, MODEL] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The netCDF file to write.")] = None,
     checkpoints: Annotated[
         Path | None, typer.Option("--checkpoints", help="A training run: all its checkpoints.")
     ] = None,
-    phases: Annotated[
-        list[str] | None, typer.Option("--phase", help="Only these phases of it; repeatable.")
-    ] = None,
+    phases: PhaseOption = None,
     joined: Annotated[
         list[Path] | None,
         typer.Option("--join", help="Results of accuracy, similarity or probes; repeatable."),
     ] = None,
-    max_memory: MemoryOption = "2GiB",
-    workers: WorkersOption = 1,
-    scheduler: SchedulerOption = None,
-    threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -174,11 +141,10 @@ def attribute(
     there = out.is_file() and not overwrite and checkpoints is None
     if not there:  # whether it is what is asked for is found out later
         check_output(out, overwrite)
-    check_sharing(workers, scheduler)
-    parse_bytes(max_memory)
-    set_threads(threads)
-    sharing: dict[str, Any] = {"workers": workers, "scheduler": scheduler}
-    settings, engine = wanted.settings(network.seed), wanted.chosen_engine
+    cost.check()
+    cost.set_threads()
+    sharing: dict[str, Any] = {"workers": cost.workers, "scheduler": cost.scheduler}
+    settings = wanted.settings(network.seed)
     others = [load_result(path) for path in joined or ()]
     for other in others:
         check_joinable(other)
@@ -187,12 +153,12 @@ def attribute(
             raise InputError("--join takes results of one network; leave --checkpoints out")
         run = functools.partial(attribute_checkpoints, **sharing, out=out)
         result = _over_training(
-            checkpoints, network, stimuli, settings, phases, max_memory, engine, run
+            checkpoints, network, stimuli, settings, phases, cost, run
         )  # fmt: skip
     else:
         if phases:
             raise InputError("--phase belongs to --checkpoints; leave it out")
-        sweep, card = _sweep(str(model), network, stimuli, engine)
+        sweep, card = _sweep(str(model), network, stimuli, cost)
         _describe(sweep, settings)
         with progress("attributing") as report:
             result = attribute_sweep(
@@ -202,7 +168,7 @@ def attribute(
                 path=out,
                 others=others,
                 overwrite=overwrite,
-                max_memory=max_memory,
+                max_memory=cost.max_memory,
                 **sharing,
                 progress=report,
             )
@@ -212,15 +178,13 @@ def attribute(
     say(f"{out}: already complete" if there else f"wrote {out}")
 
 
-@takes(ModelOptions, StimulusOptions, MethodOptions)
 def sanity(
-    model: Annotated[str, typer.Argument(help="A zoo name, a checkpoint, or module:factory.")],
+    model: Annotated[str, MODEL],
     network: ModelOptions,
-    stimuli: StimulusOptions,
+    stimuli: Annotated[StimulusOptions, part(grid="3x3")],
     wanted: MethodOptions,
+    cost: Annotated[CostOptions, part(without=("workers", "scheduler"))],
     out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
-    max_memory: MemoryOption = "2GiB",
-    threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -229,12 +193,10 @@ def sanity(
     from elsewhere.storage import save_result
 
     check_output(out, overwrite)
-    parse_bytes(max_memory)
-    set_threads(threads)
-    settings, engine = wanted.settings(network.seed), wanted.chosen_engine
-    if stimuli.grid == StimulusOptions().grid:
-        stimuli.grid = "3x3"  # every layer takes all maps again
-    sweep, card = _sweep(model, network, stimuli, engine)
+    cost.check()
+    cost.set_threads()
+    settings = wanted.settings(network.seed)
+    sweep, card = _sweep(model, network, stimuli, cost)
     _describe(sweep, settings)
     check_room(out, sweep, [layer.name for layer in sweep.layers], places=0)
     with progress("randomising") as report:
@@ -242,7 +204,7 @@ def sanity(
             sweep,
             settings,
             classes=None if card is None else card.categories,
-            max_memory=max_memory,
+            max_memory=cost.max_memory,
             progress=report,
         )
     save_result(result, out, overwrite=overwrite, rescue=True)
@@ -273,7 +235,7 @@ def sanity(
 
 
 def _sweep(
-    name: str, network: ModelOptions, stimuli: StimulusOptions, engine: Engine
+    name: str, network: ModelOptions, stimuli: StimulusOptions, cost: CostOptions
 ) -> tuple[Sweep, Card | None]:
     """Return the sweep, and the card of a checkpoint, which brings its own objects and classes."""
     from elsewhere.recording import Sweep
@@ -282,13 +244,11 @@ def _sweep(
 
     loaded = network.load(name)
     if not is_checkpoint(name):
-        return stimuli.build(name, loaded, None, network.seed, engine=engine), None
+        return stimuli.build(name, loaded, None, network.seed, cost.engine), None
     card = read_card(name)
-    if "--objects" in given_options(stimuli):
-        return stimuli.build(name, loaded, None, network.seed, engine=engine), card
-    other = [
-        o for o in ("--canvas", "--object-size", "--background") if o in given_options(stimuli)
-    ]
+    if stimuli.objects is not None:
+        return stimuli.build(name, loaded, None, network.seed, cost.engine), card
+    other = [o for o in ("--canvas", "--object-size", "--background") if o in stimuli.given]
     if other:
         raise InputError(
             f"{name} brings its own objects and canvas; name --objects to use {', '.join(other)}"
@@ -300,14 +260,11 @@ def _sweep(
     place = trained[0] if len(trained) == 1 else None
     if stimuli.reference is not None:
         place = parse_location(stimuli.reference, card.canvas, grid)
+    engine: Any = cost.engine
     sweep = Sweep(
         loaded, objects, canvas=card.canvas, grid=grid, reference=place, engine=engine
     )  # fmt: skip
     return sweep, card
-
-
-_KEPT = ("--device", "--seed", "--trust-factory", "--batch-dependent", "--chance-seed")
-"""Options of a network that checkpoints leave open."""
 
 
 def _over_training(
@@ -316,25 +273,22 @@ def _over_training(
     stimuli: StimulusOptions,
     settings: AttributionSettings,
     phases: list[str] | None,
-    max_memory: str,
-    engine: Engine,
+    cost: CostOptions,
     run: Any,
 ) -> xarray.Dataset:
     from elsewhere.stimuli import Grid, load_objects, parse_categories, parse_location
     from elsewhere.training import list_checkpoints
 
-    own = [o for o in given_options(network) if o not in _KEPT]
-    own += [o for o in given_options(stimuli) if o in ("--canvas", "--object-size", "--background")]
-    if own:
-        raise InputError(
-            f"{directory} holds checkpoints, which bring their own network and canvas: leave out "
-            + ", ".join(own)
-        )
+    network.refuse_beside(
+        directory,
+        "holds checkpoints, which bring their own network and canvas",
+        *(o for o in stimuli.given if o in ("--canvas", "--object-size", "--background")),
+    )
     cards = list_checkpoints(directory)
     card = ([each for each in cards if not phases or each.phase in phases] or cards)[-1]
     objects, place = None, None
-    grid = "7x7" if stimuli.grid == StimulusOptions().grid else stimuli.grid
-    if "--objects" in given_options(stimuli):
+    grid = stimuli.grid if "--grid" in stimuli.given else "7x7"
+    if stimuli.objects is not None:
         objects = load_objects(
             stimuli.objects,
             size=card.canvas.object_size,
@@ -343,7 +297,7 @@ def _over_training(
             seed=network.seed,
             data_dir=stimuli.data_dir,
         )
-    elif {"--categories", "--per-category"} & set(given_options(stimuli)):
+    elif {"--categories", "--per-category"} & set(stimuli.given):
         objects, _ = card.test_objects(per_category=stimuli.per_category, data_dir=stimuli.data_dir)
         objects = objects.select(parse_categories(stimuli.categories), stimuli.per_category)
     if stimuli.reference is not None:
@@ -357,9 +311,9 @@ def _over_training(
             objects=objects,
             phases=phases,
             device=network.device,
-            max_memory=max_memory,
+            max_memory=cost.max_memory,
             data_dir=stimuli.data_dir,
-            engine=engine,
+            engine=cost.engine,
             batch_dependent=network.batch_dependent,
             chance_seed=network.chance_seed,
             trust=network.trust,

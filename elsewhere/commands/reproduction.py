@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elsewhere.errors import InputError
-from elsewhere.options import DataOption, DeviceOption, JsonOption, TrustOption
+from elsewhere.options import CostOptions, JsonOption, ModelOptions, StimulusOptions, part
 from elsewhere.terminal import bar, duration, print_json, print_table, put, say
 from elsewhere.types import format_bytes
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 
 def reproduce(
+    network: Annotated[ModelOptions, part("state_key", "device", "trust")],
+    stimuli: Annotated[StimulusOptions, part("data_dir")],
+    cost: Annotated[CostOptions, part("workers", workers=None)],
     scale: Annotated[
         str, typer.Option("--scale", help="quick, laptop, slim, paper, or a folder.")
     ] = "laptop",
@@ -33,25 +36,16 @@ def reproduce(
             "--development", help="Allow seeds of tuning; the table is not for reporting."
         ),
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes of one thread; default: the cores.")
-    ] = None,
     confounds: Annotated[
         bool, typer.Option("--confounds", help="Run other explanations as conditions too.")
     ] = False,
     imagenet_weights: Annotated[
         str | None, typer.Option("--imagenet-weights", help="imagenet, or a file of VGG16, for C2.")
     ] = None,
-    state_key: Annotated[
-        str | None, typer.Option("--state-key", help="Which state of that file, of several.")
-    ] = None,
     only_plan: Annotated[bool, typer.Option("--plan", help="Only say what it would cost.")] = False,
     max_steps: Annotated[
         int | None, typer.Option("--max-steps", help="At most so many steps: to see that it runs.")
     ] = None,
-    device: DeviceOption = "auto",
-    data_dir: DataOption = None,
-    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train all conditions, measure them, and give each of the paper's claims a verdict."""
@@ -60,22 +54,22 @@ def reproduce(
 
     common: dict[str, Any] = {
         "seeds": seeds,
-        "workers": workers,
-        "device": device,
+        "workers": cost.workers,
+        "device": network.device,
         "confounds": confounds,
         "imagenet_weights": imagenet_weights,
-        "state_key": state_key,
+        "state_key": network.state_key,
         "max_steps": max_steps,
-        "trust": trust or (),
+        "trust": network.trust,
     }
     if only_plan:
-        cost = plan(scale, **common)
+        costs = plan(scale, **common)
         if as_json:
-            print_json(dataclasses.asdict(cost))
+            print_json(dataclasses.asdict(costs))
             return
-        put(f"{cost.runs} runs, {cost.steps} steps of training, {cost.workers} process(es)")
-        put(f"time: about {duration(cost.seconds)}")
-        put(f"disk: at most {format_bytes(cost.disk_bytes)}")
+        put(f"{costs.runs} runs, {costs.steps} steps of training, {costs.workers} process(es)")
+        put(f"time: about {duration(costs.seconds)}")
+        put(f"disk: at most {format_bytes(costs.disk_bytes)}")
         return
     if out is None:
         raise InputError("--out is missing; expected the directory of the reproduction")
@@ -97,7 +91,7 @@ def reproduce(
             out,
             first_seed=first_seed,
             development=development,
-            data_dir=data_dir,
+            data_dir=stimuli.data_dir,
             progress=report,
             **common,
         )

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from elsewhere.commands.recordings import SchedulerOption, WorkersOption, check_sharing
 from elsewhere.errors import InputError
 from elsewhere.notes import notes_of
 from elsewhere.options import (
-    BatchOption,
-    ChanceOption,
-    DataOption,
-    DeviceOption,
+    CostOptions,
     JsonOption,
+    LayersOption,
+    MetricOption,
+    ModelOptions,
     OverwriteOption,
-    TrustOption,
-    set_threads,
+    PhaseOption,
+    StimulusOptions,
+    choose,
+    part,
 )
 from elsewhere.terminal import (
     bar,
@@ -43,23 +44,18 @@ if TYPE_CHECKING:
     from elsewhere.training import Report
     from elsewhere.types import BatchDependent, Metric
 
-ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
-MemoryOption = Annotated[str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")]
-
 
 def train(
+    network: Annotated[ModelOptions, part("seed", "device", "trust", seed=None)],
+    stimuli: Annotated[StimulusOptions, part("data_dir")],
+    cost: Annotated[CostOptions, part("threads")],
     curriculum: Annotated[
         str | None, typer.Argument(help="Such as laptop/acquired, or a TOML file; none lists them.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run's directory.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the curriculum's.")] = None,
-    device: DeviceOption = "auto",
-    data_dir: DataOption = None,
-    threads: ThreadsOption = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard files too.")
     ] = False,
-    trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a network through a curriculum; a killed run goes on where it stood."""
@@ -79,19 +75,20 @@ def train(
         return
     if out is None:
         raise InputError("--out is missing; expected the directory of the run")
-    set_threads(threads)
+    cost.check()
     loaded = load_curriculum(curriculum)
+    cost.set_threads()
     with _training_bar() as report:
         train_curriculum(
             loaded,
             out,
-            device=device,
+            device=network.device,
             progress=report,
-            seed=seed,
-            data_dir=data_dir,
+            seed=network.seed,
+            data_dir=stimuli.data_dir,
             tensorboard=tensorboard,
-            threads=threads,
-            trust=trust or (),
+            threads=cost.threads,
+            trust=network.trust,
         )
     cards = list_checkpoints(out)
     rows: list[dict[str, Any]] = [
@@ -132,23 +129,15 @@ def _by_name(listed: list[dict[str, str]]) -> list[dict[str, str]]:
 def accuracy(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `elsewhere train`.")],
     out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
-    objects: Annotated[
-        str | None, typer.Option("--objects", help="A set; default: what it was trained on.")
-    ] = None,
-    grid: Annotated[str, typer.Option("--grid", help="stride:K, NxM, all, at:y,x;...")] = "7x7",
-    data_dir: DataOption = None,
-    held_out: Annotated[
-        int, typer.Option("--exemplars", help="Of each class: so many trained, so many held out.")
-    ] = 20,
+    network: Annotated[ModelOptions, part("device", "batch_dependent", "chance_seed", "trust")],
+    stimuli: Annotated[
+        StimulusOptions,
+        part("objects", "per_category", "grid", "data_dir", per_category=20, grid="7x7"),
+    ],
+    cost: Annotated[CostOptions, part("max_memory", "threads")],
     trials: Annotated[
         Path | None, typer.Option("--trials", help="Also a tidy table: .csv or .parquet.")
     ] = None,
-    device: DeviceOption = "auto",
-    max_memory: MemoryOption = "2GiB",
-    threads: ThreadsOption = None,
-    batch_dependent: BatchOption = "refuse",
-    chance_seed: ChanceOption = None,
-    trust: TrustOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -168,17 +157,19 @@ def accuracy(
     check_output(out, overwrite)
     if trials is not None:
         check_table_name(trials, overwrite=overwrite)
-    set_threads(threads)
-    card = read_card(checkpoint, trust=trust or ())
-    how: Any = batch_dependent
-    model = load_checkpoint(card).to(find_device(device)).running(how, chance_seed)
+    cost.check()
+    cost.set_threads()
+    card = read_card(checkpoint, trust=network.trust)
+    how: Any = network.batch_dependent
+    model = load_checkpoint(card).to(find_device(network.device)).running(how, network.chance_seed)
+    objects = stimuli.objects
     if objects not in (None, card.objects):
         raise InputError(
             f"{checkpoint} was trained on {card.objects}; --objects {objects} has other classes "
             "than its head: train a new head on them first"
         )
-    tested, mask = card.test_objects(per_category=held_out, data_dir=data_dir)
-    places = Grid.parse(grid, card.canvas)
+    tested, mask = card.test_objects(per_category=stimuli.per_category, data_dir=stimuli.data_dir)
+    places = Grid.parse(stimuli.grid, card.canvas)
     n_trials = len(tested) * len(places)
     beside = {} if trials is None else {trials: table_bytes(trials, n_trials)}
     check_result_room(out, n_trials, beside=beside)
@@ -191,7 +182,7 @@ def accuracy(
             trained=card.trained or (),
             held_out=mask,
             classes=card.categories,
-            max_memory=max_memory,
+            max_memory=cost.max_memory,
             attributes={
                 "seed": card.seed,
                 "phase": card.phase,
@@ -213,25 +204,19 @@ def accuracy(
 def track(
     directory: Annotated[Path, typer.Argument(help="The directory of a run.")],
     out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
-    grid: Annotated[str, typer.Option("--grid", help="stride:K, NxM, all, at:y,x;...")] = "7x7",
-    layers: Annotated[
-        list[str] | None, typer.Option("--layers", help="Names, aliases or globs.")
-    ] = None,
-    metric: Annotated[
-        str, typer.Option("--metric", help="cosine, centred, centred-by-place, evoked or pearson.")
-    ] = "cosine",
-    objects: Annotated[
-        str | None, typer.Option("--objects", help="Compared objects; default: the last classes.")
-    ] = None,
-    categories: Annotated[
-        int | None, typer.Option("--categories", help="How many of their categories.")
-    ] = None,
-    phases: Annotated[
-        list[str] | None, typer.Option("--phase", help="Only these phases; repeatable.")
-    ] = None,
-    exemplars: Annotated[
-        int, typer.Option("--exemplars", help="Of each class, for the accuracy.")
-    ] = 20,
+    network: Annotated[ModelOptions, part("device", "batch_dependent", "chance_seed", "trust")],
+    stimuli: Annotated[
+        StimulusOptions,
+        part(
+            *("objects", "categories", "per_category", "grid", "data_dir"),
+            per_category=20,
+            grid="7x7",
+        ),
+    ],
+    cost: Annotated[CostOptions, part(without=("engine",))],
+    layers: LayersOption = None,
+    metric: MetricOption = "cosine",
+    phases: PhaseOption = None,
     probes: Annotated[
         bool, typer.Option("--probes", help="Train linear probes of each layer as well.")
     ] = False,
@@ -239,15 +224,6 @@ def track(
         list[str] | None,
         typer.Option("--measures", help="Measures to take as well, with commas: identification."),
     ] = None,
-    device: DeviceOption = "auto",
-    data_dir: DataOption = None,
-    max_memory: MemoryOption = "2GiB",
-    threads: ThreadsOption = None,
-    workers: WorkersOption = 1,
-    scheduler: SchedulerOption = None,
-    batch_dependent: BatchOption = "refuse",
-    chance_seed: ChanceOption = None,
-    trust: TrustOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -255,39 +231,38 @@ def track(
     from elsewhere.analyzer.similarity import METRICS
     from elsewhere.analyzer.trajectories import TrackSettings, summarise_track
     from elsewhere.analyzer.trajectories import track as track_run
-    from elsewhere.errors import UnknownNameError
     from elsewhere.measures import measures_named
+    from elsewhere.stimuli import parse_categories
     from elsewhere.storage import save_result
 
     check_output(out, overwrite)
-    if metric not in METRICS:
-        raise UnknownNameError("metric", metric, METRICS)
-    check_sharing(workers, scheduler)
-    set_threads(threads)
+    choose("metric", metric, METRICS)
+    cost.check()
+    cost.set_threads()
     wanted = tuple(measures_named(measures)) if measures else ()
     settings = TrackSettings(
-        grid=grid,
+        grid=stimuli.grid,
         layers=tuple(layers) if layers else None,
         metric=cast("Metric", metric),
-        objects=objects,
-        categories=categories,
-        per_category=exemplars,
+        objects=stimuli.objects,
+        categories=parse_categories(stimuli.categories),
+        per_category=stimuli.per_category,
         probes=probes,
         measures=wanted,
-        batch_dependent=cast("BatchDependent", batch_dependent),
-        chance_seed=chance_seed,
+        batch_dependent=cast("BatchDependent", network.batch_dependent),
+        chance_seed=network.chance_seed,
     )
     with bar("tracking", note=True) as update:
         result = track_run(
             directory,
             settings=settings,
             phases=phases,
-            device=device,
-            max_memory=max_memory,
-            data_dir=data_dir,
-            workers=workers,
-            scheduler=scheduler,
-            trust=trust or (),
+            device=network.device,
+            max_memory=cost.max_memory,
+            data_dir=stimuli.data_dir,
+            workers=cost.workers,
+            scheduler=cost.scheduler,
+            trust=network.trust,
             out=out,
             report=update,
         )

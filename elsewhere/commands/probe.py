@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elsewhere.commands.sources import check_room, open_any
 from elsewhere.errors import InputError
 from elsewhere.options import (
+    SOURCE,
+    CostOptions,
     JsonOption,
+    LayersOption,
     ModelOptions,
     OverwriteOption,
     PartialOption,
     StimulusOptions,
-    check_room,
     choose,
-    describe,
-    is_file,
-    match_layers,
-    open_source,
-    refuse_live_options,
-    set_threads,
-    takes,
+    part,
 )
-from elsewhere.terminal import (
-    check_output,
-    print_notes,
-    print_rows,
-    print_table,
-    progress,
-    say,
-)
-from elsewhere.types import parse_bytes
+from elsewhere.terminal import check_output, print_notes, print_rows, print_table, progress, say
 
 if TYPE_CHECKING:
     import xarray
 
 
-@takes(ModelOptions, StimulusOptions, without=("reference",))
 def probe(
-    source: Annotated[str, typer.Argument(help="A recording, or a MODEL to sweep live.")],
+    source: Annotated[str, SOURCE],
     network: ModelOptions,
-    stimuli: StimulusOptions,
+    stimuli: Annotated[StimulusOptions, part(without=("reference",))],
+    cost: CostOptions,
     out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
     train_at: Annotated[
         str,
@@ -57,10 +45,7 @@ def probe(
     kind: Annotated[
         str, typer.Option("--probe", help="logistic, ridge, svm or nearest-centroid.")
     ] = "logistic",
-    select: Annotated[
-        list[str] | None,
-        typer.Option("--layers", help="Names, aliases or globs; default: all that are there."),
-    ] = None,
+    layers: LayersOption = None,
     held_out: Annotated[
         float, typer.Option("--held-out", help="Share of each category's exemplars to hold out.")
     ] = 0.25,
@@ -87,12 +72,6 @@ def probe(
         ),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Processes for the fits.")] = 1,
-    max_memory: Annotated[
-        str, typer.Option("--max-memory", help="For activations and weights, e.g. 2GiB.")
-    ] = "2GiB",
-    threads: Annotated[
-        int | None, typer.Option("--threads", help="CPU threads of the network.")
-    ] = None,
     allow_partial: PartialOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -113,55 +92,45 @@ def probe(
     wanted = [] if controls == "none" else [part.strip() for part in controls.split(",")]
     for control in wanted:
         choose("control", control, CONTROLS)
-    parse_bytes(max_memory)
-    set_threads(threads)
-    with contextlib.ExitStack() as stack:
-        found: Any
-        if is_file(source):
-            refuse_live_options(source, network, stimuli)
-            found = stack.enter_context(open_source(Path(source), allow_partial=allow_partial))
-            chosen = match_layers(found, select) if select else None
-        else:
-            if allow_partial:
-                raise InputError("--allow-partial is for recordings; leave it out, or name one")
-            found = stimuli.build(source, network.load(source), select, network.seed)
-            chosen = None
-            say(describe(found, found.layers))
+    with open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial) as (
+        found,
+        chosen,
+    ):
         layer = "" if readout is None else _one_layer(found, chosen)
         places = found.design.n_positions if train_at.strip() == "each" else 1
         names = chosen if readout is None else [layer]
         check_room(out, found, names, places=places, readout=readout)
-        bar = stack.enter_context(progress("probing"))
-        result = measure(
-            found,
-            train_at=train_at,
-            split=split,  # type: ignore[arg-type]
-            kind=kind,
-            layers=chosen,
-            held_out=held_out,
-            strengths=None if strengths is None else _numbers(strengths),
-            n_folds=folds,
-            controls=wanted,
-            threshold=threshold,
-            seed=network.seed,
-            jobs=jobs,
-            max_memory=max_memory,
-            trust=network.trust,
-            progress=bar,
-        )
-        fitted = None
-        if readout is not None:
-            fitted = fit_probe(
+        with progress("probing") as bar:
+            result = measure(
                 found,
-                layer,
                 train_at=train_at,
+                split=split,  # type: ignore[arg-type]
                 kind=kind,
-                held_out=result["held_out"].values.astype(bool),
+                layers=chosen,
+                held_out=held_out,
                 strengths=None if strengths is None else _numbers(strengths),
                 n_folds=folds,
+                controls=wanted,
+                threshold=threshold,
                 seed=network.seed,
-                max_memory=max_memory,
+                jobs=jobs,
+                max_memory=cost.max_memory,
+                trust=network.trust,
+                progress=bar,
             )
+            fitted = None
+            if readout is not None:
+                fitted = fit_probe(
+                    found,
+                    layer,
+                    train_at=train_at,
+                    kind=kind,
+                    held_out=result["held_out"].values.astype(bool),
+                    strengths=None if strengths is None else _numbers(strengths),
+                    n_folds=folds,
+                    seed=network.seed,
+                    max_memory=cost.max_memory,
+                )
     saves = [partial(save_result, result, out)]
     if readout is not None and fitted is not None:
         saves.append(partial(save_readout, fitted, readout))

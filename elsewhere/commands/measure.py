@@ -1,31 +1,27 @@
-"""Commands that take measures by name, and write results as tables and words."""
+"""Commands that measure recordings and live sweeps."""
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from elsewhere.commands.sources import check_room, open_any
 from elsewhere.errors import InputError
 from elsewhere.notes import notes_of
 from elsewhere.options import (
+    SOURCE,
+    CostOptions,
     JsonOption,
+    LayersOption,
+    MetricOption,
     ModelOptions,
     OverwriteOption,
     PartialOption,
     StimulusOptions,
-    check_room,
-    describe,
-    is_file,
-    match_layers,
-    open_source,
-    recorded_reference,
-    refuse_live_options,
-    set_threads,
-    takes,
+    choose,
 )
 from elsewhere.terminal import (
     check_output,
@@ -33,21 +29,62 @@ from elsewhere.terminal import (
     print_json,
     print_layers,
     print_notes,
+    print_similarity,
     print_table,
     progress,
-    put_text,
     say,
 )
-from elsewhere.types import parse_bytes
 
 
-@takes(ModelOptions, StimulusOptions)
+def similarity(
+    source: Annotated[str, SOURCE],
+    network: ModelOptions,
+    stimuli: StimulusOptions,
+    cost: CostOptions,
+    out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
+    layers: LayersOption = None,
+    metric: MetricOption = "cosine",
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="elsewhere, or biscione-bowers: as the authors did.")
+    ] = "elsewhere",
+    allow_partial: PartialOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare every layer's code of an object here with that at the reference."""
+    from elsewhere.analyzer import PROTOCOL, similarity_biscione_bowers
+    from elsewhere.analyzer import similarity as measure
+    from elsewhere.analyzer.similarity import METRICS
+    from elsewhere.storage import save_result
+
+    check_output(out, overwrite)
+    choose("metric", metric, METRICS)
+    choose("protocol", protocol, ("elsewhere", PROTOCOL))
+    if protocol == PROTOCOL and metric != "cosine":
+        raise InputError(f"--protocol {PROTOCOL} uses the cosine; leave --metric out")
+    with open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial) as (
+        found,
+        chosen,
+    ):
+        check_room(out, found, chosen)
+        with progress("comparing") as bar:
+            common: dict[str, Any] = {"max_memory": cost.max_memory, "progress": bar}
+            if protocol == PROTOCOL:
+                result = similarity_biscione_bowers(
+                    found, layers=chosen, seed=network.seed, **common
+                )  # fmt: skip
+            else:
+                result = measure(found, metric=metric, layers=chosen, **common)  # type: ignore[arg-type]
+    save_result(result, out, overwrite=overwrite, rescue=True)
+    print_similarity(result, as_json=as_json)
+    say(f"wrote {out}")
+
+
 def measure(
     network: ModelOptions,
     stimuli: StimulusOptions,
-    source: Annotated[
-        str | None, typer.Argument(help="A recording, or a MODEL to sweep live.")
-    ] = None,
+    cost: CostOptions,
+    source: Annotated[str | None, SOURCE] = None,
     names: Annotated[
         list[str] | None,
         typer.Option("--names", help="Measures, with commas; without it they are listed."),
@@ -56,14 +93,7 @@ def measure(
     table: Annotated[
         Path | None, typer.Option("--table", help="Also as a tidy table: .csv or .parquet.")
     ] = None,
-    select: Annotated[
-        list[str] | None,
-        typer.Option("--layers", help="Names, aliases or globs; default: all that are there."),
-    ] = None,
-    max_memory: Annotated[
-        str, typer.Option("--max-memory", help="For activations, e.g. 2GiB.")
-    ] = "2GiB",
-    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
+    layers: LayersOption = None,
     allow_partial: PartialOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -88,35 +118,22 @@ def measure(
     check_output(out, overwrite)
     if table is not None:
         check_table_name(table, overwrite=overwrite)
-    parse_bytes(max_memory)
-    set_threads(threads)
-    with contextlib.ExitStack() as stack:
-        found: Any
-        if is_file(source):
-            refuse_live_options(source, network, stimuli)
-            found = stack.enter_context(open_source(Path(source), allow_partial=allow_partial))
-            if stimuli.reference is not None:
-                place = recorded_reference(found, stimuli.reference)
-                found = stack.enter_context(found.refer_to(place))
-            chosen = match_layers(found, select) if select else None
-        else:
-            if allow_partial:
-                raise InputError("--allow-partial is for recordings; leave it out, or name one")
-            found = stimuli.build(source, network.load(source), select, network.seed)
-            chosen = [layer.name for layer in found.layers] if select else None
-            say(describe(found, found.layers))
+    with open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial) as (
+        found,
+        chosen,
+    ):
         check_measures(found, wanted, chosen)
         n_maps = sum(map(_count_maps, wanted))
         check_room(out, found, chosen, places=0, measures=n_maps, table=table)
-        bar = stack.enter_context(progress("measuring"))
-        result = take(
-            found,
-            names=wanted,
-            layers=chosen,
-            seed=network.seed,
-            max_memory=max_memory,
-            progress=bar,
-        )
+        with progress("measuring") as bar:
+            result = take(
+                found,
+                names=wanted,
+                layers=chosen,
+                seed=network.seed,
+                max_memory=cost.max_memory,
+                progress=bar,
+            )
     saves = [partial(save_result, result, out)]
     if table is not None:
         saves.append(partial(save_table, result, table))
@@ -176,54 +193,3 @@ def _print(result: Any, as_json: bool) -> None:
     names = result.attrs["headlines"]
     more = {name: [key for key in rows[0] if key.startswith(f"{name}_")] for name in names}
     print_layers(rows, {name: tuple(keys) for name, keys in more.items() if keys})
-
-
-def methods(
-    source: Annotated[Path, typer.Argument(help="A recording or a result.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="A Markdown file; default: standard output.")
-    ] = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the methods section of a paper: what was done, versions, formulas, BibTeX."""
-    from elsewhere.analyzer import describe_methods
-    from elsewhere.storage import load_result, save_output
-
-    if out is not None:
-        check_output(out, overwrite)
-    if source.suffix in {".h5", ".hdf5"} or not source.is_file():
-        with open_source(source) as recording:
-            text = describe_methods(recording)
-    else:
-        text = describe_methods(load_result(source))
-    if out is not None:
-        save_output(out, text.encode(), overwrite=overwrite)
-        say(f"wrote {out}")
-    elif as_json:
-        print_json({"methods": text})
-    else:
-        put_text(text)
-
-
-def table(
-    result: Annotated[Path, typer.Argument(help="A result, such as sim.nc.")],
-    out: Annotated[Path, typer.Option("--out", help=".csv or .parquet")],
-    variables: Annotated[
-        list[str] | None, typer.Option("--variables", help="Only these, with commas.")
-    ] = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a result as a tidy table: one row for each number."""
-    from elsewhere.storage import check_table_name, load_result, save_table, tidy_table
-
-    check_table_name(out, overwrite=overwrite)
-    wanted = [part.strip() for text in variables or () for part in text.split(",") if part.strip()]
-    if variables is not None and not wanted:
-        raise InputError("no variable is asked for; name at least one, or leave --variables out")
-    tidy = tidy_table(load_result(result), None if variables is None else wanted)
-    save_table(tidy, out, overwrite=overwrite, rescue=True)
-    if as_json:
-        print_json({"rows": len(tidy), "columns": [str(name) for name in tidy.columns]})
-    say(f"wrote {out} ({len(tidy)} rows)")

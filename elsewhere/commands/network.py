@@ -1,0 +1,132 @@
+"""Commands about networks and object sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elsewhere.errors import InputError
+from elsewhere.options import (
+    MODEL,
+    CostOptions,
+    JsonOption,
+    LayersOption,
+    ModelOptions,
+    OverwriteOption,
+    StimulusOptions,
+    part,
+)
+from elsewhere.terminal import check_output, print_json, print_notes, print_table, put, say
+from elsewhere.types import format_bytes, parse_color
+
+
+def layers(
+    model: Annotated[str, MODEL],
+    network: ModelOptions,
+    stimuli: Annotated[StimulusOptions, part("canvas")],
+    cost: Annotated[CostOptions, part("threads")],
+    select: LayersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a network's layers: names, aliases, types, shapes, strides, bytes per location."""
+    from elsewhere.models import list_layers, select_layers
+
+    cost.check()
+    cost.set_threads()
+    loaded = network.load(model)
+    print_notes(list(loaded.doubts))
+    found = list_layers(loaded, stimuli.canvas, containers=bool(select))
+    if select:
+        found = select_layers(found, select, loaded)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": layer.name,
+            "module": layer.module,
+            "type": layer.kind,
+            "shape": list(layer.shape),
+            "layout": list(layer.layout),
+            "stride": layer.stride,
+            "receptive_field": layer.receptive_field,
+            "bytes": layer.bytes,
+        }
+        for layer in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    shown = [
+        {
+            "layer": row["name"],
+            "module": row["module"],
+            "type": row["type"],
+            "shape": " x ".join(map(str, row["shape"])),
+            "layout": " x ".join(row["layout"]) or "unknown",
+            "stride": row["stride"] or "",
+            "field": row["receptive_field"] or "",
+            "per location": format_bytes(row["bytes"]),
+        }
+        for row in rows
+    ]
+    total = format_bytes(sum(row["bytes"] for row in rows))
+    print_table(shown, right=("stride", "field", "per location"))
+    put(f"{len(rows)} layers, {total} per object and location as float32")
+
+
+def objects(
+    stimuli: Annotated[StimulusOptions, part(without=("objects", "grid", "reference", "canvas"))],
+    network: Annotated[ModelOptions, part("seed")],
+    name: Annotated[str | None, typer.Argument(help="A set, or folder:PATH.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Draw a contact sheet there.")] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the object sets, describe one, or draw its contact sheet."""
+    from elsewhere.stimuli import Canvas, load_objects, object_sets, parse_categories
+
+    if name is None:
+        if out is not None:
+            raise InputError(
+                "--out draws one set; name it, as in elsewhere objects glyphs --out ..."
+            )
+        rows = [{"set": entry, "what": object_sets.summary(entry)} for entry in object_sets]
+        print_json(rows) if as_json else print_table(rows)
+        return
+
+    if out is not None:
+        check_output(out, overwrite)
+    ground = stimuli.background_color
+    found = load_objects(
+        name,
+        size=50 if stimuli.object_size is None else stimuli.object_size,
+        categories=parse_categories(stimuli.categories),
+        per_category=stimuli.per_category,
+        seed=network.seed,
+        data_dir=stimuli.data_dir,
+        background_color=None if ground is None else parse_color(ground),
+        skip_broken=stimuli.skip_broken,
+    )
+    if out is not None:
+        from elsewhere.figures import plot_objects, save_figure
+
+        color = Canvas.parse_background(stimuli.background)
+        if color == "mean":
+            raise InputError("a contact sheet has no normalisation; give --background as a colour")
+        rgb = (color, color, color) if isinstance(color, int) else color
+        save_figure(plot_objects(found, background=rgb), out, overwrite=overwrite)
+        say(f"wrote {out}")
+        return
+    described = {
+        "set": found.name,
+        "objects": len(found),
+        "categories": list(found.category_names),
+        "digest": found.digest(),
+        "source": dict(found.source),
+    }
+    if as_json:
+        print_json(described)
+        return
+    categories = " ".join(found.category_names)
+    put(f"{found.name}: {len(found)} objects, {len(found.category_names)} categories")
+    put(categories)

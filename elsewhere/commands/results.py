@@ -1,0 +1,86 @@
+"""Commands that draw results and write them as tables and words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elsewhere.commands.sources import open_source
+from elsewhere.errors import InputError
+from elsewhere.options import JsonOption, OverwriteOption
+from elsewhere.terminal import check_output, print_json, print_notes, put_text, say
+
+
+def figure(
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="A result, such as sim.nc; several of sanity tests.", metavar="RESULT"),
+    ],
+    out: Annotated[Path, typer.Option("--out", help=".svg, .pdf or .png")],
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="maps, layerwise, displacement, ...")
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Draw a result, or several where a figure has a panel for each (sanity)."""
+    from elsewhere.figures import draw, save_figure
+    from elsewhere.storage import load_result
+
+    check_output(out, overwrite)
+    found = [load_result(result) for result in results]
+    save_figure(draw(found[0], kind, *found[1:]), out, overwrite=overwrite)
+    print_notes(*found)
+    say(f"wrote {out}")
+
+
+def methods(
+    source: Annotated[Path, typer.Argument(help="A recording or a result.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A Markdown file; default: standard output.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the methods section of a paper: what was done, versions, formulas, BibTeX."""
+    from elsewhere.analyzer import describe_methods
+    from elsewhere.storage import load_result, save_output
+
+    if out is not None:
+        check_output(out, overwrite)
+    if source.suffix in {".h5", ".hdf5"} or not source.is_file():
+        with open_source(source) as recording:
+            text = describe_methods(recording)
+    else:
+        text = describe_methods(load_result(source))
+    if out is not None:
+        save_output(out, text.encode(), overwrite=overwrite)
+        say(f"wrote {out}")
+    elif as_json:
+        print_json({"methods": text})
+    else:
+        put_text(text)
+
+
+def table(
+    result: Annotated[Path, typer.Argument(help="A result, such as sim.nc.")],
+    out: Annotated[Path, typer.Option("--out", help=".csv or .parquet")],
+    variables: Annotated[
+        list[str] | None, typer.Option("--variables", help="Only these, with commas.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a result as a tidy table: one row for each number."""
+    from elsewhere.storage import check_table_name, load_result, save_table, tidy_table
+
+    check_table_name(out, overwrite=overwrite)
+    wanted = [part.strip() for text in variables or () for part in text.split(",") if part.strip()]
+    if variables is not None and not wanted:
+        raise InputError("no variable is asked for; name at least one, or leave --variables out")
+    tidy = tidy_table(load_result(result), None if variables is None else wanted)
+    save_table(tidy, out, overwrite=overwrite, rescue=True)
+    if as_json:
+        print_json({"rows": len(tidy), "columns": [str(name) for name in tidy.columns]})
+    say(f"wrote {out} ({len(tidy)} rows)")
