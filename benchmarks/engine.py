@@ -32,8 +32,9 @@ from elsewhere.analyzer import SimilaritySink, similarity
 from elsewhere.models import Model, list_layers, load_model, select_layers
 from elsewhere.protocols import Need
 from elsewhere.recording import Recorder, Sweep
+from elsewhere.recording.engines.windows import WindowEngine
+from elsewhere.recording.incremental import Incremental, running
 from elsewhere.recording.incremental import engine as engine_module
-from elsewhere.recording.incremental import running
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.types import BATCH_ROWS
 
@@ -110,6 +111,13 @@ def make_sweep(model: Model, row: Row, grid: Grid, canvas: Canvas, engine: str) 
         layers=names,
         engine=engine,  # type: ignore[arg-type]
     )
+
+
+def compiled(sweep: Sweep) -> Incremental:
+    """Return the network of a sweep, compiled for windows."""
+    if not isinstance(sweep.choice, WindowEngine):
+        raise RuntimeError("there is no engine")
+    return sweep.choice.compiled
 
 
 def grids(row: Row, canvas: Canvas, images: int) -> tuple[Grid, Grid, Grid]:
@@ -248,9 +256,7 @@ def measure(row: Row, images: int) -> Measured:
     first = math.ceil(row.n_objects / BATCH_ROWS)  # objects at the reference
     batches = math.ceil(n / BATCH_ROWS) + first, math.ceil(n_some / BATCH_ROWS) + first
     factor = batches[0] / batches[1]
-    engine = sweep.choice.engine
-    if engine is None:
-        raise RuntimeError("there is no engine")
+    engine = compiled(sweep)
     ys, xs = np.arange(len(whole.y)), np.arange(len(whole.x))
     tiles = engine.tiles(sweep.layers, ys, xs, max_bytes=2**30)
     work = engine.multiply_adds(tiles, sweep.layers)
@@ -375,9 +381,7 @@ class Windows:
     def run(self) -> None:
         """Compile the network and compute all windows."""
         sweep = self._make()
-        engine = sweep.choice.engine
-        if engine is None:
-            raise RuntimeError("there is no engine")
+        engine = compiled(sweep)
         ys, xs = (np.arange(n) for n in self._shape)
         with torch.inference_mode():
             for tile in engine.tiles(sweep.layers, ys, xs, max_bytes=2**30):

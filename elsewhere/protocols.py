@@ -11,9 +11,8 @@ neither on the order of the blocks within a stage nor on their size.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -313,6 +312,14 @@ class Block(Protocol):
     def positions(self) -> NDArray[np.int64]:
         """Flat index of each row's position; -1 for the reference and the empty canvas."""
 
+    @property
+    def kept(self) -> Kept:
+        """What the rows hold: whole activations, their means over space, or sketches."""
+
+    @property
+    def half(self) -> bool:
+        """Whether the values were stored in half precision."""
+
     def full(self) -> Array:
         """Return whole activations, shape (row, *layer shape)."""
 
@@ -356,8 +363,9 @@ class Sink(Protocol):
         """Finish the group of layers that was begun last."""
 
 
+@runtime_checkable
 class Source(Protocol):
-    """Answers sinks."""
+    """Answers sinks; :class:`elsewhere.sources.BlockSource` is what to begin with."""
 
     @property
     def design(self) -> Design:
@@ -368,44 +376,41 @@ class Source(Protocol):
         """The layers that can be had, in the network's order."""
 
     @property
+    def together(self) -> bool:
+        """Whether one pass gives several layers, so that these had better be asked for at once."""
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Where the values come from: plain attributes for results.
 
         Its ``notes`` (list of str) say under which doubts the values were computed.
         """
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """All that is known of the network and of what it was shown: a recording's attributes."""
+
+    def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """Return the objects' images and masks, or None where they are not known."""
+
+    def working_bytes(self, layer: Layer) -> int:
+        """Return the bytes that the source takes for a layer, without what sinks hold."""
+
     def at(self, reference: tuple[int, ...]) -> Source:
         """Return a source of its own with another reference; nothing stale goes with it."""
 
+    def select(
+        self, objects: Sequence[int] | None = None, positions: Sequence[int] | None = None
+    ) -> Source:
+        """Return a source of its own of some objects at some positions, by their indices."""
+
     def stream(
-        self, sinks: Sequence[Sink], *, max_memory: int, progress: Progress | None = None
+        self, sinks: Sequence[Sink], *, max_memory: int = ..., progress: Progress | None = None
     ) -> None:
         """Go through all stages that the sinks need and give them their blocks."""
 
+    def __enter__(self) -> Source:
+        """Return the source, which is closed at the end."""
 
-@contextlib.contextmanager
-def moved(source: Any, reference: tuple[int, ...]) -> Iterator[Any]:
-    """Give a source of its own with another reference; close it afterwards where it is a file.
-
-    Raises
-    ------
-    InputError
-        Somebody else's source, which cannot be moved and has another reference.
-    """
-    move = getattr(source, "at", None)
-    if not callable(move):
-        if source.design.reference != reference:
-            raise InputError(
-                f"a {type(source).__name__} cannot be compared with another reference than its "
-                f"own, {source.design.reference}; give it a method at(reference)"
-            )
-        yield source
-        return
-    other = move(reference)
-    with other if hasattr(other, "__exit__") else contextlib.nullcontext():
-        yield other
-
-
-def stages_of(needs: Sequence[Need]) -> tuple[Stage, ...]:
-    """Return the stages that `needs` ask for, in order."""
-    return tuple(stage for stage in STAGES if any(stage in need.stages for need in needs))
+    def __exit__(self, *error: object) -> None:
+        """Let go of what the source holds open."""

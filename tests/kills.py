@@ -133,9 +133,10 @@ def run(arguments, *, after=None, at=None, worker=False, meanwhile=None):
 
 
 def _count_tiles():
-    from elsewhere.recording.incremental import Incremental, streaming
+    from elsewhere.recording.engines import windows
+    from elsewhere.recording.incremental import Incremental
 
-    streaming.TILE_WORK = 500_000  # several tiles, small as it is
+    windows.TILE_WORK = 500_000  # several tiles, small as it is
     plain = Incremental.run
 
     def run(self, *arguments, **options):

@@ -10,10 +10,7 @@ import xarray
 from elsewhere.analyzer.similarity import SimilaritySink, finish
 from elsewhere.errors import LayerError
 from elsewhere.measures.responses import find_responses
-from elsewhere.measures.selected import SelectedSource
 from elsewhere.protocols import Progress, Source
-from elsewhere.recording import Sweep
-from elsewhere.stimuli import Grid
 from elsewhere.types import parse_bytes
 
 PROTOCOL = "biscione-bowers"
@@ -71,23 +68,12 @@ def similarity_biscione_bowers(
             )
     (_, ys), (_, xs) = design.axes
     middle = len(ys) // 2
-    narrowed: Source
-    if isinstance(source, Sweep):
-        narrowed = Sweep(
-            source.model,
-            source.objects.subset(chosen),
-            canvas=source.canvas,
-            grid=Grid(y=(ys[middle],), x=xs),
-            reference=(ys[middle], xs[0]),
-            layers=layers,
-            engine=source.engine,
-        )
-    else:
-        narrowed = SelectedSource(source, chosen, middle)
-    memory = parse_bytes(max_memory)
-    responses = find_responses(narrowed, layers, max_memory=memory, counted=True)
-    sink = SimilaritySink(layers=layers, include_reference=True)
-    narrowed.stream([sink], max_memory=memory, progress=progress)
-    result = sink.result([layer.name for layer in source.layers])
-    result.attrs["notes"] = responses.notes + result.attrs["notes"]
-    return finish(result, narrowed, metric="cosine", protocol=PROTOCOL)
+    row = range(middle * len(xs), (middle + 1) * len(xs))
+    with source.select(chosen, row).at((ys[middle], xs[0])) as narrowed:
+        memory = parse_bytes(max_memory)
+        responses = find_responses(narrowed, layers, max_memory=memory, counted=True)
+        sink = SimilaritySink(layers=layers, include_reference=True)
+        narrowed.stream([sink], max_memory=memory, progress=progress)
+        result = sink.result([layer.name for layer in source.layers])
+        result.attrs["notes"] = responses.notes + result.attrs["notes"]
+        return finish(result, narrowed, metric="cosine", protocol=PROTOCOL)

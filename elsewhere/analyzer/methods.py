@@ -61,7 +61,7 @@ def describe_methods(source: Recording | xarray.Dataset) -> str:
     >>> "kornblith2019" in describe_methods(result)
     True
     """
-    if isinstance(source, Recording):
+    if not isinstance(source, xarray.Dataset):
         facts: Mapping[str, Any] = {**source.attributes, **_design_facts(source)}
         layers = [f"{layer.name} ({layer.keep})" for layer in source.layers]
         names: list[str] = []

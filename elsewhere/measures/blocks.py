@@ -147,14 +147,13 @@ def rows_needed(layer: Layer, stages: Collection[Stage], *, optional: bool = Fal
 
 def rows_of(block: Block) -> Array:
     """Return a block's rows as a matrix, NumPy or torch."""
-    kept = getattr(block, "kept", "full")
-    if kept == "sketch":
+    if block.kept == "sketch":
         vectors = block.vectors()
         if not isinstance(vectors, DenseVectors):
             raise LayerError(f"layer {block.layer!r} gives no sketch; record it in full")
         rows: Array = vectors.values
         return rows
-    values = block.mean() if kept == "mean" else block.full()
+    values = block.mean() if block.kept == "mean" else block.full()
     if isinstance(values, np.ndarray) and values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float32)
     found: Array = values.reshape(len(values), -1)

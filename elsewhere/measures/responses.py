@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import MemoryLimitError
 from elsewhere.measures.blocks import rows_needed, rows_of
-from elsewhere.measures.selected import SelectedSource
 from elsewhere.measures.vectors import dot_products, negligible, squared_norms, to_numpy
 from elsewhere.protocols import Block, Design, Layer, Need, Source, Stage
 
@@ -99,7 +98,7 @@ class Responses:
         if not found:
             return [(source, list(names))]
         return [
-            (source if len(heard) == n else SelectedSource(source, heard), layers)
+            (source if len(heard) == n else source.select(heard), layers)
             for heard, layers in found.items()
         ]
 
@@ -216,7 +215,7 @@ class _Look:
         if self._suspects is not None and not marks[objects].any():
             return
         rows = to_numpy(rows_of(block))
-        share = HALF if getattr(block, "half", False) else negligible(rows)
+        share = HALF if block.half else negligible(rows)
         with np.errstate(all="ignore"):  # NaN and infinity are refused by who measures them
             size = squared_norms(rows)
             if self._suspects is None:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.measures.blocks import DenseBlock
-from elsewhere.models import InputTransform, load_model, state_sha256
+from elsewhere.models import InputTransform, load_model
 from elsewhere.models.factories import check_named
-from elsewhere.protocols import Design, Layer, Progress, Sink, Source, Stage, stages_of
+from elsewhere.protocols import Design, Layer, Source, Stage
 from elsewhere.recording import Sweep
+from elsewhere.sources import BlockSource
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
-from elsewhere.storage import Recording
 from elsewhere.types import Color, Location
 
 PIXELS = "pixels"
@@ -39,27 +39,18 @@ class Scene:
         InputError
             The source does not hold its objects' pixels.
         """
-        if isinstance(source, Sweep):
-            return cls(source.objects, source.canvas, source.color)
-        if not isinstance(source, Recording):
+        pictures, told = source.pictures(), source.origin
+        if pictures is None:
             raise InputError("arrays hold no pixels of the objects")
-        header = source.attributes
-        red, green, blue = (int(value) for value in header["background"])
-        pictures = source.objects
-        objects = ObjectSet(
-            str(header.get("object_set", "recorded")),
-            np.ascontiguousarray(pictures["image"].values),
-            np.ascontiguousarray(pictures["mask"].values),
-            source.design.objects,
-            source.design.categories,
-        )
-        canvas = Canvas(
-            int(header["canvas"]), int(header["object_size"]), background=(red, green, blue)
-        )
-        return cls(objects, canvas, (red, green, blue))
+        images, masks = map(np.ascontiguousarray, pictures)
+        red, green, blue = (int(value) for value in told["background"])
+        name = str(told.get("object_set", "recorded"))
+        design, color = source.design, (red, green, blue)
+        canvas = Canvas(int(told["canvas"]), int(told["object_size"]), background=color)
+        return cls(ObjectSet(name, images, masks, design.objects, design.categories), canvas, color)
 
 
-class PixelSource:
+class PixelSource(BlockSource):
     """Raw pixels, 0..1, of the box around some locations, as a source for sinks.
 
     Pixels that no training sample covers are constant in training, so that a penalised linear
@@ -84,30 +75,15 @@ class PixelSource:
         bottom, right = (corners.max(axis=0) + side).tolist()
         self._box = (slice(top, bottom), slice(left, right))
         self.layers = [Layer(PIXELS, "", "", (bottom - top, right - left, 3))]
-        self.provenance: dict[str, Any] = {"model": PIXELS, "notes": []}
         self._patches = scene.objects.patches(scene.color)
 
-    def stream(
-        self,
-        sinks: Sequence[Sink],
-        *,
-        max_memory: int = 2**31,
-        progress: Progress | None = None,
-    ) -> None:
-        """Give `sinks` the blocks of some objects at one location after the other."""
-        (layer,) = self.layers
-        takers = [(sink, sink.needs(layer)) for sink in sinks if sink.needs(layer)]
-        for sink, _ in takers:
-            sink.begin(self.design, [layer])
-        for stage in stages_of([need for _, needs in takers for need in needs]):
-            for block in self._blocks(stage, progress):
-                for sink, needs in takers:
-                    if any(stage in need.stages for need in needs):
-                        sink.add(block)
-        for sink, _ in takers:
-            sink.end()
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Attributes that results carry on."""
+        return {"model": PIXELS, "notes": []}
 
-    def _blocks(self, stage: Stage, progress: Progress | None) -> Iterator[DenseBlock]:
+    def blocks(self, layer: Layer, stage: Stage) -> Iterator[DenseBlock]:
+        """Yield the blocks of some objects at one location after the other."""
         places = self.design.positions if stage == "grid" else np.array([self.design.reference])
         n = len(self.design.objects)
         step = max(1, 2**22 // (3 * self.scene.canvas.size**2))
@@ -117,8 +93,6 @@ class PixelSource:
                 at = np.full(len(objects), position if stage == "grid" else -1)
                 values = self._crops(objects, (y, x))
                 yield DenseBlock(stage, PIXELS, objects, at, values)
-            if progress is not None:
-                progress(position + 1, len(places))
 
     def _crops(self, objects: NDArray[np.int64], place: Location) -> NDArray[np.float32]:
         scene = self.scene
@@ -147,31 +121,22 @@ def untrained(source: Source, *, seed: int, trust: Collection[str] = ()) -> tupl
     InputError
         The network cannot be built again: the message says why.
     """
-    scene = Scene.of(source)
-    if isinstance(source, Sweep):
-        name, arguments = source.model.name, dict(source.model.arguments)
-        transform = source.model.transform
-        digest = state_sha256(source.model.module.state_dict())
-    elif isinstance(source, Recording):
-        header = source.attributes
-        name, arguments = str(header["model"]), dict(header.get("model_arguments", {}))
-        check_named(name, source.path, trust)
-        digest = str(header.get("weights_sha256", ""))
-        red, green, blue = (float(v) for v in header["mean"])
-        stds = tuple(float(v) for v in header["std"])
-        transform = InputTransform(
-            mean=(red, green, blue), std=(stds[0], stds[1], stds[2]), gain=float(header["gain"])
-        )
-    else:
-        raise InputError("arrays do not tell of which network they are")
+    scene, told = Scene.of(source), source.origin
+    name, arguments = str(told["model"]), dict(told.get("model_arguments", {}))
+    if "path" in told:  # a file does not decide what code is run
+        check_named(name, told["path"], trust)
+    red, green, blue = (float(v) for v in told["mean"])
+    stds = tuple(float(v) for v in told["std"])
+    transform = InputTransform(
+        mean=(red, green, blue), std=(stds[0], stds[1], stds[2]), gain=float(told["gain"])
+    )
     names = [layer.name for layer in source.layers]
     try:
         model = load_model(name, model_args=arguments, seed=seed, transform=transform)
-        if model.weights_sha256 == digest:
+        if model.weights_sha256 == told.get("weights_sha256"):
             seed += 1
             model = load_model(name, model_args=arguments, seed=seed, transform=transform)
-        if isinstance(source, Sweep):
-            model.to(source.model.device)
+        model.to(told["device"])
         axes = dict(source.design.axes)
         sweep = Sweep(
             model,

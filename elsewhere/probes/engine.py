@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.measures.vectors import dot_products
-from elsewhere.probes.features import Reading, ScoreSink, Units, gather, source_bytes
+from elsewhere.probes.features import Reading, ScoreSink, Units, gather
 from elsewhere.probes.fitting import Fit, FitTask, fit_all
 from elsewhere.probes.span import STRETCH, Span, find_span, moments, raw_weights
 from elsewhere.protocols import Layer, Progress, Source
@@ -197,7 +197,7 @@ def _packs(
     max_memory: int,
 ) -> Iterator[list[str]]:
     """Yield the layers that are taken together: one from a file, as many as fit of a network."""
-    if hasattr(source, "working_bytes"):
+    if not source.together:
         yield from ([name] for name in layers)
         return
     pack: list[str] = []
@@ -230,7 +230,9 @@ class _Engine:
         self.max_memory = max_memory
         every = range(len(plan.places))
         samples = max(map(plan.samples, every))
-        self.fixed = max(source_bytes(source, name) for name in readings)
+        self.fixed = max(
+            source.working_bytes(each) for each in source.layers if each.name in readings
+        )
         self.fixed += 8 * (4 * samples**2 + 4 * samples * STRETCH)
         self.room = max_memory - self.fixed
         self.total, self.single = sum(units.values()), len(units) == 1

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.errors import InputError, NumericsError
+from elsewhere.errors import NumericsError
 from elsewhere.measures.vectors import dot_products, to_numpy
-from elsewhere.protocols import Block, Design, Layer, Need, Source, moved
+from elsewhere.protocols import Block, Design, Layer, Need, Source
 from elsewhere.storage import Keep
 from elsewhere.storage.schema import StoredLayer
 from elsewhere.types import Location
@@ -55,7 +54,7 @@ class Reading:
     def rows(self, block: Block) -> NDArray[Any]:
         """Return the rows of a block, (row, unit)."""
         values: Any
-        if getattr(block, "kept", "full") != "full":
+        if block.kept != "full":
             values = getattr(block.vectors(), "values")  # noqa: B009 (not of the protocol)
         elif self.keep.kind == "full":
             values = block.full()
@@ -67,7 +66,7 @@ class Reading:
 
 
 class GatherSink:
-    """Keeps the activations of some objects at one location, float32 (object, unit) per layer.
+    """Keeps the activations of some objects at the reference, float32 (object, unit) per layer.
 
     Parameters
     ----------
@@ -77,8 +76,6 @@ class GatherSink:
         Indices of the objects, in the order of the rows.
     units
         The units that are kept, the same for all layers, or all.
-    position
-        The location's flat index, or None for the source's reference.
     """
 
     def __init__(
@@ -87,17 +84,15 @@ class GatherSink:
         objects: NDArray[np.int64],
         *,
         units: Units | None = None,
-        position: int | None = None,
     ) -> None:
-        self._readings, self._units, self._position = readings, units, position
+        self._readings, self._units = readings, units
         self._row = {int(number): row for row, number in enumerate(objects)}
         self.rows: dict[str, NDArray[np.float32]] = {}
 
     def needs(self, layer: Layer) -> tuple[Need, ...]:
-        """Return the activations at the reference, or over the grid for a position."""
-        if layer.name not in self._readings:
-            return ()
-        return (self._readings[layer.name].need("reference" if self._position is None else "grid"),)
+        """Return the activations at the reference."""
+        reading = self._readings.get(layer.name)
+        return () if reading is None else (reading.need("reference"),)
 
     def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return the kept share of the activations."""
@@ -119,11 +114,10 @@ class GatherSink:
 
     def add(self, block: Block) -> None:
         """Keep the rows of a block that are wanted; NaN and infinity are refused."""
-        at_position = self._position is None or block.positions == self._position
         wanted = [
             (row, self._row[number])
             for row, number in enumerate(block.objects.tolist())
-            if number in self._row and (at_position is True or at_position[row])
+            if number in self._row
         ]
         if not wanted:
             return
@@ -242,46 +236,10 @@ def gather(
     """
     found: list[dict[str, NDArray[np.float32]]] = []
     for place in places:
-        with refer(source, place) as (there, position):
-            sink = GatherSink(readings, objects, units=units, position=position)
+        with source.at(place) as there:
+            sink = GatherSink(readings, objects, units=units)
             there.stream([sink], max_memory=max_memory)
             found.append(sink.rows)
     if len(found) == 1:
         return found[0]
     return {name: np.concatenate([rows.pop(name) for rows in found]) for name in readings}
-
-
-@contextlib.contextmanager
-def refer(source: Source, place: Location) -> Iterator[tuple[Source, int | None]]:
-    """Give the source with `place` as its reference, or itself and the flat index of `place`."""
-    if not hasattr(source, "at"):  # somebody else's
-        yield source, position_of(source.design, place)
-        return
-    with moved(source, place) as other:
-        yield other, None
-
-
-def position_of(design: Design, place: Location) -> int:
-    """Return the flat index of a location.
-
-    Raises
-    ------
-    InputError
-        It is not on the grid.
-    """
-    index = replace(design, reference=place).reference_index
-    if index is None:
-        nearest = design.positions[
-            np.abs(design.positions - np.array(place)).sum(axis=1).argmin()
-        ].tolist()
-        shown = ",".join(map(str, place))
-        raise InputError(
-            f"location {shown} is not on the grid; nearest: {','.join(map(str, nearest))}"
-        )
-    return index
-
-
-def source_bytes(source: Source, name: str) -> int:
-    """Return the bytes that a source itself needs while it streams a layer."""
-    working = getattr(source, "working_bytes", None)
-    return int(working(name)) if callable(working) else 0

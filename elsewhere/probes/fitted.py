@@ -114,7 +114,7 @@ def fit_probe(
     if found.weights is None or found.offsets is None:
         raise InputError(f"the probe {name} is not linear, so that it has no weights for units")
     coef = np.empty((n_classes, units), np.float32)
-    told = {**getattr(source, "attributes", {}), **source.provenance}  # a recording knows more
+    told = {**source.origin, **source.provenance}  # a recording knows more
     at_mean = raw_weights(rows, found.rows(span), moments(rows), coef)
     return FittedProbe(
         layer,

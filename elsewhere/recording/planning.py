@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,17 +11,17 @@ import numpy as np
 
 from elsewhere.errors import StorageError
 from elsewhere.models import Layer, list_layers
-from elsewhere.protocols import Sink
+from elsewhere.protocols import Sink, Stage
+from elsewhere.recording.engines import Cut
 from elsewhere.recording.record import make_header
-from elsewhere.recording.rehearsal import rehearse
 from elsewhere.recording.sampling import Sample
 from elsewhere.recording.sweep import Sweep
+from elsewhere.sources import Takers
 from elsewhere.storage import Keep
 from elsewhere.storage.files import check_output, free_bytes
 from elsewhere.storage.merge import unit_files
 from elsewhere.storage.parts import parts_folder
-from elsewhere.storage.units import Units
-from elsewhere.types import BATCH_ROWS, StorageType, format_bytes, parse_bytes
+from elsewhere.types import StorageType, format_bytes, parse_bytes
 
 
 @dataclass(frozen=True)
@@ -115,24 +115,20 @@ def plan(
     budget = parse_bytes(max_memory)
     sample = Sample(header)
     sinks = [sample, *also]
-    groups = sweep.groups(sinks, max_memory=budget, tile=header.tile)
-    seconds = rehearse(sweep, sinks, max_memory=budget, units=header.units, tile=header.tile)
-    padded = sweep.choice.name == "dense"
-    n_grid = (
-        rows_of(header.units, batch=sweep.rows)
-        if padded
-        else len(sweep.objects) * sweep.design.n_positions
-    )
+    units, engine = header.units, sweep.choice
+    groups = [
+        (group, Takers(group.layers, sinks))
+        for group in sweep.groups(sinks, max_memory=budget, tile=header.tile)
+    ]
     n_images, duration = 0, 0.0
-    for group, each in zip(groups, seconds, strict=True):
-        needs = [need for sink in sinks for layer in group.layers for need in sink.needs(layer)]
-        n_reference = math.ceil(len(sweep.objects) / sweep.rows) * sweep.rows
-        n_reference = n_reference if padded else len(sweep.objects)
-        images = (sweep.rows if padded else 1) + n_grid
-        if any("reference" in need.stages for need in needs):
-            images += n_reference
-        n_images += group.parts * images
-        duration += group.parts * images / sweep.rows * each
+    with sweep.running():
+        for group, takers in groups:
+            takers.begin(sweep.design, 0, group.parts)
+            seconds = engine.rehearse(group, takers, Cut(units, (), budget))
+            stages: set[Stage] = {"empty", "grid", *takers.stages}
+            images = sum(engine.n_images(stage, sweep.design, units) for stage in stages)
+            n_images += group.parts * images
+            duration += group.parts * images * seconds
     n = len(sweep.objects) * sweep.design.n_positions
     itemsize = np.dtype(dtype).itemsize
     rows = []
@@ -140,12 +136,12 @@ def plan(
         raw = n * math.prod(layer.stored_shape) * itemsize
         rows.append(LayerPlan(layer.name, str(layer.keep), raw, int(raw * sample.share(layer))))
     stored = sum(row.stored_bytes for row in rows)
-    unit_bytes = max(math.prod(unit.shape) for unit in header.units) * header.bytes_per_image
+    unit_bytes = max(math.prod(unit.shape) for unit in units) * header.bytes_per_image
     return Plan(
         n_objects=len(sweep.objects),
         n_positions=sweep.design.n_positions,
         n_images=n_images,
-        n_sweeps=sum(group.parts for group in groups),
+        n_sweeps=sum(group.parts for group, _ in groups),
         layers=tuple(rows),
         raw_bytes=sum(row.raw_bytes for row in rows),
         stored_bytes=stored,
@@ -153,13 +149,15 @@ def plan(
         seconds=duration,
         memory_bytes=int(
             working_bytes(sweep)
-            + max(group.held for group in groups)
+            + max(group.held for group, _ in groups)
             + 3 * unit_bytes
-            + max(sweep.window_bytes(group, sinks, max_memory=budget) for group in groups)
+            + max(engine.peak_bytes(group, sinks, budget) for group, _ in groups)
         ),
-        engine=sweep.choice.name,
-        multiply_adds=sum(sweep.multiply_adds(group, sinks, max_memory=budget) for group in groups),
-        n_tasks=len(sweep.tasks(header.units, header.tile)),
+        engine=engine.name,
+        multiply_adds=sum(
+            group.parts * engine.multiply_adds(group, takers, budget) for group, takers in groups
+        ),
+        n_tasks=len(sweep.tasks(units, header.tile)),
     )
 
 
@@ -193,13 +191,4 @@ def working_bytes(sweep: Sweep) -> int:
     return weights + sweep.rows * (2 * images + sum(sizes[-3:]))
 
 
-def rows_of(units: Units, skip: Collection[int] = (), *, batch: int = BATCH_ROWS) -> int:
-    """Return how many images a sweep over `units` runs, padding included."""
-    return sum(
-        math.ceil(math.prod(unit.shape) / batch) * batch
-        for unit in units
-        if unit.number not in skip
-    )
-
-
-__all__ = ["LayerPlan", "Plan", "check_room", "plan", "rows_of", "working_bytes"]
+__all__ = ["LayerPlan", "Plan", "check_room", "plan", "working_bytes"]

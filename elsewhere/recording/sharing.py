@@ -13,7 +13,7 @@ from typing import Any
 from elsewhere.errors import InputError, StorageError
 from elsewhere.protocols import Progress
 from elsewhere.recording.crew import Job, perform
-from elsewhere.recording.findings import watch
+from elsewhere.recording.findings import Subject, watch
 from elsewhere.recording.sweep import Sweep
 from elsewhere.storage import Header, RecordingWriter, UnitWriter
 from elsewhere.storage.locks import Claim
@@ -68,7 +68,7 @@ class UnitJob:
             )
 
         sweep = self.sweep
-        now = watch(sweep.model, sweep.objects, sweep.canvas, sweep.design, sweep.layers)
+        now = watch(Subject(sweep.model, sweep.objects, sweep.canvas, sweep.design, sweep.layers))
         if names := changed_behaviour(manifest, now.behaviour):
             raise InputError(
                 f"a worker's network does something else in {', '.join(names)} than that of the "

@@ -4,59 +4,95 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, get_args
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any, ClassVar
 
-from elsewhere.errors import CanvasError, LayerError, UnknownNameError
-from elsewhere.measures.blocks import DenseBlock
+import numpy as np
+from numpy.typing import NDArray
+
+from elsewhere.errors import CanvasError, UnknownNameError
 from elsewhere.models import (
     Conduct,
     Layer,
     Model,
     list_layers,
-    output_tensors,
     select_layers,
+    state_sha256,
     untouched,
 )
 from elsewhere.models.forward import evaluating, exact
 from elsewhere.models.heads import name_head
-from elsewhere.protocols import STAGES, Design, Need, Progress, Sink, Stage, stages_of
-from elsewhere.recording.engines import Choice, numerics
-from elsewhere.recording.findings import Findings, watch_again
-from elsewhere.recording.hooks import Taps
-from elsewhere.recording.images import Batch, Images, batches_of
-from elsewhere.recording.incremental.streaming import SINK_SHARE, TileStream, memory_for, room_of
+from elsewhere.models.state import stamp
+from elsewhere.protocols import Design, Progress, Sink, Stage
+from elsewhere.recording.engines import (
+    Cut,
+    Subject,
+    SweepEngine,
+    choose_engine,
+    engines,
+    numerics,
+)
+from elsewhere.recording.findings import watch
+from elsewhere.sources import (
+    DEFAULT_MEMORY,
+    Group,
+    Takers,
+    drive,
+    group_layers,
+    select_design,
+)
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
-from elsewhere.storage.recording import DEFAULT_MEMORY, n_parts
 from elsewhere.storage.units import Units
-from elsewhere.types import BATCH_ROWS, Color, Engine, Location, format_bytes
+from elsewhere.types import BATCH_ROWS, Color, Engine, Location
 
 
-class _Enough(Exception):
-    """Raised inside the last hook that is needed: the rest of the pass would be wasted."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Layers that are taken in one sweep, and in how many parts.
+class _Findings:
+    """What was found out about the network of a sweep, once, when it is first asked for.
 
     Parameters
     ----------
-    layers
-        The layers.
-    parts
-        Sweeps over these layers; more than one only for a single layer.
-    held
-        Bytes that the sinks hold meanwhile.
-    tile
-        Objects, rows and columns of a tile, where a recording's units are computed together.
+    subject
+        What is swept.
+    wanted
+        The engine that is asked for.
     """
 
-    layers: tuple[Layer, ...]
-    parts: int
-    held: float
-    tile: tuple[int, ...] | None = None
+    def __init__(self, subject: Subject, wanted: str) -> None:
+        self.subject, self._wanted = subject, wanted
+        self._stamp = stamp(subject.model.module)
+
+    def of(self, subject: Subject, wanted: str) -> _Findings:
+        """Return the findings for something else; of the same network, how it has to be run."""
+        other = _Findings(subject, wanted)
+        if subject.model is self.subject.model and "conduct" in vars(self):
+            other.conduct = self.conduct
+        return other
+
+    def at(self, subject: Subject) -> _Findings:
+        """Return the findings for another reference; an engine that serves there goes with them."""
+        other = self.of(subject, self._wanted)
+        if "choice" in vars(self):
+            engine = self.choice.at(subject)
+            if engine is not None:
+                other.choice = engine
+        return other
+
+    def current(self) -> _Findings:
+        """Return these findings, or none yet where the network has been changed since."""
+        unchanged = stamp(self.subject.model.module) == self._stamp
+        return self if unchanged else _Findings(self.subject, self._wanted)
+
+    @cached_property
+    def conduct(self) -> Conduct:
+        """How the network has to be run, and its behaviour."""
+        return watch(self.subject)
+
+    @cached_property
+    def choice(self) -> SweepEngine:
+        """The engine that runs the sweep."""
+        return choose_engine(self.subject, self.conduct, self._wanted)
 
 
 class Sweep:
@@ -103,8 +139,8 @@ class Sweep:
         layers: str | Sequence[str] | None = None,
         engine: Engine = "auto",
     ) -> None:
-        if engine not in get_args(Engine):
-            raise UnknownNameError("engine", engine, get_args(Engine))
+        if engine not in (known := ("auto", *engines)):
+            raise UnknownNameError("engine", engine, known)
         self.model, self.engine = model, engine
         self.canvas = Canvas(model.canvas_size, objects.size) if canvas is None else canvas
         if objects.size != self.canvas.object_size:
@@ -125,8 +161,12 @@ class Sweep:
             axes=tuple(self.grid.axes.items()),
             reference=self.reference,
         )
-        self._findings = Findings(model, objects, self.canvas, self.design, self.layers, engine)
-        self._findings.refuse()
+        self._findings = _Findings(self._subject, engine)
+        _ = self.conduct  # refuses a network whose values are not an image's own
+
+    @property
+    def _subject(self) -> Subject:
+        return Subject(self.model, self.objects, self.canvas, self.design, self.layers)
 
     @property
     def conduct(self) -> Conduct:
@@ -134,19 +174,14 @@ class Sweep:
         return self._findings.conduct
 
     @property
-    def choice(self) -> Choice:
-        """The engine that runs this sweep, and why; found out once."""
+    def choice(self) -> SweepEngine:
+        """The engine that runs this sweep; its ``reason`` says why. Found out once."""
         return self._findings.choice
 
     @property
     def rows(self) -> int:
         """How many images a whole pass takes."""
         return 1 if self.conduct.alone else BATCH_ROWS
-
-    @property
-    def windows(self) -> TileStream | None:
-        """The stages by windows, where they are taken."""
-        return self._findings.windows
 
     def at(self, reference: tuple[int, ...]) -> Sweep:
         """Return a sweep of its own with another reference.
@@ -156,28 +191,41 @@ class Sweep:
         CanvasError
             The object would not lie on the canvas.
         """
-        other = self._alike(self.model, self.engine)
         y, x = reference
-        other.reference = self.canvas.check((y, x))
-        other.design = replace(self.design, reference=other.reference)
-        other._findings = self._findings.current().at(other.design)
+        place = self.canvas.check((y, x))
+        other = self._with(reference=place, design=replace(self.design, reference=place))
+        other._findings = self._findings.current().at(other._subject)
         return other
+
+    def select(
+        self, objects: Sequence[int] | None = None, positions: Sequence[int] | None = None
+    ) -> Sweep:
+        """Return a sweep of its own of some objects at some positions: it runs nothing else.
+
+        Raises
+        ------
+        InputError
+            The positions are no full grid.
+        """
+        design = select_design(self.design, objects, positions)
+        chosen = self.objects if objects is None else self.objects.subset(objects)
+        return self._with(
+            objects=chosen.seen_on(self.color), grid=Grid(**dict(design.axes)), design=design
+        )
 
     def using(self, engine: Engine) -> Sweep:
         """Return the same sweep by another engine."""
-        return self._alike(self.model, engine)
+        return self._with(engine=engine)
 
     def of(self, model: Model) -> Sweep:
         """Return the same sweep of another network, which has the same layers."""
-        return self._alike(model, self.engine)
+        return self._with(model=model)
 
-    def _alike(self, model: Model, engine: Engine) -> Sweep:
-        """Return a sweep of the same things about which nothing has been found out yet."""
+    def _with(self, **changed: Any) -> Sweep:
+        """Return a sweep in which that is another; of what was found out, only what holds there."""
         other = object.__new__(type(self))
-        other.model, other.objects = model, self.objects
-        other.canvas, other.grid, other.reference = self.canvas, self.grid, self.reference
-        other.engine, other.layers, other.design = engine, self.layers, self.design
-        other._findings = self._findings.current().of(other.model, other.engine)
+        vars(other).update(vars(self) | changed)
+        other._findings = self._findings.current().of(other._subject, other.engine)
         return other
 
     @property
@@ -188,8 +236,8 @@ class Sweep:
     @property
     def numerics(self) -> dict[str, Any]:
         """What decides the last bits of a result."""
-        rows = self.rows if self.choice.name == "dense" else None
-        return numerics(self.choice.name, self.model.device, rows)
+        engine = self.choice
+        return numerics(engine.name, self.model.device) | engine.numerics
 
     @property
     def notes(self) -> list[str]:
@@ -218,7 +266,23 @@ class Sweep:
             "behaviour": self.conduct.output_at(self.canvas.size),
         }
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What is known of the network, as it is now, and of what it is shown."""
+        state = state_sha256(self.model.module.state_dict())
+        return self.provenance | {"weights_sha256": state, "device": str(self.model.device)}
+
+    def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the objects' images and masks."""
+        return self.objects.images, self.objects.masks
+
     # --- streaming --------------------------------------------------------------------------
+
+    together: ClassVar[bool] = True
+
+    def working_bytes(self, layer: Layer) -> int:
+        """Return 0: what a forward pass takes is no part of --max-memory."""
+        return 0
 
     def stream(
         self,
@@ -257,83 +321,26 @@ class Sweep:
         """
         self._findings = self._findings.current()
         units = Units.cut(self.design) if units is None else units
+        cut, engine = Cut(units, skip, max_memory), self.choice
         groups = self.groups(sinks, max_memory=max_memory, tile=tile)
-        counts = {stage: self._n_images(stage, units, skip) for stage in STAGES}
-        total = sum(
-            group.parts * sum(counts[stage] for stage in self.stages(group, sinks))
-            for group in groups
-        )
-        done = 0
+        counts: dict[Stage, int] = {"empty": 1, "reference": len(self.objects)}
+        counts["grid"] = sum(math.prod(unit.shape) for unit in units if unit.number not in skip)
+        with self.running():
+            drive(
+                self.design,
+                [(group, Takers(group.layers, sinks)) for group in groups],
+                partial(engine.run, cut=cut),
+                counts.__getitem__,
+                progress,
+            )
+            engine.finish()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the network as it is meant to be measured; afterwards it is as before."""
         module = self.model.module
         with untouched(module), evaluating(module), exact(self.model.device):
-            images = Images(self.model, self.objects, self.canvas, self.rows)
-            for group in groups:
-                for part in range(group.parts):
-                    takers = [sink for sink in sinks if any(map(sink.needs, group.layers))]
-                    for sink in takers:
-                        wanted = [layer for layer in group.layers if sink.needs(layer)]
-                        sink.begin(self.design, wanted, part, group.parts)
-                    for stage in self.stages(group, sinks):
-                        for count in self._run_stage(
-                            stage, group, takers, images, units, skip, max_memory
-                        ):
-                            done += count
-                            if progress is not None:
-                                progress(done, total)
-                    for sink in takers:
-                        sink.end()
-            if self.windows is None:
-                watch_again(
-                    self.conduct, self.model, self.objects, self.canvas, self.design, self.layers
-                )
-
-    def _run_stage(
-        self,
-        stage: Stage,
-        group: Group,
-        sinks: Sequence[Sink],
-        images: Images,
-        units: Units,
-        skip: Collection[int],
-        max_memory: int,
-    ) -> Iterator[int]:
-        """Go through a stage with the sweep's engine; yield numbers of images."""
-        if self.windows is None:
-            batches = batches_of(stage, self.design, units, skip, rows=self.rows)
-            return self.run(batches, group, sinks, images)
-        room = room_of(max_memory)
-        return self.windows.run(
-            stage, group.layers, sinks, units=units, skip=skip, max_bytes=room, shape=group.tile
-        )
-
-    def tile_shape(
-        self, sinks: Sequence[Sink], *, units: Units, max_memory: int = DEFAULT_MEMORY
-    ) -> tuple[int, ...] | None:
-        """Return objects, rows and columns of the tiles in which `units` are computed together.
-
-        It is part of a recording's numerics. None where each unit is computed by itself.
-        """
-        if self.windows is None:
-            return None
-        group = self.groups(sinks, max_memory=max_memory)[0]
-        room = room_of(max_memory)
-        return self.windows.shape(group.layers, sinks, units, room)
-
-    def tasks(
-        self, units: Units, tile: Sequence[int] | None, skip: Collection[int] = ()
-    ) -> list[tuple[int, ...]]:
-        """Return the numbers of the units that are to be computed, those of a tile together."""
-        every: Iterable[Iterable[int]] = ([unit.number] for unit in units)
-        if self.windows is not None and tile is not None:
-            tiles = self.windows.tiles("grid", (), (), 0, tile)
-            every = (self.windows.numbers(one, units).tolist() for one in tiles)
-        left = (tuple(number for number in numbers if number not in skip) for numbers in every)
-        return [numbers for numbers in left if numbers]
-
-    def _n_images(self, stage: Stage, units: Units, skip: Collection[int]) -> int:
-        if stage in ("empty", "reference"):
-            return 1 if stage == "empty" else len(self.objects)
-        return sum(math.prod(unit.shape) for unit in units if unit.number not in skip)
+            yield
 
     def groups(
         self,
@@ -344,139 +351,41 @@ class Sweep:
     ) -> list[Group]:
         """Return the layers in groups for which what `sinks` hold fits the memory.
 
-        What no sink holds anything of comes first, in one group, with `tile` for its tiles; a
-        layer that does not fit alone is swept in several parts.
+        The first one, with what no sink holds anything of, has `tile` for its tiles.
         """
-
-        whole: Callable[[float], float] = float
-        if self.windows is not None:  # which take their share, too
-            max_memory, whole = room_of(max_memory) // SINK_SHARE, memory_for
-
-        def held(layer: Layer) -> float:
-            each = self._held_bytes(layer, takers(layer))
-            return sum(sink.held(layer, self.design) for sink in takers(layer)) * each
-
-        def takers(layer: Layer) -> list[Sink]:
-            return [sink for sink in sinks if sink.needs(layer)]
-
-        wanted = [layer for layer in self.layers if takers(layer)]
-        shared = [
-            layer for layer in wanted if any(s.held(layer, self.design) == 0 for s in takers(layer))
-        ]
-        groups: list[Group] = []
-        current: list[Layer] = list(shared)
-        used = sum(map(held, shared))
-        if used > max_memory and shared:
-            raise LayerError(
-                f"the layers to keep and to measure in one sweep need {format_bytes(whole(used))} "
-                f"of memory, more than --max-memory {format_bytes(whole(max_memory))}; raise it, "
-                "or keep fewer layers"
-            )
-        for layer in [layer for layer in wanted if layer not in shared]:
-            if current and used + held(layer) > max_memory:
-                groups.append(self._group(current, 1, used))
-                current, used = [], 0.0
-            if held(layer) > max_memory:
-                each = self._held_bytes(layer, takers(layer))
-                parts = n_parts(layer, each, self.design, takers(layer), max_memory, 0, whole)
-                groups.append(self._group([layer], parts, float(max_memory)))
-                continue
-            current.append(layer)
-            used += held(layer)
-        if current:
-            groups.append(self._group(current, 1, used))
+        engine = self.choice
+        groups = group_layers(
+            self.layers,
+            self.design,
+            sinks,
+            engine.sink_room(max_memory),
+            held_bytes=engine.held_bytes,
+            whole=engine.memory_for,
+        )
         if tile is not None:
             groups[:1] = [replace(group, tile=tuple(tile)) for group in groups[:1]]
         return groups
 
-    def _held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
-        """Return the bytes of one activation as sinks hold it."""
-        return layer.bytes if self.windows is None else self.windows.held_bytes(layer, sinks)
+    def tile_shape(
+        self, sinks: Sequence[Sink], *, units: Units, max_memory: int = DEFAULT_MEMORY
+    ) -> tuple[int, ...] | None:
+        """Return objects, rows and columns of the tiles in which `units` are computed together.
 
-    def window_bytes(
-        self, group: Group, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY
-    ) -> int:
-        """Return about what the windows of a tile take, and the empty canvas; 0 where dense."""
-        if self.windows is None:
-            return 0
-        room = room_of(max_memory)
-        return self.windows.peak_bytes("grid", group.layers, sinks, room, group.tile)
+        It is part of a recording's numerics. None where each unit is computed by itself.
+        """
+        layers = self.groups(sinks, max_memory=max_memory)[0].layers
+        return self.choice.tile(layers, sinks, units, max_memory)
 
-    def multiply_adds(
-        self, group: Group, sinks: Sequence[Sink], *, max_memory: int = DEFAULT_MEMORY
-    ) -> int:
-        """Return the multiply-adds of the sweeps over a group; 0 where they are not counted."""
-        if self.windows is None:
-            return 0
-        room = room_of(max_memory)
-        every = sum(
-            self.windows.engine.multiply_adds(
-                self.windows.tiles(stage, group.layers, sinks, room, group.tile), group.layers
-            )
-            for stage in self.stages(group, sinks)
-            if stage != "empty"
-        )
-        return group.parts * every
+    def tasks(
+        self, units: Units, tile: Sequence[int] | None, skip: Collection[int] = ()
+    ) -> list[tuple[int, ...]]:
+        """Return the numbers of the units that are to be computed, those of a tile together."""
+        every = self.choice.tasks(units, tile)
+        left = (tuple(number for number in numbers if number not in skip) for numbers in every)
+        return [numbers for numbers in left if numbers]
 
-    def _group(self, layers: Sequence[Layer], parts: int, held: float) -> Group:
-        order = {layer.name: place for place, layer in enumerate(self.layers)}
-        return Group(tuple(sorted(layers, key=lambda layer: order[layer.name])), parts, held)
+    def __enter__(self) -> Sweep:
+        return self
 
-    @staticmethod
-    def stages(group: Group, sinks: Sequence[Sink]) -> tuple[Stage, ...]:
-        """Return the stages that `sinks` need of a group, in order."""
-        needs = [need for sink in sinks for layer in group.layers for need in sink.needs(layer)]
-        return stages_of(needs)
-
-    def run(
-        self, batches: Iterable[Batch], group: Group, sinks: Sequence[Sink], images: Images
-    ) -> Iterator[int]:
-        """Run the network over `batches`; yield the number of images of each."""
-        by_module: dict[str, list[tuple[Layer, list[tuple[Sink, tuple[Need, ...]]]]]] = {}
-        for layer in group.layers:
-            takers = [(sink, sink.needs(layer)) for sink in sinks if sink.needs(layer)]
-            by_module.setdefault(layer.module, []).append((layer, takers))
-        pending: set[str] = set()
-        rows, conduct = self.rows, self.conduct
-        current: Batch
-
-        def receive(module: str, call: int, output: object) -> None:
-            tensors = output_tensors(output)
-            for layer, takers in by_module[module]:
-                if layer.call != call:
-                    continue
-                tensor = tensors.get(layer.output)
-                if tensor is None or tuple(tensor.shape) != (rows, *layer.shape):
-                    came = "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"
-                    raise LayerError(
-                        f"layer {layer.name!r} gives {came} for {rows} images; expected "
-                        f"{(rows, *layer.shape)}, one row per image: record another layer"
-                    )
-                tensor = tensor[: len(current.objects)]
-                for sink, needs in takers:
-                    if any(current.stage in need.stages for need in needs):
-                        sink.add(
-                            DenseBlock(
-                                current.stage,
-                                layer.name,
-                                current.objects,
-                                current.positions,
-                                tensor,
-                                layout=layer.layout,
-                            )
-                        )
-                pending.discard(layer.name)
-            if not pending:
-                raise _Enough
-
-        with Taps(self.model.module, by_module, receive):
-            for current in batches:
-                pending.update(layer.name for layer in group.layers)
-                with contextlib.suppress(_Enough), conduct.a_pass(self.model.module):
-                    self.model.module(images.build(current))
-                if pending:
-                    raise LayerError(
-                        f"layer {min(pending)!r} did not run in a forward pass although it ran in "
-                        "the first one; the network must do the same for every input"
-                    )
-                yield len(current.objects)
+    def __exit__(self, *_: object) -> None:
+        """Close nothing."""

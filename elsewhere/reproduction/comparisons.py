@@ -18,8 +18,8 @@ from elsewhere.errors import InputError
 from elsewhere.measures.vectors import dot_products, means, squared_norms
 from elsewhere.models import Model, list_layers, select_layers
 from elsewhere.recording import Sweep
+from elsewhere.sources import DEFAULT_MEMORY
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
-from elsewhere.storage.recording import DEFAULT_MEMORY
 from elsewhere.training import Card, accuracy, load_checkpoint, resolve
 from elsewhere.training.curriculum import Choice, Curriculum, Exemplars, Network, Phase, Split
 from elsewhere.types import Location

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,17 +20,14 @@ from elsewhere.protocols import (
     Design,
     Layer,
     Layout,
-    Progress,
-    Sink,
     Stage,
-    stages_of,
 )
-from elsewhere.storage.recording import n_parts
+from elsewhere.sources import BlockSource
 
 PLACES = ("object", "y", "x")
 
 
-class ArraySource:
+class ArraySource(BlockSource):
     """Arrays in memory as a source for sinks.
 
     Parameters
@@ -121,55 +117,16 @@ class ArraySource:
                     f"the empty canvas's activation of layer {layer.name!r} has shape {shape}; "
                     f"expected {layer.shape}, as the activations have"
                 )
-        self.provenance: dict[str, Any] = {"model": "arrays", "notes": []}
+        self._provenance: dict[str, Any] = {"model": "arrays", "notes": []}
 
-    def stream(
-        self,
-        sinks: Sequence[Sink],
-        *,
-        max_memory: int = 2**31,
-        progress: Progress | None = None,
-    ) -> None:
-        """Give `sinks` the blocks of one object after the other.
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Attributes that results carry on; others may be added."""
+        return self._provenance
 
-        Parameters
-        ----------
-        sinks
-            What takes the blocks.
-        max_memory
-            Bytes that the sinks may hold, and a block: layers are gone through in parts that fit.
-        progress
-            Called with the number of (object, position, layer) done, and of all.
-
-        Raises
-        ------
-        InputError
-            The memory does not suffice for a single layer.
-        """
-        taken = [(layer, [sink for sink in sinks if sink.needs(layer)]) for layer in self.layers]
-        taken = [(layer, takers) for layer, takers in taken if takers]
-        n_positions, done = self.design.n_positions, 0
-        total = len(taken) * len(self.design.objects) * n_positions
-        for layer, takers in taken:
-            one = math.prod(layer.shape) * 4
-            parts = n_parts(layer, one, self.design, takers, max_memory, 0)
-            for part in range(parts):
-                for sink in takers:
-                    sink.begin(self.design, [layer], part, parts)
-                needs = [need for sink in takers for need in sink.needs(layer)]
-                if layer.name not in self._empty:
-                    needs = [need for need in needs if not need.optional]
-                for stage in stages_of(needs):
-                    for block in self._blocks(layer, stage):
-                        for sink in takers:
-                            if any(stage in need.stages for need in sink.needs(layer)):
-                                sink.add(block)
-                        if stage == "grid" and part == parts - 1:
-                            done += len(block.objects)
-                            if progress is not None:
-                                progress(done, total)
-                for sink in takers:
-                    sink.end()
+    def has(self, layer: Layer, stage: Stage) -> bool:
+        """Return whether there is the empty canvas's activation of a layer."""
+        return stage != "empty" or layer.name in self._empty
 
     def at(self, reference: tuple[int, ...]) -> ArraySource:
         """Return the same arrays with another reference, which must be among the locations.
@@ -187,7 +144,8 @@ class ArraySource:
             )
         return other
 
-    def _blocks(self, layer: Layer, stage: Stage) -> list[DenseBlock]:
+    def blocks(self, layer: Layer, stage: Stage) -> list[DenseBlock]:
+        """Return the blocks of a layer in a stage."""
         array = self._arrays[layer.name]
         n, n_positions = len(self.design.objects), self.design.n_positions
         values = array.reshape(n, n_positions, *layer.shape)

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import StorageError
-from elsewhere.protocols import Design
+from elsewhere.protocols import Design, Layer
 from elsewhere.storage.activations import Activations, damage_told
 from elsewhere.storage.admission import open_checked
 from elsewhere.storage.merge import HEADER, unit_files, unit_mark, unit_name
 from elsewhere.storage.opening import Description, describe_identified
 from elsewhere.storage.parts import mark_of, part_is_whole, parts_folder, read_manifest, units_of
 from elsewhere.storage.recording import Recording
-from elsewhere.storage.schema import StoredLayer
 from elsewhere.storage.seal import SealError, read_seal
 from elsewhere.storage.units import Unit, Units
 
@@ -115,7 +114,7 @@ class PartialRecording(Recording):
         """Return a layer's activations, put together from the parts."""
         return self._pieces(self.layer(name), self._kept)
 
-    def _pieces(self, layer: StoredLayer, kept: Sequence[NDArray[np.int64]]) -> _PartActivations:
+    def _pieces(self, layer: Layer, kept: Sequence[NDArray[np.int64]]) -> _PartActivations:
         dataset = self._file[f"layers/{layer.name}/activation"]
         dtype = np.dtype(self.attributes["dtype"])
         return _PartActivations(self._parts, layer, dtype, dataset.chunks, kept)
@@ -125,7 +124,7 @@ class PartialRecording(Recording):
         return sum(self._parts.stored_bytes(number, name) for number in self._parts.numbers())
 
     def _at_reference(
-        self, layer: StoredLayer, source: Activations, objects: slice
+        self, layer: Layer, source: Activations, objects: slice
     ) -> NDArray[np.float32]:
         index = replace(self._whole, reference=self.design.reference).reference_index
         if self.design.reference_index is not None or index is None:
@@ -224,7 +223,7 @@ class _PartActivations:
     def __init__(
         self,
         parts: _PartFiles,
-        layer: StoredLayer,
+        layer: Layer,
         dtype: np.dtype[Any],
         chunks: tuple[int, ...],
         kept: Sequence[NDArray[np.int64]],

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,13 +15,13 @@ from xarray.core import indexing
 from elsewhere.errors import (
     CanvasError,
     InputError,
-    MemoryLimitError,
     StorageError,
     UnknownNameError,
 )
 from elsewhere.measures.behaviour import Behaviour
 from elsewhere.measures.blocks import DenseBlock
-from elsewhere.protocols import Design, Layer, Need, Progress, Sink, Stage, stages_of
+from elsewhere.protocols import Layer, Stage
+from elsewhere.sources import BlockSource
 from elsewhere.storage.activations import (
     Activations,
     FileActivations,
@@ -41,14 +39,12 @@ from elsewhere.storage.opening import (
 from elsewhere.storage.results import from_attribute
 from elsewhere.storage.schema import StoredLayer
 from elsewhere.storage.units import Units
-from elsewhere.types import format_bytes
 
-DEFAULT_MEMORY = 2 * 2**30
 BLOCK_BYTES = 2**24
 """What is read at a time, about, as float32."""
 
 
-class Recording:
+class Recording(BlockSource):
     """A finished recording: a mapping of layer names to lazy arrays, and a source for sinks.
 
     Parameters
@@ -71,6 +67,7 @@ class Recording:
     """
 
     share: float = 1.0
+    layers: tuple[StoredLayer, ...]
 
     def __init__(self, path: Path, *, chunks: Any = None) -> None:
         self.path, self._chunks = Path(path).absolute(), chunks
@@ -88,17 +85,6 @@ class Recording:
         """Pickle by absolute path and identity: another process opens the same file."""
         identity = self.attributes["identity"]
         return _reopen, (type(self), self.path, self._chunks, identity, self.design.reference)
-
-    def __enter__(self) -> Recording:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""
@@ -208,6 +194,11 @@ class Recording:
         """The objects' pixels: ``image`` and ``mask``."""
         return self.tree.to_dataset()[["image", "mask"]]
 
+    def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the objects' images and masks."""
+        objects = self.objects
+        return objects["image"].values, objects["mask"].values
+
     # --- a source ---------------------------------------------------------------------------
 
     @property
@@ -232,6 +223,11 @@ class Recording:
             return {**kept, "notes": notes}
         notes.append(f"{self.path.name} is not finished: {self.share:.1%} of its images are there")
         return {**kept, "share": self.share, "notes": notes}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The file's attributes, and its path."""
+        return {**self.attributes, **self.provenance, "path": self.path, "device": "cpu"}
 
     def refer_to(self, reference: tuple[int, ...]) -> Recording:
         """Return :meth:`at` that reference."""
@@ -264,78 +260,24 @@ class Recording:
         other.design = design
         return other
 
-    def stream(
-        self,
-        sinks: Sequence[Sink],
-        *,
-        max_memory: int = DEFAULT_MEMORY,
-        progress: Progress | None = None,
-    ) -> None:
-        """Go through the stages, one layer after the other, and give `sinks` their blocks.
+    def working_bytes(self, layer: Layer) -> int:
+        """Return the bytes that going through a layer takes, without what sinks hold."""
+        units = self._units(layer, self.activations(layer.name))
+        rows = min(units.n_objects, len(self.design.objects)) * units.n_cells
+        return 2 * rows * layer.bytes
 
-        Parameters
-        ----------
-        sinks
-            What takes the blocks.
-        max_memory
-            Bytes that may be held at a time, blocks and what the sinks hold together.
-        progress
-            Called with the number of (object, position, layer) done, and of all.
-
-        Raises
-        ------
-        InputError
-            The memory does not suffice for a single layer.
-        """
-        wanted = []
-        for layer in self.layers:
-            takers = [(sink, sink.needs(layer)) for sink in sinks]
-            takers = [(sink, needs) for sink, needs in takers if needs]
-            if takers:
-                wanted.append((layer, takers))
-        total = len(wanted) * len(self.design.objects) * self.design.n_positions
-        done = 0
-        for layer, takers in wanted:
-            one = math.prod(layer.stored_shape) * 4
-            names = [sink for sink, _ in takers]
-            parts = n_parts(
-                layer, one, self.design, names, max_memory, 2 * self._block_bytes(layer)
-            )
-            for part in range(parts):
-                for sink, _ in takers:
-                    sink.begin(self.design, [layer], part, parts)
-                for stage in stages_of([need for _, needs in takers for need in needs]):
-                    for block in self._blocks(layer, stage):
-                        for sink, needs in takers:
-                            if any(stage in need.stages for need in needs):
-                                sink.add(block)
-                        if stage == "grid" and part == parts - 1:
-                            done += len(block.objects)
-                            if progress is not None:
-                                progress(done, total)
-                for sink, _ in takers:
-                    sink.end()
-
-    def working_bytes(self, name: str) -> int:
-        """Return the bytes that streaming a layer takes, without what sinks hold."""
-        return 2 * self._block_bytes(self.layer(name))
-
-    def _units(self, layer: StoredLayer, source: Activations) -> Units:
+    def _units(self, layer: Layer, source: Activations) -> Units:
         """Return the blocks in which a layer is read: whole chunks, about 16 MiB of them."""
         step, cells = source.chunks[0], source.chunks[len(self.design.axes)]
-        n, one = len(self.design.objects), math.prod(layer.stored_shape) * 4
+        n, one = len(self.design.objects), layer.bytes
         rows = BLOCK_BYTES // max(one, 1)
         if n * cells > rows:
             return Units(self.design, max(step, rows // (step * cells) * step), cells)
         several = min(self.design.shape[-1], rows // n) // cells * cells
         return Units(self.design, n, max(cells, several))
 
-    def _block_bytes(self, layer: StoredLayer) -> int:
-        units = self._units(layer, self.activations(layer.name))
-        rows = min(units.n_objects, len(self.design.objects)) * units.n_cells
-        return rows * math.prod(layer.stored_shape) * 4
-
-    def _blocks(self, layer: StoredLayer, stage: Stage) -> Iterator[DenseBlock]:
+    def blocks(self, layer: Layer, stage: Stage) -> Iterator[DenseBlock]:
+        """Yield the blocks of a layer in a stage."""
         source, kept = self.activations(layer.name), layer.keep.kind
         units = self._units(layer, source)
         none = np.array([-1])
@@ -362,13 +304,13 @@ class Recording:
             values = values.astype(np.float32, copy=False)
             yield DenseBlock(stage, layer.name, objects, places, values, kept, layer.layout, half)
 
-    def _small(self, layer: StoredLayer, name: str, key: Any) -> NDArray[np.float32]:
+    def _small(self, layer: Layer, name: str, key: Any) -> NDArray[np.float32]:
         with damage_told(self.path, f"layer {layer.name!r}"):
             values: NDArray[np.float32] = self._file[f"layers/{layer.name}/{name}"][key]
         return values
 
     def _at_reference(
-        self, layer: StoredLayer, source: Activations, objects: slice
+        self, layer: Layer, source: Activations, objects: slice
     ) -> NDArray[np.float32]:
         index = self.design.reference_index
         if index is None:
@@ -394,56 +336,3 @@ def _reopen(
         raise StorageError(f"{path} is another recording than the one that was pickled; open it")
     found.design = replace(found.design, reference=reference)
     return found
-
-
-def n_parts(
-    layer: Layer,
-    bytes_each: int,
-    design: Design,
-    sinks: Sequence[Sink],
-    max_memory: int,
-    working: int,
-    whole: Callable[[float], float] = float,
-) -> int:
-    """Return in how many sweeps a layer has to be taken so that what sinks hold fits the memory.
-
-    Parameters
-    ----------
-    layer
-        The layer.
-    bytes_each
-        Bytes of one activation of it.
-    design, sinks
-        What is swept, and what takes the blocks.
-    max_memory
-        Bytes that may be held.
-    working
-        Bytes that the source itself holds.
-    whole
-        From bytes that may be held to the --max-memory of which they are a part.
-
-    Raises
-    ------
-    MemoryLimitError
-        Not even one object at a time fits.
-    """
-    n = len(design.objects)
-    needed = 0.0
-    # Sinks cut a layer by objects, unless they all say into how many parts they can cut it.
-    by_objects = not all(hasattr(sink, "most_parts") for sink in sinks)
-    most = min((getattr(sink, "most_parts", n) for sink in sinks), default=n)
-    for parts in range(1, most + 1):
-        if by_objects and parts > 1 and math.ceil(n / parts) == math.ceil(n / (parts - 1)):
-            continue
-        needed = sum(sink.held(layer, design, parts) for sink in sinks) * bytes_each + working
-        if needed <= max_memory:
-            return parts
-    raise MemoryLimitError(
-        f"layer {layer.name!r} needs at least {format_bytes(whole(needed))} of memory, more than "
-        f"--max-memory {format_bytes(whole(max_memory))}; raise it, or leave the layer out"
-    )
-
-
-def needs_of(layer: Layer, sinks: Sequence[Sink]) -> list[Need]:
-    """Return everything that `sinks` need of `layer`."""
-    return [need for sink in sinks for need in sink.needs(layer)]

@@ -120,9 +120,9 @@ def test_a_reference_off_the_grid_too(model, objects, engine):
 
 def test_an_engine_is_compiled_once_for_the_places_of_a_grid(model, objects, monkeypatch):
     sweep = sweep_of(model, objects, "incremental")
-    engine = sweep.choice.engine
-    assert sweep.at(PLACES[1]).choice.engine is engine
-    assert sweep.at((9, 11)).choice.engine is not engine
+    engine = sweep.choice.compiled
+    assert sweep.at(PLACES[1]).choice.compiled is engine
+    assert sweep.at((9, 11)).choice.compiled is not engine
 
 
 @pytest.mark.parametrize("engine", ["dense", "incremental"])

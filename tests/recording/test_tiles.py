@@ -15,7 +15,7 @@ from elsewhere.errors import ExistsError
 from elsewhere.models import load_model
 from elsewhere.protocols import Design
 from elsewhere.recording import Sweep, make_header, plan, record
-from elsewhere.recording.incremental import streaming
+from elsewhere.recording.engines import windows
 from elsewhere.recording.incremental.tiling import choose_shape, cut_tiles
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.storage import Keep, open_recording
@@ -28,7 +28,7 @@ LAYERS = "conv1_1,relu1_1,pool1,logits"
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Cut recordings into several tiles, small as they are."""
-    monkeypatch.setattr(streaming, "TILE_WORK", 2_500_000)
+    monkeypatch.setattr(windows, "TILE_WORK", 2_500_000)
 
 
 def incremental(make_sweep, **options):
@@ -89,7 +89,7 @@ def test_an_interrupted_recording_is_the_same_bit_for_bit(
 
 
 def test_other_memory_is_the_same_or_refused_by_name(make_sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "LEAST_BYTES", 2**16)
+    monkeypatch.setattr(windows, "LEAST_BYTES", 2**16)
     sweep, path = incremental(make_sweep), tmp_path / "run.h5"
 
     def stop(done, total):

@@ -16,7 +16,7 @@ from elsewhere.errors import InputError, NumericsError, StorageError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep, make_header, record
 from elsewhere.recording.crew import LOSSES, pack, perform, unpack
-from elsewhere.recording.incremental import streaming
+from elsewhere.recording.engines import windows
 from elsewhere.recording.sharing import UnitJob
 from elsewhere.stimuli import Canvas, Grid, load_objects
 
@@ -248,7 +248,7 @@ def cluster(tmp_path):
 def test_a_cluster_of_which_a_worker_is_killed(
     make, tmp_path, cluster, contents_of, engine, monkeypatch
 ):
-    monkeypatch.setattr(streaming, "TILE_WORK", 100_000)  # several tiles, small as it is
+    monkeypatch.setattr(windows, "TILE_WORK", 100_000)  # several tiles, small as it is
     address, workers = cluster
     sweep = make().using(engine)
     header = make_header(sweep)

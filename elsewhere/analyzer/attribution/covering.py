@@ -23,6 +23,7 @@ from elsewhere.models import Layer, Model, output_tensors
 from elsewhere.models.forward import evaluating
 from elsewhere.models.proof import find_difference
 from elsewhere.recording.engines import Choice, saving, weigh
+from elsewhere.recording.engines.windows import TILE_BYTES
 from elsewhere.recording.incremental import (
     Covered,
     Incremental,
@@ -30,7 +31,6 @@ from elsewhere.recording.incremental import (
     Tile,
     WindowRows,
 )
-from elsewhere.recording.incremental.streaming import TILE_BYTES
 from elsewhere.recording.incremental.trace import Program
 from elsewhere.recording.incremental.windows import Ground, Maps
 from elsewhere.types import BATCH_ROWS, Engine, format_bytes

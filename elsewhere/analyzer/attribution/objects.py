@@ -24,7 +24,7 @@ from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entrop
 from elsewhere.measures.behaviour import differing
 from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
-from elsewhere.recording.findings import watch
+from elsewhere.recording.findings import Subject, watch
 from elsewhere.storage import to_half
 from elsewhere.types import Location
 
@@ -65,11 +65,7 @@ class ObjectRun:
     ) -> None:
         self.sweep, self.settings, self._fixed = sweep, settings, fixed
         self.conduct = watch(
-            sweep.model,
-            sweep.objects,
-            sweep.canvas,
-            sweep.design,
-            (),
+            Subject(sweep.model, sweep.objects, sweep.canvas, sweep.design, ()),
             output=True,
             gradients=True,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from elsewhere.measures.blocks import spatial_mean
 from elsewhere.measures.sketch import sketch
-from elsewhere.protocols import Stage
+from elsewhere.protocols import Kept, Stage
 from elsewhere.recording.incremental.regions import GroupSquares, Piece, Region, Sums
 from elsewhere.recording.incremental.vectors import WindowVectors
 from elsewhere.recording.incremental.windows import Ground, Maps, Tile, map_means, paste
@@ -110,6 +111,8 @@ class WindowBlock:
     positions: NDArray[np.int64]
     source: WindowRows
     rows: NDArray[np.int64]
+    kept: ClassVar[Kept] = "full"
+    half: ClassVar[bool] = False
 
     def full(self) -> Tensor:
         """Return whole maps, shape (row, channel, height, width)."""
@@ -136,6 +139,8 @@ class EmptyBlock:
     layer: str
     ground: Ground
     stage: Stage = "empty"
+    kept: ClassVar[Kept] = "full"
+    half: ClassVar[bool] = False
 
     @property
     def objects(self) -> NDArray[np.int64]:

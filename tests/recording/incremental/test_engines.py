@@ -14,7 +14,8 @@ from elsewhere.measures.sketch import sketch
 from elsewhere.models import load_model
 from elsewhere.protocols import Need
 from elsewhere.recording import Sweep, plan, record
-from elsewhere.recording.incremental import Tile, WindowRows, streaming
+from elsewhere.recording.engines import windows
+from elsewhere.recording.incremental import Tile, WindowRows
 from elsewhere.recording.incremental import blocks as blocks_module
 from elsewhere.recording.incremental import engine as engine_module
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
@@ -39,7 +40,7 @@ def assert_alike(a, b):
 def small_tiles(monkeypatch):
     """Make the engine cut its work into many tiles."""
     monkeypatch.setattr(engine_module, "TILE_WORK", 300_000)
-    monkeypatch.setattr(streaming, "TILE_WORK", 300_000)
+    monkeypatch.setattr(windows, "TILE_WORK", 300_000)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -122,20 +123,19 @@ def test_blocks_reduce_windows_as_they_would_whole_maps(make_sweep, grid):
 def test_small_memory_gives_the_same_in_groups_parts_and_tiles(make_sweep, metric, small_tiles):
     sweep = make_sweep(n=5, per=2, grid="2x3", engine="incremental")
     whole = similarity(make_sweep(n=5, per=2, grid="2x3"), metric=metric)
-    engine = sweep.choice.engine
+    engine = sweep.choice.compiled
     each = (lambda layer: layer.bytes) if metric.startswith("centred") else engine.held_bytes
     least = max(map(each, sweep.layers))
-    memory = int(streaming.memory_for(10 * least))  # beside windows, sinks hold a part of it
+    memory = int(windows.memory_for(10 * least))  # beside windows, sinks hold a part of it
     groups = sweep.groups([SimilaritySink(metric=metric)], max_memory=memory)
     assert len(groups) > 1
-    windows = sweep.windows
-    assert len(windows.tiles("grid", sweep.layers, [], memory)) > 1
+    assert len(sweep.choice.tiles("grid", sweep.layers, [], memory)) > 1
     assert_alike(similarity(sweep, metric=metric, max_memory=memory), whole)
 
 
 def test_windows_take_what_was_foretold(make_sweep):
     sweep = make_sweep(n=2, grid="all", engine="incremental")
-    engine = sweep.choice.engine
+    engine = sweep.choice.compiled
     ys, xs = (np.arange(len(values)) for _, values in sweep.design.axes)
     for limit in (10**8, 3 * 10**5):
         tiles = engine.tiles(sweep.layers, ys, xs, max_bytes=limit)
@@ -247,7 +247,7 @@ def test_a_plan_knows_arithmetic_and_memory(make_sweep):
     sweep = make_sweep(n=2, grid="all", engine="incremental")
     cost = plan(sweep)
     dense = plan(make_sweep(n=2, grid="all"))
-    whole = sweep.choice.engine.dense_multiply_adds(sweep.layers)
+    whole = sweep.choice.compiled.dense_multiply_adds(sweep.layers)
     assert cost.engine == "incremental"
     assert 0 < cost.multiply_adds < whole * 2 * sweep.design.n_positions
     assert cost.seconds > 0
@@ -379,7 +379,7 @@ def test_engines_have_names(make_sweep):
 def test_window_rows_of_some_objects_only(make_sweep):
     """Blocks may start and end in the middle of a position."""
     sweep = make_sweep(n=3, layers="conv1_1", engine="incremental")
-    engine, found = sweep.choice.engine, []
+    engine, found = sweep.choice.compiled, []
     tile = Tile(np.array([0, 2]), np.array([1]), np.arange(3))
 
     def receive(name, value):

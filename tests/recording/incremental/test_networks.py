@@ -235,7 +235,7 @@ def test_every_rule_says_what_it_is_for(name):
 def test_early_layers_are_shared(model, make_sweep):
     """On a dense grid the first convolution is computed for a handful of windows only."""
     sweep = make_sweep(n=1, grid="all", layers="*", engine="incremental")
-    engine = sweep.choice.engine
+    engine = sweep.choice.compiled
     assert isinstance(engine, Incremental)
     first = next(iter(engine.steps.values()))
     assert len(set(first.axes[0].classes[:-1])) <= 5

@@ -1,9 +1,10 @@
-"""Hands what the engine computes to sinks, tile by tile."""
+"""The incremental engine: only the windows that an object changes, handed on tile by tile."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from elsewhere.errors import LayerError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Layer
 from elsewhere.protocols import Design, Sink, Stage
+from elsewhere.recording.engines.base import Cut, SweepEngine
+from elsewhere.recording.findings import Subject
 from elsewhere.recording.incremental.blocks import EmptyBlock, WindowBlock, WindowRows
 from elsewhere.recording.incremental.engine import TILE_WORK, Incremental
 from elsewhere.recording.incremental.tiling import (
@@ -22,6 +25,7 @@ from elsewhere.recording.incremental.tiling import (
     cut_tiles,
 )
 from elsewhere.recording.incremental.windows import Maps, Tile
+from elsewhere.sources import Group, Takers
 from elsewhere.storage.units import Units
 from elsewhere.types import BATCH_ROWS
 
@@ -48,24 +52,33 @@ BLOCK_SHARE = 32
 """They take one of so many parts of --max-memory: sinks make copies of them."""
 
 
-class TileStream:
-    """The stages of a sweep, by an :class:`Incremental` engine.
+class WindowEngine(SweepEngine):
+    """The stages of a sweep, by a network that was compiled for windows.
 
     Parameters
     ----------
-    engine
-        The engine.
+    compiled
+        The network.
     design
         What is swept.
     places
-        The coordinates along y and x that the engine is compiled for: those of the design, and
-        then others, of which one is the reference's.
+        The coordinates along y and x that it is compiled for: those of the design, and then
+        others, of which one is the reference's.
+    reason
+        Why it was taken.
     """
 
+    name = "incremental"
+
     def __init__(
-        self, engine: Incremental, design: Design, places: Sequence[Sequence[int]]
+        self,
+        compiled: Incremental,
+        design: Design,
+        places: Sequence[Sequence[int]],
+        reason: str = "",
     ) -> None:
-        self.engine, self.design = engine, design
+        self.compiled, self.design, self.reason = compiled, design, reason
+        self._places = places
         (_, ys), (_, xs) = design.axes
         self._n_y, self._n_x = len(ys), len(xs)
         self._block_bytes = BLOCK_BYTES
@@ -73,6 +86,27 @@ class TileStream:
             np.array([len(known) - 1 - list(known)[::-1].index(place)])
             for known, place in zip(places, design.reference, strict=True)
         ]
+
+    def at(self, subject: Subject) -> WindowEngine | None:
+        """Return the engine for another reference, if it is compiled for its coordinates."""
+        pairs = zip(subject.design.reference, self._places, strict=True)
+        if not all(place in places for place, places in pairs):
+            return None
+        return WindowEngine(self.compiled, subject.design, self._places, self.reason)
+
+    def sink_room(self, max_memory: int) -> int:
+        """Return the bytes that sinks may hold beside windows, which take their share, too."""
+        return room_of(max_memory) // SINK_SHARE
+
+    def memory_for(self, held: float) -> float:
+        """Return the --max-memory of which sinks may hold so many bytes beside windows."""
+        return memory_for(held)
+
+    def tasks(self, units: Units, tile: Sequence[int] | None) -> Iterable[Sequence[int]]:
+        """Return the numbers of the units, those of a tile in one sequence."""
+        if tile is None:
+            return super().tasks(units, tile)
+        return (self.numbers(one, units).tolist() for one in cut_tiles(tile, self.design))
 
     def tiles(
         self,
@@ -94,23 +128,23 @@ class TileStream:
             return [Tile(ys, xs, np.arange(i, min(i + shape[0], n))) for i in starts]
         kept = sum(layer.bytes for layer in layers if _keeps_whole(layer, sinks))
         room = max(LEAST_BYTES, min(TILE_BYTES, max_bytes // WINDOW_SHARE))
-        return self.engine.tiles(layers, ys, xs, max_bytes=room, kept_bytes=kept)
+        return self.compiled.tiles(layers, ys, xs, max_bytes=room, kept_bytes=kept)
 
-    def shape(
-        self, layers: Sequence[Layer], sinks: Sequence[Sink], units: Units, max_bytes: int
-    ) -> tuple[int, int, int]:
+    def tile(
+        self, layers: Sequence[Layer], sinks: Sequence[Sink], units: Units, max_memory: int
+    ) -> tuple[int, ...]:
         """Return objects, rows and columns of a recording's tiles, which are whole units."""
         every = Tile(
             np.arange(self._n_y), np.arange(self._n_x), np.arange(len(self.design.objects))
         )
-        share = self.engine.multiply_adds([every], layers) // TILE_SHARE
+        share = self.compiled.multiply_adds([every], layers) // TILE_SHARE
         work = min(TILE_WORK, max(LEAST_WORK, share))
         kept = sum(layer.bytes for layer in layers if _keeps_whole(layer, sinks))
-        room = max(LEAST_BYTES, min(TILE_BYTES, max_bytes // WINDOW_SHARE))
+        room = max(LEAST_BYTES, min(TILE_BYTES, room_of(max_memory) // WINDOW_SHARE))
 
         def fits(tile: Tile) -> bool:
-            held = self.engine.peak_bytes(tile, layers) + kept * tile.n_rows
-            return held <= room and self.engine.multiply_adds([tile], layers) <= work
+            held = self.compiled.peak_bytes(tile, layers) + kept * tile.n_rows
+            return held <= room and self.compiled.multiply_adds([tile], layers) <= work
 
         return choose_shape(fits, units, together=len(sinks) > 1)
 
@@ -119,79 +153,75 @@ class TileStream:
         _, objects, positions = self._rows("grid", tile)
         return np.unique(units.locate(objects, positions))
 
-    def peak_bytes(
-        self,
-        stage: Stage,
-        layers: Sequence[Layer],
-        sinks: Sequence[Sink],
-        max_bytes: int,
-        shape: Sequence[int] | None = None,
-    ) -> int:
-        """Return about what the largest tile of a stage takes, and the empty canvas's maps."""
-        tiles = self.tiles(stage, layers, sinks, max_bytes, shape)
+    def peak_bytes(self, group: Group, sinks: Sequence[Sink], max_memory: int) -> int:
+        """Return about what the largest tile takes, and the empty canvas's maps."""
+        tiles = self.tiles("grid", group.layers, sinks, room_of(max_memory), group.tile)
         largest = max(tiles, key=lambda tile: tile.n_rows)
-        return self.engine.peak_bytes(largest, layers) + self.engine.empty_bytes
+        return self.compiled.peak_bytes(largest, group.layers) + self.compiled.empty_bytes
+
+    def multiply_adds(self, group: Group, takers: Takers, max_memory: int) -> int:
+        """Return the multiply-adds of one sweep over a group, without the empty canvas."""
+        room = room_of(max_memory)
+        return sum(
+            self.compiled.multiply_adds(
+                self.tiles(stage, group.layers, takers.sinks, room, group.tile), group.layers
+            )
+            for stage in takers.stages
+            if stage != "empty"
+        )
 
     def held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
         """Return the bytes of one activation as `sinks` hold it: a window, or all."""
         needs = [need for sink in sinks for need in sink.needs(layer)]
         windows = all(need.kind == "vectors" for need in needs)
-        return self.engine.held_bytes(layer) if windows else layer.bytes
+        return self.compiled.held_bytes(layer) if windows else layer.bytes
 
-    def run(
-        self,
-        stage: Stage,
-        layers: Sequence[Layer],
-        sinks: Sequence[Sink],
-        *,
-        units: Units,
-        skip: Collection[int] = (),
-        max_bytes: int,
-        shape: Sequence[int] | None = None,
-        tiles: Sequence[Tile] | None = None,
-    ) -> Iterator[int]:
+    def run(self, stage: Stage, group: Group, takers: Takers, cut: Cut) -> Iterator[int]:
         """Go through a stage; yield numbers of images, as work on them advances.
 
         A tile is computed whole and handed on whole, in the same blocks, whatever is skipped: a
         block's values may depend on its other rows in their last bits.
-
-        Parameters
-        ----------
-        stage
-            The stage.
-        layers, sinks
-            What is wanted, by whom.
-        units, skip
-            Units of the grid, and the numbers of those that are not needed again: tiles of
-            which none is needed are left out.
-        max_bytes
-            Bytes for windows.
-        shape
-            Of a recording's tiles.
-        tiles
-            The tiles to go through, in place of all.
         """
-        wanted = [
-            layer
-            for layer in layers
-            if any(stage in need.stages for sink in sinks for need in sink.needs(layer))
-        ]
+        return self._run(stage, group, takers, cut)
+
+    def rehearse(self, group: Group, takers: Takers, cut: Cut) -> float:
+        """Run a few locations of the middle row; return the seconds of one image of the grid."""
+        tile, seconds, layers = sample_tile(self.design), 0.0, group.layers
+        for stage in takers.stages:
+            begin = time.perf_counter()
+            for _ in self._run(stage, group, takers, cut, [tile] if stage == "grid" else None):
+                pass
+            seconds = time.perf_counter() - begin
+        every = self.tiles("grid", layers, takers.sinks, room_of(cut.max_memory), group.tile)
+        work = [self.compiled.multiply_adds(tiles, layers) for tiles in ([tile], every)]
+        ratio = work[1] / work[0] if work[0] else cells_of(every) / cells_of([tile])
+        return seconds * ratio / cells_of(every)
+
+    def _run(
+        self,
+        stage: Stage,
+        group: Group,
+        takers: Takers,
+        cut: Cut,
+        tiles: Sequence[Tile] | None = None,
+    ) -> Iterator[int]:
+        """Go through a stage, or through some `tiles` of it."""
+        wanted = [layer for layer in group.layers if takers.of(layer.name, stage)]
         if stage == "empty":
-            self._give_empty(wanted, sinks)
+            self._give_empty(wanted, takers)
             yield 1
             return
+        room, units, skip = room_of(cut.max_memory), cut.units, cut.skip
         if tiles is None:
-            tiles = self.tiles(stage, wanted, sinks, max_bytes, shape)
-        self._block_bytes = max(LEAST_BYTES, min(BLOCK_BYTES, max_bytes // BLOCK_SHARE))
+            tiles = self.tiles(stage, wanted, takers.sinks, room, group.tile)
+        self._block_bytes = max(LEAST_BYTES, min(BLOCK_BYTES, room // BLOCK_SHARE))
         for tile in tiles:
             rows, objects, positions = self._rows(stage, tile)
             count = len(rows)
             if stage != "reference" and (skip or units.chosen is not None):
                 count = _count(units.locate(objects, positions), units, skip)
             if count:
-                yield from self._run_tile(
-                    stage, tile, wanted, sinks, rows, objects, positions, count
-                )  # fmt: skip
+                yield from self._run_tile(stage, tile, wanted, takers, count)
 
     def _rows(
         self, stage: Stage, tile: Tile
@@ -210,46 +240,35 @@ class TileStream:
         stage: Stage,
         tile: Tile,
         layers: Sequence[Layer],
-        sinks: Sequence[Sink],
-        rows: NDArray[np.int64],
-        objects: NDArray[np.int64],
-        positions: NDArray[np.int64],
+        takers: Takers,
         count: int,
     ) -> Iterator[int]:
+        rows, objects, positions = self._rows(stage, tile)
         by_source: dict[str, list[Layer]] = {}
         for layer in layers:
-            by_source.setdefault(self.engine.source_of(layer), []).append(layer)
+            by_source.setdefault(self.compiled.source_of(layer), []).append(layer)
 
         def receive(name: str, value: Maps | torch.Tensor) -> None:
             source: WindowRows | torch.Tensor
             if isinstance(value, Maps):
-                source = WindowRows(value, self.engine.ground(name), tile)
+                source = WindowRows(value, self.compiled.ground(name), tile)
             else:
                 source = value
             for layer in by_source[name]:
                 _check_rows(layer, value, tile)
-                for sink in sinks:
-                    if any(stage in need.stages for need in sink.needs(layer)):
-                        step = self._block_rows(layer, sink)
-                        for first in range(0, len(rows), step):
-                            part = slice(first, first + step)
-                            sink.add(
-                                _block(
-                                    stage,
-                                    layer,
-                                    objects[part],
-                                    positions[part],
-                                    source,
-                                    rows[part],
-                                )
-                            )
-                            if isinstance(source, WindowRows):
-                                source.ground.settle()
+                for sink in takers.of(layer.name, stage):
+                    step = self._block_rows(layer, sink)
+                    for first in range(0, len(rows), step):
+                        part = slice(first, first + step)
+                        where = objects[part], positions[part]
+                        sink.add(_block(stage, layer, *where, source, rows[part]))
+                        if isinstance(source, WindowRows):
+                            source.ground.settle()
 
-        work = max(1, self.engine.multiply_adds([tile], layers))
+        work = max(1, self.compiled.multiply_adds([tile], layers))
         done, counted = 0, 0
-        for one in self.engine.run(tile, layers, receive):
-            done += self.engine.multiply_adds_of(one, tile)
+        for one in self.compiled.run(tile, layers, receive):
+            done += self.compiled.multiply_adds_of(one, tile)
             share = min(count, count * done // work)
             if share > counted:
                 yield share - counted
@@ -261,20 +280,17 @@ class TileStream:
         each = self.held_bytes(layer, [sink])
         return max(BATCH_ROWS, self._block_bytes // each)
 
-    def _give_empty(self, layers: Sequence[Layer], sinks: Sequence[Sink]) -> None:
+    def _give_empty(self, layers: Sequence[Layer], takers: Takers) -> None:
         nowhere = np.array([-1])
         for layer in layers:
-            value = self.engine.empty(layer)
-            for sink in sinks:
-                if not any("empty" in need.stages for need in sink.needs(layer)):
-                    continue
-                if isinstance(value, torch.Tensor):
-                    block = DenseBlock(
-                        "empty", layer.name, nowhere, nowhere, value, layout=layer.layout
-                    )
-                    sink.add(block)
-                else:
-                    sink.add(EmptyBlock(layer.name, value))
+            value = self.compiled.empty(layer)
+            if isinstance(value, torch.Tensor):
+                block = DenseBlock(
+                    "empty", layer.name, nowhere, nowhere, value, layout=layer.layout
+                )
+                takers.give(block)
+            else:
+                takers.give(EmptyBlock(layer.name, value))
 
 
 def _count(numbers: NDArray[np.int64], units: Units, skip: Collection[int]) -> int:

@@ -1,29 +1,25 @@
-"""Which engine runs a sweep, and why."""
+"""Compiling a network for windows: what that saves, and the proof that it changes nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from elsewhere.errors import InputError
-from elsewhere.models import Layer, Model, output_tensors
+from elsewhere.models import Conduct, Layer, output_tensors
 from elsewhere.models.forward import evaluating
-from elsewhere.models.machine import describe_machine
 from elsewhere.models.proof import extremes, find_difference
-from elsewhere.protocols import Design
+from elsewhere.recording.engines.base import NotApplicable, why_alone
+from elsewhere.recording.engines.windows import TILE_BYTES, WindowEngine
+from elsewhere.recording.findings import Subject
 from elsewhere.recording.hooks import Taps
 from elsewhere.recording.incremental import Incremental, NotTraceable, Pasted, Tile, WindowRows
-from elsewhere.recording.incremental.streaming import TILE_BYTES
 from elsewhere.recording.incremental.windows import Maps
-from elsewhere.stimuli import Canvas, ObjectSet
-from elsewhere.types import BATCH_ROWS, Engine
+from elsewhere.types import BATCH_ROWS
 
 ADDS_PER_SECOND = 4e10
 CALL_SECONDS = 1e-4
@@ -34,103 +30,55 @@ WORTH = 0.8
 """The engine is taken where its estimated time is at most this share of the dense one."""
 
 
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """An engine and the reason for it.
+def compile_windows(subject: Subject, conduct: Conduct, *, asked: bool) -> WindowEngine:
+    """Compile a network for windows, and compare it with whole passes.
 
     Parameters
     ----------
-    name
-        ``dense`` or ``incremental``.
-    reason
-        In a few words.
-    engine
-        The compiled network, for the incremental one.
-    places
-        The coordinates along y and x that it is compiled for.
-    """
-
-    name: str
-    reason: str
-    engine: Incremental | None = None
-    places: tuple[tuple[int, ...], ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.reason})" if self.reason else self.name
-
-
-def choose_engine(
-    wanted: Engine,
-    model: Model,
-    objects: ObjectSet,
-    canvas: Canvas,
-    design: Design,
-    layers: Sequence[Layer],
-) -> Choice:
-    """Return the engine for a sweep.
-
-    Parameters
-    ----------
-    wanted
-        ``dense``, ``incremental``, or ``auto``: the incremental one where it applies and pays.
-    model, objects, canvas, design, layers
+    subject
         What is swept.
+    conduct
+        How the network has to be run.
+    asked
+        Whether it is to be taken also where it does not pay.
 
     Raises
     ------
-    InputError
-        The incremental engine is asked for by name and does not apply.
+    NotApplicable
+        The network cannot be followed, does something that its graph does not tell, or windows
+        would not pay.
     """
-    if wanted == "dense":
-        return Choice("dense", "")
-    try:
-        if model.device.type not in ("cpu", "cuda"):
-            raise NotTraceable(f"device {model.device.type} has no double precision")
-        with evaluating(model.module):
-            engine = _compile(model, objects, canvas, design)
-            for layer in layers:
-                engine.source_of(layer)
-            share, worth = _weigh(engine, design, layers)
-            if wanted == "incremental" or worth:
-                _check(engine, model, canvas, objects, design, layers)
-    except NotTraceable as error:
-        if wanted == "incremental":
-            raise InputError(
-                f"--engine incremental does not apply to {model.name}: {error}; "
-                "take --engine auto or dense"
-            ) from error
-        return Choice("dense", f"auto: {error}")
-    if wanted == "auto" and not worth:
-        return Choice("dense", f"auto: windows would not pay, {saving(share)}")
-    return Choice("incremental", saving(share), engine, _places(design))
-
-
-def _compile(model: Model, objects: ObjectSet, canvas: Canvas, design: Design) -> Incremental:
-    color = canvas.background_color(model.transform.mean)
-    patches = torch.from_numpy(objects.patches(color)).to(model.device)
-    ys, xs = _places(design)
-    source = Pasted(
-        model,
-        canvas,
-        color,
-        ys,
-        xs,
-        model.transform.apply(patches),
-    )
-    return Incremental(model, source)
-
-
-def _places(design: Design) -> tuple[tuple[int, ...], ...]:
-    """Return the coordinates along y and x, each time the reference's last."""
-    return tuple(
+    model, design, layers = subject.model, subject.design, subject.layers
+    if conduct.alone:
+        raise NotApplicable(why_alone(conduct))
+    if model.device.type not in ("cpu", "cuda"):
+        raise NotApplicable(f"device {model.device.type} has no double precision")
+    places = tuple(  # each time the reference's last
         (*values, place) for (_, values), place in zip(design.axes, design.reference, strict=True)
     )
+    try:
+        with evaluating(model.module):
+            compiled = _compile(subject, places)
+            for layer in layers:
+                compiled.source_of(layer)
+            n_images = len(design.objects) * design.n_positions
+            n_y, n_x = design.shape
+            share, worth = weigh(compiled, layers, (n_y, n_x), n_images)
+            if asked or worth:
+                _check(compiled, subject)
+    except NotTraceable as error:
+        raise NotApplicable(str(error)) from error
+    if not asked and not worth:
+        raise NotApplicable(f"windows would not pay, {saving(share)}")
+    return WindowEngine(compiled, design, places, saving(share))
 
 
-def _weigh(engine: Incremental, design: Design, layers: Sequence[Layer]) -> tuple[float, bool]:
-    """Return the engine's share of the dense multiply-adds, and whether it is worth its calls."""
-    n_y, n_x = (len(values) for _, values in design.axes)
-    return weigh(engine, layers, (n_y, n_x), len(design.objects) * design.n_positions)
+def _compile(subject: Subject, places: Sequence[tuple[int, ...]]) -> Incremental:
+    model, canvas = subject.model, subject.canvas
+    color = canvas.background_color(model.transform.mean)
+    patches = torch.from_numpy(subject.objects.patches(color)).to(model.device)
+    ys, xs = places
+    return Incremental(model, Pasted(model, canvas, color, ys, xs, model.transform.apply(patches)))
 
 
 def weigh(
@@ -172,23 +120,7 @@ def saving(share: float) -> str:
     return f"{1 / share:.1f} times fewer multiply-adds than dense" if share else "no arithmetic"
 
 
-def numerics(engine: str, device: torch.device, batch_rows: int | None = None) -> dict[str, Any]:
-    """Return what decides the last bits of a result."""
-    return {
-        "engine": engine,
-        **({} if batch_rows is None else {"batch_rows": batch_rows}),
-        **describe_machine(device),
-    }
-
-
-def _check(
-    engine: Incremental,
-    model: Model,
-    canvas: Canvas,
-    objects: ObjectSet,
-    design: Design,
-    layers: Sequence[Layer],
-) -> None:
+def _check(engine: Incremental, subject: Subject) -> None:
     """Compare the engine with whole passes: noise and the brightest object, in opposite corners.
 
     The engine computes them among other images, the whole passes do it alone.
@@ -199,11 +131,12 @@ def _check(
         They differ: the network does something that its graph does not tell, or its images
         depend on each other.
     """
-    (_, ys), (_, xs) = design.axes
+    model, canvas, layers = subject.model, subject.canvas, subject.layers
+    (_, ys), (_, xs) = subject.design.axes
     color = canvas.background_color(model.transform.mean)
     side = canvas.object_size
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    own = objects.patches(color)
+    own = subject.objects.patches(color)
     patches = np.concatenate([noise, own[extremes(torch.from_numpy(own))[:1]]])
     shown = model.transform.apply(torch.from_numpy(patches).to(model.device))
     source = Pasted(model, canvas, color, ys, xs, shown)

@@ -1,0 +1,76 @@
+"""Engines, which take a sweep's images through a network, and the choice among them.
+
+An engine is a :class:`SweepEngine`; what makes one for a network is registered in `engines`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from elsewhere.errors import InputError
+from elsewhere.models import Conduct, untouched
+from elsewhere.models.forward import exact
+from elsewhere.recording.engines.base import Choice, Cut, NotApplicable, SweepEngine, numerics
+from elsewhere.recording.engines.compiling import compile_windows, saving, weigh
+from elsewhere.recording.engines.dense import DenseEngine
+from elsewhere.recording.findings import Subject
+from elsewhere.registry import Registry
+
+engines: Registry[Callable[..., SweepEngine]] = Registry("engine")
+"""Each makes an engine of a :class:`Subject` and its conduct, or raises :class:`NotApplicable`;
+``asked`` says whether it was asked for by name.
+``auto`` takes the first that applies, dense last."""
+engines.add("incremental", compile_windows, summary="the windows that an object changes")
+engines.add("dense", DenseEngine, summary="whole canvases")
+
+
+def choose_engine(subject: Subject, conduct: Conduct, wanted: str) -> SweepEngine:
+    """Return the engine for a sweep.
+
+    Parameters
+    ----------
+    subject
+        What is swept.
+    conduct
+        How the network has to be run.
+    wanted
+        Name of an engine, or ``auto``: the first that applies and pays.
+
+    Raises
+    ------
+    InputError
+        An engine is asked for by name and does not apply.
+    """
+    model, reasons = subject.model, []
+    names = sorted(engines, key=lambda name: name == "dense") if wanted == "auto" else [wanted]
+    for name in names:
+        try:
+            with exact(model.device), untouched(model.module):
+                engine = engines.get(name)(subject, conduct, asked=name == wanted)
+        except NotApplicable as error:
+            if name == wanted:
+                raise InputError(
+                    f"--engine {name} does not apply to {model.name}: {error}; take --engine auto "
+                    "or dense"
+                ) from error
+            reasons.append(str(error))
+        else:
+            skipped = f"auto: {'; '.join(reasons)}" if reasons else ""
+            engine.reason = engine.reason or skipped
+            return engine
+    raise InputError(f"no engine applies to {model.name}: {'; '.join(reasons)}")
+
+
+__all__ = [
+    "Choice",
+    "Cut",
+    "DenseEngine",
+    "NotApplicable",
+    "Subject",
+    "SweepEngine",
+    "choose_engine",
+    "engines",
+    "numerics",
+    "saving",
+    "weigh",
+]

@@ -1,0 +1,141 @@
+"""What an engine is: something that takes a sweep's images through a network."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from elsewhere.models import Conduct, Layer
+from elsewhere.models.machine import describe_machine
+from elsewhere.protocols import Design, Sink, Stage
+from elsewhere.recording.findings import Subject
+from elsewhere.sources import Group, Takers
+from elsewhere.storage.units import Units
+
+
+class NotApplicable(Exception):
+    """An engine cannot run a network, or does not pay; the message says why in a few words."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a sweep is cut.
+
+    Parameters
+    ----------
+    units
+        Units of work of the grid.
+    skip
+        Numbers of units that are not needed again.
+    max_memory
+        Bytes, of which an engine may take a share for itself.
+    """
+
+    units: Units
+    skip: Collection[int]
+    max_memory: int
+
+
+class SweepEngine(ABC):
+    """Takes images through a network. What is not overridden holds for whole canvases."""
+
+    name: ClassVar[str]
+    reason: str = ""
+    """Why it was taken, in a few words."""
+
+    def __str__(self) -> str:
+        return str(Choice(self.name, self.reason))
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What besides the engine's name and the machine decides the last bits."""
+        return {}
+
+    @abstractmethod
+    def at(self, subject: Subject) -> SweepEngine | None:
+        """Return the engine for another reference of the same design, None if it does not serve."""
+
+    @abstractmethod
+    def run(self, stage: Stage, group: Group, takers: Takers, cut: Cut) -> Iterator[int]:
+        """Go through a stage and give `takers` their blocks; yield numbers of images."""
+
+    @abstractmethod
+    def rehearse(self, group: Group, takers: Takers, cut: Cut) -> float:
+        """Run a few images of each stage; return the seconds that one of the grid takes."""
+
+    def finish(self) -> None:  # noqa: B027 (nothing is to be done by default)
+        """Refuse a network that has come to do something else while it was swept."""
+
+    def n_images(self, stage: Stage, design: Design, units: Units) -> int:
+        """Return how many images a stage runs, padding included."""
+        if stage == "grid":
+            return sum(math.prod(unit.shape) for unit in units)
+        return 1 if stage == "empty" else len(design.objects)
+
+    def sink_room(self, max_memory: int) -> int:
+        """Return how many bytes of `max_memory` sinks may hold."""
+        return max_memory
+
+    def memory_for(self, held: float) -> float:
+        """Return the memory of which sinks may hold so many bytes."""
+        return held
+
+    def held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
+        """Return the bytes of one activation as `sinks` hold it."""
+        return layer.bytes
+
+    def tile(
+        self, layers: Sequence[Layer], sinks: Sequence[Sink], units: Units, max_memory: int
+    ) -> tuple[int, ...] | None:
+        """Return objects, rows and columns that are computed together, None if each unit alone."""
+        return None
+
+    def tasks(self, units: Units, tile: Sequence[int] | None) -> Iterable[Sequence[int]]:
+        """Return the numbers of the units, those that are computed together in one sequence."""
+        return ([unit.number] for unit in units)
+
+    def peak_bytes(self, group: Group, sinks: Sequence[Sink], max_memory: int) -> int:
+        """Return about what the engine itself holds at a time, besides a forward pass."""
+        return 0
+
+    def multiply_adds(self, group: Group, takers: Takers, max_memory: int) -> int:
+        """Return the multiply-adds of one sweep over a group; 0 where they are not counted."""
+        return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The name of an engine and the reason for it.
+
+    Parameters
+    ----------
+    name
+        The engine's name.
+    reason
+        In a few words.
+    """
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})" if self.reason else self.name
+
+
+def why_alone(conduct: Conduct) -> str:
+    """Return why a network is run on one image a pass."""
+    return conduct.reason or "one image a pass is asked for"
+
+
+def numerics(engine: str, device: torch.device, batch_rows: int | None = None) -> dict[str, Any]:
+    """Return what decides the last bits of a result."""
+    return {
+        "engine": engine,
+        **({} if batch_rows is None else {"batch_rows": batch_rows}),
+        **describe_machine(device),
+    }

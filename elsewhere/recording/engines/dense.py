@@ -1,0 +1,140 @@
+"""The dense engine: whole canvases, in batches."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from elsewhere.errors import LayerError
+from elsewhere.measures.blocks import DenseBlock
+from elsewhere.models import Conduct, Layer, output_tensors
+from elsewhere.protocols import Design, Stage
+from elsewhere.recording.engines.base import Cut, SweepEngine, why_alone
+from elsewhere.recording.findings import Subject, watch_again
+from elsewhere.recording.hooks import Taps
+from elsewhere.recording.images import Batch, Images, batches_of
+from elsewhere.sources import Group, Takers
+from elsewhere.storage.units import Units
+from elsewhere.types import BATCH_ROWS
+
+N_BATCHES = 2
+"""Batches that are timed in a rehearsal; one more goes before them."""
+
+
+class _Enough(Exception):
+    """Raised inside the last hook that is needed: the rest of the pass would be wasted."""
+
+
+class DenseEngine(SweepEngine):
+    """Runs whole canvases in batches of one size, the last ones padded.
+
+    Parameters
+    ----------
+    subject
+        What is swept.
+    conduct
+        How the network has to be run.
+    """
+
+    name = "dense"
+
+    def __init__(self, subject: Subject, conduct: Conduct, *, asked: bool = True) -> None:
+        self._subject, self._conduct = subject, conduct
+        self.rows = 1 if conduct.alone else BATCH_ROWS
+        if conduct.alone:
+            self.reason = f"one image a pass: {why_alone(conduct)}"
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """The size of a batch."""
+        return {"batch_rows": self.rows}
+
+    def at(self, subject: Subject) -> DenseEngine:
+        """Return the engine for another reference: nothing was compiled for this one."""
+        return DenseEngine(subject, self._conduct)
+
+    def n_images(self, stage: Stage, design: Design, units: Units) -> int:
+        """Return how many images a stage runs, padding included."""
+        if stage == "grid":
+            sizes = [math.prod(unit.shape) for unit in units]
+        else:
+            sizes = [super().n_images(stage, design, units)]
+        return sum(math.ceil(size / self.rows) * self.rows for size in sizes)
+
+    def run(self, stage: Stage, group: Group, takers: Takers, cut: Cut) -> Iterator[int]:
+        """Go through a stage in batches."""
+        design = self._subject.design
+        batches = batches_of(stage, design, cut.units, cut.skip, rows=self.rows)
+        return self._run(batches, group, takers)
+
+    def rehearse(self, group: Group, takers: Takers, cut: Cut) -> float:
+        """Run a few batches of each stage; return the seconds that one image of the grid takes."""
+        durations: list[float] = []
+        for stage in takers.stages:
+            few = N_BATCHES + 1 if stage == "grid" else 1
+            batches = batches_of(stage, self._subject.design, cut.units, rows=self.rows)
+            durations = []
+            begin = time.perf_counter()
+            for _ in self._run(list(itertools.islice(batches, few)), group, takers):
+                durations.append(time.perf_counter() - begin)
+                begin = time.perf_counter()
+        return float(np.median(durations[1:] or durations)) / self.rows
+
+    def finish(self) -> None:
+        """Refuse a network that has come to do something else while it was swept."""
+        watch_again(self._subject, self._conduct)
+
+    def _run(self, batches: Iterable[Batch], group: Group, takers: Takers) -> Iterator[int]:
+        """Run the network over `batches`; yield the number of images of each."""
+        subject, conduct, rows = self._subject, self._conduct, self.rows
+        images = Images(subject.model, subject.objects, subject.canvas, rows)
+        by_module: dict[str, list[Layer]] = {}
+        for layer in group.layers:
+            by_module.setdefault(layer.module, []).append(layer)
+        pending: set[str] = set()
+        current: Batch
+
+        def receive(module: str, call: int, output: object) -> None:
+            tensors = output_tensors(output)
+            for layer in by_module[module]:
+                if layer.call != call:
+                    continue
+                tensor = tensors.get(layer.output)
+                if tensor is None or tuple(tensor.shape) != (rows, *layer.shape):
+                    came = "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"
+                    raise LayerError(
+                        f"layer {layer.name!r} gives {came} for {rows} images; expected "
+                        f"{(rows, *layer.shape)}, one row per image: record another layer"
+                    )
+                takers.give(
+                    DenseBlock(
+                        current.stage,
+                        layer.name,
+                        current.objects,
+                        current.positions,
+                        tensor[: len(current.objects)],
+                        layout=layer.layout,
+                    )
+                )
+                pending.discard(layer.name)
+            if not pending:
+                raise _Enough
+
+        module = subject.model.module
+        with Taps(module, by_module, receive):
+            for current in batches:
+                pending.update(layer.name for layer in group.layers)
+                with contextlib.suppress(_Enough), conduct.a_pass(module):
+                    module(images.build(current))
+                if pending:
+                    raise LayerError(
+                        f"layer {min(pending)!r} did not run in a forward pass although it ran in "
+                        "the first one; the network must do the same for every input"
+                    )
+                yield len(current.objects)

@@ -1,0 +1,544 @@
+"""What all sources have in common: the only loop that feeds sinks, groups of layers, selections.
+
+`drive` feeds sinks, `Group` and `group_layers` say which layers a sweep takes together, `Takers`
+which sinks take what. A `BlockSource` has its activations already, layer by layer: recordings,
+arrays, and whatever else is to be measured.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elsewhere.errors import InputError, LayerError, MemoryLimitError
+from elsewhere.protocols import (
+    STAGES,
+    Array,
+    Block,
+    Design,
+    Kept,
+    Layer,
+    Need,
+    Progress,
+    Sink,
+    Stage,
+    Vectors,
+)
+from elsewhere.types import format_bytes
+
+DEFAULT_MEMORY = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that are taken in one sweep, and in how many parts.
+
+    Parameters
+    ----------
+    layers
+        The layers.
+    parts
+        Sweeps over these layers; more than one only for a single layer.
+    held
+        Bytes that the sinks hold meanwhile.
+    tile
+        Objects, rows and columns of a tile, where a recording's units are computed together.
+    """
+
+    layers: tuple[Layer, ...]
+    parts: int = 1
+    held: float = 0.0
+    tile: tuple[int, ...] | None = None
+
+
+class Takers:
+    """The sinks that take something of some layers, and what each needs of them.
+
+    Parameters
+    ----------
+    layers
+        The layers of a group.
+    sinks
+        All sinks.
+    has
+        Whether the source has anything of a layer in a stage: what is optional is left out else.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        sinks: Sequence[Sink],
+        has: Callable[[Layer, Stage], bool] = lambda layer, stage: True,
+    ) -> None:
+        self.layers = tuple(layers)
+        self.needs: dict[str, list[tuple[Sink, tuple[Need, ...]]]] = {}
+        self.sinks = [sink for sink in sinks if any(map(sink.needs, layers))]
+        self._stages: dict[str, list[tuple[Sink, set[Stage]]]] = {}
+        for layer in self.layers:
+            needs = [(sink, tuple(sink.needs(layer))) for sink in self.sinks]
+            self.needs[layer.name] = [(sink, found) for sink, found in needs if found]
+            missing = {stage for stage in STAGES if not has(layer, stage)}
+            self._stages[layer.name] = [
+                (sink, {s for n in found for s in n.stages - (missing if n.optional else set())})
+                for sink, found in self.needs[layer.name]
+            ]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that are needed, in order."""
+        wanted = {s for takers in self._stages.values() for _, stages in takers for s in stages}
+        return tuple(stage for stage in STAGES if stage in wanted)
+
+    def of(self, layer: str, stage: Stage) -> list[Sink]:
+        """Return the sinks that take a layer's blocks of a stage."""
+        return [sink for sink, stages in self._stages[layer] if stage in stages]
+
+    def begin(self, design: Design, part: int, parts: int) -> None:
+        """Prepare the sinks for a sweep over the layers that they want."""
+        for sink in self.sinks:
+            wanted = [
+                layer for layer in self.layers if any(s is sink for s, _ in self.needs[layer.name])
+            ]
+            sink.begin(design, wanted, part, parts)
+
+    def give(self, block: Block) -> None:
+        """Hand a block to the sinks that take it."""
+        for sink in self.of(block.layer, block.stage):
+            sink.add(block)
+
+    def end(self) -> None:
+        """Finish the sweep."""
+        for sink in self.sinks:
+            sink.end()
+
+
+Feed = Callable[[Stage, Group, Takers], Iterable[int]]
+"""Goes through a stage of a group; gives the takers blocks, and yields numbers of images."""
+
+
+def drive(
+    design: Design,
+    takers: Sequence[tuple[Group, Takers]],
+    feed: Feed,
+    count: Callable[[Stage], int],
+    progress: Progress | None = None,
+) -> None:
+    """Go through all groups of layers, their parts and stages: the only loop that feeds sinks.
+
+    Parameters
+    ----------
+    design
+        What is swept.
+    takers
+        Groups of layers, each with the sinks that take something of it.
+    feed
+        Goes through one stage of one group.
+    count
+        How many images `feed` yields in a stage.
+    progress
+        Called with images done and in all.
+    """
+    total = sum(group.parts * sum(map(count, each.stages)) for group, each in takers)
+    done = 0
+    for group, each in takers:
+        for part in range(group.parts):
+            each.begin(design, part, group.parts)
+            for stage in each.stages:
+                for images in feed(stage, group, each):
+                    done += images
+                    if images and progress is not None:
+                        progress(done, total)
+            each.end()
+
+
+def group_layers(
+    layers: Sequence[Layer],
+    design: Design,
+    sinks: Sequence[Sink],
+    max_memory: int,
+    *,
+    held_bytes: Callable[[Layer, Sequence[Sink]], int],
+    whole: Callable[[float], float] = float,
+) -> list[Group]:
+    """Return layers in groups for which what `sinks` hold fits the memory.
+
+    What a sink holds nothing of comes first, in one group; a layer that does not fit alone is
+    swept in several parts.
+
+    Parameters
+    ----------
+    layers, design, sinks
+        What is swept, in order, and for whom.
+    max_memory
+        Bytes that sinks may hold.
+    held_bytes
+        Bytes of one activation as sinks hold it.
+    whole
+        From bytes that sinks hold to the --max-memory of which they are a part.
+
+    Raises
+    ------
+    LayerError
+        The layers of which a sink holds nothing have to be taken together, and do not fit.
+    MemoryLimitError
+        Not even one object of a layer fits.
+    """
+    takers = {layer.name: [sink for sink in sinks if sink.needs(layer)] for layer in layers}
+    wanted = [layer for layer in layers if takers[layer.name]]
+    held, shared = {}, []
+    for layer in wanted:
+        each = [sink.held(layer, design) for sink in takers[layer.name]]
+        held[layer.name] = sum(each) * held_bytes(layer, takers[layer.name])
+        if not all(each):
+            shared.append(layer)
+    groups: list[Group] = []
+    current: list[Layer] = list(shared)
+    used = sum(held[layer.name] for layer in shared)
+    if used > max_memory and shared:
+        raise LayerError(
+            f"the layers to keep and to measure in one sweep need {format_bytes(whole(used))} "
+            f"of memory, more than --max-memory {format_bytes(whole(max_memory))}; raise it, "
+            "or keep fewer layers"
+        )
+
+    def close() -> None:
+        groups.append(Group(tuple(layer for layer in layers if layer in current), 1, used))
+
+    for layer in [layer for layer in wanted if layer not in shared]:
+        own = held[layer.name]
+        if current and used + own > max_memory:
+            close()
+            current, used = [], 0.0
+        if own > max_memory:
+            some = takers[layer.name]
+            each_bytes = held_bytes(layer, some)
+            parts = count_parts(layer, each_bytes, design, some, max_memory, whole=whole)
+            groups.append(Group((layer,), parts, float(max_memory)))
+            continue
+        current.append(layer)
+        used += own
+    if current:
+        close()
+    return groups
+
+
+def count_parts(
+    layer: Layer,
+    bytes_each: int,
+    design: Design,
+    sinks: Sequence[Sink],
+    max_memory: int,
+    *,
+    working: int = 0,
+    whole: Callable[[float], float] = float,
+) -> int:
+    """Return in how many sweeps a layer has to be taken so that what sinks hold fits the memory.
+
+    Parameters
+    ----------
+    layer
+        The layer.
+    bytes_each
+        Bytes of one activation of it, as sinks hold it.
+    design, sinks
+        What is swept, and what takes the blocks.
+    max_memory
+        Bytes that may be held.
+    working
+        Bytes that the source itself holds.
+    whole
+        From bytes that may be held to the --max-memory of which they are a part.
+
+    Raises
+    ------
+    MemoryLimitError
+        Not even one object at a time fits.
+    """
+    n = len(design.objects)
+    needed = 0.0
+    # Sinks cut a layer by objects, unless they all say into how many parts they can cut it.
+    by_objects = not all(hasattr(sink, "most_parts") for sink in sinks)
+    most = min((getattr(sink, "most_parts", n) for sink in sinks), default=n)
+    for parts in range(1, most + 1):
+        if by_objects and parts > 1 and math.ceil(n / parts) == math.ceil(n / (parts - 1)):
+            continue
+        needed = sum(sink.held(layer, design, parts) for sink in sinks) * bytes_each + working
+        if needed <= max_memory:
+            return parts
+    raise MemoryLimitError(
+        f"layer {layer.name!r} needs at least {format_bytes(whole(needed))} of memory, more than "
+        f"--max-memory {format_bytes(whole(max_memory))}; raise it, or leave the layer out"
+    )
+
+
+class BlockSource(ABC):
+    """A source that has its activations already, and goes through them layer by layer.
+
+    A class of one's own gives ``design``, ``layers``, ``provenance``, :meth:`blocks` and
+    :meth:`at`; the rest follows.
+    """
+
+    design: Design
+    layers: Sequence[Layer]
+    together: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """See :class:`elsewhere.protocols.Source`."""
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """All that is known of the network and of what it was shown."""
+        return self.provenance
+
+    @abstractmethod
+    def at(self, reference: tuple[int, ...]) -> BlockSource:
+        """Return a source of its own with another reference."""
+
+    @abstractmethod
+    def blocks(self, layer: Layer, stage: Stage) -> Iterable[Block]:
+        """Return the blocks of a layer in a stage, each valid until the next one is taken."""
+
+    def has(self, layer: Layer, stage: Stage) -> bool:
+        """Return whether there is anything of a layer in a stage."""
+        return True
+
+    def working_bytes(self, layer: Layer) -> int:
+        """Return the bytes that going through a layer takes, without what sinks hold."""
+        return 0
+
+    def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """Return the objects' images and masks, or None where they are not known."""
+        return None
+
+    def select(
+        self, objects: Sequence[int] | None = None, positions: Sequence[int] | None = None
+    ) -> BlockSource:
+        """Return some objects at some positions as a source of their own."""
+        return Selection(self, objects, positions)
+
+    def stream(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        max_memory: int = DEFAULT_MEMORY,
+        progress: Progress | None = None,
+    ) -> None:
+        """Go through the stages, one layer after the other, and give `sinks` their blocks.
+
+        Parameters
+        ----------
+        sinks
+            What takes the blocks.
+        max_memory
+            Bytes that may be held at a time, blocks and what the sinks hold together.
+        progress
+            Called with the number of (object, position, layer) done, and of all.
+
+        Raises
+        ------
+        MemoryLimitError
+            The memory does not suffice for a single layer.
+        """
+        groups = []
+        for layer in self.layers:
+            takers = Takers([layer], sinks, self.has)
+            if some := [sink for sink, _ in takers.needs[layer.name]]:
+                working = self.working_bytes(layer)
+                parts = count_parts(
+                    layer, layer.bytes, self.design, some, max_memory, working=working
+                )
+                groups.append((Group((layer,), parts), takers))
+        n_images = len(self.design.objects) * self.design.n_positions
+        drive(
+            self.design,
+            groups,
+            self._feed,
+            lambda stage: n_images if stage == "grid" else 0,
+            progress,
+        )
+
+    def _feed(self, stage: Stage, group: Group, takers: Takers) -> Iterator[int]:
+        (layer,) = group.layers
+        for block in self.blocks(layer, stage):
+            takers.give(block)
+            yield len(block.objects) if stage == "grid" else 0
+
+    def close(self) -> None:  # noqa: B027 (most hold nothing)
+        """Let go of what the source holds open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Selection(BlockSource):
+    """Some objects of a source at some of its positions.
+
+    Parameters
+    ----------
+    source
+        The source.
+    objects
+        Which objects, by their index; all by default.
+    positions
+        Which positions, by their flat index: a full grid of some coordinates of each axis; all by
+        default.
+
+    Raises
+    ------
+    InputError
+        The positions are no full grid.
+    """
+
+    def __init__(
+        self,
+        source: BlockSource,
+        objects: Sequence[int] | None = None,
+        positions: Sequence[int] | None = None,
+        *,
+        owns: bool = False,
+    ) -> None:
+        self._source, self._chosen, self._owns = source, (objects, positions), owns
+        self.design = select_design(source.design, objects, positions)
+        self._objects = _numbering(len(source.design.objects), objects)
+        self._positions = _numbering(source.design.n_positions, positions)
+        self.layers = source.layers
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """That of the source."""
+        return self._source.provenance
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """That of the source."""
+        return self._source.origin
+
+    def at(self, reference: tuple[int, ...]) -> Selection:
+        """Return the same selection of the source with another reference."""
+        return Selection(self._source.at(reference), *self._chosen, owns=True)
+
+    def close(self) -> None:
+        """Close the source, if it was opened for this selection."""
+        if self._owns:
+            self._source.close()
+
+    def has(self, layer: Layer, stage: Stage) -> bool:
+        """Return whether the source has it."""
+        return self._source.has(layer, stage)
+
+    def working_bytes(self, layer: Layer) -> int:
+        """Return those of the source."""
+        return self._source.working_bytes(layer)
+
+    def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """Return the images and masks of the objects that were selected."""
+        found = self._source.pictures()
+        if found is None or self._chosen[0] is None:
+            return found
+        images, masks = (values[list(self._chosen[0])] for values in found)
+        return images, masks
+
+    def blocks(self, layer: Layer, stage: Stage) -> Iterator[Block]:
+        """Yield the selected rows of the source's blocks, renumbered."""
+        for block in self._source.blocks(layer, stage):
+            objects, positions = (
+                np.where(old < 0, old, new[old])
+                for old, new in (
+                    (block.objects, self._objects),
+                    (block.positions, self._positions),
+                )
+            )
+            inside = (objects >= 0) | (block.objects < 0)
+            inside &= (positions >= 0) | (block.positions < 0)
+            if inside.any():
+                rows = np.flatnonzero(inside)
+                yield _SelectedBlock(block, rows, objects[rows], positions[rows])
+
+
+def select_design(
+    design: Design, objects: Sequence[int] | None, positions: Sequence[int] | None
+) -> Design:
+    """Return the design of some objects at some positions.
+
+    Raises
+    ------
+    InputError
+        The positions are no full grid.
+    """
+    if objects is not None:
+        design = replace(
+            design,
+            objects=tuple(design.objects[i] for i in objects),
+            categories=tuple(design.categories[i] for i in objects),
+        )
+    if positions is not None:
+        places = design.positions[list(positions)]
+        axes = tuple(
+            (name, tuple(np.unique(places[:, axis]).tolist()))
+            for axis, name in enumerate(design.names)
+        )
+        found = replace(design, axes=axes)
+        if not np.array_equal(found.positions, places):
+            raise InputError(
+                f"{len(places)} positions are no full grid in order; expected all combinations of "
+                "some coordinates of each axis, row by row"
+            )
+        design = found
+    return design
+
+
+def _numbering(n: int, chosen: Sequence[int] | None) -> NDArray[np.int64]:
+    """Return the new number of each of `n` things, -1 for those that are not chosen."""
+    numbers = np.full(n, -1)
+    chosen = range(n) if chosen is None else chosen
+    numbers[list(chosen)] = np.arange(len(chosen))
+    return numbers
+
+
+@dataclass(frozen=True)
+class _SelectedBlock:
+    """Some rows of a block, renumbered."""
+
+    whole: Block
+    rows: NDArray[np.int64]
+    objects: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+    @property
+    def stage(self) -> Stage:
+        return self.whole.stage
+
+    @property
+    def layer(self) -> str:
+        return self.whole.layer
+
+    @property
+    def kept(self) -> Kept:
+        return self.whole.kept
+
+    @property
+    def half(self) -> bool:
+        return self.whole.half
+
+    def full(self) -> Array:
+        return self.whole.full()[self.rows]
+
+    def mean(self) -> Array:
+        return self.whole.mean()[self.rows]
+
+    def sketch(self, size: int, seed: int) -> Array:
+        return self.whole.sketch(size, seed)[self.rows]
+
+    def vectors(self) -> Vectors:
+        return self.whole.vectors().take(self.rows.tolist())
