@@ -161,7 +161,7 @@ class ChangeSink:
         bounds = {key: np.full((3, n_layers, 2), np.nan) for key in means}
         for place, name in enumerate(names):
             sums = self._states[name].sums
-            stride = float(getattr(self._layers[name], "stride", 1))
+            stride = float(self._layers[name].stride or 1)
             in_phase[place] = (np.mod(apart, stride) == 0).all(axis=1)
             for position in np.flatnonzero(moved):
                 at = sums[:, :, position, None]
@@ -179,7 +179,7 @@ class ChangeSink:
         variables: dict[str, object] = {
             "in_phase": (on_axes, in_phase.reshape(n_layers, *shape)),
             "phase_share": ("layer", means["out_of_phase"][2] - means["in_phase"][2]),
-            "map_stride": ("layer", [float(getattr(self._layers[n], "stride", 1)) for n in names]),
+            "map_stride": ("layer", [float(self._layers[n].stride or 1) for n in names]),
         }
         for part, label in enumerate(PARTS):
             variables[f"{label}_share"] = (on_axes, shares[part].reshape(n_layers, *shape))

@@ -109,14 +109,14 @@ def measure(
     """
     wanted = measures_named(names if names is None or isinstance(names, str) else list(names))
     source: Source
-    if hasattr(activations, "stream"):
+    if isinstance(activations, Source):
         given = (locations, objects, categories, reference, empty)
         if any(value is not None for value in given):
             raise InputError(
                 "a recording or sweep knows its locations, objects and reference; leave locations, "
                 "objects, categories, reference and empty out"
             )
-        source = cast(Source, activations)
+        source = activations
     else:
         source = array_source(
             cast(Any, activations),

@@ -212,7 +212,7 @@ class MeasureSink:
             dtype = np.float64 if part.dtype == np.float64 else np.float32
             state.values = np.empty((n, n_positions, chosen.stop - chosen.start), dtype)
         state.values[block.objects, block.positions] = part
-        state.half |= getattr(block, "half", False)
+        state.half |= block.half
 
     def end(self) -> None:
         """Sum over a stretch; read the measures once the last one is through."""
@@ -266,7 +266,7 @@ class MeasureSink:
             found[f"{metric.replace('-', '_')}_zero_share"] = ((), np.asarray(share))
             if told := zero_vectors(metric, share, float(lengths.dead.mean())):
                 self.notes.append(f"{metric}: layer {layer}: {told}")
-        kept = str(getattr(self._layers[layer], "keep", "full"))
+        kept = str(self._layers[layer].keep)
         if kept != "full":
             names = ", ".join(f"{name}({kept})" for name in state.readings)
             self.notes.append(f"layer {layer} was kept as {kept}, so this is {names}")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import NumericsError
+from elsewhere.measures.blocks import rows_of
 from elsewhere.measures.vectors import dot_products, to_numpy
 from elsewhere.protocols import Block, Design, Layer, Need, Source
 from elsewhere.storage import Keep
@@ -53,10 +54,10 @@ class Reading:
 
     def rows(self, block: Block) -> NDArray[Any]:
         """Return the rows of a block, (row, unit)."""
-        values: Any
         if block.kept != "full":
-            values = getattr(block.vectors(), "values")  # noqa: B009 (not of the protocol)
-        elif self.keep.kind == "full":
+            return to_numpy(rows_of(block))
+        values: Any
+        if self.keep.kind == "full":
             values = block.full()
         elif self.keep.kind == "mean":
             values = block.mean()
