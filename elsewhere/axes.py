@@ -13,14 +13,15 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
 
-Coordinate: TypeAlias = int | float
+Coordinate: TypeAlias = Any
+"""A whole number of px along axes that move the window, any number along others."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Axes:
 
     Examples
     --------
-    >>> axes = Axes((Axis("y", (5, 9)), Axis("x", (5, 7, 9))))
+    >>> axes = Axes.of(y=(5, 9), x=(5, 7, 9))
     >>> axes.shape, axes.index((9, 7)), axes.nearest((6, 8))
     ((2, 3), 4, (5, 7))
     """
@@ -135,12 +136,30 @@ class Axes:
             if self.names.count(name) > 1:
                 raise InputError(f"the axis {name} is given twice; give all its values at once")
 
+    @classmethod
+    def of(cls, **values: Sequence[Coordinate]) -> Axes:
+        """Return axes that move the window, px: ``Axes.of(y=(5, 9), x=(5, 7, 9))``."""
+        return cls(tuple(Axis(name, tuple(each)) for name, each in values.items()))
+
+    @classmethod
+    def read(cls, fields: Iterable[Sequence[Any]]) -> Axes:
+        """Return axes from what :attr:`fields` gave; a unit is told of those that do not move."""
+        return cls(
+            tuple(
+                Axis(str(name), tuple(values), unit=str(unit[0]) if unit else "px", moves=not unit)
+                for name, values, *unit in fields
+            )
+        )
+
+    @property
+    def fields(self) -> list[list[Any]]:
+        """The axes in plain words, for files and digests: name, values, unit unless it moves."""
+        return [
+            [axis.name, list(axis.values), *([] if axis.moves else [axis.unit])] for axis in self
+        ]
+
     def __iter__(self) -> Iterator[Axis]:
         return iter(self.each)
-
-    def __len__(self) -> int:
-        """Return the number of positions."""
-        return math.prod(self.shape)
 
     def __getitem__(self, name: str) -> Axis:
         return self.each[self.names.index(name)]
@@ -151,9 +170,19 @@ class Axes:
         return tuple(axis.name for axis in self.each)
 
     @property
+    def values(self) -> tuple[tuple[Any, ...], ...]:
+        """Coordinates along each axis."""
+        return tuple(axis.values for axis in self.each)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Number of coordinates along each axis."""
         return tuple(map(len, self.each))
+
+    @property
+    def n_positions(self) -> int:
+        """Number of positions; 1 where there is no axis."""
+        return math.prod(self.shape)
 
     @property
     def moving(self) -> Axes:
@@ -166,9 +195,18 @@ class Axes:
         return Axes(tuple(axis for axis in self.each if not axis.moves))
 
     @property
-    def positions(self) -> NDArray[np.float64] | NDArray[np.int64]:
-        """Coordinates of all positions, shape (position, axis); integers where all axes have."""
-        return np.array(list(itertools.product(*(axis.values for axis in self.each))))
+    def positions(self) -> NDArray[Any]:
+        """Coordinates of all positions, shape (position, axis): int64 where all are integers."""
+        return np.array(list(itertools.product(*self.values))).reshape(
+            self.n_positions, len(self.each)
+        )
+
+    def coordinates(self, prefix: str = "") -> dict[str, Any]:
+        """Return the axes as coordinates of a ``xarray.Dataset``, with their units."""
+        return {
+            prefix + axis.name: (prefix + axis.name, list(axis.values), {"units": axis.unit})
+            for axis in self
+        }
 
     def index(self, position: Sequence[Coordinate]) -> int | None:
         """Return the flat index of a position, or None where it is not on the axes."""
@@ -188,12 +226,12 @@ class Axes:
             for axis, wanted in zip(self.each, position, strict=True)
         )
 
-    def distance(self, position: Sequence[Coordinate]) -> NDArray[np.float64]:
+    def distance(self, position: ArrayLike) -> NDArray[np.float64]:
         """Return how far all positions are from one (Chebyshev, px), over the axes that move.
 
         Examples
         --------
-        >>> Axes((Axis("y", (0,)), Axis("x", (0, 5)))).distance((0, 1)).tolist()
+        >>> Axes.of(y=(0,), x=(0, 5)).distance((0, 1)).tolist()
         [1.0, 4.0]
         """
         moving = [number for number, axis in enumerate(self.each) if axis.moves]

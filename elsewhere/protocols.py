@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from elsewhere.axes import Axes
 from elsewhere.errors import InputError
 
 Stage: TypeAlias = Literal["empty", "reference", "grid"]
@@ -59,53 +60,47 @@ class Design:
     objects, categories
         One id and one category per object.
     axes
-        Named axes with their coordinates, in order, for example
-        ``(("y", (25, 112)), ("x", (25, 112)))``, in px.
+        Named axes with their coordinates, in order.
     reference
         One coordinate per axis; it need not be on the axes.
 
     Examples
     --------
-    >>> design = Design(("a", "b"), ("A", "B"), (("y", (5, 9)), ("x", (5, 7, 9))), (9, 5))
+    >>> axes = Axes.of(y=(5, 9), x=(5, 7, 9))
+    >>> design = Design(("a", "b"), ("A", "B"), axes, (9, 5))
     >>> design.shape, design.n_positions, design.reference_index
     ((2, 3), 6, 3)
     """
 
     objects: tuple[str, ...]
     categories: tuple[str, ...]
-    axes: tuple[tuple[str, tuple[int, ...]], ...]
+    axes: Axes
     reference: tuple[int, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the axes."""
-        return tuple(name for name, _ in self.axes)
+        return self.axes.names
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Number of coordinates along each axis."""
-        return tuple(len(values) for _, values in self.axes)
+        return self.axes.shape
 
     @property
     def n_positions(self) -> int:
         """Number of positions."""
-        return math.prod(self.shape)
+        return self.axes.n_positions
 
     @property
-    def positions(self) -> NDArray[np.int64]:
+    def positions(self) -> NDArray[Any]:
         """Coordinates of all positions in row-major order, shape (position, axis)."""
-        grids = np.meshgrid(*(values for _, values in self.axes), indexing="ij")
-        return np.stack([grid.ravel() for grid in grids], axis=-1).astype(np.int64)
+        return self.axes.positions
 
     @property
     def reference_index(self) -> int | None:
         """Flat index of the reference, or None where it is not on the axes."""
-        index = []
-        for (_, values), coordinate in zip(self.axes, self.reference, strict=True):
-            if coordinate not in values:
-                return None
-            index.append(values.index(coordinate))
-        return int(np.ravel_multi_index(index, self.shape))
+        return self.axes.index(self.reference)
 
     @property
     def category_codes(self) -> NDArray[np.int64]:

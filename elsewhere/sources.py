@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from elsewhere.axes import Axes
 from elsewhere.errors import InputError, LayerError, MemoryLimitError
 from elsewhere.protocols import (
     STAGES,
@@ -485,10 +486,10 @@ def select_design(
     if positions is not None:
         places = design.positions[list(positions)]
         axes = tuple(
-            (name, tuple(np.unique(places[:, axis]).tolist()))
-            for axis, name in enumerate(design.names)
+            replace(axis, values=tuple(np.unique(places[:, number]).tolist()))
+            for number, axis in enumerate(design.axes)
         )
-        found = replace(design, axes=axes)
+        found = replace(design, axes=Axes(axes))
         if not np.array_equal(found.positions, places):
             raise InputError(
                 f"{len(places)} positions are no full grid in order; expected all combinations of "

@@ -66,7 +66,7 @@ def similarity_biscione_bowers(
                 f"--protocol {PROTOCOL} compares ReLU layers, and there is none among "
                 f"{', '.join(layer.name for layer in source.layers)}; name layers with --layers"
             )
-    (_, ys), (_, xs) = design.axes
+    ys, xs = design.axes.values
     middle = len(ys) // 2
     row = range(middle * len(xs), (middle + 1) * len(xs))
     with source.select(chosen, row).at((ys[middle], xs[0])) as narrowed:

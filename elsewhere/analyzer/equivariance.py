@@ -246,7 +246,7 @@ class AlignedSink:
                 "no layer is a feature map with a place on the canvas; name convolution, ReLU or "
                 "pooling layers"
             )
-        axes, shape = self.design.axes, self.design.shape
+        shape = self.design.shape
         axis_names = self.design.names
         found = [self._done[name] for name in names]
 
@@ -280,10 +280,7 @@ class AlignedSink:
             )
         without = np.stack([summary.G_away_without for _, summary in found], axis=-1)
         variables |= banded("aligned_G_away", variables["aligned_G_away"][1], without)
-        coordinates: dict[str, Any] = {
-            name: (name, list(values), {"units": "px"}) for name, values in axes
-        }
-        coordinates |= {
+        coordinates = self.design.axes.coordinates() | {
             "layer": names,
             "object": list(self.design.objects),
             "category": ("object", list(self.design.categories)),

@@ -148,7 +148,7 @@ class ChangeSink:
                 "no layer is a feature map with a place on the canvas; name convolution, ReLU or "
                 "pooling layers"
             )
-        axes, shape = self.design.axes, self.design.shape
+        shape = self.design.shape
         apart = self.design.positions - np.array(self.design.reference)
         moved = apart.any(axis=1)
         n_layers = len(names)
@@ -193,6 +193,6 @@ class ChangeSink:
             coords={
                 "layer": names,
                 "bound": ["low", "high"],
-                **{name: (name, list(values), {"units": "px"}) for name, values in axes},
+                **self.design.axes.coordinates(),
             },
         )

@@ -295,9 +295,7 @@ def _to_dataset(
             variables |= banded(name, *more, less=less)
     coordinates: dict[str, Any] = {"layer": list(names), "bound": ["low", "high"]}
     places = design.positions
-    for name, values in design.axes:
-        for prefix in ("", "reference_"):
-            coordinates[prefix + name] = (prefix + name, list(values), {"units": "px"})
+    coordinates |= design.axes.coordinates() | design.axes.coordinates("reference_")
     apart = Displacements.between(places).values
     coordinates["displacement"] = ("displacement", apart, {"units": "px"})
     coordinates["axis"] = list(axes)

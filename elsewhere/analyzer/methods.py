@@ -102,7 +102,7 @@ def _design_facts(recording: Recording) -> dict[str, Any]:
     return {
         "n_objects": len(design.objects),
         "n_categories": len(set(design.categories)),
-        "axes_px": {name: list(values) for name, values in design.axes},
+        "axes_px": {axis.name: list(axis.values) for axis in design.axes},
     }
 
 

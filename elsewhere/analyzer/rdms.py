@@ -105,7 +105,7 @@ def dissimilarity_matrices(
         },
         coords={
             "layer": names,
-            **{name: (name, list(found), {"units": "px"}) for name, found in design.axes},
+            **design.axes.coordinates(),
             "object_a": ("pair", objects[first]),
             "object_b": ("pair", objects[second]),
         },

@@ -421,7 +421,7 @@ def _to_dataset(
             "category": ("object", list(design.categories)),
             "left_out": left_out,
             "bound": ["low", "high"],
-            **{name: (name, list(values), {"units": "px"}) for name, values in design.axes},
+            **design.axes.coordinates(),
         },
     )
 

@@ -156,7 +156,7 @@ def inspect(
             "bytes": sum(row["bytes"] for row in rows),
             "objects": len(design.objects),
             "categories": len(set(design.categories)),
-            "axes": {name: list(values) for name, values in design.axes},
+            "axes": {axis.name: list(axis.values) for axis in design.axes},
             "reference": list(design.reference),
             "layers": rows,
             "notes": notes_of(recording),
@@ -169,8 +169,9 @@ def inspect(
     put(f"{path}: {format_bytes(described['bytes'])} of activations")
     n, categories = described["objects"], described["categories"]
     put(f"{counted(n, 'object')} of {counted(categories, 'category', 'categories')}")
-    for name, values in design.axes:
-        put(f"{name}: {counted(len(values), 'location')}, {values[0]} to {values[-1]} px")
+    for axis in design.axes:
+        first, last = axis.values[0], axis.values[-1]
+        put(f"{axis.name}: {counted(len(axis), 'location')}, {first} to {last} {axis.unit}")
     put(f"reference {','.join(design.names)}: {','.join(map(str, design.reference))}")
     shown = [
         {**row, "shape": " x ".join(map(str, row["shape"])), "bytes": format_bytes(row["bytes"])}

@@ -91,8 +91,7 @@ def recorded_reference(recording: Recording, text: str) -> tuple[int, int]:
 
     header = recording.attributes
     canvas = Canvas(int(header["canvas"]), int(header["object_size"]))
-    axes = dict(recording.design.axes)
-    return parse_location(text, canvas, Grid(axes["y"], axes["x"]))
+    return parse_location(text, canvas, Grid(*recording.design.axes.values))
 
 
 def match_layers(recording: Recording, patterns: Sequence[str]) -> list[str]:

@@ -137,12 +137,11 @@ def untrained(source: Source, *, seed: int, trust: Collection[str] = ()) -> tupl
             seed += 1
             model = load_model(name, model_args=arguments, seed=seed, transform=transform)
         model.to(told["device"])
-        axes = dict(source.design.axes)
         sweep = Sweep(
             model,
             scene.objects,
             canvas=scene.canvas,
-            grid=Grid(axes["y"], axes["x"]),
+            grid=Grid(*source.design.axes.values),
             layers=names,
         )
     except ElsewhereError as error:

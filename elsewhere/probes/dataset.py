@@ -179,7 +179,6 @@ class Builder:
     ) -> xarray.Dataset:
         """Return the result, without its attributes."""
         design = self.design
-        axes = {name: (name, list(values), {"units": "px"}) for name, values in design.axes}
         coordinates: dict[str, Any] = {
             "layer": self.names,
             "split": list(SPLITS),
@@ -190,13 +189,12 @@ class Builder:
             "object": list(design.objects),
             "category": ("object", list(design.categories)),
             "held_out": ("object", exemplars.held_out.astype(np.int8)),
-            **axes,
+            **design.axes.coordinates(),
         }
         if tried:
             coordinates["strengths"] = list(tried)
         if self.each:
-            for name, values in design.axes:
-                coordinates[f"train_{name}"] = (f"train_{name}", list(values), {"units": "px"})
+            coordinates |= design.axes.coordinates("train_")
         else:
             place = np.array(places[0])
             for number, name in enumerate(design.names):

@@ -36,7 +36,8 @@ def find_places(train_at: str | Sequence[Any], design: Design) -> tuple[tuple[Lo
 
     Examples
     --------
-    >>> design = Design(("a",), ("A",), (("y", (5, 9)), ("x", (5, 7, 9))), (9, 5))
+    >>> from elsewhere.axes import Axes
+    >>> design = Design(("a",), ("A",), Axes.of(y=(5, 9), x=(5, 7, 9)), (9, 5))
     >>> find_places("left", design), find_places("5,9;9,9", design)
     ((((9, 5),),), (((5, 9), (9, 9)),))
     >>> len(find_places("each", design))
@@ -44,7 +45,7 @@ def find_places(train_at: str | Sequence[Any], design: Design) -> tuple[tuple[Lo
     """
     if design.names != ("y", "x"):
         raise InputError(f"probes need locations y, x; the axes are {', '.join(design.names)}")
-    (_, ys), (_, xs) = design.axes
+    ys, xs = design.axes.values
     if isinstance(train_at, str):
         text = train_at.strip()
         if text == "each":
@@ -86,12 +87,8 @@ def _listed(train_at: Sequence[Any]) -> list[Location]:
 
 
 def _check(place: Location, design: Design) -> None:
-    (_, ys), (_, xs) = design.axes
-    if place[0] not in ys or place[1] not in xs:
-        y, x = (
-            min(values, key=lambda value: abs(value - wanted))
-            for values, wanted in zip((ys, xs), place, strict=True)
-        )
+    if design.axes.index(place) is None:
+        y, x = design.axes.nearest(place)
         raise CanvasError(
             f"the location {place[0]},{place[1]} to train at is not on the grid; nearest: {y},{x}"
         )

@@ -158,7 +158,7 @@ class Sweep:
         self.design = Design(
             objects=objects.ids,
             categories=objects.categories,
-            axes=tuple(self.grid.axes.items()),
+            axes=self.grid.axes,
             reference=self.reference,
         )
         self._findings = _Findings(self._subject, engine)
@@ -210,7 +210,7 @@ class Sweep:
         design = select_design(self.design, objects, positions)
         chosen = self.objects if objects is None else self.objects.subset(objects)
         return self._with(
-            objects=chosen.seen_on(self.color), grid=Grid(**dict(design.axes)), design=design
+            objects=chosen.seen_on(self.color), grid=Grid(*design.axes.values), design=design
         )
 
     def using(self, engine: Engine) -> Sweep:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from elsewhere.axes import Axes
 from elsewhere.errors import CanvasError
 from elsewhere.stimuli.canvas import Canvas
 from elsewhere.types import Location
@@ -43,7 +43,7 @@ class Grid:
     x: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        for name, values in self.axes.items():
+        for name, values in (("y", self.y), ("x", self.x)):
             if not values:
                 raise CanvasError(
                     f"the grid has no location along {name}; give at least one ({FORMS})"
@@ -54,22 +54,22 @@ class Grid:
                 )
 
     @property
-    def axes(self) -> dict[str, tuple[int, ...]]:
-        """The axes by name, outermost first."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    def axes(self) -> Axes:
+        """Its two axes."""
+        return Axes.of(y=self.y, x=self.x)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of coordinates along each axis."""
-        return tuple(len(values) for values in self.axes.values())
+    def shape(self) -> tuple[int, int]:
+        """Number of coordinates along y and x."""
+        return len(self.y), len(self.x)
 
     def __len__(self) -> int:
-        return math.prod(self.shape)
+        return len(self.y) * len(self.x)
 
     @property
     def locations(self) -> NDArray[np.int64]:
         """All locations in row-major order: int64 (n, 2), px."""
-        return np.array(list(itertools.product(*self.axes.values())), np.int64)
+        return self.axes.positions
 
     @property
     def spec(self) -> str:
@@ -81,7 +81,7 @@ class Grid:
         """The leftmost location of the middle row (row ``n // 2``)."""
         return self.y[len(self.y) // 2], self.x[0]
 
-    def index_of(self, location: Sequence[int]) -> tuple[int, ...] | None:
+    def index_of(self, location: Sequence[int]) -> tuple[int, int] | None:
         """Return the index of `location` along each axis, or None where it is off the grid.
 
         Examples
@@ -89,22 +89,13 @@ class Grid:
         >>> Grid((3, 5), (1, 2)).index_of((5, 2)), Grid((3, 5), (1, 2)).index_of((4, 2))
         ((1, 1), None)
         """
-        axes = list(self.axes.values())
-        if len(location) != len(axes):
-            return None
-        found = [
-            values.index(int(c)) if int(c) == c and int(c) in values else None
-            for values, c in zip(axes, location, strict=True)
-        ]
-        return None if None in found else tuple(index for index in found if index is not None)
+        found = self.axes.index(location)
+        return None if found is None else divmod(found, len(self.x))
 
     def nearest(self, location: Sequence[int]) -> Location:
         """Return the location of the grid nearest to `location`; of two equally near, the first."""
-        y, x = (
-            min(values, key=lambda value: abs(value - wanted))
-            for values, wanted in zip(self.axes.values(), location, strict=True)
-        )
-        return y, x
+        y, x = self.axes.nearest(location)
+        return int(y), int(x)
 
     def far_from(self, trained: ArrayLike, distance: float) -> NDArray[np.bool_]:
         """Return which locations are at least `distance` (Chebyshev) from every trained one.
@@ -125,9 +116,8 @@ class Grid:
         >>> Grid((0,), (0, 5, 10)).far_from([(0, 0)], 5).tolist()
         [False, True, True]
         """
-        places = np.asarray(trained, np.int64).reshape(-1, len(self.axes))
-        gaps = np.abs(self.locations[:, None] - places[None]).max(axis=2)
-        return np.asarray((gaps >= distance).all(axis=1))
+        gaps = [self.axes.distance(place) for place in np.asarray(trained).reshape(-1, 2)]
+        return np.asarray((np.array(gaps).reshape(-1, len(self)) >= distance).all(axis=0))
 
     def check(self, canvas: Canvas) -> Grid:
         """Return the grid itself.

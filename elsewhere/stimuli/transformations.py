@@ -90,8 +90,8 @@ def vary(objects: ObjectSet, axes: Axes) -> ObjectSet:
     Returns
     -------
     ObjectSet
-        ``len(objects) * len(axes)`` objects, in boxes of one size, in which each variant lies as it
-        would stand at a location by itself. Ids say the values: ``cup|scale=0.5``.
+        ``len(objects) * axes.n_positions`` objects, in boxes of one size, in which each variant
+        lies as it would stand at a location by itself. Ids say the values: ``cup|scale=0.5``.
 
     Raises
     ------

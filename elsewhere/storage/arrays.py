@@ -11,6 +11,7 @@ import numpy as np
 import xarray
 from numpy.typing import ArrayLike, NDArray
 
+from elsewhere.axes import Axes
 from elsewhere.errors import InputError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.measures.vectors import as_recorded
@@ -98,8 +99,7 @@ class ArraySource(BlockSource):
         self._arrays = {name: array[:, rows][:, :, columns] for name, array in self._arrays.items()}
         y, x = sorted(y), sorted(x)
         place = (y[len(y) // 2], x[0]) if reference is None else reference
-        axes = (("y", tuple(y)), ("x", tuple(x)))
-        self.design = Design(ids, names, axes, (int(place[0]), int(place[1])))
+        self.design = Design(ids, names, Axes.of(y=y, x=x), (int(place[0]), int(place[1])))
         if self.design.reference_index is None:
             raise InputError(f"reference {place} is not among the locations; choose one that is")
         self._empty = {

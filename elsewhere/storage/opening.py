@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from elsewhere.axes import Axes
 from elsewhere.errors import StorageError
 from elsewhere.protocols import Design
 from elsewhere.storage.admission import READING, check_bytes, look, one_line, open_checked
@@ -102,7 +103,7 @@ def describe(file: Any) -> Description:
     design = Design(
         objects=tuple(file["object"].asstr()[...]),
         categories=tuple(file["category"].asstr()[...]),
-        axes=tuple((name, tuple(int(v) for v in file[name][...])) for name in names),
+        axes=Axes.of(**{name: file[name][...].tolist() for name in names}),
         reference=tuple(int(attributes[f"reference_{name}"]) for name in names),
     )
     groups = file["layers"]

@@ -11,6 +11,7 @@ import hdf5plugin  # noqa: F401  (registers the filter)
 import numpy as np
 from numpy.typing import NDArray
 
+from elsewhere.axes import Axes
 from elsewhere.errors import StorageError
 from elsewhere.protocols import Design, Layer
 from elsewhere.storage.activations import Activations, damage_told
@@ -100,10 +101,10 @@ class PartialRecording(Recording):
                 "which every object was recorded; run the command that records it"
             )
         axes = tuple(
-            (name, tuple(values[i] for i in kept))
-            for (name, values), kept in zip(self._whole.axes, self._kept, strict=True)
+            replace(axis, values=tuple(axis.values[i] for i in kept))
+            for axis, kept in zip(self._whole.axes, self._kept, strict=True)
         )
-        found = replace(self._whole, axes=axes)
+        found = replace(self._whole, axes=Axes(axes))
         return file, replace(description, design=found, content=mark)
 
     @property

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from elsewhere.axes import Axes
 from elsewhere.errors import ExistsError, StorageError
 from elsewhere.logs import get_logger
 from elsewhere.measures.behaviour import Behaviour
@@ -101,10 +102,10 @@ def units_of(manifest: dict[str, Any], path: Path) -> tuple[Units, str]:
     """
     try:
         fields, numerics = manifest["identity"], manifest["numerics"]
-        axes = tuple((str(name), tuple(map(int, values))) for name, values in fields["axes"])
+        axes = Axes.read(fields["axes"])
         n_objects = int(fields["n_objects"])
         cut = tuple(map(int, numerics["unit"]))
-        if not 0 < n_objects <= MOST_OBJECTS or len(cut) != 2 or min(cut) < 1 or not axes:
+        if not 0 < n_objects <= MOST_OBJECTS or len(cut) != 2 or min(cut) < 1 or not axes.each:
             raise ValueError("its numbers are out of range")
         names = tuple(map(str, range(n_objects)))
         design = Design(names, names, axes, tuple(map(int, fields["reference"])))

@@ -145,10 +145,11 @@ class Recording(BlockSource):
             ("object", *design.names, *layer.dimensions),
             indexing.LazilyIndexedArray(LazyActivations(source)),
         )
-        axes = {name: (name, np.array(values), {"units": "px"}) for name, values in design.axes}
         objects = np.array(design.objects, dtype=object)
         array = xarray.DataArray(
-            variable, coords={"object": ("object", objects), **axes}, name="activation"
+            variable,
+            coords={"object": ("object", objects), **design.axes.coordinates()},
+            name="activation",
         )
         if self._chunks is None:
             return array
@@ -268,7 +269,7 @@ class Recording(BlockSource):
 
     def _units(self, layer: Layer, source: Activations) -> Units:
         """Return the blocks in which a layer is read: whole chunks, about 16 MiB of them."""
-        step, cells = source.chunks[0], source.chunks[len(self.design.axes)]
+        step, cells = source.chunks[0], source.chunks[len(self.design.shape)]
         n, one = len(self.design.objects), layer.bytes
         rows = BLOCK_BYTES // max(one, 1)
         if n * cells > rows:
@@ -298,7 +299,7 @@ class Recording(BlockSource):
             return
         every = (slice(None),) * len(layer.stored_shape)
         for unit in units:
-            values = np.moveaxis(source.read((*unit.slices, *every)), 0, len(self.design.axes))
+            values = np.moveaxis(source.read((*unit.slices, *every)), 0, len(self.design.shape))
             objects, places = unit.rows(self.design)
             values = values.reshape(len(objects), *layer.stored_shape)
             values = values.astype(np.float32, copy=False)

@@ -218,7 +218,7 @@ class Header:
             **self.determining,
             "n_objects": len(design.objects),
             "objects": hashlib.sha256(names.encode()).hexdigest(),
-            "axes": [[name, list(values)] for name, values in design.axes],
+            "axes": design.axes.fields,
             "reference": list(design.reference),
             "layers": [[s.name, s.module, list(s.shape), str(s.keep), s.seed] for s in self.layers],
             "dtype": self.dtype,
@@ -309,10 +309,11 @@ def write_skeleton(
         variable[...] = np.array(design.objects, dtype=object)
         variable = file.create_variable("category", ("object",), dtype=text)
         variable[...] = np.array(design.categories, dtype=object)
-        for name, values in design.axes:
-            variable = file.create_variable(name, (name,), dtype=np.int64)
-            variable[...] = np.array(values)
-            variable.attrs["units"] = "px"
+        for axis in design.axes:
+            values = np.array(axis.values)
+            variable = file.create_variable(axis.name, (axis.name,), dtype=values.dtype)
+            variable[...] = values
+            variable.attrs["units"] = axis.unit
         variable = file.create_variable(
             "image", ("object", "pixel_y", "pixel_x", "rgb"), dtype=np.uint8, **FILTER
         )

@@ -162,7 +162,7 @@ class Units:
             Objects, cells of each axis, then `shape` (the first of its dimensions cut, if a
             single activation is larger than a chunk).
         """
-        outer = (1,) * (len(self.design.axes) - 1)
+        outer = (1,) * (len(self.design.shape) - 1)
         size = math.prod(shape) * itemsize
         if size > CHUNK_BYTES:
             plane = math.prod(shape[1:]) * itemsize

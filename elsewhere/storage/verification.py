@@ -366,8 +366,8 @@ def _where(
 ) -> tuple[tuple[str, str], tuple[tuple[str, int, int], ...]]:
     objects = design.objects[start[0]], design.objects[stop[0] - 1]
     places = tuple(
-        (name, values[a], values[b - 1])
-        for (name, values), a, b in zip(design.axes, start[1:], stop[1:], strict=False)
+        (axis.name, axis.values[a], axis.values[b - 1])
+        for axis, a, b in zip(design.axes, start[1:], stop[1:], strict=False)
     )
     return objects, places
 

@@ -190,7 +190,7 @@ def test_arrays_and_xarray_give_what_the_recording_gives(recording, measured):
                 continue
             values = wanted[name].values
             np.testing.assert_allclose(found[name].values, values, atol=1e-5, err_msg=name)
-    assert plain["y"].values.tolist() == list(dict(design.axes)["y"])
+    assert plain["y"].values.tolist() == list(design.axes["y"].values)
 
 
 def test_results_are_stamped_and_survive_a_file(measured, tmp_path):

@@ -408,8 +408,8 @@ def test_few_categories_have_no_band_and_say_so(make_source):
     source = make_source(n=3, per=4)
     two = ArraySource(
         {"a": source._arrays["fc"], "b": source._arrays["fc"]},
-        y=dict(source.design.axes)["y"],
-        x=dict(source.design.axes)["x"],
+        y=source.design.axes["y"].values,
+        x=source.design.axes["x"].values,
         categories=list(source.design.categories),
     )
     result = probe(two, controls=())

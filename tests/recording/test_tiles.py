@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elsewhere.axes import Axes
 from elsewhere.errors import ExistsError
 from elsewhere.models import load_model
 from elsewhere.protocols import Design
@@ -44,7 +45,7 @@ def incremental(make_sweep, **options):
 )  # fmt: skip
 def test_each_unit_lies_in_one_tile(n, n_y, n_x, bytes_per_image, limit, together):
     names = tuple(map(str, range(n)))
-    axes = (("y", tuple(range(n_y))), ("x", tuple(range(n_x))))
+    axes = Axes.of(y=range(n_y), x=range(n_x))
     design = Design(names, names, axes, (0, 0))
     units = Units.cut(design, bytes_per_image=bytes_per_image)
     shape = choose_shape(lambda tile: tile.n_rows <= limit, units, together=together)

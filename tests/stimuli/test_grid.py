@@ -58,7 +58,7 @@ def test_all_is_every_valid_location():
 
 def test_positions_count_in_row_major_order():
     grid = Grid((2, 5), (1, 3, 4))
-    assert list(grid.axes) == ["y", "x"]
+    assert grid.axes.names == ("y", "x")
     assert grid.locations.dtype == np.int64
     for position, place in enumerate(grid.locations):
         assert np.ravel_multi_index(grid.index_of(place), grid.shape) == position

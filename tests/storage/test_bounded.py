@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.protocols import Design
+from elsewhere.axes import Axes
 from elsewhere.storage import Header, RecordingWriter, StoredLayer
 
 path, n_places, shape = Path(sys.argv[1]), int(sys.argv[2]), (64, 64, 64)
 names = tuple(f"o{i}" for i in range(8))
-axes = (("y", (10, 20)), ("x", tuple(range(10, 10 + n_places // 2))))
+axes = Axes.of(y=(10, 20), x=range(10, 10 + n_places // 2))
 design = Design(names, names, axes, (20, 10))
 image = np.zeros((8, 4, 4, 3), np.uint8)
 header = Header(design, (StoredLayer("relu", "relu", "ReLU", shape, stride=1,

@@ -39,8 +39,8 @@ def test_what_was_written_is_read(path):
         assert list(recording) == ["conv1_1", "relu1_1", "pool2", "logits"]
         assert digest(np.array(recording.design.objects, dtype=object)) == expected["object"]
         assert digest(np.array(recording.design.categories, dtype=object)) == expected["category"]
-        for name, values in recording.design.axes:
-            assert digest(np.array(values)) == expected[name]
+        for axis in recording.design.axes:
+            assert digest(np.array(axis.values)) == expected[axis.name]
         for name in recording:
             activation = recording[name].values
             assert digest(activation) == expected[f"layers/{name}/activation"]

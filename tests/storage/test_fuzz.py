@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray
+from elsewhere.axes import Axes
 from elsewhere.errors import ElsewhereError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.probes.linear import FittedProbe, load_readout, save_readout
@@ -133,7 +134,7 @@ rates = {"fc*" = 2.0}
 # --- recordings
 
 names = tuple(f"object {i}" for i in range(6))
-design = Design(names, names, (("y", (5, 9, 12)), ("x", (5, 7, 9, 20))), (5, 5))
+design = Design(names, names, Axes.of(y=(5, 9, 12), x=(5, 7, 9, 20)), (5, 5))
 image = np.random.default_rng(0).integers(0, 256, (6, 9, 9, 3), dtype=np.uint8)
 layers = (StoredLayer("conv", "features.0", "Conv2d", (4, 6, 6), stride=2, offset=0.5),
           StoredLayer("fc", "classifier.0", "Linear", (50,)))
@@ -177,11 +178,11 @@ def content(path, partial=False):
 def check_values(path):
     """Compare what is there with what was written, place by place."""
     with open_recording(path, allow_partial=True) as recording:
-        (y, x), n = (np.array(values) for _, values in recording.design.axes), len(names)
+        (y, x), n = map(np.array, recording.design.axes.values), len(names)
         for layer in layers:
             array = recording[layer.name].values
             for i, j, o in itertools.product(range(len(y)), range(len(x)), range(n)):
-                place = design.axes[0][1].index(y[i]) * 4 + design.axes[1][1].index(x[j])
+                place = design.axes.index((y[i], x[j]))
                 number = int(header.units.locate(np.array([o]), np.array([place]))[0])
                 draw = np.random.default_rng([number, layer.shape[0]])
                 objects, positions = header.units.unit(number).rows(design)

@@ -43,7 +43,7 @@ def test_what_is_there_is_read_and_its_share_told(unfinished):
         open_recording(path)
     with open_recording(path, allow_partial=True) as part, open_recording(whole) as all_of_it:
         assert 0.4 < part.share < 0.8
-        (_, y), (_, x) = part.design.axes
+        y, x = part.design.axes.values
         assert x == sweep.grid.x
         assert y == sweep.grid.y[: len(y)]
         assert 1 < len(y) < 8
@@ -62,7 +62,7 @@ def test_analyses_of_a_part_are_those_of_the_same_places(unfinished, make_sweep,
     path, _, sweep = unfinished
     with open_recording(path, allow_partial=True) as part:
         found = similarity(part, metric=metric)
-        places = ";".join(f"{y},{x}" for y in part.design.axes[0][1] for x in sweep.grid.x)
+        places = ";".join(f"{y},{x}" for y in part.design.axes["y"].values for x in sweep.grid.x)
     assert found.attrs["share"] < 1
     fewer = make_sweep(grid=f"at:{places}", layers="pool2,logits", reference=(4, 4))
     expected = similarity(fewer, metric=metric)
@@ -92,8 +92,8 @@ def test_a_reference_off_the_grid_of_the_part(make_sweep, tmp_path):
     first = tmp_path / "run.h5.parts" / "unit-0000000.h5"
     first.unlink()
     with open_recording(path, allow_partial=True) as part, open_recording(whole) as every:
-        axes = dict(part.design.axes)
-        expected = every["logits"].sel(y=list(axes["y"]), x=list(axes["x"]))
+        axes = part.design.axes
+        expected = every["logits"].sel(y=list(axes["y"].values), x=list(axes["x"].values))
         xarray.testing.assert_identical(part["logits"].load(), expected.load())
 
 

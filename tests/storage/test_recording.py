@@ -13,6 +13,7 @@ import xarray
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from elsewhere.axes import Axes
 from elsewhere.errors import CanvasError, InputError, StorageError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.protocols import Design, Layer, Need
@@ -33,8 +34,8 @@ from elsewhere.storage.seal import append_seal
 
 def make_header(shapes, *, n=5, ny=2, nx=3, dtype="float32", keep=None, reference=None):
     names = tuple(f"o{i}" for i in range(n))
-    axes = (("y", tuple(range(10, 10 + ny))), ("x", tuple(range(20, 20 + 2 * nx, 2))))
-    design = Design(names, names, axes, reference or (axes[0][1][0], 20))
+    axes = Axes.of(y=range(10, 10 + ny), x=range(20, 20 + 2 * nx, 2))
+    design = Design(names, names, axes, reference or (10, 20))
     layers = tuple(
         StoredLayer.of(Layer(name, "", "", shape), keep=keep or Keep(), seed=0)
         for name, shape in shapes.items()
@@ -454,7 +455,7 @@ from elsewhere.measures.blocks import DenseBlock
 from elsewhere.protocols import Design
 from elsewhere.storage import Header, RecordingWriter, StoredLayer
 names = tuple("abcdefghij")
-design = Design(names, names, (("y", tuple(range(9))), ("x", tuple(range(9)))), (4, 0))
+design = Design(names, names, Axes.of(y=range(9), x=range(9)), (4, 0))
 image = np.zeros((10, 4, 4, 3), np.uint8)
 layer = StoredLayer("conv", "conv", "", (4, 10, 10))
 header = Header(design, (layer,), "float32", image, image[..., 0], {}, {})

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elsewhere.axes import Axes
 from elsewhere.protocols import Design
 from elsewhere.storage import Units
 from elsewhere.storage.units import CHUNK_BYTES, UNIT_BYTES, UNIT_ROWS
@@ -14,7 +15,7 @@ from elsewhere.types import BATCH_ROWS
 def designs(draw):
     sizes = draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
     n = draw(st.integers(1, 150))
-    axes = tuple((f"axis{i}", tuple(range(size))) for i, size in enumerate(sizes))
+    axes = Axes.of(**{f"axis{i}": range(size) for i, size in enumerate(sizes)})
     names = tuple(map(str, range(n)))
     return Design(names, names, axes, (0,) * len(sizes))
 
@@ -63,7 +64,7 @@ def test_a_unit_is_about_64_images_and_bounded_in_bytes(design, bytes_per_image)
 def test_chunks_divide_units_and_stay_near_a_mebibyte(design, shape, itemsize):
     units = Units.cut(design, bytes_per_image=math.prod(shape) * itemsize)
     chunk = units.chunk(shape, itemsize)
-    n_axes = len(design.axes)
+    n_axes = len(design.shape)
     assert len(chunk) == 1 + n_axes + len(shape)
     assert min(chunk) >= 1
     plane = math.prod(shape[1:]) * itemsize
@@ -79,7 +80,7 @@ def test_chunks_divide_units_and_stay_near_a_mebibyte(design, shape, itemsize):
 
 def test_small_layers_are_chunked_by_objects_and_positions_both():
     names = tuple(map(str, range(8)))
-    design = Design(names, names, (("y", tuple(range(5))), ("x", tuple(range(16)))), (0, 0))
+    design = Design(names, names, Axes.of(y=range(5), x=range(16)), (0, 0))
     objects, y, x, units = Units.cut(design).chunk((4_096,), 4)
     assert y == 1
     assert units == 4_096

@@ -94,7 +94,7 @@ def fields_of(run: ObjectRun) -> dict[str, Any]:
     sweep = run.sweep
     return {
         "attribution": run.settings.fields(sweep.canvas) | {"target": run.target.name},
-        "axes": [[name, list(values)] for name, values in sweep.design.axes],
+        "axes": sweep.design.axes.fields,
         "reference": list(sweep.reference),
         "object_digest": sweep.objects.digest(),
         "classes": None if run.classes is None else run.classes.tolist(),

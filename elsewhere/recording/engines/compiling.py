@@ -54,7 +54,7 @@ def compile_windows(subject: Subject, conduct: Conduct, *, asked: bool) -> Windo
     if model.device.type not in ("cpu", "cuda"):
         raise NotApplicable(f"device {model.device.type} has no double precision")
     places = tuple(  # each time the reference's last
-        (*values, place) for (_, values), place in zip(design.axes, design.reference, strict=True)
+        (*axis.values, place) for axis, place in zip(design.axes, design.reference, strict=True)
     )
     try:
         with evaluating(model.module):
@@ -132,7 +132,7 @@ def _check(engine: Incremental, subject: Subject) -> None:
         depend on each other.
     """
     model, canvas, layers = subject.model, subject.canvas, subject.layers
-    (_, ys), (_, xs) = subject.design.axes
+    ys, xs = subject.design.axes.values
     color = canvas.background_color(model.transform.mean)
     side = canvas.object_size
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)

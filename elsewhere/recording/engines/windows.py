@@ -79,8 +79,7 @@ class WindowEngine(SweepEngine):
     ) -> None:
         self.compiled, self.design, self.reason = compiled, design, reason
         self._places = places
-        (_, ys), (_, xs) = design.axes
-        self._n_y, self._n_x = len(ys), len(xs)
+        self._n_y, self._n_x = design.shape
         self._block_bytes = BLOCK_BYTES
         self._reference = [
             np.array([len(known) - 1 - list(known)[::-1].index(place)])
@@ -346,10 +345,10 @@ def memory_for(held: float) -> float:
 
 def sample_tile(design: Design, n_positions: int = 6) -> Tile:
     """Return a tile to try: some locations of the middle row, all objects."""
-    (_, ys), (_, xs) = design.axes
-    middle = len(ys) // 2
-    first = max(0, (len(xs) - n_positions) // 2)
-    columns = np.arange(first, min(len(xs), first + n_positions))
+    n_y, n_x = design.shape
+    middle = n_y // 2
+    first = max(0, (n_x - n_positions) // 2)
+    columns = np.arange(first, min(n_x, first + n_positions))
     return Tile(np.array([middle]), columns, np.arange(len(design.objects)))
 
 

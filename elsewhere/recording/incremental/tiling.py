@@ -57,7 +57,8 @@ def cut_tiles(shape: Sequence[int], design: Design) -> list[Tile]:
 
     Examples
     --------
-    >>> design = Design(("a",), ("a",), (("y", (4, 5, 6)), ("x", (4, 5))), (4, 4))
+    >>> from elsewhere.axes import Axes
+    >>> design = Design(("a",), ("a",), Axes.of(y=(4, 5, 6), x=(4, 5)), (4, 4))
     >>> [tile.shape for tile in cut_tiles((1, 2, 2), design)]
     [(2, 2, 1), (1, 2, 1)]
     """
