@@ -452,6 +452,7 @@ import numpy as np
 from pathlib import Path
 from elsewhere.errors import ElsewhereError
 from elsewhere.measures.blocks import DenseBlock
+from elsewhere.axes import Axes
 from elsewhere.protocols import Design
 from elsewhere.storage import Header, RecordingWriter, StoredLayer
 names = tuple("abcdefghij")
