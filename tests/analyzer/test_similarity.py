@@ -471,8 +471,8 @@ def test_small_memory_gives_the_same_from_a_recording(recorded):
     path, _ = recorded
     with open_recording(path) as recording:
         whole = similarity(recording, layers=["conv1_1"])
-        block = recording._block_bytes(recording.layer("conv1_1"))
-        some = similarity(recording, layers=["conv1_1"], max_memory=2 * block + 7 * 4 * 24 * 24 * 4)
+        working = recording.working_bytes(recording.layer("conv1_1"))
+        some = similarity(recording, layers=["conv1_1"], max_memory=working + 7 * 4 * 24 * 24 * 4)
     xarray.testing.assert_allclose(some, whole, rtol=0, atol=1e-6)
 
 
