@@ -177,6 +177,8 @@ class Layer:
         Key of the tensor in an output that holds several.
     input_shape
         Of the module's first argument, for one image.
+    itemsize
+        Bytes of a number that the source gives: 8 where that is double precision.
 
     Examples
     --------
@@ -198,6 +200,7 @@ class Layer:
     call: int = 0
     output: int | str | None = None
     input_shape: tuple[int, ...] | None = None
+    itemsize: int = 4
 
     def __post_init__(self) -> None:
         if self.layout == BY_NUMBER:

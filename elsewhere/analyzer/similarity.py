@@ -171,12 +171,6 @@ class SimilaritySink:
 
     def add(self, block: Block) -> None:
         """Take a block."""
-        if block.half and self.metric != "cosine" and not self.notes:
-            self.notes.append(
-                f"{self.metric}, from float16: what is left of codes that share a strong common "
-                "part may be float16's rounding (a 2000th of each value); record with --dtype "
-                "float32 to be certain"
-            )
         if self._centred is not None:
             self._centred.add(block)
             return

@@ -17,11 +17,25 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import MemoryLimitError
 from elsewhere.measures.blocks import rows_needed, rows_of
+from elsewhere.measures.stretches import ROUNDING
 from elsewhere.measures.vectors import dot_products, negligible, squared_norms, to_numpy
 from elsewhere.protocols import Block, Design, Layer, Need, Source, Stage
 
-N_KEYS = 2
+N_KEYS = 4
 """Random projections by which equal codes are known."""
+LOST = 20
+"""Where what tells objects apart is fewer roundings than this, its digits are doubtful: a twentieth
+of its length is rounding, which takes up to 1/400 off a cosine."""
+COARSE = 5e-3
+"""A vector that is rounded by more than this share of its length has lost small values."""
+HALF_STEP = 2.0**-25
+"""Half the smallest number of half precision: by so much a small value is rounded."""
+PRECISIONS = {
+    "half": ("float16", "record with --dtype float32"),
+    "single": ("float32", "take a layer without the common part, or give arrays in float64"),
+    "double": ("float64", "take the common part off the values"),
+}
+"""Names of precisions, and what to do where they do not suffice."""
 HALF = 2e-5
 """In place of rounding where values were stored in half precision: few of equal ones fall apart."""
 UNSEEN = (
@@ -162,7 +176,9 @@ def find_responses(
         "similarity is that with the empty canvas's code: {objects}"
     )
     notes += _told(design, there, at_reference, at_reference)
-    return Responses(design, silent, notes + _copies_told(design, look, silent), zero)
+    unseen = {name: marks | there.get(name, marks) for name, marks in silent.items()}
+    notes += _copies_told(design, look, unseen) + _rounding_told(look)
+    return Responses(design, silent, notes, zero)
 
 
 class _Look:
@@ -181,6 +197,7 @@ class _Look:
         self.zero: dict[str, Marks] = {}
         self.keys: dict[str, NDArray[np.float64]] = {}
         self.shares: dict[str, float] = {}
+        self.spreads: dict[str, _Spread] = {}
         self._empty: dict[str, Any] = {}
         self._signs: dict[str, Any] = {}
 
@@ -193,8 +210,8 @@ class _Look:
         return (rows_needed(layer, [nothing], optional=True), rows_needed(layer, [where]))
 
     def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
-        """Return the empty canvas's activation, and the signs of projections."""
-        return 1.0 + N_KEYS
+        """Return activations of the empty canvas and an object, a sum, and projections' signs."""
+        return 4.0 + N_KEYS
 
     def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a sweep over layers."""
@@ -223,6 +240,8 @@ class _Look:
                 self.zero[name][objects] = size == 0
                 self.keys[name][objects, 0] = np.sqrt(size)
                 self.keys[name][objects, 1:] = dot_products(rows, self._signs_of(name, rows))
+                spread = self.spreads.setdefault(name, _Spread(_precision(block, rows)))
+                spread.add(rows, size)
             same = nothing = size == 0
             if name in self._empty:
                 change = squared_norms(np.subtract(rows, self._empty[name]))
@@ -243,6 +262,8 @@ class _Look:
     def end(self) -> None:
         """Forget what only a sweep needs."""
         self._signs.clear()
+        for spread in self.spreads.values():
+            spread.end()
 
     def copies(self, name: str) -> list[NDArray[np.int64]]:
         """Return groups of objects whose codes at the reference are equal up to rounding."""
@@ -253,6 +274,68 @@ class _Look:
         apart = np.abs(np.diff(found, axis=0)) > share * found[1:, :1]
         groups = np.split(order, np.flatnonzero(apart.any(axis=1)) + 1)
         return [np.sort(group) for group in groups if len(group) > 1]
+
+
+@dataclass
+class _Spread:
+    """How much of codes is what tells them apart, and how much of it is rounding."""
+
+    precision: str
+    first: NDArray[Any] | None = None
+    total: Any = None
+    squares: float = 0.0
+    size: float = 0.0
+    count: int = 0
+    share: float = 0.0
+    rounding: float = 0.0
+
+    def add(self, rows: NDArray[Any], size: NDArray[np.float64]) -> None:
+        """Take codes, and their squared lengths."""
+        if self.first is None:
+            self.first, self.total = np.array(rows[0]), np.zeros(rows.shape[1])
+        for row in rows:  # less one of them, so that what is common takes no digits
+            apart = np.subtract(row, self.first, dtype=np.float64)
+            self.total += apart
+            self.squares += float(apart @ apart)
+        self.size += float(size.sum())
+        self.count += len(rows)
+
+    def end(self) -> None:
+        """Sum up, and let go of what was held."""
+        if self.first is None:
+            return
+        size = np.sqrt(self.size / self.count)
+        mean = self.total / self.count
+        variance = max(self.squares / self.count - float(mean @ mean), 0.0)
+        self.share = float(np.sqrt(variance) / size) if size > 0 else 0.0
+        self.rounding = ROUNDING[self.precision]
+        if self.precision == "half" and size > 0:
+            self.rounding = max(self.rounding, float(HALF_STEP * np.sqrt(len(mean)) / size))
+        self.first = self.total = None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether digits that matter are lost."""
+        coarse = self.precision == "half" and self.rounding > COARSE
+        return coarse or 0 < self.share < LOST * self.rounding
+
+
+def _precision(block: Block, rows: NDArray[Any]) -> str:
+    if block.half:
+        return "half"
+    return "double" if rows.dtype.itemsize == 8 else "single"
+
+
+def _rounding_told(look: _Look) -> list[str]:
+    """Return a line for each layer in which rounding is no small part of what differs."""
+    return [
+        f"layer {name}: what tells objects apart is {spread.share:.1g} of their codes at the "
+        f"reference, and {kind} rounds these by up to {spread.rounding:.1g}: measures of what is "
+        f"left once a common part is removed may be rounding; {remedy}"
+        for name, spread in look.spreads.items()
+        if spread.doubtful
+        for kind, remedy in [PRECISIONS[spread.precision]]
+    ]
 
 
 def _told(design: Design, marked: Mapping[str, Marks], some: str, every: str) -> list[str]:

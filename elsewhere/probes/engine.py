@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.measures.vectors import dot_products
-from elsewhere.probes.features import Reading, ScoreSink, Units, gather
+from elsewhere.probes.features import Reading, Rows, ScoreSink, Units, gather
 from elsewhere.probes.fitting import Fit, FitTask, fit_all
 from elsewhere.probes.span import STRETCH, Span, find_span, moments, raw_weights
 from elsewhere.protocols import Layer, Progress, Source
 from elsewhere.types import Location, format_bytes
-
-Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -177,6 +175,7 @@ def run(
             {name: readings[name].units(layers[name]) for name in names},
             plan,
             max_memory,
+            max(layers[name].itemsize for name in names),
         )
         done, share = len(found), len(names)
 
@@ -205,7 +204,7 @@ def _packs(
     every = range(len(plan.places))
     rows = max(map(plan.samples, every)) + sum(map(plan.read_out, every))
     for name, layer in layers.items():
-        need = 4.0 * rows * readings[name].units(layer)
+        need = float(layer.itemsize) * rows * readings[name].units(layer)
         if pack and used + need > max_memory / 2:
             yield pack
             pack, used = [], 0.0
@@ -225,6 +224,7 @@ class _Engine:
         units: dict[str, int],
         plan: Plan,
         max_memory: int,
+        itemsize: int = 4,
     ) -> None:
         self.source, self.readings, self.units, self.plan = source, readings, units, plan
         self.max_memory = max_memory
@@ -236,7 +236,7 @@ class _Engine:
         self.fixed += 8 * (4 * samples**2 + 4 * samples * STRETCH)
         self.room = max_memory - self.fixed
         self.total, self.single = sum(units.values()), len(units) == 1
-        self.sample_bytes = 4 * samples + 32
+        self.sample_bytes = itemsize * samples + 32
         # one half for training samples, one for weights: both are there when weights are made
         self.step = self._fitting(self.sample_bytes)
         self.width = self._fitting(4 * min(map(plan.read_out, every)) + 32)

@@ -18,6 +18,7 @@ from elsewhere.storage import Keep
 from elsewhere.storage.schema import StoredLayer
 from elsewhere.types import Location
 
+Rows = NDArray[np.floating]
 Units = tuple[int, int]
 """The first unit and the one after the last."""
 
@@ -67,7 +68,9 @@ class Reading:
 
 
 class GatherSink:
-    """Keeps the activations of some objects at the reference, float32 (object, unit) per layer.
+    """Keeps the activations of some objects at the reference, (object, unit) per layer.
+
+    Float32, or float64 where the source gives that.
 
     Parameters
     ----------
@@ -88,7 +91,7 @@ class GatherSink:
     ) -> None:
         self._readings, self._units = readings, units
         self._row = {int(number): row for row, number in enumerate(objects)}
-        self.rows: dict[str, NDArray[np.float32]] = {}
+        self.rows: dict[str, Rows] = {}
 
     def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return the activations at the reference."""
@@ -98,7 +101,7 @@ class GatherSink:
     def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return the kept share of the activations."""
         first, last = self._span(layer)
-        return len(self._row) * (last - first) / max(layer.n_units, 1)
+        return len(self._row) * (last - first) * layer.itemsize / max(layer.bytes, 1)
 
     def _span(self, layer: Layer) -> Units:
         if self._units is not None:
@@ -111,7 +114,8 @@ class GatherSink:
         for layer in layers:
             first, last = self._span(layer)
             if part == 0:
-                self.rows[layer.name] = np.empty((len(self._row), last - first), np.float32)
+                dtype = np.float64 if layer.itemsize == 8 else np.float32
+                self.rows[layer.name] = np.empty((len(self._row), last - first), dtype)
 
     def add(self, block: Block) -> None:
         """Keep the rows of a block that are wanted; NaN and infinity are refused."""
@@ -212,7 +216,7 @@ def gather(
     *,
     max_memory: int,
     units: Units | None = None,
-) -> dict[str, NDArray[np.float32]]:
+) -> dict[str, Rows]:
     """Return the activations of some objects at some locations.
 
     Parameters
@@ -233,9 +237,9 @@ def gather(
     Returns
     -------
     dict
-        Per layer float32 (place * object, unit), place by place.
+        Per layer (place * object, unit), place by place, float32, or float64 where that is given.
     """
-    found: list[dict[str, NDArray[np.float32]]] = []
+    found: list[dict[str, Rows]] = []
     for place in places:
         with source.at(place) as there:
             sink = GatherSink(readings, objects, units=units)

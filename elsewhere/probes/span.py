@@ -24,10 +24,14 @@ NULL = 1e-12
 UNSURE = 1e-8
 """Between `NULL` and this share a Gram matrix has lost too many digits: triangles are used."""
 
-ROUNDING = 4 * float(np.finfo(np.float32).eps)
-"""A unit is constant where its deviation is below this share of its mean: mere rounding."""
+ROUNDING = {
+    4: 4 * float(np.finfo(np.float32).eps),
+    8: 64 * float(np.finfo(np.float64).eps),
+}
+"""A unit is constant where its deviation is below this share of its mean: mere rounding, by the
+bytes of a number."""
 
-Rows = NDArray[np.float32]
+Rows = NDArray[np.floating]
 Slices = Callable[[], Iterable[Rows]]
 """Called as often as needed, it goes through the units: arrays (sample, some units)."""
 
@@ -62,7 +66,7 @@ def moments(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     Parameters
     ----------
     rows
-        (sample, unit), float32.
+        (sample, unit), float32 or float64.
 
     Examples
     --------
@@ -76,7 +80,7 @@ def moments(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         middle = piece.mean(axis=0)
         piece -= middle
         spread = np.sqrt(np.einsum("ij,ij->j", piece, piece) / n)
-        spread[spread <= ROUNDING * np.abs(middle)] = 1.0
+        spread[spread <= ROUNDING[rows.itemsize] * np.abs(middle)] = 1.0
         mean[start : start + STRETCH], deviation[start : start + STRETCH] = middle, spread
     return mean, deviation
 
@@ -88,7 +92,7 @@ def standardised(rows: Rows) -> Iterator[NDArray[np.float64]]:
         middle = piece.mean(axis=0)
         piece -= middle
         spread = np.sqrt(np.einsum("ij,ij->j", piece, piece) / len(piece))
-        constant = spread <= ROUNDING * np.abs(middle)
+        constant = spread <= ROUNDING[rows.itemsize] * np.abs(middle)
         piece[:, constant] = 0.0
         spread[constant] = 1.0
         piece /= spread

@@ -107,7 +107,14 @@ class ArraySource(BlockSource):
             for name, array in (empty or {}).items()
         }
         self.layers = [
-            Layer(name, "", "", a.shape[3:], layout=_layout(activations[name]))
+            Layer(
+                name,
+                "",
+                "",
+                a.shape[3:],
+                layout=_layout(activations[name]),
+                itemsize=max(4, a.dtype.itemsize),
+            )
             for name, a in self._arrays.items()
         ]
         for layer in self.layers:

@@ -262,3 +262,53 @@ def test_attribution_of_what_the_target_does_not_respond_to_has_no_map(method, t
         np.testing.assert_allclose(found[name], right[name], atol=1e-5, err_msg=name)
     (note,) = [note for note in found.attrs["notes"] if "maps vanish" in note]
     assert "no map is left of o3, o4" in note
+
+
+def probed_accuracy(values, labels):
+    """Return accuracies at all places of nearest centroids of standardised units, by the book."""
+    train = values[:, 0, 0]
+    mean, deviation = train.mean(axis=0), train.std(axis=0)
+    z = (values[:, 0] - mean) / deviation
+    centroids = np.stack([z[labels == each, 0].mean(axis=0) for each in range(4)])
+    far = ((z[:, :, None] - centroids) ** 2).sum(axis=-1)
+    return (far.argmin(axis=-1) == labels[:, None]).mean(axis=0)
+
+
+@pytest.mark.parametrize(
+    ("offset", "dtype", "lost"),
+    [
+        *((offset, "f8", False) for offset in (0, 1e6, 1e8)),
+        *((0, "f4", False), (1e6, "f4", True), (1e8, "f4", True)),
+        *((0, "f2", False), (200, "f2", True)),
+    ],
+)
+def test_what_a_common_part_leaves_is_right_or_has_a_note(offset, dtype, lost):
+    """Probes gathered float32, so that an offset of 1e8 left nothing of double precision."""
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(4), 4)
+    values = np.repeat(rng.normal(size=(4, 1, 1, 30)), 4, axis=0)
+    values = values + 1.5 * rng.normal(size=(16, 1, 4, 30))
+    right = probed_accuracy(values, labels)
+    source = ArraySource(
+        {"fc": (values + offset).astype(dtype)},
+        y=[0],
+        x=[0, 10, 20, 30],
+        categories=list(map(str, labels)),
+    )
+    read = probe(source, kind="nearest-centroid", split="same", controls=())
+    for found in (
+        read,
+        elsewhere.similarity(source, metric="centred"),
+        elsewhere.measure(source, names="cosine,rsa"),
+    ):
+        told = [note for note in found.attrs["notes"] if "what tells objects apart is" in note]
+        assert len(told) == lost
+    if not lost:
+        np.testing.assert_allclose(read["accuracy"].values.ravel(), right, atol=1e-12)
+
+
+def test_small_values_of_half_precision_have_a_note():
+    values = np.random.default_rng(0).normal(size=(5, 1, 3, 40))
+    for scale, lost in ((1.0, False), (1e-3, False), (1e-6, True)):
+        source = ArraySource({"fc": (scale * values).astype("f2")}, y=[0], x=[0, 1, 2])
+        notes = elsewhere.similarity(source).attrs["notes"]
+        assert any("record with --dtype float32" in note for note in notes) == lost
