@@ -54,7 +54,7 @@ OverwriteOption: TypeAlias = Annotated[
 
 
 @dataclasses.dataclass(kw_only=True)
-class Options:
+class OptionGroup:
     """A group of options.
 
     Parameters
@@ -74,7 +74,7 @@ class Options:
 
 
 @dataclasses.dataclass(kw_only=True)
-class ModelOptions(Options):
+class ModelOptions(OptionGroup):
     """How a network is loaded."""
 
     panel = "Network"
@@ -132,6 +132,16 @@ class ModelOptions(Options):
     OF_CHECKPOINTS: ClassVar = ("device", "seed", "trust", "batch_dependent", "chance_seed")
     """What a checkpoint leaves open; the rest is its own."""
 
+    def check(self, model: str, *layers: str) -> None:
+        """Refuse a network that nobody knows, or layers that one of the zoo has not, at once."""
+        from elsewhere.models import check_layers, check_model
+        from elsewhere.storage.files import is_checkpoint
+
+        if not is_checkpoint(model):
+            check_model(model)
+        if all(text.startswith("num_classes=") for text in self.model_args):
+            check_layers(model, layers)
+
     def refuse_beside(self, checkpoint: object, what: str, *more: str) -> None:
         """Refuse options, and `more` of other groups, that a checkpoint has answered already."""
         left = option_names(type(self), self.OF_CHECKPOINTS)
@@ -142,7 +152,8 @@ class ModelOptions(Options):
         """Return the network called `model` on its device; a checkpoint brings all its own."""
         from elsewhere.models import find_device
         from elsewhere.recording import ModelRequest
-        from elsewhere.training import is_checkpoint, load_checkpoint
+        from elsewhere.storage.files import is_checkpoint
+        from elsewhere.training import load_checkpoint
 
         if is_checkpoint(model):
             self.refuse_beside(model, "is a checkpoint, which has its own weights and input")
@@ -159,7 +170,7 @@ class ModelOptions(Options):
 
 
 @dataclasses.dataclass(kw_only=True)
-class StimulusOptions(Options):
+class StimulusOptions(OptionGroup):
     """What is shown, and where."""
 
     panel = "Stimuli"
@@ -197,6 +208,13 @@ class StimulusOptions(Options):
         bool, Option("--skip-broken", help="folder: leave out broken images.")
     ] = False
 
+    def check(self) -> None:
+        """Refuse an unknown set at once."""
+        from elsewhere.stimuli import object_sets
+
+        if self.objects is not None:
+            object_sets.summary(self.objects.partition(":")[0])
+
     def build(
         self,
         name: str,
@@ -210,7 +228,8 @@ class StimulusOptions(Options):
         A checkpoint brings the canvas, the objects' size and the background it was trained with.
         """
         from elsewhere.recording import StimulusRequest
-        from elsewhere.training import is_checkpoint, read_card
+        from elsewhere.storage.files import is_checkpoint
+        from elsewhere.training import read_card
 
         values = self.values
         if is_checkpoint(name):
@@ -227,7 +246,7 @@ class StimulusOptions(Options):
 
 
 @dataclasses.dataclass(kw_only=True)
-class CostOptions(Options):
+class CostOptions(OptionGroup):
     """How the work is done, and what it may take."""
 
     panel = "Cost"
@@ -277,7 +296,7 @@ class CostOptions(Options):
 
 
 @dataclasses.dataclass(kw_only=True)
-class KeepOptions(Options):
+class KeepOptions(OptionGroup):
     """What is kept, and how."""
 
     panel = "What is kept"
@@ -295,12 +314,12 @@ class KeepOptions(Options):
 
     def check(self) -> None:
         """Refuse choices that are none."""
-        from elsewhere.recording import parse_keeps
-
         choose("dtype", self.dtype, ("float32", "float16"))
-        parse_keeps(self.keep)
         if self.measure is None and self.measure_layers != ["*"]:
             raise InputError("--similarity-layers has no use without --similarity FILE; give both")
+        from elsewhere.recording import parse_keeps
+
+        parse_keeps(self.keep)
 
     def header(self, seed: int, max_memory: str) -> dict[str, Any]:
         """Return what `plan` and `record` take of these options."""
@@ -320,7 +339,7 @@ def choose(kind: str, name: str, known: Sequence[str]) -> None:
         raise UnknownNameError(kind, name, known)
 
 
-def option_names(group: type[Options], fields: Sequence[str]) -> list[str]:
+def option_names(group: type[OptionGroup], fields: Sequence[str]) -> list[str]:
     """Return the names on the command line of fields of a group."""
     hints = get_type_hints(group, include_extras=True)
     return [hints[field].__metadata__[0].default for field in fields]  # typer: the first name
@@ -351,7 +370,7 @@ def takes(command: Callable[..., None]) -> Callable[..., None]:
     shared, groups = [], {}
     for each in signature.parameters.values():
         group, *more = get_args(hints[each.name]) or (hints[each.name],)
-        if not (isinstance(group, type) and issubclass(group, Options)):
+        if not (isinstance(group, type) and issubclass(group, OptionGroup)):
             parameters.append(each.replace(annotation=hints[each.name], kind=each.KEYWORD_ONLY))
             continue
         taken = more[0] if more else part()

@@ -270,15 +270,20 @@ def bar(what: str, *, note: bool = False) -> Iterator[Callable[[int, int, str], 
     ]
     if note:
         columns.append(TextColumn("{task.fields[note]}", markup=False))
-    with Progress(*columns, console=Console(stderr=True)) as shown:
-        task = shown.add_task(what, total=None, rate="", note="")
+    shown = Progress(*columns, console=Console(stderr=True))
+    task = shown.add_task(what, total=None, rate="", note="")
 
-        def update(done: int, total: int, text: str = "") -> None:
-            elapsed = shown.tasks[0].elapsed or 0.0
-            rate = f"{done / elapsed:.1f}/s" if elapsed > 0 else ""
-            shown.update(task, completed=done, total=total, rate=rate, note=visible(text))
+    def update(done: int, total: int, text: str = "") -> None:
+        shown.start()  # not before there is something to show: what is refused has no bar
+        elapsed = shown.tasks[0].elapsed or 0.0
+        rate = f"{done / elapsed:.1f}/s" if elapsed > 0 else ""
+        shown.update(task, completed=done, total=total, rate=rate, note=visible(text))
 
+    try:
         yield update
+    finally:
+        if shown.live.is_started:
+            shown.stop()
 
 
 @contextlib.contextmanager

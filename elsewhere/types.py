@@ -13,6 +13,18 @@ Location: TypeAlias = tuple[int, int]
 
 Metric: TypeAlias = Literal["cosine", "centred", "centred-by-place", "evoked", "pearson"]
 Engine: TypeAlias = Literal["auto", "dense", "incremental"]
+AttributionMethod: TypeAlias = Literal[
+    "integrated-gradients",
+    "occlusion",
+    "grad-cam",
+    "saliency",
+    "input-x-gradient",
+    "gradient-shap",
+    "deep-lift",
+    "feature-ablation",
+    "lrp",
+    "guided-backprop",
+]
 BatchDependent: TypeAlias = Literal["refuse", "one-at-a-time"]
 StorageType: TypeAlias = Literal["float32", "float16"]
 

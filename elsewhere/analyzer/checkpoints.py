@@ -21,8 +21,8 @@ from elsewhere.errors import InputError, StorageError
 from elsewhere.logs import get_logger
 from elsewhere.measures.behaviour import differing
 from elsewhere.models import describe_code, find_device
-from elsewhere.models.factories import is_factory
 from elsewhere.models.machine import code_version, describe_machine
+from elsewhere.models.names import is_factory
 from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.recording.crew import Job, perform

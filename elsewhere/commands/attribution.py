@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -18,10 +18,11 @@ from elsewhere.options import (
     DtypeOption,
     JsonOption,
     ModelOptions,
-    Options,
+    OptionGroup,
     OverwriteOption,
     PhaseOption,
     StimulusOptions,
+    choose,
     part,
 )
 from elsewhere.terminal import (
@@ -35,6 +36,7 @@ from elsewhere.terminal import (
     progress,
     say,
 )
+from elsewhere.types import AttributionMethod
 
 if TYPE_CHECKING:
     import xarray
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(kw_only=True)
-class MethodOptions(Options):
+class MethodOptions(OptionGroup):
     """What is attributed, and how."""
 
     panel = "Method"
@@ -127,10 +129,6 @@ def attribute(
     as_json: JsonOption = False,
 ) -> None:
     """Map which pixels drive the answer at every location, in the object's own frame."""
-    from elsewhere.analyzer.attribution import attribute as attribute_sweep
-    from elsewhere.analyzer.attribution import attribute_checkpoints, check_joinable
-    from elsewhere.storage import load_result, save_result
-
     if model is None and checkpoints is None:
         _list_methods(as_json=as_json)
         return
@@ -141,8 +139,11 @@ def attribute(
     there = out.is_file() and not overwrite and checkpoints is None
     if not there:  # whether it is what is asked for is found out later
         check_output(out, overwrite)
-    cost.check()
-    cost.set_threads()
+    _check(model, network, stimuli, wanted, cost)
+    from elsewhere.analyzer.attribution import attribute as attribute_sweep
+    from elsewhere.analyzer.attribution import attribute_checkpoints, check_joinable
+    from elsewhere.storage import load_result, save_result
+
     sharing: dict[str, Any] = {"workers": cost.workers, "scheduler": cost.scheduler}
     settings = wanted.settings(network.seed)
     others = [load_result(path) for path in joined or ()]
@@ -189,12 +190,11 @@ def sanity(
     as_json: JsonOption = False,
 ) -> None:
     """Randomise a network layer by layer: a method whose maps stay the same is flagged."""
+    check_output(out, overwrite)
+    _check(model, network, stimuli, wanted, cost)
     from elsewhere.analyzer.attribution import sanity as test_sanity
     from elsewhere.storage import save_result
 
-    check_output(out, overwrite)
-    cost.check()
-    cost.set_threads()
     settings = wanted.settings(network.seed)
     sweep, card = _sweep(model, network, stimuli, cost)
     _describe(sweep, settings)
@@ -234,13 +234,31 @@ def sanity(
 # --- what both share ---------------------------------------------------------------------------
 
 
+def _check(
+    model: str | None,
+    network: ModelOptions,
+    stimuli: StimulusOptions,
+    wanted: MethodOptions,
+    cost: CostOptions,
+) -> None:
+    """Refuse names that nobody knows before torch is imported."""
+    cost.check()
+    stimuli.check()
+    if model is not None:
+        network.check(model)
+    if ":" not in (model or ""):  # the module of a factory may register methods
+        choose("attribution method", wanted.method, get_args(AttributionMethod))
+    cost.set_threads()
+
+
 def _sweep(
     name: str, network: ModelOptions, stimuli: StimulusOptions, cost: CostOptions
 ) -> tuple[Sweep, Card | None]:
     """Return the sweep, and the card of a checkpoint, which brings its own objects and classes."""
     from elsewhere.recording import Sweep
     from elsewhere.stimuli import Grid, parse_categories, parse_location
-    from elsewhere.training import is_checkpoint, read_card
+    from elsewhere.storage.files import is_checkpoint
+    from elsewhere.training import read_card
 
     loaded = network.load(name)
     if not is_checkpoint(name):

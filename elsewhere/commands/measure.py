@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -34,6 +34,7 @@ from elsewhere.terminal import (
     progress,
     say,
 )
+from elsewhere.types import Metric
 
 
 def similarity(
@@ -52,24 +53,22 @@ def similarity(
     as_json: JsonOption = False,
 ) -> None:
     """Compare every layer's code of an object here with that at the reference."""
-    from elsewhere.analyzer import PROTOCOL, similarity_biscione_bowers
-    from elsewhere.analyzer import similarity as measure
-    from elsewhere.analyzer.similarity import METRICS
     from elsewhere.storage import save_result
 
     check_output(out, overwrite)
-    choose("metric", metric, METRICS)
-    choose("protocol", protocol, ("elsewhere", PROTOCOL))
-    if protocol == PROTOCOL and metric != "cosine":
-        raise InputError(f"--protocol {PROTOCOL} uses the cosine; leave --metric out")
-    with open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial) as (
-        found,
-        chosen,
-    ):
+    choose("metric", metric, get_args(Metric))
+    choose("protocol", protocol, ("elsewhere", "biscione-bowers"))
+    if protocol != "elsewhere" and metric != "cosine":
+        raise InputError(f"--protocol {protocol} uses the cosine; leave --metric out")
+    opened = open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial)
+    with opened as (found, chosen):
+        from elsewhere.analyzer import similarity as measure
+        from elsewhere.analyzer import similarity_biscione_bowers
+
         check_room(out, found, chosen)
         with progress("comparing") as bar:
             common: dict[str, Any] = {"max_memory": cost.max_memory, "progress": bar}
-            if protocol == PROTOCOL:
+            if protocol == "biscione-bowers":
                 result = similarity_biscione_bowers(
                     found, layers=chosen, seed=network.seed, **common
                 )  # fmt: skip
@@ -107,8 +106,6 @@ def measure(
             )
         _list_measures(as_json)
         return
-    from elsewhere.analyzer import check_measures
-    from elsewhere.analyzer import measure as take
     from elsewhere.measures import measures_named
     from elsewhere.storage import check_table_name, save_all, save_result, save_table
 
@@ -118,10 +115,11 @@ def measure(
     check_output(out, overwrite)
     if table is not None:
         check_table_name(table, overwrite=overwrite)
-    with open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial) as (
-        found,
-        chosen,
-    ):
+    opened = open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial)
+    with opened as (found, chosen):
+        from elsewhere.analyzer import check_measures
+        from elsewhere.analyzer import measure as take
+
         check_measures(found, wanted, chosen)
         n_maps = sum(map(_count_maps, wanted))
         check_room(out, found, chosen, places=0, measures=n_maps, table=table)

@@ -31,9 +31,10 @@ def layers(
     as_json: JsonOption = False,
 ) -> None:
     """List a network's layers: names, aliases, types, shapes, strides, bytes per location."""
+    cost.check()
+    network.check(model, *(select or ()))
     from elsewhere.models import list_layers, select_layers
 
-    cost.check()
     cost.set_threads()
     loaded = network.load(model)
     print_notes(list(loaded.doubts))

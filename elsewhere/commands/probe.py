@@ -77,8 +77,7 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Train a linear probe on every layer at one place, and test it at all the others."""
-    from elsewhere.probes import CONTROLS, fit_probe, save_readout
-    from elsewhere.probes import probe as measure
+    from elsewhere.probes import CONTROLS
     from elsewhere.probes.kinds import probe_kinds
     from elsewhere.probes.splits import ASKED
     from elsewhere.storage import save_all, save_result
@@ -92,10 +91,11 @@ def probe(
     wanted = [] if controls == "none" else [part.strip() for part in controls.split(",")]
     for control in wanted:
         choose("control", control, CONTROLS)
-    with open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial) as (
-        found,
-        chosen,
-    ):
+    opened = open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial)
+    with opened as (found, chosen):
+        from elsewhere.probes import fit_probe, save_readout
+        from elsewhere.probes import probe as measure
+
         layer = "" if readout is None else _one_layer(found, chosen)
         places = found.design.n_positions if train_at.strip() == "each" else 1
         names = chosen if readout is None else [layer]

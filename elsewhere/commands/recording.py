@@ -55,11 +55,11 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what `record` would cost: bytes, time, memory."""
+    asked = (model, network, stimuli, kept, cost, layers, out, overwrite)
+    sweep, wanted, sinks = _prepare(*asked)
     from elsewhere.recording import check_room
     from elsewhere.recording import plan as plan_sweep
 
-    _check(kept, cost, out, overwrite)
-    sweep, wanted, sinks = _prepare(model, network, stimuli, kept, cost, layers)
     options = kept.header(network.seed, cost.max_memory)
     found = plan_sweep(sweep, layers=wanted, also=sinks, **options).shared(cost.workers)
     if as_json:
@@ -86,14 +86,14 @@ def record(
 
     The same command goes on where it was killed, and leaves what is complete as it is.
     """
+    asked = (model, network, stimuli, kept, cost, layers, out, overwrite)
+    sweep, wanted, sinks = _prepare(*asked, resumed=True)
     from elsewhere.analyzer import complete
     from elsewhere.recording import check_room, is_complete, make_header
     from elsewhere.recording import plan as plan_sweep
     from elsewhere.recording import record as record_sweep
     from elsewhere.storage import save_result
 
-    _check(kept, cost, out, overwrite, resumed=True)
-    sweep, wanted, sinks = _prepare(model, network, stimuli, kept, cost, layers)
     options = kept.header(network.seed, cost.max_memory)
     header = make_header(sweep, layers=wanted, also=sinks, **options)
     there = not overwrite and is_complete(out, header)
@@ -223,20 +223,24 @@ def verify(
         put(summary(found))
 
 
-def _check(
+def _prepare(
+    model: str,
+    network: ModelOptions,
+    stimuli: StimulusOptions,
     kept: KeepOptions,
     cost: CostOptions,
+    layers: list[str] | None,
     out: Path | None,
     overwrite: bool,
     *,
     resumed: bool = False,
-) -> None:
-    """Refuse options that do not go together, and outputs that are there.
+) -> tuple[Sweep, Any, list[Any]]:
+    """Return the sweep, the layers to keep, and the sinks that measure meanwhile.
 
-    Where it is `resumed`, a recording that is there is compared with what is asked for later.
+    What cannot be is refused before, outputs that are there as well; where it is `resumed`, a
+    recording that is there is compared with what is asked for later.
     """
     cost.check()
-    kept.check()
     if cost.shared and kept.measure is not None:
         raise InputError(
             "--similarity needs the sweep in one process; record with workers first, then "
@@ -245,17 +249,9 @@ def _check(
     for path in (out, kept.measure):
         if path is not None and not (resumed and path == out and path.is_file()):
             check_output(path, overwrite)
-
-
-def _prepare(
-    model: str,
-    network: ModelOptions,
-    stimuli: StimulusOptions,
-    kept: KeepOptions,
-    cost: CostOptions,
-    layers: list[str] | None,
-) -> tuple[Sweep, Any, list[Any]]:
-    """Return the sweep, the layers to keep, and the sinks that measure meanwhile."""
+    network.check(model, *(layers or ()), *kept.measure_layers)
+    stimuli.check()
+    kept.check()
     from elsewhere.models import list_layers, select_layers
 
     cost.set_threads()

@@ -49,6 +49,9 @@ def reproduce(
     as_json: JsonOption = False,
 ) -> None:
     """Train all conditions, measure them, and give each of the paper's claims a verdict."""
+    from elsewhere.reproduction import load_scale
+
+    chosen = load_scale(scale, trust=network.trust)  # refused before torch is there
     from elsewhere.reproduction import plan
     from elsewhere.reproduction import reproduce as run
 
@@ -63,7 +66,7 @@ def reproduce(
         "trust": network.trust,
     }
     if only_plan:
-        costs = plan(scale, **common)
+        costs = plan(chosen, **common)
         if as_json:
             print_json(dataclasses.asdict(costs))
             return
@@ -73,21 +76,25 @@ def reproduce(
         return
     if out is None:
         raise InputError("--out is missing; expected the directory of the reproduction")
-    if seeds == 1:
-        say(
-            "one seed shows a claim in this run or does not show it, and gives no verdict: seeds "
-            "differ, and so does one seed between processors; --seeds 10 gives verdicts"
-        )
+    begun = False
     with bar("reproducing", note=True) as update:
 
         def report(event: Event) -> None:
+            nonlocal begun
+            if seeds == 1 and not begun:
+                say(
+                    "one seed shows a claim in this run or does not show it, and gives no verdict: "
+                    "seeds differ, and so does one seed between processors; --seeds 10 gives "
+                    "verdicts"
+                )
+            begun = True
             note = f"seed {event.seed} {event.run} {event.stage}"
             if event.phase:
                 note += f" {event.phase} {event.step}/{event.steps}"
             update(event.finished, event.total, note)
 
         path = run(
-            scale,
+            chosen,
             out,
             first_seed=first_seed,
             development=development,

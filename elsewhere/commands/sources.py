@@ -58,10 +58,12 @@ def open_any(
 ) -> Iterator[tuple[Any, list[str] | None]]:
     """Open a recording, or sweep a model; yield it and its layers that are named, if some are."""
     cost.check()
-    cost.set_threads()
     if not is_file(source):
         if allow_partial:
             raise InputError("--allow-partial is for recordings; leave it out, or name one")
+        network.check(source, *(layers or ()))
+        stimuli.check()
+        cost.set_threads()
         model = network.load(source)
         sweep = stimuli.build(source, model, layers, network.seed, cost.engine)
         say(describe(sweep, sweep.layers))
@@ -76,6 +78,7 @@ def open_any(
             "leave out what belongs to a live sweep, or name a model"
         )
     with open_source(Path(source), allow_partial=allow_partial) as recording:
+        cost.set_threads()
         chosen = match_layers(recording, layers) if layers else None
         if stimuli.reference is None:
             yield recording, chosen

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -35,6 +35,7 @@ from elsewhere.terminal import (
     put,
     say,
 )
+from elsewhere.types import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     import xarray
 
     from elsewhere.training import Report
-    from elsewhere.types import BatchDependent, Metric
+    from elsewhere.types import BatchDependent
 
 
 def train(
@@ -59,8 +60,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a network through a curriculum; a killed run goes on where it stood."""
-    from elsewhere.training import list_checkpoints, load_curriculum, presets, scales
-    from elsewhere.training import train as train_curriculum
+    from elsewhere.training import load_curriculum, presets, scales
 
     if curriculum is None:
         listed = [{"curriculum": name, "what": presets.summary(name)} for name in presets]
@@ -77,6 +77,9 @@ def train(
         raise InputError("--out is missing; expected the directory of the run")
     cost.check()
     loaded = load_curriculum(curriculum)
+    from elsewhere.training import list_checkpoints
+    from elsewhere.training import train as train_curriculum
+
     cost.set_threads()
     with _training_bar() as report:
         train_curriculum(
@@ -228,22 +231,23 @@ def track(
     as_json: JsonOption = False,
 ) -> None:
     """Measure accuracy and similarity at every checkpoint of a run; goes on where it stood."""
-    from elsewhere.analyzer.similarity import METRICS
-    from elsewhere.analyzer.trajectories import TrackSettings, summarise_track
-    from elsewhere.analyzer.trajectories import track as track_run
     from elsewhere.measures import measures_named
     from elsewhere.stimuli import parse_categories
-    from elsewhere.storage import save_result
 
     check_output(out, overwrite)
-    choose("metric", metric, METRICS)
+    choose("metric", metric, get_args(Metric))
     cost.check()
-    cost.set_threads()
+    stimuli.check()
     wanted = tuple(measures_named(measures)) if measures else ()
+    from elsewhere.analyzer.trajectories import TrackSettings, summarise_track
+    from elsewhere.analyzer.trajectories import track as track_run
+    from elsewhere.storage import save_result
+
+    cost.set_threads()
     settings = TrackSettings(
         grid=stimuli.grid,
         layers=tuple(layers) if layers else None,
-        metric=cast("Metric", metric),
+        metric=cast(Metric, metric),
         objects=stimuli.objects,
         categories=parse_categories(stimuli.categories),
         per_category=stimuli.per_category,

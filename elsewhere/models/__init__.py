@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from elsewhere.models.layers import list_layers
     from elsewhere.models.loading import load_model
     from elsewhere.models.model import Model, find_device
-    from elsewhere.models.names import model_names, model_registry, parse_model_args
+    from elsewhere.models.names import (
+        check_layers,
+        check_model,
+        model_names,
+        model_registry,
+        parse_model_args,
+    )
     from elsewhere.models.outputs import output_tensors
     from elsewhere.models.selection import select_layers
     from elsewhere.models.state import untouched
@@ -30,6 +36,8 @@ _SOURCES = {
     "InputTransform": "transform",
     "Layer": "layers",
     "Model": "model",
+    "check_layers": "names",
+    "check_model": "names",
     "describe_code": "identity",
     "find_device": "model",
     "list_layers": "layers",
@@ -52,6 +60,8 @@ __all__ = [
     "InputTransform",
     "Layer",
     "Model",
+    "check_layers",
+    "check_model",
     "describe_code",
     "find_device",
     "list_layers",

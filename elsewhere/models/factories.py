@@ -1,8 +1,4 @@
-"""Networks of one's own: ``package.module:factory``, built only where the user names it.
-
-A name in a file (a checkpoint's card, a recording, a curriculum) would let whoever wrote the file
-choose which program runs: see docs/security.md.
-"""
+"""Networks of one's own: ``package.module:factory``, found and built."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ import importlib
 import inspect
 import sys
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,47 +17,6 @@ from torch import nn
 from elsewhere.errors import InputError, UnknownNameError
 
 Builder = Callable[..., nn.Module]
-
-
-def is_factory(name: str) -> bool:
-    """Return whether `name` means a factory, not a network of the zoo or of torchvision."""
-    return ":" in name
-
-
-_NAMED_IN_PYTHON: set[str] = set()
-
-
-def name_in_python(name: str) -> None:
-    """Take a factory for one that the user names, for the rest of this process.
-
-    What a program of the user's has written itself, such as a curriculum made in Python, need not
-    be named again to open what came of it.
-    """
-    _NAMED_IN_PYTHON.add(name)
-
-
-def check_named(name: str, source: object, trust: Collection[str]) -> None:
-    """Refuse a factory that a file names, unless the user names it as well.
-
-    Parameters
-    ----------
-    name
-        The network's name, as the file has it.
-    source
-        The file, for the message.
-    trust
-        Factories that the user names.
-
-    Raises
-    ------
-    InputError
-        The message says which factory, and what to add.
-    """
-    if is_factory(name) and name not in trust and name not in _NAMED_IN_PYTHON:
-        raise InputError(
-            f"{source} names the factory {name!r}, and building it would run that program; if you "
-            f"know it, add --trust-factory {name} (in Python: trust=[{name!r}])"
-        )
 
 
 def build_factory(name: str, arguments: Mapping[str, object]) -> nn.Module:

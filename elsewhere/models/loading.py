@@ -16,14 +16,14 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torchvision.models import GoogLeNet, Inception3
 
-from elsewhere.errors import ElsewhereError, InputError, UnknownNameError
+from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models import pretrained
 from elsewhere.models.aliases import aliases
-from elsewhere.models.factories import Builder, build_factory, find_factory, is_factory, one_line
+from elsewhere.models.factories import Builder, build_factory, find_factory, one_line
 from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.heads import name_head
 from elsewhere.models.model import Model, uncompile
-from elsewhere.models.names import model_names, model_registry
+from elsewhere.models.names import is_factory, model_registry, unknown_model
 from elsewhere.models.repetition import build_twice
 from elsewhere.models.states import State, choose_state
 from elsewhere.models.transform import InputTransform
@@ -197,9 +197,7 @@ def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
     elif name in model_registry:
         module = _call_builder(name, model_registry.get(name), arguments)
     else:
-        known = [*model_names(), *(other for other in _torchvision_names() if other not in ZOO)]
-        hint = "or package.module:factory for a network of your own"
-        raise UnknownNameError("model", name, known, hint)
+        raise unknown_model(name)
     if hasattr(module, "graph_signature") or hasattr(module, "range_constraints"):
         raise InputError(
             f"{name} returned what torch.export made, which has no evaluation mode and may have "
@@ -229,9 +227,6 @@ def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
 def _build_seeded(name: str, arguments: Mapping[str, object], seed: int) -> nn.Module:
     with _seeded(seed):
         return build(name, arguments)
-
-
-ZOO = frozenset(model_registry)
 
 
 @cache

@@ -1,11 +1,21 @@
-"""The names of the zoo and the reading of ``--model-arg``; imports no torch."""
+"""Names of networks and of their layers, and the reading of ``--model-arg``; imports no torch.
+
+A factory's name in a file (a checkpoint's card, a recording, a curriculum) would let whoever wrote
+the file choose which program runs: see docs/security.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elsewhere.errors import InputError
+from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.registry import Registry
 
 if TYPE_CHECKING:
@@ -56,6 +66,116 @@ def model_names() -> tuple[str, ...]:
     ('vgg11', 'vgg11_bn', 'vgg13')
     """
     return tuple(model_registry)
+
+
+def is_factory(name: str) -> bool:
+    """Return whether `name` means a factory, not a network of the zoo or of torchvision."""
+    return ":" in name
+
+
+_NAMED_IN_PYTHON: set[str] = set()
+
+
+def name_in_python(name: str) -> None:
+    """Take a factory for one that the user names, for the rest of this process.
+
+    What a program of the user's has written itself, such as a curriculum made in Python, need not
+    be named again to open what came of it.
+    """
+    _NAMED_IN_PYTHON.add(name)
+
+
+def check_named(name: str, source: object, trust: Collection[str]) -> None:
+    """Refuse a factory that a file names, unless the user names it as well.
+
+    Parameters
+    ----------
+    name
+        The network's name, as the file has it.
+    source
+        The file, for the message.
+    trust
+        Factories that the user names.
+
+    Raises
+    ------
+    InputError
+        The message says which factory, and what to add.
+    """
+    if is_factory(name) and name not in trust and name not in _NAMED_IN_PYTHON:
+        raise InputError(
+            f"{source} names the factory {name!r}, and building it would run that program; if you "
+            f"know it, add --trust-factory {name} (in Python: trust=[{name!r}])"
+        )
+
+
+@cache
+def torchvision_names() -> tuple[str, ...]:
+    """Return the names of torchvision's classification models, as its source registers them."""
+    spec = importlib.util.find_spec("torchvision")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    sources = sorted(path for each in folders for path in (Path(each) / "models").glob("*.py"))
+    pattern = re.compile(r"^@register_model\(\)\n(?:[@ )].*\n)*def (\w+)", re.M)
+    return tuple(name for path in sources for name in pattern.findall(path.read_text("utf-8")))
+
+
+def unknown_model(name: str) -> UnknownNameError:
+    """Return the error of a network that nobody knows."""
+    known = dict.fromkeys((*model_names(), *torchvision_names()))
+    hint = "or package.module:factory for a network of your own"
+    return UnknownNameError("model", name, known, hint)
+
+
+def check_model(name: str) -> None:
+    """Refuse a name that is none of the zoo, of torchvision, or of a factory, without torch.
+
+    Raises
+    ------
+    UnknownNameError
+        With the nearest names.
+    """
+    known = is_factory(name) or name in model_registry or name in torchvision_names()
+    if not known and torchvision_names():
+        raise unknown_model(name)
+
+
+def check_layers(model: str, wanted: Iterable[str]) -> None:
+    """Refuse names of layers that a network of the zoo, as it stands, does not have, without torch.
+
+    Parameters
+    ----------
+    model
+        Its name; others than those of the zoo pass.
+    wanted
+        As :func:`elsewhere.models.select_layers` takes them.
+
+    Raises
+    ------
+    UnknownNameError
+        With the nearest names.
+    """
+    if model not in model_registry:
+        return
+    known = zoo_layers().get(model, ())
+    for request in filter(None, (part.strip() for text in wanted for part in text.split(","))):
+        pattern = re.sub(r"(:\d+)?(\[[^\]]*\])?$", "", request)  # a call, an output of several
+        if known and not any(fnmatchcase(name, pattern) for name in known):
+            raise unknown_layer(model, request, known)
+
+
+def unknown_layer(
+    model: str, request: str, known: Iterable[str], hint: str = ""
+) -> UnknownNameError:
+    """Return the error of a layer that a network does not have."""
+    listed = f"`elsewhere layers {model}` lists them"
+    return UnknownNameError("layer", request, known, f"{hint}; {listed}" if hint else listed)
+
+
+@cache
+def zoo_layers() -> dict[str, Sequence[str]]:
+    """Return aliases and modules of the zoo's networks with their default arguments."""
+    found: dict[str, str] = json.loads(Path(__file__).with_name("zoo_layers.json").read_text())
+    return {name: names.split() for name, names in found.items()}
 
 
 def parse_model_args(texts: Iterable[str]) -> dict[str, object]:

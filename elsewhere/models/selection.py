@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from elsewhere.errors import LayerError, UnknownNameError
 from elsewhere.models.heads import HEAD, NO_HEAD
 from elsewhere.models.model import Model
+from elsewhere.models.names import unknown_layer
 from elsewhere.models.outputs import is_container
 from elsewhere.protocols import Layer
 
@@ -165,7 +166,4 @@ def _unknown(request: str, layers: Iterable[Layer], model: Model) -> UnknownName
     known = dict.fromkeys(layer.name for layer in layers)
     known |= dict.fromkeys((*model.aliases, *(name for name, _ in model.module.named_modules())))
     known.pop("", None)
-    hint = f"`elsewhere layers {model.name}` lists them"
-    if request == HEAD:
-        hint = f"{NO_HEAD}; {hint}"
-    return UnknownNameError("layer", request, known, hint)
+    return unknown_layer(model.name, request, known, NO_HEAD if request == HEAD else "")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from elsewhere.probes.fitted import fit_probe
-    from elsewhere.probes.kinds import ProbeKind, probe_kinds
+    from elsewhere.probes.kinds import CONTROLS, ProbeKind, probe_kinds
     from elsewhere.probes.linear import FittedProbe, load_readout, save_readout
-    from elsewhere.probes.readout import CONTROLS, probe, probe_checkpoint, solved_shuffles
+    from elsewhere.probes.readout import probe, probe_checkpoint, solved_shuffles
 
 _SOURCES = {
-    "CONTROLS": "readout",
+    "CONTROLS": "kinds",
     "FittedProbe": "linear",
     "ProbeKind": "kinds",
     "fit_probe": "fitted",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import InputTransform, load_model
-from elsewhere.models.factories import check_named
+from elsewhere.models.names import check_named
 from elsewhere.protocols import Design, Layer, Source, Stage
 from elsewhere.recording import Sweep
 from elsewhere.sources import BlockSource

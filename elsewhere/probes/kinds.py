@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from sklearn.svm import LinearSVC
 from elsewhere.errors import InputError
 from elsewhere.probes.logistic import Logistic
 from elsewhere.registry import Registry
+
+Control: TypeAlias = Literal["pixels", "untrained", "shuffled"]
+CONTROLS: tuple[str, ...] = get_args(Control)
 
 
 @dataclass(frozen=True)

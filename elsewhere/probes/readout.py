@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray
@@ -21,15 +21,13 @@ from elsewhere.probes.dataset import Builder
 from elsewhere.probes.engine import Outcome, Plan, run
 from elsewhere.probes.features import Reading
 from elsewhere.probes.fitting import strengths_of
-from elsewhere.probes.kinds import find_kind
+from elsewhere.probes.kinds import CONTROLS, find_kind
 from elsewhere.probes.places import find_places
 from elsewhere.probes.splits import SPLITS, Split, balance, deal_folds, divide, shuffle_labels
 from elsewhere.probes.summary import Regions, Summary
 from elsewhere.protocols import Progress, Source
 from elsewhere.types import Location, parse_bytes
 
-Control: TypeAlias = Literal["pixels", "untrained", "shuffled"]
-CONTROLS: tuple[str, ...] = get_args(Control)
 TrainAt: TypeAlias = str | Location | Sequence[Location]
 
 LONG_NAMES = {

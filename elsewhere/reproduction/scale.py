@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from elsewhere.errors import InputError
-from elsewhere.models.factories import check_named
+from elsewhere.models.names import check_named
 from elsewhere.stimuli import Canvas
 from elsewhere.storage.files import is_folder
 from elsewhere.training.curriculum import Choice, Exemplars, Network, Phase

@@ -143,6 +143,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_checkpoint(path: str | Path) -> bool:
+    """Return whether `path` is weights with a card beside them, or such a card."""
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".json"):
+        return False
+    return is_file(path.with_suffix(".safetensors")) and is_file(path.with_suffix(".json"))
+
+
 def is_folder(path: Path) -> bool:
     """Return whether `path` is a folder, also where none can have such a name."""
     try:

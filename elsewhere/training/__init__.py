@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from elsewhere.models.heads import find_head
     from elsewhere.training.checkpoints import (
         Card,
-        is_checkpoint,
         list_checkpoints,
         load_checkpoint,
         read_card,
@@ -56,7 +55,6 @@ _SOURCES = {
     "accuracy": "evaluation",
     "environments": "placements",
     "find_head": "heads",
-    "is_checkpoint": "checkpoints",
     "list_checkpoints": "checkpoints",
     "load_checkpoint": "checkpoints",
     "make_placement": "placements",
@@ -88,7 +86,6 @@ __all__ = [
     "accuracy",
     "environments",
     "find_head",
-    "is_checkpoint",
     "list_checkpoints",
     "load_checkpoint",
     "load_curriculum",

@@ -18,13 +18,13 @@ from safetensors.torch import load, save
 
 from elsewhere.errors import ElsewhereError, InputError, StorageError, WeightsError
 from elsewhere.models import InputTransform, Model, load_model, state_sha256
-from elsewhere.models.factories import check_named
 from elsewhere.models.heads import find_head, with_head_named
+from elsewhere.models.names import check_named
 from elsewhere.models.weights import fit_state
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.storage import write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
-from elsewhere.storage.files import is_file, make_inside, refuse_link
+from elsewhere.storage.files import make_inside, refuse_link
 from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
 from elsewhere.training.heads import replace_head
 from elsewhere.training.resolution import load_phase_objects
@@ -226,14 +226,6 @@ def save_checkpoint(path: Path, state: Mapping[str, torch.Tensor], card: Card) -
     write_atomically(path, data)
     write_document(path.with_suffix(".json"), table, encoding=ENCODING, version=VERSION)
     return card
-
-
-def is_checkpoint(path: str | Path) -> bool:
-    """Return whether `path` is weights with a card beside them, or such a card."""
-    path = Path(path)
-    if path.suffix not in (".safetensors", ".json"):
-        return False
-    return is_file(path.with_suffix(".safetensors")) and is_file(path.with_suffix(".json"))
 
 
 def read_card(path: str | Path, *, trust: Collection[str] = ()) -> Card:

@@ -9,11 +9,12 @@ from typing import TypeAlias
 
 from elsewhere.errors import CurriculumError, ElsewhereError, InputError, WeightsError
 from elsewhere.models import InputTransform, Model, load_model, model_registry
-from elsewhere.models.factories import check_named, name_in_python
 from elsewhere.models.heads import find_head, with_head_named
 from elsewhere.models.loading import default_arguments
+from elsewhere.models.names import check_named, name_in_python
 from elsewhere.stimuli.sets import WITH_PARTS
-from elsewhere.training.checkpoints import Card, is_checkpoint, load_checkpoint, read_card
+from elsewhere.storage.files import is_checkpoint
+from elsewhere.training.checkpoints import Card, load_checkpoint, read_card
 from elsewhere.training.curriculum import Curriculum
 from elsewhere.training.heads import check_replaceable
 from elsewhere.training.optimisation import find_dropout, find_factors, select_parameters

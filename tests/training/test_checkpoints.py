@@ -5,8 +5,9 @@ import json
 import pytest
 
 from elsewhere.errors import ElsewhereError, StorageError, WeightsError
+from elsewhere.storage.files import is_checkpoint
 from elsewhere.storage.seal import seal_table
-from elsewhere.training import is_checkpoint, list_checkpoints, load_checkpoint, read_card, train
+from elsewhere.training import list_checkpoints, load_checkpoint, read_card, train
 
 
 @pytest.fixture(scope="module")

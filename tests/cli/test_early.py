@@ -1,0 +1,113 @@
+"""Names that nobody knows are refused at once: torch is not imported for it."""
+
+import json
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+import torch
+import torchvision
+
+from elsewhere.analyzer.attribution import methods
+from elsewhere.models import model_registry
+from elsewhere.models.aliases import aliases
+from elsewhere.models.names import torchvision_names, zoo_layers
+from elsewhere.types import AttributionMethod
+
+CHILD = """
+import json, sys
+from contextlib import redirect_stderr
+from io import StringIO
+from elsewhere.cli import app
+
+for arguments in json.load(sys.stdin):
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            app(arguments)
+    except SystemExit as end:
+        print(json.dumps([end.code, said.getvalue(), "torch" in sys.modules]))
+"""
+OUT = "--out x.nc"
+REFUSED = {
+    "record vgg17 --out x.h5": "unknown model 'vgg17'; nearest: vgg19, vgg16, vgg13",
+    "plan resnet19": "nearest: resnet18, resnet152, resnet101",
+    "layers swin_tt": "nearest: swin_t",
+    f"similarity vgg17 {OUT}": "unknown model 'vgg17'",
+    f"measure vgg17 --names cka {OUT}": "unknown model 'vgg17'",
+    f"probe vgg17 {OUT}": "unknown model 'vgg17'",
+    f"attribute vgg17 {OUT}": "unknown model 'vgg17'",
+    f"sanity vgg17 {OUT}": "unknown model 'vgg17'",
+    "record gone.safetensors --out x.h5": "unknown model 'gone.safetensors'",
+    "record vgg16 --objects glyps --out x.h5": "unknown object set 'glyps'; nearest: glyphs",
+    f"measure vgg16 --objects nowhere:x --names cka {OUT}": "unknown object set 'nowhere'",
+    f"attribute vgg16 --objects novle {OUT}": "nearest: novel",
+    "layers vgg16 --layers fc8": "unknown layer 'fc8'; nearest: fc7, fc6; `elsewhere layers",
+    "record resnet50 --layers layer5.0 --out x.h5": "nearest: layer4.0",
+    "plan densenet121 --layers logits,features.denseblok*": "'features.denseblok*'",
+    f"similarity vgg11_bn --layers relu9_1:1 {OUT}": "unknown layer 'relu9_1:1'",
+    "record small-cnn --similarity-layers pool9 --similarity s.nc --out x.h5": "'pool9'",
+    "record vgg16 --engine fast --out x.h5": "unknown engine 'fast'; nearest: auto; known: auto",
+    f"probe vgg16 --engine fast {OUT}": "unknown engine 'fast'",
+    f"sanity vgg16 --engine fast {OUT}": "unknown engine 'fast'",
+    "track run --metric cosin --out x.nc": "unknown metric 'cosin'; nearest: cosine",
+    f"similarity vgg16 --metric cosin {OUT}": "unknown metric 'cosin'; nearest: cosine",
+    f"similarity vgg16 --protocol mine {OUT}": "unknown protocol 'mine'",
+    f"measure vgg16 --names cosin {OUT}": "unknown measure 'cosin'; nearest: cosine",
+    f"track run --measures identificaton {OUT}": "nearest: identification",
+    f"probe vgg16 --probe logistics {OUT}": "unknown probe 'logistics'; nearest: logistic",
+    f"probe vgg16 --controls pixel {OUT}": "unknown control 'pixel'; nearest: pixels",
+    f"attribute vgg16 --method salience {OUT}": "unknown attribution method 'salience'; nearest",
+    f"sanity vgg16 --method grad-cma {OUT}": "nearest: grad-cam",
+    "train quick/fulll --out run": "unknown curriculum 'quick/fulll'; nearest: quick/full",
+    "reproduce --scale laptip --out run": "unknown scale 'laptip'; nearest: laptop",
+    "reproduce --scale laptip --plan": "unknown scale 'laptip'; nearest: laptop",
+    f"similarity vgg16 --max-memory much {OUT}": "cannot read 'much' as a size",
+    f"measure vgg16 --names cka --workers 0 {OUT}": "--workers must be at least 1; got 0",
+    f"similarity gone.h5 {OUT}": "gone.h5 does not exist; expected a recording",
+    f"probe gone.h5 {OUT}": "gone.h5 does not exist; expected a recording",
+}
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory):
+    """What a process says to each of these commands, and whether torch was there after it."""
+    found = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        input=json.dumps([line.split() for line in REFUSED]),
+        cwd=(here := tmp_path_factory.mktemp("early")),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert list(here.iterdir()) == []
+    return dict(zip(REFUSED, map(json.loads, found.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_name_that_nobody_knows_is_refused_without_torch(line, refusals):
+    code, said, torch_is_there = refusals[line]
+    assert code == 1
+    assert said.startswith("error: "), said
+    assert said.count("\n") == 1, said
+    assert REFUSED[line] in said
+    assert not torch_is_there
+
+
+def test_the_names_of_torchvision_are_read_from_its_source():
+    listed = torchvision.models.list_models(module=torchvision.models)
+    assert sorted(torchvision_names()) == sorted(listed)
+
+
+@pytest.mark.parametrize("name", model_registry)
+def test_the_names_of_layers_are_those_of_the_network(name):
+    plain = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    with torch.device("meta"):
+        network = model_registry.get(name)(**plain)
+    modules = [module for module, _ in network.named_modules() if module]
+    assert set(zoo_layers()[name]) == {*aliases(network), *modules, "logits"}
+
+
+def test_the_names_of_methods_are_those_of_the_registry():
+    assert get_args(AttributionMethod) == tuple(methods)
