@@ -5,14 +5,8 @@ from elsewhere.analyzer.equivariance import aligned_similarity
 from elsewhere.analyzer.measuring import check_measures, measure
 from elsewhere.analyzer.methods import describe_methods
 from elsewhere.analyzer.rdms import dissimilarity_matrices, to_rsatoolbox
-from elsewhere.analyzer.similarity import (
-    METRICS,
-    SimilaritySink,
-    complete,
-    dead_layers,
-    finish,
-    similarity,
-)
+from elsewhere.analyzer.similarity import complete, dead_layers, finish, similarity
+from elsewhere.measures.similarity_sink import METRICS, SimilaritySink
 
 __all__ = [
     "METRICS",

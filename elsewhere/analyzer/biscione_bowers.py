@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray
 
-from elsewhere.analyzer.similarity import SimilaritySink, finish
+from elsewhere.analyzer.similarity import finish
 from elsewhere.errors import LayerError
 from elsewhere.measures.responses import find_responses
+from elsewhere.measures.similarity_sink import SimilaritySink
 from elsewhere.protocols import Progress, Source
 from elsewhere.types import parse_bytes
 

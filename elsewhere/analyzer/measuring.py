@@ -11,21 +11,18 @@ import xarray
 from numpy.typing import ArrayLike
 
 from elsewhere.analyzer.arrays import array_source
-from elsewhere.analyzer.equivariance import AlignedSink, has_place
-from elsewhere.analyzer.layerwise import banded, without_intervals
-from elsewhere.analyzer.map_changes import ChangeSink
-from elsewhere.analyzer.readings import DIFFERENCES, READINGS, SHARE_LEFT_OUT, Variables
-from elsewhere.analyzer.similarity import SimilaritySink, join_layers
 from elsewhere.analyzer.stretching import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
-from elsewhere.measures.bands import band_notes
-from elsewhere.measures.catalogue import measures, measures_named
-from elsewhere.measures.centring import check_by_place
+from elsewhere.measures.aligned import has_place
+from elsewhere.measures.bands import band_notes, banded, with_bands, without_intervals
+from elsewhere.measures.catalogue import MakeSinks, Measure, measures, measures_named
 from elsewhere.measures.displacement import Displacements, displacement_map
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.responses import find_responses
 from elsewhere.measures.similarity import n_cross_pairs
-from elsewhere.measures.stretches import REMOVALS, Floats
+from elsewhere.measures.similarity_sink import join_layers
+from elsewhere.measures.stretches import Floats
+from elsewhere.measures.tables import SHARE_LEFT_OUT, Variables
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Layer, Progress, Source
 from elsewhere.types import parse_bytes
@@ -154,16 +151,16 @@ def check_measures(
         A measure that needs whole maps, or single units, of layers that have none.
     """
     for name in names:
-        check_by_place(name, len(source.design.objects))
-        if measures.get(name).taken == "accuracy":
+        found = measures.get(name)
+        found.check(source.design)
+        if found.comes_with == "accuracy":
             raise InputError(
                 f"{name!r} needs what a trained head chose; it comes with `elsewhere accuracy`"
             )
-        if name not in READINGS and name not in ("G", "aligned", "phase"):
+        if not (found.reading or found.sinks or found.comes_with):
             raise InputError(
-                f"{name!r} is registered, but nothing takes it: `elsewhere measure` has no reading "
-                "of that name; add one to elsewhere.analyzer.readings.READINGS, or take it by a "
-                "sink of your own (source.stream([sink]))"
+                f"{name!r} is registered, but nothing takes it: give its Measure a `reading` or "
+                "`sinks`, or take it by a sink of your own (source.stream([sink]))"
             )
     known = {layer.name: layer for layer in source.layers}
     for name in layers or ():
@@ -175,14 +172,14 @@ def check_measures(
 
 
 def _check_layers(wanted: Sequence[str], layers: Sequence[Layer]) -> None:
+    none = f"none of {', '.join(layer.name for layer in layers)} is one"
     for name in wanted:
-        if measures.get(name).taken == "maps":
+        if measures.get(name).maps:
             maps = [layer for layer in layers if has_place(layer)]
             if not maps:
                 raise LayerError(
-                    f"{name!r} needs a feature map with a place on the canvas, and none of "
-                    f"{', '.join(layer.name for layer in layers)} is one; name convolution, ReLU "
-                    "or pooling layers"
+                    f"{name!r} needs a feature map with a place on the canvas, and {none}; name "
+                    "convolution, ReLU or pooling layers"
                 )
             for layer in maps:
                 if layer.keep.kind != "full":
@@ -191,11 +188,18 @@ def _check_layers(wanted: Sequence[str], layers: Sequence[Layer]) -> None:
                         f"{layer.keep}; record it with --keep {layer.name}=full, or leave it out "
                         "by --layers"
                     )
-        if name == "consistency" and not any(len(layer.shape) == 1 for layer in layers):
-            raise LayerError(
-                "'consistency' needs a layer of single units, such as logits; none of "
-                f"{', '.join(layer.name for layer in layers)} is one"
-            )
+        if measures.get(name).vectors and not any(len(layer.shape) == 1 for layer in layers):
+            raise LayerError(f"{name!r} needs a layer of single units, such as logits; {none}")
+
+
+def _taken(wanted: Sequence[str]) -> dict[str, Measure]:
+    """Return the measures that are taken: those that bring others for these."""
+    found = [measures.get(name) for name in wanted]
+    names = list(wanted)
+    for place, one in enumerate(found):
+        if one.comes_with and not any(wanted[place] in other.parts for other in found):
+            names.insert(0, one.comes_with)
+    return {name: measures.get(name) for name in names if not measures.get(name).comes_with}
 
 
 def _measure(
@@ -207,45 +211,31 @@ def _measure(
     max_memory: int,
     progress: Progress | None,
 ) -> xarray.Dataset:
-    units = [name for name in wanted if name in READINGS]
-    if "G" in wanted and not any(name in REMOVALS for name in units):
-        units.insert(0, "cosine")
-    size = canvas = 0
-    if "aligned" in wanted:
-        said = source.provenance.get("object_size", 0)
-        size = int(said if object_size is None else object_size)
-        if size < 1:
-            raise InputError("the source does not say the objects' size; give object_size in px")
-    if "phase" in wanted:
-        canvas = int(source.provenance.get("canvas", 0))
-        if canvas < 1:
-            raise InputError("the source does not say the canvas's size, which 'phase' needs")
+    taken = _taken(wanted)
+    units = [name for name, one in taken.items() if one.reading is not None]
+    makers: dict[str, MakeSinks] = {
+        name: one.sinks(source, object_size)
+        for name, one in taken.items()
+        if one.reading is None and one.sinks is not None
+    }
     responses = find_responses(source, chosen, max_memory=max_memory)
     common: dict[str, Any] = {"max_memory": max_memory, "progress": progress}
     variables: dict[str, Variables] = {}
-    aligned, plain, changes = [], [], []
+    made_by: dict[str, str] = {}
+    found: dict[str, list[xarray.Dataset]] = {name: [] for name in makers}
     notes = list(responses.notes)
     for heard, group in responses.groups(source, chosen):
         if units:
             sink = MeasureSink(units, layers=group, seed=seed)
             heard.stream([sink], **common)
             variables |= sink.variables
+            made_by |= sink.made_by
             notes += sink.notes
-        if "aligned" in wanted:
-            sinks = (
-                AlignedSink(object_size=size, layers=group),
-                SimilaritySink(metric="evoked", layers=group),
-            )
+        for name, make in makers.items():
+            sinks = make(group)
             heard.stream(sinks, **common)
-            found = sinks[0].result(group)
-            aligned.append(found)
-            plain.append(sinks[1].result(group))
-            notes += notes_of(sinks[0], sinks[1], _aligned_notes(found))
-        if "phase" in wanted:
-            change = ChangeSink(canvas=canvas, layers=group)
-            heard.stream([change], **common)
-            changes.append(change.result(group))
-            notes += notes_of(change, _phase_notes(changes[-1]))
+            found[name].append(sinks[0].result(group))
+            notes += sinks[0].notes
     parts: list[xarray.Dataset] = []
     if units:
         for name, those in variables.items():
@@ -253,22 +243,28 @@ def _measure(
                 share = responses.share_with(name, float(those[key][1]))
                 those[key] = ((), np.asarray(share))
         variables = {name: {} for name in responses.deaf} | variables
-        parts.append(_to_dataset(variables, source, [n for n in chosen if n in variables]))
-    if aligned:
-        joined = (join_layers(each, source.design, chosen) for each in (aligned, plain))
-        parts.append(_aligned(*joined))
-    if changes:
-        parts.append(xarray.concat(changes, dim="layer"))
+        names = [name for name in chosen if name in variables]
+        parts.append(_to_dataset(variables, source, names, made_by))
+    for name, each in found.items():
+        if each:
+            parts.append(with_bands(join_layers(each, source.design, chosen)))
+            made_by |= dict.fromkeys(map(str, parts[-1].data_vars), name)
     if responses.deaf:
         deaf = [part["layer"].isin(responses.deaf) for part in parts]
         parts = [part.where(~those) for part, those in zip(parts, deaf, strict=True)]
-    return _finish(parts, source, wanted, chosen, notes)
+    return _finish(parts, source, wanted, chosen, notes, made_by)
 
 
 def _to_dataset(
-    found: Mapping[str, Variables], source: Source, names: Sequence[str]
+    found: Mapping[str, Variables],
+    source: Source,
+    names: Sequence[str],
+    made_by: dict[str, str],
 ) -> xarray.Dataset:
-    """Return the variables of all layers, NaN where a layer has none."""
+    """Return the variables of all layers, NaN where a layer has none.
+
+    `made_by` has the measure of each variable; that of each band is added.
+    """
     design = source.design
     axes, shape = design.names, design.shape
     spelled = {"position": axes, "reference": tuple(f"reference_{name}" for name in axes)}
@@ -288,11 +284,15 @@ def _to_dataset(
     left_out = {key: variables.pop(key) for key in list(variables) if key.endswith("_without")}
     for key, (dims, values) in left_out.items():
         name, share = key.removesuffix("_without"), dims[1] == SHARE_LEFT_OUT
-        variables |= banded(name, variables[name][1], values.T, share=share)
-    for name, pair in DIFFERENCES.items():
-        if name in variables:
+        bands = banded(name, variables[name][1], values.T, share=share)
+        variables |= bands
+        made_by |= dict.fromkeys(bands, made_by[name])
+    for maker in dict.fromkeys(made_by.values()):
+        for name, pair in measures.get(maker).differences.items():
             more, less = ((variables[key][1], left_out[f"{key}_without"][1].T) for key in pair)
-            variables |= banded(name, *more, less=less)
+            bands = banded(name, *more, less=less)
+            variables |= bands
+            made_by |= dict.fromkeys(bands, maker)
     coordinates: dict[str, Any] = {"layer": list(names), "bound": ["low", "high"]}
     places = design.positions
     coordinates |= design.axes.coordinates() | design.axes.coordinates("reference_")
@@ -318,52 +318,13 @@ def _padded(values: Floats | None, like: Floats) -> Floats:
     return found
 
 
-def _aligned(found: xarray.Dataset, other: xarray.Dataset) -> xarray.Dataset:
-    """Return the aligned cosines with plain evoked G, of every layer, beside them."""
-    bands = banded("G_away", other["G_away"].values, other["G_away_without"].values.T)
-    other = other.assign(bands)
-    kept = {
-        "plain_G_away": other["G_away"],
-        "plain_G_away_interval": other["G_away_interval"],
-        **{f"plain_{name}": other[name] for name in bands},
-        "plain_away": other["similarity_away"],
-        "plain_away_interval": other["similarity_away_interval"],
-    }
-    return found.assign(kept)
-
-
-def _aligned_notes(result: xarray.Dataset) -> list[str]:
-    values = result["aligned_G_away"]
-    maps = result["cells"].notnull().any([d for d in result["cells"].dims if d != "layer"])
-    names = values["layer"].values[(values.isnull() & maps).values]
-    if not len(names):
-        return []
-    return [
-        f"aligned: layers {', '.join(names)}: NaN, for no displacement of the grid is a whole "
-        "number of their cells with 4 of them in common, or all objects are of one category"
-    ]
-
-
-def _phase_notes(result: xarray.Dataset) -> list[str]:
-    notes = []
-    for key, why in (("in_phase", "no"), ("out_of_phase", "every")):
-        values = result[f"shift_share_{key}"]
-        names = values["layer"].values[values.isnull().values]
-        if len(names):
-            notes.append(
-                f"phase: layers {', '.join(names)}: no share {key.replace('_', ' ')} (NaN), for "
-                f"{why} location lies a whole number of strides from the reference, or the map "
-                "does not change"
-            )
-    return notes
-
-
 def _finish(
     parts: Sequence[xarray.Dataset],
     source: Source,
     wanted: Sequence[str],
     chosen: Sequence[str],
     notes: Sequence[str],
+    made_by: Mapping[str, str],
 ) -> xarray.Dataset:
     """Put the parts together and stamp them with what was measured, of what."""
     held = {str(name) for part in parts for name in part["layer"].values}
@@ -376,8 +337,9 @@ def _finish(
     codes = source.design.category_codes
     sampled = Sampled.of(codes).unit
     units = {"object": "objects", "category": "categories"}[sampled]
-    for name in result.data_vars:
-        result[name].attrs.setdefault("long_name", _long_name(str(name), units))
+    for name in map(str, result.data_vars):
+        words = _words(name, measures.get(made_by[name]), units)
+        result[name].attrs.setdefault("long_name", words)
     design = source.design
     result.attrs = {
         "kind": "measures",
@@ -401,28 +363,28 @@ def _finish(
             source,
             notes,
             band_notes(len(Sampled.of(codes)), len(order)),
-            without_intervals(result, sampled),
+            without_intervals(
+                result, sampled, [key for name in wanted for key in measures.get(name).no_interval]
+            ),
         ),
     }
     return result
 
 
-def _long_name(name: str, units: str) -> str:
+def _words(name: str, made_by: Measure, units: str) -> str:
     """Return a variable's name in words; `units` are what intervals leave out in turn."""
-    words = {
+    if name in made_by.words:
+        return made_by.words[name]
+    endings = {
         "_displaced": ", against displacement",
         "_away": ", mean over all moves",
         "_step": ", less that of the layer before",
         "_band": f", 95 % band over {units} that holds for all layers together",
-        "_interval": ", 95 % interval over categories"
-        if name.startswith("identification")
-        else f", 95 % interval over {units}"
-        if name.startswith("discrimination")
-        else f", 95 % jackknife-t interval over {units}",
+        "_interval": f", {made_by.interval.format(units=units)}",
         "_null": ", of shuffled rows or pairs",
         "_map": ", map over displacements",
     }
     said = name
-    for ending, text in words.items():
+    for ending, text in endings.items():
         said = said.replace(ending, text)
     return said.replace("_", " ").replace(" ,", ",")

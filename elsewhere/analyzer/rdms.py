@@ -8,18 +8,12 @@ from typing import Any
 
 import numpy as np
 import xarray
-from numpy.typing import NDArray
 
-from elsewhere.analyzer.readings import Reading, Table
 from elsewhere.analyzer.stretching import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
-from elsewhere.measures.geometry import (
-    DISSIMILARITIES,
-    PREPARED,
-    Dissimilarity,
-    GramTally,
-    dissimilarities,
-)
+from elsewhere.measures.grams import GramTally
+from elsewhere.measures.rsa import DISSIMILARITIES, PREPARED, Dissimilarity, dissimilarities
+from elsewhere.measures.tables import Reading, Table, Variables
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Layer, Progress, Source
 from elsewhere.types import parse_bytes
@@ -39,11 +33,11 @@ class _GramSink(MeasureSink):
     def _readings(self, layer: Layer, table: Table) -> dict[str, Reading]:
         tally = GramTally(table.n_objects, table.n_positions, PREPARED.get(self._dissimilarity))
 
-        def read() -> dict[str, tuple[tuple[str, ...], NDArray[np.float64]]]:
+        def read() -> Variables:
             values = dissimilarities(tally.cleaned(), self._dissimilarity, floors=tally.floors())
             return {"dissimilarity": (("position", "pair"), values)}
 
-        return {self.names[0]: Reading(tally, read, tally.metric)}
+        return {self.names[0]: Reading(tally, read)}
 
 
 def dissimilarity_matrices(

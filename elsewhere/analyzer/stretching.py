@@ -13,20 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.analyzer.readings import (
-    METRIC_OF,
-    READINGS,
-    REFUSES_SKETCHES,
-    Reading,
-    Table,
-    Variables,
-    needs_lengths,
-    remarks,
-    sums_bytes,
-    undefined_because,
-)
-from elsewhere.errors import LayerError, NumericsError
-from elsewhere.measures.blocks import rows_needed, rows_of
+from elsewhere.errors import LayerError
+from elsewhere.measures.blocks import check_finite, rows_needed, rows_of
 from elsewhere.measures.catalogue import measures
 from elsewhere.measures.similarity import zero_vectors
 from elsewhere.measures.stretches import (
@@ -37,6 +25,7 @@ from elsewhere.measures.stretches import (
     Values,
     add_all,
 )
+from elsewhere.measures.tables import Reading, Table, Variables
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.protocols import Block, Design, Layer, Need, Stage
 
@@ -52,25 +41,6 @@ class _State:
     mean: NDArray[np.float64] | None = None
     values: Values | None = None
     half: bool = False
-
-
-def check_finite(design: Design, block: Block, rows: Values) -> None:
-    """Refuse NaN and infinity in rows of a block.
-
-    Raises
-    ------
-    NumericsError
-        It names the layer and the object.
-    """
-    single = np.result_type(rows, np.float32)  # decides finite or not only: as fast as can be
-    finite = np.isfinite(np.einsum("ij,ij->i", rows, rows, dtype=single))
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise NumericsError(
-            f"layer {block.layer!r} gives NaN or infinity for object "
-            f"{design.objects[block.objects[row]]!r}, or above 1e19; check the weights and the "
-            "input"
-        )
 
 
 class MeasureSink:
@@ -98,6 +68,7 @@ class MeasureSink:
         self._layers: dict[str, Layer] = {}
         self._tables: dict[tuple[str, Design], Table] = {}
         self.variables: dict[str, Variables] = {}
+        self.made_by: dict[str, str] = {}
         self.notes: list[str] = []
 
     # --- a sink -----------------------------------------------------------------------------
@@ -109,20 +80,20 @@ class MeasureSink:
         names = self._names_for(layer)
         if not names:
             return ()
-        refused = [name for name in names if name in REFUSES_SKETCHES]
+        refused = [name for name in names if not measures.get(name).sketches]
         if layer.keep.kind == "sketch" and refused:
             raise LayerError(
                 f"layer {layer.name!r} was kept as a sketch, from which {refused[0]!r} cannot be "
                 f"had; record it with --keep {layer.name}=full, or leave the layer or measure out"
             )
         stages: set[Stage] = {"grid"}
-        if "evoked" in self.names:
+        if any(measures.get(name).empty for name in self.names):
             stages.add("empty")
         return (rows_needed(layer, stages),)
 
     def _names_for(self, layer: Layer) -> list[str]:
         vector = len(layer.shape) == 1
-        return [name for name in self.names if vector or name != "consistency"]
+        return [name for name in self.names if vector or not measures.get(name).vectors]
 
     def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return a stretch of units of all objects at all locations, and the measures' sums."""
@@ -134,16 +105,17 @@ class MeasureSink:
         ):  # the means over objects at all places fit beside whole vectors only
             parts = 1
         stretches = max(1, parts - self._prepasses(table, parts))
-        sums = sum(sums_bytes(name, table) for name in self._names_for(layer))
+        sums = sum(measures.get(name).memory(table) for name in self._names_for(layer))
         sums += 16.0 * rows * len(metrics) + WORKING_BYTES
         return rows / stretches + 4 + sums / (4 * table.n_units)
 
     def _readings(self, layer: Layer, table: Table) -> dict[str, Reading]:
-        return {name: READINGS[name](table) for name in self._names_for(layer)}
+        found = {name: measures.get(name).reading for name in self._names_for(layer)}
+        return {name: make(table) for name, make in found.items() if make is not None}
 
     def _metrics(self, table: Table) -> list[str]:
         """Return what is removed from vectors whose lengths are needed before their products."""
-        return sorted({METRIC_OF[name] for name in self.names if needs_lengths(name, table)})
+        return sorted({measures.get(name).lengths_in(table) for name in self.names} - {""})
 
     def _prepasses(self, table: Table, parts: int) -> int:
         """Return the sweeps that go before those that hold stretches."""
@@ -254,20 +226,25 @@ class MeasureSink:
             variables = reading.read()
             found |= variables
             self.notes += [f"{name}: layer {layer}: {doubt}" for doubt in reading.doubts()]
-            headline = measures.get(name).headline
-            if headline in variables and np.isnan(variables[headline][1]).all():
-                reason = undefined_because(name, state.table)
+            entry = measures.get(name)
+            self.made_by |= dict.fromkeys(variables, name)
+            if entry.headline in variables and np.isnan(variables[entry.headline][1]).all():
+                reason = entry.undefined_because(state.table)
                 self.notes.append(f"{name}: layer {layer}: NaN, for {reason}")
-            for remark in remarks(name, state.table):
+            for remark in entry.remarks(state.table):
                 if remark not in self.notes:
                     self.notes.append(remark)
         for metric, lengths in state.lengths.items():
             share = lengths.zero_share
-            found[f"{metric.replace('-', '_')}_zero_share"] = ((), np.asarray(share))
+            key = f"{metric.replace('-', '_')}_zero_share"
+            found[key] = ((), np.asarray(share))
+            self.made_by[key] = next(
+                name for name in self.names if measures.get(name).metric == metric
+            )
             if told := zero_vectors(metric, share, float(lengths.dead.mean())):
                 self.notes.append(f"{metric}: layer {layer}: {told}")
-        kept = str(self._layers[layer].keep)
-        if kept != "full":
+        kept = self._layers[layer].keep
+        if kept.kind != "full":
             names = ", ".join(f"{name}({kept})" for name in state.readings)
             self.notes.append(f"layer {layer} was kept as {kept}, so this is {names}")
         self.variables[layer] = found

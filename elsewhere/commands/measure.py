@@ -106,7 +106,7 @@ def measure(
             )
         _list_measures(as_json)
         return
-    from elsewhere.measures import measures_named
+    from elsewhere.measures import measures, measures_named
     from elsewhere.storage import check_table_name, save_all, save_result, save_table
 
     wanted = measures_named(names)
@@ -121,7 +121,7 @@ def measure(
         from elsewhere.analyzer import measure as take
 
         check_measures(found, wanted, chosen)
-        n_maps = sum(map(_count_maps, wanted))
+        n_maps = sum(measures.get(name).matrices for name in wanted)
         check_room(out, found, chosen, places=0, measures=n_maps, table=table)
         with progress("measuring") as bar:
             result = take(
@@ -140,14 +140,6 @@ def measure(
     say(f"wrote {out}" + (f" and {table}" if table is not None else ""))
 
 
-def _count_maps(name: str) -> int:
-    """Return how many values a measure has for each two locations."""
-    from elsewhere.measures import measures
-    from elsewhere.measures.stretches import REMOVALS
-
-    return 3 if name in REMOVALS else int(measures.get(name).pairwise)  # baseline and G come along
-
-
 def _list_measures(as_json: bool) -> None:
     from elsewhere.measures import measures
 
@@ -159,14 +151,12 @@ def _list_measures(as_json: bool) -> None:
     }
     rows = [
         {"measure": name, "of": places[measures.get(name).taken], "what": measures.summary(name)}
-        for name in measures
+        for name in sorted(measures, key=str.lower)
     ]
     if as_json:
-        for row, name in zip(rows, measures, strict=True):
-            row |= {
-                "formula": measures.get(name).formula,
-                "sources": ", ".join(measures.get(name).sources),
-            }
+        for row in rows:
+            found = measures.get(row["measure"])
+            row |= {"formula": found.formula, "sources": ", ".join(found.sources)}
         print_json(rows)
         return
     print_table(rows)

@@ -1,40 +1,40 @@
 """Pure functions of arrays: every formula, every interval."""
 
-from elsewhere.measures.catalogue import DEFAULT_MEASURES, Measure, measures, measures_named
+import importlib
+import pkgutil
+
+from elsewhere.measures.catalogue import (
+    DEFAULT_MEASURES,
+    Measure,
+    entry,
+    measures,
+    measures_named,
+)
 from elsewhere.measures.changes import border_cells, change_shares, explain_change
-from elsewhere.measures.choices import (
-    consistency,
-    discrimination,
-    share_correct,
-    strongest_consistency,
-)
+from elsewhere.measures.cka import cka_of_grams, linear_cka
+from elsewhere.measures.consistency import consistency, strongest_consistency
 from elsewhere.measures.cosines import LocationCosines, cosine_matrix, location_cosines
-from elsewhere.measures.displacement import (
-    Displacements,
-    displacement_map,
-    distance_matrix,
-    sensitivity_map,
-)
-from elsewhere.measures.geometry import (
-    cka_of_grams,
-    compare_dissimilarities,
-    dissimilarities,
-    linear_cka,
-    rsa,
-)
+from elsewhere.measures.discrimination import discrimination, share_correct
+from elsewhere.measures.displacement import Displacements, displacement_map
 from elsewhere.measures.identification import Identification, identification
 from elsewhere.measures.intervals import Sampled, jackknife_t
+from elsewhere.measures.partition import Partition, partition
 from elsewhere.measures.position import PositionDecoding, position_decoding
+from elsewhere.measures.rsa import compare_dissimilarities, dissimilarities, rsa
+from elsewhere.measures.sensitivity import distance_matrix, sensitivity_map
 from elsewhere.measures.similarity import contrast, summarise_similarity
 from elsewhere.measures.sketch import cosine_error, sketch
+from elsewhere.measures.stretches import Stretch
+from elsewhere.measures.tables import Reading, Table, estimated, matrix_variables, scalar
 from elsewhere.measures.variance import (
     NormalizedVariance,
-    Partition,
     normalized_deviation,
     normalized_variance,
-    partition,
 )
 from elsewhere.measures.vectors import dot_products
+
+for _module in pkgutil.iter_modules(__path__):  # a measure is registered where it is defined
+    importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "DEFAULT_MEASURES",
@@ -45,7 +45,10 @@ __all__ = [
     "NormalizedVariance",
     "Partition",
     "PositionDecoding",
+    "Reading",
     "Sampled",
+    "Stretch",
+    "Table",
     "border_cells",
     "change_shares",
     "cka_of_grams",
@@ -59,11 +62,14 @@ __all__ = [
     "dissimilarities",
     "distance_matrix",
     "dot_products",
+    "entry",
+    "estimated",
     "explain_change",
     "identification",
     "jackknife_t",
     "linear_cka",
     "location_cosines",
+    "matrix_variables",
     "measures",
     "measures_named",
     "normalized_deviation",
@@ -71,6 +77,7 @@ __all__ = [
     "partition",
     "position_decoding",
     "rsa",
+    "scalar",
     "sensitivity_map",
     "share_correct",
     "sketch",

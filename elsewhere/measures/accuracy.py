@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from elsewhere.measures.catalogue import Measure, measures
+
 FAR_GATE = 0.9
 """``II_far`` is not measurable where normalised accuracy on the location is below it."""
 INDEX_GATE = 0.5
@@ -158,3 +160,25 @@ def masked_means(values: ArrayLike, mask: ArrayLike) -> NDArray[np.float64]:
     means = np.full(len(values), np.nan)
     np.divide((values * mask).sum(axis=1), counts, out=means, where=counts > 0)
     return means
+
+
+measures.add(
+    "accuracy-map",
+    Measure(
+        normalized_accuracy,
+        "(accuracy - 1/K) / (1 - 1/K)",
+        ("biscione2021",),
+        comes_with="accuracy",
+    ),
+    summary="share of the way from chance to 1, per location",
+)
+measures.add(
+    "invariance-index",
+    Measure(
+        invariance_index,
+        "N(elsewhere) / N(trained)",
+        ("biscione2021",),
+        comes_with="accuracy",
+    ),
+    summary="accuracy elsewhere over accuracy where trained",
+)

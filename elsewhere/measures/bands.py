@@ -1,8 +1,12 @@
-"""Bands over layers: intervals that hold for all layers together, not for each by itself."""
+"""Numbers by layer: what holds for all layers together, and which have no interval."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import numpy as np
+import xarray
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -130,6 +134,93 @@ def band_notes(n_units: int, n_layers: int) -> list[str]:
         return []
     return [
         f"fewer than {LEAST_UNITS} objects, or categories, were sampled: no band over layers (nan)"
+    ]
+
+
+def step_of(name: str) -> str:
+    """Return the name of a number's steps between layers: ``G_step`` of ``G_away``."""
+    return f"{name.removesuffix('_away')}_step"
+
+
+def banded(
+    name: str,
+    value: ArrayLike,
+    without: ArrayLike,
+    *,
+    share: bool = False,
+    less: tuple[ArrayLike, ArrayLike] | None = None,
+) -> dict[str, Any]:
+    """Return what holds for all layers of the number `name` together, as variables of a result.
+
+    Parameters
+    ----------
+    name
+        Of the number, such as ``G_away``: there come ``G_away_band`` and, less the value of the
+        layer before, ``G_step`` with ``G_step_interval`` and ``G_step_band``.
+    value, without, share, less
+        As :func:`layer_bands` takes them.
+    """
+    found, step = layer_bands(value, without, share=share, less=less), step_of(name)
+    over = ("layer", "bound")
+    return {
+        f"{name}_band": (over, found["band"]),
+        step: (over[:1], found["step"]),
+        f"{step}_interval": (over, found["step_interval"]),
+        f"{step}_band": (over, found["step_band"]),
+    }
+
+
+def with_bands(result: xarray.Dataset, *, keep: bool = False) -> xarray.Dataset:
+    """Return a result with the bands of all numbers per layer that come with ``*_without``.
+
+    Parameters
+    ----------
+    result
+        Over ``layer``; ``*_without (layer, left_out)`` are the numbers without each unit in turn.
+    keep
+        Whether these are kept.
+    """
+    for key in [str(key) for key in result.data_vars if str(key).endswith("_without")]:
+        name, without = key.removesuffix("_without"), result[key].values.T
+        without = without[~np.isnan(without).all(axis=1)]  # less what no layer responds to
+        result = result.assign(banded(name, result[name].values, without))
+        if not keep:
+            result = result.drop_vars(key)
+    return result if keep else result.drop_vars("left_out", errors="ignore")
+
+
+def without_intervals(
+    result: xarray.Dataset, sampled: str, never: Collection[str] = ()
+) -> list[str]:
+    """Return which numbers have no interval although others of their kind have one.
+
+    Parameters
+    ----------
+    result
+        Numbers over ``layer``, some with a variable ``*_interval``.
+    sampled
+        What is left out in turn: ``object`` or ``category``.
+    never
+        Numbers that never have one.
+    """
+    found = []
+    for name in map(str, result.data_vars):
+        key = f"{name}_interval"
+        bounds = result[key] if key in result.data_vars else None
+        if result[name].dims != ("layer",) or name in never or name.endswith("_step"):
+            continue
+        if bounds is None and not name.endswith(("_away", "_corrected")):
+            continue
+        known = result[name].notnull()
+        missing = known if bounds is None else known & bounds.isnull().any("bound")
+        if bool(missing.any()):
+            found.append(name)
+    if not found:
+        return []
+    units = {"object": "objects", "category": "categories"}[sampled]
+    return [
+        f"no interval, or none in some layers: {', '.join(found)}; {units} are left out in turn, "
+        "and there are too few of them, or so many that it would cost more than the measure"
     ]
 
 

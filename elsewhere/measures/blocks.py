@@ -8,10 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.errors import InputError, LayerError
+from elsewhere.errors import InputError, LayerError, NumericsError
 from elsewhere.measures.sketch import sketch
 from elsewhere.measures.vectors import DenseVectors, average
-from elsewhere.protocols import LAYOUTS, SPACE, Array, Block, Kept, Layer, Layout, Need, Stage
+from elsewhere.protocols import (
+    LAYOUTS,
+    SPACE,
+    Array,
+    Block,
+    Design,
+    Kept,
+    Layer,
+    Layout,
+    Need,
+    Stage,
+)
 
 
 def spatial_mean(values: Array, layout: Layout | None = None) -> Array:
@@ -158,3 +169,22 @@ def rows_of(block: Block) -> Array:
         values = values.astype(np.float32)
     found: Array = values.reshape(len(values), -1)
     return found
+
+
+def check_finite(design: Design, block: Block, rows: NDArray[np.floating]) -> None:
+    """Refuse NaN and infinity in rows of a block.
+
+    Raises
+    ------
+    NumericsError
+        It names the layer and the object.
+    """
+    single = np.result_type(rows, np.float32)  # decides finite or not only: as fast as can be
+    finite = np.isfinite(np.einsum("ij,ij->i", rows, rows, dtype=single))
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise NumericsError(
+            f"layer {block.layer!r} gives NaN or infinity for object "
+            f"{design.objects[block.objects[row]]!r}, or above 1e19; check the weights and the "
+            "input"
+        )

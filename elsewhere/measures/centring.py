@@ -30,12 +30,13 @@ from elsewhere.measures.stretches import (
     living_of,
 )
 from elsewhere.measures.vectors import dot_products, negligible
+from elsewhere.protocols import Design
 
 HELD = 2**20
 """Numbers of an intermediate array, about: locations are gone through a few at a time."""
 
 
-def check_by_place(metric: str, n_objects: int) -> None:
+def check_by_place(metric: str, design: Design) -> None:
     """Refuse to remove the mean over objects at each place where there is a single object.
 
     Raises
@@ -43,6 +44,7 @@ def check_by_place(metric: str, n_objects: int) -> None:
     InputError
         ``centred-by-place`` of one object, of which nothing would be left.
     """
+    n_objects = len(design.objects)
     if metric == BY_PLACE and n_objects < 2:
         raise InputError(
             f"metric {BY_PLACE!r} removes the mean over objects at each place, and there is "

@@ -17,13 +17,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from elsewhere.measures.centring import CentredCosines, CentredTally
-from elsewhere.measures.similarity import contrast, n_cross_pairs
-from elsewhere.measures.stretches import CENTRED, Floats, Stretch, add_all
+from elsewhere.measures.catalogue import Measure, measures
+from elsewhere.measures.centring import (
+    CentredCosines,
+    CentredTally,
+    by_place_baseline,
+    check_by_place,
+)
+from elsewhere.measures.displacement import mean_off_diagonal
+from elsewhere.measures.intervals import jackknife_t
+from elsewhere.measures.similarity import contrast, n_cross_pairs, partly_undefined, zero_vectors
+from elsewhere.measures.stretches import BY_PLACE, CENTRED, Floats, Stretch, add_all
+from elsewhere.measures.tables import (
+    Reading,
+    Table,
+    Variables,
+    estimated,
+    fit,
+    matrix_variables,
+    scalar,
+)
 from elsewhere.measures.vectors import dot_products
 
 
@@ -336,3 +354,146 @@ def pearson_matrix(activations: ArrayLike) -> Floats:
     -1.0
     """
     return cosine_matrix(activations, metric="pearson")
+
+
+def read_cosines(metric: str, table: Table, *, without: bool = True) -> Reading:
+    """Return the reading of all cosines; `without` asks for intervals of baseline and G."""
+    apart, key = table.apart, metric.replace("-", "_")
+    centred = metric in CENTRED
+    anew = centred and not _needs_lengths(metric, table)
+    # Leaving out a category leaves out an object where each is a category of its own.
+    several = without and not centred and len(np.unique(table.codes)) > 2
+    several = several and fit(_matrices_kept(table))
+    tally: CosineTally | CentredCosineTally
+    if anew:
+        tally = CentredCosineTally(metric, table.codes, table.n_positions, apart.groups)
+        several = True
+    else:
+        tally = CosineTally(metric, table.codes, table.n_positions, apart.groups, without=several)
+
+    no_contrast: list[str] = []
+
+    def read() -> Variables:
+        found = tally.value()
+        if np.isfinite(found.baseline).all() and np.isnan(found.G).all():
+            no_contrast.append(
+                "G is NaN, for different objects look alike (1 - baseline below 0.001)"
+            )
+        elif said := partly_undefined(found.G[~np.eye(len(found.G), dtype=bool)]):
+            no_contrast.append(f"of moves, {said}")
+        sizes = np.bincount(apart.groups[apart.groups >= 0], minlength=len(apart.values))
+        each = found.by_group
+        if anew:
+            left_out = [apart.means(same) for same, _ in tally.without()]
+            by_group = np.array(left_out).reshape(-1, len(sizes))
+        else:
+            by_group = table.sampled.means_without(each)[: 0 if centred else None]
+        away = by_group @ sizes / max(sizes.sum(), 1)
+        variables = matrix_variables(key, found.similarity, table, away)
+        interval = jackknife_t(apart.means(found.similarity), by_group)
+        variables[f"{key}_displaced_interval"] = (("displacement", "bound"), interval)
+        over = _over_place(found.similarity, found.baseline)
+        rest = np.array(
+            [
+                (mean_off_diagonal(other), mean_off_diagonal(contrast(same, other)),
+                 _over_place(same, other))
+                for same, other in tally.without()
+            ]
+        ).reshape(-1, 3)  # fmt: skip
+        for place, (name, matrix) in enumerate((("baseline", found.baseline), ("G", found.G))):
+            left = rest[:, place] if several else None
+            variables |= matrix_variables(f"{key}_{name}", matrix, table, left)
+        name = f"{key}_over_place_away"
+        variables |= estimated(name, over, rest[:, 2]) if several else {name: scalar(over)}
+        if isinstance(tally, CentredCosineTally):
+            variables[f"{key}_zero_share"] = scalar(tally.found.zero.mean())
+            for name in [name for name in variables if name.endswith("_without")]:
+                dims, left = variables[name]
+                variables[name] = dims, tally.found.among_all(left, len(table.sampled))
+        return variables
+
+    def doubts() -> list[str]:
+        if not isinstance(tally, CentredCosineTally):
+            return no_contrast
+        found = tally.found
+        zero = zero_vectors(metric, float(found.zero.mean()), float(found.dead.mean()))
+        return [*no_contrast, *([zero] if zero else [])]
+
+    return Reading(tally, read, doubts)
+
+
+def _needs_lengths(metric: str, table: Table) -> bool:
+    """Return whether lengths are needed before products: not where all products fit."""
+    return metric not in CENTRED or not fit((table.n_objects * table.n_positions) ** 2)
+
+
+def _matrices_kept(table: Table) -> int:
+    """Return how many numbers G without each category takes."""
+    return 2 * len(np.unique(table.codes)) * table.n_positions**2
+
+
+def _over_place(similarity: Floats, baseline: Floats) -> float:
+    """Return the similarity elsewhere less that of another object in the same place."""
+    return mean_off_diagonal(similarity) - float(np.diag(baseline).mean())
+
+
+def tally_bytes(table: Table, kept: int = 0) -> float:
+    """Return the bytes of the sums of a :class:`CosineTally` that keeps so many numbers more."""
+    return 8.0 * kept + 64.0 * table.n_positions**2 + 16.0 * table.n_objects * table.n_positions
+
+
+def _memory(metric: str, table: Table) -> float:
+    n, p = table.n_objects, table.n_positions
+    if not _needs_lengths(metric, table):
+        return CentredTally.bytes_of(metric, n, p, p) + 32.0 * n * p * p
+    kept = _matrices_kept(table)
+    return tally_bytes(table, kept if fit(kept) else 0)
+
+
+def _remarks(metric: str, table: Table) -> list[str]:
+    found = []
+    if metric == BY_PLACE:
+        found.append(by_place_baseline(table.n_objects))
+    if metric in CENTRED and _needs_lengths(metric, table):
+        found.append(
+            f"{metric}: no intervals (NaN): the mean that is removed has to be that of the rest "
+            "when an object is left out, which takes the products of all codes, and they are too "
+            "many"
+        )
+    if len(set(table.codes.tolist())) < 2:
+        found.append(f"{metric}: all objects are of one category: no baseline and no G (NaN)")
+    return found
+
+
+for _metric, _function, _removed in (
+    ("cosine", cosine_matrix, ""),
+    ("centred", centred_matrix, ", less the mean over objects and locations"),
+    (BY_PLACE, centred_by_place_matrix, ", less the mean over objects at each location"),
+    ("evoked", evoked_matrix, ", less the empty canvas's activation"),
+    ("pearson", pearson_matrix, ", less each vector's mean over units"),
+):
+    measures.add(
+        _metric,
+        Measure(
+            _function,
+            f"mean over objects of a(o,p).a(o,r) / (|a(o,p)| |a(o,r)|){_removed}",
+            ("biscione2021",),
+            reading=partial(read_cosines, _metric),
+            parts=("G",),
+            headline=f"{_metric.replace('-', '_')}_away",
+            matrices=3,
+            metric=_metric,
+            lengths=partial(_needs_lengths, _metric),
+            empty=_metric == "evoked",
+            sketches=_metric != "pearson",
+            memory=partial(_memory, _metric),
+            remarks=partial(_remarks, _metric),
+            check=partial(check_by_place, _metric),
+        ),
+        summary=f"cosine between locations{_removed}; with its baseline and G",
+    )
+measures.add(
+    "G",
+    Measure(contrast, "(I - D) / (1 - D)", comes_with="cosine", matrices=1),
+    summary="same object against another one there; comes with every cosine",
+)

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.measures.catalogue import Measure, measures
 from elsewhere.measures.intervals import Sampled, jackknife_t, shared_fits
 from elsewhere.measures.stretches import Floats, Stretch, add_all
+from elsewhere.measures.tables import Reading, Table, Variables, estimated, scalar
 from elsewhere.measures.vectors import dot_products, squared_norms
 
 MAXIMAL_ROWS = 1_000
@@ -263,3 +265,44 @@ def position_decoding(
     tally = PositionTally(stretch.codes, places, maximal_rows=maximal_rows, seed=seed)
     add_all(stretch, tally)
     return tally.value()
+
+
+def _position(table: Table) -> Reading:
+    tally = PositionTally(table.codes, table.places, seed=table.seed)
+
+    def read() -> Variables:
+        found = tally.value()
+        return estimated("position_r2", found.r2, found.without) | {
+            "position_r2_null": scalar(found.null),
+            "position_r2_by_axis": (("axis",), found.per_axis),
+            "position_strength": scalar(found.strength),
+            "position_rows": scalar(found.n_rows),
+        }
+
+    return Reading(tally, read)
+
+
+def _memory(table: Table) -> float:
+    rows = min(table.n_objects * table.n_positions, MAXIMAL_ROWS)
+    return 6 * 8.0 * rows * rows
+
+
+def _remarks(table: Table) -> list[str]:
+    if table.n_objects * table.n_positions <= MAXIMAL_ROWS:
+        return []
+    return [f"position: at most {MAXIMAL_ROWS} rows, locations drawn by the seed"]
+
+
+measures.add(
+    "position",
+    Measure(
+        position_decoding,
+        "R2 of (y, x) read by ridge regression from objects that were not trained on",
+        ("hong2016",),
+        reading=_position,
+        headline="position_r2",
+        memory=_memory,
+        remarks=_remarks,
+    ),
+    summary="cross-validated R2 of a ridge regression of (y, x)",
+)

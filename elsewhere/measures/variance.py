@@ -1,15 +1,17 @@
-r"""What a layer's variation is made of: objects, locations, and both together."""
+"""How much each unit varies with the location, as a share of that with the object."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from elsewhere.measures.intervals import Sampled, jackknife_t
+from elsewhere.measures.catalogue import Measure, entry, measures
+from elsewhere.measures.similarity import DEAD_SHARE
 from elsewhere.measures.stretches import Floats, Stretch, add_all
+from elsewhere.measures.tables import Reading, Table, Variables, scalar
 
 
 @dataclass(frozen=True)
@@ -164,154 +166,64 @@ def normalized_deviation(activations: ArrayLike) -> NormalizedVariance:
     return tally.value()
 
 
-@dataclass(frozen=True)
-class Partition:
-    """Shares of a layer's sum of squares, in the order object, location, interaction.
+def _variance(name: str, table: Table, *, deviations: bool) -> Reading:
+    tally = VarianceTally(deviations=deviations)
 
-    Parameters
-    ----------
-    shares
-        float64 (3,), summing to 1; NaN where nothing varies.
-    nulls
-        float64 (3,): what the shares are on average when all rows are shuffled.
-    intervals
-        float64 (3, 2): jackknife-t over objects, or over categories where one has several
-        exemplars.
-    without
-        float64 (unit, 3): the shares without each of these in turn.
-    """
+    def read() -> Variables:
+        found: NormalizedVariance = tally.value()
+        return {
+            name: scalar(found.median),
+            f"{name}_ratio": scalar(found.ratio),
+            "dead_unit_share": scalar(found.dead_share),
+        }
 
-    shares: Floats
-    nulls: Floats
-    intervals: Floats
-    without: Floats
-
-
-class PartitionTally:
-    """Sums squares of a two-way table without replicates, with and without each unit.
-
-    Parameters
-    ----------
-    codes
-        int (object,), categories.
-    n_locations
-        How many.
-    """
-
-    def __init__(self, codes: NDArray[np.int64], n_locations: int) -> None:
-        n_objects = len(codes)
-        self._units = Sampled.of(codes)
-        n_units = len(self._units)
-        self._n, self._n_locations = n_objects, n_locations
-        self._squares = np.zeros(n_objects)  # |x|² of each object's rows
-        self._sums = np.zeros(n_objects)  # |sum over locations|²
-        self._grand = 0.0  # |sum of everything|²
-        self._unit_grand = np.zeros(n_units)  # |sum of a unit's rows|²
-        self._with_grand = np.zeros(n_units)  # a unit's sum times that of everything
-        self._places = 0.0  # |sum over objects|², over locations
-        self._unit_places = np.zeros(n_units)  # the same of a unit's objects
-        self._with_places = np.zeros(n_units)  # a unit's sums times those of everything
-        self._scale = 0.0
-
-    def add(self, stretch: Stretch) -> None:
-        """Add a stretch of units."""
-        for _, values in stretch.columns():
-            self._scale += float((values * values).sum())
-            rest = values - values[:1, :1]
-            rest -= rest.mean(axis=(0, 1))
-            by_object = rest.sum(axis=1)
-            by_place = rest.sum(axis=0)
-            everything = by_object.sum(axis=0)
-            self._squares += np.einsum("opu,opu->o", rest, rest)
-            self._sums += np.einsum("ou,ou->o", by_object, by_object)
-            self._grand += float(everything @ everything)
-            self._places += float((by_place * by_place).sum())
-            for unit, members in enumerate(self._units.members):
-                part = rest[members].sum(axis=0)
-                whole = part.sum(axis=0)
-                self._unit_grand[unit] += whole @ whole
-                self._with_grand[unit] += whole @ everything
-                self._unit_places[unit] += (part * part).sum()
-                self._with_places[unit] += (part * by_place).sum()
-
-    def value(self) -> Partition:
-        """Return the shares, once all stretches are in."""
-        n, p = self._n, self._n_locations
-        shares = self._shares(
-            n,
-            np.array([self._squares.sum()]),
-            np.array([self._sums.sum()]),
-            np.array([self._places]),
-            np.array([self._grand]),
-        )[0]
-        units = self._units
-        left = n - np.bincount(units.labels)
-        without = np.full((0, 3), np.nan)
-        if len(units) > 2:
-            without = self._shares(
-                left,
-                self._squares.sum() - units.sums(self._squares),
-                self._sums.sum() - units.sums(self._sums),
-                self._places - 2 * self._with_places + self._unit_places,
-                self._grand - 2 * self._with_grand + self._unit_grand,
+    def doubts() -> list[str]:
+        found, remarks = tally.value(), []
+        if found.rounding_share:
+            remarks.append(f"{found.rounding_share:.2g} of the units vary by rounding only, as 0")
+        if found.dead_share > DEAD_SHARE:
+            remarks.append(
+                f"{found.dead_share:.0%} of the units never vary and are left out of the median"
             )
-        freedom = np.array([n - 1, p - 1, (n - 1) * (p - 1)], dtype=np.float64)
-        nulls = freedom / (n * p - 1) if n * p > 1 else np.full(3, np.nan)
-        return Partition(shares, nulls, jackknife_t(shares, without), without)
+        return remarks
 
-    def _shares(
-        self,
-        n: int | NDArray[np.int64],
-        squares: Floats,
-        sums: Floats,
-        places: Floats,
-        grand: Floats,
-    ) -> Floats:
-        p = self._n_locations
-        common = grand / (n * p)
-        total = squares - common
-        objects = sums / p - common
-        locations = places / n - common
-        parts = np.stack([objects, locations, total - objects - locations], axis=-1)
-        varies = total > 1e-12 * self._scale
-        safe = np.where(varies, total, 1.0)
-        return np.where(varies[:, None], parts / safe[:, None], np.nan)
+    return Reading(tally, read, doubts=doubts)
 
 
-def partition(activations: ArrayLike, *, categories: Sequence[object] | None = None) -> Partition:
-    r"""Return the shares of object, location and their interaction in a layer's variation.
-
-    The sum of squares about the grand mean, summed over units, of the table a(o, p):
-    :math:`SS_{object} = P \sum_o |\bar a(o, \cdot) - \bar a|^2`,
-    :math:`SS_{location} = n \sum_p |\bar a(\cdot, p) - \bar a|^2`, and what is left is their
-    interaction. A layer that *discards* place has no location and no interaction share; one that
-    *tolerates* it keeps a location share apart from the objects'.
-
-    Parameters
-    ----------
-    activations
-        Shape (object, location, unit), floating.
-    categories
-        One per object, for the intervals; each its own by default.
-
-    Returns
-    -------
-    Partition
-        The null shares are those of shuffled rows: :math:`(n-1)/(nP-1)`, :math:`(P-1)/(nP-1)` and
-        :math:`(n-1)(P-1)/(nP-1)`.
-
-    References
-    ----------
-    The two-way analysis of variance; the question is that of DiCarlo & Cox (2007), Trends in
-    Cognitive Sciences 11:333-341, and Hong et al. (2016), Nature Neuroscience 19:613-622.
-
-    Examples
-    --------
-    >>> place = np.arange(3.0)[None, :, None].repeat(4, axis=0)   # tells the location only
-    >>> partition(place).shares
-    array([0., 1., 0.])
-    """
-    stretch = Stretch.whole(activations, categories)
-    tally = PartitionTally(stretch.codes, stretch.shape[1])
-    add_all(stretch, tally)
-    return tally.value()
+_DEVIATION = Measure(
+    normalized_deviation,
+    "per unit, mean_o sd_p a / mean_p sd_o a; median over units",
+    ("quiroga2023",),
+    literature={
+        "quiroga2023": entry(
+            "article",
+            author="Quiroga, Facundo Manuel and Torrents-Barrena, Jordina and Lanzarini, Laura "
+            "Cristina and Puig-Valls, Domenec",
+            title="Invariance Measures for Neural Networks",
+            journal="Applied Soft Computing",
+            volume="132",
+            pages="109817",
+            year="2023",
+        ),
+    },
+    reading=partial(_variance, "normalized_deviation", deviations=True),
+    headline="normalized_deviation",
+    sketches=False,
+    memory=lambda table: 24.0 * table.n_units,
+)
+measures.add(
+    "normalized-variance",
+    replace(
+        _DEVIATION,
+        function=normalized_variance,
+        formula="per unit, mean_o var_p a / mean_p var_o a; median over units",
+        reading=partial(_variance, "normalized_variance", deviations=False),
+        headline="normalized_variance",
+    ),
+    summary="variance over locations over variance over objects",
+)
+measures.add(
+    "normalized-deviation",
+    _DEVIATION,
+    summary="the same from standard deviations, as its authors' code",
+)

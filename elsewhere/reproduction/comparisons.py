@@ -12,9 +12,12 @@ from typing import Literal
 import numpy as np
 import xarray
 
-from elsewhere.analyzer.equivariance import AlignedSink, Shift, aligned_attributes
-from elsewhere.analyzer.similarity import SimilaritySink, dead_layers, finish, similarity
+from elsewhere.analyzer.equivariance import aligned_attributes
+from elsewhere.analyzer.similarity import dead_layers, finish, similarity
 from elsewhere.errors import InputError
+from elsewhere.measures.aligned import AlignedSink, Shift
+from elsewhere.measures.bands import with_bands
+from elsewhere.measures.similarity_sink import SimilaritySink
 from elsewhere.measures.vectors import dot_products, means, squared_norms
 from elsewhere.models import Model, list_layers, select_layers
 from elsewhere.recording import Sweep
@@ -192,7 +195,7 @@ def compare_maps(
     sweep.stream([plain, *sinks.values()], max_memory=DEFAULT_MEMORY)
     aligned = {}
     for shift, sink in sinks.items():
-        aligned[shift] = sink.result([layer])
+        aligned[shift] = with_bands(sink.result([layer]))
         aligned[shift].attrs = aligned_attributes(sweep, shift)
     return MovedMaps(finish(plain.result([layer]), sweep, metric="evoked"), aligned, stride)
 

@@ -7,7 +7,7 @@ from scipy import stats
 from elsewhere.analyzer import measure
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.measures import bands
-from elsewhere.measures.geometry import linear_cka
+from elsewhere.measures.cka import linear_cka
 from elsewhere.storage import ArraySource
 
 PLACES = [[5, 5], [5, 15], [5, 25]]

@@ -10,10 +10,10 @@ from torch import nn
 
 from elsewhere import measure
 from elsewhere.analyzer import similarity
-from elsewhere.analyzer.readings import READINGS, Table
 from elsewhere.analyzer.stretching import MeasureSink
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures import (
+    Table,
     consistency,
     discrimination,
     distance_matrix,
@@ -485,7 +485,7 @@ def test_identification_tells_what_is_lost_from_what_is_hidden():
 def test_candidates_at_a_reference_off_the_grid_are_not_those_of_another_place(
     make_sweep, name, monkeypatch
 ):
-    monkeypatch.setattr("elsewhere.analyzer.readings.ALL_REFERENCES", 0)  # too many for all
+    monkeypatch.setattr("elsewhere.measures.tables.ALL_REFERENCES", 0)  # too many for all
     sweep = make_sweep(n=12, grid="2x2", layers="fc3", reference=(11, 9))
     found = measure(sweep, names=name)
     assert np.isnan(found[measures.get(name).headline]).all()
@@ -602,7 +602,7 @@ def test_the_interval_of_the_mean_cosine_covers_it():
     hits = []
     for _ in range(200):
         stretch = Stretch.whole(draw())
-        reading = READINGS["cosine"](Table(stretch.codes, places, 0, 30, True))
+        reading = measures.get("cosine").reading(Table(stretch.codes, places, 0, 30, True))
         reading.tally.add(stretch)
         low, high = reading.read()["cosine_away_interval"][1]
         hits.append(low <= truth <= high)

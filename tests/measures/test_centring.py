@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from elsewhere import measure
-from elsewhere.analyzer import readings
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
+from elsewhere.measures import tables
 from elsewhere.measures.cosines import location_cosines
 from elsewhere.measures.displacement import Displacements, mean_off_diagonal
 from elsewhere.measures.intervals import jackknife_t
@@ -101,7 +101,7 @@ def test_where_all_products_are_too_many_there_is_no_interval_and_it_is_said(met
     values, name = draw(), metric.replace("-", "_")
     whole = measure(values, PLACES, names=metric).isel(layer=0)
     assert not any("no intervals" in note for note in whole.attrs["notes"])
-    monkeypatch.setattr(readings, "ALL_REFERENCES", 10)
+    monkeypatch.setattr(tables, "ALL_REFERENCES", 10)
     found = measure(values, PLACES, names=metric).isel(layer=0)
     for part in ("", "_baseline", "_G"):
         np.testing.assert_allclose(found[f"{name}{part}"], whole[f"{name}{part}"], atol=1e-9)
@@ -189,7 +189,7 @@ def test_silent_objects_are_left_out_of_measures(metric, path, monkeypatch):
     living = [names[o] for o in (0, 3, 4, 5, 6, 7)]
     memory = "2GiB"
     if path != "products":
-        monkeypatch.setattr(readings, "ALL_REFERENCES", 10)
+        monkeypatch.setattr(tables, "ALL_REFERENCES", 10)
     if path == "stretches":
         if metric == "centred-by-place":
             pytest.skip("the means at all places take one sweep")

@@ -10,7 +10,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from elsewhere.errors import InputError
 from elsewhere.measures import consistency, discrimination, share_correct, strongest_consistency
-from elsewhere.measures.choices import ChoiceTally, DiscriminationTally
+from elsewhere.measures.consistency import ChoiceTally
+from elsewhere.measures.discrimination import DiscriminationTally
 from elsewhere.measures.stretches import Stretch, add_all
 
 

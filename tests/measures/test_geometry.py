@@ -11,7 +11,7 @@ from scipy.spatial.distance import pdist
 
 from elsewhere.errors import UnknownNameError
 from elsewhere.measures import linear_cka, rsa
-from elsewhere.measures.geometry import left_out
+from elsewhere.measures.grams import left_out
 from tests.measures.test_vectors import PATTERNS, rows_of
 
 

@@ -7,7 +7,8 @@ from sklearn.linear_model import Ridge
 from elsewhere.analyzer import measure
 from elsewhere.errors import InputError
 from elsewhere.measures import identification
-from elsewhere.measures.identification import _around, _Fit, _told
+from elsewhere.measures.identification import _told
+from elsewhere.measures.move_maps import MoveMaps, around
 
 N, UNITS = 60, 200
 
@@ -71,8 +72,8 @@ def test_the_map_is_scikit_learns(here):
     both = np.stack([here, there])
     grams = np.stack([rows @ rows.T for rows in both - both.mean(axis=1, keepdims=True)])
     test, train = np.arange(12), np.arange(12, N)
-    fit = _Fit(grams, 0, train, test, codes, np.random.default_rng(0))
-    kernel = _around(grams[1], train)[np.ix_(train, train)]
+    fit = MoveMaps(grams, 0, train, test, codes, np.random.default_rng(0))
+    kernel = around(grams[1], train)[np.ix_(train, train)]
     penalty = fit.strengths[1] * np.linalg.eigvalsh(kernel).mean()
     mapped = Ridge(alpha=penalty).fit(there[train], here[train]).predict(there[test])
     middle = here[train].mean(axis=0)

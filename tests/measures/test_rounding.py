@@ -7,9 +7,13 @@ from scipy.spatial.distance import pdist
 from scipy.special import comb
 
 from elsewhere.analyzer.measuring import measure
-from elsewhere.measures.choices import discrimination, strongest_consistency
-from elsewhere.measures.displacement import distance_matrix
-from elsewhere.measures.geometry import linear_cka, rsa
+from elsewhere.measures import (
+    discrimination,
+    distance_matrix,
+    linear_cka,
+    rsa,
+    strongest_consistency,
+)
 from elsewhere.measures.position import position_decoding
 from elsewhere.measures.variance import normalized_variance
 

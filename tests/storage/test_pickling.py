@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def test_a_measure_that_nothing_takes_is_refused():
     from elsewhere.analyzer import measure
     from elsewhere.measures.catalogue import measures
 
-    measures.add("never", measures.get("cka"), summary="registered, and taken by nothing")
+    nothing = replace(measures.get("cka"), reading=None)
+    measures.add("never", nothing, summary="registered, and taken by nothing")
     try:
         with pytest.raises(InputError, match="nothing takes it"):
             measure(np.ones((2, 2, 3)), [[1, 1], [1, 2]], names="never")

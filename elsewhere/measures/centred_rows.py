@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from elsewhere.analyzer.stretching import check_finite
-from elsewhere.measures.blocks import rows_needed, rows_of
+from elsewhere.measures.blocks import check_finite, rows_needed, rows_of
 from elsewhere.measures.centring import CentredCosines, CentredTally
 from elsewhere.measures.stretches import Floats, Values
 from elsewhere.measures.vectors import to_numpy

@@ -1,17 +1,25 @@
-"""Choices that a code supports: the same answer here and there, the object told among others."""
+"""The object told among a few others by the largest cosine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import comb
 
 from elsewhere.errors import InputError
-from elsewhere.measures.similarity import n_cross_pairs
+from elsewhere.measures.catalogue import Measure, measures
+from elsewhere.measures.displacement import mean_off_diagonal
 from elsewhere.measures.stretches import Floats, Stretch, add_all
+from elsewhere.measures.tables import (
+    Reading,
+    Table,
+    Variables,
+    estimated,
+    fit,
+    matrix_variables,
+)
 from elsewhere.measures.vectors import dot_products
 
 N_CANDIDATES = 5
@@ -19,145 +27,6 @@ TIE = 1e-6
 """Cosines that differ by less are equal: rounding must not decide."""
 WORKING = 2**18
 """Numbers of an intermediate array, about: references are gone through a few at a time."""
-
-
-@dataclass(frozen=True)
-class Consistency:
-    """How often the strongest output is the same at two locations.
-
-    Parameters
-    ----------
-    value
-        Share of the pairs of locations p < q of the same object with the same strongest output.
-    chance
-        Share of equal outputs among pairs of objects of different categories at different
-        locations, NaN where there are none.
-    corrected
-        ``(value - chance) / (1 - chance)``; NaN where a single output is always the strongest, and
-        where there is no chance.
-    matrix
-        float64 (location, location): the share of objects.
-    """
-
-    value: float
-    chance: float
-    corrected: float
-    matrix: Floats
-
-
-class ChoiceTally:
-    """Keeps each vector's largest unit over stretches of units, which come in their order.
-
-    Units that lie below the largest one by no more than rounding are its equals: the first of
-    them is taken.
-    """
-
-    def __init__(self, n_objects: int, n_locations: int) -> None:
-        self._best = np.full((n_objects, n_locations), -np.inf)
-        self._tied = np.zeros((n_objects, n_locations), dtype=bool)
-        self.choices = np.zeros((n_objects, n_locations), dtype=np.int64)
-
-    @property
-    def tied_share(self) -> float:
-        """Share of the vectors in which several units are the largest, up to rounding."""
-        return float(self._tied.mean())
-
-    def add(self, stretch: Stretch) -> None:
-        """Add a stretch of units."""
-        rounding = stretch.rounding
-        for number, rows in enumerate(stretch.values):
-            largest = rows.max(axis=1).astype(np.float64)
-            level = rows >= (largest - rounding * np.abs(largest))[:, None]
-            places, several = level.argmax(axis=1), level.sum(axis=1) > 1
-            best = self._best[number]
-            margin = rounding * np.where(np.isfinite(best), np.abs(best), 0.0)
-            better, equal = largest > best + margin, np.abs(largest - best) <= margin
-            self.choices[number][better] = places[better] + stretch.first
-            self._tied[number] = np.where(better, several, self._tied[number] | equal)
-            self._best[number] = np.maximum(best, largest)
-
-
-def consistency(choices: ArrayLike, *, categories: Sequence[object] | None = None) -> Consistency:
-    """Return the consistency of choices across locations, with chance and the corrected value.
-
-    Parameters
-    ----------
-    choices
-        int (object, location): the class that was chosen, for example the largest logit.
-    categories
-        One per object, each its own by default. Chance is that of *another* object *elsewhere*:
-        copies of an exemplar, and what a place alone makes of all objects, are no chance.
-
-    Returns
-    -------
-    Consistency
-        A constant output has the value 1 and the chance 1: the corrected value is NaN.
-
-    Raises
-    ------
-    InputError
-        Choices are no matrix, or there is not one category for each object.
-
-    References
-    ----------
-    Zhang (2019), ICML, for the consistency; the correction is as Cohen's (1960) kappa.
-
-    Examples
-    --------
-    >>> found = consistency([[0, 0, 1], [1, 1, 1]])
-    >>> round(found.value, 3), round(found.chance, 3), round(found.corrected, 3)
-    (0.667, 0.333, 0.5)
-    """
-    chosen = np.asarray(choices)
-    if chosen.ndim != 2 or 0 in chosen.shape:
-        raise InputError(f"choices have shape {chosen.shape}; expected (object, location)")
-    names = list(range(len(chosen))) if categories is None else list(categories)
-    if len(names) != len(chosen):
-        raise InputError(f"{len(names)} categories for {len(chosen)} objects; give one for each")
-    order = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    codes = np.array([order[name] for name in names], dtype=np.int64)
-    same = chosen[:, :, None] == chosen[:, None, :]
-    matrix = same.mean(axis=0)
-    n_locations = chosen.shape[1]
-    first, second = np.triu_indices(n_locations, k=1)
-    value = float(matrix[first, second].mean()) if len(first) else float("nan")
-    found = np.unique(chosen, return_inverse=True)[1].reshape(chosen.shape)
-    equal = _equal_elsewhere(found) - _equal_elsewhere(found + chosen.size * codes[:, None])
-    pairs = n_cross_pairs(codes) * n_locations * (n_locations - 1)
-    chance = equal / pairs if pairs else float("nan")
-    corrected = (value - chance) / (1 - chance) if chance < 1 else float("nan")
-    return Consistency(value, chance, corrected, matrix)
-
-
-def _equal_elsewhere(keys: NDArray[np.int64]) -> float:
-    """Return how many ordered pairs at different locations have equal keys, (object, location)."""
-    found, numbers = np.unique(keys, return_inverse=True)
-    counts = np.zeros((len(found), keys.shape[1]))
-    np.add.at(counts, (numbers.reshape(keys.shape), np.arange(keys.shape[1])), 1.0)
-    return float((counts.sum(axis=1) ** 2).sum() - (counts**2).sum())
-
-
-def strongest_consistency(
-    activations: ArrayLike, *, categories: Sequence[object] | None = None
-) -> Consistency:
-    """Return the :func:`consistency` of the largest unit of each vector, such as the logits.
-
-    Parameters
-    ----------
-    activations
-        Shape (object, location, unit), floating.
-    categories
-        One per object, each its own by default.
-
-    Examples
-    --------
-    >>> strongest_consistency(np.eye(3)[:, None].repeat(2, axis=1)).corrected
-    1.0
-    """
-    stretch = Stretch.whole(activations, categories)
-    tally = ChoiceTally(*stretch.shape[:2])
-    add_all(stretch, tally)
-    return consistency(tally.choices, categories=stretch.codes.tolist())
 
 
 def share_correct(
@@ -388,3 +257,67 @@ def discrimination(
     tally = DiscriminationTally(stretch.codes, n_locations, range(n_locations))
     add_all(stretch, tally)
     return np.asarray(tally.value(candidates=candidates)[0].mean(axis=1))
+
+
+def _references(table: Table) -> Sequence[int]:
+    """Return the locations that candidates stand at: all, or the reference if too many."""
+    if fit((table.n_objects * table.n_positions) ** 2):
+        return range(table.n_positions)
+    return [] if table.reference is None else [table.reference]
+
+
+def _discrimination(table: Table) -> Reading:
+    references = list(_references(table))
+    tally = DiscriminationTally(table.codes, table.n_positions, references)
+
+    def read() -> Variables:
+        shares, rest = tally.value(candidates=N_CANDIDATES)
+        matrices = np.full((1 + len(rest), table.n_positions, table.n_positions), np.nan)
+        matrices[0, references] = shares.mean(axis=1)
+        matrices[1:, references] = rest
+        own, *without = map(mean_off_diagonal, matrices)
+        return matrix_variables("discrimination", matrices[0], table) | estimated(
+            "discrimination_away", own, np.array(without), share=True
+        )
+
+    return Reading(tally, read)
+
+
+def _memory(table: Table) -> float:
+    n, p = table.n_objects, table.n_positions
+    return 8.0 * len(_references(table)) * n * p * n * 2 + 8.0 * n * p * p
+
+
+def _undefined(table: Table) -> str:
+    if not len(_references(table)):
+        return "the reference, where the candidates stand, is no location of the grid"
+    return (
+        f"an object has fewer than {N_CANDIDATES - 1} others of other categories, each of a "
+        "different one"
+    )
+
+
+def _remarks(table: Table) -> list[str]:
+    if len(_references(table)) == table.n_positions:
+        return []
+    return ["discrimination: candidates stand at the reference only: too many for all"]
+
+
+measures.add(
+    "discrimination",
+    Measure(
+        discrimination,
+        "share of objects at p whose largest cosine with 5 candidates at r (four others, each of "
+        "another category, averaged over all draws) is that with themselves",
+        reading=_discrimination,
+        headline="discrimination_away",
+        matrices=1,
+        metric="cosine",
+        sketches=False,
+        memory=_memory,
+        undefined=_undefined,
+        remarks=_remarks,
+        interval="95 % interval over {units}",
+    ),
+    summary="the object told among five by the largest cosine",
+)
