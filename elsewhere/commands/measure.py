@@ -151,7 +151,7 @@ def _list_measures(as_json: bool) -> None:
     }
     rows = [
         {"measure": name, "of": places[measures.get(name).taken], "what": measures.summary(name)}
-        for name in sorted(measures, key=str.lower)
+        for name in measures
     ]
     if as_json:
         for row in rows:

@@ -426,6 +426,7 @@ measures.add(
         },
         reading=_read,
         headline="identification_mapped_away",
+        metric="cosine",
         sketches=False,
         memory=lambda table: 6 * 8.0 * table.n_positions * table.n_objects**2,
         undefined=_undefined,

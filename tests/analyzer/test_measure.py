@@ -207,7 +207,7 @@ def test_results_are_stamped_and_survive_a_file(measured, tmp_path):
     assert load_result(tmp_path / "m.nc").attrs["names"] == ALL
     for name, key in loaded.attrs["headlines"].items():
         assert loaded[key].dims == ("layer",), name
-    matrices = [n for n in ALL if measures.get(n).pairwise]
+    matrices = [n for n in ALL if measures.get(n).matrices]
     for name in matrices:
         found = loaded[name.replace("-", "_")]
         assert found.dims == ("layer", "reference_y", "reference_x", "y", "x")
@@ -506,9 +506,8 @@ def test_identification_is_the_same_live_recorded_and_in_stretches(
     monkeypatch.setattr(MeasureSink, "begin", lambda *args: begun.append(args[-1]) or begin(*args))
     few = measure(recording, names="identification", layers=["conv2_1"], max_memory="280KiB")
     assert min(begun) > 1
-    np.testing.assert_allclose(
-        few["identification_mapped"], found["identification_mapped"][:1], atol=1e-6
-    )
+    for name in ("identification_mapped", "identification_raw"):
+        np.testing.assert_allclose(few[name], found[name][:1], atol=1e-6)
 
 
 def test_a_single_category_has_no_baseline_and_says_so():
