@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from elsewhere.analyzer.similarity import (
+from elsewhere.analyzer import (
     METRICS,
     SimilaritySink,
     dead_layers,

@@ -12,7 +12,7 @@ import torch
 import xarray
 from torch import nn
 
-from elsewhere.analyzer.similarity import METRICS, SimilaritySink, similarity
+from elsewhere.analyzer import METRICS, SimilaritySink, similarity
 from elsewhere.errors import (
     ElsewhereError,
     ExistsError,

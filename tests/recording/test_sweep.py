@@ -7,7 +7,7 @@ import torch
 import xarray
 from torch import nn
 
-from elsewhere.analyzer.similarity import METRICS, SimilaritySink, similarity
+from elsewhere.analyzer import METRICS, SimilaritySink, similarity
 from elsewhere.errors import CanvasError, InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.vectors import DenseVectors
 from elsewhere.protocols import Need

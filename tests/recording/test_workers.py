@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from elsewhere.analyzer.similarity import SimilaritySink
+from elsewhere.analyzer import SimilaritySink
 from elsewhere.errors import InputError, NumericsError, StorageError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep, make_header, record

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from elsewhere.analyzer.similarity import METRICS, SimilaritySink, similarity
+from elsewhere.analyzer import METRICS, SimilaritySink, similarity
 from elsewhere.errors import InputError, NumericsError, UnknownNameError
 from elsewhere.measures.blocks import spatial_mean
 from elsewhere.measures.sketch import sketch
