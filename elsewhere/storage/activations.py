@@ -15,6 +15,7 @@ from xarray.core import indexing
 
 from elsewhere.errors import StorageError
 from elsewhere.storage.admission import READING, open_checked
+from elsewhere.storage.checking import Chunks
 from elsewhere.storage.opening import check_content
 
 DASK_BYTES = 2**26
@@ -61,13 +62,14 @@ class FileActivations:
         self, path: Path, layer: str, file: Any, content: str, dtype: np.dtype[Any]
     ) -> None:
         self._path, self._layer, self._file, self._content = path, layer, file, content
+        self._packed: Chunks | None = None
         dataset = self._dataset()
         self.shape: tuple[int, ...] = dataset.shape
         self.dtype = dtype
         self.chunks: tuple[int, ...] = dataset.chunks
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_file": None, "_packed": None}
 
     def _dataset(self) -> Any:
         if self._file is None:
@@ -83,7 +85,11 @@ class FileActivations:
     def read(self, key: tuple[Any, ...]) -> NDArray[Any]:
         """Return what `key` selects."""
         with damage_told(self._path, f"layer {self._layer!r}"):
-            values = np.asarray(self._dataset()[key])
+            dataset = self._dataset()
+            if self._packed is None:
+                self._packed = Chunks(dataset)
+            self._packed.check(key)
+            values = np.asarray(dataset[key])
         return values.astype(self.dtype, copy=False)
 
 

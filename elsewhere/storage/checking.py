@@ -17,6 +17,7 @@ import json
 import math
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,8 +28,27 @@ import numpy as np
 DEEPEST = 32
 """Groups within groups, at most."""
 
+MOST_ITEMS = 2**15
+"""Groups and arrays of a file, at most: of every layer there are eight."""
+
+GZIP, SHUFFLE, FLETCHER32, ZSTANDARD = 1, 2, 3, 32015
+FILTERS = (GZIP, SHUFFLE, FLETCHER32, ZSTANDARD)
+"""Filters of HDF5 that our files have; for any other, HDF5 would look for a program to load."""
+
+MOST_TEXTS = 64
+"""Texts that one attribute may have: all of them may be the same place of the file."""
+
+PIECE_BYTES = 2**27
+"""Bytes of texts that are read at a time, at most, or one text."""
+
 MOST_FOLD = 2**16
 """Times that an array may be larger than what is stored: Zstandard shrinks zeros 30,000 times."""
+
+CHECKSUM_BYTES = 4
+"""What a checksum adds to a chunk, where it is packed with it."""
+
+GZIP_FOLD = 1032
+"""Times that gzip shrinks anything, at most."""
 
 FREE_BYTES = 2**20
 """Bytes that an array may have whatever is stored of it."""
@@ -53,7 +73,8 @@ def check_structure(file: Any, *, whole: bool) -> None:
     ValueError
         The message says what, and where.
     """
-    seen, claimed = set(), 0
+    seen, claimed, count = set(), 0, 0
+    _check_attributes("/", file.id)
     waiting = [("", h5py.h5g.open(file.id, b"/"))]
     while waiting:
         path, group = waiting.pop()
@@ -65,7 +86,10 @@ def check_structure(file: Any, *, whole: bool) -> None:
             name = f"{path}/{key.decode('utf-8', 'backslashreplace')}"
             if group.links.get_info(key).type != h5py.h5l.TYPE_HARD:
                 raise ValueError(f"{name!r} is a link that could lead out of the file")
+            if (count := count + 1) > MOST_ITEMS:
+                raise ValueError(f"it has more than {MOST_ITEMS} groups and arrays")
             item = h5py.h5o.open(group, key)
+            _check_attributes(name, item)
             if isinstance(item, h5py.h5g.GroupID):
                 waiting.append((name, item))
             elif isinstance(item, h5py.h5d.DatasetID):
@@ -80,8 +104,17 @@ def _check_array(name: str, dataset: Any, whole: bool) -> int:
     layout = made.get_layout()
     if layout == h5py.h5d.VIRTUAL or made.get_external_count():
         raise ValueError(f"the values of {name!r} lie in another file")
-    space = dataset.get_space()
-    claimed = space.get_simple_extent_npoints() * dataset.get_type().get_size()
+    filters = _filters(made)
+    if unknown := set(filters) - set(FILTERS):
+        raise ValueError(f"{name!r} is packed by filter {min(unknown)}, which our files never are")
+    if len(set(filters)) < len(filters) or {GZIP, ZSTANDARD} <= set(filters):
+        raise ValueError(f"{name!r} is packed twice")
+    space, kind = dataset.get_space(), dataset.get_type()
+    claimed = space.get_simple_extent_npoints() * kind.get_size()
+    if layout == h5py.h5d.CHUNKED:
+        chunk = math.prod(made.get_chunk()) * kind.get_size()
+        if chunk > claimed + FREE_BYTES:
+            raise ValueError(f"{name!r} has {claimed} bytes, and a chunk of it {chunk}")
     if not whole or claimed == 0 or _is_bare_dimension(dataset):
         return 0
     stored = dataset.get_storage_size()
@@ -92,7 +125,141 @@ def _check_array(name: str, dataset: Any, whole: bool) -> int:
         expected = math.prod(-(-size // step) for size, step in sizes)
         if dataset.get_num_chunks() != expected:
             raise ValueError(f"{name!r} lacks {expected - dataset.get_num_chunks()} of its chunks")
+        Chunks(h5py.Dataset(dataset)).check()
+    if _varies(kind):
+        claimed += _check_texts(name, h5py.Dataset(dataset))
     return int(claimed)
+
+
+def _filters(made: Any) -> list[int]:
+    return [made.get_filter(index)[0] for index in range(made.get_nfilters())]
+
+
+def _varies(kind: Any) -> bool:
+    """Return whether values of a type have no size of their own."""
+    if isinstance(kind, h5py.h5t.TypeCompoundID):
+        return any(_varies(kind.get_member_type(i)) for i in range(kind.get_nmembers()))
+    if isinstance(kind, h5py.h5t.TypeArrayID):
+        return _varies(kind.get_super())
+    if isinstance(kind, h5py.h5t.TypeStringID):
+        return bool(kind.is_variable_str())
+    return isinstance(kind, h5py.h5t.TypeVlenID)
+
+
+def _check_attributes(name: str, item: Any) -> None:
+    """Refuse an attribute of many values of any size, which is read at once."""
+    for index in range(h5py.h5a.get_num_attrs(item)):
+        attribute = h5py.h5a.open(item, index=index)
+        count = attribute.get_space().get_simple_extent_npoints()
+        if count > MOST_TEXTS and _varies(attribute.get_type()):
+            raise ValueError(f"an attribute of {name!r} holds {count} texts")
+
+
+def _check_texts(name: str, dataset: Any) -> int:
+    """Return how long the texts of an array are together: each stands in the file once."""
+    if not isinstance(dataset.id.get_type(), h5py.h5t.TypeStringID):
+        raise ValueError(f"{name!r} holds values of any size that are no texts")
+    limit, total = os.fstat(_descriptor(dataset)).st_size, 0
+    step, last = max(1, PIECE_BYTES // limit), (*dataset.shape, 1)[dataset.ndim - 1]
+    for place in np.ndindex(*dataset.shape[:-1]):
+        for start in range(0, last if dataset.ndim else 1, step):
+            piece = (*place, slice(start, start + step)) if dataset.ndim else ()
+            total += sum(map(len, np.atleast_1d(dataset[piece])))
+            if total > limit:
+                raise ValueError(f"the texts of {name!r} are longer than the file")
+    return total
+
+
+def _descriptor(dataset: Any) -> int:
+    """Return the file descriptor by which HDF5 reads the file of an array."""
+    return int(h5py.h5i.get_file_id(dataset.id).get_vfd_handle())
+
+
+class Chunks:
+    """The packed pieces of an array: HDF5 unpacks each to whatever size it says of itself.
+
+    Parameters
+    ----------
+    dataset
+        The open ``h5py.Dataset``.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        filters = _filters(dataset.id.get_create_plist())
+        self._packed = [(i, f) for i, f in enumerate(filters) if f in (GZIP, ZSTANDARD)]
+        self._found: dict[tuple[int, ...], tuple[int, int, int]] | None = None
+
+    def check(self, key: tuple[Any, ...] = ()) -> None:
+        """Refuse what `key` selects where a chunk is missing, or is no chunk once it is unpacked.
+
+        Parameters
+        ----------
+        key
+            Per dimension a slice, an index or sorted indices; the others are read whole.
+
+        Raises
+        ------
+        ValueError
+            The message says which chunk.
+        """
+        dataset = self._dataset
+        if not self._packed or not dataset.size:
+            return
+        if self._found is None:
+            found = self._found = {}
+
+            def note(chunk: Any) -> None:
+                where = chunk.byte_offset, chunk.size, chunk.filter_mask
+                found[tuple(chunk.chunk_offset)] = where
+
+            dataset.id.chunk_iter(note)
+        size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+        key = (*key, *(slice(None),) * (dataset.ndim - len(key)))
+        picked = (
+            np.unique(np.arange(n)[index] // step) * step
+            for n, index, step in zip(dataset.shape, key, dataset.chunks, strict=True)
+        )
+        descriptor = _descriptor(dataset)
+        for start in itertools.product(*(places.tolist() for places in picked)):
+            if start not in self._found:
+                raise ValueError(f"the chunk at {list(start)} is missing")
+            offset, stored, left_out = self._found[start]
+            for place, packer in self._packed:
+                if left_out >> place & 1:  # such as gzip of what does not become smaller
+                    continue
+                measure = _unpacked_by_gzip if packer == GZIP else _unpacked_by_zstandard
+                unpacked = measure(descriptor, offset, stored, size)
+                if not size <= unpacked <= size + CHECKSUM_BYTES:
+                    raise ValueError(
+                        f"the chunk at {list(start)} unpacks to {unpacked} bytes; expected {size}"
+                    )
+
+
+def _unpacked_by_zstandard(descriptor: int, offset: int, stored: int, size: int) -> int:
+    """Return to how many bytes a frame says that it unpacks, which is what HDF5 makes room for.
+
+    The frame's header is that of RFC 8878, section 3.1.1.1.
+    """
+    head = os.pread(descriptor, 18, offset).ljust(18, b"\0")
+    if head[:4] != b"\x28\xb5\x2f\xfd":
+        return -1
+    flags = head[4]
+    start = 5 + (not flags & 32) + (0, 1, 2, 4)[flags & 3]
+    length = (flags >> 5 & 1, 2, 4, 8)[flags >> 6]
+    return int.from_bytes(head[start : start + length], "little") + 256 * (length == 2)
+
+
+def _unpacked_by_gzip(descriptor: int, offset: int, stored: int, size: int) -> int:
+    """Return how long a chunk is once it is unpacked, or so far as it was, beyond its size."""
+    if GZIP_FOLD * stored < FREE_BYTES:
+        return size
+    try:
+        most = size + CHECKSUM_BYTES + 1
+        unpacked = zlib.decompressobj().decompress(os.pread(descriptor, stored, offset), most)
+    except zlib.error:
+        return -1
+    return len(unpacked)
 
 
 def _is_bare_dimension(dataset: Any) -> bool:
@@ -221,8 +388,7 @@ def check_identity(file: Any) -> Iterator[str]:
 
 def check_layer(name: str, dataset: Any) -> None:
     """Print the blocks of a layer that are missing, unreadable or not finite."""
-    there = set()
-    dataset.id.chunk_iter(lambda chunk: there.add(tuple(chunk.chunk_offset)))
+    chunks = Chunks(dataset)
     steps = (range(0, size, step) for size, step in zip(dataset.shape, dataset.chunks, strict=True))
     count = 0
     for origin in itertools.product(*steps):
@@ -231,10 +397,12 @@ def check_layer(name: str, dataset: Any) -> None:
             min(start + step, size)
             for start, step, size in zip(origin, dataset.chunks, dataset.shape, strict=True)
         ]
-        fault: str | None = "missing"
-        if tuple(origin) in there:
-            block = tuple(slice(a, b) for a, b in zip(origin, stops, strict=True))
+        block = tuple(slice(a, b) for a, b in zip(origin, stops, strict=True))
+        try:
+            chunks.check(block)
             fault = _read(dataset, block)
+        except ValueError as error:
+            fault = "missing" if str(error).endswith("is missing") else _line(error)
         if fault is not None:
             say(layer=name, start=[int(i) for i in origin], stop=stops, damage=fault)
     say(checked=name, chunks=count, bytes=math.prod(dataset.shape) * dataset.dtype.itemsize)

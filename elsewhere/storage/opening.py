@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,24 @@ def describe(file: Any) -> Description:
         StoredLayer.from_attributes(name, dict(groups[name].attrs))
         for name in _list_of_names(attributes["layers"])
     )
+    _check_shapes(file, design, layers)
     return Description(attributes, design, layers)
+
+
+def _check_shapes(file: Any, design: Design, layers: Sequence[StoredLayer]) -> None:
+    """Refuse arrays of other shapes than the description says, by which they are read."""
+    n, shapes = len(design.objects), {"mask": file["mask"].shape}
+    expected: dict[str, tuple[int, ...]] = {"image": (*shapes["mask"], 3)}
+    expected["mask"] = (n, *shapes["mask"][-2:])
+    for layer in layers:
+        one = layer.stored_shape
+        expected[f"layers/{layer.name}/activation"] = (n, *design.shape, *one)
+        expected[f"layers/{layer.name}/empty"] = one
+        if design.reference_index is None:
+            expected[f"layers/{layer.name}/reference"] = (n, *one)
+    for name, shape in expected.items():
+        if (found := file[name].shape) != shape:
+            raise ValueError(f"{name} has the shape {found}; expected {shape}")
 
 
 def describe_identified(file: Any) -> Description:
