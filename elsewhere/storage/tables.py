@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -121,10 +122,10 @@ def check_table_name(path: str | Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""Beginnings of a text that a spreadsheet takes for a formula, and runs."""
+_FORMULA = r"'*[\t\r\n]|['\s]*[=+\-@＝＋－＠]"
+"""The beginning of a text that a spreadsheet takes for a formula, and runs, also behind spaces."""
 
-ESCAPED = r"^'(?='*[=+\-@\t\r\n＝＋－＠])"
+ESCAPED = rf"^'(?={_FORMULA})"
 """A regular expression of what is to be taken off a text of a CSV file to have it as it was."""
 
 
@@ -154,7 +155,7 @@ def to_csv(table: pandas.DataFrame) -> bytes:
 
 
 def _as_text(value: object) -> object:
-    if not isinstance(value, str) or not value.lstrip("'").startswith(FORMULA):
+    if not isinstance(value, str) or not re.match(_FORMULA, value):
         return value
     try:
         float(value)
