@@ -214,7 +214,8 @@ def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
         raise InputError(
             f"{name} returned a network with lazy layers; run it once on an image in the factory"
         )
-    if empty := [key for key, tensor in module.state_dict().items() if tensor.is_meta]:
+    state = module.state_dict().items()  # of quantised modules no tensors only
+    if empty := [key for key, value in state if getattr(value, "is_meta", False)]:
         raise InputError(
             f"{name} returned a network on the device 'meta', whose weights hold no numbers "
             f"({len(empty)}, first {empty[0]}); build it on the CPU, and load its weights there"

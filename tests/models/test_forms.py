@@ -5,9 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from elsewhere.analyzer import similarity
 from elsewhere.errors import InputError
 from elsewhere.models import list_layers, load_model
 from elsewhere.models.outputs import output_tensors
+from elsewhere.recording import Sweep
+from elsewhere.stimuli import Canvas, Grid
 
 NETWORKS = """
 import torch
@@ -87,3 +90,55 @@ def test_sparse_outputs_are_made_dense():
         (found,) = output_tensors((sparse, None)).values()
         assert np.array_equal(found.numpy(), values.numpy())
     assert output_tensors(torch.nested.nested_tensor([values])) == {}
+
+
+class Defaults(nn.Module):
+    """Takes arguments beside the images, which keep their defaults."""
+
+    def __init__(self, used):
+        super().__init__()
+        self.conv, self.head, self.used = nn.Conv2d(3, 4, 3, stride=2), nn.Linear(4, 6), used
+
+    def forward(self, images, mask=None, scale=2.0, names=("a",)):
+        found = self.conv(images)
+        if self.used:
+            found = found * scale
+        return self.head(found.relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_arguments_that_keep_their_defaults_are_followed(wrap, used, make_objects):
+    """The windows' engine looked for values of what checks them: a traceback on small canvases."""
+    torch.manual_seed(0)
+    network = Defaults(used).eval()
+    canvas = Canvas(24, 7, background=60)
+    found = {
+        engine: similarity(
+            Sweep(
+                wrap(network),
+                make_objects(n=3, size=7),
+                canvas=canvas,
+                grid=Grid.parse("2x3", canvas),
+                layers="conv",
+                engine=engine,
+            ),
+            metric="evoked",
+        )
+        for engine in ("dense", "incremental")
+    }
+    np.testing.assert_allclose(
+        found["incremental"]["similarity"], found["dense"]["similarity"], atol=1e-5
+    )
+
+
+def test_a_quantised_network_is_loaded(monkeypatch, tmp_path):
+    """Its state holds types and packed weights beside tensors."""
+    (tmp_path / "packed.py").write_text(
+        "import torch\\nfrom torch import nn\\n"
+        "def net():\\n"
+        "    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4), nn.ReLU())\\n"
+        "    return torch.ao.quantization.quantize_dynamic(network, {nn.Linear})\\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = [layer.name for layer in list_layers(load_model("packed:net"), 8)]
+    assert "1" in names and "2" in names

@@ -265,11 +265,13 @@ class _Reader:
 
     def read(self) -> Program:
         """Return the steps."""
-        source, steps = "", []
+        source, steps, others = "", [], set[fx.Node]()
         outputs: dict[tuple[str, int], Any] = {}
         for node in self._graph.nodes:
-            if node.op == "placeholder":
-                source = source or node.name
+            if source and (node.op == "placeholder" or {*node.all_input_nodes} & others):
+                others.add(node)  # arguments that keep their defaults, and what checks that they do
+            elif node.op == "placeholder":
+                source = node.name
                 self._current[node.name] = node.name
                 self._memory[node.name] = len(self._memory)
             elif node.op == "output":
@@ -325,6 +327,8 @@ class _Reader:
                 return value
             if value.name in self._stale:
                 raise NotTraceable(f"{value.name} shares memory that is overwritten in place")
+            if value.name not in self._current:
+                raise NotTraceable(f"{value.name} depends on an argument beside the images")
             return Value(self._current[value.name])
 
         return map_aggregate(structure, look_up)
