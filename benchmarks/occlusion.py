@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.engine import Timed, disturb
 from elsewhere.analyzer.attribution.batches import Batch
-from elsewhere.analyzer.attribution.covering import Coverer, Scene
+from elsewhere.analyzer.attribution.covering import CoveredImage, Coverer
 from elsewhere.analyzer.attribution.explain import Explainer
 from elsewhere.analyzer.attribution.frames import Scenes
 from elsewhere.analyzer.attribution.targets import ClassTarget
@@ -65,7 +65,7 @@ def n_changing(explainer: Any, batch: Batch) -> float:
     counts = []
     for row, corner in enumerate(batch.corners):
         images = batch.images[row : row + 1], batch.baselines[row : row + 1]
-        scene = Scene(*images, corner, explainer.object_size, batch.plain)
+        scene = CoveredImage(*images, corner, explainer.object_size, batch.plain)
         lattice = explainer.method.lattice(explainer.options)
         counts.append(np.prod([len(along) for along in scene.changing(scene.windows(lattice))]))
     return float(np.mean(counts))

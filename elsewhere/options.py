@@ -346,7 +346,7 @@ def option_names(group: type[OptionGroup], fields: Sequence[str]) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class PartOf:
     """Which options of a group a command takes; see :func:`part`."""
 
     only: Sequence[str]
@@ -354,9 +354,9 @@ class Part:
     defaults: dict[str, Any]
 
 
-def part(*only: str, without: Sequence[str] = (), **defaults: Any) -> Part:
+def part(*only: str, without: Sequence[str] = (), **defaults: Any) -> PartOf:
     """Return which fields of a group a command takes (all by default), and its own defaults."""
-    return Part(only, without, defaults)
+    return PartOf(only, without, defaults)
 
 
 def takes(command: Callable[..., None]) -> Callable[..., None]:

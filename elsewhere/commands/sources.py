@@ -61,6 +61,11 @@ def open_any(
     if not is_file(source):
         if allow_partial:
             raise InputError("--allow-partial is for recordings; leave it out, or name one")
+        if cost.shared:
+            raise InputError(
+                "a live sweep is measured in one process; `elsewhere record` with --workers or "
+                "--scheduler first, then measure the recording"
+            )
         network.check(source, *(layers or ()))
         stimuli.check()
         cost.set_threads()

@@ -32,7 +32,7 @@ from elsewhere.figures.measured import (
     plot_partition,
     plot_phase,
 )
-from elsewhere.figures.objects import ObjectsLike, plot_objects, plot_placements
+from elsewhere.figures.objects import PlottedObjects, plot_objects, plot_placements
 from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
 from elsewhere.figures.sanity import plot_sanity
 from elsewhere.figures.save import FIGURE_EXTENSIONS, save_figure
@@ -40,7 +40,7 @@ from elsewhere.figures.training import plot_acquisition, plot_interference
 
 __all__ = [
     "FIGURE_EXTENSIONS",
-    "ObjectsLike",
+    "PlottedObjects",
     "draw",
     "figure_kinds",
     "plot_accuracy_displacement",

@@ -30,7 +30,7 @@ from elsewhere.figures.maps import (
     frame_panel,
     outline_object,
 )
-from elsewhere.figures.results import Scene, cell_edges, describe, require, scene_of
+from elsewhere.figures.results import MeasuredCanvas, cell_edges, describe, require, scene_of
 from elsewhere.figures.style import (
     GREY,
     INK,
@@ -238,7 +238,7 @@ def conditions(results: object) -> dict[str, xr.Dataset]:
     return {str(only.attrs.get("phase") or only.attrs.get("condition") or "accuracy"): only}
 
 
-def place_scene(result: xr.Dataset) -> Scene:
+def place_scene(result: xr.Dataset) -> MeasuredCanvas:
     """Return the canvas, with the first trained location as the reference."""
     places = trained_locations(result)
     y, x = places[0].tolist() if len(places) else (0, 0)
@@ -323,7 +323,7 @@ def draw_accuracy_bar(
 def _map_legend(
     figure: Figure,
     trained: Sequence[NDArray[np.int64]],
-    scenes: Sequence[Scene],
+    scenes: Sequence[MeasuredCanvas],
     *,
     missing: bool,
 ) -> None:

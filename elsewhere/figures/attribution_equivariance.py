@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import UnknownNameError
 from elsewhere.figures.attribution import DIVERGING, describe_maps, draw_handles
 from elsewhere.figures.maps import MISSING, RING, TEXT_MARK, frame_panel, outline_object
-from elsewhere.figures.results import Scene, cell_edges, require, scene_of
+from elsewhere.figures.results import MeasuredCanvas, cell_edges, require, scene_of
 from elsewhere.figures.style import (
     GREY,
     SMALL_SIZE,
@@ -110,7 +110,11 @@ def plot_attribution_equivariance(result: xr.Dataset, *, metric: MapMetric = "pe
 
 
 def _draw_canvas(
-    ax: Axes, result: xr.Dataset, values: NDArray[np.float64], scene: Scene, norm: Normalize
+    ax: Axes,
+    result: xr.Dataset,
+    values: NDArray[np.float64],
+    scene: MeasuredCanvas,
+    norm: Normalize,
 ) -> bool:
     """Fill the cells of the grid; return whether one has no value."""
     ys = cell_edges(result["y"].values, scene.canvas, scene.object_size)
@@ -130,7 +134,7 @@ def _draw_canvas(
     return bool(missing.any())
 
 
-def _away_mean(result: xr.Dataset, values: NDArray[np.float64], scene: Scene) -> float:
+def _away_mean(result: xr.Dataset, values: NDArray[np.float64], scene: MeasuredCanvas) -> float:
     ys, xs = np.meshgrid(result["y"].values, result["x"].values, indexing="ij")
     away = values[((ys != scene.y) | (xs != scene.x)) & np.isfinite(values)]
     return float(away.mean()) if away.size else math.nan

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.results import (
-    Scene,
+    MeasuredCanvas,
     cell_edges,
     describe,
     is_dead,
@@ -222,7 +222,7 @@ def _means(
     quantity: str,
     chosen: Sequence[int],
     values: NDArray[np.float64],
-    scene: Scene,
+    scene: MeasuredCanvas,
 ) -> NDArray[np.float64]:
     """Return each panel's mean away from the reference: the result's own where it has one."""
     away = _QUANTITIES[quantity][2]
@@ -272,7 +272,7 @@ def draw_cells(
         ax.add_collection(PolyCollection(boxes, zorder=1.5, **MISSING), autolim=False)
 
 
-def frame_panel(ax: Axes, scene: Scene, *, bottom: bool, left: bool) -> None:
+def frame_panel(ax: Axes, scene: MeasuredCanvas, *, bottom: bool, left: bool) -> None:
     """Make the whole canvas the axes, y downwards, with px written on the outer panels."""
     ax.set_xlim(0, scene.canvas)
     ax.set_ylim(scene.canvas, 0)
@@ -292,12 +292,12 @@ def frame_panel(ax: Axes, scene: Scene, *, bottom: bool, left: bool) -> None:
         ax.get_yticklabels()[-1].set_verticalalignment("bottom")
 
 
-def _mark_reference(ax: Axes, scene: Scene) -> None:
+def _mark_reference(ax: Axes, scene: MeasuredCanvas) -> None:
     """Put an open ring, dark on a light rim, around the reference."""
     ax.plot([scene.x], [scene.y], label="reference", clip_on=False, zorder=3, **RING)
 
 
-def outline_object(ax: Axes, scene: Scene) -> None:
+def outline_object(ax: Axes, scene: MeasuredCanvas) -> None:
     """Outline the object where it stands at the reference, as a scale."""
     half = scene.object_size // 2
     corner = (scene.x - half, scene.y - half)
@@ -322,7 +322,7 @@ def _color_bar(
     bar.outline.set_linewidth(0.4)
 
 
-def draw_legend(figure: Figure, scene: Scene, *, missing: bool, dead: bool) -> None:
+def draw_legend(figure: Figure, scene: MeasuredCanvas, *, missing: bool, dead: bool) -> None:
     """Explain the marks beneath the panels."""
     handles: list[Line2D | Patch] = [
         Line2D([], [], label=f"reference (y {scene.y}, x {scene.x})", **RING),

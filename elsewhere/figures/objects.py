@@ -30,7 +30,7 @@ from elsewhere.figures.style import (
 )
 
 
-class ObjectsLike(Protocol):
+class PlottedObjects(Protocol):
     """What a contact sheet needs to know of a set of objects."""
 
     @property
@@ -90,7 +90,7 @@ _TALLEST = 8.6  # inches: a page
 
 @styled
 def plot_objects(
-    objects: ObjectsLike,
+    objects: PlottedObjects,
     *,
     columns: int | None = None,
     background: tuple[int, int, int] = (0, 0, 0),

@@ -18,7 +18,7 @@ DEAD_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Scene:
+class MeasuredCanvas:
     """The canvas a result was measured on, in px; ``y, x`` is the reference."""
 
     canvas: int
@@ -61,7 +61,7 @@ def require(result: object, names: Iterable[str], dims: Sequence[str]) -> xr.Dat
     return result
 
 
-def scene_of(result: xr.Dataset) -> Scene:
+def scene_of(result: xr.Dataset) -> MeasuredCanvas:
     """Return the canvas, object size and reference that `result` names in its attributes."""
     values = []
     for name in ("canvas", "object_size", "reference_y", "reference_x"):
@@ -77,7 +77,7 @@ def scene_of(result: xr.Dataset) -> Scene:
             raise InputError(
                 f"the attribute {name!r} is {result.attrs[name]!r}; expected a number of px"
             ) from error
-    return Scene(*values)
+    return MeasuredCanvas(*values)
 
 
 def layer_names(result: xr.Dataset) -> list[str]:

@@ -22,7 +22,7 @@ _ROOM = 0.24  # inches that a number needs on the axis
 
 
 @dataclass(frozen=True)
-class Stretch:
+class PhaseSteps:
     """One phase on the axis, in decades: where its step 0 stands, and its steps."""
 
     name: str
@@ -68,7 +68,7 @@ def phase_runs(track: xr.Dataset) -> list[tuple[str, NDArray[np.intp]]]:
 
 def stretches(
     track: xr.Dataset, phase: str | Sequence[str] | None, *, also: NDArray[np.float64] | None = None
-) -> list[Stretch]:
+) -> list[PhaseSteps]:
     """Lay out the phases of `track` side by side, the last with room for the steps `also`.
 
     Raises
@@ -96,12 +96,12 @@ def stretches(
             inside = np.concatenate([inside, also])
         later = inside[inside > 0]
         first, last = (float(later.min()), float(later.max())) if later.size else (1.0, 1.0)
-        laid.append(Stretch(name, members, start, first, last))
+        laid.append(PhaseSteps(name, members, start, first, last))
         start = laid[-1].end + _BETWEEN
     return laid
 
 
-def draw_steps(upper: Axes, lower: Axes, laid: Sequence[Stretch], width: float) -> None:
+def draw_steps(upper: Axes, lower: Axes, laid: Sequence[PhaseSteps], width: float) -> None:
     """Number the steps beneath `lower`, `width` inches wide; name the phases above `upper`."""
     left, right = laid[0].start - 0.12, laid[-1].end + 0.12
     per_inch = (right - left) / width

@@ -26,7 +26,7 @@ from elsewhere.figures.curves import (
     legend_handle,
 )
 from elsewhere.figures.results import describe, layer_names, require, select_layers
-from elsewhere.figures.steps import Stretch, draw_steps, phase_runs, stretches
+from elsewhere.figures.steps import PhaseSteps, draw_steps, phase_runs, stretches
 from elsewhere.figures.style import (
     GREY,
     INK,
@@ -157,7 +157,7 @@ class _Drawn:
     def __init__(self) -> None:
         self.figure = new_figure(PAGE_WIDTH, 4.7)
         self.upper, self.lower = self.figure.subplots(2, 1, sharex=True)
-        self.laid: list[Stretch] = []
+        self.laid: list[PhaseSteps] = []
         self.handles: list[Line2D] = []
 
 
@@ -186,13 +186,13 @@ def _draw(
     names = [layer_names(track)[idx] for idx in chosen]
 
     drawn = _Drawn()
-    beside: tuple[xr.Dataset, Stretch] | None = None
+    beside: tuple[xr.Dataset, PhaseSteps] | None = None
     if control is not None:
         members = phase_runs(tracks[1])[-1][1]
         steps = np.asarray(tracks[1]["step"].values[members], dtype=np.float64)
         drawn.laid = stretches(track, phase, also=steps)
         last = drawn.laid[-1]
-        beside = (tracks[1], Stretch(last.name, members, last.start, last.first, last.last))
+        beside = (tracks[1], PhaseSteps(last.name, members, last.start, last.first, last.last))
     else:
         drawn.laid = stretches(track, phase)
     for ax in (drawn.upper, drawn.lower):
@@ -225,7 +225,7 @@ def _draw(
 def _draw_layers(
     drawn: _Drawn,
     track: xr.Dataset,
-    beside: tuple[xr.Dataset, Stretch] | None,
+    beside: tuple[xr.Dataset, PhaseSteps] | None,
     names: Sequence[str],
 ) -> list[Line2D]:
     """Draw G of each layer against the steps, early layers dark, late ones light."""
@@ -316,7 +316,7 @@ def over_seeds(
 def _draw_run(
     ax: Axes,
     track: xr.Dataset,
-    stretch: Stretch,
+    stretch: PhaseSteps,
     values: NDArray[np.float64],
     mark: Mark,
     label: str,
@@ -376,7 +376,7 @@ def _single_lines(values: NDArray[np.float64]) -> bool:
     )
 
 
-def _draw_chance(ax: Axes, track: xr.Dataset, laid: Sequence[Stretch]) -> None:
+def _draw_chance(ax: Axes, track: xr.Dataset, laid: Sequence[PhaseSteps]) -> None:
     """Dot the accuracy of guessing over each phase, where it is known."""
     last = phase_runs(track)[-1][1][-1]
     for stretch in laid:
@@ -407,7 +407,9 @@ def _describe_lines(drawn: _Drawn, tracks: Sequence[xr.Dataset]) -> None:
         drawn.handles.append(Line2D([], [], label="chance", **CHANCE_LINE))
 
 
-def _mark_criterion(upper: Axes, lower: Axes, track: xr.Dataset, laid: Sequence[Stretch]) -> bool:
+def _mark_criterion(
+    upper: Axes, lower: Axes, track: xr.Dataset, laid: Sequence[PhaseSteps]
+) -> bool:
     """Rule the first checkpoints that reach the criterion; return whether there are any."""
     given: Any = track.attrs.get("criterion_step")
     if "criterion_step" in track.variables:

@@ -18,7 +18,7 @@ from elsewhere.models.outputs import tensors_in
 
 
 @dataclass(frozen=True)
-class Span:
+class PixelSpan:
     """Along one axis, cell i depends on the pixels ``low + i * stride`` to ``high + i * stride``.
 
     Examples
@@ -31,17 +31,17 @@ class Span:
     low: int
     high: int
 
-    def slide(self, *, kernel: int, stride: int, padding: int, dilation: int) -> Span:
+    def slide(self, *, kernel: int, stride: int, padding: int, dilation: int) -> PixelSpan:
         """Return the span after a convolution or pooling (Araujo et al. 2019, section 2)."""
         low = self.low - padding * self.stride
         reach = (kernel - 1) * dilation * self.stride
-        return Span(self.stride * stride, low, self.high - padding * self.stride + reach)
+        return PixelSpan(self.stride * stride, low, self.high - padding * self.stride + reach)
 
-    def join(self, other: Span) -> Span | None:
+    def join(self, other: PixelSpan) -> PixelSpan | None:
         """Return the span of a cell that depends on both; None when the strides differ."""
         if self.stride != other.stride:
             return None
-        return Span(self.stride, min(self.low, other.low), max(self.high, other.high))
+        return PixelSpan(self.stride, min(self.low, other.low), max(self.high, other.high))
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Field:
     they come last.
     """
 
-    y: Span
-    x: Span
+    y: PixelSpan
+    x: PixelSpan
     axes: tuple[int, int] = (-2, -1)
 
     def join(self, other: Field) -> Field | None:
@@ -80,7 +80,7 @@ class Field:
         return centres.pop() if len(centres) == 1 else None
 
 
-PIXEL = Field(Span(1, 0, 0), Span(1, 0, 0))
+PIXEL = Field(PixelSpan(1, 0, 0), PixelSpan(1, 0, 0))
 
 Plane: TypeAlias = tuple[int, int]
 """The axes of a map's height and width, counted from the tensor's end."""

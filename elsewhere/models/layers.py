@@ -18,7 +18,7 @@ from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models.expected import refusal
 from elsewhere.models.fields import FieldMode, Plane
 from elsewhere.models.heads import name_head
-from elsewhere.models.layouts import Found, probe_layouts
+from elsewhere.models.layouts import FoundLayout, probe_layouts
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import is_container, output_tensors
 from elsewhere.models.state import seeded, untouched
@@ -158,7 +158,7 @@ def _with_layouts(model: Model, size: int, layers: Sequence[Layer]) -> list[Laye
     found = probe_layouts(model, size, shapes, expected) if open_ else {}
     listed = []
     for layer in layers:
-        seen: Found | None = found.get((layer.module, layer.call, layer.output))
+        seen: FoundLayout | None = found.get((layer.module, layer.call, layer.output))
         if seen is not None:
             layer = replace(layer, layout=seen.layout)
         if seen is not None and seen.stride is not None:

@@ -38,7 +38,7 @@ LEAST_SHARE = 3.0
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundLayout:
     """A layer's layout, empty where it was not found.
 
     `stride` is the cumulative one, px, of cells that tile the canvas; None where they do not.
@@ -53,7 +53,7 @@ def probe_layouts(
     size: int,
     shapes: Mapping[Place, tuple[int, ...]],
     expected: Mapping[Place, Layout],
-) -> dict[Place, Found]:
+) -> dict[Place, FoundLayout]:
     """Return the layouts of outputs with two or three dimensions.
 
     Parameters
@@ -103,7 +103,7 @@ def probe_layouts(
         moves = _tokens(TOKENS, _moved(moments[place])) == TOKENS[::-1]
         if (mixes or source in mixed) and not moves:
             mixed.add(place)
-            found[place] = Found()
+            found[place] = FoundLayout()
     return found
 
 
@@ -113,33 +113,33 @@ def _judge(
     profiles: list[list[NDArray[np.float64]]],
     moved: float,
     size: int,
-) -> Found:
+) -> FoundLayout:
     """Return the layout of one output from what the patch changed along each axis."""
     least = CLEAR_MOVE if expected else LEAST_MOVE
     if len(shape) == len(TOKENS):
-        return Found(_tokens(expected, _moved(profiles)))
+        return FoundLayout(_tokens(expected, _moved(profiles)))
     single = [axis for axis, count in enumerate(shape) if count == 1]
     if len(single) > 1:
-        return Found(_named(*single[-2:]))
+        return FoundLayout(_named(*single[-2:]))
     centres = _centres(profiles)
     if centres is None:
-        return Found(expected)
+        return FoundLayout(expected)
     moves = _moves(centres)
     axes = []
     for own, other in (moves, moves[::-1]):
         found = np.flatnonzero((own >= least) & (own >= LEAST_SHARE * np.abs(other)))
         if len(found) != 1 or own[found[0]] < LEAST_SHARE * np.abs(np.delete(own, found)).max():
-            return Found(expected)
+            return FoundLayout(expected)
         axes.append(int(found[0]))
     count = shape[axes[0]]
     if axes[0] == axes[1] or (not expected and shape[axes[1]] != count):
-        return Found(expected)
+        return FoundLayout(expected)
     stride = None
     if shape[axes[1]] == count > 1 and size % count == 0:
         measured = moves[[0, 1], axes] * (count - 1) / count
         if ((measured > 0.4 * moved) & (measured < 1.25 * moved)).all():
             stride = size // count
-    return Found(_named(*axes), stride)
+    return FoundLayout(_named(*axes), stride)
 
 
 def _tokens(expected: Layout, moved: NDArray[np.float64]) -> Layout:

@@ -23,7 +23,7 @@ PIXELS = "pixels"
 
 
 @dataclass(frozen=True)
-class Scene:
+class ControlScene:
     """Objects on a canvas of one colour."""
 
     objects: ObjectSet
@@ -31,7 +31,7 @@ class Scene:
     color: Color
 
     @classmethod
-    def of(cls, source: Source) -> Scene:
+    def of(cls, source: Source) -> ControlScene:
         """Return what a sweep or a recording shows.
 
         Raises
@@ -66,7 +66,7 @@ class PixelSource(BlockSource):
         The trained locations.
     """
 
-    def __init__(self, scene: Scene, design: Design, around: Sequence[Location]) -> None:
+    def __init__(self, scene: ControlScene, design: Design, around: Sequence[Location]) -> None:
         self.scene, self.design = scene, design
         self._around = tuple(around)
         side = scene.canvas.object_size
@@ -121,7 +121,7 @@ def untrained(source: Source, *, seed: int, trust: Collection[str] = ()) -> tupl
     InputError
         The network cannot be built again: the message says why.
     """
-    scene, told = Scene.of(source), source.origin
+    scene, told = ControlScene.of(source), source.origin
     name, arguments = str(told["model"]), dict(told.get("model_arguments", {}))
     if "path" in told:  # a file does not decide what code is run
         check_named(name, told["path"], trust)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError
 from elsewhere.measures.intervals import Bounded
 from elsewhere.probes.controls import PIXELS
-from elsewhere.probes.engine import Outcome
-from elsewhere.probes.splits import SPLITS, Exemplars
+from elsewhere.probes.engine import FitOutcome
+from elsewhere.probes.splits import SPLITS, ExemplarSplit
 from elsewhere.probes.summary import WHERE, Summary, stack
 from elsewhere.protocols import Source
 from elsewhere.types import Location
@@ -38,7 +38,7 @@ class Builder:
         self.summary, self.design, self.names, self.each = summary, source.design, names, each
         self.variables: dict[str, Any] = {}
 
-    def _values(self, outcome: Outcome | None, *, shuffled: bool = False) -> NDArray[np.float64]:
+    def _values(self, outcome: FitOutcome | None, *, shuffled: bool = False) -> NDArray[np.float64]:
         if outcome is None or outcome.reason:
             shape = (
                 self.summary.regions.distances.shape[0],
@@ -66,7 +66,7 @@ class Builder:
         return (dims, maps) if layered else (dims[1:], maps[0])
 
     def add(
-        self, prefix: str, outcomes: Mapping[str, Outcome] | None, *, layered: bool = True
+        self, prefix: str, outcomes: Mapping[str, FitOutcome] | None, *, layered: bool = True
     ) -> None:
         """Add what a network, or a control, got right."""
         names = self.names if layered else [PIXELS]
@@ -103,7 +103,7 @@ class Builder:
                 lead = ("layer", "split", "train_y", "train_x", "where")
                 self.variables["accuracy_at_each"] = (lead, sets.reshape(shape))
 
-    def add_shuffled(self, outcomes: Mapping[str, Outcome], exemplars: Exemplars) -> None:
+    def add_shuffled(self, outcomes: Mapping[str, FitOutcome], exemplars: ExemplarSplit) -> None:
         """Add the control tasks, what they leave of the accuracy, and whether they are solved.
 
         They control for exemplars that were trained on only, of which a category has two or more:
@@ -137,12 +137,12 @@ class Builder:
         solved = controls & (stack(numbers, "off_low") > chance[:, None])
         self.variables["shuffled_flag"] = (dims[:2], solved.astype(np.int8))
 
-    def add_fits(self, outcomes: Mapping[str, Outcome], tried: tuple[float, ...]) -> None:
+    def add_fits(self, outcomes: Mapping[str, FitOutcome], tried: tuple[float, ...]) -> None:
         """Add what was chosen, and by which scores."""
         trained: tuple[str, ...] = ("train_y", "train_x") if self.each else ()
         sets = self.design.shape if self.each else ()
 
-        def put(name: str, get: Callable[[Outcome], Any], *more: str, size: int = 0) -> None:
+        def put(name: str, get: Callable[[FitOutcome], Any], *more: str, size: int = 0) -> None:
             rows = [np.asarray(get(outcomes[layer])) for layer in self.names]
             shape = (len(rows), *sets, *((size,) if more else ()))
             self.variables[name] = (("layer", *trained, *more), np.stack(rows).reshape(shape))
@@ -153,13 +153,13 @@ class Builder:
         self.variables["n_units"] = (("layer",), np.array(units, np.int64))
         if tried:
 
-            def scores(outcome: Outcome) -> Any:
+            def scores(outcome: FitOutcome) -> Any:
                 blank = np.full(len(tried), np.nan)
                 return [each if len(each) == len(tried) else blank for each in outcome.scores]
 
             put("cross_validated", scores, "strengths", size=len(tried))
 
-    def add_trials(self, outcomes: Mapping[str, Outcome]) -> None:
+    def add_trials(self, outcomes: Mapping[str, FitOutcome]) -> None:
         """Add what was chosen for each object at each location, and whether it was right.
 
         Both are -1 for objects that are left out.
@@ -173,7 +173,7 @@ class Builder:
 
     def dataset(
         self,
-        exemplars: Exemplars,
+        exemplars: ExemplarSplit,
         places: tuple[tuple[Location, ...], ...],
         tried: tuple[float, ...],
     ) -> xarray.Dataset:

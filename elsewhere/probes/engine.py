@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.measures.vectors import dot_products
-from elsewhere.probes.features import Reading, Rows, ScoreSink, Units, gather
+from elsewhere.probes.features import FeatureReading, Rows, ScoreSink, Units, gather
 from elsewhere.probes.fitting import Fit, FitTask, fit_all
 from elsewhere.probes.span import STRETCH, Span, find_span, moments, raw_weights
 from elsewhere.protocols import Layer, Progress, Source
@@ -19,7 +19,7 @@ from elsewhere.types import Location, format_bytes
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitPlan:
     """What is trained and tested.
 
     Parameters
@@ -67,7 +67,7 @@ class Plan:
 
 
 @dataclass
-class Outcome:
+class FitOutcome:
     """What the probes of one layer got right.
 
     Parameters
@@ -133,12 +133,12 @@ class _Weights:
 
 def run(
     source: Source,
-    readings: Mapping[str, Reading],
-    plan: Plan,
+    readings: Mapping[str, FeatureReading],
+    plan: FitPlan,
     *,
     max_memory: int,
     progress: Progress | None = None,
-) -> dict[str, Outcome]:
+) -> dict[str, FitOutcome]:
     """Train and test the probes of all layers.
 
     Parameters
@@ -167,7 +167,7 @@ def run(
         NaN or infinite activations.
     """
     layers = {layer.name: layer for layer in source.layers if layer.name in readings}
-    found: dict[str, Outcome] = {}
+    found: dict[str, FitOutcome] = {}
     for names in _packs(source, layers, readings, plan, max_memory):
         engine = _Engine(
             source,
@@ -191,8 +191,8 @@ def run(
 def _packs(
     source: Source,
     layers: Mapping[str, Layer],
-    readings: Mapping[str, Reading],
-    plan: Plan,
+    readings: Mapping[str, FeatureReading],
+    plan: FitPlan,
     max_memory: int,
 ) -> Iterator[list[str]]:
     """Yield the layers that are taken together: one from a file, as many as fit of a network."""
@@ -220,9 +220,9 @@ class _Engine:
     def __init__(
         self,
         source: Source,
-        readings: Mapping[str, Reading],
+        readings: Mapping[str, FeatureReading],
         units: dict[str, int],
-        plan: Plan,
+        plan: FitPlan,
         max_memory: int,
         itemsize: int = 4,
     ) -> None:
@@ -276,12 +276,12 @@ class _Engine:
             used += each
         return groups
 
-    def run(self, report: Callable[[float], None]) -> dict[str, Outcome]:
+    def run(self, report: Callable[[float], None]) -> dict[str, FitOutcome]:
         """Return the outcome of each layer."""
         design, n_sets = self.source.design, len(self.plan.places)
         shape = (n_sets, len(design.objects), design.n_positions)
         self.outcomes = {
-            name: Outcome(
+            name: FitOutcome(
                 correct=np.zeros(shape, bool),
                 shuffled=np.zeros(shape, np.float32),
                 choice=np.full(shape, -1, np.int16),

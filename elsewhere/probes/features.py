@@ -24,7 +24,7 @@ Units = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Reading:
+class FeatureReading:
     """What is read of a layer: whole activations, or what another source kept of them.
 
     Parameters
@@ -37,7 +37,7 @@ class Reading:
     seed: int = 0
 
     @classmethod
-    def of(cls, layer: Layer) -> Reading:
+    def of(cls, layer: Layer) -> FeatureReading:
         """Return what a source has of `layer`."""
         return cls(layer.keep, layer.seed)
 
@@ -84,7 +84,7 @@ class GatherSink:
 
     def __init__(
         self,
-        readings: Mapping[str, Reading],
+        readings: Mapping[str, FeatureReading],
         objects: NDArray[np.int64],
         *,
         units: Units | None = None,
@@ -162,7 +162,7 @@ class ScoreSink:
 
     def __init__(
         self,
-        readings: Mapping[str, Reading],
+        readings: Mapping[str, FeatureReading],
         weights: Mapping[str, NDArray[np.float32]],
         centres: Mapping[str, NDArray[np.float32]],
         take: Take,
@@ -210,7 +210,7 @@ def refuse(layer: str, name: str) -> None:
 
 def gather(
     source: Source,
-    readings: Mapping[str, Reading],
+    readings: Mapping[str, FeatureReading],
     objects: NDArray[np.int64],
     places: Sequence[Location],
     *,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from elsewhere.errors import InputError, LayerError, UnknownNameError
-from elsewhere.probes.features import Reading, gather
+from elsewhere.probes.features import FeatureReading, gather
 from elsewhere.probes.fitting import FitTask, fit, strengths_of
 from elsewhere.probes.kinds import find_kind
 from elsewhere.probes.linear import NETWORK, FittedProbe
@@ -83,7 +83,7 @@ def fit_probe(
     mask = np.zeros(len(source.design.objects), bool) if held_out is None else held_out
     exemplars = divide(source.design, None, held_out=mask, seed=seed)
     objects, n_classes = exemplars.train, len(exemplars.names)
-    reading = Reading.of(known[layer])
+    reading = FeatureReading.of(known[layer])
     units, n_samples = reading.units(known[layer]), len(objects) * len(places[0])
     needed = 4 * units * (n_samples + n_classes + 8)
     budget = parse_bytes(max_memory)

@@ -16,10 +16,10 @@ from elsewhere.measures.bands import band_notes
 from elsewhere.measures.intervals import LEAST_SAMPLED
 from elsewhere.measures.responses import find_responses
 from elsewhere.notes import notes_of
-from elsewhere.probes.controls import PIXELS, PixelSource, Scene, object_size, untrained
+from elsewhere.probes.controls import PIXELS, ControlScene, PixelSource, object_size, untrained
 from elsewhere.probes.dataset import Builder
-from elsewhere.probes.engine import Outcome, Plan, run
-from elsewhere.probes.features import Reading
+from elsewhere.probes.engine import FitOutcome, FitPlan, run
+from elsewhere.probes.features import FeatureReading
 from elsewhere.probes.fitting import strengths_of
 from elsewhere.probes.kinds import CONTROLS, find_kind
 from elsewhere.probes.places import find_places
@@ -167,7 +167,7 @@ def probe(
     if not 0 <= limit <= 1:
         raise InputError(f"threshold is {limit:g}; expected an accuracy from 0 to 1")
 
-    def plan_of(members: NDArray[np.int64]) -> Plan:
+    def plan_of(members: NDArray[np.int64]) -> FitPlan:
         some = exemplars.among(members)
         labels = some.labels[None]
         if "shuffled" in controls:
@@ -177,7 +177,7 @@ def probe(
         numbers = np.full(weights.shape, -1)
         numbers[:, members] = labels
         trained = some.labels[some.train]
-        return Plan(
+        return FitPlan(
             places,
             members[some.train],
             numbers,
@@ -194,7 +194,7 @@ def probe(
     plan = plan_of(everything)
     folds = plan.folds
     names = [name for name in known if layers is None or name in layers]
-    readings = {name: Reading.of(known[name]) for name in names}
+    readings = {name: FeatureReading.of(known[name]) for name in names}
     reasons = {"held-out": exemplars.reason} if exemplars.reason else {}
     if tried and len(tried) > 1 and folds is None:
         reasons["strength"] = (
@@ -222,9 +222,9 @@ def probe(
     plans = [(members, plan_of(members), group) for members, group in chosen]
     steps = _Steps(progress, len(plans) * (1 + ("untrained" in controls)))
 
-    def run_all(source: Source, *, bare: bool) -> dict[str, Outcome]:
+    def run_all(source: Source, *, bare: bool) -> dict[str, FitOutcome]:
         """Probe each layer with the objects that it responds to."""
-        done: dict[str, Outcome] = {}
+        done: dict[str, FitOutcome] = {}
         for members, plan, group in plans:
             own = {name: readings[name] for name in group}
             plan = _without_controls(plan) if bare else plan
@@ -242,7 +242,7 @@ def probe(
     outcomes = run_all(source, bare=False)
     for name, reason in unanswered.items():
         outcomes[name].reason = reason
-    others: dict[str, dict[str, Outcome]] = {}
+    others: dict[str, dict[str, FitOutcome]] = {}
     told: dict[str, Any] = {}
     if "untrained" in controls:
         try:
@@ -253,7 +253,7 @@ def probe(
             others["untrained"] = run_all(sweep, bare=True)
     if "pixels" in controls:
         try:
-            scene = Scene.of(source)
+            scene = ControlScene.of(source)
         except InputError as error:
             reasons["pixels"] = str(error)
         else:
@@ -351,7 +351,7 @@ def _gated(result: xarray.Dataset) -> list[str]:
     ]
 
 
-def _without_controls(plan: Plan) -> Plan:
+def _without_controls(plan: FitPlan) -> FitPlan:
     return replace(plan, labels=plan.labels[:1], balance=plan.balance[:1])
 
 
@@ -381,14 +381,14 @@ class _Steps:
         return report
 
 
-def _probe_pixels(scene: Scene, source: Source, plan: Plan, memory: int) -> Outcome:
+def _probe_pixels(scene: ControlScene, source: Source, plan: FitPlan, memory: int) -> FitOutcome:
     """Return the outcome on raw pixels, each training set in the box of its own locations."""
     found = []
     for places in plan.places:
         own = replace(plan, places=(places,), jobs=1)
         pixels = PixelSource(scene, source.design, places)
-        found.append(run(pixels, {PIXELS: Reading()}, own, max_memory=memory)[PIXELS])
-    return Outcome(
+        found.append(run(pixels, {PIXELS: FeatureReading()}, own, max_memory=memory)[PIXELS])
+    return FitOutcome(
         correct=np.concatenate([each.correct for each in found]),
         shuffled=np.concatenate([each.shuffled for each in found]),
         choice=np.concatenate([each.choice for each in found]),

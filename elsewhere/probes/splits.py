@@ -18,7 +18,7 @@ ASKED = ("same", "held-out", "both")
 
 
 @dataclass(frozen=True)
-class Exemplars:
+class ExemplarSplit:
     """How the objects of a design are divided.
 
     Parameters
@@ -60,11 +60,11 @@ class Exemplars:
         trained = np.unique(self.labels[heard & ~self.held_out])
         return np.asarray(heard & np.isin(self.labels, trained))
 
-    def among(self, members: NDArray[np.int64]) -> Exemplars:
+    def among(self, members: NDArray[np.int64]) -> ExemplarSplit:
         """Return some of the objects, their categories numbered anew."""
         codes, labels = np.unique(self.labels[members], return_inverse=True)
         names = tuple(self.names[code] for code in codes.tolist())
-        return Exemplars(names, labels.astype(np.int64), self.held_out[members], self.reason)
+        return ExemplarSplit(names, labels.astype(np.int64), self.held_out[members], self.reason)
 
     @property
     def shuffles_mean(self) -> bool:
@@ -78,7 +78,7 @@ def divide(
     *,
     held_out: float | ArrayLike = 0.25,
     seed: int = 0,
-) -> Exemplars:
+) -> ExemplarSplit:
     """Divide the objects of a design by exemplar.
 
     Parameters
@@ -121,13 +121,13 @@ def divide(
                     f"category {name!r} is missing at training: all its exemplars are held out; "
                     "train on at least one of each"
                 )
-        return Exemplars(names, labels, mask)
+        return ExemplarSplit(names, labels, mask)
     share = float(held_out)  # type: ignore[arg-type]
     if not 0 < share < 1:
         raise InputError(f"the share of exemplars to hold out is {share:g}; expected between 0, 1")
     nobody = np.zeros(len(labels), bool)
     if split == "same":
-        return Exemplars(names, labels, nobody)
+        return ExemplarSplit(names, labels, nobody)
     counts = np.bincount(labels)
     if counts.min() < 2:
         lone = names[int(counts.argmin())]
@@ -137,13 +137,13 @@ def divide(
         )
         if split is not None:
             raise InputError(f"split {split!r}: {reason}, or take split 'same'")
-        return Exemplars(names, labels, nobody, reason)
+        return ExemplarSplit(names, labels, nobody, reason)
     rng = np.random.default_rng([seed, 1])
     mask = nobody.copy()
     for code, count in enumerate(counts.tolist()):
         n_out = min(max(round(share * count), 1), count - 1)
         mask[rng.permutation(np.flatnonzero(labels == code))[:n_out]] = True
-    return Exemplars(names, labels, mask)
+    return ExemplarSplit(names, labels, mask)
 
 
 def deal_folds(labels: NDArray[np.int64], n_folds: int, *, seed: int) -> NDArray[np.int64] | None:
@@ -178,7 +178,7 @@ def deal_folds(labels: NDArray[np.int64], n_folds: int, *, seed: int) -> NDArray
     return folds
 
 
-def shuffle_labels(exemplars: Exemplars, n_shuffles: int, *, seed: int) -> NDArray[np.int64]:
+def shuffle_labels(exemplars: ExemplarSplit, n_shuffles: int, *, seed: int) -> NDArray[np.int64]:
     """Return the labels of the control task, shape (shuffle, object).
 
     Each exemplar has one label drawn at random, the same at all locations: labels are permuted
@@ -196,7 +196,7 @@ def shuffle_labels(exemplars: Exemplars, n_shuffles: int, *, seed: int) -> NDArr
     return shuffled
 
 
-def balance(labels: NDArray[np.int64], exemplars: Exemplars) -> NDArray[np.float64]:
+def balance(labels: NDArray[np.int64], exemplars: ExemplarSplit) -> NDArray[np.float64]:
     """Return what each object counts in a plain mean over the trained exemplars, or the others.
 
     The plain mean is then the mean over the classes of a row of labels of means over exemplars,

@@ -25,7 +25,7 @@ from elsewhere.measures.intervals import (
     correlation_of,
     share_interval,
 )
-from elsewhere.probes.splits import SPLITS, Exemplars
+from elsewhere.probes.splits import SPLITS, ExemplarSplit
 from elsewhere.protocols import Design
 from elsewhere.types import Location
 
@@ -71,7 +71,7 @@ class Summary:
 
     def __init__(
         self,
-        exemplars: Exemplars,
+        exemplars: ExemplarSplit,
         regions: Regions,
         *,
         threshold: float,

@@ -13,7 +13,7 @@ from elsewhere.models.conduct import check_again
 from elsewhere.models.forward import exact
 from elsewhere.models.proof import extremes
 from elsewhere.protocols import Design
-from elsewhere.recording.images import Batch, Images
+from elsewhere.recording.images import ImageBatch, Images
 from elsewhere.stimuli import Canvas, ObjectSet
 
 
@@ -56,7 +56,7 @@ def watch(subject: Subject, *, output: bool = False, gradients: bool = False) ->
     empty = _empty(images, places)
     shown = torch.from_numpy(objects.patches(canvas.background_color(model.transform.mean)))
     scenes = [
-        images.build(Batch("grid", np.array([number]), np.array([at]), places[[at]])).clone()
+        images.build(ImageBatch("grid", np.array([number]), np.array([at]), places[[at]])).clone()
         for number, at in zip(extremes(shown), (0, len(places) - 1), strict=True)
     ]
     with exact(model.device):
@@ -81,4 +81,4 @@ def watch_again(subject: Subject, conduct: Conduct) -> None:
 
 def _empty(images: Images, places: NDArray[np.int64]) -> torch.Tensor:
     nothing = np.array([-1])
-    return images.build(Batch("empty", nothing, nothing, places[:1])).clone()
+    return images.build(ImageBatch("empty", nothing, nothing, places[:1])).clone()

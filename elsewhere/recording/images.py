@@ -18,7 +18,7 @@ from elsewhere.types import BATCH_ROWS
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """The images of one forward pass."""
 
     stage: Stage
@@ -44,7 +44,7 @@ class Images:
         self._paster = Paster(canvas, model.transform, rows=rows, device=model.device)
         self._patches = self._paster.load(objects)
 
-    def build(self, batch: Batch) -> torch.Tensor:
+    def build(self, batch: ImageBatch) -> torch.Tensor:
         """Return exactly as many inputs as a pass takes, the last ones empty canvases."""
         shown = batch.objects >= 0
         rows, places = (torch.from_numpy(v[shown]) for v in (batch.objects, batch.locations))
@@ -59,18 +59,18 @@ def batches_of(
     skip: Collection[int] = (),
     *,
     rows: int = BATCH_ROWS,
-) -> Iterator[Batch]:
+) -> Iterator[ImageBatch]:
     """Yield the batches of a stage, of `rows` images, those of each unit by themselves."""
     n, reference = len(design.objects), np.array(design.reference)
     if stage == "empty":
         nothing = np.array([-1])
-        yield Batch(stage, nothing, nothing, reference[None])
+        yield ImageBatch(stage, nothing, nothing, reference[None])
         return
     if stage == "reference":
         for first in range(0, n, rows):
             objects = np.arange(first, min(first + rows, n))
             nowhere = np.full(len(objects), -1)
-            yield Batch(stage, objects, nowhere, np.tile(reference, (len(objects), 1)))
+            yield ImageBatch(stage, objects, nowhere, np.tile(reference, (len(objects), 1)))
         return
     places = design.positions
     for unit in units:
@@ -80,4 +80,4 @@ def batches_of(
         for first in range(0, len(objects), rows):
             chosen = slice(first, first + rows)
             at = positions[chosen]
-            yield Batch(stage, objects[chosen], at, places[at])
+            yield ImageBatch(stage, objects[chosen], at, places[at])

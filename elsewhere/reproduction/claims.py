@@ -19,7 +19,7 @@ from elsewhere.measures.claims import (
     verdict,
 )
 from elsewhere.reproduction.conditions import CELL, EQUAL, FIXED, FULL
-from elsewhere.reproduction.gates import Found, Results, Table, join_notes
+from elsewhere.reproduction.gates import Results, SeedTable, SeedValues, join_notes
 from elsewhere.reproduction.identified import PARTS
 from elsewhere.reproduction.scale import Scale
 
@@ -100,7 +100,7 @@ def make_rows(scale: Scale, results: Results) -> list[Row]:
     results
         What came out of each run of each seed, for seeds of which all runs are done.
     """
-    table = Table(results)
+    table = SeedTable(results)
     rows = [
         *_vanilla(scale, table),
         *_imagenet(scale, table),
@@ -228,7 +228,7 @@ def _row(
     kind: str,
     direction: Direction,
     threshold: float,
-    found: Found,
+    found: SeedValues,
     *,
     counts: bool = True,
     case: str = "",
@@ -238,7 +238,7 @@ def _row(
     )
 
 
-def _vanilla(scale: Scale, table: Table) -> Iterator[Row]:
+def _vanilla(scale: Scale, table: SeedTable) -> Iterator[Row]:
     for phase in scale.learning:
         for kind, counts in _exemplars():
             found = table.index("vanilla", kind, phase.name)
@@ -252,7 +252,7 @@ ONE_NETWORK = (
 )
 
 
-def _imagenet(scale: Scale, table: Table) -> Iterator[Row]:
+def _imagenet(scale: Scale, table: SeedTable) -> Iterator[Row]:
     for phase in scale.learning if table.has("imagenet") else scale.learning[:1]:
         for kind, counts in _exemplars():
             found = table.index("imagenet", kind, phase.name)
@@ -262,7 +262,7 @@ def _imagenet(scale: Scale, table: Table) -> Iterator[Row]:
             yield replace(row, system="vgg16 at 224 px", note=note)
 
 
-def _acquired(scale: Scale, table: Table) -> Iterator[Row]:
+def _acquired(scale: Scale, table: SeedTable) -> Iterator[Row]:
     for number, pretraining in enumerate(scale.pretraining, start=1):
         run = "acquired" if number == 1 else f"acquired-{number}"
         for phase in scale.learning:
@@ -281,7 +281,7 @@ def _acquired(scale: Scale, table: Table) -> Iterator[Row]:
                     yield _row("C3", "near-complete", pair, kind, ">", 0.80, found, counts=False)
 
 
-def _fixed(scale: Scale, table: Table) -> Iterator[Row]:
+def _fixed(scale: Scale, table: SeedTable) -> Iterator[Row]:
     """Compare training everywhere with training that ties each class to a place.
 
     Classes share places, so that the task cannot be solved by place alone; and it must have been
@@ -310,7 +310,7 @@ def _fixed(scale: Scale, table: Table) -> Iterator[Row]:
             yield _row("C4", part, pair, kind, ">", 0.50, full - cell, counts=False)
 
 
-def _inside(scale: Scale, table: Table) -> Iterator[Row]:
+def _inside(scale: Scale, table: SeedTable) -> Iterator[Row]:
     """Compare layers: the deepest convolution, the last pooling, the last hidden layer.
 
     At displacements of whole cells a convolution is equivariant by construction: that is a check
@@ -349,7 +349,7 @@ _PLACES = {
 }
 
 
-def _interference(scale: Scale, table: Table) -> Iterator[Row]:
+def _interference(scale: Scale, table: SeedTable) -> Iterator[Row]:
     """Compare the end with the first checkpoint at which the new objects are learnt.
 
     What further training anywhere costs is not interference at one location: each loss must
@@ -380,7 +380,7 @@ def report_beside(scale: Scale, results: Results) -> dict[str, Any]:
     The near-domain control, what the environments give away, how like the sets are, the starts
     of the comparison at equal accuracy, and the confounds.
     """
-    table = Table(results)
+    table = SeedTable(results)
     groups: dict[str, dict[str, Any]] = {}
 
     def add(group: str, run: str, names: Sequence[str]) -> None:

@@ -21,19 +21,19 @@ Results = Mapping[int, Mapping[str, Values]]
 
 
 @dataclass(frozen=True)
-class Found:
+class SeedValues:
     """A value for each seed, none where it was not run, and why a seed has none."""
 
     values: tuple[float, ...] = ()
     note: str = ""
 
-    def __sub__(self, other: Found) -> Found:
+    def __sub__(self, other: SeedValues) -> SeedValues:
         if not (self.values and other.values):
-            return Found()
+            return SeedValues()
         values = tuple(a - b for a, b in zip(self.values, other.values, strict=True))
-        return Found(values, join_notes(self.note, other.note))
+        return SeedValues(values, join_notes(self.note, other.note))
 
-    def only_where(self, known: Found, reason: str) -> Found:
+    def only_where(self, known: SeedValues, reason: str) -> SeedValues:
         """Return the same, undefined for seeds of which `known` is below 0 or undefined."""
         if not self.values:
             return self
@@ -41,7 +41,7 @@ class Found:
         values = tuple(
             value if fit else math.nan for value, fit in zip(self.values, fits, strict=True)
         )
-        return Found(values, self.note if all(fits) else join_notes(self.note, reason))
+        return SeedValues(values, self.note if all(fits) else join_notes(self.note, reason))
 
 
 def join_notes(*notes: str) -> str:
@@ -50,7 +50,7 @@ def join_notes(*notes: str) -> str:
     return "; ".join(dict.fromkeys(said))
 
 
-class Table:
+class SeedTable:
     """Values over seeds, by run and name.
 
     Parameters
@@ -67,29 +67,29 @@ class Table:
         """Return whether every seed has the run."""
         return bool(self.seeds) and all(run in self.results[seed] for seed in self.seeds)
 
-    def get(self, run: str, name: str) -> Found:
+    def get(self, run: str, name: str) -> SeedValues:
         """Return a value for each seed; none where the run was not done."""
         if not self.has(run):
-            return Found()
+            return SeedValues()
         values = tuple(float(self.results[seed][run].get(name, math.nan)) for seed in self.seeds)
         unknown = not all(map(math.isfinite, values))
         note = f"{run}: {name.rpartition('/')[0]} is undefined in a seed" if unknown else ""
         reasons = {str(self.results[seed][run].get(f"why/{name}", "")) for seed in self.seeds}
-        return Found(values, join_notes(*sorted(reasons)) or note)
+        return SeedValues(values, join_notes(*sorted(reasons)) or note)
 
-    def margin(self, run: str, name: str, gate: float, *, below: bool = False) -> Found:
+    def margin(self, run: str, name: str, gate: float, *, below: bool = False) -> SeedValues:
         """Return by how much a value passes a gate; below 0 where it does not."""
         values = self.get(run, name).values
-        return Found(tuple((gate - value) if below else (value - gate) for value in values))
+        return SeedValues(tuple((gate - value) if below else (value - gate) for value in values))
 
-    def index(self, run: str, kind: str, phase: str) -> Found:
+    def index(self, run: str, kind: str, phase: str) -> SeedValues:
         """Return ``II_far``; undefined where the objects were not learnt at the location."""
         name = f"{kind}/{phase}"
         found = self.get(run, f"II_far/{name}")
         reason = f"{run}: N at the trained location is below {FAR_GATE} in a seed"
         return found.only_where(self.margin(run, f"N_on/{name}", FAR_GATE), reason)
 
-    def compared(self, run: str, name: str, phase: str, *layers: str) -> Found:
+    def compared(self, run: str, name: str, phase: str, *layers: str) -> SeedValues:
         """Return a comparison of layers: of a network that has learnt, with layers that live.
 
         A layer of which more than 5 % of the vectors are zero has similarities of 0 that mean
@@ -108,7 +108,7 @@ class Table:
             )
         return found
 
-    def beyond_place(self, run: str, *, equal: bool = False) -> Found:
+    def beyond_place(self, run: str, *, equal: bool = False) -> SeedValues:
         """Return by how much a pretraining taught more than where things stand.
 
         Its accuracy, from that of the best classifier that sees the place only (0) to 1, less
@@ -125,12 +125,12 @@ class Table:
             (value - place) / (1 - place) if place < 1 else math.nan
             for value, place in zip(known, places, strict=True)
         )
-        return Found(tuple(share - INDEX_GATE for share in shares))
+        return SeedValues(tuple(share - INDEX_GATE for share in shares))
 
-    def equal(self, kind: str, phase: str) -> tuple[Found, Found]:
+    def equal(self, kind: str, phase: str) -> tuple[SeedValues, SeedValues]:
         """Return indices of ``full`` and of ``fixed`` at the same pretraining accuracy."""
         if not self.has(EQUAL):
-            return Found(), Found()
+            return SeedValues(), SeedValues()
         found = [self.index(run, kind, phase) for run in ("acquired", "fixed-learning")]
         full, fixed = (list(each.values) for each in found)
         other = self.index(EQUAL, kind, phase)
@@ -138,6 +138,6 @@ class Table:
             reduced = self.results[seed][EQUAL]["reduced"]
             (full if reduced == FULL else fixed)[place] = value
         return (
-            Found(tuple(full), join_notes(found[0].note, other.note)),
-            Found(tuple(fixed), join_notes(found[1].note, other.note)),
+            SeedValues(tuple(full), join_notes(found[0].note, other.note)),
+            SeedValues(tuple(fixed), join_notes(found[1].note, other.note)),
         )

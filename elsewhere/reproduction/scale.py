@@ -19,7 +19,7 @@ from elsewhere.models.names import check_named
 from elsewhere.stimuli import Canvas
 from elsewhere.storage.files import is_folder
 from elsewhere.training.curriculum import Choice, Exemplars, Network, Phase
-from elsewhere.training.folders import EVERY, SHARED, Folder, Part, scales
+from elsewhere.training.folders import EVERY, SHARED, CurriculumPart, Folder, scales
 from elsewhere.training.toml import convert
 
 __all__ = ["ClaimLayers", "Scale", "load_scale", "scales"]
@@ -82,7 +82,7 @@ class Scale:
     name: str
     network: Network
     canvas: Canvas
-    conditions: Mapping[str, Part]
+    conditions: Mapping[str, CurriculumPart]
     compared: str
     unseen: tuple[Phase, ...]
     grid: str = "7x7"

@@ -27,7 +27,7 @@ _RAYS = 200_000  # traced at once
 
 
 @dataclass(frozen=True)
-class Part:
+class Volume:
     """One volume of a solid; x points right, y up and z to the viewer.
 
     Parameters
@@ -57,7 +57,7 @@ class Part:
 class Solid:
     """Parts, and the width over which their seams are rounded."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Volume, ...]
     blend: float = 0.1
 
     def distance(self, points: Points) -> Points:
@@ -125,7 +125,7 @@ def rotation(axis: Literal["x", "y", "z"], degrees: float) -> FloatArray:
     return matrix
 
 
-def part_distance(part: Part, points: Points) -> Points:
+def part_distance(part: Volume, points: Points) -> Points:
     """Return the signed distance (for ellipsoids and bent horns: nearly) of points (n, 3)."""
     own = np.asarray(points - np.array(part.at, np.float32), np.float32)
     if any(part.turn):
@@ -220,21 +220,21 @@ def _shade(normals: Points, lights: Points, viewer: Points) -> FloatArray:
     return np.asarray(level, np.float64)
 
 
-def _ellipsoid(points: Points, part: Part) -> Points:
+def _ellipsoid(points: Points, part: Volume) -> Points:
     radii = np.array(part.size, np.float32)
     scaled = np.linalg.norm(points / radii, axis=1)
     steep = np.linalg.norm(points / radii**2, axis=1)
     return np.asarray(scaled * (scaled - 1) / np.maximum(steep, 1e-6), np.float32)
 
 
-def _block(points: Points, part: Part) -> Points:
+def _block(points: Points, part: Volume) -> Points:
     radius = 0.4 * min(part.size)
     over = np.abs(points) - (np.array(part.size, np.float32) - radius)
     outside = np.linalg.norm(np.maximum(over, 0), axis=1)
     return np.asarray(outside + np.minimum(over.max(1), 0) - radius, np.float32)
 
 
-def _horn(points: Points, part: Part) -> Points:
+def _horn(points: Points, part: Volume) -> Points:
     length, foot, tip = part.size
     along = np.clip(points[:, 1] / length, 0, 1)
     lean, slope = part.bend * length * along**2, 2 * part.bend * along
@@ -244,12 +244,12 @@ def _horn(points: Points, part: Part) -> Points:
     return np.asarray(away - (foot + (tip - foot) * along), np.float32)
 
 
-def _ring(points: Points, part: Part) -> Points:
+def _ring(points: Points, part: Volume) -> Points:
     around = np.hypot(points[:, 0], points[:, 2]) - part.size[0]
     return np.asarray(np.hypot(around, points[:, 1]) - part.size[1], np.float32)
 
 
-_DISTANCES: dict[str, Callable[[Points, Part], Points]] = {
+_DISTANCES: dict[str, Callable[[Points, Volume], Points]] = {
     "ellipsoid": _ellipsoid,
     "block": _block,
     "horn": _horn,

@@ -17,7 +17,7 @@ from elsewhere.training.promises import Step
 
 
 @dataclass(frozen=True)
-class Block:
+class ConvBlock:
     """Some 3x3 convolutions with ReLU, closed by a 2x2 max pooling.
 
     Parameters
@@ -65,7 +65,7 @@ def run_block(
     return functional.max_pool2d(maps, 2)
 
 
-def find_blocks(network: nn.Module, image: torch.Tensor) -> tuple[Block, ...]:
+def find_blocks(network: nn.Module, image: torch.Tensor) -> tuple[ConvBlock, ...]:
     """Return the blocks at the start of a network that can run on tiles; none where it is another.
 
     They are what a VGG begins with: 3x3 convolutions, padded by zeros, each followed by a ReLU and
@@ -86,14 +86,14 @@ def find_blocks(network: nn.Module, image: torch.Tensor) -> tuple[Block, ...]:
     >>> [block.count for block in find_blocks(vgg16_slim(), torch.zeros(1, 3, 224, 224))]
     [2, 2, 3, 3, 3]
     """
-    blocks: list[Block] = []
+    blocks: list[ConvBlock] = []
     convolutions: list[nn.Conv2d] = []
     parts = _first_modules(network, image)
     place = 0
     while place < len(parts):
         part, following = parts[place], parts[place + 1 : place + 2]
         if _is_pooling(part) and convolutions:
-            blocks.append(Block(tuple(convolutions)))
+            blocks.append(ConvBlock(tuple(convolutions)))
             convolutions = []
             place += 1
         elif _is_convolution(part) and following and type(following[0]) is nn.ReLU:
@@ -151,7 +151,7 @@ def _is_plain(part: nn.Module) -> bool:
     return known and not any(map(len, hooks)) and "forward" not in vars(part)
 
 
-def window_sides(blocks: Sequence[Block], canvas: Canvas) -> list[int]:
+def window_sides(blocks: Sequence[ConvBlock], canvas: Canvas) -> list[int]:
     """Return the largest side of what the object can change after each block, cells.
 
     Examples
@@ -167,7 +167,7 @@ def window_sides(blocks: Sequence[Block], canvas: Canvas) -> list[int]:
     return sides
 
 
-def best_depth(blocks: Sequence[Block], canvas: Canvas) -> int:
+def best_depth(blocks: Sequence[ConvBlock], canvas: Canvas) -> int:
     """Return for how many blocks tiles save most multiplications; 0 where they save none.
 
     Examples
@@ -191,7 +191,7 @@ def best_depth(blocks: Sequence[Block], canvas: Canvas) -> int:
     return best if costs[best] < 0.95 * costs[0] else 0
 
 
-def _work(block: Block, side: int) -> int:
+def _work(block: ConvBlock, side: int) -> int:
     # an output's share of memory traffic counts like some multiplications
     return sum(
         side**2 * (9 * part.in_channels + 30) * part.out_channels for part in block.convolutions

@@ -29,7 +29,7 @@ from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
 from elsewhere.training.heads import replace_head
 from elsewhere.training.resolution import load_phase_objects
 from elsewhere.training.seen import Past, join, parse_view, set_name, unpack, view_of
-from elsewhere.training.toml import Source, convert
+from elsewhere.training.toml import TomlSource, convert
 from elsewhere.types import Location
 
 ENCODING = "checkpoint"
@@ -257,7 +257,7 @@ def _read_card(path: Path, trust: Collection[str]) -> Card:
     try:
         if extra := sorted(set(table) & set(_NOT_WRITTEN)):
             raise InputError(f"unknown key {extra[0]!r}")
-        card: Card = convert(table, Card, (), Source())
+        card: Card = convert(table, Card, (), TomlSource())
         check_phase_name(card.phase, "phase")
         if min(card.step, card.phase_index, card.seed) < 0:
             raise InputError("step, phase_index and seed: expected 0 or more")

@@ -20,7 +20,7 @@ from elsewhere.errors import CurriculumError, StorageError
 from elsewhere.stimuli import Canvas
 from elsewhere.storage.documents import read_document
 from elsewhere.storage.files import is_file
-from elsewhere.training.toml import KeyPath, Source, convert
+from elsewhere.training.toml import KeyPath, TomlSource, convert
 
 Optimiser: TypeAlias = Literal["adam", "adamw", "sgd"]
 Schedule: TypeAlias = Literal["constant", "one-cycle", "cosine"]
@@ -365,7 +365,7 @@ class Curriculum:
     canvas: Canvas
     phases: tuple[Phase, ...]
     seed: int = 0
-    source: Source = field(default=Source(), compare=False, repr=False)
+    source: TomlSource = field(default=TomlSource(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -429,7 +429,7 @@ class Curriculum:
         }
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any], source: Source | None = None) -> Curriculum:
+    def from_dict(cls, table: Mapping[str, Any], source: TomlSource | None = None) -> Curriculum:
         """Return the curriculum that plain values describe, as TOML gives them.
 
         Raises
@@ -437,7 +437,7 @@ class Curriculum:
         CurriculumError
             An unknown key, a value of another type or out of range, named with its line.
         """
-        source = Source(read=True) if source is None else source
+        source = TomlSource(read=True) if source is None else source
         known = ("name", "seed", "network", "canvas", "phase")
         source.check_keys(table, known, ())
         phases = table.get("phase", [])

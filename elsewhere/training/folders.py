@@ -19,7 +19,7 @@ from elsewhere.errors import CurriculumError, StorageError, UnknownNameError
 from elsewhere.registry import Registry
 from elsewhere.storage.files import is_file
 from elsewhere.training.curriculum import Curriculum, Phase
-from elsewhere.training.toml import KeyPath, Source, convert, read_toml
+from elsewhere.training.toml import KeyPath, TomlSource, convert, read_toml
 
 SHARED = "scale.toml"
 PACKAGED = Path(__file__).parent / "curricula"
@@ -38,7 +38,7 @@ def packaged_folders() -> tuple[Path, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class CurriculumPart:
     """What a curriculum of a folder adds to the one that it starts with.
 
     Parameters
@@ -72,7 +72,7 @@ class Folder:
 
     path: Path
     shared: Mapping[str, Any]
-    source: Source
+    source: TomlSource
     base: Folder | None = None
 
     @classmethod
@@ -116,7 +116,7 @@ class Folder:
             return path
         return None if self.base is None else self.base.find(name)
 
-    def read(self, name: str) -> Part:
+    def read(self, name: str) -> CurriculumPart:
         """Return a curriculum's own part: without that of the one that it starts with.
 
         Raises
@@ -134,7 +134,7 @@ class Folder:
         if rival is not None and start is None:
             raise source.error(("rival",), "rival: needs a start as well; add it")
         plain = {key: value for key, value in table.items() if key not in OWN_KEYS}
-        return Part(Curriculum.from_dict({"name": name, **plain}, source), start, rival)
+        return CurriculumPart(Curriculum.from_dict({"name": name, **plain}, source), start, rival)
 
     def whole(self, name: str) -> Curriculum:
         """Return a curriculum with all phases of what it starts with before its own.
@@ -176,7 +176,7 @@ class Folder:
         source = own.source.after(count)
         return dataclasses.replace(own, phases=(*first.phases, *later), source=source)
 
-    def _read(self, name: str, trail: tuple[str, ...]) -> tuple[dict[str, Any], Source]:
+    def _read(self, name: str, trail: tuple[str, ...]) -> tuple[dict[str, Any], TomlSource]:
         """Return what a file holds, with all that it takes over in place."""
         path = self.find(name)
         if path is None:
@@ -187,13 +187,13 @@ class Folder:
             table[key] = self._system(key, table, source)
         return table, source
 
-    def _system(self, key: str, table: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    def _system(self, key: str, table: Mapping[str, Any], source: TomlSource) -> dict[str, Any]:
         """Return a curriculum's network or canvas; what has no name changes the shared one."""
         shared, own = _table(self.shared, key, self.source), _table(table, key, source)
         return {**own} if "name" in own else {**shared, **own}
 
     def _phases(
-        self, table: Mapping[str, Any], source: Source, trail: tuple[str, ...]
+        self, table: Mapping[str, Any], source: TomlSource, trail: tuple[str, ...]
     ) -> list[dict[str, Any]]:
         given = table.get("phase", [])
         if not isinstance(given, list) or not all(isinstance(each, Mapping) for each in given):
@@ -216,7 +216,7 @@ class Folder:
     def _one(
         self,
         like: Any,
-        source: Source,
+        source: TomlSource,
         path: KeyPath,
         trail: tuple[str, ...],
         before: list[dict[str, Any]],
@@ -233,7 +233,7 @@ class Folder:
         raise source.error(path, f"like: no phase {name!r}; expected one of: {known}")
 
     def _of(
-        self, name: str, source: Source, path: KeyPath, trail: tuple[str, ...]
+        self, name: str, source: TomlSource, path: KeyPath, trail: tuple[str, ...]
     ) -> list[dict[str, Any]]:
         """Return the phases of another curriculum, of this folder or of a packaged one."""
         scale, _, file = name.rpartition("/")
@@ -252,7 +252,7 @@ class Folder:
         return str(UnknownNameError(f"curriculum of {self.path.name}", name, self.names()))
 
 
-def _packaged(name: Any, source: Source, path: KeyPath) -> Folder:
+def _packaged(name: Any, source: TomlSource, path: KeyPath) -> Folder:
     known = {folder.name: folder for folder in packaged_folders()}
     if not isinstance(name, str) or name not in known:
         raise source.error(
@@ -261,14 +261,14 @@ def _packaged(name: Any, source: Source, path: KeyPath) -> Folder:
     return Folder.open(known[name])
 
 
-def _table(table: Mapping[str, Any], key: str, source: Source) -> Mapping[str, Any]:
+def _table(table: Mapping[str, Any], key: str, source: TomlSource) -> Mapping[str, Any]:
     value = table.get(key, {})
     if not isinstance(value, Mapping):
         raise source.error((key,), f"{key}: expected a table, [{key}]; got {value!r}")
     return value
 
 
-def _text(table: Mapping[str, Any], key: str, source: Source) -> str | None:
+def _text(table: Mapping[str, Any], key: str, source: TomlSource) -> str | None:
     value = table.get(key)
     if value is not None and not isinstance(value, str):
         raise source.error((key,), f"{key}: expected a text; got {value!r}")

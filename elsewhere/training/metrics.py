@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from elsewhere.errors import InputError, StorageError
 from elsewhere.storage.documents import LineSeals, read_lines, tell_unsealed
 from elsewhere.storage.files import open_inside, refuse_link, storage_errors
-from elsewhere.training.toml import Source, convert
+from elsewhere.training.toml import TomlSource, convert
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def read_metrics(directory: str | Path) -> list[Report]:
     if lines and not lines[-1][1]:
         tell_unsealed(path)
     try:
-        return [convert(table, Report, ("metrics",), Source()) for table, _ in lines]
+        return [convert(table, Report, ("metrics",), TomlSource()) for table, _ in lines]
     except InputError as error:
         raise StorageError(f"cannot read the metrics {path}: {error}") from error
 

@@ -31,7 +31,7 @@ _DEEP = re.compile(rf"(?<![\w-]){_SEGMENT}(?:[ \t]*+\.[ \t]*+{_SEGMENT}){{32}}")
 
 
 @dataclass(frozen=True)
-class Source:
+class TomlSource:
     """Where a description came from: a file and the lines of its keys, or neither.
 
     What was `read` may be of a stranger; what was written down in Python is the user's own.
@@ -50,7 +50,7 @@ class Source:
         )
         return CurriculumError(f"{self.file}, line {line}: {message}")
 
-    def after(self, count: int) -> Source:
+    def after(self, count: int) -> TomlSource:
         """Return the same lines for phases that `count` others now stand before."""
         moved: dict[KeyPath, int] = {}
         for path, line in self.lines.items():
@@ -69,7 +69,7 @@ class Source:
                 raise self.error((*path, key), f"unknown key {key!r}{where}; {hint}")
 
 
-def read_toml(path: Path) -> tuple[dict[str, Any], Source]:
+def read_toml(path: Path) -> tuple[dict[str, Any], TomlSource]:
     """Return what a TOML file holds, and where its keys stand.
 
     Raises
@@ -94,7 +94,7 @@ def read_toml(path: Path) -> tuple[dict[str, Any], Source]:
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise CurriculumError(f"{path} is not valid TOML: {reason}; mend it there") from error
-    return table, Source(str(path), find_lines(text), read=True)
+    return table, TomlSource(str(path), find_lines(text), read=True)
 
 
 def find_lines(text: str) -> dict[KeyPath, int]:
@@ -128,7 +128,7 @@ def find_lines(text: str) -> dict[KeyPath, int]:
     return lines
 
 
-def convert(value: Any, kind: Any, path: KeyPath, source: Source) -> Any:
+def convert(value: Any, kind: Any, path: KeyPath, source: TomlSource) -> Any:
     """Return `value` as the annotation `kind` says, without guessing.
 
     Raises
@@ -164,7 +164,7 @@ def convert(value: Any, kind: Any, path: KeyPath, source: Source) -> Any:
     return value
 
 
-def _convert_union(value: Any, kinds: tuple[Any, ...], path: KeyPath, source: Source) -> Any:
+def _convert_union(value: Any, kinds: tuple[Any, ...], path: KeyPath, source: TomlSource) -> Any:
     if value is None and type(None) in kinds:  # of JSON; TOML has none
         return None
     # tables and lists can be meant for one member only: its errors are the useful ones
@@ -182,7 +182,7 @@ def _convert_union(value: Any, kinds: tuple[Any, ...], path: KeyPath, source: So
     raise _wrong(value, " or ".join(expected), path, source)
 
 
-def _convert_tuple(value: Any, kinds: tuple[Any, ...], path: KeyPath, source: Source) -> Any:
+def _convert_tuple(value: Any, kinds: tuple[Any, ...], path: KeyPath, source: TomlSource) -> Any:
     if isinstance(value, str) and kinds == (str, Ellipsis):
         value = (value,)
     if not isinstance(value, list | tuple):
@@ -194,7 +194,7 @@ def _convert_tuple(value: Any, kinds: tuple[Any, ...], path: KeyPath, source: So
     return tuple(convert(part, kind, path, source) for part, kind in zip(value, kinds, strict=True))
 
 
-def _convert_table(value: Any, kind: Any, path: KeyPath, source: Source) -> Any:
+def _convert_table(value: Any, kind: Any, path: KeyPath, source: TomlSource) -> Any:
     if not isinstance(value, Mapping):
         raise _wrong(value, "a table", path, source)
     hints = typing.get_type_hints(kind)
@@ -219,7 +219,7 @@ class _WrongTypeError(CurriculumError):
     expected = ""
 
 
-def _wrong(value: Any, expected: str, path: KeyPath, source: Source) -> _WrongTypeError:
+def _wrong(value: Any, expected: str, path: KeyPath, source: TomlSource) -> _WrongTypeError:
     message = f"{_name(path)}: expected {expected}; got {value!r}"
     error = _WrongTypeError(str(source.error(path, message)))
     error.expected = expected

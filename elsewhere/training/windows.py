@@ -24,7 +24,7 @@ from elsewhere.models import InputTransform
 from elsewhere.models.forward import Paster
 from elsewhere.models.proof import extremes, find_difference
 from elsewhere.stimuli import Canvas
-from elsewhere.training.blocks import Block, best_depth, find_blocks, run_block, window_sides
+from elsewhere.training.blocks import ConvBlock, best_depth, find_blocks, run_block, window_sides
 from elsewhere.training.promises import Foreseen, Promise, Step
 
 
@@ -40,7 +40,7 @@ class Level:
         Of the block's input tile, cells.
     """
 
-    block: Block
+    block: ConvBlock
     side: int
     tile: int
 

@@ -90,7 +90,7 @@ def test_maps_by_the_names_of_their_dimensions():
     )
     last = first.transpose("height", "width", "channel", ...)
     from elsewhere.analyzer.arrays import array_source
-    from elsewhere.probes.features import Reading
+    from elsewhere.probes.features import FeatureReading
     from elsewhere.storage import Keep
 
     source = array_source(last, None)
@@ -99,7 +99,7 @@ def test_maps_by_the_names_of_their_dimensions():
 
     class Means:
         def needs(self, layer):
-            return (Reading(Keep("mean")).need("grid"),)
+            return (FeatureReading(Keep("mean")).need("grid"),)
 
         held, begin, end = lambda *_: 0, lambda *_: None, lambda *_: None
 

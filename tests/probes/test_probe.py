@@ -239,10 +239,10 @@ def test_a_recording_and_a_live_sweep_agree_and_hold_all_controls(two_sources, h
 
 
 def test_raw_pixels_in_the_trained_box_are_those_of_whole_canvases(two_sources):
-    from elsewhere.probes.controls import Scene
+    from elsewhere.probes.controls import ControlScene
 
     sweep, _ = two_sources
-    scene = Scene.of(sweep)
+    scene = ControlScene.of(sweep)
     patches = scene.objects.patches(scene.color)
     places = sweep.design.positions.tolist()
     whole = np.stack(

@@ -8,7 +8,7 @@ import elsewhere
 from elsewhere.errors import CanvasError, InputError
 from elsewhere.models import load_model
 from elsewhere.probes import fit_probe, probe
-from elsewhere.probes.features import Reading, gather
+from elsewhere.probes.features import FeatureReading, gather
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.storage import open_recording
@@ -66,7 +66,7 @@ def source(request, model, objects, tmp_path):
 
 
 def test_activations_at_any_reference_are_those_of_plain_passes(source, model, objects):
-    readings = {layer.name: Reading() for layer in source.layers}
+    readings = {layer.name: FeatureReading() for layer in source.layers}
     before = source.design.reference
     for place in (*PLACES, before, PLACES[0]):
         found = gather(source, readings, np.arange(len(objects)), [place], max_memory=2**28)
@@ -112,7 +112,9 @@ def test_a_reference_off_the_grid_too(model, objects, engine):
     for place in ((9, 11), (4, 11), (9, 4)):
         expected = plain(model, objects, "fc3", place)
         for moved in (sweep.at(place), sweep_of(model, objects, engine, reference=place)):
-            found = gather(moved, {"fc3": Reading()}, np.arange(12), [place], max_memory=2**28)
+            found = gather(
+                moved, {"fc3": FeatureReading()}, np.arange(12), [place], max_memory=2**28
+            )
             np.testing.assert_allclose(found["fc3"], expected, atol=1e-5 * abs(expected).max())
     with pytest.raises(CanvasError):
         sweep.at((0, 0))
@@ -139,11 +141,11 @@ def test_a_network_that_was_changed_is_compiled_anew(objects, engine, how):
             first.bias.data.add_(1)
         else:
             first.bias = torch.nn.Parameter(first.bias + 1)
-    found = gather(sweep, {"pool2": Reading()}, np.arange(12), [PLACES[1]], max_memory=2**28)
+    found = gather(sweep, {"pool2": FeatureReading()}, np.arange(12), [PLACES[1]], max_memory=2**28)
     expected = plain(model, objects, "pool2", PLACES[1])
     np.testing.assert_allclose(found["pool2"], expected, atol=1e-5 * abs(expected).max())
     moved = sweep.at(PLACES[2])
-    found = gather(moved, {"pool2": Reading()}, np.arange(12), [PLACES[2]], max_memory=2**28)
+    found = gather(moved, {"pool2": FeatureReading()}, np.arange(12), [PLACES[2]], max_memory=2**28)
     expected = plain(model, objects, "pool2", PLACES[2])
     np.testing.assert_allclose(found["pool2"], expected, atol=1e-5 * abs(expected).max())
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from elsewhere.stimuli import load_objects, novel
-from elsewhere.stimuli.solids import Part, Solid, View, part_distance, render
+from elsewhere.stimuli.solids import Solid, View, Volume, part_distance, render
 
-SPHERE = Solid((Part("ellipsoid", (0, 0, 0), (0.5, 0.5, 0.5)),))
+SPHERE = Solid((Volume("ellipsoid", (0, 0, 0), (0.5, 0.5, 0.5)),))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_sphere_is_a_disc_lit_from_the_light():
 
 
 def test_rotations_turn_as_named():
-    horn = Solid((*SPHERE.parts, Part("horn", (0, 0.4, 0), (0.6, 0.1, 0.1))))
+    horn = Solid((*SPHERE.parts, Volume("horn", (0, 0.4, 0), (0.6, 0.1, 0.1))))
 
     def middle(view):
         masks = render(horn, [view], 40)[1]
@@ -70,7 +70,7 @@ def test_rotations_turn_as_named():
 
 @pytest.mark.parametrize("kind", ["ellipsoid", "block", "horn", "ring"])
 def test_distances_are_negative_inside_and_never_far_too_long(kind):
-    part = Part(kind, (0.1, 0, -0.1), (0.4, 0.2, 0.15), (20, 30, 40), bend=0.5)
+    part = Volume(kind, (0.1, 0, -0.1), (0.4, 0.2, 0.15), (20, 30, 40), bend=0.5)
     rng = np.random.default_rng(0)
     points = rng.uniform(-1, 1, (4000, 3)).astype(np.float32)
     distance = part_distance(part, points)

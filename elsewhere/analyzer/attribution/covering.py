@@ -22,7 +22,7 @@ from elsewhere.errors import InputError
 from elsewhere.models import Layer, Model, output_tensors
 from elsewhere.models.forward import evaluating
 from elsewhere.models.proof import find_difference
-from elsewhere.recording.engines import Choice, saving, weigh
+from elsewhere.recording.engines import EngineChoice, saving, weigh
 from elsewhere.recording.engines.windows import TILE_BYTES
 from elsewhere.recording.incremental import (
     Covered,
@@ -40,7 +40,7 @@ Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True)
-class Scene:
+class CoveredImage:
     """An image, and what its windows are replaced by.
 
     Parameters
@@ -114,7 +114,9 @@ class Coverer:
         self.model, self.scorer, self.layer = model, scorer, layer
         self.program, self.max_bytes = program, max_bytes
 
-    def compile(self, scene: Scene, rows: list[Interval], columns: list[Interval]) -> Incremental:
+    def compile(
+        self, scene: CoveredImage, rows: list[Interval], columns: list[Interval]
+    ) -> Incremental:
         """Return the engine for an image; call it in evaluation mode.
 
         Raises
@@ -127,7 +129,7 @@ class Coverer:
 
     def maps(
         self,
-        scene: Scene,
+        scene: CoveredImage,
         lattice: Lattice,
         column: int,
         references: torch.Tensor | None,
@@ -213,10 +215,10 @@ def choose_coverer(
     wanted: Engine,
     model: Model,
     scorer: Scorer,
-    scene: Scene,
+    scene: CoveredImage,
     lattice: Lattice,
     max_memory: int,
-) -> tuple[Choice, Coverer | None]:
+) -> tuple[EngineChoice, Coverer | None]:
     """Return the engine that covers windows, and why; None for whole passes.
 
     Parameters
@@ -238,7 +240,7 @@ def choose_coverer(
         The incremental engine is asked for by name and does not apply.
     """
     if wanted == "dense":
-        return Choice("dense", ""), None
+        return EngineChoice("dense", ""), None
     try:
         with evaluating(model.module):
             coverer, share, worth = _try(model, scorer, scene, lattice, max_memory)
@@ -248,14 +250,14 @@ def choose_coverer(
                 f"--engine incremental does not apply to {model.name}: {error}; "
                 "take --engine auto or dense"
             ) from error
-        return Choice("dense", f"auto: {error}"), None
+        return EngineChoice("dense", f"auto: {error}"), None
     if wanted == "auto" and not worth:
-        return Choice("dense", f"auto: windows would not pay, {saving(share)}"), None
-    return Choice("incremental", saving(share)), coverer
+        return EngineChoice("dense", f"auto: windows would not pay, {saving(share)}"), None
+    return EngineChoice("incremental", saving(share)), coverer
 
 
 def _try(
-    model: Model, scorer: Scorer, scene: Scene, lattice: Lattice, max_memory: int
+    model: Model, scorer: Scorer, scene: CoveredImage, lattice: Lattice, max_memory: int
 ) -> tuple[Coverer, float, bool]:
     """Return what covers windows, its share of the multiply-adds, and whether it pays.
 
@@ -306,7 +308,7 @@ def _scored_layer(scorer: Scorer, image: torch.Tensor) -> Layer:
 def _check(
     engine: Incremental,
     scorer: Scorer,
-    scene: Scene,
+    scene: CoveredImage,
     layer: Layer,
     tile: Tile,
     window: tuple[Interval, Interval],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from elsewhere.analyzer.attribution.batches import Batch, Method, Setting
 from elsewhere.analyzer.attribution.copies import PlainNetwork
-from elsewhere.analyzer.attribution.covering import Coverer, Scene, choose_coverer
+from elsewhere.analyzer.attribution.covering import CoveredImage, Coverer, choose_coverer
 from elsewhere.analyzer.attribution.methods import methods, read_options
 from elsewhere.analyzer.attribution.rules import Ruled
 from elsewhere.analyzer.attribution.targets import (
@@ -28,7 +28,7 @@ from elsewhere.logs import get_logger
 from elsewhere.measures.blocks import without_layout
 from elsewhere.models import Conduct, Layer, Model, list_layers, output_tensors, untouched
 from elsewhere.models.forward import exact
-from elsewhere.recording.engines import Choice
+from elsewhere.recording.engines import EngineChoice
 from elsewhere.types import BATCH_ROWS, Engine
 
 logger = get_logger(__name__)
@@ -138,10 +138,10 @@ class Explainer:
         self.rows = self._all_rows = self._fitting_rows(max_memory)
         self._followed: dict[tuple[int, ...], Ruled] = {}
         self.counts: Mapping[str, int] = self._count_rules()
-        self.choice = Choice("dense", "")
+        self.choice = EngineChoice("dense", "")
         self._coverer: Coverer | None = None
 
-    def choose(self, engine: Engine, sample: Batch) -> Choice:
+    def choose(self, engine: Engine, sample: Batch) -> EngineChoice:
         """Choose the engine of a method that covers windows, and return it.
 
         Parameters
@@ -157,7 +157,7 @@ class Explainer:
         InputError
             The incremental engine is asked for by name and does not apply.
         """
-        self.choice, self._coverer = Choice("dense", ""), None
+        self.choice, self._coverer = EngineChoice("dense", ""), None
         if self._conduct.alone:
             if engine == "incremental":
                 raise InputError(
@@ -173,7 +173,7 @@ class Explainer:
                 )
             return self.choice
         one = sample.take(slice(0, 1))
-        scene = Scene(one.images, one.baselines, one.corners[0], self.object_size, one.plain)
+        scene = CoveredImage(one.images, one.baselines, one.corners[0], self.object_size, one.plain)
         with exact(self.model.device):
             self.choice, self._coverer = choose_coverer(
                 engine,

@@ -11,7 +11,7 @@ import torch
 from captum.attr import FeatureAblation, Occlusion
 
 from elsewhere.analyzer.attribution.batches import Batch, Setting
-from elsewhere.analyzer.attribution.covering import Coverer, Scene
+from elsewhere.analyzer.attribution.covering import CoveredImage, Coverer
 from elsewhere.analyzer.attribution.lattices import Lattice, covers
 from elsewhere.errors import InputError
 
@@ -126,7 +126,7 @@ def _covered(setting: Setting, batch: Batch, lattice: Lattice, cover: Coverer) -
     for row, corner in enumerate(batch.corners):
         one = slice(row, row + 1)
         image, baseline = batch.images[one].detach(), batch.baselines[one]
-        scene = Scene(image, baseline, corner, setting.object_size, batch.plain)
+        scene = CoveredImage(image, baseline, corner, setting.object_size, batch.plain)
         references = None if batch.references is None else batch.references[one]
         found = cover.maps(scene, lattice, batch.classes[row], references, setting.share)
         maps.append(torch.from_numpy(found)[None].to(image))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from elsewhere.errors import InputError
 from elsewhere.models import Conduct, untouched
 from elsewhere.models.forward import exact
-from elsewhere.recording.engines.base import Choice, Cut, NotApplicable, SweepEngine, numerics
+from elsewhere.recording.engines.base import Cut, EngineChoice, NotApplicable, SweepEngine, numerics
 from elsewhere.recording.engines.compiling import compile_windows, saving, weigh
 from elsewhere.recording.engines.dense import DenseEngine
 from elsewhere.recording.findings import Subject
@@ -62,9 +62,9 @@ def choose_engine(subject: Subject, conduct: Conduct, wanted: str) -> SweepEngin
 
 
 __all__ = [
-    "Choice",
     "Cut",
     "DenseEngine",
+    "EngineChoice",
     "NotApplicable",
     "Subject",
     "SweepEngine",

@@ -49,7 +49,7 @@ class SweepEngine(ABC):
     """Why it was taken, in a few words."""
 
     def __str__(self) -> str:
-        return str(Choice(self.name, self.reason))
+        return str(EngineChoice(self.name, self.reason))
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class SweepEngine(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class EngineChoice:
     """The name of an engine and the reason for it.
 
     Parameters

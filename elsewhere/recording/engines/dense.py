@@ -18,7 +18,7 @@ from elsewhere.protocols import Design, Stage
 from elsewhere.recording.engines.base import Cut, SweepEngine, why_alone
 from elsewhere.recording.findings import Subject, watch_again
 from elsewhere.recording.hooks import Taps
-from elsewhere.recording.images import Batch, Images, batches_of
+from elsewhere.recording.images import ImageBatch, Images, batches_of
 from elsewhere.sources import Group, Takers
 from elsewhere.storage.units import Units
 from elsewhere.types import BATCH_ROWS
@@ -90,7 +90,7 @@ class DenseEngine(SweepEngine):
         """Refuse a network that has come to do something else while it was swept."""
         watch_again(self._subject, self._conduct)
 
-    def _run(self, batches: Iterable[Batch], group: Group, takers: Takers) -> Iterator[int]:
+    def _run(self, batches: Iterable[ImageBatch], group: Group, takers: Takers) -> Iterator[int]:
         """Run the network over `batches`; yield the number of images of each."""
         subject, conduct, rows = self._subject, self._conduct, self.rows
         images = Images(subject.model, subject.objects, subject.canvas, rows)
@@ -98,7 +98,7 @@ class DenseEngine(SweepEngine):
         for layer in group.layers:
             by_module.setdefault(layer.module, []).append(layer)
         pending: set[str] = set()
-        current: Batch
+        current: ImageBatch
 
         def receive(module: str, call: int, output: object) -> None:
             tensors = output_tensors(output)

@@ -23,7 +23,7 @@ from elsewhere.recording.incremental.running import (
     run_sliding,
     run_together,
 )
-from elsewhere.recording.incremental.sources import Source
+from elsewhere.recording.incremental.sources import WindowSource
 from elsewhere.recording.incremental.trace import NotTraceable, Program, Step, trace
 from elsewhere.recording.incremental.treatments import (
     Call,
@@ -100,7 +100,9 @@ class Incremental:
         The network cannot be followed.
     """
 
-    def __init__(self, model: Model, source: Source, *, program: Program | None = None) -> None:
+    def __init__(
+        self, model: Model, source: WindowSource, *, program: Program | None = None
+    ) -> None:
         self.model, self.source = model, source
         self._program = trace(model.module) if program is None else program
         self._kinds: dict[str, Kind] = {self._program.source: "maps"}

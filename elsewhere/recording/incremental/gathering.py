@@ -7,11 +7,11 @@ from typing import TypeAlias
 
 import torch
 
-from elsewhere.recording.incremental.geometry import Numbers, Reading
+from elsewhere.recording.incremental.geometry import AxisReading, Numbers
 from elsewhere.recording.incremental.windows import Axes, Ground, Maps
 
 Tensor: TypeAlias = torch.Tensor
-Readings: TypeAlias = tuple[Reading, Reading]
+Readings: TypeAlias = tuple[AxisReading, AxisReading]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class _Stretch:
 
 
 def _stretches(
-    reading: Reading, places: dict[int, tuple[int, int]], group: Numbers, first: Numbers
+    reading: AxisReading, places: dict[int, tuple[int, int]], group: Numbers, first: Numbers
 ) -> list[_Stretch]:
     """Return the stretches of one axis's group of classes."""
     found: list[_Stretch] = []

@@ -23,7 +23,7 @@ Interval: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class Axis:
+class AxisWindows:
     """The windows of all locations along one axis of a map.
 
     Parameters
@@ -45,7 +45,7 @@ class Axis:
     constant: Interval
 
     @classmethod
-    def of_canvas(cls, size: int, object_size: int, locations: Sequence[int]) -> Axis:
+    def of_canvas(cls, size: int, object_size: int, locations: Sequence[int]) -> AxisWindows:
         """Return the windows of the objects themselves, on a canvas of `size` px.
 
         Examples
@@ -68,10 +68,10 @@ class Axis:
         lengths: Numbers = self.length[self.first[chosen]]
         return lengths
 
-    def widened(self, constant: Interval) -> Axis:
+    def widened(self, constant: Interval) -> AxisWindows:
         """Return the axis with the longer one of two constant intervals."""
         longer = max(self.constant, constant, key=lambda interval: interval[1] - interval[0])
-        return Axis(self.size, self.start, self.length, self.classes, longer)
+        return AxisWindows(self.size, self.start, self.length, self.classes, longer)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Slide:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class AxisReading:
     """What each location reads of a map below, along one axis.
 
     Parameters
@@ -138,7 +138,7 @@ class Reading:
         The cells that are read; they may lie beyond the map, where the operation pads.
     """
 
-    source: Axis
+    source: AxisWindows
     start: Numbers
     length: Numbers
 
@@ -149,7 +149,7 @@ class Reading:
         return same and np.array_equal(self.length, self.source.length)
 
 
-def slide(axis: Axis, along: Slide) -> tuple[Axis, Reading]:
+def slide(axis: AxisWindows, along: Slide) -> tuple[AxisWindows, AxisReading]:
     """Return the windows after a sliding operation, and what they read.
 
     Parameters
@@ -169,7 +169,7 @@ def slide(axis: Axis, along: Slide) -> tuple[Axis, Reading]:
     stops = axis.start + axis.length
     changed = [along.changes(int(a), int(b)) for a, b in zip(axis.start, stops, strict=True)]
     read = [along.reads(a, b) for a, b in changed]
-    reading = Reading(
+    reading = AxisReading(
         axis,
         np.array([a for a, _ in read], dtype=np.int64),
         np.array([b - a for a, b in read], dtype=np.int64),
@@ -177,10 +177,12 @@ def slide(axis: Axis, along: Slide) -> tuple[Axis, Reading]:
     start = np.array([a for a, _ in changed], dtype=np.int64)
     length = np.array([b - a for a, b in changed], dtype=np.int64)
     keys = _keys(reading)
-    return Axis(along.size, start, length, _number(keys), along.constant(axis.constant)), reading
+    return AxisWindows(
+        along.size, start, length, _number(keys), along.constant(axis.constant)
+    ), reading
 
 
-def merge(axes: Sequence[Axis]) -> tuple[Axis, tuple[Reading, ...]]:
+def merge(axes: Sequence[AxisWindows]) -> tuple[AxisWindows, tuple[AxisReading, ...]]:
     """Return the windows of a sum or a concatenation of maps, and what is read of each.
 
     Parameters
@@ -198,15 +200,15 @@ def merge(axes: Sequence[Axis]) -> tuple[Axis, tuple[Reading, ...]]:
     """
     start = np.min([axis.start for axis in axes], axis=0)
     length = np.max([axis.start + axis.length for axis in axes], axis=0) - start
-    readings = tuple(Reading(axis, start, length) for axis in axes)
+    readings = tuple(AxisReading(axis, start, length) for axis in axes)
     low = max(axis.constant[0] for axis in axes)
     high = min(axis.constant[1] for axis in axes)
     constant = (low, high) if low < high else (axes[0].size // 2,) * 2
     keys = list(zip(*map(_keys, readings), strict=True))
-    return Axis(axes[0].size, start, length, _number(keys), constant), readings
+    return AxisWindows(axes[0].size, start, length, _number(keys), constant), readings
 
 
-def _keys(reading: Reading) -> list[Hashable]:
+def _keys(reading: AxisReading) -> list[Hashable]:
     """Return what decides on the values that each location reads."""
     axis, keys = reading.source, []
     low, high = axis.constant

@@ -73,7 +73,7 @@ def sum_over(table: Floats, corners: NDArray[np.int64]) -> Floats:
     return result
 
 
-class Change:
+class RegionChange:
     """What rows with one window differ by from the empty canvas's map, weighted.
 
     Parameters

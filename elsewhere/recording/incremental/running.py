@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from elsewhere.recording.incremental.gathering import Gatherer, Readings
-from elsewhere.recording.incremental.geometry import Axis, Numbers, Reading
+from elsewhere.recording.incremental.geometry import AxisReading, AxisWindows, Numbers
 from elsewhere.recording.incremental.treatments import Global, Sliding, Together
 from elsewhere.recording.incremental.windows import Axes, Ground, Maps, Tile, map_means
 
@@ -19,7 +19,9 @@ GATHER_BYTES = 24 * 2**20
 """What is gathered for one call of an operation, about: enough rows, and little memory."""
 
 
-def split_classes(axis: Axis, locations: Numbers, lengths: Numbers, limit: int) -> list[Numbers]:
+def split_classes(
+    axis: AxisWindows, locations: Numbers, lengths: Numbers, limit: int
+) -> list[Numbers]:
     """Return the classes of `locations`, grouped by length and at most `limit` in a group.
 
     Parameters
@@ -96,7 +98,7 @@ def _sliding_groups(
     return y, x
 
 
-def _reads_all(axis: Axis, reading: Reading, group: Numbers) -> bool:
+def _reads_all(axis: AxisWindows, reading: AxisReading, group: Numbers) -> bool:
     """Return whether classes read the whole map, and their windows there are the whole map."""
     locations = axis.first[group]
     before, source = axis.length[locations], reading.source
@@ -107,7 +109,7 @@ def _reads_all(axis: Axis, reading: Reading, group: Numbers) -> bool:
 
 def _only_map(readings: Readings) -> Readings:
     y, x = (
-        Reading(r.source, np.zeros_like(r.start), np.full_like(r.length, r.source.size))
+        AxisReading(r.source, np.zeros_like(r.start), np.full_like(r.length, r.source.size))
         for r in readings
     )
     return y, x

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from elsewhere.models import Model
-from elsewhere.recording.incremental.geometry import Axis, Interval, Numbers
+from elsewhere.recording.incremental.geometry import AxisWindows, Interval, Numbers
 from elsewhere.recording.incremental.running import split_classes
 from elsewhere.recording.incremental.windows import Axes, Maps, Tile
 from elsewhere.stimuli import Canvas
@@ -19,7 +19,7 @@ from elsewhere.types import Color
 Tensor: TypeAlias = torch.Tensor
 
 
-class Source(Protocol):
+class WindowSource(Protocol):
     """Windows of the input at the locations of a grid."""
 
     @property
@@ -70,7 +70,9 @@ class Pasted:
     ) -> None:
         pixels = torch.from_numpy(canvas.empty(color)[None]).to(model.device)
         self.ground: Tensor = model.transform.apply(pixels)
-        y, x = (Axis.of_canvas(canvas.size, canvas.object_size, places) for places in (ys, xs))
+        y, x = (
+            AxisWindows.of_canvas(canvas.size, canvas.object_size, places) for places in (ys, xs)
+        )
         self.axes: Axes = (y, x)
         self._patches = patches.permute(0, 2, 3, 1).contiguous()
 
@@ -134,7 +136,7 @@ class Covered:
         return found.permute(0, 2, 1, 3, 4).unsqueeze(2).contiguous()
 
 
-def _axis(image: Tensor, cover: Tensor, dim: int, stretches: Sequence[Interval]) -> Axis:
+def _axis(image: Tensor, cover: Tensor, dim: int, stretches: Sequence[Interval]) -> AxisWindows:
     """Return the windows along one axis; they share a class where neither image varies."""
     start = np.array([first for first, _ in stretches], dtype=np.int64)
     length = np.array([last - first for first, last in stretches], dtype=np.int64)
@@ -145,7 +147,7 @@ def _axis(image: Tensor, cover: Tensor, dim: int, stretches: Sequence[Interval])
         numbers.setdefault((b - a, None if low <= a and b <= high else a), len(numbers))
         for a, b in stretches
     ]
-    return Axis(
+    return AxisWindows(
         image.shape[dim], start, length, np.array(classes, dtype=np.int64), constant
     )  # fmt: skip
 

@@ -28,10 +28,10 @@ from elsewhere.errors import InputError
 from elsewhere.measures.vectors import combine, dot_products
 from elsewhere.recording.incremental.regions import (
     FEW,
-    Change,
     OpenSum,
     Piece,
     Region,
+    RegionChange,
     Sums,
     flat,
     sum_over,
@@ -125,7 +125,7 @@ class WindowVectors:
         lone = self._find_lone(pieces)
         for opposite in other._all_pieces():
             b = other.weights[opposite.rows]
-            change = Change(opposite.values, opposite.region, b, self.ground)
+            change = RegionChange(opposite.values, opposite.region, b, self.ground)
             meeting = change.meet(corners)
             found = np.outer(a * outside, b)
             found += a[:, None] * (change.products[-1, -1] - change.over(meeting)[places])

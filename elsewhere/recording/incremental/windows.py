@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from elsewhere.measures.vectors import sums
-from elsewhere.recording.incremental.geometry import Axis, Numbers
+from elsewhere.recording.incremental.geometry import AxisWindows, Numbers
 
 Tensor: TypeAlias = torch.Tensor
-Axes: TypeAlias = tuple[Axis, Axis]
+Axes: TypeAlias = tuple[AxisWindows, AxisWindows]
 
 
 @dataclass(frozen=True, eq=False)

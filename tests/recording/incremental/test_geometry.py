@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from elsewhere.recording.incremental.geometry import Axis, Slide, merge, slide
+from elsewhere.recording.incremental.geometry import AxisWindows, Slide, merge, slide
 
 
 def output_size(size, kernel, stride, pad, dilation):
@@ -23,7 +23,7 @@ def test_windows_hold_all_that_changes_and_classes_hold_equal_values(size, side,
     """Against convolutions of a line with random kernels: what changes, and what is equal."""
     side = min(side, size)
     locations = list(range(side // 2, size - side + side // 2 + 1))
-    axis = Axis.of_canvas(size, side, locations)
+    axis = AxisWindows.of_canvas(size, side, locations)
     rng = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     line = torch.zeros(len(locations) + 1, 1, size, dtype=torch.float64) + 0.7
     patch = torch.rand(side, generator=rng, dtype=torch.float64)
@@ -54,7 +54,7 @@ def test_windows_hold_all_that_changes_and_classes_hold_equal_values(size, side,
 
 def test_interior_locations_of_one_phase_share_a_class():
     locations = list(range(25, 200))
-    axis = Axis.of_canvas(224, 50, locations)
+    axis = AxisWindows.of_canvas(224, 50, locations)
     for _ in range(2):
         axis, _ = slide(axis, Slide(3, 1, 1, 224 if axis.size == 224 else axis.size))
     axis, _ = slide(axis, Slide(2, 2, 0, 112))
@@ -65,7 +65,7 @@ def test_interior_locations_of_one_phase_share_a_class():
 
 
 def test_the_padded_edge_is_no_part_of_the_constant_interval():
-    axis = Axis.of_canvas(20, 4, [2, 10])
+    axis = AxisWindows.of_canvas(20, 4, [2, 10])
     after, _ = slide(axis, Slide(3, 1, 1, 20))
     assert after.constant == (1, 19)
     again, _ = slide(after, Slide(3, 2, 1, 10))
@@ -76,7 +76,7 @@ def test_the_padded_edge_is_no_part_of_the_constant_interval():
 
 def test_a_window_is_never_without_cells():
     """A stride over the object's only pixel: nothing changes, and one cell is kept."""
-    axis = Axis.of_canvas(9, 1, [0, 1, 8])
+    axis = AxisWindows.of_canvas(9, 1, [0, 1, 8])
     after, _ = slide(axis, Slide(1, 4, 0, 3))
     assert after.length.tolist() == [1, 1, 1]
     assert after.start.tolist() == [0, 0, 2]
@@ -85,7 +85,7 @@ def test_a_window_is_never_without_cells():
 
 
 def test_sums_cover_every_operand_and_keep_their_classes_apart():
-    small = Axis.of_canvas(24, 8, [4, 12, 13, 20])
+    small = AxisWindows.of_canvas(24, 8, [4, 12, 13, 20])
     wide, _ = slide(small, Slide(5, 1, 2, 24))
     union, readings = merge([small, wide])
     np.testing.assert_array_equal(union.start, wide.start)
@@ -98,7 +98,7 @@ def test_sums_cover_every_operand_and_keep_their_classes_apart():
 
 @pytest.mark.parametrize("size", [5, 8])
 def test_constant_intervals_that_do_not_meet_are_empty(size):
-    left = Axis(size, *[np.zeros(1, dtype=np.int64)] * 3, (0, 2))
-    right = Axis(size, *[np.zeros(1, dtype=np.int64)] * 3, (3, size))
+    left = AxisWindows(size, *[np.zeros(1, dtype=np.int64)] * 3, (0, 2))
+    right = AxisWindows(size, *[np.zeros(1, dtype=np.int64)] * 3, (3, size))
     low, high = merge([left, right])[0].constant
     assert low == high
