@@ -12,9 +12,10 @@ neither on the order of the blocks within a stage nor on their size.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -361,23 +362,25 @@ class Sink(Protocol):
         """Finish the group of layers that was begun last."""
 
 
-@runtime_checkable
-class Source(Protocol):
-    """Answers sinks; :class:`elsewhere.sources.BlockSource` is what to begin with."""
+class Source(ABC):
+    """Answers sinks; :class:`elsewhere.sources.BlockSource` is what to begin with.
+
+    Parameters
+    ----------
+    design
+        Objects, positions and reference.
+    layers
+        The layers that can be had, in the network's order.
+    together
+        Whether one pass gives several layers, so that these had better be asked for at once.
+    """
+
+    design: Design
+    layers: Sequence[Layer]
+    together: ClassVar[bool] = False
 
     @property
-    def design(self) -> Design:
-        """Objects, positions and reference."""
-
-    @property
-    def layers(self) -> Sequence[Layer]:
-        """The layers that can be had, in the network's order."""
-
-    @property
-    def together(self) -> bool:
-        """Whether one pass gives several layers, so that these had better be asked for at once."""
-
-    @property
+    @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """Where the values come from: plain attributes for results.
 
@@ -387,28 +390,43 @@ class Source(Protocol):
     @property
     def origin(self) -> dict[str, Any]:
         """All that is known of the network and of what it was shown: a recording's attributes."""
+        return self.provenance
 
     def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
         """Return the objects' images and masks, or None where they are not known."""
+        return None
 
     def working_bytes(self, layer: Layer) -> int:
-        """Return the bytes that the source takes for a layer, without what sinks hold."""
+        """Return what going through a layer takes of the memory, without what sinks hold."""
+        return 0
 
+    @abstractmethod
     def at(self, reference: tuple[int, ...]) -> Source:
         """Return a source of its own with another reference; nothing stale goes with it."""
 
+    @abstractmethod
     def select(
         self, objects: Sequence[int] | None = None, positions: Sequence[int] | None = None
     ) -> Source:
-        """Return a source of its own of some objects at some positions, by their indices."""
+        """Return a source of its own of some objects at some positions, by their indices.
 
+        Raises
+        ------
+        InputError
+            The positions are no full grid of some coordinates of each axis.
+        """
+
+    @abstractmethod
     def stream(
         self, sinks: Sequence[Sink], *, max_memory: int = ..., progress: Progress | None = None
     ) -> None:
         """Go through all stages that the sinks need and give them their blocks."""
 
-    def __enter__(self) -> Source:
-        """Return the source, which is closed at the end."""
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:  # noqa: B027 (most hold nothing)
         """Let go of what the source holds open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

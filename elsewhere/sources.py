@@ -8,28 +8,27 @@ arrays, and whatever else is to be measured.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.axes import Axes
 from elsewhere.errors import InputError, LayerError, MemoryLimitError
+from elsewhere.measures.blocks import DenseBlock
 from elsewhere.protocols import (
     STAGES,
-    Array,
     Block,
     Design,
-    Kept,
     Layer,
     Need,
     Progress,
     Sink,
+    Source,
     Stage,
-    Vectors,
 )
 from elsewhere.types import format_bytes
 
@@ -130,20 +129,10 @@ def drive(
     count: Callable[[Stage], int],
     progress: Progress | None = None,
 ) -> None:
-    """Go through all groups of layers, their parts and stages: the only loop that feeds sinks.
+    """Go through groups of layers, their parts and stages: the only loop that feeds sinks.
 
-    Parameters
-    ----------
-    design
-        What is swept.
-    takers
-        Groups of layers, each with the sinks that take something of it.
-    feed
-        Goes through one stage of one group.
-    count
-        How many images `feed` yields in a stage.
-    progress
-        Called with images done and in all.
+    `takers` are the groups, each with the sinks that take something of it; `count` says how many
+    images `feed` yields in a stage.
     """
     total = sum(group.parts * sum(map(count, each.stages)) for group, each in takers)
     done = 0
@@ -172,16 +161,8 @@ def group_layers(
     What a sink holds nothing of comes first, in one group; a layer that does not fit alone is
     swept in several parts.
 
-    Parameters
-    ----------
-    layers, design, sinks
-        What is swept, in order, and for whom.
-    max_memory
-        Bytes that sinks may hold.
-    held_bytes
-        Bytes of one activation as sinks hold it.
-    whole
-        From bytes that sinks hold to the --max-memory of which they are a part.
+    `held_bytes` gives those of one activation as sinks hold it, `whole` the --max-memory of which
+    so many bytes for sinks are a part.
 
     Raises
     ------
@@ -241,20 +222,8 @@ def count_parts(
 ) -> int:
     """Return in how many sweeps a layer has to be taken so that what sinks hold fits the memory.
 
-    Parameters
-    ----------
-    layer
-        The layer.
-    bytes_each
-        Bytes of one activation of it, as sinks hold it.
-    design, sinks
-        What is swept, and what takes the blocks.
-    max_memory
-        Bytes that may be held.
-    working
-        Bytes that the source itself holds.
-    whole
-        From bytes that may be held to the --max-memory of which they are a part.
+    `bytes_each` are those of one activation as sinks hold it, `working` what the source itself
+    holds, and `whole` gives the --max-memory of which so many bytes for sinks are a part.
 
     Raises
     ------
@@ -278,46 +247,24 @@ def count_parts(
     )
 
 
-class BlockSource(ABC):
+class BlockSource(Source):
     """A source that has its activations already, and goes through them layer by layer.
 
     A class of one's own gives ``design``, ``layers``, ``provenance``, :meth:`blocks` and
     :meth:`at`; the rest follows.
     """
 
-    design: Design
-    layers: Sequence[Layer]
-    together: ClassVar[bool] = False
-
-    @property
-    @abstractmethod
-    def provenance(self) -> dict[str, Any]:
-        """See :class:`elsewhere.protocols.Source`."""
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """All that is known of the network and of what it was shown."""
-        return self.provenance
-
     @abstractmethod
     def at(self, reference: tuple[int, ...]) -> BlockSource:
         """Return a source of its own with another reference."""
 
     @abstractmethod
-    def blocks(self, layer: Layer, stage: Stage) -> Iterable[Block]:
+    def blocks(self, layer: Layer, stage: Stage) -> Iterable[DenseBlock]:
         """Return the blocks of a layer in a stage, each valid until the next one is taken."""
 
     def has(self, layer: Layer, stage: Stage) -> bool:
         """Return whether there is anything of a layer in a stage."""
         return True
-
-    def working_bytes(self, layer: Layer) -> int:
-        """Return the bytes that going through a layer takes, without what sinks hold."""
-        return 0
-
-    def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-        """Return the objects' images and masks, or None where they are not known."""
-        return None
 
     def select(
         self, objects: Sequence[int] | None = None, positions: Sequence[int] | None = None
@@ -371,15 +318,6 @@ class BlockSource(ABC):
         for block in self.blocks(layer, stage):
             takers.give(block)
             yield len(block.objects) if stage == "grid" else 0
-
-    def close(self) -> None:  # noqa: B027 (most hold nothing)
-        """Let go of what the source holds open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Selection(BlockSource):
@@ -450,21 +388,21 @@ class Selection(BlockSource):
         images, masks = (values[list(self._chosen[0])] for values in found)
         return images, masks
 
-    def blocks(self, layer: Layer, stage: Stage) -> Iterator[Block]:
+    def blocks(self, layer: Layer, stage: Stage) -> Iterator[DenseBlock]:
         """Yield the selected rows of the source's blocks, renumbered."""
         for block in self._source.blocks(layer, stage):
-            objects, positions = (
-                np.where(old < 0, old, new[old])
-                for old, new in (
-                    (block.objects, self._objects),
-                    (block.positions, self._positions),
-                )
+            objects = np.where(block.objects < 0, -1, self._objects[block.objects])
+            positions = np.where(block.positions < 0, -1, self._positions[block.positions])
+            inside = ((objects < 0) == (block.objects < 0)) & (
+                (positions < 0) == (block.positions < 0)
             )
-            inside = (objects >= 0) | (block.objects < 0)
-            inside &= (positions >= 0) | (block.positions < 0)
             if inside.any():
-                rows = np.flatnonzero(inside)
-                yield _SelectedBlock(block, rows, objects[rows], positions[rows])
+                yield replace(
+                    block,
+                    objects=objects[inside],
+                    positions=positions[inside],
+                    values=block.values[inside],
+                )
 
 
 def select_design(
@@ -505,41 +443,3 @@ def _numbering(n: int, chosen: Sequence[int] | None) -> NDArray[np.int64]:
     chosen = range(n) if chosen is None else chosen
     numbers[list(chosen)] = np.arange(len(chosen))
     return numbers
-
-
-@dataclass(frozen=True)
-class _SelectedBlock:
-    """Some rows of a block, renumbered."""
-
-    whole: Block
-    rows: NDArray[np.int64]
-    objects: NDArray[np.int64]
-    positions: NDArray[np.int64]
-
-    @property
-    def stage(self) -> Stage:
-        return self.whole.stage
-
-    @property
-    def layer(self) -> str:
-        return self.whole.layer
-
-    @property
-    def kept(self) -> Kept:
-        return self.whole.kept
-
-    @property
-    def half(self) -> bool:
-        return self.whole.half
-
-    def full(self) -> Array:
-        return self.whole.full()[self.rows]
-
-    def mean(self) -> Array:
-        return self.whole.mean()[self.rows]
-
-    def sketch(self, size: int, seed: int) -> Array:
-        return self.whole.sketch(size, seed)[self.rows]
-
-    def vectors(self) -> Vectors:
-        return self.whole.vectors().take(self.rows.tolist())

@@ -89,7 +89,7 @@ def open_any(
             yield recording, chosen
             return
         place = recorded_reference(recording, stimuli.reference)
-        with recording.refer_to(place) as moved:
+        with recording.at(place) as moved:
             yield moved, chosen
 
 

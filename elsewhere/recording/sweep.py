@@ -25,7 +25,7 @@ from elsewhere.models import (
 from elsewhere.models.forward import evaluating, exact
 from elsewhere.models.heads import name_head
 from elsewhere.models.state import stamp
-from elsewhere.protocols import Design, Progress, Sink, Stage
+from elsewhere.protocols import Design, Progress, Sink, Source, Stage
 from elsewhere.recording.engines import (
     Cut,
     Subject,
@@ -95,7 +95,7 @@ class _Findings:
         return choose_engine(self.subject, self.conduct, self._wanted)
 
 
-class Sweep:
+class Sweep(Source):
     """A network, objects, a canvas and a grid: what can be recorded or measured.
 
     Parameters
@@ -127,6 +127,8 @@ class Sweep:
         The network does not take a canvas of that size, or its images depend on each other, on
         chance, or on what was shown before (see :func:`elsewhere.models.observe`).
     """
+
+    together: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -278,12 +280,6 @@ class Sweep:
 
     # --- streaming --------------------------------------------------------------------------
 
-    together: ClassVar[bool] = True
-
-    def working_bytes(self, layer: Layer) -> int:
-        """Return 0: what a forward pass takes is no part of --max-memory."""
-        return 0
-
     def stream(
         self,
         sinks: Sequence[Sink],
@@ -383,9 +379,3 @@ class Sweep:
         every = self.choice.tasks(units, tile)
         left = (tuple(number for number in numbers if number not in skip) for numbers in every)
         return [numbers for numbers in left if numbers]
-
-    def __enter__(self) -> Sweep:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close nothing."""

@@ -230,10 +230,6 @@ class Recording(BlockSource):
         """The file's attributes, and its path."""
         return {**self.attributes, **self.provenance, "path": self.path, "device": "cpu"}
 
-    def refer_to(self, reference: tuple[int, ...]) -> Recording:
-        """Return :meth:`at` that reference."""
-        return self.at(reference)
-
     def at(self, reference: tuple[int, ...]) -> Recording:
         """Return this recording, opened once more, with another reference on its grid.
 

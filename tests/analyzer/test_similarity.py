@@ -459,7 +459,7 @@ def test_what_was_kept_gives_the_measure_its_name(make_sweep, tmp_path):
 def test_another_reference_of_a_recording(recorded, make_sweep):
     path, sweep = recorded
     place = (sweep.grid.y[-1], sweep.grid.x[2])
-    with open_recording(path) as recording, recording.refer_to(place) as other:
+    with open_recording(path) as recording, recording.at(place) as other:
         found = similarity(other, layers=["fc4"])
     expected = similarity(make_sweep(n=4, per=2, reference=place, layers="fc4"))
     xarray.testing.assert_allclose(found["similarity"], expected["similarity"], atol=1e-5)

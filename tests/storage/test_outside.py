@@ -300,7 +300,7 @@ def test_a_lazy_array_that_travels_knows_its_file(two, tmp_path):
         for act in (
             lambda: pickle.loads(array).values,
             lambda: pickle.loads(pickle.dumps(lazy)).compute(),
-            lambda: recording.refer_to(recording.design.reference),
+            lambda: recording.at(recording.design.reference),
             lambda: recording.tree,
         ):
             with pytest.raises(ElsewhereError, match="was replaced by another file"):

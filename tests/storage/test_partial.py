@@ -78,7 +78,7 @@ def test_a_reference_that_is_not_recorded_yet_is_told(make_sweep, tmp_path):
         assert part.design.reference == sweep.reference
         with pytest.raises(StorageError, match=r"is not recorded yet \(\d.*--reference"):
             similarity(part)
-        other = part.refer_to((sweep.grid.y[0], sweep.grid.x[3]))
+        other = part.at((sweep.grid.y[0], sweep.grid.x[3]))
         assert np.isfinite(similarity(other)["similarity"].values).all()
         other.close()
 

@@ -203,17 +203,17 @@ def test_another_reference_must_be_on_the_grid(recorded):
     path, sweep = recorded
     places = list(itertools.product(sweep.grid.y, sweep.grid.x))
     with open_recording(path) as recording:
-        other = recording.refer_to(places[-1])
+        other = recording.at(places[-1])
         assert other.design.reference == places[-1]
         assert recording.design.reference == sweep.reference
-        again = other.refer_to(places[-1])
+        again = other.at(places[-1])
         assert again.design.reference == places[-1]
-        back = other.refer_to(sweep.reference)
+        back = other.at(sweep.reference)
         assert back.design.reference == sweep.reference
         for opened in (other, again, back):
             opened.close()
         with pytest.raises(CanvasError, match=r"not on the recorded grid; nearest: \(4, 4\)"):
-            recording.refer_to((5, 4))
+            recording.at((5, 4))
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "foreign", "result", "version"])

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -67,21 +67,14 @@ class DenseEngine(SweepEngine):
             sizes = [super().n_images(stage, design, units)]
         return sum(math.ceil(size / self.rows) * self.rows for size in sizes)
 
-    def run(self, stage: Stage, group: Group, takers: Takers, cut: Cut) -> Iterator[int]:
-        """Go through a stage in batches."""
-        design = self._subject.design
-        batches = batches_of(stage, design, cut.units, cut.skip, rows=self.rows)
-        return self._run(batches, group, takers)
-
     def rehearse(self, group: Group, takers: Takers, cut: Cut) -> float:
         """Run a few batches of each stage; return the seconds that one image of the grid takes."""
         durations: list[float] = []
         for stage in takers.stages:
             few = N_BATCHES + 1 if stage == "grid" else 1
-            batches = batches_of(stage, self._subject.design, cut.units, rows=self.rows)
             durations = []
             begin = time.perf_counter()
-            for _ in self._run(list(itertools.islice(batches, few)), group, takers):
+            for _ in self.run(stage, group, takers, cut, most=few):
                 durations.append(time.perf_counter() - begin)
                 begin = time.perf_counter()
         return float(np.median(durations[1:] or durations)) / self.rows
@@ -90,8 +83,10 @@ class DenseEngine(SweepEngine):
         """Refuse a network that has come to do something else while it was swept."""
         watch_again(self._subject, self._conduct)
 
-    def _run(self, batches: Iterable[ImageBatch], group: Group, takers: Takers) -> Iterator[int]:
-        """Run the network over `batches`; yield the number of images of each."""
+    def run(
+        self, stage: Stage, group: Group, takers: Takers, cut: Cut, most: int | None = None
+    ) -> Iterator[int]:
+        """Go through a stage in batches, at `most` so many; yield the number of images of each."""
         subject, conduct, rows = self._subject, self._conduct, self.rows
         images = Images(subject.model, subject.objects, subject.canvas, rows)
         by_module: dict[str, list[Layer]] = {}
@@ -128,7 +123,8 @@ class DenseEngine(SweepEngine):
 
         module = subject.model.module
         with Taps(module, by_module, receive):
-            for current in batches:
+            batches = batches_of(stage, subject.design, cut.units, cut.skip, rows=rows)
+            for current in itertools.islice(batches, most):
                 pending.update(layer.name for layer in group.layers)
                 with contextlib.suppress(_Enough), conduct.a_pass(module):
                     module(images.build(current))

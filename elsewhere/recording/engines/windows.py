@@ -175,20 +175,12 @@ class WindowEngine(SweepEngine):
         windows = all(need.kind == "vectors" for need in needs)
         return self.compiled.held_bytes(layer) if windows else layer.bytes
 
-    def run(self, stage: Stage, group: Group, takers: Takers, cut: Cut) -> Iterator[int]:
-        """Go through a stage; yield numbers of images, as work on them advances.
-
-        A tile is computed whole and handed on whole, in the same blocks, whatever is skipped: a
-        block's values may depend on its other rows in their last bits.
-        """
-        return self._run(stage, group, takers, cut)
-
     def rehearse(self, group: Group, takers: Takers, cut: Cut) -> float:
         """Run a few locations of the middle row; return the seconds of one image of the grid."""
         tile, seconds, layers = sample_tile(self.design), 0.0, group.layers
         for stage in takers.stages:
             begin = time.perf_counter()
-            for _ in self._run(stage, group, takers, cut, [tile] if stage == "grid" else None):
+            for _ in self.run(stage, group, takers, cut, [tile] if stage == "grid" else None):
                 pass
             seconds = time.perf_counter() - begin
         every = self.tiles("grid", layers, takers.sinks, room_of(cut.max_memory), group.tile)
@@ -196,7 +188,7 @@ class WindowEngine(SweepEngine):
         ratio = work[1] / work[0] if work[0] else cells_of(every) / cells_of([tile])
         return seconds * ratio / cells_of(every)
 
-    def _run(
+    def run(
         self,
         stage: Stage,
         group: Group,
@@ -204,7 +196,11 @@ class WindowEngine(SweepEngine):
         cut: Cut,
         tiles: Sequence[Tile] | None = None,
     ) -> Iterator[int]:
-        """Go through a stage, or through some `tiles` of it."""
+        """Go through a stage, or some `tiles`; yield numbers of images, as work on them advances.
+
+        A tile is computed whole and handed on whole, in the same blocks, whatever is skipped: a
+        block's values may depend on its other rows in their last bits.
+        """
         wanted = [layer for layer in group.layers if takers.of(layer.name, stage)]
         if stage == "empty":
             self._give_empty(wanted, takers)
