@@ -12,6 +12,7 @@ import xarray
 
 import elsewhere
 from elsewhere.analyzer import measure, similarity
+from elsewhere.axes import Axes
 from elsewhere.errors import InputError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.probes.controls import PixelSource
@@ -153,7 +154,7 @@ class Waves(BlockSource):
     """Codes that are computed when they are asked for."""
 
     def __init__(self, reference=(4, 4)):
-        axes = (("y", (4, 8)), ("x", (4, 8, 12)))
+        axes = Axes.of(y=(4, 8), x=(4, 8, 12))
         self.design = Design(("a", "b", "c"), ("A", "A", "B"), axes, reference)
         self.layers = [Layer("wave", "", "", (7,))]
 
