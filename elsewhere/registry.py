@@ -7,13 +7,30 @@ when it is asked for, so that ``--help`` can list names without importing torch.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 from elsewhere.errors import InputError, UnknownNameError
 
 T = TypeVar("T")
+
+
+@contextmanager
+def current_directory_importable() -> Iterator[None]:
+    """Let modules of the current directory be imported."""
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
 
 
 @dataclass(frozen=True)

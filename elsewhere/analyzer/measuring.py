@@ -56,6 +56,7 @@ def measure(
         any order.
     names
         Names of measures, a list or a text with commas; ``list(elsewhere.measures.measures)``.
+        One of your own is ``package.module:name``.
         By default ``cosine, cka, rsa, normalized-variance, partition, position``.
     layers
         Names of layers; all by default.
@@ -348,6 +349,9 @@ def _finish(
             name: measures.get(name).headline
             for name in wanted
             if measures.get(name).headline in result.data_vars
+        },
+        "formulas": {
+            name: f"{measures.summary(name)}; {measures.get(name).formula}" for name in wanted
         },
         "n_objects": len(design.objects),
         "n_categories": len(set(design.categories)),

@@ -87,7 +87,7 @@ def describe_methods(source: Recording | xarray.Dataset) -> str:
     ]
     keys: set[str] = {"biscione2021", *cited}
     for name in names:
-        keys |= set(measures.get(name).sources)
+        keys |= set(measures.get(name).sources if name in measures else ())
     if names and facts["kind"] != "accuracy":
         keys.add("efron1993")
     if any("sketch" in layer for layer in layers):
@@ -124,7 +124,7 @@ def _measured(facts: Mapping[str, Any]) -> list[str]:
     """Return the registered measures of a result."""
     kind = facts["kind"]
     if kind == "measures":
-        return [name for name in facts.get("names", []) if name in measures]
+        return [str(name) for name in facts.get("names", [])]
     if kind == "similarity":
         metric = str(facts.get("metric", "cosine")).partition("(")[0]
         return [metric if metric in measures else "cosine", "G"]
@@ -211,11 +211,19 @@ def _what_was_measured(facts: Mapping[str, Any], names: Sequence[str]) -> str:
         return ""
     lines = ["Write a(o, p) for a layer's activation on object o at location p.", ""]
     for name in names:
-        found = measures.get(name)
-        cited = f" [{', '.join(found.sources)}]" if found.sources else ""
-        lines.append(f"- {name}: {measures.summary(name)}; {found.formula}{cited}.")
+        sources = measures.get(name).sources if name in measures else ()
+        cited = f" [{', '.join(sources)}]" if sources else ""
+        lines.append(f"- {name}: {_formula(name, facts)}{cited}.")
     lines += ["", _intervals(facts)]
     return "\n".join(lines)
+
+
+def _formula(name: str, facts: Mapping[str, Any]) -> str:
+    """Return what a measure is: as registered, else as the result says."""
+    if name in measures:
+        return f"{measures.summary(name)}; {measures.get(name).formula}"
+    said = (facts.get("formulas") or {}).get(name)
+    return str(said or "a measure that is not registered here")
 
 
 def _notes(facts: Mapping[str, Any]) -> str:

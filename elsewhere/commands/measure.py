@@ -86,7 +86,11 @@ def measure(
     source: Annotated[str | None, SOURCE] = None,
     names: Annotated[
         list[str] | None,
-        typer.Option("--names", help="Measures, with commas; without it they are listed."),
+        typer.Option(
+            "--names",
+            help="Measures, with commas; one of your own is package.module:name. "
+            "Without it they are listed.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The netCDF file to write.")] = None,
     table: Annotated[

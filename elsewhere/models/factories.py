@@ -7,14 +7,13 @@ import importlib
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.registry import current_directory_importable
 
 Builder = Callable[..., nn.Module]
 
@@ -29,27 +28,14 @@ def build_factory(name: str, arguments: Mapping[str, object]) -> nn.Module:
     UnknownNameError
         Its module does not have it.
     """
-    with _current_directory_importable():
+    with current_directory_importable():
         return _call(name, _find(name), arguments)
 
 
 def find_factory(name: str) -> Builder:
     """Return the factory called `name`; raises as :func:`build_factory` does."""
-    with _current_directory_importable():
+    with current_directory_importable():
         return _find(name)
-
-
-@contextmanager
-def _current_directory_importable() -> Iterator[None]:
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
 
 
 def _find(name: str) -> Builder:

@@ -7,14 +7,18 @@ import re
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 import xarray
 from matplotlib import pyplot
 from typer.testing import CliRunner
 
+from elsewhere import Canvas, Grid, Sweep, load_model, load_objects, record
 from elsewhere.cli import app
 from elsewhere.figures import figure_kinds
+from elsewhere.measures import measures
 from elsewhere.stimuli import object_sets
+from elsewhere.storage import load_result, open_recording
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +61,8 @@ def test_the_readme(run, tmp_path, capsys):
 
 
 def test_how_to_extend(run, tmp_path, monkeypatch):
-    for registry in (object_sets, figure_kinds):  # what is registered here is forgotten again
+    # what is registered here is forgotten again
+    for registry in (object_sets, figure_kinds, measures):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     page = ROOT / "docs" / "extending.md"
     blocks = python_blocks(page)
@@ -76,6 +81,60 @@ def test_how_to_extend(run, tmp_path, monkeypatch):
     for command in commands:
         run(*command.split())
     assert (tmp_path / "tiny.h5").exists()
+
+
+def test_a_measure_of_ones_own_goes_everywhere(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(measures, "_entries", dict(measures._entries))
+    page = ROOT / "docs" / "extending.md"
+    blocks = python_blocks(page)
+    (module,) = (block for block in blocks if "class SparsenessTally" in block)
+    (tmp_path / "sparse.py").write_text(module)
+    (command,) = re.findall(r"^elsewhere (.*sparse:sparseness.*)$", page.read_text("utf-8"), re.M)
+    assert "sparseness" not in run("measure")
+    run(*command.split())
+    assert "sparseness" in run("measure")  # listed
+    result = load_result(tmp_path / "sparse.nc")
+    canvas = Canvas(48, 11)
+    shown = Sweep(
+        load_model("small-cnn"), load_objects("glyphs", size=11, categories=5), canvas=canvas,
+        grid=Grid.parse("2x2", canvas),
+    )  # fmt: skip
+    record(shown, tmp_path / "run.h5")
+    with open_recording(tmp_path / "run.h5") as recording:
+        for layer in map(str, result["layer"].values):
+            code = np.abs(recording[layer].values).reshape(5 * 4, -1).astype(float)
+            n = code.shape[1]
+            share = code.mean(axis=1) ** 2 / (code**2).mean(axis=1)
+            expected = ((1 - share) / (1 - 1 / n)).mean()
+            got = float(result["sparseness"].sel(layer=layer))
+            assert got == pytest.approx(expected, rel=1e-5)
+            low, high = result["sparseness_interval"].sel(layer=layer).values
+            assert low < got < high
+    assert result["sparseness"].attrs["long_name"].startswith("sparseness of a code")
+    assert np.isfinite(result["sparseness_step"].values[1:]).all()
+    run("figure", "sparse.nc", "--out", "sparse.svg")
+    assert "sparseness" in (tmp_path / "sparse.svg").read_text()
+    run("figure", "sparse.nc", "--kind", "steps", "--out", "steps.svg")
+    run("table", "sparse.nc", "--out", "sparse.csv")
+    assert '"sparseness",' in (tmp_path / "sparse.csv").read_text()
+    said = run("methods", "sparse.nc")
+    assert "how few units carry a code" in said
+    assert "@article{vinje2000" in said
+    del measures._entries["sparseness"]  # another process, which does not know the module
+    assert "how few units carry a code" in run("methods", "sparse.nc")
+
+
+def test_a_measure_of_a_module_that_is_not_there_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = CliRunner().invoke(app, ["measure", "--names", "nowhere:thing"])
+    assert outcome.exit_code == 1
+    assert "importing 'nowhere' for the measure 'nowhere:thing' failed" in outcome.output
+    (tmp_path / "empty_one.py").write_text("")
+    outcome = CliRunner().invoke(
+        app, ["measure", "--names", "empty_one:thing", "--out", "a.nc", "x"]
+    )
+    assert outcome.exit_code == 1
+    assert "unknown measure 'thing'" in outcome.output
 
 
 def test_the_notebook(tmp_path, monkeypatch):
