@@ -15,7 +15,7 @@ from elsewhere.analyzer import measure, similarity
 from elsewhere.axes import Axes
 from elsewhere.errors import InputError
 from elsewhere.measures.blocks import DenseBlock
-from elsewhere.probes.controls import PixelSource
+from elsewhere.probes.controls import ControlScene, PixelSource
 from elsewhere.protocols import Block, Design, Layer, Source
 from elsewhere.recording import Recorder, Sweep, plan, record
 from elsewhere.recording.engines import NotApplicable, SweepEngine, engines
@@ -196,4 +196,4 @@ def test_a_source_of_ones_own_is_measured_like_arrays():
     assert found.attrs["model"] == "waves"
     assert "made by hand" in found.attrs["notes"]
     with pytest.raises(InputError, match="arrays hold no pixels"):
-        elsewhere.probes.controls.Scene.of(waves)
+        ControlScene.of(waves)
