@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import stat
@@ -92,18 +93,22 @@ def save_figure(
     with matplotlib.rc_context(settings):
         figure.savefig(buffer, format=extension[1:], dpi=dpi, metadata=dict(_METADATA[extension]))
 
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    # Named and locked as files in the making are everywhere: the next command that writes to this
+    # folder removes one that a killed process left.
+    temporary = target.with_name(f".elsewhere-{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
+            with contextlib.suppress(OSError):  # some file systems know no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
             file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        if overwrite:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-            os.replace(temporary, target)
-        else:
-            os.link(temporary, target)  # a file that came into being meanwhile stays
+            if overwrite:
+                with contextlib.suppress(FileNotFoundError):
+                    temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+                os.replace(temporary, target)
+            else:
+                os.link(temporary, target)  # a file that came into being meanwhile stays
     except FileExistsError as error:
         raise ExistsError(
             f"{target} exists already; choose another name or allow overwriting"

@@ -118,6 +118,15 @@ def _pictures(root: Path) -> dict[str, list[Path]]:
 
 def _tell_left_out(root: Path, files: dict[str, list[Path]]) -> None:
     """Say which pictures are neither in a category's own folder nor single files."""
+    odd = sorted(path for path in root.rglob("*") if _is_named_picture(path) and _is_odd(path))
+    if odd:
+        _log.warning(
+            "%d names of pictures in %s are pipes, sockets, devices or links that lead nowhere, "
+            "and were left out, such as %s",
+            len(odd),
+            plain_text(str(root)),
+            plain_text(str(odd[0].relative_to(root))),
+        )
     taken = {path for paths in files.values() for path in paths}
     rest = [path for path in _of_pictures(root.rglob("*")) if path not in taken]
     rest = [path for path in rest if not any(p.startswith(".") for p in path.parent.parts)]
@@ -131,11 +140,16 @@ def _tell_left_out(root: Path, files: dict[str, list[Path]]) -> None:
 
 
 def _of_pictures(paths: Iterable[Path]) -> list[Path]:
-    return sorted(
-        path
-        for path in paths
-        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    return sorted(path for path in paths if _is_named_picture(path) and path.is_file())
+
+
+def _is_named_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _is_odd(path: Path) -> bool:
+    """Return whether a name leads to nothing that can be opened as a file or a folder."""
+    return not path.is_file() and not path.is_dir()
 
 
 def _cut_out(path: Path, size: int, ground: Color | None) -> tuple[ByteArray, ByteArray]:

@@ -75,8 +75,8 @@ def open_file(path: Path) -> tuple[Any, Description]:
         release does not read.
     """
     _check_there(path)
-    content = content_of(path)
     seal = check_bytes(path, "a recording such as run.h5")
+    content = content_of(path) if seal is None else seal.sha256
     version = None if seal is not None else _look(path)
     file = open_checked(path, whole=False)
     try:

@@ -142,6 +142,7 @@ def load_result(path: str | Path) -> xarray.Dataset:
     path = Path(path)
     if not is_file(path):
         raise StorageError(f"{path} does not exist; expected a result such as sim.nc")
+    before = _status(path)
     sealed = check_bytes(path, "a result such as sim.nc") is not None
     if not sealed:  # HDF5 may crash or hang on it
         stamp, version = look(path, "result")
@@ -152,6 +153,8 @@ def load_result(path: str | Path) -> xarray.Dataset:
                 "end is missing; make it again"
             )
     result = read_dataset(path)
+    if _status(path) != before:  # its name is followed more than once
+        raise StorageError(f"{path} was replaced or changed while it was read; read it again")
     _check_stamp(path, result.attrs.get("elsewhere_encoding"))
     try:
         result.attrs = {key: from_attribute(value) for key, value in result.attrs.items()}
@@ -163,6 +166,15 @@ def load_result(path: str | Path) -> xarray.Dataset:
     except READING as error:
         raise StorageError(f"{path} cannot be read as a result: {one_line(error)}") from error
     return result
+
+
+def _status(path: Path) -> tuple[int, ...]:
+    """Return by what a file is known to be the same one; nothing where it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def read_dataset(path: Path) -> xarray.Dataset:

@@ -220,8 +220,11 @@ def _verify_folder(folder: Path, timeout: float | None) -> Verification:
 
 def _verify_file(path: Path, timeout: float | None) -> Verification | None:
     """Verify a file by what it is; None if `elsewhere` did not write it."""
-    with path.open("rb") as file:
-        head = file.read(8)
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
     if head == SIGNATURE or path.suffix in (".h5", ".nc"):
         return _verify_hdf5(path, timeout)
     if path.suffix == ".jsonl":
@@ -278,8 +281,13 @@ def _verify_document(path: Path) -> Verification | None:
         if not is_file(weights):
             damages.append(Damage(f"the weights {weights.name} are missing"))
         else:
-            with weights.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            try:
+                with weights.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise StorageError(
+                    f"{weights} cannot be read: {error.strerror or error}"
+                ) from error
             if digest != table.get("sha256"):
                 damages.append(Damage(f"the weights {weights.name} are not those of the card"))
     return _outcome(path, str(kind), damages, sealed=whole is not None)

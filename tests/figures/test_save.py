@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 from matplotlib.figure import Figure
@@ -16,6 +18,13 @@ from elsewhere.figures import (
     save_figure,
 )
 
+KILLED = """
+import os, signal, sys
+from matplotlib.figure import Figure
+from elsewhere.figures import save_figure
+os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+save_figure(Figure(), sys.argv[1])
+"""
 STARTS = {".svg": b"<?xml", ".pdf": b"%PDF", ".png": b"\x89PNG"}
 
 
@@ -91,3 +100,14 @@ def test_other_arguments_that_cannot_be_used(tmp_path):
         save_figure(Figure(), tmp_path / "a.png", dpi=0)
     with pytest.raises(InputError, match=r"pass ax\.figure"):
         save_figure(Figure().add_subplot(), tmp_path / "a.png")  # type: ignore[arg-type]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_command(tmp_path):
+    from elsewhere.storage.files import check_output
+
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a.png"], check=False)
+    assert done.returncode < 0
+    (left,) = tmp_path.iterdir()
+    assert left.stat().st_size > 0
+    check_output(tmp_path / "b.nc")
+    assert not list(tmp_path.iterdir())

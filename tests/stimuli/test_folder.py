@@ -1,4 +1,6 @@
 import logging
+import os
+import socket
 
 import numpy as np
 import pytest
@@ -50,6 +52,22 @@ def test_no_picture_is_lost_to_the_name_of_another(names, categories, tmp_path, 
     objects = load_objects(f"folder:{tmp_path}", size=8)
     assert sorted(objects.ids) == sorted(names)
     assert sorted(objects.categories) == sorted(categories)
+
+
+def test_what_is_no_file_is_told_and_not_opened(tmp_path, write_picture, caplog):
+    """A pipe would block for ever, and a link to itself is no picture."""
+    for name in ("cat/1.png", "dog/1.png"):
+        write_picture(tmp_path / name, RED)
+    os.mkfifo(tmp_path / "cat" / "0.png")
+    (tmp_path / "dog" / "loop.png").symlink_to("loop.png")
+    (tmp_path / "dog" / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "dog" / "folder.png").mkdir()
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(tmp_path / "dog" / "s.png"))
+        objects = load_objects(f"folder:{tmp_path}", size=8)
+    assert objects.ids == ("cat/1.png", "dog/1.png")
+    assert "4 names of pictures" in caplog.text
+    assert "such as cat/0.png" in caplog.text
 
 
 def test_pictures_outside_the_categories_are_told(tmp_path, write_picture, caplog):

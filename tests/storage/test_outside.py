@@ -1,9 +1,12 @@
 """Files of strangers: nothing that lies outside of a file or a folder is read or written."""
 
+import contextlib
 import json
 import os
 import pickle
 import shutil
+import tempfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,7 +19,7 @@ from elsewhere.recording import record
 from elsewhere.storage import load_result, open_recording, save_result, verify
 from elsewhere.storage.merge import seal_recording
 from elsewhere.storage.parts import Parts
-from elsewhere.storage.seal import append_seal, read_seal
+from elsewhere.storage.seal import append_seal, read_seal, seal_table
 
 
 def unseal(path):
@@ -308,3 +311,54 @@ def test_a_lazy_array_that_travels_knows_its_file(two, tmp_path):
         path.unlink()
         with pytest.raises(ElsewhereError):
             pickle.loads(array).values  # noqa: B018
+
+
+def test_a_result_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
+    """Its name is followed once for the seal and again for the values: both must be one file's."""
+    from elsewhere.storage import results
+
+    made = xarray.Dataset({"G": ("unit", np.zeros(3))}, attrs={"kind": "made"})
+    path = save_result(made, tmp_path / "a.nc")
+    other = save_result(made + 1, tmp_path / "b.nc")
+    plain = results.read_dataset
+
+    def read(name):
+        os.replace(other, path)
+        return plain(name)
+
+    monkeypatch.setattr(results, "read_dataset", read)
+    with pytest.raises(StorageError, match="was replaced or changed while it was read"):
+        load_result(path)
+
+
+@contextlib.contextmanager
+def as_nobody():
+    """Have no rights to the files of others, as root has."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_files_that_may_not_be_read(recorded):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        made = xarray.Dataset({"G": ("unit", np.zeros(3))}, attrs={"kind": "made"})
+        shutil.copy(recorded[0], folder / "run.h5")
+        save_result(made, folder / "r.nc")
+        table = {"elsewhere_encoding": "claims", "encoding_version": "0.2"}
+        (folder / "claims.json").write_text(json.dumps(seal_table(table)))
+        for file in ("run.h5", "r.nc"):
+            (folder / file).chmod(0)
+        with as_nobody():
+            for act, file in ((open_recording, "run.h5"), (load_result, "r.nc"), (verify, "r.nc")):
+                with pytest.raises(StorageError, match=f"{file} cannot be read: Permission denied"):
+                    act(folder / file)
+            found = verify(folder)  # the others are looked at all the same
+        assert found.files == 3
+        assert sorted(damage.file for damage in found.damages) == ["r.nc", "run.h5"]
