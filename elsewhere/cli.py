@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from elsewhere.commands import (
+    accuracy,
     attribution,
     measure,
     network,
@@ -115,7 +116,7 @@ COMMANDS: dict[str, dict[Callable[..., None], str]] = {
     },
     "Training": {
         training.train: "quick/vanilla --out run",
-        training.accuracy: "run/checkpoints/novel-000500.safetensors --out acc.nc",
+        accuracy.accuracy: "run/checkpoints/novel-000500.safetensors --out acc.nc",
         training.track: "run --out track.nc",
         reproduction.reproduce: "--scale quick --out claims",
     },

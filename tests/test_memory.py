@@ -11,14 +11,14 @@ import resource, sys, tempfile
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from elsewhere.analyzer import measure, similarity
+from elsewhere.analyzer import measure, network_accuracy as accuracy, similarity
 from elsewhere.analyzer.attribution import AttributionSettings, attribute
 from elsewhere.analyzer.trajectories import TrackSettings, track
 from elsewhere.models import load_model
 from elsewhere.probes import probe
 from elsewhere.recording import Sweep, record
 from elsewhere.stimuli import Canvas, Grid, load_objects
-from elsewhere.training import Curriculum, Exemplars, Network, Phase, accuracy, train
+from elsewhere.training import Curriculum, Exemplars, Network, Phase, train
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

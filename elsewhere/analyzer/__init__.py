@@ -1,5 +1,6 @@
 """What recordings and sweeps mean: similarity across locations, and all other measures."""
 
+from elsewhere.analyzer.accuracy import accuracy, network_accuracy
 from elsewhere.analyzer.biscione_bowers import PROTOCOL, similarity_biscione_bowers
 from elsewhere.analyzer.equivariance import aligned_similarity
 from elsewhere.analyzer.measuring import check_measures, measure
@@ -12,6 +13,7 @@ __all__ = [
     "METRICS",
     "PROTOCOL",
     "SimilaritySink",
+    "accuracy",
     "aligned_similarity",
     "check_measures",
     "complete",
@@ -20,6 +22,7 @@ __all__ = [
     "dissimilarity_matrices",
     "finish",
     "measure",
+    "network_accuracy",
     "similarity",
     "similarity_biscione_bowers",
     "to_rsatoolbox",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray
 
+from elsewhere.analyzer.accuracy import network_accuracy
 from elsewhere.analyzer.checkpoints import (
     Kept,
     Report,
@@ -41,7 +42,7 @@ from elsewhere.notes import notes_of
 from elsewhere.probes import probe_checkpoint
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
-from elsewhere.training import Card, accuracy, load_checkpoint
+from elsewhere.training import Card, load_checkpoint
 from elsewhere.types import BatchDependent, Location, Metric
 
 ONSET = 0.1
@@ -283,7 +284,7 @@ def _accuracy(
     max_memory: int | str,
 ) -> xarray.Dataset:
     tested, held_out = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
-    found = accuracy(
+    found = network_accuracy(
         model,
         tested,
         card.canvas,

@@ -186,6 +186,7 @@ def inspect(
         "identity_fields",
         "notes",
         "behaviour",
+        "classes",
     }
     for key, value in described["attributes"].items():
         if key not in hidden:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -29,9 +28,7 @@ from elsewhere.terminal import (
     check_output,
     print_json,
     print_notes,
-    print_rows,
     print_table,
-    progress,
     put,
     say,
 )
@@ -127,81 +124,6 @@ def _by_name(listed: list[dict[str, str]]) -> list[dict[str, str]]:
         name = each["curriculum"].partition("/")[2]
         rows.setdefault(name, {"name": name, "what": each["what"]})
     return list(rows.values())
-
-
-def accuracy(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `elsewhere train`.")],
-    out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
-    network: Annotated[ModelOptions, part("device", "batch_dependent", "chance_seed", "trust")],
-    stimuli: Annotated[
-        StimulusOptions,
-        part("objects", "per_category", "grid", "data_dir", per_category=20, grid="7x7"),
-    ],
-    cost: Annotated[CostOptions, part("max_memory", "threads")],
-    trials: Annotated[
-        Path | None, typer.Option("--trials", help="Also a tidy table: .csv or .parquet.")
-    ] = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Map the accuracy over the canvas, trained and held-out exemplars apart."""
-    from elsewhere.models import find_device
-    from elsewhere.stimuli import Grid
-    from elsewhere.storage import (
-        check_result_room,
-        check_table_name,
-        save_all,
-        save_result,
-        table_bytes,
-    )
-    from elsewhere.training import accuracy as measure
-    from elsewhere.training import load_checkpoint, read_card, trial_table, write_trials
-
-    check_output(out, overwrite)
-    if trials is not None:
-        check_table_name(trials, overwrite=overwrite)
-    cost.check()
-    cost.set_threads()
-    card = read_card(checkpoint, trust=network.trust)
-    how: Any = network.batch_dependent
-    model = load_checkpoint(card).to(find_device(network.device)).running(how, network.chance_seed)
-    objects = stimuli.objects
-    if objects not in (None, card.objects):
-        raise InputError(
-            f"{checkpoint} was trained on {card.objects}; --objects {objects} has other classes "
-            "than its head: train a new head on them first"
-        )
-    tested, mask = card.test_objects(per_category=stimuli.per_category, data_dir=stimuli.data_dir)
-    places = Grid.parse(stimuli.grid, card.canvas)
-    n_trials = len(tested) * len(places)
-    beside = {} if trials is None else {trials: table_bytes(trials, n_trials)}
-    check_result_room(out, n_trials, beside=beside)
-    with progress("classifying") as report:
-        result = measure(
-            model,
-            tested,
-            card.canvas,
-            places,
-            trained=card.trained or (),
-            held_out=mask,
-            classes=card.categories,
-            max_memory=cost.max_memory,
-            attributes={
-                "seed": card.seed,
-                "phase": card.phase,
-                "checkpoint": card.path.name,
-                "notes": list(card.notes),
-            },
-            progress=report,
-        )
-    saves = [partial(save_result, result, out)]
-    if trials is not None:
-        saves.append(partial(write_trials, trial_table(result), trials))
-    save_all(*(partial(save, overwrite=overwrite, rescue=True) for save in saves))
-    if trials is not None:
-        say(f"wrote {trials}")
-    _report_accuracy(result, as_json=as_json)
-    say(f"wrote {out}")
 
 
 def track(
@@ -305,36 +227,6 @@ def _track_rows(phase: str, summary: xarray.Dataset) -> list[dict[str, Any]]:
         }
         for place, kind in enumerate(summary["exemplars"].values)
     ]
-
-
-def _short(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with numbers and intervals at three decimals."""
-
-    def short(value: Any) -> Any:
-        if isinstance(value, list):
-            return f"[{value[0]:.3f}, {value[1]:.3f}]"
-        return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else value
-
-    return {key: short(value) for key, value in row.items()}
-
-
-def _report_accuracy(result: xarray.Dataset, *, as_json: bool) -> None:
-    rows = []
-    for kind in result["exemplars"].values.tolist():
-        at = result["accuracy_at"].sel(exemplars=kind)
-        bounds = result["accuracy_at_interval"].sel(exemplars=kind)
-        row: dict[str, Any] = {"exemplars": kind}
-        for where in at["where"].values.tolist():
-            row[where] = float(at.sel(where=where))
-            row[f"{where} interval"] = [float(v) for v in bounds.sel(where=where)]
-        row["II_far"] = float(result["II_far"].sel(exemplars=kind))
-        rows.append(row)
-    print_notes(result)
-    if as_json:
-        print_rows(rows, result)
-        return
-    shown = [_short(row) for row in rows]
-    print_table(shown, right=tuple(shown[0])[1:])
 
 
 @contextlib.contextmanager

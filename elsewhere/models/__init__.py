@@ -10,12 +10,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from elsewhere.models.conduct import OUTPUT, Conduct, observe
+    from elsewhere.models.conduct import Conduct, observe
     from elsewhere.models.identity import describe_code
     from elsewhere.models.layers import list_layers
     from elsewhere.models.loading import load_model
     from elsewhere.models.model import Model, find_device
     from elsewhere.models.names import (
+        OUTPUT,
         check_layers,
         check_model,
         model_names,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _SOURCES = {
     "IMAGENET": "transform",
-    "OUTPUT": "conduct",
+    "OUTPUT": "names",
     "Conduct": "conduct",
     "InputTransform": "transform",
     "Layer": "layers",

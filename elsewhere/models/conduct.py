@@ -22,6 +22,7 @@ from torch import nn
 from elsewhere.errors import InputError
 from elsewhere.measures.behaviour import Behaviour, differing, sketch
 from elsewhere.models.model import Model
+from elsewhere.models.names import OUTPUT
 from elsewhere.models.outputs import output_tensors
 from elsewhere.models.proof import TOLERANCE, alike, undisturbed
 from elsewhere.models.state import Snapshot, chance_state, seeded, untouched
@@ -33,9 +34,6 @@ CERTAIN = 1e-7
 
 DOUBTFUL = 1e-3
 """What is taken for more than rounding where a network cannot be run in double precision."""
-
-OUTPUT = "(output)"
-"""The name under which the network's own output is observed."""
 
 N_REPEATS = 6
 """How often a network that draws random numbers without a visible effect is run again."""
@@ -224,7 +222,8 @@ class _Observation:
     ) -> None:
         self._model, self._module, self._snapshot = model, model.module, snapshot
         self._gradients = gradients
-        self._images, self._output = images, output
+        self._images = images
+        self._output = output or any(layer.module == "" for layer in layers)
         self._layers: dict[str, list[Layer]] = {}
         for layer in layers:
             self._layers.setdefault(layer.module, []).append(layer)

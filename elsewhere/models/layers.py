@@ -20,13 +20,18 @@ from elsewhere.models.fields import FieldMode, Plane
 from elsewhere.models.heads import name_head
 from elsewhere.models.layouts import FoundLayout, probe_layouts
 from elsewhere.models.model import Model
+from elsewhere.models.names import OUTPUT
 from elsewhere.models.outputs import is_container, output_tensors
 from elsewhere.models.state import seeded, untouched
 from elsewhere.protocols import LAYOUTS, Layer, Layout
 
 
 def list_layers(
-    model: Model, canvas_size: int | None = None, *, containers: bool = False
+    model: Model,
+    canvas_size: int | None = None,
+    *,
+    containers: bool = False,
+    output: bool = False,
 ) -> tuple[Layer, ...]:
     """Return the layers of `model` in the order in which one forward pass runs them.
 
@@ -40,6 +45,8 @@ def list_layers(
     containers
         Whether modules made of others (``layer4``, ``features``) are listed too, each after its
         parts.
+    output
+        Whether the network's own output, ``(output)``, is listed in the end.
 
     Raises
     ------
@@ -60,7 +67,7 @@ def list_layers(
     # The fields are kept on tensors, which hands them from the mode to the hooks.
     fields = FieldMode()
     with untouched(model.module), seeded(None, model.module):
-        with _listening(model.module, fields, containers=containers) as found:
+        with _listening(model.module, fields, containers, output) as found:
             _dry_run(model, pixels, fields)
         listed = _with_layouts(model, size, found)
     calls = Counter({layer.module: layer.call for layer in listed})
@@ -69,7 +76,9 @@ def list_layers(
 
 
 @contextmanager
-def _listening(module: nn.Module, fields: FieldMode, *, containers: bool) -> Iterator[list[Layer]]:
+def _listening(
+    module: nn.Module, fields: FieldMode, containers: bool, output: bool
+) -> Iterator[list[Layer]]:
     """Set evaluation mode and hooks, yield the list they fill, and take the hooks back."""
     found: list[Layer] = []
     calls: Counter[str] = Counter()
@@ -90,7 +99,7 @@ def _listening(module: nn.Module, fields: FieldMode, *, containers: bool) -> Ite
 
     try:
         for name, part in module.named_modules():
-            if name and (containers or not is_container(part)):
+            if output if not name else containers or not is_container(part):
                 handles.append(part.register_forward_hook(hook(name)))
         module.eval()
         yield found
@@ -179,7 +188,7 @@ def _layout(plane: Plane | None, n: int) -> Layout:
 
 
 def _named(layer: Layer, alias_of: Mapping[str, str], *, several: bool) -> Layer:
-    name = alias_of.get(layer.module, layer.module)
+    name = alias_of.get(layer.module, layer.module) or OUTPUT
     if several:
         name += f":{layer.call}"
     if layer.output is not None:

@@ -107,6 +107,7 @@ def load_model(
         raise InputError(f"--state-key chooses within a file; weights are {weights!r}")
     random_keys: tuple[str, ...] = ()
     unrepeated: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     with _seeded(seed):
         if weights == "imagenet":
             module, published, random_keys = _build_imagenet(name, arguments, partial_weights)
@@ -116,6 +117,7 @@ def load_model(
                     f"got {transform}; leave the input as it is"
                 )
             transform = published
+            classes = () if random_keys else pretrained.published_classes(pretrained.choose(name))
         elif is_factory(name):
             module, unrepeated = build_twice(lambda: _build_seeded(name, arguments, seed))
         else:
@@ -126,7 +128,7 @@ def load_model(
         random_keys = fit_state(module, state, source=weights, partial=partial_weights)
         loaded = module.state_dict().keys() - set(random_keys)
         unrepeated = tuple(key for key in unrepeated if key not in loaded)
-        transform, published_file, notes = _input_of(
+        transform, published_file, notes, classes = _input_of(
             name,
             Path(weights),
             transform,
@@ -154,6 +156,7 @@ def load_model(
         resting=resting,
         notes=notes,
         unrepeated=unrepeated,
+        classes=classes,
         batch_dependent=batch_dependent,
         chance_seed=chance_seed,
     )
@@ -162,8 +165,10 @@ def load_model(
 
 def _input_of(
     name: str, path: Path, stated: InputTransform | None, *, whole: bool, n_classes: object
-) -> tuple[InputTransform, bool, tuple[str, ...]]:
-    """Return the input of a weights file, whether it is a published one, and what was assumed.
+) -> tuple[InputTransform, bool, tuple[str, ...], tuple[str, ...]]:
+    """Return the input of a weights file, whether it is published, what was assumed, and classes.
+
+    The names of its classes are known of a whole file whose SHA-256 is a published one.
 
     Raises
     ------
@@ -172,20 +177,21 @@ def _input_of(
     """
     found = pretrained.recognise(name, path, whole=whole, n_classes=n_classes)
     if found is not None and stated in (None, found.transform):
-        return found.transform, True, (found.note,) if found.note and stated is None else ()
+        assumed = (found.note,) if found.note and stated is None else ()
+        return found.transform, True, assumed, found.classes if whole else ()
     if found is not None and found.certain:
         raise InputError(
             f"the weights {path.name} are torchvision's, trained with {found.transform}; got "
             f"{stated}; leave the input as it is"
         )
     if stated is not None:
-        return stated, False, ()
-    assumed = InputTransform()
+        return stated, False, (), ()
+    plain = InputTransform()
     note = (
-        f"the weights {path.name} do not state their input: {assumed} is assumed; state it with "
+        f"the weights {path.name} do not state their input: {plain} is assumed; state it with "
         "--input-mean, --input-std and --gain"
     )
-    return assumed, False, (note,)
+    return plain, False, (note,), ()
 
 
 def build(name: str, arguments: Mapping[str, object]) -> nn.Module:

@@ -47,6 +47,8 @@ class Model:
     unrepeated
         Names of what its factory makes otherwise when it is called again; see
         :func:`elsewhere.models.repetition.build_twice`.
+    classes
+        Names of the classes that its outputs stand for, in order; empty where they are not known.
     batch_dependent
         What is done where its images depend on each other, on purpose or by accident: ``refuse``,
         or ``one-at-a-time``, one image a pass.
@@ -67,6 +69,7 @@ class Model:
     resting: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unrepeated: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     batch_dependent: BatchDependent = "refuse"
     chance_seed: int | None = None
 

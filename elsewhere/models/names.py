@@ -21,6 +21,9 @@ from elsewhere.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
+OUTPUT = "(output)"
+"""The name of the network's own output, among layers and where behaviour is observed."""
+
 model_registry: Registry[Callable[..., nn.Module]] = Registry("model")
 """Names to functions that build a network from keyword arguments."""
 
@@ -159,7 +162,7 @@ def check_layers(model: str, wanted: Iterable[str]) -> None:
     known = zoo_layers().get(model, ())
     for request in filter(None, (part.strip() for text in wanted for part in text.split(","))):
         pattern = re.sub(r"(:\d+)?(\[[^\]]*\])?$", "", request)  # a call, an output of several
-        if known and not any(fnmatchcase(name, pattern) for name in known):
+        if known and not any(fnmatchcase(name, pattern) for name in (*known, OUTPUT)):
             raise unknown_layer(model, request, known)
 
 

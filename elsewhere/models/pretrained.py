@@ -47,11 +47,19 @@ class Published:
         Whether its SHA-256 is the published one; else its name or its keys and shapes are.
     note
         What was concluded from less than that; empty if certain.
+    classes
+        Names of its classes, if certain.
     """
 
     transform: InputTransform
     certain: bool
     note: str = ""
+    classes: tuple[str, ...] = ()
+
+
+def published_classes(weights: WeightsEnum) -> tuple[str, ...]:
+    """Return the names of the classes that `weights` tell apart, in order."""
+    return tuple(weights.meta["categories"] or ())
 
 
 def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -> Published | None:
@@ -76,7 +84,9 @@ def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -
         found = hashlib.file_digest(file, "sha256").hexdigest()
     for weights in known:
         if (digest := _digest_in(weights.url)) and found.startswith(digest):
-            return Published(published_transform(weights), certain=True)
+            return Published(
+                published_transform(weights), certain=True, classes=published_classes(weights)
+            )
     named = [weights for weights in known if Path(urlparse(weights.url).path).name == path.name]
     if named:
         weights, sign = named[0], "is named like"

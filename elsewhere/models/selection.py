@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from elsewhere.errors import LayerError, UnknownNameError
 from elsewhere.models.heads import HEAD, NO_HEAD
 from elsewhere.models.model import Model
-from elsewhere.models.names import unknown_layer
+from elsewhere.models.names import OUTPUT, unknown_layer
 from elsewhere.models.outputs import is_container
 from elsewhere.protocols import Layer
 
@@ -26,7 +26,8 @@ def select_layers(
     Parameters
     ----------
     layers
-        From `list_layers`; with its ``containers=True``, containers may be wanted by name.
+        From `list_layers`; with its ``containers=True``, containers may be wanted by name, and so
+        may be ``(output)``, with ``output=True``.
     wanted
         Names, aliases, module names or globs (``relu*``, ``features.*``), also separated by
         commas. A name stands for all calls of its module, ``name:1`` for the second. A glob
@@ -55,7 +56,7 @@ def select_layers(
     ['pool2', 'fc3', 'relu3', 'fc4', 'relu4', 'logits']
     """
     modules = dict(model.module.named_modules())
-    leaves = [layer for layer in layers if not is_container(modules[layer.module])]
+    leaves = [each for each in layers if each.module and not is_container(modules[each.module])]
     if wanted is None:
         return _default(leaves, model)
     texts = [wanted] if isinstance(wanted, str) else wanted
@@ -91,6 +92,8 @@ def _named(layers: Sequence[Layer], request: str, model: Model) -> list[Layer]:
     match = _REQUEST.fullmatch(request)
     if exact:
         return exact
+    if request == OUTPUT:
+        raise _no_output(layers, model)
     if match is None:
         raise _unknown(request, layers, model)
     # A module that the network holds under several names is listed under the first.
@@ -114,6 +117,15 @@ def _named(layers: Sequence[Layer], request: str, model: Model) -> list[Layer]:
             + ", ".join(layer.name for layer in calls)
         )
     return found
+
+
+def _no_output(layers: Sequence[Layer], model: Model) -> LayerError:
+    given = [f"{layer.name} {layer.shape}" for layer in layers if not layer.module]
+    return LayerError(
+        f"{model.name} gives {f'{len(given)} tensors' if given else 'no tensor'} with a row per "
+        f"image and numbers of floating point ({', '.join(given) or 'none'}); name one of them, or "
+        "a layer"
+    )
 
 
 def _default(leaves: Sequence[Layer], model: Model) -> tuple[Layer, ...]:

@@ -25,6 +25,9 @@ from elsewhere.types import StorageType, parse_bytes
 
 logger = get_logger(__name__)
 
+NAMES_BYTES = 2**15
+"""What the names of a head's classes may take in a recording's attributes, which are small."""
+
 UNIT_SHARE = 8
 """A unit of work takes one of so many parts of --max-memory: it is held, compressed and written."""
 
@@ -98,6 +101,8 @@ def make_header(
         return found
 
     provenance = sweep.provenance | {"seed": seed, "object_digest": sweep.objects.digest()}
+    if 0 < sum(len(name.encode()) + 4 for name in sweep.model.classes) < NAMES_BYTES:
+        provenance["classes"] = list(sweep.model.classes)
     if identified:  # the state may have changed since it was loaded
         provenance["weights_sha256"] = state_sha256(sweep.model.module.state_dict())
     header = Header(

@@ -1,20 +1,22 @@
-"""Recording by several processes: a unit of work is written by whichever process has it."""
+"""Sweeps by several processes: a unit of work is done by whichever process has it."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from elsewhere.errors import InputError, StorageError
-from elsewhere.protocols import Progress
+from elsewhere.protocols import Progress, Sink, Stage
 from elsewhere.recording.crew import Job, perform
 from elsewhere.recording.findings import Subject, watch
 from elsewhere.recording.sweep import Sweep
+from elsewhere.sources import DEFAULT_MEMORY
 from elsewhere.storage import Header, RecordingWriter, UnitWriter
 from elsewhere.storage.locks import Claim
 from elsewhere.storage.parts import (
@@ -24,6 +26,7 @@ from elsewhere.storage.parts import (
     read_manifest,
     write_unit,
 )
+from elsewhere.storage.units import Units
 
 
 @dataclass(frozen=True)
@@ -57,23 +60,7 @@ class UnitJob:
         tile = self.header.tile
         given = {} if tile is None else {"tile": list(tile)}  # decided where all of it is known
         own = self.header.with_numerics(self.sweep.numerics | given).numerics
-        if names := differing(manifest["numerics"], own):
-            each = ", ".join(
-                f"{name} {own.get(name)} instead of {manifest['numerics'].get(name)}"
-                for name in names
-            )
-            raise InputError(
-                f"a worker has other numerics ({each}), which change the last bits; use machines "
-                "of one kind and one version of torch"
-            )
-
-        sweep = self.sweep
-        now = watch(Subject(sweep.model, sweep.objects, sweep.canvas, sweep.design, sweep.layers))
-        if names := changed_behaviour(manifest, now.behaviour):
-            raise InputError(
-                f"a worker's network does something else in {', '.join(names)} than that of the "
-                "process that began: something of it was set there only; set it in its module"
-            )
+        _refuse_others(self.sweep, own, manifest["numerics"], manifest.get("behaviour"))
 
     def perform(self, numbers: Sequence[int]) -> int:
         """Record units that are computed together, and return how many images they have."""
@@ -84,6 +71,123 @@ class UnitJob:
         )
         self.sweep.stream([writer], units=units, tile=self.header.tile)
         return sum(math.prod(unit.shape) for unit in units)
+
+
+def _refuse_others(
+    sweep: Sweep, own: dict[str, Any], numerics: dict[str, Any], behaviour: Any
+) -> None:
+    """Refuse a process whose numerics or network are not those of the one that asks."""
+    if names := differing(numerics, own):
+        each = ", ".join(
+            f"{name} {own.get(name)} instead of {numerics.get(name)}" for name in names
+        )
+        raise InputError(
+            f"a worker has other numerics ({each}), which change the last bits; use machines "
+            "of one kind and one version of torch"
+        )
+    now = watch(Subject(sweep.model, sweep.objects, sweep.canvas, sweep.design, sweep.layers))
+    if names := changed_behaviour({"behaviour": behaviour}, now.behaviour):
+        raise InputError(
+            f"a worker's network does something else in {', '.join(names)} than that of the "
+            "process that began: something of it was set there only; set it in its module"
+        )
+
+
+class Collecting(Sink, Protocol):
+    """A sink that keeps what it takes in a list, so that parts of a sweep can be joined."""
+
+    stages: frozenset[Stage]
+    found: list[Any]
+
+
+@dataclass(frozen=True)
+class SinkJob:
+    """What a process needs to fill a sink with some units of a sweep.
+
+    Parameters
+    ----------
+    sweep, sink
+        What is swept, and the sink, which has not taken anything.
+    tile, max_memory
+        As for :meth:`elsewhere.recording.Sweep.stream`.
+    numerics, behaviour
+        Of the process that asks.
+    """
+
+    sweep: Sweep
+    sink: Collecting
+    tile: tuple[int, ...] | None
+    max_memory: int
+    numerics: dict[str, Any]
+    behaviour: Any
+
+    def prepare(self) -> None:
+        """Refuse to compute what would not be the same as elsewhere."""
+        _refuse_others(self.sweep, self.sweep.numerics, self.numerics, self.behaviour)
+
+    def perform(self, numbers: Sequence[int]) -> list[Any]:
+        """Return what the sink takes of units that are computed together."""
+        sink = copy.copy(self.sink)
+        sink.found = []
+        units = Units.cut(self.sweep.design).choose(numbers)
+        self.sweep.stream([sink], units=units, tile=self.tile, max_memory=self.max_memory)
+        return sink.found
+
+
+def stream_shared(
+    sweep: Sweep,
+    sink: Collecting,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    max_memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> None:
+    """Fill a sink with a sweep, by several processes.
+
+    Parameters
+    ----------
+    sweep
+        What is swept.
+    sink
+        Its ``found`` gets what each process took.
+    workers, scheduler
+        Local processes, or the address of a Dask scheduler whose workers are used instead.
+    max_memory
+        Bytes that a process may hold.
+    progress
+        Called with images done and in all.
+
+    Raises
+    ------
+    InputError
+        The network cannot be sent to other processes, or a worker has other numerics.
+    """
+    units = Units.cut(sweep.design)
+    tile = sweep.tile_shape([sink], units=units, max_memory=max_memory)
+    sweep.stream([sink], units=units.choose(()), tile=tile, max_memory=max_memory)
+    alike = sweep.using("dense" if tile is None else "incremental")
+    alone = copy.copy(sink)
+    alone.stages, alone.found = frozenset({"grid"}), []
+    job = SinkJob(alike, alone, tile, max_memory, sweep.numerics, sweep.conduct.behaviour)
+    done, total = 0, math.prod((len(sweep.design.objects), *sweep.design.shape))
+
+    def take(numbers: Any, found: Any) -> None:
+        nonlocal done
+        sink.found += found
+        done += sum(math.prod(units.unit(number).shape) for number in numbers)
+        if progress is not None:
+            progress(done, total)
+
+    tasks = sweep.tasks(units, tile)
+    perform(job, tasks, workers=workers, scheduler=scheduler, done=take)
+
+
+def sharing(sweep: Sweep, workers: int, scheduler: str | None) -> Callable[..., None] | None:
+    """Return :func:`stream_shared` of a sweep, or None where one process is to do all of it."""
+    if workers == 1 and scheduler is None:
+        return None
+    return partial(stream_shared, sweep, workers=workers, scheduler=scheduler)
 
 
 def record_shared(

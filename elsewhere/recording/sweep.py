@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import CanvasError, UnknownNameError
 from elsewhere.models import (
+    OUTPUT,
     Conduct,
     Layer,
     Model,
@@ -155,7 +156,8 @@ class Sweep(Source):
         place = self.grid.default_reference if reference is None else reference
         self.reference = self.canvas.check(place)
         self.model = model = name_head(model, self.canvas.size)
-        every = list_layers(model, self.canvas.size, containers=True)
+        asked = OUTPUT in "".join(layers or ())
+        every = list_layers(model, self.canvas.size, containers=True, output=asked)
         self.layers: tuple[Layer, ...] = select_layers(every, layers, model)
         self.design = Design(
             objects=objects.ids,
@@ -272,7 +274,11 @@ class Sweep(Source):
     def origin(self) -> dict[str, Any]:
         """What is known of the network, as it is now, and of what it is shown."""
         state = state_sha256(self.model.module.state_dict())
-        return self.provenance | {"weights_sha256": state, "device": str(self.model.device)}
+        return self.provenance | {
+            "weights_sha256": state,
+            "device": str(self.model.device),
+            "classes": list(self.model.classes),
+        }
 
     def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return the objects' images and masks."""

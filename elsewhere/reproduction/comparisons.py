@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import xarray
 
+from elsewhere.analyzer.accuracy import network_accuracy
 from elsewhere.analyzer.equivariance import aligned_attributes
 from elsewhere.analyzer.similarity import dead_layers, finish, similarity
 from elsewhere.errors import InputError
@@ -23,7 +24,7 @@ from elsewhere.models import Model, list_layers, select_layers
 from elsewhere.recording import Sweep
 from elsewhere.sources import DEFAULT_MEMORY
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
-from elsewhere.training import Card, accuracy, load_checkpoint, resolve
+from elsewhere.training import Card, load_checkpoint, resolve
 from elsewhere.training.curriculum import Choice, Curriculum, Exemplars, Network, Phase, Split
 from elsewhere.types import Location
 
@@ -39,7 +40,7 @@ def measure_accuracy(
 ) -> xarray.Dataset:
     """Return the accuracy of a checkpoint over the grid, same and held-out exemplars apart."""
     objects, held_out = card.test_objects(per_category=per_category, data_dir=data_dir)
-    return accuracy(
+    return network_accuracy(
         load_checkpoint(card).to(device),
         objects,
         card.canvas,

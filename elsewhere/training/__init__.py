@@ -1,4 +1,4 @@
-"""Training: environments, curricula, checkpoints, and accuracy on placements.
+"""Training: environments, curricula and checkpoints.
 
 What is exported here is imported when it is first asked for, so that environments and presets can
 be listed without torch.
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         Network,
         Phase,
     )
-    from elsewhere.training.evaluation import accuracy
     from elsewhere.training.folders import load_curriculum, presets, scales
     from elsewhere.training.heads import replace_head
     from elsewhere.training.loop import train
@@ -52,7 +51,6 @@ _SOURCES = {
     "Placement": "placements",
     "Report": "metrics",
     "ResolvedPhase": "resolution",
-    "accuracy": "evaluation",
     "environments": "placements",
     "find_head": "heads",
     "list_checkpoints": "checkpoints",
@@ -83,7 +81,6 @@ __all__ = [
     "Placement",
     "Report",
     "ResolvedPhase",
-    "accuracy",
     "environments",
     "find_head",
     "list_checkpoints",

@@ -28,7 +28,7 @@ from elsewhere.storage.files import make_inside, refuse_link
 from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
 from elsewhere.training.heads import replace_head
 from elsewhere.training.resolution import load_phase_objects
-from elsewhere.training.seen import Past, join, parse_view, set_name, unpack, view_of
+from elsewhere.training.seen import Past, digest_each, join, parse_view, set_name, unpack, view_of
 from elsewhere.training.toml import TomlSource, convert
 from elsewhere.types import Location
 
@@ -161,6 +161,11 @@ class Card:
         if held_out is None:
             held = [np.zeros(len(part), bool) for part in parts]
         return join(parts), np.concatenate(held)
+
+    def has_seen(self, objects: ObjectSet, spec: str) -> NDArray[np.bool_]:
+        """Return which pictures of a set, called `spec`, the network was trained on, by content."""
+        known = self.past.pictures.get(view_of(spec, self.canvas), frozenset())
+        return np.array([digest in known for digest in digest_each(objects)], bool)
 
     def load_objects(self, *, data_dir: Path | None = None) -> tuple[ObjectSet, ObjectSet | None]:
         """Return the exemplars the phase trained on, and those it held out (None: there are none).
@@ -381,5 +386,6 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
         model,
         weights=card.path.name,
         weights_sha256=state_sha256(model.module.state_dict()),
+        classes=card.categories,
         unrepeated=tuple(name for name in model.unrepeated if name not in state),
     )

@@ -34,7 +34,7 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
     Parameters
     ----------
     result
-        As :func:`elsewhere.training.accuracy` gives it; ``seed`` and ``phase`` come from its
+        As :func:`elsewhere.analyzer.accuracy` gives it; ``seed`` and ``phase`` come from its
         attributes, where they are.
 
     Returns

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from elsewhere.analyzer import network_accuracy as accuracy
 from elsewhere.analyzer.trajectories import TrackSettings, track
 from elsewhere.errors import InputError
 from elsewhere.stimuli import Canvas, Grid
@@ -18,7 +19,6 @@ from elsewhere.training import (
     Exemplars,
     Network,
     Phase,
-    accuracy,
     list_checkpoints,
     load_checkpoint,
     train,

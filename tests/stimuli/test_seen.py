@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import elsewhere
+from elsewhere.analyzer import network_accuracy as accuracy
 from elsewhere.analyzer import similarity
 from elsewhere.errors import ObjectSetError
 from elsewhere.recording import Sweep, record
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
-from elsewhere.training.evaluation import accuracy
 
 GROUND = (200, 40, 90)
 

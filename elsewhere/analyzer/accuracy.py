@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 import xarray
 from numpy.typing import ArrayLike, NDArray
 
-from elsewhere.errors import InputError, NumericsError, UnknownNameError
+from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.measures.accuracy import (
     FAR_GATE,
     INDEX_GATE,
@@ -20,6 +22,7 @@ from elsewhere.measures.accuracy import (
     masked_means,
     normalized_accuracy,
 )
+from elsewhere.measures.answers import Answer, AnswerSink
 from elsewhere.measures.intervals import (
     LEAST_SAMPLED,
     Bounded,
@@ -27,18 +30,15 @@ from elsewhere.measures.intervals import (
     correlation_of,
     share_interval,
 )
-from elsewhere.models import Conduct, Model, observe
-from elsewhere.models.conduct import check_again
-from elsewhere.models.forward import Paster, evaluating
-from elsewhere.models.heads import input_dtype
-from elsewhere.models.machine import describe_machine
-from elsewhere.models.proof import extremes
-from elsewhere.protocols import Progress
+from elsewhere.models import OUTPUT, Model
+from elsewhere.models.heads import HEAD, input_dtype
+from elsewhere.models.state import copy_network
+from elsewhere.notes import notes_of
+from elsewhere.protocols import Design, Layer, Progress, Source, Stage
+from elsewhere.recording import Sweep
+from elsewhere.recording.sharing import sharing
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
-from elsewhere.training.batches import ROWS, check_held_out, fitting_rows
-from elsewhere.training.heads import check_logits
-from elsewhere.training.windows import Way, make_forward, whole_forward
-from elsewhere.types import Location, parse_bytes
+from elsewhere.types import Engine, Location, parse_bytes
 
 Trained: TypeAlias = Sequence[Location] | Mapping[str, Sequence[Location]]
 
@@ -47,15 +47,14 @@ WHERE = ("on", "off", "far")
 
 
 def accuracy(
-    model: Model,
-    objects: ObjectSet,
-    canvas: Canvas,
-    grid: Grid,
+    source: Source,
     *,
+    layer: str | None = None,
+    classes: Sequence[str] | None = None,
     trained: Trained = (),
     held_out: ArrayLike | None = None,
-    classes: Sequence[str] | None = None,
     max_memory: int | str = "2GiB",
+    share: Callable[..., None] | None = None,
     attributes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> xarray.Dataset:
@@ -63,22 +62,23 @@ def accuracy(
 
     Parameters
     ----------
-    model
-        The network, on the device where it is to run.
-    objects
-        Of the canvas's object size; their categories are classes of the head.
-    canvas, grid
-        Where the objects are shown.
+    source
+        A live sweep, a recording that kept the class scores, or arrays.
+    layer
+        Where the class scores are; by default the network's own output, ``(output)``, or else
+        ``logits``.
+    classes
+        The names of the classes, score by score; by default the categories of the objects.
     trained
         The locations that these classes were trained at, px: the same for all, or by category.
         Those off the grid are tested in addition.
     held_out
         bool (object,): which exemplars were not trained on; by default none.
-    classes
-        The classes of the head, unit by unit; by default the categories of `objects`.
     max_memory
-        Bytes that canvases, activations and trials may take up: fewer canvases are run at a time
-        where it is short.
+        Bytes that answers may take up.
+    share
+        Fills a sink with the grid of a live sweep by several processes; see
+        :func:`elsewhere.recording.sharing.sharing`.
     attributes
         Of the result, such as the run's seed and phase.
     progress
@@ -105,205 +105,240 @@ def accuracy(
     Raises
     ------
     InputError
-        Sizes that do not fit: objects and canvas, classes and head, mask and objects.
+        Classes and scores that do not fit, a layer that gives no class scores or did not keep them
+        in full, a mask of another length.
     UnknownNameError
-        A category that is no class of the head.
+        A category that is no class of the head, or no such layer.
     CanvasError
-        A location is off the canvas.
+        A location is off the canvas, or not in the recording.
     NumericsError
-        Logits that are not finite.
+        Scores that are not finite.
     """
-    names = tuple(objects.category_names if classes is None else classes)
-    mask = check_held_out(held_out, objects)
-    if objects.size != canvas.object_size:
-        raise InputError(
-            f"the objects are {objects.size} px, the canvas takes {canvas.object_size} px; load "
-            "them at that size"
-        )
-    seen = objects.seen_on(canvas.background_color(model.transform.mean))
-    mask, objects = mask[np.isin(objects.ids, seen.ids)], seen
-    for category in objects.category_names:
+    design, facts = source.design, source.provenance
+    names = tuple(dict.fromkeys(design.categories) if classes is None else classes)
+    scores = find_scores(source.layers, layer, names, str(facts.get("model", "the source")))
+    mask = _check_held_out(held_out, len(design.objects))
+    for category in dict.fromkeys(design.categories):
         if category not in names:
             raise UnknownNameError("class of the head", category, names)
-    places, is_trained = _trained_places(trained, objects, canvas.check)
-    grid.check(canvas)
-    extra = np.array([p for p in places.tolist() if grid.index_of(p) is None], np.int64)
-    locations = np.concatenate([grid.locations, extra.reshape(-1, 2)])
-    labels = np.array([names.index(category) for category in objects.categories], np.int64)
-    batch_rows = fitting_rows(model, objects, canvas, len(locations), parse_bytes(max_memory))
-    notes = list(objects.notes)
-    conduct = _observe(model, objects, canvas, locations, batch_rows)
-    choice, margin = sweep(
-        model, objects, canvas, locations, labels, len(names),
-        batch_rows=batch_rows, conduct=conduct, progress=progress, notes=notes,
+    if not {"canvas", "object_size"} <= set(facts):
+        raise InputError("the source does not say the sides of its canvas and objects")
+    canvas = Canvas(int(facts["canvas"]), int(facts["object_size"]))
+    places, is_trained = _trained_places(trained, design, canvas)
+    labels = np.array([names.index(category) for category in design.categories], np.int64)
+    memory = parse_bytes(max_memory)
+
+    def ask(asked: Source, *stages: Stage) -> AnswerSink:
+        sink = AnswerSink(scores.name, labels, stages)
+        if share is not None and "grid" in stages:
+            share(sink, max_memory=memory, progress=progress)
+        else:
+            asked.stream([sink], max_memory=memory, progress=progress)
+        return sink
+
+    answers = dict[Location, Answer]()
+    beside = [at for at in map(tuple, places.tolist()) if _index(design, at) is None]
+    stages: tuple[Stage, ...] = ("reference", "grid")
+    found = ask(source, *stages[design.reference not in beside :])
+    for place in beside:
+        if place == design.reference:
+            answers[place] = found.answers("reference", 1)
+        else:
+            with source.at(place) as other:
+                answers[place] = ask(other, "reference").answers("reference", 1)
+    result = _trials(
+        design, mask, names, labels, places, is_trained, found.answers("grid", design.n_positions),
+        answers,
     )  # fmt: skip
-    result = _trials(objects, mask, names, labels, grid, places, is_trained, choice, margin)
-    result.attrs = _attributes(model, canvas, grid, places, len(names)) | dict(attributes or {})
-    result.attrs |= {"object_set": objects.name, "object_source": dict(objects.source)}
-    result.attrs["behaviour"] = conduct.output_at(canvas.size)
-    result.attrs["notes"] = [*result.attrs["notes"], *notes]
-    result.attrs["numerics"] = {**describe_machine(model.device), "batch_rows": batch_rows}
-    _summarize(result, objects)
+    reference = tuple(places[0].tolist()) if len(places) else design.reference
+    result.attrs = {
+        **facts,
+        "kind": "accuracy",
+        "layer": scores.name,
+        "reference_y": reference[0],
+        "reference_x": reference[1],
+        "n_classes": len(names),
+        "chance": 1 / len(names),
+        **(attributes or {}),
+    }
+    result.attrs["notes"] = notes_of(source, (attributes or {}).get("notes", ()))
+    _summarize(result)
     return result
 
 
-def sweep(
+def network_accuracy(
     model: Model,
     objects: ObjectSet,
     canvas: Canvas,
-    locations: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    n_classes: int,
+    grid: Grid,
     *,
-    batch_rows: int = ROWS,
-    conduct: Conduct | None = None,
-    progress: Progress | None = None,
-    notes: list[str] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the choice and the margin of each object at each location, (object, location).
+    trained: Trained = (),
+    held_out: ArrayLike | None = None,
+    classes: Sequence[str] | None = None,
+    layer: str = OUTPUT,
+    engine: Engine = "auto",
+    workers: int = 1,
+    scheduler: str | None = None,
+    **options: Any,
+) -> xarray.Dataset:
+    """Return the :func:`accuracy` of a network, swept live.
 
-    What is to be said of the way in which the network was run is appended to `notes`.
+    Parameters
+    ----------
+    model
+        The network, on the device where it is to run; one in double precision is run in single.
+    objects
+        Of the canvas's object size; those that cannot be seen on its background are left out.
+    canvas, grid
+        Where the objects are shown.
+    trained, held_out, layer, options
+        See :func:`accuracy`; `held_out` has an entry for each of `objects`.
+    classes
+        By default what the model says, or else the categories of `objects`.
+    engine
+        See :class:`elsewhere.recording.Sweep`.
+    workers, scheduler
+        Local processes, or a Dask scheduler whose workers, share the sweep.
+    """
+    mask = _check_held_out(held_out, len(objects))
+    said = []
+    if input_dtype(model) == torch.float64:
+        model = replace(model, module=copy_network(model.module).float())
+        said = ["the network, in double precision, was run in single precision"]
+    every = list(trained.values()) if isinstance(trained, Mapping) else [trained]
+    reference = min((canvas.check(place) for places in every for place in places), default=None)
+    sweep = Sweep(
+        model, objects, canvas=canvas, grid=grid, reference=reference, layers=layer, engine=engine
+    )
+    given = dict(options.pop("attributes", None) or {})
+    given["notes"] = [*said, *given.get("notes", ())]
+    return accuracy(
+        sweep,
+        layer=layer,
+        classes=classes or model.classes or objects.category_names,
+        trained=trained,
+        held_out=mask[np.isin(objects.ids, sweep.design.objects)],
+        attributes={"numerics": sweep.numerics, **given},
+        share=sharing(sweep, workers, scheduler),
+        **options,
+    )
+
+
+def find_scores(
+    layers: Sequence[Layer], wanted: str | None, classes: Sequence[str], network: str
+) -> Layer:
+    """Return the layer that holds the class scores.
 
     Raises
     ------
+    UnknownNameError
+        There is no such layer.
     InputError
-        The head has another number of classes.
-    NumericsError
-        Logits that are not finite.
+        It does not have one score for each class, or they were not kept in full.
     """
-    device, network = model.device, model.module
-    paster = Paster(
-        canvas,
-        model.transform,
-        rows=batch_rows,
-        device=device,
-        dtype=input_dtype(model),
-        channels_last=True,
-    )
-    patches = paster.load(objects)
-    if conduct is None:
-        conduct = _observe(model, objects, canvas, locations, batch_rows)
-    n_rows = 1 if conduct.alone else batch_rows
-    places = torch.from_numpy(locations).to(device)
-    truth = torch.from_numpy(labels).to(device)
-    n_places, total = len(locations), len(objects) * len(locations)
-    choice = torch.empty(total, dtype=torch.int64, device=device)
-    margin = torch.empty(total, device=device)
-    with evaluating(network):
-        if conduct.alone:
-            paster = Paster(canvas, model.transform, rows=1, device=device, dtype=paster.dtype)
-            way = Way(whole_forward(network, paster), f"whole canvases: {conduct.reason}")
-        else:
-            way = make_forward(network, paster, patches, training=False)
-        if notes is not None:
-            notes += [*conduct.notes, *way.notes]
-        for first in range(0, total, n_rows):
-            # the last batch is filled up with its last trial
-            rows = torch.arange(first, first + n_rows, device=device).clamp(max=total - 1)
-            trial = rows[: total - first]
-            with conduct.a_pass(network):
-                output = way.forward(patches[rows // n_places], places[rows % n_places])
-            logits = check_logits(output, n_classes, model.name)[: len(trial)]
-            choice[trial] = logits.argmax(1)
-            margin[trial] = _margins(logits, truth[trial // n_places])
-            if progress is not None:
-                progress(first + len(trial), total)
-        if conduct.keeps:
-            nothing = paster.paste(patches[:0], places[:0])[:1].clone()
-            check_again(model, conduct, nothing, (), output=True)
-    if not bool(torch.isfinite(margin).all()):
-        raise NumericsError(
-            f"{model.name} gives logits that are not finite; check its weights and its input"
+    known = {each.name: each for each in layers}
+    name = next((n for n in (OUTPUT, HEAD) if n in known), HEAD) if wanted is None else wanted
+    if name not in known:
+        hint = "class scores are needed: record them with --layers logits, or name their layer"
+        raise UnknownNameError("layer", name, known, hint)
+    layer = known[name]
+    if layer.keep.kind != "full":
+        raise InputError(
+            f"layer {name!r} was kept as {layer.keep}, which gives no class scores; record it with "
+            f"--keep {name}=full"
         )
-    shape = (len(objects), len(locations))
-    return choice.cpu().numpy().reshape(shape), margin.cpu().numpy().reshape(shape)
+    if layer.shape != (len(classes),):
+        shown = "x".join(map(str, layer.shape))
+        raise InputError(
+            f"layer {name!r} of {network} gives {shown} values per image for {len(classes)} "
+            "classes; expected one score for each class: name the classes of the head, or the "
+            "layer of class scores"
+        )
+    return layer
 
 
-def _observe(
-    model: Model,
-    objects: ObjectSet,
-    canvas: Canvas,
-    locations: NDArray[np.int64],
-    batch_rows: int,
-) -> Conduct:
-    """Return how the network has to be run; refuse it where its output is not an image's own."""
-    dtype = input_dtype(model)
-    paster = Paster(canvas, model.transform, rows=1, device=model.device, dtype=dtype)
-    patches, places = paster.load(objects), torch.from_numpy(locations).to(model.device)
-    most, least = extremes(patches)
-    rows, at = torch.tensor([most, least]), torch.tensor([0, -1])
-    images = [  # nothing, and what stands out most
-        paster.paste(patches[rows[some]], places[at[some]]).clone()
-        for some in (slice(0), slice(1), slice(1, 2))
-    ]
-    return observe(model, images[0], torch.cat(images[1:]), (), output=True, rows=batch_rows)
-
-
-def _margins(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    own = logits.gather(1, truth[:, None])[:, 0]
-    if logits.shape[1] == 1:
-        return own
-    others = logits.scatter(1, truth[:, None], -torch.inf)
-    return own - others.max(1).values
+def _check_held_out(held_out: ArrayLike | None, n_objects: int) -> NDArray[np.bool_]:
+    """Return which objects were held out, bool (object,); none of them by default."""
+    if held_out is None:
+        return np.zeros(n_objects, bool)
+    mask = np.asarray(held_out)
+    if mask.dtype != bool or mask.shape != (n_objects,):
+        raise InputError(
+            f"held_out must be bool of shape ({n_objects},), one for each object; got "
+            f"{mask.dtype} {mask.shape}"
+        )
+    return mask
 
 
 # --- the trained locations
 
 
 def _trained_places(
-    trained: Trained, objects: ObjectSet, check: Any
+    trained: Trained, design: Design, canvas: Canvas
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return all trained locations (m, 2), and which are whose: bool (object, m)."""
+    categories = list(dict.fromkeys(design.categories))
     if isinstance(trained, Mapping):
-        for category in objects.category_names:
+        for category in categories:
             if category not in trained:
                 raise InputError(
                     f"trained names no locations for the category {category!r}; give them for each"
                 )
-        by_category = {name: trained[name] for name in objects.category_names}
+        by_category = {name: trained[name] for name in categories}
     else:
-        by_category = dict.fromkeys(objects.category_names, trained)
-    owned = {name: {check(place) for place in places} for name, places in by_category.items()}
+        by_category = dict.fromkeys(categories, trained)
+    owned = {name: {canvas.check(at) for at in places} for name, places in by_category.items()}
     every = sorted(set().union(*owned.values()))
-    mask = np.array([[place in owned[name] for place in every] for name in objects.categories])
+    mask = np.array([[place in owned[name] for place in every] for name in design.categories])
     places = np.array(every, np.int64).reshape(-1, 2)
-    return places, mask.reshape(len(objects), len(every)).astype(bool)
+    return places, mask.reshape(len(design.objects), len(every)).astype(bool)
+
+
+def _index(design: Design, place: Location) -> int | None:
+    """Return the position of a location, None where it is not on the axes."""
+    return replace(design, reference=place).reference_index
 
 
 # --- the result
 
 
 def _trials(
-    objects: ObjectSet,
+    design: Design,
     held_out: NDArray[np.bool_],
     names: Sequence[str],
     labels: NDArray[np.int64],
-    grid: Grid,
     places: NDArray[np.int64],
     is_trained: NDArray[np.bool_],
-    choice: NDArray[np.int64],
-    margin: NDArray[np.float32],
+    grid: Answer,
+    beside: Mapping[Location, Answer],
 ) -> xarray.Dataset:
-    correct = choice == labels[:, None]
-    shape, on_grid = (len(objects), *grid.shape), len(grid)
-    column, extra = [], on_grid
-    for place in places.tolist():
-        index = grid.index_of(place)
-        column.append(extra if index is None else int(np.ravel_multi_index(index, grid.shape)))
-        extra += index is None
-    dims, trained = ("object", "y", "x"), ("object", "trained")
-    variables = {"correct": correct, "choice": choice.astype(np.int32), "margin": margin}
+    dims, shape, axes = ("object", "y", "x"), (len(labels), *design.shape), design.axes
+    counts, exemplar = Counter[str](), list[int]()
+    for name in design.categories:
+        exemplar.append(counts[name])
+        counts[name] += 1
+    variables: dict[str, Any] = {"is_trained": (("object", "trained"), is_trained)}
+    for which, name in enumerate(("choice", "margin")):
+        values = grid[which].astype((np.int32, np.float32)[which])
+        columns = [
+            beside[at][which][:, 0] if at in beside else values[:, _index(design, at)]
+            for at in map(tuple, places.tolist())
+        ]
+        there = np.stack(columns, axis=1) if columns else values[:, :0]
+        variables[name] = (dims, values.reshape(shape))
+        variables[f"trained_{name}"] = (("object", "trained"), there.astype(values.dtype))
+    for prefix in ("", "trained_"):
+        its, choice = variables[f"{prefix}choice"]
+        right = choice == labels.reshape(-1, *(1,) * (choice.ndim - 1))
+        variables[f"{prefix}correct"] = (its, right)
     return xarray.Dataset(
-        {name: (dims, values[:, :on_grid].reshape(shape)) for name, values in variables.items()}
-        | {f"trained_{name}": (trained, values[:, column]) for name, values in variables.items()}
-        | {"is_trained": (trained, is_trained)},
+        variables,
         coords={
-            "object": list(objects.ids),
-            "category": ("object", list(objects.categories)),
-            "exemplar": ("object", objects.exemplar_index),
+            "object": list(design.objects),
+            "category": ("object", list(design.categories)),
+            "exemplar": ("object", np.array(exemplar, np.int64)),
             "held_out": ("object", held_out),
-            "y": ("y", list(grid.y), {"units": "px"}),
-            "x": ("x", list(grid.x), {"units": "px"}),
+            **{name: (name, list(axes[name].values), {"units": "px"}) for name in ("y", "x")},
             "trained_y": ("trained", places[:, 0], {"units": "px"}),
             "trained_x": ("trained", places[:, 1], {"units": "px"}),
             "class": list(names),
@@ -314,35 +349,12 @@ def _trials(
     )
 
 
-def _attributes(
-    model: Model, canvas: Canvas, grid: Grid, places: NDArray[np.int64], n_classes: int
-) -> dict[str, Any]:
-    transform = model.transform
-    reference = tuple(places[0].tolist()) if len(places) else grid.default_reference
-    return {
-        "kind": "accuracy",
-        "model": model.name,
-        "weights": model.weights,
-        "weights_sha256": model.weights_sha256,
-        "model_arguments": dict(model.arguments),
-        "mean": transform.mean,
-        "std": transform.std,
-        "gain": transform.gain,
-        "canvas": canvas.size,
-        "object_size": canvas.object_size,
-        "background": canvas.background_color(transform.mean),
-        "reference_y": reference[0],
-        "reference_x": reference[1],
-        "n_classes": n_classes,
-        "chance": 1 / n_classes,
-        "notes": list(model.doubts),
-    }
-
-
-def _summarize(result: xarray.Dataset, objects: ObjectSet) -> None:
+def _summarize(result: xarray.Dataset) -> None:
     """Add the maps, the means with their intervals, the indices and the curve."""
     n_classes = int(result.attrs["n_classes"])
-    held_out, classes = result["held_out"].values, objects.category_index
+    held_out = result["held_out"].values
+    named = list(dict.fromkeys(result["category"].values.tolist()))
+    classes = np.array([named.index(name) for name in result["category"].values], np.int64)
     rows = {"same": ~held_out, "held-out": held_out}
     correct = result["correct"].values.astype(np.float64)
     maps = np.stack([balanced_mean(correct[mine], classes[mine]) for mine in rows.values()])
@@ -373,7 +385,7 @@ def _summarize(result: xarray.Dataset, objects: ObjectSet) -> None:
         result[index].attrs["reason"] = "; ".join(found)
         result.attrs["notes"] += [f"{index} is undefined (nan): {why}" for why in found]
     for name, mine in rows.items():
-        if why := _too_few(classes[mine], objects.category_names):
+        if why := _too_few(classes[mine], named):
             result.attrs["notes"].append(f"exemplars that are {name}: {why}")
     _add_curve(result, distance, rows, classes)
     for name, text in _LONG_NAMES.items():

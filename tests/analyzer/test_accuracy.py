@@ -11,12 +11,13 @@ from scipy import stats
 from torch import nn
 
 from elsewhere.analyzer import describe_methods
+from elsewhere.analyzer import network_accuracy as accuracy
 from elsewhere.errors import CanvasError, ExistsError, InputError, NumericsError, UnknownNameError
 from elsewhere.measures.accuracy import invariance_index, normalized_accuracy
 from elsewhere.models import load_model
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.storage import load_result, save_result
-from elsewhere.training import accuracy, trial_table, write_trials
+from elsewhere.training import trial_table, write_trials
 
 CANVAS = Canvas(16, 7)
 GRID = Grid.parse("4x4", CANVAS)  # 3, 6, 9, 12
@@ -281,8 +282,11 @@ def test_batches_have_one_size_and_modes_come_back():
     oracle.train()
     model = dataclasses.replace(MODEL, module=oracle)
     seen = []
-    accuracy(model, OBJECTS, CANVAS, GRID, progress=lambda done, total: seen.append((done, total)))
-    assert set(oracle.rows) == {64}
+    found = accuracy(
+        model, OBJECTS, CANVAS, GRID, progress=lambda done, total: seen.append((done, total))
+    )
+    assert found.attrs["numerics"]["batch_rows"] == 8
+    assert oracle.rows == []  # and what the network kept of its passes is gone
     assert seen[-1] == (320, 320)
     assert oracle.training
 
@@ -365,7 +369,8 @@ def test_networks_that_count_their_passes_are_refused_once_it_matters():
     def run(last):
         torch.manual_seed(0)
         model = dataclasses.replace(MODEL, module=Tiring(last))
-        return accuracy(model, OBJECTS, CANVAS, Grid.parse("all", CANVAS)), model.module
+        grid = Grid.parse("all", CANVAS)
+        return accuracy(model, OBJECTS, CANVAS, grid, engine="dense"), model.module
 
     found, network = run(10_000)
     images = torch.zeros(20, 3, 16, 16)

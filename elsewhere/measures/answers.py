@@ -1,0 +1,81 @@
+"""A sink on class scores: which class each object is taken for, and by which margin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elsewhere.errors import NumericsError
+from elsewhere.measures.blocks import rows_of
+from elsewhere.measures.vectors import to_numpy
+from elsewhere.protocols import Block, Design, Layer, Need, Stage
+
+Answer: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""The class with the largest score, and the score of the true class less the largest other."""
+
+TRIAL_BYTES = 64
+"""Of a trial: its answer, and what is made of it."""
+
+
+class AnswerSink:
+    """Keeps the answers of a layer of class scores.
+
+    Parameters
+    ----------
+    layer
+        The layer's name.
+    labels
+        int (object,): the true class of each object.
+    stages
+        ``grid``, ``reference``, or both.
+    """
+
+    most_parts = 1  # an answer takes the same, however many objects there are
+
+    def __init__(self, layer: str, labels: NDArray[np.int64], stages: Sequence[Stage]) -> None:
+        self.layer, self.labels, self.stages = layer, labels, frozenset(stages)
+        self.found: list[tuple[Stage, NDArray[np.int64], NDArray[np.int64], Answer]] = []
+
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
+        """Return whole rows of the layer of scores."""
+        return (Need("full", self.stages),) if layer.name == self.layer else ()
+
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
+        """Return what all answers take, in activations."""
+        trials = len(design.objects) * (design.n_positions + 1)
+        return trials * TRIAL_BYTES / layer.bytes
+
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
+        """Prepare for a sweep."""
+
+    def add(self, block: Block) -> None:
+        """Take a block."""
+        scores = to_numpy(rows_of(block))
+        rows, true = np.arange(len(scores)), self.labels[block.objects]
+        own = scores[rows, true]
+        others = scores.copy()
+        others[rows, true] = -np.inf
+        margins = own - others.max(axis=1) if scores.shape[1] > 1 else own
+        if not np.isfinite(margins).all():
+            raise NumericsError(
+                f"layer {self.layer!r} gives class scores that are not finite; check the weights "
+                "and the input of the network"
+            )
+        answer = scores.argmax(axis=1), margins.astype(np.float32)
+        self.found.append((block.stage, block.objects.copy(), block.positions.copy(), answer))
+
+    def end(self) -> None:
+        """Finish a sweep."""
+
+    def answers(self, stage: Stage, n_positions: int) -> Answer:
+        """Return the answers of a stage, each (object, position)."""
+        shape = (len(self.labels), n_positions)
+        choice, margin = np.zeros(shape, np.int64), np.full(shape, np.nan, np.float32)
+        for at, objects, positions, (chosen, by) in self.found:
+            if at == stage:
+                places = positions if stage == "grid" else np.zeros_like(positions)
+                choice[objects, places], margin[objects, places] = chosen, by
+        return choice, margin
