@@ -193,6 +193,8 @@ def check_types(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tenso
 def _kind(tensor: torch.Tensor) -> str:
     if tensor.is_quantized:
         return "quantised"
+    if tensor.itemsize == 1 and tensor.is_floating_point():
+        return "float8"  # which means something with its scales only
     if tensor.is_complex() or tensor.is_floating_point():
         return "complex" if tensor.is_complex() else "floating"
     return "bool" if tensor.dtype == torch.bool else "integer"

@@ -207,7 +207,9 @@ def test_tied_tensors_that_a_file_leaves_out_are_there(kept, tmp_path):
         load(tmp_path, shorter, "tied")
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.complex64, torch.bool, torch.int64, torch.float8_e4m3fn]
+)
 def test_other_kinds_of_numbers_are_refused(dtype, tmp_path):
     state = RAW | {"fc.weight": torch.ones(5, 4).to(dtype)}
     said = str(dtype).removeprefix("torch.")
