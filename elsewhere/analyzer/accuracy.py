@@ -53,6 +53,7 @@ def accuracy(
     classes: Sequence[str] | None = None,
     trained: Trained = (),
     held_out: ArrayLike | None = None,
+    object_size: int | None = None,
     max_memory: int | str = "2GiB",
     share: Callable[..., None] | None = None,
     attributes: Mapping[str, Any] | None = None,
@@ -74,6 +75,8 @@ def accuracy(
         Those off the grid are tested in addition.
     held_out
         bool (object,): which exemplars were not trained on; by default none.
+    object_size
+        px, of which a location is far at least; by default what the source says.
     max_memory
         Bytes that answers may take up.
     share
@@ -121,10 +124,11 @@ def accuracy(
     for category in dict.fromkeys(design.categories):
         if category not in names:
             raise UnknownNameError("class of the head", category, names)
-    if not {"canvas", "object_size"} <= set(facts):
-        raise InputError("the source does not say the sides of its canvas and objects")
-    canvas = Canvas(int(facts["canvas"]), int(facts["object_size"]))
-    places, is_trained = _trained_places(trained, design, canvas)
+    side = int(facts.get("object_size", 0) if object_size is None else object_size)
+    if side < 1:
+        raise InputError("the source does not say the objects' size; give object_size in px")
+    check = Canvas(int(facts["canvas"]), side).check if "canvas" in facts else _whole
+    places, is_trained = _trained_places(trained, design, check)
     labels = np.array([names.index(category) for category in design.categories], np.int64)
     memory = parse_bytes(max_memory)
 
@@ -155,6 +159,7 @@ def accuracy(
         **facts,
         "kind": "accuracy",
         "layer": scores.name,
+        "object_size": side,
         "reference_y": reference[0],
         "reference_x": reference[1],
         "n_classes": len(names),
@@ -274,7 +279,7 @@ def _check_held_out(held_out: ArrayLike | None, n_objects: int) -> NDArray[np.bo
 
 
 def _trained_places(
-    trained: Trained, design: Design, canvas: Canvas
+    trained: Trained, design: Design, check: Callable[[Location], Location]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return all trained locations (m, 2), and which are whose: bool (object, m)."""
     categories = list(dict.fromkeys(design.categories))
@@ -287,11 +292,15 @@ def _trained_places(
         by_category = {name: trained[name] for name in categories}
     else:
         by_category = dict.fromkeys(categories, trained)
-    owned = {name: {canvas.check(at) for at in places} for name, places in by_category.items()}
+    owned = {name: {check(at) for at in places} for name, places in by_category.items()}
     every = sorted(set().union(*owned.values()))
     mask = np.array([[place in owned[name] for place in every] for name in design.categories])
     places = np.array(every, np.int64).reshape(-1, 2)
     return places, mask.reshape(len(design.objects), len(every)).astype(bool)
+
+
+def _whole(place: Location) -> Location:
+    return int(place[0]), int(place[1])
 
 
 def _index(design: Design, place: Location) -> int | None:

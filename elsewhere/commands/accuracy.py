@@ -197,7 +197,7 @@ def _of_any(
         for category in dict.fromkeys(design.categories):
             if category not in classes:
                 shown = stimuli.objects or facts.get("object_set", "the objects")
-                hint = f"{category!r} is a category of {shown}"
+                hint = f"{category!r} is a category of {shown}; show objects of the head's classes"
                 raise UnknownNameError("class of the head", category, classes, hint)
         scores = find_scores(found.layers, layer, classes, str(facts["model"])).name
         grid = Grid(*design.axes.values)

@@ -1,5 +1,6 @@
 """Accuracy against networks whose every answer is known, and the tidy table."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -10,13 +11,17 @@ import xarray
 from scipy import stats
 from torch import nn
 
+from elsewhere.analyzer import accuracy as source_accuracy
 from elsewhere.analyzer import describe_methods
 from elsewhere.analyzer import network_accuracy as accuracy
 from elsewhere.errors import CanvasError, ExistsError, InputError, NumericsError, UnknownNameError
 from elsewhere.measures.accuracy import invariance_index, normalized_accuracy
-from elsewhere.models import load_model
+from elsewhere.measures.answers import AnswerSink
+from elsewhere.models import OUTPUT, load_model
+from elsewhere.recording import Sweep
+from elsewhere.recording.sharing import stream_shared
 from elsewhere.stimuli import Canvas, Grid, load_objects
-from elsewhere.storage import load_result, save_result
+from elsewhere.storage import ArraySource, load_result, save_result
 from elsewhere.training import trial_table, write_trials
 
 CANVAS = Canvas(16, 7)
@@ -380,3 +385,53 @@ def test_networks_that_count_their_passes_are_refused_once_it_matters():
     assert "keeps a state that its passes change (calls)" in found.attrs["notes"][0]
     with pytest.raises(InputError, match="has changed while it ran: its output comes out"):
         run(14)
+
+
+@pytest.mark.parametrize("engine", ["dense", "incremental"])
+def test_units_that_are_done_one_by_one_make_up_the_sweep(engine):
+    """What processes do that share a sweep, in this one."""
+    sweep = Sweep(MODEL, OBJECTS, canvas=CANVAS, grid=GRID, layers=OUTPUT, engine=engine)
+    sweep = sweep.at((7, 4))
+    whole, shared = (AnswerSink(OUTPUT, LABELS, ("reference", "grid")) for _ in range(2))
+    sweep.stream([whole])
+    seen = []
+    stream_shared(sweep, shared, progress=lambda done, total: seen.append((done, total)))
+    for stage, n in (("reference", 1), ("grid", len(GRID))):
+        for one, other in zip(whole.answers(stage, n), shared.answers(stage, n), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert seen[-1] == (len(OBJECTS) * len(GRID),) * 2
+    assert len(seen) == len({done for done, _ in seen})
+
+
+@pytest.mark.long
+def test_two_processes_give_what_one_gives():
+    given = {"trained": [(7, 4), (9, 3)], "held_out": HELD_OUT, "classes": OBJECTS.category_names}
+    one, two = (
+        accuracy(MODEL, OBJECTS, CANVAS, GRID, workers=workers, **given) for workers in (1, 2)
+    )
+    xarray.testing.assert_identical(one, two)
+
+
+def test_networks_in_double_precision_are_run_in_single():
+    double = dataclasses.replace(MODEL, module=copy.deepcopy(MODEL.module).double())
+    found = accuracy(double, OBJECTS, CANVAS, GRID)
+    np.testing.assert_array_equal(found["choice"], accuracy(MODEL, OBJECTS, CANVAS, GRID)["choice"])
+    assert "in double precision, was run in single precision" in found.attrs["notes"][0]
+    assert next(double.module.parameters()).dtype == torch.float64
+
+
+def test_scores_of_arrays():
+    scores = np.zeros((4, 2, 3, 2), np.float32)
+    truth = np.array([0, 1, 0, 1])
+    scores[np.arange(4), ..., truth] = 1
+    scores[:, 0, 2] *= -1  # wrong at one place
+    arrays = ArraySource({"logits": scores}, y=(5, 9), x=(5, 7, 9), categories=list("abab"))
+    found = source_accuracy(arrays, trained=[(9, 5)], object_size=2).sel(exemplars="same")
+    assert found["correct"].values[:, 0, 2].tolist() == [False] * 4
+    assert found["correct"].values.sum() == 4 * 5
+    assert float(found["accuracy_at"].sel(where="on")) == 1
+    assert float(found["accuracy_at"].sel(where="far")) == pytest.approx(4 / 5)
+    with pytest.raises(InputError, match="does not say the objects' size; give object_size"):
+        source_accuracy(arrays)
+    with pytest.raises(UnknownNameError, match="record them with --layers logits"):
+        source_accuracy(ArraySource({"fc": scores}, y=(5, 9), x=(5, 7, 9)), object_size=2)
