@@ -220,7 +220,7 @@ def network_accuracy(
     return accuracy(
         sweep,
         layer=layer,
-        classes=classes or model.classes or objects.category_names,
+        classes=(model.classes or objects.category_names) if classes is None else classes,
         trained=trained,
         held_out=mask[np.isin(objects.ids, sweep.design.objects)],
         attributes={"numerics": sweep.numerics, **given},

@@ -149,7 +149,7 @@ def _of_its_own(
         trained=_places(trained_at, card.canvas, grid) or card.trained or (),
         held_out=mask,
         classes=card.categories,
-        layer=layer or OUTPUT,
+        layer=OUTPUT if layer is None else layer,
         engine=cost.engine,  # type: ignore[arg-type]
         workers=cost.workers,
         scheduler=cost.scheduler,
@@ -182,13 +182,13 @@ def _of_any(
 
     if trained_at is not None:  # one beside the grid is swept together with it
         stimuli.reference = trained_at.partition(";")[0]
-    wanted = None if is_file(source) else [layer or OUTPUT]
+    wanted = None if is_file(source) else [OUTPUT if layer is None else layer]
     with open_any(source, network, stimuli, cost, wanted, allow_partial=allow_partial) as (
         found,
         _,
     ):
         facts, design = found.origin, found.design
-        classes = names or known_classes(facts)
+        classes = known_classes(facts) if names is None else names
         if not classes:
             raise InputError(
                 f"what the classes of {source} are called is not known; give --labels FILE with "
