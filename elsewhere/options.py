@@ -6,6 +6,7 @@ A command takes a group as a parameter, ``network: ModelOptions``, or a part of 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
@@ -27,6 +28,14 @@ ENGINES = ("auto", "incremental", "dense")
 
 MODEL = typer.Argument(help="A zoo or torchvision name, a checkpoint, or package.module:factory.")
 SOURCE = typer.Argument(help="A recording, or a MODEL to sweep live.")
+LayerOption: TypeAlias = Annotated[
+    str | None,
+    Option(
+        "--layer",
+        help="One layer: a convolutional one for grad-cam; of an accuracy, where the class scores "
+        "are (default: the network's output, `logits` of a recording).",
+    ),
+]
 LayersOption: TypeAlias = Annotated[
     list[str] | None,
     Option(
@@ -105,7 +114,7 @@ class ModelOptions(OptionGroup):
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto"
     seed: Annotated[
         int,
-        Option("--seed", help="Of weights, exemplars and sketches (`train`: of the curriculum)."),
+        Option("--seed", help="Of weights, exemplars and sketches; `train`: the curriculum's own."),
     ] = 0
     batch_dependent: Annotated[
         str,
@@ -264,7 +273,10 @@ class CostOptions(OptionGroup):
     threads: Annotated[int | None, Option("--threads", help="CPU threads of the network.")] = None
     workers: Annotated[
         int,
-        Option("--workers", help="Local processes that share the work (`reproduce`: as cores)."),
+        Option(
+            "--workers",
+            help="Local processes that share the work; `reproduce`: by default one for each core.",
+        ),
     ] = 1
     scheduler: Annotated[
         str | None,
@@ -379,10 +391,15 @@ def takes(command: Callable[..., None]) -> Callable[..., None]:
         fields = [n for n in taken.only or plain if n not in taken.without]
         groups[each.name] = (group, fields, taken.defaults)
         for name in fields:
-            types[name].__metadata__[0].rich_help_panel = group.panel
+            kind, option = get_args(types[name])
+            option = copy.copy(option)  # what groups share may stand in another panel there
+            option.rich_help_panel = group.panel
             shared.append(
                 each.replace(
-                    name=name, default=plain[name], annotation=types[name], kind=each.KEYWORD_ONLY
+                    name=name,
+                    default=plain[name],
+                    annotation=Annotated[kind, option],
+                    kind=each.KEYWORD_ONLY,
                 )
             )
 

@@ -15,6 +15,7 @@ from elsewhere.errors import InputError
 from elsewhere.options import (
     CostOptions,
     JsonOption,
+    LayerOption,
     ModelOptions,
     OverwriteOption,
     PartialOption,
@@ -58,14 +59,7 @@ def accuracy(
             "default: what a checkpoint says.",
         ),
     ] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option(
-            "--layer",
-            help="Where the class scores are; default: the network's output, `logits` of a "
-            "recording.",
-        ),
-    ] = None,
+    layer: LayerOption = None,
     trials: Annotated[
         Path | None, typer.Option("--trials", help="Also a tidy table: .csv or .parquet.")
     ] = None,
@@ -74,16 +68,20 @@ def accuracy(
     as_json: JsonOption = False,
 ) -> None:
     """Map the accuracy over the canvas, trained and held-out exemplars apart."""
-    from elsewhere.models.labels import read_labels
     from elsewhere.storage import check_table_name, save_all, save_result
     from elsewhere.storage.files import is_checkpoint
-    from elsewhere.training import read_card, trial_table, write_trials
 
     check_output(out, overwrite)
     if trials is not None:
         check_table_name(trials, overwrite=overwrite)
     cost.check()
+    stimuli.check()
     source = _last_checkpoint(source, network.trust)
+    if not is_file(source):
+        network.check(source)
+    from elsewhere.models.labels import read_labels
+    from elsewhere.training import read_card, trial_table, write_trials
+
     card = read_card(source, trust=network.trust) if is_checkpoint(source) else None
     if card is not None and labels is not None:
         raise InputError(f"{source} is a checkpoint, which names its classes: leave out --labels")
@@ -114,10 +112,11 @@ def accuracy(
 def _last_checkpoint(source: str, trust: Sequence[str]) -> str:
     """Return the last checkpoint of a run where `source` is one's directory, else `source`."""
     from elsewhere.storage.files import is_folder
-    from elsewhere.training import list_checkpoints
 
     if not is_folder(Path(source) / "checkpoints"):
         return source
+    from elsewhere.training import list_checkpoints
+
     return str(list_checkpoints(source, trust=trust)[-1].path)
 
 

@@ -17,6 +17,7 @@ from elsewhere.options import (
     CostOptions,
     DtypeOption,
     JsonOption,
+    LayerOption,
     ModelOptions,
     OptionGroup,
     OverwriteOption,
@@ -67,9 +68,7 @@ class MethodOptions(OptionGroup):
             "`probe --readout`); CLASS: true, predicted, reference, a name or a number.",
         ),
     ] = None
-    layer: Annotated[
-        str | None, typer.Option("--layer", help="A convolutional layer, for grad-cam.")
-    ] = None
+    layer: LayerOption = None
     options: Annotated[
         list[str], typer.Option("--option", help="name=value, the method's own; repeatable.")
     ] = dataclasses.field(default_factory=list)
@@ -128,7 +127,10 @@ def attribute(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Map which pixels drive the answer at every location, in the object's own frame."""
+    """Map which pixels drive the answer at every location, in the object's own frame.
+
+    Without a MODEL, list the methods.
+    """
     if model is None and checkpoints is None:
         _list_methods(as_json=as_json)
         return

@@ -39,6 +39,8 @@ REFUSED = {
     f"probe vgg17 {OUT}": "unknown model 'vgg17'",
     f"attribute vgg17 {OUT}": "unknown model 'vgg17'",
     f"sanity vgg17 {OUT}": "unknown model 'vgg17'",
+    f"accuracy vgg17 {OUT}": "unknown model 'vgg17'",
+    f"accuracy vgg16 --objects glyps {OUT}": "nearest: glyphs",
     "record gone.safetensors --out x.h5": "unknown model 'gone.safetensors'",
     "record vgg16 --objects glyps --out x.h5": "unknown object set 'glyps'; nearest: glyphs",
     f"measure vgg16 --objects nowhere:x --names cka {OUT}": "unknown object set 'nowhere'",

@@ -57,18 +57,7 @@ LACKING = {
     ),
     "probe": {"--reference": "--train-at says where probes are trained"},
     "sanity": dict.fromkeys(("--workers", "--scheduler"), "random networks are of one process"),
-    "accuracy": dict.fromkeys(
-        (
-            *("--weights", "--model-arg", "--partial-weights", "--state-key"),
-            *("--input-mean", "--input-std", "--gain"),
-        ),
-        BRINGS,
-    )
-    | dict.fromkeys(("--canvas", "--object-size", "--background", "--background-color"), SHOWN)
-    | dict.fromkeys(
-        ("--seed", "--categories", "--skip-broken", "--reference"), "what it was trained on"
-    )
-    | dict.fromkeys(("--engine", "--workers", "--scheduler"), "an accuracy is no sweep of layers"),
+    "accuracy": {"--reference": "an accuracy compares with no location"},
     "track": dict.fromkeys(
         (
             *("--weights", "--model-arg", "--partial-weights", "--state-key"),
@@ -126,6 +115,18 @@ def test_what_sweeps_takes_the_groups(command):
         every = set(option_names(group, list(group().values)))
         assert every & taken, f"{command} takes nothing of {group.__name__}"
         assert every - taken <= set(LACKING.get(command, ()))
+
+
+def test_a_panel_holds_what_belongs_to_it():
+    panels = {}
+    for command, parameters in SIGNATURES.items():
+        for each in parameters.values():
+            for info in get_args(each.annotation)[1:]:
+                if getattr(info, "rich_help_panel", None):
+                    panels.setdefault((command, info.rich_help_panel), set()).add(info.default)
+    assert "--dtype" in panels["record", "What is kept"]
+    assert "--dtype" in panels["attribute", "Method"]
+    assert {where for where, panel in panels if panel == "Method"} == {"attribute", "sanity"}
 
 
 def test_what_is_taken_of_a_group():
