@@ -206,7 +206,7 @@ def _of_any(
         said: dict[str, Any] = {"notes": [], "numerics": numerics}
         if card is not None:
             trained, said = trained or card.trained or (), {**said, **_said(card)}
-            held_out = ~card.has_seen(found.objects, stimuli.objects)
+            held_out = ~card.has_seen(found.objects)
         else:
             said["notes"].append(
                 f"what {facts['model']} was trained on is not known: every object counts as an "

@@ -162,9 +162,9 @@ class Card:
             held = [np.zeros(len(part), bool) for part in parts]
         return join(parts), np.concatenate(held)
 
-    def has_seen(self, objects: ObjectSet, spec: str) -> NDArray[np.bool_]:
-        """Return which pictures of a set, called `spec`, the network was trained on, by content."""
-        known = self.past.pictures.get(view_of(spec, self.canvas), frozenset())
+    def has_seen(self, objects: ObjectSet) -> NDArray[np.bool_]:
+        """Return which pictures the network was trained on, by content, bool (object,)."""
+        known = frozenset[bytes]().union(*self.past.pictures.values())
         return np.array([digest in known for digest in digest_each(objects)], bool)
 
     def load_objects(self, *, data_dir: Path | None = None) -> tuple[ObjectSet, ObjectSet | None]:

@@ -7,10 +7,12 @@ import shutil
 import numpy as np
 import pytest
 import xarray
+from PIL import Image
 from typer.testing import CliRunner
 
 from elsewhere.cli import app
 from elsewhere.storage import load_result
+from elsewhere.training import read_card
 
 TINY = """
 name = "tiny"
@@ -90,6 +92,42 @@ def test_accuracy_map_and_trials(run, trained, here):
     same = [row["correct"] == "True" for row in trials if row["held_out"] == "False"]
     assert len(same) == 3 * 4 * 9
     run("figure", "acc.nc", "--out", "acc.png")
+
+
+def test_a_run_is_asked_by_its_last_checkpoint(run, refuse, trained):
+    run("accuracy", "run", "--grid", "3x3", "--engine", "dense", "--out", "run.nc")
+    run("accuracy", last(trained), "--grid", "3x3", "--out", "one.nc")
+    whole, one = load_result("run.nc"), load_result("one.nc")
+    assert whole.attrs["checkpoint"] == one.attrs["checkpoint"] == last(trained).name
+    xarray.testing.assert_equal(whole.drop_vars(_MARGINS), one.drop_vars(_MARGINS))
+    for name in _MARGINS:
+        np.testing.assert_allclose(whole[name], one[name], atol=1e-5)
+    ask = ("accuracy", "run", "--out", "x.nc")
+    refuse(*ask, "--labels", "x.txt", says=("names its classes", "--labels"), late=True)
+    refuse(*ask, "--canvas", 24, says=("shown what it was trained on", "--canvas"), late=True)
+    refuse(*ask, "--gain", 2, says="--gain", late=True)
+
+
+_MARGINS = ["margin", "trained_margin"]
+
+
+def test_other_pictures_of_a_checkpoint_s_classes(run, trained, here):
+    """Those that it was trained on are known by content; the others are held out."""
+    card = read_card(last(trained))
+    shown, _ = card.load_objects()
+    for number in range(0, len(shown), 4):
+        folder = here / "pictures" / shown.categories[number]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.dstack([shown.images[number], shown.masks[number]])
+        Image.fromarray(pixels).save(folder / "a.png")
+        Image.fromarray(255 - pixels[::-1, :, [0, 1, 2, 2]]).save(folder / "b.png")
+    run("accuracy", last(trained), "--objects", "folder:pictures", "--per-category", 2, "--grid",
+        "3x3", "--out", "other.nc")  # fmt: skip
+    found = load_result("other.nc")
+    assert found["class"].values.tolist() == list(card.categories)
+    assert found["held_out"].values.tolist() == [False, True] * 3
+    assert found.attrs["checkpoint"] == last(trained).name
+    assert found["trained_y"].values.tolist() == [place[0] for place in card.trained]
 
 
 def test_track_measures_every_checkpoint_and_goes_on(run, trained, here):
