@@ -201,6 +201,11 @@ class Axes:
             self.n_positions, len(self.each)
         )
 
+    def with_reference(self, reference: Sequence[Coordinate]) -> list[tuple[Coordinate, ...]]:
+        """Return all positions in order, and after them the reference where it is on none."""
+        found = list(itertools.product(*self.values))
+        return found if tuple(reference) in found else [*found, tuple(reference)]
+
     def coordinates(self, prefix: str = "") -> dict[str, Any]:
         """Return the axes as coordinates of a ``xarray.Dataset``, with their units."""
         return {

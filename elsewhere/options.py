@@ -196,6 +196,14 @@ class StimulusOptions(OptionGroup):
     ] = None
     per_category: Annotated[int, Option("--per-category", help="Exemplars of each category.")] = 1
     grid: Annotated[str, Option("--grid", help="stride:K, NxM, all, or at:y,x;y,x.")] = "stride:7"
+    axes: Annotated[
+        list[str],
+        Option(
+            "--axis",
+            help="Change the objects as well: scale=0.5:2:5, rotation=0,45,90, contrast=, blur=; "
+            "repeatable.",
+        ),
+    ] = dataclasses.field(default_factory=list)
     reference: Annotated[
         str | None,
         Option("--reference", help="y,x, left or centre; default: leftmost of the middle row."),
@@ -218,11 +226,14 @@ class StimulusOptions(OptionGroup):
     ] = False
 
     def check(self) -> None:
-        """Refuse an unknown set at once."""
+        """Refuse an unknown set or axis at once."""
         from elsewhere.stimuli import object_sets
+        from elsewhere.stimuli.transformations import parse_axis
 
         if self.objects is not None:
             object_sets.summary(self.objects.partition(":")[0])
+        for text in self.axes:
+            parse_axis(text)
 
     def build(
         self,

@@ -14,13 +14,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.axes import Axes
+from elsewhere.axes import Axes, Coordinate
 from elsewhere.errors import InputError
 
 Stage: TypeAlias = Literal["empty", "reference", "grid"]
@@ -76,7 +76,7 @@ class Design:
     objects: tuple[str, ...]
     categories: tuple[str, ...]
     axes: Axes
-    reference: tuple[int, ...]
+    reference: tuple[Coordinate, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,6 +97,23 @@ class Design:
     def positions(self) -> NDArray[Any]:
         """Coordinates of all positions in row-major order, shape (position, axis)."""
         return self.axes.positions
+
+    @property
+    def locations(self) -> NDArray[np.int64]:
+        """Where the window is at each position, px, shape (position, axis that moves)."""
+        moves = [axis.moves for axis in self.axes]
+        return self.positions[:, moves].astype(np.int64)
+
+    @property
+    def reference_location(self) -> tuple[int, ...]:
+        """Where the window is at the reference, px."""
+        pairs = zip(self.axes, self.reference, strict=True)
+        return tuple(value for axis, value in pairs if axis.moves)
+
+    def at(self, reference: Sequence[Coordinate]) -> Design:
+        """Return the same design with another reference: all coordinates, or a location only."""
+        own = self.reference[: len(self.axes.each) - len(reference)]
+        return replace(self, reference=(*own, *reference))
 
     @property
     def reference_index(self) -> int | None:

@@ -295,12 +295,12 @@ def _to_dataset(
             variables |= bands
             made_by |= dict.fromkeys(bands, maker)
     coordinates: dict[str, Any] = {"layer": list(names), "bound": ["low", "high"]}
-    places = design.positions
+    places = design.locations
     coordinates |= design.axes.coordinates() | design.axes.coordinates("reference_")
     apart = Displacements.between(places).values
     coordinates["displacement"] = ("displacement", apart, {"units": "px"})
-    coordinates["axis"] = list(axes)
-    if len(axes) == 2:
+    coordinates["axis"] = list(design.axes.moving.names)
+    if places.shape[1] == 2:
         dy, dx, _ = displacement_map(np.zeros((len(places), len(places))), places)
         coordinates["displacement_y"] = ("displacement_y", dy, {"units": "px"})
         coordinates["displacement_x"] = ("displacement_x", dx, {"units": "px"})

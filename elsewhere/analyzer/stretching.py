@@ -133,7 +133,7 @@ class MeasureSink:
     def _make_table(self, layer: Layer, design: Design) -> Table:
         return Table(
             codes=design.category_codes,
-            places=design.positions,
+            places=design.locations,
             reference=design.reference_index,
             n_units=layer.n_units,
             vector=len(layer.shape) == 1,

@@ -111,7 +111,7 @@ class MethodOptions(OptionGroup):
 
 def attribute(
     network: ModelOptions,
-    stimuli: StimulusOptions,
+    stimuli: Annotated[StimulusOptions, part(without=("axes",))],
     wanted: MethodOptions,
     cost: CostOptions,
     model: Annotated[str | None, MODEL] = None,
@@ -184,7 +184,7 @@ def attribute(
 def sanity(
     model: Annotated[str, MODEL],
     network: ModelOptions,
-    stimuli: Annotated[StimulusOptions, part(grid="3x3")],
+    stimuli: Annotated[StimulusOptions, part(without=("axes",), grid="3x3")],
     wanted: MethodOptions,
     cost: Annotated[CostOptions, part(without=("workers", "scheduler"))],
     out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
@@ -239,7 +239,7 @@ def sanity(
 def _check(
     model: str | None,
     network: ModelOptions,
-    stimuli: StimulusOptions,
+    stimuli: Annotated[StimulusOptions, part(without=("axes",))],
     wanted: MethodOptions,
     cost: CostOptions,
 ) -> None:
@@ -290,7 +290,7 @@ def _sweep(
 def _over_training(
     directory: Path,
     network: ModelOptions,
-    stimuli: StimulusOptions,
+    stimuli: Annotated[StimulusOptions, part(without=("axes",))],
     settings: AttributionSettings,
     phases: list[str] | None,
     cost: CostOptions,

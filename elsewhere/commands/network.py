@@ -76,7 +76,9 @@ def layers(
 
 
 def objects(
-    stimuli: Annotated[StimulusOptions, part(without=("objects", "grid", "reference", "canvas"))],
+    stimuli: Annotated[
+        StimulusOptions, part(without=("objects", "grid", "axes", "reference", "canvas"))
+    ],
     network: Annotated[ModelOptions, part("seed")],
     name: Annotated[str | None, typer.Argument(help="A set, or folder:PATH.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Draw a contact sheet there.")] = None,

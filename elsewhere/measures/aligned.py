@@ -128,7 +128,7 @@ class AlignedSink:
     def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return the share of the maps around the objects, and the empty canvas's map."""
         geometry = _geometry_of(layer)
-        rows, columns = geometry.window(design.reference, self.object_size)
+        rows, columns = geometry.window(design.reference_location, self.object_size)
         n_cells = (rows.stop - rows.start) * (columns.stop - columns.start)
         share: float = n_cells / (geometry.height * geometry.width)
         return 1 + share * len(design.objects)
@@ -157,7 +157,7 @@ class AlignedSink:
         if state.empty is None:
             raise LayerError(f"layer {block.layer!r} came without the empty canvas's map")
         if block.stage == "reference":
-            window = geometry.window(self.design.reference, self.object_size)
+            window = geometry.window(self.design.reference_location, self.object_size)
             for row, number in enumerate(block.objects.tolist()):
                 state.references[number] = self._evoked(values[row], state.empty, window)
             return
@@ -203,15 +203,15 @@ class AlignedSink:
         position: int,
     ) -> None:
         """Compare all rows at one position with the references."""
-        place = self.design.positions[position]
-        exact = (place - np.array(self.design.reference)) / geometry.stride
+        place, home = self.design.locations[position], self.design.reference_location
+        exact = (place - np.array(home)) / geometry.stride
         whole = np.floor(exact + 0.5).astype(int) if self.shift != "linear" else np.floor(exact)
         whole = whole.astype(int)
         state.residual[position] = float(np.abs(exact - np.floor(exact + 0.5)).max())
         if self.shift == "exact" and not np.allclose(exact, whole):
             return
         fraction = exact - whole if self.shift == "linear" else np.zeros(2)
-        found = _overlap(geometry, self.design.reference, self.object_size, whole, fraction)
+        found = _overlap(geometry, home, self.object_size, whole, fraction)
         if found is None:
             return
         reference_part, here_part = found

@@ -326,7 +326,7 @@ class ChangeSink:
     def _move(self, layer: Layer, position: int) -> tuple[list[int], NDArray[np.bool_]]:
         """Return the displacement in whole cells, and which cells see the border."""
         stride = 1.0 if layer.stride is None else float(layer.stride)
-        apart = self.design.positions[position] - np.array(self.design.reference)
+        apart = self.design.locations[position] - np.array(self.design.reference_location)
         by = np.floor(apart / stride + 0.5).astype(int).tolist()
         border = border_cells(
             plane_of(layer),
@@ -368,7 +368,7 @@ class ChangeSink:
                 "pooling layers"
             )
         shape = self.design.shape
-        apart = self.design.positions - np.array(self.design.reference)
+        apart = self.design.locations - np.array(self.design.reference_location)
         moved = apart.any(axis=1)
         n_layers = len(names)
         codes = self.design.category_codes

@@ -17,6 +17,7 @@ from elsewhere.protocols import Design, Layer, Source, Stage
 from elsewhere.recording import Sweep
 from elsewhere.sources import BlockSource
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
+from elsewhere.stimuli.transformations import vary
 from elsewhere.types import Color, Location
 
 PIXELS = "pixels"
@@ -69,13 +70,17 @@ class PixelSource(BlockSource):
     def __init__(self, scene: ControlScene, design: Design, around: Sequence[Location]) -> None:
         self.scene, self.design = scene, design
         self._around = tuple(around)
-        side = scene.canvas.object_size
-        corners = np.array([scene.canvas.top_left(place) for place in around])
+        axes, n = design.axes.changing, len(design.axes.changing.each)
+        self._values = axes.with_reference(design.reference[:n])
+        variants = vary(scene.objects, axes.names, self._values) if n else [scene.objects]
+        side = variants[0].size
+        self._canvas = replace(scene.canvas, object_size=side)
+        corners = np.array([self._canvas.top_left(place) for place in around])
         top, left = corners.min(axis=0).tolist()
         bottom, right = (corners.max(axis=0) + side).tolist()
         self._box = (slice(top, bottom), slice(left, right))
         self.layers = [Layer(PIXELS, "", "", (bottom - top, right - left, 3))]
-        self._patches = scene.objects.patches(scene.color)
+        self._patches = [each.patches(scene.color) for each in variants]
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -84,24 +89,25 @@ class PixelSource(BlockSource):
 
     def blocks(self, layer: Layer, stage: Stage) -> Iterator[DenseBlock]:
         """Yield the blocks of some objects at one location after the other."""
-        places = self.design.positions if stage == "grid" else np.array([self.design.reference])
+        positions = self.design.axes.positions.tolist()
+        places = positions if stage == "grid" else [list(self.design.reference)]
         n = len(self.design.objects)
         step = max(1, 2**22 // (3 * self.scene.canvas.size**2))
-        for position, (y, x) in enumerate(places.tolist()):
+        for position, (*values, y, x) in enumerate(places):
+            patches = self._patches[self._values.index(tuple(values))]
             for first in range(0, n, step):
                 objects = np.arange(first, min(first + step, n))
                 at = np.full(len(objects), position if stage == "grid" else -1)
-                values = self._crops(objects, (y, x))
+                values = self._crops(patches[objects], (int(y), int(x)))
                 yield DenseBlock(stage, PIXELS, objects, at, values)
 
-    def _crops(self, objects: NDArray[np.int64], place: Location) -> NDArray[np.float32]:
-        scene = self.scene
-        images = scene.canvas.paste(self._patches[objects], [place] * len(objects), scene.color)
+    def _crops(self, patches: NDArray[np.uint8], place: Location) -> NDArray[np.float32]:
+        images = self._canvas.paste(patches, [place] * len(patches), self.scene.color)
         return np.divide(images[:, *self._box], 255, dtype=np.float32)
 
     def at(self, reference: tuple[int, ...]) -> PixelSource:
         """Return a source of its own with another reference."""
-        return PixelSource(self.scene, replace(self.design, reference=reference), self._around)
+        return PixelSource(self.scene, self.design.at(reference), self._around)
 
 
 def untrained(source: Source, *, seed: int, trust: Collection[str] = ()) -> tuple[Sweep, str]:
@@ -141,7 +147,8 @@ def untrained(source: Source, *, seed: int, trust: Collection[str] = ()) -> tupl
             model,
             scene.objects,
             canvas=scene.canvas,
-            grid=Grid(*source.design.axes.values),
+            grid=Grid(*source.design.axes.moving.values),
+            axes=source.design.axes.changing.each,
             layers=names,
         )
     except ElsewhereError as error:

@@ -57,11 +57,11 @@ class Builder:
         maps = np.stack([self.summary.maps(each, shuffled=shuffled) for each in values])
         n_sets = maps.shape[2]
         trained: tuple[str, ...] = ("train_y", "train_x") if self.each else ()
-        sets = self.design.shape if self.each else ()
+        sets = self.design.axes.moving.shape if self.each else ()
         if not self.each and n_sets != 1:
             raise InputError("several training sets are only known as 'each'")
         shape = (*maps.shape[:2], *sets, *self.design.shape)
-        dims = ("layer", "split", *trained, "y", "x")
+        dims = ("layer", "split", *trained, *self.design.names)
         maps = maps.reshape(shape)
         return (dims, maps) if layered else (dims[1:], maps[0])
 
@@ -99,7 +99,7 @@ class Builder:
             put("on_minus_far_interval", "on_minus_far_interval", "bound")
             if self.each:
                 sets = stack(numbers, "accuracy_at_set")
-                shape = (*sets.shape[:2], *self.design.shape, len(WHERE))
+                shape = (*sets.shape[:2], *self.design.axes.moving.shape, len(WHERE))
                 lead = ("layer", "split", "train_y", "train_x", "where")
                 self.variables["accuracy_at_each"] = (lead, sets.reshape(shape))
 
@@ -140,7 +140,7 @@ class Builder:
     def add_fits(self, outcomes: Mapping[str, FitOutcome], tried: tuple[float, ...]) -> None:
         """Add what was chosen, and by which scores."""
         trained: tuple[str, ...] = ("train_y", "train_x") if self.each else ()
-        sets = self.design.shape if self.each else ()
+        sets = self.design.axes.moving.shape if self.each else ()
 
         def put(name: str, get: Callable[[FitOutcome], Any], *more: str, size: int = 0) -> None:
             rows = [np.asarray(get(outcomes[layer])) for layer in self.names]
@@ -164,7 +164,7 @@ class Builder:
 
         Both are -1 for objects that are left out.
         """
-        dims = ("layer", "object", "y", "x")
+        dims = ("layer", "object", *self.design.names)
         shape = (len(self.names), len(self.design.objects), *self.design.shape)
         choice = np.stack([outcomes[name].choice[0] for name in self.names]).reshape(shape)
         correct = np.stack([outcomes[name].correct[0] for name in self.names]).reshape(shape)
@@ -194,9 +194,9 @@ class Builder:
         if tried:
             coordinates["strengths"] = list(tried)
         if self.each:
-            coordinates |= design.axes.coordinates("train_")
+            coordinates |= design.axes.moving.coordinates("train_")
         else:
             place = np.array(places[0])
-            for number, name in enumerate(design.names):
+            for number, name in enumerate(design.axes.moving.names):
                 coordinates[f"trained_{name}"] = ("trained", place[:, number], {"units": "px"})
         return xarray.Dataset(self.variables, coords=coordinates)

@@ -43,9 +43,10 @@ def find_places(train_at: str | Sequence[Any], design: Design) -> tuple[tuple[Lo
     >>> len(find_places("each", design))
     6
     """
-    if design.names != ("y", "x"):
+    moving = design.axes.moving
+    if moving.names != ("y", "x"):
         raise InputError(f"probes need locations y, x; the axes are {', '.join(design.names)}")
-    ys, xs = design.axes.values
+    ys, xs = moving.values
     if isinstance(train_at, str):
         text = train_at.strip()
         if text == "each":
@@ -87,8 +88,8 @@ def _listed(train_at: Sequence[Any]) -> list[Location]:
 
 
 def _check(place: Location, design: Design) -> None:
-    if design.axes.index(place) is None:
-        y, x = design.axes.nearest(place)
+    if design.axes.moving.index(place) is None:
+        y, x = design.axes.moving.nearest(place)
         raise CanvasError(
             f"the location {place[0]},{place[1]} to train at is not on the grid; nearest: {y},{x}"
         )

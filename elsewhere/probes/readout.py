@@ -318,8 +318,10 @@ def probe(
         **({} if each else {"trained": [list(place) for place in places[0]]}),
         **({"reason": "; ".join(f"{k}: {v}" for k, v in reasons.items())} if reasons else {}),
         **source.provenance,
-        "reference_y": places[0][0][0],
-        "reference_x": places[0][0][1],
+        **{
+            f"reference_{name}": value
+            for name, value in zip(design.names, design.at(places[0][0]).reference, strict=True)
+        },
     }
     doubts = [*responses.notes, *fewer]
     doubts += [f"{subject}: {reason}" for subject, reason in reasons.items()]

@@ -42,7 +42,8 @@ class Regions:
     masks
         bool (where, training set, position).
     distances
-        int (training set, position): Chebyshev, from the nearest trained location, px.
+        int (training set, position): Chebyshev, from the nearest trained location, px; -1 where the
+        objects are not as they are at the reference.
     """
 
     masks: NDArray[np.bool_]
@@ -51,9 +52,13 @@ class Regions:
     @classmethod
     def of(cls, design: Design, places: Sequence[Sequence[Location]], size: int | None) -> Regions:
         """Return the regions of a grid; far is at least `size` px away, or nowhere."""
-        distances = np.stack([displacements(design.positions, place) for place in places])
+        distances = np.stack([displacements(design.locations, place) for place in places])
         far = np.zeros(distances.shape, bool) if size is None else distances >= size
-        return cls(np.stack([distances == 0, distances > 0, far & (distances > 0)]), distances)
+        n = len(design.axes.changing.each)
+        alike = (design.positions[:, :n] == np.array(design.reference[:n])).all(axis=1)
+        on = alike & (distances == 0)
+        distances = np.where(alike, distances, -1)
+        return cls(np.stack([on, ~on, far & ~on]), distances)
 
 
 class Summary:
@@ -79,7 +84,7 @@ class Summary:
         self.regions, self.threshold = regions, threshold
         self.n_classes, self.labels = len(exemplars.names), exemplars.labels
         self.members = [np.flatnonzero(~exemplars.held_out), np.flatnonzero(exemplars.held_out)]
-        self.steps = np.unique(regions.distances)
+        self.steps = np.unique(regions.distances[regions.distances >= 0])
 
     def members_of(self, correct: NDArray[Any], number: int) -> NDArray[np.int64]:
         """Return the objects of a split that are not left out, NaN, of a layer."""

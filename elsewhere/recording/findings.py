@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from elsewhere.models.proof import extremes
 from elsewhere.protocols import Design
 from elsewhere.recording.images import ImageBatch, Images
 from elsewhere.stimuli import Canvas, ObjectSet
+from elsewhere.stimuli.transformations import vary
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class Subject:
     Parameters
     ----------
     model, objects, canvas, design, layers
-        As in :class:`elsewhere.recording.Sweep`.
+        As in :class:`elsewhere.recording.Sweep`. The axes that move the window come last.
     """
 
     model: Model
@@ -32,6 +34,34 @@ class Subject:
     canvas: Canvas
     design: Design
     layers: tuple[Layer, ...]
+
+    @cached_property
+    def variants(self) -> tuple[Subject, ...]:
+        """Sweeps over the axes that move the window, of objects as the other axes change them.
+
+        One for each position along those, in order, and one more where the reference is on none.
+        Where no axis changes objects, this is the only one.
+        """
+        n = len(self.values[0])
+        if not n:
+            return (self,)
+        objects = vary(self.objects, self.design.names[:n], self.values)
+        canvas = replace(self.canvas, object_size=objects[0].size)
+        design = replace(
+            self.design, axes=self.design.axes.moving, reference=self.design.reference[n:]
+        )
+        return tuple(replace(self, objects=each, canvas=canvas, design=design) for each in objects)
+
+    @property
+    def values(self) -> list[tuple[float, ...]]:
+        """The values of each variant along the axes that change objects."""
+        axes = self.design.axes.changing
+        return axes.with_reference(self.design.reference[: len(axes.each)])
+
+    @property
+    def at_reference(self) -> Subject:
+        """The variant at the reference."""
+        return self.variants[self.values.index(self.design.reference[: len(self.values[0])])]
 
 
 def watch(subject: Subject, *, output: bool = False, gradients: bool = False) -> Conduct:
@@ -51,6 +81,7 @@ def watch(subject: Subject, *, output: bool = False, gradients: bool = False) ->
     InputError
         Its images depend on each other, on chance, or on what was shown before.
     """
+    subject = subject.at_reference
     model, objects, canvas = subject.model, subject.objects, subject.canvas
     images, places = Images(model, objects, canvas, rows=1), subject.design.positions
     empty = _empty(images, places)
@@ -74,6 +105,7 @@ def watch_again(subject: Subject, conduct: Conduct) -> None:
         See :func:`elsewhere.models.conduct.check_again`.
     """
     if conduct.keeps:
+        subject = subject.at_reference
         images = Images(subject.model, subject.objects, subject.canvas, rows=1)
         empty = _empty(images, subject.design.positions)
         check_again(subject.model, conduct, empty, subject.layers)

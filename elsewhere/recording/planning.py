@@ -155,7 +155,8 @@ def plan(
         ),
         engine=engine.name,
         multiply_adds=sum(
-            group.parts * engine.multiply_adds(group, takers, budget) for group, takers in groups
+            group.parts * engine.multiply_adds(group, takers, budget, takers.stages)
+            for group, takers in groups
         ),
         n_tasks=len(sweep.tasks(units, header.tile)),
     )

@@ -141,19 +141,25 @@ def describe_network(sweep: Sweep, state: str) -> dict[str, Any]:
         SHA-256 of the network's state.
     """
     transform, canvas = sweep.model.transform, sweep.canvas
-    return describe_code(sweep.model.module) | {
-        "state": state,
-        "input": {
-            "mean": list(transform.mean),
-            "std": list(transform.std),
-            "gain": transform.gain,
-        },
-        "canvas": {
-            "size": canvas.size,
-            "object_size": canvas.object_size,
-            "background": list(sweep.color),
-        },
-    }
+    variants = sweep.variants_digest()
+    varied = {} if variants is None else {"variants": variants}
+    return (
+        varied
+        | describe_code(sweep.model.module)
+        | {
+            "state": state,
+            "input": {
+                "mean": list(transform.mean),
+                "std": list(transform.std),
+                "gain": transform.gain,
+            },
+            "canvas": {
+                "size": canvas.size,
+                "object_size": canvas.object_size,
+                "background": list(sweep.color),
+            },
+        }
+    )
 
 
 def _user() -> str:

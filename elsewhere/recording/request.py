@@ -9,7 +9,8 @@ from pathlib import Path
 from elsewhere.errors import InputError
 from elsewhere.models import InputTransform, Model, find_device, load_model, parse_model_args
 from elsewhere.recording.sweep import Sweep
-from elsewhere.stimuli import Canvas, Grid, load_objects, parse_categories, parse_location
+from elsewhere.stimuli import Canvas, Grid, load_objects, parse_categories
+from elsewhere.stimuli.transformations import parse_axis
 from elsewhere.types import BatchDependent, Engine, parse_color
 
 OBJECT_SHARE = 50 / 224
@@ -93,6 +94,8 @@ class StimulusRequest:
         Exemplars of each.
     grid, reference
         As ``Grid.parse`` and ``parse_location`` read them.
+    axes
+        Axes that change objects, such as ``scale=0.5:2:5``.
     canvas, object_size
         px; by default the model's own canvas, and 50/224 of it.
     background
@@ -106,6 +109,7 @@ class StimulusRequest:
     per_category: int = 1
     grid: str = "stride:7"
     reference: str | None = None
+    axes: Sequence[str] = ()
     canvas: int | None = None
     object_size: int | None = None
     background: str = "0"
@@ -128,10 +132,8 @@ class StimulusRequest:
             side = max(1, round(OBJECT_SHARE * size))
         background = Canvas.parse_background(self.background)
         canvas = Canvas(size=size, object_size=side, background=background)
-        grid = Grid.parse(self.grid, canvas)
-        reference = None
-        if self.reference is not None:
-            reference = parse_location(self.reference, canvas, grid)
+        if not self.axes:
+            Grid.parse(self.grid, canvas)  # which is refused before any picture is read
         objects = load_objects(
             self.objects,
             size=side,
@@ -148,8 +150,9 @@ class StimulusRequest:
             model,
             objects,
             canvas=canvas,
-            grid=grid,
-            reference=reference,
+            grid=self.grid,
+            axes=[parse_axis(text) for text in self.axes],
+            reference=self.reference,
             layers=layers,
             engine=engine,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -12,7 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.errors import CanvasError, UnknownNameError
+from elsewhere.axes import Axes, Axis, Coordinate
+from elsewhere.errors import CanvasError, ObjectSetError, UnknownNameError
 from elsewhere.models import (
     OUTPUT,
     Conduct,
@@ -44,9 +46,10 @@ from elsewhere.sources import (
     group_layers,
     select_design,
 )
-from elsewhere.stimuli import Canvas, Grid, ObjectSet
+from elsewhere.stimuli import Canvas, Grid, ObjectSet, parse_location
+from elsewhere.stimuli.transformations import say_values, transformations, vary
 from elsewhere.storage.units import Units
-from elsewhere.types import BATCH_ROWS, Color, Engine, Location
+from elsewhere.types import BATCH_ROWS, Color, Engine
 
 
 class _Findings:
@@ -109,9 +112,15 @@ class Sweep(Source):
     canvas
         Canvas, object size and background.
     grid
-        Where the objects go; ``stride:7`` by default.
+        Where the objects go, or a text that :meth:`elsewhere.stimuli.Grid.parse` reads; by default
+        ``stride:7``.
+    axes
+        Axes that change objects (:mod:`elsewhere.stimuli.transformations`): each object is shown
+        at each of their values at each location. They come before ``y`` and ``x``.
     reference
-        The location to compare with; by default the leftmost of the grid's middle row.
+        The location to compare with, px, or a text (:func:`elsewhere.stimuli.parse_location`), or a
+        value along each axis; by default the leftmost of the grid's middle row, and the value that
+        leaves objects as they are.
     layers
         Names, aliases or globs; by default the last pooling and everything after it.
     engine
@@ -137,8 +146,9 @@ class Sweep(Source):
         objects: ObjectSet,
         *,
         canvas: Canvas | None = None,
-        grid: Grid | None = None,
-        reference: Location | None = None,
+        grid: Grid | str | None = None,
+        axes: Sequence[Axis] = (),
+        reference: tuple[Coordinate, ...] | str | None = None,
         layers: str | Sequence[str] | None = None,
         engine: Engine = "auto",
     ) -> None:
@@ -152,9 +162,19 @@ class Sweep(Source):
                 f"{self.canvas.object_size} px; load the objects at that size"
             )
         self.objects = objects = objects.seen_on(self.color)
-        self.grid = (Grid.default(self.canvas) if grid is None else grid).check(self.canvas)
-        place = self.grid.default_reference if reference is None else reference
-        self.reference = self.canvas.check(place)
+        changing = Axes(tuple(axes))
+        here = tuple(transformations.get(axis.name).neutral for axis in changing)
+        if isinstance(reference, tuple) and len(reference) > 2:
+            here, reference = reference[:-2], reference[-2:]
+        self.window = _window_of(objects, self.canvas, changing, here, self.color)
+        if not isinstance(grid, Grid):
+            grid = Grid.parse("stride:7" if grid is None else grid, self.window)
+        self.grid = grid.check(self.window)
+        if isinstance(reference, str):
+            reference = parse_location(reference, self.window, grid)
+        self.reference = self.window.check(
+            grid.default_reference if reference is None else reference
+        )
         self.model = model = name_head(model, self.canvas.size)
         asked = OUTPUT in "".join(layers or ())
         every = list_layers(model, self.canvas.size, containers=True, output=asked)
@@ -162,8 +182,8 @@ class Sweep(Source):
         self.design = Design(
             objects=objects.ids,
             categories=objects.categories,
-            axes=self.grid.axes,
-            reference=self.reference,
+            axes=Axes((*changing, *self.grid.axes)),
+            reference=(*here, *self.reference),
         )
         self._findings = _Findings(self._subject, engine)
         _ = self.conduct  # refuses a network whose values are not an image's own
@@ -195,9 +215,9 @@ class Sweep(Source):
         CanvasError
             The object would not lie on the canvas.
         """
-        y, x = reference
-        place = self.canvas.check((y, x))
-        other = self._with(reference=place, design=replace(self.design, reference=place))
+        place = self.window.check(reference[-2:])
+        design = self.design.at((*reference[:-2], *place))
+        other = self._with(reference=place, design=design)
         other._findings = self._findings.current().at(other._subject)
         return other
 
@@ -214,7 +234,7 @@ class Sweep(Source):
         design = select_design(self.design, objects, positions)
         chosen = self.objects if objects is None else self.objects.subset(objects)
         return self._with(
-            objects=chosen.seen_on(self.color), grid=Grid(*design.axes.values), design=design
+            objects=chosen.seen_on(self.color), grid=Grid(*design.axes.moving.values), design=design
         )
 
     def using(self, engine: Engine) -> Sweep:
@@ -279,6 +299,13 @@ class Sweep(Source):
             "device": str(self.model.device),
             "classes": list(self.model.classes),
         }
+
+    def variants_digest(self) -> str | None:
+        """Return a SHA-256 of the objects as axes change them; None where none does."""
+        if not self.design.axes.changing.each:
+            return None
+        digests = [each.objects.digest() for each in self._findings.subject.variants]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return the objects' images and masks."""
@@ -385,3 +412,34 @@ class Sweep(Source):
         every = self.choice.tasks(units, tile)
         left = (tuple(number for number in numbers if number not in skip) for numbers in every)
         return [numbers for numbers in left if numbers]
+
+
+def _window_of(
+    objects: ObjectSet, canvas: Canvas, axes: Axes, reference: tuple[float, ...], color: Color
+) -> Canvas:
+    """Return the canvas with the box in which every variant of the objects has room.
+
+    Raises
+    ------
+    ObjectSetError
+        A variant of an object cannot be seen.
+    """
+    if not axes.each:
+        return canvas
+    values = axes.with_reference(reference)
+    varied = vary(objects, axes.names, values)
+    for each, variant in zip(values, varied, strict=True):
+        unseen = np.flatnonzero(variant.contrast_on(color) == 0)
+        if len(unseen):
+            raise ObjectSetError(
+                f"object {variant.ids[unseen[0]]!r} cannot be seen at "
+                f"{say_values(axes.names, each)} on the background "
+                f"{','.join(map(str, color))}; leave that value out"
+            )
+    side = varied[0].size
+    if side > canvas.size:
+        raise CanvasError(
+            f"with {', '.join(axes.names)} objects need {side} px, and the canvas has "
+            f"{canvas.size} px; take smaller objects or values, or a larger canvas"
+        )
+    return replace(canvas, object_size=side)

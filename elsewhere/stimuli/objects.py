@@ -189,6 +189,11 @@ class ObjectSet:
         over = self.images * alpha + np.array(color, np.uint32) * (255 - alpha)
         return np.asarray((2 * over + 255) // 510, np.uint8)
 
+    def contrast_on(self, color: Color) -> NDArray[np.int16]:
+        """Return by how many of 255 levels each object differs from a background, at most."""
+        apart = np.abs(self.patches(color).astype(np.int16) - np.array(color, np.int16))
+        return np.asarray(apart.max((1, 2, 3)))
+
     def seen_on(self, color: Color) -> ObjectSet:
         """Return the objects that can be seen on a background; `notes` name those that cannot.
 
@@ -199,7 +204,7 @@ class ObjectSet:
         ObjectSetError
             None can be seen.
         """
-        apart = np.abs(self.patches(color).astype(np.int16) - np.array(color)).max((1, 2, 3))
+        apart = self.contrast_on(color)
         ground = ",".join(map(str, color))
         unseen, faint = np.flatnonzero(apart == 0), np.flatnonzero((apart > 0) & (apart <= FAINT))
         if len(unseen) == len(self):

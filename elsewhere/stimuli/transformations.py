@@ -7,17 +7,16 @@ location by the same rule whatever its side ``k``: its first row is ``y - k // 2
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from elsewhere.axes import Axes
+from elsewhere.axes import Axis
 from elsewhere.errors import InputError, ObjectSetError
 from elsewhere.registry import Registry
 from elsewhere.stimuli.arrays import ByteArray, FloatArray
@@ -77,21 +76,41 @@ def register_axis(
     return register
 
 
-def vary(objects: ObjectSet, axes: Axes) -> ObjectSet:
-    """Return every object in every variant: the first object's variants, then the second's, ...
+def parse_axis(text: str) -> Axis:
+    """Return the registered axis that `text` gives values of, such as ``scale=0.5:2:5``.
+
+    Raises
+    ------
+    InputError
+        The text cannot be read.
+    UnknownNameError
+        No such axis.
+    """
+    name = text.partition("=")[0].strip()
+    if name in ("y", "x"):
+        raise InputError(f"the locations along {name} come from --grid; leave --axis {text} out")
+    axis = Axis.parse(text)
+    return replace(axis, unit=transformations.get(axis.name).unit)
+
+
+def vary(
+    objects: ObjectSet, names: Sequence[str], values: Sequence[Sequence[float]]
+) -> list[ObjectSet]:
+    """Return the objects in every variant, all in boxes of one size.
 
     Parameters
     ----------
     objects
         The objects as they are.
-    axes
-        Axes that change objects, all registered; with none, the objects themselves.
+    names
+        Axes that change objects, all registered: applied in that order.
+    values
+        One value along each axis, for each variant.
 
     Returns
     -------
-    ObjectSet
-        ``len(objects) * axes.n_positions`` objects, in boxes of one size, in which each variant
-        lies as it would stand at a location by itself. Ids say the values: ``cup|scale=0.5``.
+    list of ObjectSet
+        One for each variant. In its box, an object lies as it would stand at a location by itself.
 
     Raises
     ------
@@ -102,28 +121,22 @@ def vary(objects: ObjectSet, axes: Axes) -> ObjectSet:
     ObjectSetError
         A variant of an object has nothing left that could be seen.
     """
-    if not axes.each:
-        return objects
     patches = np.concatenate([objects.images, objects.masks[..., None]], axis=-1)
-    values = list(itertools.product(*(axis.values for axis in axes)))
-    varied = [[_changed(patch, axes.names, each) for each in values] for patch in patches]
-    for name, variants in zip(objects.ids, varied, strict=True):
-        for patch, each in zip(variants, values, strict=True):
+    varied = [[_changed(patch, names, each) for patch in patches] for each in values]
+    for variant, each in zip(varied, values, strict=True):
+        for name, patch in zip(objects.ids, variant, strict=True):
             if not patch[..., 3].any():
                 raise ObjectSetError(
-                    f"nothing is left of object {name!r} at {_said(axes.names, each)}; "
+                    f"nothing is left of object {name!r} at {say_values(names, each)}; "
                     "leave that value out"
                 )
-    side = max(objects.size, *(len(patch) for variants in varied for patch in variants))
-    boxes = np.stack([_in_box(patch, side) for variants in varied for patch in variants])
-    return ObjectSet(
-        objects.name,
-        np.ascontiguousarray(boxes[..., :3]),
-        np.ascontiguousarray(boxes[..., 3]),
-        tuple(f"{name}|{_said(axes.names, each)}" for name in objects.ids for each in values),
-        tuple(category for category in objects.categories for _ in values),
-        dict(objects.source),
-    )
+    side = max(objects.size, *(len(patch) for variant in varied for patch in variant))
+    found = []
+    for variant in varied:
+        boxes = np.stack([_in_box(patch, side) for patch in variant])
+        images, masks = np.ascontiguousarray(boxes[..., :3]), np.ascontiguousarray(boxes[..., 3])
+        found.append(replace(objects, images=images, masks=masks))
+    return found
 
 
 def _changed(patch: Patch, names: Sequence[str], values: Sequence[float]) -> Patch:
@@ -143,7 +156,8 @@ def _changed(patch: Patch, names: Sequence[str], values: Sequence[float]) -> Pat
     return patch
 
 
-def _said(names: Sequence[str], values: Sequence[float]) -> str:
+def say_values(names: Sequence[str], values: Sequence[float]) -> str:
+    """Return values along axes in words: ``scale=0.5,rotation=90``."""
     return ",".join(f"{name}={value:g}" for name, value in zip(names, values, strict=True))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -144,7 +143,7 @@ class ArraySource(BlockSource):
             The location is not among them.
         """
         other = copy.copy(self)  # which holds arrays, and nothing that follows from the reference
-        other.design = replace(self.design, reference=reference)
+        other.design = self.design.at(reference)
         if other.design.reference_index is None:
             raise InputError(
                 f"reference {reference} is not among the locations; choose one that is"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from elsewhere.axes import Axes
+from elsewhere.axes import Axes, Axis
 from elsewhere.errors import StorageError
 from elsewhere.protocols import Design
 from elsewhere.storage.admission import READING, check_bytes, look, one_line, open_checked
@@ -99,12 +99,14 @@ def describe(file: Any) -> Description:
     """Return the description of a recording of any version."""
     attributes = {key: from_attribute(value) for key, value in file.attrs.items()}
     _check_attributes(attributes)
-    names = tuple(_list_of_names(attributes["axes"]))
+    axes = tuple(_axis(name, file[name]) for name in _list_of_names(attributes["axes"]))
     design = Design(
         objects=tuple(file["object"].asstr()[...]),
         categories=tuple(file["category"].asstr()[...]),
-        axes=Axes.of(**{name: file[name][...].tolist() for name in names}),
-        reference=tuple(int(attributes[f"reference_{name}"]) for name in names),
+        axes=Axes(axes),
+        reference=tuple(
+            (int if axis.moves else float)(attributes[f"reference_{axis.name}"]) for axis in axes
+        ),
     )
     groups = file["layers"]
     layers = tuple(
@@ -129,6 +131,14 @@ def _check_shapes(file: Any, design: Design, layers: Sequence[StoredLayer]) -> N
     for name, shape in expected.items():
         if (found := file[name].shape) != shape:
             raise ValueError(f"{name} has the shape {found}; expected {shape}")
+
+
+def _axis(name: str, variable: Any) -> Axis:
+    """Return an axis from its coordinates; those of before 0.4 all move the window."""
+    attributes = {key: from_attribute(value) for key, value in variable.attrs.items()}
+    moves = "changes" not in attributes
+    values = tuple(map(int if moves else float, variable[...].tolist()))
+    return Axis(name, values, str(attributes.get("units", "px")), moves)
 
 
 def describe_identified(file: Any) -> Description:

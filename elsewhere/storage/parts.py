@@ -108,7 +108,7 @@ def units_of(manifest: dict[str, Any], path: Path) -> tuple[Units, str]:
         if not 0 < n_objects <= MOST_OBJECTS or len(cut) != 2 or min(cut) < 1 or not axes.each:
             raise ValueError("its numbers are out of range")
         names = tuple(map(str, range(n_objects)))
-        design = Design(names, names, axes, tuple(map(int, fields["reference"])))
+        design = Design(names, names, axes, tuple(fields["reference"]))
         return Units(design, *cut), str(fields["encoding_version"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise StorageError(

@@ -244,13 +244,15 @@ class Recording(BlockSource):
         if other._content != self._content:
             other.close()
             raise replaced(self.path)
-        if reference == other.design.reference:
+        design = self.design.at(reference)
+        if design.reference == other.design.reference:
             return other
-        design = replace(self.design, reference=reference)
         if design.reference_index is None:
             other.close()
             places = self.design.positions
-            nearest = places[np.abs(places - np.array(reference)).sum(axis=1).argmin()].tolist()
+            nearest = places[
+                np.abs(places - np.array(design.reference)).sum(axis=1).argmin()
+            ].tolist()
             raise CanvasError(
                 f"reference {reference} is not on the recorded grid; nearest: {tuple(nearest)}"
             )

@@ -314,6 +314,8 @@ def write_skeleton(
             variable = file.create_variable(axis.name, (axis.name,), dtype=values.dtype)
             variable[...] = values
             variable.attrs["units"] = axis.unit
+            if not axis.moves:
+                variable.attrs["changes"] = "object"
         variable = file.create_variable(
             "image", ("object", "pixel_y", "pixel_x", "rgb"), dtype=np.uint8, **FILTER
         )

@@ -132,7 +132,7 @@ class UnitWriter:
         if at >= 0:
             place = tuple(design.positions[at].tolist())
         where = ", ".join(
-            f"{name}={value}" for name, value in zip(design.names, place, strict=True)
+            f"{name}={value:g}" for name, value in zip(design.names, place, strict=True)
         )
         return f"object {design.objects[block.objects[row]]!r} at {where}"
 

@@ -1,11 +1,12 @@
 """Axes that change the object: known answers by arithmetic, SciPy and geometry."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elsewhere.axes import Axes, Axis
 from elsewhere.errors import InputError, ObjectSetError, UnknownNameError
 from elsewhere.stimuli import load_objects
 from elsewhere.stimuli.transformations import transformations, vary
@@ -34,8 +35,9 @@ def disc(side, radius, color=(200, 100, 50)):
     return patch
 
 
-def axes_of(**values):
-    return Axes(tuple(Axis(name, v, moves=False) for name, v in values.items()))
+def varied(objects, **values):
+    """Return the objects at all combinations of values."""
+    return vary(objects, list(values), list(itertools.product(*values.values())))
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
@@ -129,28 +131,23 @@ def test_blur_keeps_the_amount_and_spreads_it_as_a_gaussian():
 
 
 def test_variants_stand_in_one_box_as_each_would_by_itself(objects):
-    axes = axes_of(scale=(0.5, 1.0, 2.0), rotation=(0.0, 90.0))
-    varied = vary(objects, axes)
-    assert len(varied) == len(objects) * 6
-    assert varied.ids[1] == f"{objects.ids[0]}|scale=0.5,rotation=90"
-    assert varied.categories == tuple(c for c in objects.categories for _ in range(6))
-    assert varied.size == 40
-    for number, name in enumerate(objects.ids):
-        index = varied.ids.index(f"{name}|scale=1,rotation=0")
-        inside = varied.masks[index][10:30, 10:30]
-        np.testing.assert_array_equal(inside, objects.masks[number])
-        assert varied.masks[index].sum() == inside.sum()
-    assert vary(objects, Axes(())) is objects
+    variants = varied(objects, scale=(0.5, 1.0, 2.0), rotation=(0.0, 90.0))
+    assert [each.size for each in variants] == [40] * 6
+    assert all(each.ids == objects.ids for each in variants)
+    inside = variants[2].masks[:, 10:30, 10:30]
+    np.testing.assert_array_equal(inside, objects.masks)
+    assert variants[2].masks.sum() == inside.sum()
+    np.testing.assert_array_equal(variants[5].masks, np.rot90(variants[4].masks, axes=(1, 2)))
 
 
 def test_what_cannot_be_varied_is_one_line(objects):
     with pytest.raises(UnknownNameError, match="unknown axis 'sclae'; nearest: scale"):
-        vary(objects, axes_of(sclae=(1.0,)))
+        varied(objects, sclae=(1.0,))
     for name, value in (("scale", 0.0), ("contrast", -1.0), ("blur", -0.5), ("scale", 1e9)):
         with pytest.raises(InputError, match=name):
-            vary(objects, axes_of(**{name: (value,)}))
+            varied(objects, **{name: (value,)})
     with pytest.raises(ObjectSetError, match=r"nothing is left of object .* at scale=0.001"):
-        vary(objects, axes_of(scale=(0.001,)))
+        varied(objects, scale=(0.001,))
 
 
 @pytest.mark.parametrize(
@@ -167,4 +164,4 @@ def test_a_function_that_gives_no_patch_is_named(objects, given, shape, monkeypa
     monkeypatch.setattr(module.transformations, "_entries", dict(transformations._entries))
     module.register_axis("broken", neutral=0, summary="gives no patch")(lambda patch, value: given)
     with pytest.raises(InputError, match=f"axis 'broken' gave .*{shape}"):
-        vary(objects, axes_of(broken=(1.0,)))
+        varied(objects, broken=(1.0,))

@@ -13,6 +13,7 @@ from elsewhere.models.forward import exact
 from elsewhere.recording.engines.base import Cut, EngineChoice, NotApplicable, SweepEngine, numerics
 from elsewhere.recording.engines.compiling import compile_windows, saving, weigh
 from elsewhere.recording.engines.dense import DenseEngine
+from elsewhere.recording.engines.varied import VariedEngine
 from elsewhere.recording.findings import Subject
 from elsewhere.registry import Registry
 
@@ -57,7 +58,7 @@ def choose_engine(subject: Subject, conduct: Conduct, wanted: str) -> SweepEngin
         else:
             skipped = f"auto: {'; '.join(reasons)}" if reasons else ""
             engine.reason = engine.reason or skipped
-            return engine
+            return engine if len(subject.variants) == 1 else VariedEngine(subject, engine)
     raise InputError(f"no engine applies to {model.name}: {'; '.join(reasons)}")
 
 

@@ -61,6 +61,10 @@ class SweepEngine(ABC):
         """Return the engine for another reference of the same design, None if it does not serve."""
 
     @abstractmethod
+    def variant(self, number: int) -> SweepEngine:
+        """Return the engine for one of the subject's variants, where axes change objects."""
+
+    @abstractmethod
     def run(self, stage: Stage, group: Group, takers: Takers, cut: Cut) -> Iterator[int]:
         """Go through a stage and give `takers` their blocks; yield numbers of images."""
 
@@ -103,8 +107,10 @@ class SweepEngine(ABC):
         """Return about what the engine itself holds at a time, besides a forward pass."""
         return 0
 
-    def multiply_adds(self, group: Group, takers: Takers, max_memory: int) -> int:
-        """Return the multiply-adds of one sweep over a group; 0 where they are not counted."""
+    def multiply_adds(
+        self, group: Group, takers: Takers, max_memory: int, stages: Sequence[Stage]
+    ) -> int:
+        """Return the multiply-adds of some stages of a sweep over a group; 0 where not counted."""
         return 0
 
 

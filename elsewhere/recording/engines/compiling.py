@@ -48,7 +48,8 @@ def compile_windows(subject: Subject, conduct: Conduct, *, asked: bool) -> Windo
         The network cannot be followed, does something that its graph does not tell, or windows
         would not pay.
     """
-    model, design, layers = subject.model, subject.design, subject.layers
+    model, layers = subject.model, subject.layers
+    design = subject.variants[0].design
     if conduct.alone:
         raise NotApplicable(why_alone(conduct))
     if model.device.type not in ("cpu", "cuda"):
@@ -61,11 +62,13 @@ def compile_windows(subject: Subject, conduct: Conduct, *, asked: bool) -> Windo
             compiled = _compile(subject, places)
             for layer in layers:
                 compiled.source_of(layer)
-            n_images = len(design.objects) * design.n_positions
+            n_images = len(design.objects) * subject.design.n_positions
             n_y, n_x = design.shape
-            share, worth = weigh(compiled, layers, (n_y, n_x), n_images)
+            sweeps = subject.design.n_positions // design.n_positions
+            share, worth = weigh(compiled, layers, (n_y, n_x), n_images, sweeps=sweeps)
             if asked or worth:
-                _check(compiled, subject)
+                for variant in subject.variants:
+                    _check(compiled, variant)
     except NotTraceable as error:
         raise NotApplicable(str(error)) from error
     if not asked and not worth:
@@ -74,11 +77,12 @@ def compile_windows(subject: Subject, conduct: Conduct, *, asked: bool) -> Windo
 
 
 def _compile(subject: Subject, places: Sequence[tuple[int, ...]]) -> Incremental:
-    model, canvas = subject.model, subject.canvas
+    model, canvas, n_variants = subject.model, subject.variants[0].canvas, len(subject.variants)
     color = canvas.background_color(model.transform.mean)
-    patches = torch.from_numpy(subject.objects.patches(color)).to(model.device)
+    patches = np.concatenate([each.objects.patches(color) for each in subject.variants])
+    shown = model.transform.apply(torch.from_numpy(patches).to(model.device))
     ys, xs = places
-    return Incremental(model, Pasted(model, canvas, color, ys, xs, model.transform.apply(patches)))
+    return Incremental(model, Pasted(model, canvas, color, ys, xs, shown, n_variants))
 
 
 def weigh(
@@ -88,6 +92,7 @@ def weigh(
     n_images: int,
     *,
     passes: int = 0,
+    sweeps: int = 1,
 ) -> tuple[float, bool]:
     """Return the engine's share of the dense multiply-adds, and whether it is worth its calls.
 
@@ -103,10 +108,13 @@ def weigh(
         Images that a dense sweep takes instead.
     passes
         Whole passes that the engine takes besides its windows.
+    sweeps
+        How often it goes through the locations.
     """
     ys, xs = map(np.arange, shape)
     tiles = engine.tiles(layers, ys, xs, max_bytes=TILE_BYTES)
     one = engine.dense_multiply_adds(layers)
+    tiles *= sweeps
     windows, whole = engine.multiply_adds(tiles, layers) + passes * one, n_images * one
     calls = engine.n_calls(tiles, layers) + sum(len(t.ys) * len(t.xs) for t in tiles)
     batches = math.ceil(n_images / BATCH_ROWS) * len(engine.needed(layers)) / 4

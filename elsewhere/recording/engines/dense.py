@@ -59,6 +59,10 @@ class DenseEngine(SweepEngine):
         """Return the engine for another reference: nothing was compiled for this one."""
         return DenseEngine(subject, self._conduct)
 
+    def variant(self, number: int) -> DenseEngine:
+        """Return the engine for a variant."""
+        return DenseEngine(self._subject.variants[number], self._conduct)
+
     def n_images(self, stage: Stage, design: Design, units: Units) -> int:
         """Return how many images a stage runs, padding included."""
         if stage == "grid":

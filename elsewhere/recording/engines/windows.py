@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -66,6 +67,8 @@ class WindowEngine(SweepEngine):
         others, of which one is the reference's.
     reason
         Why it was taken.
+    first
+        Number of its first object among those that it is compiled with, where axes change objects.
     """
 
     name = "incremental"
@@ -76,8 +79,9 @@ class WindowEngine(SweepEngine):
         design: Design,
         places: Sequence[Sequence[int]],
         reason: str = "",
+        first: int = 0,
     ) -> None:
-        self.compiled, self.design, self.reason = compiled, design, reason
+        self.compiled, self.design, self.reason, self._first = compiled, design, reason, first
         self._places = places
         self._n_y, self._n_x = design.shape
         self._block_bytes = BLOCK_BYTES
@@ -88,10 +92,16 @@ class WindowEngine(SweepEngine):
 
     def at(self, subject: Subject) -> WindowEngine | None:
         """Return the engine for another reference, if it is compiled for its coordinates."""
-        pairs = zip(subject.design.reference, self._places, strict=True)
+        design = subject.variants[0].design
+        pairs = zip(design.reference, self._places, strict=True)
         if not all(place in places for place, places in pairs):
             return None
-        return WindowEngine(self.compiled, subject.design, self._places, self.reason)
+        return WindowEngine(self.compiled, design, self._places, self.reason)
+
+    def variant(self, number: int) -> WindowEngine:
+        """Return the engine for a variant."""
+        first = number * len(self.design.objects)
+        return WindowEngine(self.compiled, self.design, self._places, self.reason, first)
 
     def sink_room(self, max_memory: int) -> int:
         """Return the bytes that sinks may hold beside windows, which take their share, too."""
@@ -158,14 +168,16 @@ class WindowEngine(SweepEngine):
         largest = max(tiles, key=lambda tile: tile.n_rows)
         return self.compiled.peak_bytes(largest, group.layers) + self.compiled.empty_bytes
 
-    def multiply_adds(self, group: Group, takers: Takers, max_memory: int) -> int:
-        """Return the multiply-adds of one sweep over a group, without the empty canvas."""
+    def multiply_adds(
+        self, group: Group, takers: Takers, max_memory: int, stages: Sequence[Stage]
+    ) -> int:
+        """Return the multiply-adds of some stages of a sweep over a group, the empty one free."""
         room = room_of(max_memory)
         return sum(
             self.compiled.multiply_adds(
                 self.tiles(stage, group.layers, takers.sinks, room, group.tile), group.layers
             )
-            for stage in takers.stages
+            for stage in stages
             if stage != "empty"
         )
 
@@ -262,7 +274,8 @@ class WindowEngine(SweepEngine):
 
         work = max(1, self.compiled.multiply_adds([tile], layers))
         done, counted = 0, 0
-        for one in self.compiled.run(tile, layers, receive):
+        shown = replace(tile, objects=tile.objects + self._first)
+        for one in self.compiled.run(shown, layers, receive):
             done += self.compiled.multiply_adds_of(one, tile)
             share = min(count, count * done // work)
             if share > counted:

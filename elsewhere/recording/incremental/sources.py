@@ -57,6 +57,8 @@ class Pasted:
         Coordinates of the locations along each axis, px.
     patches
         Objects as the network takes them, (object, channel, side, side).
+    n_variants
+        How many variants of the objects these are: all objects of the first, of the second, ...
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Pasted:
         ys: Sequence[int],
         xs: Sequence[int],
         patches: Tensor,
+        n_variants: int = 1,
     ) -> None:
         pixels = torch.from_numpy(canvas.empty(color)[None]).to(model.device)
         self.ground: Tensor = model.transform.apply(pixels)
@@ -75,11 +78,12 @@ class Pasted:
         )
         self.axes: Axes = (y, x)
         self._patches = patches.permute(0, 2, 3, 1).contiguous()
+        self._n_variants = n_variants
 
     @property
     def n_objects(self) -> int:
-        """Number of objects."""
-        return len(self._patches)
+        """Number of objects of one variant."""
+        return len(self._patches) // self._n_variants
 
     def windows(self, tile: Tile) -> Maps:
         """Return the objects themselves, the same everywhere."""

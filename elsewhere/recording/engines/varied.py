@@ -1,0 +1,157 @@
+"""Sweeps with axes that change objects: one engine for each variant of the objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from elsewhere.models import Layer
+from elsewhere.protocols import Block, Design, Need, Sink, Stage
+from elsewhere.recording.engines.base import Cut, SweepEngine
+from elsewhere.recording.findings import Subject
+from elsewhere.sources import Group, Takers
+from elsewhere.storage.units import Units
+
+
+class VariedEngine(SweepEngine):
+    """Goes through the locations once for each variant of the objects.
+
+    Units of work and tiles never go across variants: their numbers are those of the first variant's
+    sweep, then those of the second's, and so on.
+
+    Parameters
+    ----------
+    subject
+        What is swept.
+    engine
+        The engine that takes each variant.
+    """
+
+    def __init__(self, subject: Subject, engine: SweepEngine) -> None:
+        self._subject, self._engine = subject, engine
+        self._variants = [engine.variant(number) for number in range(len(subject.variants))]
+        self._reference = subject.variants.index(subject.at_reference)
+        self._moving = subject.variants[0].design
+        self._n_sweeps = subject.design.n_positions // self._moving.n_positions
+        self.name = engine.name  # type: ignore[misc]  # it is the engine's work
+        self.reason = engine.reason
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """Those of the engine."""
+        return self._engine.numerics
+
+    def at(self, subject: Subject) -> SweepEngine | None:
+        """Return the engine for another reference, if that is among the variants."""
+        if subject.values != self._subject.values:
+            return None
+        engine = self._engine.at(subject)
+        return None if engine is None else VariedEngine(subject, engine)
+
+    def variant(self, number: int) -> SweepEngine:
+        """Return the engine of a variant."""
+        return self._variants[number]
+
+    def run(self, stage: Stage, group: Group, takers: Takers, cut: Cut) -> Iterator[int]:
+        """Go through a stage; the grid's, variant by variant."""
+        if stage != "grid":
+            engine = self._variants[self._reference]
+            yield from engine.run(stage, group, takers, replace(cut, units=self._units(cut.units)))
+            return
+        for number in range(self._n_sweeps):
+            units = self._units(cut.units, number)
+            if len(units):
+                first = number * units.n_all
+                skip = {each - first for each in cut.skip}
+                shifted = _shifted(takers, number * self._moving.n_positions)
+                inner = replace(cut, units=units, skip=skip)
+                yield from self._variants[number].run(stage, group, shifted, inner)
+
+    def rehearse(self, group: Group, takers: Takers, cut: Cut) -> float:
+        """Run a few images of the first variant."""
+        return self._variants[0].rehearse(group, takers, replace(cut, units=self._units(cut.units)))
+
+    def finish(self) -> None:
+        """Refuse a network that has come to do something else while it was swept."""
+        self._engine.finish()
+
+    def n_images(self, stage: Stage, design: Design, units: Units) -> int:
+        """Return how many images a stage runs, padding included."""
+        return self._engine.n_images(stage, design, units)
+
+    def sink_room(self, max_memory: int) -> int:
+        """Return how many bytes of `max_memory` sinks may hold."""
+        return self._engine.sink_room(max_memory)
+
+    def memory_for(self, held: float) -> float:
+        """Return the memory of which sinks may hold so many bytes."""
+        return self._engine.memory_for(held)
+
+    def held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
+        """Return the bytes of one activation as `sinks` hold it."""
+        return self._engine.held_bytes(layer, sinks)
+
+    def tile(
+        self, layers: Sequence[Layer], sinks: Sequence[Sink], units: Units, max_memory: int
+    ) -> tuple[int, ...] | None:
+        """Return objects, rows and columns that are computed together."""
+        return self._engine.tile(layers, sinks, self._units(units), max_memory)
+
+    def tasks(self, units: Units, tile: Sequence[int] | None) -> Iterable[Sequence[int]]:
+        """Return the numbers of the units, those that are computed together in one sequence."""
+        inner = self._units(units)
+        for number in range(self._n_sweeps):
+            for each in self._engine.tasks(inner, tile):
+                yield [number * inner.n_all + one for one in each]
+
+    def peak_bytes(self, group: Group, sinks: Sequence[Sink], max_memory: int) -> int:
+        """Return about what the engine itself holds at a time, besides a forward pass."""
+        return self._engine.peak_bytes(group, sinks, max_memory)
+
+    def multiply_adds(
+        self, group: Group, takers: Takers, max_memory: int, stages: Sequence[Stage]
+    ) -> int:
+        """Return the multiply-adds of stages of one sweep over a group."""
+        return sum(
+            self._engine.multiply_adds(group, takers, max_memory, [stage])
+            * (self._n_sweeps if stage == "grid" else 1)
+            for stage in stages
+        )
+
+    def _units(self, units: Units, number: int | None = None) -> Units:
+        """Return the units of a variant's sweep, or of a whole one."""
+        inner = Units(self._moving, units.n_objects, units.n_cells)
+        if number is None or units.chosen is None:
+            return inner
+        numbers = (each - number * inner.n_all for each in units.chosen)
+        return inner.choose(each for each in numbers if 0 <= each < inner.n_all)
+
+
+def _shifted(takers: Takers, first: int) -> Takers:
+    """Return the same takers, for blocks whose positions count from `first` on."""
+    return Takers(takers.layers, [_Shifted(sink, first) for sink in takers.sinks])
+
+
+@dataclass(frozen=True)
+class _Shifted:
+    """A sink that takes the blocks of one variant."""
+
+    sink: Sink
+    first: int
+
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
+        return self.sink.needs(layer)
+
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
+        return self.sink.held(layer, design, parts)
+
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
+        """Nothing: it has begun."""
+
+    def add(self, block: Block) -> None:
+        shifted: Any = replace(cast(Any, block), positions=block.positions + self.first)
+        self.sink.add(shifted)
+
+    def end(self) -> None:
+        """Nothing: the sweep goes on."""
