@@ -45,18 +45,22 @@ SWEEPING |= {"accuracy", "track"}
 
 ONE_IMAGE = "one empty image is run: nothing is shown, and there is nothing to share"
 BRINGS = "checkpoints bring their own weights and input"
+MAPS = "maps lie in the frame of one object, as it is"
 SHOWN = "checkpoints bring their own canvas and background"
 LACKING = {
     "layers": dict.fromkeys(
         (
             *("--engine", "--max-memory", "--workers", "--scheduler", "--objects", "--categories"),
-            *("--per-category", "--grid", "--reference", "--object-size", "--background"),
+            *("--per-category", "--grid", "--axis", "--reference", "--object-size"),
+            "--background",
             *("--data-dir", "--background-color", "--skip-broken"),
         ),
         ONE_IMAGE,
     ),
     "probe": {"--reference": "--train-at says where probes are trained"},
-    "sanity": dict.fromkeys(("--workers", "--scheduler"), "random networks are of one process"),
+    "attribute": {"--axis": MAPS},
+    "sanity": dict.fromkeys(("--workers", "--scheduler"), "random networks are of one process")
+    | {"--axis": MAPS},
     "accuracy": {"--reference": "an accuracy compares with no location"},
     "track": dict.fromkeys(
         (
@@ -65,7 +69,9 @@ LACKING = {
         ),
         BRINGS,
     )
-    | dict.fromkeys(("--canvas", "--object-size", "--background", "--background-color"), SHOWN)
+    | dict.fromkeys(
+        ("--axis", "--canvas", "--object-size", "--background", "--background-color"), SHOWN
+    )
     | dict.fromkeys(("--seed", "--skip-broken", "--reference"), "the run's own")
     | {"--engine": "each checkpoint takes the better one"},
 }
