@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -362,9 +363,14 @@ def choose(kind: str, name: str, known: Sequence[str]) -> None:
         raise UnknownNameError(kind, name, known)
 
 
+@functools.cache
+def _hints(group: type[OptionGroup]) -> dict[str, Any]:
+    return get_type_hints(group, include_extras=True)
+
+
 def option_names(group: type[OptionGroup], fields: Sequence[str]) -> list[str]:
     """Return the names on the command line of fields of a group."""
-    hints = get_type_hints(group, include_extras=True)
+    hints = _hints(group)  # type: ignore[arg-type]  # classes can be hashed
     return [hints[field].__metadata__[0].default for field in fields]  # typer: the first name
 
 
@@ -397,7 +403,7 @@ def takes(command: Callable[..., None]) -> Callable[..., None]:
             parameters.append(each.replace(annotation=hints[each.name], kind=each.KEYWORD_ONLY))
             continue
         taken = more[0] if more else part()
-        types = get_type_hints(group, include_extras=True)
+        types = _hints(group)  # type: ignore[arg-type]
         plain = group().values | taken.defaults
         fields = [n for n in taken.only or plain if n not in taken.without]
         groups[each.name] = (group, fields, taken.defaults)
