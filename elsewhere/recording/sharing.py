@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from elsewhere.errors import InputError, StorageError
 from elsewhere.protocols import Progress, Sink, Stage
 from elsewhere.recording.crew import Job, perform
-from elsewhere.recording.findings import Subject, watch
+from elsewhere.recording.findings import watch
 from elsewhere.recording.sweep import Sweep
 from elsewhere.sources import DEFAULT_MEMORY
 from elsewhere.storage import Header, RecordingWriter, UnitWriter
@@ -85,7 +85,7 @@ def _refuse_others(
             f"a worker has other numerics ({each}), which change the last bits; use machines "
             "of one kind and one version of torch"
         )
-    now = watch(Subject(sweep.model, sweep.objects, sweep.canvas, sweep.design, sweep.layers))
+    now = watch(sweep.subject)
     if names := changed_behaviour({"behaviour": behaviour}, now.behaviour):
         raise InputError(
             f"a worker's network does something else in {', '.join(names)} than that of the "

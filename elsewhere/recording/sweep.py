@@ -185,11 +185,12 @@ class Sweep(Source):
             axes=Axes((*changing, *self.grid.axes)),
             reference=(*here, *self.reference),
         )
-        self._findings = _Findings(self._subject, engine)
+        self._findings = _Findings(self.subject, engine)
         _ = self.conduct  # refuses a network whose values are not an image's own
 
     @property
-    def _subject(self) -> Subject:
+    def subject(self) -> Subject:
+        """What is swept, as engines take it."""
         return Subject(self.model, self.objects, self.canvas, self.design, self.layers)
 
     @property
@@ -218,7 +219,7 @@ class Sweep(Source):
         place = self.window.check(reference[-2:])
         design = self.design.at((*reference[:-2], *place))
         other = self._with(reference=place, design=design)
-        other._findings = self._findings.current().at(other._subject)
+        other._findings = self._findings.current().at(other.subject)
         return other
 
     def select(
@@ -249,7 +250,7 @@ class Sweep(Source):
         """Return a sweep in which that is another; of what was found out, only what holds there."""
         other = object.__new__(type(self))
         vars(other).update(vars(self) | changed)
-        other._findings = self._findings.current().of(other._subject, other.engine)
+        other._findings = self._findings.current().of(other.subject, other.engine)
         return other
 
     @property

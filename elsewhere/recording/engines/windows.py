@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from elsewhere.models import Layer
 from elsewhere.protocols import Design, Sink, Stage
 from elsewhere.recording.engines.base import Cut, SweepEngine
 from elsewhere.recording.findings import Subject
-from elsewhere.recording.incremental.blocks import EmptyBlock, WindowBlock, WindowRows
+from elsewhere.recording.incremental.blocks import GroundRow, WindowBlock, WindowRows
 from elsewhere.recording.incremental.engine import TILE_WORK, Incremental
 from elsewhere.recording.incremental.tiling import (
     LEAST_WORK,
@@ -109,7 +109,8 @@ class WindowEngine(SweepEngine):
 
     def memory_for(self, held: float) -> float:
         """Return the --max-memory of which sinks may hold so many bytes beside windows."""
-        return memory_for(held)
+        room = SINK_SHARE * held
+        return min(room + COMPILED_BYTES, 4 * room)
 
     def tasks(self, units: Units, tile: Sequence[int] | None) -> Iterable[Sequence[int]]:
         """Return the numbers of the units, those of a tile in one sequence."""
@@ -135,8 +136,7 @@ class WindowEngine(SweepEngine):
             n = len(self.design.objects)
             starts = range(0, n, shape[0])
             return [Tile(ys, xs, np.arange(i, min(i + shape[0], n))) for i in starts]
-        kept = sum(layer.bytes for layer in layers if _keeps_whole(layer, sinks))
-        room = max(LEAST_BYTES, min(TILE_BYTES, max_bytes // WINDOW_SHARE))
+        kept, room = _shares(layers, sinks, max_bytes)
         return self.compiled.tiles(layers, ys, xs, max_bytes=room, kept_bytes=kept)
 
     def tile(
@@ -148,8 +148,7 @@ class WindowEngine(SweepEngine):
         )
         share = self.compiled.multiply_adds([every], layers) // TILE_SHARE
         work = min(TILE_WORK, max(LEAST_WORK, share))
-        kept = sum(layer.bytes for layer in layers if _keeps_whole(layer, sinks))
-        room = max(LEAST_BYTES, min(TILE_BYTES, room_of(max_memory) // WINDOW_SHARE))
+        kept, room = _shares(layers, sinks, room_of(max_memory))
 
         def fits(tile: Tile) -> bool:
             held = self.compiled.peak_bytes(tile, layers) + kept * tile.n_rows
@@ -159,8 +158,7 @@ class WindowEngine(SweepEngine):
 
     def numbers(self, tile: Tile, units: Units) -> NDArray[np.int64]:
         """Return the numbers of the units in a tile."""
-        _, objects, positions = self._rows("grid", tile)
-        return np.unique(units.locate(objects, positions))
+        return np.unique(units.locate(*self._rows("grid", tile)))
 
     def peak_bytes(self, group: Group, sinks: Sequence[Sink], max_memory: int) -> int:
         """Return about what the largest tile takes, and the empty canvas's maps."""
@@ -197,8 +195,9 @@ class WindowEngine(SweepEngine):
             seconds = time.perf_counter() - begin
         every = self.tiles("grid", layers, takers.sinks, room_of(cut.max_memory), group.tile)
         work = [self.compiled.multiply_adds(tiles, layers) for tiles in ([tile], every)]
-        ratio = work[1] / work[0] if work[0] else cells_of(every) / cells_of([tile])
-        return seconds * ratio / cells_of(every)
+        n_rows = sum(each.n_rows for each in every)
+        ratio = work[1] / work[0] if work[0] else n_rows / tile.n_rows
+        return seconds * ratio / n_rows
 
     def run(
         self,
@@ -223,24 +222,18 @@ class WindowEngine(SweepEngine):
             tiles = self.tiles(stage, wanted, takers.sinks, room, group.tile)
         self._block_bytes = max(LEAST_BYTES, min(BLOCK_BYTES, room // BLOCK_SHARE))
         for tile in tiles:
-            rows, objects, positions = self._rows(stage, tile)
-            count = len(rows)
+            count = tile.n_rows
             if stage != "reference" and (skip or units.chosen is not None):
-                count = _count(units.locate(objects, positions), units, skip)
+                count = _count(units.locate(*self._rows(stage, tile)), units, skip)
             if count:
                 yield from self._run_tile(stage, tile, wanted, takers, count)
 
-    def _rows(
-        self, stage: Stage, tile: Tile
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows of a tile, their objects and their flat positions."""
-        n_positions = len(tile.ys) * len(tile.xs)
-        objects = np.tile(tile.objects, n_positions)
-        rows = np.arange(len(objects))
-        if stage == "reference":
-            return rows, objects, np.full(len(rows), -1)
+    def _rows(self, stage: Stage, tile: Tile) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the objects and the flat positions of a tile's rows."""
         cells = (tile.ys[:, None] * self._n_x + tile.xs[None, :]).ravel()
-        return rows, objects, np.repeat(cells, len(tile.objects))
+        if stage == "reference":
+            cells = np.full_like(cells, -1)
+        return np.tile(tile.objects, len(cells)), np.repeat(cells, len(tile.objects))
 
     def _run_tile(
         self,
@@ -250,7 +243,7 @@ class WindowEngine(SweepEngine):
         takers: Takers,
         count: int,
     ) -> Iterator[int]:
-        rows, objects, positions = self._rows(stage, tile)
+        objects, positions = self._rows(stage, tile)
         by_source: dict[str, list[Layer]] = {}
         for layer in layers:
             by_source.setdefault(self.compiled.source_of(layer), []).append(layer)
@@ -262,15 +255,19 @@ class WindowEngine(SweepEngine):
             else:
                 source = value
             for layer in by_source[name]:
-                _check_rows(layer, value, tile)
+                if isinstance(source, torch.Tensor):
+                    _check_rows(layer, source, tile)
                 for sink in takers.of(layer.name, stage):
                     step = self._block_rows(layer, sink)
-                    for first in range(0, len(rows), step):
+                    for first in range(0, len(objects), step):
                         part = slice(first, first + step)
-                        where = objects[part], positions[part]
-                        sink.add(_block(stage, layer, *where, source, rows[part]))
-                        if isinstance(source, WindowRows):
-                            source.ground.settle()
+                        where = stage, layer.name, objects[part], positions[part]
+                        if isinstance(source, torch.Tensor):
+                            sink.add(DenseBlock(*where, source[part], layout=layer.layout))
+                            continue
+                        rows = np.arange(len(objects))[part]
+                        sink.add(WindowBlock(*where, source, rows))
+                        source.ground.settle()
 
         work = max(1, self.compiled.multiply_adds([tile], layers))
         done, counted = 0, 0
@@ -292,13 +289,11 @@ class WindowEngine(SweepEngine):
         nowhere = np.array([-1])
         for layer in layers:
             value = self.compiled.empty(layer)
+            where: tuple[Stage, str, Any, Any] = ("empty", layer.name, nowhere, nowhere)
             if isinstance(value, torch.Tensor):
-                block = DenseBlock(
-                    "empty", layer.name, nowhere, nowhere, value, layout=layer.layout
-                )
-                takers.give(block)
+                takers.give(DenseBlock(*where, value, layout=layer.layout))
             else:
-                takers.give(EmptyBlock(layer.name, value))
+                takers.give(WindowBlock(*where, GroundRow(value), np.array([0])))
 
 
 def _count(numbers: NDArray[np.int64], units: Units, skip: Collection[int]) -> int:
@@ -309,13 +304,17 @@ def _count(numbers: NDArray[np.int64], units: Units, skip: Collection[int]) -> i
     return int(wanted.sum())
 
 
-def _keeps_whole(layer: Layer, sinks: Sequence[Sink]) -> bool:
-    return any(need.kind == "full" for sink in sinks for need in sink.needs(layer))
+def _shares(layers: Sequence[Layer], sinks: Sequence[Sink], max_bytes: int) -> tuple[int, int]:
+    """Return bytes of an image's layers that are kept whole, and those that windows may take."""
+    kept = sum(
+        layer.bytes
+        for layer in layers
+        if any(need.kind == "full" for sink in sinks for need in sink.needs(layer))
+    )
+    return kept, max(LEAST_BYTES, min(TILE_BYTES, max_bytes // WINDOW_SHARE))
 
 
-def _check_rows(layer: Layer, value: Maps | torch.Tensor, tile: Tile) -> None:
-    if isinstance(value, Maps):
-        return
+def _check_rows(layer: Layer, value: torch.Tensor, tile: Tile) -> None:
     if tuple(value.shape) != (tile.n_rows, *layer.shape):
         raise LayerError(
             f"layer {layer.name!r} gives shape {tuple(value.shape)} for {tile.n_rows} images; "
@@ -323,33 +322,9 @@ def _check_rows(layer: Layer, value: Maps | torch.Tensor, tile: Tile) -> None:
         )
 
 
-def _block(
-    stage: Stage,
-    layer: Layer,
-    objects: NDArray[np.int64],
-    positions: NDArray[np.int64],
-    source: WindowRows | torch.Tensor,
-    rows: NDArray[np.int64],
-) -> DenseBlock | WindowBlock:
-    if isinstance(source, WindowRows):
-        return WindowBlock(stage, layer.name, objects, positions, source, rows)
-    first, n = int(rows[0]), len(rows)
-    if np.array_equal(rows, np.arange(first, first + n)):
-        values = source[first : first + n]
-    else:
-        values = source[torch.from_numpy(rows).to(source.device)]
-    return DenseBlock(stage, layer.name, objects, positions, values, layout=layer.layout)
-
-
 def room_of(max_memory: int) -> int:
     """Return what of the memory is left for windows and sinks, beside the compiled network."""
     return max(max_memory - COMPILED_BYTES, max_memory // 4)
-
-
-def memory_for(held: float) -> float:
-    """Return the --max-memory of which sinks may hold so many bytes beside windows."""
-    room = SINK_SHARE * held
-    return min(room + COMPILED_BYTES, 4 * room)
 
 
 def sample_tile(design: Design, n_positions: int = 6) -> Tile:
@@ -359,8 +334,3 @@ def sample_tile(design: Design, n_positions: int = 6) -> Tile:
     first = max(0, (n_x - n_positions) // 2)
     columns = np.arange(first, min(n_x, first + n_positions))
     return Tile(np.array([middle]), columns, np.arange(len(design.objects)))
-
-
-def cells_of(tiles: Sequence[Tile]) -> int:
-    """Return the images of tiles."""
-    return sum(math.prod(tile.shape) for tile in tiles)

@@ -1,6 +1,6 @@
 """Exact sweeps that compute only the windows an object changes."""
 
-from elsewhere.recording.incremental.blocks import EmptyBlock, WindowBlock, WindowRows
+from elsewhere.recording.incremental.blocks import GroundRow, WindowBlock, WindowRows
 from elsewhere.recording.incremental.engine import Incremental
 from elsewhere.recording.incremental.rules import window_rules
 from elsewhere.recording.incremental.sources import Covered, Pasted
@@ -19,8 +19,8 @@ from elsewhere.recording.incremental.windows import Tile
 __all__ = [
     "Call",
     "Covered",
-    "EmptyBlock",
     "Global",
+    "GroundRow",
     "Incremental",
     "Map",
     "NotTraceable",

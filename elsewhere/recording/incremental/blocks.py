@@ -92,6 +92,26 @@ class WindowRows:
 
 
 @dataclass(frozen=True, eq=False)
+class GroundRow:
+    """The empty canvas's map as the only row of a block."""
+
+    ground: Ground
+
+    def vectors(self, rows: NDArray[np.int64]) -> WindowVectors:
+        """Return the row as a vector."""
+        return WindowVectors(self.ground, np.ones(1))
+
+    def full(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the whole map, shape (1, channel, height, width)."""
+        return self.ground.maps.contiguous()
+
+    def means(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return means over space, shape (1, channel)."""
+        found: Tensor = spatial_mean(self.ground.maps)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class WindowBlock:
     """Rows of one layer; see :class:`elsewhere.protocols.Block`.
 
@@ -109,7 +129,7 @@ class WindowBlock:
     layer: str
     objects: NDArray[np.int64]
     positions: NDArray[np.int64]
-    source: WindowRows
+    source: WindowRows | GroundRow
     rows: NDArray[np.int64]
     kept: ClassVar[Kept] = "full"
     half: ClassVar[bool] = False
@@ -130,42 +150,3 @@ class WindowBlock:
     def vectors(self) -> WindowVectors:
         """Return the rows as vectors, for which no map is built."""
         return self.source.vectors(self.rows)
-
-
-@dataclass(frozen=True, eq=False)
-class EmptyBlock:
-    """The empty canvas's activation of one layer, as a block of one row."""
-
-    layer: str
-    ground: Ground
-    stage: Stage = "empty"
-    kept: ClassVar[Kept] = "full"
-    half: ClassVar[bool] = False
-
-    @property
-    def objects(self) -> NDArray[np.int64]:
-        """No object."""
-        return np.array([-1])
-
-    @property
-    def positions(self) -> NDArray[np.int64]:
-        """No position."""
-        return np.array([-1])
-
-    def full(self) -> Tensor:
-        """Return the whole map, shape (1, channel, height, width)."""
-        return self.ground.maps.contiguous()
-
-    def mean(self) -> Tensor:
-        """Return means over space, shape (1, channel)."""
-        found: Tensor = spatial_mean(self.ground.maps)
-        return found
-
-    def sketch(self, size: int, seed: int) -> Tensor:
-        """Return seeded sparse random projections, shape (1, size)."""
-        result: Tensor = sketch(self.full().flatten(1), size, seed=seed)
-        return result
-
-    def vectors(self) -> WindowVectors:
-        """Return the row as a vector."""
-        return WindowVectors(self.ground, np.ones(1))

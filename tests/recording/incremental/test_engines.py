@@ -126,7 +126,7 @@ def test_small_memory_gives_the_same_in_groups_parts_and_tiles(make_sweep, metri
     engine = sweep.choice.compiled
     each = (lambda layer: layer.bytes) if metric.startswith("centred") else engine.held_bytes
     least = max(map(each, sweep.layers))
-    memory = int(windows.memory_for(10 * least))  # beside windows, sinks hold a part of it
+    memory = int(sweep.choice.memory_for(10 * least))  # beside windows, sinks hold a part of it
     groups = sweep.groups([SimilaritySink(metric=metric)], max_memory=memory)
     assert len(groups) > 1
     assert len(sweep.choice.tiles("grid", sweep.layers, [], memory)) > 1
