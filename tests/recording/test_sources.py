@@ -107,6 +107,9 @@ class Single(SweepEngine):
     def at(self, subject):
         return Single(subject, None, asked=True)
 
+    def variant(self, number):
+        return Single(self.subject.variants[number], None, asked=True)
+
     def run(self, stage, group, takers, cut):
         subject = self.subject
         images = Images(subject.model, subject.objects, subject.canvas, rows=1)
