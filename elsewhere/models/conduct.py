@@ -161,12 +161,7 @@ def observe(
 
 
 def check_again(
-    model: Model,
-    conduct: Conduct,
-    empty: torch.Tensor,
-    layers: Sequence[Layer],
-    *,
-    output: bool = False,
+    model: Model, conduct: Conduct, empty: torch.Tensor, layers: Sequence[Layer]
 ) -> None:
     """Refuse a network that keeps a state if it has come to do something else; after a sweep.
 
@@ -183,7 +178,7 @@ def check_again(
     images = (model.transform.apply(pixels).to(empty.dtype), empty)
     with untouched(model.module) as snapshot, seeded(None, model.module), torch.inference_mode():
         model.module.eval()
-        observation = _Observation(model, layers, output, _Images(*images, *images), snapshot)
+        observation = _Observation(model, layers, False, _Images(*images, *images), snapshot)
         observation.compare(conduct)
 
 

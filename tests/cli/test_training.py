@@ -129,6 +129,13 @@ def test_other_pictures_of_a_checkpoint_s_classes(run, trained, here):
     assert found["held_out"].values.tolist() == [False, True] * 3
     assert found.attrs["checkpoint"] == last(trained).name
     assert found["trained_y"].values.tolist() == [place[0] for place in card.trained]
+    run("record", last(trained), "--objects", "folder:pictures", "--grid", "3x3", "--layers",
+        "logits", "--out", "r.h5")  # fmt: skip
+    told = run("accuracy", "r.h5", "--out", "recorded.nc")  # which says what its classes are called
+    recorded = load_result("recorded.nc")
+    assert recorded["class"].values.tolist() == list(card.categories)
+    np.testing.assert_array_equal(recorded["choice"], found["choice"].values[::2])
+    assert "is not known" in told.err
 
 
 def test_track_measures_every_checkpoint_and_goes_on(run, trained, here):

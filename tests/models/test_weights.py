@@ -252,6 +252,7 @@ def test_imagenet_weights_come_from_the_cache(cache, monkeypatch, capsys):
     model = load_model(NET, weights="imagenet")
     assert same(model.module.state_dict(), state)
     assert (model.weights, model.random_keys) == ("imagenet", ())
+    assert (model.classes[:2], len(model.classes)) == (("tench", "goldfish"), 1000)
     assert model.transform.mean == (0.485, 0.456, 0.406)
     assert model.transform.std == (0.229, 0.224, 0.225)
     assert load_model(NET, weights="imagenet", transform=model.transform).transform
@@ -347,6 +348,7 @@ def test_imagenet_weights_with_another_head(cache, monkeypatch):
     own = model.module.state_dict()
     assert all(torch.equal(own[key], state[key]) for key in state if key not in model.random_keys)
     assert own["classifier.3.weight"].shape[0] == 7
+    assert model.classes == ()
 
 
 def test_imagenet_weights_offline_or_altered(cache, monkeypatch, capsys):
