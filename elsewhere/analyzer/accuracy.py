@@ -13,6 +13,7 @@ import xarray
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.analyzer.invariance import EXEMPLARS, WHERE, summarize
+from elsewhere.axes import Axis
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.measures.answers import Answer, AnswerSink
 from elsewhere.models import OUTPUT, Model
@@ -123,11 +124,11 @@ def accuracy(
         return sink
 
     answers = dict[Location, Answer]()
-    beside = [at for at in map(tuple, places.tolist()) if _index(design, at) is None]
+    beside = [at for at in map(tuple, places.tolist()) if design.at(at).reference_index is None]
     stages: tuple[Stage, ...] = ("reference", "grid")
-    found = ask(source, *stages[design.reference not in beside :])
+    found = ask(source, *stages[design.reference_location not in beside :])
     for place in beside:
-        if place == design.reference:
+        if place == design.reference_location:
             answers[place] = found.answers("reference", 1)
         else:
             with source.at(place) as other:
@@ -136,14 +137,13 @@ def accuracy(
         design, mask, names, labels, places, is_trained, found.answers("grid", design.n_positions),
         answers,
     )  # fmt: skip
-    reference = tuple(places[0].tolist()) if len(places) else design.reference
+    reference = design.at(places[0].tolist() if len(places) else ()).reference
     result.attrs = {
         **facts,
         "kind": "accuracy",
         "layer": scores.name,
         "object_size": side,
-        "reference_y": reference[0],
-        "reference_x": reference[1],
+        **{f"reference_{name}": at for name, at in zip(design.names, reference, strict=True)},
         "n_classes": len(names),
         "chance": 1 / len(names),
         **(attributes or {}),
@@ -157,8 +157,9 @@ def network_accuracy(
     model: Model,
     objects: ObjectSet,
     canvas: Canvas,
-    grid: Grid,
+    grid: Grid | str,
     *,
+    axes: Sequence[Axis] = (),
     trained: Trained = (),
     held_out: ArrayLike | None = None,
     classes: Sequence[str] | None = None,
@@ -176,8 +177,8 @@ def network_accuracy(
         The network, on the device where it is to run; one in double precision is run in single.
     objects
         Of the canvas's object size; those that cannot be seen on its background are left out.
-    canvas, grid
-        Where the objects are shown.
+    canvas, grid, axes
+        Where and how the objects are shown; see :class:`elsewhere.recording.Sweep`.
     trained, held_out, layer, options
         See :func:`accuracy`; `held_out` has an entry for each of `objects`.
     classes
@@ -195,8 +196,9 @@ def network_accuracy(
     every = list(trained.values()) if isinstance(trained, Mapping) else [trained]
     reference = min((canvas.check(place) for places in every for place in places), default=None)
     sweep = Sweep(
-        model, objects, canvas=canvas, grid=grid, reference=reference, layers=layer, engine=engine
-    )
+        model, objects, canvas=canvas, grid=grid, axes=axes, reference=reference, layers=layer,
+        engine=engine,
+    )  # fmt: skip
     given = dict(options.pop("attributes", None) or {})
     given["notes"] = [*said, *given.get("notes", ())]
     return accuracy(
@@ -285,11 +287,6 @@ def _whole(place: Location) -> Location:
     return int(place[0]), int(place[1])
 
 
-def _index(design: Design, place: Location) -> int | None:
-    """Return the position of a location, None where it is not on the axes."""
-    return replace(design, reference=place).reference_index
-
-
 # --- the result
 
 
@@ -303,7 +300,7 @@ def _trials(
     grid: Answer,
     beside: Mapping[Location, Answer],
 ) -> xarray.Dataset:
-    dims, shape, axes = ("object", "y", "x"), (len(labels), *design.shape), design.axes
+    dims, shape = ("object", *design.names), (len(labels), *design.shape)
     counts, exemplar = Counter[str](), list[int]()
     for name in design.categories:
         exemplar.append(counts[name])
@@ -312,7 +309,7 @@ def _trials(
     for which, name in enumerate(("choice", "margin")):
         values = grid[which].astype((np.int32, np.float32)[which])
         columns = [
-            beside[at][which][:, 0] if at in beside else values[:, _index(design, at)]
+            beside[at][which][:, 0] if at in beside else values[:, design.at(at).reference_index]
             for at in map(tuple, places.tolist())
         ]
         there = np.stack(columns, axis=1) if columns else values[:, :0]
@@ -329,7 +326,7 @@ def _trials(
             "category": ("object", list(design.categories)),
             "exemplar": ("object", np.array(exemplar, np.int64)),
             "held_out": ("object", held_out),
-            **{name: (name, list(axes[name].values), {"units": "px"}) for name in ("y", "x")},
+            **design.axes.coordinates(),
             "trained_y": ("trained", places[:, 0], {"units": "px"}),
             "trained_x": ("trained", places[:, 1], {"units": "px"}),
             "class": list(names),

@@ -38,10 +38,11 @@ def summarize(result: xarray.Dataset) -> None:
     rows = {"same": ~held_out, "held-out": held_out}
     correct = result["correct"].values.astype(np.float64)
     maps = np.stack([balanced_mean(correct[mine], classes[mine]) for mine in rows.values()])
-    result["accuracy"] = (("exemplars", "y", "x"), maps)
-    result["N"] = (("exemplars", "y", "x"), normalized_accuracy(maps, n_classes))
-    distance = _distances(result)
-    means = _object_means(result, distance)
+    axes = result["correct"].dims[1:]
+    result["accuracy"] = (("exemplars", *axes), maps)
+    result["N"] = (("exemplars", *axes), normalized_accuracy(maps, n_classes))
+    distance, unchanged = _distances(result)
+    means = _object_means(result, distance, unchanged)
     summaries = [
         _Summary(
             means[mine],
@@ -67,7 +68,7 @@ def summarize(result: xarray.Dataset) -> None:
     for name, mine in rows.items():
         if why := _too_few(classes[mine], named):
             result.attrs["notes"].append(f"exemplars that are {name}: {why}")
-    _add_curve(result, distance, rows, classes)
+    _add_curve(result, np.where(unchanged, distance, -1), rows, classes)
     for name, text in _LONG_NAMES.items():
         result[name].attrs["long_name"] = text
 
@@ -188,23 +189,33 @@ def _statistics(at: NDArray[np.float64], n_classes: int) -> dict[str, NDArray[np
     }
 
 
-def _distances(result: xarray.Dataset) -> NDArray[np.int64]:
-    """Return each object's distance from its trained locations, (object, place); -1 for none."""
-    y, x = np.meshgrid(result["y"].values, result["x"].values, indexing="ij")
-    locations = np.stack([y.ravel(), x.ravel()], axis=1)
+def _distances(result: xarray.Dataset) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return each object's distance from its trained locations, (object, position); -1 for none.
+
+    And whether objects are as they are at the reference, (position,), where axes change them.
+    """
+    names = [str(name) for name in result["correct"].dims[1:]]
+    grids = np.meshgrid(*(result[name].values for name in names), indexing="ij")
+    at = {name: grid.ravel() for name, grid in zip(names, grids, strict=True)}
+    locations = np.stack([at.pop("y"), at.pop("x")], axis=1)
+    unchanged = np.ones(len(locations), bool)
+    for name, values in at.items():
+        unchanged &= values == result.attrs[f"reference_{name}"]
     places = np.stack([result["trained_y"].values, result["trained_x"].values], axis=1)
     found = np.full((result.sizes["object"], len(locations)), -1, np.int64)
     owners, inverse = np.unique(result["is_trained"].values, axis=0, return_inverse=True)
     for number, mine in enumerate(owners):
         if mine.any():
             found[inverse.reshape(-1) == number] = displacements(locations, places[mine])
-    return found
+    return found, unchanged
 
 
-def _object_means(result: xarray.Dataset, distance: NDArray[np.int64]) -> NDArray[np.float64]:
+def _object_means(
+    result: xarray.Dataset, distance: NDArray[np.int64], unchanged: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     correct = result["correct"].values.reshape(distance.shape)
     on = masked_means(result["trained_correct"].values, result["is_trained"].values)
-    off = masked_means(correct, distance > 0)
+    off = masked_means(correct, (distance > 0) | ((distance == 0) & ~unchanged))
     far = masked_means(correct, distance >= int(result.attrs["object_size"]))
     return np.stack([on, off, far], axis=1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -132,19 +133,22 @@ def _of_its_own(
     from elsewhere.analyzer import network_accuracy
     from elsewhere.models import OUTPUT
     from elsewhere.stimuli import Grid
+    from elsewhere.stimuli.transformations import parse_axis
 
-    own = ("--objects", "--per-category", "--grid", "--data-dir")
+    own = ("--objects", "--per-category", "--grid", "--axis", "--data-dir")
     given = [name for name in stimuli.given if name not in own]
     network.refuse_beside(card.path, "is a checkpoint, shown what it was trained on", *given)
     model = network.load(str(card.path))
     tested, mask = card.test_objects(per_category=stimuli.per_category, data_dir=stimuli.data_dir)
     grid = Grid.parse(stimuli.grid, card.canvas)
+    axes = [parse_axis(text) for text in stimuli.axes]
     ask = partial(
         network_accuracy,
         model,
         tested,
         card.canvas,
-        grid,
+        stimuli.grid if axes else grid,
+        axes=axes,
         trained=_places(trained_at, card.canvas, grid) or card.trained or (),
         held_out=mask,
         classes=card.categories,
@@ -154,7 +158,7 @@ def _of_its_own(
         scheduler=cost.scheduler,
         attributes=_said(card),
     )
-    return ask, len(tested) * len(grid)
+    return ask, len(tested) * len(grid) * math.prod(map(len, axes))
 
 
 @contextlib.contextmanager
@@ -199,7 +203,7 @@ def _of_any(
                 hint = f"{category!r} is a category of {shown}; show objects of the head's classes"
                 raise UnknownNameError("class of the head", category, classes, hint)
         scores = find_scores(found.layers, layer, classes, str(facts["model"])).name
-        grid = Grid(*design.axes.values)
+        grid = Grid(*design.axes.moving.values)
         canvas = Canvas(int(facts["canvas"]), int(facts["object_size"]))
         trained, held_out = _places(trained_at, canvas, grid), None
         numerics = facts["numerics"] if wanted is None else found.numerics

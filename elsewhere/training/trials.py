@@ -12,22 +12,6 @@ import xarray
 from elsewhere.errors import InputError
 from elsewhere.storage import save_table
 
-COLUMNS = (
-    "model",
-    "seed",
-    "phase",
-    "object",
-    "category",
-    "exemplar",
-    "held_out",
-    "y",
-    "x",
-    "choice",
-    "correct",
-    "margin",
-)
-
-
 def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
     """Return the trials of an accuracy result, one row each.
 
@@ -41,8 +25,8 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
     -------
     pandas.DataFrame
         Columns model, seed, phase, object, category, exemplar (its number in the category),
-        held_out, y, x (px), choice (a class's name), correct, margin. Trained locations that are
-        off the grid have rows of their own, after the grid's.
+        held_out, axes that change objects, y, x (px), choice (a class's name), correct, margin.
+        Trained locations that are off the grid have rows of their own, after the grid's.
 
     Raises
     ------
@@ -55,33 +39,38 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
             "result of accuracy"
         )
     n_objects = result.sizes["object"]
-    y, x = np.meshgrid(result["y"].values, result["x"].values, indexing="ij")
+    axes = [str(name) for name in result["correct"].dims[1:]]
+    grids = np.meshgrid(*(result[name].values for name in axes), indexing="ij")
     off_grid = ~(
         np.isin(result["trained_y"].values, result["y"].values)
         & np.isin(result["trained_x"].values, result["x"].values)
     )
-    ys = np.concatenate([y.ravel(), result["trained_y"].values[off_grid]])
-    xs = np.concatenate([x.ravel(), result["trained_x"].values[off_grid]])
+    places: dict[str, Any] = {}
+    for name, values in zip(axes, grids, strict=True):
+        if name in ("y", "x"):
+            beside = result[f"trained_{name}"].values[off_grid]
+        else:
+            beside = np.full(int(off_grid.sum()), result.attrs[f"reference_{name}"])
+        places[name] = np.concatenate([values.ravel(), beside])
 
     def flat(name: str) -> Any:
         grid = result[name].values.reshape(n_objects, -1)
         return np.concatenate([grid, result[f"trained_{name}"].values[:, off_grid]], axis=1).ravel()
 
     def each(name: str) -> Any:
-        return np.repeat(result[name].values, len(ys))
+        return np.repeat(result[name].values, len(places["y"]))
 
     columns = {
         "model": result.attrs.get("model", ""),
         "seed": result.attrs.get("seed", -1),
         "phase": result.attrs.get("phase", ""),
         **{name: each(name) for name in ("object", "category", "exemplar", "held_out")},
-        "y": np.tile(ys, n_objects),
-        "x": np.tile(xs, n_objects),
+        **{name: np.tile(values, n_objects) for name, values in places.items()},
         "choice": result["class"].values[flat("choice")],
         "correct": flat("correct").astype(bool),
         "margin": flat("margin"),
     }
-    return pandas.DataFrame(columns)[list(COLUMNS)]
+    return pandas.DataFrame(columns)
 
 
 def write_trials(
