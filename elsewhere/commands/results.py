@@ -22,6 +22,13 @@ def figure(
     kind: Annotated[
         str | None, typer.Option("--kind", help="maps, layerwise, displacement, ...")
     ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option("--at", help="AXIS=VALUE of an axis that changes objects; repeatable."),
+    ] = None,
+    along: Annotated[
+        str | None, typer.Option("--along", help="Draw against the values of this axis instead.")
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Draw a result, or several where a figure has a panel for each (sanity)."""
@@ -30,9 +37,20 @@ def figure(
 
     check_output(out, overwrite)
     found = [load_result(result) for result in results]
-    save_figure(draw(found[0], kind, *found[1:]), out, overwrite=overwrite)
+    values = dict(map(_value_at, at or ()))
+    drawn = draw(found[0], kind, *found[1:], at=values, along=along)
+    save_figure(drawn, out, overwrite=overwrite)
     print_notes(*found)
     say(f"wrote {out}")
+
+
+def _value_at(text: str) -> tuple[str, float]:
+    """Return the axis and the value that `text` names."""
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise InputError(f"cannot read --at {text!r}; expected AXIS=VALUE") from None
 
 
 def methods(

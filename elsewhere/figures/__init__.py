@@ -36,6 +36,7 @@ from elsewhere.figures.objects import PlottedObjects, plot_objects, plot_placeme
 from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
 from elsewhere.figures.sanity import plot_sanity
 from elsewhere.figures.save import FIGURE_EXTENSIONS, save_figure
+from elsewhere.figures.slices import plot_along, slice_at
 from elsewhere.figures.training import plot_acquisition, plot_interference
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "plot_accuracy_displacement",
     "plot_accuracy_maps",
     "plot_acquisition",
+    "plot_along",
     "plot_attribution_equivariance",
     "plot_attribution_frame",
     "plot_attribution_grid",
@@ -69,4 +71,5 @@ __all__ = [
     "plot_similarity_maps",
     "plot_steps",
     "save_figure",
+    "slice_at",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import xarray as xr
@@ -29,6 +29,7 @@ from elsewhere.figures.measured import (
 )
 from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
 from elsewhere.figures.sanity import plot_sanity
+from elsewhere.figures.slices import plot_along, slice_at
 from elsewhere.figures.style import figure_of
 from elsewhere.figures.training import plot_acquisition, plot_interference
 from elsewhere.registry import Registry
@@ -162,7 +163,13 @@ DEFAULT_KINDS = MappingProxyType(
 """The figure that is drawn of each kind of result, unless another is asked for."""
 
 
-def draw(result: xr.Dataset, kind: str | None = None, *others: xr.Dataset) -> Figure:
+def draw(
+    result: xr.Dataset,
+    kind: str | None = None,
+    *others: xr.Dataset,
+    at: Mapping[str, float] | None = None,
+    along: str | None = None,
+) -> Figure:
     """Draw `result` as the figure `kind`, by default the one made for its kind of result.
 
     Parameters
@@ -174,6 +181,10 @@ def draw(result: xr.Dataset, kind: str | None = None, *others: xr.Dataset) -> Fi
         A name in `figure_kinds`.
     others
         More results, for figures that have a panel for each (``sanity``).
+    at
+        Values of axes that change objects; by default those nearest to the reference.
+    along
+        Such an axis, against whose values is drawn what was measured; `kind` is then left out.
 
     Returns
     -------
@@ -192,6 +203,11 @@ def draw(result: xr.Dataset, kind: str | None = None, *others: xr.Dataset) -> Fi
             f"expected a result as an xarray.Dataset, got {type(result).__name__}; "
             "open the file with xarray.open_dataset"
         )
+    if along is not None:
+        if kind is not None or others:
+            raise InputError(f"along {along}, one result is drawn in one way; leave the kind out")
+        return figure_of(plot_along(result, along, at=at))
+    result, others = slice_at(result, at), tuple(slice_at(each, at) for each in others)
     if kind is None:
         made = result.attrs.get("kind")
         if made is None:

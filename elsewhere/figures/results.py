@@ -156,6 +156,8 @@ def describe(result: xr.Dataset, what: str) -> str:
     count = result.attrs.get("n_objects")
     if count is not None:
         parts.append(f"{count} object" if int(count) == 1 else f"{count} objects")
+    if "shown_at" in result.attrs:
+        parts.append(str(result.attrs["shown_at"]))
     return " · ".join(parts)
 
 

@@ -12,6 +12,7 @@ import xarray
 from elsewhere.errors import InputError
 from elsewhere.storage import save_table
 
+
 def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
     """Return the trials of an accuracy result, one row each.
 
