@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray
 
-from elsewhere.analyzer import measure, similarity
+from elsewhere.analyzer import accuracy, measure, similarity
 from elsewhere.axes import Axes, Axis
 from elsewhere.errors import CanvasError, InputError, ObjectSetError, UnknownNameError
 from elsewhere.models import load_model
@@ -16,6 +16,7 @@ from elsewhere.recording import Sweep, record
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.stimuli.transformations import parse_axis, vary
 from elsewhere.storage import open_recording
+from elsewhere.training import trial_table
 
 AXES = (parse_axis("scale=0.5,1,1.5"), parse_axis("rotation=0,30"))
 
@@ -167,6 +168,36 @@ def test_measures_and_probes_take_them_live_and_from_files(recorded):
     np.testing.assert_allclose(
         np.delete(off, at, axis=1).mean(1), read["accuracy_at"].sel(split="same", where="off")
     )
+
+
+def test_accuracy_asks_every_variant(recorded, model):
+    sweep, path = recorded
+    names = [*dict.fromkeys(sweep.design.categories), *map(str, range(8))]
+    inputs = shown_by_hand(sweep, sweep.design.positions)
+    with torch.inference_mode():
+        scores = np.stack(
+            [model.module.eval()(model.transform.apply(torch.from_numpy(i))) for i in inputs]
+        )
+    with open_recording(path) as recording:
+        found = accuracy(recording, classes=names, trained=[(24, 13)])
+    assert found["correct"].dims == ("object", *sweep.design.names)
+    choice = scores.argmax(-1)
+    np.testing.assert_array_equal(found["choice"].values.reshape(choice.shape), choice)
+    labels = np.array([names.index(c) for c in sweep.design.categories])
+    right = choice == labels[:, None]
+    at, n = sweep.design.reference_index, len(names)
+    same = found.sel(exemplars="same")
+    assert float(same["accuracy_at"].sel(where="on")) == pytest.approx(right[:, at].mean())
+    assert float(same["accuracy_at"].sel(where="off")) == pytest.approx(
+        np.delete(right, at, axis=1).mean()
+    )
+    assert found["displacement"].values.min() == 0
+    assert float(same["accuracy_by_displacement"].sel(displacement=0)) == right[:, at].mean()
+    rows = trial_table(found)
+    assert len(rows) == choice.size
+    assert n == 10
+    few = rows[(rows["scale"] == 0.5) & (rows["rotation"] == 30) & (rows["y"] == 35)]
+    assert len(few) == len(sweep.objects) * 4
 
 
 def test_what_does_not_fit_is_one_line(model):
