@@ -16,7 +16,7 @@ import typer
 
 from elsewhere.errors import InputError, visible
 from elsewhere.notes import notes_of
-from elsewhere.types import format_bytes
+from elsewhere.types import format_bytes, stem_of
 
 if TYPE_CHECKING:
     from elsewhere.protocols import Progress
@@ -136,13 +136,23 @@ def print_rows(rows: list[dict[str, Any]], result: Any) -> None:
 
 def print_similarity(result: Any, *, as_json: bool) -> None:
     """Print what a similarity result says of each layer."""
-    names = ("similarity_away", "baseline_cross_away", "baseline_same_away", "G_away", "zero_share")
+    stem = stem_of(result.attrs)
+    names = {
+        name: f"{stem}{key}"
+        for name, key in (
+            ("similarity", "_away"),
+            ("baseline", "_baseline_away"),
+            ("baseline_same", "_baseline_same_away"),
+            ("G", "_G_away"),
+            ("zero_share", "_zero_share"),
+        )
+    }
     rows = []
     for place, layer in enumerate(result["layer"].values):
         row: dict[str, Any] = {"layer": str(layer), "measure": str(result["measure"].values[place])}
-        row |= {name.removesuffix("_away"): float(result[name][place]) for name in names}
-        row["G_interval"] = [float(v) for v in result["G_away_interval"][place]]
-        row |= over_layers(result, "G", "G_away", place)
+        row |= {name: float(result[key][place]) for name, key in names.items()}
+        row["G_interval"] = [float(v) for v in result[f"{stem}_G_away_interval"][place]]
+        row |= over_layers(result, "G", names["G"], place)
         rows.append(row)
     print_notes(result)
     if as_json:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 from elsewhere.errors import InputError
 
@@ -94,3 +95,14 @@ def parse_color(text: str) -> Color:
             f"cannot read {text!r} as a colour; expected a value 0..255, R,G,B or #RRGGBB"
         )
     return values[0], values[1], values[2]
+
+
+def stem_of(attributes: Mapping[str, Any]) -> str:
+    """Return what the variables of a similarity result begin with: its metric.
+
+    Examples
+    --------
+    >>> stem_of({"metric": "centred-by-place(mean)"})
+    'centred_by_place'
+    """
+    return str(attributes.get("metric") or "cosine").partition("(")[0].replace("-", "_")

@@ -51,7 +51,7 @@ def aligned_similarity(
     Returns
     -------
     xarray.Dataset
-        ``aligned (layer, object, y, x)``, per place ``aligned_mean``, ``aligned_baseline`` (the
+        ``aligned_each (layer, object, y, x)``, per place ``aligned``, ``aligned_baseline`` (the
         same with another object, aligned likewise), ``aligned_G``; their means away from the
         reference with intervals; ``cells`` compared (NaN below 4) and ``residual`` in cells.
 

@@ -344,6 +344,7 @@ def _finish(
     design = source.design
     result.attrs = {
         "kind": "measures",
+        "against": "all",
         "names": list(wanted),
         "headlines": {
             name: measures.get(name).headline

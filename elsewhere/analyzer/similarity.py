@@ -18,21 +18,22 @@ from elsewhere.measures.sketch import cosine_error
 from elsewhere.measures.stretches import BY_PLACE
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Progress, Source
-from elsewhere.types import Metric, parse_bytes
+from elsewhere.types import Metric, parse_bytes, stem_of
 
 LONG_NAMES = {
-    "similarity": "similarity of the object here and at the reference",
-    "similarity_mean": "mean over objects of the similarity",
-    "baseline_cross": "another object here, compared with the reference",
-    "baseline_same": "another object, both here",
-    "G": "(similarity - baseline_cross) / (1 - baseline_cross)",
-    "G_away_without": "G away from the reference without that object or category",
-    "G_away_band": "simultaneous 95 % band of G_away over all layers",
-    "G_step": "G_away less that of the layer before",
-    "G_step_band": "simultaneous 95 % band of G_step over all layers",
-    "zero_share": "share of zero vectors",
-    "error": "largest standard error of a cosine that a sketch brings",
-    "over_place_away": "similarity less baseline_same: does identity outweigh place?",
+    "_each": "similarity of the object here and at the reference",
+    "": "mean over objects of the similarity",
+    "_baseline": "another object here, compared with the reference",
+    "_baseline_same": "another object, both here",
+    "_G": "(similarity - baseline) / (1 - baseline)",
+    "_G_away": "G, mean over all locations but the reference",
+    "_G_away_without": "G away from the reference without that object or category",
+    "_G_away_band": "simultaneous 95 % band of G_away over all layers",
+    "_G_step": "G_away less that of the layer before",
+    "_G_step_band": "simultaneous 95 % band of G_step over all layers",
+    "_zero_share": "share of zero vectors",
+    "_error": "largest standard error of a cosine that a sketch brings",
+    "_over_place_away": "similarity less baseline_same: does identity outweigh place?",
 }
 
 
@@ -66,13 +67,15 @@ def similarity(
     xarray.Dataset
         With y and x in px and ``bound = [low, high]`` of 95 % delete-one jackknife-t intervals
         over what ``sampled`` names: objects, or categories where one has several exemplars:
-        ``similarity (layer, object, y, x)``; per place ``similarity_mean``,
-        ``baseline_cross``, ``baseline_same``, ``G``; per layer, over all places but the
-        reference, ``similarity_away``, ``baseline_cross_away``, ``baseline_same_away``,
-        ``over_place_away``, ``G_away`` (and ``G_away_without`` each ``left_out``); ``zero_share``,
-        the share of zero vectors, for which a cosine counts as 0. ``G_away_band`` holds for all
-        layers together, where ``G_away_interval`` is of each by itself; ``G_step`` is ``G_away``
-        less that of the layer before, with both as well.
+        ``cosine_each (layer, object, y, x)``; per place its mean ``cosine``, ``cosine_baseline``,
+        ``cosine_baseline_same``, ``cosine_G``; per layer, over all places but the reference,
+        ``cosine_away``, ``cosine_baseline_away``, ``cosine_baseline_same_away``,
+        ``cosine_over_place_away``, ``cosine_G_away`` (and ``cosine_G_away_without`` each
+        ``left_out``); ``cosine_zero_share``, the share of zero vectors, for which a cosine counts
+        as 0. ``cosine_G_away_band`` holds for all layers together, where ``cosine_G_away_interval``
+        is of each by itself; ``cosine_G_step`` is ``cosine_G_away`` less that of the layer before,
+        with both as well. With another metric its name stands in place of ``cosine``, with
+        underscores.
 
     Raises
     ------
@@ -120,12 +123,13 @@ def _similarity(
         heard.stream([sink], max_memory=memory, progress=progress)
         parts.append(sink.result(known))
     result = join_layers(parts, source.design, [name for name in known if name in names])
-    shares = zip(result["layer"].values, result["zero_share"].values, strict=True)
-    result["zero_share"] = ("layer", [responses.share_with(str(n), float(s)) for n, s in shares])
+    zero = f"{stem_of({'metric': metric})}_zero_share"
+    shares = zip(result["layer"].values, result[zero].values, strict=True)
+    result[zero] = ("layer", [responses.share_with(str(n), float(s)) for n, s in shares])
     deaf = [name in responses.deaf for name in result["layer"].values]
     if any(deaf):
         measured = result.where(~xarray.DataArray(deaf, dims="layer"))
-        result = measured.assign(zero_share=result["zero_share"])
+        result = measured.assign({zero: result[zero]})
     result.attrs = {
         "notes": responses.notes + notes_of([], *parts),
         "rounded": [name for part in parts for name in part.attrs["rounded"]],
@@ -139,8 +143,8 @@ def finish(
     """Stamp a similarity result with what was measured, of what.
 
     The coordinate ``measure`` tells what was compared: ``cosine`` of whole activations, or under a
-    name of its own ``cosine(mean)`` or ``cosine(sketch:512)``; ``error`` is the largest standard
-    error of a cosine that a sketch brings, 0 elsewhere.
+    name of its own ``cosine(mean)`` or ``cosine(sketch:512)``; ``*_error`` is the largest
+    standard error of a cosine that a sketch brings, 0 elsewhere.
     """
     design = source.design
     kept = {layer.name: str(layer.keep) for layer in source.layers}
@@ -148,16 +152,18 @@ def finish(
     measures = [metric if kept[name] == "full" else f"{metric}({kept[name]})" for name in names]
     sizes = [int(kept[name].partition(":")[2] or 0) for name in names]
     result = result.assign_coords(measure=("layer", measures))
-    result["error"] = ("layer", [cosine_error(size) if size else 0.0 for size in sizes])
+    stem = stem_of({"metric": metric})
+    result[f"{stem}_error"] = ("layer", [cosine_error(size) if size else 0.0 for size in sizes])
     result = with_bands(result, keep=True)
     for name, text in LONG_NAMES.items():
-        result[name].attrs["long_name"] = text
+        result[f"{stem}{name}"].attrs["long_name"] = text
     n_pairs = n_cross_pairs(design.category_codes)
-    doubts = _doubts(result, n_pairs, design.reference_index)
+    doubts = _doubts(result, stem, n_pairs, design.reference_index)
     if metric == BY_PLACE:
         doubts.insert(0, by_place_baseline(len(design.objects)))
     result.attrs = {
         "kind": "similarity",
+        "against": "reference",
         "metric": measures[0] if len(set(measures)) == 1 else metric,
         "protocol": protocol,
         "n_objects": len(design.objects),
@@ -172,33 +178,35 @@ def finish(
     return result
 
 
-def _doubts(result: xarray.Dataset, n_pairs: int, reference: int | None) -> list[str]:
+def _doubts(result: xarray.Dataset, stem: str, n_pairs: int, reference: int | None) -> list[str]:
     """Return what has to be known to read the numbers."""
     found = []
-    if result["similarity_mean"][0].size == 1 and bool(result["similarity_away"].isnull().all()):
+    alike, away = result[stem], result[f"{stem}_away"]
+    if alike[0].size == 1 and bool(away.isnull().all()):
         found.append(
             "one location, the reference: nothing lies away from it, so means are undefined (nan)"
         )
-    for size in sorted({float(v) for v in result["error"].values} - {0.0}):
+    for size in sorted({float(v) for v in result[f"{stem}_error"].values} - {0.0}):
         found.append(f"sketched layers: a cosine's standard error is at most {size:.3f}")
     if n_pairs:
         found += band_notes(result.sizes["left_out"], result.sizes["layer"])
-    unknown = result["G_away"].isnull()
+    unknown = result[f"{stem}_G_away"].isnull()
     if n_pairs == 0:
         found.append(
             "all objects are of one category: there is no different-object baseline and no G"
         )
-    elif names := _unknown(result, result["similarity_away"].notnull() & unknown):
+    elif names := _unknown(result, away.notnull() & unknown):
         found.append(
             "G is undefined (nan), and so are steps to and from it, where different objects look "
-            f"alike (1 - baseline_cross below 0.001): {', '.join(names)}"
+            f"alike (1 - baseline below 0.001): {', '.join(names)}"
         )
+    all_dead = dead_layers(result, stem)
     for place, name in enumerate(result["layer"].values):
-        at_places = result["G"].values[place].ravel()
-        away = at_places if reference is None else np.delete(at_places, reference)
-        if n_pairs and name not in dead_layers(result) and (said := partly_undefined(away)):
+        at_places = result[f"{stem}_G"].values[place].ravel()
+        elsewhere = at_places if reference is None else np.delete(at_places, reference)
+        if n_pairs and name not in all_dead and (said := partly_undefined(elsewhere)):
             found.append(f"layer {name}: of places, {said}")
-    if dead := [n for n in dead_layers(result) if n not in result.attrs["rounded"]]:
+    if dead := [name for name in all_dead if name not in result.attrs["rounded"]]:
         found.append(f"more than 5 % zero vectors (dead, not 'not invariant'): {', '.join(dead)}")
     return found
 
@@ -207,7 +215,7 @@ def _unknown(result: xarray.Dataset, which: xarray.DataArray) -> list[str]:
     return [str(name) for name in result["layer"].values[which.values]]
 
 
-def dead_layers(result: xarray.Dataset) -> list[str]:
-    """Return the layers of which more than 5 % of the vectors are zero."""
-    shares = result["zero_share"]
+def dead_layers(result: xarray.Dataset, stem: str = "") -> list[str]:
+    """Return the layers of which more than 5 % of the vectors are zero, by the metric's name."""
+    shares = result[f"{stem or stem_of(result.attrs)}_zero_share"]
     return [str(name) for name in result["layer"].values[shares.values > DEAD_SHARE]]

@@ -29,6 +29,7 @@ from elsewhere.analyzer.checkpoints import (
 from elsewhere.analyzer.measuring import measure
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
+from elsewhere.measures.catalogue import measures
 from elsewhere.measures.similarity import DEAD_SHARE
 from elsewhere.measures.trajectories import (
     RETAINED_GATE,
@@ -43,13 +44,21 @@ from elsewhere.probes import probe_checkpoint
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.training import Card, load_checkpoint
-from elsewhere.types import BatchDependent, Location, Metric
+from elsewhere.types import BatchDependent, Location, Metric, stem_of
 
 ONSET = 0.1
 """Invariance has set in when N, off the trained location, stays above this."""
 
-_PER_LAYER = ("similarity_away", "baseline_cross_away", "G_away")
-_PER_PLACE = ("similarity_mean", "baseline_cross", "G")
+_KEPT = (
+    *(
+        f"{name}{more}"
+        for name in ("", "_baseline", "_G")
+        for more in ("", "_away", "_away_interval")
+    ),
+    *(f"_G_{name}" for name in ("away_band", "step", "step_interval", "step_band", "away_without")),
+    "_zero_share",
+)
+"""What is kept of a similarity: what follows the metric's name."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +147,10 @@ def track(
     xarray.Dataset
         Over ``checkpoint`` (with ``phase`` and ``step`` within it): ``accuracy (exemplars, y, x)``,
         ``accuracy_trained``, ``accuracy_off``, ``accuracy_far`` and ``II_far`` (exemplars);
-        ``similarity (layer, object, y, x)``, ``similarity_away``, ``baseline_cross_away``,
-        ``G_away`` (layer, with intervals), ``G_away_without (layer, object)``, ``G_away_band`` and
-        ``G_step`` as :func:`elsewhere.similarity` has them; with probes
+        ``cosine_each (layer, object, y, x)``, ``cosine_away``, ``cosine_baseline_away``,
+        ``cosine_G_away`` (layer, with intervals), ``cosine_G_away_without (layer, object)``,
+        ``cosine_G_away_band`` and ``cosine_G_step`` as :func:`elsewhere.similarity` has them, with
+        the metric's name where it is another; with probes
         ``probe_accuracy_at (layer, split, where)`` and ``probe_index (layer, split)``, with
         intervals: see :func:`elsewhere.probes.probe_checkpoint`; of further measures what there is
         for each layer.
@@ -228,10 +238,8 @@ def measure_checkpoint(
     sweep = _sweep(card, objects, settings, device)
     model, grid = sweep.model, sweep.grid
     alike = similarity(sweep, metric=settings.metric, max_memory=max_memory)
-    kept = [*_PER_LAYER, *(f"{name}_interval" for name in _PER_LAYER), *_PER_PLACE]
-    kept += ["G_away_band", "G_step", "G_step_interval", "G_step_band"]
-    kept += ["G_away_without", "zero_share", *(["similarity"] if settings.full else [])]
-    result = alike[kept]
+    stem = stem_of(alike.attrs)
+    result = alike[[f"{stem}{name}" for name in (*_KEPT, *(["_each"] if settings.full else []))]]
     right = _accuracy(card, model, grid, settings, data_dir, max_memory)
     result = result.merge(right, join="exact", compat="no_conflicts")
     others = [right]
@@ -243,8 +251,9 @@ def measure_checkpoint(
         )
         result = result.merge(readable, join="exact", compat="no_conflicts")
         others.append(readable)
-    if settings.measures:
-        found = measure(sweep, names=settings.measures, max_memory=max_memory)
+    known = (settings.metric, *measures.get(settings.metric).parts)
+    if others_named := [name for name in settings.measures if name not in known]:
+        found = measure(sweep, names=others_named, max_memory=max_memory)
         whole = {"layer", "bound", "y", "x"}
         taken = [key for key in found.data_vars if set(found[key].dims) <= whole]
         result = result.merge(found[taken], join="exact", compat="no_conflicts")
@@ -444,17 +453,18 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
         variables["accuracy_loss"].append(loss_since(off, reached))
     named: dict[str, Any] = {name: ("exemplars", values) for name, values in variables.items()}
     before, after = chosen.isel(checkpoint=reached), chosen.isel(checkpoint=-1)
+    stem = stem_of(result.attrs)
     shares = [
         retained_share(
-            float(before["G_away"].sel(layer=layer)),
-            float(after["G_away"].sel(layer=layer)),
-            before_without=before["G_away_without"].sel(layer=layer),
-            after_without=after["G_away_without"].sel(layer=layer),
+            float(before[f"{stem}_G_away"].sel(layer=layer)),
+            float(after[f"{stem}_G_away"].sel(layer=layer)),
+            before_without=before[f"{stem}_G_away_without"].sel(layer=layer),
+            after_without=after[f"{stem}_G_away_without"].sel(layer=layer),
         )
         for layer in chosen["layer"].values
     ]
     undefined = [
-        f"{name} ({float(before['G_away'].sel(layer=name)):.3f})"
+        f"{name} ({float(before[f'{stem}_G_away'].sel(layer=name)):.3f})"
         for name, (share, _) in zip(chosen["layer"].values, shares, strict=True)
         if np.isnan(share)
     ]
@@ -465,14 +475,14 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
             f"checkpoint that reached the criterion, is not above {RETAINED_GATE}, for it would be "
             f"a ratio of noise: {', '.join(undefined)}"
         )
-    if "zero_share" in chosen:
-        silent = (before["zero_share"] > DEAD_SHARE) | (after["zero_share"] > DEAD_SHARE)
+    if (share := f"{stem}_zero_share") in chosen:
+        silent = (before[share] > DEAD_SHARE) | (after[share] > DEAD_SHARE)
         if names := [str(name) for name in silent["layer"].values[silent.values]]:
             doubts.append(
                 f"{phase}: more than {DEAD_SHARE:.0%} zero vectors before or at the end (dead: a "
                 f"low retained share of G is not 'not invariant'): {', '.join(names)}"
             )
-    named["G_loss"] = ("layer", (before["G_away"] - after["G_away"]).values)
+    named["G_loss"] = ("layer", (before[f"{stem}_G_away"] - after[f"{stem}_G_away"]).values)
     named["retained_share"] = ("layer", np.array([share for share, _ in shares]))
     named["retained_share_interval"] = (
         ("layer", "bound"),

@@ -196,7 +196,7 @@ def _draw_measures(ax: Axes, result: xr.Dataset, at: NDArray[np.float64]) -> lis
     handles: list[Any] = []
     away = {
         "equivariance_away": (MARKS["similarity"], "correlation with the reference's map"),
-        "equivariance_cross_away": (MARKS["baseline_cross"], "with another object's"),
+        "equivariance_cross_away": (MARKS["baseline"], "with another object's"),
     }
     lines: list[tuple[Mark, str, NDArray[np.float64]]] = []
     seen = [np.array([0.0, 1.0])]

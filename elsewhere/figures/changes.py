@@ -27,7 +27,7 @@ from elsewhere.figures.curves import (
     mark_gaps,
     name_layers,
 )
-from elsewhere.figures.results import describe, is_dead, layer_names, require
+from elsewhere.figures.results import describe, is_dead, layer_names, require, variable_of
 from elsewhere.figures.style import (
     GREY,
     INK,
@@ -52,7 +52,7 @@ def plot_layerwise_change(
     after: xr.Dataset,
     *,
     ax: Axes | None = None,
-    quantities: Sequence[str] = ("similarity", "baseline_cross", "G"),
+    quantities: Sequence[str] = ("similarity", "baseline", "G"),
     labels: tuple[str, str] = ("before", "after"),
 ) -> Axes:
     """Draw the means away from the reference before and after, layer by layer.
@@ -62,12 +62,12 @@ def plot_layerwise_change(
     Parameters
     ----------
     before, after
-        Similarity results with the same layers; for each quantity its mean (``similarity_away``
+        Similarity results with the same layers; for each quantity its mean (``cosine_away``
         and so on, over layer), and its interval (over layer and bound) where known.
     ax
         Where to draw; a new figure by default.
     quantities
-        What to draw: ``similarity``, ``baseline_cross``, ``baseline_same``, ``G``.
+        What to draw: ``similarity``, ``baseline``, ``baseline_same``, ``G``.
     labels
         What the two are called in the legend.
 
@@ -91,7 +91,7 @@ def plot_layerwise_change(
     if len(labels) != 2:
         raise InputError(f"there are {len(labels)} labels; expected two, for before and after")
     for result in (before, after):
-        require(result, [SERIES[name][1] for name in wanted], ["layer"])
+        require(result, [variable_of(result, name, "_away") for name in wanted], ["layer"])
     names = layer_names(after)
     before = _same_layers(before, names)
     ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
@@ -103,8 +103,9 @@ def plot_layerwise_change(
         offset = (rank - (len(wanted) - 1) / 2) * 0.16 if len(names) < BAND_FROM else 0.0
         for result, when, shift in ((before, "before", -0.04), (after, "after", 0.04)):
             mark = MARKS[name] if when == "after" else _pale(MARKS[name])
-            values = finite_values(result[SERIES[name][1]].values)
-            low, high = interval_of(result, SERIES[name][1])
+            key = variable_of(result, name, "_away")
+            values = finite_values(result[key].values)
+            low, high = interval_of(result, key)
             at = np.arange(len(names), dtype=np.float64) + offset
             at += shift if len(names) < BAND_FROM else 0.0
             draw_series(ax, at, values, low, high, mark, f"{when}:{name}")
@@ -128,7 +129,7 @@ def plot_layerwise_change(
     first, second = shorten_apart(labels, 24, keep="start")
     title = wrap(describe(after, f"{what}, {first} and {second}"), 6.2, TITLE_SIZE)
     ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
-    handles = [legend_handle(MARKS[name], SERIES[name][0]) for name in wanted]
+    handles = [legend_handle(MARKS[name], SERIES[name]) for name in wanted]
     handles.append(legend_handle(Mark(_mix(INK), "o", "-"), first, hollow=True))
     handles.append(legend_handle(Mark(INK, "o", "-"), second))
     if gaps:

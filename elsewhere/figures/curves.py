@@ -24,6 +24,7 @@ from elsewhere.figures.results import (
     require,
     scene_of,
     select_layers,
+    variable_of,
 )
 from elsewhere.figures.style import (
     GREY,
@@ -45,13 +46,13 @@ from elsewhere.figures.style import (
     wrap,
 )
 
-# Words for the legend, and the variable of the mean away from the reference.
+# Words for the legend, by quantity.
 SERIES = MappingProxyType(
     {
-        "similarity": ("same object,\nelsewhere", "similarity_away"),
-        "baseline_cross": ("another object,\nelsewhere", "baseline_cross_away"),
-        "baseline_same": ("another object,\nsame place", "baseline_same_away"),
-        "G": ("generalisation G", "G_away"),
+        "similarity": "same object,\nelsewhere",
+        "baseline": "another object,\nelsewhere",
+        "baseline_same": "another object,\nsame place",
+        "G": "generalisation G",
     }
 )
 _PASSING = re.compile(r"relu|bn|drop|avgpool")
@@ -69,19 +70,19 @@ def plot_layerwise(
     result: xr.Dataset,
     *,
     ax: Axes | None = None,
-    quantities: Sequence[str] = ("similarity", "baseline_cross", "baseline_same", "G"),
+    quantities: Sequence[str] = ("similarity", "baseline", "baseline_same", "G"),
 ) -> Axes:
     """Draw the means away from the reference, layer by layer, in the order of the network.
 
     Parameters
     ----------
     result
-        A similarity result; for each quantity its mean (``similarity_away`` and so on, over
-        layer), and its interval (``similarity_away_interval``, over layer and bound) where known.
+        A similarity result; for each quantity its mean (``cosine_away`` and so on, over
+        layer), and its interval (``cosine_away_interval``, over layer and bound) where known.
     ax
         Where to draw; a new figure by default.
     quantities
-        What to draw: ``similarity``, ``baseline_cross``, ``baseline_same``, ``G``.
+        What to draw: ``similarity``, ``baseline``, ``baseline_same``, ``G``.
 
     Returns
     -------
@@ -100,7 +101,8 @@ def plot_layerwise(
     for name in wanted:
         if name not in SERIES:
             raise UnknownNameError("quantity", str(name), SERIES)
-    require(result, [SERIES[name][1] for name in wanted], ["layer"])
+    keys = {name: variable_of(result, name, "_away") for name in wanted}
+    require(result, keys.values(), ["layer"])
     names = layer_names(result)
     ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
     tidy(ax)
@@ -109,8 +111,8 @@ def plot_layerwise(
     gaps = False
     seen: list[NDArray[np.float64]] = []
     for rank, name in enumerate(wanted):
-        values = finite_values(result[SERIES[name][1]].values)
-        low, high = interval_of(result, SERIES[name][1])
+        values = finite_values(result[keys[name]].values)
+        low, high = interval_of(result, keys[name])
         offset = (rank - (len(wanted) - 1) / 2) * 0.08 if len(names) < BAND_FROM else 0.0
         draw_series(
             ax,
@@ -121,7 +123,7 @@ def plot_layerwise(
             MARKS[name],
             name,
         )
-        together = interval_of(result, SERIES[name][1], kind="band")
+        together = interval_of(result, keys[name], kind="band")
         at = np.arange(len(names), dtype=np.float64) + offset
         draw_band(ax, at, together, MARKS[name])
         gaps |= mark_gaps(ax, np.isnan(values), MARKS[name], rank)
@@ -136,7 +138,7 @@ def plot_layerwise(
         describe(result, f"{metric} similarity" if metric else "similarity"), 5.6, TITLE_SIZE
     )
     ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
-    handles = [legend_handle(MARKS[name], SERIES[name][0]) for name in wanted]
+    handles = [legend_handle(MARKS[name], SERIES[name]) for name in wanted]
     if gaps:
         handles.append(Line2D([], [], label="no value", color=GREY, **CROSS))
     if dead.any():
@@ -151,13 +153,13 @@ def plot_displacement(
 ) -> Axes:
     """Draw similarity against the distance from the reference, a colour for each layer.
 
-    Solid is the same object, dashed another object (``baseline_cross``). Each point is the mean
+    Solid is the same object, dashed another object (``cosine_baseline``). Each point is the mean
     over the locations at one distance, or in one of about twelve bins where there are many.
 
     Parameters
     ----------
     result
-        A similarity result with ``similarity_mean`` and ``baseline_cross`` over (layer, y, x).
+        A similarity result with ``cosine`` and ``cosine_baseline`` over (layer, y, x).
     ax
         Where to draw; a new figure by default.
     layers
@@ -174,7 +176,8 @@ def plot_displacement(
     UnknownNameError
         A layer that the result does not hold.
     """
-    require(result, ["similarity_mean", "baseline_cross"], ["layer", "y", "x"])
+    keys = {name: variable_of(result, name) for name in ("similarity", "baseline")}
+    require(result, keys.values(), ["layer", "y", "x"])
     scene = scene_of(result)
     names = layer_names(result)
     chosen = select_layers(result, layers)
@@ -195,12 +198,12 @@ def plot_displacement(
     for rank, idx in enumerate(chosen):
         mark = Mark(shades[rank], "osD^vP"[rank % 6], "-")
         label = labels[rank] + (" †" if dead[idx] else "")
-        for variable, dashes, filled in (
-            ("similarity_mean", "-", True),
-            ("baseline_cross", (0, (3, 1.5)), False),
+        for quantity, dashes, filled in (
+            ("similarity", "-", True),
+            ("baseline", (0, (3, 1.5)), False),
         ):
             values = finite_values(
-                result[variable].transpose("layer", "y", "x").values[idx].ravel()
+                result[keys[quantity]].transpose("layer", "y", "x").values[idx].ravel()
             )
             at, means = _binned(distances, values, bins)
             ax.plot(
@@ -213,7 +216,7 @@ def plot_displacement(
                 markersize=3.2,
                 markerfacecolor=mark.color if filled else "white",
                 markeredgewidth=0.7,
-                label=f"{variable}:{names[idx]}",
+                label=f"{quantity}:{names[idx]}",
                 zorder=3,
             )
             seen.append(means)

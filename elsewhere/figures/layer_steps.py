@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from elsewhere.errors import InputError
 from elsewhere.figures.curves import finite_values, interval_of, name_layers
-from elsewhere.figures.results import describe, layer_names, require
+from elsewhere.figures.results import describe, layer_names, require, variable_of
 from elsewhere.figures.style import (
     GREY,
     LABEL_SIZE,
@@ -35,7 +35,7 @@ def plot_steps(result: xr.Dataset) -> Figure:
     Parameters
     ----------
     result
-        A similarity result (``G_step`` over layer, ``G_step_interval``, ``G_step_band``), or
+        A similarity result (``cosine_G_step`` over layer, with ``_interval`` and ``_band``), or
         measures whose ``headlines`` have steps.
 
     Returns
@@ -47,7 +47,7 @@ def plot_steps(result: xr.Dataset) -> Figure:
     InputError
         The result has no steps, or a single layer.
     """
-    headlines = result.attrs.get("headlines") or {"G": "G_away"}
+    headlines = result.attrs.get("headlines") or {"G": variable_of(result, "G", "_away")}
     steps = {name: f"{key.removesuffix('_away')}_step" for name, key in headlines.items()}
     known = {name: key for name, key in steps.items() if key in result.data_vars}
     require(result, (known or steps).values(), ["layer"])

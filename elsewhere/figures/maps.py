@@ -30,6 +30,7 @@ from elsewhere.figures.results import (
     require,
     scene_of,
     select_layers,
+    variable_of,
 )
 from elsewhere.figures.style import (
     FAINT,
@@ -48,27 +49,18 @@ from elsewhere.figures.style import (
     wrap,
 )
 
-MapQuantity: TypeAlias = Literal["similarity_mean", "baseline_cross", "baseline_same", "G"]
+MapQuantity: TypeAlias = Literal["similarity", "baseline", "baseline_same", "G"]
 
-# What a panel shows: words for the title and the colour bar, and the variable with its mean.
+# What a panel shows: words for the title and the colour bar.
 _QUANTITIES = MappingProxyType(
     {
-        "similarity_mean": (
-            "{metric} similarity of the same object",
-            "{metric} similarity",
-            "similarity_away",
-        ),
-        "baseline_cross": (
-            "{metric} similarity of another object",
-            "{metric} similarity",
-            "baseline_cross_away",
-        ),
+        "similarity": ("{metric} similarity of the same object", "{metric} similarity"),
+        "baseline": ("{metric} similarity of another object", "{metric} similarity"),
         "baseline_same": (
             "{metric} similarity of another object at the same place",
             "{metric} similarity",
-            "baseline_same_away",
         ),
-        "G": ("generalisation G, {metric}", "G  (0: as another object, 1: invariant)", "G_away"),
+        "G": ("generalisation G, {metric}", "G  (0: as another object, 1: invariant)"),
     }
 )
 COLOR_MAP = colormaps["viridis"]
@@ -103,7 +95,7 @@ MISSING: dict[str, Any] = {
 def plot_similarity_maps(
     result: xr.Dataset,
     *,
-    quantity: MapQuantity = "similarity_mean",
+    quantity: MapQuantity = "similarity",
     layers: Sequence[str] | None = None,
     columns: int | None = None,
     vmin: float | None = None,
@@ -120,7 +112,7 @@ def plot_similarity_maps(
         A similarity result with `quantity` over (layer, y, x) and the attributes ``canvas``,
         ``object_size``, ``reference_y`` and ``reference_x``, all px.
     quantity
-        The variable to draw.
+        What to draw: ``similarity``, ``baseline``, ``baseline_same``, ``G``.
     layers
         Names of the layers to draw, in this order; all of them by default.
     columns
@@ -141,14 +133,13 @@ def plot_similarity_maps(
     """
     if quantity not in _QUANTITIES:
         raise UnknownNameError("quantity", str(quantity), get_args(MapQuantity))
-    result = require(result, [quantity], ["layer", "y", "x"]).sortby(["y", "x"])
+    key = variable_of(result, quantity)
+    result = require(result, [key], ["layer", "y", "x"]).sortby(["y", "x"])
     scene = scene_of(result)
     chosen = select_layers(result, layers)
-    values = np.asarray(
-        result[quantity].transpose("layer", "y", "x").values[chosen], dtype=np.float64
-    )
+    values = np.asarray(result[key].transpose("layer", "y", "x").values[chosen], dtype=np.float64)
     if values.size == 0:
-        raise InputError(f"the variable {quantity!r} holds no location; expected at least one")
+        raise InputError(f"the variable {key!r} holds no location; expected at least one")
     values[~np.isfinite(values)] = np.nan
     names = [layer_names(result)[idx] for idx in chosen]
     norm = _scale(values, vmin, vmax)
@@ -158,7 +149,7 @@ def plot_similarity_maps(
     side = min((PAGE_WIDTH - 1.25) / panels_wide - 0.06, 2.5)
     width = max(min(panels_wide * (side + 0.06) + 1.25, PAGE_WIDTH), 3.6)
     metric = str(result.attrs.get("metric", ""))
-    words, unit = (text.format(metric=metric).strip(" ,") for text in _QUANTITIES[quantity][:2])
+    words, unit = (text.format(metric=metric).strip(" ,") for text in _QUANTITIES[quantity])
     title = wrap(describe(result, words), width - 0.2, TITLE_SIZE)
     lines = title.count("\n") + 1
     figure = new_figure(width, rows * (side + 0.2) + 0.65 + 0.17 * lines, compress=True)
@@ -225,7 +216,7 @@ def _means(
     scene: MeasuredCanvas,
 ) -> NDArray[np.float64]:
     """Return each panel's mean away from the reference: the result's own where it has one."""
-    away = _QUANTITIES[quantity][2]
+    away = variable_of(result, quantity, "_away")
     if away in result.data_vars and result[away].dims == ("layer",):
         return np.asarray(result[away].values, dtype=np.float64)[list(chosen)]
     ys, xs = np.meshgrid(result["y"].values, result["x"].values, indexing="ij")

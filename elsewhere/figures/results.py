@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.types import stem_of
 
 DEAD_SHARE = 0.05
 """Above this share of zero vectors a layer is flagged: its similarity says nothing."""
@@ -102,11 +103,28 @@ def select_layers(result: xr.Dataset, layers: Sequence[str] | None) -> list[int]
     return [known.index(name) for name in wanted]
 
 
+def variable_of(result: object, quantity: str, where: str = "") -> str:
+    """Return what a quantity of a similarity result is called: ``cosine_G_away`` of ``G``.
+
+    Parameters
+    ----------
+    result
+        Its attribute ``metric`` is what variables begin with.
+    quantity
+        ``similarity``, ``baseline``, ``baseline_same`` or ``G``.
+    where
+        ``_away`` for the mean over all locations but the reference.
+    """
+    stem = stem_of(result.attrs if isinstance(result, xr.Dataset) else {})
+    return f"{stem}{'' if quantity == 'similarity' else f'_{quantity}'}{where}"
+
+
 def is_dead(result: xr.Dataset) -> NDArray[np.bool_]:
     """Return which layers, bool (layer,), gave zero vectors more often than is fair to compare."""
-    if "zero_share" not in result.data_vars:
+    key = f"{stem_of(result.attrs)}_zero_share"
+    if key not in result.data_vars:
         return np.zeros(result.sizes["layer"], dtype=bool)
-    shares: NDArray[np.float64] = np.asarray(result["zero_share"].values, dtype=np.float64)
+    shares: NDArray[np.float64] = np.asarray(result[key].values, dtype=np.float64)
     return np.greater(shares, DEAD_SHARE)
 
 

@@ -91,7 +91,7 @@ class Mark:
 MARKS = MappingProxyType(
     {
         "similarity": Mark("#0072B2", "o", "-"),
-        "baseline_cross": Mark("#D55E00", "s", (0, (4, 1.5))),
+        "baseline": Mark("#D55E00", "s", (0, (4, 1.5))),
         "baseline_same": Mark("#E69F00", "^", (0, (1, 1.2))),
         "G": Mark("#1a1a1a", "D", (0, (5, 1.2, 1, 1.2))),
     }

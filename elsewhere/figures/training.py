@@ -25,7 +25,13 @@ from elsewhere.figures.curves import (
     fit_limits,
     legend_handle,
 )
-from elsewhere.figures.results import describe, layer_names, require, select_layers
+from elsewhere.figures.results import (
+    describe,
+    layer_names,
+    require,
+    select_layers,
+    variable_of,
+)
 from elsewhere.figures.steps import PhaseSteps, draw_steps, phase_runs, stretches
 from elsewhere.figures.style import (
     GREY,
@@ -78,7 +84,7 @@ def plot_acquisition(
     ----------
     track
         A track result: ``accuracy_trained`` and so on over ([seed,] checkpoint, exemplars), 0..1;
-        ``G_away`` over ([seed,] checkpoint, layer); the coordinate ``step`` over checkpoint,
+        ``cosine_G_away`` over ([seed,] checkpoint, layer); the coordinate ``step`` over checkpoint,
         counted within its ``phase``. Chance is drawn where ``chance`` or ``n_classes`` is known.
         The attributes speak of the last phase. The mean is drawn where all seeds have a value.
     phase
@@ -234,12 +240,12 @@ def _draw_layers(
     for rank, name in enumerate(names):
         mark = Mark(shades[rank], "osD^vP"[rank % 6], "-")
         for stretch in drawn.laid:
-            values = _by_seed(track["G_away"].sel(layer=name))
+            values = _by_seed(track[variable_of(track, "G", "_away")].sel(layer=name))
             seen.append(_draw_run(drawn.lower, track, stretch, values, mark, f"G:{name}"))
         if beside is not None:
             if name not in layer_names(beside[0]):
                 raise UnknownNameError("layer of the control", name, layer_names(beside[0]))
-            values = _by_seed(beside[0]["G_away"].sel(layer=name))
+            values = _by_seed(beside[0][variable_of(beside[0], "G", "_away")].sel(layer=name))
             seen.append(_draw_run(drawn.lower, *beside, values, mark, f"G:{name}", control=True))
         handles.append(legend_handle(mark, labels[rank]))
     fit_limits(drawn.lower, np.concatenate(seen))
@@ -255,7 +261,7 @@ def _checked(track: object, accuracies: Sequence[str]) -> xr.Dataset:
             found = found.assign_coords({dim: np.arange(found.sizes[dim])})
     for name, dims in (
         *((name, ["checkpoint", "exemplars"]) for name in accuracies),
-        ("G_away", ["checkpoint", "layer"]),
+        (variable_of(found, "G", "_away"), ["checkpoint", "layer"]),
     ):
         seeded = name in found.data_vars and "seed" in found[name].dims
         require(found, [name], ["seed", *dims] if seeded else dims)

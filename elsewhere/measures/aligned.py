@@ -260,7 +260,7 @@ class AlignedSink:
             return ("layer", *axis_names, *more), stacked.reshape(len(names), *shape, *extra)
 
         variables: dict[str, Any] = {
-            "aligned": (
+            "aligned_each": (
                 ("layer", "object", *axis_names),
                 np.stack([state.own for state, _ in found]).reshape(len(names), -1, *shape),
             ),
@@ -268,7 +268,7 @@ class AlignedSink:
             "residual": on_axes([state.residual for state, _ in found]),
         }
         for name, attribute in (
-            ("aligned_mean", "similarity"),
+            ("aligned", "similarity"),
             ("aligned_baseline", "baseline_cross"),
             ("aligned_G", "G"),
         ):
@@ -276,9 +276,8 @@ class AlignedSink:
             variables[name] = on_axes([e.value for e in estimates])
             variables[f"{name}_interval"] = on_axes([e.interval for e in estimates], "bound")
             away = [getattr(summary, f"{attribute}_away") for _, summary in found]
-            stem = name.removesuffix("_mean")
-            variables[f"{stem}_away"] = ("layer", np.array([float(e.value) for e in away]))
-            variables[f"{stem}_away_interval"] = (
+            variables[f"{name}_away"] = ("layer", np.array([float(e.value) for e in away]))
+            variables[f"{name}_away_interval"] = (
                 ("layer", "bound"),
                 np.stack([e.interval for e in away]),
             )
@@ -389,11 +388,9 @@ def size_of(source: Source, object_size: int | None = None) -> int:
 def _with_plain(aligned: xarray.Dataset, plain: xarray.Dataset) -> xarray.Dataset:
     """Return aligned cosines with plain evoked ones, of every layer, beside them."""
     found = {
-        f"plain_{name}{more}": plain[f"{key}{more}"]
-        for name, key in (("G_away", "G_away"), ("away", "similarity_away"))
-        for more in ("", "_interval")
+        f"plain_{name}": plain[f"evoked_{name}"]
+        for name in ("G_away", "G_away_interval", "G_away_without", "away", "away_interval")
     }
-    found["plain_G_away_without"] = plain["G_away_without"]
     return aligned.reindex(layer=plain["layer"].values).assign(found)
 
 

@@ -32,6 +32,14 @@ from elsewhere.protocols import Block, Design, Layer, Need, Stage, Vectors
 from elsewhere.types import Metric
 
 METRICS: tuple[str, ...] = get_args(Metric)
+QUANTITIES = {
+    "similarity": "",
+    "baseline_cross": "_baseline",
+    "baseline_same": "_baseline_same",
+    "over_place": "_over_place",
+    "G": "_G",
+}
+"""What a summary holds, and what its variables are called after the metric's name."""
 
 
 @dataclass
@@ -337,6 +345,7 @@ class SimilaritySink:
             {name: self._summaries[name] for name in known},
             {name: self._own[name] for name in known},
             self._zero_shares,
+            self.metric.replace("-", "_"),
         )
         return found.assign_attrs(notes=self.notes, rounded=self._rounded)
 
@@ -346,49 +355,32 @@ def _to_dataset(
     summaries: dict[str, SimilaritySummary],
     own: dict[str, NDArray[np.float64]],
     zero_shares: dict[str, float],
+    stem: str,
 ) -> xarray.Dataset:
     axes, shape, names = design.names, design.shape, list(summaries)
     left_out = left_out_labels(design)
     every = summaries.values()
 
-    def over_axes(values: list[NDArray[np.float64]]) -> tuple[tuple[str, ...], Any]:
-        stacked = np.stack(values)
-        return ("layer", *axes), stacked.reshape(len(names), *shape)
-
-    def over_bounds(values: list[NDArray[np.float64]]) -> tuple[tuple[str, ...], Any]:
-        stacked = np.stack(values)
-        return ("layer", *axes, "bound"), stacked.reshape(len(names), *shape, 2)
-
     variables: dict[str, Any] = {
-        "similarity": (
+        f"{stem}_each": (
             ("layer", "object", *axes),
             np.stack(list(own.values())).reshape(len(names), -1, *shape),
         ),
-        "G_away_without": (
+        f"{stem}_G_away_without": (
             ("layer", "left_out"),
             np.stack([fill_units(s.G_away_without, len(left_out)) for s in every]),
         ),
-        "zero_share": (("layer",), np.array([zero_shares[name] for name in names])),
+        f"{stem}_zero_share": (("layer",), np.array([zero_shares[name] for name in names])),
     }
-    for name, attribute in (
-        ("similarity_mean", "similarity"),
-        ("baseline_cross", "baseline_cross"),
-        ("baseline_same", "baseline_same"),
-        ("G", "G"),
-    ):
-        variables[name] = over_axes([getattr(s, attribute).value for s in every])
-        stem = name.removesuffix("_mean")
-        variables[f"{stem}_interval"] = over_bounds([getattr(s, attribute).interval for s in every])
-    for name in (
-        "similarity_away",
-        "baseline_cross_away",
-        "baseline_same_away",
-        "over_place_away",
-        "G_away",
-    ):
-        variables[name] = (("layer",), np.array([float(getattr(s, name).value) for s in every]))
-        bounds = np.stack([getattr(s, name).interval for s in every])
-        variables[f"{name}_interval"] = (("layer", "bound"), bounds)
+    for quantity, name in QUANTITIES.items():
+        for where in ("", "_away") if quantity != "over_place" else ("_away",):
+            found = [getattr(summary, f"{quantity}{where}") for summary in every]
+            over, sizes = (("layer",), []) if where else (("layer", *axes), shape)
+            key = f"{stem}{name}{where}"
+            values = np.stack([each.value for each in found])
+            variables[key] = (over, values.reshape(len(names), *sizes))
+            bounds = np.stack([each.interval for each in found])
+            variables[f"{key}_interval"] = ((*over, "bound"), bounds.reshape(len(names), *sizes, 2))
     return xarray.Dataset(
         variables,
         coords={

@@ -155,7 +155,7 @@ class MovedMaps:
         """
         if dead_layers(self.plain):
             return float("nan")
-        gain = (self.aligned[shift]["aligned_G"] - self.plain["G"]).isel(layer=0)
+        gain = (self.aligned[shift]["aligned_G"] - self.plain["evoked_G"]).isel(layer=0)
         values = gain.transpose("y", "x").values
         y, x = np.meshgrid(gain["y"].values, gain["x"].values, indexing="ij")
         inner = np.ones(values.shape, bool)

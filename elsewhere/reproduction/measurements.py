@@ -201,8 +201,8 @@ def _compare(run: Run, place: Workplace, grid: Grid) -> Values:
                 values[f"why/G/{name}/{phase.name}"] = layers.missing[name]
                 continue
             here = alike.sel(layer=layer)
-            values[f"G/{name}/{phase.name}"] = float(here["G_away"])
-            values[f"zero_share/{name}/{phase.name}"] = float(here["zero_share"])
+            values[f"G/{name}/{phase.name}"] = float(here["cosine_G_away"])
+            values[f"zero_share/{name}/{phase.name}"] = float(here["cosine_zero_share"])
         values |= _identify(model, objects, canvas, grid, reference, layers, phase.name)
         equivariance = [
             f"equivariance/{shift}/{where}/{phase.name}"
@@ -315,7 +315,7 @@ def _follow(
     for card in cards:
         model = load_checkpoint(card).to(find_device(place.device))
         alike = compare_layers(model, objects, run.canvas, grid, reference)
-        result = alike[["G_away", "similarity_away", "baseline_cross_away"]]
+        result = alike[["cosine_G_away", "cosine_away", "cosine_baseline_away"]]
         result = result.assign_coords(exemplars=list(EXEMPLARS))
         if trained is None:  # shown everywhere: what there is to know was measured in training
             means = np.array([np.nan, _number(card.accuracy_on)])
@@ -339,6 +339,7 @@ def _follow(
     last = cards[-1]
     return joined.assign_attrs(
         kind="track",
+        metric="cosine",
         model=last.model,
         canvas=run.canvas.size,
         object_size=run.canvas.object_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from elsewhere.storage.files import (
     write_atomically,
 )
 from elsewhere.storage.seal import make_seal
-from elsewhere.types import plain_text
+from elsewhere.types import plain_text, stem_of
 
 ENCODING = "result"
-VERSION = "0.2"
-"""Since 0.2 a result is sealed whole."""
+VERSION = "0.3"
+"""Since 0.2 a result is sealed whole; since 0.3 variables of a similarity begin with its metric."""
+SEALED = ("0.2", VERSION)
 
 
 FRAME_BYTES = 2**16
@@ -147,7 +149,7 @@ def load_result(path: str | Path) -> xarray.Dataset:
     if not sealed:  # HDF5 may crash or hang on it
         stamp, version = look(path, "result")
         _check_stamp(path, stamp)
-        if version == VERSION:
+        if version in SEALED:
             raise StorageError(
                 f"{path} is truncated, or was written again by another tool: the seal behind its "
                 "end is missing; make it again"
@@ -161,6 +163,7 @@ def load_result(path: str | Path) -> xarray.Dataset:
         for name, variable in result.data_vars.items():
             if variable.encoding.get("scale_factor") == PACKED_STEP:
                 result[name] = variable.astype(np.float16)
+        result = _renamed(result)
         if not sealed:
             result.attrs["notes"] = notes_of(result, [f"{path.name} {UNSEALED}"])
     except READING as error:
@@ -175,6 +178,38 @@ def _status(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+OLD_NAMES = {
+    "similarity": "_each",
+    "similarity_mean": "",
+    "similarity_interval": "_interval",
+    "similarity_away": "_away",
+    "similarity_away_interval": "_away_interval",
+}
+OLD_QUANTITIES = re.compile(r"(baseline_cross|baseline_same|over_place|G|zero_share|error)(_.*)?")
+OLD_ALIGNED = {
+    "aligned": "aligned_each",
+    "aligned_mean": "aligned",
+    "aligned_mean_interval": "aligned_interval",
+}
+
+
+def _renamed(result: xarray.Dataset) -> xarray.Dataset:
+    """Return a result of before version 0.3 with the names that variables have now."""
+    if result.attrs.get("encoding_version") not in (None, "0.1", "0.2"):
+        return result
+    stem, names = stem_of(result.attrs), [str(name) for name in result.data_vars]
+    new = {old: name for old, name in OLD_ALIGNED.items() if "aligned_mean" in names}
+    if result.attrs.get("kind") in ("similarity", "track", "checkpoint measures"):
+        for name in names:
+            if name in OLD_NAMES:
+                new[name] = f"{stem}{OLD_NAMES[name]}"
+            elif OLD_QUANTITIES.fullmatch(name):
+                new[name] = f"{stem}_{name.replace('baseline_cross', 'baseline', 1)}"
+    for name in set(new.values()) & set(names) - set(new):  # taken between all pairs, in a track
+        new[name] = f"{name}_all_pairs"
+    return result.rename({old: name for old, name in new.items() if old in names})
 
 
 def read_dataset(path: Path) -> xarray.Dataset:

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from elsewhere.analyzer import similarity
 from elsewhere.analyzer.equivariance import aligned_similarity
 from elsewhere.errors import ElsewhereError, LayerError, UnknownNameError
 from elsewhere.models import InputTransform, Model
 from elsewhere.recording import Sweep, record
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.storage import open_recording
+from tests.roles import similarity
 
 CANVAS, SIZE = 32, 7
 
@@ -58,7 +58,7 @@ def test_equivariant_network_scores_one_after_alignment(background: int) -> None
     source = sweep(network(), GRID, background=background)
     aligned = aligned_similarity(source)
     assert set(aligned["layer"].values) == {"0", "1", "2"}
-    np.testing.assert_allclose(aligned["aligned"].values, 1, atol=1e-5)
+    np.testing.assert_allclose(aligned["aligned_each"].values, 1, atol=1e-5)
     np.testing.assert_allclose(aligned["aligned_G_away"].values, 1, atol=1e-4)
     plain = similarity(source, metric="evoked").sel(layer=aligned["layer"].values)
     assert (aligned["aligned_G_away"] - plain["G_away"] > 0.5).all()
@@ -68,14 +68,14 @@ def test_alignment_needs_whole_cells_unless_told_otherwise() -> None:
     source = sweep(network(pool=True), GRID)
     exact = aligned_similarity(source, layers=["3"])
     odd = np.array([x % 2 for x in GRID.x], dtype=bool)
-    assert np.isnan(exact["aligned_mean"].values[..., odd]).all()
-    np.testing.assert_allclose(exact["aligned"].values[..., ~odd], 1, atol=1e-5)
+    assert np.isnan(exact["aligned"].values[..., odd]).all()
+    np.testing.assert_allclose(exact["aligned_each"].values[..., ~odd], 1, atol=1e-5)
     assert exact["residual"].values[..., odd] == pytest.approx(0.5)
     for shift in ("nearest", "linear"):
         found = aligned_similarity(source, layers=["3"], shift=shift)
-        assert np.isfinite(found["aligned"].values).all()
-        assert (found["aligned"].values[..., odd] < 0.999).any()
-        np.testing.assert_allclose(found["aligned"].values[..., ~odd], 1, atol=1e-5)
+        assert np.isfinite(found["aligned_each"].values).all()
+        assert (found["aligned_each"].values[..., odd] < 0.999).any()
+        np.testing.assert_allclose(found["aligned_each"].values[..., ~odd], 1, atol=1e-5)
 
 
 def test_against_a_naive_reference() -> None:
@@ -109,7 +109,7 @@ def test_against_a_naive_reference() -> None:
                         elif source.design.categories[o] != source.design.categories[other]:
                             cross.append(cosine)
                 found = aligned.sel(layer=layer.name).isel(y=a, x=b)
-                np.testing.assert_allclose(found["aligned"], values, atol=1e-5)
+                np.testing.assert_allclose(found["aligned_each"], values, atol=1e-5)
                 assert float(found["aligned_baseline"]) == pytest.approx(np.mean(cross), abs=1e-5)
 
 
@@ -146,7 +146,7 @@ def test_too_few_cells_in_common_are_undefined() -> None:
     )
     found = aligned_similarity(source, layers=["3"])
     assert found["cells"].values.max() < 4
-    assert np.isnan(found["aligned"].values).all()
+    assert np.isnan(found["aligned_each"].values).all()
 
 
 def test_recorded_and_live_agree(tmp_path: object) -> None:

@@ -8,6 +8,7 @@ import xarray
 
 import elsewhere
 from elsewhere.errors import InputError
+from tests.roles import similarity
 
 Y, X = [10, 20, 30], [10, 20, 30, 40]
 LOCATIONS = [[y, x] for y in Y for x in X]
@@ -54,7 +55,7 @@ def baseline(values):
 def test_descending_coordinates(values, array):
     plain = elsewhere.ArraySource({"l": values[:, ::-1, ::-1]}, y=Y[::-1], x=X[::-1])
     assert plain.design.reference == (20, 10)
-    found = elsewhere.similarity(plain)
+    found = similarity(plain)
     assert float(found["similarity_away"][0]) == pytest.approx(away(values, 4), abs=1e-6)
     for reordered in (array[:, ::-1, ::-1], array[:, [1, 2, 0], [3, 0, 2, 1]]):
         other = elsewhere.measure(reordered, names="cosine")

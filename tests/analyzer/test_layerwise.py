@@ -5,10 +5,10 @@ import pytest
 from scipy import stats
 
 from elsewhere.analyzer import measure
-from elsewhere.analyzer.similarity import similarity
 from elsewhere.measures import bands
 from elsewhere.measures.cka import linear_cka
 from elsewhere.storage import ArraySource
+from tests.roles import similarity
 
 PLACES = [[5, 5], [5, 15], [5, 25]]
 NAMES = (

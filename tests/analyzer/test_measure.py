@@ -9,7 +9,6 @@ import xarray
 from torch import nn
 
 from elsewhere import measure
-from elsewhere.analyzer import similarity
 from elsewhere.analyzer.stretching import MeasureSink
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures import (
@@ -30,6 +29,7 @@ from elsewhere.measures import (
 from elsewhere.measures.stretches import Stretch
 from elsewhere.recording import record
 from elsewhere.storage import load_result, open_recording, save_result
+from tests.roles import similarity
 
 UNITS = [name for name in measures if measures.get(name).taken == "units"]
 ALL = [*UNITS, "aligned", "phase"]

@@ -9,12 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from elsewhere.analyzer import (
-    METRICS,
-    SimilaritySink,
-    dead_layers,
-    similarity,
-)
+import elsewhere
+from elsewhere.analyzer import METRICS, SimilaritySink, dead_layers
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.measures.intervals import jackknife_t
@@ -22,6 +18,7 @@ from elsewhere.models import InputTransform
 from elsewhere.recording import record
 from elsewhere.stimuli import ObjectSet
 from elsewhere.storage import ArraySource, Keep, load_result, open_recording, save_result
+from tests.roles import by_role, similarity
 
 VALUES = {
     "similarity": "similarity_mean",
@@ -218,11 +215,11 @@ def test_zero_vectors_count_as_zero_and_are_reported(by_the_book):
     np.testing.assert_allclose(
         result["baseline_same"].values.ravel(), book.baseline(range(3), cross=False), atol=1e-6
     )
-    both = similarity(
+    both = elsewhere.similarity(
         ArraySource({"alive": values[:2], "dead": values[2:]}, y=[0], x=[0, 1, 2, 3, 4])
     )
     assert dead_layers(both) == ["alive", "dead"]
-    assert dead_layers(similarity(source_of(make_values()))) == []
+    assert dead_layers(elsewhere.similarity(source_of(make_values()))) == []
 
 
 @pytest.mark.parametrize("metric", ["pearson", "evoked", "centred"])
@@ -361,7 +358,7 @@ def test_the_order_and_size_of_blocks_do_not_matter(data):
                 sink.add(DenseBlock(stage, "layer", block[:, 0], places, memory))
                 memory[...] = np.nan  # a block is valid only while it is taken
         sink.end()
-    found = sink.result()
+    found = by_role(sink.result(), metric)
     for name in found.data_vars:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-4, err_msg=name)
         if name in ("similarity", "baseline_cross", "baseline_same"):

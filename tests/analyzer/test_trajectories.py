@@ -72,7 +72,7 @@ def test_older_results_know_the_last_phase_only(tracked):
 def test_a_dead_layer_is_not_what_training_lost(tracked):
     dead = tracked.copy(deep=True)
     assert not any("dead" in note for note in summarise_track(dead, "all").attrs["notes"])
-    dead["zero_share"][-1, 0] = 0.9
+    dead["cosine_zero_share"][-1, 0] = 0.9
     (note,) = [n for n in summarise_track(dead, "all").attrs["notes"] if "dead" in n]
     assert note.endswith(f": {dead['layer'].values[0]}")
 
@@ -105,5 +105,5 @@ def test_similarity_is_to_the_trained_location(run):
 
     locations = Grid.parse("2x2", CANVAS).locations.tolist()
     right = [float((codes((5, 6)) * codes(place)).sum(1).mean()) for place in locations]
-    mine = found["similarity_mean"].isel(checkpoint=1, layer=0).values.ravel()
+    mine = found["cosine"].isel(checkpoint=1, layer=0).values.ravel()
     np.testing.assert_allclose(mine, right, atol=1e-5)

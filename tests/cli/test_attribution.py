@@ -47,7 +47,7 @@ def test_other_results_are_joined(run):
     )  # fmt: skip
     result = load_result("attr.nc")
     assert result["joined_map"].values.tolist() == ["similarity_mean[fc3]", "G[fc3]"]
-    expected = load_result("sim.nc")["similarity_mean"].sel(layer="fc3")
+    expected = load_result("sim.nc")["cosine"].sel(layer="fc3")
     np.testing.assert_allclose(result["joined"].sel(joined_map="similarity_mean[fc3]"), expected)
     np.testing.assert_allclose(  # the target is the similarity itself
         result["score_mean"], expected, atol=1e-5

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from elsewhere.storage import load_result, open_recording
+from tests.roles import by_role
 
 KINDS = ("maps", "layerwise", "displacement")
 
@@ -171,10 +172,10 @@ def test_everything_in_one_sweep(run, here, small):
     outcome = run("record", *small, "--layers", "logits", "--out", "run.h5", "--similarity",
                   "sim.nc", "--similarity-layers", "conv1_1,fc5,logits")  # fmt: skip
     assert "wrote sim.nc" in outcome.err
-    beside = load_result("sim.nc")
+    beside = by_role(load_result("sim.nc"))
     assert beside["layer"].values.tolist() == ["conv1_1", "fc5", "logits"]
     run("similarity", *small, "--layers", "conv1_1,fc5,logits", "--out", "live.nc")
-    alone = load_result("live.nc")
+    alone = by_role(load_result("live.nc"))
     for name in ("similarity", "baseline_cross", "baseline_same", "G"):
         np.testing.assert_allclose(beside[name], alone[name], atol=1e-5)
     assert sorted(path.name for path in here.iterdir()) == ["live.nc", "run.h5", "sim.nc"]
@@ -188,7 +189,7 @@ def test_recorded_and_live_agree(metric, run, small, made):
     run("similarity", made[0], "--metric", metric, "--out", "recorded.nc")
     run("similarity", *small, "--background", "90,120,30", "--metric", metric, "--layers",
         "pool4,fc5,relu5,fc6,relu6,logits", "--out", "live.nc")  # fmt: skip
-    recorded, live = load_result("recorded.nc"), load_result("live.nc")
+    recorded, live = by_role(load_result("recorded.nc")), by_role(load_result("live.nc"))
     assert recorded.attrs["metric"] == live.attrs["metric"] == metric
     assert recorded["layer"].values.tolist() == live["layer"].values.tolist()
     for name in ("similarity", "baseline_cross", "baseline_same", "zero_share"):
@@ -200,7 +201,7 @@ def test_the_authors_protocol(run, small, made):
     run("similarity", made[0], "--protocol", "biscione-bowers", "--out", "recorded.nc")
     run("similarity", *small, "--background", "90,120,30", "--protocol", "biscione-bowers",
         "--out", "live.nc")  # fmt: skip
-    recorded, live = load_result("recorded.nc"), load_result("live.nc")
+    recorded, live = by_role(load_result("recorded.nc")), by_role(load_result("live.nc"))
     assert recorded.attrs["protocol"] == "biscione-bowers"
     np.testing.assert_allclose(recorded["similarity"], live["similarity"], atol=1e-5)
     run("figure", "recorded.nc", "--out", "fig.svg")
@@ -225,7 +226,7 @@ def test_another_reference_by_words_and_numbers(run, made):
     plain = run("similarity", made[0], "--out", "plain.nc", "--json").json
     assert left == plain
     assert left != centre
-    assert load_result("0.nc").attrs["reference_x"] == 24
+    assert by_role(load_result("0.nc")).attrs["reference_x"] == 24
 
 
 def test_a_reference_off_the_grid_is_recorded_in_addition(run, small):
@@ -233,7 +234,7 @@ def test_a_reference_off_the_grid_is_recorded_in_addition(run, small):
     assert run("inspect", "a.h5", "--json").json["reference"] == [20, 30]
     run("similarity", "a.h5", "--out", "recorded.nc")
     run("similarity", *small, "--layers", "fc6", "--reference", "20,30", "--out", "live.nc")
-    recorded, live = load_result("recorded.nc"), load_result("live.nc")
+    recorded, live = by_role(load_result("recorded.nc")), by_role(load_result("live.nc"))
     np.testing.assert_allclose(recorded["similarity"], live["similarity"], atol=1e-5)
     assert float(recorded["similarity"].max()) < 1 - 1e-3
     run("figure", "recorded.nc", "--out", "fig.svg")
@@ -241,7 +242,7 @@ def test_a_reference_off_the_grid_is_recorded_in_addition(run, small):
 
 def test_data_goes_to_stdout_and_progress_to_stderr(run, made, small):
     outcome = run("similarity", made[0], "--out", "a.nc", "--json")
-    assert {"layer", "similarity", "baseline_cross", "G", "G_interval"} <= set(outcome.json[0])
+    assert {"layer", "similarity", "baseline", "G", "G_interval"} <= set(outcome.json[0])
     assert "comparing" in outcome.err
     assert "wrote a.nc" in outcome.err
     outcome = run("record", *small, "--out", "a.h5")

@@ -220,7 +220,7 @@ def test_networks_of_low_precision(nets, run, name):
     run("similarity", "a.h5", *layers, "--out", "recorded.nc")
     run("similarity", network, *SHOWN, *layers, "--out", "live.nc")
     recorded, live = load_result("recorded.nc"), load_result("live.nc")
-    np.testing.assert_allclose(recorded["G_away"], live["G_away"], atol=1e-6)
+    np.testing.assert_allclose(recorded["cosine_G_away"], live["cosine_G_away"], atol=1e-6)
     run("measure", network, *SHOWN, *layers, "--names", "cosine", "--out", "m.nc")
     run("probe", network, *SHOWN, *layers, "--out", "p.nc")
 

@@ -46,18 +46,18 @@ def similarity_result(
         return np.stack([values - 0.05, values + 0.05], axis=-1)
 
     variables = {
-        "similarity": (("layer", "object", "y", "x"), similarity),
-        "similarity_mean": (place, mean),
-        "similarity_interval": ((*place, "bound"), around(mean)),
-        "baseline_cross": (place, cross),
-        "baseline_cross_interval": ((*place, "bound"), around(cross)),
-        "baseline_same": (place, cross + 0.1),
-        "G": (place, gain),
-        "G_interval": ((*place, "bound"), around(gain)),
-        "baseline_same_away": ("layer", away(cross + 0.1)),
-        "zero_share": ("layer", np.zeros(len(layers))),
+        "cosine_each": (("layer", "object", "y", "x"), similarity),
+        "cosine": (place, mean),
+        "cosine_interval": ((*place, "bound"), around(mean)),
+        "cosine_baseline": (place, cross),
+        "cosine_baseline_interval": ((*place, "bound"), around(cross)),
+        "cosine_baseline_same": (place, cross + 0.1),
+        "cosine_G": (place, gain),
+        "cosine_G_interval": ((*place, "bound"), around(gain)),
+        "cosine_baseline_same_away": ("layer", away(cross + 0.1)),
+        "cosine_zero_share": ("layer", np.zeros(len(layers))),
     }
-    for name, values in (("similarity", mean), ("baseline_cross", cross), ("G", gain)):
+    for name, values in (("cosine", mean), ("cosine_baseline", cross), ("cosine_G", gain)):
         variables[f"{name}_away"] = ("layer", away(values))
         variables[f"{name}_away_interval"] = (("layer", "bound"), around(away(values)))
     return xr.Dataset(
@@ -134,7 +134,7 @@ def track_result(
     gain = rise * progress[:, None] * depth + 0.02 * rng.random(
         (*shape, len(progress), len(layers))
     )
-    variables["G_away"] = ((*lead, "checkpoint", "layer"), gain)
+    variables["cosine_G_away"] = ((*lead, "checkpoint", "layer"), gain)
     names = [name for name, steps in phases.items() for _ in steps]
     return xr.Dataset(
         variables,

@@ -28,7 +28,10 @@ def result_of(n_layers, n=8):
 @pytest.mark.parametrize("n_layers", [4, 14])
 def test_the_band_is_drawn_dotted_beside_the_intervals(n_layers):
     result = result_of(n_layers)
-    pointwise, together = result["G_away_interval"].values, result["G_away_band"].values
+    pointwise, together = (
+        result["cosine_G_away_interval"].values,
+        result["cosine_G_away_band"].values,
+    )
     assert (together[:, 0] < pointwise[:, 0]).all()
     assert (together[:, 1] > pointwise[:, 1]).all()
     ax = plot_layerwise(result)
@@ -37,21 +40,21 @@ def test_the_band_is_drawn_dotted_beside_the_intervals(n_layers):
     np.testing.assert_allclose(drawn, together)
     said = [text.get_text() for text in ax.get_legend().get_texts()]
     assert said[-2:] == ["95 % pointwise", "95 % simultaneous\nover layers"]
-    bare = plot_layerwise(result.drop_vars("G_away_band"))
+    bare = plot_layerwise(result.drop_vars("cosine_G_away_band"))
     assert len(bare.get_legend().get_texts()) == len(said) - 2
 
 
 def test_steps_are_the_differences_of_neighbours_with_the_jackknife_of_them():
     result = result_of(4)
-    value, without = result["G_away"].values, result["G_away_without"].values
-    np.testing.assert_allclose(result["G_step"][1:], np.diff(value))
-    assert np.isnan(result["G_step"][0])
+    value, without = result["cosine_G_away"].values, result["cosine_G_away_without"].values
+    np.testing.assert_allclose(result["cosine_G_step"][1:], np.diff(value))
+    assert np.isnan(result["cosine_G_step"][0])
     each = np.diff(without, axis=0)
     error = np.sqrt(7 / 8 * ((each - each.mean(axis=1, keepdims=True)) ** 2).sum(axis=1))
-    half = np.ptp(result["G_step_interval"].values[1:], axis=1) / 2
+    half = np.ptp(result["cosine_G_step_interval"].values[1:], axis=1) / 2
     np.testing.assert_allclose(half, 2.364624 * error, rtol=1e-5)
     few = result_of(4, n=3)
-    assert np.isnan(few["G_away_band"]).all()
+    assert np.isnan(few["cosine_G_away_band"]).all()
     assert any("no band over layers" in note for note in few.attrs["notes"])
 
 

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures import plot_layerwise_change
+from elsewhere.figures.results import variable_of
 
-DRAWN = ("similarity", "baseline_cross", "G")
+DRAWN = ("similarity", "baseline", "G")
 
 
 def line(ax, label):
@@ -31,7 +32,7 @@ def render(figure):
 @pytest.fixture
 def pair(deep_result):
     after = deep_result.copy(deep=True)
-    after["G_away"] = after["G_away"] * 0.5 + 0.4
+    after["cosine_G_away"] = after["cosine_G_away"] * 0.5 + 0.4
     return deep_result, after
 
 
@@ -40,7 +41,9 @@ def test_both_are_drawn_before_pale_and_open(pair, quantity):
     ax = plot_layerwise_change(*pair)
     before, after = (line(ax, f"{when}:{quantity}") for when in ("before", "after"))
     for drawn, result in zip((before, after), pair, strict=True):
-        np.testing.assert_allclose(drawn.get_ydata(), result[f"{quantity}_away"])
+        np.testing.assert_allclose(
+            drawn.get_ydata(), result[variable_of(result, quantity, "_away")]
+        )
     assert sum(to_rgb(before.get_color())) > sum(to_rgb(after.get_color()))
     assert before.get_markerfacecolor() == "white"
     assert before.get_marker() == after.get_marker()
@@ -57,9 +60,9 @@ def test_few_layers_stand_side_by_side(result):
 
 def test_layers_are_matched_by_name(result):
     turned = result.isel(layer=[2, 0, 1])
-    turned["G_away"] = turned["G_away"] - 0.1
+    turned["cosine_G_away"] = turned["cosine_G_away"] - 0.1
     drawn = line(plot_layerwise_change(turned, result), "before:G").get_ydata()
-    np.testing.assert_allclose(drawn, result["G_away"] - 0.1)
+    np.testing.assert_allclose(drawn, result["cosine_G_away"] - 0.1)
 
 
 def test_the_legend_has_the_labels_and_stands_beside_the_data(pair):
@@ -72,8 +75,8 @@ def test_the_legend_has_the_labels_and_stands_beside_the_data(pair):
 
 def test_layers_without_value_or_often_zero_are_marked(pair):
     before, after = pair
-    before["G_away"][1] = np.nan
-    after["zero_share"][2] = 0.5
+    before["cosine_G_away"][1] = np.nan
+    after["cosine_zero_share"][2] = 0.5
     ax = plot_layerwise_change(before, after)
     assert {"no value", "over 5 % zero vectors"} <= set(legend_labels(ax))
     assert line(ax, "_dead").get_xdata().tolist() == [2]
@@ -89,8 +92,8 @@ def test_what_cannot_be_drawn_is_refused(result, deep_result):
         InputError, match=r"before has 3 layers and after .*differ in: .*same layers"
     ):
         plot_layerwise_change(result, deep_result)
-    with pytest.raises(InputError, match="no variable 'G_away'"):
-        plot_layerwise_change(result.drop_vars("G_away"), result)
+    with pytest.raises(InputError, match="no variable 'cosine_G_away'"):
+        plot_layerwise_change(result.drop_vars("cosine_G_away"), result)
     with pytest.raises(UnknownNameError, match="nearest: similarity"):
         plot_layerwise_change(result, result, quantities=("similarty",))
     with pytest.raises(InputError, match="no quantities"):

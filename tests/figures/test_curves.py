@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures import plot_displacement, plot_layerwise
 from elsewhere.figures.curves import _bin_index, _binned
-from elsewhere.figures.results import layer_groups
+from elsewhere.figures.results import layer_groups, variable_of
 
-ALL = ("similarity", "baseline_cross", "baseline_same", "G")
+ALL = ("similarity", "baseline", "baseline_same", "G")
 
 
 def line(ax, label):
@@ -44,7 +44,9 @@ def overlap(ax):
 def test_layerwise_draws_the_means_in_order(deep_result, quantity):
     ax = plot_layerwise(deep_result)
     drawn = line(ax, quantity)
-    np.testing.assert_allclose(drawn.get_ydata(), deep_result[f"{quantity}_away"])
+    np.testing.assert_allclose(
+        drawn.get_ydata(), deep_result[variable_of(deep_result, quantity, "_away")]
+    )
     np.testing.assert_array_equal(drawn.get_xdata(), np.arange(deep_result.sizes["layer"]))
 
 
@@ -60,12 +62,12 @@ def test_layerwise_intervals_are_bars_over_few_layers_and_bands_over_many(result
     few, many = plot_layerwise(result), plot_layerwise(deep_result)
     bars = [item for item in few.collections if isinstance(item, LineCollection)]
     spans = [segment[:, 1] for segment in bars[0].get_segments()]
-    np.testing.assert_allclose(spans, result.similarity_away_interval)
+    np.testing.assert_allclose(spans, result.cosine_away_interval)
     bands = [item for item in many.collections if isinstance(item, FillBetweenPolyCollection)]
     assert len(bands) == 4
     heights = bands[0].get_paths()[0].vertices[:, 1]
-    assert heights.max() == pytest.approx(float(deep_result.similarity_away_interval.max()))
-    assert heights.min() == pytest.approx(float(deep_result.similarity_away_interval.min()))
+    assert heights.max() == pytest.approx(float(deep_result.cosine_away_interval.max()))
+    assert heights.min() == pytest.approx(float(deep_result.cosine_away_interval.min()))
 
 
 def test_layerwise_names_all_of_few_layers_and_some_of_many(result, deep_result):
@@ -103,7 +105,7 @@ def test_nothing_is_clipped(make_result, function):
 
 
 def test_layerwise_marks_layers_without_value(result):
-    result["G_away"][1] = np.nan
+    result["cosine_G_away"][1] = np.nan
     ax = plot_layerwise(result)
     (crosses,) = [item for item in ax.lines if item.get_label() == "_no value"]
     assert crosses.get_xdata().tolist() == [1]
@@ -113,7 +115,7 @@ def test_layerwise_marks_layers_without_value(result):
 
 def test_layerwise_flags_dead_layers(result):
     assert not [item for item in plot_layerwise(result).lines if item.get_label() == "_dead"]
-    result["zero_share"][:] = [0.5, 0.05, 0.051]
+    result["cosine_zero_share"][:] = [0.5, 0.05, 0.051]
     ax = plot_layerwise(result)
     (flags,) = [item for item in ax.lines if item.get_label() == "_dead"]
     assert flags.get_xdata().tolist() == [0, 2]
@@ -131,14 +133,14 @@ def test_layerwise_shows_zero_to_one_and_negative_values(result):
     low, high = plot_layerwise(result).get_ylim()
     assert low < 0
     assert high > 1
-    result["G_away"] = result.G_away - 0.7
-    assert plot_layerwise(result).get_ylim()[0] < float(result.G_away.min())
-    result["G_away"] = result.G_away - 100
+    result["cosine_G_away"] = result.cosine_G_away - 0.7
+    assert plot_layerwise(result).get_ylim()[0] < float(result.cosine_G_away.min())
+    result["cosine_G_away"] = result.cosine_G_away - 100
     assert plot_layerwise(result).get_ylim()[0] > -1.2
 
 
 def test_layerwise_draws_what_is_asked_for(result):
-    only = result[["G_away"]]  # no interval, no zero_share, nothing else
+    only = result[["cosine_G_away"]]  # no interval, no zero_share, nothing else
     ax = plot_layerwise(only, quantities=("G",))
     assert [item.get_label() for item in ax.lines if item.get_label() in ALL] == ["G"]
     render(ax.figure)
@@ -163,32 +165,32 @@ def test_any_number_of_layers(make_result, function, n_layers):
 def test_displacement_means_over_locations_at_one_distance(make_result):
     result = make_result(["fc7"], ys=(50, 100, 150), xs=(50, 100, 150), reference=(100, 50))
     ax = plot_displacement(result)
-    same, other = line(ax, "similarity_mean:fc7"), line(ax, "baseline_cross:fc7")
+    same, other = line(ax, "similarity:fc7"), line(ax, "baseline:fc7")
     expected = np.unique([0, 50, 100, 50 * 2**0.5, 50 * 5**0.5])
     np.testing.assert_allclose(same.get_xdata(), expected)
-    values = result.similarity_mean[0].values
+    values = result["cosine"][0].values
     assert same.get_ydata()[0] == values[1, 0]
     assert same.get_ydata()[1] == pytest.approx((values[0, 0] + values[2, 0] + values[1, 1]) / 3)
-    assert other.get_ydata()[0] == pytest.approx(float(result.baseline_cross[0, 1, 0]))
+    assert other.get_ydata()[0] == pytest.approx(float(result.cosine_baseline[0, 1, 0]))
     assert (same.get_linestyle(), other.get_linestyle()) == ("-", "--")
     assert ax.get_xlabel().endswith("(px)")
 
 
 def test_displacement_spreads_over_depth_or_draws_what_is_asked_for(deep_result):
     spread = [item.get_label() for item in plot_displacement(deep_result).lines]
-    layers = [label.split(":")[1] for label in spread if label.startswith("similarity_mean")]
+    layers = [label.split(":")[1] for label in spread if label.startswith("similarity")]
     assert len(layers) == 6
     assert (layers[0], layers[-1]) == ("conv1_1", "logits")
     ax = plot_displacement(deep_result, layers=["fc7"])
-    assert line(ax, "similarity_mean:fc7")
+    assert line(ax, "similarity:fc7")
     assert len([item for item in ax.lines if ":" in str(item.get_label())]) == 2
 
 
 def test_displacement_leaves_out_missing_locations(make_result):
     result = make_result(["fc7"], ys=(50, 100, 150), xs=(50,), reference=(100, 50))
-    result["similarity_mean"][0, 0, 0] = np.nan
-    drawn = line(plot_displacement(result), "similarity_mean:fc7").get_ydata()
-    assert drawn[1] == float(result.similarity_mean[0, 2, 0])
+    result["cosine"][0, 0, 0] = np.nan
+    drawn = line(plot_displacement(result), "similarity:fc7").get_ydata()
+    assert drawn[1] == float(result["cosine"][0, 2, 0])
 
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=80))
@@ -212,14 +214,14 @@ def test_groups_cover_all_layers_once(names):
 
 
 def test_curves_refuse_what_they_cannot_draw(result):
-    with pytest.raises(InputError, match=r"no variable 'G_away'.*holds: G, "):
-        plot_layerwise(result.drop_vars("G_away"))
+    with pytest.raises(InputError, match=r"no variable 'cosine_G_away'.*holds: cosine, "):
+        plot_layerwise(result.drop_vars("cosine_G_away"))
     with pytest.raises(UnknownNameError, match="nearest: similarity"):
         plot_layerwise(result, quantities=("similarty",))
     with pytest.raises(InputError, match="no quantities"):
         plot_layerwise(result, quantities=())
-    with pytest.raises(InputError, match="no variable 'baseline_cross'"):
-        plot_displacement(result.drop_vars("baseline_cross"))
+    with pytest.raises(InputError, match="no variable 'cosine_baseline'"):
+        plot_displacement(result.drop_vars("cosine_baseline"))
     with pytest.raises(UnknownNameError, match="unknown layer"):
         plot_displacement(result, layers=["fc9"])
     with pytest.raises(InputError, match="no location"):

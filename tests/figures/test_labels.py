@@ -45,7 +45,7 @@ def test_twelve_layers_have_twelve_labels(plot):
 def test_what_lies_outside_the_limits_is_marked_with_its_value():
     result = similarity_result(["conv1", "conv2", "fc6"])
     values = np.array([0.5, 0.2, -3.2])
-    result["G_away"] = ("layer", values)
+    result["cosine_G_away"] = ("layer", values)
     ax = plot_layerwise(result)
     low, _ = ax.get_ylim()
     marks = [line for line in ax.lines if line.get_label() == "_outside"]

@@ -49,7 +49,7 @@ def test_a_panel_for_each_layer_in_order(deep_result):
 def test_values_and_cells_stand_where_they_were_measured(result):
     ax = panels(plot_similarity_maps(result))[1]
     drawn = mesh(ax)
-    np.testing.assert_allclose(drawn.get_array(), result.similarity_mean[1])
+    np.testing.assert_allclose(drawn.get_array(), result["cosine"][1])
     corners = drawn.get_coordinates()
     assert corners[0, 0].tolist() == [25 - 21.5, 25 - 21.5]
     assert corners[0, 1, 0] == (25 + 68) / 2
@@ -87,10 +87,10 @@ def test_all_panels_share_one_scale_and_one_bar(result):
 
 
 def test_scale_reaches_down_to_negative_values_but_not_below_minus_one(result):
-    result["G"] = result.G - 0.75
+    result["cosine_G"] = result.cosine_G - 0.75
     low = mesh(panels(plot_similarity_maps(result, quantity="G"))[0]).norm.vmin
-    assert -1 < low <= float(result.G.min()) < low + 0.1 + 1e-9
-    result["G"] = result.G - 50
+    assert -1 < low <= float(result.cosine_G.min()) < low + 0.1 + 1e-9
+    result["cosine_G"] = result.cosine_G - 50
     assert mesh(panels(plot_similarity_maps(result, quantity="G"))[0]).norm.vmin == -1
     chosen = mesh(panels(plot_similarity_maps(result, vmin=0.5, vmax=0.9))[0]).norm
     assert (chosen.vmin, chosen.vmax) == (0.5, 0.9)
@@ -98,7 +98,7 @@ def test_scale_reaches_down_to_negative_values_but_not_below_minus_one(result):
 
 @pytest.mark.parametrize(
     ("quantity", "words"),
-    [("similarity_mean", "same object"), ("baseline_cross", "another object"), ("G", "G")],
+    [("similarity", "same object"), ("baseline", "another object"), ("G", "G")],
 )
 def test_title_names_what_is_drawn(result, quantity, words):
     title = plot_similarity_maps(result, quantity=quantity).get_suptitle().replace("\n", " ")
@@ -108,9 +108,9 @@ def test_title_names_what_is_drawn(result, quantity, words):
 
 def test_each_panel_states_its_mean_away_from_the_reference(result):
     right = [ax.get_title(loc="right") for ax in panels(plot_similarity_maps(result))]
-    assert right == [f"{value:.2f}" for value in result.similarity_away.values]
+    assert right == [f"{value:.2f}" for value in result.cosine_away.values]
     # Without the result's own means the reference is still left out.
-    bare = result.drop_vars("similarity_away")
+    bare = result.drop_vars("cosine_away")
     assert [ax.get_title(loc="right") for ax in panels(plot_similarity_maps(bare))] == right
 
 
@@ -130,8 +130,8 @@ def test_numbers_stand_only_at_the_left_and_the_bottom(make_result):
 
 
 def test_missing_values_are_hatched(result):
-    result["similarity_mean"][0, 1, 2] = np.nan
-    result["similarity_mean"][2] = np.inf
+    result["cosine"][0, 1, 2] = np.nan
+    result["cosine"][2] = np.inf
     figure = plot_similarity_maps(result)
     first, second, third = panels(figure)
     (box,) = hatched(first)[0].get_paths()
@@ -143,12 +143,12 @@ def test_missing_values_are_hatched(result):
 
 
 def test_nothing_but_missing_values(result):
-    result["similarity_mean"][:] = np.nan
-    render(plot_similarity_maps(result.drop_vars("similarity_away")))
+    result["cosine"][:] = np.nan
+    render(plot_similarity_maps(result.drop_vars("cosine_away")))
 
 
 def test_dead_layers_are_flagged(result):
-    result["zero_share"][1] = 0.06
+    result["cosine_zero_share"][1] = 0.06
     figure = plot_similarity_maps(result)
     flagged = ["†" in ax.get_title(loc="left") for ax in panels(figure)]
     assert flagged == [False, True, False]
@@ -165,7 +165,7 @@ def test_any_grid(make_result, ny, nx):
 def test_layers_are_chosen_in_the_order_given(result):
     figure = plot_similarity_maps(result, layers=["fc7", "conv1_1"])
     assert [ax.get_title(loc="left") for ax in panels(figure)] == ["fc7", "conv1_1"]
-    np.testing.assert_allclose(mesh(panels(figure)[0]).get_array(), result.similarity_mean[2])
+    np.testing.assert_allclose(mesh(panels(figure)[0]).get_array(), result["cosine"][2])
 
 
 def test_strange_names_are_drawn_literally(make_result):
@@ -192,7 +192,7 @@ def test_each_location_lies_in_its_own_cell(places, width):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"quantity": "colour"}, UnknownNameError, "similarity_mean"),
+        ({"quantity": "colour"}, UnknownNameError, "similarity"),
         ({"layers": ["fc8"]}, UnknownNameError, "nearest: fc7"),
         ({"layers": []}, InputError, "empty"),
         ({"columns": 0}, InputError, "at least 1"),
@@ -206,8 +206,8 @@ def test_options_that_cannot_be_used(result, options, error, words):
 
 
 def test_a_missing_variable_is_named_with_those_present(result):
-    with pytest.raises(InputError, match=r"no variable 'G'.*holds: .*similarity_mean") as caught:
-        plot_similarity_maps(result.drop_vars("G"), quantity="G")
+    with pytest.raises(InputError, match=r"no variable 'cosine_G'.*holds: .*cosine") as caught:
+        plot_similarity_maps(result.drop_vars("cosine_G"), quantity="G")
     assert "\n" not in str(caught.value)
 
 
@@ -219,9 +219,11 @@ def test_other_results_that_cannot_be_drawn(result):
     with pytest.raises(InputError, match="expected a number of px"):
         plot_similarity_maps(result.assign_attrs(canvas="wide"))
     with pytest.raises(InputError, match="got DataArray"):
-        plot_similarity_maps(result.G)
+        plot_similarity_maps(result.cosine_G)
     with pytest.raises(InputError, match=r"runs over \(layer, x\)"):
-        plot_similarity_maps(result.assign(G=result.G.isel(y=0, drop=True)), quantity="G")
+        plot_similarity_maps(
+            result.assign(cosine_G=result.cosine_G.isel(y=0, drop=True)), quantity="G"
+        )
     with pytest.raises(InputError, match="no coordinate 'y'"):
         plot_similarity_maps(result.drop_vars("y"))
     with pytest.raises(InputError, match="no location"):

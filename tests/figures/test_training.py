@@ -53,7 +53,7 @@ def test_accuracy_above_and_every_layer_below_phase_by_phase(make_track):
     assert not lines(upper, "accuracy_far")
     for layer in track.layer.values:
         drawn = np.concatenate([item.get_ydata() for item in lines(lower, f"G:{layer}")])
-        np.testing.assert_allclose(drawn, track.G_away.sel(layer=layer))
+        np.testing.assert_allclose(drawn, track.cosine_G_away.sel(layer=layer))
     assert not bands(upper)
     render(figure)
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from elsewhere import measure
-from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
 from elsewhere.measures import tables
 from elsewhere.measures.cosines import location_cosines
 from elsewhere.measures.displacement import Displacements, mean_off_diagonal
 from elsewhere.measures.intervals import jackknife_t
 from elsewhere.storage import ArraySource
+from tests.roles import similarity
 
 METRICS = ("centred", "centred-by-place")
 CATEGORIES = [list("abcdef"), list("aabbbc"), list("abcacb")]

@@ -15,6 +15,7 @@ from elsewhere.probes import probe
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage import ArraySource
+from tests.roles import similarity
 
 CANVAS = Canvas(24, 7, background=60)
 GRID = Grid.parse("2x3", CANVAS)
@@ -79,7 +80,7 @@ def test_objects_that_a_layer_does_not_respond_to_are_left_out_and_named(engine,
     elsewhere.record(sweep, tmp_path / "run.h5")
     with elsewhere.open(tmp_path / "run.h5") as recording:
         for source in (sweep, recording):
-            found = elsewhere.similarity(source, metric="evoked")
+            found = similarity(source, metric="evoked")
             own = found["similarity"][0].values.reshape(7, -1)
             np.testing.assert_allclose(own[:5], right, atol=1e-5)
             assert np.isnan(own[5:]).all()
@@ -104,7 +105,7 @@ def test_aligned_maps_are_of_the_objects_that_a_layer_responds_to():
     right = aligned_similarity(sweep_of(objects.subset(range(5))), layers=["conv"], shift="nearest")
     for name in ("aligned_away", "aligned_baseline_away", "aligned_G_away_interval"):
         np.testing.assert_allclose(found[name], right[name], atol=1e-6, err_msg=name)
-    assert found["aligned"][0, 5:].isnull().all()
+    assert found["aligned_each"][0, 5:].isnull().all()
     assert any("are left out (nan): o5, o6" in note for note in found.attrs["notes"])
     unseen = aligned_similarity(sweep_of(objects.subset([5, 6])), layers=["conv"])
     assert unseen["aligned_away"].isnull().all()
@@ -121,7 +122,7 @@ def test_codes_of_zero_everywhere_are_no_response_whatever_is_removed():
     right = np.einsum("opu,ou->op", unit, unit[:, 0])[:, 1:].mean()
     for empty in ({}, {"empty": {"fc": rng.normal(size=30)}}):
         source = ArraySource({"fc": values}, y=[0], x=[0, 1, 2, 3], **empty)
-        found = elsewhere.similarity(source)
+        found = similarity(source)
         assert float(found["similarity_away"][0]) == pytest.approx(right, abs=1e-9)
         assert "2 of 6 objects change nothing in fc, " in found.attrs["notes"][0]
         measured = elsewhere.measure(source, names="sensitivity-cosine")
@@ -131,7 +132,7 @@ def test_codes_of_zero_everywhere_are_no_response_whatever_is_removed():
 def test_where_no_object_is_seen_nothing_is_measured():
     sweep = sweep_of(objects_of(seen=0, unseen=4))
     for found, name in (
-        (elsewhere.similarity(sweep), "similarity"),
+        (similarity(sweep), "similarity"),
         (elsewhere.measure(sweep, names="cosine,aligned"), "cosine_away"),
     ):
         assert found[name].isnull().all()
@@ -151,9 +152,9 @@ def test_a_layer_may_respond_to_fewer_objects_than_the_one_before():
     source = ArraySource(
         {"one": values, "two": later}, y=[0, 1], x=[0, 1, 2], empty={"one": empty, "two": empty}
     )
-    both = elsewhere.similarity(source)
+    both = similarity(source)
     kept = [0, 1, 4, 5]
-    alone = elsewhere.similarity(ArraySource({"two": later[kept]}, y=[0, 1], x=[0, 1, 2]))
+    alone = similarity(ArraySource({"two": later[kept]}, y=[0, 1], x=[0, 1, 2]))
     assert both["similarity"][0].notnull().all()
     for name in ("similarity_away", "G_away", "baseline_same_away", "G_away_interval"):
         np.testing.assert_allclose(both[name][1], alone[name][0], atol=1e-12)
@@ -166,11 +167,11 @@ def test_a_layer_may_respond_to_fewer_objects_than_the_one_before():
 def test_objects_with_one_code_are_named():
     values = np.random.default_rng(0).normal(size=(5, 1, 3, 30))
     values[3] = values[1]
-    found = elsewhere.similarity(ArraySource({"fc": values}, y=[0], x=[0, 1, 2]))
+    found = similarity(ArraySource({"fc": values}, y=[0], x=[0, 1, 2]))
     (note,) = [note for note in found.attrs["notes"] if "the same code" in note]
     assert "2 of 5 objects with another one (object1 = object3): fc" in note
     values[3, 0, 0, 0] += 1e-3
-    found = elsewhere.similarity(ArraySource({"fc": values}, y=[0], x=[0, 1, 2]))
+    found = similarity(ArraySource({"fc": values}, y=[0], x=[0, 1, 2]))
     assert not any("the same code" in note for note in found.attrs["notes"])
 
 
@@ -183,7 +184,7 @@ def test_double_precision_is_judged_by_its_own_rounding(metric, offset):
 
     def away(values, empty):
         source = ArraySource({"fc": values}, y=[0], x=[0, 1, 2, 3], empty={"fc": empty})
-        found = elsewhere.similarity(source, metric=metric)
+        found = similarity(source, metric=metric)
         measured = elsewhere.measure(source, names=metric)
         notes = [*found.attrs["notes"], *measured.attrs["notes"]]
         assert not any("dead" in note or "rounding" in note for note in notes)
@@ -297,7 +298,7 @@ def test_what_a_common_part_leaves_is_right_or_has_a_note(offset, dtype, lost):
     read = probe(source, kind="nearest-centroid", split="same", controls=())
     for found in (
         read,
-        elsewhere.similarity(source, metric="centred"),
+        similarity(source, metric="centred"),
         elsewhere.measure(source, names="cosine,rsa"),
     ):
         told = [note for note in found.attrs["notes"] if "what tells objects apart is" in note]
@@ -310,5 +311,5 @@ def test_small_values_of_half_precision_have_a_note():
     values = np.random.default_rng(0).normal(size=(5, 1, 3, 40))
     for scale, lost in ((1.0, False), (1e-3, False), (1e-6, True)):
         source = ArraySource({"fc": (scale * values).astype("f2")}, y=[0], x=[0, 1, 2])
-        notes = elsewhere.similarity(source).attrs["notes"]
+        notes = similarity(source).attrs["notes"]
         assert any("record with --dtype float32" in note for note in notes) == lost

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from elsewhere.analyzer import similarity
 from elsewhere.analyzer.attribution.explain import Explainer
 from elsewhere.analyzer.attribution.targets import parse_target
 from elsewhere.analyzer.equivariance import aligned_similarity
@@ -13,6 +12,7 @@ from elsewhere.errors import InputError, LayerError
 from elsewhere.models import list_layers, load_model
 from elsewhere.recording import record
 from elsewhere.storage import Keep, StoredLayer, open_recording
+from tests.roles import similarity
 
 LAST, FIRST = ("height", "width", "channel"), ("channel", "height", "width")
 

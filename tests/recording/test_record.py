@@ -12,7 +12,7 @@ import torch
 import xarray
 from torch import nn
 
-from elsewhere.analyzer import METRICS, SimilaritySink, similarity
+from elsewhere.analyzer import METRICS, SimilaritySink
 from elsewhere.errors import (
     ElsewhereError,
     ExistsError,
@@ -25,6 +25,7 @@ from elsewhere.measures.sketch import sketch
 from elsewhere.recording import check_room, make_header, parse_keeps, plan, record
 from elsewhere.storage import Keep, RecordingWriter, open_recording
 from elsewhere.storage.parts import Parts
+from tests.roles import by_role, similarity
 
 
 def contents(path):
@@ -128,7 +129,7 @@ def test_other_sinks_share_the_sweep(make_sweep, tmp_path):
     with open_recording(path) as recording:
         assert list(recording) == ["logits"]
         stored = similarity(recording, metric="centred")
-    found = sink.result([layer.name for layer in sweep.layers])
+    found = by_role(sink.result([layer.name for layer in sweep.layers]), sink.metric)
     assert list(found["layer"].values) == [layer.name for layer in sweep.layers]
     np.testing.assert_allclose(
         stored["similarity"].sel(layer="logits").values,

@@ -12,6 +12,7 @@ from elsewhere.probes.features import FeatureReading, gather
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.storage import open_recording
+from tests.roles import similarity
 
 CANVAS = Canvas(32, 8, background=70)
 GRID = Grid.parse("2x3", CANVAS)
@@ -99,8 +100,8 @@ def test_probes_of_several_packs_of_layers(model, objects, engine, monkeypatch):
 
 def test_similarity_to_another_reference_is_that_of_a_sweep_with_it(source, model, objects):
     for place in PLACES:
-        expected = elsewhere.similarity(sweep_of(model, objects, "dense", reference=place))
-        found = elsewhere.similarity(source.at(place))
+        expected = similarity(sweep_of(model, objects, "dense", reference=place))
+        found = similarity(source.at(place))
         assert (found.attrs["reference_y"], found.attrs["reference_x"]) == place
         np.testing.assert_allclose(found["similarity"], expected["similarity"], atol=1e-5)
 
@@ -108,7 +109,7 @@ def test_similarity_to_another_reference_is_that_of_a_sweep_with_it(source, mode
 @pytest.mark.parametrize("engine", ["dense", "incremental"])
 def test_a_reference_off_the_grid_too(model, objects, engine):
     sweep = sweep_of(model, objects, engine)
-    elsewhere.similarity(sweep)
+    similarity(sweep)
     for place in ((9, 11), (4, 11), (9, 4)):
         expected = plain(model, objects, "fc3", place)
         for moved in (sweep.at(place), sweep_of(model, objects, engine, reference=place)):
@@ -132,7 +133,7 @@ def test_an_engine_is_compiled_once_for_the_places_of_a_grid(model, objects, mon
 def test_a_network_that_was_changed_is_compiled_anew(objects, engine, how):
     model = load_model("small-cnn", model_args={"channels": "4-6", "canvas": 32, "hidden": 9})
     sweep = sweep_of(model, objects, engine)
-    elsewhere.similarity(sweep)
+    similarity(sweep)
     first = model.module.features[0]
     with torch.no_grad():
         if how == "in place":
@@ -157,11 +158,11 @@ def test_arrays_hold_their_memory_and_report(objects):
         arrays, y=GRID.y, x=GRID.x, objects=objects.ids, categories=objects.categories
     )
     seen = []
-    whole = elsewhere.similarity(source, progress=lambda done, of: seen.append((done, of)))
+    whole = similarity(source, progress=lambda done, of: seen.append((done, of)))
     assert seen[-1] == (144, 144)
-    small = elsewhere.similarity(source, max_memory=200_000)  # of 300,000 that a layer takes
+    small = similarity(source, max_memory=200_000)  # of 300,000 that a layer takes
     np.testing.assert_allclose(small["G"], whole["G"], atol=1e-6)
     with pytest.raises(InputError, match="--max-memory"):
-        elsewhere.similarity(source, max_memory=20_000)
+        similarity(source, max_memory=20_000)
     with pytest.raises(InputError, match="not among the locations"):
         source.at((5, 5))

@@ -7,7 +7,7 @@ import torch
 import xarray
 from torch import nn
 
-from elsewhere.analyzer import METRICS, SimilaritySink, similarity
+from elsewhere.analyzer import METRICS, SimilaritySink
 from elsewhere.errors import CanvasError, InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.vectors import DenseVectors
 from elsewhere.protocols import Need
@@ -15,6 +15,7 @@ from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas
 from elsewhere.storage import Units
 from elsewhere.types import BATCH_ROWS
+from tests.roles import similarity
 
 
 class Keeping:

@@ -23,7 +23,7 @@ LAYERS = ["conv1_2", "relu3_3", "conv5_3", "relu5_3", "pool5", "fc6", "relu7", "
 
 PEAK = """
 import resource, sys, torch
-from elsewhere.analyzer import similarity
+from tests.roles import similarity
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep
 from elsewhere.recording.planning import working_bytes

@@ -84,12 +84,14 @@ def test_the_measures_are_what_they_are_called(done, tiny):
         [trained[1]],
     )
     similar = load_result(out / "seeds" / "0" / "acquired-glyphs-similarity.nc")
-    hidden = float(similar["G_away"].sel(layer="fc4"))
+    hidden = float(similar["cosine_G_away"].sel(layer="fc4"))
     assert values_of(out, "acquired")["G/hidden/glyphs"] == pytest.approx(hidden)
     aligned = load_result(out / "seeds" / "0" / "vanilla-glyphs-aligned-exact.nc")
     assert aligned["layer"].values.tolist() == ["conv2_1"]
     # off the border a map moves with the object by whole cells: aligned, the same is the same
-    plain = load_result(out / "seeds" / "0" / "vanilla-glyphs-evoked.nc")["G"].sel(layer="conv2_1")
+    plain = load_result(out / "seeds" / "0" / "vanilla-glyphs-evoked.nc")["evoked_G"].sel(
+        layer="conv2_1"
+    )
     gain = aligned["aligned_G"].sel(layer="conv2_1") - plain
     inner = gain.sel(y=slice(4, 15), x=slice(4, 15)).values  # 2 px, a cell, off the edges
     y, x = np.meshgrid(gain.sel(y=slice(4, 15))["y"], gain.sel(x=slice(4, 15))["x"], indexing="ij")

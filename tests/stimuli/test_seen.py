@@ -7,10 +7,10 @@ import pytest
 
 import elsewhere
 from elsewhere.analyzer import network_accuracy as accuracy
-from elsewhere.analyzer import similarity
 from elsewhere.errors import ObjectSetError
 from elsewhere.recording import Sweep, record
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
+from tests.roles import similarity
 
 GROUND = (200, 40, 90)
 

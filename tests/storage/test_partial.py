@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import xarray
 
-from elsewhere.analyzer import similarity
 from elsewhere.errors import StorageError
 from elsewhere.recording import record
 from elsewhere.storage import open_recording
 from elsewhere.storage.partial import largest_grid
+from tests.roles import similarity
 
 
 def stop_after(count):

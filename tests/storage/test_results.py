@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray
@@ -119,3 +121,51 @@ def test_half_precision_is_packed_for_readers_that_do_not_know_it(engine, tmp_pa
     assert again["map"].dtype == np.float16
     other = load_result(save_result(again, tmp_path / "b.nc"))
     np.testing.assert_array_equal(other["map"], again["map"])
+
+
+NEW_NAMES = {
+    "similarity": {
+        "evoked_each": "similarity",
+        "evoked": "similarity_mean",
+        "evoked_away": "similarity_away",
+        "evoked_baseline": "baseline_cross",
+        "evoked_G_away_band": "G_away_band",
+        "evoked_G_step": "G_step",
+        "evoked_error": "error",
+    },
+    "aligned": {
+        "aligned_each": "aligned",
+        "aligned": "aligned_mean",
+        "aligned_interval": "aligned_mean_interval",
+    },
+    "measures": {
+        "aligned_each": "aligned",
+        "aligned": "aligned_mean",
+        "cosine": "cosine",
+        "cosine_G_away": "cosine_G_away",
+    },
+    "track": {
+        "cosine_away": "similarity_away",
+        "cosine_away_all_pairs": "cosine_away",
+        "cosine_G_away": "G_away",
+        "cosine_zero_share": "zero_share",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", list(NEW_NAMES))
+def test_older_results_are_read_under_the_names_of_today(kind):
+    path = Path(__file__).parents[1] / "data" / f"{kind}-0.2.nc"
+    raw = xarray.load_dataset(path, engine="h5netcdf", decode_times=False)
+    found = load_result(path)
+    assert len(found.data_vars) == len(raw.data_vars)
+    for new, old in NEW_NAMES[kind].items():
+        np.testing.assert_array_equal(found[new].values, raw[old].values)
+        assert found[new].dims == raw[old].dims
+    assert not {"aligned_mean", "similarity_away"} & set(found.data_vars)
+
+
+def test_results_of_today_keep_their_names(tmp_path):
+    result = xarray.Dataset({"G_away": ("layer", [0.5])}, attrs={"kind": "similarity"})
+    save_result(result, tmp_path / "a.nc")
+    assert "G_away" in load_result(tmp_path / "a.nc")

@@ -25,6 +25,7 @@ from elsewhere.measures.behaviour import Behaviour, differing
 from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.matching import matched_gap
 from elsewhere.notes import notes_of
+from elsewhere.types import stem_of
 
 PER_OBJECT = (
     "mass",
@@ -423,7 +424,6 @@ def join(result: xarray.Dataset, others: Sequence[xarray.Dataset]) -> xarray.Dat
 
 _WANTED = {
     "accuracy": ("accuracy",),
-    "similarity": ("similarity_mean", "G"),
     "probe": ("accuracy",),  # not its controls, which are of other networks or of none
     "probe-each": (),
 }
@@ -432,6 +432,8 @@ _WANTED = {
 def _maps_over_canvas(other: xarray.Dataset) -> Iterable[tuple[str, xarray.DataArray]]:
     """Yield the maps over y and x of a result, each under a name of its own."""
     wanted: Sequence[Any] = _WANTED.get(str(other.attrs.get("kind")), tuple(other.data_vars))
+    if other.attrs.get("kind") == "similarity":
+        wanted = (stem := stem_of(other.attrs), f"{stem}_G")
     for name in wanted:
         if name not in other or not {"y", "x"} <= set(other[name].dims):
             continue

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from elsewhere.analyzer import METRICS, SimilaritySink, similarity
+from elsewhere.analyzer import METRICS, SimilaritySink
 from elsewhere.errors import InputError, NumericsError, UnknownNameError
 from elsewhere.measures.blocks import spatial_mean
 from elsewhere.measures.sketch import sketch
@@ -20,6 +20,7 @@ from elsewhere.recording.incremental import blocks as blocks_module
 from elsewhere.recording.incremental import engine as engine_module
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage import Keep, Units, open_recording
+from tests.roles import similarity
 
 VARIABLES = ("similarity", "similarity_mean", "baseline_cross", "baseline_same", "zero_share")
 
@@ -77,7 +78,7 @@ def test_no_map_is_built_of_which_only_a_statistic_is_asked(make_sweep, monkeypa
     sweep.stream([sink])
     plain = SimilaritySink()
     sweep.stream([plain])
-    np.testing.assert_allclose(plain.result()["similarity"], whole["similarity"], atol=5e-6)
+    np.testing.assert_allclose(plain.result()["cosine_each"], whole["similarity"], atol=5e-6)
 
 
 class Reductions:
