@@ -12,18 +12,18 @@ import torch
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from elsewhere.analyzer import similarity
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep, record
 from elsewhere.stimuli import Grid, load_objects
 from elsewhere.storage import open_recording
+from tests.roles import similarity
 
 pytestmark = pytest.mark.long
 LAYERS = ["conv1_2", "relu3_3", "conv5_3", "relu5_3", "pool5", "fc6", "relu7", "logits"]
 
 PEAK = """
 import resource, sys, torch
-from tests.roles import similarity
+from elsewhere.analyzer import similarity
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep
 from elsewhere.recording.planning import working_bytes

@@ -43,8 +43,7 @@ import json, resource, sys
 import numpy as np
 import torch  # whatever an analysis needs is loaded before the memory is capped
 import elsewhere
-from elsewhere.analyzer import similarity_biscione_bowers
-from tests.roles import by_role, similarity
+from elsewhere.analyzer import similarity, similarity_biscione_bowers
 from elsewhere.analyzer.equivariance import aligned_similarity
 from elsewhere.measures.vectors import to_numpy
 
@@ -68,10 +67,10 @@ with elsewhere.open(path) as recording:
             found[metric] = float(result["aligned"].mean())
         elif metric == "biscione-bowers":
             result = similarity_biscione_bowers(recording, max_memory=budget)
-            found[metric] = float(result["similarity_away"][0])
+            found[metric] = float(result["cosine_away"][0])
         else:
             result = similarity(recording, metric=metric, max_memory=budget)
-            found[metric] = float(result["similarity_away"][0])
+            found[metric] = float(result[f"{metric.replace('-', '_')}_away"][0])
     lazy = elsewhere.open(path, chunks="auto")["relu"]
     if lazy.chunks is not None:
         import dask
