@@ -76,7 +76,7 @@ def test_other_pictures_under_the_same_names_are_measured(run, tmp_path, measure
     draw(tmp_path / "set", 1)
     second = track(run, settings=settings, phases=["post"])
     assert len(measured) == 2
-    assert not np.allclose(first["similarity"], second["similarity"])
+    assert not np.allclose(first["cosine_each"], second["cosine_each"])
     draw(tmp_path / "set", 0)
     xarray.testing.assert_identical(track(run, settings=settings, phases=["post"]), first)
     assert len(measured) == 2
@@ -121,7 +121,7 @@ track(sys.argv[1], settings=settings, phases=["post"])
     track(run, settings=SETTINGS, phases=["post"])
     assert len(measured) == 1  # and both are kept
     (here,) = set((run / "track").glob("*.nc")) - {there}
-    first, second = (load_result(path)["similarity"] for path in (here, there))
+    first, second = (load_result(path)["cosine_each"] for path in (here, there))
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 

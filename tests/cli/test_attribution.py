@@ -46,9 +46,9 @@ def test_other_results_are_joined(run):
         "--option", "window=4", "--join", "sim.nc", "--out", "attr.nc",
     )  # fmt: skip
     result = load_result("attr.nc")
-    assert result["joined_map"].values.tolist() == ["similarity_mean[fc3]", "G[fc3]"]
+    assert result["joined_map"].values.tolist() == ["cosine[fc3]", "cosine_G[fc3]"]
     expected = load_result("sim.nc")["cosine"].sel(layer="fc3")
-    np.testing.assert_allclose(result["joined"].sel(joined_map="similarity_mean[fc3]"), expected)
+    np.testing.assert_allclose(result["joined"].sel(joined_map="cosine[fc3]"), expected)
     np.testing.assert_allclose(  # the target is the similarity itself
         result["score_mean"], expected, atol=1e-5
     )
@@ -90,7 +90,7 @@ def test_probes_are_joined_without_their_controls(run):
     run("attribute", *SOME, "--method", "saliency", "--join", "p.nc", "--join", "sim.nc",
         "--out", "a.nc")  # fmt: skip
     result, told = load_result("a.nc"), load_result("p.nc")
-    names = ["probe[fc3,same]", "probe[fc3,held-out]", "similarity_mean[fc3]", "G[fc3]"]
+    names = ["probe[fc3,same]", "probe[fc3,held-out]", "cosine[fc3]", "cosine_G[fc3]"]
     assert result["joined_map"].values.tolist() == names
     for split in ("same", "held-out"):
         expected = told["accuracy"].sel(layer="fc3", split=split).transpose("y", "x")

@@ -83,15 +83,15 @@ def test_any_result_becomes_a_table(run, made, here, ending):
         pytest.importorskip("pyarrow")
     _, result = made
     said = run(
-        "table", result, "--out", f"t.{ending}", "--variables", "G,similarity", "--json"
+        "table", result, "--out", f"t.{ending}", "--variables", "cosine_G,cosine_each", "--json"
     ).json
     table = getattr(pandas, f"read_{ending}")(here / f"t.{ending}")
     assert len(table) == said["rows"]
     assert list(table.columns) == said["columns"]
     loaded = load_result(result)
-    assert len(table) == loaded["G"].size + loaded["similarity"].size
-    row = table[(table.variable == "similarity") & (table.layer == "fc6")].iloc[5]
-    value = loaded["similarity"].sel(layer="fc6", object=row.object, y=row.y, x=row.x)
+    assert len(table) == loaded["cosine_G"].size + loaded["cosine_each"].size
+    row = table[(table.variable == "cosine_each") & (table.layer == "fc6")].iloc[5]
+    value = loaded["cosine_each"].sel(layer="fc6", object=row.object, y=row.y, x=row.x)
     assert row.value == pytest.approx(float(value))
     assert row.category == str(loaded["category"].sel(object=row.object).item())
 
@@ -154,7 +154,7 @@ def test_more_bad_input(refuse, run, made, here):
     refuse("table", recording, "--out", "t.csv", says="expected a result")
     refuse("table", result, "--out", "t.txt", says=".parquet")
     refuse(
-        "table", result, "--out", "t.csv", "--variables", "similarty", says="nearest: similarity"
+        "table", result, "--out", "t.csv", "--variables", "cosine_eech", says="nearest: cosine_each"
     )
     refuse("methods", "none.nc", says="does not exist")
     (here / "text.nc").write_text("no result")

@@ -36,7 +36,7 @@ def test_the_same_command_again_answers_already_complete(run, refuse, here):
     with h5py.File(here / "sim.nc") as one, h5py.File(here / "again.nc") as other:
         place = one["layer"].asstr()[...].tolist().index("fc5")
         np.testing.assert_allclose(
-            one["similarity"][place], other["similarity"][0], rtol=0, atol=1e-5
+            one["cosine_each"][place], other["cosine_each"][0], rtol=0, atol=1e-5
         )
 
 

@@ -405,8 +405,8 @@ def test_the_stamps_of_a_result(folder):
         assert file.attrs["kind"] == "similarity"
         assert file.attrs["identity"] == recording.attrs["identity"]
         assert json.loads(file.attrs["background"]) == [30, 60, 90]
-        assert file["similarity"].compression == "gzip"
-        assert dimensions(file["similarity"]) == ("layer", "object", "y", "x")
+        assert file["cosine_each"].compression == "gzip"
+        assert dimensions(file["cosine_each"]) == ("layer", "object", "y", "x")
 
 
 @pytest.mark.parametrize(

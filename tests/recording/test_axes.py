@@ -83,7 +83,7 @@ def test_similarity_is_that_with_the_reference_of_neutral_values(recorded):
     cosine = (codes * at[:, None]).sum(-1)
     cosine /= np.linalg.norm(codes, axis=-1) * np.linalg.norm(at, axis=-1)[:, None]
     for result in (live, found):
-        values = result["similarity"].sel(layer="logits").values
+        values = result["cosine_each"].sel(layer="logits").values
         np.testing.assert_allclose(values.reshape(len(codes), -1), cosine, atol=2e-6)
 
 
@@ -132,7 +132,7 @@ def test_a_reference_off_the_axes_is_computed_in_addition(model):
         ).astype(np.float64)
     codes /= np.linalg.norm(codes, axis=-1, keepdims=True)
     right = (codes[:, 1:] * codes[:, :1]).sum(-1)
-    values = found["similarity"].sel(layer="logits").values.reshape(len(codes), -1)
+    values = found["cosine_each"].sel(layer="logits").values.reshape(len(codes), -1)
     np.testing.assert_allclose(values, right, atol=2e-6)
 
 
@@ -143,7 +143,7 @@ def test_another_reference_is_what_a_fresh_sweep_gives(model):
         moved = sweep.at((0.5, 30.0, 35, 20))
         fresh = make_sweep(model, engine=engine, reference=(0.5, 30.0, 35, 20))
         one, other = (similarity(each, layers=["logits"]) for each in (moved, fresh))
-        xarray.testing.assert_allclose(one["similarity"], other["similarity"], atol=1e-6)
+        xarray.testing.assert_allclose(one["cosine_each"], other["cosine_each"], atol=1e-6)
         assert moved.at((24, 13)).design.reference == (0.5, 30.0, 24, 13)
 
 

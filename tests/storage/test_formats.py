@@ -53,5 +53,5 @@ def test_what_was_written_is_read(path):
         assert str(recording.layer("conv1_1").keep) == "sketch:32"
         assert recording.attributes["background"] == [90, 120, 30]
         result = similarity(recording, metric="evoked")
-        assert np.isfinite(result["similarity"].values).all()
+        assert np.isfinite(result["evoked_each"].values).all()
     assert verify(path).ok
