@@ -127,7 +127,7 @@ def test_arguments_that_keep_their_defaults_are_followed(wrap, used, make_object
         for engine in ("dense", "incremental")
     }
     np.testing.assert_allclose(
-        found["incremental"]["cosine_each"], found["dense"]["cosine_each"], atol=1e-5
+        found["incremental"]["evoked_each"], found["dense"]["evoked_each"], atol=1e-5
     )
 
 
