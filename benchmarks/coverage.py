@@ -29,7 +29,6 @@ from elsewhere.measures.attribution import (
 )
 from elsewhere.measures.bands import layer_bands
 from elsewhere.measures.catalogue import measures
-from elsewhere.measures.changes import change_shares
 from elsewhere.measures.intervals import (
     Bounded,
     Sampled,
@@ -38,6 +37,7 @@ from elsewhere.measures.intervals import (
     jackknife_t,
     share_interval,
 )
+from elsewhere.measures.phase import change_shares
 from elsewhere.measures.trajectories import retained_share
 from elsewhere.storage import ArraySource
 

@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.ratios import compare
 from elsewhere.probes import fit_probe, probe
-from elsewhere.probes.fitting import FitTask, fit
 from elsewhere.probes.kinds import probe_kinds
+from elsewhere.probes.selection import FitTask, fit
 from elsewhere.probes.span import find_span
 from elsewhere.probes.splits import deal_folds
 from elsewhere.storage import ArraySource

@@ -1,9 +1,9 @@
 """What recordings and sweeps mean: similarity across locations, and all other measures."""
 
 from elsewhere.analyzer.accuracy import accuracy, network_accuracy
+from elsewhere.analyzer.all_measures import check_measures, measure
 from elsewhere.analyzer.biscione_bowers import PROTOCOL, similarity_biscione_bowers
 from elsewhere.analyzer.equivariance import aligned_similarity
-from elsewhere.analyzer.measuring import check_measures, measure
 from elsewhere.analyzer.methods import describe_methods
 from elsewhere.analyzer.rdms import dissimilarity_matrices, to_rsatoolbox
 from elsewhere.analyzer.similarity import complete, dead_layers, finish, similarity

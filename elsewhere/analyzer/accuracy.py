@@ -18,7 +18,7 @@ from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.measures.answers import Answer, AnswerSink
 from elsewhere.models import OUTPUT, Model
 from elsewhere.models.heads import HEAD, input_dtype
-from elsewhere.models.state import copy_network
+from elsewhere.models.restoring import copy_network
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Design, Layer, Progress, Source, Stage
 from elsewhere.recording import Sweep

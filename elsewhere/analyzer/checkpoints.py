@@ -25,7 +25,7 @@ from elsewhere.models.machine import code_version, describe_machine
 from elsewhere.models.names import is_factory
 from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
-from elsewhere.recording.crew import Job, perform
+from elsewhere.recording.workers import Job, perform
 from elsewhere.stimuli import ObjectSet
 from elsewhere.storage import check_result_room, load_result, save_result
 from elsewhere.storage.files import make_inside, storage_errors
@@ -105,7 +105,7 @@ def perform_checkpoints(
     left
         Numbers of those that are not done yet.
     workers, scheduler
-        See :func:`elsewhere.recording.crew.perform`.
+        See :func:`elsewhere.recording.workers.perform`.
     report
         Called at the beginning and after each checkpoint.
     paths, out

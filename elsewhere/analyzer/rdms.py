@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray
 
-from elsewhere.analyzer.stretching import MeasureSink
+from elsewhere.analyzer.measure_sink import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.grams import GramTally
 from elsewhere.measures.rsa import DISSIMILARITIES, PREPARED, Dissimilarity, dissimilarities

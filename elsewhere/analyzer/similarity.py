@@ -15,7 +15,7 @@ from elsewhere.measures.responses import Responses, find_responses
 from elsewhere.measures.similarity import DEAD_SHARE, n_cross_pairs, partly_undefined
 from elsewhere.measures.similarity_sink import SimilaritySink, join_layers
 from elsewhere.measures.sketch import cosine_error
-from elsewhere.measures.stretches import BY_PLACE
+from elsewhere.measures.unit_chunks import BY_PLACE
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Progress, Source
 from elsewhere.types import Metric, parse_bytes, stem_of

@@ -17,6 +17,7 @@ import numpy as np
 import xarray
 
 from elsewhere.analyzer.accuracy import network_accuracy
+from elsewhere.analyzer.all_measures import measure
 from elsewhere.analyzer.checkpoints import (
     Kept,
     Report,
@@ -26,7 +27,6 @@ from elsewhere.analyzer.checkpoints import (
     perform_checkpoints,
     tested_digest,
 )
-from elsewhere.analyzer.measuring import measure
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
 from elsewhere.measures.catalogue import measures

@@ -10,7 +10,6 @@ from elsewhere.measures.catalogue import (
     measures,
     measures_named,
 )
-from elsewhere.measures.changes import border_cells, change_shares, explain_change
 from elsewhere.measures.cka import cka_of_grams, linear_cka
 from elsewhere.measures.consistency import consistency, strongest_consistency
 from elsewhere.measures.cosines import LocationCosines, cosine_matrix, location_cosines
@@ -19,13 +18,14 @@ from elsewhere.measures.displacement import Displacements, displacement_map
 from elsewhere.measures.identification import Identification, identification
 from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.partition import Partition, partition
+from elsewhere.measures.phase import border_cells, change_shares, explain_change
 from elsewhere.measures.position import PositionDecoding, position_decoding
 from elsewhere.measures.rsa import compare_dissimilarities, dissimilarities, rsa
 from elsewhere.measures.sensitivity import distance_matrix, sensitivity_map
 from elsewhere.measures.similarity import contrast, summarise_similarity
 from elsewhere.measures.sketch import cosine_error, sketch
-from elsewhere.measures.stretches import Stretch
 from elsewhere.measures.tables import Reading, Table, estimated, matrix_variables, scalar
+from elsewhere.measures.unit_chunks import Stretch
 from elsewhere.measures.variance import (
     NormalizedVariance,
     normalized_deviation,

@@ -15,7 +15,7 @@ import numpy as np
 
 from elsewhere.measures.blocks import check_finite, rows_needed, rows_of
 from elsewhere.measures.centring import CentredCosines, CentredTally
-from elsewhere.measures.stretches import Floats, Values
+from elsewhere.measures.unit_chunks import Floats, Values
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.protocols import Block, Design, Layer, Need
 

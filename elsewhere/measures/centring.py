@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import n_cross_pairs
-from elsewhere.measures.stretches import (
+from elsewhere.measures.unit_chunks import (
     BY_PLACE,
     Floats,
     Stretch,

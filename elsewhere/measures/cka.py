@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from elsewhere.measures.catalogue import Measure, entry, measures
 from elsewhere.measures.grams import NOISE, GramTally, gram_bytes, read_grams, row_cosines
-from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.tables import ALIKE, Reading, Table
+from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 
 FEW_OBJECTS = 20
 """CKA of fewer objects is noisy: a warning says so."""

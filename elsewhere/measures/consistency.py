@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from elsewhere.errors import InputError
 from elsewhere.measures.catalogue import Measure, measures
 from elsewhere.measures.similarity import n_cross_pairs
-from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.tables import (
     JACKKNIFE_COST,
     Reading,
@@ -21,6 +20,7 @@ from elsewhere.measures.tables import (
     matrix_variables,
     scalar,
 )
+from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ from elsewhere.measures.centring import (
 from elsewhere.measures.displacement import mean_off_diagonal
 from elsewhere.measures.intervals import jackknife_t
 from elsewhere.measures.similarity import contrast, n_cross_pairs, partly_undefined, zero_vectors
-from elsewhere.measures.stretches import BY_PLACE, CENTRED, Floats, Stretch, add_all
 from elsewhere.measures.tables import (
     Reading,
     Table,
@@ -42,6 +41,7 @@ from elsewhere.measures.tables import (
     matrix_variables,
     scalar,
 )
+from elsewhere.measures.unit_chunks import BY_PLACE, CENTRED, Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
 

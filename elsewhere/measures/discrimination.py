@@ -11,7 +11,6 @@ from scipy.special import comb
 from elsewhere.errors import InputError
 from elsewhere.measures.catalogue import Measure, measures
 from elsewhere.measures.displacement import mean_off_diagonal
-from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.tables import (
     Reading,
     Table,
@@ -20,6 +19,7 @@ from elsewhere.measures.tables import (
     fit,
     matrix_variables,
 )
+from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
 N_CANDIDATES = 5

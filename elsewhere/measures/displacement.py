@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.measures.stretches import Floats
+from elsewhere.measures.unit_chunks import Floats
 
 
 @dataclass(frozen=True)

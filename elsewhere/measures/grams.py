@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.measures.displacement import mean_off_diagonal
-from elsewhere.measures.stretches import Floats, Stretch
 from elsewhere.measures.tables import JACKKNIFE_COST, Reading, Table, Variables, matrix_variables
+from elsewhere.measures.unit_chunks import Floats, Stretch
 from elsewhere.measures.vectors import dot_products
 
 NOISE = 1e-12

@@ -19,8 +19,8 @@ from elsewhere.measures.bands import interval_between
 from elsewhere.measures.catalogue import Measure, entry, measures
 from elsewhere.measures.intervals import Sampled, shared_fits
 from elsewhere.measures.move_maps import Indices, MoveMaps, folds
-from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.tables import ALIKE, Reading, Table, Variables, estimated, scalar
+from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
 TIE = 1e-6

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from elsewhere.measures.stretches import Floats
+from elsewhere.measures.unit_chunks import Floats
 
 Indices = NDArray[np.int64]
 INNER_FOLDS = 3

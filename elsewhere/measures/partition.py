@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.measures.catalogue import Measure, entry, measures
 from elsewhere.measures.intervals import Sampled, jackknife_t
-from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.tables import Reading, Table, Variables, estimated, scalar
+from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from elsewhere.errors import InputError
 from elsewhere.measures.catalogue import Measure, measures
 from elsewhere.measures.intervals import Sampled, jackknife_t, shared_fits
-from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.tables import Reading, Table, Variables, estimated, scalar
+from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products, squared_norms
 
 MAXIMAL_ROWS = 1_000

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import MemoryLimitError
 from elsewhere.measures.blocks import rows_needed, rows_of
-from elsewhere.measures.stretches import ROUNDING
+from elsewhere.measures.unit_chunks import ROUNDING
 from elsewhere.measures.vectors import dot_products, negligible, squared_norms, to_numpy
 from elsewhere.protocols import Block, Design, Layer, Need, Source, Stage
 

@@ -11,8 +11,8 @@ from scipy import stats
 from elsewhere.errors import UnknownNameError
 from elsewhere.measures.catalogue import Measure, entry, measures
 from elsewhere.measures.grams import NOISE, GramTally, gram_bytes, read_grams, row_cosines
-from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.tables import ALIKE, Reading, Table
+from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 
 TIE = 1e-10
 """Dissimilarities that differ by less than this share of the largest have the same rank."""

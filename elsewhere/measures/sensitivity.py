@@ -16,7 +16,6 @@ from elsewhere.measures.cosines import read_cosines, tally_bytes
 from elsewhere.measures.displacement import displacement_map, mean_off_diagonal
 from elsewhere.measures.grams import GramTally, gram_bytes
 from elsewhere.measures.rsa import dissimilarities
-from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.tables import (
     ALIKE,
     JACKKNIFE_COST,
@@ -25,6 +24,7 @@ from elsewhere.measures.tables import (
     Variables,
     matrix_variables,
 )
+from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
 

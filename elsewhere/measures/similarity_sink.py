@@ -26,7 +26,7 @@ from elsewhere.measures.similarity import (
     summarise_similarity,
     zero_vectors,
 )
-from elsewhere.measures.stretches import CENTRED
+from elsewhere.measures.unit_chunks import CENTRED
 from elsewhere.measures.vectors import NEGLIGIBLE
 from elsewhere.protocols import Block, Design, Layer, Need, Stage, Vectors
 from elsewhere.types import Metric

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from elsewhere.measures.bands import interval_by_unit
 from elsewhere.measures.displacement import Displacements, mean_off_diagonal
 from elsewhere.measures.intervals import Sampled
-from elsewhere.measures.stretches import Floats, Tally
+from elsewhere.measures.unit_chunks import Floats, Tally
 
 Variables = dict[str, tuple[tuple[str, ...], NDArray[np.float64]]]
 """Name to dimensions and values; ``position`` and ``reference`` stand for all axes."""

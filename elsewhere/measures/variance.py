@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.measures.catalogue import Measure, entry, measures
 from elsewhere.measures.similarity import DEAD_SHARE
-from elsewhere.measures.stretches import Floats, Stretch, add_all
 from elsewhere.measures.tables import Reading, Table, Variables, scalar
+from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 
 
 @dataclass(frozen=True)

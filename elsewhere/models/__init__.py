@@ -24,8 +24,8 @@ if TYPE_CHECKING:
         parse_model_args,
     )
     from elsewhere.models.outputs import output_tensors
+    from elsewhere.models.restoring import untouched
     from elsewhere.models.selection import select_layers
-    from elsewhere.models.state import untouched
     from elsewhere.models.transform import IMAGENET, InputTransform
     from elsewhere.models.weights import read_state, state_sha256
     from elsewhere.protocols import Layer
@@ -51,7 +51,7 @@ _SOURCES = {
     "read_state": "weights",
     "select_layers": "selection",
     "state_sha256": "weights",
-    "untouched": "state",
+    "untouched": "restoring",
 }
 
 __all__ = [

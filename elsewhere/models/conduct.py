@@ -25,7 +25,7 @@ from elsewhere.models.model import Model
 from elsewhere.models.names import OUTPUT
 from elsewhere.models.outputs import output_tensors
 from elsewhere.models.proof import TOLERANCE, alike, undisturbed
-from elsewhere.models.state import Snapshot, chance_state, seeded, untouched
+from elsewhere.models.restoring import Snapshot, chance_state, seeded, untouched
 from elsewhere.protocols import Layer
 from elsewhere.types import BATCH_ROWS
 

@@ -14,7 +14,7 @@ from torch import nn
 from elsewhere.errors import InputError
 from elsewhere.models.forward import evaluating
 from elsewhere.models.model import Model
-from elsewhere.models.state import seeded, untouched
+from elsewhere.models.restoring import seeded, untouched
 
 SHAPES = ((3, 4), (2, 3), (1, 2), (9, 16), (4, 5), (5, 8), (3, 5))
 """Sides of common images that are not square, short to long."""

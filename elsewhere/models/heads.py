@@ -18,7 +18,7 @@ from elsewhere.models.expected import refusal
 from elsewhere.models.memory import Memory
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import output_tensors
-from elsewhere.models.state import seeded, untouched
+from elsewhere.models.restoring import seeded, untouched
 
 HEAD = "logits"
 """The alias of the head."""

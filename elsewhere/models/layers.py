@@ -22,7 +22,7 @@ from elsewhere.models.layouts import FoundLayout, probe_layouts
 from elsewhere.models.model import Model
 from elsewhere.models.names import OUTPUT
 from elsewhere.models.outputs import is_container, output_tensors
-from elsewhere.models.state import seeded, untouched
+from elsewhere.models.restoring import seeded, untouched
 from elsewhere.protocols import LAYOUTS, Layer, Layout
 
 

@@ -25,7 +25,7 @@ from elsewhere.models.heads import name_head
 from elsewhere.models.model import Model, uncompile
 from elsewhere.models.names import is_factory, model_registry, unknown_model
 from elsewhere.models.repetition import build_twice
-from elsewhere.models.states import State, choose_state
+from elsewhere.models.state_files import State, choose_state
 from elsewhere.models.transform import InputTransform
 from elsewhere.models.weights import fit_state, own_state, read_states, state_sha256
 from elsewhere.models.zoo import initialize

@@ -19,7 +19,7 @@ from torchvision.models import GoogLeNet, Inception3
 
 from elsewhere.errors import WeightsError
 from elsewhere.logs import get_logger
-from elsewhere.models.states import State, check_types, states_in, tied_groups
+from elsewhere.models.state_files import State, check_types, states_in, tied_groups
 from elsewhere.types import format_bytes
 
 logger = get_logger(__name__)

@@ -10,22 +10,22 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from elsewhere.probes.fitted import fit_probe
+    from elsewhere.probes.export import fit_probe
     from elsewhere.probes.kinds import CONTROLS, ProbeKind, probe_kinds
-    from elsewhere.probes.linear import FittedProbe, load_readout, save_readout
-    from elsewhere.probes.readout import probe, probe_checkpoint, solved_shuffles
+    from elsewhere.probes.readout_weights import FittedProbe, load_readout, save_readout
+    from elsewhere.probes.transfer import probe, probe_checkpoint, solved_shuffles
 
 _SOURCES = {
     "CONTROLS": "kinds",
-    "FittedProbe": "linear",
+    "FittedProbe": "readout_weights",
     "ProbeKind": "kinds",
-    "fit_probe": "fitted",
-    "load_readout": "linear",
-    "probe": "readout",
-    "probe_checkpoint": "readout",
+    "fit_probe": "export",
+    "load_readout": "readout_weights",
+    "probe": "transfer",
+    "probe_checkpoint": "transfer",
     "probe_kinds": "kinds",
-    "save_readout": "linear",
-    "solved_shuffles": "readout",
+    "save_readout": "readout_weights",
+    "solved_shuffles": "transfer",
 }
 
 __all__ = [

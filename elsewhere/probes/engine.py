@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError
 from elsewhere.measures.vectors import dot_products
 from elsewhere.probes.features import FeatureReading, Rows, ScoreSink, Units, gather
-from elsewhere.probes.fitting import Fit, FitTask, fit_all
+from elsewhere.probes.selection import Fit, FitTask, fit_all
 from elsewhere.probes.span import STRETCH, Span, find_span, moments, raw_weights
 from elsewhere.protocols import Layer, Progress, Source
 from elsewhere.types import Location, format_bytes
@@ -33,7 +33,7 @@ class FitPlan:
     folds
         int (trained object,), or None.
     kind, strengths, n_classes
-        See :class:`elsewhere.probes.fitting.FitTask`.
+        See :class:`elsewhere.probes.selection.FitTask`.
     jobs
         Processes for the fits.
     """

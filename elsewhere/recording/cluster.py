@@ -1,6 +1,6 @@
 """Tasks shared out to a Dask cluster; needs the extra ``distributed``.
 
-Only :mod:`elsewhere.recording.crew` imports this, when a scheduler is named.
+Only :mod:`elsewhere.recording.workers` imports this, when a scheduler is named.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
 
 from elsewhere.errors import ElsewhereError, InputError, StorageError
-from elsewhere.recording.crew import Job, Outcome, attempt, unpack
+from elsewhere.recording.workers import Job, Outcome, attempt, unpack
 
 connect: Any = Client
 finished: Any = as_completed  # distributed is typed only in part
@@ -69,7 +69,7 @@ def perform_on_cluster(
     scheduler: str,
     done: Callable[[Any, Any], None],
 ) -> None:
-    """Perform tasks on the workers of a Dask scheduler, as `elsewhere.recording.crew.perform` says.
+    """Perform tasks on the workers of a Dask scheduler; see `elsewhere.recording.workers.perform`.
 
     Raises
     ------

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from elsewhere.errors import InputError, StorageError
 from elsewhere.protocols import Progress, Sink, Stage
-from elsewhere.recording.crew import Job, perform
-from elsewhere.recording.findings import watch
+from elsewhere.recording.subject import watch
 from elsewhere.recording.sweep import Sweep
+from elsewhere.recording.workers import Job, perform
 from elsewhere.sources import DEFAULT_MEMORY
 from elsewhere.storage import Header, RecordingWriter, UnitWriter
 from elsewhere.storage.locks import Claim
@@ -31,7 +31,7 @@ from elsewhere.storage.units import Units
 
 @dataclass(frozen=True)
 class UnitJob:
-    """What a process needs to record units; see :class:`elsewhere.recording.crew.Job`.
+    """What a process needs to record units; see :class:`elsewhere.recording.workers.Job`.
 
     Parameters
     ----------

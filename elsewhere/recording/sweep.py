@@ -27,7 +27,7 @@ from elsewhere.models import (
 )
 from elsewhere.models.forward import evaluating, exact
 from elsewhere.models.heads import name_head
-from elsewhere.models.state import stamp
+from elsewhere.models.restoring import stamp
 from elsewhere.protocols import Design, Progress, Sink, Source, Stage
 from elsewhere.recording.engines import (
     Cut,
@@ -37,7 +37,7 @@ from elsewhere.recording.engines import (
     engines,
     numerics,
 )
-from elsewhere.recording.findings import watch
+from elsewhere.recording.subject import watch
 from elsewhere.sources import (
     DEFAULT_MEMORY,
     Group,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from elsewhere.models import Model
 from elsewhere.reproduction.conditions import Run
 from elsewhere.training import replace_head
+from elsewhere.training.initial_network import start_model
 from elsewhere.training.resolution import log_spaced
-from elsewhere.training.start import start_model
 
 
 def blank_model(run: Run) -> Model:

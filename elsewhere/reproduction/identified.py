@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from elsewhere.analyzer.measuring import measure
+from elsewhere.analyzer.all_measures import measure
 from elsewhere.models import Model
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet

@@ -17,7 +17,7 @@ from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.scale import ClaimLayers, Scale
 from elsewhere.stimuli import Canvas
 from elsewhere.training.heads import check_replaceable
-from elsewhere.training.start import start_model
+from elsewhere.training.initial_network import start_model
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from elsewhere.errors import ElsewhereError, InputError, TrainingError
-from elsewhere.recording.crew import perform as perform_tasks
-from elsewhere.recording.crew import tell
+from elsewhere.recording.workers import perform as perform_tasks
+from elsewhere.recording.workers import tell
 from elsewhere.reproduction.tasks import Event, Progress, Task, perform, read_values
 
 Key: TypeAlias = tuple[int, str]
@@ -37,7 +37,7 @@ def count_workers(wanted: int | None, device: str, n_tasks: int) -> int:
 
 @dataclass(frozen=True)
 class ReproductionJob:
-    """What a process needs to perform tasks; see :class:`elsewhere.recording.crew.Job`.
+    """What a process needs to perform tasks; see :class:`elsewhere.recording.workers.Job`.
 
     Parameters
     ----------

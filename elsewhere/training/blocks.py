@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from elsewhere.models.proof import undisturbed
 from elsewhere.stimuli import Canvas
-from elsewhere.training.promises import Step
+from elsewhere.training.lazy_images import Step
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,29 @@ from elsewhere.models.heads import find_head
 from elsewhere.models.machine import using_threads
 from elsewhere.models.memory import Memory
 from elsewhere.storage.files import is_file, make_inside, refuse_link, remove_leftovers
-from elsewhere.training.beginning import (
+from elsewhere.training.card_notes import note_of_loss
+from elsewhere.training.checkpoints import (
+    Card,
+    read_card,
+    read_weights,
+)
+from elsewhere.training.curriculum import Curriculum
+from elsewhere.training.heads import order_units, replace_head
+from elsewhere.training.initial_network import (
+    Units,
+    check_phases,
+    has_new_head,
+    start_card,
+    start_model,
+    start_notes,
+)
+from elsewhere.training.metrics import MetricsLog, ReportProgress
+from elsewhere.training.optimisation import (
+    find_dropout,
+    set_dropout,
+)
+from elsewhere.training.resolution import ResolvedPhase, resolve
+from elsewhere.training.run_directory import (
     IN_USE,
     RUN,
     Begun,
@@ -26,30 +48,8 @@ from elsewhere.training.beginning import (
     lock_run,
     open_run,
 )
-from elsewhere.training.checkpoints import (
-    Card,
-    read_card,
-    read_weights,
-)
-from elsewhere.training.curriculum import Curriculum
-from elsewhere.training.doubts import note_of_loss
-from elsewhere.training.heads import order_units, replace_head
-from elsewhere.training.metrics import MetricsLog, ReportProgress
-from elsewhere.training.optimisation import (
-    find_dropout,
-    set_dropout,
-)
-from elsewhere.training.resolution import ResolvedPhase, resolve
 from elsewhere.training.seeds import derive_seed, own_generators
 from elsewhere.training.stage import Stage, Surroundings
-from elsewhere.training.start import (
-    Units,
-    check_phases,
-    has_new_head,
-    start_card,
-    start_model,
-    start_notes,
-)
 from elsewhere.training.state import RunState, write_state
 
 logger = get_logger(__name__)

@@ -27,9 +27,9 @@ from elsewhere.models.heads import find_logits, input_dtype
 from elsewhere.models.machine import describe_machine
 from elsewhere.training.augment import change_appearance
 from elsewhere.training.batches import draw_locations
+from elsewhere.training.card_notes import Doubts
 from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
 from elsewhere.training.curriculum import Curriculum
-from elsewhere.training.doubts import Doubts
 from elsewhere.training.heads import check_logits
 from elsewhere.training.metrics import MetricsLog, Report, ReportProgress
 from elsewhere.training.optimisation import (

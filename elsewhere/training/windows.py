@@ -4,7 +4,7 @@ On a canvas of constant background a feature map differs from the empty canvas's
 around the object. Convolutions and poolings with which a network begins are therefore computed on
 small tiles; the empty canvas runs along as one more image, and its map is filled in around the
 tiles. It is the network's own forward pass that runs: it is given a promise of its canvases
-(:mod:`elsewhere.training.promises`), which is kept where it does anything else with them.
+(:mod:`elsewhere.training.lazy_images`), which is kept where it does anything else with them.
 
 :func:`make_forward` takes this way only where it has proven itself: output and gradients are those
 of the whole network on random scenes and on the objects that stand out most.
@@ -25,7 +25,7 @@ from elsewhere.models.forward import Paster
 from elsewhere.models.proof import extremes, find_difference
 from elsewhere.stimuli import Canvas
 from elsewhere.training.blocks import ConvBlock, best_depth, find_blocks, run_block, window_sides
-from elsewhere.training.promises import Foreseen, Promise, Step
+from elsewhere.training.lazy_images import Foreseen, Promise, Step
 
 
 @dataclass(frozen=True)

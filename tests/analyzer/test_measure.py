@@ -9,7 +9,7 @@ import xarray
 from torch import nn
 
 from elsewhere import measure
-from elsewhere.analyzer.stretching import MeasureSink
+from elsewhere.analyzer.measure_sink import MeasureSink
 from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
 from elsewhere.measures import (
     Table,
@@ -26,7 +26,7 @@ from elsewhere.measures import (
     position_decoding,
     rsa,
 )
-from elsewhere.measures.stretches import Stretch
+from elsewhere.measures.unit_chunks import Stretch
 from elsewhere.recording import record
 from elsewhere.storage import load_result, open_recording, save_result
 from tests.roles import similarity
@@ -127,7 +127,7 @@ def test_the_row_of_the_reference_is_similarity(recording, measured):
 @pytest.mark.parametrize("names", [["cka", "partition"], [n for n in UNITS if n != "consistency"]])
 def test_stretches_of_units_give_the_same(recording, names, monkeypatch):
     # Without what the measures need beside it, so that small layers are cut as well.
-    monkeypatch.setattr("elsewhere.analyzer.stretching.WORKING_BYTES", 0)
+    monkeypatch.setattr("elsewhere.analyzer.measure_sink.WORKING_BYTES", 0)
     layer = "conv2_1"
     whole = measure(recording, names=names, layers=[layer])
     sink = MeasureSink(names, layers=[layer])
@@ -500,7 +500,7 @@ def test_identification_is_the_same_live_recorded_and_in_stretches(
     found = measure(recording, names="identification")
     assert np.isfinite(found["identification_mapped_away"]).all()
     assert_same(measure(sweep, names="identification"), found, 1e-7)
-    monkeypatch.setattr("elsewhere.analyzer.stretching.WORKING_BYTES", 0)
+    monkeypatch.setattr("elsewhere.analyzer.measure_sink.WORKING_BYTES", 0)
     begun = []
     begin = MeasureSink.begin
     monkeypatch.setattr(MeasureSink, "begin", lambda *args: begun.append(args[-1]) or begin(*args))

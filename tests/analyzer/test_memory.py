@@ -11,7 +11,7 @@ from torch import nn
 
 from elsewhere import measure
 from elsewhere.measures import measures
-from elsewhere.measures.stretches import COLUMN_BYTES, PIECE_BYTES
+from elsewhere.measures.unit_chunks import COLUMN_BYTES, PIECE_BYTES
 from elsewhere.recording import record
 from elsewhere.storage import open_recording
 
@@ -33,10 +33,10 @@ def large(make_sweep, wrap, tmp_path_factory):
 @pytest.mark.parametrize("names", [UNITS, ["centred", "partition"], ["cka"]], ids=len)
 def test_the_peak_is_below_the_limit(large, names, monkeypatch):
     monkeypatch.setattr("elsewhere.storage.recording.BLOCK_BYTES", 2**17)
-    monkeypatch.setattr("elsewhere.measures.stretches.PIECE_BYTES", PIECE_BYTES // 16)
-    monkeypatch.setattr("elsewhere.measures.stretches.COLUMN_BYTES", COLUMN_BYTES // 16)
+    monkeypatch.setattr("elsewhere.measures.unit_chunks.PIECE_BYTES", PIECE_BYTES // 16)
+    monkeypatch.setattr("elsewhere.measures.unit_chunks.COLUMN_BYTES", COLUMN_BYTES // 16)
     working = 4 * PIECE_BYTES // 16 + 6 * COLUMN_BYTES // 16
-    monkeypatch.setattr("elsewhere.analyzer.stretching.WORKING_BYTES", working)
+    monkeypatch.setattr("elsewhere.analyzer.measure_sink.WORKING_BYTES", working)
     recording = open_recording(large)
     size = 4 * np.prod(recording["0"].shape)
     # centred codes keep the products of all, fourteen measures have large sums of their own

@@ -108,7 +108,7 @@ def test_where_all_products_are_too_many_there_is_no_interval_and_it_is_said(met
     assert np.isnan(found[f"{name}_away_interval"]).all()
     assert np.isnan(found[f"{name}_displaced_interval"]).all()
     assert any(note.startswith(f"{metric}: no intervals") for note in found.attrs["notes"])
-    monkeypatch.setattr("elsewhere.analyzer.stretching.WORKING_BYTES", 0)
+    monkeypatch.setattr("elsewhere.analyzer.measure_sink.WORKING_BYTES", 0)
     wide = draw(n_units=4_000)  # 576 kB in several sweeps: the means at all places need one
     if metric == "centred":
         cut = measure(wide, PLACES, names=metric, max_memory="250kB")
@@ -193,7 +193,7 @@ def test_silent_objects_are_left_out_of_measures(metric, path, monkeypatch):
     if path == "stretches":
         if metric == "centred-by-place":
             pytest.skip("the means at all places take one sweep")
-        monkeypatch.setattr("elsewhere.analyzer.stretching.WORKING_BYTES", 0)
+        monkeypatch.setattr("elsewhere.analyzer.measure_sink.WORKING_BYTES", 0)
         memory = "330kB"
     wanted = measure(values, PLACES, names=metric, categories=living)
     found = measure(more, PLACES, names=metric, categories=names, max_memory=memory)

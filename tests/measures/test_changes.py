@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from elsewhere.errors import InputError
 from elsewhere.measures import border_cells, change_shares, explain_change
-from elsewhere.measures.changes import shifted
+from elsewhere.measures.phase import shifted
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,7 +12,7 @@ from elsewhere.errors import InputError
 from elsewhere.measures import consistency, discrimination, share_correct, strongest_consistency
 from elsewhere.measures.consistency import ChoiceTally
 from elsewhere.measures.discrimination import DiscriminationTally
-from elsewhere.measures.stretches import Stretch, add_all
+from elsewhere.measures.unit_chunks import Stretch, add_all
 
 
 def test_consistency_counts_pairs():

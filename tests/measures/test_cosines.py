@@ -12,7 +12,7 @@ from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError, NumericsError, UnknownNameError
 from elsewhere.measures import location_cosines
 from elsewhere.measures.cosines import CosineTally
-from elsewhere.measures.stretches import Lengths, Stretch
+from elsewhere.measures.unit_chunks import Lengths, Stretch
 from elsewhere.storage import ArraySource
 
 METRICS = ("cosine", "centred", "evoked", "pearson")

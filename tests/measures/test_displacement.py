@@ -9,7 +9,7 @@ from elsewhere.errors import InputError
 from elsewhere.measures import Displacements, displacement_map, distance_matrix
 from elsewhere.measures.displacement import mean_off_diagonal
 from elsewhere.measures.sensitivity import DistanceTally
-from elsewhere.measures.stretches import Stretch
+from elsewhere.measures.unit_chunks import Stretch
 
 PLACES = np.array([[y, x] for y in (5, 12, 14) for x in (5, 9)])
 

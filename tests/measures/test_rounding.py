@@ -6,7 +6,7 @@ from scipy import stats
 from scipy.spatial.distance import pdist
 from scipy.special import comb
 
-from elsewhere.analyzer.measuring import measure
+from elsewhere.analyzer.all_measures import measure
 from elsewhere.measures import (
     discrimination,
     distance_matrix,

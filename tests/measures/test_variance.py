@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from elsewhere.measures import normalized_deviation, normalized_variance, partition
 from elsewhere.measures.partition import PartitionTally
-from elsewhere.measures.stretches import Stretch
+from elsewhere.measures.unit_chunks import Stretch
 
 
 def activations(seed=0, n=5, n_locations=7, n_units=30, o=1.0, p=1.0, i=1.0):

@@ -12,7 +12,7 @@ import pytest
 CREW = """
 import sys, time
 from pathlib import Path
-from elsewhere.recording.crew import perform
+from elsewhere.recording.workers import perform
 
 class Endless:
     def prepare(self):

@@ -15,9 +15,9 @@ from elsewhere.analyzer import SimilaritySink
 from elsewhere.errors import InputError, NumericsError, StorageError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep, make_header, record
-from elsewhere.recording.crew import LOSSES, pack, perform, unpack
 from elsewhere.recording.engines import windows
 from elsewhere.recording.sharing import UnitJob
+from elsewhere.recording.workers import LOSSES, pack, perform, unpack
 from elsewhere.stimuli import Canvas, Grid, load_objects
 
 NETWORK = """
@@ -178,7 +178,7 @@ def test_a_task_that_ends_its_process_again_and_again_is_given_up():
 
 CHAIN = """
 import json, os, sys
-from elsewhere.recording.crew import perform, tell
+from elsewhere.recording.workers import perform, tell
 
 class Chain:
     def prepare(self):

@@ -12,7 +12,7 @@ from elsewhere.reproduction import load_scale, make_runs, scales
 from elsewhere.reproduction.comparisons import load_shown, load_unseen, phase_grid
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.training import Choice, resolve
-from elsewhere.training.start import start_model
+from elsewhere.training.initial_network import start_model
 
 
 @pytest.fixture(params=list(scales))

@@ -19,7 +19,7 @@ import xarray
 from elsewhere.axes import Axes
 from elsewhere.errors import ElsewhereError
 from elsewhere.measures.blocks import DenseBlock
-from elsewhere.probes.linear import FittedProbe, load_readout, save_readout
+from elsewhere.probes.readout_weights import FittedProbe, load_readout, save_readout
 from elsewhere.reproduction import load_scale
 from elsewhere.reproduction.conditions import make_runs
 from elsewhere.reproduction.tasks import Task, read_values, write_values

@@ -111,7 +111,7 @@ def test_a_result_that_leads_out_of_itself(tmp_path, secret, way):
             load_result(path)
         assert "\n" not in str(caught.value)
         assert not verify(path).ok
-    from elsewhere.probes.linear import load_readout
+    from elsewhere.probes.readout_weights import load_readout
 
     with pytest.raises(StorageError, match="refused"):
         load_readout(path)

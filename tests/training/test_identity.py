@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from elsewhere.errors import ExistsError, InputError, StorageError
-from elsewhere.training import beginning, list_checkpoints, read_metrics, train
+from elsewhere.training import list_checkpoints, read_metrics, run_directory, train
 from elsewhere.training.checkpoints import read_weights
 
 
@@ -62,9 +62,9 @@ def test_a_run_goes_on_with_the_threads_it_was_begun_with(long_curriculum, tmp_p
 def test_what_changed_under_a_run_is_told_in_its_cards(long_curriculum, tmp_path, monkeypatch):
     with pytest.raises(Stop):
         train(long_curriculum, tmp_path / "run", device="cpu", progress=stop, save_every=0)
-    plain = beginning.describe_machine
+    plain = run_directory.describe_machine
     monkeypatch.setattr(
-        beginning, "describe_machine", lambda device: plain(device) | {"torch": "9.9"}
+        run_directory, "describe_machine", lambda device: plain(device) | {"torch": "9.9"}
     )
     train(long_curriculum, tmp_path / "run", device="cpu")
     first, *_, last = list_checkpoints(tmp_path / "run")

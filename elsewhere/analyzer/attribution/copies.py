@@ -16,7 +16,7 @@ from torch import nn
 from elsewhere.errors import InputError, LayerError
 from elsewhere.models import Conduct, Layer, Model, output_tensors
 from elsewhere.models.memory import Memory
-from elsewhere.models.state import copy_network
+from elsewhere.models.restoring import copy_network
 
 
 class PlainNetwork(nn.Module):

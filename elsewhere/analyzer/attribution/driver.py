@@ -25,7 +25,7 @@ from elsewhere.logs import get_logger
 from elsewhere.measures.behaviour import differing
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
-from elsewhere.recording.crew import perform
+from elsewhere.recording.workers import perform
 from elsewhere.storage import check_output, load_result, save_result
 from elsewhere.storage.merge import unit_name
 from elsewhere.storage.parts import Parts, parts_folder

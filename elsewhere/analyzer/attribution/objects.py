@@ -24,7 +24,7 @@ from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entrop
 from elsewhere.measures.behaviour import differing
 from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
-from elsewhere.recording.findings import Subject, watch
+from elsewhere.recording.subject import Subject, watch
 from elsewhere.storage import to_half
 from elsewhere.types import Location
 

@@ -20,7 +20,7 @@ from elsewhere.analyzer.attribution.weights import randomise, weights_by_layer
 from elsewhere.errors import InputError
 from elsewhere.measures.attribution import MAP_METRICS, MapMetric, mean_over_objects, unit_maps
 from elsewhere.measures.intervals import Sampled
-from elsewhere.models.state import copy_network
+from elsewhere.models.restoring import copy_network
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep

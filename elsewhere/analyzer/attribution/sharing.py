@@ -39,7 +39,7 @@ _DETERMINING = (
 
 @dataclass
 class ObjectJob:
-    """What a process needs to attribute objects; see :class:`elsewhere.recording.crew.Job`.
+    """What a process needs to attribute objects; see :class:`elsewhere.recording.workers.Job`.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from elsewhere.recording.engines.base import Cut, EngineChoice, NotApplicable, S
 from elsewhere.recording.engines.compiling import compile_windows, saving, weigh
 from elsewhere.recording.engines.dense import DenseEngine
 from elsewhere.recording.engines.varied import VariedEngine
-from elsewhere.recording.findings import Subject
+from elsewhere.recording.subject import Subject
 from elsewhere.registry import Registry
 
 engines: Registry[Callable[..., SweepEngine]] = Registry("engine")

@@ -13,7 +13,7 @@ import torch
 from elsewhere.models import Conduct, Layer
 from elsewhere.models.machine import describe_machine
 from elsewhere.protocols import Design, Sink, Stage
-from elsewhere.recording.findings import Subject
+from elsewhere.recording.subject import Subject
 from elsewhere.sources import Group, Takers
 from elsewhere.storage.units import Units
 

@@ -15,10 +15,10 @@ from elsewhere.models.forward import evaluating
 from elsewhere.models.proof import extremes, find_difference
 from elsewhere.recording.engines.base import NotApplicable, why_alone
 from elsewhere.recording.engines.windows import TILE_BYTES, WindowEngine
-from elsewhere.recording.findings import Subject
 from elsewhere.recording.hooks import Taps
 from elsewhere.recording.incremental import Incremental, NotTraceable, Pasted, Tile, WindowRows
 from elsewhere.recording.incremental.windows import Maps
+from elsewhere.recording.subject import Subject
 from elsewhere.types import BATCH_ROWS
 
 ADDS_PER_SECOND = 4e10

@@ -16,9 +16,9 @@ from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Conduct, Layer, output_tensors
 from elsewhere.protocols import Design, Stage
 from elsewhere.recording.engines.base import Cut, SweepEngine, why_alone
-from elsewhere.recording.findings import Subject, watch_again
 from elsewhere.recording.hooks import Taps
 from elsewhere.recording.images import ImageBatch, Images, batches_of
+from elsewhere.recording.subject import Subject, watch_again
 from elsewhere.sources import Group, Takers
 from elsewhere.storage.units import Units
 from elsewhere.types import BATCH_ROWS

@@ -9,7 +9,7 @@ from typing import Any, cast
 from elsewhere.models import Layer
 from elsewhere.protocols import Block, Design, Need, Sink, Stage
 from elsewhere.recording.engines.base import Cut, SweepEngine
-from elsewhere.recording.findings import Subject
+from elsewhere.recording.subject import Subject
 from elsewhere.sources import Group, Takers
 from elsewhere.storage.units import Units
 

@@ -16,7 +16,6 @@ from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Layer
 from elsewhere.protocols import Design, Sink, Stage
 from elsewhere.recording.engines.base import Cut, SweepEngine
-from elsewhere.recording.findings import Subject
 from elsewhere.recording.incremental.blocks import GroundRow, WindowBlock, WindowRows
 from elsewhere.recording.incremental.engine import TILE_WORK, Incremental
 from elsewhere.recording.incremental.tiling import (
@@ -26,6 +25,7 @@ from elsewhere.recording.incremental.tiling import (
     cut_tiles,
 )
 from elsewhere.recording.incremental.windows import Maps, Tile
+from elsewhere.recording.subject import Subject
 from elsewhere.sources import Group, Takers
 from elsewhere.storage.units import Units
 from elsewhere.types import BATCH_ROWS

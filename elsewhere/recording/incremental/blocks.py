@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from elsewhere.measures.blocks import spatial_mean
 from elsewhere.measures.sketch import sketch
 from elsewhere.protocols import Kept, Stage
-from elsewhere.recording.incremental.regions import GroupSquares, Piece, Region, Sums
+from elsewhere.recording.incremental.rectangles import GroupSquares, Piece, Region, Sums
 from elsewhere.recording.incremental.vectors import WindowVectors
 from elsewhere.recording.incremental.windows import Ground, Maps, Tile, map_means, paste
 

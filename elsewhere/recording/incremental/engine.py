@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from elsewhere.errors import LayerError
 from elsewhere.models import Layer, Model
 from elsewhere.recording.incremental.costs import StepCost, choose_tiles, count_weights
-from elsewhere.recording.incremental.gathering import Readings
 from elsewhere.recording.incremental.geometry import merge, slide
-from elsewhere.recording.incremental.rules import find_treatment
-from elsewhere.recording.incremental.running import (
+from elsewhere.recording.incremental.operations import (
     run_global,
     run_pointwise,
     run_sliding,
     run_together,
 )
+from elsewhere.recording.incremental.reads import Readings
+from elsewhere.recording.incremental.rules import find_treatment
 from elsewhere.recording.incremental.sources import WindowSource
 from elsewhere.recording.incremental.trace import NotTraceable, Program, Step, trace
 from elsewhere.recording.incremental.treatments import (

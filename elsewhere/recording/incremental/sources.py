@@ -11,7 +11,7 @@ import torch
 
 from elsewhere.models import Model
 from elsewhere.recording.incremental.geometry import AxisWindows, Interval, Numbers
-from elsewhere.recording.incremental.running import split_classes
+from elsewhere.recording.incremental.operations import split_classes
 from elsewhere.recording.incremental.windows import Axes, Maps, Tile
 from elsewhere.stimuli import Canvas
 from elsewhere.types import Color

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.measures.vectors import combine, dot_products
-from elsewhere.recording.incremental.regions import (
+from elsewhere.recording.incremental.rectangles import (
     FEW,
     OpenSum,
     Piece,

@@ -18,7 +18,7 @@ from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of
 from elsewhere.errors import ExistsError, InputError, StorageError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep
-from elsewhere.recording.crew import pack, unpack
+from elsewhere.recording.workers import pack, unpack
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.storage import load_result
 from elsewhere.storage.parts import Parts

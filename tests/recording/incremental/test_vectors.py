@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elsewhere.errors import InputError
-from elsewhere.recording.incremental.regions import Piece, Region, Sums
+from elsewhere.recording.incremental.rectangles import Piece, Region, Sums
 from elsewhere.recording.incremental.vectors import WindowVectors
 from elsewhere.recording.incremental.windows import Ground
 

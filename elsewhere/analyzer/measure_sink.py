@@ -17,7 +17,8 @@ from elsewhere.errors import LayerError
 from elsewhere.measures.blocks import check_finite, rows_needed, rows_of
 from elsewhere.measures.catalogue import measures
 from elsewhere.measures.similarity import zero_vectors
-from elsewhere.measures.stretches import (
+from elsewhere.measures.tables import Reading, Table, Variables
+from elsewhere.measures.unit_chunks import (
     BY_PLACE,
     WORKING_BYTES,
     Lengths,
@@ -25,7 +26,6 @@ from elsewhere.measures.stretches import (
     Values,
     add_all,
 )
-from elsewhere.measures.tables import Reading, Table, Variables
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.protocols import Block, Design, Layer, Need, Stage
 

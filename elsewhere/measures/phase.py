@@ -28,7 +28,7 @@ from elsewhere.measures.aligned import has_place, maps_of, plane_of, without_rou
 from elsewhere.measures.catalogue import MakeSinks, Measure, entry, measures
 from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.similarity_sink import left_out_labels
-from elsewhere.measures.stretches import Floats
+from elsewhere.measures.unit_chunks import Floats
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.protocols import Array, Block, Design, Layer, Need, Source
 

@@ -11,7 +11,7 @@ import xarray
 from numpy.typing import ArrayLike
 
 from elsewhere.analyzer.arrays import array_source
-from elsewhere.analyzer.stretching import MeasureSink
+from elsewhere.analyzer.measure_sink import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.aligned import has_place
 from elsewhere.measures.bands import band_notes, banded, with_bands, without_intervals
@@ -21,8 +21,8 @@ from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.responses import find_responses
 from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.measures.similarity_sink import join_layers
-from elsewhere.measures.stretches import Floats
 from elsewhere.measures.tables import SHARE_LEFT_OUT, Variables
+from elsewhere.measures.unit_chunks import Floats
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Layer, Progress, Source
 from elsewhere.types import parse_bytes

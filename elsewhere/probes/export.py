@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.probes.features import FeatureReading, gather
-from elsewhere.probes.fitting import FitTask, fit, strengths_of
 from elsewhere.probes.kinds import find_kind
-from elsewhere.probes.linear import NETWORK, FittedProbe
 from elsewhere.probes.places import find_places
+from elsewhere.probes.readout_weights import NETWORK, FittedProbe
+from elsewhere.probes.selection import FitTask, fit, strengths_of
 from elsewhere.probes.span import find_span, moments, raw_weights
 from elsewhere.probes.splits import deal_folds, divide
 from elsewhere.protocols import Source

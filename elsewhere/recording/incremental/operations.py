@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from elsewhere.recording.incremental.gathering import Gatherer, Readings
 from elsewhere.recording.incremental.geometry import AxisReading, AxisWindows, Numbers
+from elsewhere.recording.incremental.reads import Gatherer, Readings
 from elsewhere.recording.incremental.treatments import Global, Sliding, Together
 from elsewhere.recording.incremental.windows import Axes, Ground, Maps, Tile, map_means
 

@@ -20,9 +20,9 @@ from elsewhere.probes.controls import PIXELS, ControlScene, PixelSource, object_
 from elsewhere.probes.dataset import Builder
 from elsewhere.probes.engine import FitOutcome, FitPlan, run
 from elsewhere.probes.features import FeatureReading
-from elsewhere.probes.fitting import strengths_of
 from elsewhere.probes.kinds import CONTROLS, find_kind
 from elsewhere.probes.places import find_places
+from elsewhere.probes.selection import strengths_of
 from elsewhere.probes.splits import SPLITS, Split, balance, deal_folds, divide, shuffle_labels
 from elsewhere.probes.summary import Regions, Summary
 from elsewhere.protocols import Progress, Source
