@@ -57,10 +57,11 @@ CASES = {
     "train": ("train", "tiny.toml", *TRUST),
     "reproduce": ("reproduce", "--scale", "quick", "--seeds", "1", "--max-steps", "3"),
 }  # fmt: skip
-UNITS = {"record": (4, 16), "record-windows": (34, 1), "attribute": (4, 72), "track": (3, 214),
-         "track-workers": (3, 245)}  # fmt: skip
+UNITS = {"record": (4, 16), "record-windows": (34, 1), "attribute": (4, 72), "track": (3, 132)}
 """How many units the work is cut into, and how many images (tiles of windows) each takes: of track,
-with its accuracy, its similarity and a look, which workers have to take anew for each."""
+with its accuracy, its similarity and a look at the network of each checkpoint."""
+LOOKS = {"track": 31}
+"""Images of a look at what a factory builds, for each result that is there already."""
 FOLDERS = ("train", "reproduce")
 EVENTS = ("replace", "link", "unlink", "rename", "rmdir", "fsync", "mkdir")
 
@@ -323,7 +324,7 @@ class Work:
         spent, shown = sum(images.values()), dict(images)
         images.pop(found["process"], None)
         others, cluster = len(images), self.shared == "cluster"
-        looks = self.own + self.look * others
+        looks = self.own + self.look * others + LOOKS.get(self.command, 0) * done
         least = most = 0
         if not self.n_units:  # begins again
             most = self.all

@@ -238,9 +238,8 @@ class MeasureSink:
             share = lengths.zero_share
             key = f"{metric.replace('-', '_')}_zero_share"
             found[key] = ((), np.asarray(share))
-            self.made_by[key] = next(
-                name for name in self.names if measures.get(name).metric == metric
-            )
+            owners = [name for name in self.names if measures.get(name).metric == metric]
+            self.made_by[key] = [*owners, self.names[0]][0]
             if told := zero_vectors(metric, share, float(lengths.dead.mean())):
                 self.notes.append(f"{metric}: layer {layer}: {told}")
         kept = self._layers[layer].keep

@@ -25,9 +25,10 @@ from elsewhere.figures.style import (
     tidy,
     wrap,
 )
+from elsewhere.types import stem_of
 
 _DRAWN = {
-    "similarity": (("similarity_mean", "same object"), ("baseline_cross", "another object")),
+    "similarity": (("{stem}", "same object"), ("{stem}_baseline", "another object")),
     "accuracy": (("accuracy", "accuracy"),),
     "probe": (("accuracy", "accuracy"),),
 }
@@ -125,7 +126,7 @@ def plot_along(
     shown = result.copy()
     del shown.attrs[f"reference_{axis}"]  # which is what would be kept of it
     shown = slice_at(shown, at)
-    drawn = _DRAWN[kind]
+    drawn = [(name.format(stem=stem_of(result.attrs)), text) for name, text in _DRAWN[kind]]
     series = next(dim for dim in ("layer", "exemplars") if dim in shown[drawn[0][0]].dims)
     names = [str(name) for name in shown[series].values]
     if kind == "probe":

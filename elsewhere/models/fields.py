@@ -23,8 +23,8 @@ class PixelSpan:
 
     Examples
     --------
-    >>> Span(1, 0, 0).slide(kernel=11, stride=4, padding=2, dilation=1)
-    Span(stride=4, low=-2, high=8)
+    >>> PixelSpan(1, 0, 0).slide(kernel=11, stride=4, padding=2, dilation=1)
+    PixelSpan(stride=4, low=-2, high=8)
     """
 
     stride: int

@@ -53,7 +53,7 @@ class ExemplarSplit:
 
         Examples
         --------
-        >>> some = Exemplars(("a", "b"), np.array([0, 0, 1]), np.array([False, True, False]))
+        >>> some = ExemplarSplit(("a", "b"), np.array([0, 0, 1]), np.array([False, True, False]))
         >>> some.known(np.array([False, True, True])).tolist()
         [False, False, True]
         """

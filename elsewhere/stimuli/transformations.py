@@ -59,13 +59,10 @@ def register_axis(
 
     Examples
     --------
-    >>> @register_axis("greyness", neutral=0, summary="share of colour that is taken away")
-    ... def greyness(patch, value):
-    ...     colors = patch[..., :3].astype(float)
-    ...     grey = colors.mean(axis=-1, keepdims=True)
-    ...     mixed = (1 - value) * colors + value * grey
-    ...     return np.concatenate([mixed.round().astype(np.uint8), patch[..., 3:]], axis=-1)
-    >>> "greyness" in transformations
+    >>> @register_axis("mirrored", neutral=0, summary="whether left and right are exchanged")
+    ... def mirrored(patch, value):
+    ...     return patch[:, ::-1] if value else patch
+    >>> "mirrored" in transformations
     True
     """
 

@@ -18,6 +18,7 @@ from elsewhere.cli import app
 from elsewhere.figures import figure_kinds
 from elsewhere.measures import measures
 from elsewhere.stimuli import object_sets
+from elsewhere.stimuli.transformations import transformations
 from elsewhere.storage import load_result, open_recording
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ def test_the_readme(run, tmp_path, capsys):
 
 def test_how_to_extend(run, tmp_path, monkeypatch):
     # what is registered here is forgotten again
-    for registry in (object_sets, figure_kinds, measures):
+    for registry in (object_sets, figure_kinds, measures, transformations):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     page = ROOT / "docs" / "extending.md"
     blocks = python_blocks(page)

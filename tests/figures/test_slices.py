@@ -15,8 +15,7 @@ def result():
     rng = np.random.default_rng(0)
     shape = (2, 3, 2, 3)
     variables = {
-        name: (("layer", *NAMES), rng.random(shape))
-        for name in ("similarity_mean", "baseline_cross")
+        name: (("layer", *NAMES), rng.random(shape)) for name in ("cosine", "cosine_baseline")
     }
     coords = {"layer": ["pool2", "fc6"], "scale": [0.5, 1.0, 2.0], "y": [10, 20], "x": [5, 10, 15]}
     attrs = {
@@ -27,11 +26,11 @@ def result():
 
 
 def test_one_value_of_each_axis_is_taken(result):
-    np.testing.assert_array_equal(
-        slice_at(result)["similarity_mean"], result["similarity_mean"].sel(scale=1.0)
-    )
+    np.testing.assert_array_equal(slice_at(result)["cosine"], result["cosine"].sel(scale=1.0))
     found = slice_at(result, {"scale": 2})
-    np.testing.assert_array_equal(found["baseline_cross"], result["baseline_cross"].sel(scale=2.0))
+    np.testing.assert_array_equal(
+        found["cosine_baseline"], result["cosine_baseline"].sel(scale=2.0)
+    )
     assert found.attrs["shown_at"] == "scale 2"
     off = slice_at(result.assign_attrs(reference_scale=0.6))
     assert off.attrs["shown_at"] == "scale 0.5"
@@ -58,8 +57,8 @@ def test_a_figure_shows_the_reference_unless_told(result):
 
 def test_along_an_axis_are_means_over_the_other_locations(result):
     ax = plot_along(result, "scale")
-    (line,) = (each for each in ax.lines if each.get_label() == "similarity_mean:fc6")
-    values = result["similarity_mean"].sel(layer="fc6").values.reshape(3, 6)
+    (line,) = (each for each in ax.lines if each.get_label() == "cosine:fc6")
+    values = result["cosine"].sel(layer="fc6").values.reshape(3, 6)
     right = np.delete(values, 3, axis=1).mean(1)  # without y 20, x 5
     np.testing.assert_allclose(line.get_ydata(), right)
     np.testing.assert_array_equal(line.get_xdata(), [0.5, 1, 2])

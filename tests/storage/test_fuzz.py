@@ -169,7 +169,7 @@ def content(path, partial=False):
             found[name] = (array.dims, array.values.tobytes(),
                            [c.values.tolist() for c in array.coords.values()])
             for stage in ("empty", "grid"):
-                for block in recording._blocks(recording.layer(name), stage):
+                for block in recording.blocks(recording.layer(name), stage):
                     found[name, stage, int(block.positions[0])] = block.full().tobytes()
         if not partial:
             found["image"] = recording.objects["image"].values.tobytes()

@@ -470,7 +470,7 @@ def test_what_a_curriculum_made_in_python_names_need_not_be_named_again(tmp_path
     network = types.ModuleType("own_nets")
     network.net = lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 3))
     monkeypatch.setitem(sys.modules, "own_nets", network)
-    monkeypatch.setattr("elsewhere.models.factories._NAMED_IN_PYTHON", set())
+    monkeypatch.setattr("elsewhere.models.names._NAMED_IN_PYTHON", set())
     phase = Phase(
         "p", "digits", categories=3, exemplars=Exemplars(2, 1), environment="one", steps=1
     )
@@ -478,7 +478,7 @@ def test_what_a_curriculum_made_in_python_names_need_not_be_named_again(tmp_path
     train(own, tmp_path / "run", device="cpu")
     card = list_checkpoints(tmp_path / "run")[-1]
     load_checkpoint(card.path)
-    monkeypatch.setattr("elsewhere.models.factories._NAMED_IN_PYTHON", set())  # another process
+    monkeypatch.setattr("elsewhere.models.names._NAMED_IN_PYTHON", set())  # another process
     with pytest.raises(InputError, match="--trust-factory own_nets:net"):
         load_checkpoint(card.path)
 

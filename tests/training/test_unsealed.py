@@ -54,7 +54,7 @@ def test_an_old_result_is_read_and_says_so_in_its_notes(tmp_path):
     with h5py.File(path, "r+") as file:
         file.attrs["encoding_version"] = "0.1"
     found = load_result(path)
-    assert found["G"].values.tolist() == [1.0, 2.0]
+    assert found["cosine_G"].values.tolist() == [1.0, 2.0]
     assert found.attrs["notes"] == [f"r.nc {UNSEALED}"]
     assert verify(path).ok
     assert verify(path).unsealed == (str(path),)

@@ -50,7 +50,7 @@ class AxisWindows:
 
         Examples
         --------
-        >>> Axis.of_canvas(24, 8, [4, 12]).start.tolist()
+        >>> AxisWindows.of_canvas(24, 8, [4, 12]).start.tolist()
         [0, 8]
         """
         start = np.asarray(locations, dtype=np.int64) - object_size // 2
@@ -161,7 +161,7 @@ def slide(axis: AxisWindows, along: Slide) -> tuple[AxisWindows, AxisReading]:
 
     Examples
     --------
-    >>> before = Axis.of_canvas(24, 8, [4, 8, 12, 20])
+    >>> before = AxisWindows.of_canvas(24, 8, [4, 8, 12, 20])
     >>> after, reading = slide(before, Slide(extent=3, stride=1, pad=1, size=24))
     >>> after.start.tolist(), after.length.tolist(), after.classes.tolist()
     ([0, 3, 7, 15], [9, 10, 10, 9], [0, 1, 1, 2])
@@ -192,7 +192,7 @@ def merge(axes: Sequence[AxisWindows]) -> tuple[AxisWindows, tuple[AxisReading, 
 
     Examples
     --------
-    >>> small = Axis.of_canvas(24, 8, [4, 12])
+    >>> small = AxisWindows.of_canvas(24, 8, [4, 12])
     >>> large, _ = slide(small, Slide(3, 1, 1, 24))
     >>> union, _ = merge([small, large])
     >>> union.start.tolist(), union.length.tolist()

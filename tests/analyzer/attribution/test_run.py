@@ -500,7 +500,7 @@ def test_other_results_are_joined_at_the_same_locations(result):
         attrs={"kind": "accuracy"},
     )  # fmt: skip
     some = xarray.Dataset(
-        {"G": (("layer", "y", "x"), own[None, :, :2])},
+        {"cosine_G": (("layer", "y", "x"), own[None, :, :2])},
         coords={"layer": ["fc3"], "y": y, "x": x[:2]},
         attrs={"kind": "similarity"},
     )
@@ -508,13 +508,15 @@ def test_other_results_are_joined_at_the_same_locations(result):
     assert joined["joined_map"].values.tolist() == [
         "accuracy[same]",
         "accuracy[held-out]",
-        "G[fc3]",
+        "cosine_G[fc3]",
     ]
     table = joined["association"].sel(measure_map="mass_inside").values
     np.testing.assert_allclose(table, [1, -1, 1])
-    assert np.isnan(joined["joined"].sel(joined_map="G[fc3]").values[:, 2]).all()
+    assert np.isnan(joined["joined"].sel(joined_map="cosine_G[fc3]").values[:, 2]).all()
     nothing = xarray.concat([some, some * np.nan], "layer").assign_coords(layer=["fc3", "fc4"])
-    assert "G[fc4]" not in join(found, [nothing.assign_attrs(some.attrs)])["joined_map"].values
+    assert (
+        "cosine_G[fc4]" not in join(found, [nothing.assign_attrs(some.attrs)])["joined_map"].values
+    )
     with pytest.raises(InputError, match="another network"):
         join(found, [some.assign_attrs(weights_sha256="0" * 64)])
     with pytest.raises(InputError, match="on a canvas of 99 px"):
@@ -522,7 +524,7 @@ def test_other_results_are_joined_at_the_same_locations(result):
     with pytest.raises(InputError, match="none of the locations"):
         join(found, [some.assign_coords(x=x[:2] + 1)])
     with pytest.raises(InputError, match="no numbers over y and x"):
-        join(found, [some.drop_vars("G")])
+        join(found, [some.drop_vars("cosine_G")])
 
 
 # --- sanity ----------------------------------------------------------------------------------
