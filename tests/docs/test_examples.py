@@ -89,8 +89,8 @@ def test_a_measure_of_ones_own_goes_everywhere(run, tmp_path, monkeypatch):
     page = ROOT / "docs" / "extending.md"
     blocks = python_blocks(page)
     (module,) = (block for block in blocks if "class SparsenessTally" in block)
-    (tmp_path / "sparse.py").write_text(module)
-    (command,) = re.findall(r"^elsewhere (.*sparse:sparseness.*)$", page.read_text("utf-8"), re.M)
+    (tmp_path / "my_measures.py").write_text(module)
+    (command,) = re.findall(r"^elsewhere (.*my_measures:sparseness.*)$", page.read_text("utf-8"), re.M)
     assert "sparseness" not in run("measure")
     run(*command.split())
     assert "sparseness" in run("measure")  # listed
