@@ -90,7 +90,9 @@ def test_a_measure_of_ones_own_goes_everywhere(run, tmp_path, monkeypatch):
     blocks = python_blocks(page)
     (module,) = (block for block in blocks if "class SparsenessTally" in block)
     (tmp_path / "my_measures.py").write_text(module)
-    (command,) = re.findall(r"^elsewhere (.*my_measures:sparseness.*)$", page.read_text("utf-8"), re.M)
+    (command,) = re.findall(
+        r"^elsewhere (.*my_measures:sparseness.*)$", page.read_text("utf-8"), re.M
+    )
     assert "sparseness" not in run("measure")
     run(*command.split())
     assert "sparseness" in run("measure")  # listed
