@@ -8,7 +8,7 @@ import numpy as np
 import xarray
 
 from elsewhere.analyzer.similarity import finish
-from elsewhere.errors import LayerError
+from elsewhere.errors import InputError, LayerError
 from elsewhere.measures.responses import find_responses
 from elsewhere.measures.similarity_sink import SimilaritySink
 from elsewhere.protocols import Progress, Source
@@ -51,6 +51,8 @@ def similarity_biscione_bowers(
     ------
     LayerError
         No layer is named and the source has no ReLU layer.
+    InputError
+        Objects are changed along an axis, and never shown as they are.
 
     References
     ----------
@@ -67,10 +69,17 @@ def similarity_biscione_bowers(
                 f"--protocol {PROTOCOL} compares ReLU layers, and there is none among "
                 f"{', '.join(layer.name for layer in source.layers)}; name layers with --layers"
             )
-    ys, xs = design.axes.values
-    middle = len(ys) // 2
-    row = range(middle * len(xs), (middle + 1) * len(xs))
-    with source.select(chosen, row).at((ys[middle], xs[0])) as narrowed:
+    ys, xs = design.axes.moving.values
+    middle = ys[len(ys) // 2]
+    row = [design.axes.index(design.at((middle, x)).reference) for x in xs]
+    if None in row:
+        changed = ", ".join(axis.name for axis in design.axes.changing)
+        raise InputError(
+            f"--protocol {PROTOCOL} compares objects as they are, and they are not among the "
+            f"values of {changed}; record those as well"
+        )
+    positions = [at for at in row if at is not None]
+    with source.select(chosen, positions).at((middle, xs[0])) as narrowed:
         memory = parse_bytes(max_memory)
         responses = find_responses(narrowed, layers, max_memory=memory, counted=True)
         sink = SimilaritySink(layers=layers, include_reference=True)

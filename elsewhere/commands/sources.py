@@ -99,7 +99,7 @@ def recorded_reference(recording: Recording, text: str) -> tuple[int, int]:
 
     header = recording.attributes
     canvas = Canvas(int(header["canvas"]), int(header["object_size"]))
-    return parse_location(text, canvas, Grid(*recording.design.axes.values))
+    return parse_location(text, canvas, Grid(*recording.design.axes.moving.values))
 
 
 def match_layers(recording: Recording, patterns: Sequence[str]) -> list[str]:

@@ -7,8 +7,9 @@ import pytest
 import torch
 import xarray
 
-from elsewhere.analyzer import accuracy, measure, similarity
+from elsewhere.analyzer import accuracy, measure, similarity, similarity_biscione_bowers
 from elsewhere.axes import Axes, Axis
+from elsewhere.commands.sources import recorded_reference
 from elsewhere.errors import CanvasError, InputError, ObjectSetError, UnknownNameError
 from elsewhere.models import load_model
 from elsewhere.probes import probe
@@ -168,6 +169,26 @@ def test_measures_and_probes_take_them_live_and_from_files(recorded):
     np.testing.assert_allclose(
         np.delete(off, at, axis=1).mean(1), read["accuracy_at"].sel(split="same", where="off")
     )
+
+
+def test_the_authors_protocol_takes_objects_as_they_are(recorded, model):
+    sweep, path = recorded
+    plain = similarity_biscione_bowers(
+        make_sweep(model, axes=(), grid=sweep.grid), layers=["logits"]
+    )
+    with open_recording(path) as recording:
+        found = similarity_biscione_bowers(recording, layers=["logits"])
+        with recording.at((24, 20)) as moved:
+            assert moved.design.reference == (1, 0, 24, 20)
+        place = recorded_reference(recording, "35,20")
+        assert place == (35, 20)
+    np.testing.assert_allclose(
+        found["cosine"].squeeze().values, plain["cosine"].squeeze().values, atol=1e-5
+    )
+    with pytest.raises(InputError, match="not among the values of scale"):
+        similarity_biscione_bowers(
+            make_sweep(model, axes=(parse_axis("scale=0.5,2"),), grid="2x2"), layers=["logits"]
+        )
 
 
 def test_accuracy_asks_every_variant(recorded, model):
