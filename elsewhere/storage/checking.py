@@ -371,8 +371,8 @@ def check_identity(file: Any) -> Iterator[str]:
     try:
         pixels = file["image"][...].tobytes() + file["mask"][...].tobytes()
         names = [file[key].asstr()[...].tolist() for key in ("object", "category")]
-        axes = [[key, file[key][...].tolist()] for key in json.loads(file.attrs["axes"])]
-    except (OSError, RuntimeError, ValueError) as error:
+        axes = [_axis_fields(key, file[key]) for key in json.loads(file.attrs["axes"])]
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
         yield f"objects or axes cannot be read: {_line(error)}"
         return
     found = {
@@ -384,6 +384,12 @@ def check_identity(file: Any) -> Iterator[str]:
     for key, value in found.items():
         if fields[key] != value:
             yield f"{key} differ from the identity"
+
+
+def _axis_fields(name: str, variable: Any) -> list[Any]:
+    """Return an axis as an identity names it: with its unit where it changes objects."""
+    unit = [str(variable.attrs["units"])] if "changes" in variable.attrs else []
+    return [name, variable[...].tolist(), *unit]
 
 
 def check_layer(name: str, dataset: Any) -> None:

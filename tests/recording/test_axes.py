@@ -2,6 +2,8 @@
 
 import itertools
 
+import h5py
+import hdf5plugin  # noqa: F401  (the filter of what is read)
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from elsewhere.probes import probe
 from elsewhere.recording import Sweep, record
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.stimuli.transformations import parse_axis, vary
-from elsewhere.storage import open_recording
+from elsewhere.storage import open_recording, verify
 from elsewhere.training import trial_table
 
 AXES = (parse_axis("scale=0.5,1,1.5"), parse_axis("rotation=0,30"))
@@ -189,6 +191,16 @@ def test_the_authors_protocol_takes_objects_as_they_are(recorded, model):
         similarity_biscione_bowers(
             make_sweep(model, axes=(parse_axis("scale=0.5,2"),), grid="2x2"), layers=["logits"]
         )
+
+
+def test_it_is_verified_like_others(recorded, tmp_path):
+    _, path = recorded
+    assert not verify(path).damages
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(path.read_bytes())
+    with h5py.File(copy, "r+") as file:
+        file["scale"][0] = 0.75
+    assert verify(copy).damages
 
 
 def test_accuracy_asks_every_variant(recorded, model):
