@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from elsewhere.measures.displacement import mean_off_diagonal
 from elsewhere.measures.tables import JACKKNIFE_COST, Reading, Table, Variables, matrix_variables
 from elsewhere.measures.unit_chunks import Floats, Stretch
-from elsewhere.measures.vectors import dot_products
+from elsewhere.measures.vectors import dot_products, negligible
 
 NOISE = 1e-12
 """A sum of squares below this share of another is rounding: nothing varies."""
@@ -41,11 +41,12 @@ class GramTally:
         self.grams = np.zeros((n_locations, n_objects, n_objects))
         self._squares = np.zeros((n_locations, n_objects))
         self._zero = np.zeros((n_locations, n_objects), dtype=bool)
-        self._rounding = 0.0
+        self._rounding = self._negligible = 0.0
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
         self._rounding = max(self._rounding, stretch.rounding)
+        self._negligible = max(self._negligible, negligible(stretch.values))
         for location, squares in enumerate(self._squares):
             rows = stretch.values[:, location].astype(np.float64)
             if self.metric is None:
@@ -67,7 +68,7 @@ class GramTally:
         if self.metric is None:
             scale = self._squares.sum(axis=1)
             traces = np.trace(self.grams, axis1=1, axis2=2)
-            dead = traces <= NOISE * np.maximum(scale, np.finfo(float).tiny)
+            dead = traces <= self._negligible**2 * np.maximum(scale, np.finfo(float).tiny)
             return np.where(dead[:, None, None], 0.0, self.grams)
         return self.grams + self._zero[:, :, None] * np.eye(self.grams.shape[1])
 

@@ -12,6 +12,7 @@ from elsewhere.measures.catalogue import Measure, entry, measures
 from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.tables import Reading, Table, Variables, estimated, scalar
 from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
+from elsewhere.measures.vectors import negligible
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ class PartitionTally:
         self._places = 0.0  # |sum over objects|², over locations
         self._unit_places = np.zeros(n_units)  # the same of a unit's objects
         self._with_places = np.zeros(n_units)  # a unit's sums times those of everything
-        self._scale = 0.0
+        self._scale = self._negligible = 0.0
 
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
+        self._negligible = max(self._negligible, negligible(stretch.values))
         for _, values in stretch.columns():
             self._scale += float((values * values).sum())
             rest = values - values[:1, :1]
@@ -123,7 +125,7 @@ class PartitionTally:
         objects = sums / p - common
         locations = places / n - common
         parts = np.stack([objects, locations, total - objects - locations], axis=-1)
-        varies = total > 1e-12 * self._scale
+        varies = total > self._negligible**2 * self._scale
         safe = np.where(varies, total, 1.0)
         return np.where(varies[:, None], parts / safe[:, None], np.nan)
 

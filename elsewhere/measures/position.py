@@ -13,7 +13,7 @@ from elsewhere.measures.catalogue import Measure, measures
 from elsewhere.measures.intervals import Sampled, jackknife_t, shared_fits
 from elsewhere.measures.tables import Reading, Table, Variables, estimated, scalar
 from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
-from elsewhere.measures.vectors import dot_products, squared_norms
+from elsewhere.measures.vectors import dot_products, negligible, squared_norms
 
 MAXIMAL_ROWS = 1_000
 """Of more rows than this a seeded choice of locations is taken: the cost grows as their cube."""
@@ -95,7 +95,7 @@ class PositionTally:
         self._targets = places[self._locations].astype(np.float64)
         n_rows = n_chosen * len(self._locations)
         self._gram = np.zeros((n_rows, n_rows))
-        self._scale = self._rounding = 0.0
+        self._scale = self._rounding = self._negligible = 0.0
 
     @property
     def n_rows(self) -> int:
@@ -105,6 +105,7 @@ class PositionTally:
     def add(self, stretch: Stretch) -> None:
         """Add a stretch of units."""
         self._rounding = max(self._rounding, stretch.rounding)
+        self._negligible = max(self._negligible, negligible(stretch.values))
         for _, values in stretch.columns():
             rows = values[np.ix_(self._objects, self._locations)].reshape(self.n_rows, -1)
             self._scale += float(squared_norms(rows).sum())
@@ -120,7 +121,7 @@ class PositionTally:
         nothing = PositionDecoding(
             np.nan, np.full(axes, np.nan), np.nan, self.n_rows, np.full(2, np.nan), np.nan, none
         )
-        flat = float(np.trace(self._gram)) <= 1e-12 * self._scale
+        flat = float(np.trace(self._gram)) <= self._negligible**2 * self._scale
         if len(units) < 2 or n_places < 2 or flat:
             return nothing
         rng = np.random.default_rng(self._seed)

@@ -7,7 +7,7 @@ the network's own keys is taken; where several fit, none is chosen without being
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -190,6 +190,18 @@ def check_types(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tenso
     ]
 
 
+def not_finite(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the keys with NaN, or infinity where the network has none (masks may)."""
+    found = []
+    for key, value in state.items():
+        numbers = _kind(value) in ("floating", "complex")
+        if numbers and key in own and value.shape == own[key].shape:
+            odd = value.isnan() | (value.isinf() & (value != own[key]))
+            if odd.any():
+                found.append(f"{key} ({int(odd.sum())} of {value.numel()} values)")
+    return found
+
+
 def _kind(tensor: torch.Tensor) -> str:
     if tensor.is_quantized:
         return "quantised"
@@ -200,11 +212,44 @@ def _kind(tensor: torch.Tensor) -> str:
     return "bool" if tensor.dtype == torch.bool else "integer"
 
 
-def tied_groups(own: Mapping[str, torch.Tensor]) -> list[list[str]]:
-    """Return the names of tensors that are one and the same, two or more each."""
-    groups: dict[tuple[object, ...], list[str]] = {}
+def sharing_memory(own: Mapping[str, torch.Tensor]) -> list[list[str]]:
+    """Return the names of tensors that share memory, two or more each: tied, turned, or a part."""
+    groups: list[list[str]] = []
+    end = 0
+    for start, stop, name in sorted((*_memory(own[name])[:2], name) for name in own):
+        if groups and start < end:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+        end = max(end, stop)
+    return [names for names in groups if len(names) > 1]
+
+
+def written_with(own: Mapping[str, torch.Tensor], given: Collection[str]) -> set[str]:
+    """Return the names of tensors all of whose memory is written with that of the `given` ones."""
+    spans = sorted(
+        (start, stop)
+        for start, stop, whole in (_memory(own[n]) for n in own if n in given)
+        if whole
+    )
+    found = set()
     for name, tensor in own.items():
-        if tensor.numel():
-            place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
-            groups.setdefault(place, []).append(name)
-    return [names for names in groups.values() if len(names) > 1]
+        start, stop, _ = _memory(tensor)
+        if start == stop or name in given:
+            continue
+        for low, high in spans:
+            if low <= start < high:
+                start = high
+        if start >= stop:
+            found.add(name)
+    return found
+
+
+def _memory(tensor: torch.Tensor) -> tuple[int, int, bool]:
+    """Return where values begin and end in memory, and whether they leave no gap there."""
+    if tensor.layout != torch.strided or not tensor.numel():
+        return 0, 0, False
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    extent = 1 + sum((n - 1) * step for n, step in steps)
+    start = tensor.data_ptr()
+    return start, start + extent * tensor.itemsize, extent == tensor.numel()

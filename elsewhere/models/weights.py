@@ -19,7 +19,14 @@ from torchvision.models import GoogLeNet, Inception3
 
 from elsewhere.errors import WeightsError
 from elsewhere.logs import get_logger
-from elsewhere.models.state_files import State, check_types, states_in, tied_groups
+from elsewhere.models.state_files import (
+    State,
+    check_types,
+    not_finite,
+    sharing_memory,
+    states_in,
+    written_with,
+)
 from elsewhere.types import format_bytes
 
 logger = get_logger(__name__)
@@ -92,7 +99,8 @@ def fit_state(
     ------
     WeightsError
         Tensors that are not plain; keys that are missing (unless `partial`), unexpected, of another
-        shape or type, or one in the network and different in the file; or none fits.
+        shape or type, NaN, or infinite unless the network itself is there, as masks are; or one in
+        the network and different in the file; or none fits.
     """
     odd = [
         key
@@ -106,8 +114,7 @@ def fit_state(
         )
     own = own_state(module)
     state = _modernize(module, state, own)
-    twins = tied_groups(own)
-    there = {key for group in twins if any(key in state for key in group) for key in group}
+    there = written_with(own, state.keys())
     missing = [
         key
         for key in own
@@ -121,12 +128,7 @@ def fit_state(
             if key in state and state[key].shape != value.shape
         ],
         "of another type": check_types(state, own),
-        "different although they are one in the network": [
-            f"{first} and {key}"
-            for first, *others in twins
-            for key in others
-            if {first, key} <= state.keys() and not _equal(state[first], state[key])
-        ],
+        "not finite": not_finite(state, own),
     }
     if not partial:
         problems = {"missing": missing, **problems}
@@ -135,10 +137,19 @@ def fit_state(
         remedy = "check the model's name and --model-arg (num_classes sets the head)"
         if not partial and missing and len(found) == 1:
             remedy = "check the model's name, or allow partial weights (--partial-weights)"
+        elif problems.pop("not finite") and not any(problems.values()):
+            remedy = "was it saved after training diverged? take weights from before"
         raise WeightsError(f"{source} does not fit the network; keys {'; '.join(found)}; {remedy}")
     if not set(own) & set(state):
         raise WeightsError(f"{source} holds nothing of the network; check the model's name")
     module.load_state_dict(dict(state), strict=False)
+    for group in sharing_memory(own):
+        given = [key for key in group if key in state]
+        if not all(torch.equal(own[key], state[key].to(own[key].dtype)) for key in given):
+            raise WeightsError(
+                f"{source} does not fit the network; keys different although they are one in the "
+                f"network: {' and '.join(given)}"
+            )
     return tuple(missing)
 
 
@@ -243,10 +254,6 @@ def _strip_prefixes(state: State) -> State:
             if all(key.startswith(prefix) for key in state):
                 state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
-
-
-def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _modernize(

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from elsewhere.errors import InputError, LayerError, UnknownNameError
+from elsewhere.measures.responses import find_responses
+from elsewhere.notes import notes_of
 from elsewhere.probes.features import FeatureReading, gather
 from elsewhere.probes.kinds import find_kind
 from elsewhere.probes.places import find_places
 from elsewhere.probes.readout_weights import NETWORK, FittedProbe
 from elsewhere.probes.selection import FitTask, fit, strengths_of
 from elsewhere.probes.span import find_span, moments, raw_weights
-from elsewhere.probes.splits import deal_folds, divide
+from elsewhere.probes.splits import ONE_CATEGORY, deal_folds, divide
 from elsewhere.protocols import Source
 from elsewhere.types import Location, format_bytes, parse_bytes
 
@@ -60,7 +62,9 @@ def fit_probe(
     UnknownNameError
         An unknown layer or kind.
     LayerError
-        The layer is the same for all training samples.
+        The layer is the same for all training samples, or responds to objects of one category, or
+        to none. Objects that it does not respond to are not trained on, as in
+        :func:`elsewhere.probes.probe`.
 
     Examples
     --------
@@ -81,12 +85,19 @@ def fit_probe(
     if len(places) > 1:
         raise InputError("one probe is trained at one place, or at several together; got 'each'")
     mask = np.zeros(len(source.design.objects), bool) if held_out is None else held_out
+    budget = parse_bytes(max_memory)
     exemplars = divide(source.design, None, held_out=mask, seed=seed)
-    objects, n_classes = exemplars.train, len(exemplars.names)
+    responses = find_responses(source, [layer], max_memory=budget)
+    members, said = exemplars.heard(responses.silent[layer])
+    if said == ONE_CATEGORY:
+        said = "no object changes anything in it" if responses.deaf else said
+        raise LayerError(f"no probe of layer {layer!r}: {said}; take another layer")
+    notes = [*responses.notes, *([f"{layer}: {said}"] if said else ())]
+    exemplars = exemplars.among(members)
+    objects, n_classes = members[exemplars.train], len(exemplars.names)
     reading = FeatureReading.of(known[layer])
     units, n_samples = reading.units(known[layer]), len(objects) * len(places[0])
     needed = 4 * units * (n_samples + n_classes + 8)
-    budget = parse_bytes(max_memory)
     if needed > budget:
         raise InputError(
             f"a probe of {layer} needs {format_bytes(needed)} of memory, more than --max-memory "
@@ -99,7 +110,7 @@ def fit_probe(
             f"layer {layer!r} is the same for all {n_samples} training samples; take another "
             "layer, or train elsewhere"
         )
-    labels = exemplars.labels[objects]
+    labels = exemplars.labels[exemplars.train]
     folds = deal_folds(labels, n_folds, seed=seed) if n_folds > 1 else None
     times = len(places[0])
     task = FitTask(
@@ -115,6 +126,7 @@ def fit_probe(
         raise InputError(f"the probe {name} is not linear, so that it has no weights for units")
     coef = np.empty((n_classes, units), np.float32)
     told = {**source.origin, **source.provenance}  # a recording knows more
+    told["notes"] = notes_of(source, notes)
     at_mean = raw_weights(rows, found.rows(span), moments(rows), coef)
     return FittedProbe(
         layer,

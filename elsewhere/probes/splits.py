@@ -15,6 +15,8 @@ from elsewhere.protocols import Design
 Split: TypeAlias = Literal["same", "held-out", "both"]
 SPLITS = ("same", "held-out")
 ASKED = ("same", "held-out", "both")
+ONE_CATEGORY = "it responds to objects of one category only"
+"""Why a layer has no probe."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,25 @@ class ExemplarSplit:
         """
         trained = np.unique(self.labels[heard & ~self.held_out])
         return np.asarray(heard & np.isin(self.labels, trained))
+
+    def heard(self, silent: NDArray[np.bool_]) -> tuple[NDArray[np.int64], str]:
+        """Return the objects that a layer's probe takes, and what has to be said about that.
+
+        Parameters
+        ----------
+        silent
+            bool (object,): those that change nothing in the layer.
+        """
+        members = np.flatnonzero(self.known(~silent))
+        n_left = len(np.unique(self.labels[members]))
+        if n_left < 2:
+            return members, ONE_CATEGORY
+        if n_left == len(self.names):
+            return members, ""
+        return members, (
+            f"it responds to objects of {n_left} of {len(self.names)} categories, so that chance "
+            f"is 1/{n_left}"
+        )
 
     def among(self, members: NDArray[np.int64]) -> ExemplarSplit:
         """Return some of the objects, their categories numbered anew."""

@@ -23,7 +23,15 @@ from elsewhere.probes.features import FeatureReading
 from elsewhere.probes.kinds import CONTROLS, find_kind
 from elsewhere.probes.places import find_places
 from elsewhere.probes.selection import strengths_of
-from elsewhere.probes.splits import SPLITS, Split, balance, deal_folds, divide, shuffle_labels
+from elsewhere.probes.splits import (
+    ONE_CATEGORY,
+    SPLITS,
+    Split,
+    balance,
+    deal_folds,
+    divide,
+    shuffle_labels,
+)
 from elsewhere.probes.summary import Regions, Summary
 from elsewhere.protocols import Progress, Source
 from elsewhere.types import Location, parse_bytes
@@ -207,16 +215,12 @@ def probe(
     unanswered = dict.fromkeys(responses.deaf, "no object changes anything in it")
     fewer = list[str]()
     for name, silent in responses.silent.items():
-        members = np.flatnonzero(exemplars.known(~silent))
-        n_left = len(exemplars.among(members).names)
-        if n_left < 2:
-            unanswered.setdefault(name, "it responds to objects of one category only")
+        members, said = exemplars.heard(silent)
+        if said == ONE_CATEGORY:
+            unanswered.setdefault(name, said)
             members = everything
-        elif n_left < len(exemplars.names):
-            fewer.append(
-                f"{name}: it responds to objects of {n_left} of {len(exemplars.names)} categories, "
-                f"so that chance is 1/{n_left}"
-            )
+        elif said:
+            fewer.append(f"{name}: {said}")
         groups.setdefault(tuple(members.tolist()), []).append(name)
     chosen = ((np.array(members), group) for members, group in groups.items())
     plans = [(members, plan_of(members), group) for members, group in chosen]

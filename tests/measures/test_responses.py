@@ -8,10 +8,11 @@ from torch import nn
 import elsewhere
 from elsewhere.analyzer import aligned_similarity
 from elsewhere.analyzer.attribution import AttributionSettings, attribute
+from elsewhere.errors import LayerError
 from elsewhere.measures.responses import UNSEEN, find_responses
 from elsewhere.models import Model
 from elsewhere.models.transform import InputTransform
-from elsewhere.probes import probe
+from elsewhere.probes import fit_probe, probe
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage import ArraySource
@@ -218,8 +219,11 @@ def test_probes_leave_out_what_a_layer_does_not_respond_to(kind):
     out = np.zeros(16, bool)
     out[[0, 4, 8, 15]] = True
 
+    def arrays(values, names, **more):
+        return ArraySource({"fc": values}, y=[0], x=places, categories=list(names), **more)
+
     def probed(values, names, held_out, **more):
-        source = ArraySource({"fc": values}, y=[0], x=places, categories=list(names), **more)
+        source = arrays(values, names, **more)
         return probe(source, kind=kind, held_out=held_out, n_folds=2, threshold=0.6)
 
     found = probed(values, names, out, empty={"fc": empty})
@@ -233,8 +237,16 @@ def test_probes_leave_out_what_a_layer_does_not_respond_to(kind):
     text = "\n".join(found.attrs["notes"])
     assert "6 of 16 objects change nothing in fc, " in text
     assert "fc: it responds to objects of 3 of 4 categories, so that chance is 1/3" in text
+    some = [names[o] for o in kept]
+    readout = fit_probe(arrays(values, names, empty={"fc": empty}), "fc", kind=kind, held_out=out)
+    alone = fit_probe(arrays(values[kept], some), "fc", kind=kind, held_out=out[kept])
+    assert readout.classes == alone.classes == ("a", "b", "c")
+    np.testing.assert_array_equal(readout.coef, alone.coef)
+    assert any("6 of 16 objects change nothing" in note for note in readout.network["notes"])
     lone = values.copy()
     lone[4:] = empty
+    with pytest.raises(LayerError, match="responds to objects of one category only"):
+        fit_probe(arrays(lone, names, empty={"fc": empty}), "fc", kind=kind)
     unread = probed(lone, names, out, empty={"fc": empty})
     assert unread["accuracy_at"].isnull().all()
     assert "fc: it responds to objects of one category only" in unread.attrs["notes"]

@@ -148,3 +148,27 @@ def test_a_place_that_only_rounding_tells_is_not_read():
     assert position_decoding(values, locations=places).r2 < 0.1
     stronger = (1 + objects + 1e3 * place).astype("f4")
     assert position_decoding(stronger, locations=places).r2 > 0.9
+
+
+@pytest.mark.parametrize("offset", [1e8, 1e10])
+def test_a_common_offset_in_double_precision_changes_no_measure_that_ignores_it(offset):
+    rng = np.random.default_rng(5)
+    own = rng.normal(size=(12, 1, 30)) + rng.normal(size=(12, 4, 30)) + rng.normal(size=(1, 4, 30))
+    own = np.round(own * 2**18) / 2**18  # the offset rounds none of it
+    names = "cka-biased,partition,position,sensitivity-euclidean,rsa"
+    found = measure(own + offset, PLACES, names=names)
+    less = own - own.mean(axis=0)
+    grams = [less[:, p] @ less[:, p].T for p in range(4)]
+    norm = np.linalg.norm
+    cka = [(k * m).sum() / norm(k) / norm(m) for i, k in enumerate(grams) for m in grams[i + 1 :]]
+    assert float(found["cka_biased_away"][0]) == pytest.approx(np.mean(cka), abs=1e-6)
+    total = ((own - own.mean(axis=(0, 1))) ** 2).sum()
+    by_object = 4 * ((own.mean(axis=1) - own.mean(axis=(0, 1))) ** 2).sum()
+    assert float(found["object_share"][0]) == pytest.approx(by_object / total, abs=1e-6)
+    moved = norm(own[:, :, None] - own[:, None], axis=-1).mean(axis=0)
+    between = np.median([pdist(own[:, p]) for p in range(4)], axis=1)
+    wanted = (moved / between[:, None])[~np.eye(4, dtype=bool)].mean()
+    assert float(found["sensitivity_euclidean_away"][0]) == pytest.approx(wanted, abs=1e-6)
+    assert float(found["position_r2"][0]) == pytest.approx(
+        float(measure(own, PLACES, names="position")["position_r2"][0]), abs=1e-6
+    )

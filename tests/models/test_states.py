@@ -267,3 +267,68 @@ def test_tensors_that_are_not_plain_are_refused(kind, tmp_path):
     }[kind]
     with pytest.raises(WeightsError, match=r"sparse, nested or without values \(fc.weight\)"):
         load(tmp_path, RAW | {"fc.weight": odd})
+
+
+class Sharing(nn.Module):
+    """Weights that share memory otherwise than by being one: turned, and cut from a packed one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.up, self.packed = nn.Linear(4, 6, bias=False), nn.Linear(6, 12, bias=False)
+        self.down = nn.Linear(6, 4, bias=False)
+        self.key, self.value = nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)
+        self.down.weight = nn.Parameter(self.up.weight.T)
+        self.key.weight = nn.Parameter(self.packed.weight[:6])
+        self.value.weight = nn.Parameter(self.packed.weight[6:])
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+    def forward(self, x):
+        h = self.up(self.conv(x).mean((2, 3)))
+        return self.down(self.key(h) + self.value(h) + self.packed(h)[:, :6])
+
+
+def sharing():
+    return Sharing()
+
+
+@pytest.mark.parametrize(
+    "left_out", [["up"], ["down"], ["key"], ["packed"], ["key", "value"], ["down", "packed"]]
+)
+def test_weights_that_share_memory_are_there_if_the_memory_is_written(left_out, tmp_path):
+    state = {name: value.clone().contiguous() for name, value in state_of(5, Sharing).items()}
+    file = {k: v for k, v in state.items() if k.partition(".")[0] not in left_out}
+    model = load(tmp_path, file, "sharing", "w.safetensors")
+    assert holds(model, state)
+    assert model.random_keys == ()
+    del file["value.weight" if "packed" in left_out else "conv.bias"]
+    with pytest.raises(WeightsError, match="missing: "):
+        load(tmp_path, file, "sharing")
+
+
+def test_a_file_of_safetensors_itself_which_leaves_tied_ones_out(tmp_path):
+    torch.manual_seed(6)
+    network, path = Tied(), tmp_path / "own.safetensors"
+    safetensors.torch.save_model(network, str(path))
+    model = load_model(f"{__name__.rpartition('.')[2]}:tied", weights=str(path))
+    assert holds(model, network.state_dict())
+    assert model.random_keys == ()
+
+
+def test_values_that_contradict_each_other_in_shared_memory_are_refused(tmp_path):
+    state = {name: value.clone() for name, value in state_of(6, Sharing).items()}
+    state["down.weight"] += 1
+    with pytest.raises(WeightsError, match="one in the network: down.weight and up.weight"):
+        load(tmp_path, state, "sharing")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("key", ["conv.weight", "norm.running_mean"])
+def test_weights_and_statistics_that_are_not_finite_are_refused(key, value, tmp_path):
+    state = {name: tensor.clone() for name, tensor in RAW.items()}
+    state[key].view(-1)[1] = value
+    told = rf"1 not finite: {key} \(1 of {state[key].numel()} values\); was it saved after"
+    with pytest.raises(WeightsError, match=told):
+        load(tmp_path, state)
+    with pytest.raises(WeightsError, match=told):
+        load(tmp_path, {key: state[key]}, partial_weights=True)
