@@ -242,10 +242,11 @@ def by_labels(name: str, array: ArrayLike, wanted: Mapping[str, Sequence[Any]]) 
         _check_once(f"{dim} of layer {name!r}", found)
         keys = [str(label) for label in found] if dim == "object" else found
         own = [str(label) for label in labels] if dim == "object" else list(labels)
-        if set(keys) != set(own):
+        odd = {"lacks": set(own) - set(keys), "alone has": set(keys) - set(own)}
+        if any(odd.values()):
+            each = (f"{w} the {dim} {_few(sorted(labels))}" for w, labels in odd.items() if labels)
             raise InputError(
-                f"layer {name!r} has the {dim} {_few(keys)}, others have {_few(own)}; select "
-                "what all layers have in common"
+                f"layer {name!r} {' and '.join(each)}; select what all layers have in common"
             )
         array = array.isel({dim: [keys.index(label) for label in own]})
     order = [dim for dim in array.dims if dim not in PLACES]

@@ -123,9 +123,17 @@ def test_the_empty_canvas_by_its_labels(array):
 
 
 def refused():
-    yield "places differ", lambda a: {"a": a, "b": a.assign_coords(x=[50, 60, 70, 80])}, "x 50, 60"
-    yield "more places", lambda a: {"a": a, "b": a[:, :2]}, "y 10, 20, others"
-    yield "objects differ", lambda a: {"a": a, "b": a.assign_coords(object=list("vwxyq"))}, "object"
+    yield (
+        "places differ",
+        lambda a: {"a": a, "b": a.assign_coords(x=[50, 60, 70, 80])},
+        "b' lacks the x 10, 20, 30, 40 and alone has the x 50",
+    )
+    yield "more places", lambda a: {"a": a, "b": a[:, :2]}, "layer 'b' lacks the y 30; select"
+    yield (
+        "objects differ",
+        lambda a: {"a": a, "b": a.assign_coords(object=list("vwxyq"))},
+        "lacks the object z and alone has the object q",
+    )
     yield "objects unsaid", lambda a: {"a": a, "b": a.drop_vars("object")}, "which objects"
     yield "places unsaid", lambda a: {"a": a.drop_vars("x")}, "no coordinates along x"
     yield "a place twice", lambda a: {"a": a.assign_coords(y=[10, 10, 30])}, "y 10 comes 2 times"
