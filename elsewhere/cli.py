@@ -56,9 +56,10 @@ class _Commands(TyperGroup):
             reason = (
                 getattr(error, "strerror", None) or str(error).split("\n")[0] or "out of memory"
             )
-            say(f"error: {reason}" + (f": {name}" if name else ""))
             if getattr(error, "errno", None) == errno.ENOSPC and name is None:
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (full: nothing left to flush)
+                name, reason = reason, "cannot write to standard output (files of --out are whole)"
+            say(f"error: {reason}" + (f": {name}" if name else ""))
             raise typer.Exit(1) from error
 
 

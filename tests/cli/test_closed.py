@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from elsewhere.storage import load_result
 from elsewhere.terminal import LossyStream
 
 OPTIONS = ["record", "small-cnn", "--canvas", "24", "--objects", "novel", "--categories", "2",
@@ -24,11 +26,21 @@ def test_progress_that_cannot_be_printed_is_dropped(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.h5"]
 
 
-def test_standard_output_that_is_full_is_one_line(tmp_path):
+OLD = Path(__file__).parents[1] / "data" / "recording-0.3.h5"
+TABLES = {"objects": [], "measure": [str(OLD), "--names", "cosine", "--out", "m.nc"]}
+
+
+@pytest.mark.parametrize("command", TABLES)
+def test_standard_output_that_is_full_is_one_line(command, tmp_path):
     with open("/dev/full", "w") as full:
-        done = elsewhere("objects", stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        done = elsewhere(
+            command, *TABLES[command], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
     assert done.returncode == 1
+    assert "cannot write to standard output" in done.stderr
     assert "No space left on device" in done.stderr
+    if TABLES[command]:
+        load_result(tmp_path / "m.nc")
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
 
