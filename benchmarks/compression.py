@@ -27,9 +27,9 @@ from elsewhere.analyzer import similarity
 from elsewhere.models import Model, load_model
 from elsewhere.recording import Recorder, Sweep, make_header, record
 from elsewhere.stimuli import Canvas, Grid, load_objects
-from elsewhere.storage import FILTER, UnitWriter, open_recording
+from elsewhere.storage import FILTER, PortionWriter, open_recording
 from elsewhere.storage.merge import seal_recording
-from elsewhere.storage.units import CHUNK_BYTES
+from elsewhere.storage.portions import CHUNK_BYTES
 
 BLOCKS = ((1, 2), (2, 2), (3, 3), (4, 3), (5, 3))
 RELUS = [f"relu{b}_{i}" for b, n in BLOCKS for i in range(1, n + 1)] + ["relu6", "relu7"]
@@ -109,15 +109,15 @@ def unit_rate(model: Model) -> float:
     header = make_header(sweep, identified=False)
     seconds: list[float] = []
 
-    class Timed(UnitWriter):
+    class Timed(PortionWriter):
         def add(self, block: Any) -> None:
             begin = time.process_time()
             super().add(block)
             seconds.append(time.process_time() - begin)
 
     sizes: list[int] = []
-    writer = Timed(header, header.units, lambda _, data: sizes.append(len(data)))
-    sweep.stream([writer], units=header.units)
+    writer = Timed(header, header.portions, lambda _, data: sizes.append(len(data)))
+    sweep.stream([writer], portions=header.portions)
     after_the_first = seconds[len(seconds) // 3 :]  # which allocates the arrays
     return 2 * 8 * header.bytes_per_image / sum(after_the_first) / 1e6
 

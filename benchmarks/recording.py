@@ -44,7 +44,7 @@ def streamed(*, similarity: bool, n_pairs: int) -> Ratio:
         load_model("vgg16"),
         load_objects("glyphs", categories=8),
         canvas=Canvas(),
-        grid=Grid(y=(112,), x=tuple(range(60, 172, 14))),  # one unit of work
+        grid=Grid(y=(112,), x=tuple(range(60, 172, 14))),  # one portion
         layers="*" if similarity else None,
         engine="dense",
     )
@@ -61,7 +61,7 @@ def streamed(*, similarity: bool, n_pairs: int) -> Ratio:
             tempfile.TemporaryDirectory() as folder,
             RecordingWriter(Path(folder) / "run.h5", make_header(sweep)) as writer,
         ):
-            sweep.stream([writer], units=writer.units)
+            sweep.stream([writer], portions=writer.portions)
 
     def compared() -> None:
         sweep.stream([SimilaritySink()], max_memory=2**32)

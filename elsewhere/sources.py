@@ -48,7 +48,7 @@ class Group:
     held
         Bytes that the sinks hold meanwhile.
     tile
-        Objects, rows and columns of a tile, where a recording's units are computed together.
+        Objects, rows and columns of a tile, where a recording's portions are computed together.
     """
 
     layers: tuple[Layer, ...]

@@ -41,12 +41,12 @@ def replaced_by_or(source):
 
 def test_the_search_finds_what_it_is_for():
     source = """
-def stream(units: Units | None = None, layers: list[str] | None = None) -> None:
-    units = units or Units.cut(design)
+def stream(portions: Portions | None = None, layers: list[str] | None = None) -> None:
+    portions = portions or Portions.cut(design)
     for layer in layers or ():
         pass
 """
-    assert replaced_by_or(source) == [(3, "units or Units.cut(design)")]
+    assert replaced_by_or(source) == [(3, "portions or Portions.cut(design)")]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}-{path.stem}")

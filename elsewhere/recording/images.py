@@ -13,7 +13,7 @@ from elsewhere.models import Model
 from elsewhere.models.forward import Paster
 from elsewhere.protocols import Design, Stage
 from elsewhere.stimuli import Canvas, ObjectSet
-from elsewhere.storage.units import Units
+from elsewhere.storage.portions import Portions
 from elsewhere.types import BATCH_ROWS
 
 
@@ -55,12 +55,12 @@ class Images:
 def batches_of(
     stage: Stage,
     design: Design,
-    units: Units,
+    portions: Portions,
     skip: Collection[int] = (),
     *,
     rows: int = BATCH_ROWS,
 ) -> Iterator[ImageBatch]:
-    """Yield the batches of a stage, of `rows` images, those of each unit by themselves."""
+    """Yield the batches of a stage, of `rows` images, those of each portion by themselves."""
     n, reference = len(design.objects), np.array(design.reference)
     if stage == "empty":
         nothing = np.array([-1])
@@ -73,10 +73,10 @@ def batches_of(
             yield ImageBatch(stage, objects, nowhere, np.tile(reference, (len(objects), 1)))
         return
     places = design.positions
-    for unit in units:
-        if unit.number in skip:
+    for portion in portions:
+        if portion.number in skip:
             continue
-        objects, positions = unit.rows(design)
+        objects, positions = portion.rows(design)
         for first in range(0, len(objects), rows):
             chosen = slice(first, first + rows)
             at = positions[chosen]

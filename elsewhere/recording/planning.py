@@ -19,7 +19,7 @@ from elsewhere.recording.sweep import Sweep
 from elsewhere.sources import Takers
 from elsewhere.storage import Keep
 from elsewhere.storage.files import check_output, free_bytes
-from elsewhere.storage.merge import unit_files
+from elsewhere.storage.merge import portion_files
 from elsewhere.storage.parts import parts_folder
 from elsewhere.types import StorageType, format_bytes, parse_bytes
 
@@ -61,7 +61,7 @@ class Plan:
     multiply_adds
         Of convolutions and linear layers over all sweeps; 0 where they were not counted.
     n_tasks
-        Pieces of work that processes can share: units, or tiles of units computed together.
+        Pieces of work that processes can share: portions, or tiles of portions computed together.
     """
 
     n_objects: int
@@ -115,7 +115,7 @@ def plan(
     budget = parse_bytes(max_memory)
     sample = Sample(header)
     sinks = [sample, *also]
-    units, engine = header.units, sweep.choice
+    portions, engine = header.portions, sweep.choice
     groups = [
         (group, Takers(group.layers, sinks))
         for group in sweep.groups(sinks, max_memory=budget, tile=header.tile)
@@ -124,9 +124,9 @@ def plan(
     with sweep.running():
         for group, takers in groups:
             takers.begin(sweep.design, 0, group.parts)
-            seconds = engine.rehearse(group, takers, Cut(units, (), budget))
+            seconds = engine.rehearse(group, takers, Cut(portions, (), budget))
             stages: set[Stage] = {"empty", "grid", *takers.stages}
-            images = sum(engine.n_images(stage, sweep.design, units) for stage in stages)
+            images = sum(engine.n_images(stage, sweep.design, portions) for stage in stages)
             n_images += group.parts * images
             duration += group.parts * images * seconds
     n = len(sweep.objects) * sweep.design.n_positions
@@ -136,7 +136,7 @@ def plan(
         raw = n * math.prod(layer.stored_shape) * itemsize
         rows.append(LayerPlan(layer.name, str(layer.keep), raw, int(raw * sample.share(layer))))
     stored = sum(row.stored_bytes for row in rows)
-    unit_bytes = max(math.prod(unit.shape) for unit in units) * header.bytes_per_image
+    portion_bytes = max(math.prod(portion.shape) for portion in portions) * header.bytes_per_image
     return Plan(
         n_objects=len(sweep.objects),
         n_positions=sweep.design.n_positions,
@@ -150,7 +150,7 @@ def plan(
         memory_bytes=int(
             working_bytes(sweep)
             + max(group.held for group, _ in groups)
-            + 3 * unit_bytes
+            + 3 * portion_bytes
             + max(engine.peak_bytes(group, sinks, budget) for group, _ in groups)
         ),
         engine=engine.name,
@@ -158,7 +158,7 @@ def plan(
             group.parts * engine.multiply_adds(group, takers, budget, takers.stages)
             for group, takers in groups
         ),
-        n_tasks=len(sweep.tasks(units, header.tile)),
+        n_tasks=len(sweep.tasks(portions, header.tile)),
     )
 
 
@@ -174,7 +174,7 @@ def check_room(cost: Plan, path: Path, *, overwrite: bool = False) -> None:
     """
     check_output(path, overwrite=overwrite)
     free = free_bytes(path)
-    there = sum(part.stat().st_size for _, part in unit_files(parts_folder(path)))
+    there = sum(part.stat().st_size for _, part in portion_files(parts_folder(path)))
     if cost.room_bytes - there > free:
         raise StorageError(
             f"{path} would need about {format_bytes(cost.room_bytes - there)} of disk while it "

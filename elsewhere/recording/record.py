@@ -20,7 +20,7 @@ from elsewhere.recording.sampling import Sample
 from elsewhere.recording.sharing import record_shared
 from elsewhere.recording.sweep import Sweep
 from elsewhere.storage import Header, Keep, RecordingWriter, StoredLayer
-from elsewhere.storage.units import UNIT_BYTES
+from elsewhere.storage.portions import PORTION_BYTES
 from elsewhere.types import StorageType, parse_bytes
 
 logger = get_logger(__name__)
@@ -28,8 +28,8 @@ logger = get_logger(__name__)
 NAMES_BYTES = 2**15
 """What the names of a head's classes may take in a recording's attributes, which are small."""
 
-UNIT_SHARE = 8
-"""A unit of work takes one of so many parts of --max-memory: it is held, compressed and written."""
+PORTION_SHARE = 8
+"""A portion takes one of so many parts of --max-memory: it is held, compressed and written."""
 
 
 def parse_keeps(texts: Sequence[str]) -> dict[str, Keep]:
@@ -122,10 +122,10 @@ def make_header(
             "host": platform.node(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
-        unit_bytes=min(UNIT_BYTES, max(2**20, parse_bytes(max_memory) // UNIT_SHARE)),
+        portion_bytes=min(PORTION_BYTES, max(2**20, parse_bytes(max_memory) // PORTION_SHARE)),
     )
     tile = sweep.tile_shape(
-        [Sample(header), *also], units=header.units, max_memory=parse_bytes(max_memory)
+        [Sample(header), *also], portions=header.portions, max_memory=parse_bytes(max_memory)
     )
     return header if tile is None else header.with_numerics(sweep.numerics | {"tile": list(tile)})
 
@@ -264,7 +264,7 @@ def record(
             sweep.stream(
                 [writer, *also],
                 max_memory=budget,
-                units=writer.units,
+                portions=writer.portions,
                 skip=() if also else writer.done,
                 tile=header.tile,
                 progress=progress,

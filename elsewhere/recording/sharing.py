@@ -1,4 +1,4 @@
-"""Sweeps by several processes: a unit of work is done by whichever process has it."""
+"""Sweeps by several processes: a portion is done by whichever process has it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from elsewhere.recording.subject import watch
 from elsewhere.recording.sweep import Sweep
 from elsewhere.recording.workers import Job, perform
 from elsewhere.sources import DEFAULT_MEMORY
-from elsewhere.storage import Header, RecordingWriter, UnitWriter
+from elsewhere.storage import Header, PortionWriter, RecordingWriter
 from elsewhere.storage.locks import Claim
 from elsewhere.storage.parts import (
     changed_behaviour,
     differing,
     mark_of,
     read_manifest,
-    write_unit,
+    write_portion,
 )
-from elsewhere.storage.units import Units
+from elsewhere.storage.portions import Portions
 
 
 @dataclass(frozen=True)
-class UnitJob:
-    """What a process needs to record units; see :class:`elsewhere.recording.workers.Job`.
+class PortionJob:
+    """What a process needs to record portions; see :class:`elsewhere.recording.workers.Job`.
 
     Parameters
     ----------
@@ -63,14 +63,14 @@ class UnitJob:
         _refuse_others(self.sweep, own, manifest["numerics"], manifest.get("behaviour"))
 
     def perform(self, numbers: Sequence[int]) -> int:
-        """Record units that are computed together, and return how many images they have."""
+        """Record portions that are computed together, and return how many images they have."""
         mark = mark_of(read_manifest(self.folder) or {})
-        units = self.header.units.choose(numbers)
-        writer = UnitWriter(
-            self.header, units, partial(write_unit, self.folder, mark=mark, claim=self.claim)
+        portions = self.header.portions.choose(numbers)
+        writer = PortionWriter(
+            self.header, portions, partial(write_portion, self.folder, mark=mark, claim=self.claim)
         )
-        self.sweep.stream([writer], units=units, tile=self.header.tile)
-        return sum(math.prod(unit.shape) for unit in units)
+        self.sweep.stream([writer], portions=portions, tile=self.header.tile)
+        return sum(math.prod(portion.shape) for portion in portions)
 
 
 def _refuse_others(
@@ -102,7 +102,7 @@ class Collecting(Sink, Protocol):
 
 @dataclass(frozen=True)
 class SinkJob:
-    """What a process needs to fill a sink with some units of a sweep.
+    """What a process needs to fill a sink with some portions of a sweep.
 
     Parameters
     ----------
@@ -126,11 +126,11 @@ class SinkJob:
         _refuse_others(self.sweep, self.sweep.numerics, self.numerics, self.behaviour)
 
     def perform(self, numbers: Sequence[int]) -> list[Any]:
-        """Return what the sink takes of units that are computed together."""
+        """Return what the sink takes of portions that are computed together."""
         sink = copy.copy(self.sink)
         sink.found = []
-        units = Units.cut(self.sweep.design).choose(numbers)
-        self.sweep.stream([sink], units=units, tile=self.tile, max_memory=self.max_memory)
+        portions = Portions.cut(self.sweep.design).choose(numbers)
+        self.sweep.stream([sink], portions=portions, tile=self.tile, max_memory=self.max_memory)
         return sink.found
 
 
@@ -163,9 +163,9 @@ def stream_shared(
     InputError
         The network cannot be sent to other processes, or a worker has other numerics.
     """
-    units = Units.cut(sweep.design)
-    tile = sweep.tile_shape([sink], units=units, max_memory=max_memory)
-    sweep.stream([sink], units=units.choose(()), tile=tile, max_memory=max_memory)
+    portions = Portions.cut(sweep.design)
+    tile = sweep.tile_shape([sink], portions=portions, max_memory=max_memory)
+    sweep.stream([sink], portions=portions.choose(()), tile=tile, max_memory=max_memory)
     alike = sweep.using("dense" if tile is None else "incremental")
     alone = copy.copy(sink)
     alone.stages, alone.found = frozenset({"grid"}), []
@@ -175,11 +175,11 @@ def stream_shared(
     def take(numbers: Any, found: Any) -> None:
         nonlocal done
         sink.found += found
-        done += sum(math.prod(units.unit(number).shape) for number in numbers)
+        done += sum(math.prod(portions.portion(number).shape) for number in numbers)
         if progress is not None:
             progress(done, total)
 
-    tasks = sweep.tasks(units, tile)
+    tasks = sweep.tasks(portions, tile)
     perform(job, tasks, workers=workers, scheduler=scheduler, done=take)
 
 
@@ -198,7 +198,7 @@ def record_shared(
     scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Record all units that are not there yet; :meth:`RecordingWriter.finish` is left to do.
+    """Record all portions that are not there yet; :meth:`RecordingWriter.finish` is left to do.
 
     Parameters
     ----------
@@ -218,15 +218,15 @@ def record_shared(
     InputError
         The network cannot be sent to other processes, or a worker has other numerics.
     StorageError
-        Units were lost again and again, or the scheduler does not answer.
+        Portions were lost again and again, or the scheduler does not answer.
     """
     header = writer.header
-    nothing = writer.units.choose(())  # but the empty canvas and the reference
-    sweep.stream([writer], units=nothing, tile=header.tile)
+    nothing = writer.portions.choose(())  # but the empty canvas and the reference
+    sweep.stream([writer], portions=nothing, tile=header.tile)
     writer.write_header()
-    left = sweep.tasks(writer.units, header.tile, writer.done)
-    units = map(writer.units.unit, itertools.chain(*left))
-    total = sum(math.prod(unit.shape) for unit in units)
+    left = sweep.tasks(writer.portions, header.tile, writer.done)
+    portions = map(writer.portions.portion, itertools.chain(*left))
+    total = sum(math.prod(portion.shape) for portion in portions)
     done = 0
 
     def note(_: Any, images: Any) -> None:
@@ -239,5 +239,5 @@ def record_shared(
     alike = sweep.using("dense" if header.tile is None else "incremental")
     parts = writer.parts
     folder = parts.folder.resolve()
-    job: Job = UnitJob(alike, header, folder, replace(parts.claim, folder=folder))
+    job: Job = PortionJob(alike, header, folder, replace(parts.claim, folder=folder))
     perform(job, left, workers=workers, scheduler=scheduler, done=note)

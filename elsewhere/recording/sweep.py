@@ -48,7 +48,7 @@ from elsewhere.sources import (
 )
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, parse_location
 from elsewhere.stimuli.transformations import say_values, transformations, vary
-from elsewhere.storage.units import Units
+from elsewhere.storage.portions import Portions
 from elsewhere.types import BATCH_ROWS, Color, Engine
 
 
@@ -320,7 +320,7 @@ class Sweep(Source):
         *,
         max_memory: int = DEFAULT_MEMORY,
         progress: Progress | None = None,
-        units: Units | None = None,
+        portions: Portions | None = None,
         skip: Collection[int] = (),
         tile: Sequence[int] | None = None,
     ) -> None:
@@ -334,13 +334,13 @@ class Sweep(Source):
             Bytes that the sinks may hold: layers are swept in groups that fit.
         progress
             Called with the number of images done and of all.
-        units
-            How the sweep is cut; by default into units of about 64 images.
+        portions
+            How the sweep is cut; by default into portions of about 64 images.
         skip
-            Numbers of units that are not needed again. Only of use to sinks that kept them, and
+            Numbers of portions that are not needed again. Only of use to sinks that kept them, and
             that take no notice if they come again.
         tile
-            What :meth:`tile_shape` gave, for sinks that keep units.
+            What :meth:`tile_shape` gave, for sinks that keep portions.
 
         Raises
         ------
@@ -350,11 +350,13 @@ class Sweep(Source):
             A layer did not fire.
         """
         self._findings = self._findings.current()
-        units = Units.cut(self.design) if units is None else units
-        cut, engine = Cut(units, skip, max_memory), self.choice
+        portions = Portions.cut(self.design) if portions is None else portions
+        cut, engine = Cut(portions, skip, max_memory), self.choice
         groups = self.groups(sinks, max_memory=max_memory, tile=tile)
         counts: dict[Stage, int] = {"empty": 1, "reference": len(self.objects)}
-        counts["grid"] = sum(math.prod(unit.shape) for unit in units if unit.number not in skip)
+        counts["grid"] = sum(
+            math.prod(portion.shape) for portion in portions if portion.number not in skip
+        )
         with self.running():
             drive(
                 self.design,
@@ -397,20 +399,20 @@ class Sweep(Source):
         return groups
 
     def tile_shape(
-        self, sinks: Sequence[Sink], *, units: Units, max_memory: int = DEFAULT_MEMORY
+        self, sinks: Sequence[Sink], *, portions: Portions, max_memory: int = DEFAULT_MEMORY
     ) -> tuple[int, ...] | None:
-        """Return objects, rows and columns of the tiles in which `units` are computed together.
+        """Return objects, rows and columns of the tiles in which `portions` are computed together.
 
-        It is part of a recording's numerics. None where each unit is computed by itself.
+        It is part of a recording's numerics. None where each portion is computed by itself.
         """
         layers = self.groups(sinks, max_memory=max_memory)[0].layers
-        return self.choice.tile(layers, sinks, units, max_memory)
+        return self.choice.tile(layers, sinks, portions, max_memory)
 
     def tasks(
-        self, units: Units, tile: Sequence[int] | None, skip: Collection[int] = ()
+        self, portions: Portions, tile: Sequence[int] | None, skip: Collection[int] = ()
     ) -> list[tuple[int, ...]]:
-        """Return the numbers of the units that are to be computed, those of a tile together."""
-        every = self.choice.tasks(units, tile)
+        """Return the numbers of the portions that are to be computed, those of a tile together."""
+        every = self.choice.tasks(portions, tile)
         left = (tuple(number for number in numbers if number not in skip) for numbers in every)
         return [numbers for numbers in left if numbers]
 

@@ -10,6 +10,7 @@ from elsewhere.storage.files import (
     write_atomically,
 )
 from elsewhere.storage.partial import PartialRecording, open_recording
+from elsewhere.storage.portions import Portion, Portions
 from elsewhere.storage.recording import Recording
 from elsewhere.storage.results import (
     check_result_room,
@@ -20,9 +21,8 @@ from elsewhere.storage.results import (
 )
 from elsewhere.storage.schema import FILTER, Header, StoredLayer
 from elsewhere.storage.tables import check_table_name, save_table, table_bytes, tidy_table
-from elsewhere.storage.units import Unit, Units
 from elsewhere.storage.verification import Damage, Verification, verify
-from elsewhere.storage.writer import RecordingWriter, UnitWriter
+from elsewhere.storage.writer import PortionWriter, RecordingWriter
 
 __all__ = [
     "FILTER",
@@ -31,12 +31,12 @@ __all__ = [
     "Header",
     "Keep",
     "PartialRecording",
+    "Portion",
+    "PortionWriter",
+    "Portions",
     "Recording",
     "RecordingWriter",
     "StoredLayer",
-    "Unit",
-    "UnitWriter",
-    "Units",
     "Verification",
     "check_output",
     "check_result_room",

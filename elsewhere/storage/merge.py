@@ -37,18 +37,18 @@ else:
 HEADER = "header.h5"
 
 
-def unit_name(number: int) -> str:
-    """Return the file name of a unit's part."""
+def portion_name(number: int) -> str:
+    """Return the file name of a portion's part, which says ``unit`` since the first format."""
     return f"unit-{number:07d}.h5"
 
 
-def unit_mark(mark: str, number: int) -> str:
-    """Return what the part of a unit is marked with: a copy of another unit's is no part."""
+def portion_mark(mark: str, number: int) -> str:
+    """Return what the part of a portion is marked with: a copy of another portion's is no part."""
     return f"{mark}:{number}"
 
 
-def unit_files(parts: Path) -> list[tuple[int, Path]]:
-    """Return the numbers and files of the units in a folder of parts, in order.
+def portion_files(parts: Path) -> list[tuple[int, Path]]:
+    """Return the numbers and files of the portions in a folder of parts, in order.
 
     What only resembles one (``unit-0000000 (1).h5``, a link) is left alone.
     """
@@ -56,7 +56,7 @@ def unit_files(parts: Path) -> list[tuple[int, Path]]:
     for path in parts.glob("unit-*.h5"):
         digits = path.stem.removeprefix("unit-")
         number = int(digits) if digits.isascii() and digits.isdecimal() else -1
-        if number >= 0 and path.name == unit_name(number) and not path.is_symlink():
+        if number >= 0 and path.name == portion_name(number) and not path.is_symlink():
             found.append((number, path))
     return sorted(found)
 
@@ -74,10 +74,10 @@ def merge_parts(parts: Path, target: Path, parent: int) -> None:
         checking.check_structure(file, whole=False)
     with h5py.File(target, "r+") as file:
         layers = file["layers"]
-        for number, path in unit_files(parts):
+        for number, path in portion_files(parts):
             if os.getppid() != parent:
                 raise ValueError("the process that asked for it is gone")
-            if _checked(path).mark != unit_mark(header.mark, number):
+            if _checked(path).mark != portion_mark(header.mark, number):
                 raise ValueError(f"part {path.name} belongs to another recording")
             with h5py.File(path, "r") as part:
                 checking.check_structure(part, whole=True)

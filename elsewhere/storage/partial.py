@@ -16,12 +16,12 @@ from elsewhere.errors import StorageError
 from elsewhere.protocols import Design, Layer
 from elsewhere.storage.activations import Activations, damage_told
 from elsewhere.storage.admission import open_checked
-from elsewhere.storage.merge import HEADER, unit_files, unit_mark, unit_name
+from elsewhere.storage.merge import HEADER, portion_files, portion_mark, portion_name
 from elsewhere.storage.opening import Description, describe_identified
-from elsewhere.storage.parts import mark_of, part_is_whole, parts_folder, read_manifest, units_of
+from elsewhere.storage.parts import mark_of, part_is_whole, parts_folder, portions_of, read_manifest
+from elsewhere.storage.portions import Portion, Portions
 from elsewhere.storage.recording import Recording
 from elsewhere.storage.seal import SealError, read_seal
-from elsewhere.storage.units import Unit, Units
 
 
 def open_recording(
@@ -79,18 +79,18 @@ class PartialRecording(Recording):
         with damage_told(self.path, "the header"):
             description = describe_identified(file)
         self._whole = description.design
-        units, _ = units_of(manifest, self.path)
-        if (units.design.axes, len(units.design.objects)) != (
+        portions, _ = portions_of(manifest, self.path)
+        if (portions.design.axes, len(portions.design.objects)) != (
             self._whole.axes,
             len(self._whole.objects),
         ):
             file.close()
             raise StorageError(f"{self.path} is not finished, and its manifest is of another one")
-        self._parts = _PartFiles(folder, mark, replace(units, design=self._whole))
+        self._parts = _PartFiles(folder, mark, replace(portions, design=self._whole))
         numbers = self._parts.numbers()
         images = np.zeros((len(self._whole.objects), *self._whole.shape), dtype=bool)
         for number in numbers:
-            images[self._parts.units.unit(number).slices] = True
+            images[self._parts.portions.portion(number).slices] = True
         self.share = float(images.mean())
         self._there: NDArray[np.bool_] = np.asarray(images.all(axis=0))
         self._kept = largest_grid(self._there)
@@ -175,33 +175,33 @@ def largest_grid(there: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
 class _PartFiles:
     """The parts of a recording, each checked before it is read for the first time."""
 
-    def __init__(self, folder: Path, mark: str, units: Units) -> None:
-        self.folder, self.mark, self.units = folder, mark, units
+    def __init__(self, folder: Path, mark: str, portions: Portions) -> None:
+        self.folder, self.mark, self.portions = folder, mark, portions
         self._checked: set[int] = set()
 
     def numbers(self) -> list[int]:
-        """Return the numbers of the units that bear this recording's mark."""
+        """Return the numbers of the portions that bear this recording's mark."""
         found = []
-        for number, path in unit_files(self.folder):
+        for number, path in portion_files(self.folder):
             try:
                 seal = read_seal(path)
             except (SealError, OSError):
                 continue
-            whole = seal is not None and seal.mark == unit_mark(self.mark, number)
-            if whole and number < self.units.n_all:
+            whole = seal is not None and seal.mark == portion_mark(self.mark, number)
+            if whole and number < self.portions.n_all:
                 found.append(number)
         return found
 
     def stored_bytes(self, number: int, layer: str) -> int:
-        with open_checked(self.folder / unit_name(number), whole=True) as file:
+        with open_checked(self.folder / portion_name(number), whole=True) as file:
             return int(file[layer].id.get_storage_size())
 
     def read(self, number: int, layer: str, key: tuple[Any, ...]) -> NDArray[Any]:
-        """Return what `key` selects of a layer in a unit."""
-        path = self.folder / unit_name(number)
+        """Return what `key` selects of a layer in a portion."""
+        path = self.folder / portion_name(number)
         try:
             if number not in self._checked and not part_is_whole(
-                path, unit_mark(self.mark, number)
+                path, portion_mark(self.mark, number)
             ):
                 raise StorageError(
                     f"part {path} is damaged; run the command that records it: the part is "
@@ -230,7 +230,7 @@ class _PartActivations:
         kept: Sequence[NDArray[np.int64]],
     ) -> None:
         self._parts, self._name = parts, layer.name
-        design: Design = parts.units.design
+        design: Design = parts.portions.design
         self._kept = (np.arange(len(design.objects)), *kept)
         self.shape = (*map(len, self._kept), *layer.stored_shape)
         self.dtype = dtype
@@ -246,27 +246,27 @@ class _PartActivations:
         rest = key[n:]
         sample = np.empty(self.shape[n:], dtype=bool)[rest]
         values = np.empty((*map(len, picked), *sample.shape), dtype=self.dtype)
-        for unit in self._units_of(picked):
+        for portion in self._portions_of(picked):
             inside = [
                 np.flatnonzero((index >= part.start) & (index < part.stop))
-                for index, part in zip(picked, unit.slices, strict=True)
+                for index, part in zip(picked, portion.slices, strict=True)
             ]
             local = [
                 index[where] - part.start
-                for index, where, part in zip(picked, inside, unit.slices, strict=True)
+                for index, where, part in zip(picked, inside, portion.slices, strict=True)
             ]
             around = tuple(slice(int(i.min()), int(i.max()) + 1) for i in local)
-            block = self._parts.read(unit.number, self._name, (*around, *rest))
+            block = self._parts.read(portion.number, self._name, (*around, *rest))
             own = [index - part.start for index, part in zip(local, around, strict=True)]
             values[np.ix_(*inside)] = block[np.ix_(*own)]
         is_index = [not isinstance(index, slice) and np.ndim(index) == 0 for index in key[:n]]
         return values[tuple(0 if one else slice(None) for one in is_index)]
 
-    def _units_of(self, picked: Sequence[NDArray[np.int64]]) -> list[Unit]:
+    def _portions_of(self, picked: Sequence[NDArray[np.int64]]) -> list[Portion]:
         objects, *cells = np.meshgrid(*picked, indexing="ij")
-        places = np.ravel_multi_index(tuple(cells), self._parts.units.design.shape)
-        numbers = np.unique(self._parts.units.locate(objects.ravel(), places.ravel()))
-        return [self._parts.units.unit(int(number)) for number in numbers]
+        places = np.ravel_multi_index(tuple(cells), self._parts.portions.design.shape)
+        numbers = np.unique(self._parts.portions.locate(objects.ravel(), places.ravel()))
+        return [self._parts.portions.portion(int(number)) for number in numbers]
 
 
 __all__ = ["PartialRecording", "largest_grid", "open_recording"]

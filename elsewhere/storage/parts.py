@@ -29,9 +29,9 @@ from elsewhere.storage.files import (
     write_atomically,
 )
 from elsewhere.storage.locks import CLAIM, LOCK, Claim, locked
-from elsewhere.storage.merge import HEADER, unit_files, unit_mark, unit_name
+from elsewhere.storage.merge import HEADER, portion_files, portion_mark, portion_name
+from elsewhere.storage.portions import Portions
 from elsewhere.storage.seal import SealError, check_seal, read_seal, seal_bytes
-from elsewhere.storage.units import Units
 from elsewhere.types import format_bytes
 
 logger = get_logger(__name__)
@@ -92,8 +92,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def units_of(manifest: dict[str, Any], path: Path) -> tuple[Units, str]:
-    """Return the units of the recording that a manifest describes, and the format's version.
+def portions_of(manifest: dict[str, Any], path: Path) -> tuple[Portions, str]:
+    """Return the portions of the recording that a manifest describes, and the format's version.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def units_of(manifest: dict[str, Any], path: Path) -> tuple[Units, str]:
             raise ValueError("its numbers are out of range")
         names = tuple(map(str, range(n_objects)))
         design = Design(names, names, axes, tuple(fields["reference"]))
-        return Units(design, *cut), str(fields["encoding_version"])
+        return Portions(design, *cut), str(fields["encoding_version"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise StorageError(
             f"{path} is not finished, and the manifest in {parts_folder(path)} is that of no "
@@ -122,7 +122,7 @@ class Parts:
 
     >>> with Parts(Path("run.h5"), fields, overwrite=False) as parts:   # doctest: +SKIP
     ...     parts.write_header(header)
-    ...     parts.write_unit(0, data)
+    ...     parts.write_portion(0, data)
     ...     parts.finish()
 
     Parameters
@@ -233,13 +233,13 @@ class Parts:
         return path.exists() and part_is_whole(path, self.mark)
 
     def done(self) -> set[int]:
-        """Return the numbers of the units that are there; damaged ones are removed."""
+        """Return the numbers of the portions that are there; damaged ones are removed."""
         numbers = set()
-        units = unit_files(self.folder)
-        for path in {*self.folder.glob("unit-*")} - {path for _, path in units}:
+        portions = portion_files(self.folder)
+        for path in {*self.folder.glob("unit-*")} - {path for _, path in portions}:
             logger.warning("%s is no part, but a copy or a link; it is not taken", path)
-        for number, path in units:
-            if part_is_whole(path, unit_mark(self.mark, number)):
+        for number, path in portions:
+            if part_is_whole(path, portion_mark(self.mark, number)):
                 numbers.add(number)
             else:
                 logger.warning("%s is damaged: its part is recorded again", path)
@@ -250,9 +250,9 @@ class Parts:
         """Write the file in which only the activations are missing."""
         write_atomically(self.folder / HEADER, seal_bytes(data, mark=self.mark), check=True)
 
-    def write_unit(self, number: int, data: bytes) -> None:
-        """Write the part of a unit."""
-        write_unit(self.folder, number, data, mark=self.mark)
+    def write_portion(self, number: int, data: bytes) -> None:
+        """Write the part of a portion."""
+        write_portion(self.folder, number, data, mark=self.mark)
 
     def discard(self) -> None:
         """Remove the parts, and last what tells whose they are: a kill leaves them claimable."""
@@ -317,10 +317,10 @@ def changed_behaviour(manifest: dict[str, Any], behaviour: Any) -> list[str]:
     return unlike(known, behaviour, last=3)
 
 
-def write_unit(
+def write_portion(
     folder: Path, number: int, data: bytes, *, mark: str, claim: Claim | None = None
 ) -> None:
-    """Write the part of a unit into a folder of parts, whole or not at all.
+    """Write the part of a portion into a folder of parts, whole or not at all.
 
     Parameters
     ----------
@@ -333,10 +333,10 @@ def write_unit(
     """
     if claim is not None:
         with claim.writing():
-            write_unit(folder, number, data, mark=mark)
+            write_portion(folder, number, data, mark=mark)
         return
-    sealed = seal_bytes(data, mark=unit_mark(mark, number))
-    write_atomically(folder / unit_name(number), sealed, check=True)
+    sealed = seal_bytes(data, mark=portion_mark(mark, number))
+    write_atomically(folder / portion_name(number), sealed, check=True)
 
 
 @contextlib.contextmanager

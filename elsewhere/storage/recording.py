@@ -36,9 +36,9 @@ from elsewhere.storage.opening import (
     open_file,
     replaced,
 )
+from elsewhere.storage.portions import Portions
 from elsewhere.storage.results import from_attribute
 from elsewhere.storage.schema import StoredLayer
-from elsewhere.storage.units import Units
 
 BLOCK_BYTES = 2**24
 """What is read at a time, about, as float32."""
@@ -261,24 +261,24 @@ class Recording(BlockSource):
 
     def working_bytes(self, layer: Layer) -> int:
         """Return the bytes that going through a layer takes, without what sinks hold."""
-        units = self._units(layer, self.activations(layer.name))
-        rows = min(units.n_objects, len(self.design.objects)) * units.n_cells
+        portions = self._portions(layer, self.activations(layer.name))
+        rows = min(portions.n_objects, len(self.design.objects)) * portions.n_cells
         return 2 * rows * layer.bytes
 
-    def _units(self, layer: Layer, source: Activations) -> Units:
+    def _portions(self, layer: Layer, source: Activations) -> Portions:
         """Return the blocks in which a layer is read: whole chunks, about 16 MiB of them."""
         step, cells = source.chunks[0], source.chunks[len(self.design.shape)]
         n, one = len(self.design.objects), layer.bytes
         rows = BLOCK_BYTES // max(one, 1)
         if n * cells > rows:
-            return Units(self.design, max(step, rows // (step * cells) * step), cells)
+            return Portions(self.design, max(step, rows // (step * cells) * step), cells)
         several = min(self.design.shape[-1], rows // n) // cells * cells
-        return Units(self.design, n, max(cells, several))
+        return Portions(self.design, n, max(cells, several))
 
     def blocks(self, layer: Layer, stage: Stage) -> Iterator[DenseBlock]:
         """Yield the blocks of a layer in a stage."""
         source, kept = self.activations(layer.name), layer.keep.kind
-        units = self._units(layer, source)
+        portions = self._portions(layer, source)
         none = np.array([-1])
         if stage == "empty":
             values = self._small(layer, "empty", slice(None))
@@ -286,7 +286,7 @@ class Recording(BlockSource):
             return
         half = source.dtype == np.float16
         if stage == "reference":
-            n, step = len(self.design.objects), units.n_objects
+            n, step = len(self.design.objects), portions.n_objects
             for first in range(0, n, step):
                 objects = np.arange(first, min(first + step, n))
                 values = self._at_reference(layer, source, slice(first, min(first + step, n)))
@@ -296,9 +296,9 @@ class Recording(BlockSource):
                 )
             return
         every = (slice(None),) * len(layer.stored_shape)
-        for unit in units:
-            values = np.moveaxis(source.read((*unit.slices, *every)), 0, len(self.design.shape))
-            objects, places = unit.rows(self.design)
+        for portion in portions:
+            values = np.moveaxis(source.read((*portion.slices, *every)), 0, len(self.design.shape))
+            objects, places = portion.rows(self.design)
             values = values.reshape(len(objects), *layer.stored_shape)
             values = values.astype(np.float32, copy=False)
             yield DenseBlock(stage, layer.name, objects, places, values, kept, layer.layout, half)

@@ -30,8 +30,8 @@ from elsewhere.protocols import (
     Layout,
     Need,
 )
+from elsewhere.storage.portions import PORTION_BYTES, Portions
 from elsewhere.storage.results import to_attribute
-from elsewhere.storage.units import UNIT_BYTES, Units
 from elsewhere.types import StorageType
 
 ENCODING = "recording"
@@ -196,8 +196,8 @@ class Header:
     behaviour
         What the network does with a fixed image and the empty canvas, by layer: by which it is
         known again, up to rounding. Nothing is compared where nothing is known.
-    unit_bytes
-        Raw bytes of a unit of work, at most.
+    portion_bytes
+        Raw bytes of a portion, at most.
     """
 
     design: Design
@@ -208,7 +208,7 @@ class Header:
     determining: dict[str, Any]
     provenance: dict[str, Any]
     behaviour: Behaviour = field(default_factory=dict)
-    unit_bytes: int = UNIT_BYTES
+    portion_bytes: int = PORTION_BYTES
 
     def identity_fields(self) -> dict[str, Any]:
         """Return the fields that determine the recorded values, as JSON holds them."""
@@ -236,14 +236,14 @@ class Header:
     @property
     def numerics(self) -> dict[str, Any]:
         """What decides the last bits of the values, and how the sweep is cut."""
-        units = self.units
-        cut = {"unit": [units.n_objects, units.n_cells]}
+        portions = self.portions
+        cut = {"unit": [portions.n_objects, portions.n_cells]}
         plain: dict[str, Any] = json.loads(json.dumps(self.provenance.get("numerics", {}) | cut))
         return plain
 
     @property
     def tile(self) -> tuple[int, ...] | None:
-        """Objects, rows and columns of units that are computed together; None where none are."""
+        """Objects, rows and columns of portions that are computed together; None where none are."""
         tile = self.numerics.get("tile")
         return None if tile is None else tuple(tile)
 
@@ -258,10 +258,10 @@ class Header:
         return sum(math.prod(layer.stored_shape) for layer in self.layers) * itemsize
 
     @property
-    def units(self) -> Units:
-        """The units of work of this recording."""
-        return Units.cut(
-            self.design, bytes_per_image=self.bytes_per_image, unit_bytes=self.unit_bytes
+    def portions(self) -> Portions:
+        """The portions of this recording."""
+        return Portions.cut(
+            self.design, bytes_per_image=self.bytes_per_image, portion_bytes=self.portion_bytes
         )
 
 
@@ -338,7 +338,7 @@ def write_skeleton(
         }
         for key, value in attributes.items():
             file.attrs[key] = to_attribute(value)
-        units = header.units
+        portions = header.portions
         for layer in header.layers:
             group = file.create_group(f"layers/{layer.name}")
             group.dimensions = dict(zip(layer.dimensions, layer.stored_shape, strict=True))
@@ -350,7 +350,7 @@ def write_skeleton(
                 "activation",
                 ("object", *design.names, *layer.dimensions),
                 dtype=STORED,
-                chunks=units.chunk(layer.stored_shape, STORED.itemsize),
+                chunks=portions.chunk(layer.stored_shape, STORED.itemsize),
                 **filter_of(header.dtype),
             )
             variable = group.create_variable("empty", layer.dimensions, dtype=np.float32, **FILTER)

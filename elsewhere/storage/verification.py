@@ -15,15 +15,15 @@ from elsewhere.storage.admission import run_child
 from elsewhere.storage.checking import ranges_sha256
 from elsewhere.storage.documents import LARGEST, UNSEALED, parse_object, read_lines
 from elsewhere.storage.files import is_file, is_folder, read_plain
-from elsewhere.storage.merge import HEADER, unit_files, unit_mark, unit_name
+from elsewhere.storage.merge import HEADER, portion_files, portion_mark, portion_name
 from elsewhere.storage.opening import open_file
 from elsewhere.storage.parts import (
     MANIFEST,
     mark_of,
     part_is_whole,
     parts_folder,
+    portions_of,
     read_manifest,
-    units_of,
 )
 from elsewhere.storage.seal import (
     SIGNATURE,
@@ -86,7 +86,7 @@ class Verification:
     finished
         Whether it is a finished recording and not a folder of parts.
     share
-        What share of its units is there.
+        What share of its portions is there.
     chunks, bytes
         Chunks that were read, and the raw bytes of the activations in them.
     damages
@@ -133,7 +133,7 @@ class Verification:
             raise StorageError(f"{self.path} is damaged: {self.damages[0]}{more}; {remedy}")
         if not self.finished:
             raise StorageError(
-                f"{self.path} is not finished: {self.share:.1%} of its units are there, all of "
+                f"{self.path} is not finished: {self.share:.1%} of its portions are there, all of "
                 "them whole; run the command that records it again to go on"
             )
 
@@ -386,27 +386,27 @@ def _verify_parts(path: Path) -> Verification:
     manifest = read_manifest(folder)
     if manifest is None:
         raise StorageError(f"{path} is not finished, and {folder} has no manifest: record it again")
-    units, version = units_of(manifest, path)
+    portions, version = portions_of(manifest, path)
     mark, header = mark_of(manifest), folder / HEADER
     damages = []
     if header.exists() and not part_is_whole(header, mark):
         damages.append(Damage("header.h5 differs from its checksum, or the manifest does"))
-    present = unit_files(folder)
+    present = portion_files(folder)
     whole = 0
     for number, part in present:
-        if number < units.n_all and part_is_whole(part, unit_mark(mark, number)):
+        if number < portions.n_all and part_is_whole(part, portion_mark(mark, number)):
             whole += 1
             continue
-        if number >= units.n_all:
-            damages.append(Damage(f"{part.name}: there is no unit of that number"))
+        if number >= portions.n_all:
+            damages.append(Damage(f"{part.name}: there is no portion of that number"))
             continue
-        unit = units.unit(number)
-        objects, places = _where(units.design, unit.start, [s.stop for s in unit.slices])
+        portion = portions.portion(number)
+        objects, places = _where(portions.design, portion.start, [s.stop for s in portion.slices])
         damages.append(
-            Damage(f"{unit_name(number)} differs from its checksum", "", objects, places)
+            Damage(f"{portion_name(number)} differs from its checksum", "", objects, places)
         )
     size = sum(part.stat().st_size for _, part in present)
-    share = whole / max(1, len(units))
+    share = whole / max(1, len(portions))
     return Verification(path, version, False, share, 0, size, tuple(damages))
 
 

@@ -1,4 +1,4 @@
-"""The sinks that write recordings: unit by unit, and whole."""
+"""The sinks that write recordings: portion by portion, and whole."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ from elsewhere.measures.vectors import to_numpy
 from elsewhere.protocols import Block, Design, Layer, Need
 from elsewhere.storage.files import check_output
 from elsewhere.storage.parts import Parts
+from elsewhere.storage.portions import Portion, Portions
 from elsewhere.storage.schema import STORED, Header, StoredLayer, filter_of, write_skeleton
-from elsewhere.storage.units import Unit, Units
 
 logger = get_logger(__name__)
 
 FLOAT16_LIMIT = float(np.finfo(np.float16).max)
 FLOAT16_NORMAL = float(np.finfo(np.float16).smallest_normal)
 MOST_SMALL = 0.01
-"""Share of a layer's nonzero values, in a unit of work, that may be too small for float16."""
+"""Share of a layer's nonzero values, in a portion, that may be too small for float16."""
 _names = itertools.count()
 
 
 @dataclass
-class _OpenUnit:
-    """A unit whose images are still coming in."""
+class _OpenPortion:
+    """A portion whose images are still coming in."""
 
-    unit: Unit
+    portion: Portion
     arrays: dict[str, NDArray[Any]]
     missing: int
     small: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     """Per layer, how many values are too small for float16, and how many are not zero."""
 
 
-class UnitWriter:
-    """Takes what a sweep over units yields and writes each unit as soon as it is complete.
+class PortionWriter:
+    """Takes what a sweep over portions yields and writes each portion as soon as it is complete.
 
-    A unit is compressed in memory and handed to `write` before the next one is begun, so that
-    whatever happens, no more than one unit is computed again.
+    A portion is compressed in memory and handed to `write` before the next one is begun, so that
+    whatever happens, no more than one portion is computed again.
 
     Parameters
     ----------
     header
         What is recorded.
-    units
-        Those of its units that are swept.
+    portions
+        Those of its portions that are swept.
     write
-        Called with a unit's number and the bytes of its HDF5 file.
+        Called with a portion's number and the bytes of its HDF5 file.
     """
 
     def __init__(
-        self, header: Header, units: Units, write: Callable[[int, bytes], None] | None = None
+        self, header: Header, portions: Portions, write: Callable[[int, bytes], None] | None = None
     ) -> None:
-        self.header, self.units = header, units
+        self.header, self.portions = header, portions
         self._layers = {layer.name: layer for layer in header.layers}
         self._write = write
-        self._open: dict[int, _OpenUnit] = {}
+        self._open: dict[int, _OpenPortion] = {}
         self._spare: dict[tuple[int, ...], dict[str, NDArray[Any]]] = {}
         self._first_time = True
         self.done: frozenset[int] = frozenset()
@@ -85,7 +85,7 @@ class UnitWriter:
         self._first_time = part == 0
 
     def add(self, block: Block) -> None:
-        """Take a block into the units it belongs to, and write those that are complete."""
+        """Take a block into the portions it belongs to, and write those that are complete."""
         if not self._first_time:
             return
         layer = self._layers[block.layer]
@@ -94,16 +94,16 @@ class UnitWriter:
         self._take(layer, block, values)
 
     def end(self) -> None:
-        """Do nothing: units are complete when all their images have come."""
+        """Do nothing: portions are complete when all their images have come."""
 
     def _take(self, layer: StoredLayer, block: Block, values: NDArray[Any]) -> None:
-        numbers = self.units.locate(block.objects, block.positions)
-        chosen = self.units.chosen
+        numbers = self.portions.locate(block.objects, block.positions)
+        chosen = self.portions.chosen
         for number in np.unique(numbers):
             if number not in self.done and (chosen is None or number in chosen):
                 self._fill(int(number), layer, block, values, numbers == number)
 
-    # --- units ------------------------------------------------------------------------------
+    # --- portions ------------------------------------------------------------------------------
 
     def _check(self, values: NDArray[Any], block: Block) -> None:
         """Refuse NaN, infinity, and what is too large for float16."""
@@ -144,31 +144,31 @@ class UnitWriter:
         values: NDArray[Any],
         chosen: NDArray[np.bool_],
     ) -> None:
-        open_unit = self._open.get(number)
-        if open_unit is None:
-            unit = self.units.unit(number)
-            arrays = self._spare.pop(unit.shape, None) or {
-                name: np.empty((*unit.shape, *stored.stored_shape), dtype=self.header.dtype)
+        open_portion = self._open.get(number)
+        if open_portion is None:
+            portion = self.portions.portion(number)
+            arrays = self._spare.pop(portion.shape, None) or {
+                name: np.empty((*portion.shape, *stored.stored_shape), dtype=self.header.dtype)
                 for name, stored in self._layers.items()
             }
-            missing = math.prod(unit.shape) * len(arrays)
-            open_unit = self._open[number] = _OpenUnit(unit, arrays, missing)
-        unit = open_unit.unit
+            missing = math.prod(portion.shape) * len(arrays)
+            open_portion = self._open[number] = _OpenPortion(portion, arrays, missing)
+        portion = open_portion.portion
         place = np.unravel_index(block.positions[chosen], self.header.design.shape)
         index = (block.objects[chosen], *place)
-        inner = tuple(i - start for i, start in zip(index, unit.start, strict=True))
+        inner = tuple(i - start for i, start in zip(index, portion.start, strict=True))
         taken = values if chosen.all() else values[chosen]
         if self.header.dtype == "float16":
             sizes = np.abs(taken)
             present, normal = np.count_nonzero(sizes), np.count_nonzero(sizes >= FLOAT16_NORMAL)
-            held = open_unit.small.setdefault(layer.name, np.zeros(2, np.int64))
+            held = open_portion.small.setdefault(layer.name, np.zeros(2, np.int64))
             held += (present - normal, present)
-        open_unit.arrays[layer.name][inner] = taken
-        open_unit.missing -= int(chosen.sum())
-        if open_unit.missing == 0:
-            self._finish_unit(self._open.pop(number))
+        open_portion.arrays[layer.name][inner] = taken
+        open_portion.missing -= int(chosen.sum())
+        if open_portion.missing == 0:
+            self._finish_portion(self._open.pop(number))
 
-    def _finish_unit(self, item: _OpenUnit) -> None:
+    def _finish_portion(self, item: _OpenPortion) -> None:
         for layer, (small, present) in item.small.items():
             if small > MOST_SMALL * present:
                 raise NumericsError(
@@ -177,19 +177,21 @@ class UnitWriter:
                     "are let through); record with --dtype float32"
                 )
         if self._write is not None:
-            self._write(item.unit.number, self._encode(item))
-        self._spare = {item.unit.shape: item.arrays}  # fresh memory would cost as much as copying
+            self._write(item.portion.number, self._encode(item))
+        self._spare = {
+            item.portion.shape: item.arrays
+        }  # fresh memory would cost as much as copying
 
-    def _encode(self, item: _OpenUnit) -> bytes:
-        """Return the unit as the bytes of an HDF5 file, compressed."""
+    def _encode(self, item: _OpenPortion) -> bytes:
+        """Return the portion as the bytes of an HDF5 file, compressed."""
         name = f"unit-{next(_names)}"
         with h5py.File(name, "w", driver="core", backing_store=False, block_size=2**22) as file:
-            file.attrs["start"] = np.array(item.unit.start)
+            file.attrs["start"] = np.array(item.portion.start)
             for layer, values in item.arrays.items():
                 file.create_dataset(
                     layer,
                     data=values.astype(STORED, copy=False),
-                    chunks=self.units.chunk(self._layers[layer].stored_shape, STORED.itemsize),
+                    chunks=self.portions.chunk(self._layers[layer].stored_shape, STORED.itemsize),
                     maxshape=(None,) * values.ndim,
                     **filter_of(self.header.dtype),
                 )
@@ -198,16 +200,16 @@ class UnitWriter:
         return image
 
 
-class RecordingWriter(UnitWriter):
+class RecordingWriter(PortionWriter):
     """Writes what a sweep yields to an HDF5 file.
 
     >>> with RecordingWriter(path, header) as writer:   # doctest: +SKIP
-    ...     sweep.stream([writer], max_memory=2**31, units=writer.units, skip=writer.done)
+    ...     sweep.stream([writer], max_memory=2**31, portions=writer.portions, skip=writer.done)
     ...     writer.finish()
 
-    Units are written whole and renamed; they are merged at the end. No file stands under the asked
-    name before :meth:`finish` returns. Units of an interrupted recording of the same identity and
-    with the same numerics are used again.
+    Portions are written whole and renamed; they are merged at the end. No file stands under the
+    asked name before :meth:`finish` returns. Portions of an interrupted recording of the same
+    identity and with the same numerics are used again.
 
     Parameters
     ----------
@@ -226,7 +228,7 @@ class RecordingWriter(UnitWriter):
 
     def __init__(self, path: Path, header: Header, *, overwrite: bool = False) -> None:
         check_output(path, overwrite=overwrite)
-        super().__init__(header, header.units)
+        super().__init__(header, header.portions)
         self.path = path
         fields, numerics = header.identity_fields(), header.numerics
         self.parts = Parts(
@@ -246,8 +248,8 @@ class RecordingWriter(UnitWriter):
             self.parts.__exit__()
             raise
         if self.done:
-            logger.info("going on with %s: %d units are there", self.path, len(self.done))
-        self._write = self.parts.write_unit
+            logger.info("going on with %s: %d portions are there", self.path, len(self.done))
+        self._write = self.parts.write_portion
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -285,12 +287,12 @@ class RecordingWriter(UnitWriter):
             self._has_header = True
 
     def finish(self) -> None:
-        """Merge the units and put the recording under its name.
+        """Merge the portions and put the recording under its name.
 
         Raises
         ------
         StorageError
-            Writing failed, or units are missing.
+            Writing failed, or portions are missing.
         """
         self.write_header()
         self.parts.finish()

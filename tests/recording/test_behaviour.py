@@ -144,10 +144,10 @@ def test_an_interrupted_recording_does_not_go_on_with_another_network(build, tmp
 
     from elsewhere.storage.parts import Parts
 
-    original = Parts.write_unit
+    original = Parts.write_portion
     with monkeypatch.context() as patch:
-        patch.setattr(Parts, "write_unit", dying)
-        patch.setattr("elsewhere.storage.units.UNIT_ROWS", 8)
+        patch.setattr(Parts, "write_portion", dying)
+        patch.setattr("elsewhere.storage.portions.PORTION_ROWS", 8)
         with contextlib.suppress(Killed):
             record(build(1.0), path)
         with pytest.raises(ExistsError, match="relu|settings"):

@@ -51,7 +51,7 @@ def assert_same_contents(first, second):
 
 
 def parts_of(path):
-    """Return the numbers of the units that are there of an unfinished recording."""
+    """Return the numbers of the portions that are there of an unfinished recording."""
     folder = path.with_name(path.name + ".parts")
     return sorted(int(part.stem.removeprefix("unit-")) for part in folder.glob("unit-*.h5"))
 
@@ -380,7 +380,7 @@ def test_an_interrupted_recording_is_unfinished_and_goes_on(make_sweep, tmp_path
     assert len(done) >= 3
     images = []
     record(sweep, path, progress=lambda n, total: images.append(total))
-    sizes = [int(np.prod(unit.shape)) for unit in make_header(sweep).units]
+    sizes = [int(np.prod(portion.shape)) for portion in make_header(sweep).portions]
     assert sum(sizes) == 5 * 144
     assert images[0] == 1 + 5 * 144 - sum(sizes[number] for number in done)
     assert_same_contents(path, whole)
@@ -409,7 +409,7 @@ if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[2]))
     parts = Path(sys.argv[1] + ".parts")
 
-    def wait(done, total):  # to be killed, three units done
+    def wait(done, total):  # to be killed, three portions done
         while len(list(parts.glob("unit-*.h5"))) >= 3:
             time.sleep(0.05)
 
@@ -438,7 +438,7 @@ def test_a_killed_recording_goes_on(tmp_path):
     exec(SCRIPT, scope)
     sweep, images = scope["make"](), []
     record(sweep, path, progress=lambda done, total: images.append(total))
-    assert images[0] <= 1 + 5 * 13 * 13 - 2 * 40 - 5  # three units were not computed again
+    assert images[0] <= 1 + 5 * 13 * 13 - 2 * 40 - 5  # three portions were not computed again
     whole = record(sweep, tmp_path / "whole.h5")
     assert_same_contents(path, whole)
 
@@ -557,7 +557,7 @@ def test_a_failure_of_the_writers_thread_is_told(make_sweep, tmp_path, monkeypat
     def full(self, number, data):
         raise StorageError(f"no space left for unit {number}")
 
-    monkeypatch.setattr("elsewhere.storage.parts.Parts.write_unit", full)
+    monkeypatch.setattr("elsewhere.storage.parts.Parts.write_portion", full)
     with pytest.raises(StorageError, match="no space left for unit"):
         record(make_sweep(grid="12x12"), tmp_path / "run.h5")
     assert not (tmp_path / "run.h5").exists()

@@ -113,7 +113,7 @@ class Single(SweepEngine):
     def run(self, stage, group, takers, cut):
         subject = self.subject
         images = Images(subject.model, subject.objects, subject.canvas, rows=1)
-        for batch in batches_of(stage, subject.design, cut.units, cut.skip, rows=1):
+        for batch in batches_of(stage, subject.design, cut.portions, cut.skip, rows=1):
             with Recorder(subject.model.module, [layer.module for layer in group.layers]) as seen:
                 subject.model.module(images.build(batch))
             for layer in group.layers:

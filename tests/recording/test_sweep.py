@@ -13,7 +13,7 @@ from elsewhere.measures.vectors import DenseVectors
 from elsewhere.protocols import Need
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas
-from elsewhere.storage import Units
+from elsewhere.storage import Portions
 from elsewhere.types import BATCH_ROWS
 from tests.roles import similarity
 
@@ -92,8 +92,8 @@ def test_every_forward_has_exactly_eight_rows(model, make_sweep, n):
 def test_a_row_does_not_depend_on_its_batch(make_sweep):
     one, several = Keeping(["grid"]), Keeping(["grid"])
     sweep = make_sweep(n=5, layers="logits")
-    sweep.stream([one], units=Units(sweep.design, 5, 1))  # three rows of padding
-    sweep.stream([several], units=Units(sweep.design, 3, 4))
+    sweep.stream([one], portions=Portions(sweep.design, 5, 1))  # three rows of padding
+    sweep.stream([several], portions=Portions(sweep.design, 3, 4))
     assert one.kept.keys() == several.kept.keys()
     for key, values in one.kept.items():
         np.testing.assert_allclose(values, several.kept[key], rtol=1e-5, atol=1e-5)
@@ -110,13 +110,13 @@ def test_progress_counts_every_image_once(make_sweep):
 
 def test_units_can_be_skipped(make_sweep):
     sweep, sink = make_sweep(n=5), Keeping(["grid"])
-    units = Units(sweep.design, 5, 2)
-    sweep.stream([sink], units=units, skip=[0, 3])
+    portions = Portions(sweep.design, 5, 2)
+    sweep.stream([sink], portions=portions, skip=[0, 3])
     expected = {
         (o, p)
-        for unit in units
-        if unit.number not in (0, 3)
-        for o, p in zip(*map(np.ndarray.tolist, unit.rows(sweep.design)), strict=True)
+        for portion in portions
+        if portion.number not in (0, 3)
+        for o, p in zip(*map(np.ndarray.tolist, portion.rows(sweep.design)), strict=True)
     }
     assert {key[2:] for key in sink.kept if key[1] == "logits"} == expected
 

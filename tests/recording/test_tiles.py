@@ -20,7 +20,7 @@ from elsewhere.recording.engines import windows
 from elsewhere.recording.incremental.tiling import choose_shape, cut_tiles
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.storage import Keep, open_recording
-from elsewhere.storage.units import Units
+from elsewhere.storage.portions import Portions
 
 KEEP = {"conv1_1": Keep("mean"), "relu1_1": Keep("sketch", 20)}
 LAYERS = "conv1_1,relu1_1,pool1,logits"
@@ -47,8 +47,8 @@ def test_each_unit_lies_in_one_tile(n, n_y, n_x, bytes_per_image, limit, togethe
     names = tuple(map(str, range(n)))
     axes = Axes.of(y=range(n_y), x=range(n_x))
     design = Design(names, names, axes, (0, 0))
-    units = Units.cut(design, bytes_per_image=bytes_per_image)
-    shape = choose_shape(lambda tile: tile.n_rows <= limit, units, together=together)
+    portions = Portions.cut(design, bytes_per_image=bytes_per_image)
+    shape = choose_shape(lambda tile: tile.n_rows <= limit, portions, together=together)
     seen = np.zeros((n, n_y, n_x), int)
     homes = {}
     for place, tile in enumerate(cut_tiles(shape, design)):
@@ -56,11 +56,11 @@ def test_each_unit_lies_in_one_tile(n, n_y, n_x, bytes_per_image, limit, togethe
         for y in tile.ys:
             for x in tile.xs:
                 at = np.full(len(tile.objects), y * n_x + x)
-                for number in units.locate(tile.objects, at):
+                for number in portions.locate(tile.objects, at):
                     assert homes.setdefault(int(number), place) == place
-        assert tile.n_rows <= limit or shape == (min(n, units.n_objects), 1, units.n_cells)
+        assert tile.n_rows <= limit or shape == (min(n, portions.n_objects), 1, portions.n_cells)
     assert (seen == 1).all()
-    assert sorted(homes) == list(range(len(units)))
+    assert sorted(homes) == list(range(len(portions)))
 
 
 @pytest.mark.parametrize("share", [0.15, 0.5, 0.9])
@@ -69,7 +69,7 @@ def test_an_interrupted_recording_is_the_same_bit_for_bit(
 ):
     sweep, path = incremental(make_sweep, reference=(12, 13)), tmp_path / "run.h5"
     header = make_header(sweep, keep=KEEP)
-    tiles = sweep.tasks(header.units, header.tile)
+    tiles = sweep.tasks(header.portions, header.tile)
     assert len(tiles) > 2
     assert max(map(len, tiles)) > 1
 
@@ -80,7 +80,7 @@ def test_an_interrupted_recording_is_the_same_bit_for_bit(
     with pytest.raises(KeyboardInterrupt):
         record(sweep, path, keep=KEEP, progress=stop)
     left = sorted(path.with_name("run.h5.parts").glob("unit-*.h5"))
-    for part in left[::2]:  # tiles of which some units are there
+    for part in left[::2]:  # tiles of which some portions are there
         part.unlink()
     seen = []
     record(sweep, path, keep=KEEP, progress=lambda done, total: seen.append((done, total)))
@@ -153,7 +153,7 @@ def test_two_processes_with_windows_are_as_one(own_sweep, tmp_path, small_tiles,
     keep = {"1": Keep("mean"), "2": Keep("sketch", 16)}
     whole = record(own_sweep, tmp_path / "whole.h5", keep=keep)
     header = make_header(own_sweep, keep=keep)
-    assert len(own_sweep.tasks(header.units, header.tile)) >= 4
+    assert len(own_sweep.tasks(header.portions, header.tile)) >= 4
     killed, images = [], []
 
     def progress(done, total):

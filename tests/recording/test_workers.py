@@ -16,7 +16,7 @@ from elsewhere.errors import InputError, NumericsError, StorageError
 from elsewhere.models import load_model
 from elsewhere.recording import Sweep, make_header, record
 from elsewhere.recording.engines import windows
-from elsewhere.recording.sharing import UnitJob
+from elsewhere.recording.sharing import PortionJob
 from elsewhere.recording.workers import LOSSES, pack, perform, unpack
 from elsewhere.stimuli import Canvas, Grid, load_objects
 
@@ -144,17 +144,17 @@ def test_a_worker_with_other_numerics_is_refused(make, tmp_path):
 
     sweep, path = make(), tmp_path / "run.h5"
     with RecordingWriter(path, make_header(sweep)) as writer:
-        packed = pack(UnitJob(sweep, writer.header, writer.parts.folder))
+        packed = pack(PortionJob(sweep, writer.header, writer.parts.folder))
         threads = torch.get_num_threads()
         try:
             unpack(packed)  # as the sender: its number of threads comes along
-            job = UnitJob(sweep, writer.header, writer.parts.folder)
+            job = PortionJob(sweep, writer.header, writer.parts.folder)
             torch.set_num_threads(threads + 1)
             with pytest.raises(InputError, match=rf"threads {threads + 1} instead of {threads}"):
                 job.prepare()
         finally:
             torch.set_num_threads(threads)
-    gone = UnitJob(sweep, make_header(sweep), tmp_path / "nowhere")
+    gone = PortionJob(sweep, make_header(sweep), tmp_path / "nowhere")
     with pytest.raises(StorageError, match="every worker must see the same files"):
         gone.prepare()
 
@@ -252,7 +252,7 @@ def test_a_cluster_of_which_a_worker_is_killed(
     address, workers = cluster
     sweep = make().using(engine)
     header = make_header(sweep)
-    assert len(sweep.tasks(header.units, header.tile)) > 4
+    assert len(sweep.tasks(header.portions, header.tile)) > 4
     whole = record(sweep, tmp_path / "whole.h5")
     killed = threading.Event()
 

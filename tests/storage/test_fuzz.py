@@ -150,7 +150,7 @@ def write(path, n_units=None):
         for layer in layers:
             empty = np.ones((1, *layer.shape), "float32")
             writer.add(DenseBlock("empty", layer.name, none, none, empty))
-        for unit in itertools.islice(writer.units, n_units):
+        for unit in itertools.islice(writer.portions, n_units):
             objects, positions = unit.rows(design)
             for layer in layers:
                 draw = np.random.default_rng([unit.number, layer.shape[0]])
@@ -183,9 +183,9 @@ def check_values(path):
             array = recording[layer.name].values
             for i, j, o in itertools.product(range(len(y)), range(len(x)), range(n)):
                 place = design.axes.index((y[i], x[j]))
-                number = int(header.units.locate(np.array([o]), np.array([place]))[0])
+                number = int(header.portions.locate(np.array([o]), np.array([place]))[0])
                 draw = np.random.default_rng([number, layer.shape[0]])
-                objects, positions = header.units.unit(number).rows(design)
+                objects, positions = header.portions.portion(number).rows(design)
                 values = draw.normal(size=(len(objects), *layer.shape)).astype("float32")
                 row = np.flatnonzero((objects == o) & (positions == place))
                 assert np.array_equal(array[o, i, j], values[row[0]])

@@ -22,9 +22,9 @@ from elsewhere.storage import (
     ArraySource,
     Header,
     Keep,
+    Portions,
     RecordingWriter,
     StoredLayer,
-    Units,
     open_recording,
 )
 from elsewhere.storage.merge import merge_parts
@@ -464,11 +464,11 @@ none = np.array([-1])
 try:
     with RecordingWriter(Path(sys.argv[1]), header) as writer:
         writer.add(DenseBlock("empty", "conv", none, none, np.zeros((1, 4, 10, 10), "float32")))
-        for unit in writer.units:
-            rng = np.random.default_rng(unit.number)
-            objects, positions = unit.rows(design)
+        for portion in writer.portions:
+            rng = np.random.default_rng(portion.number)
+            objects, positions = portion.rows(design)
             values = rng.normal(size=(len(objects), 4, 10, 10)).astype("float32")
-            if unit.number not in writer.done:
+            if portion.number not in writer.done:
                 writer.add(DenseBlock("grid", "conv", objects, positions, values))
         writer.finish()
 except ElsewhereError as error:
@@ -534,13 +534,13 @@ def test_a_disk_that_fills_up_while_merging(tmp_path, monkeypatch, mounted):
         )
 
 
-def test_units_of_a_recording_fit_its_chunks(recorded):
+def test_portions_of_a_recording_fit_its_chunks(recorded):
     path, _ = recorded
     with open_recording(path) as recording:
         for layer in recording.layers:
-            units = recording._units(layer, recording.activations(layer.name))
-            assert isinstance(units, Units)
-            assert sum(int(np.prod(unit.shape)) for unit in units) == 8 * 12
+            portions = recording._portions(layer, recording.activations(layer.name))
+            assert isinstance(portions, Portions)
+            assert sum(int(np.prod(portion.shape)) for portion in portions) == 8 * 12
 
 
 def test_values_are_on_disk_bit_for_bit_again(make_sweep, tmp_path):

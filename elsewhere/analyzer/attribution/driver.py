@@ -27,7 +27,7 @@ from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
 from elsewhere.recording.workers import perform
 from elsewhere.storage import check_output, load_result, save_result
-from elsewhere.storage.merge import unit_name
+from elsewhere.storage.merge import portion_name
 from elsewhere.storage.parts import Parts, parts_folder
 from elsewhere.storage.results import read_dataset
 from elsewhere.types import format_bytes, parse_bytes
@@ -153,7 +153,7 @@ def attribute(
                 left = []
             for number in left:
                 shard = run.measure(number, progress=count)
-                parts.write_unit(number, to_bytes(shard))
+                parts.write_portion(number, to_bytes(shard))
         found = [_read(parts, number) for number in range(n_objects)]
         result = _finish(found, run, classes, others).assign_attrs(identity=identity)
         save_result(result, path, overwrite=overwrite, rescue=True)
@@ -245,7 +245,7 @@ def versions() -> dict[str, str]:
 
 
 def _read(parts: Parts, number: int) -> xarray.Dataset:
-    return read_dataset(parts.folder / unit_name(number))
+    return read_dataset(parts.folder / portion_name(number))
 
 
 def _finish(

@@ -22,7 +22,7 @@ from elsewhere.storage.parts import (
     differing,
     mark_of,
     read_manifest,
-    write_unit,
+    write_portion,
 )
 
 _DETERMINING = (
@@ -85,7 +85,7 @@ class ObjectJob:
     def perform(self, number: int) -> int:
         """Attribute an object and return how many images that took."""
         shard = self._runs[0].measure(number)
-        write_unit(self.folder, number, to_bytes(shard), mark=self._mark, claim=self.claim)
+        write_portion(self.folder, number, to_bytes(shard), mark=self._mark, claim=self.claim)
         return self.sweep.design.n_positions
 
 

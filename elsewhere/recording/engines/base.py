@@ -15,7 +15,7 @@ from elsewhere.models.machine import describe_machine
 from elsewhere.protocols import Design, Sink, Stage
 from elsewhere.recording.subject import Subject
 from elsewhere.sources import Group, Takers
-from elsewhere.storage.units import Units
+from elsewhere.storage.portions import Portions
 
 
 class NotApplicable(Exception):
@@ -28,15 +28,15 @@ class Cut:
 
     Parameters
     ----------
-    units
-        Units of work of the grid.
+    portions
+        Portions of the grid.
     skip
-        Numbers of units that are not needed again.
+        Numbers of portions that are not needed again.
     max_memory
         Bytes, of which an engine may take a share for itself.
     """
 
-    units: Units
+    portions: Portions
     skip: Collection[int]
     max_memory: int
 
@@ -75,10 +75,10 @@ class SweepEngine(ABC):
     def finish(self) -> None:  # noqa: B027 (nothing is to be done by default)
         """Refuse a network that has come to do something else while it was swept."""
 
-    def n_images(self, stage: Stage, design: Design, units: Units) -> int:
+    def n_images(self, stage: Stage, design: Design, portions: Portions) -> int:
         """Return how many images a stage runs, padding included."""
         if stage == "grid":
-            return sum(math.prod(unit.shape) for unit in units)
+            return sum(math.prod(portion.shape) for portion in portions)
         return 1 if stage == "empty" else len(design.objects)
 
     def sink_room(self, max_memory: int) -> int:
@@ -94,14 +94,14 @@ class SweepEngine(ABC):
         return layer.bytes
 
     def tile(
-        self, layers: Sequence[Layer], sinks: Sequence[Sink], units: Units, max_memory: int
+        self, layers: Sequence[Layer], sinks: Sequence[Sink], portions: Portions, max_memory: int
     ) -> tuple[int, ...] | None:
-        """Return objects, rows and columns that are computed together, None if each unit alone."""
+        """Return objects, rows and columns that are computed together, None if each alone."""
         return None
 
-    def tasks(self, units: Units, tile: Sequence[int] | None) -> Iterable[Sequence[int]]:
-        """Return the numbers of the units, those that are computed together in one sequence."""
-        return ([unit.number] for unit in units)
+    def tasks(self, portions: Portions, tile: Sequence[int] | None) -> Iterable[Sequence[int]]:
+        """Return the numbers of the portions, those that are computed together in one sequence."""
+        return ([portion.number] for portion in portions)
 
     def peak_bytes(self, group: Group, sinks: Sequence[Sink], max_memory: int) -> int:
         """Return about what the engine itself holds at a time, besides a forward pass."""

@@ -20,7 +20,7 @@ from elsewhere.recording.hooks import Taps
 from elsewhere.recording.images import ImageBatch, Images, batches_of
 from elsewhere.recording.subject import Subject, watch_again
 from elsewhere.sources import Group, Takers
-from elsewhere.storage.units import Units
+from elsewhere.storage.portions import Portions
 from elsewhere.types import BATCH_ROWS
 
 N_BATCHES = 2
@@ -63,12 +63,12 @@ class DenseEngine(SweepEngine):
         """Return the engine for a variant."""
         return DenseEngine(self._subject.variants[number], self._conduct)
 
-    def n_images(self, stage: Stage, design: Design, units: Units) -> int:
+    def n_images(self, stage: Stage, design: Design, portions: Portions) -> int:
         """Return how many images a stage runs, padding included."""
         if stage == "grid":
-            sizes = [math.prod(unit.shape) for unit in units]
+            sizes = [math.prod(portion.shape) for portion in portions]
         else:
-            sizes = [super().n_images(stage, design, units)]
+            sizes = [super().n_images(stage, design, portions)]
         return sum(math.ceil(size / self.rows) * self.rows for size in sizes)
 
     def rehearse(self, group: Group, takers: Takers, cut: Cut) -> float:
@@ -127,7 +127,7 @@ class DenseEngine(SweepEngine):
 
         module = subject.model.module
         with Taps(module, by_module, receive):
-            batches = batches_of(stage, subject.design, cut.units, cut.skip, rows=rows)
+            batches = batches_of(stage, subject.design, cut.portions, cut.skip, rows=rows)
             for current in itertools.islice(batches, most):
                 pending.update(layer.name for layer in group.layers)
                 with contextlib.suppress(_Enough), conduct.a_pass(module):

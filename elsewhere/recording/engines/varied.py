@@ -11,13 +11,13 @@ from elsewhere.protocols import Block, Design, Need, Sink, Stage
 from elsewhere.recording.engines.base import Cut, SweepEngine
 from elsewhere.recording.subject import Subject
 from elsewhere.sources import Group, Takers
-from elsewhere.storage.units import Units
+from elsewhere.storage.portions import Portions
 
 
 class VariedEngine(SweepEngine):
     """Goes through the locations once for each variant of the objects.
 
-    Units of work and tiles never go across variants: their numbers are those of the first variant's
+    Portions and tiles never go across variants: their numbers are those of the first variant's
     sweep, then those of the second's, and so on.
 
     Parameters
@@ -57,28 +57,32 @@ class VariedEngine(SweepEngine):
         """Go through a stage; the grid's, variant by variant."""
         if stage != "grid":
             engine = self._variants[self._reference]
-            yield from engine.run(stage, group, takers, replace(cut, units=self._units(cut.units)))
+            yield from engine.run(
+                stage, group, takers, replace(cut, portions=self._portions(cut.portions))
+            )
             return
         for number in range(self._n_sweeps):
-            units = self._units(cut.units, number)
-            if len(units):
-                first = number * units.n_all
+            portions = self._portions(cut.portions, number)
+            if len(portions):
+                first = number * portions.n_all
                 skip = {each - first for each in cut.skip}
                 shifted = _shifted(takers, number * self._moving.n_positions)
-                inner = replace(cut, units=units, skip=skip)
+                inner = replace(cut, portions=portions, skip=skip)
                 yield from self._variants[number].run(stage, group, shifted, inner)
 
     def rehearse(self, group: Group, takers: Takers, cut: Cut) -> float:
         """Run a few images of the first variant."""
-        return self._variants[0].rehearse(group, takers, replace(cut, units=self._units(cut.units)))
+        return self._variants[0].rehearse(
+            group, takers, replace(cut, portions=self._portions(cut.portions))
+        )
 
     def finish(self) -> None:
         """Refuse a network that has come to do something else while it was swept."""
         self._engine.finish()
 
-    def n_images(self, stage: Stage, design: Design, units: Units) -> int:
+    def n_images(self, stage: Stage, design: Design, portions: Portions) -> int:
         """Return how many images a stage runs, padding included."""
-        return self._engine.n_images(stage, design, units)
+        return self._engine.n_images(stage, design, portions)
 
     def sink_room(self, max_memory: int) -> int:
         """Return how many bytes of `max_memory` sinks may hold."""
@@ -93,14 +97,14 @@ class VariedEngine(SweepEngine):
         return self._engine.held_bytes(layer, sinks)
 
     def tile(
-        self, layers: Sequence[Layer], sinks: Sequence[Sink], units: Units, max_memory: int
+        self, layers: Sequence[Layer], sinks: Sequence[Sink], portions: Portions, max_memory: int
     ) -> tuple[int, ...] | None:
         """Return objects, rows and columns that are computed together."""
-        return self._engine.tile(layers, sinks, self._units(units), max_memory)
+        return self._engine.tile(layers, sinks, self._portions(portions), max_memory)
 
-    def tasks(self, units: Units, tile: Sequence[int] | None) -> Iterable[Sequence[int]]:
-        """Return the numbers of the units, those that are computed together in one sequence."""
-        inner = self._units(units)
+    def tasks(self, portions: Portions, tile: Sequence[int] | None) -> Iterable[Sequence[int]]:
+        """Return the numbers of the portions, those that are computed together in one sequence."""
+        inner = self._portions(portions)
         for number in range(self._n_sweeps):
             for each in self._engine.tasks(inner, tile):
                 yield [number * inner.n_all + one for one in each]
@@ -119,12 +123,12 @@ class VariedEngine(SweepEngine):
             for stage in stages
         )
 
-    def _units(self, units: Units, number: int | None = None) -> Units:
-        """Return the units of a variant's sweep, or of a whole one."""
-        inner = Units(self._moving, units.n_objects, units.n_cells)
-        if number is None or units.chosen is None:
+    def _portions(self, portions: Portions, number: int | None = None) -> Portions:
+        """Return the portions of a variant's sweep, or of a whole one."""
+        inner = Portions(self._moving, portions.n_objects, portions.n_cells)
+        if number is None or portions.chosen is None:
             return inner
-        numbers = (each - number * inner.n_all for each in units.chosen)
+        numbers = (each - number * inner.n_all for each in portions.chosen)
         return inner.choose(each for each in numbers if 0 <= each < inner.n_all)
 
 

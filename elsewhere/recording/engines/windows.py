@@ -27,7 +27,7 @@ from elsewhere.recording.incremental.tiling import (
 from elsewhere.recording.incremental.windows import Maps, Tile
 from elsewhere.recording.subject import Subject
 from elsewhere.sources import Group, Takers
-from elsewhere.storage.units import Units
+from elsewhere.storage.portions import Portions
 from elsewhere.types import BATCH_ROWS
 
 TILE_BYTES = 2**30
@@ -112,11 +112,11 @@ class WindowEngine(SweepEngine):
         room = SINK_SHARE * held
         return min(room + COMPILED_BYTES, 4 * room)
 
-    def tasks(self, units: Units, tile: Sequence[int] | None) -> Iterable[Sequence[int]]:
-        """Return the numbers of the units, those of a tile in one sequence."""
+    def tasks(self, portions: Portions, tile: Sequence[int] | None) -> Iterable[Sequence[int]]:
+        """Return the numbers of the portions, those of a tile in one sequence."""
         if tile is None:
-            return super().tasks(units, tile)
-        return (self.numbers(one, units).tolist() for one in cut_tiles(tile, self.design))
+            return super().tasks(portions, tile)
+        return (self.numbers(one, portions).tolist() for one in cut_tiles(tile, self.design))
 
     def tiles(
         self,
@@ -140,9 +140,9 @@ class WindowEngine(SweepEngine):
         return self.compiled.tiles(layers, ys, xs, max_bytes=room, kept_bytes=kept)
 
     def tile(
-        self, layers: Sequence[Layer], sinks: Sequence[Sink], units: Units, max_memory: int
+        self, layers: Sequence[Layer], sinks: Sequence[Sink], portions: Portions, max_memory: int
     ) -> tuple[int, ...]:
-        """Return objects, rows and columns of a recording's tiles, which are whole units."""
+        """Return objects, rows and columns of a recording's tiles, which are whole portions."""
         every = Tile(
             np.arange(self._n_y), np.arange(self._n_x), np.arange(len(self.design.objects))
         )
@@ -154,11 +154,11 @@ class WindowEngine(SweepEngine):
             held = self.compiled.peak_bytes(tile, layers) + kept * tile.n_rows
             return held <= room and self.compiled.multiply_adds([tile], layers) <= work
 
-        return choose_shape(fits, units, together=len(sinks) > 1)
+        return choose_shape(fits, portions, together=len(sinks) > 1)
 
-    def numbers(self, tile: Tile, units: Units) -> NDArray[np.int64]:
-        """Return the numbers of the units in a tile."""
-        return np.unique(units.locate(*self._rows("grid", tile)))
+    def numbers(self, tile: Tile, portions: Portions) -> NDArray[np.int64]:
+        """Return the numbers of the portions in a tile."""
+        return np.unique(portions.locate(*self._rows("grid", tile)))
 
     def peak_bytes(self, group: Group, sinks: Sequence[Sink], max_memory: int) -> int:
         """Return about what the largest tile takes, and the empty canvas's maps."""
@@ -217,14 +217,14 @@ class WindowEngine(SweepEngine):
             self._give_empty(wanted, takers)
             yield 1
             return
-        room, units, skip = room_of(cut.max_memory), cut.units, cut.skip
+        room, portions, skip = room_of(cut.max_memory), cut.portions, cut.skip
         if tiles is None:
             tiles = self.tiles(stage, wanted, takers.sinks, room, group.tile)
         self._block_bytes = max(LEAST_BYTES, min(BLOCK_BYTES, room // BLOCK_SHARE))
         for tile in tiles:
             count = tile.n_rows
-            if stage != "reference" and (skip or units.chosen is not None):
-                count = _count(units.locate(*self._rows(stage, tile)), units, skip)
+            if stage != "reference" and (skip or portions.chosen is not None):
+                count = _count(portions.locate(*self._rows(stage, tile)), portions, skip)
             if count:
                 yield from self._run_tile(stage, tile, wanted, takers, count)
 
@@ -296,11 +296,11 @@ class WindowEngine(SweepEngine):
                 takers.give(WindowBlock(*where, GroundRow(value), np.array([0])))
 
 
-def _count(numbers: NDArray[np.int64], units: Units, skip: Collection[int]) -> int:
-    """Return how many images lie in units that are to be gone through and not to be skipped."""
+def _count(numbers: NDArray[np.int64], portions: Portions, skip: Collection[int]) -> int:
+    """Return how many images lie in portions that are to be gone through and not to be skipped."""
     wanted = ~np.isin(numbers, list(skip))
-    if units.chosen is not None:
-        wanted &= np.isin(numbers, units.chosen)
+    if portions.chosen is not None:
+        wanted &= np.isin(numbers, portions.chosen)
     return int(wanted.sum())
 
 

@@ -1,4 +1,4 @@
-"""Tiles of a recording: whole units of work that are computed together, and shared out together."""
+"""Tiles of a recording: whole portions that are computed together, and shared out together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from elsewhere.protocols import Design
 from elsewhere.recording.incremental.windows import Tile
-from elsewhere.storage.units import Units
+from elsewhere.storage.portions import Portions
 
 TILE_SHARE = 4
 """A tile has at most one of so many parts of a recording's arithmetic, or that of a second."""
@@ -20,9 +20,9 @@ LEAST_WORK = 50_000_000_000
 
 
 def choose_shape(
-    fits: Callable[[Tile], bool], units: Units, *, together: bool = False
+    fits: Callable[[Tile], bool], portions: Portions, *, together: bool = False
 ) -> tuple[int, int, int]:
-    """Return how many objects, rows and columns of locations a tile of whole units has.
+    """Return how many objects, rows and columns of locations a tile of whole portions has.
 
     It depends on the design, the network and the rule, not on who computes or what is there.
     Locations stay together if they can, since they share windows.
@@ -31,18 +31,22 @@ def choose_shape(
     ----------
     fits
         Whether a tile is small enough.
-    units
-        The units of work.
+    portions
+        The portions.
     together
         Whether the objects of a location stay together instead, as sinks that compare them want.
     """
-    design = units.design
+    design = portions.design
     (n_y, n_x), n = design.shape, len(design.objects)
     order = (0, 1, 2) if together else (2, 0, 1)
-    shape = [n_y, math.ceil(n_x / units.n_cells), math.ceil(n / units.n_objects)]
+    shape = [n_y, math.ceil(n_x / portions.n_cells), math.ceil(n / portions.n_objects)]
 
     def whole() -> tuple[int, int, int]:
-        return min(n, shape[2] * units.n_objects), shape[0], min(n_x, shape[1] * units.n_cells)
+        return (
+            min(n, shape[2] * portions.n_objects),
+            shape[0],
+            min(n_x, shape[1] * portions.n_cells),
+        )
 
     while not all(map(fits, _some_tiles(whole(), design))):
         place = next((place for place in order if shape[place] > 1), None)

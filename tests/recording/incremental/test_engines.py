@@ -19,7 +19,7 @@ from elsewhere.recording.incremental import Tile, WindowRows
 from elsewhere.recording.incremental import blocks as blocks_module
 from elsewhere.recording.incremental import engine as engine_module
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
-from elsewhere.storage import Keep, Units, open_recording
+from elsewhere.storage import Keep, Portions, open_recording
 from tests.roles import similarity
 
 VARIABLES = ("similarity", "similarity_mean", "baseline_cross", "baseline_same", "zero_share")
@@ -233,9 +233,12 @@ def test_no_hook_and_no_mode_is_left_behind(model, make_sweep, hooks_of, failure
 
 def test_progress_and_skipped_units(make_sweep, small_tiles):
     sweep, seen = make_sweep(n=5, engine="incremental"), []
-    units, sink = Units(sweep.design, 5, 2), Reductions()
+    portions, sink = Portions(sweep.design, 5, 2), Reductions()
     sweep.stream(
-        [sink], units=units, skip=[0, 3], progress=lambda done, total: seen.append((done, total))
+        [sink],
+        portions=portions,
+        skip=[0, 3],
+        progress=lambda done, total: seen.append((done, total)),
     )
     done, totals = zip(*seen, strict=True)
     assert set(totals) == {5 * (12 - 4)}

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from elsewhere.axes import Axes
 from elsewhere.protocols import Design
-from elsewhere.storage import Units
-from elsewhere.storage.units import CHUNK_BYTES, UNIT_BYTES, UNIT_ROWS
+from elsewhere.storage import Portions
+from elsewhere.storage.portions import CHUNK_BYTES, PORTION_BYTES, PORTION_ROWS
 from elsewhere.types import BATCH_ROWS
 
 
@@ -23,32 +23,32 @@ def designs(draw):
 @settings(max_examples=60, deadline=None)
 @given(designs(), st.sampled_from([0, 100, 10**6, 10**8, 10**10]))
 def test_every_image_lies_in_exactly_one_unit(design, bytes_per_image):
-    units = Units.cut(design, bytes_per_image=bytes_per_image)
+    portions = Portions.cut(design, bytes_per_image=bytes_per_image)
     seen = np.zeros((len(design.objects), design.n_positions), dtype=int)
     count = 0
-    for number, unit in enumerate(units):
-        assert unit.number == number
+    for number, portion in enumerate(portions):
+        assert portion.number == number
         count += 1
-        objects, positions = unit.rows(design)
-        assert len(objects) == math.prod(unit.shape)
-        assert (units.locate(objects, positions) == number).all()
+        objects, positions = portion.rows(design)
+        assert len(objects) == math.prod(portion.shape)
+        assert (portions.locate(objects, positions) == number).all()
         np.add.at(seen, (objects, positions), 1)
         inside = np.zeros((len(design.objects), *design.shape), dtype=bool)
-        inside[unit.slices] = True
+        inside[portion.slices] = True
         inside = inside.reshape(seen.shape)
         assert inside[objects, positions].all()
         assert inside.sum() == len(objects)
-    assert count == len(units)
+    assert count == len(portions)
     assert (seen == 1).all()
 
 
 @settings(max_examples=60, deadline=None)
 @given(designs(), st.sampled_from([0, 100, 10**6, 10**8, 10**10]))
 def test_a_unit_is_about_64_images_and_bounded_in_bytes(design, bytes_per_image):
-    units = Units.cut(design, bytes_per_image=bytes_per_image)
-    rows = max(math.prod(unit.shape) for unit in units)
-    assert rows <= UNIT_ROWS
-    assert rows <= BATCH_ROWS or rows * bytes_per_image <= UNIT_BYTES
+    portions = Portions.cut(design, bytes_per_image=bytes_per_image)
+    rows = max(math.prod(portion.shape) for portion in portions)
+    assert rows <= PORTION_ROWS
+    assert rows <= BATCH_ROWS or rows * bytes_per_image <= PORTION_BYTES
 
 
 @settings(max_examples=100, deadline=None)
@@ -62,18 +62,18 @@ def test_a_unit_is_about_64_images_and_bounded_in_bytes(design, bytes_per_image)
     st.sampled_from([2, 4]),
 )
 def test_chunks_divide_units_and_stay_near_a_mebibyte(design, shape, itemsize):
-    units = Units.cut(design, bytes_per_image=math.prod(shape) * itemsize)
-    chunk = units.chunk(shape, itemsize)
+    portions = Portions.cut(design, bytes_per_image=math.prod(shape) * itemsize)
+    chunk = portions.chunk(shape, itemsize)
     n_axes = len(design.shape)
     assert len(chunk) == 1 + n_axes + len(shape)
     assert min(chunk) >= 1
     plane = math.prod(shape[1:]) * itemsize
     assert math.prod(chunk) * itemsize <= max(CHUNK_BYTES, plane)
-    for unit in units:  # chunks start where units start, and none lies in two
-        for start, step in zip(unit.start, chunk, strict=False):
+    for portion in portions:  # chunks start where portions start, and none lies in two
+        for start, step in zip(portion.start, chunk, strict=False):
             assert start % step == 0
         full = (len(design.objects), *design.shape)
-        for stop, step, size in zip((s.stop for s in unit.slices), chunk, full, strict=False):
+        for stop, step, size in zip((s.stop for s in portion.slices), chunk, full, strict=False):
             assert stop % step == 0 or stop == size
     assert chunk[1 + n_axes + 1 :] == shape[1:]  # only the first dimension is ever cut
 
@@ -81,7 +81,7 @@ def test_chunks_divide_units_and_stay_near_a_mebibyte(design, shape, itemsize):
 def test_small_layers_are_chunked_by_objects_and_positions_both():
     names = tuple(map(str, range(8)))
     design = Design(names, names, Axes.of(y=range(5), x=range(16)), (0, 0))
-    objects, y, x, units = Units.cut(design).chunk((4_096,), 4)
+    objects, y, x, units = Portions.cut(design).chunk((4_096,), 4)
     assert y == 1
     assert units == 4_096
     assert objects * x == 64

@@ -1,4 +1,4 @@
-"""Units of work and chunks: how a sweep is cut into pieces, and those into what is compressed."""
+"""Portions and chunks: how a sweep is cut into pieces, and those into what is compressed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from elsewhere.types import BATCH_ROWS
 CHUNK_BYTES = 2**20
 """Raw size of a chunk: enough to compress well, little enough to read one object or location."""
 
-UNIT_ROWS = 64
-"""Images in a unit of work, about: what a killed recording computes again at most."""
+PORTION_ROWS = 64
+"""Images in a portion, about: what a killed recording computes again at most."""
 
-UNIT_BYTES = 256 * 2**20
-"""Raw bytes that a unit may keep, unless a single batch keeps more."""
+PORTION_BYTES = 256 * 2**20
+"""Raw bytes that a portion may keep, unless a single batch keeps more."""
 
 
 @dataclass(frozen=True)
-class Unit:
+class Portion:
     """A block of objects and positions.
 
     Parameters
@@ -65,15 +65,15 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Units:
-    """A design cut into units of `n_objects` objects by `n_cells` cells of its last axis.
+class Portions:
+    """A design cut into portions of `n_objects` objects by `n_cells` cells of its last axis.
 
     Parameters
     ----------
     design, n_objects, n_cells
         What is cut, and how.
     chosen
-        Numbers of the units to go through; all by default.
+        Numbers of the portions to go through; all by default.
     """
 
     design: Design
@@ -83,19 +83,19 @@ class Units:
 
     @classmethod
     def cut(
-        cls, design: Design, *, bytes_per_image: int = 0, unit_bytes: int = UNIT_BYTES
-    ) -> Units:
-        """Return the units for a sweep that keeps `bytes_per_image` raw bytes of each image.
+        cls, design: Design, *, bytes_per_image: int = 0, portion_bytes: int = PORTION_BYTES
+    ) -> Portions:
+        """Return the portions for a sweep that keeps `bytes_per_image` raw bytes of each image.
 
-        A unit keeps at most `unit_bytes`, unless a single batch keeps more.
+        A portion keeps at most `portion_bytes`, unless a single batch keeps more.
 
-        A unit holds about 64 images: as many objects as there are, and as many neighbouring
+        A portion holds about 64 images: as many objects as there are, and as many neighbouring
         positions along the last axis as fill batches with the least padding.
         """
         n, n_last = len(design.objects), design.shape[-1]
-        limit = UNIT_ROWS
+        limit = PORTION_ROWS
         if bytes_per_image:
-            limit = min(limit, max(BATCH_ROWS, unit_bytes // bytes_per_image))
+            limit = min(limit, max(BATCH_ROWS, portion_bytes // bytes_per_image))
         if n >= limit:
             return cls(design, max(BATCH_ROWS, limit // BATCH_ROWS * BATCH_ROWS), 1)
 
@@ -108,22 +108,22 @@ class Units:
     def __len__(self) -> int:
         return self.n_all if self.chosen is None else len(self.chosen)
 
-    def __iter__(self) -> Iterator[Unit]:
-        return map(self.unit, range(self.n_all) if self.chosen is None else self.chosen)
+    def __iter__(self) -> Iterator[Portion]:
+        return map(self.portion, range(self.n_all) if self.chosen is None else self.chosen)
 
     @property
     def n_all(self) -> int:
-        """Number of units of the whole design."""
+        """Number of portions of the whole design."""
         *outer, last = self.design.shape
         blocks = math.ceil(len(self.design.objects) / self.n_objects)
         return math.prod(outer) * math.ceil(last / self.n_cells) * blocks
 
-    def choose(self, numbers: Iterable[int]) -> Units:
-        """Return the same units, of which only some are gone through."""
+    def choose(self, numbers: Iterable[int]) -> Portions:
+        """Return the same portions, of which only some are gone through."""
         return replace(self, chosen=tuple(numbers))
 
-    def unit(self, number: int) -> Unit:
-        """Return the unit of that number: cells in row-major order, for each all its objects."""
+    def portion(self, number: int) -> Portion:
+        """Return the portion of that number: cells in row-major order, for each all its objects."""
         *outer, last = self.design.shape
         n = len(self.design.objects)
         rest, block = divmod(number, math.ceil(n / self.n_objects))
@@ -134,10 +134,10 @@ class Units:
             *((int(i), int(i) + 1) for i in cell),
             (start, min(start + self.n_cells, last)),
         )
-        return Unit(number, (first, min(first + self.n_objects, n)), cells)
+        return Portion(number, (first, min(first + self.n_objects, n)), cells)
 
     def locate(self, objects: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the number of the unit in which each image lies, shape (row,)."""
+        """Return the number of the portion in which each image lies, shape (row,)."""
         last = self.design.shape[-1]
         n_blocks = math.ceil(len(self.design.objects) / self.n_objects)
         per_line = math.ceil(last / self.n_cells)
@@ -147,7 +147,7 @@ class Units:
         return located
 
     def chunk(self, shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-        """Return the chunk of a layer: whole chunks make a unit, a chunk is about 1 MiB.
+        """Return the chunk of a layer: whole chunks make a portion, a chunk is about 1 MiB.
 
         Parameters
         ----------
