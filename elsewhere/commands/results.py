@@ -29,6 +29,9 @@ def figure(
     along: Annotated[
         str | None, typer.Option("--along", help="Draw against the values of this axis instead.")
     ] = None,
+    facet: Annotated[
+        str | None, typer.Option("--facet", help="A panel for each value of this axis.")
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Draw a result, or several where a figure has a panel for each (sanity)."""
@@ -38,7 +41,7 @@ def figure(
     check_output(out, overwrite)
     found = [load_result(result) for result in results]
     values = dict(map(_value_at, at or ()))
-    drawn = draw(found[0], kind, *found[1:], at=values, along=along)
+    drawn = draw(found[0], kind, *found[1:], at=values, along=along, facet=facet)
     save_figure(drawn, out, overwrite=overwrite)
     print_notes(*found)
     say(f"wrote {out}")

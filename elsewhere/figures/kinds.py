@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
+from typing import cast
 
 import xarray as xr
 from matplotlib.axes import Axes
@@ -18,6 +20,7 @@ from elsewhere.figures.attribution_timeline import plot_attribution_timeline
 from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.distances import plot_accuracy_displacement
+from elsewhere.figures.facets import as_layers, plot_facets
 from elsewhere.figures.layer_steps import plot_steps
 from elsewhere.figures.maps import plot_similarity_maps
 from elsewhere.figures.measured import (
@@ -29,7 +32,7 @@ from elsewhere.figures.measured import (
 )
 from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
 from elsewhere.figures.sanity import plot_sanity
-from elsewhere.figures.slices import plot_along, slice_at
+from elsewhere.figures.slices import facets_of, plot_along, slice_at, whole_range
 from elsewhere.figures.style import figure_of
 from elsewhere.figures.training import plot_acquisition, plot_interference
 from elsewhere.registry import Registry
@@ -146,6 +149,17 @@ figure_kinds.add(
     summary="likeness of attribution maps while layers are randomised from the output down",
 )
 
+SUMMARIES = frozenset(
+    {"layerwise", "measures", "steps", "equivariance", "partition", "identification", "phase"}
+    | {"probe-layerwise", "acquisition", "interference"}
+)
+"""Figures of numbers that take all values of all axes together."""
+
+FACETED = (
+    *("maps", "layerwise", "displacement", "accuracy-maps", "accuracy-displacement"),
+    *("probe-maps", "probe-layerwise"),
+)
+"""Figures that can have a panel for each value of an axis."""
 DEFAULT_KINDS = MappingProxyType(
     {
         "accuracy": "accuracy-maps",
@@ -169,6 +183,7 @@ def draw(
     *others: xr.Dataset,
     at: Mapping[str, float] | None = None,
     along: str | None = None,
+    facet: str | None = None,
 ) -> Figure:
     """Draw `result` as the figure `kind`, by default the one made for its kind of result.
 
@@ -185,6 +200,8 @@ def draw(
         Values of axes that change objects; by default those nearest to the reference.
     along
         Such an axis, against whose values is drawn what was measured; `kind` is then left out.
+    facet
+        Such an axis, each value of which has a panel, on the same scales.
 
     Returns
     -------
@@ -203,11 +220,17 @@ def draw(
             f"expected a result as an xarray.Dataset, got {type(result).__name__}; "
             "open the file with xarray.open_dataset"
         )
+    if others and (along or facet):
+        raise InputError(
+            f"values of {along or facet} are drawn of one result; got {1 + len(others)}"
+        )
     if along is not None:
-        if kind is not None or others:
-            raise InputError(f"along {along}, one result is drawn in one way; leave the kind out")
-        return figure_of(plot_along(result, along, at=at))
-    result, others = slice_at(result, at), tuple(slice_at(each, at) for each in others)
+        if kind is not None:
+            raise InputError(f"along {along}, a result is drawn in one way; leave the kind out")
+        if facet is None:
+            return figure_of(plot_along(result, along, at=at))
+        each = facets_of(result, facet, at, keep=[along])
+        return plot_facets(partial(plot_along, axis=along), each)
     if kind is None:
         made = result.attrs.get("kind")
         if made is None:
@@ -224,6 +247,17 @@ def draw(
             )
         kind = DEFAULT_KINDS[made]
     plot = figure_kinds.get(kind)
+    if (at or facet) and kind in SUMMARIES and kind not in FACETED:
+        raise InputError(
+            f"the figure {kind!r} is of numbers that take all values of the axes together; leave "
+            f"--at and --facet out, or draw one of {', '.join(FACETED)}"
+        )
+    if facet is not None:
+        return _draw_facets(plot, kind, facets_of(result, facet, at))
+    if kind in SUMMARIES and not at:
+        result = whole_range(result)
+    else:
+        result, others = slice_at(result, at), tuple(slice_at(each, at) for each in others)
     several = inspect.Parameter.VAR_POSITIONAL
     if others and not any(p.kind is several for p in inspect.signature(plot).parameters.values()):
         raise InputError(f"the figure {kind!r} draws one result; got {1 + len(others)}")
@@ -235,3 +269,19 @@ def draw(
             raise
         raise InputError(f"{error}; {own!r} can be drawn of this result") from error
     return figure_of(drawn) if isinstance(drawn, Axes) else drawn
+
+
+def _draw_facets(
+    plot: Callable[..., Figure | Axes], kind: str, results: Mapping[str, xr.Dataset]
+) -> Figure:
+    """Draw a panel for each result; of maps, a row of panels for each layer."""
+    if kind == "accuracy-maps":
+        return plot_accuracy_maps(results)
+    if kind in ("maps", "probe-maps"):
+        return cast(Figure, plot(as_layers(results), columns=min(len(results), 8)))
+    if kind not in FACETED:
+        raise InputError(
+            f"the figure {kind!r} has no panels for values of an axis; expected one of "
+            f"{', '.join(FACETED)}"
+        )
+    return plot_facets(cast(Callable[..., Axes], plot), results)

@@ -147,6 +147,8 @@ def plot_similarity_maps(
     rows = math.ceil(len(chosen) / panels_wide)
 
     side = min((PAGE_WIDTH - 1.25) / panels_wide - 0.06, 2.5)
+    if columns is not None:  # no taller than a page, if panels can still be read
+        side = min(side, max(9.0 / rows - 0.2, 0.6))
     width = max(min(panels_wide * (side + 0.06) + 1.25, PAGE_WIDTH), 3.6)
     metric = str(result.attrs.get("metric", ""))
     words, unit = (text.format(metric=metric).strip(" ,") for text in _QUANTITIES[quantity])

@@ -161,6 +161,8 @@ def plot_probe_maps(
     wide = column_count(len(panels), columns)
     rows = math.ceil(len(panels) / wide)
     side = min((PAGE_WIDTH - 1.25) / wide - 0.06, 2.5)
+    if columns is not None:  # no taller than a page, if panels can still be read
+        side = min(side, max(9.0 / rows - 0.2, 0.6))
     width = max(min(wide * (side + 0.06) + 1.25, PAGE_WIDTH), 4.2)
     title = wrap(describe(result, _what(result, which)), width - 0.2, TITLE_SIZE)
     lines = title.count("\n") + 1
@@ -303,7 +305,7 @@ def plot_probe_matrix(
 
 @styled
 def plot_probe_layerwise(
-    result: xr.Dataset, *, ax: Axes | None = None, quantity: Quantity = "index"
+    result: xr.Dataset, *, ax: Axes | None = None, quantity: Quantity | None = None
 ) -> Axes:
     """Draw how far a layer's code can be read elsewhere, layer by layer, beside its controls.
 
@@ -315,7 +317,8 @@ def plot_probe_layerwise(
     ax
         Where to draw; a new figure by default.
     quantity
-        ``index``, or the accuracy ``far`` from the trained location, ``off`` it, or ``on`` it.
+        ``index``, or the accuracy ``far`` from the trained location, ``off`` it, or ``on`` it;
+        by default the index, and of one value of an axis, which has none, the accuracy off it.
 
     Returns
     -------
@@ -328,9 +331,14 @@ def plot_probe_layerwise(
     UnknownNameError
         A quantity that is not known.
     """
-    if quantity not in _LABELS:
+    if quantity not in (*_LABELS, None):
         raise UnknownNameError("quantity", str(quantity), get_args(Quantity))
-    require(result, ["invariance_index"], ["layer", "split"])
+    held = require(result, [], []).data_vars
+    if quantity is None:  # of one value of an axis there are accuracies only
+        only = "accuracy_at" in held and "invariance_index" not in held
+        quantity = "off" if only else "index"
+    if quantity == "index":
+        require(result, ["invariance_index"], ["layer", "split"])
     require(result, ["accuracy_at"], ["layer", "split", "where"])
     names = layer_names(result)
     ax = axes_or_new(ax, PAGE_WIDTH, 3.4)

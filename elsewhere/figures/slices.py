@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures.accuracy import distances, trained_locations
 from elsewhere.figures.curves import depth_shades, draw_legend, fit_limits, legend_handle
 from elsewhere.figures.results import describe
 from elsewhere.figures.style import (
@@ -35,14 +38,35 @@ _DRAWN = {
 """What is drawn along an axis, by the kind of result: a solid line, then a dashed one."""
 
 
+_NO_AXIS = "it has none; `elsewhere record ... --axis scale=0.5:2:5` makes one"
+
+_SUMMARY = re.compile(
+    r"(_away|_at|_index|_step|_displaced)(_interval|_band|_without)?$|^(II|N_at|on_minus)|_by_displacement"
+)
+"""Variables that take all values of all axes together, and so say nothing of one."""
+
+
 def changing_axes(result: xr.Dataset) -> list[str]:
     """Return the axes of a result that change objects: its reference says a value of each."""
     named = [str(name) for name in result.dims if f"reference_{name}" in result.attrs]
     return [name for name in named if name not in ("y", "x")]
 
 
-def slice_at(result: xr.Dataset, at: Mapping[str, float] | None = None) -> xr.Dataset:
+def whole_range(result: xr.Dataset) -> xr.Dataset:
+    """Return a result whose title says over which values of its axes summaries are taken."""
+    ends = {name: result[name].values[[0, -1]] for name in changing_axes(result)}
+    said = ", ".join(f"{name} {first:g} to {last:g}" for name, (first, last) in ends.items())
+    return result.assign_attrs(shown_at=said) if said else result
+
+
+def slice_at(
+    result: xr.Dataset, at: Mapping[str, float] | None = None, *, keep: Sequence[str] = ()
+) -> xr.Dataset:
     """Return a result at one value of each axis that changes objects.
+
+    Means of a similarity away from the reference, and of a probe's accuracy on, off and far from
+    the trained location, are those over the locations at these values. Other summaries over all
+    values, and the intervals of such means, are left out.
 
     Parameters
     ----------
@@ -50,6 +74,8 @@ def slice_at(result: xr.Dataset, at: Mapping[str, float] | None = None) -> xr.Da
         Any result.
     at
         Values by axis, which the result has to hold; by default those nearest to the reference.
+    keep
+        Axes that are kept whole.
 
     Raises
     ------
@@ -59,13 +85,17 @@ def slice_at(result: xr.Dataset, at: Mapping[str, float] | None = None) -> xr.Da
         It has no such value.
     """
     axes, wanted = changing_axes(result), dict(at or {})
-    said = []
-    for name in wanted:
+    for name in (*wanted, *keep):
         if name not in axes:
-            raise UnknownNameError("axis of the result", name, axes)
-    for name in axes:
-        known = result[name].values
-        value = wanted.get(name, float(result.attrs[f"reference_{name}"]))
+            raise UnknownNameError("axis of the result", name, axes, hint=_NO_AXIS * (not axes))
+    if not axes:
+        return result
+    chosen, neutral = [], True
+    summaries = [name for name in result.data_vars if _SUMMARY.search(str(name))]
+    whole = result
+    for name in (name for name in axes if name not in keep):
+        known, reference = result[name].values, float(result.attrs[f"reference_{name}"])
+        value = wanted.get(name, reference)
         index = int(np.abs(known - value).argmin())
         if name in wanted and not np.isclose(known[index], value):
             raise InputError(
@@ -74,8 +104,66 @@ def slice_at(result: xr.Dataset, at: Mapping[str, float] | None = None) -> xr.Da
             )
         both = (name, f"reference_{name}")
         result = result.isel({each: index for each in both if each in result.dims}, drop=True)
-        said.append(f"{name} {known[index]:g}")
-    return result.assign_attrs(shown_at=", ".join(said)) if said else result
+        chosen.append(f"{name} {known[index]:g}")
+        neutral &= bool(np.isclose(known[index], reference))
+    curves = [name for name in summaries if "displace" in str(name)]  # of unchanged objects
+    left = set(summaries) - set(curves if neutral and not keep else ())
+    result = _with_means(result.drop_vars(left), whole)
+    return result.assign_attrs(shown_at=", ".join(chosen)) if chosen else result
+
+
+def _with_means(result: xr.Dataset, whole: xr.Dataset) -> xr.Dataset:
+    """Return a result with the means of its maps that `whole` has over all values of its axes."""
+    kind, found = result.attrs.get("kind"), {}
+    if kind == "similarity":
+        away = _elsewhere(result)
+        for name in map(str, result.data_vars):
+            if f"{name}_away" in whole.data_vars and {"y", "x"} <= set(result[name].dims):
+                found[f"{name}_away"] = result[name].where(away).mean(("y", "x"))
+    elif kind == "probe" and "accuracy_at" in whole.data_vars:
+        distance = xr.DataArray(
+            distances(result, trained_locations(result)), dims=("y", "x")
+        )  # fmt: skip
+        near = {"on": distance == 0, "off": distance > 0}
+        near["far"] = distance >= int(result.attrs["object_size"])
+        means = [result["accuracy"].where(some).mean(("y", "x")) for some in near.values()]
+        found["accuracy_at"] = xr.concat(list[Any](means), "where").assign_coords(where=list(near))
+    return result.assign(found)
+
+
+def facets_of(
+    result: xr.Dataset,
+    axis: str,
+    at: Mapping[str, float] | None = None,
+    *,
+    keep: Sequence[str] = (),
+) -> dict[str, xr.Dataset]:
+    """Return a result at each value of an axis, by what the value is called.
+
+    Parameters
+    ----------
+    result, at, keep
+        As for :func:`slice_at`.
+    axis
+        Name of the axis.
+
+    Raises
+    ------
+    UnknownNameError
+        The result has no such axis.
+    InputError
+        Another axis has no such value, or the axis itself is to be at one value or kept whole.
+    """
+    if axis in (at or {}) or axis in keep:
+        raise InputError(f"{axis} has a panel for each value; name another axis beside it")
+    rest = slice_at(result, at, keep=(axis, *keep))
+    values = [float(value) for value in rest[axis].values]
+    found = {f"{axis} {value:g}": slice_at(rest, {axis: value}, keep=keep) for value in values}
+    said = {key: value for key, value in rest.attrs.items() if key == "shown_at"}
+    for each in found.values():  # a panel says which value it is of
+        each.attrs.pop("shown_at")
+        each.attrs |= said
+    return found
 
 
 @styled
@@ -113,9 +201,7 @@ def plot_along(
     UnknownNameError
         The result has no such axis.
     """
-    known = changing_axes(result)
-    if axis not in known:
-        raise UnknownNameError("axis of the result", axis, known)
+    shown = slice_at(result, at, keep=[axis])
     kind = str(result.attrs.get("kind"))
     if kind not in _DRAWN:
         raise InputError(
@@ -123,9 +209,6 @@ def plot_along(
             f"{', '.join(_DRAWN)}"
         )
     reference = float(result.attrs[f"reference_{axis}"])
-    shown = result.copy()
-    del shown.attrs[f"reference_{axis}"]  # which is what would be kept of it
-    shown = slice_at(shown, at)
     drawn = [(name.format(stem=stem_of(result.attrs)), text) for name, text in _DRAWN[kind]]
     series = next(dim for dim in ("layer", "exemplars") if dim in shown[drawn[0][0]].dims)
     names = [str(name) for name in shown[series].values]
