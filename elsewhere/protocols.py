@@ -197,6 +197,8 @@ class Layer:
         Of the module's first argument, for one image.
     itemsize
         Bytes of a number that the source gives: 8 where that is double precision.
+    units
+        What a labelled array calls its units; empty where they have no names.
 
     Examples
     --------
@@ -219,6 +221,7 @@ class Layer:
     output: int | str | None = None
     input_shape: tuple[int, ...] | None = None
     itemsize: int = 4
+    units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.layout == BY_NUMBER:

@@ -18,6 +18,7 @@ from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.measures.answers import Answer, AnswerSink
 from elsewhere.models import OUTPUT, Model
 from elsewhere.models.heads import HEAD, input_dtype
+from elsewhere.models.labels import known_classes
 from elsewhere.models.restoring import copy_network
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Design, Layer, Progress, Source, Stage
@@ -25,6 +26,11 @@ from elsewhere.recording import Sweep
 from elsewhere.recording.sharing import sharing
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.types import Engine, Location, parse_bytes
+
+IN_ORDER = (
+    "what the classes are called is not known: the scores are taken for those of the objects' "
+    "categories in their order ({}); name them with `classes`"
+)
 
 Trained: TypeAlias = Sequence[Location] | Mapping[str, Sequence[Location]]
 
@@ -52,7 +58,8 @@ def accuracy(
         Where the class scores are; by default the network's own output, ``(output)``, or else
         ``logits``.
     classes
-        The names of the classes, score by score; by default the categories of the objects.
+        The names of the classes, score by score; by default what a labelled array calls them, or a
+        network that is known, or else the categories of the objects, as a note says then.
     trained
         The locations that these classes were trained at, px: the same for all, or by category.
         Those off the grid are tested in addition.
@@ -101,7 +108,13 @@ def accuracy(
         Scores that are not finite.
     """
     design, facts = source.design, source.provenance
-    names = tuple(dict.fromkeys(design.categories) if classes is None else classes)
+    notes = list((attributes or {}).get("notes", ()))
+    names = _unit_names(source.layers, layer, classes) or tuple(classes or ())
+    if classes is None and not names:
+        names = known_classes(source.origin)
+    if classes is None and not names:
+        names = tuple(dict.fromkeys(design.categories))
+        notes.append(IN_ORDER.format(", ".join(names[:4]) + ", ..." * (len(names) > 4)))
     scores = find_scores(source.layers, layer, names, str(facts.get("model", "the source")))
     mask = _check_held_out(held_out, len(design.objects))
     for category in dict.fromkeys(design.categories):
@@ -133,10 +146,8 @@ def accuracy(
         else:
             with source.at(place) as other:
                 answers[place] = ask(other, "reference").answers("reference", 1)
-    result = _trials(
-        design, mask, names, labels, places, is_trained, found.answers("grid", design.n_positions),
-        answers,
-    )  # fmt: skip
+    grid = found.answers("grid", design.n_positions)
+    result = _trials(design, mask, names, labels, places, is_trained, grid, answers)
     reference = design.at(places[0].tolist() if len(places) else ()).reference
     result.attrs = {
         **facts,
@@ -148,7 +159,12 @@ def accuracy(
         "chance": 1 / len(names),
         **(attributes or {}),
     }
-    result.attrs["notes"] = notes_of(source, (attributes or {}).get("notes", ()))
+    if tied := float(grid[2].mean()):
+        notes.append(
+            f"in {tied:.2g} of the answers the true class and another have the same score up to "
+            "rounding: which of them is chosen says nothing"
+        )
+    result.attrs["notes"] = notes_of(source, notes)
     summarize(result)
     return result
 
@@ -201,16 +217,44 @@ def network_accuracy(
     )  # fmt: skip
     given = dict(options.pop("attributes", None) or {})
     given["notes"] = [*said, *given.get("notes", ())]
+    names = (model.classes or objects.category_names) if classes is None else classes
+    if classes is None and not model.classes:
+        given["notes"].append(IN_ORDER.format(", ".join(names[:4]) + ", ..." * (len(names) > 4)))
     return accuracy(
         sweep,
         layer=layer,
-        classes=(model.classes or objects.category_names) if classes is None else classes,
+        classes=names,
         trained=trained,
         held_out=mask[np.isin(objects.ids, sweep.design.objects)],
         attributes={"numerics": sweep.numerics, **given},
         share=sharing(sweep, workers, scheduler),
         **options,
     )
+
+
+def _unit_names(
+    layers: Sequence[Layer], wanted: str | None, classes: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return what a labelled array calls the class scores, which decides their order.
+
+    Raises
+    ------
+    InputError
+        These are other names than the classes'.
+    """
+    found = next((each.units for each in layers if each.name == _scored(layers, wanted)), ())
+    if found and classes is not None and sorted(found) != sorted(classes):
+        raise InputError(
+            f"the units of the class scores are called {', '.join(found[:4])}, and the classes "
+            f"{', '.join(classes[:4])}; give the classes these names, or drop the labels"
+        )
+    return found
+
+
+def _scored(layers: Sequence[Layer], wanted: str | None) -> str:
+    """Return the name of the layer of class scores."""
+    known = [each.name for each in layers]
+    return next((n for n in (OUTPUT, HEAD) if n in known), HEAD) if wanted is None else wanted
 
 
 def find_scores(
@@ -226,7 +270,7 @@ def find_scores(
         It does not have one score for each class, or they were not kept in full.
     """
     known = {each.name: each for each in layers}
-    name = next((n for n in (OUTPUT, HEAD) if n in known), HEAD) if wanted is None else wanted
+    name = _scored(layers, wanted)
     if name not in known:
         hint = "class scores are needed: record them with --layers logits, or name their layer"
         raise UnknownNameError("layer", name, known, hint)

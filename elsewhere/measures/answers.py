@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import NumericsError
 from elsewhere.measures.blocks import rows_of
+from elsewhere.measures.unit_chunks import ROUNDING
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.protocols import Block, Design, Layer, Need, Stage
 
-Answer: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""The class with the largest score, and the score of the true class less the largest other."""
+Answer: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]
+"""The class with the largest score, the score of the true class less the largest other, and whether
+these two are equal up to rounding."""
 
 TRIAL_BYTES = 64
 """Of a trial: its answer, and what is made of it."""
@@ -58,13 +60,16 @@ class AnswerSink:
         own = scores[rows, true]
         others = scores.copy()
         others[rows, true] = -np.inf
-        margins = own - others.max(axis=1) if scores.shape[1] > 1 else own
+        other = others.max(axis=1) if scores.shape[1] > 1 else np.zeros_like(own)
+        margins = own - other
+        kind = "half" if block.half else "double" if scores.dtype.itemsize == 8 else "single"
+        tied = np.abs(margins) <= ROUNDING[kind] * np.maximum(np.abs(own), np.abs(other))
         if not np.isfinite(margins).all():
             raise NumericsError(
                 f"layer {self.layer!r} gives class scores that are not finite; check the weights "
                 "and the input of the network"
             )
-        answer = scores.argmax(axis=1), margins.astype(np.float32)
+        answer = scores.argmax(axis=1), margins.astype(np.float32), tied
         self.found.append((block.stage, block.objects.copy(), block.positions.copy(), answer))
 
     def end(self) -> None:
@@ -73,9 +78,14 @@ class AnswerSink:
     def answers(self, stage: Stage, n_positions: int) -> Answer:
         """Return the answers of a stage, each (object, position)."""
         shape = (len(self.labels), n_positions)
-        choice, margin = np.zeros(shape, np.int64), np.full(shape, np.nan, np.float32)
-        for at, objects, positions, (chosen, by) in self.found:
+        answer = (
+            np.zeros(shape, np.int64),
+            np.full(shape, np.nan, np.float32),
+            np.zeros(shape, bool),
+        )
+        for at, objects, positions, found in self.found:
             if at == stage:
                 places = positions if stage == "grid" else np.zeros_like(positions)
-                choice[objects, places], margin[objects, places] = chosen, by
-        return choice, margin
+                for whole, part in zip(answer, found, strict=True):
+                    whole[objects, places] = part
+        return answer

@@ -113,6 +113,7 @@ class ArraySource(BlockSource):
                 a.shape[3:],
                 layout=_layout(activations[name]),
                 itemsize=max(4, a.dtype.itemsize),
+                units=_units(activations[name]),
             )
             for name, a in self._arrays.items()
         ]
@@ -281,6 +282,15 @@ def _layout(array: ArrayLike) -> Layout:
         return BY_NUMBER
     names = tuple(str(dim) for dim in array.dims if dim not in PLACES)
     return names if any(set(names) == set(known) for known in LAYOUTS.values()) else BY_NUMBER
+
+
+def _units(array: ArrayLike) -> tuple[str, ...]:
+    """Return the names that a labelled array has for its units, where it has names for them."""
+    if not isinstance(array, xarray.DataArray):
+        return ()
+    dims = [dim for dim in array.dims if dim not in PLACES]
+    labels = array[dims[0]].values.tolist() if len(dims) == 1 and dims[0] in array.coords else []
+    return tuple(labels) if all(isinstance(label, str) for label in labels) else ()
 
 
 def check_known(what: str, labels: xarray.DataArray) -> None:

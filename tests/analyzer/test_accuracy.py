@@ -14,6 +14,7 @@ from torch import nn
 from elsewhere.analyzer import accuracy as source_accuracy
 from elsewhere.analyzer import describe_methods
 from elsewhere.analyzer import network_accuracy as accuracy
+from elsewhere.analyzer.arrays import array_source
 from elsewhere.errors import CanvasError, ExistsError, InputError, NumericsError, UnknownNameError
 from elsewhere.measures.accuracy import invariance_index, normalized_accuracy
 from elsewhere.measures.answers import AnswerSink
@@ -435,3 +436,41 @@ def test_scores_of_arrays():
         source_accuracy(arrays)
     with pytest.raises(UnknownNameError, match="record them with --layers logits"):
         source_accuracy(ArraySource({"fc": scores}, y=(5, 9), x=(5, 7, 9)), object_size=2)
+
+
+def test_labels_of_the_scores_decide_which_class_is_which():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(4, 2, 3, 3))
+    truth = np.array([0, 1, 0, 2])
+    array = xarray.DataArray(
+        scores,
+        dims=("object", "y", "x", "unit"),
+        coords={
+            "object": list("wxyz"), "category": ("object", list("abac")), "y": [5, 9],
+            "x": [5, 7, 9], "unit": list("abc"),
+        },
+    )  # fmt: skip
+    right = scores.argmax(axis=-1) == truth[:, None, None]
+
+    def correct(array, **options):
+        source = array_source({"logits": array}, None)
+        found = source_accuracy(source, object_size=2, **options)
+        assert not any("classes are called" in note for note in found.notes)
+        return found["correct"].sel(object=list("wxyz")).values
+
+    for other in (array, array[::-1], array[..., [2, 0, 1]], array.transpose("unit", "x", ...)):
+        np.testing.assert_array_equal(correct(other), right)
+        np.testing.assert_array_equal(correct(other, classes=list("abc")), right)
+    with pytest.raises(InputError, match="called a, b, c, and the classes a, b, d"):
+        correct(array, classes=list("abd"))
+    found = source_accuracy(array_source({"logits": array.drop_vars("unit")}, None), object_size=2)
+    assert "what the classes are called is not known" in found.notes[0]
+
+
+def test_equal_scores_are_said():
+    scores = np.zeros((4, 1, 5, 3), np.float32) + np.float32(1e4)
+    scores[0, 0, 0, 1] += np.float32(1e4) * np.float32(1e-7)  # rounding
+    scores[1:, ..., 0] += 1
+    source = ArraySource({"logits": scores}, y=[5], x=[1, 3, 5, 7, 9], categories=list("abca"))
+    found = source_accuracy(source, classes=list("abc"), object_size=2)
+    assert any(note.startswith("in 0.25 of the answers the true class") for note in found.notes)
