@@ -28,7 +28,7 @@ from elsewhere.commands import (
     results,
     training,
 )
-from elsewhere.errors import ElsewhereError
+from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.options import takes
 from elsewhere.terminal import LossyStream, VisibleFormatter, check_different, say
 
@@ -66,12 +66,21 @@ class _Commands(TyperGroup):
 RENAMED = {"--exemplars": "--per-category"}
 """Old spellings of options, still taken."""
 
+NO_AXIS = dict.fromkeys(
+    ("attribute", "sanity"),
+    "maps lie in the frame of one object as it is; put changed objects in a folder (--objects "
+    "folder:PATH), or measure along the axis (similarity, probe, accuracy)",
+)
+"""Commands that take no `--axis` although they show objects, and what to do instead."""
+
 
 class _Command(TyperCommand):
     """Looks at what a command is to write, and to read, before it is run."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = [each.partition("=") for each in args]
+        if ctx.info_name in NO_AXIS and any(name == "--axis" for name, *_ in named):
+            raise InputError(f"{ctx.info_name} takes no --axis: {NO_AXIS[ctx.info_name]}")
         return super().parse_args(
             ctx, [RENAMED.get(name, name) + equals + value for name, equals, value in named]
         )

@@ -102,7 +102,9 @@ def _design_facts(recording: Recording) -> dict[str, Any]:
     return {
         "n_objects": len(design.objects),
         "n_categories": len(set(design.categories)),
-        "axes_px": {axis.name: list(axis.values) for axis in design.axes},
+        "axes_px": {axis.name: axis.values for axis in design.axes.moving},
+        "changed": {axis.name: (axis.values, axis.unit) for axis in design.axes.changing},
+        **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
     }
 
 
@@ -113,6 +115,11 @@ def _axis_facts(result: xarray.Dataset) -> dict[str, Any]:
         if name in result.coords
     }
     found: dict[str, Any] = {"axes_px": axes} if axes else {}
+    found["changed"] = {
+        name: (result[name].values.tolist(), str(result[name].attrs.get("units", "1")))
+        for name in map(str, result.dims)
+        if f"reference_{name}" in result.attrs and name not in ("y", "x")
+    }
     if "object" in result.sizes and "n_objects" not in result.attrs:
         found["n_objects"] = result.sizes["object"]
     if "category" in result.coords and "n_categories" not in result.attrs:
@@ -185,6 +192,11 @@ def _what_was_shown(facts: Mapping[str, Any]) -> str:
         ground = facts.get("background")
         colour = f" of constant background (R, G, B) = {tuple(ground)}" if ground else ""
         parts.append(f"Each stood at every location of a grid{canvas}{colour} ({places}).")
+    for name, (values, unit) in facts.get("changed", {}).items():
+        of = "" if unit in ("", "1") else f" {unit}"
+        neutral = f" (of the reference: {facts[f'reference_{name}']:g}{of})"
+        listed = _joined(f"{value:g}" for value in values)
+        parts.append(f"At each location it was shown at {name} {listed}{of}{neutral}.")
     if "reference_y" in facts and "reference_x" in facts:
         parts.append(
             f"The reference location was (y, x) = ({facts['reference_y']}, "

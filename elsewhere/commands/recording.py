@@ -170,8 +170,9 @@ def inspect(
     n, categories = described["objects"], described["categories"]
     put(f"{counted(n, 'object')} of {counted(categories, 'category', 'categories')}")
     for axis in design.axes:
-        first, last = axis.values[0], axis.values[-1]
-        put(f"{axis.name}: {counted(len(axis), 'location')}, {first} to {last} {axis.unit}")
+        what, unit = ("location" if axis.moves else "value"), axis.unit.removesuffix("1")
+        ends = f"{axis.values[0]:g} to {axis.values[-1]:g} {unit}".rstrip()
+        put(f"{axis.name}: {counted(len(axis), what)}, {ends}")
     put(f"reference {','.join(design.names)}: {','.join(map(str, design.reference))}")
     shown = [
         {**row, "shape": " x ".join(map(str, row["shape"])), "bytes": format_bytes(row["bytes"])}

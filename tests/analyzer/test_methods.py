@@ -3,6 +3,7 @@
 import pytest
 
 from elsewhere.analyzer import describe_methods, similarity
+from elsewhere.axes import Axis
 from elsewhere.models import load_model
 from elsewhere.probes import probe
 from elsewhere.recording import Sweep
@@ -38,6 +39,18 @@ def test_similarity(sweep, metric, removed):
     assert {"biscione2021", "efron1993"} <= {
         line.partition("{")[2].rstrip(",") for line in sources.splitlines() if line.startswith("@")
     }
+
+
+def test_axes_that_change_objects_are_told(sweep):
+    axes = [Axis.parse("rotation=0,90", unit="degree"), Axis.parse("scale=0.5,1")]
+    shown = Sweep(
+        sweep.model, sweep.objects, canvas=sweep.canvas, grid="2x3", layers=["fc3", "logits"],
+        axes=axes,
+    )  # fmt: skip
+    said, _ = said_of(similarity(shown))
+    assert "shown at rotation 0 and 90 degree (of the reference: 0 degree)." in said
+    assert "shown at scale 0.5 and 1 (of the reference: 1)." in said
+    assert "shown at" not in said_of(similarity(sweep))[0]
 
 
 @pytest.mark.parametrize(("kind", "strength"), [("logistic", "C was chosen"), ("ridge", "alpha")])

@@ -160,6 +160,12 @@ REFUSED = {
     "a missing run": (("--checkpoints", "nowhere", "--out", "a.nc"), "no checkpoint"),
 }  # fmt: skip
 
+AXIS = ("--axis", "scale=1,2")
+REFUSED |= {
+    "an axis": (("small-cnn", *AXIS, "--out", "a.nc"), ("attribute takes no --axis", "folder:")),
+    "an axis of checkpoints": (("--checkpoints", "run", "--axis=blur=0,2"), "takes no --axis"),
+}
+
 LATE = {
     "no layer": (("--method", "grad-cam"), ("needs a layer", "conv2_1")),
     "a layer that is no map": (("--method", "grad-cam", "--layer", "fc3"), "a Linear"),
@@ -214,3 +220,7 @@ def test_a_readout_of_another_network_is_refused(run, refuse):
            says="name a place")  # fmt: skip
     refuse("probe", *PROBE, "--out", "q.nc", "--readout", "r.nc", says="exists already")
     refuse("probe", *PROBE, "--out", "q.nc", "--readout", "q.nc", says="two files")
+
+
+def test_sanity_says_what_to_do_about_an_axis(refuse):
+    refuse("sanity", "small-cnn", *AXIS, "--out", "a.nc", says="sanity takes no --axis")
