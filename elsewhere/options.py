@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, get_args, get_type_hints
@@ -276,7 +277,7 @@ class CostOptions(OptionGroup):
         Option(
             "--engine",
             help="auto; incremental: only what an object (or what covers it) changes; dense: "
-            "whole canvases.",
+            "whole canvases; one of your own: package.module:name.",
         ),
     ] = "auto"
     max_memory: Annotated[
@@ -300,9 +301,16 @@ class CostOptions(OptionGroup):
         """Whether several processes do the work."""
         return self.workers > 1 or self.scheduler is not None
 
-    def check(self) -> None:
-        """Refuse what cannot be."""
-        choose("engine", self.engine, ENGINES)
+    def check(self, model: str | None = None) -> None:
+        """Refuse what cannot be; the module of a factory may register engines when it is loaded."""
+        known = sys.modules.get("elsewhere.recording.engines")
+        if self.engine not in ENGINES and (known is not None or ":" in self.engine):
+            from elsewhere.recording.engines import engines
+
+            if ":" in self.engine or ":" not in (model or ""):
+                self.engine = engines.named(self.engine)
+        elif ":" not in (model or ""):
+            choose("engine", self.engine, ENGINES)
         parse_bytes(self.max_memory)
         if self.workers < 1:
             raise InputError(f"--workers must be at least 1; got {self.workers}")

@@ -96,6 +96,33 @@ class Registry(Generic[T]):
             target = cast(T, getattr(importlib.import_module(module), attribute))
         return target
 
+    def named(self, text: str) -> str:
+        """Return the name that `text` is, or means.
+
+        ``package.module:name`` imports the module, which registers `name`, first; the current
+        directory is importable.
+
+        Raises
+        ------
+        UnknownNameError
+            No such name; the message has the nearest ones.
+        InputError
+            The module cannot be imported.
+        """
+        module, _, name = text.rpartition(":")
+        try:
+            with current_directory_importable():
+                _ = module and importlib.import_module(module)
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise InputError(
+                f"importing {module!r} for the {self.kind} {text!r} failed: {said}; name a module "
+                "that registers it, and run where it can be imported, such as its own directory"
+            ) from error
+        if name not in self._entries:
+            raise UnknownNameError(self.kind, name, self._entries)
+        return name
+
     def summary(self, name: str) -> str:
         """Return the line that describes `name`."""
         if name not in self._entries:

@@ -13,7 +13,8 @@ Location: TypeAlias = tuple[int, int]
 """(y, x), in px of the canvas: the pixel at ``top + size // 2``, ``left + size // 2``."""
 
 Metric: TypeAlias = Literal["cosine", "centred", "centred-by-place", "evoked", "pearson"]
-Engine: TypeAlias = Literal["auto", "dense", "incremental"]
+Engine: TypeAlias = str
+"""``auto``, or the name of an engine: ``dense``, ``incremental``, or one that was registered."""
 AttributionMethod: TypeAlias = Literal[
     "integrated-gradients",
     "occlusion",

@@ -23,7 +23,7 @@ from elsewhere.models.restoring import copy_network
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Design, Layer, Progress, Source, Stage
 from elsewhere.recording import Sweep
-from elsewhere.recording.sharing import sharing
+from elsewhere.recording.sharing import share_out
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.types import Engine, Location, parse_bytes
 
@@ -44,7 +44,6 @@ def accuracy(
     held_out: ArrayLike | None = None,
     object_size: int | None = None,
     max_memory: int | str = "2GiB",
-    share: Callable[..., None] | None = None,
     attributes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> xarray.Dataset:
@@ -69,9 +68,6 @@ def accuracy(
         px, of which a location is far at least; by default what the source says.
     max_memory
         Bytes that answers may take up.
-    share
-        Fills a sink with the grid of a live sweep by several processes; see
-        :func:`elsewhere.recording.sharing.sharing`.
     attributes
         Of the result, such as the run's seed and phase.
     progress
@@ -130,10 +126,7 @@ def accuracy(
 
     def ask(asked: Source, *stages: Stage) -> AnswerSink:
         sink = AnswerSink(scores.name, labels, stages)
-        if share is not None and "grid" in stages:
-            share(sink, max_memory=memory, progress=progress)
-        else:
-            asked.stream([sink], max_memory=memory, progress=progress)
+        asked.stream([sink], max_memory=memory, progress=progress)
         return sink
 
     answers = dict[Location, Answer]()
@@ -214,20 +207,19 @@ def network_accuracy(
     sweep = Sweep(
         model, objects, canvas=canvas, grid=grid, axes=axes, reference=reference, layers=layer,
         engine=engine,
-    )  # fmt: skip
+    ).in_batches(parse_bytes(options.get("max_memory", "2GiB")))  # fmt: skip
     given = dict(options.pop("attributes", None) or {})
     given["notes"] = [*said, *given.get("notes", ())]
     names = (model.classes or objects.category_names) if classes is None else classes
     if classes is None and not model.classes:
         given["notes"].append(IN_ORDER.format(", ".join(names[:4]) + ", ..." * (len(names) > 4)))
     return accuracy(
-        sweep,
+        share_out(sweep, workers, scheduler),
         layer=layer,
         classes=names,
         trained=trained,
         held_out=mask[np.isin(objects.ids, sweep.design.objects)],
         attributes={"numerics": sweep.numerics, **given},
-        share=sharing(sweep, workers, scheduler),
         **options,
     )
 

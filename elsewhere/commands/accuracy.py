@@ -75,7 +75,7 @@ def accuracy(
     check_output(out, overwrite)
     if trials is not None:
         check_table_name(trials, overwrite=overwrite)
-    cost.check()
+    cost.check(source)
     stimuli.check()
     source = _last_checkpoint(source, network.trust)
     if not is_file(source):
@@ -153,7 +153,7 @@ def _of_its_own(
         held_out=mask,
         classes=card.categories,
         layer=OUTPUT if layer is None else layer,
-        engine=cost.engine,  # type: ignore[arg-type]
+        engine=cost.engine,
         workers=cost.workers,
         scheduler=cost.scheduler,
         attributes=_said(card),
@@ -180,8 +180,8 @@ def _of_any(
     from elsewhere.measures.behaviour import differing
     from elsewhere.models import OUTPUT
     from elsewhere.models.labels import known_classes
-    from elsewhere.recording.sharing import sharing
     from elsewhere.stimuli import Canvas, Grid
+    from elsewhere.types import parse_bytes
 
     if trained_at is not None:  # one beside the grid is swept together with it
         stimuli.reference = trained_at.partition(";")[0]
@@ -190,6 +190,8 @@ def _of_any(
         found,
         _,
     ):
+        if wanted is not None:
+            found = found.in_batches(parse_bytes(cost.max_memory))
         facts, design = found.origin, found.design
         classes = known_classes(facts) if names is None else names
         if not classes:
@@ -216,7 +218,6 @@ def _of_any(
                 f"what {facts['model']} was trained on is not known: every object counts as an "
                 "exemplar that it was trained on ('same')"
             )
-        share = sharing(found, cost.workers, cost.scheduler) if cost.shared else None
         behaviour = found.behaviour if wanted is None else found.conduct.behaviour
         for output in list(facts.get("behaviour", {}).values())[:1]:
             if differing({scores: output}, behaviour):
@@ -233,7 +234,6 @@ def _of_any(
             trained=trained,
             held_out=held_out,
             attributes=said,
-            share=share,
         )
         yield ask, len(design.objects) * design.n_positions
 

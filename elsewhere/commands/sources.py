@@ -57,22 +57,20 @@ def open_any(
     allow_partial: bool,
 ) -> Iterator[tuple[Any, list[str] | None]]:
     """Open a recording, or sweep a model; yield it and its layers that are named, if some are."""
-    cost.check()
+    cost.check(source)
     if not is_file(source):
         if allow_partial:
             raise InputError("--allow-partial is for recordings; leave it out, or name one")
-        if cost.shared:
-            raise InputError(
-                "a live sweep is measured in one process; `elsewhere record` with --workers or "
-                "--scheduler first, then measure the recording"
-            )
         network.check(source, *(layers or ()))
         stimuli.check()
         cost.set_threads()
+        from elsewhere.recording.sharing import share_out
+
         model = network.load(source)
         sweep = stimuli.build(source, model, layers, network.seed, cost.engine)
         say(describe(sweep, sweep.layers))
-        yield sweep, [layer.name for layer in sweep.layers] if layers else None
+        shared = share_out(sweep, cost.workers, cost.scheduler)
+        yield shared, [layer.name for layer in sweep.layers] if layers else None
         return
     live = ["--engine"] * (cost.engine != "auto") + ["--workers or --scheduler"] * cost.shared
     open_here = ("--seed", "--device", "--reference", "--trust-factory")

@@ -7,17 +7,15 @@ entry. Whoever takes measures asks the entry and knows none by name.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import xarray
 
-from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.measures.tables import Reading, Table
 from elsewhere.protocols import Design, Sink, Source
-from elsewhere.registry import Registry, current_directory_importable
+from elsewhere.registry import Registry
 
 Literature = Mapping[str, tuple[str, Mapping[str, str]]]
 """Key to kind of entry and fields, as BibTeX has them."""
@@ -174,24 +172,4 @@ def measures_named(names: str | list[str] | tuple[str, ...] | None) -> list[str]
         return list(DEFAULT_MEASURES)
     texts = [names] if isinstance(names, str) else list(names)
     wanted = [part.strip() for text in texts for part in text.split(",") if part.strip()]
-    found = []
-    for text in wanted:
-        module, _, name = text.rpartition(":")
-        if module:
-            _import(module, text)
-        if name not in measures:
-            raise UnknownNameError("measure", name, measures)
-        found.append(name)
-    return list(dict.fromkeys(found))
-
-
-def _import(module: str, text: str) -> None:
-    try:
-        with current_directory_importable():
-            importlib.import_module(module)
-    except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(
-            f"importing {module!r} for the measure {text!r} failed: {said}; name a module that "
-            "registers it, and run where it can be imported, such as its own directory"
-        ) from error
+    return list(dict.fromkeys(map(measures.named, wanted)))

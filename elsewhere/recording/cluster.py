@@ -10,7 +10,7 @@ import logging
 import threading
 import uuid
 from asyncio import CancelledError
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dask
@@ -62,14 +62,10 @@ def perform_task(name: str, task: Any) -> Outcome:
     return outcome
 
 
-def perform_on_cluster(
-    packed: bytes,
-    tasks: Sequence[Any],
-    *,
-    scheduler: str,
-    done: Callable[[Any, Any], None],
-) -> None:
-    """Perform tasks on the workers of a Dask scheduler; see `elsewhere.recording.workers.perform`.
+def performed_on_cluster(
+    packed: bytes, tasks: Sequence[Any], *, scheduler: str, in_order: bool
+) -> Iterator[tuple[Any, Any]]:
+    """Perform tasks on the workers of a Dask scheduler; see :mod:`elsewhere.recording.workers`.
 
     Raises
     ------
@@ -94,8 +90,8 @@ def perform_on_cluster(
         futures = client.map(perform_task, [name] * len(tasks), tasks, pure=False)
         task_of = dict(zip((future.key for future in futures), tasks, strict=True))
         try:
-            for future in finished(futures, loop=client.loop):
-                done(task_of[future.key], _outcome(future, scheduler).get())
+            for future in futures if in_order else finished(futures, loop=client.loop):
+                yield task_of[future.key], _outcome(future, scheduler).get()
                 future.release()
         finally:
             with contextlib.suppress(*_LOST):

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import numpy as np
 
 from elsewhere.errors import InputError, StorageError
-from elsewhere.protocols import Progress, Sink, Stage
+from elsewhere.measures.blocks import DenseBlock
+from elsewhere.measures.vectors import to_numpy
+from elsewhere.protocols import Block, Design, Layer, Need, Progress, Stage
+from elsewhere.recording.engines import Cut
 from elsewhere.recording.subject import watch
 from elsewhere.recording.sweep import Sweep
-from elsewhere.recording.workers import Job, perform
-from elsewhere.sources import DEFAULT_MEMORY
+from elsewhere.recording.workers import Job, perform, performed
+from elsewhere.sources import Feed, Group, Takers
 from elsewhere.storage import Header, PortionWriter, RecordingWriter
 from elsewhere.storage.locks import Claim
 from elsewhere.storage.parts import (
@@ -27,6 +35,9 @@ from elsewhere.storage.parts import (
     write_portion,
 )
 from elsewhere.storage.portions import Portions
+
+PORTION_SHARE = 8
+"""What a process hands over at a time takes one of so many parts of --max-memory."""
 
 
 @dataclass(frozen=True)
@@ -93,30 +104,48 @@ def _refuse_others(
         )
 
 
-class Collecting(Sink, Protocol):
-    """A sink that keeps what it takes in a list, so that parts of a sweep can be joined."""
+class _Copies:
+    """A sink that hands on copies of the blocks of some layers, as whole activations."""
 
-    stages: frozenset[Stage]
-    found: list[Any]
+    def __init__(
+        self, layers: Sequence[Layer], give: Callable[[DenseBlock], None], stage: Stage = "grid"
+    ) -> None:
+        self._layouts = {layer.name: layer.layout for layer in layers}
+        self._give, self._stages = give, frozenset({stage})
+
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
+        return (Need("full", self._stages),) if layer.name in self._layouts else ()
+
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
+        return 0.0
+
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
+        """Prepare."""
+
+    def add(self, block: Block) -> None:
+        where = (block.stage, block.layer, block.objects.copy(), block.positions.copy())
+        values = np.array(to_numpy(block.full()))
+        self._give(DenseBlock(*where, values, layout=self._layouts[block.layer]))
+
+    def end(self) -> None:
+        """Finish."""
 
 
 @dataclass(frozen=True)
-class SinkJob:
-    """What a process needs to fill a sink with some portions of a sweep.
+class BlockJob:
+    """What a process needs to compute the blocks of some portions of a sweep.
 
     Parameters
     ----------
-    sweep, sink
-        What is swept, and the sink, which has not taken anything.
-    tile, max_memory
+    sweep
+        What is swept.
+    max_memory
         As for :meth:`elsewhere.recording.Sweep.stream`.
     numerics, behaviour
         Of the process that asks.
     """
 
     sweep: Sweep
-    sink: Collecting
-    tile: tuple[int, ...] | None
     max_memory: int
     numerics: dict[str, Any]
     behaviour: Any
@@ -125,69 +154,94 @@ class SinkJob:
         """Refuse to compute what would not be the same as elsewhere."""
         _refuse_others(self.sweep, self.sweep.numerics, self.numerics, self.behaviour)
 
-    def perform(self, numbers: Sequence[int]) -> list[Any]:
-        """Return what the sink takes of portions that are computed together."""
-        sink = copy.copy(self.sink)
-        sink.found = []
-        portions = Portions.cut(self.sweep.design).choose(numbers)
-        self.sweep.stream([sink], portions=portions, tile=self.tile, max_memory=self.max_memory)
-        return sink.found
+    def perform(self, task: tuple[Any, ...]) -> tuple[str, list[DenseBlock]]:
+        """Return who computed the portions of a task, and the blocks of some layers."""
+        numbers, layers, tile, n_objects, n_cells = task
+        portions = Portions(self.sweep.design, n_objects, n_cells, numbers)
+        blocks: list[DenseBlock] = []
+        wanted = [layer for layer in self.sweep.layers if layer.name in layers]
+        sink = _Copies(wanted, blocks.append)
+        self.sweep.stream([sink], portions=portions, tile=tile, max_memory=self.max_memory)
+        return f"{platform.node()}:{os.getpid()}", blocks
 
 
-def stream_shared(
-    sweep: Sweep,
-    sink: Collecting,
-    *,
-    workers: int = 1,
-    scheduler: str | None = None,
-    max_memory: int = DEFAULT_MEMORY,
-    progress: Progress | None = None,
-) -> None:
-    """Fill a sink with a sweep, by several processes.
+class SharedSweep(Sweep):
+    """A sweep whose grid several processes go through.
+
+    What they compute comes back in the order of the sweep, for the same sinks as without them: no
+    sink has to know how to be joined to another. The empty canvas and the reference are computed in
+    the process that asks.
 
     Parameters
     ----------
     sweep
         What is swept.
-    sink
-        Its ``found`` gets what each process took.
     workers, scheduler
         Local processes, or the address of a Dask scheduler whose workers are used instead.
-    max_memory
-        Bytes that a process may hold.
-    progress
-        Called with images done and in all.
+
+    Attributes
+    ----------
+    work
+        How many images each process computed in this sweep's last :meth:`stream`, by its host and
+        number.
 
     Raises
     ------
     InputError
-        The network cannot be sent to other processes, or a worker has other numerics.
+        In :meth:`stream`: the network cannot be sent to other processes, or a worker has other
+        numerics.
     """
-    portions = Portions.cut(sweep.design)
-    tile = sweep.tile_shape([sink], portions=portions, max_memory=max_memory)
-    sweep.stream([sink], portions=portions.choose(()), tile=tile, max_memory=max_memory)
-    alike = sweep.using("dense" if tile is None else "incremental")
-    alone = copy.copy(sink)
-    alone.stages, alone.found = frozenset({"grid"}), []
-    job = SinkJob(alike, alone, tile, max_memory, sweep.numerics, sweep.conduct.behaviour)
-    done, total = 0, math.prod((len(sweep.design.objects), *sweep.design.shape))
 
-    def take(numbers: Any, found: Any) -> None:
-        nonlocal done
-        sink.found += found
-        done += sum(math.prod(portions.portion(number).shape) for number in numbers)
-        if progress is not None:
-            progress(done, total)
+    def __init__(self, sweep: Sweep, *, workers: int = 1, scheduler: str | None = None) -> None:
+        vars(self).update(vars(sweep))
+        self._shared = workers, scheduler
+        self.work = Counter[str]()
 
-    tasks = sweep.tasks(portions, tile)
-    perform(job, tasks, workers=workers, scheduler=scheduler, done=take)
+    def _feed(self, cut: Cut) -> Feed:
+        engine, alone = self.choice, super()._feed(cut)
+        if cut.skip or cut.portions.chosen is not None:
+            return alone
+        self.work = Counter()
+        plain = object.__new__(Sweep)
+        vars(plain).update(vars(self))
+        plain = plain.using(engine.name)  # without what this process compiled
+        job = BlockJob(plain, cut.max_memory, self.numerics, self.conduct.behaviour)
+
+        def feed(stage: Stage, group: Group, takers: Takers) -> Iterator[int]:
+            layers = [layer for layer in group.layers if takers.of(layer.name, stage)]
+            copies = _Copies(layers, takers.give, stage)
+            if stage != "grid":  # vectors of windows and of whole activations do not go together
+                own = Takers(layers, [copies])
+                yield from alone(stage, replace(group, layers=tuple(layers)), own)
+                return
+            portions = Portions.cut(
+                self.design,
+                bytes_per_image=sum(layer.bytes for layer in layers),
+                portion_bytes=cut.max_memory // PORTION_SHARE,
+                rows=self._rows,
+            )
+            tile = engine.tile(layers, [copies], portions, cut.max_memory)
+            names = tuple(layer.name for layer in layers)
+            how = names, tile, portions.n_objects, portions.n_cells
+            tasks = [(tuple(numbers), *how) for numbers in engine.tasks(portions, tile)]
+            workers, scheduler = self._shared
+            found = performed(job, tasks, workers=workers, scheduler=scheduler, in_order=True)
+            with contextlib.closing(found):
+                for (numbers, *_), (who, blocks) in found:
+                    for block in blocks:
+                        takers.give(block)
+                    images = sum(math.prod(portions.portion(each).shape) for each in numbers)
+                    self.work[who] += images
+                    yield images
+
+        return feed
 
 
-def sharing(sweep: Sweep, workers: int, scheduler: str | None) -> Callable[..., None] | None:
-    """Return :func:`stream_shared` of a sweep, or None where one process is to do all of it."""
+def share_out(sweep: Sweep, workers: int, scheduler: str | None) -> Sweep:
+    """Return a sweep as several processes go through it; as it is where one is to do all of it."""
     if workers == 1 and scheduler is None:
-        return None
-    return partial(stream_shared, sweep, workers=workers, scheduler=scheduler)
+        return sweep
+    return SharedSweep(sweep, workers=workers, scheduler=scheduler)
 
 
 def record_shared(
@@ -236,7 +290,7 @@ def record_shared(
             progress(done, total)
 
     # Without what this process compiled; which engine it is, is settled.
-    alike = sweep.using("dense" if header.tile is None else "incremental")
+    alike = sweep.using(sweep.choice.name)
     parts = writer.parts
     folder = parts.folder.resolve()
     job: Job = PortionJob(alike, header, folder, replace(parts.claim, folder=folder))

@@ -17,6 +17,7 @@ from elsewhere.protocols import Design
 from elsewhere.recording.images import ImageBatch, Images
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.stimuli.transformations import vary
+from elsewhere.types import BATCH_ROWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class Subject:
     ----------
     model, objects, canvas, design, layers
         As in :class:`elsewhere.recording.Sweep`. The axes that move the window come last.
+    rows
+        Images of a whole pass.
     """
 
     model: Model
@@ -34,6 +37,7 @@ class Subject:
     canvas: Canvas
     design: Design
     layers: tuple[Layer, ...]
+    rows: int = BATCH_ROWS
 
     @cached_property
     def variants(self) -> tuple[Subject, ...]:

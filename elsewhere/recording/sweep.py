@@ -40,6 +40,7 @@ from elsewhere.recording.engines import (
 from elsewhere.recording.subject import watch
 from elsewhere.sources import (
     DEFAULT_MEMORY,
+    Feed,
     Group,
     Takers,
     drive,
@@ -50,6 +51,9 @@ from elsewhere.stimuli import Canvas, Grid, ObjectSet, parse_location
 from elsewhere.stimuli.transformations import say_values, transformations, vary
 from elsewhere.storage.portions import Portions
 from elsewhere.types import BATCH_ROWS, Color, Engine
+
+MOST_ROWS = 64
+"""Images of a whole pass, at most: larger batches save nothing more on a processor."""
 
 
 class _Findings:
@@ -178,6 +182,9 @@ class Sweep(Source):
         self.model = model = name_head(model, self.canvas.size)
         asked = OUTPUT in "".join(layers or ())
         every = list_layers(model, self.canvas.size, containers=True, output=asked)
+        sizes = sorted(layer.bytes for layer in every)
+        self._image_bytes = 24 * self.canvas.size**2 + sum(sizes[-3:])
+        self._rows = BATCH_ROWS
         self.layers: tuple[Layer, ...] = select_layers(every, layers, model)
         self.design = Design(
             objects=objects.ids,
@@ -191,7 +198,8 @@ class Sweep(Source):
     @property
     def subject(self) -> Subject:
         """What is swept, as engines take it."""
-        return Subject(self.model, self.objects, self.canvas, self.design, self.layers)
+        each = self.model, self.objects, self.canvas, self.design, self.layers
+        return Subject(*each, rows=self._rows)
 
     @property
     def conduct(self) -> Conduct:
@@ -206,7 +214,7 @@ class Sweep(Source):
     @property
     def rows(self) -> int:
         """How many images a whole pass takes."""
-        return 1 if self.conduct.alone else BATCH_ROWS
+        return 1 if self.conduct.alone else self._rows
 
     def at(self, reference: tuple[int, ...]) -> Sweep:
         """Return a sweep of its own with another reference.
@@ -238,6 +246,16 @@ class Sweep(Source):
             objects=chosen.seen_on(self.color), grid=Grid(*design.axes.moving.values), design=design
         )
 
+    def in_batches(self, max_memory: int) -> Sweep:
+        """Return the same sweep with larger batches: for what is not kept, and many images.
+
+        A whole pass takes up to 64 images, as a quarter of `max_memory` has room for them.
+        """
+        room = max_memory // 4 // self._image_bytes
+        images = -(-len(self.objects) * self.design.n_positions // BATCH_ROWS) * BATCH_ROWS
+        rows = min(MOST_ROWS, images, room // BATCH_ROWS * BATCH_ROWS)
+        return self._with(_rows=max(BATCH_ROWS, rows))
+
     def using(self, engine: Engine) -> Sweep:
         """Return the same sweep by another engine."""
         return self._with(engine=engine)
@@ -245,6 +263,15 @@ class Sweep(Source):
     def of(self, model: Model) -> Sweep:
         """Return the same sweep of another network, which has the same layers."""
         return self._with(model=model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_make": self.engine != "auto" and engines.get(self.engine)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        make = state.pop("_make")
+        vars(self).update(state)
+        if make and self.engine not in engines:  # a user's, registered where this was sent from
+            engines.add(self.engine, make, summary="")
 
     def _with(self, **changed: Any) -> Sweep:
         """Return a sweep in which that is another; of what was found out, only what holds there."""
@@ -350,22 +377,22 @@ class Sweep(Source):
             A layer did not fire.
         """
         self._findings = self._findings.current()
-        portions = Portions.cut(self.design) if portions is None else portions
+        portions = Portions.cut(self.design, rows=self._rows) if portions is None else portions
         cut, engine = Cut(portions, skip, max_memory), self.choice
         groups = self.groups(sinks, max_memory=max_memory, tile=tile)
         counts: dict[Stage, int] = {"empty": 1, "reference": len(self.objects)}
         counts["grid"] = sum(
             math.prod(portion.shape) for portion in portions if portion.number not in skip
         )
+        takers = [(group, Takers(group.layers, sinks)) for group in groups]
         with self.running():
-            drive(
-                self.design,
-                [(group, Takers(group.layers, sinks)) for group in groups],
-                partial(engine.run, cut=cut),
-                counts.__getitem__,
-                progress,
-            )
+            feed = self._feed(cut)
+            drive(self.design, takers, feed, counts.__getitem__, progress)
             engine.finish()
+
+    def _feed(self, cut: Cut) -> Feed:
+        """Return what goes through the stages."""
+        return partial(self.choice.run, cut=cut)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -74,7 +74,35 @@ def perform(
     ready: Callable[[Any], bool] | None = None,
     told: Told | None = None,
 ) -> None:
-    """Perform all tasks, in any order.
+    """Perform all tasks, in any order; see :func:`performed`.
+
+    Parameters
+    ----------
+    job, tasks, workers, scheduler, told
+        See :func:`performed`.
+    done
+        Called as tasks are finished.
+    ready
+        Whether a task can begin, for tasks that need others, in local processes; they are given in
+        an order in which each comes after those that it needs.
+    """
+    found = performed(job, tasks, workers=workers, scheduler=scheduler, ready=ready, told=told)
+    with contextlib.closing(found):
+        for task, given in found:
+            done(task, given)
+
+
+def performed(
+    job: Job,
+    tasks: Sequence[Any],
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    ready: Callable[[Any], bool] | None = None,
+    told: Told | None = None,
+    in_order: bool = False,
+) -> Generator[tuple[Any, Any]]:
+    """Yield all tasks and what they gave, as they are finished.
 
     Parameters
     ----------
@@ -86,13 +114,13 @@ def perform(
         Local processes; with one, everything happens in this one.
     scheduler
         Address of a Dask scheduler, whose workers are used instead.
-    done
-        Called as tasks are finished.
     ready
-        Whether a task can begin, for tasks that need others, in local processes; they are given in
-        an order in which each comes after those that it needs.
+        See :func:`perform`.
     told
         Called with what a task gives to :func:`tell`; a cluster's workers are not heard.
+    in_order
+        Whether tasks come in the order of `tasks`. Of local processes, no task is begun before all
+        are there but as many before it as there are processes: what they give may be large.
 
     Raises
     ------
@@ -107,18 +135,30 @@ def perform(
     if not tasks:
         return
     if scheduler is not None:
-        _cluster().perform_on_cluster(pack(job), tasks, scheduler=scheduler, done=done)
+        yield from _cluster().performed_on_cluster(
+            pack(job), tasks, scheduler=scheduler, in_order=in_order
+        )
     elif workers == 1:
         job.prepare()
         for task in tasks:
             with _heard_by(_ignore if told is None else told):
                 given = job.perform(task)
-            done(task, given)
+            yield task, given
     else:
         told = _ignore if told is None else told
         ready = (lambda _: True) if ready is None else ready
+        number, early, n_given = {task: at for at, task in enumerate(tasks)}, {}, 0
+        if in_order:
+            ready = lambda task: number[task] <= n_given + workers  # noqa: E731
         with contextlib.closing(_Crew(pack(job), min(workers, len(tasks)))) as crew:
-            crew.perform(tasks, done, ready, told)
+            for task, given in crew.performed(tasks, ready, told):
+                if not in_order:
+                    yield task, given
+                    continue
+                early[task] = given
+                while n_given < len(tasks) and tasks[n_given] in early:
+                    n_given += 1
+                    yield tasks[n_given - 1], early.pop(tasks[n_given - 1])
 
 
 def tell(word: Any) -> None:
@@ -249,9 +289,9 @@ class _Crew:
         self._packed = packed
         self._workers = [_Worker(packed) for _ in range(count)]
 
-    def perform(
-        self, tasks: Sequence[Any], done: Done, ready: Callable[[Any], bool], told: Told
-    ) -> None:
+    def performed(
+        self, tasks: Sequence[Any], ready: Callable[[Any], bool], told: Told
+    ) -> Iterator[tuple[Any, Any]]:
         waiting, losses = deque(tasks), Counter[Any]()
         while waiting or any(worker.busy for worker in self._workers):
             for worker in self._workers:
@@ -271,7 +311,7 @@ class _Crew:
                     continue
                 if isinstance(outcome, Outcome):
                     worker.busy = False
-                    done(worker.task, outcome.get())
+                    yield worker.task, outcome.get()
                 else:
                     told(outcome)
 

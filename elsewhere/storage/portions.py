@@ -83,24 +83,30 @@ class Portions:
 
     @classmethod
     def cut(
-        cls, design: Design, *, bytes_per_image: int = 0, portion_bytes: int = PORTION_BYTES
+        cls,
+        design: Design,
+        *,
+        bytes_per_image: int = 0,
+        portion_bytes: int = PORTION_BYTES,
+        rows: int = BATCH_ROWS,
     ) -> Portions:
         """Return the portions for a sweep that keeps `bytes_per_image` raw bytes of each image.
 
         A portion keeps at most `portion_bytes`, unless a single batch keeps more.
 
-        A portion holds about 64 images: as many objects as there are, and as many neighbouring
-        positions along the last axis as fill batches with the least padding.
+        A portion holds about 64 images, or eight larger batches: as many objects as there are, and
+        as many neighbouring positions along the last axis as fill batches of `rows` images with
+        the least padding.
         """
         n, n_last = len(design.objects), design.shape[-1]
-        limit = PORTION_ROWS
+        limit = PORTION_ROWS if rows <= BATCH_ROWS else 8 * rows
         if bytes_per_image:
-            limit = min(limit, max(BATCH_ROWS, portion_bytes // bytes_per_image))
+            limit = min(limit, max(rows, portion_bytes // bytes_per_image))
         if n >= limit:
-            return cls(design, max(BATCH_ROWS, limit // BATCH_ROWS * BATCH_ROWS), 1)
+            return cls(design, max(rows, limit // rows * rows), 1)
 
         def padding(cells: int) -> float:
-            return -cells * n % BATCH_ROWS / (cells * n)
+            return -cells * n % rows / (cells * n)
 
         cells = min(range(1, min(n_last, limit // n) + 1), key=lambda k: (padding(k), -k))
         return cls(design, n, cells)

@@ -20,7 +20,7 @@ from elsewhere.measures.accuracy import invariance_index, normalized_accuracy
 from elsewhere.measures.answers import AnswerSink
 from elsewhere.models import OUTPUT, load_model
 from elsewhere.recording import Sweep
-from elsewhere.recording.sharing import stream_shared
+from elsewhere.recording.sharing import SharedSweep
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.storage import ArraySource, load_result, save_result
 from elsewhere.training import trial_table, write_trials
@@ -291,7 +291,7 @@ def test_batches_have_one_size_and_modes_come_back():
     found = accuracy(
         model, OBJECTS, CANVAS, GRID, progress=lambda done, total: seen.append((done, total))
     )
-    assert found.attrs["numerics"]["batch_rows"] == 8
+    assert found.attrs["numerics"]["batch_rows"] == 64
     assert oracle.rows == []  # and what the network kept of its passes is gone
     assert seen[-1] == (320, 320)
     assert oracle.training
@@ -389,18 +389,18 @@ def test_networks_that_count_their_passes_are_refused_once_it_matters():
 
 
 @pytest.mark.parametrize("engine", ["dense", "incremental"])
-def test_units_that_are_done_one_by_one_make_up_the_sweep(engine):
+def test_portions_that_are_done_one_by_one_make_up_the_sweep(engine):
     """What processes do that share a sweep, in this one."""
     sweep = Sweep(MODEL, OBJECTS, canvas=CANVAS, grid=GRID, layers=OUTPUT, engine=engine)
     sweep = sweep.at((7, 4))
     whole, shared = (AnswerSink(OUTPUT, LABELS, ("reference", "grid")) for _ in range(2))
     sweep.stream([whole])
     seen = []
-    stream_shared(sweep, shared, progress=lambda done, total: seen.append((done, total)))
+    SharedSweep(sweep).stream([shared], progress=lambda *counts: seen.append(counts))
     for stage, n in (("reference", 1), ("grid", len(GRID))):
         for one, other in zip(whole.answers(stage, n), shared.answers(stage, n), strict=True):
             np.testing.assert_array_equal(one, other)
-    assert seen[-1] == (len(OBJECTS) * len(GRID),) * 2
+    assert seen[-1] == (len(OBJECTS) * (len(GRID) + 1),) * 2  # the reference as well
     assert len(seen) == len({done for done, _ in seen})
 
 

@@ -67,8 +67,8 @@ REFUSED = {
     "reproduce --scale laptip --plan": "unknown scale 'laptip'; nearest: laptop",
     f"similarity vgg16 --max-memory much {OUT}": "cannot read 'much' as a size",
     f"measure vgg16 --names cka --workers 0 {OUT}": "--workers must be at least 1; got 0",
-    f"similarity vgg16 --workers 2 {OUT}": "measured in one process; `elsewhere record` with --wor",
-    f"probe vgg16 --scheduler tcp://a:1 {OUT}": "measured in one process; `elsewhere record`",
+    f"similarity vgg16 --engine dens {OUT}": "unknown engine 'dens'; nearest: dense",
+    f"probe vgg16 --scheduler tcp://a:1 --workers 2 {OUT}": "--scheduler is a cluster; give one",
     f"similarity gone.h5 {OUT}": "gone.h5 does not exist; expected a recording",
     f"probe gone.h5 {OUT}": "gone.h5 does not exist; expected a recording",
 }

@@ -21,7 +21,6 @@ from elsewhere.recording.images import ImageBatch, Images, batches_of
 from elsewhere.recording.subject import Subject, watch_again
 from elsewhere.sources import Group, Takers
 from elsewhere.storage.portions import Portions
-from elsewhere.types import BATCH_ROWS
 
 N_BATCHES = 2
 """Batches that are timed in a rehearsal; one more goes before them."""
@@ -46,7 +45,7 @@ class DenseEngine(SweepEngine):
 
     def __init__(self, subject: Subject, conduct: Conduct, *, asked: bool = True) -> None:
         self._subject, self._conduct = subject, conduct
-        self.rows = 1 if conduct.alone else BATCH_ROWS
+        self.rows = 1 if conduct.alone else subject.rows
         if conduct.alone:
             self.reason = f"one image a pass: {why_alone(conduct)}"
 
