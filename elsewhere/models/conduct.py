@@ -236,9 +236,11 @@ class _Observation:
         if self._gradients:
             with torch.enable_grad():
                 again += self._differing(images.with_gradients(), [0, 1], first)
-        draws = chance_state(self._module) != before
-        for _ in range(N_REPEATS if draws else 0):
-            again = again or self._differing(images.among, [0, 1], first)
+        if draws := chance_state(self._module) != before:
+            before = chance_state(self._module)
+            for _ in range(N_REPEATS):
+                again = again or self._differing(images.among, [0, 1], first)
+            draws = chance_state(self._module) != before  # or else another thread had drawn
         if again:
             return self._changing(again[0])
         company += self._alone_differing(images, first)

@@ -10,6 +10,7 @@ from torch import nn
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.models import InputTransform, Layer, Model, list_layers, observe
 from elsewhere.models.conduct import OUTPUT, probe_image
+from elsewhere.models.restoring import chance_state
 
 SIDE = 12
 
@@ -375,3 +376,18 @@ def test_what_a_bright_image_does_to_dim_ones_is_seen():
     model.module.conv.bias.data.zero_()  # the empty canvas stays what it is
     with pytest.raises(InputError, match="its output depends on the other images of its batch"):
         observe(model, empty, scenes, (), output=True)
+
+
+def test_what_another_thread_draws_meanwhile_is_not_taken_for_the_networks(monkeypatch):
+    calls = []
+
+    def state(module):
+        calls.append(module)
+        if len(calls) == 2:  # after the first look
+            random.random()
+        return chance_state(module)
+
+    monkeypatch.setattr("elsewhere.models.conduct.chance_state", state)
+    found = look_at(model_of(Net()))
+    assert len(calls) == 4
+    assert not found.notes

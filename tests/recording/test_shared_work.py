@@ -82,10 +82,10 @@ def test_a_cluster_records_every_image_once(log, tmp_path, contents_of):
     ) as cluster:
         path = record(sweep, tmp_path / "run.h5", scheduler=cluster.scheduler_address)
     found = images_by_process(log)
-    # Of its one worker. While it looks, other threads of a Dask worker may draw random numbers; it
-    # then asks whether the network does, and shows it two images and the empty canvas again,
-    # N_REPEATS times.
-    looks = (OWN_LOOK, OWN_LOOK + 2 * N_REPEATS)
+    # Of its one worker. While it looks, other threads of a Dask worker may draw random numbers: it
+    # then shows the network two images N_REPEATS times more; and once more for the output, where
+    # they draw meanwhile, too.
+    looks = (OWN_LOOK, OWN_LOOK + 2 * N_REPEATS, OWN_LOOK + 2 * N_REPEATS + 2)
     assert sum(found.values()) - sum(alone.values()) in looks
     assert found.pop(os.getpid(), 0) == 0
     assert contents_of(path) == contents_of(whole)
