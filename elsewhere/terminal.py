@@ -32,6 +32,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+LONGEST = 8000
+"""Characters of a message that are printed, at most."""
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """Return a number and its noun.
 
@@ -54,7 +58,11 @@ def put_text(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print a message, one line, to standard error."""
+    """Print a message, one line, to standard error; the middle of an endless one is left out."""
+    more = len(text) - LONGEST
+    if more > 0:  # what a file calls something may have millions of characters
+        half = LONGEST // 2
+        text = f"{text[:half]} ... ({more} characters are left out) ... {text[-half:]}"
     typer.echo(visible(text), err=True)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import re
+import stat
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -65,10 +66,20 @@ def read_states(path: str | Path) -> dict[str, State]:
         As for :func:`read_state`.
     """
     path = Path(path)
-    if os.path.isdir(path):
-        raise WeightsError(f"cannot read weights from {path}: it is a directory; name a state file")
-    if not os.path.exists(path):
-        raise WeightsError(f"no weights file {path}; expected none, imagenet or a state file")
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe does not block
+        mode = os.fstat(handle).st_mode
+        os.close(handle)
+    except FileNotFoundError:
+        raise WeightsError(
+            f"no weights file {path}; expected none, imagenet or a state file"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"cannot read weights from {path}: {reason}") from None
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "no plain file"
+        raise WeightsError(f"cannot read weights from {path}: it is {what}; name a state file")
     if path.suffix == ".safetensors":
         content: object = _read_safetensors(path)
     else:

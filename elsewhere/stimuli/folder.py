@@ -23,6 +23,8 @@ from elsewhere.stimuli.objects import (
 from elsewhere.types import Color, plain_text
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""What a picture may be, whatever it is called: PostScript is a program, which Pillow would run."""
 
 LARGEST = 2**26
 """Pixels of a picture, at most: 8192 x 8192."""
@@ -155,7 +157,7 @@ def _is_odd(path: Path) -> bool:
 def _cut_out(path: Path, size: int, ground: Color | None) -> tuple[ByteArray, ByteArray]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is smaller
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             if opened.width * opened.height > LARGEST:
                 raise ValueError(
                     f"it has {opened.width} x {opened.height} px, and at most {LARGEST} px are read"

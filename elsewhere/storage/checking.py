@@ -35,6 +35,9 @@ GZIP, SHUFFLE, FLETCHER32, ZSTANDARD = 1, 2, 3, 32015
 FILTERS = (GZIP, SHUFFLE, FLETCHER32, ZSTANDARD)
 """Filters of HDF5 that our files have; for any other, HDF5 would look for a program to load."""
 
+MOST_ATTRIBUTES = 2**10
+"""Attributes of a group or array, at most: HDF5 takes time that grows with their square."""
+
 MOST_TEXTS = 64
 """Texts that one attribute may have: all of them may be the same place of the file."""
 
@@ -147,8 +150,10 @@ def _varies(kind: Any) -> bool:
 
 
 def _check_attributes(name: str, item: Any) -> None:
-    """Refuse an attribute of many values of any size, which is read at once."""
-    for index in range(h5py.h5a.get_num_attrs(item)):
+    """Refuse very many attributes, and one of many values of any size, which is read at once."""
+    if (number := h5py.h5a.get_num_attrs(item)) > MOST_ATTRIBUTES:
+        raise ValueError(f"{name!r} has {number} attributes; at most {MOST_ATTRIBUTES} are read")
+    for index in range(number):
         attribute = h5py.h5a.open(item, index=index)
         count = attribute.get_space().get_simple_extent_npoints()
         if count > MOST_TEXTS and _varies(attribute.get_type()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import fnmatch
 import os
 import secrets
 import shutil
@@ -136,11 +137,14 @@ def _check_length(path: Path) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether `path` is a file, also where no file can have such a name."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+    """Return whether `path` is a file, also where no file can have such a name.
+
+    Raises
+    ------
+    StorageError
+        Nobody can tell: a folder on the way to it is closed.
+    """
+    return _is(path, stat.S_ISREG)
 
 
 def is_checkpoint(path: str | Path) -> bool:
@@ -152,11 +156,41 @@ def is_checkpoint(path: str | Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether `path` is a folder, also where none can have such a name."""
+    """Return whether `path` is a folder; as `is_file`."""
+    return _is(path, stat.S_ISDIR)
+
+
+def _is(path: Path, kind: Callable[[int], bool]) -> bool:
     try:
-        return path.is_dir()
+        return kind(path.stat().st_mode)
+    except PermissionError as error:
+        raise _closed(path) from error
     except (OSError, ValueError):
         return False
+
+
+def list_folder(folder: Path, pattern: str) -> list[Path]:
+    """Return what a folder has of a pattern, sorted: nothing if it is not there.
+
+    Raises
+    ------
+    StorageError
+        It is closed, which ``Path.glob`` takes for empty.
+    """
+    try:
+        names = os.listdir(folder)
+    except PermissionError as error:
+        raise _closed(folder) from error
+    except OSError:
+        return []
+    return sorted(folder / name for name in names if fnmatch.fnmatchcase(name, pattern))
+
+
+def _closed(path: Path) -> StorageError:
+    return StorageError(
+        f"{path} cannot be read: permission denied; ask for the right to read it (chmod), or copy "
+        "it as someone who has it"
+    )
 
 
 def free_bytes(path: Path) -> int:

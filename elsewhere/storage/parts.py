@@ -87,6 +87,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         if folder.is_symlink() or path.is_symlink():
             return None
         content = json.loads(read_plain(path, limit=LARGEST_MANIFEST))
+    except PermissionError as error:
+        raise StorageError(f"{path} cannot be read: permission denied") from error
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -179,19 +179,24 @@ def _verify_folder(folder: Path, timeout: float | None) -> Verification:
     """Verify every file of ours below a folder; links are not followed."""
     found: list[Verification] = []
     links = []
-    for root, folders, names in os.walk(folder):
+    closed: list[OSError] = []
+    for root, folders, names in os.walk(folder, onerror=closed.append):
         folders.sort()
         for name in sorted((*folders, *names)):
             path = Path(root, name)
             if path.is_symlink():
                 links.append(path)
-            elif name in names and is_file(path):
+            elif name in names:
                 try:
-                    one = _verify_file(path, timeout)
+                    one = _verify_file(path, timeout) if is_file(path) else None
                 except StorageError as error:
                     one = _outcome(path, "file", [Damage(str(error))])
                 if one is not None:
                     found.append(one)
+    found += [
+        _outcome(Path(error.filename), "folder", [Damage("it cannot be read: permission denied")])
+        for error in closed
+    ]
     if not found:
         raise StorageError(f"{folder} holds nothing that elsewhere wrote; expected a run, or such")
     damages = [

@@ -24,7 +24,7 @@ from elsewhere.models.weights import fit_state
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.storage import write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
-from elsewhere.storage.files import make_inside, refuse_link
+from elsewhere.storage.files import list_folder, make_inside, refuse_link
 from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
 from elsewhere.training.heads import replace_head
 from elsewhere.training.resolution import load_phase_objects
@@ -32,6 +32,8 @@ from elsewhere.training.seen import Past, digest_each, join, parse_view, set_nam
 from elsewhere.training.toml import TomlSource, convert
 from elsewhere.types import Location
 
+MOST_TRAINED = 2**12
+"""Locations that a card may list: those that training writes have 64 at most."""
 ENCODING = "checkpoint"
 VERSION = "0.2"
 """Since 0.2 a card is sealed; as it holds the checksum of the weights, they are covered as well."""
@@ -266,6 +268,8 @@ def _read_card(path: Path, trust: Collection[str]) -> Card:
         check_phase_name(card.phase, "phase")
         if min(card.step, card.phase_index, card.seed) < 0:
             raise InputError("step, phase_index and seed: expected 0 or more")
+        if len(card.trained or ()) > MOST_TRAINED:
+            raise InputError(f"trained: more than {MOST_TRAINED} locations; training lists few")
         if not re.fullmatch("[0-9a-f]{64}", card.sha256):
             raise InputError(f"sha256: expected 64 hexadecimal digits; got {card.sha256[:80]!r}")
         card.transform  # noqa: B018  (refuses numbers that make no input)
@@ -296,7 +300,7 @@ def list_checkpoints(directory: str | Path, *, trust: Collection[str] = ()) -> l
     folder = Path(directory) / "checkpoints"
     refuse_link(folder)
     cards = []
-    for path in sorted(folder.glob("*.json")):
+    for path in list_folder(folder, "*.json"):
         weights = path.with_suffix(".safetensors")
         refuse_link(path)
         refuse_link(weights)

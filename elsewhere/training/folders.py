@@ -17,7 +17,7 @@ from typing import Any
 
 from elsewhere.errors import CurriculumError, StorageError, UnknownNameError
 from elsewhere.registry import Registry
-from elsewhere.storage.files import is_file
+from elsewhere.storage.files import is_file, list_folder
 from elsewhere.training.curriculum import Curriculum, Phase
 from elsewhere.training.toml import KeyPath, TomlSource, convert, read_toml
 
@@ -104,7 +104,7 @@ class Folder:
 
     def names(self) -> tuple[str, ...]:
         """Return the names of its curricula, in order."""
-        own = {path.stem for path in self.path.glob("*.toml") if path.name != SHARED}
+        own = {path.stem for path in list_folder(self.path, "*.toml") if path.name != SHARED}
         return tuple(sorted(own | set(() if self.base is None else self.base.names())))
 
     def find(self, name: str) -> Path | None:

@@ -246,6 +246,7 @@ def test_cards_that_are_something_else(strange, run, refuse):
                  json.dumps(seal_table(whole | {"gain": "much"})),
                  json.dumps(seal_table(whole | {"canvas": [1, 2]})),
                  json.dumps(seal_table(whole | {"arguments": {"width": 2**40}})),
+                 json.dumps(seal_table(whole | {"trained": [[8, 8]] * 5000})),
                  json.dumps(whole | {"seal": "0" * 64})):  # fmt: skip
         card.write_text(text, encoding="latin-1")
         refuse("layers", card, *TRUST, says=card.stem, late=True)

@@ -18,7 +18,7 @@ from PIL import Image
 
 import elsewhere
 from elsewhere.storage import load_result, save_result, save_table
-from elsewhere.terminal import VisibleFormatter, print_json, visible
+from elsewhere.terminal import VisibleFormatter, print_json, say, visible
 
 ODD = "a\x1b[2J\nerror: b\r\x07\u202ec\u2028d\x9b1me"
 SHOWN = r"a\x1b[2J\nerror: b\r\x07\u202ec\u2028d\x9b1me"
@@ -34,6 +34,14 @@ def test_text_becomes_one_visible_line(capsys):
     assert out.replace("\n", "").isprintable()
     record = logging.LogRecord("n", logging.WARNING, "f", 1, "left out %s", (ODD,), None)
     assert VisibleFormatter("%(message)s").format(record) == f"left out {SHOWN}"
+
+
+def test_what_has_millions_of_characters_is_cut(capsys):
+    say(f"error: unknown category {'x' * 10**6}; name another one")
+    found = capsys.readouterr().err
+    assert len(found) < 9000
+    assert found.startswith("error: unknown category xxx")
+    assert found.endswith("xxx; name another one\n")
 
 
 def test_only_the_terminal_module_prints():

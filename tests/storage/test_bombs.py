@@ -162,6 +162,14 @@ def many_groups(file, _):
         file.create_group(f"g{number}")
 
 
+def many_attributes(file, name):
+    made = h5py.h5a.create(
+        file[name].id, b"k0", h5py.h5t.STD_I8LE, h5py.h5s.create(h5py.h5s.SCALAR)
+    )
+    for number in range(1, checking.MOST_ATTRIBUTES + 1):
+        h5py.h5a.create(file[name].id, b"k%d" % number, made.get_type(), made.get_space())
+
+
 def many_texts(file, _):
     file.attrs["odd"] = np.array(["text"] * 65, dtype=object)
 
@@ -176,6 +184,7 @@ def many_texts(file, _):
         (lists_of_lists, "values of any size"),
         (many_groups, "groups and arrays"),
         (many_texts, "holds 65 texts"),
+        (many_attributes, "attributes; at most 1024"),
     ],
 )
 @pytest.mark.parametrize("kind", ["recording", "result"])

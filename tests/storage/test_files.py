@@ -1,14 +1,30 @@
 import errno
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
-from elsewhere.errors import ExistsError, StorageError
-from elsewhere.storage import check_output, files, free_bytes, write_atomically
+from elsewhere.errors import ElsewhereError, ExistsError, StorageError
+from elsewhere.models.weights import read_states
+from elsewhere.reproduction import load_scale
+from elsewhere.storage import (
+    check_output,
+    files,
+    free_bytes,
+    load_result,
+    open_recording,
+    verify,
+    write_atomically,
+)
+from elsewhere.storage.documents import write_document
 from elsewhere.storage.locks import Claim, locked
+from elsewhere.training import load_curriculum
+from elsewhere.training.checkpoints import list_checkpoints
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -283,3 +299,71 @@ def test_room_is_looked_at(tmp_path, monkeypatch):
     files.check_room(tmp_path / "a.nc", 2**20)
     with pytest.raises(StorageError, match=r"a\.nc will need about 2.0 MiB, and 1.0 MiB are free"):
         files.check_room(tmp_path / "a.nc", 2**21)
+
+
+@pytest.fixture
+def ordinary_user():
+    """Return a folder in which this process has the rights of nobody in particular."""
+    folder = Path(tempfile.mkdtemp())
+    user = os.geteuid()
+    if user == 0:  # may read everything
+        os.chown(folder, 65534, -1)
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(user)
+    subprocess.run(["chmod", "-R", "u+rwx", folder], check=True)
+    shutil.rmtree(folder)
+
+
+def closed(folder, name):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"something")
+    path.chmod(0)
+    return path
+
+
+def inside(folder, name):
+    path = folder / "shut" / name
+    path.parent.mkdir()
+    path.write_bytes(b"something")
+    path.parent.chmod(0)
+    return path
+
+
+def in_parts(folder, name):
+    (folder / f"{name}.parts").mkdir(mode=0)
+    return folder / name
+
+
+def with_checkpoints(folder, name):
+    (folder / name).mkdir()
+    (folder / name / "checkpoints").mkdir(mode=0)
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    ("read", "make", "name"),
+    [
+        (read_states, closed, "w.safetensors"),
+        (read_states, inside, "w.pth"),
+        (load_scale, inside, "scale.toml"),
+        (lambda path: load_scale(path.parent), inside, "scale.toml"),
+        (load_curriculum, inside, "mine.toml"),
+        (load_result, inside, "r.nc"),
+        (open_recording, inside, "r.h5"),
+        (lambda path: open_recording(path, allow_partial=True), in_parts, "r.h5"),
+        (verify, in_parts, "r.h5"),
+        (list_checkpoints, with_checkpoints, "run"),
+    ],
+)
+def test_closed_to_whoever_asks(ordinary_user, read, make, name):
+    with pytest.raises(ElsewhereError, match="(?i)permission denied"):
+        read(make(ordinary_user, name))
+
+
+def test_a_closed_folder_is_not_passed_over(ordinary_user):
+    write_document(ordinary_user / "c.json", {}, encoding="claims", version="0.2")
+    inside(ordinary_user, "r.nc")
+    found = verify(ordinary_user)
+    assert [(damage.file, found.ok) for damage in found.damages] == [("shut", False)]

@@ -155,7 +155,7 @@ def test_unfinished_recordings_are_checked_part_by_part(make_sweep, tmp_path):
     assert found.ok
     assert not found.finished
     assert 0 < found.share < 1
-    with pytest.raises(StorageError, match=r"not finished: \d+\.\d% of its units"):
+    with pytest.raises(StorageError, match=r"not finished: \d+\.\d% of its portions"):
         found.check()
     part = tmp_path / "run.h5.parts" / "unit-0000001.h5"
     flip(part, part.stat().st_size // 3)
