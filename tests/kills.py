@@ -8,17 +8,28 @@ Prints JSON: per case the kills, the work of an undisturbed run, and what was fo
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
 from elsewhere.models.conduct import N_REPEATS
 from elsewhere.storage import verify
-from tests.tiny import COUNTED, curriculum, images_by_process, write_networks
+from tests.tiny import (
+    COUNTED,
+    DEEP,
+    OUTSIDE,
+    STAGE,
+    curriculum,
+    images_by_process,
+    images_by_stage,
+    write_networks,
+)
 
 CLUSTER = """
 import sys
@@ -37,6 +48,7 @@ WINDOWS = ("record", "tiny_networks:windowed", *SHOWN[:-1], "all", "--engine", "
 ATTRIBUTE = ("attribute", *BUILD, "--method", "saliency", "--target", "logit:1")
 TRUST = ("--trust-factory", COUNTED[0])
 TRACK = ("track", "run", "--grid", "2x2", "--exemplars", "2", *TRUST)
+REPRODUCE = ("reproduce", "--scale", "tiny", "--trust-factory", DEEP[0])
 CASES = {
     "record": RECORD,
     "record-windows": WINDOWS,
@@ -55,7 +67,8 @@ CASES = {
     "track-workers": (*TRACK, "--workers", "2"),
     "track-cluster": (*TRACK, "--scheduler", "CLUSTER"),
     "train": ("train", "tiny.toml", *TRUST),
-    "reproduce": ("reproduce", "--scale", "quick", "--seeds", "1", "--max-steps", "3"),
+    "reproduce": (*REPRODUCE, "--workers", "1"),
+    "reproduce-workers": (*REPRODUCE, "--workers", "2"),
 }  # fmt: skip
 UNITS = {"record": (4, 16), "record-windows": (34, 1), "attribute": (4, 72), "track": (3, 132)}
 """How many units the work is cut into, and how many images (tiles of windows) each takes: of track,
@@ -92,6 +105,8 @@ def run(arguments, *, after=None, at=None, worker=False, meanwhile=None):
                 elsewhere.recording.cluster.PATIENCE = 5.0
             if "incremental" in arguments:
                 _count_tiles()
+            if arguments[0] == "reproduce":
+                mark_stages()
             events = _watch(at)
             sys.argv = ["elsewhere", *arguments]
             from elsewhere.cli import main
@@ -102,6 +117,8 @@ def run(arguments, *, after=None, at=None, worker=False, meanwhile=None):
             except SystemExit as end:
                 status = int(end.code or 0)
             os.write(writer, b"%d" % events[0])
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             os._exit(status)
@@ -209,6 +226,10 @@ def parts(folder):
 def prepare(cases):
     """Make what the commands take; it is the same for all."""
     Path("tiny.toml").write_text(curriculum(COUNTED))
+    shutil.copytree(Path(__file__).parent / "reproduction" / "tiny", "tiny")
+    scale = Path("tiny/scale.toml")
+    network = "name = {!r}\narguments = {}".format(*DEEP)
+    scale.write_text(re.sub(r'name = "small.*\narguments.*', network, scale.read_text()))
     if "probe" in cases:
         assert run((*RECORD, "--out", "r.h5"))["code"] == 0, Path("output.txt").read_text()[-2000:]
     if {"run", "CHECKPOINT"} & {word for case in cases for word in CASES[case]}:
@@ -233,6 +254,7 @@ def attack(case, kills, draw, way, cluster, log):
     whole = Path(f"whole-{case}{ending}")
     plain = run(call(whole))
     assert plain["code"] == 0, (case, Path("output.txt").read_text()[-2000:])
+    stages = images_by_stage(log)
     expected, work = values(whole), Work(case, plain["process"], images_by_process(log))
     counts, wrong, number, begun = Counter(), [], 0, False
     out = Path(f"run-{case}-0{ending}")
@@ -241,6 +263,7 @@ def attack(case, kills, draw, way, cluster, log):
     stuck = 0
     while counts["kills"] < kills or begun:
         done, fresh, complete = parts(Path()), not begun, out.exists()
+        finished = finished_stages(out, stages)
         how = {}
         if counts["kills"] < kills and stuck < 3:
             if way == "aimed":
@@ -249,6 +272,9 @@ def attack(case, kills, draw, way, cluster, log):
                 worker = bool(draw.random() < 0.4 and case.endswith("-workers"))
                 how = {"after": float(draw.uniform(0, plain["seconds"])), "worker": worker}
         found = run(call(out), **how)
+        if command == "reproduce":
+            wrong += judge_stages(stages, images_by_stage(log), finished, found)
+            counts["stages done before"] += len(finished)
         begun = found["killed"]
         counts["kills"] += found["killed"] or found["lost"]
         counts["workers killed"] += found["lost"]
@@ -264,7 +290,8 @@ def attack(case, kills, draw, way, cluster, log):
         if complete or (begun and out.exists()):  # parts were removed, or never seen
             new = work.n_units - len(done)
         n_done = work.n_units if complete and command not in FOLDERS else len(done)
-        wrong += work.judge(found, spent, n_done, new, fresh=fresh)
+        if command != "reproduce":
+            wrong += work.judge(found, spent, n_done, new, fresh=fresh)
         if begun:
             counts["with parts"] += bool(again)
             continue
@@ -345,6 +372,62 @@ class Work:
         if least <= spent <= most:
             return []
         return [f"{shown} images, {least} to {most} expected; {done} of {self.n_units} units done"]
+
+
+def mark_stages():
+    """Note in this process' environment what a reproduction computes, as SEED/RUN/STAGE."""
+    from elsewhere.reproduction import tasks
+    from elsewhere.training import loop
+
+    def marked(call, stage):
+        def marking(*arguments):
+            os.environ[STAGE] = "/".join(stage(*arguments))
+            return call(*arguments)
+
+        return marking
+
+    def of_run(name):
+        return lambda run, place: (str(place.seed), run.name, name)
+
+    tasks.start_of = marked(tasks.start_of, of_run("start"))
+    tasks.measure = marked(tasks.measure, of_run("measure"))
+    loop.Stage = marked(
+        loop.Stage,
+        lambda phase, model, state, around: (*around.directory.parts[-2:], f"{phase.index}"),
+    )
+
+
+def finished_stages(out, stages):
+    """Return which stages of a reproduction no attempt has to compute again."""
+    from elsewhere.training.state import read_state
+
+    found = set()
+    for stage in stages if out.is_dir() else ():
+        if stage == OUTSIDE:
+            continue
+        *run, name = stage.split("/")
+        folder = out.joinpath("seeds", *run)
+        state = read_state(folder / "state.pt") if name.isdecimal() else None
+        if folder.with_name(f"{folder.name}.json").exists() or (state and state.phase > int(name)):
+            found.add(stage)
+    return found
+
+
+def judge_stages(whole, spent, finished, found):
+    """Return what is wrong with the work of an attempt at a reproduction.
+
+    Nothing is computed of stages that were finished, and no other more often than needed: once,
+    and once more where a worker was lost on the way.
+    """
+    times, wrong = 1 + found["lost"], []
+    for stage in whole.keys() | spent.keys():
+        most = 0 if stage in finished else times * whole[stage]
+        least = whole[stage] if found["code"] == 0 and stage not in finished else 0
+        if stage == OUTSIDE or stage.endswith("start"):  # looks at the network, where it is needed
+            least = 0
+        if not least <= spent[stage] <= most:
+            wrong.append(f"{stage}: {spent[stage]} images, {least} to {most} expected")
+    return wrong
 
 
 def start_cluster():
@@ -444,3 +527,5 @@ def main():
 
 if __name__ == "__main__":
     main()
+elif __name__ == "__mp_main__" and sys.argv[1:2] == ["reproduce"]:  # in a worker of its own
+    mark_stages()

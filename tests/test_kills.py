@@ -55,7 +55,10 @@ def test_commands_with_workers_and_clusters(tmp_path, case):
 
 @pytest.mark.long
 def test_a_reproduction(tmp_path):
-    assert kill(tmp_path, ("reproduce",), 2, "random")["reproduce"]["kills"] >= 2
+    """Finished phases and measurements are not done again, neither by the process nor a worker."""
+    found = kill(tmp_path, ("reproduce", "reproduce-workers"), 2, "random")
+    assert all(counts["kills"] >= 2 for counts in found.values())
+    assert found["reproduce"]["stages done before"] > 0
 
 
 @pytest.mark.long
