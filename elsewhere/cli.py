@@ -63,7 +63,7 @@ class _Commands(TyperGroup):
             raise typer.Exit(1) from error
 
 
-RENAMED = {"--exemplars": "--per-category"}
+RENAMED = {"--exemplars": "--per-category", "--measures": "--names"}
 """Old spellings of options, still taken."""
 
 NO_AXIS = dict.fromkeys(

@@ -49,6 +49,10 @@ LayersOption: TypeAlias = Annotated[
 MetricOption: TypeAlias = Annotated[
     str, Option("--metric", help="cosine, centred, centred-by-place, evoked or pearson.")
 ]
+NamesOption: TypeAlias = Annotated[
+    list[str] | None,
+    Option("--names", help="Measures, with commas; one of your own is package.module:name."),
+]
 PhaseOption: TypeAlias = Annotated[
     list[str] | None, Option("--phase", help="Only these phases of a run; repeatable.")
 ]

@@ -6,8 +6,8 @@ from elsewhere.analyzer.biscione_bowers import PROTOCOL, similarity_biscione_bow
 from elsewhere.analyzer.equivariance import aligned_similarity
 from elsewhere.analyzer.methods import describe_methods
 from elsewhere.analyzer.rdms import dissimilarity_matrices, to_rsatoolbox
-from elsewhere.analyzer.similarity import complete, dead_layers, finish, similarity
-from elsewhere.measures.similarity_sink import METRICS, SimilaritySink
+from elsewhere.analyzer.similarity import complete, finish, similarity
+from elsewhere.measures.similarity_sink import METRICS, SimilaritySink, dead_layers
 
 __all__ = [
     "METRICS",

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-import numpy as np
 import xarray
 from numpy.typing import ArrayLike
 
 from elsewhere.analyzer.arrays import array_source
+from elsewhere.analyzer.layerwise import Measured, choose_layers, measure_layers
 from elsewhere.analyzer.measure_sink import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
-from elsewhere.measures.aligned import has_place
-from elsewhere.measures.bands import band_notes, banded, with_bands, without_intervals
+from elsewhere.measures.bands import band_notes, without_intervals
 from elsewhere.measures.catalogue import MakeSinks, Measure, measures, measures_named
-from elsewhere.measures.displacement import Displacements, displacement_map
 from elsewhere.measures.intervals import Sampled
-from elsewhere.measures.responses import find_responses
+from elsewhere.measures.maps import has_place
 from elsewhere.measures.similarity import n_cross_pairs
-from elsewhere.measures.similarity_sink import join_layers
-from elsewhere.measures.tables import SHARE_LEFT_OUT, Variables
-from elsewhere.measures.unit_chunks import Floats
+from elsewhere.measures.tables import Against
 from elsewhere.notes import notes_of
-from elsewhere.protocols import Layer, Progress, Source
+from elsewhere.protocols import Design, Layer, Progress, Source
 from elsewhere.types import parse_bytes
 
 
@@ -33,6 +29,7 @@ def measure(
     locations: ArrayLike | None = None,
     *,
     names: str | Sequence[str] | None = None,
+    against: Against = "all",
     layers: Sequence[str] | None = None,
     objects: Sequence[str] | None = None,
     categories: Sequence[str] | None = None,
@@ -58,6 +55,9 @@ def measure(
         Names of measures, a list or a text with commas; ``list(elsewhere.measures.measures)``.
         One of your own is ``package.module:name``.
         By default ``cosine, cka, rsa, normalized-variance, partition, position``.
+    against
+        With what codes at a location are compared: with those at ``all`` others, or at the
+        ``reference``, which only measures that compare pairs of locations can be asked.
     layers
         Names of layers; all by default.
     objects, categories
@@ -80,7 +80,9 @@ def measure(
     xarray.Dataset
         ``kind = measures``. Pairwise measures are matrices over locations (``reference_y,
         reference_x, y, x``), with ``*_displaced`` against ``displacement`` (px, Chebyshev) and
-        ``*_away``, the mean over all ordered pairs of different locations. ``notes`` says in one
+        ``*_away``, the mean over all ordered pairs of different locations. Against the reference
+        they are maps over ``y, x``, with means over all locations but that; cosines have the
+        variables of :func:`elsewhere.similarity`. ``notes`` says in one
         line each why something is NaN, or what has to be known to read it; ``headlines`` which
         variable stands for each measure.
 
@@ -124,12 +126,17 @@ def measure(
             reference=reference,
             empty=empty,
         )
-    chosen = check_measures(source, wanted, layers)
-    return _measure(source, wanted, chosen, object_size, seed, parse_bytes(max_memory), progress)
+    chosen = check_measures(source, wanted, layers, against=against)
+    memory = parse_bytes(max_memory)
+    return _measure(source, wanted, against, chosen, object_size, seed, memory, progress)
 
 
 def check_measures(
-    source: Source, names: Sequence[str], layers: Sequence[str] | None = None
+    source: Source,
+    names: Sequence[str],
+    layers: Sequence[str] | None = None,
+    *,
+    against: Against = "all",
 ) -> list[str]:
     """Refuse, before any work, what a source cannot give; return the layers to measure.
 
@@ -141,19 +148,31 @@ def check_measures(
         Names of measures.
     layers
         Names of layers; all by default.
+    against
+        As for :func:`measure`.
 
     Raises
     ------
     UnknownNameError
-        No such layer.
+        No such layer, or nothing to compare with.
     InputError
-        A measure that comes with another command.
+        A measure that comes with another command, or that cannot be asked against the reference.
     LayerError
         A measure that needs whole maps, or single units, of layers that have none.
     """
+    if against not in (known := get_args(Against)):
+        raise UnknownNameError("comparison", against, known)
     for name in names:
         found = measures.get(name)
         found.check(source.design)
+        if against not in found.against and found.comes_with != "accuracy":
+            able = [each for each in measures if against in measures.get(each).against]
+            raise InputError(
+                f"{name!r} compares no pairs of locations, so there is none of it against the "
+                f"{against}; leave it or --against out (these can be asked: {', '.join(able)})"
+            )
+        if against == "reference" and found.reading and not found.at_reference:
+            _check_reference(name, source.design)
         if found.comes_with == "accuracy":
             raise InputError(
                 f"{name!r} needs what a trained head chose; it comes with `elsewhere accuracy`"
@@ -163,13 +182,17 @@ def check_measures(
                 f"{name!r} is registered, but nothing takes it: give its Measure a `reading` or "
                 "`sinks`, or take it by a sink of your own (source.stream([sink]))"
             )
-    known = {layer.name: layer for layer in source.layers}
-    for name in layers or ():
-        if name not in known:
-            raise UnknownNameError("layer", name, known)
-    chosen = list(known) if layers is None else [name for name in known if name in layers]
-    _check_layers(names, [known[name] for name in chosen])
+    chosen = choose_layers(source, layers)
+    _check_layers(names, [layer for layer in source.layers if layer.name in chosen])
     return chosen
+
+
+def _check_reference(name: str, design: Design) -> None:
+    if design.reference_index is None:
+        raise InputError(
+            f"{name!r} against the reference needs it among the locations, and {design.reference} "
+            "is none of them; take a --reference on the grid, or leave --against out"
+        )
 
 
 def _check_layers(wanted: Sequence[str], layers: Sequence[Layer]) -> None:
@@ -206,6 +229,7 @@ def _taken(wanted: Sequence[str]) -> dict[str, Measure]:
 def _measure(
     source: Source,
     wanted: Sequence[str],
+    against: Against,
     chosen: Sequence[str],
     object_size: int | None,
     seed: int,
@@ -213,138 +237,43 @@ def _measure(
     progress: Progress | None,
 ) -> xarray.Dataset:
     taken = _taken(wanted)
-    units = [name for name, one in taken.items() if one.reading is not None]
-    makers: dict[str, MakeSinks] = {
-        name: one.sinks(source, object_size)
-        for name, one in taken.items()
-        if one.reading is None and one.sinks is not None
-    }
-    responses = find_responses(source, chosen, max_memory=max_memory)
-    common: dict[str, Any] = {"max_memory": max_memory, "progress": progress}
-    variables: dict[str, Variables] = {}
-    made_by: dict[str, str] = {}
-    found: dict[str, list[xarray.Dataset]] = {name: [] for name in makers}
-    notes = list(responses.notes)
-    for heard, group in responses.groups(source, chosen):
-        if units:
-            sink = MeasureSink(units, layers=group, seed=seed)
-            heard.stream([sink], **common)
-            variables |= sink.variables
-            made_by |= sink.made_by
-            notes += sink.notes
-        for name, make in makers.items():
-            sinks = make(group)
-            heard.stream(sinks, **common)
-            found[name].append(sinks[0].result(group))
-            notes += sinks[0].notes
-    parts: list[xarray.Dataset] = []
-    if units:
-        for name, those in variables.items():
-            for key in (key for key in those if key.endswith("_zero_share")):
-                share = responses.share_with(name, float(those[key][1]))
-                those[key] = ((), np.asarray(share))
-        variables = {name: {} for name in responses.deaf} | variables
-        names = [name for name in chosen if name in variables]
-        parts.append(_to_dataset(variables, source, names, made_by))
-    for name, each in found.items():
-        if each:
-            parts.append(with_bands(join_layers(each, source.design, chosen)))
-            made_by |= dict.fromkeys(map(str, parts[-1].data_vars), name)
-    if responses.deaf:
-        deaf = [part["layer"].isin(responses.deaf) for part in parts]
-        parts = [part.where(~those) for part, those in zip(parts, deaf, strict=True)]
-    return _finish(parts, source, wanted, chosen, notes, made_by)
-
-
-def _to_dataset(
-    found: Mapping[str, Variables],
-    source: Source,
-    names: Sequence[str],
-    made_by: dict[str, str],
-) -> xarray.Dataset:
-    """Return the variables of all layers, NaN where a layer has none.
-
-    `made_by` has the measure of each variable; that of each band is added.
-    """
-    design = source.design
-    axes, shape = design.names, design.shape
-    spelled = {"position": axes, "reference": tuple(f"reference_{name}" for name in axes)}
-    variables: dict[str, Any] = {}
-    for key in dict.fromkeys(key for name in names for key in found[name]):
-        dims, like = next(found[n][key] for n in names if key in found[n])
-        those = [found[name][key][1] if key in found[name] else None for name in names]
-        if key.endswith("_without"):  # of layers that respond to fewer objects there are fewer
-            like = max((each for each in those if each is not None), key=len)
-        stacked = np.stack([_padded(each, like) for each in those])
-        full: list[str] = ["layer"]
-        sizes: list[int] = [len(names)]
-        for dim, size in zip(dims, like.shape, strict=True):
-            full += spelled.get(dim, (dim,))
-            sizes += shape if dim in spelled else (size,)
-        variables[key] = (tuple(full), stacked.reshape(sizes))
-    left_out = {key: variables.pop(key) for key in list(variables) if key.endswith("_without")}
-    for key, (dims, values) in left_out.items():
-        name, share = key.removesuffix("_without"), dims[1] == SHARE_LEFT_OUT
-        bands = banded(name, variables[name][1], values.T, share=share)
-        variables |= bands
-        made_by |= dict.fromkeys(bands, made_by[name])
-    for maker in dict.fromkeys(made_by.values()):
-        for name, pair in measures.get(maker).differences.items():
-            more, less = ((variables[key][1], left_out[f"{key}_without"][1].T) for key in pair)
-            bands = banded(name, *more, less=less)
-            variables |= bands
-            made_by |= dict.fromkeys(bands, maker)
-    coordinates: dict[str, Any] = {"layer": list(names), "bound": ["low", "high"]}
-    places = design.locations
-    coordinates |= design.axes.coordinates() | design.axes.coordinates("reference_")
-    apart = Displacements.between(places).values
-    coordinates["displacement"] = ("displacement", apart, {"units": "px"})
-    coordinates["axis"] = list(design.axes.moving.names)
-    if places.shape[1] == 2:
-        dy, dx, _ = displacement_map(np.zeros((len(places), len(places))), places)
-        coordinates["displacement_y"] = ("displacement_y", dy, {"units": "px"})
-        coordinates["displacement_x"] = ("displacement_x", dx, {"units": "px"})
-    used = {dim for dims, _ in variables.values() for dim in dims}
-    coordinates = {key: value for key, value in coordinates.items() if key in used}
-    return xarray.Dataset(variables, coords=coordinates)
-
-
-def _padded(values: Floats | None, like: Floats) -> Floats:
-    """Return values of the shape of `like`, NaN where there are none."""
-    if values is not None and values.shape == like.shape:
-        return values
-    found = np.full(like.shape, np.nan)
-    if values is not None:
-        found[: len(values)] = values
-    return found
+    takers = {name: one.takers(against) for name, one in taken.items()}
+    makers: dict[str, MakeSinks] = {}
+    if units := [name for name, take in takers.items() if take is None]:
+        makers[units[0]] = lambda group: (
+            MeasureSink(units, layers=group, seed=seed, against=against),
+        )
+    makers |= {name: take(source, object_size) for name, take in takers.items() if take is not None}
+    found = measure_layers(
+        source,
+        makers,
+        chosen,
+        max_memory=max_memory,
+        progress=progress,
+        differences={key: pair for one in taken.values() for key, pair in one.differences.items()},
+        keep=against == "reference",
+    )
+    return _finish(found, source, wanted, against)
 
 
 def _finish(
-    parts: Sequence[xarray.Dataset],
-    source: Source,
-    wanted: Sequence[str],
-    chosen: Sequence[str],
-    notes: Sequence[str],
-    made_by: Mapping[str, str],
+    found: Measured, source: Source, wanted: Sequence[str], against: Against
 ) -> xarray.Dataset:
-    """Put the parts together and stamp them with what was measured, of what."""
-    held = {str(name) for part in parts for name in part["layer"].values}
-    order = [name for name in chosen if name in held]
-    result = xarray.merge(
-        [part.reindex(layer=order) for part in parts], compat="override", join="outer"
-    )
+    """Stamp what was found with what was measured, of what."""
+    result, order = found.result, found.result["layer"].values.tolist()
+    notes = result.attrs["notes"]
     kept = {layer.name: str(layer.keep) for layer in source.layers}
     result = result.assign_coords(kept=("layer", [kept[name] for name in order]))
     codes = source.design.category_codes
     sampled = Sampled.of(codes).unit
     units = {"object": "objects", "category": "categories"}[sampled]
     for name in map(str, result.data_vars):
-        words = _words(name, measures.get(made_by[name]), units)
+        words = _words(name, measures.get(found.made_by[name]), units)
         result[name].attrs.setdefault("long_name", words)
     design = source.design
     result.attrs = {
         "kind": "measures",
-        "against": "all",
+        "against": against,
         "names": list(wanted),
         "headlines": {
             name: measures.get(name).headline

@@ -7,12 +7,11 @@ from typing import Any
 
 import xarray
 
-from elsewhere.errors import LayerError, UnknownNameError
-from elsewhere.measures.aligned import AlignedSink, Shift, has_place, size_of
-from elsewhere.measures.bands import with_bands
-from elsewhere.measures.responses import find_responses
+from elsewhere.analyzer.layerwise import choose_layers, measure_layers
+from elsewhere.errors import LayerError
+from elsewhere.measures.aligned import AlignedSink, Shift, size_of
+from elsewhere.measures.maps import has_place
 from elsewhere.measures.similarity import n_cross_pairs
-from elsewhere.measures.similarity_sink import join_layers
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Progress, Source
 from elsewhere.types import parse_bytes
@@ -66,26 +65,19 @@ def aligned_similarity(
     their equivariance and equivalence.
     """
     size = size_of(source, object_size)
-    known = {layer.name: layer for layer in source.layers}
+    chosen, known = choose_layers(source, layers), {layer.name: layer for layer in source.layers}
     for name in layers or ():
-        if name not in known:
-            raise UnknownNameError("layer", name, known)
         if not has_place(known[name]):
             raise LayerError(f"layer {name!r} is no feature map with a place on the canvas")
-    memory = parse_bytes(max_memory)
-    chosen = [name for name in known if layers is None or name in layers]
-    places = [name for name in chosen if has_place(known[name])]
-    responses = find_responses(source, places or chosen, max_memory=memory)
-    sinks, parts = list[AlignedSink](), list[xarray.Dataset]()
-    for heard, group in responses.groups(source, places or chosen):
-        sinks.append(AlignedSink(object_size=size, layers=group, shift=shift))
-        heard.stream([sinks[-1]], max_memory=memory, progress=progress)
-        parts.append(sinks[-1].result(group))
-    result = with_bands(join_layers(parts, source.design, places))
-    if responses.deaf:
-        result = result.where(~result["layer"].isin(responses.deaf))
-    result.attrs = aligned_attributes(source, shift)
-    result.attrs["notes"] = notes_of(source, *sinks, responses)
+    found = measure_layers(
+        source,
+        {"aligned": lambda group: (AlignedSink(object_size=size, layers=group, shift=shift),)},
+        [name for name in chosen if has_place(known[name])] or chosen,
+        max_memory=parse_bytes(max_memory),
+        progress=progress,
+    )
+    result, notes = found.result, notes_of(source, found.result)
+    result.attrs = aligned_attributes(source, shift) | {"notes": notes}
     return result
 
 

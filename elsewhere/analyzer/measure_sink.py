@@ -17,7 +17,8 @@ from elsewhere.errors import LayerError
 from elsewhere.measures.blocks import check_finite, rows_needed, rows_of
 from elsewhere.measures.catalogue import measures
 from elsewhere.measures.similarity import zero_vectors
-from elsewhere.measures.tables import Reading, Table, Variables
+from elsewhere.measures.sinks import LayerSink
+from elsewhere.measures.tables import Against, Reading, Table, Variables
 from elsewhere.measures.unit_chunks import (
     BY_PLACE,
     WORKING_BYTES,
@@ -43,7 +44,7 @@ class _State:
     half: bool = False
 
 
-class MeasureSink:
+class MeasureSink(LayerSink):
     """Takes the measures of units of every layer.
 
     Parameters
@@ -54,29 +55,31 @@ class MeasureSink:
         Names of the layers to take; all that come by default.
     seed
         Of choices, such as that of the rows from which position is decoded.
+    against
+        Whether pairs of ``all`` locations are compared, or each with the ``reference``.
     """
 
     most_parts = 4_096
     """Sweeps into which a layer may be cut."""
 
     def __init__(
-        self, names: Sequence[str], *, layers: Sequence[str] | None = None, seed: int = 0
+        self,
+        names: Sequence[str],
+        *,
+        layers: Sequence[str] | None = None,
+        seed: int = 0,
+        against: Against = "all",
     ) -> None:
-        self.names, self._seed = list(names), seed
-        self._wanted = None if layers is None else set(layers)
+        super().__init__(layers)
+        self.names, self._seed, self._against = list(names), seed, against
         self._states: dict[str, _State] = {}
         self._layers: dict[str, Layer] = {}
         self._tables: dict[tuple[str, Design], Table] = {}
-        self.variables: dict[str, Variables] = {}
-        self.made_by: dict[str, str] = {}
-        self.notes: list[str] = []
 
     # --- a sink -----------------------------------------------------------------------------
 
-    def needs(self, layer: Layer) -> tuple[Need, ...]:
+    def needed(self, layer: Layer) -> tuple[Need, ...]:
         """Return the activations over the grid, as they are kept."""
-        if self._wanted is not None and layer.name not in self._wanted:
-            return ()
         names = self._names_for(layer)
         if not names:
             return ()
@@ -138,11 +141,12 @@ class MeasureSink:
             n_units=layer.n_units,
             vector=len(layer.shape) == 1,
             seed=self._seed,
+            against=self._against,
         )
 
     def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a sweep over layers."""
-        self._design, self._part, self._parts = design, part, parts
+        super().begin(design, layers, part, parts)
         for layer in layers:
             if part > 0:
                 continue
@@ -165,20 +169,20 @@ class MeasureSink:
         if self._part < self._prepasses(state.table, self._parts):
             whole = to_numpy(rows)
             if "centred" in state.lengths and self._part == 0:
-                check_finite(self._design, block, whole)
-                n = len(self._design.objects)
+                check_finite(self.design, block, whole)
+                n = len(self.design.objects)
                 if state.mean is None:
                     state.mean = np.zeros(whole.shape[1])
-                state.mean += whole.sum(axis=0, dtype=np.float64) / (n * self._design.n_positions)
+                state.mean += whole.sum(axis=0, dtype=np.float64) / (n * self.design.n_positions)
                 return
             for metric, lengths in state.lengths.items():
-                check_finite(self._design, block, whole)
+                check_finite(self.design, block, whole)
                 origin = {"centred": state.mean, "evoked": state.empty}.get(metric)
                 lengths.fill(block.objects, block.positions, whole, metric, origin)
             return
         chosen = self._units(state)
         part = to_numpy(rows[:, chosen])
-        check_finite(self._design, block, part)
+        check_finite(self.design, block, part)
         if state.values is None:
             n, n_positions = state.table.n_objects, state.table.n_positions
             dtype = np.float64 if part.dtype == np.float64 else np.float32

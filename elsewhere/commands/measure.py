@@ -18,6 +18,7 @@ from elsewhere.options import (
     LayersOption,
     MetricOption,
     ModelOptions,
+    NamesOption,
     OverwriteOption,
     PartialOption,
     StimulusOptions,
@@ -84,14 +85,15 @@ def measure(
     stimuli: StimulusOptions,
     cost: CostOptions,
     source: Annotated[str | None, SOURCE] = None,
-    names: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--names",
-            help="Measures, with commas; one of your own is package.module:name. "
-            "Without it they are listed.",
-        ),
-    ] = None,
+    names: NamesOption = None,
+    listed: Annotated[
+        bool,
+        typer.Option("--list", help="List the measures: what they tell, of what, and their range."),
+    ] = False,
+    against: Annotated[
+        str,
+        typer.Option("--against", help="Compare locations with all others, or the reference."),
+    ] = "all",
     out: Annotated[Path | None, typer.Option("--out", help="The netCDF file to write.")] = None,
     table: Annotated[
         Path | None, typer.Option("--table", help="Also as a tidy table: .csv or .parquet.")
@@ -102,8 +104,9 @@ def measure(
     as_json: JsonOption = False,
 ) -> None:
     """Take measures of invariance by name, or list them."""
-    if not names:
-        if source is not None or out is not None or table is not None:
+    choose("comparison", against, ("all", "reference"))
+    if listed or not names:
+        if not listed and (source is not None or out is not None or table is not None):
             raise InputError(
                 "which measures? give --names, such as --names cosine,cka,partition; `elsewhere "
                 "measure` alone lists them"
@@ -124,13 +127,14 @@ def measure(
         from elsewhere.analyzer import check_measures
         from elsewhere.analyzer import measure as take
 
-        check_measures(found, wanted, chosen)
-        n_maps = sum(measures.get(name).matrices for name in wanted)
+        check_measures(found, wanted, chosen, against=against)  # type: ignore[arg-type]
+        n_maps = sum(measures.get(name).matrices for name in wanted) if against == "all" else 0
         check_room(out, found, chosen, places=0, measures=n_maps, table=table)
         with progress("measuring") as bar:
             result = take(
                 found,
                 names=wanted,
+                against=against,  # type: ignore[arg-type]
                 layers=chosen,
                 seed=network.seed,
                 max_memory=cost.max_memory,
@@ -149,12 +153,19 @@ def _list_measures(as_json: bool) -> None:
 
     places = {
         "units": "any layer",
+        "vectors": "vectors, such as logits",
         "maps": "feature maps kept in full",
         "cosine": "with cosine",
         "accuracy": "elsewhere accuracy",
     }
     rows = [
-        {"measure": name, "of": places[measures.get(name).taken], "what": measures.summary(name)}
+        {
+            "measure": name,
+            "of": places["vectors" if measures.get(name).vectors else measures.get(name).taken],
+            "against": ", ".join(measures.get(name).against),
+            "range": measures.get(name).range or "-",
+            "what": measures.summary(name),
+        }
         for name in measures
     ]
     if as_json:

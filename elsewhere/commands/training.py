@@ -17,6 +17,7 @@ from elsewhere.options import (
     LayersOption,
     MetricOption,
     ModelOptions,
+    NamesOption,
     OverwriteOption,
     PhaseOption,
     StimulusOptions,
@@ -145,10 +146,7 @@ def track(
     probes: Annotated[
         bool, typer.Option("--probes", help="Train linear probes of each layer as well.")
     ] = False,
-    measures: Annotated[
-        list[str] | None,
-        typer.Option("--measures", help="Measures to take as well, with commas: identification."),
-    ] = None,
+    names: NamesOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -160,7 +158,7 @@ def track(
     choose("metric", metric, get_args(Metric))
     cost.check()
     stimuli.check()
-    wanted = tuple(measures_named(measures)) if measures else ()
+    wanted = tuple(measures_named(names)) if names else ()
     from elsewhere.analyzer.trajectories import TrackSettings, summarise_track
     from elsewhere.analyzer.trajectories import track as track_run
     from elsewhere.storage import save_result
@@ -193,8 +191,8 @@ def track(
             report=update,
         )
     save_result(result, out, overwrite=overwrite, rescue=True)
-    names = list(dict.fromkeys(result["phase"].values.tolist()))
-    summaries = {name: summarise_track(result, name) for name in names}
+    shown = dict.fromkeys(result["phase"].values.tolist())
+    summaries = {name: summarise_track(result, name) for name in shown}
     print_notes(result.assign_attrs(notes=notes_of(result, *summaries.values())))
     if as_json:
         print_json(

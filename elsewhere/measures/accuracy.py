@@ -169,6 +169,7 @@ measures.add(
         "(accuracy - 1/K) / (1 - 1/K)",
         ("biscione2021",),
         comes_with="accuracy",
+        range="up to 1",
     ),
     summary="share of the way from chance to 1, per location",
 )
@@ -179,6 +180,7 @@ measures.add(
         "N(elsewhere) / N(trained)",
         ("biscione2021",),
         comes_with="accuracy",
+        range="any number",
     ),
     summary="accuracy elsewhere over accuracy where trained",
 )

@@ -9,45 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray
 from numpy.typing import NDArray
 
-from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
-from elsewhere.measures.blocks import channels_first
+from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.catalogue import MakeSinks, Measure, entry, measures
-from elsewhere.measures.similarity import SimilaritySummary, contrast, summarise_similarity
-from elsewhere.measures.similarity_sink import SimilaritySink, fill_units, left_out_labels
-from elsewhere.measures.vectors import negligible, to_numpy
-from elsewhere.protocols import (
-    Array,
-    Block,
-    Design,
-    Layer,
-    Need,
-    Source,
-)
+from elsewhere.measures.maps import MapSink, MapState, Window, plane_of
+from elsewhere.measures.similarity import contrast, summarise_similarity
+from elsewhere.measures.similarity_sink import SimilaritySink, summary_variables
+from elsewhere.measures.tables import Variables
+from elsewhere.protocols import Array, Block, Design, Layer, Source
 
 Shift = Literal["exact", "nearest", "linear"]
 SHIFTS: tuple[str, ...] = get_args(Shift)
 MINIMAL_CELLS = 4
 """With fewer cells in common an aligned cosine is undefined (NaN)."""
-
-
-@dataclass
-class _MapState:
-    """What is known of a layer while it streams by."""
-
-    own: NDArray[np.float64]
-    rows: NDArray[np.float64]
-    columns: NDArray[np.float64]
-    cells: NDArray[np.int64]
-    residual: NDArray[np.float64]
-    empty: NDArray[np.floating] | None = None
-    references: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,7 +60,7 @@ class _Geometry:
         return spans[0], spans[1]
 
 
-class AlignedSink:
+class AlignedSink(MapSink):
     """Accumulates cosines of maps that are moved back by the object's displacement.
 
     Parameters
@@ -98,6 +78,7 @@ class AlignedSink:
 
     most_parts = 1
     """Sweeps into which a layer may be cut."""
+    n_sums = 3
 
     def __init__(
         self,
@@ -107,23 +88,12 @@ class AlignedSink:
         shift: Shift = "exact",
         beside: SimilaritySink | None = None,
     ) -> None:
+        super().__init__(layers)
         if shift not in SHIFTS:
             raise UnknownNameError("shift", shift, SHIFTS)
         self.object_size, self.shift, self._beside = object_size, shift, beside
-        self.notes: list[str] = []
-        self._wanted = None if layers is None else set(layers)
-        self._states: dict[str, _MapState] = {}
-        self._geometry: dict[str, _Geometry] = {}
-        self._layers: dict[str, Layer] = {}
-        self._done: dict[str, tuple[_MapState, SimilaritySummary]] = {}
-
-    def needs(self, layer: Layer) -> tuple[Need, ...]:
-        """Return whole maps at every stage, of layers whose cells have a place."""
-        if self._wanted is not None and layer.name not in self._wanted:
-            return ()
-        if not has_place(layer):
-            return ()
-        return (Need("full", frozenset({"empty", "reference", "grid"})),)
+        self._cells: dict[str, NDArray[np.int64]] = {}
+        self._residuals: dict[str, NDArray[np.float64]] = {}
 
     def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return the share of the maps around the objects, and the empty canvas's map."""
@@ -135,79 +105,32 @@ class AlignedSink:
 
     def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a group of layers."""
-        self.design, self._codes = design, design.category_codes
-        n, n_positions = len(design.objects), design.n_positions
+        super().begin(design, layers, part, parts)
+        self._codes = design.category_codes
         for layer in layers:
-            self._geometry[layer.name], self._layers[layer.name] = _geometry_of(layer), layer
-            self._states[layer.name] = _MapState(
-                own=np.full((n, n_positions), np.nan),
-                rows=np.full((n, n_positions), np.nan),
-                columns=np.zeros((n, n_positions)),
-                cells=np.zeros(n_positions, dtype=np.int64),
-                residual=np.zeros(n_positions),
-            )
+            self._states[layer.name].sums[:2] = np.nan
+            self._cells[layer.name] = np.zeros(design.n_positions, dtype=np.int64)
+            self._residuals[layer.name] = np.zeros(design.n_positions)
 
-    def add(self, block: Block) -> None:
-        """Take a block."""
-        state, geometry = self._states[block.layer], self._geometry[block.layer]
-        values = maps_of(block, self._layers[block.layer])
-        if block.stage == "empty":
-            state.empty = np.array(to_numpy(values[0]))
-            return
-        if state.empty is None:
-            raise LayerError(f"layer {block.layer!r} came without the empty canvas's map")
-        if block.stage == "reference":
-            window = geometry.window(self.design.reference_location, self.object_size)
-            for row, number in enumerate(block.objects.tolist()):
-                state.references[number] = self._evoked(values[row], state.empty, window)
-            return
+    def window(self, layer: Layer) -> Window:
+        """Return the cells around the objects at the reference."""
+        return _geometry_of(layer).window(self.design.reference_location, self.object_size)
+
+    def compare(self, state: MapState, block: Block, values: Array) -> None:
+        """Compare all rows, position by position, with the references."""
         for position in dict.fromkeys(block.positions.tolist()):
             rows = np.flatnonzero(block.positions == position)
-            self._compare(state, geometry, block, values, rows, position)
-
-    def end(self) -> None:
-        """Summarise the group of layers."""
-        for name in list(self._states):
-            state = self._states.pop(name)
-            state.references = {}
-            undefined = np.isnan(state.own).any(axis=0)
-            state.rows[:, undefined] = np.nan
-            state.columns[:, undefined] = np.nan
-            summary = summarise_similarity(
-                own=state.own,
-                rows=state.rows,
-                columns=state.columns,
-                same=np.full(self.design.n_positions, np.nan),
-                codes=self._codes,
-                reference_index=self.design.reference_index,
-            )
-            self._done[name] = (state, summary)
-
-    def _evoked(
-        self, values: Array, empty: NDArray[np.floating], window: tuple[slice, slice]
-    ) -> NDArray[np.float32]:
-        rows, columns = window
-        here = to_numpy(values[:, rows, columns])
-        evoked = here - empty[:, rows, columns]
-        if not np.isfinite(evoked).all():
-            raise NumericsError("a feature map holds NaN or infinity; check weights and input")
-        return without_rounding(evoked, here).astype(np.float32, copy=False)
+            self._compare(state, block, values, rows, position)
 
     def _compare(
-        self,
-        state: _MapState,
-        geometry: _Geometry,
-        block: Block,
-        values: Array,
-        rows: NDArray[np.int64],
-        position: int,
+        self, state: MapState, block: Block, values: Array, rows: NDArray[np.int64], position: int
     ) -> None:
-        """Compare all rows at one position with the references."""
+        name, geometry = block.layer, _geometry_of(state.layer)
         place, home = self.design.locations[position], self.design.reference_location
         exact = (place - np.array(home)) / geometry.stride
         whole = np.floor(exact + 0.5).astype(int) if self.shift != "linear" else np.floor(exact)
         whole = whole.astype(int)
-        state.residual[position] = float(np.abs(exact - np.floor(exact + 0.5)).max())
+        self._residuals[name][position] = float(np.abs(exact - np.floor(exact + 0.5)).max())
         if self.shift == "exact" and not np.allclose(exact, whole):
             return
         fraction = exact - whole if self.shift == "linear" else np.zeros(2)
@@ -216,17 +139,17 @@ class AlignedSink:
             return
         reference_part, here_part = found
         cells = (here_part[0].stop - here_part[0].start) * (here_part[1].stop - here_part[1].start)
-        state.cells[position] = cells
-        if cells < MINIMAL_CELLS or state.empty is None:
+        self._cells[name][position] = cells
+        if cells < MINIMAL_CELLS:
             return
-        margin = tuple(int(f > 0) for f in fraction)
         wide = tuple(
-            slice(part.start, part.stop + more)
-            for part, more in zip(here_part, margin, strict=True)
+            slice(part.start, part.stop + int(rest > 0))
+            for part, rest in zip(here_part, fraction, strict=True)
         )
+        objects = block.objects[rows]
         moved = [
-            _interpolate(self._evoked(values[row], state.empty, (wide[0], wide[1])), fraction)
-            for row in rows.tolist()
+            _interpolate(self.evoked(state, number, values[row], (wide[0], wide[1])), fraction)
+            for row, number in zip(rows.tolist(), objects.tolist(), strict=True)
         ]
         here = _unit(np.stack(moved).reshape(len(rows), -1))
         n = len(self.design.objects)
@@ -235,92 +158,57 @@ class AlignedSink:
                 [state.references[o][:, reference_part[0], reference_part[1]] for o in range(n)]
             ).reshape(n, -1)
         )
+        own, ours, theirs = state.sums
         cosines = here @ there.T
-        objects = block.objects[rows]
-        state.own[objects, position] = cosines[np.arange(len(rows)), objects]
+        own[objects, position] = cosines[np.arange(len(rows)), objects]
         cosines = cosines * (self._codes[objects][:, None] != self._codes[None, :])
-        state.rows[objects, position] = cosines.sum(axis=1)
-        state.columns[:, position] += cosines.sum(axis=0)
+        ours[objects, position] = cosines.sum(axis=1)
+        theirs[:, position] += cosines.sum(axis=0)
 
-    def result(self, order: Sequence[str] | None = None) -> xarray.Dataset:
-        """Return what was accumulated; see :func:`aligned_similarity`."""
-        names = [name for name in (self._done if order is None else order) if name in self._done]
-        if not names:
-            raise LayerError(
-                "no layer is a feature map with a place on the canvas; name convolution, ReLU or "
-                "pooling layers"
-            )
-        shape = self.design.shape
-        axis_names = self.design.names
-        found = [self._done[name] for name in names]
-
-        def on_axes(values: list[Any], *more: str) -> tuple[tuple[str, ...], Any]:
-            stacked = np.stack(values)
-            extra = (2,) if more else ()
-            return ("layer", *axis_names, *more), stacked.reshape(len(names), *shape, *extra)
-
-        variables: dict[str, Any] = {
-            "aligned_each": (
-                ("layer", "object", *axis_names),
-                np.stack([state.own for state, _ in found]).reshape(len(names), -1, *shape),
-            ),
-            "cells": on_axes([state.cells for state, _ in found]),
-            "residual": on_axes([state.residual for state, _ in found]),
+    def read(self, state: MapState) -> Variables:
+        """Return aligned cosines, their baseline and G, cells in common and residuals."""
+        own, rows, columns = state.sums
+        undefined = np.isnan(own).any(axis=0)
+        rows[:, undefined] = columns[:, undefined] = np.nan
+        summary = summarise_similarity(
+            own=own,
+            rows=rows,
+            columns=columns,
+            same=np.full(self.design.n_positions, np.nan),
+            codes=self._codes,
+            reference_index=self.design.reference_index,
+        )
+        return {
+            "cells": (("position",), self._cells[state.layer.name]),
+            "residual": (("position",), self._residuals[state.layer.name]),
+            **summary_variables("aligned", own, summary, ("similarity", "baseline_cross", "G")),
         }
-        for name, attribute in (
-            ("aligned", "similarity"),
-            ("aligned_baseline", "baseline_cross"),
-            ("aligned_G", "G"),
-        ):
-            estimates = [getattr(summary, attribute) for _, summary in found]
-            variables[name] = on_axes([e.value for e in estimates])
-            variables[f"{name}_interval"] = on_axes([e.interval for e in estimates], "bound")
-            away = [getattr(summary, f"{attribute}_away") for _, summary in found]
-            variables[f"{name}_away"] = ("layer", np.array([float(e.value) for e in away]))
-            variables[f"{name}_away_interval"] = (
-                ("layer", "bound"),
-                np.stack([e.interval for e in away]),
-            )
-        left_out = left_out_labels(self.design)
-        without = [fill_units(summary.G_away_without, len(left_out)) for _, summary in found]
-        variables["aligned_G_away_without"] = (("layer", "left_out"), np.stack(without))
-        coordinates = self.design.axes.coordinates() | {
-            "layer": names,
-            "object": list(self.design.objects),
-            "category": ("object", list(self.design.categories)),
-            "bound": ["low", "high"],
-            "left_out": left_out,
-        }
-        result = xarray.Dataset(variables, coords=coordinates)
+
+    def found(self) -> dict[str, Variables]:
+        """Return the variables of all layers, with plain ones of every layer beside them."""
         if self._beside is None:
-            return result
-        self.notes = [*self._beside.notes, *_doubts(result)]
-        return _with_plain(result, self._beside.result(order))
+            return self.variables
+        names = ("G_away", "G_away_interval", "G_away_without", "away", "away_interval")
+        return {
+            layer: self.variables.get(layer, {})
+            | {f"plain_{name}": plain[f"evoked_{name}"] for name in names}
+            for layer, plain in self._beside.found().items()
+        }
 
-
-def without_rounding(
-    evoked: NDArray[np.floating], here: NDArray[np.floating]
-) -> NDArray[np.floating]:
-    """Return what an object evokes, zero where it is no more than the rounding of the map."""
-    return (
-        evoked if np.linalg.norm(evoked) > negligible(here) * np.linalg.norm(here) else 0 * evoked
-    )
-
-
-def has_place(layer: Layer) -> bool:
-    """Return whether a layer is a feature map whose cells have a place on the canvas."""
-    return layer.is_map and layer.stride is not None
-
-
-def maps_of(block: Block, layer: Layer) -> Array:
-    """Return a block's whole maps as (row, channel, height, width), whatever their layout."""
-    return channels_first(block.full(), layer.layout)
-
-
-def plane_of(layer: Layer) -> tuple[int, int]:
-    """Return the height and the width of a map, cells."""
-    layout = layer.layout
-    return layer.shape[layout.index("height")], layer.shape[layout.index("width")]
+    def doubts(self, result: xarray.Dataset, design: Design) -> list[str]:
+        """Return which maps have no aligned cosine."""
+        if self._beside is None:
+            return []
+        values = result["aligned_G_away"]
+        maps = result["cells"].notnull().any([d for d in result["cells"].dims if d != "layer"])
+        names = values["layer"].values[(values.isnull() & maps).values]
+        if not len(names):
+            return self._beside.notes
+        return [
+            *self._beside.notes,
+            f"aligned: layers {', '.join(names)}: NaN, for no displacement of the grid is a whole "
+            "number of their cells with 4 of them in common, or all objects are of one category",
+        ]
 
 
 def _geometry_of(layer: Layer) -> _Geometry:
@@ -385,27 +273,6 @@ def size_of(source: Source, object_size: int | None = None) -> int:
     return size
 
 
-def _with_plain(aligned: xarray.Dataset, plain: xarray.Dataset) -> xarray.Dataset:
-    """Return aligned cosines with plain evoked ones, of every layer, beside them."""
-    found = {
-        f"plain_{name}": plain[f"evoked_{name}"]
-        for name in ("G_away", "G_away_interval", "G_away_without", "away", "away_interval")
-    }
-    return aligned.reindex(layer=plain["layer"].values).assign(found)
-
-
-def _doubts(result: xarray.Dataset) -> list[str]:
-    values = result["aligned_G_away"]
-    maps = result["cells"].notnull().any([d for d in result["cells"].dims if d != "layer"])
-    names = values["layer"].values[(values.isnull() & maps).values]
-    if not len(names):
-        return []
-    return [
-        f"aligned: layers {', '.join(names)}: NaN, for no displacement of the grid is a whole "
-        "number of their cells with 4 of them in common, or all objects are of one category"
-    ]
-
-
 def _sinks(source: Source, object_size: int | None) -> MakeSinks:
     size = size_of(source, object_size)
 
@@ -435,7 +302,9 @@ measures.add(
             ),
         },
         sinks=_sinks,
+        against=("all", "reference"),
         headline="aligned_G_away",
+        range="up to 1",
         maps=True,
     ),
     summary="cosine of maps moved back with the object, G, and plain G beside it",

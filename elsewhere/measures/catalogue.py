@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-import xarray
-
-from elsewhere.measures.tables import Reading, Table
+from elsewhere.measures.sinks import LayerSink
+from elsewhere.measures.tables import Against, Reading, Table
 from elsewhere.protocols import Design, Sink, Source
 from elsewhere.registry import Registry
 
@@ -26,17 +25,8 @@ def entry(kind: str, **fields: str) -> tuple[str, dict[str, str]]:
     return kind, fields
 
 
-class MeasuringSink(Sink, Protocol):
-    """A sink that gives its own result."""
-
-    notes: list[str]
-
-    def result(self, order: Sequence[str] | None = None) -> xarray.Dataset:
-        """Return what was found, over ``layer``, in the order given."""
-
-
-MakeSinks = Callable[[Sequence[str]], tuple[MeasuringSink, *tuple[Sink, ...]]]
-"""Makes the sinks for some layers; the first has the result of all."""
+MakeSinks = Callable[[Sequence[str]], tuple[LayerSink, *tuple[Sink, ...]]]
+"""Makes the sinks for some layers; the first has what all found."""
 
 
 def _few_sums(table: Table) -> float:
@@ -66,12 +56,20 @@ class Measure:
     sinks
         What takes it from blocks: from a source, and the objects' size if one was given, what
         makes the sinks.
+    against
+        With which locations it can compare: ``all`` others, or the ``reference``; one that compares
+        no pairs of locations has no reference.
+    at_reference
+        What takes it from blocks where it is compared with the reference only, if that is less than
+        what takes it else.
     comes_with
         Of a measure that has neither: the one that brings it, or ``accuracy``.
     parts
         The measures that come along.
     headline
         The variable that holds one number per layer.
+    range
+        Between which numbers that lies.
     matrices
         How many matrices over pairs of locations it gives.
     metric
@@ -105,9 +103,12 @@ class Measure:
     literature: Literature = field(default_factory=dict)
     reading: Callable[[Table], Reading] | None = None
     sinks: Callable[[Source, int | None], MakeSinks] | None = None
+    against: tuple[Against, ...] = ("all",)
+    at_reference: Callable[[Source, int | None], MakeSinks] | None = None
     comes_with: str = ""
     parts: tuple[str, ...] = ()
     headline: str = ""
+    range: str = ""
     matrices: int = 0
     metric: str = ""
     lengths: Callable[[Table], bool] = lambda table: True
@@ -123,6 +124,10 @@ class Measure:
     interval: str = "95 % jackknife-t interval over {units}"
     no_interval: tuple[str, ...] = ()
     words: Mapping[str, str] = field(default_factory=dict)
+
+    def takers(self, against: Against) -> Callable[[Source, int | None], MakeSinks] | None:
+        """Return what makes the sinks that take it from blocks, if any."""
+        return self.at_reference or self.sinks if against == "reference" else self.sinks
 
     @property
     def taken(self) -> str:

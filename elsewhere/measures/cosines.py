@@ -18,20 +18,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from elsewhere.measures.catalogue import Measure, measures
+from elsewhere.measures.catalogue import MakeSinks, Measure, measures
 from elsewhere.measures.centring import (
     CentredCosines,
     CentredTally,
     by_place_baseline,
     check_by_place,
 )
-from elsewhere.measures.displacement import mean_off_diagonal
 from elsewhere.measures.intervals import jackknife_t
 from elsewhere.measures.similarity import contrast, n_cross_pairs, partly_undefined, zero_vectors
+from elsewhere.measures.similarity_sink import SimilaritySink
 from elsewhere.measures.tables import (
     Reading,
     Table,
@@ -43,6 +44,8 @@ from elsewhere.measures.tables import (
 )
 from elsewhere.measures.unit_chunks import BY_PLACE, CENTRED, Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
+from elsewhere.protocols import Source
+from elsewhere.types import Metric
 
 
 @dataclass(frozen=True)
@@ -392,11 +395,11 @@ def read_cosines(metric: str, table: Table, *, without: bool = True) -> Reading:
         variables = matrix_variables(key, found.similarity, table, away)
         interval = jackknife_t(apart.means(found.similarity), by_group)
         variables[f"{key}_displaced_interval"] = (("displacement", "bound"), interval)
-        over = _over_place(found.similarity, found.baseline)
+        over = _over_place(table, found.similarity, found.baseline)
         rest = np.array(
             [
-                (mean_off_diagonal(other), mean_off_diagonal(contrast(same, other)),
-                 _over_place(same, other))
+                (table.away(other), table.away(contrast(same, other)),
+                 _over_place(table, same, other))
                 for same, other in tally.without()
             ]
         ).reshape(-1, 3)  # fmt: skip
@@ -432,9 +435,9 @@ def _matrices_kept(table: Table) -> int:
     return 2 * len(np.unique(table.codes)) * table.n_positions**2
 
 
-def _over_place(similarity: Floats, baseline: Floats) -> float:
+def _over_place(table: Table, similarity: Floats, baseline: Floats) -> float:
     """Return the similarity elsewhere less that of another object in the same place."""
-    return mean_off_diagonal(similarity) - float(np.diag(baseline).mean())
+    return table.away(similarity) - float(np.diag(baseline).mean())
 
 
 def tally_bytes(table: Table, kept: int = 0) -> float:
@@ -448,6 +451,10 @@ def _memory(metric: str, table: Table) -> float:
         return CentredTally.bytes_of(metric, n, p, p) + 32.0 * n * p * p
     kept = _matrices_kept(table)
     return tally_bytes(table, kept if fit(kept) else 0)
+
+
+def _at_reference(metric: Metric, source: Source, object_size: int | None) -> MakeSinks:
+    return lambda layers: (SimilaritySink(metric=metric, layers=layers),)
 
 
 def _remarks(metric: str, table: Table) -> list[str]:
@@ -479,8 +486,11 @@ for _metric, _function, _removed in (
             f"mean over objects of a(o,p).a(o,r) / (|a(o,p)| |a(o,r)|){_removed}",
             ("biscione2021",),
             reading=partial(read_cosines, _metric),
+            against=("all", "reference"),
+            at_reference=partial(_at_reference, cast(Metric, _metric)),
             parts=("G",),
             headline=f"{_metric.replace('-', '_')}_away",
+            range="-1..1",
             matrices=3,
             metric=_metric,
             lengths=partial(_needs_lengths, _metric),
@@ -494,6 +504,13 @@ for _metric, _function, _removed in (
     )
 measures.add(
     "G",
-    Measure(contrast, "(I - D) / (1 - D)", comes_with="cosine", matrices=1),
+    Measure(
+        contrast,
+        "(I - D) / (1 - D)",
+        against=("all", "reference"),
+        comes_with="cosine",
+        range="up to 1",
+        matrices=1,
+    ),
     summary="same object against another one there; comes with every cosine",
 )

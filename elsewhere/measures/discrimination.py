@@ -10,7 +10,6 @@ from scipy.special import comb
 
 from elsewhere.errors import InputError
 from elsewhere.measures.catalogue import Measure, measures
-from elsewhere.measures.displacement import mean_off_diagonal
 from elsewhere.measures.tables import (
     Reading,
     Table,
@@ -261,7 +260,7 @@ def discrimination(
 
 def _references(table: Table) -> Sequence[int]:
     """Return the locations that candidates stand at: all, or the reference if too many."""
-    if fit((table.n_objects * table.n_positions) ** 2):
+    if table.against == "all" and fit((table.n_objects * table.n_positions) ** 2):
         return range(table.n_positions)
     return [] if table.reference is None else [table.reference]
 
@@ -275,7 +274,7 @@ def _discrimination(table: Table) -> Reading:
         matrices = np.full((1 + len(rest), table.n_positions, table.n_positions), np.nan)
         matrices[0, references] = shares.mean(axis=1)
         matrices[1:, references] = rest
-        own, *without = map(mean_off_diagonal, matrices)
+        own, *without = map(table.away, matrices)
         return matrix_variables("discrimination", matrices[0], table) | estimated(
             "discrimination_away", own, np.array(without), share=True
         )
@@ -298,7 +297,7 @@ def _undefined(table: Table) -> str:
 
 
 def _remarks(table: Table) -> list[str]:
-    if len(_references(table)) == table.n_positions:
+    if table.against == "reference" or len(_references(table)) == table.n_positions:
         return []
     return ["discrimination: candidates stand at the reference only: too many for all"]
 
@@ -310,7 +309,9 @@ measures.add(
         "share of objects at p whose largest cosine with 5 candidates at r (four others, each of "
         "another category, averaged over all draws) is that with themselves",
         reading=_discrimination,
+        against=("all", "reference"),
         headline="discrimination_away",
+        range="0..1",
         matrices=1,
         metric="cosine",
         sketches=False,

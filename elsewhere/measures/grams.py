@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.measures.displacement import mean_off_diagonal
 from elsewhere.measures.tables import JACKKNIFE_COST, Reading, Table, Variables, matrix_variables
 from elsewhere.measures.unit_chunks import Floats, Stretch
 from elsewhere.measures.vectors import dot_products, negligible
@@ -143,7 +142,7 @@ def read_grams(
         units = table.sampled
         if n**2 * len(units) * (n_positions + n_positions**2) <= JACKKNIFE_COST:
             away = left_out(
-                both, lambda rest: np.asarray(mean_off_diagonal(compare_both(rest))), units.members
+                both, lambda rest: np.asarray(table.away(compare_both(rest))), units.members
             )
         return matrix_variables(name, compare_both(both), table, away)
 

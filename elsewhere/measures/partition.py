@@ -204,6 +204,7 @@ measures.add(
         },
         reading=_partition,
         headline="object_share",
+        range="0..1",
     ),
     summary="shares of object, location and interaction in the variation",
 )

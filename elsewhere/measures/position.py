@@ -302,6 +302,7 @@ measures.add(
         ("hong2016",),
         reading=_position,
         headline="position_r2",
+        range="up to 1",
         memory=_memory,
         remarks=_remarks,
     ),

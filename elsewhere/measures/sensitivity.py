@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.measures.catalogue import Measure, entry, measures
 from elsewhere.measures.cosines import read_cosines, tally_bytes
-from elsewhere.measures.displacement import displacement_map, mean_off_diagonal
+from elsewhere.measures.displacement import displacement_map
 from elsewhere.measures.grams import GramTally, gram_bytes
 from elsewhere.measures.rsa import dissimilarities
 from elsewhere.measures.tables import (
@@ -23,6 +23,7 @@ from elsewhere.measures.tables import (
     Table,
     Variables,
     matrix_variables,
+    scalar,
 )
 from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
@@ -145,12 +146,16 @@ def sensitivity_map(
     return displacement_map(np.asarray(matrix, dtype=np.float64), locations)
 
 
-def _with_map(name: str, matrix: Floats, table: Table, away: Floats | None) -> Variables:
-    variables = matrix_variables(name, matrix, table, away)
-    if table.places.shape[1] == 2:
-        _, _, values = displacement_map(matrix, table.places)
-        variables[f"{name}_map"] = (("displacement_y", "displacement_x"), values)
-    return variables
+def _with_map(name: str, variables: Variables, table: Table) -> Variables:
+    """Return variables with the map over displacements of what is between locations."""
+    if table.places.shape[1] != 2:
+        return variables
+    matrix = variables[name][1]
+    if table.against == "reference":
+        row, matrix = matrix, np.full((table.n_positions,) * 2, np.nan)
+        matrix[table.reference] = row
+    _, _, values = displacement_map(matrix, table.places)
+    return variables | {f"{name}_map": (("displacement_y", "displacement_x"), values)}
 
 
 def _distance(table: Table) -> Reading:
@@ -162,10 +167,14 @@ def _distance(table: Table) -> Reading:
         n, left = table.n_objects, table.sampled.members
         cost = len(left) * (n**2 + n * table.n_positions) * table.n_positions
         if len(left) > 2 and cost <= JACKKNIFE_COST:
-            away = np.array([mean_off_diagonal(tally.value(without=m)[0]) for m in left])
-        variables = _with_map("sensitivity_euclidean", matrix, table, away)
-        variables["sensitivity_euclidean_unit"] = (("reference",), unit)
-        return variables
+            away = np.array([table.away(tally.value(without=m)[0]) for m in left])
+        name = "sensitivity_euclidean"
+        variables = matrix_variables(name, matrix, table, away)
+        if table.against == "reference":
+            variables[f"{name}_unit"] = scalar(float(unit[int(table.reference or 0)]))
+        else:
+            variables[f"{name}_unit"] = (("reference",), unit)
+        return _with_map(name, variables, table)
 
     return Reading(tally, read)
 
@@ -175,10 +184,9 @@ def _sensitivity(table: Table) -> Reading:
 
     def read() -> Variables:
         found = base.read()
-        variables = _with_map("sensitivity_cosine", found["cosine"][1], table, None)
-        for name in ("displaced_interval", "away_interval", "away_without"):
-            variables[f"sensitivity_cosine_{name}"] = found[f"cosine_{name}"]
-        return variables
+        ends = ("", "_displaced", "_away", "_displaced_interval", "_away_interval", "_away_without")
+        variables = {f"sensitivity_cosine{end}": found[f"cosine{end}"] for end in ends}
+        return _with_map("sensitivity_cosine", variables, table)
 
     return Reading(base.tally, read)
 
@@ -212,7 +220,9 @@ measures.add(
             ),
         },
         reading=_distance,
+        against=("all", "reference"),
         headline="sensitivity_euclidean_away",
+        range="0 and more",
         matrices=1,
         memory=_distance_bytes,
         undefined=_no_distance,
@@ -236,7 +246,9 @@ measures.add(
             ),
         },
         reading=_sensitivity,
+        against=("all", "reference"),
         headline="sensitivity_cosine_away",
+        range="-1..1",
         matrices=1,
         metric="cosine",
         memory=tally_bytes,

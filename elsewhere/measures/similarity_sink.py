@@ -7,7 +7,7 @@ compared with the reference only, so that they can be taken while something else
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -16,22 +16,43 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import LayerError, NumericsError, UnknownNameError
+from elsewhere.measures.bands import band_notes
 from elsewhere.measures.centred_rows import CentredRows
-from elsewhere.measures.centring import check_by_place
+from elsewhere.measures.centring import by_place_baseline, check_by_place
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import (
     DEAD_SHARE,
     SimilaritySummary,
+    n_cross_pairs,
+    partly_undefined,
     summarise_means,
     summarise_similarity,
     zero_vectors,
 )
-from elsewhere.measures.unit_chunks import CENTRED
+from elsewhere.measures.sinks import LayerSink
+from elsewhere.measures.sketch import cosine_error
+from elsewhere.measures.tables import LEFT_OUT, Variables, scalar
+from elsewhere.measures.unit_chunks import BY_PLACE, CENTRED
 from elsewhere.measures.vectors import NEGLIGIBLE
-from elsewhere.protocols import Block, Design, Layer, Need, Stage, Vectors
-from elsewhere.types import Metric
+from elsewhere.protocols import Block, Design, Keep, Layer, Need, Stage, Vectors
+from elsewhere.types import Metric, stem_of
 
 METRICS: tuple[str, ...] = get_args(Metric)
+LONG_NAMES = {
+    "_each": "similarity of the object here and at the reference",
+    "": "mean over objects of the similarity",
+    "_baseline": "another object here, compared with the reference",
+    "_baseline_same": "another object, both here",
+    "_G": "(similarity - baseline) / (1 - baseline)",
+    "_G_away": "G, mean over all locations but the reference",
+    "_G_away_without": "G away from the reference without that object or category",
+    "_G_away_band": "simultaneous 95 % band of G_away over all layers",
+    "_G_step": "G_away less that of the layer before",
+    "_G_step_band": "simultaneous 95 % band of G_step over all layers",
+    "_zero_share": "share of zero vectors",
+    "_error": "largest standard error of a cosine that a sketch brings",
+    "_over_place_away": "similarity less baseline_same: does identity outweigh place?",
+}
 QUANTITIES = {
     "similarity": "",
     "baseline_cross": "_baseline",
@@ -67,7 +88,7 @@ class _LayerState:
     open: dict[int, _Open] = field(default_factory=dict)
 
 
-class SimilaritySink:
+class SimilaritySink(LayerSink):
     """Accumulates the cosines that similarity, baselines and G are made of.
 
     Parameters
@@ -96,28 +117,22 @@ class SimilaritySink:
         layers: Sequence[str] | None = None,
         include_reference: bool = False,
     ) -> None:
+        super().__init__(layers)
         if metric not in METRICS:
             raise UnknownNameError("metric", metric, METRICS)
         self.metric, self.include_reference = metric, include_reference
-        self._wanted = None if layers is None else set(layers)
+        self._stem = stem_of({"metric": metric})
+        self.words = {f"{self._stem}{name}": text for name, text in LONG_NAMES.items()}
         self._states: dict[str, _LayerState] = {}
-        self._summaries: dict[str, SimilaritySummary] = {}
-        self._zero_shares: dict[str, float] = {}
-        self._rounded: list[str] = []
-        self._own: dict[str, NDArray[np.float64]] = {}
-        self._layers: list[str] = []
-        self._part, self._parts = 0, 1
+        self._keeps: dict[str, Keep] = {}
         self._centred = CentredRows(metric) if metric in CENTRED else None
         if self._centred is not None:
             self.most_parts = self._centred.most_parts
-        self.notes: list[str] = []
 
     # --- a sink -----------------------------------------------------------------------------
 
-    def needs(self, layer: Layer) -> tuple[Need, ...]:
+    def needed(self, layer: Layer) -> tuple[Need, ...]:
         """Return vectors at the reference and over the grid, and what the metric removes."""
-        if self._wanted is not None and layer.name not in self._wanted:
-            return ()
         if self.metric == "pearson" and layer.keep.kind == "sketch":
             raise LayerError(
                 f"layer {layer.name!r} was kept as a sketch, which lacks the mean over units that "
@@ -138,10 +153,9 @@ class SimilaritySink:
 
     def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a group of layers; in part i of n only a share of the references is held."""
-        self.design, self._part, self._parts = design, part, parts
+        super().begin(design, layers, part, parts)
         self._codes = design.category_codes
-        if part == 0:
-            self._layers += [layer.name for layer in layers]
+        self._keeps |= {layer.name: layer.keep for layer in layers}
         if self._centred is not None:
             check_by_place(self.metric, design)
             self._centred.begin(design, layers, part, parts)
@@ -183,45 +197,59 @@ class SimilaritySink:
 
     def end(self) -> None:
         """Summarise the group of layers, once its last part is through."""
+        reference: dict[str, Any] = {
+            "reference_index": self.design.reference_index,
+            "include_reference": self.include_reference,
+        }
         if self._centred is not None:
             for name, found in self._centred.end():
-                self._own[name] = found.own[:, :, 0]
-                self._count_zeros(name, found.zero, found.dead)
-                self._summaries[name] = summarise_means(
+                summary = summarise_means(
                     similarity=found.mean[:, 0],
                     cross=found.cross[:, 0],
                     same=found.same,
                     similarity_without=found.mean_without[:, :, 0],
                     cross_without=found.cross_without[:, :, 0],
                     same_without=found.same_without,
-                    reference_index=self.design.reference_index,
-                    include_reference=self.include_reference,
+                    **reference,
                 )
-                n_units, summary = len(Sampled.of(self._codes)), self._summaries[name]
+                n_units = len(Sampled.of(self._codes))
                 full = found.among_all(summary.G_away_without, n_units)
-                self._summaries[name] = replace(summary, G_away_without=full)
-            return
-        if self._part < self._parts - 1:
-            return
-        for name in list(self._states):
-            state = self._states.pop(name)
-            self._own[name] = state.own
-            self._count_zeros(name, state.zero, state.dead)
-            self._summaries[name] = summarise_similarity(
-                own=state.own,
-                rows=state.rows,
-                columns=state.columns,
-                same=state.together,
-                codes=self._codes,
-                reference_index=self.design.reference_index,
-                include_reference=self.include_reference,
-            )
+                summary = replace(summary, G_away_without=full)
+                self._read(name, found.own[:, :, 0], summary, found.zero, found.dead)
+        elif self._part == self._parts - 1:
+            for name in list(self._states):
+                state = self._states.pop(name)
+                summary = summarise_similarity(
+                    own=state.own,
+                    rows=state.rows,
+                    columns=state.columns,
+                    same=state.together,
+                    codes=self._codes,
+                    **reference,
+                )
+                self._read(name, state.own, summary, state.zero, state.dead)
 
-    def _count_zeros(self, name: str, zero: NDArray[np.bool_], dead: NDArray[np.bool_]) -> None:
-        self._zero_shares[name], share = float(zero.mean()), float(dead.mean())
+    def _read(
+        self,
+        name: str,
+        own: NDArray[np.float64],
+        summary: SimilaritySummary,
+        zero: NDArray[np.bool_],
+        dead: NDArray[np.bool_],
+    ) -> None:
+        """Keep the variables of a layer, and what has to be said of its zero vectors."""
+        size, share = self._keeps[name].size, float(dead.mean())
+        self.variables[name] = summary_variables(self._stem, own, summary) | {
+            f"{self._stem}_zero_share": scalar(zero.mean()),
+            f"{self._stem}_error": scalar(cosine_error(size) if size else 0.0),
+        }
         if share <= DEAD_SHARE and (told := zero_vectors(self.metric, float(zero.mean()), share)):
-            self._rounded.append(name)
+            self.rounded.append(name)
             self.notes.append(f"{self.metric}: layer {name}: {told}")
+
+    def doubts(self, result: xarray.Dataset, design: Design) -> list[str]:
+        """Return what has to be known of the numbers of all layers together."""
+        return similarity_doubts(result, self._stem, design)
 
     # --- accumulation -----------------------------------------------------------------------
 
@@ -321,114 +349,64 @@ class SimilaritySink:
             rows.assign(0, vectors.take(kept))
             before.rows.append((rows, objects[mine], inverse[mine]))
 
-    # --- the result -------------------------------------------------------------------------
 
-    def result(self, order: Sequence[str] | None = None) -> xarray.Dataset:
-        """Return what was accumulated as a Dataset.
-
-        Parameters
-        ----------
-        order
-            Names of the layers in the network's order; that of their arrival by default.
-
-        Returns
-        -------
-        xarray.Dataset
-            See :func:`similarity`.
-        """
-        if not self._summaries:
-            raise LayerError("no layer was measured; name layers that the source holds")
-        wanted = self._layers if order is None else order
-        known = [name for name in wanted if name in self._summaries]
-        found = _to_dataset(
-            self.design,
-            {name: self._summaries[name] for name in known},
-            {name: self._own[name] for name in known},
-            self._zero_shares,
-            self.metric.replace("-", "_"),
-        )
-        return found.assign_attrs(notes=self.notes, rounded=self._rounded)
-
-
-def _to_dataset(
-    design: Design,
-    summaries: dict[str, SimilaritySummary],
-    own: dict[str, NDArray[np.float64]],
-    zero_shares: dict[str, float],
+def summary_variables(
     stem: str,
-) -> xarray.Dataset:
-    axes, shape, names = design.names, design.shape, list(summaries)
-    left_out = left_out_labels(design)
-    every = summaries.values()
-
-    variables: dict[str, Any] = {
-        f"{stem}_each": (
-            ("layer", "object", *axes),
-            np.stack(list(own.values())).reshape(len(names), -1, *shape),
-        ),
-        f"{stem}_G_away_without": (
-            ("layer", "left_out"),
-            np.stack([fill_units(s.G_away_without, len(left_out)) for s in every]),
-        ),
-        f"{stem}_zero_share": (("layer",), np.array([zero_shares[name] for name in names])),
+    own: NDArray[np.float64],
+    summary: SimilaritySummary,
+    quantities: Collection[str] = tuple(QUANTITIES),
+) -> Variables:
+    """Return what a summary holds as variables of a layer, with each object's cosines."""
+    found: Variables = {
+        f"{stem}_each": (("object", "position"), own),
+        f"{stem}_G_away_without": ((LEFT_OUT,), summary.G_away_without),
     }
-    for quantity, name in QUANTITIES.items():
+    for quantity in quantities:
         for where in ("", "_away") if quantity != "over_place" else ("_away",):
-            found = [getattr(summary, f"{quantity}{where}") for summary in every]
-            over, sizes = (("layer",), []) if where else (("layer", *axes), shape)
-            key = f"{stem}{name}{where}"
-            values = np.stack([each.value for each in found])
-            variables[key] = (over, values.reshape(len(names), *sizes))
-            bounds = np.stack([each.interval for each in found])
-            variables[f"{key}_interval"] = ((*over, "bound"), bounds.reshape(len(names), *sizes, 2))
-    return xarray.Dataset(
-        variables,
-        coords={
-            "layer": names,
-            "object": list(design.objects),
-            "category": ("object", list(design.categories)),
-            "left_out": left_out,
-            "bound": ["low", "high"],
-            **design.axes.coordinates(),
-        },
-    )
+            key, over = f"{stem}{QUANTITIES[quantity]}{where}", () if where else ("position",)
+            each = getattr(summary, f"{quantity}{where}")
+            found[key] = (over, np.asarray(each.value))
+            found[f"{key}_interval"] = ((*over, "bound"), each.interval)
+    return found
 
 
-def left_out_labels(design: Design) -> list[str]:
-    """Return the names of the objects, or categories, that are left out in turn."""
-    sampled = Sampled.of(design.category_codes)
-    each = design.objects if sampled.unit == "object" else design.categories
-    return [each[members[0]] for members in sampled.members]
+def similarity_doubts(result: xarray.Dataset, stem: str, design: Design) -> list[str]:
+    """Return what has to be known to read similarities with the reference, by their metric."""
+    found, reference = [], design.reference_index
+    n_pairs = n_cross_pairs(design.category_codes)
+    if stem == stem_of({"metric": BY_PLACE}):
+        found.append(by_place_baseline(len(design.objects)))
+    alike, away = result[stem], result[f"{stem}_away"]
+    if alike[0].size == 1 and bool(away.isnull().all()):
+        found.append(
+            "one location, the reference: nothing lies away from it, so means are undefined (nan)"
+        )
+    for size in sorted({float(v) for v in result[f"{stem}_error"].values if v > 0}):
+        found.append(f"sketched layers: a cosine's standard error is at most {size:.3f}")
+    if n_pairs:
+        found += band_notes(result.sizes["left_out"], result.sizes["layer"])
+    unknown = result[f"{stem}_G_away"].isnull()
+    if n_pairs == 0:
+        found.append(
+            "all objects are of one category: there is no different-object baseline and no G"
+        )
+    elif names := result["layer"].values[(away.notnull() & unknown).values].tolist():
+        found.append(
+            "G is undefined (nan), and so are steps to and from it, where different objects look "
+            f"alike (1 - baseline below 0.001): {', '.join(names)}"
+        )
+    all_dead = dead_layers(result, stem)
+    for place, name in enumerate(result["layer"].values):
+        at_places = result[f"{stem}_G"].values[place].ravel()
+        elsewhere = at_places if reference is None else np.delete(at_places, reference)
+        if n_pairs and name not in all_dead and (said := partly_undefined(elsewhere)):
+            found.append(f"layer {name}: of places, {said}")
+    if dead := [name for name in all_dead if name not in result.attrs["rounded"]]:
+        found.append(f"more than 5 % zero vectors (dead, not 'not invariant'): {', '.join(dead)}")
+    return found
 
 
-def fill_units(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """Return `values`, or as many NaN where nothing can be left out."""
-    return values if len(values) == n else np.full(n, np.nan)
-
-
-def join_layers(
-    parts: Sequence[xarray.Dataset], design: Design, names: Sequence[str]
-) -> xarray.Dataset:
-    """Return results of layers that were measured of different objects as one, NaN for others.
-
-    Parameters
-    ----------
-    parts
-        Results over ``layer``, of some of the objects of `design` each.
-    design
-        All objects.
-    names
-        All layers, in order.
-    """
-    first, labels = parts[0], {"left_out": left_out_labels(design)}
-    if "object" in first.dims:
-        labels["object"] = list(design.objects)
-    if len(parts) == 1 and all(first[dim].values.tolist() == labels[dim] for dim in labels):
-        return first.reindex(layer=list(names))
-    every = (str(unit) for part in parts for unit in part["left_out"].values)
-    labels["left_out"] = list(dict.fromkeys(every))
-    fitted = [part.drop_vars("category", errors="ignore").reindex(labels) for part in parts]
-    joined = xarray.concat(fitted, dim="layer", combine_attrs="drop").reindex(layer=list(names))
-    if "object" not in first.dims:
-        return joined
-    return joined.assign_coords(category=("object", list(design.categories)))
+def dead_layers(result: xarray.Dataset, stem: str = "") -> list[str]:
+    """Return the layers of which more than 5 % of the vectors are zero, by the metric's name."""
+    shares = result[f"{stem or stem_of(result.attrs)}_zero_share"]
+    return [str(name) for name in result["layer"].values[shares.values > DEAD_SHARE]]

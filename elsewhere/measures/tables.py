@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,8 @@ from elsewhere.measures.displacement import Displacements, mean_off_diagonal
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.unit_chunks import Floats, Tally
 
-Variables = dict[str, tuple[tuple[str, ...], NDArray[np.float64]]]
+Against = Literal["all", "reference"]
+Variables = dict[str, tuple[tuple[str, ...], NDArray[Any]]]
 """Name to dimensions and values; ``position`` and ``reference`` stand for all axes."""
 
 MATRIX = ("reference", "position")
@@ -51,6 +53,8 @@ class Table:
         Whether the layer has one dimension.
     seed
         Of choices.
+    against
+        Whether ``all`` pairs of locations count, or those with the ``reference`` only.
     """
 
     codes: NDArray[np.int64]
@@ -59,6 +63,7 @@ class Table:
     n_units: int
     vector: bool
     seed: int = 0
+    against: Against = "all"
 
     @property
     def n_objects(self) -> int:
@@ -77,8 +82,16 @@ class Table:
 
     @cached_property
     def apart(self) -> Displacements:
-        """Displacements between all pairs of locations."""
-        return Displacements.between(self.places)
+        """Displacements between the pairs of locations that count."""
+        every = Displacements.between(self.places)
+        if self.against == "all":
+            return every
+        with_reference = (np.arange(self.n_positions) == self.reference)[:, None]
+        return replace(every, groups=np.where(with_reference, every.groups, -1))
+
+    def away(self, matrix: Floats) -> float:
+        """Return the mean over the pairs of different locations that count, where it is defined."""
+        return mean_off_diagonal(np.where(self.apart.groups >= 0, matrix, np.nan))
 
 
 @dataclass
@@ -120,11 +133,13 @@ def matrix_variables(
 ) -> Variables:
     """Return a matrix over locations, its mean by displacement and its mean over all moves.
 
-    `away` holds the mean over all moves without each unit in turn, for its interval.
+    Against the reference it is the matrix's row of that, and moves are those from there. `away`
+    holds the mean over all moves without each unit in turn, for its interval.
     """
-    mean = mean_off_diagonal(matrix)
+    mean = table.away(matrix)
+    whole = table.against == "all"
     found: Variables = {
-        name: (MATRIX, matrix),
+        name: (MATRIX, matrix) if whole else (MATRIX[1:], matrix[table.reference]),
         f"{name}_displaced": (("displacement",), table.apart.means(matrix)),
         f"{name}_away": scalar(mean),
     }

@@ -208,6 +208,7 @@ _DEVIATION = Measure(
     },
     reading=partial(_variance, "normalized_deviation", deviations=True),
     headline="normalized_deviation",
+    range="0 and more",
     sketches=False,
     memory=lambda table: 24.0 * table.n_units,
 )

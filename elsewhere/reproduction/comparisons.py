@@ -14,11 +14,10 @@ import xarray
 
 from elsewhere.analyzer.accuracy import network_accuracy
 from elsewhere.analyzer.equivariance import aligned_attributes
-from elsewhere.analyzer.similarity import dead_layers, finish, similarity
+from elsewhere.analyzer.similarity import finish, similarity
 from elsewhere.errors import InputError
 from elsewhere.measures.aligned import AlignedSink, Shift
-from elsewhere.measures.bands import with_bands
-from elsewhere.measures.similarity_sink import SimilaritySink
+from elsewhere.measures.similarity_sink import SimilaritySink, dead_layers
 from elsewhere.measures.vectors import dot_products, means, squared_norms
 from elsewhere.models import Model, list_layers, select_layers
 from elsewhere.recording import Sweep
@@ -194,10 +193,10 @@ def compare_maps(
         for shift in ("exact", "nearest", "linear")
     }
     sweep.stream([plain, *sinks.values()], max_memory=DEFAULT_MEMORY)
-    aligned = {}
-    for shift, sink in sinks.items():
-        aligned[shift] = with_bands(sink.result([layer]))
-        aligned[shift].attrs = aligned_attributes(sweep, shift)
+    aligned = {
+        shift: sink.result([layer]).assign_attrs(aligned_attributes(sweep, shift))
+        for shift, sink in sinks.items()
+    }
     return MovedMaps(finish(plain.result([layer]), sweep, metric="evoked"), aligned, stride)
 
 

@@ -1,0 +1,105 @@
+"""Measures of layers, each of the objects that it responds to: :func:`measure_layers`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray
+
+from elsewhere.errors import LayerError, UnknownNameError
+from elsewhere.measures.catalogue import MakeSinks
+from elsewhere.measures.responses import find_responses
+from elsewhere.measures.sinks import LayerSink, describe, to_dataset
+from elsewhere.measures.tables import Variables
+from elsewhere.protocols import Design, Progress, Source
+
+
+def choose_layers(source: Source, layers: Sequence[str] | None) -> list[str]:
+    """Return names of layers in the network's order; all by default.
+
+    Raises
+    ------
+    UnknownNameError
+        No such layer.
+    """
+    known = [layer.name for layer in source.layers]
+    for name in layers or ():
+        if name not in known:
+            raise UnknownNameError("layer", name, known)
+    return [name for name in known if layers is None or name in layers]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What sinks found, with its ``notes``, and which measure made each variable."""
+
+    result: xarray.Dataset
+    made_by: dict[str, str]
+
+
+def measure_layers(
+    source: Source,
+    makers: Mapping[str, MakeSinks],
+    names: Sequence[str],
+    *,
+    max_memory: int,
+    progress: Progress | None = None,
+    differences: Mapping[str, tuple[str, str]] | None = None,
+    keep: bool = False,
+) -> Measured:
+    """Return what sinks find of layers; objects that a layer does not respond to are left out.
+
+    Parameters
+    ----------
+    source
+        A recording, a live sweep, or arrays.
+    makers
+        What makes the sinks that go through some layers together, by the measure's name.
+    names
+        Of the layers, in order.
+    max_memory, progress
+        As for :func:`elsewhere.measure`.
+    differences, keep
+        As for :func:`elsewhere.measures.sinks.to_dataset`.
+    """
+    responses = find_responses(source, names, max_memory=max_memory)
+    found: dict[str, Variables] = {name: {} for name in responses.deaf}
+    designs: dict[str, Design] = {}
+    firsts = dict[str, LayerSink]()
+    notes, rounded, made_by = list(responses.notes), list[str](), dict[str, str]()
+    for heard, group in responses.groups(source, names):
+        for measure, make in makers.items():
+            sinks = make(group)
+            heard.stream(sinks, max_memory=max_memory, progress=progress)
+            first = firsts[measure] = sinks[0]
+            for name, variables in first.found().items():
+                found[name] = found.get(name, {}) | variables
+                designs[name] = heard.design
+                made_by |= dict.fromkeys(variables, measure) | first.made_by
+            notes += first.notes
+            rounded += first.rounded
+    if not any(found.values()):
+        raise LayerError("no layer was measured; name layers that the source holds")
+    for name, variables in found.items():
+        for key in variables:
+            if key.endswith("_zero_share"):
+                share = responses.share_with(name, float(variables[key][1]))
+                variables[key] = ((), np.asarray(share))
+            elif name in responses.deaf:
+                dims, values = variables[key]
+                variables[key] = (dims, np.full(np.shape(values), np.nan))
+    result = to_dataset(
+        {name: found[name] for name in names if name in found},
+        source.design,
+        designs=designs,
+        made_by=made_by,
+        differences=differences,
+        keep=keep,
+    ).assign_attrs(rounded=rounded)
+    for first in firsts.values():
+        describe(result, first.words)
+        notes += first.doubts(result, source.design)
+    result.attrs["notes"] = notes
+    return Measured(result, made_by)

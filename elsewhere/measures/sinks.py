@@ -1,0 +1,227 @@
+"""Sinks of measures: what they have in common, and what they found as one dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+
+from elsewhere.errors import LayerError
+from elsewhere.measures.bands import banded
+from elsewhere.measures.displacement import Displacements, displacement_map
+from elsewhere.measures.intervals import Sampled
+from elsewhere.measures.tables import LEFT_OUT, SHARE_LEFT_OUT, Variables
+from elsewhere.protocols import Block, Design, Layer, Need
+
+
+class LayerSink:
+    """A sink that finds variables for every layer.
+
+    Parameters
+    ----------
+    layers
+        Names of the layers to take; all that come by default.
+
+    Attributes
+    ----------
+    variables : dict
+        By layer, once it is through: see :func:`to_dataset`.
+    made_by : dict
+        The measure of a variable, where the sink takes several.
+    notes : list of str
+        What has to be known to read a layer's numbers.
+    rounded : list of str
+        Layers whose zero vectors are rounding, as `notes` say.
+    words : dict
+        What variables are in words.
+    """
+
+    def __init__(self, layers: Sequence[str] | None = None) -> None:
+        self._wanted = None if layers is None else set(layers)
+        self.variables: dict[str, Variables] = {}
+        self.made_by: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.rounded: list[str] = []
+        self.words: dict[str, str] = {}
+
+    def needs(self, layer: Layer) -> tuple[Need, ...]:
+        """Return what is needed of a layer, if it is one of those to take."""
+        wanted = self._wanted is None or layer.name in self._wanted
+        return self.needed(layer) if wanted else ()
+
+    def needed(self, layer: Layer) -> tuple[Need, ...]:
+        """Return what is needed of a layer."""
+        raise NotImplementedError
+
+    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
+        """Return how many activations are held."""
+        raise NotImplementedError
+
+    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
+        """Prepare for a group of layers, of which part i of n is taken."""
+        self.design, self._part, self._parts = design, part, parts
+
+    def add(self, block: Block) -> None:
+        """Take a block."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Finish a part of a group of layers."""
+
+    def found(self) -> dict[str, Variables]:
+        """Return the variables of all layers that are through."""
+        return self.variables
+
+    def doubts(self, result: xarray.Dataset, design: Design) -> list[str]:
+        """Return what has to be known of the numbers of all layers together."""
+        return []
+
+    def result(self, order: Sequence[str] | None = None) -> xarray.Dataset:
+        """Return what was found.
+
+        Parameters
+        ----------
+        order
+            Names of the layers in the network's order; that of their arrival by default.
+        """
+        found = self.found()
+        names = [name for name in (found if order is None else order) if name in found]
+        if not names:
+            raise LayerError("no layer was measured; name layers that the source holds")
+        result = to_dataset({name: found[name] for name in names}, self.design)
+        describe(result, self.words)
+        result.attrs["rounded"] = self.rounded
+        return result.assign_attrs(notes=[*self.notes, *self.doubts(result, self.design)])
+
+
+def describe(result: xarray.Dataset, words: Mapping[str, str]) -> None:
+    """Say in words what variables are."""
+    for name in words:
+        if name in result:
+            result[name].attrs["long_name"] = words[name]
+
+
+def left_out_labels(design: Design) -> list[str]:
+    """Return the names of the objects, or categories, that are left out in turn."""
+    sampled = Sampled.of(design.category_codes)
+    each = design.objects if sampled.unit == "object" else design.categories
+    return [each[members[0]] for members in sampled.members]
+
+
+def to_dataset(
+    found: Mapping[str, Variables],
+    design: Design,
+    *,
+    designs: Mapping[str, Design] | None = None,
+    made_by: dict[str, str] | None = None,
+    differences: Mapping[str, tuple[str, str]] | None = None,
+    keep: bool = True,
+) -> xarray.Dataset:
+    """Return the variables of all layers as one dataset, NaN where a layer has none.
+
+    Parameters
+    ----------
+    found
+        By layer, in order: names, with dimensions and values. ``position`` and ``reference`` stand
+        for all axes. A number ``*_away`` that comes with ``*_away_without (left_out,)``, it without
+        each object or category in turn, gets its bands over layers
+        (:func:`elsewhere.measures.bands.banded`).
+    design
+        All objects and positions.
+    designs
+        That of a layer that was measured of fewer objects.
+    made_by
+        The measure of each variable; those of bands are added.
+    differences
+        Shares less others, by the names of these.
+    keep
+        Whether variables ``*_without`` are kept beside their bands.
+    """
+    names, designs = list(found), {} if designs is None else designs
+    axes, shape = design.names, design.shape
+    spelled = {"position": axes, "reference": tuple(f"reference_{name}" for name in axes)}
+    every = [each for name, each in designs.items() if name in found] or [design]
+    units = dict.fromkeys(label for each in every for label in left_out_labels(each))
+    labels: dict[str, list[str]] = {"object": list(design.objects), LEFT_OUT: list(units)}
+    variables: dict[str, Any] = {}
+    for key in dict.fromkeys(key for name in names for key in found[name]):
+        dims, like = next(found[name][key] for name in names if key in found[name])
+        known = {name: found[name][key][1] for name in names if key in found[name]}
+        sizes = [
+            len(labels[dim]) if dim in labels else n
+            for dim, n in zip(dims, like.shape, strict=True)
+        ]
+        if SHARE_LEFT_OUT in dims:  # of layers that respond to fewer objects there are fewer
+            sizes = [max(map(len, known.values()))]
+        values = []
+        for name in names:
+            one = designs.get(name, design)
+            own = {"object": list(one.objects), LEFT_OUT: left_out_labels(one)}
+            values.append(_fitted(known.get(name), dims, sizes, own, labels))
+        full, lengths = ["layer"], [len(names)]
+        for dim, size in zip(dims, sizes, strict=True):
+            full += spelled.get(dim, (dim,))
+            lengths += shape if dim in spelled else (size,)
+        variables[key] = (tuple(full), np.stack(values).reshape(lengths))
+    made_by = {} if made_by is None else made_by
+    left_out = {key: value for key, value in variables.items() if key.endswith("_without")}
+    for key, (dims, values) in left_out.items():
+        name, rest = key.removesuffix("_without"), values.T
+        if (gone := np.isnan(rest).all(axis=1)).any():  # no layer responds to it
+            rest = rest[~gone]
+        bands = banded(name, variables[name][1], rest, share=dims[1] == SHARE_LEFT_OUT)
+        variables |= bands
+        made_by |= dict.fromkeys(bands, made_by.get(name, ""))
+        if not keep or dims[1] == SHARE_LEFT_OUT:
+            del variables[key]
+    for name, pair in (differences or {}).items():
+        more, less = ((variables[key][1], left_out[f"{key}_without"][1].T) for key in pair)
+        bands = banded(name, *more, less=less)
+        variables |= bands
+        made_by |= dict.fromkeys(bands, made_by.get(name, ""))
+    coordinates: dict[str, Any] = {
+        "layer": names,
+        "bound": ["low", "high"],
+        **labels,
+        **design.axes.coordinates(),
+        **design.axes.coordinates("reference_"),
+        "axis": list(design.axes.moving.names),
+    }
+    places = design.locations
+    apart = Displacements.between(places).values
+    coordinates["displacement"] = ("displacement", apart, {"units": "px"})
+    if places.shape[1] == 2:
+        dy, dx, _ = displacement_map(np.zeros((len(places), len(places))), places)
+        coordinates["displacement_y"] = ("displacement_y", dy, {"units": "px"})
+        coordinates["displacement_x"] = ("displacement_x", dx, {"units": "px"})
+    used = {dim for dims, _ in variables.values() for dim in dims}
+    coordinates = {key: value for key, value in coordinates.items() if key in used}
+    if "object" in used:
+        coordinates["category"] = ("object", list(design.categories))
+    return xarray.Dataset(variables, coords=coordinates)
+
+
+def _fitted(
+    values: NDArray[Any] | None,
+    dims: Sequence[str],
+    sizes: Sequence[int],
+    own: Mapping[str, list[str]],
+    labels: Mapping[str, list[str]],
+) -> NDArray[Any]:
+    """Return values of some objects, or units, in the places of these among all; NaN elsewhere."""
+    if values is None:
+        return np.full(sizes, np.nan)
+    for axis, dim in enumerate(dims):
+        wanted = labels.get(dim, list(map(str, range(sizes[axis]))))
+        there = own.get(dim, wanted[: values.shape[axis]])
+        if there == wanted and len(there) == values.shape[axis]:
+            continue
+        full = np.full((*values.shape[:axis], len(wanted), *values.shape[axis + 1 :]), np.nan)
+        if len(there) == values.shape[axis]:  # else nothing could be left out
+            chosen = [wanted.index(label) for label in there]
+            full[(slice(None),) * axis + (chosen,)] = values
+        values = full
+    return values
