@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray
 
+from elsewhere.analyzer.layerwise import choose_layers
 from elsewhere.analyzer.measure_sink import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.grams import GramTally
@@ -75,16 +76,12 @@ def dissimilarity_matrices(
     """
     if dissimilarity not in DISSIMILARITIES:
         raise UnknownNameError("dissimilarity", dissimilarity, DISSIMILARITIES)
-    known = [layer.name for layer in source.layers]
-    for name in layers or ():
-        if name not in known:
-            raise UnknownNameError("layer", name, known)
-    design = source.design
+    chosen, design = choose_layers(source, layers), source.design
     if len(design.objects) < 2:
         raise InputError("dissimilarities need two objects or more; got 1")
     sink = _GramSink(dissimilarity, layers)
     source.stream([sink], max_memory=parse_bytes(max_memory), progress=progress)
-    names = [name for name in known if name in sink.variables]
+    names = [name for name in chosen if name in sink.variables]
     if not names:
         raise LayerError("no layer was measured; name layers that the source holds")
     first, second = np.triu_indices(len(design.objects), k=1)

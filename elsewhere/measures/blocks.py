@@ -180,7 +180,12 @@ def check_finite(design: Design, block: Block, rows: NDArray[np.floating]) -> No
         It names the layer and the object.
     """
     single = np.result_type(rows, np.float32)  # decides finite or not only: as fast as can be
-    finite = np.isfinite(np.einsum("ij,ij->i", rows, rows, dtype=single))
+    check_lengths(design, block, np.einsum("ij,ij->i", rows, rows, dtype=single))
+
+
+def check_lengths(design: Design, block: Block, lengths: NDArray[np.floating]) -> None:
+    """Refuse NaN and infinity by the lengths, or squared lengths, of a block's rows."""
+    finite = np.isfinite(lengths)
     if not finite.all():
         row = int(np.argmin(finite))
         raise NumericsError(

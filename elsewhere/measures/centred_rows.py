@@ -61,7 +61,7 @@ class CentredRows:
 
     def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         """Return a stretch of units of all objects, and the sums of products."""
-        n, n_units = len(design.objects), _count_units(layer)
+        n, n_units = len(design.objects), layer.n_units
         places, stretches = self._cut(layer, design, parts)
         n_locations = math.ceil(design.n_positions / places) + 1
         rows = n * (n_locations + 1) / stretches
@@ -74,7 +74,7 @@ class CentredRows:
     def _cut(self, layer: Layer, design: Design, parts: int) -> tuple[int, int]:
         """Return into how many groups of locations, and stretches of units, a layer is cut."""
         n, n_positions = len(design.objects), design.n_positions
-        rows = 4.0 * n * (n_positions + 1) * _count_units(layer)
+        rows = 4.0 * n * (n_positions + 1) * layer.n_units
         wanted = math.sqrt(parts * self._sums(n, n_positions) / rows)
         most = min(n_positions, max(1, int(wanted)))
         places = max(size for size in range(1, most + 1) if parts % size == 0)
@@ -85,7 +85,7 @@ class CentredRows:
         self._design, self._last = design, part == parts - 1
         for layer in layers:
             if part == 0:
-                self._states[layer.name] = _State(_count_units(layer))
+                self._states[layer.name] = _State(layer.n_units)
             state = self._states[layer.name]
             places, stretches = self._cut(layer, design, parts)
             size, wide = (
@@ -166,7 +166,3 @@ def join_cosines(found: Sequence[CentredCosines]) -> CentredCosines:
             )
         },
     )
-
-
-def _count_units(layer: Layer) -> int:
-    return layer.n_units

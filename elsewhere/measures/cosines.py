@@ -15,9 +15,9 @@ is asked for as well, one more per category: of the sums of all others, :math:`T
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, update_wrapper
 from typing import cast
 
 import numpy as np
@@ -178,60 +178,16 @@ class CosineTally:
         return own, own if self._alone else self._within
 
 
-class CentredCosineTally:
-    """The same of centred codes, which are centred anew without each unit in turn.
-
-    Parameters
-    ----------
-    metric
-        ``centred`` or ``centred-by-place``.
-    codes, n_locations, groups
-        As for :class:`CosineTally`.
-
-    Attributes
-    ----------
-    zero_share, dead_share : float
-        Shares of vectors of which nothing is left, and of those that were zero before; once the
-        value was asked for.
-    """
-
-    def __init__(
-        self,
-        metric: str,
-        codes: NDArray[np.int64],
-        n_locations: int,
-        groups: NDArray[np.int64],
-    ) -> None:
-        self._groups = groups
-        self._tally = CentredTally(metric, codes, n_locations, range(n_locations))
-        self._found: CentredCosines | None = None
-
-    def add(self, stretch: Stretch) -> None:
-        """Add a stretch of units."""
-        self._tally.add(stretch)
-
-    @property
-    def found(self) -> CentredCosines:
-        """The cosines that the value consists of, once all stretches are in."""
-        if self._found is None:
-            self._found = self._tally.value()
-        return self._found
-
-    def value(self) -> LocationCosines:
-        """Return the cosines, once all stretches are in."""
-        found = self.found
-        n_groups = int(self._groups.max(initial=-1)) + 1
-        means = [found.own[:, self._groups == group].mean(axis=1) for group in range(n_groups)]
-        return LocationCosines(
-            found.mean,
-            found.cross,
-            contrast(found.mean, found.cross),
-            np.stack(means, axis=1) if means else np.zeros((len(found.own), 0)),
-        )
-
-    def without(self) -> Iterator[tuple[Floats, Floats]]:
-        """Yield similarity and baseline without each of what was sampled in turn."""
-        yield from zip(self.found.mean_without, self.found.cross_without, strict=True)
+def _centred_locations(found: CentredCosines, groups: NDArray[np.int64]) -> LocationCosines:
+    """Return cosines of centred codes as those of others; `groups` as for :class:`CosineTally`."""
+    n_groups = int(groups.max(initial=-1)) + 1
+    means = [found.own[:, groups == group].mean(axis=1) for group in range(n_groups)]
+    return LocationCosines(
+        found.mean,
+        found.cross,
+        contrast(found.mean, found.cross),
+        np.stack(means, axis=1) if means else np.zeros((len(found.own), 0)),
+    )
 
 
 def location_cosines(
@@ -308,89 +264,53 @@ def cosine_matrix(
     >>> cosine_matrix(np.array([[[1.0, 0.0], [1.0, 1.0]]])).round(3)
     array([[1.   , 0.707],
            [0.707, 1.   ]])
+    >>> rows = np.array([[[1.0, 0.0], [5.0, 9.0]], [[0.0, 1.0], [4.0, 10.0]]])
+    >>> float(cosine_matrix(rows, metric="centred-by-place")[0, 1].round(6))
+    1.0
     """
     return location_cosines(activations, metric=metric, empty=empty).similarity
 
 
-def centred_matrix(activations: ArrayLike) -> Floats:
-    """Return :func:`cosine_matrix` less the mean over objects and locations.
-
-    Examples
-    --------
-    >>> bool(np.isclose(centred_matrix(np.array([[[1.0, 0.0], [0.0, 1.0]]]))[0, 1], -1))
-    True
-    """
-    return cosine_matrix(activations, metric="centred")
-
-
-def centred_by_place_matrix(activations: ArrayLike) -> Floats:
-    """Return :func:`cosine_matrix` less the mean over objects at each location.
-
-    Examples
-    --------
-    >>> rows = np.array([[[1.0, 0.0], [5.0, 9.0]], [[0.0, 1.0], [4.0, 10.0]]])
-    >>> float(centred_by_place_matrix(rows)[0, 1].round(6))     # whatever the place adds is gone
-    1.0
-    """
-    return cosine_matrix(activations, metric="centred-by-place")
-
-
-def evoked_matrix(activations: ArrayLike, *, empty: ArrayLike) -> Floats:
-    """Return :func:`cosine_matrix` less the empty canvas's activation.
-
-    Examples
-    --------
-    >>> rows = np.array([[[2.0, 1.0], [1.0, 2.0]]])
-    >>> float(evoked_matrix(rows, empty=[1.0, 1.0])[0, 1])
-    0.0
-    """
-    return cosine_matrix(activations, metric="evoked", empty=empty)
-
-
-def pearson_matrix(activations: ArrayLike) -> Floats:
-    """Return :func:`cosine_matrix` of vectors less their own mean over units.
-
-    Examples
-    --------
-    >>> rows = np.array([[[0.0, 1.0, 2.0], [5.0, 3.0, 1.0]]])
-    >>> float(pearson_matrix(rows)[0, 1].round(6))
-    -1.0
-    """
-    return cosine_matrix(activations, metric="pearson")
+def _matrix_of(metric: str) -> Callable[..., Floats]:
+    """Return :func:`cosine_matrix` of a metric."""
+    return update_wrapper(partial(cosine_matrix, metric=metric), cosine_matrix)
 
 
 def read_cosines(metric: str, table: Table, *, without: bool = True) -> Reading:
     """Return the reading of all cosines; `without` asks for intervals of baseline and G."""
     apart, key = table.apart, metric.replace("-", "_")
-    centred = metric in CENTRED
-    anew = centred and not _needs_lengths(metric, table)
+    anew = metric in CENTRED and not _needs_lengths(metric, table)
     # Leaving out a category leaves out an object where each is a category of its own.
-    several = without and not centred and len(np.unique(table.codes)) > 2
+    several = without and metric not in CENTRED and len(np.unique(table.codes)) > 2
     several = several and fit(_matrices_kept(table))
-    tally: CosineTally | CentredCosineTally
-    if anew:
-        tally = CentredCosineTally(metric, table.codes, table.n_positions, apart.groups)
-        several = True
+    tally: CosineTally | CentredTally
+    if anew:  # centred anew without each unit in turn
+        n, several = table.n_positions, True
+        tally = CentredTally(metric, table.codes, n, range(n))
     else:
         tally = CosineTally(metric, table.codes, table.n_positions, apart.groups, without=several)
 
-    no_contrast: list[str] = []
+    doubts: list[str] = []
 
     def read() -> Variables:
-        found = tally.value()
+        pairs: Iterable[tuple[Floats, Floats]]
+        if isinstance(tally, CentredTally):
+            centred = tally.value()
+            found = _centred_locations(centred, apart.groups)
+            pairs = list(zip(centred.mean_without, centred.cross_without, strict=True))
+        else:
+            found, pairs = tally.value(), tally.without()
         if np.isfinite(found.baseline).all() and np.isnan(found.G).all():
-            no_contrast.append(
-                "G is NaN, for different objects look alike (1 - baseline below 0.001)"
-            )
+            doubts.append("G is NaN, for different objects look alike (1 - baseline below 0.001)")
         elif said := partly_undefined(found.G[~np.eye(len(found.G), dtype=bool)]):
-            no_contrast.append(f"of moves, {said}")
+            doubts.append(f"of moves, {said}")
         sizes = np.bincount(apart.groups[apart.groups >= 0], minlength=len(apart.values))
         each = found.by_group
         if anew:
-            left_out = [apart.means(same) for same, _ in tally.without()]
+            left_out = [apart.means(same) for same, _ in pairs]
             by_group = np.array(left_out).reshape(-1, len(sizes))
         else:
-            by_group = table.sampled.means_without(each)[: 0 if centred else None]
+            by_group = table.sampled.means_without(each)[: 0 if metric in CENTRED else None]
         away = by_group @ sizes / max(sizes.sum(), 1)
         variables = matrix_variables(key, found.similarity, table, away)
         interval = jackknife_t(apart.means(found.similarity), by_group)
@@ -400,7 +320,7 @@ def read_cosines(metric: str, table: Table, *, without: bool = True) -> Reading:
             [
                 (table.away(other), table.away(contrast(same, other)),
                  _over_place(table, same, other))
-                for same, other in tally.without()
+                for same, other in pairs
             ]
         ).reshape(-1, 3)  # fmt: skip
         for place, (name, matrix) in enumerate((("baseline", found.baseline), ("G", found.G))):
@@ -408,21 +328,17 @@ def read_cosines(metric: str, table: Table, *, without: bool = True) -> Reading:
             variables |= matrix_variables(f"{key}_{name}", matrix, table, left)
         name = f"{key}_over_place_away"
         variables |= estimated(name, over, rest[:, 2]) if several else {name: scalar(over)}
-        if isinstance(tally, CentredCosineTally):
-            variables[f"{key}_zero_share"] = scalar(tally.found.zero.mean())
+        if anew:
+            share = centred.zero.mean()
+            variables[f"{key}_zero_share"] = scalar(share)
+            zero = zero_vectors(metric, float(share), float(centred.dead.mean()))
+            doubts.extend([zero] if zero else [])
             for name in [name for name in variables if name.endswith("_without")]:
                 dims, left = variables[name]
-                variables[name] = dims, tally.found.among_all(left, len(table.sampled))
+                variables[name] = dims, centred.among_all(left, len(table.sampled))
         return variables
 
-    def doubts() -> list[str]:
-        if not isinstance(tally, CentredCosineTally):
-            return no_contrast
-        found = tally.found
-        zero = zero_vectors(metric, float(found.zero.mean()), float(found.dead.mean()))
-        return [*no_contrast, *([zero] if zero else [])]
-
-    return Reading(tally, read, doubts)
+    return Reading(tally, read, lambda: doubts)
 
 
 def _needs_lengths(metric: str, table: Table) -> bool:
@@ -472,17 +388,17 @@ def _remarks(metric: str, table: Table) -> list[str]:
     return found
 
 
-for _metric, _function, _removed in (
-    ("cosine", cosine_matrix, ""),
-    ("centred", centred_matrix, ", less the mean over objects and locations"),
-    (BY_PLACE, centred_by_place_matrix, ", less the mean over objects at each location"),
-    ("evoked", evoked_matrix, ", less the empty canvas's activation"),
-    ("pearson", pearson_matrix, ", less each vector's mean over units"),
+for _metric, _removed in (
+    ("cosine", ""),
+    ("centred", ", less the mean over objects and locations"),
+    (BY_PLACE, ", less the mean over objects at each location"),
+    ("evoked", ", less the empty canvas's activation"),
+    ("pearson", ", less each vector's mean over units"),
 ):
     measures.add(
         _metric,
         Measure(
-            _function,
+            _matrix_of(_metric),
             f"mean over objects of a(o,p).a(o,r) / (|a(o,p)| |a(o,r)|){_removed}",
             ("biscione2021",),
             reading=partial(read_cosines, _metric),

@@ -138,15 +138,6 @@ class DiscriminationTally:
     Of vectors of length one, half the squared distance is one minus the cosine. It is taken less
     the mean over objects and locations, in double precision: cosines of codes that share a large
     common part differ by less than the rounding of 1.
-
-    Parameters
-    ----------
-    codes
-        int (object,), categories.
-    n_locations
-        How many.
-    references
-        Numbers of the locations that are compared with.
     """
 
     def __init__(

@@ -95,17 +95,7 @@ class Identification:
 
 
 class IdentificationTally:
-    """Sums the products that identification needs over stretches of units.
-
-    Parameters
-    ----------
-    codes
-        int (object,), categories.
-    n_locations
-        How many.
-    reference
-        Flat index of the place that the candidates stand at.
-    """
+    """Sums the products that identification needs over stretches of units."""
 
     def __init__(self, codes: NDArray[np.int64], n_locations: int, reference: int) -> None:
         n = len(codes)

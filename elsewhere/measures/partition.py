@@ -39,15 +39,7 @@ class Partition:
 
 
 class PartitionTally:
-    """Sums squares of a two-way table without replicates, with and without each unit.
-
-    Parameters
-    ----------
-    codes
-        int (object,), categories.
-    n_locations
-        How many.
-    """
+    """Sums squares of a two-way table without replicates, with and without each unit."""
 
     def __init__(self, codes: NDArray[np.int64], n_locations: int) -> None:
         n_objects = len(codes)

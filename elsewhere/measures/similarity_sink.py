@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import LayerError, NumericsError, UnknownNameError
 from elsewhere.measures.bands import band_notes
+from elsewhere.measures.blocks import check_lengths
 from elsewhere.measures.centred_rows import CentredRows
 from elsewhere.measures.centring import by_place_baseline, check_by_place
 from elsewhere.measures.intervals import Sampled
@@ -253,22 +254,12 @@ class SimilaritySink(LayerSink):
 
     # --- accumulation -----------------------------------------------------------------------
 
-    def _check(self, block: Block, norms: NDArray[np.float64]) -> None:
-        """Refuse NaN and infinity."""
-        if not np.isfinite(norms).all():
-            row = int(np.argmin(np.isfinite(norms)))
-            raise NumericsError(
-                f"layer {block.layer!r} gives NaN or infinity for object "
-                f"{self.design.objects[block.objects[row]]!r}, or above 1e19; check the weights "
-                "and the input"
-            )
-
     def _prepare(
         self, state: _LayerState, block: Block, vectors: Vectors
     ) -> tuple[Vectors, NDArray[np.float64]]:
         """Remove what the metric removes; return the vectors and one over their norms."""
         raw = norms = vectors.norms()
-        self._check(block, raw)
+        check_lengths(self.design, block, raw)
         if self.metric != "cosine":
             pearson = self.metric == "pearson"
             vectors = vectors.centred() if pearson else vectors.minus(state.origin)

@@ -14,10 +14,10 @@ from elsewhere.measures.bands import banded
 from elsewhere.measures.displacement import Displacements, displacement_map
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.tables import LEFT_OUT, SHARE_LEFT_OUT, Variables
-from elsewhere.protocols import Block, Design, Layer, Need
+from elsewhere.protocols import Design, Layer, Need, Sink
 
 
-class LayerSink:
+class LayerSink(Sink):
     """A sink that finds variables for every layer.
 
     Parameters
@@ -56,20 +56,9 @@ class LayerSink:
         """Return what is needed of a layer."""
         raise NotImplementedError
 
-    def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
-        """Return how many activations are held."""
-        raise NotImplementedError
-
     def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a group of layers, of which part i of n is taken."""
         self.design, self._part, self._parts = design, part, parts
-
-    def add(self, block: Block) -> None:
-        """Take a block."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """Finish a part of a group of layers."""
 
     def found(self) -> dict[str, Variables]:
         """Return the variables of all layers that are through."""

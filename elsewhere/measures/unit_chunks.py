@@ -130,9 +130,10 @@ class Lengths:
         rows: Values,
         metric: str,
         origin: Values | None,
+        width: int = COLUMN_BYTES,
     ) -> None:
-        """Take some whole vectors, shape (row, unit)."""
-        raw = row_lengths(rows)
+        """Take some whole vectors, shape (row, unit), `width` units at a time."""
+        raw = np.sqrt(squared_norms(rows))
         if not np.isfinite(raw).all():
             raise NumericsError(
                 "activations hold NaN or infinity, or values above 1e19; check the weights and "
@@ -143,13 +144,14 @@ class Lengths:
             offsets = means(rows)
         if metric != "cosine":
             squares = np.zeros(len(rows))
-            for start in range(0, rows.shape[1], COLUMN_BYTES):
-                part = rows[:, start : start + COLUMN_BYTES]
-                less = None if origin is None else origin[start : start + COLUMN_BYTES]
-                squares += squared_norms(remove(part, less, offsets))
+            for start in range(0, rows.shape[1], width):
+                chosen = slice(start, start + width)
+                less = None if origin is None else origin[..., chosen]
+                squares += squared_norms(remove(rows[:, chosen], less, offsets))
             lengths = np.sqrt(squares)
         self.dead[objects, locations] = raw == 0
-        self.inverse[objects, locations] = invert(lengths, raw**2, negligible(rows))
+        zero = lengths <= negligible(rows) * raw
+        self.inverse[objects, locations] = np.where(zero, 0.0, 1 / np.where(zero, 1.0, lengths))
         self.offsets[objects, locations] = offsets
         self.nothing[objects, locations] = (raw == 0) & (metric in CENTRED)
 
@@ -164,19 +166,6 @@ def living_of(nothing: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """
     living: NDArray[np.bool_] = np.logical_not(nothing.all(axis=1))
     return living | (not living.any())
-
-
-def row_lengths(rows: Values) -> Floats:
-    """Return Euclidean lengths of rows."""
-    lengths: Floats = np.sqrt(squared_norms(rows))
-    return lengths
-
-
-def invert(lengths: Floats, raw_squares: Floats, share: float) -> Floats:
-    """Return one over lengths, 0 where they are at most a share of what was there before."""
-    zero = lengths <= share * np.sqrt(raw_squares)
-    inverse: Floats = np.where(zero, 0.0, 1 / np.where(zero, 1.0, lengths))
-    return inverse
 
 
 def remove(rows: Values, origin: Values | None, offsets: Floats) -> Floats:
@@ -299,24 +288,12 @@ class Stretch:
         if metric not in self.lengths:
             if self._parent is not None:
                 return self._parent.lengths_of(metric)
-            n, n_locations, n_units = self.values.shape
-            origin = self.origin(metric)
+            n, n_locations, _ = self.values.shape
+            every, origin = np.arange(n_locations), self.origin(metric)
             found = Lengths.empty(n, n_locations)
             for number, rows in enumerate(self.values):
-                if metric == "pearson":
-                    found.offsets[number] = means(rows)
-                raw, squares = np.zeros(n_locations), np.zeros(n_locations)
-                for start in range(0, n_units, self._width):
-                    chosen = slice(start, start + self._width)
-                    part = rows[:, chosen]
-                    raw += squared_norms(part)
-                    if metric != "cosine":
-                        less = None if origin is None else origin[..., chosen]
-                        squares += squared_norms(remove(part, less, found.offsets[number]))
-                found.dead[number] = raw == 0
-                found.nothing[number] = (raw == 0) & (metric in CENTRED)
-                left = np.sqrt(squares if metric != "cosine" else raw)
-                found.inverse[number] = invert(left, raw, negligible(rows))
+                objects = np.full(n_locations, number)
+                found.fill(objects, every, rows, metric, origin, width=self._width)
             found.leave_out_silent()
             self.lengths[metric] = found
         return self.lengths[metric]

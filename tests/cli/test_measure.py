@@ -170,3 +170,27 @@ def test_a_mean_recording_asked_for_aligned_cosine(run, refuse, here):
     )  # fmt: skip
     says = ("'pool1' was kept as mean", "--keep pool1=full")
     refuse("measure", "mean.h5", "--names", "cosine,aligned", "--out", "m.nc", says=says)
+
+
+def test_against_the_reference_it_is_similarity(run, refuse, made, here):
+    recording, _ = made
+    asked = ("measure", recording, "--names", "cosine,cka", "--against", "reference")
+    assert run(*asked, "--out", "m.nc").out.splitlines()[0].split()[:2] == ["layer", "cosine"]
+    run("similarity", recording, "--out", "s.nc")
+    found, short = load_result(here / "m.nc"), load_result(here / "s.nc")
+    for key in short.data_vars:
+        np.testing.assert_array_equal(found[key], short[key], err_msg=key)
+    assert found["cka"].dims == ("layer", "y", "x")
+    for kind in ("measures", "maps", "layerwise", "displacement"):
+        run("figure", "m.nc", "--kind", kind, "--out", f"{kind}.png")
+    no = ("--names", "cosine,partition", "--against", "reference", "--out", "n.nc")
+    refuse("measure", recording, *no, says=("'partition'", "no pairs", "cka"))
+    no = ("--names", "cosine", "--against", "referense", "--out", "n.nc")
+    refuse("measure", recording, *no, says="nearest: reference")
+    assert not (here / "n.nc").exists()
+
+
+def test_list_is_a_line_each(run):
+    lines = run("measure", "--list").out.splitlines()
+    assert lines[0].split() == ["measure", "of", "against", "range", "what"]
+    assert len(lines) == 1 + len(measures)
