@@ -69,10 +69,16 @@ def aligned_similarity(
     for name in layers or ():
         if not has_place(known[name]):
             raise LayerError(f"layer {name!r} is no feature map with a place on the canvas")
+    places = [name for name in chosen if has_place(known[name])]
+    if not places:
+        raise LayerError(
+            "no layer is a feature map with a place on the canvas; name convolution, ReLU or "
+            "pooling layers"
+        )
     found = measure_layers(
         source,
         {"aligned": lambda group: (AlignedSink(object_size=size, layers=group, shift=shift),)},
-        [name for name in chosen if has_place(known[name])] or chosen,
+        places,
         max_memory=parse_bytes(max_memory),
         progress=progress,
     )

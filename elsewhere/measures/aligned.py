@@ -32,17 +32,7 @@ MINIMAL_CELLS = 4
 
 @dataclass(frozen=True)
 class _Geometry:
-    """Where a layer's cells lie on the canvas, along both axes.
-
-    Parameters
-    ----------
-    height, width
-        Cells of the map.
-    stride
-        px between the centres of neighbouring cells.
-    offset
-        Centre of cell 0's receptive field, px.
-    """
+    """Cells of a map, px between their centres, and the centre of cell 0's receptive field, px."""
 
     height: int
     width: int
