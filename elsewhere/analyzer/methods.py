@@ -132,15 +132,16 @@ def _measured(facts: Mapping[str, Any]) -> list[str]:
     kind = facts["kind"]
     if kind == "measures":
         return [str(name) for name in facts.get("names", [])]
+    metric = str(facts.get("metric", "cosine")).partition("(")[0]
+    compared = [metric if metric in measures else "cosine", "G"]
     if kind == "similarity":
-        metric = str(facts.get("metric", "cosine")).partition("(")[0]
-        return [metric if metric in measures else "cosine", "G"]
+        return compared
     if kind == "aligned":
         return ["aligned"]
     if kind == "accuracy":
         return ["accuracy-map", "invariance-index"]
     if kind == "track":
-        return ["accuracy-map", "invariance-index", "cosine", "G"]
+        return ["accuracy-map", "invariance-index", *compared, *facts.get("names", ())]
     return []
 
 

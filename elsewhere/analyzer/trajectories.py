@@ -8,6 +8,7 @@ interrupted run goes on; :func:`track` returns them as one result.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from elsewhere.analyzer.checkpoints import (
 )
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
-from elsewhere.measures.catalogue import measures
+from elsewhere.measures.catalogue import measures, measures_named
 from elsewhere.measures.similarity import DEAD_SHARE
 from elsewhere.measures.trajectories import (
     RETAINED_GATE,
@@ -39,6 +40,7 @@ from elsewhere.measures.trajectories import (
     retained_share,
 )
 from elsewhere.models import find_device
+from elsewhere.models.identity import source_sha256
 from elsewhere.notes import notes_of
 from elsewhere.probes import probe_checkpoint
 from elsewhere.recording import Sweep
@@ -83,7 +85,8 @@ class TrackSettings:
     probes
         Whether a linear probe of each layer is trained at the reference as well.
     measures
-        Names of measures that are taken of each layer as well, such as ``identification``.
+        Names of measures that are taken of each layer as well, such as ``identification``, or
+        ``package.module:name``, which other processes can import, too.
     batch_dependent, chance_seed
         See :class:`elsewhere.models.Model`.
     """
@@ -252,7 +255,7 @@ def measure_checkpoint(
         result = result.merge(readable, join="exact", compat="no_conflicts")
         others.append(readable)
     known = (settings.metric, *measures.get(settings.metric).parts)
-    if others_named := [name for name in settings.measures if name not in known]:
+    if others_named := [name for name in measures_named(settings.measures) if name not in known]:
         found = measure(sweep, names=others_named, max_memory=max_memory)
         whole = {"layer", "bound", "y", "x"}
         taken = [key for key in found.data_vars if set(found[key].dims) <= whole]
@@ -345,7 +348,11 @@ def _deciding(
         if card.phase_index not in tested:
             shown = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
             tested[card.phase_index] = tested_digest(*shown)
+    functions = [measures.get(name).function for name in measures_named(settings.measures)]
+    own = [each for each in functions if not each.__module__.startswith("elsewhere.")]
     common = {"settings": asdict(settings), "objects": objects.digest()}
+    if own:  # the code of a user's own measures decides their values, too
+        common["measures"] = [source_sha256(sys.modules[each.__module__]) for each in own]
     return [common | {"tested": tested[card.phase_index]} for card in cards]
 
 
@@ -376,6 +383,7 @@ def _join(
             card.phase: card.criterion_step for card in cards if card.criterion_step is not None
         },
         **{key: found[-1].attrs[key] for key in ("reference_y", "reference_x")},
+        **({"names": measures_named(settings.measures)} if settings.measures else {}),
         **{key: found[-1].attrs[key] for key in _SHOWN if key in found[-1].attrs},
         "notes": notes_of_checkpoints(found, cards),
     }

@@ -158,7 +158,7 @@ def track(
     choose("metric", metric, get_args(Metric))
     cost.check()
     stimuli.check()
-    wanted = tuple(measures_named(names)) if names else ()
+    measures_named(names or ())
     from elsewhere.analyzer.trajectories import TrackSettings, summarise_track
     from elsewhere.analyzer.trajectories import track as track_run
     from elsewhere.storage import save_result
@@ -172,7 +172,7 @@ def track(
         categories=parse_categories(stimuli.categories),
         per_category=stimuli.per_category,
         probes=probes,
-        measures=wanted,
+        measures=tuple(names or ()),
         batch_dependent=cast("BatchDependent", network.batch_dependent),
         chance_seed=network.chance_seed,
     )

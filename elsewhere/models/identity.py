@@ -7,6 +7,7 @@ import inspect
 import numbers
 import sys
 import types
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,8 @@ def own_classes(module: nn.Module) -> list[type]:
     return sorted(classes, key=_name)
 
 
-def source_sha256(cls: type) -> str:
-    """Return the SHA-256 of a class's source; of its compiled methods where there is no source.
+def source_sha256(cls: type | ModuleType) -> str:
+    """Return the SHA-256 of a class's source, or a module's; of what it holds where there is none.
 
     Examples
     --------

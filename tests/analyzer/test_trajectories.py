@@ -1,11 +1,22 @@
 """Each phase is measured against its own chance, and from where it was trained."""
 
+import linecache
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+import elsewhere
 from elsewhere.analyzer import describe_methods
-from elsewhere.analyzer.trajectories import TrackSettings, summarise_track, track
+from elsewhere.analyzer.trajectories import (
+    TrackSettings,
+    measure_checkpoint,
+    summarise_track,
+    track,
+)
+from elsewhere.measures import measures
+from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.training import Curriculum, Exemplars, Network, Phase, list_checkpoints, train
 from elsewhere.training.checkpoints import load_checkpoint
@@ -107,3 +118,53 @@ def test_similarity_is_to_the_trained_location(run):
     right = [float((codes((5, 6)) * codes(place)).sum(1).mean()) for place in locations]
     mine = found["cosine"].isel(checkpoint=1, layer=0).values.ravel()
     np.testing.assert_allclose(mine, right, atol=1e-5)
+
+
+OWN = """
+from elsewhere.measures import Measure, Reading, measures, scalar
+
+class Largest:
+    value = 0.0
+
+    def add(self, stretch):
+        self.value = max(self.value, float(abs(stretch.values).max()))
+
+def read(table):
+    tally = Largest()
+    return Reading(tally, lambda: {"largest": scalar(tally.value)})
+
+measures.add("largest", Measure(read, "max |a|", reading=read, headline="largest"), summary="size")
+"""
+
+
+def test_a_measure_of_a_users_module_in_every_process(run, tmp_path, monkeypatch):
+    (tmp_path / "own_measures.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    known = dict(measures._entries)
+    settings = TrackSettings(
+        grid="1x2", layers=("fc4",), per_category=2, metric="evoked",
+        measures=("own_measures:largest",),
+    )  # fmt: skip
+    for _ in range(2):  # as in a process that knows nothing of it
+        monkeypatch.setattr(measures, "_entries", dict(known))
+        monkeypatch.delitem(sys.modules, "own_measures", raising=False)
+        card = list_checkpoints(run)[-1]
+        objects, _ = card.test_objects(per_category=1)
+        found = measure_checkpoint(card, objects, settings=settings, device="cpu")
+        shown = Sweep(
+            load_checkpoint(card), objects, canvas=CANVAS, grid=Grid.parse("1x2", CANVAS),
+            layers=("fc4",),
+        )  # fmt: skip
+        right = elsewhere.measure(shown, names="largest")["largest"].item()
+        assert found["largest"].item() == right > 0
+    tracked = track(run, settings=settings, phases=["all"])
+    assert tracked["largest"].values[-1].item() > 0
+    text = describe_methods(tracked)
+    assert "- largest: size; max |a|" in text
+    assert "- evoked: " in text
+    assert "- cosine: " not in text
+    files = set((run / "track").iterdir())
+    (tmp_path / "own_measures.py").write_text(OWN.replace("abs(", "-abs("))
+    linecache.checkcache()
+    track(run, settings=settings, phases=["all"])
+    assert len(set((run / "track").iterdir()) - files) == 2  # other code, other files
