@@ -78,14 +78,10 @@ class AnswerSink:
     def answers(self, stage: Stage, n_positions: int) -> Answer:
         """Return the answers of a stage, each (object, position)."""
         shape = (len(self.labels), n_positions)
-        answer = (
-            np.zeros(shape, np.int64),
-            np.full(shape, np.nan, np.float32),
-            np.zeros(shape, bool),
-        )
+        choice, margin = np.zeros(shape, np.int64), np.full(shape, np.nan, np.float32)
+        tied = np.zeros(shape, bool)
         for at, objects, positions, found in self.found:
             if at == stage:
                 places = positions if stage == "grid" else np.zeros_like(positions)
-                for whole, part in zip(answer, found, strict=True):
-                    whole[objects, places] = part
-        return answer
+                choice[objects, places], margin[objects, places], tied[objects, places] = found
+        return choice, margin, tied
