@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -96,64 +96,6 @@ def initialize(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def vgg11_slim(
-    *,
-    width: float = 0.125,
-    hidden: int = 256,
-    canvas: int = 64,
-    num_classes: int = 1000,
-    dropout: float = 0.5,
-    batch_norm: bool = False,
-) -> SlimVGG:
-    """Return VGG11's topology with `width` times its channels."""
-    return _slim(11, width, hidden, canvas, num_classes, dropout, batch_norm)
-
-
-def vgg13_slim(
-    *,
-    width: float = 0.125,
-    hidden: int = 256,
-    canvas: int = 64,
-    num_classes: int = 1000,
-    dropout: float = 0.5,
-    batch_norm: bool = False,
-) -> SlimVGG:
-    """Return VGG13's topology with `width` times its channels."""
-    return _slim(13, width, hidden, canvas, num_classes, dropout, batch_norm)
-
-
-def vgg16_slim(
-    *,
-    width: float = 0.125,
-    hidden: int = 256,
-    canvas: int = 64,
-    num_classes: int = 1000,
-    dropout: float = 0.5,
-    batch_norm: bool = False,
-) -> SlimVGG:
-    """Return VGG16's topology, 13 convolutions, with `width` times its channels.
-
-    Examples
-    --------
-    >>> vgg16_slim(num_classes=10).features[28]
-    Conv2d(64, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
-    """
-    return _slim(16, width, hidden, canvas, num_classes, dropout, batch_norm)
-
-
-def vgg19_slim(
-    *,
-    width: float = 0.125,
-    hidden: int = 256,
-    canvas: int = 64,
-    num_classes: int = 1000,
-    dropout: float = 0.5,
-    batch_norm: bool = False,
-) -> SlimVGG:
-    """Return VGG19's topology with `width` times its channels."""
-    return _slim(19, width, hidden, canvas, num_classes, dropout, batch_norm)
-
-
 def small_cnn(
     *,
     channels: str | Sequence[int] = (8, 16, 32, 64),
@@ -186,29 +128,37 @@ def small_cnn(
     )
 
 
-def _slim(
-    depth: int,
-    width: float,
-    hidden: int,
-    canvas: int,
-    num_classes: int,
-    dropout: float,
-    batch_norm: bool,
-) -> SlimVGG:
-    if not 0 < width <= 4:
-        raise InputError(f"width must lie above 0 and up to 4; got {width!r}")
-    blocks = [
-        (max(1, round(count * width)),) * repeats
-        for count, repeats in zip(_CHANNELS, _BLOCKS[depth], strict=True)
-    ]
-    return SlimVGG(
-        blocks,
-        canvas=canvas,
-        hidden=hidden,
-        num_classes=num_classes,
-        dropout=dropout,
-        batch_norm=batch_norm,
-    )
+def _make_slim(depth: int) -> Callable[..., SlimVGG]:
+    def build(
+        *,
+        width: float = 0.125,
+        hidden: int = 256,
+        canvas: int = 64,
+        num_classes: int = 1000,
+        dropout: float = 0.5,
+        batch_norm: bool = False,
+    ) -> SlimVGG:
+        if not 0 < width <= 4:
+            raise InputError(f"width must lie above 0 and up to 4; got {width!r}")
+        blocks = [
+            (max(1, round(count * width)),) * repeats
+            for count, repeats in zip(_CHANNELS, _BLOCKS[depth], strict=True)
+        ]
+        return SlimVGG(
+            blocks,
+            canvas=canvas,
+            hidden=hidden,
+            num_classes=num_classes,
+            dropout=dropout,
+            batch_norm=batch_norm,
+        )
+
+    build.__name__ = build.__qualname__ = f"vgg{depth}_slim"
+    build.__doc__ = f"Return VGG{depth}'s topology with `width` times its channels."
+    return build
+
+
+vgg11_slim, vgg13_slim, vgg16_slim, vgg19_slim = map(_make_slim, (11, 13, 16, 19))
 
 
 def _convolutions(blocks: Sequence[Sequence[int]], batch_norm: bool) -> list[nn.Module]:

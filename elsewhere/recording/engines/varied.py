@@ -36,6 +36,8 @@ class VariedEngine(SweepEngine):
         self._n_sweeps = subject.design.n_positions // self._moving.n_positions
         self.name = engine.name  # type: ignore[misc]  # it is the engine's work
         self.reason = engine.reason
+        for asked in ("finish", "n_images", "sink_room", "memory_for", "held_bytes", "peak_bytes"):
+            setattr(self, asked, getattr(engine, asked))  # what does not depend on the variant
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -76,26 +78,6 @@ class VariedEngine(SweepEngine):
             group, takers, replace(cut, portions=self._portions(cut.portions))
         )
 
-    def finish(self) -> None:
-        """Refuse a network that has come to do something else while it was swept."""
-        self._engine.finish()
-
-    def n_images(self, stage: Stage, design: Design, portions: Portions) -> int:
-        """Return how many images a stage runs, padding included."""
-        return self._engine.n_images(stage, design, portions)
-
-    def sink_room(self, max_memory: int) -> int:
-        """Return how many bytes of `max_memory` sinks may hold."""
-        return self._engine.sink_room(max_memory)
-
-    def memory_for(self, held: float) -> float:
-        """Return the memory of which sinks may hold so many bytes."""
-        return self._engine.memory_for(held)
-
-    def held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
-        """Return the bytes of one activation as `sinks` hold it."""
-        return self._engine.held_bytes(layer, sinks)
-
     def tile(
         self, layers: Sequence[Layer], sinks: Sequence[Sink], portions: Portions, max_memory: int
     ) -> tuple[int, ...] | None:
@@ -108,10 +90,6 @@ class VariedEngine(SweepEngine):
         for number in range(self._n_sweeps):
             for each in self._engine.tasks(inner, tile):
                 yield [number * inner.n_all + one for one in each]
-
-    def peak_bytes(self, group: Group, sinks: Sequence[Sink], max_memory: int) -> int:
-        """Return about what the engine itself holds at a time, besides a forward pass."""
-        return self._engine.peak_bytes(group, sinks, max_memory)
 
     def multiply_adds(
         self, group: Group, takers: Takers, max_memory: int, stages: Sequence[Stage]
