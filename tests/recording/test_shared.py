@@ -89,7 +89,7 @@ def test_every_image_is_computed_once_and_comes_to_the_sinks(model, engine, memo
     assert sum(shared.work.values()) == n * len(
         sweep.groups([Rows(["relu2_1", "fc6"])], max_memory=memory)
     )
-    assert len(shared.work) == workers
+    assert 1 <= len(shared.work) <= workers  # what is small may be one task, or one may be quick
     assert seen[-1][0] == seen[-1][1]
 
 
