@@ -131,6 +131,18 @@ def print_table(rows: list[dict[str, Any]], right: tuple[str, ...] = ()) -> None
         put("  ".join(cells).rstrip())
 
 
+def short(value: Any) -> Any:
+    """Return a number, or an interval, at three decimals."""
+    if isinstance(value, list):
+        return f"[{value[0]:.3f}, {value[1]:.3f}]"
+    return f"{value:.3f}" if isinstance(value, float) else value
+
+
+def print_numbers(rows: list[dict[str, Any]], right: tuple[str, ...]) -> None:
+    """Print rows as a table, numbers and intervals at three decimals."""
+    print_table([{key: short(value) for key, value in row.items()} for row in rows], right=right)
+
+
 def print_notes(*holders: Any) -> None:
     """Print the doubts under which a result, or whatever else has notes, was computed."""
     for note in notes_of(*holders):
@@ -194,14 +206,7 @@ def print_layers(rows: list[dict[str, Any]], together: dict[str, tuple[str, ...]
     together
         For each measure the names that its own table has.
     """
-    shown = [
-        {
-            key: f"[{value[0]:.3f}, {value[1]:.3f}]" if isinstance(value, list) else
-            value if isinstance(value, str) else f"{value:.3f}"
-            for key, value in row.items()
-        }
-        for row in rows
-    ]  # fmt: skip
+    shown = [{key: short(value) for key, value in row.items()} for row in rows]
     apart = {key for keys in together.values() for key in keys}
     tables = [tuple(key for key in (shown[0] if shown else ()) if key not in apart)]
     if len(rows) > 1:

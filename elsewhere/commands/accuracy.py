@@ -23,7 +23,7 @@ from elsewhere.options import (
     StimulusOptions,
     part,
 )
-from elsewhere.terminal import check_output, print_notes, print_rows, print_table, progress, say
+from elsewhere.terminal import check_output, print_notes, print_numbers, print_rows, progress, say
 
 if TYPE_CHECKING:
     import xarray
@@ -281,12 +281,4 @@ def _report(result: xarray.Dataset, *, as_json: bool) -> None:
     if as_json:
         print_rows(rows, result)
         return
-    shown = [{key: _short(value) for key, value in row.items()} for row in rows]
-    print_table(shown, right=tuple(shown[0])[1:])
-
-
-def _short(value: Any) -> Any:
-    """Return numbers and intervals at three decimals."""
-    if isinstance(value, list):
-        return f"[{value[0]:.3f}, {value[1]:.3f}]"
-    return f"{value:.3f}" if isinstance(value, float) else value
+    print_numbers(rows, right=tuple(rows[0])[1:])

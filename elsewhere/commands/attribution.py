@@ -32,6 +32,7 @@ from elsewhere.terminal import (
     counted,
     print_json,
     print_notes,
+    print_numbers,
     print_rows,
     print_table,
     progress,
@@ -222,7 +223,7 @@ def sanity(
     if as_json:
         print_json({"stages": rows, "unchanged": unchanged, "notes": notes_of(result)})
     else:
-        print_table([_short(row) for row in rows], right=tuple(rows[0])[1:])
+        print_numbers(rows, right=tuple(rows[0])[1:])
     if unchanged:
         judged = str(result.attrs["judged_at"])
         alike = max(row["spearman"] for row in rows if row["randomised"] in (judged, stages[-1]))
@@ -239,7 +240,7 @@ def sanity(
 def _check(
     model: str | None,
     network: ModelOptions,
-    stimuli: Annotated[StimulusOptions, part(without=("axes",))],
+    stimuli: StimulusOptions,
     wanted: MethodOptions,
     cost: CostOptions,
 ) -> None:
@@ -290,7 +291,7 @@ def _sweep(
 def _over_training(
     directory: Path,
     network: ModelOptions,
-    stimuli: Annotated[StimulusOptions, part(without=("axes",))],
+    stimuli: StimulusOptions,
     settings: AttributionSettings,
     phases: list[str] | None,
     cost: CostOptions,
@@ -398,7 +399,7 @@ def _report(result: xarray.Dataset, *, as_json: bool) -> None:
     if as_json:
         print_rows(rows, result)
     else:
-        print_table([_short(row) for row in rows], right=tuple(rows[0]))
+        print_numbers(rows, right=tuple(rows[0]))
     if not many and "by_recognition" in result:
         _report_recognition(result, as_json=as_json)
 
@@ -414,13 +415,4 @@ def _report_recognition(result: xarray.Dataset, *, as_json: bool) -> None:
         rows.append(
             {"measure": name, "recognised": yes, "not": no, "gap": gap, "interval": [low, high]}
         )
-    print_table([_short(row) for row in rows], right=("recognised", "not", "gap", "interval"))
-
-
-def _short(row: dict[str, Any]) -> dict[str, Any]:
-    def short(value: Any) -> Any:
-        if isinstance(value, list):
-            return f"[{value[0]:.3f}, {value[1]:.3f}]"
-        return f"{value:.3f}" if isinstance(value, float) else value
-
-    return {key: short(value) for key, value in row.items()}
+    print_numbers(rows, right=("recognised", "not", "gap", "interval"))

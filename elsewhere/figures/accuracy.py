@@ -25,7 +25,7 @@ from elsewhere.figures.maps import (
     RASTER_CELLS,
     RING,
     TEXT_MARK,
-    column_count,
+    Sheet,
     draw_cells,
     frame_panel,
     outline_object,
@@ -34,17 +34,11 @@ from elsewhere.figures.results import MeasuredCanvas, cell_edges, describe, requ
 from elsewhere.figures.style import (
     GREY,
     INK,
-    PAGE_WIDTH,
-    SMALL_SIZE,
-    TICK_SIZE,
-    TITLE_SIZE,
-    beyond,
-    new_figure,
+    color_bar,
+    legend_below,
     shorten,
     shorten_apart,
     styled,
-    text_style,
-    wrap,
 )
 
 Exemplars: TypeAlias = Literal["same", "held-out"]
@@ -114,47 +108,27 @@ def plot_accuracy_maps(
         shown = [(values - c) / (1 - c) for values, c in zip(maps, chances, strict=True)]
     norm = Normalize(chances[0] if shared else 0.0, 1.0)
 
-    wide = column_count(len(found), columns)
-    rows = math.ceil(len(found) / wide)
-    side = min((PAGE_WIDTH - 1.25) / wide - 0.06, 2.5)
-    width = max(min(wide * (side + 0.06) + 1.25, PAGE_WIDTH), 4.2)
-    title = wrap(shared_title(found, f"accuracy, {which} exemplars"), width - 0.2, TITLE_SIZE)
-    lines = title.count("\n") + 1
-    figure = new_figure(width, rows * (side + 0.2) + 0.65 + 0.17 * lines, compress=True)
-    grid = figure.add_gridspec(rows, wide)
-    size = SMALL_SIZE if wide > 3 else TICK_SIZE
-    characters = int(side * 72 / (0.62 * size)) - 5
-    labels = shorten_apart(list(found), characters, keep="start")
-    panels = []
-    for idx, each in enumerate(found.values()):
-        ax = figure.add_subplot(grid[divmod(idx, wide)])
-        scene = scenes[idx]
+    title = shared_title(found, f"accuracy, {which} exemplars")
+    sheet = Sheet(len(found), columns, title)
+    labels = shorten_apart(list(found), sheet.room(), keep="start")
+    for idx, (ax, each, scene) in enumerate(zip(sheet.panels, found.values(), scenes, strict=True)):
         edges_y, edges_x = (
             cell_edges(each[dim].values, scene.canvas, scene.object_size) for dim in ("y", "x")
         )
         draw_cells(ax, shown[idx], edges_y, edges_x, norm, raster=maps[idx].size > RASTER_CELLS)
-        frame_panel(ax, scene, bottom=idx + wide >= len(found), left=idx % wide == 0)
+        frame_panel(ax, scene, **sheet.outer(idx))
         _mark_trained(ax, trained[idx])
-        label = labels[idx]
-        ax.set_title(label, loc="left", fontsize=size, pad=2.5, **text_style(label))
-        mean = _mean_off(each, maps[idx], trained[idx], which)
-        number = "–" if np.isnan(mean) else f"{mean:.2f}"
-        number += "" if shared else f" (chance {chances[idx]:.2g})"
-        ax.set_title(number, loc="right", fontsize=size, pad=2.5, color=GREY)
-        panels.append(ax)
+        more = "" if shared else f" (chance {chances[idx]:.2g})"
+        sheet.name(ax, labels[idx], _mean_off(each, maps[idx], trained[idx], which), more=more)
     if len(trained[0]):
-        outline_object(panels[0], scenes[0])
-
+        outline_object(sheet.panels[0], scenes[0])
     label = "accuracy" if shared else "accuracy above chance, as a share of what is above it"
     seen = np.concatenate([values.ravel() for values in shown])
-    draw_accuracy_bar(figure, panels, norm, seen, label)
-    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
-    corner = panels[(rows - 1) * wide]
-    corner.set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
-    corner.set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=1)
+    draw_accuracy_bar(sheet.figure, sheet.panels, norm, seen, label)
+    sheet.label("x (px)", "y (px)")
     missing = any(bool(np.isnan(values).any()) for values in maps)
-    _map_legend(figure, trained, scenes, missing=missing)
-    return figure
+    _map_legend(sheet.figure, trained, scenes, missing=missing)
+    return sheet.figure
 
 
 def choose_exemplars(
@@ -303,21 +277,14 @@ def draw_accuracy_bar(
 ) -> None:
     """Draw the one colour bar, which says that its lowest colour is chance and all below."""
     chance = float(norm.vmin or 0.0)
-    bar = figure.colorbar(
-        ScalarMappable(norm, COLOR_MAP),
-        ax=panels,
-        extend=beyond(norm, values),
+    bar = color_bar(
+        figure, ScalarMappable(norm, COLOR_MAP), label, values=values, ax=panels,
         aspect=28 if len(panels) > 4 else 20,
-        fraction=0.05,
-        pad=0.015,
-    )
+    )  # fmt: skip
     ticks = [tick for tick in (0.2, 0.4, 0.6, 0.8) if chance + 0.09 < tick] + [1.0]
     bar.set_ticks(
         [chance, *ticks], labels=[f"≤ {chance:.2g}\nchance", *(f"{tick:.1f}" for tick in ticks)]
     )
-    bar.set_label(label, fontsize=TICK_SIZE)
-    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
-    bar.outline.set_linewidth(0.4)
 
 
 def _map_legend(
@@ -344,12 +311,4 @@ def _map_legend(
     handles[-1].set(**TEXT_MARK)
     if missing:
         handles.append(Patch(label="no value", **MISSING))
-    figure.legend(
-        handles=handles,
-        loc="outside lower left",
-        ncols=len(handles),
-        fontsize=SMALL_SIZE,
-        handlelength=1.4,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )
+    legend_below(figure, handles)

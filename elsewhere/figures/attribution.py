@@ -28,8 +28,8 @@ from elsewhere.figures.style import (
     SMALL_SIZE,
     TICK_SIZE,
     TITLE_SIZE,
-    beyond,
-    clean_text,
+    color_bar,
+    legend_below,
     new_figure,
     shorten,
     shorten_apart,
@@ -170,7 +170,10 @@ def plot_attribution_grid(
     names = shorten_apart([known[row] for row in rows], 14, keep="both")
     for ax, label in zip(firsts, names, strict=True):
         ax.set_ylabel(label, fontsize=SMALL_SIZE, labelpad=2, **text_style(label))
-    _color_bar(figure, drawn, norm, panels, "attribution, as a share of the object's largest")
+    color_bar(
+        figure, ScalarMappable(norm, DIVERGING), "attribution, as a share of the object's largest",
+        values=panels, size=SMALL_SIZE, ax=drawn, aspect=26,
+    )  # fmt: skip
     figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
     handles: list[Any] = [
         Line2D([], [], color=INK, linewidth=0.6, label="object's outline"),
@@ -179,7 +182,7 @@ def plot_attribution_grid(
     ]  # fmt: skip
     if bool(np.isnan(panels).any()):
         handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
-    draw_handles(figure, handles)
+    legend_below(figure, handles)
     return figure
 
 
@@ -250,11 +253,15 @@ def plot_attribution_frame(result: xr.Dataset) -> Figure:
         ring: dict[str, Any] = {"fill": False, "edgecolor": INK, "linewidth": 1.4}
         ax.add_patch(Rectangle(corner, side, side, label="reference", **ring))
         handles.append(Patch(label=where, **ring))
-    _color_bar(figure, [ax], norm, tiles, "attribution per px, as a share of the reference's mass")
+    color_bar(
+        figure, ScalarMappable(norm, DIVERGING),
+        "attribution per px, as a share of the reference's mass", values=tiles, size=SMALL_SIZE,
+        ax=[ax], aspect=26,
+    )  # fmt: skip
     figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
     if bool(np.isnan(tiles).any()):
         handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
-    draw_handles(figure, handles)
+    legend_below(figure, handles)
     return figure
 
 
@@ -405,33 +412,3 @@ def draw_tile(
     )  # fmt: skip
     inside = (left + box[0] * unit_x, top + box[0] * unit_y)
     ax.add_patch(Rectangle(inside, box[1] * unit_x, box[1] * unit_y, zorder=2, **BOX_LINE))
-
-
-def _color_bar(
-    figure: Figure, panels: list[Axes], norm: Normalize, values: NDArray[np.float64], label: str
-) -> None:
-    """Draw the one colour bar, pointed where values lie beyond its ends."""
-    bar = figure.colorbar(
-        ScalarMappable(norm, DIVERGING),
-        ax=panels,
-        extend=beyond(norm, values),
-        aspect=26,
-        fraction=0.05,
-        pad=0.015,
-    )
-    bar.set_label(clean_text(label), fontsize=SMALL_SIZE, **text_style(label))
-    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
-    bar.outline.set_linewidth(0.4)
-
-
-def draw_handles(figure: Figure, handles: list[Any]) -> None:
-    """Explain the marks beneath the panels."""
-    figure.legend(
-        handles=handles,
-        loc="outside lower left",
-        ncols=len(handles),
-        fontsize=SMALL_SIZE,
-        handlelength=1.4,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )

@@ -16,14 +16,15 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
 from elsewhere.errors import UnknownNameError
-from elsewhere.figures.attribution import DIVERGING, describe_maps, draw_handles
+from elsewhere.figures.attribution import DIVERGING, describe_maps
 from elsewhere.figures.maps import MISSING, RING, TEXT_MARK, frame_panel, outline_object
 from elsewhere.figures.results import MeasuredCanvas, cell_edges, require, scene_of
 from elsewhere.figures.style import (
     GREY,
-    SMALL_SIZE,
     TICK_SIZE,
     TITLE_SIZE,
+    color_bar,
+    legend_below,
     new_figure,
     styled,
     text_style,
@@ -92,12 +93,7 @@ def plot_attribution_equivariance(result: xr.Dataset, *, metric: MapMetric = "pe
     outline_object(panels[0], scene)
     panels[0].set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
     panels[0].set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=1)
-    bar = figure.colorbar(
-        ScalarMappable(norm, DIVERGING), ax=panels, aspect=24, fraction=0.05, pad=0.015
-    )
-    bar.set_label(words[metric], fontsize=TICK_SIZE)
-    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
-    bar.outline.set_linewidth(0.4)
+    color_bar(figure, ScalarMappable(norm, DIVERGING), words[metric], ax=panels, aspect=24)
     figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
     handles: list[Any] = [
         Line2D([], [], label=f"reference (y {scene.y}, x {scene.x})", **RING),
@@ -105,7 +101,7 @@ def plot_attribution_equivariance(result: xr.Dataset, *, metric: MapMetric = "pe
     ]
     if missing:
         handles.append(Patch(label="no value", **MISSING))
-    draw_handles(figure, handles)
+    legend_below(figure, handles)
     return figure
 
 

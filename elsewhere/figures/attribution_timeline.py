@@ -34,7 +34,7 @@ from elsewhere.figures.style import (
     TICK_SIZE,
     TITLE_SIZE,
     Mark,
-    beyond,
+    color_bar,
     new_figure,
     shorten,
     styled,
@@ -117,12 +117,10 @@ def plot_attribution_timeline(
     bar_at = figure.add_axes(
         ((left + across + 0.1) / width, (foot + lower + 0.12) / height, 0.1 / width, upper / height)
     )
-    bar = figure.colorbar(
-        ScalarMappable(norm, DIVERGING), cax=bar_at, extend=beyond(norm, rows), extendfrac=0.05
-    )
-    bar.set_label("attribution per px,\nas a share of the mass", fontsize=SMALL_SIZE)
-    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
-    bar.outline.set_linewidth(0.4)
+    color_bar(
+        figure, ScalarMappable(norm, DIVERGING), "attribution per px,\nas a share of the mass",
+        values=rows, size=SMALL_SIZE, cax=bar_at, extendfrac=0.05,
+    )  # fmt: skip
     figure.text(0.01, 1 - 0.06 / height, title, va="top", fontsize=TITLE_SIZE, **text_style(title))
     handles.append(Patch(label="object's box", **BOX_LINE))
     if bool(np.isnan(rows).any()):

@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 
-from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.errors import InputError
 from elsewhere.figures.curves import (
     BAND_FROM,
     CROSS,
     FLAG,
     SERIES,
+    choose_quantities,
     draw_bands,
     draw_legend,
     draw_series,
@@ -34,15 +35,13 @@ from elsewhere.figures.style import (
     LABEL_SIZE,
     MARKS,
     PAGE_WIDTH,
-    TITLE_SIZE,
     Mark,
     axes_or_new,
+    entitle,
     shorten,
     shorten_apart,
     styled,
-    text_style,
     tidy,
-    wrap,
 )
 
 
@@ -82,12 +81,7 @@ def plot_layerwise_change(
     UnknownNameError
         A quantity that is not known.
     """
-    wanted = [quantities] if isinstance(quantities, str) else list(dict.fromkeys(quantities))
-    if not wanted:
-        raise InputError(f"no quantities to draw; expected some of {', '.join(SERIES)}")
-    for name in wanted:
-        if name not in SERIES:
-            raise UnknownNameError("quantity", str(name), SERIES)
+    wanted = choose_quantities(quantities)
     if len(labels) != 2:
         raise InputError(f"there are {len(labels)} labels; expected two, for before and after")
     for result in (before, after):
@@ -127,8 +121,7 @@ def plot_layerwise_change(
     metric = after.attrs.get("metric")
     what = f"{metric} similarity" if metric else "similarity"
     first, second = shorten_apart(labels, 24, keep="start")
-    title = wrap(describe(after, f"{what}, {first} and {second}"), 6.2, TITLE_SIZE)
-    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
+    entitle(ax, describe(after, f"{what}, {first} and {second}"), width=6.2)
     handles = [legend_handle(MARKS[name], SERIES[name]) for name in wanted]
     handles.append(legend_handle(Mark(_mix(INK), "o", "-"), first, hollow=True))
     handles.append(legend_handle(Mark(INK, "o", "-"), second))

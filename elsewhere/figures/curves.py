@@ -34,16 +34,15 @@ from elsewhere.figures.style import (
     PAGE_WIDTH,
     SMALL_SIZE,
     TICK_SIZE,
-    TITLE_SIZE,
     Mark,
     axes_or_new,
     clean_text,
+    entitle,
     shorten,
     shorten_apart,
     styled,
     text_style,
     tidy,
-    wrap,
 )
 
 # Words for the legend, by quantity.
@@ -95,12 +94,7 @@ def plot_layerwise(
     UnknownNameError
         A quantity that is not known.
     """
-    wanted = [quantities] if isinstance(quantities, str) else list(dict.fromkeys(quantities))
-    if not wanted:
-        raise InputError(f"no quantities to draw; expected some of {', '.join(SERIES)}")
-    for name in wanted:
-        if name not in SERIES:
-            raise UnknownNameError("quantity", str(name), SERIES)
+    wanted = choose_quantities(quantities)
     keys = {name: variable_of(result, name, "_away") for name in wanted}
     require(result, keys.values(), ["layer"])
     names = layer_names(result)
@@ -134,10 +128,7 @@ def plot_layerwise(
     name_layers(ax, names)
     ax.set_ylabel("mean away from the reference", fontsize=LABEL_SIZE)
     metric = result.attrs.get("metric")
-    title = wrap(
-        describe(result, f"{metric} similarity" if metric else "similarity"), 5.6, TITLE_SIZE
-    )
-    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
+    entitle(ax, describe(result, f"{metric} similarity" if metric else "similarity"))
     handles = [legend_handle(MARKS[name], SERIES[name]) for name in wanted]
     if gaps:
         handles.append(Line2D([], [], label="no value", color=GREY, **CROSS))
@@ -182,7 +173,7 @@ def plot_displacement(
     names = layer_names(result)
     chosen = select_layers(result, layers)
     if layers is None and len(chosen) > 6:
-        chosen = [chosen[idx] for idx in np.rint(np.linspace(0, len(chosen) - 1, 6)).astype(int)]
+        chosen = [chosen[idx] for idx in spread(len(chosen), 6)]
     ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
     tidy(ax)
 
@@ -225,22 +216,11 @@ def plot_displacement(
     farthest = max(float(distances.max()), scene.object_size)
     ax.set_xlim(-0.02 * farthest, 1.03 * farthest)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    ax.axvline(scene.object_size, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
-    ax.annotate(
-        "one object size",
-        (scene.object_size, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha="center",
-        fontsize=SMALL_SIZE,
-        color=GREY,
-    )
+    mark_size(ax, scene.object_size)
     metric = str(result.attrs.get("metric", "")) + " similarity"
     ax.set_xlabel("distance from the reference (px)", fontsize=LABEL_SIZE)
     ax.set_ylabel(clean_text(metric), fontsize=LABEL_SIZE, **text_style(metric))
-    title = wrap(describe(result, "similarity with distance"), 5.6, TITLE_SIZE)
-    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=14, **text_style(title))
+    entitle(ax, describe(result, "similarity with distance"), pad=14)
     ink = Mark(INK, "o", "-")
     handles.append(legend_handle(ink, "same object"))
     handles.append(legend_handle(Mark(INK, "o", (0, (3, 1.5))), "another object", hollow=True))
@@ -248,6 +228,32 @@ def plot_displacement(
         handles.append(Line2D([], [], linestyle="none", label="† over 5 %\n   zero vectors"))
     draw_legend(ax, handles)
     return ax
+
+
+def choose_quantities(quantities: Sequence[str]) -> list[str]:
+    """Return the quantities of a similarity to draw, each once."""
+    wanted = [quantities] if isinstance(quantities, str) else list(dict.fromkeys(quantities))
+    if not wanted:
+        raise InputError(f"no quantities to draw; expected some of {', '.join(SERIES)}")
+    for name in wanted:
+        if name not in SERIES:
+            raise UnknownNameError("quantity", str(name), SERIES)
+    return wanted
+
+
+def mark_size(ax: Axes, size: int) -> None:
+    """Rule one object size off along an axis of distances, px."""
+    ax.axvline(size, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
+    ax.annotate(
+        "one object size", (size, 1), xycoords=("data", "axes fraction"), xytext=(0, 2),
+        textcoords="offset points", ha="center", fontsize=SMALL_SIZE, color=GREY,
+    )  # fmt: skip
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return up to `most` of `count` indices, evenly spread, the first and the last among them."""
+    places = np.linspace(0, count - 1, min(most, count)).tolist()
+    return sorted({round(place) for place in places})
 
 
 def finite_values(values: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -21,22 +21,26 @@ from elsewhere.figures.accuracy import (
     shared_title,
     trained_locations,
 )
-from elsewhere.figures.curves import CROSS, depth_shades, draw_legend, fit_limits, legend_handle
+from elsewhere.figures.curves import (
+    CROSS,
+    depth_shades,
+    draw_legend,
+    fit_limits,
+    legend_handle,
+    mark_size,
+)
 from elsewhere.figures.results import require
 from elsewhere.figures.style import (
     GREY,
     INK,
     LABEL_SIZE,
     PAGE_WIDTH,
-    SMALL_SIZE,
-    TITLE_SIZE,
     Mark,
     axes_or_new,
+    entitle,
     shorten_apart,
     styled,
-    text_style,
     tidy,
-    wrap,
 )
 
 
@@ -106,25 +110,14 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
     for chance in sorted(set(chances)):
         ax.axhline(chance, label="chance", zorder=1, **CHANCE_LINE)
     for size in sorted({scene.object_size for scene in scenes}):
-        ax.axvline(size, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
-        ax.annotate(
-            "one object size",
-            (size, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            fontsize=SMALL_SIZE,
-            color=GREY,
-        )
+        mark_size(ax, size)
     fit_limits(ax, np.array([0.0, 1.0]))
     farthest = max(farthest, *(scene.object_size for scene in scenes))
     ax.set_xlim(-0.02 * farthest, 1.03 * farthest)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     ax.set_xlabel("distance from the nearest trained location (px)", fontsize=LABEL_SIZE)
     ax.set_ylabel("accuracy", fontsize=LABEL_SIZE)
-    title = wrap(shared_title(found, "accuracy with distance"), 5.6, TITLE_SIZE)
-    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=14, **text_style(title))
+    entitle(ax, shared_title(found, "accuracy with distance"), pad=14)
     ink = Mark(colors[0] if len(found) == 1 else INK, "o", "-")
     if "same" in drawn:
         handles.append(legend_handle(ink, "same exemplars"))

@@ -38,116 +38,32 @@ from elsewhere.figures.training import plot_acquisition, plot_interference
 from elsewhere.registry import Registry
 
 figure_kinds: Registry[Callable[[xr.Dataset], Figure | Axes]] = Registry("kind of figure")
-figure_kinds.add(
-    "maps",
-    plot_similarity_maps,
-    summary="similarity to the reference over the canvas, a panel for each layer",
-)
-figure_kinds.add(
-    "layerwise",
-    plot_layerwise,
-    summary="similarity, baselines and G away from the reference, layer by layer",
-)
-figure_kinds.add(
-    "displacement",
-    plot_displacement,
-    summary="similarity and baseline against the distance from the reference",
-)
-figure_kinds.add(
-    "accuracy-maps",
-    plot_accuracy_maps,
-    summary="accuracy over the canvas, from chance to 1, trained locations marked",
-)
-figure_kinds.add(
-    "accuracy-displacement",
-    plot_accuracy_displacement,
-    summary="accuracy against the distance from the nearest trained location",
-)
-figure_kinds.add(
-    "acquisition",
-    plot_acquisition,
-    summary="accuracy and G by layer against the steps of a training",
-)
-figure_kinds.add(
-    "interference",
-    plot_interference,
-    summary="accuracy and G by layer against the steps, from the criterion on",
-)
-figure_kinds.add(
-    "claims",
-    plot_claims,
-    summary="each claim's statistic, interval, threshold and verdict",
-)
-figure_kinds.add(
-    "measures",
-    plot_measures,
-    summary="one number per layer of every measure, a panel each",
-)
-figure_kinds.add(
-    "steps",
-    plot_steps,
-    summary="each layer's number less that of the layer before, with bands over all steps",
-)
-figure_kinds.add(
-    "equivariance",
-    plot_equivariance,
-    summary="aligned against plain G with depth: from equivariant to invariant code",
-)
-figure_kinds.add(
-    "partition",
-    plot_partition,
-    summary="shares of object, location and interaction in the variation, with depth",
-)
-figure_kinds.add(
-    "identification",
-    plot_identification,
-    summary="what of the object's code a move loses, and what it only hides, with depth",
-)
-figure_kinds.add(
-    "phase",
-    plot_phase,
-    summary="how much of a map's change is a pure shift, in and out of the stride's phase",
-)
-figure_kinds.add(
-    "probe-maps",
-    plot_probe_maps,
-    summary="accuracy of probes trained at one place over the canvas, a panel for each layer",
-)
-figure_kinds.add(
-    "probe-matrix",
-    plot_probe_matrix,
-    summary="accuracy of probes trained at each place, at every other",
-)
-figure_kinds.add(
-    "probe-layerwise",
-    plot_probe_layerwise,
-    summary="invariance index of probes against depth, with their controls",
-)
-figure_kinds.add(
-    "attribution-grid",
-    plot_attribution_grid,
-    summary="objects at several locations, each with its attribution map over it",
-)
-figure_kinds.add(
-    "attribution-frame",
-    plot_attribution_frame,
-    summary="mean attribution map in the object's frame, location by location",
-)
-figure_kinds.add(
-    "attribution-equivariance",
-    plot_attribution_equivariance,
-    summary="attribution here and at the reference compared, over the canvas",
-)
-figure_kinds.add(
-    "attribution-timeline",
-    plot_attribution_timeline,
-    summary="attribution maps of checkpoints side by side, and their measures below",
-)
-figure_kinds.add(
-    "sanity",
-    plot_sanity,
-    summary="likeness of attribution maps while layers are randomised from the output down",
-)
+_BY_NAME: dict[str, Callable[..., Figure | Axes]] = {
+    "maps": plot_similarity_maps,
+    "layerwise": plot_layerwise,
+    "displacement": plot_displacement,
+    "accuracy-maps": plot_accuracy_maps,
+    "accuracy-displacement": plot_accuracy_displacement,
+    "acquisition": plot_acquisition,
+    "interference": plot_interference,
+    "claims": plot_claims,
+    "measures": plot_measures,
+    "steps": plot_steps,
+    "equivariance": plot_equivariance,
+    "partition": plot_partition,
+    "identification": plot_identification,
+    "phase": plot_phase,
+    "probe-maps": plot_probe_maps,
+    "probe-matrix": plot_probe_matrix,
+    "probe-layerwise": plot_probe_layerwise,
+    "attribution-grid": plot_attribution_grid,
+    "attribution-frame": plot_attribution_frame,
+    "attribution-equivariance": plot_attribution_equivariance,
+    "attribution-timeline": plot_attribution_timeline,
+    "sanity": plot_sanity,
+}
+for _name, _plot in _BY_NAME.items():
+    figure_kinds.add(_name, _plot, summary=str(_plot.__doc__).partition("\n")[0])
 
 SUMMARIES = frozenset(
     {"layerwise", "measures", "steps", "equivariance", "partition", "identification", "phase"}

@@ -15,12 +15,11 @@ from elsewhere.figures.style import (
     LABEL_SIZE,
     MARKS,
     PAGE_WIDTH,
-    TITLE_SIZE,
+    entitle_figure,
     new_figure,
     styled,
     text_style,
     tidy,
-    wrap,
 )
 
 
@@ -82,6 +81,5 @@ def plot_steps(result: xr.Dataset) -> Figure:
         Line2D([], [], color=mark.color, linestyle="none", marker="o", label="band excludes 0"),
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False)
-    title = wrap(describe(result, "step from the layer before"), 6.8, TITLE_SIZE)
-    figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE, **text_style(title))
+    entitle_figure(figure, describe(result, "step from the layer before"))
     return figure

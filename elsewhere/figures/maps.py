@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -40,8 +41,10 @@ from elsewhere.figures.style import (
     SMALL_SIZE,
     TICK_SIZE,
     TITLE_SIZE,
-    beyond,
     clean_text,
+    color_bar,
+    figure_of,
+    legend_below,
     new_figure,
     shorten_apart,
     styled,
@@ -143,47 +146,27 @@ def plot_similarity_maps(
     values[~np.isfinite(values)] = np.nan
     names = [layer_names(result)[idx] for idx in chosen]
     norm = _scale(values, vmin, vmax)
-    panels_wide = column_count(len(chosen), columns)
-    rows = math.ceil(len(chosen) / panels_wide)
-
-    side = min((PAGE_WIDTH - 1.25) / panels_wide - 0.06, 2.5)
-    if columns is not None:  # no taller than a page, if panels can still be read
-        side = min(side, max(9.0 / rows - 0.2, 0.6))
-    width = max(min(panels_wide * (side + 0.06) + 1.25, PAGE_WIDTH), 3.6)
     metric = str(result.attrs.get("metric", ""))
     words, unit = (text.format(metric=metric).strip(" ,") for text in _QUANTITIES[quantity])
-    title = wrap(describe(result, words), width - 0.2, TITLE_SIZE)
-    lines = title.count("\n") + 1
-    figure = new_figure(width, rows * (side + 0.2) + 0.65 + 0.17 * lines, compress=True)
-    grid = figure.add_gridspec(rows, panels_wide)
-
+    sheet = Sheet(len(chosen), columns, describe(result, words), narrowest=3.6)
     edges_y = cell_edges(result["y"].values, scene.canvas, scene.object_size)
     edges_x = cell_edges(result["x"].values, scene.canvas, scene.object_size)
     means = _means(result, quantity, chosen, values, scene)
     dead = is_dead(result)[chosen]
-    characters = int(side * 72 / (0.62 * SMALL_SIZE)) - 5
-    panels = []
-    labels = shorten_apart(names, characters - 2 * int(dead.any()))
-    for idx in range(len(names)):
-        ax = figure.add_subplot(grid[divmod(idx, panels_wide)])
+    labels = shorten_apart(names, sheet.room(SMALL_SIZE) - 2 * int(dead.any()))
+    for idx, ax in enumerate(sheet.panels):
         draw_cells(ax, values[idx], edges_y, edges_x, norm, raster=values.size > RASTER_CELLS)
-        frame_panel(ax, scene, bottom=idx + panels_wide >= len(names), left=idx % panels_wide == 0)
-        _mark_reference(ax, scene)
-        label = labels[idx] + (" †" if dead[idx] else "")
-        size = SMALL_SIZE if panels_wide > 3 else TICK_SIZE
-        ax.set_title(label, loc="left", fontsize=size, pad=2.5, **text_style(label))
-        number = "–" if np.isnan(means[idx]) else f"{means[idx]:.2f}".replace("-", "−")
-        ax.set_title(number, loc="right", fontsize=size, pad=2.5, color=GREY)
-        panels.append(ax)
-    outline_object(panels[0], scene)
-
-    _color_bar(figure, panels, norm, values, unit)
-    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
-    corner = panels[(rows - 1) * panels_wide]
-    corner.set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
-    corner.set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=1)
-    draw_legend(figure, scene, missing=bool(np.isnan(values).any()), dead=bool(dead.any()))
-    return figure
+        frame_panel(ax, scene, **sheet.outer(idx))
+        ax.plot([scene.x], [scene.y], label="reference", clip_on=False, zorder=3, **RING)
+        sheet.name(ax, labels[idx] + (" †" if dead[idx] else ""), means[idx])
+    outline_object(sheet.panels[0], scene)
+    color_bar(
+        sheet.figure, ScalarMappable(norm, COLOR_MAP), clean_text(unit), values=values,
+        ax=sheet.panels, aspect=28,
+    )  # fmt: skip
+    sheet.label("x (px)", "y (px)")
+    _explain(sheet.figure, scene, missing=bool(np.isnan(values).any()), dead=bool(dead.any()))
+    return sheet.figure
 
 
 def _scale(values: NDArray[np.float64], vmin: float | None, vmax: float | None) -> Normalize:
@@ -195,6 +178,96 @@ def _scale(values: NDArray[np.float64], vmin: float | None, vmax: float | None) 
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InputError(f"the colour scale runs from {low} to {high}; expected vmin below vmax")
     return Normalize(low, high)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A figure of panels of one size in rows, beneath a title and beside a colour bar.
+
+    Parameters
+    ----------
+    count
+        Panels.
+    columns
+        Panels in a row; chosen for the page by default.
+    title
+        Of the whole figure.
+    widest
+        Side of a panel at most, inches.
+    narrowest
+        Width of the figure at least, inches.
+    foot
+        Inches beneath the panels.
+    """
+
+    count: int
+    columns: int | None
+    title: str
+    widest: float = 2.5
+    narrowest: float = 4.2
+    foot: float = 0.65
+    panels: list[Axes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        title = wrap(self.title, self.width - 0.2, TITLE_SIZE)
+        height = self.rows * (self.side + 0.2) + self.foot + 0.17 * (title.count("\n") + 1)
+        figure = new_figure(self.width, height, compress=True)
+        figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
+        grid = figure.add_gridspec(self.rows, self.wide)
+        for idx in range(self.count):
+            self.panels.append(figure.add_subplot(grid[divmod(idx, self.wide)]))
+
+    @property
+    def figure(self) -> Figure:
+        """The figure."""
+        return figure_of(self.panels[0])
+
+    @property
+    def wide(self) -> int:
+        """Panels in a row."""
+        return column_count(self.count, self.columns)
+
+    @property
+    def rows(self) -> int:
+        """Rows of panels."""
+        return math.ceil(self.count / self.wide)
+
+    @property
+    def side(self) -> float:
+        """Side of a panel, inches; with given columns no taller than a page, if it can be read."""
+        side = min((PAGE_WIDTH - 1.25) / self.wide - 0.06, self.widest)
+        return side if self.columns is None else min(side, max(9.0 / self.rows - 0.2, 0.6))
+
+    @property
+    def width(self) -> float:
+        """Width of the figure, inches."""
+        return max(min(self.wide * (self.side + 0.06) + 1.25, PAGE_WIDTH), self.narrowest)
+
+    @property
+    def text_size(self) -> float:
+        """Of what is written above a panel, points."""
+        return SMALL_SIZE if self.wide > 3 else TICK_SIZE
+
+    def outer(self, idx: int) -> dict[str, bool]:
+        """Return at which sides a panel is the outermost."""
+        return {"bottom": idx + self.wide >= self.count, "left": idx % self.wide == 0}
+
+    def room(self, size: float | None = None) -> int:
+        """Return how many characters fit above a panel, beside a number."""
+        return int(self.side * 72 / (0.62 * (size or self.text_size))) - 5
+
+    def name(self, ax: Axes, label: str, mean: float, *, more: str = "", **style: Any) -> None:
+        """Write a panel's name above it, and a mean at its right."""
+        above: dict[str, Any] = {"fontsize": self.text_size, "pad": 2.5}
+        ax.set_title(label, loc="left", **above, **style, **text_style(label))
+        number = "–" if np.isnan(mean) else f"{mean:.2f}".replace("-", "−")
+        ax.set_title(number + more, loc="right", color=GREY, **above)
+
+    def label(self, x: str, y: str, pad: float = 1) -> None:
+        """Write what the axes are, at the lower left panel."""
+        corner = self.panels[(self.rows - 1) * self.wide]
+        corner.set_xlabel(x, fontsize=TICK_SIZE, labelpad=pad)
+        corner.set_ylabel(y, fontsize=TICK_SIZE, labelpad=pad)
 
 
 def column_count(count: int, columns: int | None) -> int:
@@ -285,11 +358,6 @@ def frame_panel(ax: Axes, scene: MeasuredCanvas, *, bottom: bool, left: bool) ->
         ax.get_yticklabels()[-1].set_verticalalignment("bottom")
 
 
-def _mark_reference(ax: Axes, scene: MeasuredCanvas) -> None:
-    """Put an open ring, dark on a light rim, around the reference."""
-    ax.plot([scene.x], [scene.y], label="reference", clip_on=False, zorder=3, **RING)
-
-
 def outline_object(ax: Axes, scene: MeasuredCanvas) -> None:
     """Outline the object where it stands at the reference, as a scale."""
     half = scene.object_size // 2
@@ -298,24 +366,7 @@ def outline_object(ax: Axes, scene: MeasuredCanvas) -> None:
     ax.add_patch(box)
 
 
-def _color_bar(
-    figure: Figure, panels: list[Axes], norm: Normalize, values: NDArray[np.float64], label: str
-) -> None:
-    """Draw the one colour bar of all panels, pointed where values lie beyond its ends."""
-    bar = figure.colorbar(
-        ScalarMappable(norm, COLOR_MAP),
-        ax=panels,
-        extend=beyond(norm, values),
-        aspect=28,
-        fraction=0.05,
-        pad=0.015,
-    )
-    bar.set_label(clean_text(label), fontsize=TICK_SIZE, **text_style(label))
-    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
-    bar.outline.set_linewidth(0.4)
-
-
-def draw_legend(figure: Figure, scene: MeasuredCanvas, *, missing: bool, dead: bool) -> None:
+def _explain(figure: Figure, scene: MeasuredCanvas, *, missing: bool, dead: bool) -> None:
     """Explain the marks beneath the panels."""
     handles: list[Line2D | Patch] = [
         Line2D([], [], label=f"reference (y {scene.y}, x {scene.x})", **RING),
@@ -328,12 +379,4 @@ def draw_legend(figure: Figure, scene: MeasuredCanvas, *, missing: bool, dead: b
         handles.append(
             Line2D([], [], label="over 5 % zero vectors", marker=r"$\dagger$", **TEXT_MARK)
         )
-    figure.legend(
-        handles=handles,
-        loc="outside lower left",
-        ncols=len(handles),
-        fontsize=SMALL_SIZE,
-        handlelength=1.4,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )
+    legend_below(figure, handles)

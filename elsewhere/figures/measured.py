@@ -37,15 +37,14 @@ from elsewhere.figures.style import (
     LABEL_SIZE,
     MARKS,
     PAGE_WIDTH,
-    SMALL_SIZE,
-    TITLE_SIZE,
     Mark,
     axes_or_new,
+    entitle,
+    entitle_figure,
     new_figure,
     styled,
     text_style,
     tidy,
-    wrap,
 )
 
 # Colours of Okabe and Ito (2008), as everywhere; told apart by marker and dashes as well.
@@ -116,15 +115,10 @@ def plot_equivariance(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         if key == "aligned_G_away":
             missing &= _is_map(result)
         gaps |= mark_gaps(ax, missing, mark, rank)
-    fit_limits(ax, np.concatenate(seen))
-    name_layers(ax, names)
-    ax.set_ylabel("generalisation G, evoked", fontsize=LABEL_SIZE)
-    _entitle(ax, result, "equivariance and invariance")
     handles = [legend_handle(mark, label) for mark, label in HANDOVER.values()]
-    if gaps:
-        handles.append(Line2D([], [], label="undefined", color=GREY, **CROSS))
-    draw_legend(ax, [*handles, *band_handles(ax, GREY)])
-    return ax
+    ax.set_ylabel("generalisation G, evoked", fontsize=LABEL_SIZE)
+    entitle(ax, describe(result, "equivariance and invariance"))
+    return _finish(ax, names, seen, handles, "undefined" if gaps else "")
 
 
 @styled
@@ -168,18 +162,13 @@ def plot_partition(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
             )
         values = _draw(result, key, mark, ax, rank, len(keys), seen)
         gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
-    fit_limits(ax, np.concatenate(seen))
-    name_layers(ax, names)
-    ax.set_ylabel("share of the sum of squares", fontsize=LABEL_SIZE)
-    _entitle(ax, result, "what the code varies with")
     handles = [legend_handle(mark, part) for part, mark in SHARES.items()]
     handles.append(
         Line2D([], [], color=GREY, linestyle=(0, (1, 2)), linewidth=0.7, label="shuffled rows")
     )
-    if gaps:
-        handles.append(Line2D([], [], label="nothing varies", color=GREY, **CROSS))
-    draw_legend(ax, [*handles, *band_handles(ax, GREY)])
-    return ax
+    ax.set_ylabel("share of the sum of squares", fontsize=LABEL_SIZE)
+    entitle(ax, describe(result, "what the code varies with"))
+    return _finish(ax, names, seen, handles, "nothing varies" if gaps else "")
 
 
 @styled
@@ -227,16 +216,11 @@ def plot_phase(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         values = _draw(result, key, mark, ax, rank, len(PHASES), seen, spread=0.0)
         if key != "border_share_in_phase":
             gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
-    fit_limits(ax, np.concatenate(seen))
-    name_layers(ax, names)
-    ax.set_ylabel("share of the change", fontsize=LABEL_SIZE)
-    _entitle(ax, result, "what a move changes in a map")
     handles: list[Any] = [legend_handle(mark, label) for mark, label in PHASES.values()]
     handles.append(Patch(color="#E69F00", alpha=0.22, linewidth=0, label="sub-sampling\nbreaks"))
-    if gaps:
-        handles.append(Line2D([], [], label="no such location\non this grid", color=GREY, **CROSS))
-    draw_legend(ax, [*handles, *band_handles(ax, GREY)])
-    return ax
+    ax.set_ylabel("share of the change", fontsize=LABEL_SIZE)
+    entitle(ax, describe(result, "what a move changes in a map"))
+    return _finish(ax, names, seen, handles, "no such location\non this grid" if gaps else "")
 
 
 @styled
@@ -283,17 +267,12 @@ def plot_identification(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     for rank, (key, (mark, _)) in enumerate(IDENTIFIED.items()):
         values = _draw(result, key, mark, ax, rank, len(IDENTIFIED), seen, spread=0.05)
         gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
-    fit_limits(ax, np.concatenate(seen))
-    name_layers(ax, names)
-    ax.set_ylabel("objects identified, share", fontsize=LABEL_SIZE)
-    _entitle(ax, result, "lost, or hidden by the move?")
     handles: list[Any] = [legend_handle(mark, label) for mark, label in IDENTIFIED.values()]
     handles += [Patch(color=c, alpha=0.25, linewidth=0, label=name) for name, c, *_ in areas]
     handles.append(Line2D([], [], color=GREY, linestyle=(0, (1, 2)), linewidth=0.8, label="chance"))
-    if gaps:
-        handles.append(Line2D([], [], label="undefined", color=GREY, **CROSS))
-    draw_legend(ax, [*handles, *band_handles(ax, GREY)])
-    return ax
+    ax.set_ylabel("objects identified, share", fontsize=LABEL_SIZE)
+    entitle(ax, describe(result, "lost, or hidden by the move?"))
+    return _finish(ax, names, seen, handles, "undefined" if gaps else "")
 
 
 @styled
@@ -353,8 +332,7 @@ def plot_measures(result: xr.Dataset) -> Figure:
         key_panel.legend(handles=handles, loc="center left", frameon=False)
     else:
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    title = wrap(describe(result, "measures, layer by layer"), 6.8, TITLE_SIZE)
-    figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE, **text_style(title))
+    entitle_figure(figure, describe(result, "measures, layer by layer"))
     return figure
 
 
@@ -383,6 +361,21 @@ def _stage(result: xr.Dataset, ax: Axes | None) -> tuple[Axes, list[str]]:
     tidy(ax)
     draw_bands(ax, names)
     return ax, names
+
+
+def _finish(
+    ax: Axes,
+    names: Sequence[str],
+    seen: Sequence[NDArray[np.float64]],
+    handles: Sequence[Any],
+    gap: str,
+) -> Axes:
+    """Show all that was drawn, name the layers and explain the marks."""
+    fit_limits(ax, np.concatenate(seen))
+    name_layers(ax, names)
+    gaps = [Line2D([], [], label=gap, color=GREY, **CROSS)] if gap else []
+    draw_legend(ax, [*handles, *gaps, *band_handles(ax, GREY)])
+    return ax
 
 
 def _draw(
@@ -418,8 +411,3 @@ def _is_map(result: xr.Dataset) -> NDArray[np.bool_]:
     others: Sequence[Any] = [dim for dim in result["cells"].dims if dim != "layer"]
     found: NDArray[np.bool_] = result["cells"].notnull().any(others).values
     return found
-
-
-def _entitle(ax: Axes, result: xr.Dataset, what: str) -> None:
-    title = wrap(describe(result, what), 5.6, TITLE_SIZE)
-    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=SMALL_SIZE + 10, **text_style(title))

@@ -45,7 +45,7 @@ from elsewhere.figures.maps import (
     RASTER_CELLS,
     RING,
     TEXT_MARK,
-    column_count,
+    Sheet,
     draw_cells,
     frame_panel,
     outline_object,
@@ -63,16 +63,13 @@ from elsewhere.figures.style import (
     LABEL_SIZE,
     PAGE_WIDTH,
     SMALL_SIZE,
-    TICK_SIZE,
-    TITLE_SIZE,
     Mark,
     axes_or_new,
-    new_figure,
+    entitle,
+    legend_below,
     shorten_apart,
     styled,
-    text_style,
     tidy,
-    wrap,
 )
 
 Split: TypeAlias = Literal["same", "held-out"]
@@ -158,43 +155,21 @@ def plot_probe_maps(
         raise InputError("a result of probes holds no location; expected at least one")
 
     norm = Normalize(chance, 1.0)
-    wide = column_count(len(panels), columns)
-    rows = math.ceil(len(panels) / wide)
-    side = min((PAGE_WIDTH - 1.25) / wide - 0.06, 2.5)
-    if columns is not None:  # no taller than a page, if panels can still be read
-        side = min(side, max(9.0 / rows - 0.2, 0.6))
-    width = max(min(wide * (side + 0.06) + 1.25, PAGE_WIDTH), 4.2)
-    title = wrap(describe(result, _what(result, which)), width - 0.2, TITLE_SIZE)
-    lines = title.count("\n") + 1
-    figure = new_figure(width, rows * (side + 0.2) + 0.65 + 0.17 * lines, compress=True)
-    grid = figure.add_gridspec(rows, wide)
-    size = SMALL_SIZE if wide > 3 else TICK_SIZE
-    characters = int(side * 72 / (0.62 * size)) - 5
+    sheet = Sheet(len(panels), columns, describe(result, _what(result, which)))
     edges_y, edges_x = (
         cell_edges(result[dim].values, scene.canvas, scene.object_size) for dim in ("y", "x")
     )
-    drawn = []
-    labels = shorten_apart([name for name, *_ in panels], characters)
-    for idx, (name, values, mean) in enumerate(panels):
-        ax = figure.add_subplot(grid[divmod(idx, wide)])
+    labels = shorten_apart([name for name, *_ in panels], sheet.room())
+    for idx, (ax, (name, values, mean)) in enumerate(zip(sheet.panels, panels, strict=True)):
         draw_cells(ax, values, edges_y, edges_x, norm, raster=values.size > RASTER_CELLS)
-        frame_panel(ax, scene, bottom=idx + wide >= len(panels), left=idx % wide == 0)
+        frame_panel(ax, scene, **sheet.outer(idx))
         ax.plot(trained[:, 1], trained[:, 0], label="trained", clip_on=False, zorder=3, **RING)
-        label = labels[idx]
         style = "italic" if name == RAW_PIXELS else "normal"
-        ax.set_title(
-            label, loc="left", fontsize=size, pad=2.5, fontstyle=style, **text_style(label)
-        )
-        number = "–" if np.isnan(mean) else f"{mean:.2f}"
-        ax.set_title(number, loc="right", fontsize=size, pad=2.5, color=GREY)
-        drawn.append(ax)
-    outline_object(drawn[0], scene)
+        sheet.name(ax, labels[idx], mean, fontstyle=style)
+    outline_object(sheet.panels[0], scene)
     every = np.concatenate([values.ravel() for _, values, _ in panels])
-    draw_accuracy_bar(figure, drawn, norm, every, _BAR)
-    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
-    corner = drawn[(rows - 1) * wide]
-    corner.set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
-    corner.set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=1)
+    draw_accuracy_bar(sheet.figure, sheet.panels, norm, every, _BAR)
+    sheet.label("x (px)", "y (px)")
     where = f" (y {scene.y}, x {scene.x})" if len(trained) == 1 else "s"
     handles: list[Line2D | Patch] = [
         Line2D([], [], label=f"trained location{where}", **RING),
@@ -203,8 +178,8 @@ def plot_probe_maps(
     ]
     if np.isnan(every).any():
         handles.append(Patch(label="no value", **MISSING))
-    _legend_below(figure, handles)
-    return figure
+    legend_below(sheet.figure, handles)
+    return sheet.figure
 
 
 @styled
@@ -255,21 +230,11 @@ def plot_probe_matrix(
         raise InputError("a result of probes holds no location; expected at least one")
     matrices = [finite_values(values.isel(layer=idx).values).reshape(n, n) for idx in chosen]
 
-    wide = column_count(len(chosen), columns)
-    rows = math.ceil(len(chosen) / wide)
-    side = min((PAGE_WIDTH - 1.25) / wide - 0.06, 3.0)
-    width = max(min(wide * (side + 0.06) + 1.25, PAGE_WIDTH), 4.2)
-    title = wrap(describe(result, _what(result, which)), width - 0.2, TITLE_SIZE)
-    lines = title.count("\n") + 1
-    figure = new_figure(width, rows * (side + 0.2) + 0.55 + 0.17 * lines, compress=True)
-    grid = figure.add_gridspec(rows, wide)
-    size = SMALL_SIZE if wide > 3 else TICK_SIZE
-    characters = int(side * 72 / (0.62 * size)) - 5
-    drawn = []
+    title = describe(result, _what(result, which))
+    sheet = Sheet(len(chosen), columns, title, widest=3.0, foot=0.55)
     off = ~np.eye(n, dtype=bool)
-    titles = shorten_apart([names[idx] for idx in chosen], characters)
-    for place, label in enumerate(titles):
-        ax = figure.add_subplot(grid[divmod(place, wide)])
+    titles = shorten_apart([names[idx] for idx in chosen], sheet.room())
+    for place, (ax, label) in enumerate(zip(sheet.panels, titles, strict=True)):
         ax.imshow(
             np.ma.masked_invalid(matrices[place]), cmap=COLOR_MAP, norm=norm, aspect="equal",
             extent=(0, n, n, 0),
@@ -282,25 +247,19 @@ def plot_probe_matrix(
         labels = [str(value) for value in result["y"].values]
         ax.set_xticks(ticks[shown], labels=labels[shown])
         ax.set_yticks(ticks[shown], labels=labels[shown])
-        ax.tick_params(
-            labelbottom=place + wide >= len(chosen), labelleft=place % wide == 0,
-            labelsize=SMALL_SIZE, length=0, pad=2,
-        )  # fmt: skip
+        outer: dict[str, Any] = {
+            f"label{side}": shown for side, shown in sheet.outer(place).items()
+        }
+        ax.tick_params(**outer, labelsize=SMALL_SIZE, length=0, pad=2)
         ax.spines[:].set_visible(True)
         ax.spines[:].set(linewidth=0.4, color=GREY)
-        ax.set_title(label, loc="left", fontsize=size, pad=2.5, **text_style(label))
         away = matrices[place][off]
         known = away[np.isfinite(away)]
-        number = f"{known.mean():.2f}" if known.size else "–"
-        ax.set_title(number, loc="right", fontsize=size, pad=2.5, color=GREY)
-        drawn.append(ax)
+        sheet.name(ax, label, float(known.mean()) if known.size else math.nan)
     every = np.concatenate([each.ravel() for each in matrices])
-    draw_accuracy_bar(figure, drawn, norm, every, _BAR)
-    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
-    corner = drawn[(rows - 1) * wide]
-    corner.set_xlabel("tested at: rows of y (px)", fontsize=TICK_SIZE, labelpad=2)
-    corner.set_ylabel("trained at: rows of y (px)", fontsize=TICK_SIZE, labelpad=2)
-    return figure
+    draw_accuracy_bar(sheet.figure, sheet.panels, norm, every, _BAR)
+    sheet.label("tested at: rows of y (px)", "trained at: rows of y (px)", pad=2)
+    return sheet.figure
 
 
 @styled
@@ -409,8 +368,7 @@ def plot_probe_layerwise(
     fit_limits(ax, np.concatenate(seen) if seen else np.zeros(1), headroom=0.08)
     name_layers(ax, names)
     ax.set_ylabel(_LABELS[quantity], fontsize=LABEL_SIZE)
-    title = wrap(describe(result, _what(result)), 5.6, TITLE_SIZE)
-    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
+    entitle(ax, describe(result, _what(result)))
     draw_legend(ax, [*handles, *band_handles(ax, GREY)])
     return ax
 
@@ -493,16 +451,3 @@ def _what(result: xr.Dataset, which: str = "") -> str:
     """Return the words that a title begins with."""
     kind = str(result.attrs.get("probe", "linear")).replace("-", " ")
     return f"{kind} probes" + (f", {which} exemplars" if which else "")
-
-
-def _legend_below(figure: Figure, handles: list[Line2D | Patch]) -> None:
-    """Explain the marks beneath the panels."""
-    figure.legend(
-        handles=handles,
-        loc="outside lower left",
-        ncols=len(handles),
-        fontsize=SMALL_SIZE,
-        handlelength=1.4,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )

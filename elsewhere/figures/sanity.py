@@ -25,14 +25,13 @@ from elsewhere.figures.style import (
     LABEL_SIZE,
     PAGE_WIDTH,
     SMALL_SIZE,
-    TITLE_SIZE,
     Mark,
+    entitle_figure,
     new_figure,
     shorten,
     styled,
     text_style,
     tidy,
-    wrap,
 )
 
 LIKENESSES = MappingProxyType(
@@ -85,8 +84,7 @@ def plot_sanity(result: xr.Dataset, *others: xr.Dataset) -> Figure:
             Line2D([], [], color=GREY, marker="$2$", linestyle="none", label="empty maps")
         )
     draw_legend(panels[0], handles)
-    title = wrap(describe(result, "maps while layers are randomised"), 6.8, TITLE_SIZE)
-    figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE, **text_style(title))
+    entitle_figure(figure, describe(result, "maps while layers are randomised"))
     return figure
 
 

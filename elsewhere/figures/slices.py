@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.accuracy import distances, trained_locations
-from elsewhere.figures.curves import depth_shades, draw_legend, fit_limits, legend_handle
+from elsewhere.figures.curves import depth_shades, draw_legend, fit_limits, legend_handle, spread
 from elsewhere.figures.results import describe
 from elsewhere.figures.style import (
     GREY,
@@ -214,8 +214,7 @@ def plot_along(
     names = [str(name) for name in shown[series].values]
     if kind == "probe":
         shown = shown.isel(split=0)
-    chosen = np.unique(np.rint(np.linspace(0, len(names) - 1, 6)).astype(int))
-    chosen = chosen[: len(names)]
+    chosen = spread(len(names), 6)
     ax = axes_or_new(ax, PAGE_WIDTH, 3.2)
     tidy(ax)
     shades, values, handles = depth_shades(len(chosen)), shown[axis].values, []

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import matplotlib
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -291,3 +294,43 @@ def wrap(text: str, width: float, size: float) -> str:
     tied = clean_text(text).replace(" · ", "\u00a0· ")  # no line begins with the separator
     lines = textwrap.wrap(tied, max(int(width * 72 / (0.57 * size)), 12))
     return "\n".join(line.removesuffix("\u00a0·").replace("\u00a0", " ") for line in lines)
+
+
+def entitle(ax: Axes, text: str, *, width: float = 5.6, pad: float = 16) -> None:
+    """Write a title above axes, in as many lines as it needs."""
+    title = wrap(text, width, TITLE_SIZE)
+    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=pad, **text_style(title))
+
+
+def entitle_figure(figure: Figure, text: str) -> None:
+    """Write a title above all panels, in as many lines as it needs."""
+    title = wrap(text, 6.8, TITLE_SIZE)
+    figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE, **text_style(title))
+
+
+def color_bar(
+    figure: Figure,
+    mappable: ScalarMappable,
+    label: str,
+    *,
+    values: NDArray[np.floating] | None = None,
+    size: float = TICK_SIZE,
+    **where: Any,
+) -> Colorbar:
+    """Draw the one colour bar of all panels, pointed where `values` lie beyond its ends."""
+    extend = "neither" if values is None else beyond(cast(Normalize, mappable.norm), values)
+    if "cax" not in where:
+        where = {"fraction": 0.05, "pad": 0.015, **where}
+    bar = figure.colorbar(mappable, extend=extend, **where)
+    bar.set_label(label, fontsize=size, **text_style(label))
+    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
+    bar.outline.set_linewidth(0.4)
+    return bar
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Explain the marks beneath the panels."""
+    figure.legend(
+        handles=list(handles), loc="outside lower left", ncols=len(handles), fontsize=SMALL_SIZE,
+        handlelength=1.4, columnspacing=1.4, borderaxespad=0.2,
+    )  # fmt: skip

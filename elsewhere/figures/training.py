@@ -24,6 +24,7 @@ from elsewhere.figures.curves import (
     finite_values,
     fit_limits,
     legend_handle,
+    spread,
 )
 from elsewhere.figures.results import (
     describe,
@@ -39,15 +40,13 @@ from elsewhere.figures.style import (
     LABEL_SIZE,
     PAGE_WIDTH,
     PALE,
-    TITLE_SIZE,
     Mark,
+    entitle,
     new_figure,
     shorten,
     shorten_apart,
     styled,
-    text_style,
     tidy,
-    wrap,
 )
 
 Where: TypeAlias = Literal["trained", "off", "far"]
@@ -188,7 +187,7 @@ def _draw(
     which = choose_exemplars(tracks, variables[-1], exemplars)
     chosen = select_layers(track, layers)
     if layers is None and len(chosen) > 6:
-        chosen = [chosen[idx] for idx in np.rint(np.linspace(0, len(chosen) - 1, 6)).astype(int)]
+        chosen = [chosen[idx] for idx in spread(len(chosen), 6)]
     names = [layer_names(track)[idx] for idx in chosen]
 
     drawn = _Drawn()
@@ -221,8 +220,7 @@ def _draw(
     _describe_lines(drawn, tracks)
     draw_steps(drawn.upper, drawn.lower, drawn.laid, _AXIS_INCHES)
     drawn.upper.tick_params(labelbottom=False)
-    title = wrap(describe(track, f"{what}, {which} exemplars"), 5.6, TITLE_SIZE)
-    drawn.upper.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=16, **text_style(title))
+    entitle(drawn.upper, describe(track, f"{what}, {which} exemplars"))
     draw_legend(drawn.upper, drawn.handles)
     draw_legend(drawn.lower, layer_handles)
     return drawn

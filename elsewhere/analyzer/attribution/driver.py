@@ -107,7 +107,7 @@ def attribute(
         raise InputError("processes share a run through its parts; name the file (path) it goes to")
     if path is not None and (overwrite or not Path(path).is_file()):
         check_output(Path(path), overwrite=overwrite, room=_size(sweep, settings) // 4)
-    _check_size(sweep, settings, limit)
+    check_memory(2 * _size(sweep, settings), limit, len(sweep.objects), sweep.design.n_positions)
     if isinstance(settings.target, LinearTarget):
         classes = settings.target.classes
     for other in others:
@@ -217,25 +217,23 @@ def _complete(path: Path, fields: dict[str, Any], identity: str, run: ObjectRun)
 
 def _size(sweep: Sweep, settings: AttributionSettings) -> int:
     """Return the bytes of all maps."""
-    pixels = settings.frame(sweep.canvas).side ** 2
-    if settings.canvas_maps:
-        pixels += sweep.canvas.size**2
-    count = len(sweep.objects) * sweep.design.n_positions
-    return count * pixels * np.dtype(settings.dtype).itemsize
-
-
-def _check_size(sweep: Sweep, settings: AttributionSettings, limit: int) -> None:
-    """Refuse maps that would not fit the memory, before anything is computed."""
-    needed = 2 * _size(sweep, settings)
-    if needed > limit:
-        raise InputError(
-            f"maps of {len(sweep.objects)} objects at {sweep.design.n_positions} locations take "
-            f"about {format_bytes(needed)}, above --max-memory {format_bytes(limit)}; take a "
-            "coarser grid, a smaller margin, fewer objects, or more memory"
-        )
+    return len(sweep.objects) * sweep.design.n_positions * settings.map_bytes(sweep.canvas)
 
 
 ASKED = ("options", "baseline", "margin", "seed", "extras", "n_perturbations")
+
+
+def check_memory(
+    needed: int, limit: int, n_objects: int, n_positions: int, n_checkpoints: int = 1
+) -> None:
+    """Refuse maps that would not fit the memory, before anything is computed."""
+    if needed > limit:
+        several = f" and {n_checkpoints} checkpoints" if n_checkpoints > 1 else ""
+        raise InputError(
+            f"maps of {n_objects} objects at {n_positions} locations{several} take about "
+            f"{format_bytes(needed)}, above --max-memory {format_bytes(limit)}; take a coarser "
+            "grid, a smaller margin, fewer objects or phases, or more memory"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -135,33 +135,30 @@ def sanity(
         "share of the weights up to the target that are random"
     )
     result.attrs["not_randomised"] = left
-    share = 1 - float(result["randomised"][-1])
+    share, doubts = 1 - float(result["randomised"][-1]), []
     if share > NEGLIGIBLE:
         largest = sorted(left, key=lambda name: -left[name])
         named = ", ".join(f"{name} ({left[name]} values)" for name in largest[:3])
-        doubt = (
+        doubts.append(
             f"{share:.1%} of the values that take part are not randomised, as no layer holds them "
             f"as finite numbers: {named}{', ...' if len(left) > 3 else ''}"
         )
-        result.attrs["notes"] = notes_of(result, [doubt])
     result["n_empty"] = ("stage", empty)
     result["n_empty"].attrs["long_name"] = "maps of the randomised network without variation"
     result.attrs["n_weights"] = int(sizes[-1])
     if any(empty):
         most = int(np.argmax(empty))
-        doubt = (
+        doubts.append(
             f"of the randomised networks some maps are empty (most with {stages[most]} randomised "
             f"last: {empty[most]} of {known.sum()}) and count as like no other (0)"
         )
-        result.attrs["notes"] = notes_of(result, [doubt])
     result.attrs["n_vanishing"] = left_out = int((~known).sum())
     if left_out:
-        doubt = (
+        doubts.append(
             f"{left_out} of {known.size} maps of the network as it is vanish (empty, or the "
             "score's rounding) and are left out"
         )
-        result.attrs["notes"] = notes_of(result, [doubt])
-    return result
+    return result.assign_attrs(notes=notes_of(result, doubts))
 
 
 def _without_limit(settings: AttributionSettings) -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
@@ -97,6 +96,11 @@ class AttributionSettings:
         margin = canvas.object_size // 2 if self.margin is None else self.margin
         return Frame(canvas.object_size, margin)
 
+    def map_bytes(self, canvas: Canvas) -> int:
+        """Return the bytes that what is kept of one image takes."""
+        pixels = self.frame(canvas).side ** 2 + self.canvas_maps * canvas.size**2
+        return pixels * np.dtype(self.dtype).itemsize
+
     def resolve(self, *, known: bool) -> Target:
         """Return the target, by default one that suits whether the objects' classes are known."""
         if self.target is None:
@@ -125,8 +129,3 @@ class AttributionSettings:
             )
             found["readout_sha256"] = hashlib.sha256(weights.tobytes()).hexdigest()
         return found
-
-    def fingerprint(self, canvas: Canvas) -> str:
-        """Return the SHA-256 of what determines the maps."""
-        text = json.dumps(self.fields(canvas), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()

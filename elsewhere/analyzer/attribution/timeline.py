@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray
 
-from elsewhere.analyzer.attribution.driver import attribute
+from elsewhere.analyzer.attribution.driver import attribute, check_memory
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.targets import ClassTarget, LinearTarget
 from elsewhere.analyzer.checkpoints import (
@@ -26,7 +25,7 @@ from elsewhere.models import find_device
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.training import Card, load_checkpoint
-from elsewhere.types import BatchDependent, Engine, Location, format_bytes, parse_bytes
+from elsewhere.types import BatchDependent, Engine, Location, parse_bytes
 
 _ONCE = ("patch", "mask", "category")
 
@@ -111,10 +110,13 @@ def attribute_checkpoints(
         objects, _ = cards[-1].test_objects(per_category=1, data_dir=data_dir)
         objects = objects.select(per_category=1)
     cards = _knowing(cards, objects, settings, explicit=phases is not None)
-    place = _trained_at(cards[-1]) if reference is None else reference
-    if place is None:
-        place = Grid.parse(grid, cards[-1].canvas).default_reference
-    map_bytes = _check_size(cards, objects, grid, settings, parse_bytes(max_memory))
+    default = Grid.parse(grid, cards[-1].canvas).default_reference
+    (only,) = trained if len(trained := cards[-1].trained or ()) == 1 else (default,)
+    place = only if reference is None else reference
+    places = len(Grid.parse(grid, cards[-1].canvas))
+    map_bytes = len(objects) * places * settings.map_bytes(cards[-1].canvas)
+    needed, limit = 2 * len(cards) * map_bytes, parse_bytes(max_memory)
+    check_memory(needed, limit, len(objects), places, len(cards))
     how = {"batch_dependent": batch_dependent, "chance_seed": chance_seed}
     fields = [_deciding(card, settings, objects, grid, place, engine) | how for card in cards]
     with kept_results(
@@ -205,36 +207,6 @@ def _knowing(
             "choose other phases, or the target similarity:LAYER, which needs no class"
         )
     return found
-
-
-def _trained_at(card: Card) -> Location | None:
-    """Return the only trained location, if there is but one."""
-    trained = card.trained or ()
-    return trained[0] if len(trained) == 1 else None
-
-
-def _check_size(
-    cards: Sequence[Card],
-    objects: ObjectSet,
-    grid: str,
-    settings: AttributionSettings,
-    limit: int,
-) -> int:
-    """Return the bytes of a checkpoint's maps, whose sum must fit the memory twice."""
-    canvas = cards[-1].canvas
-    pixels = settings.frame(canvas).side ** 2
-    if settings.canvas_maps:
-        pixels += canvas.size**2
-    places = len(Grid.parse(grid, canvas))
-    each = len(objects) * places * pixels * np.dtype(settings.dtype).itemsize
-    needed = 2 * len(cards) * each
-    if needed > limit:
-        raise InputError(
-            f"maps of {len(objects)} objects at {places} locations and {len(cards)} checkpoints "
-            f"take about {format_bytes(needed)}, above --max-memory {format_bytes(limit)}; take a "
-            "coarser grid, fewer phases, or more memory"
-        )
-    return each
 
 
 def _deciding(
