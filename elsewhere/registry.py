@@ -6,6 +6,7 @@ when it is asked for, so that ``--help`` can list names without importing torch.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +32,29 @@ def current_directory_importable() -> Iterator[None]:
     finally:
         if added and here in sys.path:
             sys.path.remove(here)
+
+
+def imported_later(
+    package: str, file: str
+) -> tuple[list[str], Callable[[str], object], Callable[[], list[str]]]:
+    """Return ``__all__``, ``__getattr__`` and ``__dir__`` of a package whose names come when asked.
+
+    They are what its ``__init__``, in `file`, imports for type checkers: ``import name as name``.
+    """
+    tree = ast.walk(ast.parse(Path(file).read_text(encoding="utf-8")))
+    imports = [node for node in tree if isinstance(node, ast.ImportFrom)]
+    sources = {
+        name.name: str(each.module) for each in imports for name in each.names if name.asname
+    }
+
+    def get(name: str) -> object:
+        if name not in sources:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(sources[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return sorted(sources), get, lambda: sorted({*vars(sys.modules[package]), *sources})
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,17 @@ Report: TypeAlias = Callable[[int, int, str], None]
 
 
 def choose_checkpoints(
-    directory: Path, phases: Sequence[str] | None, *, trust: Collection[str] = ()
+    directory: Path,
+    phases: Sequence[str] | None,
+    *,
+    count: int | None = None,
+    trust: Collection[str] = (),
 ) -> list[Card]:
     """Return the checkpoints of a run, of some of its phases or of all.
 
-    `trust` names factories, see :func:`elsewhere.training.read_card`.
+    `count`, if given, is about how many, at steps that grow by a constant factor up to the last
+    one: from a hundredth of it, for earlier next to nothing happens. `trust` names factories, see
+    :func:`elsewhere.training.read_card`.
 
     Raises
     ------
@@ -60,6 +66,11 @@ def choose_checkpoints(
     chosen = [card for card in cards if phases is None or card.phase in phases]
     if not chosen:
         raise InputError(f"{directory} holds no checkpoint; train a curriculum first")
+    if count is not None:
+        steps = np.array([max(card.step, 1) for card in chosen], np.float64)
+        wanted = np.geomspace(steps[-1] / 100, steps[-1], count) if count > 1 else steps[-1:]
+        places = {int(np.abs(np.log(steps / step)).argmin()) for step in wanted}
+        chosen = [chosen[place] for place in sorted(places)]
     for card in chosen:  # before anything is written beside them
         check_trusted(card)
     return chosen

@@ -28,6 +28,7 @@ from elsewhere.analyzer.checkpoints import (
     perform_checkpoints,
     tested_digest,
 )
+from elsewhere.analyzer.invariance import EXEMPLARS
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import InputError
 from elsewhere.measures.catalogue import measures, measures_named
@@ -45,8 +46,9 @@ from elsewhere.notes import notes_of
 from elsewhere.probes import probe_checkpoint
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
+from elsewhere.stimuli.transformations import parse_axis
 from elsewhere.training import Card, load_checkpoint
-from elsewhere.types import BatchDependent, Location, Metric, stem_of
+from elsewhere.types import BatchDependent, Engine, Location, Metric, stem_of
 
 ONSET = 0.1
 """Invariance has set in when N, off the trained location, stays above this."""
@@ -79,7 +81,14 @@ class TrackSettings:
         The objects that layers are compared with: a set, and how many of its categories or their
         names; by default one exemplar of each class of the last phase.
     per_category
-        Exemplars of each class, trained on and held out, for the accuracy.
+        Exemplars of each class, trained on and held out, for the accuracy; with 0 none is tested,
+        and what is known is the accuracy that training's own probe found on the location.
+    trained
+        The location that is compared with, and counts as trained; by default what cards say.
+    axes
+        Axes that change the objects as well, such as ``scale=0.5:2:5``.
+    engine
+        See :class:`elsewhere.recording.Sweep`.
     full
         Whether the similarity of each object at each location is kept as well.
     probes
@@ -97,6 +106,9 @@ class TrackSettings:
     objects: str | None = None
     categories: int | Sequence[str] | None = None
     per_category: int = 20
+    trained: Location | None = None
+    axes: tuple[str, ...] = ()
+    engine: Engine = "auto"
     full: bool = True
     probes: bool = False
     measures: tuple[str, ...] = ()
@@ -109,6 +121,8 @@ def track(
     *,
     settings: TrackSettings | None = None,
     phases: Sequence[str] | None = None,
+    checkpoints: int | None = None,
+    objects: ObjectSet | None = None,
     device: str = "auto",
     max_memory: int | str = "2GiB",
     data_dir: Path | None = None,
@@ -128,6 +142,10 @@ def track(
         What is measured.
     phases
         Names of phases; all by default.
+    checkpoints
+        At about so many of them, at steps that grow by a constant factor; all by default.
+    objects
+        What layers are compared with, instead of a set that the settings name.
     device
         Where the network runs.
     max_memory
@@ -169,8 +187,8 @@ def track(
     """
     directory = Path(directory)
     settings = TrackSettings() if settings is None else settings
-    chosen = choose_checkpoints(directory, phases, trust=trust)
-    objects = _compared_objects(chosen[-1], settings, data_dir)
+    chosen = choose_checkpoints(directory, phases, count=checkpoints, trust=trust)
+    objects = _compared_objects(chosen[-1], settings, data_dir) if objects is None else objects
     fields = _deciding(chosen, objects, settings, data_dir)
     with kept_results(
         directory, "track", chosen, fields, device=device, max_memory=max_memory
@@ -239,25 +257,31 @@ def measure_checkpoint(
 ) -> xarray.Dataset:
     """Return accuracy and similarity at one checkpoint; see :func:`track`."""
     sweep = _sweep(card, objects, settings, device)
-    model, grid = sweep.model, sweep.grid
     alike = similarity(sweep, metric=settings.metric, max_memory=max_memory)
     stem = stem_of(alike.attrs)
     result = alike[[f"{stem}{name}" for name in (*_KEPT, *(["_each"] if settings.full else []))]]
-    right = _accuracy(card, model, grid, settings, data_dir, max_memory)
+    right = _accuracy(card, sweep, settings, data_dir, max_memory)
     result = result.merge(right, join="exact", compat="no_conflicts")
     others = [right]
     if settings.probes:
         tested, held_out = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
-        shown = Sweep(model, tested, canvas=card.canvas, grid=grid, layers=settings.layers)
+        shown = Sweep(
+            sweep.model, tested, canvas=card.canvas, grid=sweep.grid,
+            axes=[*sweep.design.axes.changing], layers=settings.layers, engine=settings.engine,
+        )  # fmt: skip
         readable = probe_checkpoint(
-            shown, at=sweep.reference, held_out=held_out, seed=card.seed, max_memory=max_memory
+            shown,
+            at=sweep.design.reference,
+            held_out=held_out,
+            seed=card.seed,
+            max_memory=max_memory,
         )
         result = result.merge(readable, join="exact", compat="no_conflicts")
         others.append(readable)
     known = (settings.metric, *measures.get(settings.metric).parts)
     if others_named := [name for name in measures_named(settings.measures) if name not in known]:
         found = measure(sweep, names=others_named, max_memory=max_memory)
-        whole = {"layer", "bound", "y", "x"}
+        whole = {"layer", "bound", *sweep.design.names}
         taken = [key for key in found.data_vars if set(found[key].dims) <= whole]
         result = result.merge(found[taken], join="exact", compat="no_conflicts")
         others.append(found)
@@ -276,32 +300,40 @@ def measure_checkpoint(
 def _sweep(card: Card, objects: ObjectSet, settings: TrackSettings, device: str) -> Sweep:
     """Return the sweep of a checkpoint over the objects that are compared."""
     model = load_checkpoint(card).to(find_device(device))
-    grid = Grid.parse(settings.grid, card.canvas)
-    return Sweep(
+    sweep = Sweep(
         model.running(settings.batch_dependent, settings.chance_seed),
         objects,
         canvas=card.canvas,
-        grid=grid,
-        reference=_reference(card, grid),
+        grid=settings.grid,
+        axes=[parse_axis(text) for text in settings.axes],
         layers=settings.layers,
+        engine=settings.engine,
     )
+    return sweep.at(_reference(settings, card, sweep.grid))
 
 
 def _accuracy(
-    card: Card,
-    model: Any,
-    grid: Grid,
-    settings: TrackSettings,
-    data_dir: Path | None,
-    max_memory: int | str,
+    card: Card, sweep: Sweep, settings: TrackSettings, data_dir: Path | None, max_memory: int | str
 ) -> xarray.Dataset:
+    if not settings.per_category:
+        known = np.full((3, len(EXEMPLARS)), np.nan)
+        if card.accuracy_on is not None:
+            known[0, int(card.exemplars.held_out > 0)] = card.accuracy_on
+        names = ("accuracy_trained", "accuracy_off", "accuracy_far")
+        return xarray.Dataset(
+            {name: ("exemplars", row) for name, row in zip(names, known, strict=True)},
+            coords={"exemplars": list(EXEMPLARS)},
+            attrs={"notes": list(card.notes)},
+        )
     tested, held_out = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
     found = network_accuracy(
-        model,
+        sweep.model,
         tested,
         card.canvas,
-        grid,
-        trained=card.trained or (),
+        sweep.grid,
+        axes=[*sweep.design.axes.changing],
+        trained=_trained(settings, card),
+        engine=settings.engine,
         held_out=held_out,
         classes=card.categories,
         max_memory=max_memory,
@@ -311,7 +343,7 @@ def _accuracy(
     for name, where in (("trained", "on"), ("off", "off"), ("far", "far")):
         variables[f"accuracy_{name}"] = at.sel(where=where, drop=True)
     result = xarray.Dataset(variables, attrs={"notes": notes_of(found, card.notes)})
-    return result.drop_vars([c for c in result.coords if c not in ("exemplars", "y", "x")])
+    return result.drop_vars([c for c in result.coords if c not in result["accuracy"].dims])
 
 
 def _compared_objects(card: Card, settings: TrackSettings, data_dir: Path | None) -> ObjectSet:
@@ -328,14 +360,19 @@ def _compared_objects(card: Card, settings: TrackSettings, data_dir: Path | None
     return objects.select(settings.categories, 1)
 
 
-def _reference(card: Card, grid: Grid) -> Location:
+def _trained(settings: TrackSettings, card: Card) -> tuple[Location, ...]:
+    return (card.trained or ()) if settings.trained is None else (settings.trained,)
+
+
+def _reference(settings: TrackSettings, card: Card, grid: Grid) -> Location:
     """Return the trained location (the nearest of several to the grid's default), else the default.
 
     One that is not on the grid is computed in addition.
     """
     y, x = grid.default_reference
     return min(
-        card.trained or ((y, x),), key=lambda place: (abs(place[0] - y) + abs(place[1] - x), place)
+        _trained(settings, card) or ((y, x),),
+        key=lambda place: (abs(place[0] - y) + abs(place[1] - x), place),
     )
 
 
@@ -345,7 +382,7 @@ def _deciding(
     """Return what decides the numbers of each checkpoint beside itself: settings and pictures."""
     tested: dict[int, list[str]] = {}
     for card in cards:
-        if card.phase_index not in tested:
+        if settings.per_category and card.phase_index not in tested:
             shown = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
             tested[card.phase_index] = tested_digest(*shown)
     functions = [measures.get(name).function for name in measures_named(settings.measures)]
@@ -353,7 +390,7 @@ def _deciding(
     common = {"settings": asdict(settings), "objects": objects.digest()}
     if own:  # the code of a user's own measures decides their values, too
         common["measures"] = [source_sha256(sys.modules[each.__module__]) for each in own]
-    return [common | {"tested": tested[card.phase_index]} for card in cards]
+    return [common | {"tested": tested.get(card.phase_index)} for card in cards]
 
 
 def _join(
@@ -377,14 +414,17 @@ def _join(
         "metric": settings.metric,
         "canvas": canvas.size,
         "object_size": canvas.object_size,
-        "trained": [list(place) for place in last.trained or ()],
+        "trained": [list(place) for place in _trained(settings, last)],
         "n_classes": len(last.categories),
         "criterion_step": {
             card.phase: card.criterion_step for card in cards if card.criterion_step is not None
         },
-        **{key: found[-1].attrs[key] for key in ("reference_y", "reference_x")},
         **({"names": measures_named(settings.measures)} if settings.measures else {}),
-        **{key: found[-1].attrs[key] for key in _SHOWN if key in found[-1].attrs},
+        **{
+            key: value
+            for key, value in found[-1].attrs.items()
+            if key in _SHOWN or key.startswith("reference_")
+        },
         "notes": notes_of_checkpoints(found, cards),
     }
     return joined

@@ -69,7 +69,7 @@ def accuracy(
     as_json: JsonOption = False,
 ) -> None:
     """Map the accuracy over the canvas, trained and held-out exemplars apart."""
-    from elsewhere.storage import check_table_name, save_all, save_result
+    from elsewhere.storage import check_table_name, save_all, save_result, save_table
     from elsewhere.storage.files import is_checkpoint
 
     check_output(out, overwrite)
@@ -81,7 +81,7 @@ def accuracy(
     if not is_file(source):
         network.check(source)
     from elsewhere.models.labels import read_labels
-    from elsewhere.training import read_card, trial_table, write_trials
+    from elsewhere.training import read_card, trial_table
 
     card = read_card(source, trust=network.trust) if is_checkpoint(source) else None
     if card is not None and labels is not None:
@@ -102,7 +102,7 @@ def accuracy(
             result = ask(max_memory=cost.max_memory, progress=report)
     saves = [partial(save_result, result, out)]
     if trials is not None:
-        saves.append(partial(write_trials, trial_table(result), trials))
+        saves.append(partial(save_table, trial_table(result), trials))
     save_all(*(partial(save, overwrite=overwrite, rescue=True) for save in saves))
     if trials is not None:
         say(f"wrote {trials}")

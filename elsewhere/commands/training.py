@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     import xarray
 
     from elsewhere.training import Report
-    from elsewhere.types import BatchDependent
+    from elsewhere.types import BatchDependent, Engine
 
 
 def train(
     network: Annotated[ModelOptions, part("seed", "device", "trust", seed=None)],
-    stimuli: Annotated[StimulusOptions, part("data_dir")],
+    stimuli: Annotated[StimulusOptions, part("axes", "data_dir")],
     cost: Annotated[CostOptions, part("threads")],
     curriculum: Annotated[
         str | None, typer.Argument(help="Such as laptop/acquired, or a TOML file; none lists them.")
@@ -74,6 +74,7 @@ def train(
     if out is None:
         raise InputError("--out is missing; expected the directory of the run")
     cost.check()
+    stimuli.check()
     loaded = load_curriculum(curriculum)
     from elsewhere.training import list_checkpoints
     from elsewhere.training import train as train_curriculum
@@ -86,6 +87,7 @@ def train(
             device=network.device,
             progress=report,
             seed=network.seed,
+            axes=stimuli.axes,
             data_dir=stimuli.data_dir,
             tensorboard=tensorboard,
             threads=cost.threads,
@@ -134,12 +136,12 @@ def track(
     stimuli: Annotated[
         StimulusOptions,
         part(
-            *("objects", "categories", "per_category", "grid", "data_dir"),
+            *("objects", "categories", "per_category", "grid", "axes", "data_dir"),
             per_category=20,
             grid="7x7",
         ),
     ],
-    cost: Annotated[CostOptions, part(without=("engine",))],
+    cost: CostOptions,
     layers: LayersOption = None,
     metric: MetricOption = "cosine",
     phases: PhaseOption = None,
@@ -166,6 +168,8 @@ def track(
     cost.set_threads()
     settings = TrackSettings(
         grid=stimuli.grid,
+        axes=tuple(stimuli.axes),
+        engine=cast("Engine", cost.engine),
         layers=tuple(layers) if layers else None,
         metric=cast(Metric, metric),
         objects=stimuli.objects,

@@ -6,87 +6,31 @@ be listed without torch.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from elsewhere.registry import imported_later
+
 if TYPE_CHECKING:
-    from elsewhere.models.conduct import Conduct, observe
-    from elsewhere.models.identity import describe_code
-    from elsewhere.models.layers import list_layers
-    from elsewhere.models.loading import load_model
-    from elsewhere.models.model import Model, find_device
-    from elsewhere.models.names import (
-        OUTPUT,
-        check_layers,
-        check_model,
-        model_names,
-        model_registry,
-        parse_model_args,
-    )
-    from elsewhere.models.outputs import output_tensors
-    from elsewhere.models.restoring import untouched
-    from elsewhere.models.selection import select_layers
-    from elsewhere.models.transform import IMAGENET, InputTransform
-    from elsewhere.models.weights import read_state, state_sha256
-    from elsewhere.protocols import Layer
-
-_SOURCES = {
-    "IMAGENET": "transform",
-    "OUTPUT": "names",
-    "Conduct": "conduct",
-    "InputTransform": "transform",
-    "Layer": "layers",
-    "Model": "model",
-    "check_layers": "names",
-    "check_model": "names",
-    "describe_code": "identity",
-    "find_device": "model",
-    "list_layers": "layers",
-    "load_model": "loading",
-    "model_names": "names",
-    "model_registry": "names",
-    "observe": "conduct",
-    "output_tensors": "outputs",
-    "parse_model_args": "names",
-    "read_state": "weights",
-    "select_layers": "selection",
-    "state_sha256": "weights",
-    "untouched": "restoring",
-}
-
-__all__ = [
-    "IMAGENET",
-    "OUTPUT",
-    "Conduct",
-    "InputTransform",
-    "Layer",
-    "Model",
-    "check_layers",
-    "check_model",
-    "describe_code",
-    "find_device",
-    "list_layers",
-    "load_model",
-    "model_names",
-    "model_registry",
-    "observe",
-    "output_tensors",
-    "parse_model_args",
-    "read_state",
-    "select_layers",
-    "state_sha256",
-    "untouched",
-]
-
-if not TYPE_CHECKING:  # a checker must not take unknown names for granted
-
-    def __getattr__(name: str) -> object:
-        """Import `name` from the module that defines it."""
-        if name not in _SOURCES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{__name__}.{_SOURCES[name]}"), name)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    from elsewhere.models.conduct import Conduct as Conduct
+    from elsewhere.models.conduct import observe as observe
+    from elsewhere.models.identity import describe_code as describe_code
+    from elsewhere.models.layers import list_layers as list_layers
+    from elsewhere.models.loading import load_model as load_model
+    from elsewhere.models.model import Model as Model
+    from elsewhere.models.model import find_device as find_device
+    from elsewhere.models.names import OUTPUT as OUTPUT
+    from elsewhere.models.names import check_layers as check_layers
+    from elsewhere.models.names import check_model as check_model
+    from elsewhere.models.names import model_names as model_names
+    from elsewhere.models.names import model_registry as model_registry
+    from elsewhere.models.names import parse_model_args as parse_model_args
+    from elsewhere.models.outputs import output_tensors as output_tensors
+    from elsewhere.models.restoring import untouched as untouched
+    from elsewhere.models.selection import select_layers as select_layers
+    from elsewhere.models.transform import IMAGENET as IMAGENET
+    from elsewhere.models.transform import InputTransform as InputTransform
+    from elsewhere.models.weights import read_state as read_state
+    from elsewhere.models.weights import state_sha256 as state_sha256
+    from elsewhere.protocols import Layer as Layer
+else:  # a checker must not take unknown names for granted
+    __all__, __getattr__, __dir__ = imported_later(__name__, __file__)

@@ -6,50 +6,20 @@ without torch.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from elsewhere.registry import imported_later
+
 if TYPE_CHECKING:
-    from elsewhere.probes.export import fit_probe
-    from elsewhere.probes.kinds import CONTROLS, ProbeKind, probe_kinds
-    from elsewhere.probes.readout_weights import FittedProbe, load_readout, save_readout
-    from elsewhere.probes.transfer import probe, probe_checkpoint, solved_shuffles
-
-_SOURCES = {
-    "CONTROLS": "kinds",
-    "FittedProbe": "readout_weights",
-    "ProbeKind": "kinds",
-    "fit_probe": "export",
-    "load_readout": "readout_weights",
-    "probe": "transfer",
-    "probe_checkpoint": "transfer",
-    "probe_kinds": "kinds",
-    "save_readout": "readout_weights",
-    "solved_shuffles": "transfer",
-}
-
-__all__ = [
-    "CONTROLS",
-    "FittedProbe",
-    "ProbeKind",
-    "fit_probe",
-    "load_readout",
-    "probe",
-    "probe_checkpoint",
-    "probe_kinds",
-    "save_readout",
-    "solved_shuffles",
-]
-
-if not TYPE_CHECKING:  # a checker must not take unknown names for granted
-
-    def __getattr__(name: str) -> object:
-        """Import `name` from the module that defines it."""
-        if name not in _SOURCES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{__name__}.{_SOURCES[name]}"), name)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    from elsewhere.probes.export import fit_probe as fit_probe
+    from elsewhere.probes.kinds import CONTROLS as CONTROLS
+    from elsewhere.probes.kinds import ProbeKind as ProbeKind
+    from elsewhere.probes.kinds import probe_kinds as probe_kinds
+    from elsewhere.probes.readout_weights import FittedProbe as FittedProbe
+    from elsewhere.probes.readout_weights import load_readout as load_readout
+    from elsewhere.probes.readout_weights import save_readout as save_readout
+    from elsewhere.probes.transfer import probe as probe
+    from elsewhere.probes.transfer import probe_checkpoint as probe_checkpoint
+    from elsewhere.probes.transfer import solved_shuffles as solved_shuffles
+else:  # a checker must not take unknown names for granted
+    __all__, __getattr__, __dir__ = imported_later(__name__, __file__)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.axes import Axes, Axis, Coordinate
-from elsewhere.errors import CanvasError, ObjectSetError, UnknownNameError
+from elsewhere.errors import CanvasError, UnknownNameError
 from elsewhere.models import (
     OUTPUT,
     Conduct,
@@ -48,7 +48,7 @@ from elsewhere.sources import (
     select_design,
 )
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, parse_location
-from elsewhere.stimuli.transformations import say_values, transformations, vary
+from elsewhere.stimuli.transformations import check_seen, transformations, vary, window_of
 from elsewhere.storage.portions import Portions
 from elsewhere.types import BATCH_ROWS, Color, Engine
 
@@ -170,7 +170,10 @@ class Sweep(Source):
         here = tuple(transformations.get(axis.name).neutral for axis in changing)
         if isinstance(reference, tuple) and len(reference) > 2:
             here, reference = reference[:-2], reference[-2:]
-        self.window = _window_of(objects, self.canvas, changing, here, self.color)
+        values = changing.with_reference(here)
+        varied = vary(objects, changing.names, values)
+        check_seen(varied, changing.names, values, self.color)
+        self.window = window_of(varied, self.canvas, changing.names)
         if not isinstance(grid, Grid):
             grid = Grid.parse("stride:7" if grid is None else grid, self.window)
         self.grid = grid.check(self.window)
@@ -442,34 +445,3 @@ class Sweep(Source):
         every = self.choice.tasks(portions, tile)
         left = (tuple(number for number in numbers if number not in skip) for numbers in every)
         return [numbers for numbers in left if numbers]
-
-
-def _window_of(
-    objects: ObjectSet, canvas: Canvas, axes: Axes, reference: tuple[float, ...], color: Color
-) -> Canvas:
-    """Return the canvas with the box in which every variant of the objects has room.
-
-    Raises
-    ------
-    ObjectSetError
-        A variant of an object cannot be seen.
-    """
-    if not axes.each:
-        return canvas
-    values = axes.with_reference(reference)
-    varied = vary(objects, axes.names, values)
-    for each, variant in zip(values, varied, strict=True):
-        unseen = np.flatnonzero(variant.contrast_on(color) == 0)
-        if len(unseen):
-            raise ObjectSetError(
-                f"object {variant.ids[unseen[0]]!r} cannot be seen at "
-                f"{say_values(axes.names, each)} on the background "
-                f"{','.join(map(str, color))}; leave that value out"
-            )
-    side = varied[0].size
-    if side > canvas.size:
-        raise CanvasError(
-            f"with {', '.join(axes.names)} objects need {side} px, and the canvas has "
-            f"{canvas.size} px; take smaller objects or values, or a larger canvas"
-        )
-    return replace(canvas, object_size=side)

@@ -6,60 +6,24 @@ torch.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from elsewhere.registry import imported_later
+
 if TYPE_CHECKING:
-    from elsewhere.reproduction.claims import Row, make_rows, summarise, to_dataset
-    from elsewhere.reproduction.conditions import Run, make_runs
-    from elsewhere.reproduction.costs import ReproductionPlan, plan
-    from elsewhere.reproduction.run import reproduce
-    from elsewhere.reproduction.scale import ClaimLayers, Scale, load_scale, scales
-    from elsewhere.reproduction.tasks import Event
-
-_SOURCES = {
-    "ClaimLayers": "scale",
-    "Event": "tasks",
-    "ReproductionPlan": "costs",
-    "Row": "claims",
-    "Run": "conditions",
-    "Scale": "scale",
-    "load_scale": "scale",
-    "make_rows": "claims",
-    "make_runs": "conditions",
-    "plan": "costs",
-    "reproduce": "run",
-    "scales": "scale",
-    "summarise": "claims",
-    "to_dataset": "claims",
-}
-
-__all__ = [
-    "ClaimLayers",
-    "Event",
-    "ReproductionPlan",
-    "Row",
-    "Run",
-    "Scale",
-    "load_scale",
-    "make_rows",
-    "make_runs",
-    "plan",
-    "reproduce",
-    "scales",
-    "summarise",
-    "to_dataset",
-]
-
-if not TYPE_CHECKING:  # a checker must not take unknown names for granted
-
-    def __getattr__(name: str) -> object:
-        """Import `name` from the module that defines it."""
-        if name not in _SOURCES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{__name__}.{_SOURCES[name]}"), name)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    from elsewhere.reproduction.claims import Row as Row
+    from elsewhere.reproduction.claims import make_rows as make_rows
+    from elsewhere.reproduction.claims import summarise as summarise
+    from elsewhere.reproduction.claims import to_dataset as to_dataset
+    from elsewhere.reproduction.conditions import Run as Run
+    from elsewhere.reproduction.conditions import make_runs as make_runs
+    from elsewhere.reproduction.costs import ReproductionPlan as ReproductionPlan
+    from elsewhere.reproduction.costs import plan as plan
+    from elsewhere.reproduction.run import reproduce as reproduce
+    from elsewhere.reproduction.scale import ClaimLayers as ClaimLayers
+    from elsewhere.reproduction.scale import Scale as Scale
+    from elsewhere.reproduction.scale import load_scale as load_scale
+    from elsewhere.reproduction.scale import scales as scales
+    from elsewhere.reproduction.tasks import Event as Event
+else:  # a checker must not take unknown names for granted
+    __all__, __getattr__, __dir__ = imported_later(__name__, __file__)

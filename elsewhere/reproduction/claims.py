@@ -20,8 +20,9 @@ from elsewhere.measures.claims import (
 )
 from elsewhere.reproduction.conditions import CELL, EQUAL, FIXED, FULL
 from elsewhere.reproduction.gates import Results, SeedTable, SeedValues, join_notes
-from elsewhere.reproduction.identified import PARTS
+from elsewhere.reproduction.measurements import PARTS
 from elsewhere.reproduction.scale import Scale
+from elsewhere.reproduction.tasks import finite
 
 STATEMENTS = {
     "C1": "trained at one location, a vanilla network is near chance elsewhere",
@@ -431,9 +432,9 @@ def _confounds(results: Results) -> list[str]:
 def _over_seeds(values: tuple[float, ...]) -> dict[str, Any]:
     low, high = interval_over_seeds(values)
     return {
-        "value": _finite(float(np.mean(values))) if values else None,
-        "interval": [_finite(float(low)), _finite(float(high))],
-        "values": [_finite(value) for value in values],
+        "value": finite(float(np.mean(values))) if values else None,
+        "interval": [finite(float(low)), finite(float(high))],
+        "values": [finite(value) for value in values],
     }
 
 
@@ -446,7 +447,3 @@ def _plain(row: Row) -> dict[str, Any]:
         "n_seeds": len(row.values),
         **_over_seeds(row.values),
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

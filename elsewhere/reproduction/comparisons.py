@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import xarray
 
-from elsewhere.analyzer.accuracy import network_accuracy
 from elsewhere.analyzer.equivariance import aligned_attributes
 from elsewhere.analyzer.similarity import finish, similarity
 from elsewhere.errors import InputError
@@ -23,32 +22,9 @@ from elsewhere.models import Model, list_layers, select_layers
 from elsewhere.recording import Sweep
 from elsewhere.sources import DEFAULT_MEMORY
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
-from elsewhere.training import Card, load_checkpoint, resolve
+from elsewhere.training import resolve
 from elsewhere.training.curriculum import Choice, Curriculum, Exemplars, Network, Phase, Split
 from elsewhere.types import Location
-
-
-def measure_accuracy(
-    card: Card,
-    *,
-    grid: Grid,
-    trained: Location,
-    per_category: int,
-    device: str,
-    data_dir: Path | None,
-) -> xarray.Dataset:
-    """Return the accuracy of a checkpoint over the grid, same and held-out exemplars apart."""
-    objects, held_out = card.test_objects(per_category=per_category, data_dir=data_dir)
-    return network_accuracy(
-        load_checkpoint(card).to(device),
-        objects,
-        card.canvas,
-        grid,
-        trained=(trained,),
-        held_out=held_out,
-        classes=card.categories,
-        attributes={"seed": card.seed, "phase": card.phase, "step": card.step},
-    )
 
 
 def load_shown(

@@ -14,7 +14,7 @@ from torch.nn import functional
 from elsewhere.models import find_device
 from elsewhere.models.machine import using_threads
 from elsewhere.reproduction.conditions import Run
-from elsewhere.reproduction.disk import blank_model, count_checkpoints, model_bytes
+from elsewhere.reproduction.disk import blank_model, count_checkpoints, disk_bytes
 from elsewhere.reproduction.layers import check_layers
 from elsewhere.reproduction.run import Options, find_scale, seed_numbers
 from elsewhere.reproduction.scale import Scale
@@ -98,9 +98,6 @@ def plan(
     work, first = sum(costs), timed[chosen.network.name, chosen.canvas.size]
     # the tasks of one seed cannot be cut: the longest one, and about half a task after it
     seconds = max(max(costs) + work / (2 * len(runs)), count * work / processes) + _START_SECONDS
-    disk = sum(
-        (count_checkpoints(run) + 2) * timed[run.network.name, run.canvas.size].size for run in runs
-    )
     return ReproductionPlan(
         scale=chosen.name,
         seeds=count,
@@ -110,17 +107,16 @@ def plan(
         step_seconds=first.step,
         image_seconds=first.image,
         seconds=seconds,
-        disk_bytes=disk * count,
+        disk_bytes=disk_bytes(runs) * count,
     )
 
 
 @dataclass(frozen=True)
 class _Times:
-    """Seconds of a step and of a tested image; bytes of a network's weights."""
+    """Seconds of a step and of a tested image."""
 
     step: float
     image: float
-    size: int
 
 
 def _cost(run: Run, scale: Scale, times: _Times) -> float:
@@ -132,9 +128,7 @@ def _cost(run: Run, scale: Scale, times: _Times) -> float:
 
 
 def _time(run: Run, batch: int, device: torch.device) -> _Times:
-    model = blank_model(run)
-    size = model_bytes(model)
-    network: nn.Module = model.to(device).module
+    network: nn.Module = blank_model(run).to(device).module
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     network.to(memory_format=layout)
     optimiser = torch.optim.Adam(network.parameters(), 1e-6, fused=True)
@@ -161,7 +155,7 @@ def _time(run: Run, batch: int, device: torch.device) -> _Times:
     else:
         seconds *= batch / few
     rows = min(_TEST_ROWS, batch)
-    return _Times(seconds, _seconds(test, device, repeats=2) / rows, size)
+    return _Times(seconds, _seconds(test, device, repeats=2) / rows)
 
 
 def _seconds(act: Callable[[], None], device: torch.device, *, repeats: int = _STEPS) -> float:

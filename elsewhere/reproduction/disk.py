@@ -18,11 +18,6 @@ def blank_model(run: Run) -> Model:
     return replace_head(start_model(curriculum.curriculum(0)), 10, seed=0)
 
 
-def model_bytes(model: Model) -> int:
-    """Return the bytes of a network's weights and buffers."""
-    return sum(value.numel() * value.element_size() for value in model.module.state_dict().values())
-
-
 def count_checkpoints(run: Run) -> int:
     """Return how many checkpoints a run keeps, at most."""
     kept = 0
@@ -41,6 +36,7 @@ def disk_bytes(runs: Sequence[Run]) -> int:
     for run in runs:
         system = (run.network.name, run.canvas.size)
         if system not in sizes:
-            sizes[system] = model_bytes(blank_model(run))
+            state = blank_model(run).module.state_dict().values()
+            sizes[system] = sum(value.numel() * value.element_size() for value in state)
         total += (count_checkpoints(run) + 2) * sizes[system]
     return total

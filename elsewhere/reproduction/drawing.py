@@ -98,7 +98,8 @@ class Gallery:
 def join_seeds(tracks: Sequence[xarray.Dataset]) -> xarray.Dataset:
     """Return tracks of one phase as one over ``seed``; where a seed lacks a step, it has NaN."""
     by_step = [
-        track.drop_vars("phase")
+        track[["accuracy_trained", "accuracy_off", "accuracy_far", "cosine_G_away"]]
+        .drop_vars("phase")
         .swap_dims(checkpoint="step")
         .assign_coords(step=track["step"].values)
         for track in tracks
@@ -111,6 +112,6 @@ def join_seeds(tracks: Sequence[xarray.Dataset]) -> xarray.Dataset:
         phase=("checkpoint", [name] * len(steps)),
         seed=[int(track.attrs["seed"]) for track in tracks],
     )
-    own = ("trained", "reference_y", "reference_x", "seed")  # each seed has a place of its own
+    own = ("trained", "reference_y", "reference_x", "seed", "criterion_step", "notes")
     joined.attrs = {key: value for key, value in tracks[0].attrs.items() if key not in own}
     return joined

@@ -5,28 +5,31 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
 import xarray
 
+from elsewhere.analyzer.accuracy import network_accuracy
+from elsewhere.analyzer.all_measures import measure as take
+from elsewhere.analyzer.invariance import EXEMPLARS, WHERE
+from elsewhere.analyzer.trajectories import TrackSettings, track
 from elsewhere.errors import InputError, StorageError
 from elsewhere.measures.accuracy import normalized_accuracy
+from elsewhere.measures.aligned import Shift
 from elsewhere.models import Model, find_device
+from elsewhere.recording import Sweep
 from elsewhere.reproduction.comparisons import (
     compare_layers,
     compare_maps,
     largest_correlation,
     load_shown,
     load_unseen,
-    measure_accuracy,
 )
 from elsewhere.reproduction.conditions import FULL, Run
-from elsewhere.reproduction.identified import PARTS, identify
 from elsewhere.reproduction.layers import NamedLayers, name_layers
 from elsewhere.reproduction.old_objects import old_object_indices
 from elsewhere.reproduction.scale import Scale
-from elsewhere.stimuli import Canvas, Grid, ObjectSet
+from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.storage import save_result
 from elsewhere.training import (
     Card,
@@ -38,31 +41,62 @@ from elsewhere.training import (
 from elsewhere.types import Location
 
 Values: TypeAlias = dict[str, float | str]
-EXEMPLARS = ("same", "held-out")
-SHIFTS = ("exact", "nearest", "linear")
+SHIFTS: tuple[Shift, ...] = ("exact", "nearest", "linear")
+
+
+PARTS = {
+    "raw": "raw_away",
+    "mapped": "mapped_away",
+    "ceiling": "ceiling",
+    "lost": "lost",
+    "hidden": "hidden",
+    "null": "null_away",
+    "chance": "chance",
+}
+"""What is lost by a move and what is hidden: names of values, and of variables of the measure
+``identification``; NaN where that cannot be asked."""
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """Where a seed's runs and results lie, and on what they are measured.
+class Task:
+    """A run of one seed: to be trained, and measured.
 
     Parameters
     ----------
-    scale, seed
-        What is reproduced.
+    scale, run, seed
+        What to do.
     folder
         Of the seed: a folder for each run, and its results beside it.
-    device
-        Where networks run.
-    data_dir
-        The folder of the object sets that are not made here.
+    device, data_dir
+        As for :func:`elsewhere.training.train`.
     """
 
     scale: Scale
+    run: Run
     seed: int
     folder: Path
-    device: str = "cpu"
+    device: str = "auto"
     data_dir: Path | None = None
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Seed and name of the run."""
+        return self.seed, self.run.name
+
+    @property
+    def path(self) -> Path:
+        """The file of what came out; where it is, the task is done."""
+        return self.folder / f"{self.run.name}.json"
+
+    @property
+    def trained(self) -> Location:
+        """The location that objects are trained at; see :meth:`Run.trained`."""
+        return self.run.trained(self.seed)
+
+    @property
+    def grid(self) -> Grid:
+        """Where objects are tested."""
+        return Grid.parse(self.scale.grid, self.run.canvas)
 
     def cards(self, run: str) -> list[Card]:
         """Return the cards of a run's checkpoints."""
@@ -78,15 +112,20 @@ class Workplace:
             )
         return cards[-1]
 
-    def unseen(self, run: Run, which: int = 0) -> ObjectSet:
+    def load(self, card: Card) -> tuple[Model, NamedLayers]:
+        """Return the network of a checkpoint, and the layers of the claims."""
+        model = load_checkpoint(card).to(find_device(self.device))
+        return model, name_layers(model, self.run.canvas, self.scale.layers)
+
+    def unseen(self, which: int = 0) -> ObjectSet:
         """Return objects that no run of this seed sees."""
         phase = self.scale.unseen[which]
-        return load_unseen(phase, run.canvas, self.seed, data_dir=self.data_dir)
+        return load_unseen(phase, self.run.canvas, self.seed, data_dir=self.data_dir)
 
-    def save(self, result: xarray.Dataset, name: str, run: Run) -> None:
+    def save(self, result: xarray.Dataset, name: str) -> None:
         """Keep a result beside the seed's runs."""
-        result = result.assign_attrs(run=run.name, seed=self.seed, scale=self.scale.name)
-        save_result(result, self.folder / f"{name}.nc", overwrite=True)
+        result = result.assign_attrs(run=self.run.name, seed=self.seed, scale=self.scale.name)
+        save_result(result, self.folder / f"{self.run.name}-{name}.nc", overwrite=True)
 
 
 def equal_accuracy_start(first: list[Card], second: list[Card]) -> tuple[Card, int]:
@@ -112,187 +151,199 @@ def equal_accuracy_start(first: list[Card], second: list[Card]) -> tuple[Card, i
     return next(card for card in cards if (card.train_accuracy or 0.0) >= level), which
 
 
-def start_of(run: Run, place: Workplace) -> tuple[Path | None, Values]:
+def start_of(task: Task) -> tuple[Path | None, Values]:
     """Return the checkpoint that a run starts from, and what there is to say about it."""
-    if run.start is None:
+    if task.run.start is None:
         return None, {}
-    if run.rival is None:
-        return place.final(run.start).path, {}
-    card, which = equal_accuracy_start(place.cards(run.start), place.cards(run.rival))
-    other = place.final((run.rival, run.start)[which])
+    if task.run.rival is None:
+        return task.final(task.run.start).path, {}
+    card, which = equal_accuracy_start(task.cards(task.run.start), task.cards(task.run.rival))
+    other = task.final((task.run.rival, task.run.start)[which])
     return card.path, {
-        "reduced": (run.start, run.rival)[which],
+        "reduced": (task.run.start, task.run.rival)[which],
         "start_step": float(card.step),
         "start_train_accuracy": _number(card.train_accuracy),
         "other_train_accuracy": _number(other.train_accuracy),
     }
 
 
-def measure(run: Run, place: Workplace) -> Values:
+def measure(task: Task) -> Values:
     """Return the numbers that a finished run gives; its results are written beside it."""
     act = {"pretraining": _pretraining, "learning": _learning, "interference": _interference}
-    return act[run.kind](run, place)
+    return act[task.run.kind](task)
 
 
-def _pretraining(run: Run, place: Workplace) -> Values:
-    final, phase = place.final(run.name), run.phases[0]
+def _pretraining(task: Task) -> Values:
+    run, phase, final = task.run, task.run.phases[0], task.final(task.run.name)
     values: Values = {
         "train_accuracy": _number(final.train_accuracy),
         "probe_accuracy": _number(final.accuracy_on),
         "steps": float(final.step),
     }
-    placement = make_placement(
-        phase.environment,
-        run.canvas,
-        n_classes=len(final.categories),
-        n_exemplars=phase.exemplars.train,
-    )
-    if len(final.categories) > 1:
+    n_classes, n_exemplars = len(final.categories), phase.exemplars.train
+    if n_classes > 1:
+        placement = make_placement(
+            phase.environment, run.canvas, n_classes=n_classes, n_exemplars=n_exemplars
+        )
         values["place_only_accuracy"] = place_only_accuracy(placement)
     if phase.environment == "full":
-        shown, _ = final.load_objects(data_dir=place.data_dir)
-        for number, new in enumerate(place.scale.learning):
-            others = load_shown(new, run.canvas, place.seed, data_dir=place.data_dir)
-            label = place.scale.learning[number].name
-            values[f"largest_correlation/{label}"] = largest_correlation(shown, others)
-            if new.objects == phase.objects:
-                shared = sorted({*shown.category_names} & {*others.category_names})
-                if shared:
-                    raise InputError(
-                        f"{run.name} and {label} share the classes {', '.join(shared)}; expected "
-                        "none: skip more categories"
-                    )
+        shown, _ = final.load_objects(data_dir=task.data_dir)
+        for new in task.scale.learning:
+            others = load_shown(new, run.canvas, task.seed, data_dir=task.data_dir)
+            values[f"largest_correlation/{new.name}"] = largest_correlation(shown, others)
+            shared = sorted({*shown.category_names} & {*others.category_names})
+            if shared and new.objects == phase.objects:
+                raise InputError(
+                    f"{run.name} and {new.name} share the classes {', '.join(shared)}; expected "
+                    "none: skip more categories"
+                )
     if run.name == FULL:
-        cards = _log_spaced(place.cards(run.name), place.scale.track_checkpoints)
-        place.save(_follow(cards, run, place, trained=None), f"{run.name}-track", run)
+        _follow(task, checkpoints=task.scale.track_checkpoints, per_category=0)
     return values
 
 
-def _learning(run: Run, place: Workplace) -> Values:
+def _learning(task: Task) -> Values:
     values: Values = {}
-    grid = Grid.parse(place.scale.grid, run.canvas)
-    for phase in run.phases:
-        card = place.final(run.name, phase.name)
-        result = _accuracy(card, grid, run.trained(place.seed), place)
-        place.save(result, f"{run.name}-{phase.name}-accuracy", run)
-        values |= _read_accuracy(result, phase.name)
+    for phase in task.run.phases:
+        card = task.final(task.run.name, phase.name)
+        result = _accuracy(task, card)
+        task.save(result, f"{phase.name}-accuracy")
+        for exemplars in EXEMPLARS:
+            chosen, label = result.sel(exemplars=exemplars), f"{exemplars}/{phase.name}"
+            values[f"II_far/{label}"] = float(chosen["II_far"])
+            for where in WHERE:
+                here = chosen.sel(where=where)
+                values[f"accuracy_{where}/{label}"] = float(here["accuracy_at"])
+                values[f"N_{where}/{label}"] = float(here["N_at"])
         values[f"steps/{phase.name}"] = float(card.step)
         values[f"criterion_met/{phase.name}"] = float(card.criterion_step is not None)
-    if run.compare:
-        values |= _compare(run, place, grid)
+    if task.run.compare:
+        for number, phase in enumerate(task.scale.unseen):
+            values |= _compare(task, task.unseen(number), phase.name)
     return values
 
 
-def _compare(run: Run, place: Workplace, grid: Grid) -> Values:
-    """Compare layers across places, with objects that neither network has seen."""
-    card = place.final(run.name, place.scale.compared)
-    model = load_checkpoint(card).to(find_device(place.device))
-    layers, canvas = name_layers(model, run.canvas, place.scale.layers), run.canvas
-    reference = run.trained(place.seed)
-    pairs = (("hidden", layers.hidden), ("pooling", layers.pooling))
-    also = [layer for _, layer in pairs if layer is not None]
+def _accuracy(task: Task, card: Card) -> xarray.Dataset:
+    objects, held_out = card.test_objects(
+        per_category=task.scale.per_category, data_dir=task.data_dir
+    )
+    return network_accuracy(
+        load_checkpoint(card).to(find_device(task.device)),
+        objects,
+        card.canvas,
+        task.grid,
+        trained=(task.trained,),
+        held_out=held_out,
+        classes=card.categories,
+        attributes={"seed": card.seed, "phase": card.phase, "step": card.step},
+    )
+
+
+def _compare(task: Task, objects: ObjectSet, label: str) -> Values:
+    """Compare layers across places, with objects that the network has not seen."""
+    model, layers = task.load(task.final(task.run.name, task.scale.compared))
+    pairs = {"hidden": layers.hidden, "pooling": layers.pooling}
+    alike = compare_layers(
+        model,
+        objects,
+        task.run.canvas,
+        task.grid,
+        task.trained,
+        also=[layer for layer in pairs.values() if layer is not None],
+    )
+    task.save(alike, f"{label}-similarity")
     values: Values = {}
-    for number, phase in enumerate(place.scale.unseen):
-        objects = place.unseen(run, number)
-        alike = compare_layers(model, objects, canvas, grid, reference, also=also)
-        place.save(alike, f"{run.name}-{phase.name}-similarity", run)
-        for name, layer in pairs:
-            if layer is None:
-                values[f"why/G/{name}/{phase.name}"] = layers.missing[name]
-                continue
-            here = alike.sel(layer=layer)
-            values[f"G/{name}/{phase.name}"] = float(here["cosine_G_away"])
-            values[f"zero_share/{name}/{phase.name}"] = float(here["cosine_zero_share"])
-        values |= _identify(model, objects, canvas, grid, reference, layers, phase.name)
-        equivariance = [
-            f"equivariance/{shift}/{where}/{phase.name}"
-            for shift in SHIFTS
-            for where in ("inner", "border")
-        ]
-        if not layers.convolutions:
-            values |= {f"why/{name}": layers.missing["convolutions"] for name in equivariance}
+    for name, layer in pairs.items():
+        if layer is None:
+            values[f"why/G/{name}/{label}"] = layers.missing[name]
             continue
+        here = alike.sel(layer=layer)
+        values[f"G/{name}/{label}"] = float(here["cosine_G_away"])
+        values[f"zero_share/{name}/{label}"] = float(here["cosine_zero_share"])
+    values |= _identify(task, model, objects, layers, label)
+    reason, moved = layers.missing.get("convolutions", ""), None
+    if not reason:
         deepest = layers.convolutions[-1]
-        moved = compare_maps(model, objects, canvas, layer=deepest)
-        if moved is None:
-            reason = f"the cells of {deepest} have no known place on the canvas"
-            values |= {f"why/{name}": reason for name in equivariance}
-            continue
-        place.save(moved.plain, f"{run.name}-{phase.name}-evoked", run)
-        for shift, aligned in moved.aligned.items():
-            place.save(aligned, f"{run.name}-{phase.name}-aligned-{shift}", run)
-            for where in ("inner", "border"):
-                gain = moved.gain(shift, where)
-                values[f"equivariance/{shift}/{where}/{phase.name}"] = gain
+        moved = compare_maps(model, objects, task.run.canvas, layer=deepest)
+        reason = f"the cells of {deepest} have no known place on the canvas"
+    if moved is not None:
+        task.save(moved.plain, f"{label}-evoked")
+    for shift in SHIFTS:
+        if moved is not None:
+            task.save(moved.aligned[shift], f"{label}-aligned-{shift}")
+        for where in ("inner", "border"):
+            name = f"equivariance/{shift}/{where}/{label}"
+            if moved is None:
+                values[f"why/{name}"] = reason
+            else:
+                values[name] = moved.gain(shift, where)
     return values
 
 
 def _identify(
-    model: Model,
-    objects: ObjectSet,
-    canvas: Canvas,
-    grid: Grid,
-    reference: Location,
-    layers: NamedLayers,
-    label: str,
+    task: Task, model: Model, objects: ObjectSet, layers: NamedLayers, label: str
 ) -> Values:
-    """Return what the hidden layer identifies, or why that cannot be asked."""
+    """Return how often the hidden layer's code identifies objects elsewhere, or why not.
+
+    The objects are new to the network; candidates stand at the trained location, whose row and
+    column are added to the grid.
+    """
     if layers.hidden is None:
         return {f"why/identification/{name}/{label}": layers.missing["hidden"] for name in PARTS}
-    told = identify(model, objects, canvas, grid, reference, layers.hidden)
-    return {f"identification/{name}/{label}": found for name, found in told.items()}
+    y, x = task.trained
+    grid = Grid(tuple(sorted({*task.grid.y, y})), tuple(sorted({*task.grid.x, x})))
+    sweep = Sweep(
+        model, objects, canvas=task.run.canvas, grid=grid, reference=(y, x), layers=[layers.hidden]
+    )
+    found = take(sweep, names="identification")
+    return {
+        f"identification/{name}/{label}": float(found[f"identification_{key}"][0])
+        for name, key in PARTS.items()
+    }
 
 
-def _interference(run: Run, place: Workplace) -> Values:
+def _interference(task: Task) -> Values:
     """Measure before and after further training: from when the new objects were learnt."""
-    trained = run.trained(place.seed)
+    run = task.run
     learn, further = run.phases
-    cards = [card for card in place.cards(run.name) if card.phase == further.name]
-    followed = _follow(cards, run, place, trained=trained)
-    place.save(followed, f"{run.name}-track", run)
-    learnt = place.final(run.name, learn.name)
-    values: Values = {"criterion_step": _number(learnt.criterion_step)}
+    cards = [card for card in task.cards(run.name) if card.phase == further.name]
+    followed = _follow(task, phases=[further.name])
+    values: Values = {"criterion_step": _number(task.final(run.name, learn.name).criterion_step)}
     for exemplars in EXEMPLARS:
         chosen = followed.sel(exemplars=exemplars)
         on = normalized_accuracy(chosen["accuracy_trained"], int(followed.attrs["n_classes"]))
         for name, series in (("II_far", chosen["II_far"].values), ("N_trained", on)):
             values |= _fall(f"{name}/{exemplars}", float(series[0]), float(series[-1]))
     for moment, card in (("before", cards[0]), ("end", cards[-1])):
-        model = load_checkpoint(card).to(find_device(place.device))
-        layers = name_layers(model, run.canvas, place.scale.layers)
-        grid = Grid.parse(place.scale.grid, run.canvas)
-        objects = place.unseen(run)
-        values |= _identify(model, objects, run.canvas, grid, trained, layers, moment)
+        model, layers = task.load(card)
+        values |= _identify(task, model, task.unseen(), layers, moment)
     if run.start is not None:
-        values |= _old_objects(run, place, place.final(run.start), cards)
+        values |= _old_objects(task, task.final(run.start), cards)
     return values
 
 
-def _old_objects(run: Run, place: Workplace, known: Card, cards: list[Card]) -> Values:
+def _old_objects(task: Task, known: Card, cards: list[Card]) -> Values:
     """Look for classes of the pretraining after it, and before and after further training."""
-    few = dataclasses.replace(known, categories=known.categories[: place.scale.old_categories])
+    few = dataclasses.replace(known, categories=known.categories[: task.scale.old_categories])
     objects, held_out = few.test_objects(
-        per_category=place.scale.old_exemplars, data_dir=place.data_dir
+        per_category=task.scale.old_exemplars, data_dir=task.data_dir
     )
-    grid = Grid.parse(place.scale.old_grid, run.canvas)
     found = {}
     for moment, card in (("known", known), ("before", cards[0]), ("end", cards[-1])):
-        model = load_checkpoint(card).to(find_device(place.device))
-        layers = name_layers(model, run.canvas, place.scale.layers)
+        model, layers = task.load(card)
         if layers.hidden is None:
-            names = [f"old_index/{each}" for each in EXEMPLARS]
             return {
-                f"why/{name}/{when}": layers.missing["hidden"]
-                for name in names
+                f"why/old_index/{kind}/{when}": layers.missing["hidden"]
+                for kind in EXEMPLARS
                 for when in ("known", "before", "end", "fall")
             }
         found[moment] = old_object_indices(
             model,
             objects,
             held_out,
-            canvas=run.canvas,
-            grid=grid,
-            trained=run.trained(place.seed),
+            canvas=task.run.canvas,
+            grid=Grid.parse(task.scale.old_grid, task.run.canvas),
+            trained=task.trained,
             layer=layers.hidden,
         )
     values: Values = {f"old_{name}/known": value for name, value in found["known"].items()}
@@ -305,84 +356,25 @@ def _fall(name: str, before: float, end: float) -> Values:
     return {f"{name}/before": before, f"{name}/end": end, f"{name}/fall": before - end}
 
 
-def _follow(
-    cards: list[Card], run: Run, place: Workplace, *, trained: Location | None
-) -> xarray.Dataset:
-    """Return accuracy and similarity at each checkpoint, as tracking gives them."""
-    objects, grid = place.unseen(run), Grid.parse(place.scale.grid, run.canvas)
-    reference = run.trained(place.seed) if trained is None else trained
-    found = []
-    for card in cards:
-        model = load_checkpoint(card).to(find_device(place.device))
-        alike = compare_layers(model, objects, run.canvas, grid, reference)
-        result = alike[["cosine_G_away", "cosine_away", "cosine_baseline_away"]]
-        result = result.assign_coords(exemplars=list(EXEMPLARS))
-        if trained is None:  # shown everywhere: what there is to know was measured in training
-            means = np.array([np.nan, _number(card.accuracy_on)])
-            nothing = np.full(2, np.nan)
-            shown = {"trained": means, "off": nothing, "far": nothing}
-            result = result.assign(
-                {f"accuracy_{name}": ("exemplars", value) for name, value in shown.items()}
-            )
-        else:
-            right = _accuracy(card, grid, trained, place)
-            for name, where in (("trained", "on"), ("off", "off"), ("far", "far")):
-                at = right["accuracy_at"].sel(where=where)
-                result[f"accuracy_{name}"] = ("exemplars", at.values)
-            result["II_far"] = ("exemplars", right["II_far"].values)
-        found.append(result.reset_coords(drop=True))
-    joined = xarray.concat(found, dim="checkpoint", join="exact", combine_attrs="drop")
-    joined = joined.assign_coords(
-        phase=("checkpoint", [card.phase for card in cards]),
-        step=("checkpoint", [card.step for card in cards]),
+def _follow(task: Task, *, per_category: int | None = None, **which: Any) -> xarray.Dataset:
+    """Track a run's checkpoints, from the location that its seed draws; keep what was found."""
+    settings = TrackSettings(
+        grid=task.scale.grid,
+        per_category=task.scale.per_category if per_category is None else per_category,
+        trained=task.trained,
+        full=False,
     )
-    last = cards[-1]
-    return joined.assign_attrs(
-        kind="track",
-        metric="cosine",
-        model=last.model,
-        canvas=run.canvas.size,
-        object_size=run.canvas.object_size,
-        n_classes=len(last.categories),
-        chance=1 / len(last.categories),
-        reference_y=reference[0],
-        reference_x=reference[1],
-        trained=[list(reference)] if trained is not None else [],
+    found = track(
+        task.folder / task.run.name,
+        settings=settings,
+        objects=task.unseen(),
+        device=task.device,
+        data_dir=task.data_dir,
+        trust={task.scale.network.name},
+        **which,
     )
-
-
-def _accuracy(card: Card, grid: Grid, trained: Location, place: Workplace) -> xarray.Dataset:
-    return measure_accuracy(
-        card,
-        grid=grid,
-        trained=trained,
-        per_category=place.scale.per_category,
-        device=str(find_device(place.device)),
-        data_dir=place.data_dir,
-    )
-
-
-def _read_accuracy(result: xarray.Dataset, label: str) -> Values:
-    values: Values = {}
-    for exemplars in EXEMPLARS:
-        chosen = result.sel(exemplars=exemplars)
-        values[f"II_far/{exemplars}/{label}"] = float(chosen["II_far"])
-        for where in ("on", "off", "far"):
-            here = chosen.sel(where=where)
-            values[f"accuracy_{where}/{exemplars}/{label}"] = float(here["accuracy_at"])
-            values[f"N_{where}/{exemplars}/{label}"] = float(here["N_at"])
-    return values
-
-
-def _log_spaced(cards: list[Card], count: int) -> list[Card]:
-    """Return about `count` of the cards, at steps that grow by a constant factor up to the last.
-
-    They begin at a hundredth of the steps: earlier, next to nothing happens.
-    """
-    steps = np.array([max(card.step, 1) for card in cards], np.float64)
-    wanted = np.geomspace(steps[-1] / 100, steps[-1], count) if count > 1 else steps[-1:]
-    chosen = {int(np.abs(np.log(steps / step)).argmin()) for step in wanted}
-    return [cards[place] for place in sorted(chosen)]
+    task.save(found, "track")
+    return found
 
 
 def _number(value: float | None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from elsewhere.reproduction.conditions import Run, make_runs
 from elsewhere.reproduction.disk import disk_bytes
 from elsewhere.reproduction.drawing import Gallery
 from elsewhere.reproduction.layers import check_layers
-from elsewhere.reproduction.measurements import Values
+from elsewhere.reproduction.measurements import Task, Values
 from elsewhere.reproduction.scale import Scale, load_scale
-from elsewhere.reproduction.tasks import Progress, Task, read_values
+from elsewhere.reproduction.tasks import Progress, finite, read_values
 from elsewhere.reproduction.workers import count_workers, perform_all
 from elsewhere.storage import save_result, write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
@@ -162,8 +162,8 @@ def reproduce(
         )
         earlier = tuple(seed for seed in _seeds_in(directory) if seed not in numbers)
         others = make_tasks(chosen, runs, earlier, directory, device=str(place), data_dir=data_dir)
-        done = [seed for seed in earlier if _is_done(seed, others)]
-        tasks += tuple(task for task in others if task.seed in done)
+        missing = {task.seed for task in others if not task.path.exists()}
+        tasks += tuple(task for task in others if task.seed not in missing)
         return conclude(chosen, tasks, directory, figures=figures)
 
 
@@ -189,7 +189,8 @@ def conclude(
         results.setdefault(task.seed, {})[task.run.name] = values
     for seed, runs in results.items():
         path = directory / "seeds" / str(seed) / "measurements.json"
-        write_atomically(path, _dump(runs))
+        plain = {run: {key: finite(each) for key, each in runs[run].items()} for run in runs}
+        write_atomically(path, json.dumps(plain, indent=1, allow_nan=False).encode())
     rows = make_rows(scale, results)
     table = to_table(scale, rows, results, report_beside(scale, results))
     claims = to_dataset(scale, rows, results)
@@ -224,10 +225,6 @@ def _seeds_in(directory: Path) -> tuple[int, ...]:
     """Return the numbers of the seeds of which a directory holds something."""
     names = (path.name for path in (directory / "seeds").glob("*"))
     return tuple(sorted(int(name) for name in names if name.isdecimal()))
-
-
-def _is_done(seed: int, tasks: Sequence[Task]) -> bool:
-    return all(task.path.exists() for task in tasks if task.seed == seed)
 
 
 def find_scale(scale: str | Path | Scale, trust: Collection[str] = ()) -> Scale:
@@ -275,14 +272,3 @@ def _open(directory: Path, scale: Scale) -> None:
             f"{directory} holds another reproduction: {name} {other[:12]}, not {scale.name} "
             f"{scale.fingerprint[:12]}; choose another directory"
         )
-
-
-def _dump(runs: Mapping[str, Values]) -> bytes:
-    plain = {
-        run: {
-            name: None if isinstance(value, float) and value != value else value
-            for name, value in values.items()
-        }
-        for run, values in runs.items()
-    }
-    return json.dumps(plain, indent=1, allow_nan=False).encode()

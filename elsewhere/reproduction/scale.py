@@ -139,6 +139,9 @@ class Scale:
         if self.layers == ClaimLayers():
             del table["layers"]
         table["unseen"] = [dataclasses.asdict(phase) for phase in self.unseen]
+        for each in table["unseen"]:
+            if not each["axes"]:
+                del each["axes"]
         table["conditions"] = {
             name: [part.start, part.rival, part.curriculum.to_dict()]
             for name, part in sorted(self.conditions.items())

@@ -15,9 +15,7 @@ from elsewhere.errors import StorageError
 from elsewhere.logs import get_logger
 from elsewhere.models import find_device
 from elsewhere.models.machine import code_version, describe_machine, using_threads
-from elsewhere.reproduction.conditions import Run
-from elsewhere.reproduction.measurements import Values, Workplace, measure, start_of
-from elsewhere.reproduction.scale import Scale
+from elsewhere.reproduction.measurements import Task, Values, measure, start_of
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import make_inside, refuse_link
 from elsewhere.training import Report, train
@@ -28,38 +26,6 @@ logger = get_logger(__name__)
 ENCODING = "measurements"
 VERSION = "0.2"
 """Since 0.2 the file is sealed."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A run of one seed.
-
-    Parameters
-    ----------
-    scale, run, seed
-        What to do.
-    folder
-        Of the seed.
-    device, data_dir
-        As for :func:`elsewhere.training.train`.
-    """
-
-    scale: Scale
-    run: Run
-    seed: int
-    folder: Path
-    device: str = "auto"
-    data_dir: Path | None = None
-
-    @property
-    def key(self) -> tuple[int, str]:
-        """Seed and name of the run."""
-        return self.seed, self.run.name
-
-    @property
-    def path(self) -> Path:
-        """The file of what came out; where it is, the task is done."""
-        return self.folder / f"{self.run.name}.json"
 
 
 @dataclass(frozen=True)
@@ -104,14 +70,13 @@ def perform(task: Task, progress: Progress) -> None:
     seed, run = task.seed, task.run
     make_inside(task.folder.parent.parent, task.folder.parent.name, task.folder.name)
     refuse_link(task.folder / run.name)
-    place = Workplace(task.scale, seed, task.folder, task.device, task.data_dir)
 
     def report(found: Report) -> None:
         stage, accuracy = "training", found.train_accuracy
         progress(Event(seed, run.name, stage, found.phase, found.step, found.steps, accuracy))
 
     with using_threads(1):  # results depend on their number, and seeds run side by side
-        weights, values = start_of(run, place)
+        weights, values = start_of(task)
         train(
             run.curriculum(seed, weights),
             task.folder / run.name,
@@ -121,25 +86,26 @@ def perform(task: Task, progress: Progress) -> None:
         )
         trained = time.perf_counter()
         progress(Event(seed, run.name, "measuring"))
-        values |= measure(run, place)
+        values |= measure(task)
     done = time.perf_counter()
     values |= {"seconds_training": trained - began, "seconds_measuring": done - trained}
     values["seconds_cpu"] = time.process_time() - cpu
     write_values(task, values)
 
 
+def finite(value: float | str) -> float | str | None:
+    """Return a value for JSON, which has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_values(task: Task, values: Values) -> None:
     """Write what came out of a task; NaN is written as null."""
-    plain = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
     table = {
         "fingerprint": fingerprint(task),
         "measured_with": measured_with(task),
         "seed": task.seed,
         "run": task.run.name,
-        "values": plain,
+        "values": {name: finite(value) for name, value in values.items()},
     }
     write_document(task.path, table, encoding=ENCODING, version=VERSION)
 

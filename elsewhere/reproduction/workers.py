@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 from elsewhere.errors import ElsewhereError, InputError, TrainingError
 from elsewhere.recording.workers import perform as perform_tasks
 from elsewhere.recording.workers import tell
-from elsewhere.reproduction.tasks import Event, Progress, Task, perform, read_values
+from elsewhere.reproduction.measurements import Task
+from elsewhere.reproduction.tasks import Event, Progress, perform, read_values
 
 Key: TypeAlias = tuple[int, str]
 

@@ -17,10 +17,12 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from elsewhere.axes import Axis
-from elsewhere.errors import InputError, ObjectSetError
+from elsewhere.errors import CanvasError, InputError, ObjectSetError
 from elsewhere.registry import Registry
 from elsewhere.stimuli.arrays import ByteArray, FloatArray
+from elsewhere.stimuli.canvas import Canvas
 from elsewhere.stimuli.objects import ObjectSet
+from elsewhere.types import Color
 
 Patch: TypeAlias = ByteArray
 """uint8 (s, s, 4): red, green, blue, and alpha (0 is ground, 255 is object)."""
@@ -118,6 +120,8 @@ def vary(
     ObjectSetError
         A variant of an object has nothing left that could be seen.
     """
+    if not names:
+        return [objects for _ in values]
     patches = np.concatenate([objects.images, objects.masks[..., None]], axis=-1)
     varied = [[_changed(patch, names, each) for patch in patches] for each in values]
     for variant, each in zip(varied, values, strict=True):
@@ -134,6 +138,44 @@ def vary(
         images, masks = np.ascontiguousarray(boxes[..., :3]), np.ascontiguousarray(boxes[..., 3])
         found.append(replace(objects, images=images, masks=masks))
     return found
+
+
+def check_seen(
+    varied: Sequence[ObjectSet],
+    names: Sequence[str],
+    values: Sequence[Sequence[float]],
+    color: Color,
+) -> None:
+    """Refuse variants of objects that cannot be seen on a background.
+
+    Raises
+    ------
+    ObjectSetError
+        Naming the first one.
+    """
+    for each, variant in zip(values, varied, strict=True):
+        if names and len(unseen := np.flatnonzero(variant.contrast_on(color) == 0)):
+            raise ObjectSetError(
+                f"object {variant.ids[unseen[0]]!r} cannot be seen at {say_values(names, each)} on "
+                f"the background {','.join(map(str, color))}; leave that value out"
+            )
+
+
+def window_of(varied: Sequence[ObjectSet], canvas: Canvas, names: Sequence[str]) -> Canvas:
+    """Return the canvas with the box in which every variant of the objects has room.
+
+    Raises
+    ------
+    CanvasError
+        The box is larger than the canvas.
+    """
+    side = varied[0].size
+    if side > canvas.size:
+        raise CanvasError(
+            f"with {', '.join(names)} objects need {side} px, and the canvas has "
+            f"{canvas.size} px; take smaller objects or values, or a larger canvas"
+        )
+    return replace(canvas, object_size=side)
 
 
 def _changed(patch: Patch, names: Sequence[str], values: Sequence[float]) -> Patch:

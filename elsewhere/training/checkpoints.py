@@ -61,6 +61,8 @@ class Card:
         What the phase shows; `categories` are the classes of the head, unit by unit.
     environment
         Where it shows them.
+    axes
+        The axes of which it draws a value for each presentation, such as ``scale=0.5:2:5``.
     trained
         Locations the phase trains at, where they are the same for all classes and few.
     learning_rate
@@ -118,6 +120,7 @@ class Card:
     accuracy_on: float | None = None
     accuracy_off: float | None = None
     criterion_step: int | None = None
+    axes: tuple[str, ...] = ()
     pictures: str = ""
     seen: Mapping[str, str] = field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -175,7 +178,7 @@ class Card:
         Their classes come in the order of the head's units. The card's digests say which pictures
         were trained on, whatever the set holds by now.
         """
-        return load_phase_objects(
+        trained, held_out, _ = load_phase_objects(
             self.objects,
             self.canvas,
             categories=self.categories,
@@ -187,6 +190,7 @@ class Card:
             past=Past({view: unpack(text) for view, text in self.seen.items()}),
             trained=unpack(self.pictures) or None,
         )
+        return trained, held_out
 
     @property
     def past(self) -> Past:

@@ -16,8 +16,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from elsewhere.errors import CurriculumError, StorageError
+from elsewhere.axes import Axes
+from elsewhere.errors import CurriculumError, ElsewhereError, StorageError
 from elsewhere.stimuli import Canvas
+from elsewhere.stimuli.transformations import parse_axis
 from elsewhere.storage.documents import read_document
 from elsewhere.storage.files import is_file
 from elsewhere.training.toml import KeyPath, TomlSource, convert
@@ -41,7 +43,7 @@ def _require(key: str, value: object, fits: bool, expected: str) -> None:
         raise _problem(key, f"expected {expected}; got {value!r}")
 
 
-def _problem(key: str, message: str) -> CurriculumError:
+def _problem(key: str, message: object) -> CurriculumError:
     return CurriculumError(f"{key}: {message}")
 
 
@@ -201,6 +203,9 @@ class Phase:
         Which part of a set with two (``mnist`` and its kin).
     environment
         Where the objects stand.
+    axes
+        Axes that change the objects, such as ``scale=0.5:2:5``: where they are shown everywhere
+        (``full``), each presentation draws one of the values, too; elsewhere they are as they are.
     steps, epochs
         How long; one of the two.
     batch
@@ -253,6 +258,7 @@ class Phase:
     exemplars: Exemplars = Exemplars()
     split: Split = "train"
     environment: str = "full"
+    axes: tuple[str, ...] = field(default=(), repr=False)  # older digests are of texts without it
     steps: int | None = None
     epochs: float | None = None
     batch: int = 32
@@ -285,6 +291,10 @@ class Phase:
         _require("epochs", self.epochs, epochs_fit, f"above 0, up to {MOST_STEPS}")
         if self.categories is not None and self.same_categories_as is not None:
             raise _problem("same_categories_as", "excludes categories; leave one of the two out")
+        try:
+            Axes(tuple(map(parse_axis, self.axes)))
+        except ElsewhereError as error:
+            raise _problem("axes", error) from error
         if isinstance(self.categories, int):
             _require("categories", self.categories, self.categories >= 1, "1 or more")
         _require("batch", self.batch, 1 <= self.batch <= MOST, f"1 or more, up to {MOST}")
@@ -313,6 +323,11 @@ class Phase:
         few = all(n >= 0 for n in counts) and len(counts) <= MOST
         few = few and not (isinstance(self.checkpoints, int) and self.checkpoints > MOST)
         _require("checkpoints", self.checkpoints, few, f"0 or more, and at most {MOST} of them")
+
+    @property
+    def drawn_axes(self) -> Axes:
+        """The axes of which each presentation draws a value."""
+        return Axes(tuple(map(parse_axis, self.axes)) if self.environment == "full" else ())
 
     @property
     def warmup_share(self) -> float:

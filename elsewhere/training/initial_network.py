@@ -13,6 +13,7 @@ from elsewhere.models.heads import find_head, with_head_named
 from elsewhere.models.loading import default_arguments
 from elsewhere.models.names import check_named, name_in_python
 from elsewhere.stimuli.sets import WITH_PARTS
+from elsewhere.stimuli.transformations import check_seen
 from elsewhere.storage.files import is_checkpoint
 from elsewhere.training.checkpoints import Card, load_checkpoint, read_card
 from elsewhere.training.curriculum import Curriculum
@@ -229,7 +230,10 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
         if keys.label_smoothing and len(phase.categories) == 1:
             raise InputError("does nothing with a single class; leave it out")
         key = "objects"
-        phase.train.seen_on(curriculum.canvas.background_color(model.transform.mean))
+        color = curriculum.canvas.background_color(model.transform.mean)
+        phase.train.seen_on(color)
+        key, axes = "axes", keys.drawn_axes
+        check_seen(phase.variants, axes.names, axes.positions.tolist(), color)
         key = "warmup"
         rising = (keys.warmup or 0) * phase.steps
         if keys.schedule != "constant" and rising > phase.steps - 1 > 0:

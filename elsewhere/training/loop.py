@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from elsewhere.errors import StorageError
+from elsewhere.errors import InputError, StorageError
 from elsewhere.logs import get_logger
 from elsewhere.models import Model, find_device
 from elsewhere.models.heads import find_head
@@ -64,6 +64,7 @@ def train(
     device: str = "auto",
     progress: ReportProgress | None = None,
     seed: int | None = None,
+    axes: Sequence[str] = (),
     resume: bool = True,
     data_dir: Path | None = None,
     tensorboard: bool = False,
@@ -90,6 +91,8 @@ def train(
         Called now and then with a :class:`Report`.
     seed
         Instead of the curriculum's.
+    axes
+        Axes that change the objects, such as ``scale=0.5:2:5``, instead of those of all phases.
     resume
         Whether a run in `out` goes on; else it is refused.
     data_dir
@@ -122,6 +125,14 @@ def train(
     """
     if seed is not None:
         curriculum = dataclasses.replace(curriculum, seed=seed)
+    if axes:
+        phases = (dataclasses.replace(each, axes=tuple(axes)) for each in curriculum.phases)
+        curriculum = dataclasses.replace(curriculum, phases=tuple(phases))
+        if not any(each.drawn_axes.each for each in curriculum.phases):
+            raise InputError(
+                f"nothing draws from the axis {axes[0]}: {curriculum.name} has no phase of "
+                "environment 'full', and the others show objects as they are; leave it out"
+            )
     place = find_device(device)
     directory = Path(out)
     fingerprint = curriculum.fingerprint

@@ -12,6 +12,7 @@ import numpy as np
 
 from elsewhere.errors import ElsewhereError, ObjectSetError
 from elsewhere.stimuli import Canvas, ObjectSet, load_objects
+from elsewhere.stimuli.transformations import vary, window_of
 from elsewhere.training.curriculum import Choice, Curriculum, Phase, Split
 from elsewhere.training.placements import Placement, make_placement
 from elsewhere.training.seeds import derive_seed, draw_location
@@ -50,6 +51,9 @@ class ResolvedPhase:
         The exemplars that are trained on, and those that are not; None where there are none.
     placement
         Where they stand.
+    variants
+        The exemplars that are trained on at each value of the axes that are drawn from; those as
+        they are (`train`) where there is none.
     checkpoints
         The steps after which weights are kept, ascending.
     previous
@@ -69,6 +73,7 @@ class ResolvedPhase:
     train: ObjectSet
     held_out: ObjectSet | None
     placement: Placement
+    variants: tuple[ObjectSet, ...]
     checkpoints: tuple[int, ...]
     previous: int | None
     exemplar_seed: int
@@ -161,8 +166,8 @@ def load_phase_objects(
     past: Past | None = None,
     trained: Digests | None = None,
     loaded: dict[Any, ObjectSet] | None = None,
-) -> tuple[ObjectSet, ObjectSet | None]:
-    """Return the exemplars that a phase trains on, and those it holds out.
+) -> tuple[ObjectSet, ObjectSet | None, tuple[str, ...]]:
+    """Return the exemplars that a phase trains on, those it holds out, and the stale classes.
 
     Parameters
     ----------
@@ -177,7 +182,8 @@ def load_phase_objects(
     data_dir
         The folder of the object sets that are not made here.
     past
-        What the network was trained on before; none of it is held out.
+        What the network was trained on before; none of it is held out, and a class is stale that
+        shows any of it.
     trained
         Digests of what the phase was trained on, where it is over: those exemplars are, whatever
         the set holds by now.
@@ -190,27 +196,8 @@ def load_phase_objects(
         The set has too few exemplars that have not been trained on, or does not hold those that
         were any more.
     """
-    first, rest, _ = _load(
-        spec, canvas, categories, train, held_out, seed, split, data_dir,
-        Past() if past is None else past, trained, {} if loaded is None else loaded,
-    )  # fmt: skip
-    return first, rest
-
-
-def _load(
-    spec: str,
-    canvas: Canvas,
-    categories: Sequence[str],
-    train: int,
-    held_out: int,
-    seed: int,
-    split: Split,
-    data_dir: Path | None,
-    past: Past,
-    trained: Digests | None,
-    kept: dict[Any, ObjectSet],
-) -> tuple[ObjectSet, ObjectSet | None, tuple[str, ...]]:
-    """Return what `load_phase_objects` does, and the classes that show what is of the past."""
+    past = Past() if past is None else past
+    kept = {} if loaded is None else loaded
     own_view = view_of(spec, canvas)
 
     def load(names: Sequence[str], count: int, view: View) -> ObjectSet:
@@ -385,9 +372,23 @@ def _resolve_phase(
             ("phase", index, "seed"), "is below 0 with the curriculum's; raise it"
         )
     try:
+        train, held_out, stale = load_phase_objects(
+            phase.objects, canvas, categories=categories, train=phase.exemplars.train,
+            held_out=phase.exemplars.held_out, seed=exemplar_seed, split=phase.split,
+            data_dir=data_dir, past=past, loaded=loaded,
+        )  # fmt: skip
+    except ElsewhereError as error:
+        raise curriculum.error(("phase", index, "exemplars"), error) from error
+    axes = phase.drawn_axes
+    try:
+        variants = vary(train, axes.names, axes.positions.tolist())
+        window = window_of(variants, canvas, axes.names)
+    except ElsewhereError as error:
+        raise curriculum.error(("phase", index, "axes"), error) from error
+    try:
         placement = make_placement(
             phase.environment,
-            canvas,
+            window,
             n_classes=len(categories),
             n_exemplars=phase.exemplars.train,
             seed=derive_seed(exemplar_seed, "places", phase.name),
@@ -395,13 +396,6 @@ def _resolve_phase(
         )
     except ElsewhereError as error:
         raise curriculum.error(("phase", index, "environment"), error) from error
-    try:
-        train, held_out, stale = _load(
-            phase.objects, canvas, categories, phase.exemplars.train, phase.exemplars.held_out,
-            exemplar_seed, phase.split, data_dir, past, None, loaded,
-        )  # fmt: skip
-    except ElsewhereError as error:
-        raise curriculum.error(("phase", index, "exemplars"), error) from error
     steps = phase.n_steps(len(train))
     if isinstance(phase.checkpoints, int):
         checkpoints = log_spaced(steps, phase.checkpoints)
@@ -415,9 +409,9 @@ def _resolve_phase(
             )
         checkpoints = tuple(sorted({*phase.checkpoints, steps}))
     return ResolvedPhase(
-        index, phase, steps, categories, train, held_out, placement, checkpoints,
+        index, phase, steps, categories, train, held_out, placement, tuple(variants), checkpoints,
         _previous(curriculum, index), exemplar_seed, past, stale,
-        past.adding(train, phase.objects, canvas, f"phase {phase.name!r}"),
+        past.adding((train, *variants), phase.objects, canvas, f"phase {phase.name!r}"),
     )  # fmt: skip
 
 

@@ -111,7 +111,15 @@ class Begun:
     ) -> Begun:
         """Return with what a run is trained now, or refuse what differs from its beginning."""
         pictures = [
-            [objects.digest() for objects in (phase.train, phase.held_out) if objects is not None]
+            [
+                objects.digest()
+                for objects in (
+                    phase.train,
+                    phase.held_out,
+                    *(phase.variants if phase.phase.drawn_axes.each else ()),
+                )
+                if objects is not None
+            ]
             for phase in resolved
         ]
         own = describe_machine(device)

@@ -85,11 +85,12 @@ class Past:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: str = ""
 
-    def adding(self, objects: ObjectSet, spec: str, canvas: Canvas, source: str) -> Past:
-        """Return the past after these objects have been trained on too."""
+    def adding(self, variants: Sequence[ObjectSet], spec: str, canvas: Canvas, source: str) -> Past:
+        """Return the past after these objects, in all variants, have been trained on too."""
         view, name = view_of(spec, canvas), set_name(spec)
-        pictures = self.pictures.get(view, frozenset()) | digests(objects)
-        classes = dict.fromkeys((*self.classes.get(name, ()), *objects.category_names))
+        own = (digests(each) for each in variants if each.size == canvas.object_size)
+        pictures = self.pictures.get(view, frozenset()).union(*own)
+        classes = dict.fromkeys((*self.classes.get(name, ()), *variants[0].category_names))
         return Past(
             {**self.pictures, view: pictures}, {**self.classes, name: tuple(classes)}, source
         )

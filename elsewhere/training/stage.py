@@ -253,13 +253,21 @@ class Stage:
             self._exemplars[rows],
             make_generator(derive_seed(self.seed, "locations", first)),
         )
+        rows = self._varied(rows, make_generator(derive_seed(self.seed, "axes", first)))
         return (
             rows.reshape(count, batch).to(self.device),
             locations.reshape(count, batch, 2).to(self.device),
         )
 
+    def _varied(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return the rows of the same exemplars, each in a variant that is drawn."""
+        count = len(self.resolved.variants)
+        if count == 1:
+            return rows
+        return rows + len(self._categories) * torch.randint(count, rows.shape, generator=generator)
+
     def _load_objects(self, model: Model) -> None:
-        canvas, train = self.around.curriculum.canvas, self.resolved.train
+        train, window = self.resolved.train, self.resolved.placement.canvas
         self._paster, paster = (
             Paster(
                 canvas,
@@ -269,16 +277,19 @@ class Stage:
                 dtype=input_dtype(model),
                 channels_last=True,
             )
-            for rows in (self.phase.batch, PROBE_OBJECTS)
+            for canvas, rows in (
+                (window, self.phase.batch),
+                (self.around.curriculum.canvas, PROBE_OBJECTS),
+            )
         )
-        self._patches = self._paster.load(train)
+        self._patches = torch.cat([self._paster.load(each) for each in self.resolved.variants])
         unseen = train.seen_on(self._paster.color).notes
         self._unseen = [note.replace("left out", "among what is shown are") for note in unseen]
         self._way = make_forward(self.network, self._paster, self._patches, training=True)
         logger.info("phase %s runs on %s", self.phase.name, self._way.name)
         self._categories = torch.from_numpy(train.category_index)
         self._exemplars = torch.from_numpy(train.exemplar_index)
-        self._labels = self._categories.to(self.device)
+        self._labels = self._categories.repeat(len(self.resolved.variants)).to(self.device)
         self._doubts = Doubts(self.network, lambda: self._logits(next(self._images(0))))
         self._probe = Probe(self.resolved, paster, seed=derive_seed(self.seed, "probe"))
 
@@ -359,7 +370,8 @@ class Stage:
             places = draw_locations(
                 self.resolved.placement, self._categories[rows], self._exemplars[rows], generator
             )
-            yield self._paster.paste(self._patches[rows.to(self.device)], places.to(self.device))
+            rows = self._varied(rows, generator).to(self.device)
+            yield self._paster.paste(self._patches[rows], places.to(self.device))
 
     def _report(
         self, done: int, loss: float | None, train: float | None, final: bool, keep: bool
@@ -400,6 +412,7 @@ class Stage:
         transform, places = self.model.transform, None
         if resolved.placement.same_for_classes and resolved.placement.boxes.shape[1] == 1:
             places = [(int(y), int(x)) for y, x in resolved.placement.locations(0)]
+        seen = resolved.past_after if phase.drawn_axes.each else resolved.past  # all variants
         listed = places is not None and len(places) <= _TRAINED_LISTED
         return Card(
             model=self.model.name,
@@ -422,6 +435,7 @@ class Stage:
             exemplars=phase.exemplars,
             exemplar_seed=resolved.exemplar_seed,
             environment=phase.environment,
+            axes=phase.axes if phase.drawn_axes.each else (),
             trained=tuple(places) if places is not None and listed else None,
             learning_rate=phase.learning_rate,
             train_accuracy=train,
@@ -429,7 +443,7 @@ class Stage:
             accuracy_off=probe.off,
             criterion_step=self.criterion_step,
             pictures=pack(digests(resolved.train)),
-            seen={view: pack(held) for view, held in resolved.past.pictures.items()},
+            seen={view: pack(held) for view, held in seen.pictures.items()},
             classes=dict(resolved.past.classes),
             passes=self._way.name,
             notes=tuple(

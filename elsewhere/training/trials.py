@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pandas
 import xarray
 
 from elsewhere.errors import InputError
-from elsewhere.storage import save_table
 
 
 def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
@@ -72,21 +70,3 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
         "margin": flat("margin"),
     }
     return pandas.DataFrame(columns)
-
-
-def write_trials(
-    table: pandas.DataFrame, path: str | Path, *, overwrite: bool = False, rescue: bool = False
-) -> Path:
-    """Write a table of trials as CSV or Parquet, by the ending of the file's name; see
-    :func:`elsewhere.storage.save_table`.
-
-    Raises
-    ------
-    InputError
-        Another ending, or Parquet without pyarrow.
-    ExistsError
-        The file exists and `overwrite` is not given.
-    StorageError
-        It cannot be written.
-    """
-    return save_table(table, path, overwrite=overwrite, rescue=rescue)

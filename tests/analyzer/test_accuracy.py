@@ -22,8 +22,8 @@ from elsewhere.models import OUTPUT, load_model
 from elsewhere.recording import Sweep
 from elsewhere.recording.sharing import SharedSweep
 from elsewhere.stimuli import Canvas, Grid, load_objects
-from elsewhere.storage import ArraySource, load_result, save_result
-from elsewhere.training import trial_table, write_trials
+from elsewhere.storage import ArraySource, load_result, save_result, save_table
+from elsewhere.training import trial_table
 
 CANVAS = Canvas(16, 7)
 GRID = Grid.parse("4x4", CANVAS)  # 3, 6, 9, 12
@@ -335,14 +335,14 @@ def test_result_and_table_can_be_written(tmp_path):
     assert row[["seed", "phase", "category", "exemplar", "choice"]].values.tolist() == [
         [3, "learn", OBJECTS.categories[5], 1, OBJECTS.categories[5]]
     ]
-    path = write_trials(table, tmp_path / "trials.csv")
+    path = save_table(table, tmp_path / "trials.csv")
     pandas.testing.assert_frame_equal(
         pandas.read_csv(path), table, check_dtype=False, check_exact=False
     )
     with pytest.raises(ExistsError):
-        write_trials(table, path)
+        save_table(table, path)
     with pytest.raises(InputError, match=r"\.csv or \.parquet"):
-        write_trials(table, tmp_path / "trials.xlsx")
+        save_table(table, tmp_path / "trials.xlsx")
     with pytest.raises(InputError, match="no trials"):
         trial_table(xarray.Dataset(attrs={"kind": "similarity"}))
 
@@ -353,9 +353,9 @@ def test_parquet(tmp_path, monkeypatch):
         import pyarrow  # noqa: F401
     except ImportError:
         with pytest.raises(InputError, match="needs pyarrow; pip install"):
-            write_trials(table, tmp_path / "trials.parquet")
+            save_table(table, tmp_path / "trials.parquet")
         return
-    path = write_trials(table, tmp_path / "trials.parquet")
+    path = save_table(table, tmp_path / "trials.parquet")
     pandas.testing.assert_frame_equal(pandas.read_parquet(path), table)
 
 
