@@ -27,23 +27,11 @@ from elsewhere.training.curriculum import Choice, Curriculum, Exemplars, Network
 from elsewhere.types import Location
 
 
-def load_shown(
-    phase: Phase, canvas: Canvas, seed: int, *, data_dir: Path | None = None
+def load_phase(
+    phase: Phase, canvas: Canvas, seed: int, *, held_out: bool, data_dir: Path | None = None
 ) -> ObjectSet:
-    """Return the exemplars that a phase shows, of the classes that the seed gives it."""
-    return _load(phase, Exemplars(phase.exemplars.train, 0), canvas, seed, data_dir)
-
-
-def load_unseen(
-    phase: Phase, canvas: Canvas, seed: int, *, data_dir: Path | None = None
-) -> ObjectSet:
-    """Return the exemplars that a phase holds out, of the classes that the seed gives it."""
-    return _load(phase, phase.exemplars, canvas, seed, data_dir)
-
-
-def _load(
-    phase: Phase, exemplars: Exemplars, canvas: Canvas, seed: int, data_dir: Path | None
-) -> ObjectSet:
+    """Return the exemplars that a phase shows or holds out, of classes that the seed gives it."""
+    exemplars = phase.exemplars if held_out else Exemplars(phase.exemplars.train, 0)
     if not isinstance(phase.categories, Choice):
         raise InputError(f"phase {phase.name!r} must say which of its set's classes it takes")
     return _render(phase.objects, exemplars, phase.split, phase.categories, canvas, seed, data_dir)

@@ -13,7 +13,7 @@ from elsewhere.analyzer.accuracy import network_accuracy
 from elsewhere.analyzer.all_measures import measure as take
 from elsewhere.analyzer.invariance import EXEMPLARS, WHERE
 from elsewhere.analyzer.trajectories import TrackSettings, track
-from elsewhere.errors import InputError, StorageError
+from elsewhere.errors import InputError
 from elsewhere.measures.accuracy import normalized_accuracy
 from elsewhere.measures.aligned import Shift
 from elsewhere.models import Model, find_device
@@ -22,8 +22,7 @@ from elsewhere.reproduction.comparisons import (
     compare_layers,
     compare_maps,
     largest_correlation,
-    load_shown,
-    load_unseen,
+    load_phase,
 )
 from elsewhere.reproduction.conditions import FULL, Run
 from elsewhere.reproduction.layers import NamedLayers, name_layers
@@ -33,6 +32,7 @@ from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.storage import save_result
 from elsewhere.training import (
     Card,
+    final_card,
     list_checkpoints,
     load_checkpoint,
     make_placement,
@@ -104,13 +104,7 @@ class Task:
 
     def final(self, run: str, phase: str | None = None) -> Card:
         """Return the card with which a run, or a phase of it, ended."""
-        cards = [card for card in self.cards(run) if phase in (None, card.phase) and card.final]
-        if not cards:
-            raise StorageError(
-                f"{self.folder / run} lacks the final checkpoint of phase {phase!r}; delete that "
-                "folder and start again"
-            )
-        return cards[-1]
+        return final_card(self.cards(run), phase)
 
     def load(self, card: Card) -> tuple[Model, NamedLayers]:
         """Return the network of a checkpoint, and the layers of the claims."""
@@ -120,7 +114,7 @@ class Task:
     def unseen(self, which: int = 0) -> ObjectSet:
         """Return objects that no run of this seed sees."""
         phase = self.scale.unseen[which]
-        return load_unseen(phase, self.run.canvas, self.seed, data_dir=self.data_dir)
+        return load_phase(phase, self.run.canvas, self.seed, held_out=True, data_dir=self.data_dir)
 
     def save(self, result: xarray.Dataset, name: str) -> None:
         """Keep a result beside the seed's runs."""
@@ -189,7 +183,7 @@ def _pretraining(task: Task) -> Values:
     if phase.environment == "full":
         shown, _ = final.load_objects(data_dir=task.data_dir)
         for new in task.scale.learning:
-            others = load_shown(new, run.canvas, task.seed, data_dir=task.data_dir)
+            others = load_phase(new, run.canvas, task.seed, held_out=False, data_dir=task.data_dir)
             values[f"largest_correlation/{new.name}"] = largest_correlation(shown, others)
             shared = sorted({*shown.category_names} & {*others.category_names})
             if shared and new.objects == phase.objects:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -317,6 +317,24 @@ def list_checkpoints(directory: str | Path, *, trust: Collection[str] = ()) -> l
     if not all(card.sealed for card in cards):
         tell_unsealed(folder)
     return sorted(cards, key=lambda card: (card.phase_index, card.step))
+
+
+def final_card(cards: Sequence[Card], phase: str | None = None) -> Card:
+    """Return the card of the checkpoint with which a run, or a phase of it, ended.
+
+    Raises
+    ------
+    StorageError
+        There is none.
+    """
+    ends = [card for card in cards if phase in (None, card.phase) and card.final]
+    if not ends:
+        raise StorageError(
+            f"{cards[0].path.parent.parent} lacks the final checkpoint of "
+            f"{'its last phase' if phase is None else f'phase {phase!r}'}, which a later one "
+            "starts from; delete the directory and train again"
+        )
+    return ends[-1]
 
 
 def read_weights(card: Card) -> dict[str, torch.Tensor]:

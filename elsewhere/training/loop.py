@@ -16,13 +16,9 @@ from elsewhere.models import Model, find_device
 from elsewhere.models.heads import find_head
 from elsewhere.models.machine import using_threads
 from elsewhere.models.memory import Memory
-from elsewhere.storage.files import is_file, make_inside, refuse_link, remove_leftovers
+from elsewhere.storage.files import is_file, make_inside, remove_leftovers
 from elsewhere.training.card_notes import note_of_loss
-from elsewhere.training.checkpoints import (
-    Card,
-    read_card,
-    read_weights,
-)
+from elsewhere.training.checkpoints import final_card, list_checkpoints, read_weights
 from elsewhere.training.curriculum import Curriculum
 from elsewhere.training.heads import order_units, replace_head
 from elsewhere.training.initial_network import (
@@ -193,25 +189,6 @@ def train(
     return directory
 
 
-def final_card(directory: Path, phase: str) -> Card:
-    """Return the card of the checkpoint with which a phase ended.
-
-    Raises
-    ------
-    StorageError
-        There is none.
-    """
-    for path in sorted((directory / "checkpoints").glob(f"{phase}-*.json"), reverse=True):
-        refuse_link(path)
-        card = read_card(path)
-        if card.phase == phase and card.final:
-            return card
-    raise StorageError(
-        f"{directory} lacks the final checkpoint of phase {phase!r}, which a later phase starts "
-        "from; delete the directory and train again"
-    )
-
-
 def _at_start(
     model: Model,
     phase: ResolvedPhase,
@@ -226,7 +203,7 @@ def _at_start(
         state, units = dict(initial[0]), initial[1]
     else:
         previous = resolved[phase.previous]
-        state = read_weights(final_card(directory, previous.name))
+        state = read_weights(final_card(list_checkpoints(directory), previous.name))
         units = previous.categories
     n_units = units if isinstance(units, int) else len(units)
     if find_head(model)[1].out_features != n_units:

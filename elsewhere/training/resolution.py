@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -296,7 +296,7 @@ def _choose(
     phase = curriculum.phases[index]
     path = ("phase", index, "categories")
     if phase.same_categories_as is not None:
-        other = _by_name(resolved)[phase.same_categories_as]
+        other = next(each for each in resolved if each.name == phase.same_categories_as)
         if set_name(other.phase.objects) != set_name(phase.objects):
             raise curriculum.error(
                 ("phase", index, "same_categories_as"),
@@ -422,7 +422,3 @@ def _previous(curriculum: Curriculum, index: int) -> int | None:
         return index - 1 if index else None
     names = [phase.name for phase in curriculum.phases]
     return None if after == "none" else names.index(after)
-
-
-def _by_name(resolved: Sequence[ResolvedPhase]) -> Mapping[str, ResolvedPhase]:
-    return {phase.name: phase for phase in resolved}

@@ -9,7 +9,7 @@ import torch
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.models import load_model
 from elsewhere.reproduction import load_scale, make_runs, scales
-from elsewhere.reproduction.comparisons import load_shown, load_unseen, phase_grid
+from elsewhere.reproduction.comparisons import load_phase, phase_grid
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.training import Choice, resolve
 from elsewhere.training.initial_network import start_model
@@ -113,17 +113,19 @@ def test_choices_mean_the_same_in_every_run_of_a_seed(tiny):
     runs = by_name(make_runs(tiny))
     learnt = resolve(runs["vanilla"].curriculum(3))[0].categories
     pretrained = resolve(runs["full"].curriculum(3))[0].categories
-    unseen = load_unseen(tiny.unseen[0], tiny.canvas, 3).category_names
-    assert load_shown(tiny.learning[0], tiny.canvas, 3).category_names == learnt
+    unseen = load_phase(tiny.unseen[0], tiny.canvas, 3, held_out=True).category_names
+    assert load_phase(tiny.learning[0], tiny.canvas, 3, held_out=False).category_names == learnt
     assert resolve(runs["fixed"].curriculum(3))[0].categories == pretrained
     assert not {*learnt} & {*pretrained}
     assert not {*unseen} & {*learnt, *pretrained}
-    assert load_shown(tiny.learning[0], tiny.canvas, 4).category_names != learnt
+    assert load_phase(tiny.learning[0], tiny.canvas, 4, held_out=False).category_names != learnt
 
 
 def test_a_phase_without_a_choice_is_refused(tiny):
     with pytest.raises(InputError, match="which of its set's classes"):
-        load_shown(dataclasses.replace(tiny.learning[0], categories=3), tiny.canvas, 0)
+        load_phase(
+            dataclasses.replace(tiny.learning[0], categories=3), tiny.canvas, 0, held_out=False
+        )
 
 
 def test_a_smoke_test_is_short(scale):
@@ -175,10 +177,12 @@ def test_a_seed_redraws_the_place_the_objects_and_their_exemplars(tiny):
         assert phase.placement.locations(0).tolist() == [list(places[3])]
     learn, further = by_name(make_runs(tiny))["translated"].phases
     assert (learn.environment, further.environment) == ("one:seed", "full")
-    first, second = (load_unseen(tiny.unseen[0], tiny.canvas, seed) for seed in (3, 4))
+    first, second = (
+        load_phase(tiny.unseen[0], tiny.canvas, seed, held_out=True) for seed in (3, 4)
+    )
     assert first.category_names != second.category_names
     every = dataclasses.replace(tiny.unseen[0], categories=Choice(339))
-    shown = [load_unseen(every, tiny.canvas, seed) for seed in (3, 4)]
+    shown = [load_phase(every, tiny.canvas, seed, held_out=True) for seed in (3, 4)]
     pictures = [dict(zip(each.categories, each.masks, strict=True)) for each in shown]
     changed = [(pictures[0][name] != pictures[1][name]).any() for name in pictures[0]]
     assert np.mean(changed) > 0.99
