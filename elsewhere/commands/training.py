@@ -161,7 +161,8 @@ def track(
     cost.check()
     stimuli.check()
     measures_named(names or ())
-    from elsewhere.analyzer.trajectories import TrackSettings, summarise_track
+    from elsewhere.analyzer.track_summary import summarise_track
+    from elsewhere.analyzer.trajectories import TrackSettings
     from elsewhere.analyzer.trajectories import track as track_run
     from elsewhere.storage import save_result
 

@@ -299,11 +299,9 @@ class Phase:
             _require("categories", self.categories, self.categories >= 1, "1 or more")
         _require("batch", self.batch, 1 <= self.batch <= MOST, f"1 or more, up to {MOST}")
         _require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0")
-        if self.warmup is not None:
-            _require("warmup", self.warmup, 0 <= self.warmup < 1, "from 0 to below 1")
-        for name in ("momentum", "label_smoothing", "ema"):
+        for name in ("warmup", "momentum", "label_smoothing", "ema", "dropout"):
             value = getattr(self, name)
-            _require(name, value, 0 <= value < 1, "from 0 to below 1")
+            _require(name, value, value is None or 0 <= value < 1, "from 0 to below 1")
         for name in ("weight_decay", "clip"):
             value = getattr(self, name)
             _require(name, value, 0 <= value < math.inf, "0 or more")
@@ -314,8 +312,6 @@ class Phase:
             )
         if self.augment is not None and not any(dataclasses.astuple(self.augment)):
             raise _problem("augment", "changes nothing, as all its parts are 0; leave it out")
-        if self.dropout is not None:
-            _require("dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
         _require("trainable", self.trainable, bool(self.trainable), "at least one pattern")
         for pattern, factor in self.rates.items():
             _require(f"rates.{pattern}", factor, 0 < factor < math.inf, "above 0")
@@ -494,19 +490,11 @@ class Curriculum:
 
 
 def _plain(thing: Any) -> dict[str, Any]:
-    table: dict[str, Any] = {}
+    table: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(thing)))
     for part in dataclasses.fields(thing):
-        value = getattr(thing, part.name)
         default = part.default
         if part.default_factory is not dataclasses.MISSING:
             default = part.default_factory()
-        if value == default:
-            continue
-        if dataclasses.is_dataclass(value):
-            value = dataclasses.asdict(value)  # type: ignore[arg-type]
-        elif isinstance(value, tuple):
-            value = list(value)
-        elif isinstance(value, Mapping):
-            value = dict(value)
-        table[part.name] = value
+        if getattr(thing, part.name) == default:
+            del table[part.name]
     return table

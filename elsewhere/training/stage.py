@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -184,15 +184,7 @@ class Stage:
         return False
 
     def _run(self, patches: torch.Tensor, locations: torch.Tensor, step: int) -> torch.Tensor:
-        """Return the logits; go over to whole canvases where the network has looked at them.
-
-        Raises
-        ------
-        TrainingError
-            The network fails.
-        InputError
-            It gives something else.
-        """
+        """Return the logits; go over to whole canvases where the network has looked at them."""
         forward = self._way.forward
         try:
             output = forward(patches, locations)
@@ -417,9 +409,7 @@ class Stage:
         return Card(
             model=self.model.name,
             arguments=dict(self.model.arguments),
-            mean=transform.mean,
-            std=transform.std,
-            gain=transform.gain,
+            **asdict(transform),
             canvas=curriculum.canvas,
             curriculum=curriculum.name,
             fingerprint=self.around.fingerprint,

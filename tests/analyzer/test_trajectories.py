@@ -9,12 +9,8 @@ import torch
 
 import elsewhere
 from elsewhere.analyzer import describe_methods
-from elsewhere.analyzer.trajectories import (
-    TrackSettings,
-    measure_checkpoint,
-    summarise_track,
-    track,
-)
+from elsewhere.analyzer.track_summary import summarise_track
+from elsewhere.analyzer.trajectories import TrackSettings, measure_checkpoint, track
 from elsewhere.measures import measures
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects
