@@ -172,7 +172,7 @@ def track(
         axes=tuple(stimuli.axes),
         engine=cast("Engine", cost.engine),
         layers=tuple(layers) if layers else None,
-        metric=cast(Metric, metric),
+        metric=metric,
         objects=stimuli.objects,
         categories=parse_categories(stimuli.categories),
         per_category=stimuli.per_category,
