@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import xarray
 
     from elsewhere.training import Report
-    from elsewhere.types import BatchDependent, Engine
+    from elsewhere.types import BatchDependent
 
 
 def train(
@@ -170,9 +170,9 @@ def track(
     settings = TrackSettings(
         grid=stimuli.grid,
         axes=tuple(stimuli.axes),
-        engine=cast("Engine", cost.engine),
+        engine=cost.engine,
         layers=tuple(layers) if layers else None,
-        metric=metric,
+        metric=cast(Metric, metric),
         objects=stimuli.objects,
         categories=parse_categories(stimuli.categories),
         per_category=stimuli.per_category,
