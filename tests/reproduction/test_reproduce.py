@@ -404,7 +404,7 @@ def test_the_paper_scale_runs_by_the_same_code(tiny, with_network, tmp_path, dat
 
 
 def test_a_plan_grows_with_seeds_and_runs(tiny, monkeypatch):
-    times = costs._Times(step=0.02, image=0.003, size=1000)
+    times = costs._Times(step=0.02, image=0.003)
     monkeypatch.setattr(costs, "_time", lambda *_: times)  # times differ between two looks
     one, three = (plan(tiny, seeds=n, workers=1, device="cpu") for n in (1, 3))
     assert (one.runs, three.runs) == (11, 33)
