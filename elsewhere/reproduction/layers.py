@@ -86,7 +86,9 @@ def name_layers(model: Model, canvas: Canvas, named: ClaimLayers | None = None) 
         missing["hidden"] = (
             f"no hidden layer gives what the head {head} takes ({linear.in_features} values)"
         )
-    pooling = _one(layers, named.pooling, model) or _find_pooling(usual)
+    pooling = _one(layers, named.pooling, model)
+    if pooling is None and usual and len(usual[0].shape) > 1:
+        pooling = usual[0].name
     if pooling is None:
         missing["pooling"] = "the network has no pooling and no map"
     elif pooling == hidden:
@@ -95,7 +97,8 @@ def name_layers(model: Model, canvas: Canvas, named: ClaimLayers | None = None) 
     if named.convolutions:
         found = tuple(layer.name for layer in select_layers(layers, named.convolutions, model))
     else:
-        found = _find_convolutions(model, leaves)
+        modules = dict(model.module.named_modules())
+        found = tuple(each.name for each in leaves if isinstance(modules[each.module], nn.Conv2d))
     if not found:
         missing["convolutions"] = "the network has no convolution"
     return NamedLayers(found, pooling, hidden, missing)
@@ -139,10 +142,6 @@ def _one(layers: tuple[Layer, ...], name: str | None, model: Model) -> str | Non
     return found[0]
 
 
-def _find_pooling(usual: tuple[Layer, ...]) -> str | None:
-    return usual[0].name if usual and len(usual[0].shape) > 1 else None
-
-
 def _find_hidden(
     model: Model, usual: tuple[Layer, ...], head: str, linear: nn.Linear
 ) -> str | None:
@@ -160,8 +159,3 @@ def _find_hidden(
         if is_passed_by_all(model, each.module):
             return each.name
     return None
-
-
-def _find_convolutions(model: Model, leaves: tuple[Layer, ...]) -> tuple[str, ...]:
-    modules = dict(model.module.named_modules())
-    return tuple(each.name for each in leaves if isinstance(modules[each.module], nn.Conv2d))

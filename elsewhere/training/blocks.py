@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from elsewhere.models.proof import undisturbed
 from elsewhere.stimuli import Canvas
-from elsewhere.training.lazy_images import Step
+from elsewhere.training.lazy_images import Step, is_plain_convolution, is_plain_pooling
 
 
 @dataclass(frozen=True)
@@ -199,21 +199,13 @@ def _work(block: ConvBlock, side: int) -> int:
 
 
 def _is_convolution(part: nn.Module) -> TypeGuard[nn.Conv2d]:
-    return (
-        type(part) is nn.Conv2d
-        and part.kernel_size == (3, 3)
-        and part.padding == (1, 1)
-        and part.padding_mode == "zeros"
-        and (part.stride, part.dilation, part.groups) == ((1, 1), (1, 1), 1)
-    )
+    if type(part) is not nn.Conv2d or part.padding_mode != "zeros":
+        return False
+    names = ("weight", "stride", "padding", "dilation", "groups")
+    return is_plain_convolution({name: getattr(part, name) for name in names}, part.in_channels)
 
 
 def _is_pooling(part: nn.Module) -> bool:
-    return (
-        type(part) is nn.MaxPool2d
-        and part.kernel_size in (2, (2, 2))
-        and part.stride in (2, (2, 2))
-        and part.padding in (0, (0, 0))
-        and part.dilation in (1, (1, 1))
-        and not part.return_indices
-    )
+    names = ("kernel_size", "stride", "padding", "dilation", "return_indices")
+    plain = type(part) is nn.MaxPool2d
+    return plain and is_plain_pooling({name: getattr(part, name) for name in names})

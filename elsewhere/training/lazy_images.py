@@ -124,7 +124,7 @@ class Promise(torch.Tensor):
         if wanted == "conv2d" == name:
             given = _bind("weight bias stride padding dilation groups", args, kwargs)
             weight = given["weight"]
-            if not _is_plain_convolution(given, channels):
+            if not is_plain_convolution(given, channels):
                 return None
             steps, channels = (*steps, (weight, given.get("bias"))), len(weight)
         elif wanted == "relu" and name in ("relu", "relu_"):
@@ -134,7 +134,7 @@ class Promise(torch.Tensor):
             given = _bind(
                 "kernel_size stride padding dilation ceil_mode return_indices", args, kwargs
             )
-            if not _is_plain_pooling(given):
+            if not is_plain_pooling(given):
                 return None
             sides = [side // 2 for side in sides]
         else:
@@ -228,7 +228,7 @@ def _bind(names: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[st
     return {**dict(zip(names.split(), args, strict=False)), **kwargs}
 
 
-def _is_plain_convolution(given: Mapping[str, Any], channels: int) -> bool:
+def is_plain_convolution(given: Mapping[str, Any], channels: int) -> bool:
     """Return whether it is 3x3 with a padding of one cell of zeros, and nothing else."""
     weight = given["weight"]
     return (
@@ -242,7 +242,7 @@ def _is_plain_convolution(given: Mapping[str, Any], channels: int) -> bool:
     )
 
 
-def _is_plain_pooling(given: Mapping[str, Any]) -> bool:
+def is_plain_pooling(given: Mapping[str, Any]) -> bool:
     """Return whether it takes the largest of 2x2 cells, and nothing else."""
     return (
         given.get("kernel_size") in (2, (2, 2), [2, 2])
