@@ -136,10 +136,9 @@ def draw(
             f"expected a result as an xarray.Dataset, got {type(result).__name__}; "
             "open the file with xarray.open_dataset"
         )
-    if others and (along or facet):
-        raise InputError(
-            f"values of {along or facet} are drawn of one result; got {1 + len(others)}"
-        )
+    axis = along if facet is None else facet
+    if others and axis is not None:
+        raise InputError(f"values of {axis} are drawn of one result; got {1 + len(others)}")
     if along is not None:
         if kind is not None:
             raise InputError(f"along {along}, a result is drawn in one way; leave the kind out")
@@ -163,7 +162,8 @@ def draw(
             )
         kind = DEFAULT_KINDS[made]
     plot = figure_kinds.get(kind)
-    if (at or facet) and kind in SUMMARIES and kind not in FACETED:
+    narrowed = bool(at) or facet is not None
+    if narrowed and kind in SUMMARIES and kind not in FACETED:
         raise InputError(
             f"the figure {kind!r} is of numbers that take all values of the axes together; leave "
             f"--at and --facet out, or draw one of {', '.join(FACETED)}"

@@ -254,7 +254,7 @@ class Sheet:
 
     def room(self, size: float | None = None) -> int:
         """Return how many characters fit above a panel, beside a number."""
-        return int(self.side * 72 / (0.62 * (size or self.text_size))) - 5
+        return int(self.side * 72 / (0.62 * (self.text_size if size is None else size))) - 5
 
     def name(self, ax: Axes, label: str, mean: float, *, more: str = "", **style: Any) -> None:
         """Write a panel's name above it, and a mean at its right."""
