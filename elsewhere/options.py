@@ -307,14 +307,14 @@ class CostOptions(OptionGroup):
 
     def check(self, model: str | None = None) -> None:
         """Refuse what cannot be; the module of a factory may register engines when it is loaded."""
-        known = sys.modules.get("elsewhere.recording.engines")
-        if self.engine not in ENGINES and (known is not None or ":" in self.engine):
+        loaded = sys.modules.get("elsewhere.recording.engines")
+        if ":" in self.engine:
             from elsewhere.recording.engines import engines
 
-            if ":" in self.engine or ":" not in (model or ""):
-                self.engine = engines.named(self.engine)
+            self.engine = engines.named(self.engine)
         elif ":" not in (model or ""):
-            choose("engine", self.engine, ENGINES)
+            known = ENGINES if loaded is None else ("auto", *loaded.engines)
+            choose("engine", self.engine, known)
         parse_bytes(self.max_memory)
         if self.workers < 1:
             raise InputError(f"--workers must be at least 1; got {self.workers}")

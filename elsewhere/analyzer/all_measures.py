@@ -99,6 +99,7 @@ def measure(
 
     Examples
     --------
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> places = [[y, x] for y in (10, 20) for x in (10, 20, 30)]
     >>> result = measure(rng.normal(size=(5, 6, 40)), places, names="cosine,partition")

@@ -90,13 +90,19 @@ def test_a_trunk_needs_the_flag(save, refuse, run, small):
 
 
 def test_nan_is_named_by_layer_and_nothing_stays(save, refuse, small):
+    def overflow(state):
+        state["classifier.3.weight"][7] = 3e38
+        state["classifier.3.weight"][7, ::2] = -3e38
+
     def spoil(state):
         state["classifier.3.bias"][7] = float("nan")
 
+    save("large.pth", overflow)
     save("nan.pth", spoil)
-    options = (*small, "--weights", "nan.pth")
     for command, out in (("record", "a.h5"), ("similarity", "a.nc")):
-        refuse(command, *options, "--layers", "*", "--out", out, says=("'fc6'", "NaN"), late=True)
+        options = (*small, "--layers", "*", "--out", out)
+        refuse(command, *options, "--weights", "large.pth", says=("'fc6'", "NaN"), late=True)
+        refuse(command, *options, "--weights", "nan.pth", says=("classifier.3.bias", "not finite"))
 
 
 def test_float16_overflow(refuse, small):
