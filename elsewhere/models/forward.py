@@ -1,6 +1,6 @@
 """How a network is run: exactly, in evaluation mode, on objects that are pasted on its device.
 
-`exact`, `evaluating`, `paste`, `Paster`.
+`exact`, `computing`, `evaluating`, `paste`, `Paster`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,36 @@ from numpy.typing import NDArray
 from torch import nn
 
 from elsewhere.models.transform import InputTransform
-from elsewhere.types import Color
+from elsewhere.types import Color, Precision
 
 
 @contextlib.contextmanager
-def exact(device: torch.device) -> Iterator[None]:
-    """Keep TF32 out of the computation on a GPU, then restore what was set."""
+def exact(device: torch.device, *, tf32: bool = False) -> Iterator[None]:
+    """Keep TF32 out of the computation on a GPU, or let it in, then restore what was set."""
     if device.type != "cuda":
         yield
         return
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = (matmul.allow_tf32, cudnn.allow_tf32)
-    matmul.allow_tf32, cudnn.allow_tf32 = False, False
+    matmul.allow_tf32, cudnn.allow_tf32 = tf32, tf32
     try:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def computing(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Let networks compute in a precision on a device, then restore what was set.
+
+    In ``bfloat16`` weights stay what they are, and torch's autocast chooses what is computed in it.
+    """
+    half = precision == "bfloat16"
+    with (
+        exact(device, tf32=precision == "tf32"),
+        torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext(),
+    ):
+        yield
 
 
 @contextlib.contextmanager
@@ -122,7 +136,7 @@ class Paster(Generic[Ground]):
     dtype
         Of the canvases: what the network computes in.
     channels_last
-        Whether their memory is in that order on a CPU, where convolutions may be twice as fast.
+        Whether their memory is in that order, in which convolutions may be twice as fast.
 
     Examples
     --------
@@ -154,8 +168,7 @@ class Paster(Generic[Ground]):
         self.background = transform.apply(pixel).reshape(3).to(dtype)
         levels = set(self.background.tolist())
         self._level = levels.pop() if len(levels) == 1 else None
-        last = channels_last and device.type == "cpu"
-        order = torch.channels_last if last else torch.contiguous_format
+        order = torch.channels_last if channels_last else torch.contiguous_format
         shape = (rows, 3, canvas.size, canvas.size)
         self._canvases = torch.empty(shape, device=device, dtype=dtype, memory_format=order)
 

@@ -76,7 +76,8 @@ class Run:
         """Return what is trained for a seed, starting from the checkpoint `weights` if given."""
         network = self.network
         if weights is not None:
-            network = Network(network.name, weights=str(weights))
+            precision = network.precision
+            network = Network(network.name, weights=str(weights), precision=precision)
         return Curriculum(self.name, network, self.canvas, self.phases, seed=seed)
 
 

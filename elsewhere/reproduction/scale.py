@@ -139,9 +139,10 @@ class Scale:
         if self.layers == ClaimLayers():
             del table["layers"]
         table["unseen"] = [dataclasses.asdict(phase) for phase in self.unseen]
-        for each in table["unseen"]:
-            if not each["axes"]:
-                del each["axes"]
+        for each in table["unseen"]:  # older digests are of tables without them
+            for key in ("axes", "precision"):
+                if not each[key]:
+                    del each[key]
         table["conditions"] = {
             name: [part.start, part.rival, part.curriculum.to_dict()]
             for name, part in sorted(self.conditions.items())

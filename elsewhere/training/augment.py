@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from elsewhere.training.curriculum import Augment
 
-_BLUR = torch.tensor([1.0, 2.0, 1.0]) / 4
 _COARSE = 4
 
 
@@ -66,6 +65,8 @@ def change_appearance(
 
 def _blurred(figure: torch.Tensor, side: int) -> torch.Tensor:
     images = figure.transpose(1, 2).reshape(-1, 1, side, side)
-    kernel = (_BLUR[:, None] * _BLUR[None, :]).to(figure.device)
+    # made on the device: a copy from the host would wait for it
+    across = 2 - torch.arange(-1, 2, device=figure.device, dtype=figure.dtype).abs()
+    kernel = across[:, None] * across / 16
     smooth = functional.conv2d(images, kernel[None, None], padding=1)
     return smooth.reshape(len(figure), 3, -1).transpose(1, 2)

@@ -1,10 +1,94 @@
-"""Batches of presentations: where each of them is shown."""
+"""Batches of presentations: which objects are shown, and where.
+
+What is drawn comes from generators of the CPU, whatever the device is, for many steps at once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
+from elsewhere.models.forward import Paster
+from elsewhere.stimuli import Canvas
 from elsewhere.training.placements import Placement
+from elsewhere.training.resolution import ResolvedPhase
+from elsewhere.training.seeds import derive_seed, make_generator
+
+STATISTICS = 16
+"""Batches from which statistics of normalisations are measured for averaged weights."""
+
+
+class Presentations:
+    """What a phase shows: its objects, on the device, and the order that its seed draws.
+
+    Parameters
+    ----------
+    resolved
+        The phase.
+    paster
+        Loads and places its objects.
+    seed
+        Of the phase.
+    """
+
+    def __init__(self, resolved: ResolvedPhase, paster: Paster[Canvas], *, seed: int) -> None:
+        self._resolved, self._paster, self._seed = resolved, paster, seed
+        train, variants = resolved.train, resolved.variants
+        self.patches = torch.cat([paster.load(each) for each in variants])
+        self._categories = torch.from_numpy(train.category_index)
+        self._exemplars = torch.from_numpy(train.exemplar_index)
+        self.labels = self._categories.repeat(len(variants)).to(paster.device)
+
+    def draw(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return which objects some steps show and where, (step, row) and (step, row, 2).
+
+        Parameters
+        ----------
+        first, count
+            The first step, and the number of steps.
+        """
+        batch, n = self._resolved.phase.batch, len(self._resolved.train)
+        start, stop = first * batch, (first + count) * batch
+        epochs = range(start // n, (stop - 1) // n + 1)
+        orders = [torch.randperm(n, generator=self._generator("order", epoch)) for epoch in epochs]
+        rows = torch.cat(orders)[start - epochs[0] * n : stop - epochs[0] * n]
+        places = self._places(rows, self._generator("locations", first))
+        rows = self._varied(rows, self._generator("axes", first))
+        drawn = torch.cat([rows[:, None], places], 1).reshape(count, batch, 3)
+        sent = send(drawn, self._paster.device)
+        return sent[..., 0], sent[..., 1:]
+
+    def images(self, done: int) -> Iterator[torch.Tensor]:
+        """Yield some batches of canvases as the phase draws them; `done` decides which."""
+        generator, batch = self._generator("statistics", done), self._resolved.phase.batch
+        for _ in range(STATISTICS):
+            rows = torch.randint(len(self._categories), (batch,), generator=generator)
+            places = self._places(rows, generator)
+            rows = self._varied(rows, generator)
+            rows, places = (send(each, self._paster.device) for each in (rows, places))
+            yield self._paster.paste(self.patches[rows], places)
+
+    def _generator(self, *names: object) -> torch.Generator:
+        return make_generator(derive_seed(self._seed, *names))
+
+    def _places(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        categories, exemplars = self._categories[rows], self._exemplars[rows]
+        return draw_locations(self._resolved.placement, categories, exemplars, generator)
+
+    def _varied(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return the rows of the same exemplars, each in a variant that is drawn."""
+        count = len(self._resolved.variants)
+        if count == 1:
+            return rows
+        return rows + len(self._categories) * torch.randint(count, rows.shape, generator=generator)
+
+
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the CPU's on a device, without waiting for what the device is at."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def draw_locations(

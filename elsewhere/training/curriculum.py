@@ -22,7 +22,8 @@ from elsewhere.stimuli import Canvas
 from elsewhere.stimuli.transformations import parse_axis
 from elsewhere.storage.documents import read_document
 from elsewhere.storage.files import is_file
-from elsewhere.training.toml import KeyPath, TomlSource, convert
+from elsewhere.training.toml import KeyPath, TomlSource, convert, plain
+from elsewhere.types import Precision
 
 Optimiser: TypeAlias = Literal["adam", "adamw", "sgd"]
 Schedule: TypeAlias = Literal["constant", "one-cycle", "cosine"]
@@ -77,6 +78,8 @@ class Network:
         The input transform ``(pixel / 255 - mean) / std * gain``; by default that of the weights.
     state_key
         Which state of a state file that holds several, see :func:`elsewhere.models.load_model`.
+    precision
+        What it computes in: ``float32``, ``tf32`` (on a GPU) or ``bfloat16``.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Network:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     state_key: str | None = None
+    precision: Precision = field(default="float32", repr=False)  # as the axes of a phase
 
     @property
     def random(self) -> bool:
@@ -249,6 +253,8 @@ class Phase:
         initial weights; by default the phase before.
     seed
         Added to the curriculum's in what this phase draws: order, places, exemplars, head.
+    precision
+        What the network computes in, by default what the curriculum's network says.
     """
 
     name: str
@@ -280,6 +286,7 @@ class Phase:
     augment: Augment | None = None
     after: str | None = None
     seed: int = 0
+    precision: Precision | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_phase_name(self.name)
@@ -434,9 +441,9 @@ class Curriculum:
         return {
             "name": self.name,
             "seed": self.seed,
-            "network": _plain(self.network),
+            "network": plain(self.network),
             "canvas": dataclasses.asdict(self.canvas),
-            "phase": [_plain(phase) for phase in self.phases],
+            "phase": [plain(phase) for phase in self.phases],
         }
 
     @classmethod
@@ -487,14 +494,3 @@ class Curriculum:
                 f"{directory} holds no run ({path.name}: {type(error).__name__}); expected "
                 f"{expected}"
             ) from error
-
-
-def _plain(thing: Any) -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(thing)))
-    for part in dataclasses.fields(thing):
-        default = part.default
-        if part.default_factory is not dataclasses.MISSING:
-            default = part.default_factory()
-        if getattr(thing, part.name) == default:
-            del table[part.name]
-    return table

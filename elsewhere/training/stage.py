@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,11 +22,11 @@ from torch.nn import functional
 from elsewhere.errors import TrainingError
 from elsewhere.logs import get_logger
 from elsewhere.models import Model
-from elsewhere.models.forward import Paster
+from elsewhere.models.forward import Paster, computing, exact
 from elsewhere.models.heads import find_logits, input_dtype
 from elsewhere.models.machine import describe_machine
 from elsewhere.training.augment import change_appearance
-from elsewhere.training.batches import draw_locations
+from elsewhere.training.batches import Presentations
 from elsewhere.training.card_notes import Doubts
 from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
 from elsewhere.training.curriculum import Curriculum
@@ -66,11 +66,10 @@ BLOCK = 50
 """Steps whose presentations are drawn together; a run goes on from the start of one."""
 CHECK = 10
 """Every so many steps the losses are looked at; on a GPU that is a synchronisation."""
-STATISTICS = 16
-"""Batches from which statistics of normalisations are measured for averaged weights."""
 WINDOW = 50
 """Loss and training accuracy are reported over so many steps."""
 _STATE_SHARE = 20  # the state is written so seldom that it takes at most a 20th of the time
+_STATE_SPEED = 2**28  # bytes a second, about, before one has been written
 _TRAINED_LISTED = 64
 
 
@@ -114,13 +113,16 @@ class Stage:
         self.seed = derive_seed(resolved.exemplar_seed, "phase", resolved.name)
         self.model = model.to(device)
         self.network: nn.Module = model.module
-        if device.type == "cpu":  # convolutions are twice as fast on it
-            self.network.to(memory_format=torch.channels_last)
+        self.precision = self.phase.precision or surroundings.curriculum.network.precision
+        # convolutions are twice as fast on it, but for those of float32 on a GPU
+        self._last = device.type == "cpu" or self.precision != "float32"
+        order = torch.channels_last if self._last else torch.contiguous_format
+        self.network.to(memory_format=order)
         if self.phase.dropout is not None:
             layers = find_dropout(self.network)
             set_dropout(self.network, dict.fromkeys(layers, self.phase.dropout))
         tensors = self.network.state_dict().items()
-        self._finite = [name for name, value in tensors if bool(torch.isfinite(value).all())]
+        self._finite = _finite(dict(tensors))
         trainable = freeze(model, self.phase.trainable)
         self.optimiser = make_optimiser(model, self.phase, trainable)
         named = dict(self.network.named_parameters())
@@ -133,9 +135,10 @@ class Stage:
         self._reports = _report_steps(resolved.steps)
         self._ask = self._next_ask(self.step)
         self._written = time.perf_counter()
-        self._interval = surroundings.save_every
-        self._losses = torch.zeros(BLOCK, device=device)
-        self._correct = torch.zeros(BLOCK, dtype=torch.int64, device=device)
+        held = sum(value.numel() * value.element_size() for _, value in tensors)
+        self._interval = self._apart(3 * held / _STATE_SPEED)
+        self._seen = torch.zeros((BLOCK, 2), device=device)
+        """Loss, and number of correct presentations, of the steps of a block."""
         if state.network:
             self._restore(state)
 
@@ -145,7 +148,8 @@ class Stage:
             self._reach(0, final=False)
         ended = False
         while not ended:
-            ended = self._block(self.step)
+            with exact(self.device, tf32=self.precision == "tf32"):  # in the pass back, too
+                ended = self._block(self.step)
             if not ended and time.perf_counter() - self._written >= self._interval:
                 self._save_state()
 
@@ -155,19 +159,19 @@ class Stage:
         """Train for a block of steps; return whether the phase has ended."""
         phase, steps = self.phase, self.resolved.steps
         count = min(BLOCK, steps - first)
-        rows, locations = self._draw(first, count)
+        rows, locations = self._presentations.draw(first, count)
         generator = make_generator(derive_seed(self.seed, "appearance", first), self.device)
         seed_own_generators(derive_seed(self.seed, "dropout", first), self.device)
         checked = 0
         for place in range(count):
             chosen = rows[place]
-            patches = self._patches[chosen]
+            patches = self._presentations.patches[chosen]
             if phase.augment is not None:
                 patches = change_appearance(
                     patches, self._paster.background, phase.augment, generator
                 )
             logits = self._run(patches, locations[place], first + place)
-            self._update(logits, self._labels[chosen], first, place)
+            self._update(logits, self._presentations.labels[chosen], first, place)
             done = first + place + 1
             checkpoint = done in self.resolved.checkpoints
             looked = checkpoint or done % CHECK == 0 or done == steps or done in self._reports
@@ -187,7 +191,8 @@ class Stage:
         """Return the logits; go over to whole canvases where the network has looked at them."""
         forward = self._way.forward
         try:
-            output = forward(patches, locations)
+            with self._computing():
+                output = forward(patches, locations)
         except Exception as error:  # any network, any complaint
             said = failure(self.model, len(patches), error)
             raise TrainingError(f"phase {self.phase.name!r}: {said}") from error
@@ -196,14 +201,20 @@ class Stage:
                 f"windows up to step {step}, then on {WHOLE}: the image does not go straight "
                 "through its first convolutions any more"
             )
-        return check_logits(output, len(self.resolved.categories), self.model.name)
+        logits = check_logits(output, len(self.resolved.categories), self.model.name)
+        return logits.float() if logits.dtype == torch.bfloat16 else logits
+
+    def _computing(self) -> AbstractContextManager[None]:
+        """Return what a pass forward runs in; it ends with each, as it keeps what it converts."""
+        return computing(self.device, self.precision)
 
     def _give_up_windows(self, name: str) -> None:
         self._way = Way(whole_forward(self.network, self._paster), name, doubted=True)
         logger.info("phase %s: %s", self.phase.name, name)
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
-        return find_logits(self.network(images), self.model.name)
+        with self._computing():
+            return find_logits(self.network(images), self.model.name)
 
     def _update(self, logits: torch.Tensor, labels: torch.Tensor, first: int, place: int) -> None:
         phase, step = self.phase, first + place
@@ -224,39 +235,10 @@ class Stage:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         with torch.no_grad():
-            self._losses[place] = loss.detach()
-            self._correct[place] = (logits.argmax(1) == labels).sum()
+            self._seen[place, 0] = loss.detach()
+            self._seen[place, 1] = (logits.argmax(1) == labels).sum()
         if self.average is not None:
             self.average.update(step + 1)
-
-    def _draw(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return which objects a block shows and where, (step, row) and (step, row, 2)."""
-        batch, n = self.phase.batch, len(self.resolved.train)
-        start, stop = first * batch, (first + count) * batch
-        epochs = range(start // n, (stop - 1) // n + 1)
-        orders = [
-            torch.randperm(n, generator=make_generator(derive_seed(self.seed, "order", epoch)))
-            for epoch in epochs
-        ]
-        rows = torch.cat(orders)[start - epochs[0] * n : stop - epochs[0] * n]
-        locations = draw_locations(
-            self.resolved.placement,
-            self._categories[rows],
-            self._exemplars[rows],
-            make_generator(derive_seed(self.seed, "locations", first)),
-        )
-        rows = self._varied(rows, make_generator(derive_seed(self.seed, "axes", first)))
-        return (
-            rows.reshape(count, batch).to(self.device),
-            locations.reshape(count, batch, 2).to(self.device),
-        )
-
-    def _varied(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return the rows of the same exemplars, each in a variant that is drawn."""
-        count = len(self.resolved.variants)
-        if count == 1:
-            return rows
-        return rows + len(self._categories) * torch.randint(count, rows.shape, generator=generator)
 
     def _load_objects(self, model: Model) -> None:
         train, window = self.resolved.train, self.resolved.placement.canvas
@@ -267,34 +249,32 @@ class Stage:
                 rows=rows,
                 device=self.device,
                 dtype=input_dtype(model),
-                channels_last=True,
+                channels_last=self._last,
             )
             for canvas, rows in (
                 (window, self.phase.batch),
                 (self.around.curriculum.canvas, PROBE_OBJECTS),
             )
         )
-        self._patches = torch.cat([self._paster.load(each) for each in self.resolved.variants])
+        self._presentations = Presentations(self.resolved, self._paster, seed=self.seed)
         unseen = train.seen_on(self._paster.color).notes
         self._unseen = [note.replace("left out", "among what is shown are") for note in unseen]
-        self._way = make_forward(self.network, self._paster, self._patches, training=True)
+        shown = self._presentations.patches
+        with self._computing():
+            self._way = make_forward(self.network, self._paster, shown, training=True)
         logger.info("phase %s runs on %s", self.phase.name, self._way.name)
-        self._categories = torch.from_numpy(train.category_index)
-        self._exemplars = torch.from_numpy(train.exemplar_index)
-        self._labels = self._categories.repeat(len(self.resolved.variants)).to(self.device)
-        self._doubts = Doubts(self.network, lambda: self._logits(next(self._images(0))))
+        some = self._presentations.images
+        self._doubts = Doubts(self.network, lambda: self._logits(next(some(0))))
         self._probe = Probe(self.resolved, paster, seed=derive_seed(self.seed, "probe"))
 
     # --- looking, reporting, keeping
 
     def _look(self, first: int, start: int, stop: int) -> None:
         """Take the latest losses into the history; refuse what is not finite."""
-        losses, correct = self._losses[start:stop].tolist(), self._correct[start:stop].tolist()
-        for place, loss in enumerate(losses):
+        for place, (loss, correct) in enumerate(self._seen[start:stop].tolist()):
             if not np.isfinite(loss):
                 raise self._diverged(first + start + place + 1, f"the loss is {loss}")
-        shares = [count / self.phase.batch for count in correct]
-        self.history.extend(zip(losses, shares, strict=True))
+            self.history.append((loss, correct / self.phase.batch))
 
     def _counts(self) -> NDArray[np.int64]:
         """Return how many presentations of the latest steps were classified correctly."""
@@ -349,26 +329,17 @@ class Stage:
             self.average.swap()
             try:
                 if done:
-                    measure_statistics(self.network, self._images(done))
+                    with self._computing():
+                        measure_statistics(self.network, self._presentations.images(done))
                 yield
             finally:
                 self.average.swap()
 
-    def _images(self, done: int) -> Iterator[torch.Tensor]:
-        """Yield some batches of presentations as the phase draws them."""
-        generator = make_generator(derive_seed(self.seed, "statistics", done))
-        for _ in range(STATISTICS):
-            rows = torch.randint(len(self._categories), (self.phase.batch,), generator=generator)
-            places = draw_locations(
-                self.resolved.placement, self._categories[rows], self._exemplars[rows], generator
-            )
-            rows = self._varied(rows, generator).to(self.device)
-            yield self._paster.paste(self._patches[rows], places.to(self.device))
-
     def _report(
         self, done: int, loss: float | None, train: float | None, final: bool, keep: bool
     ) -> None:
-        accuracies = self._probe.measure(self.network)
+        with self._computing():
+            accuracies = self._probe.measure(self.network)
         rate = self.phase.learning_rate * schedule_factor(
             self.phase, max(done - 1, 0), self.resolved.steps
         )
@@ -391,9 +362,9 @@ class Stage:
 
     def _keep(self, done: int, train: float | None, probe: Accuracies, final: bool) -> None:
         state = self.network.state_dict()
-        for name in self._finite:  # a mask of -inf may be meant
-            if not bool(torch.isfinite(state[name]).all()):
-                raise self._diverged(done, f"{name} is not finite")
+        finite = {*_finite(state)}
+        if lost := [name for name in self._finite if name not in finite]:  # -inf may be meant
+            raise self._diverged(done, f"{lost[0]} is not finite")
         self._doubts.look()
         path = checkpoint_path(self.around.directory, self.phase.name, done)
         card = self._card(done, train, probe, final)
@@ -445,7 +416,7 @@ class Stage:
                     *self._unseen,
                 )
             ),
-            numerics=describe_machine(self.device),
+            numerics=describe_machine(self.device) | {"precision": self.precision},
         )
 
     def _diverged(self, step: int, what: str) -> TrainingError:
@@ -479,8 +450,11 @@ class Stage:
         )
         write_state(self.around.directory / "state.pt", state)
         self._written = time.perf_counter()
-        cost = self._written - began
-        self._interval = self.around.save_every and max(self.around.save_every, _STATE_SHARE * cost)
+        self._interval = self._apart(self._written - began)
+
+    def _apart(self, cost: float) -> float:
+        """Return how many seconds lie between two states at least, where one takes `cost`."""
+        return self.around.save_every and max(self.around.save_every, _STATE_SHARE * cost)
 
     def _restore(self, state: RunState) -> None:
         self.network.load_state_dict(state.network)
@@ -491,6 +465,13 @@ class Stage:
         if self.average is not None:
             for value, kept in zip(self.average.values, state.average, strict=True):
                 value.copy_(kept)
+
+
+def _finite(state: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the names of the tensors whose values are all finite."""
+    found = [torch.isfinite(value).all() for value in state.values()]
+    kept = torch.stack(found).tolist() if found else []
+    return [name for name, finite in zip(state, kept, strict=True) if finite]
 
 
 def _report_steps(steps: int) -> frozenset[int]:

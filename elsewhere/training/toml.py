@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
 import tomllib
 import types
@@ -162,6 +163,18 @@ def convert(value: Any, kind: Any, path: KeyPath, source: TomlSource) -> Any:
         words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
         raise _wrong(value, words.get(kind, kind.__name__), path, source)
     return value
+
+
+def plain(thing: Any) -> dict[str, Any]:
+    """Return a dataclass as plain values, without what is as by default: what `convert` takes."""
+    table: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(thing)))
+    for part in dataclasses.fields(thing):
+        default = part.default
+        if part.default_factory is not dataclasses.MISSING:
+            default = part.default_factory()
+        if getattr(thing, part.name) == default:
+            del table[part.name]
+    return table
 
 
 def _convert_union(value: Any, kinds: tuple[Any, ...], path: KeyPath, source: TomlSource) -> Any:

@@ -232,7 +232,8 @@ def make_forward(
     whole = whole_forward(network, paster)
     if getattr(network, "whole_canvases", False):
         return Way(whole, f"{WHOLE}: the network asks for them")
-    if paster.device.type != "cpu" or paster.dtype != torch.float32:
+    half = torch.is_autocast_enabled(paster.device.type)
+    if paster.device.type != "cpu" or paster.dtype != torch.float32 or half:
         return Way(whole, f"{WHOLE}: windows are for float32 on a CPU")
     blocks = find_blocks(network, _fill(paster.background, paster.canvas.size).contiguous())
     if not blocks:
