@@ -64,7 +64,7 @@ class CentredRows:
         n, n_units = len(design.objects), layer.n_units
         places, stretches = self._cut(layer, design, parts)
         n_locations = math.ceil(design.n_positions / places) + 1
-        rows = n * (n_locations + 1) / stretches
+        rows = n * (n_locations + 2) / stretches  # the means are in double precision
         working = min(6 * rows, 6 * PIECE / n_units)
         return rows + working + self._sums(n, n_locations) / (4 * n_units) + 1
 

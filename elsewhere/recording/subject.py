@@ -30,6 +30,8 @@ class Subject:
         As in :class:`elsewhere.recording.Sweep`. The axes that move the window come last.
     rows
         Images of a whole pass.
+    image_bytes
+        What an image of a pass takes, about.
     """
 
     model: Model
@@ -38,6 +40,7 @@ class Subject:
     design: Design
     layers: tuple[Layer, ...]
     rows: int = BATCH_ROWS
+    image_bytes: int = 0
 
     @cached_property
     def variants(self) -> tuple[Subject, ...]:

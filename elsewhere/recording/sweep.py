@@ -202,7 +202,7 @@ class Sweep(Source):
     def subject(self) -> Subject:
         """What is swept, as engines take it."""
         each = self.model, self.objects, self.canvas, self.design, self.layers
-        return Subject(*each, rows=self._rows)
+        return Subject(*each, rows=self._rows, image_bytes=self._image_bytes)
 
     @property
     def conduct(self) -> Conduct:

@@ -167,12 +167,13 @@ def test_small_memory_gives_the_same_in_groups_and_parts(make_sweep, metric):
     sweep = make_sweep(n=5, per=2, grid="2x3")
     whole = similarity(sweep, metric=metric)
     largest = max(layer.bytes for layer in sweep.layers)
-    memory = 12 * largest  # 10 references and the sums of the largest layer do not fit
+    held = 12 * largest  # 10 references and the sums of the largest layer do not fit
+    memory = sweep.choice.memory_for(held)  # beside a pass
     sink = SimilaritySink(metric=metric)
     groups = sweep.groups([sink], max_memory=memory)
     assert len(groups) > 1
     assert max(group.parts for group in groups) > 1
-    assert all(group.held <= memory for group in groups)
+    assert all(group.held <= held for group in groups)
     assert sorted(layer.name for group in groups for layer in group.layers) == sorted(
         layer.name for layer in sweep.layers
     )
@@ -214,7 +215,7 @@ def test_a_layer_in_parts_tells_sinks_so(make_sweep):
     sink = Keeping(["grid"], activations=4.0)
     sink.add = lambda block: None
     conv = sweep.layers[0].bytes
-    sweep.stream([sink], max_memory=2 * conv)
+    sweep.stream([sink], max_memory=sweep.choice.memory_for(2 * conv))
     parts = [group for group in sink.groups if group != "end"]
     assert parts == [(["conv1_1"], 0, 2), (["conv1_1"], 1, 2), (["logits"], 0, 1)]
     assert sink.groups.count("end") == 3

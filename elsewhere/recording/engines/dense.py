@@ -50,6 +50,18 @@ class DenseEngine(SweepEngine):
             self.reason = f"one image a pass: {why_alone(conduct)}"
 
     @property
+    def _pass_bytes(self) -> int:
+        return self.rows * self._subject.image_bytes
+
+    def sink_room(self, max_memory: int) -> int:
+        """Return the bytes that sinks may hold beside a pass."""
+        return max(max_memory - self._pass_bytes, max_memory // 4)
+
+    def memory_for(self, held: float) -> float:
+        """Return the --max-memory of which sinks may hold so many bytes beside a pass."""
+        return min(held + self._pass_bytes, 4 * held)
+
+    @property
     def numerics(self) -> dict[str, Any]:
         """The size of a batch."""
         return {"batch_rows": self.rows}
