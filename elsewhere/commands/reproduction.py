@@ -23,7 +23,7 @@ def reproduce(
     stimuli: Annotated[StimulusOptions, part("data_dir")],
     cost: Annotated[CostOptions, part("workers", workers=None)],
     scale: Annotated[
-        str, typer.Option("--scale", help="quick, laptop, slim, paper, or a folder.")
+        str, typer.Option("--scale", help="quick, laptop, slim, vgg16, paper, or a folder.")
     ] = "laptop",
     out: Annotated[Path | None, typer.Option("--out", help="The directory.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many; one seed gives no verdict.")] = 1,

@@ -144,12 +144,13 @@ def earlier_fingerprint(scale):
         for phase in found:
             phase["environment"] = phase["environment"].replace("one:seed", "one")
             assert phase.pop("axes") == ()  # which there was none of
+            assert phase.pop("precision") is None
         return found
 
     table = dataclasses.asdict(scale)
     for key in ("layers", "conditions"):
         del table[key]
-    del table["network"]["state_key"]
+    del table["network"]["state_key"], table["network"]["precision"]
     conditions = {"pretraining": "full", "learning": "vanilla", "interference": "interference"}
     table |= {key: plain(scale.phases(name)) for key, name in conditions.items()}
     table |= {"near": plain(scale.phases("near")), "unseen": plain(scale.unseen)}
