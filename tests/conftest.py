@@ -25,6 +25,16 @@ from elsewhere.stimuli import Canvas, Grid, ObjectSet
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
 
+
+def pytest_collection_modifyitems(items):
+    """Skip tests marked gpu where there is none."""
+    if os.environ.get("ELSEWHERE_TEST_DEVICE") is None and not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="torch sees no CUDA device")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(skip)
+
+
 TRANSFORM = InputTransform(mean=(0.4, 0.5, 0.3), std=(0.2, 0.3, 0.25), gain=1.5)
 
 

@@ -1,0 +1,546 @@
+"""What the product takes on a GPU beside bare passes of the same network, as ratios of one run.
+
+    python -m benchmarks.gpu [--device cuda] [--only ROW] [--profile] [--out DIR]
+    python -m benchmarks.gpu --device cpu --tiny        # every line of it, on small networks
+
+Every row has a budget of seconds: it takes the largest grid that it expects to finish in it, and is
+stopped where it takes twice as long. A row that fails prints the last line of its error, and the
+next one follows. Times are medians after a first run that is not counted, the device synchronised
+before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch.nn import functional
+
+from benchmarks.device import bare_passes, median_seconds, profiled, synchronise
+from elsewhere import similarity
+from elsewhere.analyzer.attribution import AttributionSettings, attribute
+from elsewhere.analyzer.trajectories import track
+from elsewhere.models import Model, list_layers, load_model
+from elsewhere.recording import Sweep
+from elsewhere.stimuli import Canvas, load_objects
+from elsewhere.training import Curriculum, Exemplars, Network, Phase, Report, train
+
+STEPS, MAPS = 50, 36
+COMMAND = "from elsewhere.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The networks, the canvas and how much of everything."""
+
+    canvas: Canvas
+    vgg16: tuple[str, dict[str, Any]]
+    others: dict[str, tuple[str, dict[str, Any]]]
+    grids: tuple[str, ...]
+    batches: tuple[int, ...]
+    batch: int
+    n_steps: int
+    runs: int
+
+
+FULL = Scale(
+    Canvas(224, 50),
+    ("vgg16", {}),
+    {name: (name, {}) for name in ("resnet50", "alexnet", "densenet121")},
+    ("stride:8", "stride:16", "5x5", "3x3"),
+    (8, 64, 256),
+    batch=128,
+    n_steps=50,
+    runs=3,
+)
+_SLIM = {"canvas": 48, "hidden": 32, "num_classes": 10}
+TINY = Scale(
+    Canvas(48, 11),
+    ("vgg16-slim", _SLIM),
+    {"small-cnn": ("small-cnn", _SLIM), "vgg11-slim": ("vgg11-slim", _SLIM)},
+    ("7x7", "3x3"),
+    (8, 64),
+    batch=16,
+    n_steps=4,
+    runs=1,
+)
+
+
+@dataclass
+class Found:
+    """A row of the table: what was found, against what, and the goal."""
+
+    row: str
+    work: str
+    ratio: float | None
+    goal: str
+    met: bool | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        ratio = "-" if self.ratio is None else f"{self.ratio:.2f}"
+        met = {True: "met", False: "missed", None: "-"}[self.met]
+        details = ", ".join(f"{key} {_short(value)}" for key, value in self.details.items())
+        return f"| {self.row} | {self.work} | {ratio} | {self.goal} | {met} | {details} |"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+class Bench:
+    """What the rows share: the scale, the device, and what was measured already."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.scale = TINY if options.tiny else FULL
+        self.device = torch.device(options.device)
+        self.profile, self.precision = options.profile, options.precision
+        self.end = time.perf_counter()  # of the row that runs
+        self.profiles: list[str] = []
+        self._sweeps: dict[tuple[str, str, str, int], tuple[float, Sweep]] = {}
+
+    @property
+    def left(self) -> float:
+        """Seconds that the row has left."""
+        return self.end - time.perf_counter()
+
+    @cached_property
+    def folder(self) -> Path:
+        """A folder for weights, recordings and runs, removed in the end."""
+        self._temporary = tempfile.TemporaryDirectory()
+        return Path(self._temporary.name)
+
+    @cache  # noqa: B019  (there is one bench)
+    def model(self, name: str) -> Model:
+        """Return a network on the device."""
+        known = {"vgg16": self.scale.vgg16} | self.scale.others
+        loaded, arguments = known[name]
+        return load_model(loaded, model_args=arguments).to(self.device)
+
+    @cache  # noqa: B019
+    def forward(self, name: str) -> dict[int, float]:
+        """Return images a second of bare forward passes, by their rows."""
+        return bare_passes(self.model(name), self.scale.canvas.size, self.scale.batches)
+
+    def sweep(self, name: str, engine: str, grid: str, n_objects: int) -> Sweep:
+        """Return a sweep of all ReLU layers."""
+        model = self.model(name)
+        layers = [each.name for each in list_layers(model, self.scale.canvas.size)
+                  if each.kind == "ReLU"]  # fmt: skip
+        size = self.scale.canvas.object_size
+        return Sweep(
+            model,
+            load_objects("glyphs", size=size, categories=n_objects),
+            canvas=self.scale.canvas,
+            grid=grid,
+            layers=layers,
+            engine=engine,  # type: ignore[arg-type]
+            **self._precise(Sweep),
+        )
+
+    def _precise(self, taker: Callable[..., object]) -> dict[str, Any]:
+        return {} if self.precision == "float32" else {"precision": self.precision}
+
+    def swept(
+        self, name: str, engine: str, grids: Sequence[str], n_objects: int, seconds: float
+    ) -> tuple[str, float, Sweep]:
+        """Return the largest grid that a sweep finishes in about `seconds`, and how long it took.
+
+        The smallest grid comes first, and is not counted where a larger one fits.
+        """
+        small, grid, rate = grids[-1], "", 0.0
+        began = time.perf_counter()
+        for grid in (small, *grids):
+            if (name, engine, grid, n_objects) in self._sweeps:
+                return grid, *self._sweeps[name, engine, grid, n_objects]
+            sweep = self.sweep(name, engine, grid, n_objects)
+            n_images = sweep.design.n_positions * n_objects
+            left = seconds - (time.perf_counter() - began)
+            if rate and grid != small and n_images / rate > left:
+                continue
+            synchronise(self.device)
+            first = time.perf_counter()
+            similarity(sweep)
+            synchronise(self.device)
+            taken = time.perf_counter() - first
+            if rate:  # not the first, which warms up
+                self._sweeps[name, engine, grid, n_objects] = taken, sweep
+                break
+            rate = n_images / taken
+        return grid, taken, sweep
+
+    def watch(self, row: str, run: Callable[[], object], n_images: int) -> None:
+        """Profile a short stretch, if that is asked for."""
+        if self.profile and self.left > 0:
+            self.profiles.append(profiled(row, run, n_images, self.device))
+
+
+# --- the rows
+
+
+def dense(bench: Bench) -> Iterator[Found]:
+    """Dense sweep of all ReLU layers, against the bare forward."""
+    rates = bench.forward("vgg16")
+    grid, taken, sweep = bench.swept("vgg16", "dense", bench.scale.grids, 10, 40)
+    n_images = 10 * sweep.design.n_positions
+    best = max(rates.values())
+    yield Found(
+        "dense", f"dense sweep, all ReLU layers, 10 objects, {grid} / bare forward",
+        taken * best / n_images, "at most 1.3", taken * best / n_images <= 1.3,
+        {"bare images/s": {n: round(rate) for n, rate in rates.items()},
+         "sweep images/s": n_images / taken, "rows": sweep.rows, "seconds": taken},
+    )  # fmt: skip
+    few = bench.sweep("vgg16", "dense", "3x3", 10)
+    bench.watch("dense", lambda: similarity(few), 90)
+
+
+def incremental(bench: Bench) -> Iterator[Found]:
+    """Incremental sweep, against the dense one."""
+    grid, dense_taken, sweep = bench.swept("vgg16", "dense", bench.scale.grids, 10, 40)
+    _, taken, sweep = bench.swept("vgg16", "incremental", (grid, grid), 10, 40)
+    ratio = dense_taken / taken
+    yield Found(
+        "incremental", f"dense sweep / incremental, all ReLU layers, 10 objects, {grid}",
+        ratio, "at least 4", ratio >= 4,
+        {"locations/s": 10 * sweep.design.n_positions / taken, "seconds": taken},
+    )  # fmt: skip
+    some = bench.sweep("vgg16", "incremental", "7x7", 2)
+    bench.watch("incremental", lambda: similarity(some), 2 * 49)
+
+
+def auto(bench: Bench) -> Iterator[Found]:
+    """The engine that is chosen, against the better one."""
+    engines = ("dense", "incremental", "auto")
+    for place, name in enumerate(bench.scale.others):
+        share = bench.left / (len(bench.scale.others) - place) / len(engines)
+        grid, taken = bench.scale.grids[1:], {}
+        for engine in engines:
+            found, taken[engine], sweep = bench.swept(name, engine, grid, 10, share)
+            grid = (found, found)
+        choice = sweep.choice
+        ratio = taken["auto"] / min(taken["dense"], taken["incremental"])
+        n_images = 10 * sweep.design.n_positions
+        yield Found(
+            "auto", f"{name}: auto / better of dense and incremental, 10 objects, {found}",
+            ratio, "at most 1.1", ratio <= 1.1,
+            {f"{key} images/s": n_images / value for key, value in taken.items()}
+            | {"bare images/s": max(bench.forward(name).values()), "took": choice.name},
+        )  # fmt: skip
+
+
+def record(bench: Bench) -> Iterator[Found]:
+    """The whole command, against the bare forward of its images."""
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    weights = bench.folder / "weights.safetensors"
+    name, arguments = bench.scale.vgg16
+    state = bench.model("vgg16").module.state_dict()
+    save_file({key: value.cpu().contiguous() for key, value in state.items()}, weights)
+    grid = bench.scale.grids[0]
+    sweep = bench.sweep("vgg16", "dense", grid, 20)
+    n_images = 20 * sweep.design.n_positions
+    best = max(bench.forward("vgg16").values())
+    out = bench.folder / "run.h5"
+    command = [
+        sys.executable, "-c", COMMAND, "record", name, "--weights", str(weights),
+        "--objects", "glyphs", "--categories", "20", "--grid", grid, "--out", str(out),
+        "--device", str(bench.device), "--overwrite",
+        *(word for key, value in arguments.items() for word in ("--model-arg", f"{key}={value}")),
+        *([] if bench.precision == "float32" else ["--precision", bench.precision]),
+    ]  # fmt: skip
+    runs = []
+    while not runs or (len(runs) < bench.scale.runs and bench.left > 1.5 * runs[-1][0]):
+        runs.append(timed_command(command, bench.left + 30))
+    taken, first = sorted(runs)[len(runs) // 2]
+    ratio = taken * best / n_images
+    yield Found(
+        "record", f"elsewhere record, 20 objects, {grid}, default layers / bare forward",
+        ratio, "at most 2", ratio <= 2,
+        {"seconds": taken, "before the first image": first, "images": n_images,
+         "MB": out.stat().st_size / 1e6, "runs": len(runs)},
+    )  # fmt: skip
+    yield Found(
+        "record", "seconds before the first image", first, "at most 5", first <= 5,
+    )  # fmt: skip
+
+
+def timed_command(command: Sequence[str], seconds: float) -> tuple[float, float]:
+    """Return how long a command takes, and until its progress shows the first images."""
+    reading, writing = pty.openpty()
+    began, seen, text = time.perf_counter(), [], []
+    process = subprocess.Popen(command, stderr=writing, stdout=subprocess.DEVNULL)
+    os.close(writing)
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(reading, 2**16):
+                text.append(data.decode(errors="replace"))
+                if not seen and re.search(r"[1-9]\d*/\d", text[-1]):
+                    seen.append(time.perf_counter() - began)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        code = process.wait(seconds)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        taken = time.perf_counter() - began
+        reader.join()
+        os.close(reading)
+    if code != 0:
+        raise RuntimeError(f"exit {code}: " + "".join(text).strip().splitlines()[-1][:300])
+    return taken, seen[0] if seen else taken
+
+
+def training(bench: Bench) -> Iterator[Found]:
+    """Steps of training, against a plain loop, channels-last."""
+    scale, device = bench.scale, bench.device
+    name, arguments = scale.vgg16
+    plain = plain_steps(bench)
+    given = {each.name for each in dataclasses.fields(Phase)}
+    precise = {"precision": "bfloat16"} if "precision" in given else {}
+    phase = Phase(
+        "learn", "glyphs", categories=10, exemplars=Exemplars(train=20, held_out=4),
+        environment="full", steps=400 if device.type == "cuda" else 150, batch=scale.batch,
+        learning_rate=1e-5, checkpoints=0, **precise,
+    )  # fmt: skip
+    curriculum = Curriculum(
+        "gpu", Network(name, arguments=arguments | {"num_classes": 10}),
+        scale.canvas, (phase,),
+    )  # fmt: skip
+    blocks: list[float] = []
+    latest: list[tuple[int, float]] = []
+
+    def note(report: Report) -> None:
+        synchronise(device)
+        now = time.perf_counter()
+        if latest and report.step > latest[0][0]:
+            step, before = latest.pop()
+            if step:  # not the first block, which warms up
+                blocks.append((now - before) / (report.step - step))
+            if bench.left < 2 * (now - before):
+                raise _Enough
+        latest[:] = [(report.step, now)]
+
+    with contextlib.suppress(_Enough):
+        train(curriculum, bench.folder / "trained", device=str(device), progress=note)
+    step = statistics.median(blocks)
+    yield Found(
+        "training", f"step of VGG16, batch {scale.batch}, bfloat16 / plain loop",
+        step / plain, "at most 1.15", step / plain <= 1.15,
+        {"plain images/s": scale.batch / plain, "images/s": scale.batch / step,
+         "precision": precise.get("precision", "float32: no other yet"), "blocks": len(blocks)},
+    )  # fmt: skip
+    if bench.profile and bench.left > 0:
+        short = dataclasses.replace(
+            curriculum, phases=(dataclasses.replace(phase, steps=STEPS, categories=5),)
+        )
+        out = bench.folder / "profiled"
+        bench.watch("training", lambda: train(short, out, device=str(device)), STEPS * scale.batch)
+
+
+class _Enough(Exception):
+    """The budget is spent, and enough was measured."""
+
+
+def plain_steps(bench: Bench) -> float:
+    """Return the seconds of a step of a plain loop: bfloat16, channels-last, fused Adam."""
+    scale, device = bench.scale, bench.device
+    name, arguments = scale.vgg16
+    network = load_model(name, model_args=arguments | {"num_classes": 10}).module
+    network = network.to(device).to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.Adam(network.parameters(), 1e-5, fused=True)
+    shape = (scale.batch, 3, scale.canvas.size, scale.canvas.size)
+    images = torch.rand(shape, device=device).to(memory_format=torch.channels_last)
+    labels = torch.randint(10, (scale.batch,), device=device)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = network(images)
+        functional.cross_entropy(logits.float(), labels).backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    return median_seconds(step, device, each=10, most=5, seconds=6)
+
+
+def attribution(bench: Bench) -> Iterator[Found]:
+    """Integrated gradients, against their passes in full batches."""
+    scale, device, model = bench.scale, bench.device, bench.model("vgg16")
+    rates = bare_passes(model, scale.canvas.size, scale.batches[:2], backward=True)
+    best = max(rates.values())
+    settings = AttributionSettings(
+        target="logit:0", options={"n_steps": scale.n_steps, "tolerance": 1e3}
+    )
+    objects = load_objects("glyphs", size=scale.canvas.object_size, categories=1)
+    few, every = (
+        Sweep(model, objects, canvas=scale.canvas, grid=grid, engine="dense")
+        for grid in ("2x2", "6x6")
+    )
+    attribute(few, settings)
+    times = []
+    while not times or (len(times) < scale.runs and bench.left > 1.5 * times[-1]):
+        synchronise(device)
+        began = time.perf_counter()
+        attribute(every, settings)
+        synchronise(device)
+        times.append(time.perf_counter() - began)
+    taken, n_passes = statistics.median(times), MAPS * scale.n_steps
+    ratio = taken * best / n_passes
+    yield Found(
+        "attribution", f"integrated gradients, {scale.n_steps} steps, {MAPS} maps / bare passes",
+        ratio, "at most 1.3", ratio <= 1.3,
+        {"bare passes/s": {n: round(rate) for n, rate in rates.items()},
+         "passes/s": n_passes / taken, "seconds": taken, "runs": len(times)},
+    )  # fmt: skip
+    bench.watch("attribution", lambda: attribute(few, settings), 4 * scale.n_steps)
+
+
+def tracking(bench: Bench) -> Iterator[Found]:
+    """A checkpoint's accuracy and similarity at 7x7, in seconds."""
+    scale, device = bench.scale, bench.device
+    name, arguments = scale.vgg16
+    phase = Phase(
+        "learn", "glyphs", categories=10, exemplars=Exemplars(train=20, held_out=10),
+        environment="one", steps=1, batch=8, checkpoints=(1,), learning_rate=1e-6,
+    )  # fmt: skip
+    curriculum = Curriculum(
+        "tracked", Network(name, arguments=arguments | {"num_classes": 10}, gain=6.0),
+        scale.canvas, (phase,),
+    )  # fmt: skip
+    run = bench.folder / "tracked"
+    train(curriculum, run, device=str(device))
+    times = []
+    while not times or (len(times) < scale.runs and bench.left > 1.5 * times[-1]):
+        for kept in run.glob("track*"):  # what was measured of the checkpoint is not used again
+            shutil.rmtree(kept)
+        synchronise(device)
+        began = time.perf_counter()
+        track(run, device=str(device))
+        synchronise(device)
+        times.append(time.perf_counter() - began)
+    taken = statistics.median(times[1:] or times)
+    n_images = 49 * 10 * (1 + 20 + 10)
+    best = max(bench.forward("vgg16").values())
+    yield Found(
+        "tracking", "track of one checkpoint of VGG16 at 7x7 / bare forward of its images",
+        taken * best / n_images, "a few seconds", taken <= 6,
+        {"seconds": taken, "first": times[0], "images": n_images, "runs": len(times)},
+    )  # fmt: skip
+
+
+ROWS: dict[str, tuple[Callable[[Bench], Iterator[Found]], float]] = {
+    "dense": (dense, 60),
+    "incremental": (incremental, 50),
+    "training": (training, 40),
+    "attribution": (attribution, 40),
+    "tracking": (tracking, 45),
+    "auto": (auto, 60),
+    "record": (record, 60),
+}
+"""Each row, and the seconds that it may take."""
+
+
+@contextlib.contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what takes longer."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"stopped after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_rows(bench: Bench, names: Sequence[str], seconds: float) -> Iterator[tuple[str, Found]]:
+    """Yield the rows as they are found, or what failed, within so many seconds."""
+    end = time.perf_counter() + seconds
+    for name in names:
+        row, budget = ROWS[name]
+        began = time.perf_counter()
+        budget = min(budget, end - began)
+        bench.end = began + budget
+        try:
+            if budget < 5:
+                raise TimeoutError("no time was left for it")
+            with stopped_after(min(2 * budget, end - began)):
+                for found in row(bench):
+                    yield name, found
+        except Exception as error:  # whatever it is, the next row follows
+            trace = traceback.format_exc()
+            said = f"{type(error).__name__}: {error}".splitlines()[-1][:300]
+            yield name, Found(name, "failed: " + said, None, "-", None, {})
+            bench.profiles.append(f"## {name} failed\n\n```\n{trace[-3000:]}\n```\n")
+        if bench.device.type == "cuda":
+            torch.cuda.empty_cache()
+        print(f"  ({name}: {time.perf_counter() - began:.0f} s)", file=sys.stderr, flush=True)
+
+
+def describe(device: torch.device) -> str:
+    """Return the device and the versions, in a line."""
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return f"{card}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--tiny", action="store_true", help="small networks at 48 px")
+    parser.add_argument("--only", action="append", choices=ROWS, help="repeatable")
+    parser.add_argument("--seconds", type=float, default=345, help="for all rows together")
+    parser.add_argument("--profile", action="store_true", help="top operators, synchronisations")
+    parser.add_argument("--precision", default="float32", help="of sweeps")
+    parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.md")
+    options = parser.parse_args()
+    bench = Bench(options)
+    head = f"{describe(bench.device)}; sweeps in {bench.precision}"
+    lines = [head, "", "| row | work / against | ratio | goal | | |", "| - | - | -: | - | - | - |"]
+    print("\n".join(lines), flush=True)
+    every = []
+    for name, found in run_rows(bench, options.only or list(ROWS), options.seconds):
+        print(found, flush=True)
+        every.append({"name": name} | dataclasses.asdict(found))
+        lines.append(str(found))
+        if options.out is not None:  # after each row: whoever stops this keeps what there is
+            options.out.mkdir(parents=True, exist_ok=True)
+            text = "\n".join([*lines, "", *bench.profiles])
+            (options.out / "gpu.md").write_text(text + "\n")
+            (options.out / "gpu.json").write_text(json.dumps({"on": head, "rows": every}, indent=1))
+    if bench.profiles:
+        print("\n" + "\n".join(bench.profiles))
+        if options.out is not None:
+            (options.out / "gpu.md").write_text("\n".join([*lines, "", *bench.profiles]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
