@@ -86,7 +86,7 @@ def plan(
     check_layers(chosen, runs[0])
     count = len(seed_numbers(seeds, 0))
     place = find_device(device)
-    processes = count_workers(workers, place.type, len(runs) * count)
+    processes = count_workers(workers, str(place), len(runs) * count)
     steps = sum(run.n_steps for run in runs)
     timed: dict[tuple[str, int], _Times] = {}
     with using_threads(1):

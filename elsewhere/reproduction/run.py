@@ -98,7 +98,8 @@ def reproduce(
     Parameters
     ----------
     scale
-        ``quick``, ``laptop``, ``slim`` or ``paper``; a folder of curricula like theirs; or a scale.
+        ``quick``, ``laptop``, ``slim``, ``vgg16`` or ``paper``; a folder of curricula like theirs;
+        or a scale.
     out
         The directory; it is made where there is none.
     seeds, first_seed
@@ -107,7 +108,8 @@ def reproduce(
         Whether seeds that the scale was tuned on may be run: the table then says so, and is not
         for reporting.
     workers
-        Processes, of one thread each; by default as many as there are cores, one on a GPU.
+        Processes, of one thread each; by default as many as there are cores, on a GPU as many as
+        its memory has room for, see :func:`elsewhere.reproduction.workers.count_workers`.
     device
         ``auto``, ``cpu``, ``cuda``, ...
     data_dir
@@ -158,7 +160,7 @@ def reproduce(
         tasks = make_tasks(chosen, runs, numbers, directory, device=str(place), data_dir=data_dir)
         _check_room(directory, [task for task in tasks if not task.path.exists()])
         perform_all(
-            tasks, workers=count_workers(workers, place.type, len(tasks)), progress=progress
+            tasks, workers=count_workers(workers, str(place), len(tasks)), progress=progress
         )
         earlier = tuple(seed for seed in _seeds_in(directory) if seed not in numbers)
         others = make_tasks(chosen, runs, earlier, directory, device=str(place), data_dir=data_dir)

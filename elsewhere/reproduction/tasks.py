@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
+
 from elsewhere.errors import StorageError
 from elsewhere.logs import get_logger
 from elsewhere.models import find_device
@@ -75,7 +77,9 @@ def perform(task: Task, progress: Progress) -> None:
         stage, accuracy = "training", found.train_accuracy
         progress(Event(seed, run.name, stage, found.phase, found.step, found.steps, accuracy))
 
-    with using_threads(1):  # results depend on their number, and seeds run side by side
+    # results depend on their number on a CPU, and seeds run side by side
+    threads = 1 if find_device(task.device).type == "cpu" else torch.get_num_threads()
+    with using_threads(threads):
         weights, values = start_of(task)
         train(
             run.curriculum(seed, weights),

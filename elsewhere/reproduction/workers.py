@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import torch
+
 from elsewhere.errors import ElsewhereError, InputError, TrainingError
 from elsewhere.recording.workers import perform as perform_tasks
 from elsewhere.recording.workers import tell
@@ -14,10 +16,15 @@ from elsewhere.reproduction.measurements import Task
 from elsewhere.reproduction.tasks import Event, Progress, perform, read_values
 
 Key: TypeAlias = tuple[int, str]
+_SHARE, _CORES = 24 * 2**30, 4
+"""Bytes of a GPU's memory, and cores beside it, for each process: VGG16 in batches of 128 fits."""
 
 
 def count_workers(wanted: int | None, device: str, n_tasks: int) -> int:
-    """Return how many processes to use: not more than there are cores, one on a GPU.
+    """Return how many processes to use: not more than there are cores, few on a GPU.
+
+    A GPU is shared by as many as its memory and the cores have room for, by default: while one
+    trains, another reads its checkpoint or writes it.
 
     Raises
     ------
@@ -32,8 +39,18 @@ def count_workers(wanted: int | None, device: str, n_tasks: int) -> int:
     if wanted is not None and wanted < 1:
         raise InputError(f"expected 1 worker or more; got {wanted}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    default = 1 if not device.startswith("cpu") else (cores or 1)
+    default = cores or 1
+    if not device.startswith("cpu"):
+        default = max(1, min(_memory(device) // _SHARE, default // _CORES))
     return max(1, min(default if wanted is None else wanted, cores or 1, n_tasks))
+
+
+def _memory(device: str) -> int:
+    """Return the bytes of a device's memory; 0 where they are not known."""
+    place = torch.device(device)
+    if place.type != "cuda" or not torch.cuda.is_available():
+        return 0
+    return int(torch.cuda.get_device_properties(place).total_memory)
 
 
 @dataclass(frozen=True)

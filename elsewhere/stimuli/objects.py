@@ -17,6 +17,8 @@ from elsewhere.types import Color
 
 Split: TypeAlias = Literal["train", "test"]
 
+_TOGETHER = 256
+"""So many objects are put over a background at a time: they stay in the processor's cache."""
 FAINT = 2
 """An object that changes no pixel by more than so many of 255 levels is hardly seen."""
 
@@ -185,14 +187,20 @@ class ObjectSet:
 
         ``(image * alpha + color * (255 - alpha)) / 255``, halves rounded up, in integers.
         """
-        alpha = self.masks[..., None].astype(np.uint32)
-        over = self.images * alpha + np.array(color, np.uint32) * (255 - alpha)
-        return np.asarray((2 * over + 255) // 510, np.uint8)
+        found, ground = np.empty_like(self.images), np.array(color, np.uint16)
+        for first in range(0, len(self), _TOGETHER):  # 16 bits hold all that comes up
+            some = slice(first, first + _TOGETHER)
+            alpha = self.masks[some, ..., None].astype(np.uint16)
+            over = self.images[some] * alpha
+            over += ground * (255 - alpha)
+            found[some] = (over + 127) // 255
+        return found
 
     def contrast_on(self, color: Color) -> NDArray[np.int16]:
         """Return by how many of 255 levels each object differs from a background, at most."""
-        apart = np.abs(self.patches(color).astype(np.int16) - np.array(color, np.int16))
-        return np.asarray(apart.max((1, 2, 3)))
+        shown, ground = self.patches(color), np.array(color, np.int16)
+        most, least = (by(shown, (1, 2)).astype(np.int16) for by in (np.max, np.min))
+        return np.asarray(np.maximum(most - ground, ground - least).max(1))
 
     def seen_on(self, color: Color) -> ObjectSet:
         """Return the objects that can be seen on a background; `notes` name those that cannot.

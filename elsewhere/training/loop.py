@@ -144,7 +144,8 @@ def train(
         if state.phase >= len(curriculum.phases):
             logger.info("%s is finished", directory)
             return directory
-        model = start_model(curriculum, trust=trust)
+        stack.enter_context(_plain_numerics(place))
+        model = start_model(curriculum, trust=trust).to(place)
         units = check_phases(curriculum, resolved, model, started)
         check_room(directory, resolved, model)
         if not is_begun:
@@ -154,7 +155,8 @@ def train(
                 raise StorageError(IN_USE.format(directory))
         remove_leftovers(make_inside(directory, "checkpoints"))
         stack.enter_context(using_threads(run.threads))
-        initial = {name: value.clone() for name, value in model.module.state_dict().items()}
+        state_now = model.module.state_dict()
+        initial = {name: value.to("cpu", copy=True) for name, value in state_now.items()}
         frozen = frozenset(n for n, p in model.module.named_parameters() if not p.requires_grad)
         dropout = find_dropout(model.module)
         memory = Memory(model.module, hooks=True)
@@ -174,7 +176,6 @@ def train(
             curriculum, fingerprint, directory, place, log, progress, save_every, notes
         )
         stack.enter_context(own_generators(place))
-        stack.enter_context(_plain_numerics(place))
         for phase in resolved[state.phase :]:
             logger.info("phase %s: %d steps at most", phase.name, phase.steps)
             # weights alone pass from phase to phase: checkpoints hold nothing else
@@ -197,8 +198,7 @@ def _at_start(
     initial: tuple[Mapping[str, torch.Tensor], Units],
     directory: Path,
 ) -> Model:
-    """Return the network as a phase finds it, on the CPU: its units are the phase's classes."""
-    model = model.to("cpu")
+    """Return the network as a phase finds it: its units are the phase's classes."""
     if phase.previous is None:
         state, units = dict(initial[0]), initial[1]
     else:

@@ -95,7 +95,7 @@ class Stage:
     resolved
         The phase.
     model
-        The network at the start of the phase, with its head, on the CPU.
+        The network at the start of the phase, with its head.
     state
         Where to begin: its step, history, and tensors where the phase was interrupted.
     surroundings
@@ -111,7 +111,7 @@ class Stage:
         self.device = device = surroundings.device
         self.state, self.step = state, state.step
         self.seed = derive_seed(resolved.exemplar_seed, "phase", resolved.name)
-        self.model = model.to(device)
+        self.model = model
         self.network: nn.Module = model.module
         self.precision = self.phase.precision or surroundings.curriculum.network.precision
         # convolutions are twice as fast on it, but for those of float32 on a GPU
@@ -258,6 +258,7 @@ class Stage:
         )
         self._presentations = Presentations(self.resolved, self._paster, seed=self.seed)
         unseen = train.seen_on(self._paster.color).notes
+        self._pictures = pack(digests(train))
         self._unseen = [note.replace("left out", "among what is shown are") for note in unseen]
         shown = self._presentations.patches
         with self._computing():
@@ -403,7 +404,7 @@ class Stage:
             accuracy_on=probe.on,
             accuracy_off=probe.off,
             criterion_step=self.criterion_step,
-            pictures=pack(digests(resolved.train)),
+            pictures=self._pictures,
             seen={view: pack(held) for view, held in seen.pictures.items()},
             classes=dict(resolved.past.classes),
             passes=self._way.name,
