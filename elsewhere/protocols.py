@@ -279,16 +279,38 @@ class Need:
 
 
 class Vectors(Protocol):
-    """Activations of one layer as row vectors. Products are accumulated in double precision."""
+    """Activations of one layer as row vectors. Products are accumulated in double precision.
+
+    What is returned is NumPy's, or on a GPU a tensor that lies there: nobody waits for it.
+    """
 
     def __len__(self) -> int:
         """Return the number of rows."""
 
-    def norms(self) -> NDArray[np.float64]:
-        """Euclidean norms, shape (row,)."""
+    def norms(self) -> Array:
+        """Euclidean norms, float64, shape (row,)."""
 
-    def dots(self, other: Any) -> NDArray[np.float64]:
-        """Dot products with the rows of `other`, shape (row, row of other)."""
+    def dots(self, other: Any) -> Array:
+        """Dot products with the rows of `other`, float64, shape (row, row of other)."""
+
+    def compare(
+        self, others: Any, groups: Sequence[NDArray[np.int64]]
+    ) -> tuple[Array, list[tuple[NDArray[np.int64], Array]]]:
+        """Return products with the rows of `others`, and those within groups of these rows.
+
+        Parameters
+        ----------
+        others
+            Vectors of the same layer.
+        groups
+            Numbers of rows that are to be multiplied with each other.
+
+        Returns
+        -------
+        array, list of tuple
+            Shape (row, row of others), float64; and the numbers of some rows with their products
+            (row, row), together all those of the groups: other products may be among them.
+        """
 
     def minus(self, other: Any) -> Vectors:
         """Return these rows less the single row of `other`."""

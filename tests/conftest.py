@@ -396,3 +396,9 @@ def mounted(tmp_path):
     yield mount
     if sizes:
         subprocess.run(["umount", str(folder)], check=False, capture_output=True)
+
+
+@pytest.fixture
+def on_device(monkeypatch):
+    """Let tensors of the CPU take the way of those of a GPU through measures."""
+    monkeypatch.setattr("elsewhere.measures.vectors.HOST", ("mps",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,7 +184,19 @@ def check_finite(design: Design, block: Block, rows: NDArray[np.floating]) -> No
     check_lengths(design, block, np.einsum("ij,ij->i", rows, rows, dtype=single))
 
 
-def check_lengths(design: Design, block: Block, lengths: NDArray[np.floating]) -> None:
+class Named(Protocol):
+    """Rows of a layer's objects."""
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer."""
+
+    @property
+    def objects(self) -> NDArray[np.int64]:
+        """Index of each row's object."""
+
+
+def check_lengths(design: Design, block: Named, lengths: NDArray[np.floating]) -> None:
     """Refuse NaN and infinity by the lengths, or squared lengths, of a block's rows."""
     finite = np.isfinite(lengths)
     if not finite.all():

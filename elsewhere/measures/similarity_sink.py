@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -20,6 +21,7 @@ from elsewhere.measures.bands import band_notes
 from elsewhere.measures.blocks import check_lengths
 from elsewhere.measures.centred_rows import CentredRows
 from elsewhere.measures.centring import by_place_baseline, check_by_place
+from elsewhere.measures.crossing import Crossing
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import (
     DEAD_SHARE,
@@ -64,11 +66,28 @@ QUANTITIES = {
 """What a summary holds, and what its variables are called after the metric's name."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Whose the rows of a block are, and one over their lengths as soon as these are known."""
+
+    layer: str
+    objects: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    inverse: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, block: Block) -> _Rows:
+        """Return those of a block, of which nothing is held."""
+        ids = block.objects.copy(), block.positions.copy()
+        return cls(block.layer, *ids, np.zeros(len(block.objects)))
+
+
 @dataclass
 class _Open:
     """The rows that are kept of a position at which objects are still missing."""
 
-    rows: list[tuple[Vectors, NDArray[np.int64], NDArray[np.float64]]] = field(default_factory=list)
+    rows: list[tuple[Vectors, _Rows, NDArray[np.int64]]] = field(default_factory=list)
+    """Vectors, and which rows of which block they were."""
     seen: int = 0
     seen_of_share: int = 0
 
@@ -85,7 +104,7 @@ class _LayerState:
     dead: NDArray[np.bool_]
     origin: Vectors | None = None
     references: Vectors | None = None
-    reference_norms: NDArray[np.float64] | None = None
+    reference_norms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     open: dict[int, _Open] = field(default_factory=dict)
 
 
@@ -126,6 +145,7 @@ class SimilaritySink(LayerSink):
         self.words = {f"{self._stem}{name}": text for name, text in LONG_NAMES.items()}
         self._states: dict[str, _LayerState] = {}
         self._keeps: dict[str, Keep] = {}
+        self._crossing = Crossing()
         self._centred = CentredRows(metric) if metric in CENTRED else None
         if self._centred is not None:
             self.most_parts = self._centred.most_parts
@@ -186,18 +206,23 @@ class SimilaritySink(LayerSink):
         if block.stage == "empty":
             state.origin = vectors.zeros(1)
             state.origin.assign(0, vectors.take([0]))
-            if not np.isfinite(state.origin.norms()).all():
-                raise NumericsError(
-                    f"layer {block.layer!r} gives NaN or infinity for the empty canvas, which the "
-                    "metric 'evoked' needs; check the weights and the input, or take another metric"
-                )
-        elif block.stage == "reference":
-            self._add_reference(state, block, vectors)
-        else:
-            self._add_positions(state, block, vectors)
+            self._crossing.take(partial(self._check_origin, block.layer), state.origin.norms())
+            return
+        add = self._add_reference if block.stage == "reference" else self._add_positions
+        with np.errstate(invalid="ignore", over="ignore"):  # refused when lengths are known
+            add(state, block, vectors)
+
+    @staticmethod
+    def _check_origin(layer: str, length: NDArray[np.float64]) -> None:
+        if not np.isfinite(length).all():
+            raise NumericsError(
+                f"layer {layer!r} gives NaN or infinity for the empty canvas, which the "
+                "metric 'evoked' needs; check the weights and the input, or take another metric"
+            )
 
     def end(self) -> None:
         """Summarise the group of layers, once its last part is through."""
+        self._crossing.flush()
         reference: dict[str, Any] = {
             "reference_index": self.design.reference_index,
             "include_reference": self.include_reference,
@@ -254,91 +279,135 @@ class SimilaritySink(LayerSink):
 
     # --- accumulation -----------------------------------------------------------------------
 
-    def _prepare(
-        self, state: _LayerState, block: Block, vectors: Vectors
-    ) -> tuple[Vectors, NDArray[np.float64]]:
-        """Remove what the metric removes; return the vectors and one over their norms."""
-        raw = norms = vectors.norms()
-        check_lengths(self.design, block, raw)
-        if self.metric != "cosine":
-            pearson = self.metric == "pearson"
-            vectors = vectors.centred() if pearson else vectors.minus(state.origin)
-            norms = vectors.norms()
-        zero = norms <= getattr(vectors, "negligible", NEGLIGIBLE["single"]) * raw
-        if block.stage == "grid" and self._part == 0:
-            state.dead[block.objects, block.positions] = raw == 0
-        inverse = np.where(zero, 0.0, 1 / np.where(zero, 1.0, norms))
-        return vectors, inverse
+    def _reduce(self, state: _LayerState, vectors: Vectors) -> Vectors:
+        """Return vectors less what the metric removes."""
+        if self.metric == "cosine":
+            return vectors
+        return vectors.centred() if self.metric == "pearson" else vectors.minus(state.origin)
+
+    def _measure_lengths(
+        self, rows: _Rows, share: float, raw: NDArray[np.float64], norms: NDArray[np.float64]
+    ) -> None:
+        """Note one over the lengths of rows; 0 where `share` or less of a vector is left."""
+        check_lengths(self.design, rows, raw)
+        zero = norms <= share * raw
+        rows.inverse[:] = np.where(zero, 0.0, 1 / np.where(zero, 1.0, norms))
 
     def _add_reference(self, state: _LayerState, block: Block, vectors: Vectors) -> None:
-        held = np.flatnonzero((block.objects >= self._first) & (block.objects < self._last))
-        prepared, inverse = self._prepare(state, block, vectors)
-        if not len(held):
-            return
-        if state.references is None or state.reference_norms is None:
+        rows, prepared = _Rows.of(block), self._reduce(state, vectors)
+        held = np.flatnonzero((rows.objects >= self._first) & (rows.objects < self._last))
+        if len(held) and state.references is None:
             state.references = prepared.zeros(self._last - self._first)
             state.reference_norms = np.zeros(self._last - self._first)
-        for row in held:
-            place = int(block.objects[row]) - self._first
-            state.references.assign(place, prepared.take([int(row)]))
-            state.reference_norms[place] = inverse[row]
+        share = getattr(prepared, "negligible", NEGLIGIBLE["single"])
+
+        def measure(raw: NDArray[np.float64], norms: NDArray[np.float64]) -> None:
+            self._measure_lengths(rows, share, raw, norms)
+            if len(held):
+                state.reference_norms[rows.objects[held] - first] = rows.inverse[held]
+
+        first, lengths = self._first, vectors.norms()
+        self._crossing.take(measure, lengths, lengths if prepared is vectors else prepared.norms())
+        ends = np.flatnonzero((np.diff(rows.objects[held]) != 1) | (np.diff(held) != 1)) + 1
+        for run in np.split(held, ends):
+            if len(run) and state.references is not None:
+                place = int(rows.objects[run[0]]) - first
+                state.references.assign(place, prepared.take(run.tolist()))
 
     def _add_positions(self, state: _LayerState, block: Block, vectors: Vectors) -> None:
-        prepared, inverse = self._prepare(state, block, vectors)
-        objects, positions = block.objects, block.positions
-        if state.references is None or state.reference_norms is None:
+        if state.references is None:
             raise LayerError(f"layer {block.layer!r} came without its reference activations")
-        cosines = prepared.dots(state.references)
-        cosines *= inverse[:, None] * state.reference_norms[None, :]
-        present = np.flatnonzero((objects >= self._first) & (objects < self._last))
-        places = objects[present] - self._first
-        state.own[objects[present], positions[present]] = cosines[present, places]
-        codes = self._codes
-        cosines *= codes[objects][:, None] != codes[None, self._first : self._last]
-        np.add.at(state.rows, (objects, positions), cosines.sum(axis=1))
-        np.add.at(state.columns.T[:, self._first : self._last], positions, cosines)
-        if self._part == 0:
-            state.zero[objects, positions] = inverse == 0
-        if codes.any():  # else there is no pair of categories
-            for position in dict.fromkeys(positions.tolist()):
-                rows = np.flatnonzero(positions == position)
-                here = (prepared.take(rows.tolist()), objects[rows], inverse[rows])
-                self._add_together(state, position, *here)
+        rows, prepared = _Rows.of(block), self._reduce(state, vectors)
+        at: dict[int, NDArray[np.int64]] = {}
+        if self._codes.any():  # else there is no pair of categories
+            places = dict.fromkeys(rows.positions.tolist())
+            at = {place: np.flatnonzero(rows.positions == place) for place in places}
+        paired = [some for some in at.values() if self._count(rows, some, rows, some).any()]
+        products, pairs = prepared.compare(state.references, paired)
+        within = [(some, rows, some) for some, _ in pairs]
+        arrays = [found for _, found in pairs]
+        for place, some in at.items():
+            for others, known, which in self._keep_open(state, place, rows, some, prepared):
+                if self._count(rows, some, known, which).any():
+                    within.append((some, known, which))
+                    arrays.append(prepared.take(some.tolist()).dots(others))
+        norms = prepared.norms()
+        raw = norms if prepared is vectors else vectors.norms()
+        share = getattr(prepared, "negligible", NEGLIGIBLE["single"])
+        use = partial(self._tally, state, rows, share, within)
+        self._crossing.take(use, raw, norms, products, *arrays)
 
-    def _add_together(
+    def _count(
+        self,
+        rows: _Rows,
+        some: NDArray[np.int64],
+        known: _Rows,
+        others: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """Return which pairs of rows count: of two categories at one position, in this part."""
+        mine, theirs = rows.objects[some][:, None], known.objects[others][None]
+        first = np.minimum(mine, theirs)
+        counts = (self._first <= first) & (first < self._last)
+        counts &= self._codes[mine] != self._codes[theirs]
+        counts &= rows.positions[some][:, None] == known.positions[others][None]
+        return counts & (mine < theirs) if known is rows else counts  # each pair once
+
+    def _keep_open(
         self,
         state: _LayerState,
         position: int,
+        rows: _Rows,
+        some: NDArray[np.int64],
         vectors: Vectors,
-        objects: NDArray[np.int64],
-        inverse: NDArray[np.float64],
-    ) -> None:
-        """Add the cosines of pairs at one position, of which a row comes now."""
+    ) -> list[tuple[Vectors, _Rows, NDArray[np.int64]]]:
+        """Return rows that came before at a position; keep the new ones while others may come."""
         before = state.open.setdefault(position, _Open())
-        for others, known, lengths in ((vectors, objects, inverse), *before.rows):
-            first = np.minimum(objects[:, None], known[None])
-            counts = (self._first <= first) & (first < self._last)
-            counts &= self._codes[objects][:, None] != self._codes[known][None]
-            if others is vectors:
-                counts &= objects[:, None] < known[None]  # each pair once
-            if counts.any():
-                cosines = vectors.dots(others) * inverse[:, None] * lengths[None]
-                cosines = np.where(counts, cosines, 0.0)
-                state.together[objects, position] += cosines.sum(axis=1)
-                state.together[known, position] += cosines.sum(axis=0)
+        found, objects = list(before.rows), rows.objects[some]
         mine = (self._first <= objects) & (objects < self._last)
         before.seen += len(objects)
         before.seen_of_share += int(mine.sum())
         if before.seen == len(self._codes):
             del state.open[position]
-            return
+            return found
         if before.seen_of_share < self._last - self._first:  # one may come that is their first
             mine = objects >= self._first
         if mine.any():
-            kept = np.flatnonzero(mine).tolist()
-            rows = vectors.zeros(len(kept))
-            rows.assign(0, vectors.take(kept))
-            before.rows.append((rows, objects[mine], inverse[mine]))
+            kept = vectors.zeros(int(mine.sum()))
+            kept.assign(0, vectors.take(some[mine].tolist()))
+            before.rows.append((kept, rows, some[mine]))
+        return found
+
+    def _tally(
+        self,
+        state: _LayerState,
+        rows: _Rows,
+        share: float,
+        within: list[tuple[NDArray[np.int64], _Rows, NDArray[np.int64]]],
+        raw: NDArray[np.float64],
+        norms: NDArray[np.float64],
+        cosines: NDArray[np.float64],
+        *pairs: NDArray[np.float64],
+    ) -> None:
+        """Add what a block's products say."""
+        first, last = self._first, self._last
+        objects, positions, codes = rows.objects, rows.positions, self._codes
+        self._measure_lengths(rows, share, raw, norms)
+        if self._part == 0:
+            state.dead[objects, positions] = raw == 0
+            state.zero[objects, positions] = rows.inverse == 0
+        cosines = cosines * (rows.inverse[:, None] * state.reference_norms[None, :])
+        present = np.flatnonzero((objects >= first) & (objects < last))
+        state.own[objects[present], positions[present]] = cosines[present, objects[present] - first]
+        cosines *= codes[objects][:, None] != codes[None, first:last]
+        np.add.at(state.rows, (objects, positions), cosines.sum(axis=1))
+        np.add.at(state.columns.T[:, first:last], positions, cosines)
+        for (some, known, others), products in zip(within, pairs, strict=True):
+            counts = self._count(rows, some, known, others)
+            scaled = products * rows.inverse[some][:, None] * known.inverse[others][None]
+            scaled = np.where(counts, scaled, 0.0)
+            state.together[objects[some], positions[some]] += scaled.sum(axis=1)
+            theirs = known.objects[others], known.positions[others]
+            state.together[theirs] += scaled.sum(axis=0)
 
 
 def summary_variables(

@@ -6,11 +6,19 @@ is right within 1e-6 in the lanes of AVX-512, and off by 1e-5 in those of SSE. S
 converted to double precision, which is exact, a few at a time, and multiplied and added in that.
 The error is then below n / 2^53 of the sum of absolute values, 1.2e-9 for 10 million, in whatever
 order a processor or a BLAS adds.
+
+Tensors on the CPU are seen by NumPy. Those of another device are summed there, and so are the
+results: nothing here waits for a device. Where its double precision is slow (:func:`has_doubles`),
+:data:`SHORT` numbers at a time are multiplied and added in single precision, and these sums in
+double precision.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,6 +35,22 @@ HELD = 2**16
 
 HELD_ON_DEVICE = 2**24
 """The same on a GPU, where a call costs more than the memory."""
+
+HOST = ("cpu", "mps")
+"""Kinds of devices whose tensors NumPy sums: those of the others stay where they are."""
+
+FULL_DOUBLES = ((6, 0), (7, 0), (8, 0), (9, 0), (10, 0))
+"""Compute capabilities of GPUs whose double precision is half as fast as single, or as fast: P100,
+V100, A100, H100 and H200, B200. All others have a 32nd or a 64th of it."""
+
+SHORT = 64
+"""Numbers that are added in single precision where double precision is slow."""
+
+LONG = 1024
+"""Numbers of a product that a GPU takes together: many short ones keep all of it busy."""
+
+TOGETHER = 64
+"""Rows that are multiplied with each other on a GPU, about, if few of these products are wanted."""
 
 LEAST = 512
 """Units that are taken together at least, however many rows: products have to be worth a call."""
@@ -68,6 +92,48 @@ def as_recorded(values: NDArray[Any]) -> NDArray[Any]:
     return single if exact else values
 
 
+def on_host(array: Array) -> bool:
+    """Return whether NumPy sums an array, because it is one or lies in the CPU's memory."""
+    return isinstance(array, np.ndarray) or array.device.type in HOST
+
+
+def torch_of(tensor: Array) -> Any:
+    """Return torch, which is there where a tensor is, and need not be where there is none."""
+    return sys.modules["torch"]
+
+
+def has_doubles(tensor: Array) -> bool:
+    """Return whether a tensor's device multiplies in double precision as fast as in single."""
+    torch, device = torch_of(tensor), tensor.device
+    if device.type != "cuda":
+        return bool(device.type == "cpu")
+    if torch.version.hip is not None:  # MI200 and later have
+        return True
+    return bool(torch.cuda.get_device_capability(device) in FULL_DOUBLES)
+
+
+@contextlib.contextmanager
+def in_full(tensor: Array) -> Iterator[None]:
+    """Multiply in the precision of the numbers, whatever the network computes in."""
+    torch, kind = torch_of(tensor), tensor.device.type
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32 if kind == "cuda" else False
+    with torch.autocast(kind, enabled=False):
+        if before:
+            matmul.allow_tf32 = False
+        try:
+            yield
+        finally:
+            if before:
+                matmul.allow_tf32 = True
+
+
+def upload(numbers: NDArray[Any], tensor: Array) -> Array:
+    """Return numbers as a tensor on the device of `tensor`, for which nobody waits."""
+    found = torch_of(tensor).from_numpy(np.ascontiguousarray(numbers))
+    return found.to(tensor.device, non_blocking=True)
+
+
 def to_numpy(array: Array) -> NDArray[Any]:
     """Return a NumPy array that holds the values of `array`, on the CPU."""
     if isinstance(array, np.ndarray):
@@ -81,16 +147,16 @@ def to_numpy(array: Array) -> NDArray[Any]:
 def summable(array: Array) -> Array:
     """Return the values where they are summed, not copied if they are there in full precision.
 
-    That is on their device if it has double precision; those on the CPU are seen by NumPy. Half
-    precision is made single, which holds it: what is removed from it is not rounded to its digits.
+    That is on their device; those on the CPU are seen by NumPy. Half precision is made single,
+    which holds it: what is removed from it is not rounded to its digits.
     """
-    if isinstance(array, np.ndarray) or array.device.type in ("cpu", "mps"):
+    if on_host(array):
         values = to_numpy(array)
         return values.astype(np.float32) if values.dtype == np.float16 else values
     return array.float() if array.dtype.itemsize == 2 else array
 
 
-def dot_products(a: Array, b: Array) -> NDArray[np.float64]:
+def dot_products(a: Array, b: Array) -> Array:
     """Return all dot products of the rows of two matrices, summed in double precision.
 
     Parameters
@@ -100,9 +166,10 @@ def dot_products(a: Array, b: Array) -> NDArray[np.float64]:
 
     Returns
     -------
-    ndarray
-        Shape (row, other row), float64. The error is below 2e-9 of the product of the two rows'
-        lengths for up to 10 million units, whatever the processor.
+    array
+        Shape (row, other row), float64, on the device of `a` if it is not the CPU. The error is
+        below 2e-9 of the product of the two rows' lengths for up to 10 million units, whatever the
+        processor; where :func:`has_doubles` is false, below 1e-6.
 
     Examples
     --------
@@ -112,27 +179,80 @@ def dot_products(a: Array, b: Array) -> NDArray[np.float64]:
     alone = a is b
     a = summable(a)
     b = a if alone else summable(b)
-    if all(isinstance(each, np.ndarray) and each.dtype == np.float64 for each in (a, b)):
+    if not isinstance(a, np.ndarray):
+        return products_on_device(a, None if alone else b, [slice(None)] if alone else [])[-1]
+    if a.dtype == np.float64 == b.dtype:
         return np.asarray(a @ b.T)  # nothing to convert
     total: Any = None
     for chosen in _stretches(a, len(a) + (0 if alone else len(b))):
         ours = _double(a[:, chosen])
         product = ours @ (ours if alone else _double(b[:, chosen])).T
         total = product if total is None else total + product
-    return np.zeros((len(a), len(b))) if total is None else to_numpy(total)
+    return np.zeros((len(a), len(b))) if total is None else total
 
 
-def squared_norms(a: Array) -> NDArray[np.float64]:
+def products_on_device(rows: Array, others: Array | None, pieces: Sequence[slice]) -> list[Array]:
+    """Return products of some rows with each other, and of all with others, as tensors.
+
+    Parameters
+    ----------
+    rows, others
+        Shapes (row, unit) and (other row, unit), float32 or float64, on one device.
+    pieces
+        Which rows are multiplied with each other.
+
+    Returns
+    -------
+    list of tensor
+        For each piece (row, row), then, where there are others, (row, other row); float64. The rows
+        are converted once for all of them.
+    """
+    torch = torch_of(rows)
+    doubles = has_doubles(rows) or rows.dtype == torch.float64
+    kind = torch.float64 if doubles else torch.float32
+    sizes = [len(rows[piece]) for piece in pieces]
+    totals = [rows.new_zeros((n, n), dtype=torch.float64) for n in sizes]
+    if others is not None:
+        totals.append(rows.new_zeros((len(rows), len(others)), dtype=torch.float64))
+    with in_full(rows):
+        for chosen in _stretches(rows, len(rows) + (0 if others is None else len(others))):
+            ours = rows[:, chosen].to(kind)
+            for total, piece in zip(totals, pieces, strict=False):
+                total += _in_parts(ours[piece], ours[piece], doubles=doubles)
+            if others is not None:
+                totals[-1] += _in_parts(ours, others[:, chosen].to(kind), doubles=doubles)
+    return totals
+
+
+def _in_parts(a: Array, b: Array, *, doubles: bool) -> Array:
+    """Return dot products of rows, those of many parts of their units at a time, float64."""
+    torch, units, long = torch_of(a), a.shape[1], LONG if doubles else SHORT
+    parts = units // long
+    whole = parts * long
+    left, right = (each[:, :whole].reshape(len(each), parts, long) for each in (a, b))
+    found = torch.bmm(left.transpose(0, 1), right.permute(1, 2, 0)).sum(0, dtype=torch.float64)
+    if whole < units:
+        found += (a[:, whole:] @ b[:, whole:].T).double()
+    return found
+
+
+def squared_norms(a: Array) -> Array:
     """Return the squared Euclidean norm of each row, float64, shape (row,).
 
-    The relative error is below 2e-9 for up to 10 million units.
+    The relative error is below 2e-9 for up to 10 million units; on a device whose double precision
+    is slow, below 1e-6. Tensors of a device stay there.
     """
     a = summable(a)
     if isinstance(a, np.ndarray):
         return np.asarray(np.einsum("ij,ij->i", a, a, dtype=np.float64))
-    squares = [a.new_zeros(len(a)).double()]
-    squares += [_double(a[:, chosen]).square().sum(1) for chosen in _stretches(a, len(a))]
-    return to_numpy(sum(squares))
+    if has_doubles(a):
+        squares = [a.new_zeros(len(a)).double()]
+        squares += [_double(a[:, chosen]).square().sum(1) for chosen in _stretches(a, len(a))]
+        return sum(squares)
+    torch, whole = torch_of(a), a.shape[1] // SHORT * SHORT
+    lengths = torch.linalg.vector_norm(a[:, :whole].reshape(len(a), -1, SHORT), dim=2)
+    rest = torch.linalg.vector_norm(a[:, whole:], dim=1)
+    return lengths.double().square().sum(1) + rest.double().square()
 
 
 def sums(values: Array, axes: tuple[int, ...]) -> Array:
@@ -151,10 +271,9 @@ def sums(values: Array, axes: tuple[int, ...]) -> Array:
     return values.double().sum(axes)
 
 
-def means(a: Array) -> NDArray[np.float64]:
+def means(a: Array) -> Array:
     """Return the mean over units of each row, float64, shape (row,)."""
-    result: NDArray[np.float64] = to_numpy(sums(a, (1,))) / a.shape[1]
-    return result
+    return sums(a, (1,)) / a.shape[1]
 
 
 def average(values: Array, axes: tuple[int, ...]) -> Array:
@@ -198,8 +317,9 @@ def _less(values: Array, removed: Array) -> Array:
 
 def _stretches(a: Array, rows: int) -> Iterator[slice]:
     """Yield the units of a matrix in stretches of which `rows` rows are converted at a time."""
-    held = HELD if isinstance(a, np.ndarray) else HELD_ON_DEVICE
-    step = max(held // max(rows, 1), LEAST)
+    step = max((HELD if isinstance(a, np.ndarray) else HELD_ON_DEVICE) // max(rows, 1), LEAST)
+    if not isinstance(a, np.ndarray):
+        step = math.ceil(step / LONG) * LONG
     for start in range(0, a.shape[1], step):
         yield slice(start, start + step)
 
@@ -209,6 +329,39 @@ def _double(values: Array) -> Array:
     if isinstance(values, np.ndarray):
         return values.astype(np.float64, copy=False)
     return values.double()
+
+
+Groups = Sequence[NDArray[np.int64]]
+"""Numbers of rows, in several groups."""
+
+Pairs = tuple[NDArray[np.int64], Array]
+"""Numbers of rows, and their products with each other (row, row)."""
+
+
+def compare_one_by_one(vectors: Any, others: Any, groups: Groups) -> tuple[Array, list[Pairs]]:
+    """Return products of all vectors with others, and of those of each group with each other."""
+    found, pairs = vectors.dots(others), []
+    for rows in groups:
+        some = vectors.take(rows.tolist())
+        pairs.append((rows, some.dots(some)))
+    return found, pairs
+
+
+def _pieces(n: int, groups: Groups) -> list[slice]:
+    """Return stretches of rows, about :data:`TOGETHER` each, that hold all groups; in order.
+
+    No group, no stretch. Where groups do not follow each other, there is one.
+    """
+    if not groups:
+        return []
+    pieces, start = [], 0
+    for before, after in itertools.pairwise(groups):
+        if int(before.max()) > int(after.min()):
+            return [slice(0, n)]
+        if int(after.max()) >= start + TOGETHER:
+            pieces.append(slice(start, int(after.min())))
+            start = int(after.min())
+    return [*pieces, slice(start, n)]
 
 
 class DenseVectors:
@@ -222,6 +375,7 @@ class DenseVectors:
 
     def __init__(self, values: Array) -> None:
         self.values = summable(values)
+        self._squares: Array | None = None
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -231,14 +385,29 @@ class DenseVectors:
         """The share of a vector's length below which what is left of it is rounding."""
         return negligible(self.values)
 
-    def norms(self) -> NDArray[np.float64]:
+    def norms(self) -> Array:
         """Euclidean norms, shape (row,)."""
-        result: NDArray[np.float64] = np.sqrt(squared_norms(self.values))
-        return result
+        squares = squared_norms(self.values) if self._squares is None else self._squares
+        return np.sqrt(squares) if isinstance(squares, np.ndarray) else squares.sqrt()
 
-    def dots(self, other: DenseVectors) -> NDArray[np.float64]:
+    def dots(self, other: DenseVectors) -> Array:
         """Dot products with the rows of `other`, shape (row, row of other)."""
         return dot_products(self.values, other.values)
+
+    def compare(self, others: DenseVectors, groups: Groups) -> tuple[Array, list[Pairs]]:
+        """Return products with the rows of `others`, and within groups of rows.
+
+        On a device they are taken together, and what they say of norms is kept.
+        """
+        if isinstance(self.values, np.ndarray):
+            return compare_one_by_one(self, others, groups)
+        pieces = _pieces(len(self), groups)
+        *grams, found = products_on_device(self.values, others.values, pieces)
+        if sum(map(len, grams)) == len(self):
+            torch = torch_of(self.values)
+            self._squares = torch.cat([gram.diagonal() for gram in grams])
+        rows = np.arange(len(self))
+        return found, [(rows[piece], gram) for piece, gram in zip(pieces, grams, strict=True)]
 
     def minus(self, other: DenseVectors) -> DenseVectors:
         """Return these rows less the single row of `other`."""
@@ -269,7 +438,10 @@ class DenseVectors:
         first, n = rows[0], len(rows)
         if list(rows) == list(range(first, first + n)):
             return type(self)(self.values[first : first + n])
-        return type(self)(self.values[list(rows)])
+        chosen: Any = list(rows)
+        if not isinstance(self.values, np.ndarray):
+            chosen = upload(np.array(chosen), self.values)
+        return type(self)(self.values[chosen])
 
     def clear(self) -> None:
         """Set all rows to zero."""

@@ -118,7 +118,7 @@ class RegionChange:
         """Return products of a piece's rows with the changes over a rectangle in both."""
         ours = region.cut(piece.values, piece.region)
         theirs = region.cut(self.values, self.region)
-        return dot_products(flat(ours), flat(theirs))
+        return to_numpy(dot_products(flat(ours), flat(theirs)))
 
     def meet(self, corners: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the overlaps of rectangles (rectangle, 4) with this one, maybe without cells."""
@@ -150,7 +150,7 @@ class GroupSquares:
         if self._squares is None:
             shape = self._values.shape[:3]
             rows = self._values.reshape(math.prod(shape), -1)
-            self._squares = squared_norms(rows).reshape(shape)
+            self._squares = to_numpy(squared_norms(rows)).reshape(shape)
         result: Floats = self._squares[place]
         return result
 
@@ -193,7 +193,7 @@ class Sums:
                 self._gram = self.squares[None]
             else:
                 rows = flat(self._values)
-                self._gram = dot_products(rows, rows)
+                self._gram = to_numpy(dot_products(rows, rows))
         return self._gram
 
     @property
@@ -204,7 +204,7 @@ class Sums:
         if self._squares is None and self._group is not None:
             self._squares = self._group[self._place]
         if self._squares is None:
-            self._squares = squared_norms(flat(self._values))
+            self._squares = to_numpy(squared_norms(flat(self._values)))
         return self._squares
 
     @property
@@ -212,7 +212,7 @@ class Sums:
         """Products with the empty canvas's map, shape (row,)."""
         if self._products is None:
             below = self._region.cut(self._ground.values, whole(self._ground))
-            self._products = dot_products(flat(self._values), flat(below[None]))[:, 0]
+            self._products = to_numpy(dot_products(flat(self._values), flat(below[None])))[:, 0]
         return self._products
 
     @property

@@ -25,7 +25,15 @@ import torch
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.measures.vectors import combine, dot_products
+from elsewhere.measures.vectors import (
+    Groups,
+    Pairs,
+    combine,
+    compare_one_by_one,
+    dot_products,
+    to_numpy,
+)
+from elsewhere.protocols import Array
 from elsewhere.recording.incremental.rectangles import (
     FEW,
     OpenSum,
@@ -137,7 +145,7 @@ class WindowVectors:
                 first = part.stop
                 if whole_window and maps is not None:
                     below = piece.region.cut(maps, whole(self.ground))
-                    found[part] += dot_products(flat(piece.values), flat(below))
+                    found[part] += to_numpy(dot_products(flat(piece.values), flat(below)))
                     continue
                 if b.any():
                     found[part] += np.outer(piece.products, b)
@@ -147,6 +155,10 @@ class WindowVectors:
         if self.offsets is not None:
             result -= self._units * np.outer(self.offsets, other._means())
         return result
+
+    def compare(self, others: WindowVectors, groups: Groups) -> tuple[Array, list[Pairs]]:
+        """Return products with the rows of `others`, and within groups of rows."""
+        return compare_one_by_one(self, others, groups)
 
     @staticmethod
     def _find_lone(pieces: Sequence[Piece]) -> NDArray[np.bool_]:

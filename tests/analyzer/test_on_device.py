@@ -1,0 +1,76 @@
+"""Measures of tensors of a device: the same numbers, and the host does not wait for them."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from elsewhere.analyzer import METRICS, SimilaritySink
+from elsewhere.errors import NumericsError
+from elsewhere.measures import vectors
+from elsewhere.measures.blocks import DenseBlock
+from tests.counting import counting
+
+
+def result_of(sweep, **options):
+    sink = SimilaritySink(**options)
+    sweep.stream([sink])
+    return sink.result()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("per", [1, 2])
+def test_similarity_of_a_device_is_that_of_the_cpu(make_sweep, monkeypatch, request, metric, per):
+    sweep = make_sweep(n=3, per=per, grid="2x3", reference=(9, 14), layers="relu1_1,pool2,logits")
+    expected = result_of(sweep, metric=metric)
+    request.getfixturevalue("on_device")
+    for doubles in (True, False):
+        monkeypatch.setattr(vectors, "has_doubles", lambda tensor, kind=doubles: kind)
+        monkeypatch.setattr(vectors, "HELD_ON_DEVICE", 2**11)  # several stretches, and a rest
+        monkeypatch.setattr(vectors, "LONG", 256)
+        found = result_of(sweep, metric=metric)
+        room = 1e-9 if doubles else 1e-6
+        for name in expected:
+            scale = 100 if "G" in name or name.endswith(("interval", "band")) else 1
+            np.testing.assert_allclose(
+                found[name], expected[name], rtol=0, atol=scale * room, err_msg=name
+            )
+        assert found.attrs["notes"] == expected.attrs["notes"]
+
+
+def test_a_sweep_crosses_once(make_sweep, on_device):
+    sweep = make_sweep(n=4, grid="4x4", layers="relu1_1,pool2,logits")
+    sink = SimilaritySink()
+    sweep.stream([SimilaritySink()])  # what is found out once
+    with counting() as counted:
+        sweep.stream([sink])
+    ours = {line: n for line, n in counted.lines.items() if "measures/" in line}
+    assert sum(ours.values()) == 1, ours
+    assert counted.waits["cpu"] == 1
+
+
+def test_nan_on_a_device_is_named(make_sweep, on_device):
+    sweep = make_sweep(n=2, grid="1x2", layers="logits")
+    with torch.no_grad():
+        dict(sweep.model.module.named_modules())[sweep.layers[0].module].bias[0] = float("nan")
+    with pytest.raises(NumericsError, match="'logits' gives NaN or infinity for object 'o0-0'"):
+        sweep.stream([SimilaritySink()])
+
+
+@pytest.mark.gpu
+def test_products_of_a_gpu(on_device):
+    device = os.environ.get("ELSEWHERE_TEST_DEVICE", "cuda")
+    rows = torch.randn(20, 100_001, generator=torch.Generator().manual_seed(0)) + 1
+    expected = rows.double() @ rows.double().T
+    for kind in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(vectors, "has_doubles", lambda tensor, kind=kind: kind)
+            on = vectors.DenseVectors(rows.to(device))
+            found, pairs = on.compare(on, [np.arange(20)])
+            scale = expected.diagonal().sqrt()
+            scale = scale[:, None] * scale
+            for each in (found, pairs[0][1], on.dots(on)):
+                assert float(((each.cpu() - expected) / scale).abs().max()) < (1e-9, 1e-6)[not kind]
+            fresh = vectors.DenseVectors(rows.to(device))
+            np.testing.assert_allclose(fresh.norms().cpu(), expected.diagonal().sqrt(), rtol=1e-6)
