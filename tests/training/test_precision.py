@@ -1,6 +1,7 @@
 """What a network is trained in: of a phase or of the network, in cards and in what a run is."""
 
 import dataclasses
+from collections import Counter
 
 import pytest
 import torch
@@ -8,11 +9,14 @@ from torch.nn import functional
 
 from elsewhere.errors import CurriculumError
 from elsewhere.models.forward import Paster
-from elsewhere.training import Curriculum, list_checkpoints, load_checkpoint, train
+from elsewhere.training import Curriculum, batches, list_checkpoints, load_checkpoint, train
 from elsewhere.training.batches import Presentations
 from elsewhere.training.checkpoints import read_weights
+from elsewhere.training.curriculum import Augment
 from elsewhere.training.resolution import resolve
 from elsewhere.training.seeds import derive_seed
+from elsewhere.training.stage import Stage
+from tests.counting import counting
 
 
 @pytest.fixture
@@ -92,3 +96,33 @@ def test_the_precision_is_part_of_what_a_run_is(make_curriculum, make_phase):
     table["phase"][0]["precision"] = "float16"
     with pytest.raises(CurriculumError, match="one of float32, tf32, bfloat16; got 'float16'"):
         Curriculum.from_dict(table)
+
+
+def test_training_asks_the_device_every_tenth_step(
+    make_curriculum, make_phase, tmp_path, monkeypatch
+):
+    waits, between, sent = Counter(), Counter(), []
+
+    def counted(method, found):
+        def call(*given, **more):
+            with counting() as here:
+                result = method(*given, **more)
+            found.update(here.waits)
+            return result
+
+        return call
+
+    def send(values, device):
+        sent.append(values.shape)
+        return values.to(device)
+
+    monkeypatch.setattr(Stage, "_block", counted(Stage._block, waits))
+    monkeypatch.setattr(Stage, "_reach", counted(Stage._reach, between))  # tests, checkpoints
+    monkeypatch.setattr(batches, "send", send)
+    phase = make_phase(
+        steps=100, checkpoints=(100,), clip=1.0, precision="bfloat16", augment=Augment(blur=0.5)
+    )
+    train(make_curriculum(phase), tmp_path, device="cpu")
+    steps = waits - between
+    assert 10 <= steps.total() <= 12, steps  # in 100 steps
+    assert sent.count((50, 8, 3)) == 2  # rows and places of 50 steps cross together
