@@ -1,5 +1,6 @@
 """Measures of tensors of a device: the same numbers, and the host does not wait for them."""
 
+import copy
 import os
 
 import numpy as np
@@ -48,10 +49,11 @@ def test_a_sweep_crosses_once(make_sweep, on_device):
     assert sum(ours.values()) == 1, ours
 
 
-def test_nan_on_a_device_is_named(make_sweep, on_device):
-    sweep = make_sweep(n=2, grid="1x2", layers="logits")
+def test_nan_on_a_device_is_named(make_sweep, model, on_device):
+    broken = copy.deepcopy(model)
+    sweep = make_sweep(broken, n=2, grid="1x2", layers="logits")
     with torch.no_grad():
-        dict(sweep.model.module.named_modules())[sweep.layers[0].module].bias[0] = float("nan")
+        dict(broken.module.named_modules())[sweep.layers[0].module].bias[0] = float("nan")
     with pytest.raises(NumericsError, match="'logits' gives NaN or infinity for object 'o0-0'"):
         sweep.stream([SimilaritySink()])
 
