@@ -231,15 +231,24 @@ class StimulusOptions(OptionGroup):
         bool, Option("--skip-broken", help="folder: leave out broken images.")
     ] = False
 
-    def check(self) -> None:
-        """Refuse an unknown set or axis at once."""
+    def check(self, model: str | None = None) -> None:
+        """Refuse an unknown set or axis; the module of a factory may register more when loaded."""
         from elsewhere.stimuli import object_sets
-        from elsewhere.stimuli.transformations import parse_axis
+        from elsewhere.stimuli.transformations import parse_axis, transformations
 
+        later = ":" in (model or "")
         if self.objects is not None:
-            object_sets.summary(self.objects.partition(":")[0])
-        for text in self.axes:
-            parse_axis(text)
+            self.objects = named_set(self.objects)
+            name = self.objects.partition(":")[0]
+            if not later or name in object_sets:
+                object_sets.summary(name)
+        for number, text in enumerate(self.axes):
+            name, *values = text.split("=", 1)
+            if ":" in name:
+                name = transformations.named(name.strip())
+                self.axes[number] = text = "=".join([name, *values])
+            if not later or name.strip() in transformations:
+                parse_axis(text)
 
     def build(
         self,
@@ -367,6 +376,19 @@ class KeepOptions(OptionGroup):
             "seed": seed,
             "max_memory": max_memory,
         }
+
+
+def named_set(text: str) -> str:
+    """Return the object set that `text` means: ``package.module:name`` imports the module."""
+    from elsewhere.stimuli import object_sets
+
+    before, colon, _ = text.partition(":")
+    try:
+        return object_sets.named(text) if colon and before not in object_sets else text
+    except InputError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            return text  # neither a set nor a module
+        raise
 
 
 def choose(kind: str, name: str, known: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar, cast
 
 from elsewhere.errors import InputError, UnknownNameError
@@ -32,6 +33,19 @@ def current_directory_importable() -> Iterator[None]:
     finally:
         if added and here in sys.path:
             sys.path.remove(here)
+
+
+EXTENSIONS: list[str] = []
+"""Modules that a user named; processes that share the work import them, too: they may register."""
+
+
+def import_extension(name: str) -> ModuleType:
+    """Import a module that a user named; the current directory is importable."""
+    with current_directory_importable():
+        module = importlib.import_module(name)
+    if name not in EXTENSIONS:
+        EXTENSIONS.append(name)
+    return module
 
 
 def imported_later(
@@ -135,8 +149,7 @@ class Registry(Generic[T]):
         """
         module, _, name = text.rpartition(":")
         try:
-            with current_directory_importable():
-                _ = module and importlib.import_module(module)
+            _ = module and import_extension(module)
         except Exception as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise InputError(

@@ -76,7 +76,7 @@ def accuracy(
     if trials is not None:
         check_table_name(trials, overwrite=overwrite)
     cost.check(source)
-    stimuli.check()
+    stimuli.check(source)
     source = _last_checkpoint(source, network.trust)
     if not is_file(source):
         network.check(source)

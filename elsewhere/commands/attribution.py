@@ -13,6 +13,7 @@ from elsewhere.commands.sources import check_room
 from elsewhere.errors import InputError
 from elsewhere.notes import notes_of
 from elsewhere.options import (
+    ENGINES,
     MODEL,
     CostOptions,
     DtypeOption,
@@ -246,7 +247,8 @@ def _check(
 ) -> None:
     """Refuse names that nobody knows before torch is imported."""
     cost.check()
-    stimuli.check()
+    choose("engine of maps", cost.engine, ENGINES)  # those of one's own run sweeps only
+    stimuli.check(model)
     if model is not None:
         network.check(model)
     if ":" not in (model or ""):  # the module of a factory may register methods

@@ -16,6 +16,7 @@ from elsewhere.options import (
     ModelOptions,
     OverwriteOption,
     StimulusOptions,
+    named_set,
     part,
 )
 from elsewhere.terminal import check_output, print_json, print_notes, print_table, put, say
@@ -101,7 +102,7 @@ def objects(
         check_output(out, overwrite)
     ground = stimuli.background_color
     found = load_objects(
-        name,
+        named_set(name),
         size=50 if stimuli.object_size is None else stimuli.object_size,
         categories=parse_categories(stimuli.categories),
         per_category=stimuli.per_category,

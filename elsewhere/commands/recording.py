@@ -243,16 +243,11 @@ def _prepare(
     recording that is there is compared with what is asked for later.
     """
     cost.check()
-    if cost.shared and kept.measure is not None:
-        raise InputError(
-            "--similarity needs the sweep in one process; record with workers first, then "
-            "`elsewhere similarity` the recording"
-        )
     for path in (out, kept.measure):
         if path is not None and not (resumed and path == out and path.is_file()):
             check_output(path, overwrite)
     network.check(model, *(layers or ()), *kept.measure_layers)
-    stimuli.check()
+    stimuli.check(model)
     kept.check()
     from elsewhere.models import list_layers, select_layers
 

@@ -35,10 +35,12 @@ def figure(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Draw a result, or several where a figure has a panel for each (sanity)."""
-    from elsewhere.figures import draw, save_figure
+    from elsewhere.figures import draw, figure_kinds, save_figure
     from elsewhere.storage import load_result
 
     check_output(out, overwrite)
+    if kind is not None and ":" in kind:
+        kind = figure_kinds.named(kind)
     found = [load_result(result) for result in results]
     values = dict(map(_value_at, at or ()))
     drawn = draw(found[0], kind, *found[1:], at=values, along=along, facet=facet)

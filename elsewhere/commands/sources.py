@@ -62,7 +62,7 @@ def open_any(
         if allow_partial:
             raise InputError("--allow-partial is for recordings; leave it out, or name one")
         network.check(source, *(layers or ()))
-        stimuli.check()
+        stimuli.check(source)
         cost.set_threads()
         from elsewhere.recording.sharing import share_out
 

@@ -21,14 +21,13 @@ from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.maps import (
     COLOR_MAP,
     MISSING,
-    OUTLINE,
     RASTER_CELLS,
     RING,
     TEXT_MARK,
     Sheet,
     draw_cells,
     frame_panel,
-    outline_object,
+    outline_objects,
 )
 from elsewhere.figures.results import MeasuredCanvas, cell_edges, describe, require, scene_of
 from elsewhere.figures.style import (
@@ -120,14 +119,16 @@ def plot_accuracy_maps(
         _mark_trained(ax, trained[idx])
         more = "" if shared else f" (chance {chances[idx]:.2g})"
         sheet.name(ax, labels[idx], _mean_off(each, maps[idx], trained[idx], which), more=more)
+    boxes = []
     if len(trained[0]):
-        outline_object(sheet.panels[0], scenes[0])
+        sizes = [scene.shown_size for scene in scenes]
+        boxes = [outline_objects(sheet.panels, scenes[0], sizes)]
     label = "accuracy" if shared else "accuracy above chance, as a share of what is above it"
     seen = np.concatenate([values.ravel() for values in shown])
     draw_accuracy_bar(sheet.figure, sheet.panels, norm, seen, label)
     sheet.label("x (px)", "y (px)")
     missing = any(bool(np.isnan(values).any()) for values in maps)
-    _map_legend(sheet.figure, trained, scenes, missing=missing)
+    _map_legend(sheet.figure, trained, scenes, boxes, missing=missing)
     return sheet.figure
 
 
@@ -291,6 +292,7 @@ def _map_legend(
     figure: Figure,
     trained: Sequence[NDArray[np.int64]],
     scenes: Sequence[MeasuredCanvas],
+    boxes: Sequence[Patch],
     *,
     missing: bool,
 ) -> None:
@@ -303,8 +305,7 @@ def _map_legend(
         handles.append(Line2D([], [], label=f"trained location{where}", **RING))
     if max(counts) > _MANY_PLACES:
         handles.append(Line2D([], [], label="trained locations", **_DOT))
-    if len(trained[0]):
-        handles.append(Patch(label=f"object, {scenes[0].object_size} px", **OUTLINE))
+    handles += boxes
     handles.append(
         Line2D([], [], label="mean off the trained location", marker="$.5$", markersize=7)
     )

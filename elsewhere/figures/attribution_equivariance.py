@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import UnknownNameError
 from elsewhere.figures.attribution import DIVERGING, describe_maps
-from elsewhere.figures.maps import MISSING, RING, TEXT_MARK, frame_panel, outline_object
+from elsewhere.figures.maps import MISSING, RING, TEXT_MARK, frame_panel, outline_objects
 from elsewhere.figures.results import MeasuredCanvas, cell_edges, require, scene_of
 from elsewhere.figures.style import (
     GREY,
@@ -90,7 +90,7 @@ def plot_attribution_equivariance(result: xr.Dataset, *, metric: MapMetric = "pe
         text = "–" if math.isnan(mean) else f"{mean:.2f}".replace("-", "−")
         ax.set_title(text, loc="right", fontsize=TICK_SIZE, pad=2.5, color=GREY)
         panels.append(ax)
-    outline_object(panels[0], scene)
+    outline_objects(panels, scene, [scene.object_size])
     panels[0].set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
     panels[0].set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=1)
     color_bar(figure, ScalarMappable(norm, DIVERGING), words[metric], ax=panels, aspect=24)

@@ -78,6 +78,9 @@ def as_layers(results: Mapping[str, xr.Dataset]) -> xr.Dataset:
     for name, each in results.items():
         layered = each[[key for key in each.data_vars if "layer" in each[key].dims]]
         labels = [f"{layer}, {name}" for layer in each["layer"].values]
+        if "shown_size" in each.attrs:
+            sizes = [each.attrs["shown_size"]] * len(labels)
+            layered = layered.assign_coords(shown_size=("layer", sizes))
         found.append(layered.assign_coords(layer=labels))
     joined = xr.concat(found, "layer", data_vars="minimal", coords="minimal", compat="override",
                        join="override", combine_attrs="override")  # fmt: skip

@@ -159,13 +159,13 @@ def plot_similarity_maps(
         frame_panel(ax, scene, **sheet.outer(idx))
         ax.plot([scene.x], [scene.y], label="reference", clip_on=False, zorder=3, **RING)
         sheet.name(ax, labels[idx] + (" †" if dead[idx] else ""), means[idx])
-    outline_object(sheet.panels[0], scene)
+    box = outline_objects(sheet.panels, scene, shown_sizes(result, scene)[chosen])
     color_bar(
         sheet.figure, ScalarMappable(norm, COLOR_MAP), clean_text(unit), values=values,
         ax=sheet.panels, aspect=28,
     )  # fmt: skip
     sheet.label("x (px)", "y (px)")
-    _explain(sheet.figure, scene, missing=bool(np.isnan(values).any()), dead=bool(dead.any()))
+    _explain(sheet.figure, scene, box, missing=bool(np.isnan(values).any()), dead=bool(dead.any()))
     return sheet.figure
 
 
@@ -358,19 +358,33 @@ def frame_panel(ax: Axes, scene: MeasuredCanvas, *, bottom: bool, left: bool) ->
         ax.get_yticklabels()[-1].set_verticalalignment("bottom")
 
 
-def outline_object(ax: Axes, scene: MeasuredCanvas) -> None:
-    """Outline the object where it stands at the reference, as a scale."""
-    half = scene.object_size // 2
-    corner = (scene.x - half, scene.y - half)
-    box = Rectangle(corner, scene.object_size, scene.object_size, label="object", **OUTLINE)
-    ax.add_patch(box)
+def shown_sizes(result: xr.Dataset, scene: MeasuredCanvas) -> NDArray[np.int64]:
+    """Return the object's side, px, in the panel of each layer: facets of scale differ in it."""
+    if "shown_size" in result.coords:
+        return np.asarray(result["shown_size"].values, np.int64)
+    return np.full(result.sizes["layer"], scene.shown_size)
 
 
-def _explain(figure: Figure, scene: MeasuredCanvas, *, missing: bool, dead: bool) -> None:
+def outline_objects(
+    panels: Sequence[Axes], scene: MeasuredCanvas, sizes: Sequence[int] | NDArray[np.int64]
+) -> Patch:
+    """Outline the object at the reference, in the first panel of each size; return its key."""
+    known = dict.fromkeys(map(int, sizes))
+    for size in known:
+        corner = (scene.x - size // 2, scene.y - size // 2)
+        box = Rectangle(corner, size, size, label="object", **OUTLINE)
+        panels[list(sizes).index(size)].add_patch(box)
+    several = f"{min(known)} to {max(known)}" if len(known) > 1 else f"{min(known)}"
+    return Patch(label=f"object, {several} px", **OUTLINE)
+
+
+def _explain(
+    figure: Figure, scene: MeasuredCanvas, box: Patch, *, missing: bool, dead: bool
+) -> None:
     """Explain the marks beneath the panels."""
     handles: list[Line2D | Patch] = [
         Line2D([], [], label=f"reference (y {scene.y}, x {scene.x})", **RING),
-        Patch(label=f"object, {scene.object_size} px", **OUTLINE),
+        box,
         Line2D([], [], label="mean away from it", marker="$.5$", markersize=7, **TEXT_MARK),
     ]
     if missing:

@@ -371,7 +371,8 @@ def _finish(
     gap: str,
 ) -> Axes:
     """Show all that was drawn, name the layers and explain the marks."""
-    fit_limits(ax, np.concatenate(seen))
+    # An interval over few objects can be far wider than the shares: they decide on the limits.
+    fit_limits(ax, np.concatenate([*seen[::2], *(np.clip(each, -0.5, 1.5) for each in seen[1::2])]))
     name_layers(ax, names)
     gaps = [Line2D([], [], label=gap, color=GREY, **CROSS)] if gap else []
     draw_legend(ax, [*handles, *gaps, *band_handles(ax, GREY)])
@@ -398,9 +399,7 @@ def _draw(
     draw_series(ax, at, values, low, high, mark, key)
     together = interval_of(result, key, kind="band")
     draw_band(ax, at, together, mark)
-    # An interval over few objects can be far wider than the values: they decide on the limits.
-    shown = np.clip(np.concatenate([low, high, *together]), -0.5, 1.5)
-    seen += [values, shown]
+    seen += [values, np.concatenate([low, high, *together])]
     return values
 
 

@@ -41,14 +41,14 @@ from elsewhere.figures.curves import (
 from elsewhere.figures.maps import (
     COLOR_MAP,
     MISSING,
-    OUTLINE,
     RASTER_CELLS,
     RING,
     TEXT_MARK,
     Sheet,
     draw_cells,
     frame_panel,
-    outline_object,
+    outline_objects,
+    shown_sizes,
 )
 from elsewhere.figures.results import (
     cell_edges,
@@ -166,14 +166,16 @@ def plot_probe_maps(
         ax.plot(trained[:, 1], trained[:, 0], label="trained", clip_on=False, zorder=3, **RING)
         style = "italic" if name == RAW_PIXELS else "normal"
         sheet.name(ax, labels[idx], mean, fontstyle=style)
-    outline_object(sheet.panels[0], scene)
+    sizes = shown_sizes(result, scene)[select_layers(result, layers)].tolist()
+    sizes = [scene.shown_size] * (len(panels) - len(sizes)) + sizes
+    box = outline_objects(sheet.panels, scene, sizes)
     every = np.concatenate([values.ravel() for _, values, _ in panels])
     draw_accuracy_bar(sheet.figure, sheet.panels, norm, every, _BAR)
     sheet.label("x (px)", "y (px)")
     where = f" (y {scene.y}, x {scene.x})" if len(trained) == 1 else "s"
     handles: list[Line2D | Patch] = [
         Line2D([], [], label=f"trained location{where}", **RING),
-        Patch(label=f"object, {scene.object_size} px", **OUTLINE),
+        box,
         Line2D([], [], label="mean off it", marker="$.5$", markersize=7, **TEXT_MARK),
     ]
     if np.isnan(every).any():

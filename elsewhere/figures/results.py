@@ -20,12 +20,16 @@ DEAD_SHARE = 0.05
 
 @dataclass(frozen=True)
 class MeasuredCanvas:
-    """The canvas a result was measured on, in px; ``y, x`` is the reference."""
+    """The canvas a result was measured on, in px; ``y, x`` is the reference.
+
+    ``shown_size`` is the object's side at the scale that is drawn.
+    """
 
     canvas: int
     object_size: int
     y: int
     x: int
+    shown_size: int
 
 
 def require(result: object, names: Iterable[str], dims: Sequence[str]) -> xr.Dataset:
@@ -78,7 +82,8 @@ def scene_of(result: xr.Dataset) -> MeasuredCanvas:
             raise InputError(
                 f"the attribute {name!r} is {result.attrs[name]!r}; expected a number of px"
             ) from error
-    return MeasuredCanvas(*values)
+    canvas, size, y, x = values
+    return MeasuredCanvas(canvas, size, y, x, int(result.attrs.get("shown_size", size)))
 
 
 def layer_names(result: xr.Dataset) -> list[str]:

@@ -105,6 +105,9 @@ def slice_at(
         both = (name, f"reference_{name}")
         result = result.isel({each: index for each in both if each in result.dims}, drop=True)
         chosen.append(f"{name} {known[index]:g}")
+        if name == "scale" and "object_size" in result.attrs:
+            size = round(int(result.attrs["object_size"]) * float(known[index]))
+            result = result.assign_attrs(shown_size=size)
         neutral &= bool(np.isclose(known[index], reference))
     curves = [name for name in summaries if "displace" in str(name)]  # of unchanged objects
     left = set(summaries) - set(curves if neutral and not keep else ())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import sys
 import types
@@ -13,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.registry import current_directory_importable
+from elsewhere.registry import current_directory_importable, import_extension
 
 Builder = Callable[..., nn.Module]
 
@@ -49,7 +48,7 @@ def _find(name: str) -> Builder:
             "package.module:factory of a package of networks"
         )
     try:
-        found: Any = importlib.import_module(module_name)
+        found: Any = import_extension(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise InputError(f"importing {module_name} failed: {one_line(error)}") from error

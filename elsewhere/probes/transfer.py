@@ -258,12 +258,10 @@ def probe(
     if "pixels" in controls:
         try:
             scene = ControlScene.of(source)
-        except InputError as error:
+            own = _probe_pixels(scene, source, _without_controls(plan), memory)
+            others["pixels"] = {PIXELS: own}
+        except (InputError, UnknownNameError) as error:  # an axis that was registered elsewhere
             reasons["pixels"] = str(error)
-        else:
-            others["pixels"] = {
-                PIXELS: _probe_pixels(scene, source, _without_controls(plan), memory)
-            }
     for name, outcome in outcomes.items():
         if outcome.reason:
             reasons[name] = outcome.reason

@@ -17,7 +17,7 @@ from elsewhere.models import Layer, describe_code, state_sha256
 from elsewhere.protocols import Progress, Sink
 from elsewhere.recording.completion import is_complete
 from elsewhere.recording.sampling import Sample
-from elsewhere.recording.sharing import record_shared
+from elsewhere.recording.sharing import record_shared, share_out
 from elsewhere.recording.sweep import Sweep
 from elsewhere.storage import Header, Keep, RecordingWriter, StoredLayer
 from elsewhere.storage.portions import PORTION_BYTES
@@ -212,7 +212,8 @@ def record(
     layers, keep, dtype, seed, command
         See :func:`make_header`.
     also
-        Further sinks, for instance a similarity of layers that are not kept.
+        Further sinks, for instance a similarity of layers that are not kept; in the same sweep, or
+        in one of their own where several processes share the work.
     overwrite
         Whether an existing file is replaced, after the new one is finished.
     max_memory
@@ -244,19 +245,15 @@ def record(
         sweep, layers=layers, keep=keep, dtype=dtype, seed=seed, command=command, also=also,
         max_memory=max_memory,
     )  # fmt: skip
-    budget = parse_bytes(max_memory)
+    budget, alone = parse_bytes(max_memory), workers == 1 and scheduler is None
+    shared = share_out(sweep, workers, scheduler)
     if not overwrite and is_complete(path, header):
         logger.info("%s is already complete", path)
         if also:
-            sweep.stream(also, max_memory=budget, progress=progress)
+            shared.stream(also, max_memory=budget, progress=progress)
         return path
     with RecordingWriter(path, header, overwrite=overwrite) as writer:
-        if workers > 1 or scheduler is not None:
-            if also:
-                raise InputError(
-                    "other sinks need the sweep in one process; record with workers first, then "
-                    "measure the recording"
-                )
+        if not alone:
             record_shared(
                 sweep, writer, workers=workers, scheduler=scheduler, progress=progress
             )  # fmt: skip
@@ -270,4 +267,6 @@ def record(
                 progress=progress,
             )
         writer.finish()
+    if also and not alone:
+        shared.stream(also, max_memory=budget, progress=progress)
     return path

@@ -38,6 +38,7 @@ from elsewhere.recording.engines import (
     numerics,
 )
 from elsewhere.recording.subject import watch
+from elsewhere.registry import Registry
 from elsewhere.sources import (
     DEFAULT_MEMORY,
     Feed,
@@ -54,6 +55,10 @@ from elsewhere.types import BATCH_ROWS, Color, Engine
 
 MOST_ROWS = 64
 """Images of a whole pass, at most: larger batches save nothing more on a processor."""
+
+
+_REGISTRIES: dict[str, Registry[Any]] = {each.kind: each for each in (engines, transformations)}
+"""Of what a sweep has by name."""
 
 
 class _Findings:
@@ -268,13 +273,17 @@ class Sweep(Source):
         return self._with(model=model)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_make": self.engine != "auto" and engines.get(self.engine)}
+        named = [("engine", self.engine)] * (self.engine != "auto")
+        named += [("axis", name) for name in self.design.axes.changing.names]
+        return vars(self) | {
+            "_named": [(*each, _REGISTRIES[each[0]].get(each[1])) for each in named]
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        make = state.pop("_make")
+        for kind, name, thing in state.pop("_named"):
+            if name not in _REGISTRIES[kind]:  # a user's, registered where this was sent from
+                _REGISTRIES[kind].add(name, thing, summary="")
         vars(self).update(state)
-        if make and self.engine not in engines:  # a user's, registered where this was sent from
-            engines.add(self.engine, make, summary="")
 
     def _with(self, **changed: Any) -> Sweep:
         """Return a sweep in which that is another; of what was found out, only what holds there."""

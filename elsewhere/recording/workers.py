@@ -23,6 +23,7 @@ import torch
 
 from elsewhere import errors
 from elsewhere.errors import ElsewhereError, InputError, StorageError
+from elsewhere.registry import EXTENSIONS, import_extension
 
 LOSSES = 3
 """How often a task may lose its process before it is given up."""
@@ -197,7 +198,7 @@ def pack(job: Job) -> bytes:
             f"the network cannot be sent to other processes ({str(error).splitlines()[0]}); put "
             "its class and its functions into a module, or use one worker"
         ) from error
-    return pickle.dumps((os.getcwd(), torch.get_num_threads(), data))
+    return pickle.dumps((os.getcwd(), torch.get_num_threads(), EXTENSIONS, data))
 
 
 def unpack(packed: bytes) -> Job:
@@ -205,9 +206,12 @@ def unpack(packed: bytes) -> Job:
 
     The sender's current directory becomes importable, and its number of threads is taken over.
     """
-    folder, threads, data = pickle.loads(packed)
+    folder, threads, extensions, data = pickle.loads(packed)
     if os.path.isdir(folder) and folder not in sys.path:
         sys.path.append(folder)
+    for name in extensions:  # what one that is missing here registers is unknown when asked for
+        with contextlib.suppress(Exception):
+            import_extension(name)
     torch.set_num_threads(threads)
     job: Job = pickle.loads(data)
     job.prepare()

@@ -138,3 +138,15 @@ def test_constant_layers_leave_no_line_but_a_cross(make_measures):
         ax = plot(result)
         assert np.isfinite(ax.get_ylim()).all()
     assert plot_measures(result).axes
+
+
+def test_intervals_of_a_measure_of_any_range_are_shown(make_measures):
+    result = make_measures()
+    name, key = next(iter(result.attrs["headlines"].items()))
+    values = np.linspace(7.1, 5, result.sizes["layer"])
+    result[key] = ("layer", values)
+    result[f"{key}_interval"] = (("layer", "bound"), np.stack([values - 0.4, values + 0.4], 1))
+    (ax,) = (ax for ax in plot_measures(result).axes if ax.get_title(loc="left").startswith(name))
+    low, high = ax.get_ylim()
+    assert 3.5 < low < 4.6
+    assert 7.5 < high < 9

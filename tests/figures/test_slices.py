@@ -217,3 +217,13 @@ def test_what_has_no_panels_is_one_line(measured, kind, options, said):
 def test_a_result_without_axes_says_how_to_make_one(measured):
     with pytest.raises(UnknownNameError, match="--axis"):
         draw(slice_at(measured).drop_vars("scale", errors="ignore"), "maps", facet="scale")
+
+
+def test_the_object_is_outlined_as_large_as_it_is_shown(result):
+    def boxes(figure):
+        patches = [patch for ax in figure.axes for patch in ax.patches]
+        return [patch.get_width() for patch in patches if patch.get_label() == "object"]
+
+    assert boxes(draw(result, "maps")) == [8]
+    assert boxes(draw(result, "maps", at={"scale": 2})) == [16]
+    assert boxes(draw(result, "maps", facet="scale")) == [4, 8, 16]

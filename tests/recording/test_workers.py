@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+import xarray
 
 from elsewhere.analyzer import SimilaritySink
 from elsewhere.errors import InputError, NumericsError, StorageError
@@ -135,8 +136,13 @@ def test_networks_that_cannot_be_sent_are_told(make, wrap, make_sweep, tmp_path)
         record(sweep, tmp_path / "run.h5", workers=2)
     with pytest.raises(InputError, match="1 worker or more; got 0"):
         perform(None, [1], workers=0, done=print)
-    with pytest.raises(InputError, match="other sinks need the sweep in one process"):
-        record(make_sweep(), tmp_path / "a.h5", workers=2, also=[SimilaritySink()])
+
+
+def test_what_is_measured_beside_a_shared_recording_is_the_same(make, tmp_path):
+    alone, shared = SimilaritySink(), SimilaritySink()
+    record(make(), tmp_path / "a.h5", also=[alone])
+    record(make(), tmp_path / "b.h5", workers=2, also=[shared])
+    xarray.testing.assert_allclose(shared.result(), alone.result(), rtol=1e-6, atol=1e-6)
 
 
 def test_a_worker_with_other_numerics_is_refused(make, tmp_path):

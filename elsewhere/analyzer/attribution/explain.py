@@ -158,6 +158,11 @@ class Explainer:
             The incremental engine is asked for by name and does not apply.
         """
         self.choice, self._coverer = EngineChoice("dense", ""), None
+        if engine not in (known := ("auto", "incremental", "dense")):
+            raise InputError(
+                f"the engine {engine!r} takes images through a network; maps need gradients, or "
+                f"cover windows of images, by one of {', '.join(known)}"
+            )
         if self._conduct.alone:
             if engine == "incremental":
                 raise InputError(
