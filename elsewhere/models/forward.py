@@ -67,6 +67,13 @@ def evaluating(module: nn.Module, *, inference: bool = True) -> Iterator[None]:
             part.training = training
 
 
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the CPU's on a device, without waiting for what the device is at."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
 class CanvasLike(Protocol):
     """A square canvas of one colour, and the side of the objects on it, px."""
 

@@ -37,6 +37,8 @@ from elsewhere.recording.engines import (
     engines,
     numerics,
 )
+from elsewhere.recording.engines.base import memory_on
+from elsewhere.recording.images import rows_for
 from elsewhere.recording.subject import watch
 from elsewhere.registry import Registry
 from elsewhere.sources import (
@@ -55,6 +57,9 @@ from elsewhere.types import BATCH_ROWS, Color, Engine
 
 MOST_ROWS = 64
 """Images of a whole pass, at most: larger batches save nothing more on a processor."""
+
+MOST_ROWS_ON_DEVICE = 256
+"""The same on a GPU, where all sweeps take as many as suit design and memory."""
 
 
 _REGISTRIES: dict[str, Registry[Any]] = {each.kind: each for each in (engines, transformations)}
@@ -200,6 +205,9 @@ class Sweep(Source):
             axes=Axes((*changing, *self.grid.axes)),
             reference=(*here, *self.reference),
         )
+        if model.device.type == "cuda":
+            room = memory_on(model.device, 0) // 4 // self._image_bytes
+            self._rows = rows_for(self.design, min(MOST_ROWS_ON_DEVICE, room))
         self._findings = _Findings(self.subject, engine)
         _ = self.conduct  # refuses a network whose values are not an image's own
 
@@ -257,8 +265,11 @@ class Sweep(Source):
     def in_batches(self, max_memory: int) -> Sweep:
         """Return the same sweep with larger batches: for what is not kept, and many images.
 
-        A whole pass takes up to 64 images, as a quarter of `max_memory` has room for them.
+        A whole pass takes up to 64 images, as a quarter of `max_memory` has room for them; on a
+        GPU every sweep takes as many as suit it.
         """
+        if self.model.device.type == "cuda":
+            return self
         room = max_memory // 4 // self._image_bytes
         images = -(-len(self.objects) * self.design.n_positions // BATCH_ROWS) * BATCH_ROWS
         rows = min(MOST_ROWS, images, room // BATCH_ROWS * BATCH_ROWS)

@@ -32,7 +32,7 @@ from elsewhere.protocols import (
 )
 from elsewhere.storage.portions import PORTION_BYTES, Portions
 from elsewhere.storage.results import to_attribute
-from elsewhere.types import StorageType
+from elsewhere.types import BATCH_ROWS, StorageType
 
 ENCODING = "recording"
 VERSION = "0.3"
@@ -260,8 +260,12 @@ class Header:
     @property
     def portions(self) -> Portions:
         """The portions of this recording."""
+        rows = self.provenance.get("numerics", {}).get("batch_rows", BATCH_ROWS)
         return Portions.cut(
-            self.design, bytes_per_image=self.bytes_per_image, portion_bytes=self.portion_bytes
+            self.design,
+            bytes_per_image=self.bytes_per_image,
+            portion_bytes=self.portion_bytes,
+            rows=max(rows, BATCH_ROWS),
         )
 
 

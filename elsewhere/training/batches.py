@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from elsewhere.models.forward import Paster
+from elsewhere.models.forward import Paster, send
 from elsewhere.stimuli import Canvas
 from elsewhere.training.placements import Placement
 from elsewhere.training.resolution import ResolvedPhase
@@ -82,13 +82,6 @@ class Presentations:
         if count == 1:
             return rows
         return rows + len(self._categories) * torch.randint(count, rows.shape, generator=generator)
-
-
-def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a tensor of the CPU's on a device, without waiting for what the device is at."""
-    if device.type == "cuda":
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
 
 
 def draw_locations(

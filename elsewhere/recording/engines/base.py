@@ -17,6 +17,20 @@ from elsewhere.recording.subject import Subject
 from elsewhere.sources import Group, Takers
 from elsewhere.storage.portions import Portions
 
+CARD_SHARE = 2
+"""Sinks and windows on a GPU may take one of so many parts of its memory."""
+
+
+def memory_on(device: torch.device, max_memory: int) -> int:
+    """Return the bytes that sinks and windows may take where the network is.
+
+    On a GPU that is a share of its own memory, if `max_memory`, which is the host's, is less.
+    """
+    if device.type != "cuda":
+        return max_memory
+    card = torch.cuda.get_device_properties(device).total_memory
+    return max(max_memory, card // CARD_SHARE)
+
 
 class NotApplicable(Exception):
     """An engine cannot run a network, or does not pay; the message says why in a few words."""

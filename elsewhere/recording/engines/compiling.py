@@ -26,6 +26,13 @@ CALL_SECONDS = 1e-4
 """Round numbers of a core and of one call of an operation on windows; they only have to tell
 networks whose arithmetic takes the time from those whose calls do."""
 
+ADDS_ON_DEVICE = 1e13
+CALL_ON_DEVICE = 3e-4
+PASS_ON_DEVICE = 1e-5
+ROWS_ON_DEVICE = 64
+TILE_ON_DEVICE = 4 * 2**30
+"""The same for a GPU in single precision: a call gathers first, which takes some launches."""
+
 WORTH = 0.8
 """The engine is taken where its estimated time is at most this share of the dense one."""
 
@@ -112,11 +119,19 @@ def weigh(
         How often it goes through the locations.
     """
     ys, xs = map(np.arange, shape)
-    tiles = engine.tiles(layers, ys, xs, max_bytes=TILE_BYTES)
+    on_device = engine.batched
+    most = TILE_ON_DEVICE if on_device else TILE_BYTES
+    tiles = engine.tiles(layers, ys, xs, max_bytes=most)
     one = engine.dense_multiply_adds(layers)
     tiles *= sweeps
     windows, whole = engine.multiply_adds(tiles, layers) + passes * one, n_images * one
-    calls = engine.n_calls(tiles, layers) + sum(len(t.ys) * len(t.xs) for t in tiles)
+    calls = engine.n_calls(tiles, layers)
+    if on_device:
+        batches = math.ceil(n_images / ROWS_ON_DEVICE) * len(engine.needed(layers))
+        fast = windows / ADDS_ON_DEVICE + calls * CALL_ON_DEVICE
+        slow = whole / ADDS_ON_DEVICE + batches * PASS_ON_DEVICE
+        return windows / whole if whole else 0.0, fast <= WORTH * slow
+    calls += sum(len(t.ys) * len(t.xs) for t in tiles)
     batches = math.ceil(n_images / BATCH_ROWS) * len(engine.needed(layers)) / 4
     fast = windows / ADDS_PER_SECOND + calls * CALL_SECONDS
     slow = whole / ADDS_PER_SECOND + batches * CALL_SECONDS

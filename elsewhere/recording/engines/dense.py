@@ -15,7 +15,7 @@ from elsewhere.errors import LayerError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Conduct, Layer, output_tensors
 from elsewhere.protocols import Design, Stage
-from elsewhere.recording.engines.base import Cut, SweepEngine, why_alone
+from elsewhere.recording.engines.base import Cut, SweepEngine, memory_on, why_alone
 from elsewhere.recording.hooks import Taps
 from elsewhere.recording.images import ImageBatch, Images, batches_of
 from elsewhere.recording.subject import Subject, watch_again
@@ -55,7 +55,8 @@ class DenseEngine(SweepEngine):
 
     def sink_room(self, max_memory: int) -> int:
         """Return the bytes that sinks may hold beside a pass."""
-        return max(max_memory - self._pass_bytes, max_memory // 4)
+        room = memory_on(self._subject.model.device, max_memory)
+        return max(room - self._pass_bytes, room // 4)
 
     def memory_for(self, held: float) -> float:
         """Return the --max-memory of which sinks may hold so many bytes beside a pass."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -15,9 +16,9 @@ from elsewhere.errors import LayerError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Layer
 from elsewhere.protocols import Design, Sink, Stage
-from elsewhere.recording.engines.base import Cut, SweepEngine
+from elsewhere.recording.engines.base import Cut, SweepEngine, memory_on
 from elsewhere.recording.incremental.blocks import GroundRow, WindowBlock, WindowRows
-from elsewhere.recording.incremental.engine import TILE_WORK, Incremental
+from elsewhere.recording.incremental.engine import TILE_WORK, TILE_WORK_ON_DEVICE, Incremental
 from elsewhere.recording.incremental.tiling import (
     LEAST_WORK,
     TILE_SHARE,
@@ -42,6 +43,12 @@ operation needs beside its operands, and what the allocator keeps, comes on top.
 
 BLOCK_BYTES = 64 * 2**20
 """What the rows of one block take at most, about, where whole maps are built of them."""
+
+BLOCK_BYTES_ON_DEVICE = 2**30
+"""The same on a GPU."""
+
+KEPT_BYTES = 2**29
+"""What the host holds at most of a tile that a GPU computes, to write it."""
 
 SINK_SHARE = 4
 """Likewise for what sinks hold."""
@@ -103,9 +110,27 @@ class WindowEngine(SweepEngine):
         first = number * len(self.design.objects)
         return WindowEngine(self.compiled, self.design, self._places, self.reason, first)
 
+    def _room(self, max_memory: int) -> int:
+        """Return what of the memory is left for windows and sinks, beside the compiled network."""
+        return room_of(memory_on(self.compiled.model.device, max_memory))
+
+    def _shares(
+        self, layers: Sequence[Layer], sinks: Sequence[Sink], max_bytes: int
+    ) -> tuple[int, int]:
+        """Return bytes of an image that are kept whole, and those that a tile may take."""
+        kept = sum(
+            layer.bytes
+            for layer in layers
+            if any(need.kind == "full" for sink in sinks for need in sink.needs(layer))
+        )
+        if not self.compiled.batched:
+            return kept, max(LEAST_BYTES, min(TILE_BYTES, max_bytes // WINDOW_SHARE))
+        room = max(LEAST_BYTES, max_bytes // WINDOW_SHARE)
+        return math.ceil(kept * room / KEPT_BYTES), room  # what is kept is held by the host
+
     def sink_room(self, max_memory: int) -> int:
         """Return the bytes that sinks may hold beside windows, which take their share, too."""
-        return room_of(max_memory) // SINK_SHARE
+        return self._room(max_memory) // SINK_SHARE
 
     def memory_for(self, held: float) -> float:
         """Return the --max-memory of which sinks may hold so many bytes beside windows."""
@@ -136,7 +161,7 @@ class WindowEngine(SweepEngine):
             n = len(self.design.objects)
             starts = range(0, n, shape[0])
             return [Tile(ys, xs, np.arange(i, min(i + shape[0], n))) for i in starts]
-        kept, room = _shares(layers, sinks, max_bytes)
+        kept, room = self._shares(layers, sinks, max_bytes)
         return self.compiled.tiles(layers, ys, xs, max_bytes=room, kept_bytes=kept)
 
     def tile(
@@ -146,9 +171,12 @@ class WindowEngine(SweepEngine):
         every = Tile(
             np.arange(self._n_y), np.arange(self._n_x), np.arange(len(self.design.objects))
         )
+        most, least = TILE_WORK, LEAST_WORK
+        if self.compiled.batched:
+            most, least = TILE_WORK_ON_DEVICE, TILE_WORK
         share = self.compiled.multiply_adds([every], layers) // TILE_SHARE
-        work = min(TILE_WORK, max(LEAST_WORK, share))
-        kept, room = _shares(layers, sinks, room_of(max_memory))
+        work = min(most, max(least, share))
+        kept, room = self._shares(layers, sinks, self._room(max_memory))
 
         def fits(tile: Tile) -> bool:
             held = self.compiled.peak_bytes(tile, layers) + kept * tile.n_rows
@@ -162,7 +190,7 @@ class WindowEngine(SweepEngine):
 
     def peak_bytes(self, group: Group, sinks: Sequence[Sink], max_memory: int) -> int:
         """Return about what the largest tile takes, and the empty canvas's maps."""
-        tiles = self.tiles("grid", group.layers, sinks, room_of(max_memory), group.tile)
+        tiles = self.tiles("grid", group.layers, sinks, self._room(max_memory), group.tile)
         largest = max(tiles, key=lambda tile: tile.n_rows)
         return self.compiled.peak_bytes(largest, group.layers) + self.compiled.empty_bytes
 
@@ -170,7 +198,7 @@ class WindowEngine(SweepEngine):
         self, group: Group, takers: Takers, max_memory: int, stages: Sequence[Stage]
     ) -> int:
         """Return the multiply-adds of some stages of a sweep over a group, the empty one free."""
-        room = room_of(max_memory)
+        room = self._room(max_memory)
         return sum(
             self.compiled.multiply_adds(
                 self.tiles(stage, group.layers, takers.sinks, room, group.tile), group.layers
@@ -182,7 +210,7 @@ class WindowEngine(SweepEngine):
     def held_bytes(self, layer: Layer, sinks: Sequence[Sink]) -> int:
         """Return the bytes of one activation as `sinks` hold it: a window, or all."""
         needs = [need for sink in sinks for need in sink.needs(layer)]
-        windows = all(need.kind == "vectors" for need in needs)
+        windows = all(need.kind == "vectors" for need in needs) and not self.compiled.batched
         return self.compiled.held_bytes(layer) if windows else layer.bytes
 
     def rehearse(self, group: Group, takers: Takers, cut: Cut) -> float:
@@ -193,7 +221,7 @@ class WindowEngine(SweepEngine):
             for _ in self.run(stage, group, takers, cut, [tile] if stage == "grid" else None):
                 pass
             seconds = time.perf_counter() - begin
-        every = self.tiles("grid", layers, takers.sinks, room_of(cut.max_memory), group.tile)
+        every = self.tiles("grid", layers, takers.sinks, self._room(cut.max_memory), group.tile)
         work = [self.compiled.multiply_adds(tiles, layers) for tiles in ([tile], every)]
         n_rows = sum(each.n_rows for each in every)
         ratio = work[1] / work[0] if work[0] else n_rows / tile.n_rows
@@ -217,10 +245,11 @@ class WindowEngine(SweepEngine):
             self._give_empty(wanted, takers)
             yield 1
             return
-        room, portions, skip = room_of(cut.max_memory), cut.portions, cut.skip
+        room, portions, skip = self._room(cut.max_memory), cut.portions, cut.skip
         if tiles is None:
             tiles = self.tiles(stage, wanted, takers.sinks, room, group.tile)
-        self._block_bytes = max(LEAST_BYTES, min(BLOCK_BYTES, room // BLOCK_SHARE))
+        most = BLOCK_BYTES_ON_DEVICE if self.compiled.batched else BLOCK_BYTES
+        self._block_bytes = max(LEAST_BYTES, min(most, room // BLOCK_SHARE))
         for tile in tiles:
             count = tile.n_rows
             if stage != "reference" and (skip or portions.chosen is not None):
@@ -304,16 +333,6 @@ def _count(numbers: NDArray[np.int64], portions: Portions, skip: Collection[int]
     return int(wanted.sum())
 
 
-def _shares(layers: Sequence[Layer], sinks: Sequence[Sink], max_bytes: int) -> tuple[int, int]:
-    """Return bytes of an image's layers that are kept whole, and those that windows may take."""
-    kept = sum(
-        layer.bytes
-        for layer in layers
-        if any(need.kind == "full" for sink in sinks for need in sink.needs(layer))
-    )
-    return kept, max(LEAST_BYTES, min(TILE_BYTES, max_bytes // WINDOW_SHARE))
-
-
 def _check_rows(layer: Layer, value: torch.Tensor, tile: Tile) -> None:
     if tuple(value.shape) != (tile.n_rows, *layer.shape):
         raise LayerError(
@@ -323,7 +342,7 @@ def _check_rows(layer: Layer, value: torch.Tensor, tile: Tile) -> None:
 
 
 def room_of(max_memory: int) -> int:
-    """Return what of the memory is left for windows and sinks, beside the compiled network."""
+    """Return what is left of so many bytes beside a compiled network."""
     return max(max_memory - COMPILED_BYTES, max_memory // 4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 
 from elsewhere.measures.blocks import spatial_mean
 from elsewhere.measures.sketch import sketch
+from elsewhere.measures.vectors import DenseVectors
+from elsewhere.models.forward import send
 from elsewhere.protocols import Kept, Stage
+from elsewhere.recording.incremental.gathering import Whole, batched, map_means
 from elsewhere.recording.incremental.rectangles import GroupSquares, Piece, Region, Sums
 from elsewhere.recording.incremental.vectors import WindowVectors
-from elsewhere.recording.incremental.windows import Ground, Maps, Tile, map_means, paste
+from elsewhere.recording.incremental.windows import Ground, Maps, Tile, paste
 
 Tensor = torch.Tensor
 
@@ -37,6 +41,13 @@ class WindowRows:
     _means: Tensor | None = None
     _buffer: Tensor | None = None
 
+    @cached_property
+    def _whole(self) -> Whole | None:
+        """What gives whole maps on a GPU, in few calls."""
+        if not batched(self.ground.values.device):
+            return None
+        return Whole(self.maps, self.ground, self.tile)
+
     def _split(self, rows: NDArray[np.int64]) -> list[tuple[int, int, slice, slice]]:
         """Return locations along y and x, objects, and places among `rows` of each position."""
         _, n_x, n_objects = self.tile.shape
@@ -50,8 +61,10 @@ class WindowRows:
             found.append((*place, chosen, slice(int(start), int(stop))))
         return found
 
-    def vectors(self, rows: NDArray[np.int64]) -> WindowVectors:
-        """Return some rows as vectors."""
+    def vectors(self, rows: NDArray[np.int64]) -> WindowVectors | DenseVectors:
+        """Return some rows as vectors; on a GPU whole ones, cell by cell."""
+        if self._whole is not None:
+            return DenseVectors(self._whole.take(rows).flatten(1))
         result = WindowVectors(self.ground, np.ones(len(rows)))
         for y, x, objects, places in self._split(rows):
             top, left, values = self.maps.window(y, x)
@@ -74,7 +87,9 @@ class WindowRows:
         return self._groups[y, x]
 
     def full(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return some rows as whole maps, in memory that the next call uses again."""
+        """Return some rows as whole maps, in memory that the next call may use again."""
+        if self._whole is not None:
+            return self._whole.take(rows).permute(0, 3, 1, 2).contiguous()
         shape = (len(rows), self.ground.channels, *self.ground.sides)
         if self._buffer is None or len(self._buffer) < len(rows):
             self._buffer = self.ground.values.new_empty(shape)
@@ -88,7 +103,7 @@ class WindowRows:
         """Return some rows' means over space, (row, channel)."""
         if self._means is None:
             self._means = map_means(self.maps, self.ground, self.tile)
-        return self._means[torch.from_numpy(rows).to(self._means.device)]
+        return self._means[send(torch.from_numpy(rows), self._means.device)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +112,10 @@ class GroundRow:
 
     ground: Ground
 
-    def vectors(self, rows: NDArray[np.int64]) -> WindowVectors:
+    def vectors(self, rows: NDArray[np.int64]) -> WindowVectors | DenseVectors:
         """Return the row as a vector."""
+        if batched(self.ground.values.device):
+            return DenseVectors(self.ground.values.reshape(1, -1))
         return WindowVectors(self.ground, np.ones(1))
 
     def full(self, rows: NDArray[np.int64]) -> Tensor:
@@ -147,6 +164,6 @@ class WindowBlock:
         result: Tensor = sketch(self.full().flatten(1), size, seed=seed)
         return result
 
-    def vectors(self) -> WindowVectors:
-        """Return the rows as vectors, for which no map is built."""
+    def vectors(self) -> WindowVectors | DenseVectors:
+        """Return the rows as vectors, for which no map is built on a CPU."""
         return self.source.vectors(self.rows)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import LayerError
 from elsewhere.models import Layer, Model
 from elsewhere.recording.incremental.costs import StepCost, choose_tiles, count_weights
+from elsewhere.recording.incremental.gathering import batched, spread
 from elsewhere.recording.incremental.geometry import merge, slide
 from elsewhere.recording.incremental.operations import (
     run_global,
@@ -39,7 +40,6 @@ from elsewhere.recording.incremental.windows import (
     Maps,
     Tile,
     measure_constant,
-    spread,
 )
 
 Tensor: TypeAlias = torch.Tensor
@@ -48,6 +48,9 @@ Kind: TypeAlias = Literal["plain", "maps", "rows"]
 
 TILE_WORK = 1_500_000_000_000
 """Multiply-adds of a tile, at most: about half a minute, which is lost when a sweep is killed."""
+
+TILE_WORK_ON_DEVICE = 20 * TILE_WORK
+"""The same on a GPU: a second or two."""
 
 _SHAPES = frozenset({"size", "dim", "ndimension", "getattr", "len"})
 """What asks for a map's shape only."""
@@ -104,6 +107,7 @@ class Incremental:
         self, model: Model, source: WindowSource, *, program: Program | None = None
     ) -> None:
         self.model, self.source = model, source
+        self.batched = batched(source.ground.device)
         self._program = trace(model.module) if program is None else program
         self._kinds: dict[str, Kind] = {self._program.source: "maps"}
         self._empty: dict[str, Any] = {self._program.source: source.ground}
@@ -174,11 +178,11 @@ class Incremental:
         if isinstance(treatment, Pointwise):
             return before[0], ()
         if isinstance(treatment, Sliding):
-            y, read_y = slide(before[0][0], treatment.slides[0])
-            x, read_x = slide(before[0][1], treatment.slides[1])
+            y, read_y = slide(before[0][0], treatment.slides[0], even=self.batched)
+            x, read_x = slide(before[0][1], treatment.slides[1], even=self.batched)
             return (y, x), ((read_y, read_x),)
-        y, reads_y = merge([axes[0] for axes in before])
-        x, reads_x = merge([axes[1] for axes in before])
+        y, reads_y = merge([axes[0] for axes in before], even=self.batched)
+        x, reads_x = merge([axes[1] for axes in before], even=self.batched)
         return (y, x), tuple(zip(reads_y, reads_x, strict=True))
 
     @staticmethod
@@ -378,7 +382,8 @@ class Incremental:
 
         def fits(tile: Tile) -> bool:
             held = self.peak_bytes(tile, layers) + kept_bytes * tile.n_rows
-            return held <= max_bytes and self.multiply_adds([tile], layers) <= TILE_WORK
+            work = TILE_WORK_ON_DEVICE if self.batched else TILE_WORK
+            return held <= max_bytes and self.multiply_adds([tile], layers) <= work
 
         return choose_tiles(fits, ys, xs, np.arange(self.source.n_objects))
 

@@ -8,15 +8,19 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from elsewhere.recording.incremental.gathering import batched, map_means
 from elsewhere.recording.incremental.geometry import AxisReading, AxisWindows, Numbers
 from elsewhere.recording.incremental.reads import Gatherer, Readings
 from elsewhere.recording.incremental.treatments import Global, Sliding, Together
-from elsewhere.recording.incremental.windows import Axes, Ground, Maps, Tile, map_means
+from elsewhere.recording.incremental.windows import Axes, Ground, Maps, Tile
 
 Tensor: TypeAlias = torch.Tensor
 
 GATHER_BYTES = 24 * 2**20
 """What is gathered for one call of an operation, about: enough rows, and little memory."""
+
+GATHER_BYTES_ON_DEVICE = 2**30
+"""The same on a GPU."""
 
 
 def split_classes(
@@ -90,7 +94,8 @@ def _sliding_groups(
     some = maps.tensors[0][0]
     longest = [int(reading.length.max()) for reading in readings]
     one = longest[0] * longest[1] * some.shape[2] * some.shape[5] * some.element_size()
-    room = max(1, GATHER_BYTES // one)
+    most = GATHER_BYTES_ON_DEVICE if batched(some.device) else GATHER_BYTES
+    room = max(1, most // one)
     x = split_classes(axes[1], tile.xs, readings[1].length, room)
     y = split_classes(
         axes[0], tile.ys, readings[0].length, max(1, room // max(map(len, x)))

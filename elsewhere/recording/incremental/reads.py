@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
 
+from elsewhere.recording.incremental.gathering import Cells, Lines, batched
 from elsewhere.recording.incremental.geometry import AxisReading, Numbers
 from elsewhere.recording.incremental.windows import Axes, Ground, Maps
 
@@ -116,6 +118,7 @@ class Gatherer:
         self._before = before
         self._ground = ground.padded(before[0], after[0], before[1], after[1], fill)
         self._axes = axes
+        self._cells: Cells | None = None
 
     def stretches(self, axis: int, group: Numbers) -> list[_Stretch]:
         """Return how a group of classes along `axis` is gathered."""
@@ -144,15 +147,33 @@ class Gatherer:
         shape = [int(r.length[a.first[g[0]]]) for r, a, g in zip(
             self._readings, self._axes, (y, x), strict=True
         )]  # fmt: skip
+        if out is None and (found := self._as_it_is(along, shape)) is not None:
+            return found, False
+        some = self._maps.tensors[0][0]
+        if batched(some.device):
+            taken = self._take(y, x, shape)
+            return (taken if out is None else out.copy_(taken)), True
         if out is None:
-            if (found := self._as_it_is(along, shape)) is not None:
-                return found, False
-            some = self._maps.tensors[0][0]
             out = some.new_empty((len(y), len(x), some.shape[2], *shape, some.shape[5]))
         for one in along[0]:
             for other in along[1]:
                 self._fill(out, one, other)
         return out, True
+
+    def _take(self, y: Numbers, x: Numbers, shape: list[int]) -> Tensor:
+        """Return what the classes read, in few calls."""
+        if self._cells is None:
+            self._cells = Cells(self._maps, self._ground)
+        lines = []
+        for number, (group, reading) in enumerate(zip((y, x), self._readings, strict=True)):
+            at = self._axes[number].first[group]
+            groups, before = self._maps.groups[number], self._before[number]
+            start = reading.start[at]
+            lines.append(Lines.of(reading.source, groups, at, start, shape[number], before))
+        n_objects = self._maps.tensors[0][0].shape[2]
+        rows = np.indices((len(y), len(x), n_objects)).reshape(3, -1)
+        taken = self._cells.take(lines[0], lines[1], (rows[0], rows[1], rows[2]))
+        return taken.view(len(y), len(x), n_objects, *taken.shape[1:])
 
     def _as_it_is(
         self, along: tuple[list[_Stretch], list[_Stretch]], shape: list[int]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from elsewhere.models import Model
+from elsewhere.models.forward import send
 from elsewhere.recording.incremental.geometry import AxisWindows, Interval, Numbers
 from elsewhere.recording.incremental.operations import split_classes
 from elsewhere.recording.incremental.windows import Axes, Maps, Tile
@@ -87,7 +88,7 @@ class Pasted:
 
     def windows(self, tile: Tile) -> Maps:
         """Return the objects themselves, the same everywhere."""
-        chosen = torch.from_numpy(tile.objects).to(self._patches.device)
+        chosen = send(torch.from_numpy(tile.objects), self._patches.device)
         one = np.zeros(1, dtype=np.int64)
         return Maps(self.axes, ([one], [one]), [[self._patches[chosen][None, None]]])
 
@@ -130,13 +131,12 @@ class Covered:
         return Maps(self.axes, (y, x), [[self._cut(a, b) for b in x] for a in y])
 
     def _cut(self, y: Numbers, x: Numbers) -> Tensor:
-        rows, columns = (
-            torch.from_numpy(
-                axis.start[axis.first[group], None] + np.arange(axis.length[axis.first[group[0]]])
-            )
+        lines = (
+            axis.start[axis.first[group], None] + np.arange(axis.length[axis.first[group[0]]])
             for axis, group in zip(self.axes, (y, x), strict=True)
         )
-        found = self._cover[rows.to(self._cover.device)][:, :, columns.to(self._cover.device)]
+        rows, columns = (send(torch.from_numpy(each), self._cover.device) for each in lines)
+        found = self._cover[rows][:, :, columns]
         return found.permute(0, 2, 1, 3, 4).unsqueeze(2).contiguous()
 
 

@@ -63,7 +63,7 @@ class Ground:
         self.values = values.contiguous()
         self._padded: dict[tuple[int, int, int, int, float], Tensor] = {}
         self._squares: NDArray[np.float64] | None = None
-        self._sums: Tensor | None = None
+        self._table: Tensor | None = None
         self.open_sums: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def settle(self) -> None:
@@ -105,21 +105,26 @@ class Ground:
         """Sums of squares over all channels and the cells above and left."""
         if self._squares is None:
             values = torch.stack([(row.double() ** 2).sum(-1) for row in self.values])
-            self._squares = _cumulated(values[..., None])[..., 0].numpy()
+            self._squares = _cumulated(values[..., None])[..., 0].cpu().numpy()
         return self._squares
 
     @property
+    def table(self) -> Tensor:
+        """Sums of each channel over the cells above and left, float64."""
+        if self._table is None:
+            self._table = _cumulated(self.values.double())
+        return self._table
+
+    @property
     def sums(self) -> Tensor:
-        """Sums of each channel over the cells above and left, float64, on the CPU."""
-        if self._sums is None:
-            self._sums = _cumulated(self.values.double())
-        return self._sums
+        """The same on the CPU."""
+        return self.table.cpu()
 
 
 def _cumulated(values: Tensor) -> Tensor:
     height, width, depth = values.shape
-    table = torch.zeros(height + 1, width + 1, depth, dtype=torch.float64)
-    table[1:, 1:] = values.cumsum(0).cumsum(1).cpu()
+    table = values.new_zeros(height + 1, width + 1, depth)
+    table[1:, 1:] = values.cumsum(0).cumsum(1)
     return table
 
 
@@ -184,16 +189,6 @@ class Maps:
         return sum(t.numel() * t.element_size() for row in self.tensors for t in row)
 
 
-def spread(maps: Maps, ground: Ground, tile: Tile) -> Tensor:
-    """Return whole maps, (row, channel, height, width), position by position, then objects."""
-    n_y, n_x, n_objects = tile.shape
-    out = ground.values.new_empty((n_y, n_x, n_objects, ground.channels, *ground.sides))
-    for row, y in enumerate(tile.ys):
-        for column, x in enumerate(tile.xs):
-            paste(out[row, column], *maps.window(y, x), ground)
-    return out.view(-1, ground.channels, *ground.sides)
-
-
 def paste(out: Tensor, top: int, left: int, windows: Tensor, ground: Ground) -> None:
     """Write windows (row, h, w, channel) and the empty canvas around them into whole maps."""
     height, width = windows.shape[1:3]
@@ -207,23 +202,3 @@ def class_sums(maps: Maps) -> Iterator[tuple[int, int, Tensor]]:
     for gy, tensors in enumerate(maps.tensors):
         for gx, tensor in enumerate(tensors):
             yield gy, gx, torch.as_tensor(sums(tensor, (3, 4)))
-
-
-def map_means(maps: Maps, ground: Ground, tile: Tile) -> Tensor:
-    """Return each channel's mean over the map, shape (row, channel), without whole maps."""
-    inside_of = {(gy, gx): values for gy, gx, values in class_sums(maps)}
-    table = ground.sums
-    whole = table[-1, -1]
-    n_y, n_x, n_objects = tile.shape
-    out = torch.empty((n_y, n_x, n_objects, ground.channels), dtype=torch.float64)
-    for row, y in enumerate(tile.ys):
-        for column, x in enumerate(tile.xs):
-            gy, gx, ry, rx = maps.find(y, x)
-            top, left = int(maps.axes[0].start[y]), int(maps.axes[1].start[x])
-            bottom, right = top + int(maps.axes[0].length[y]), left + int(maps.axes[1].length[x])
-            inside = table[bottom, right] - table[top, right] - table[bottom, left]
-            outside = whole - (inside + table[top, left])
-            out[row, column] = outside + inside_of[gy, gx][ry, rx].cpu()
-    height, width = ground.sides
-    out /= height * width
-    return out.view(-1, ground.channels).float().to(ground.values.device)

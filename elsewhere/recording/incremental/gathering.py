@@ -1,0 +1,228 @@
+"""Windows gathered on a GPU, where calls cost more than what they move.
+
+All windows of a map lie in one matrix of cells, and after them the empty canvas's map. What is
+read, of whichever windows and around them, is then one selection of rows of that matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from elsewhere.models.forward import send
+from elsewhere.recording.incremental.geometry import AxisWindows, Numbers
+from elsewhere.recording.incremental.windows import Ground, Maps, Tile, class_sums, paste
+
+Tensor: TypeAlias = torch.Tensor
+
+
+def batched(device: torch.device) -> bool:
+    """Return whether windows are gathered in few large calls, as a GPU wants it."""
+    return device.type != "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """What is read along one axis at each of some locations.
+
+    Parameters
+    ----------
+    group, row
+        Of the location's window: its group, and its row in it.
+    cells
+        Cells of the window, shape (location, cell); -1 beyond it.
+    ground
+        The same as lines of the empty canvas's map within its frame.
+    """
+
+    group: Numbers
+    row: Numbers
+    cells: Numbers
+    ground: Numbers
+
+    @classmethod
+    def of(
+        cls, axis: AxisWindows, groups: Sequence[Numbers], locations: Numbers, start: Numbers,
+        length: int, before: int = 0,
+    ) -> Lines:  # fmt: skip
+        """Return what `locations` read from `start` on, `before` being the frame's width."""
+        group, row = np.zeros((2, int(axis.classes.max()) + 1), dtype=np.int64)
+        for number, classes in enumerate(groups):
+            group[classes], row[classes] = number, np.arange(len(classes))
+        classes = axis.classes[locations]
+        lines = start[:, None] + np.arange(length)
+        cells = lines - axis.start[locations, None]
+        cells[(cells < 0) | (cells >= axis.length[locations, None])] = -1
+        return cls(group[classes], row[classes], cells, lines + before)
+
+
+class Cells:
+    """The cells of a map's windows and of the empty canvas's map, as rows of one matrix.
+
+    Parameters
+    ----------
+    maps
+        The windows.
+    ground
+        The empty canvas's map, or that within a frame: (height, width, channel).
+    """
+
+    def __init__(self, maps: Maps, ground: Tensor) -> None:
+        self._maps, self._width = maps, ground.shape[1]
+        tensors = [tensor for row in maps.tensors for tensor in row]
+        self._channels = ground.shape[2]
+        self.values = torch.cat([t.reshape(-1, self._channels) for t in (*tensors, ground)])
+        ends = np.cumsum([tensor.numel() // self._channels for tensor in tensors])
+        self._end = int(ends[-1])
+        shape = len(maps.tensors), len(maps.tensors[0])
+        self._first = np.concatenate([[0], ends[:-1]]).reshape(shape)
+        self._n_objects = tensors[0].shape[2]
+        self._heights = np.array([row[0].shape[3] for row in maps.tensors])
+        self._widths = np.array([tensor.shape[4] for tensor in maps.tensors[0]])
+        self._columns = np.array([tensor.shape[1] for tensor in maps.tensors[0]])
+
+    def take(self, y: Lines, x: Lines, rows: tuple[Numbers, Numbers, Numbers]) -> Tensor:
+        """Return what some rows read.
+
+        Parameters
+        ----------
+        y, x
+            What is read along each axis.
+        rows
+            Of each row its place in `y` and in `x`, and its object in the tile, shape (row,) each.
+
+        Returns
+        -------
+        Tensor
+            (row, height, width, channel), a copy.
+        """
+        along_y, along_x, objects = rows
+        gy, gx = y.group[along_y], x.group[along_x]
+        area = self._heights[gy] * self._widths[gx]
+        windows = y.row[along_y] * self._columns[gx] + x.row[along_x]
+        first = self._first[gy, gx] + (windows * self._n_objects + objects) * area
+        ground = self._end + y.ground * self._width
+        parts = first, self._widths[gx], along_y, along_x, y.cells, ground, x.cells, x.ground
+        whole = torch.int32 if len(self.values) < 2**31 else torch.int64
+        packed = torch.from_numpy(np.concatenate([part.ravel() for part in parts])).to(whole)
+        found = send(packed, self.values.device).split([part.size for part in parts])
+        start, width, iy, ix = found[:4]
+        cells_y, lines_y = (v.view(y.cells.shape).index_select(0, iy) for v in found[4:6])
+        cells_x, lines_x = (v.view(x.cells.shape).index_select(0, ix) for v in found[6:])
+        inside = (cells_y >= 0)[:, :, None] & (cells_x >= 0)[:, None]
+        cells_y = start[:, None] + width[:, None] * cells_y
+        index = torch.where(
+            inside,
+            cells_y[:, :, None] + cells_x[:, None],
+            lines_y[:, :, None] + lines_x[:, None],
+        )
+        taken = self.values.index_select(0, index.view(-1))
+        return taken.view(*index.shape, self._channels)
+
+
+@dataclass(eq=False)
+class Whole:
+    """Whole maps, of any rows of a tile: position by position, then objects.
+
+    Parameters
+    ----------
+    maps, ground, tile
+        The windows, the empty canvas's map, and where they belong.
+    """
+
+    maps: Maps
+    ground: Ground
+    tile: Tile
+
+    @cached_property
+    def _cells(self) -> Cells:
+        return Cells(self.maps, self.ground.values)
+
+    @cached_property
+    def _lines(self) -> tuple[Lines, Lines]:
+        y, x = (
+            Lines.of(axis, groups, locations, np.zeros_like(locations), size)
+            for axis, groups, locations, size in zip(
+                self.maps.axes,
+                self.maps.groups,
+                (self.tile.ys, self.tile.xs),
+                self.ground.sides,
+                strict=True,
+            )
+        )
+        return y, x
+
+    def take(self, rows: Numbers) -> Tensor:
+        """Return some rows, (row, height, width, channel)."""
+        _, n_x, n_objects = self.tile.shape
+        places, objects = np.divmod(rows, n_objects)
+        y, x = np.divmod(places, n_x)
+        return self._cells.take(*self._lines, (y, x, objects))
+
+    def means(self, sums: Sequence[Tensor]) -> Tensor:
+        """Return each channel's mean over the map for every row, (row, channel), float64.
+
+        `sums` are those over windows, group by group: (class, class, object, channel).
+        """
+        y, x = self._lines
+        ends = np.cumsum([t.shape[0] * t.shape[1] for t in sums])
+        first = np.concatenate([[0], ends[:-1]]).reshape(len(self.maps.tensors), -1)
+        columns = np.array([t.shape[1] for t in self.maps.tensors[0]])
+        gy, gx = y.group[:, None], x.group[None]
+        windows = first[gy, gx] + y.row[:, None] * columns[gx] + x.row[None]
+        edges = []
+        for axis, locations in zip(self.maps.axes, (self.tile.ys, self.tile.xs), strict=True):
+            start = axis.start[locations]
+            edges.append((start, start + axis.length[locations]))
+        (top, bottom), (left, right) = edges
+        width = self.ground.sides[1] + 1
+        corners = [
+            a[:, None] * width + b for a in (top, bottom) for b in (left, right)
+        ]  # fmt: skip
+        index = send(torch.from_numpy(np.stack([windows, *corners])), self.ground.values.device)
+        every = torch.cat([t.flatten(0, 1) for t in sums]).index_select(0, index[0].view(-1))
+        table = self.ground.table.flatten(0, 1)
+        a, b, c, d = table.index_select(0, index[1:].view(-1)).view(4, -1, table.shape[1])
+        outside = table[-1] - (d - c - b + a)
+        return ((outside[:, None] + every) / self.ground.values[..., 0].numel()).flatten(0, 1)
+
+
+def spread(maps: Maps, ground: Ground, tile: Tile) -> Tensor:
+    """Return whole maps, (row, channel, height, width), position by position, then objects."""
+    n_y, n_x, n_objects = tile.shape
+    if batched(ground.values.device):
+        taken = Whole(maps, ground, tile).take(np.arange(tile.n_rows))
+        return taken.permute(0, 3, 1, 2).contiguous()
+    out = ground.values.new_empty((n_y, n_x, n_objects, ground.channels, *ground.sides))
+    for row, y in enumerate(tile.ys):
+        for column, x in enumerate(tile.xs):
+            paste(out[row, column], *maps.window(y, x), ground)
+    return out.view(-1, ground.channels, *ground.sides)
+
+
+def map_means(maps: Maps, ground: Ground, tile: Tile) -> Tensor:
+    """Return each channel's mean over the map, shape (row, channel), without whole maps."""
+    if batched(ground.values.device):
+        found = [values for *_, values in class_sums(maps)]
+        return Whole(maps, ground, tile).means(found).to(ground.values.dtype)
+    inside_of = {(gy, gx): values for gy, gx, values in class_sums(maps)}
+    table = ground.sums
+    whole = table[-1, -1]
+    n_y, n_x, n_objects = tile.shape
+    out = torch.empty((n_y, n_x, n_objects, ground.channels), dtype=torch.float64)
+    for row, y in enumerate(tile.ys):
+        for column, x in enumerate(tile.xs):
+            gy, gx, ry, rx = maps.find(y, x)
+            top, left = int(maps.axes[0].start[y]), int(maps.axes[1].start[x])
+            bottom, right = top + int(maps.axes[0].length[y]), left + int(maps.axes[1].length[x])
+            inside = table[bottom, right] - table[top, right] - table[bottom, left]
+            outside = whole - (inside + table[top, left])
+            out[row, column] = outside + inside_of[gy, gx][ry, rx].cpu()
+    height, width = ground.sides
+    out /= height * width
+    return out.view(-1, ground.channels).float().to(ground.values.device)
