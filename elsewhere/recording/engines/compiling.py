@@ -127,9 +127,9 @@ def weigh(
     windows, whole = engine.multiply_adds(tiles, layers) + passes * one, n_images * one
     calls = engine.n_calls(tiles, layers)
     if on_device:
-        batches = math.ceil(n_images / ROWS_ON_DEVICE) * len(engine.needed(layers))
+        passes = math.ceil(n_images / ROWS_ON_DEVICE) * len(engine.needed(layers))
         fast = windows / ADDS_ON_DEVICE + calls * CALL_ON_DEVICE
-        slow = whole / ADDS_ON_DEVICE + batches * PASS_ON_DEVICE
+        slow = whole / ADDS_ON_DEVICE + passes * PASS_ON_DEVICE
         return windows / whole if whole else 0.0, fast <= WORTH * slow
     calls += sum(len(t.ys) * len(t.xs) for t in tiles)
     batches = math.ceil(n_images / BATCH_ROWS) * len(engine.needed(layers)) / 4

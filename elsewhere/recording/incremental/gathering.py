@@ -6,6 +6,7 @@ read, of whichever windows and around them, is then one selection of rows of tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,7 +111,7 @@ class Cells:
         parts = first, self._widths[gx], along_y, along_x, y.cells, ground, x.cells, x.ground
         whole = torch.int32 if len(self.values) < 2**31 else torch.int64
         packed = torch.from_numpy(np.concatenate([part.ravel() for part in parts])).to(whole)
-        found = send(packed, self.values.device).split([part.size for part in parts])
+        found = torch.split(send(packed, self.values.device), [part.size for part in parts])
         start, width, iy, ix = found[:4]
         cells_y, lines_y = (v.view(y.cells.shape).index_select(0, iy) for v in found[4:6])
         cells_x, lines_x = (v.view(x.cells.shape).index_select(0, ix) for v in found[6:])
@@ -189,7 +190,8 @@ class Whole:
         table = self.ground.table.flatten(0, 1)
         a, b, c, d = table.index_select(0, index[1:].view(-1)).view(4, -1, table.shape[1])
         outside = table[-1] - (d - c - b + a)
-        return ((outside[:, None] + every) / self.ground.values[..., 0].numel()).flatten(0, 1)
+        total: Tensor = (outside[:, None] + every).flatten(0, 1)
+        return total / math.prod(self.ground.sides)
 
 
 def spread(maps: Maps, ground: Ground, tile: Tile) -> Tensor:

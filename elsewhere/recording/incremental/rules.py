@@ -92,9 +92,9 @@ def convolution(call: Call) -> Treatment | None:
         weight = weight.detach().to(memory_format=torch.channels_last)
 
     def run(windows: Tensor) -> Tensor:
-        if windows.is_cuda and windows.dtype == torch.float32:
-            if not torch.backends.cudnn.allow_tf32:  # as whole passes have it: channels first
-                windows = windows.contiguous()
+        single = windows.is_cuda and windows.dtype == torch.float32
+        if single and not torch.backends.cudnn.allow_tf32:
+            windows = windows.contiguous()  # channels first, as whole passes have it
         return functional.conv2d(
             windows, weight, bias, stride=stride, dilation=dilation, groups=given["groups"]
         )
