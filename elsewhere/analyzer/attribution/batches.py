@@ -15,6 +15,10 @@ from elsewhere.analyzer.attribution.rules import Ruled, RuleSet
 from elsewhere.analyzer.attribution.targets import Scorer
 from elsewhere.errors import InputError
 from elsewhere.models import Layer
+from elsewhere.types import BATCH_ROWS
+
+DEVICE_ROWS = 64
+"""Images of a pass there and back on a GPU, at most: what fills it."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,21 @@ class Batch:
         )
 
 
+def in_full_batches(images: torch.Tensor) -> bool:
+    """Return whether all points of all images are run together, as a GPU has to be filled."""
+    return images.device.type != "cpu"
+
+
+def most_rows(device: torch.device, max_memory: int) -> tuple[int, int]:
+    """Return how many images a pass takes at most, and the bytes that there are for it.
+
+    A GPU has memory of its own; how much of it is free at the moment decides nothing.
+    """
+    if device.type != "cuda":
+        return BATCH_ROWS, max_memory
+    return DEVICE_ROWS, max(max_memory, torch.cuda.get_device_properties(device).total_memory // 4)
+
+
 def _unfollowed(images: torch.Tensor) -> Ruled:
     raise NotImplementedError("this method replaces no derivatives")
 
@@ -200,6 +219,8 @@ class Method:
         Whether it takes targets that are made of layers only: logits and linear readouts.
     alone
         Whether images are taken one by one, since they would disturb each other.
+    batches
+        Whether it fills its passes by itself on a GPU, and has no use for images that pad a batch.
     lattice
         For methods that cover windows: these, from the options.
     warning
@@ -217,5 +238,6 @@ class Method:
     rules: Callable[[Mapping[str, Any]], RuleSet] | None = None
     linear_target: bool = False
     alone: bool = False
+    batches: bool = False
     lattice: Callable[[Mapping[str, Any]], Lattice] | None = None
     warning: str = ""

@@ -11,7 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from elsewhere.analyzer.attribution.batches import Batch, Method, Setting
+from elsewhere.analyzer.attribution.batches import (
+    Batch,
+    Method,
+    Setting,
+    in_full_batches,
+    most_rows,
+)
 from elsewhere.analyzer.attribution.copies import PlainNetwork
 from elsewhere.analyzer.attribution.covering import CoveredImage, Coverer, choose_coverer
 from elsewhere.analyzer.attribution.methods import methods, read_options
@@ -29,7 +35,7 @@ from elsewhere.measures.blocks import without_layout
 from elsewhere.models import Conduct, Layer, Model, list_layers, output_tensors, untouched
 from elsewhere.models.forward import exact
 from elsewhere.recording.engines import EngineChoice
-from elsewhere.types import BATCH_ROWS, Engine
+from elsewhere.types import Engine
 
 logger = get_logger(__name__)
 
@@ -260,7 +266,8 @@ class Explainer:
         layers = list_layers(self.model, self.canvas_size)
         # what autograd keeps of a pass, the gradient on its way back, and inputs
         each = 2 * sum(layer.bytes for layer in layers) + 6 * 12 * self.canvas_size**2
-        return int(max(1, min(BATCH_ROWS, max_memory // max(each, 1))))
+        most, max_memory = most_rows(self.model.device, max_memory)
+        return int(max(1, min(most, max_memory // max(each, 1))))
 
     # --- rules ------------------------------------------------------------------------------
 
@@ -347,7 +354,8 @@ class Explainer:
 
     def _maps_and_kept(self, batch: Batch) -> tuple[torch.Tensor, NDArray[np.float64]]:
         """Return the maps, and of each what it does not share out of the score."""
-        pad = self._coverer is None and not self.method.alone
+        batches = self.method.batches and in_full_batches(batch.images)
+        pad = self._coverer is None and not self.method.alone and not batches
         maps, kept = self._halving(batch, self._attribute, self.name, pad=pad)
         if not bool(torch.isfinite(maps).all()):
             raise NumericsError(
@@ -387,8 +395,8 @@ class Explainer:
         maps = found.maps.double()
         rest = found.baseline_scores if self.method.compares else found.kept
         change = found.scores - rest
-        error = maps.sum((1, 2, 3)).cpu().numpy() - change
-        mass = maps.abs().sum((1, 2, 3)).cpu().numpy()
+        total, mass = torch.stack([maps.sum((1, 2, 3)), maps.abs().sum((1, 2, 3))]).cpu().numpy()
+        error = total - change
         # scores are rounded, so that an empty map may differ by their last bits
         rounding = 1e-5 * np.maximum(np.abs(found.scores), np.abs(rest))
         least = np.maximum(np.maximum(CANCELLED * mass, 100 * rounding), 1e-30)
@@ -405,14 +413,13 @@ class Explainer:
         A similarity's digits are finer where it is near 1: what rounding turns of an activation
         changes a cosine by that times the sine. And its gradient vanishes with the sine itself.
         """
-        maps = np.abs(found.maps.double().cpu().numpy())
-        reach, digits = maps.sum((1, 2, 3)), ROUNDING * UNIT
+        maps, digits = found.maps.double().abs(), ROUNDING * UNIT
         if self.method.slopes:
-            shown = (batch.images - empty).abs().double().cpu().numpy()
-            reach = (maps * shown).sum((1, 2, 3))
-        elif self.method.lattice is not None:
-            reach = maps.max((1, 2, 3))
-        elif self.layer is not None and self.layer.is_map:
+            maps = maps * (batch.images - empty).abs().double()
+        covers = self.method.lattice is not None
+        summed = maps.amax((1, 2, 3)) if covers else maps.sum((1, 2, 3))
+        reach: NDArray[np.float64] = summed.cpu().numpy()
+        if not covers and not self.method.slopes and self.layer is not None and self.layer.is_map:
             cells = np.prod(self.layer.shape) / self.layer.shape[self.layer.layout.index("channel")]
             reach = reach * cells / self.canvas_size**2
         if not isinstance(self.target, SimilarityTarget):

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from captum.attr import InputXGradient, IntegratedGradients, Saliency
+from captum.attr._utils.approximation_methods import approximation_parameters
 
 from elsewhere.analyzer.attribution import rules
-from elsewhere.analyzer.attribution.batches import Batch, Method, Option, Setting
+from elsewhere.analyzer.attribution.batches import Batch, Method, Option, Setting, in_full_batches
 from elsewhere.analyzer.attribution.frames import upsample
 from elsewhere.analyzer.attribution.perturbations import (
     ablate,
@@ -76,6 +77,8 @@ def read_options(
 
 
 def _integrated_gradients(setting: Setting, batch: Batch) -> torch.Tensor:
+    if in_full_batches(batch.images):
+        return _integrated_together(setting, batch)
     found: torch.Tensor = IntegratedGradients(setting.scorer).attribute(
         batch.images,
         baselines=batch.baselines,
@@ -86,6 +89,35 @@ def _integrated_gradients(setting: Setting, batch: Batch) -> torch.Tensor:
         internal_batch_size=max(setting.rows, len(batch)),
     )
     return found.to(batch.images.dtype)
+
+
+def _integrated_together(setting: Setting, batch: Batch) -> torch.Tensor:
+    """Run the points of all lines in passes of equally many rows, and add them up where they are.
+
+    The same sums as Captum's, which runs a step of all images at a time.
+    """
+    options, n = setting.options, len(batch)
+    sizes, shares = (
+        torch.tensor(numbers(options["n_steps"])).to(batch.images)
+        for numbers in approximation_parameters(options["method"])
+    )
+    images, baselines = batch.images.detach(), batch.baselines
+    device, shown = images.device, images - baselines
+    point = torch.arange(n * len(shares), device=device)
+    classes = torch.tensor(list(batch.classes), device=device)
+    each = torch.arange(n, device=device)[:, None]
+    total = torch.zeros_like(shown).flatten(1)
+    for first in range(0, len(point), setting.rows):
+        # the last points are run again where they do not fill a pass, and count nothing
+        taken = first + torch.arange(setting.rows, device=device)
+        counted, taken = taken < len(point), taken.clamp(max=len(point) - 1)
+        of, step = taken // len(shares), taken % len(shares)
+        points = baselines[of] + shares[step, None, None, None] * shown[of]
+        scores = setting.scorer(points.requires_grad_(True), *(r[of] for r in batch.extra))
+        chosen = scores.gather(1, classes[of, None]).sum()
+        (slopes,) = torch.autograd.grad(chosen, points)
+        total.addmm_((of == each) * (sizes[step] * counted), slopes.flatten(1))
+    return total.reshape(shown.shape) * shown
 
 
 def _saliency(setting: Setting, batch: Batch) -> torch.Tensor:
@@ -224,6 +256,7 @@ for _name, _method in {
         },
         compares=True,
         complete=True,
+        batches=True,
         shares="change",
     ),
     "occlusion": Method(

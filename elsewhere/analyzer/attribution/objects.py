@@ -133,8 +133,9 @@ class ObjectRun:
         index = self.sweep.design.reference_index
         at = self._at_reference(number)
         parts = []
-        for first in range(0, len(places), CHUNK):
-            rows = list(range(first, min(first + CHUNK, len(places))))
+        chunk = max(CHUNK, self.explainer.rows)
+        for first in range(0, len(places), chunk):
+            rows = list(range(first, min(first + chunk, len(places))))
             parts.append(self._explain(number, [places[row] for row in rows], rows, at))
             if progress is not None:
                 progress(len(rows))
