@@ -423,8 +423,8 @@ def select_design(
         )
     if positions is not None:
         places = design.positions[list(positions)]
-        axes = tuple(
-            replace(axis, values=tuple(np.unique(places[:, number]).tolist()))
+        axes = tuple(  # with the axis's own values: beside scales, places would be floats
+            replace(axis, values=tuple(v for v in axis.values if v in places[:, number]))
             for number, axis in enumerate(design.axes)
         )
         found = replace(design, axes=Axes(axes))

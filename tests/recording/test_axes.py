@@ -281,3 +281,22 @@ def test_positions_count_axes_in_order():
     np.testing.assert_array_equal(
         axes.distance((0.5, 5, 5)), [max(abs(y - 5), abs(x - 5)) for _, y, x in rows]
     )
+
+
+@pytest.mark.parametrize("engine", ["dense", "incremental"])
+def test_a_part_of_a_sweep_over_scale_is_that_part(engine):
+    sweep = Sweep(
+        load_model("small-cnn"),
+        load_objects("novel", size=12, categories=3),
+        canvas=Canvas(48, 12),
+        grid="3x3",
+        axes=[parse_axis("scale=0.5,1")],
+        layers="fc6",
+        engine=engine,
+    )
+    whole = similarity(sweep)["cosine_each"]
+    part = sweep.select(objects=[0, 2], positions=[0, 1, 9, 10])
+    assert [type(value) for value in part.design.axes.moving.values[1]] == [int, int]
+    found = similarity(part)["cosine_each"]
+    right = whole.isel(object=[0, 2], y=[0], x=[0, 1])
+    np.testing.assert_allclose(found.transpose(*right.dims), right, atol=1e-6)
