@@ -39,8 +39,19 @@ def test_similarity_of_a_device_is_that_of_the_cpu(make_sweep, monkeypatch, requ
         assert found.attrs["notes"] == expected.attrs["notes"]
 
 
-def test_a_sweep_crosses_once(make_sweep, on_device):
-    sweep = make_sweep(n=4, grid="4x4", layers="relu1_1,pool2,logits")
+@pytest.mark.parametrize("metric", METRICS)
+def test_windows_of_a_device_are_those_of_the_cpu(make_sweep, request, metric):
+    sweep = make_sweep(n=3, per=2, grid="3x3", layers="relu1_1,pool2", engine="incremental")
+    expected = result_of(sweep, metric=metric)
+    request.getfixturevalue("on_device")
+    found = result_of(sweep, metric=metric)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("engine", ["dense", "incremental"])
+def test_a_sweep_crosses_once(make_sweep, on_device, engine):
+    sweep = make_sweep(n=4, grid="4x4", layers="relu1_1,pool2,logits", engine=engine)
     sink = SimilaritySink()
     sweep.stream([SimilaritySink()])  # what is found out once
     with counting() as counted:
