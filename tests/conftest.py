@@ -400,5 +400,8 @@ def mounted(tmp_path):
 
 @pytest.fixture
 def on_device(monkeypatch):
-    """Let tensors of the CPU take the way of those of a GPU through measures."""
+    """Let tensors of the CPU take the way of those of a GPU through measures and windows."""
     monkeypatch.setattr("elsewhere.measures.vectors.HOST", ("mps",))
+    for module in ("blocks", "engine", "gathering", "operations", "reads"):
+        name = f"elsewhere.recording.incremental.{module}.batched"
+        monkeypatch.setattr(name, lambda device: True)

@@ -41,10 +41,10 @@ def test_similarity_of_a_device_is_that_of_the_cpu(make_sweep, monkeypatch, requ
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_windows_of_a_device_are_those_of_the_cpu(make_sweep, request, metric):
-    sweep = make_sweep(n=3, per=2, grid="3x3", layers="relu1_1,pool2", engine="incremental")
-    expected = result_of(sweep, metric=metric)
+    options = {"n": 3, "per": 2, "grid": "3x3", "layers": "relu1_1,pool2", "engine": "incremental"}
+    expected = result_of(make_sweep(**options), metric=metric)
     request.getfixturevalue("on_device")
-    found = result_of(sweep, metric=metric)
+    found = result_of(make_sweep(**options), metric=metric)  # compiled for a device
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6, err_msg=name)
 
