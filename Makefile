@@ -2,11 +2,15 @@
 # make demo    the paper's claims with one seed of a small network: trained, measured, drawn;
 #              one seed shows a claim or does not show it, and gives no verdict
 # make test    style, types, architecture, tests, the numeric ones on two instruction sets;
-#              make test-long: those that take minutes, and all on the oldest instruction set
+#              make test-long: those that take minutes, and all on the oldest instruction set;
+#              make test-oldest: the tests with the oldest torch and torchvision, in .venv-oldest
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+OLDEST := .venv-oldest
+# The lower bounds in pyproject.toml; torch and torchvision come in pairs.
+OLDEST_PAIR := torch==2.11.0 torchvision==0.26.0
 DEMO := runs/demo
 # The tests run in two processes, one thread each; a file in one of them, so that what its tests
 # share is made once.
@@ -19,7 +23,7 @@ NUMERIC := tests/measures tests/probes/test_span.py tests/probes/test_engine.py 
 	tests/recording/test_sweep.py tests/recording/test_identity.py \
 	tests/recording/incremental/test_vectors.py tests/recording/incremental/test_engines.py
 
-.PHONY: setup demo test test-long check bench clean
+.PHONY: setup demo test test-long test-oldest check bench clean
 
 setup: .venv/ready
 
@@ -51,8 +55,18 @@ test-long: setup
 	@echo "the whole suite again, as on the oldest processor:"
 	@$(ONE_THREAD) $(BIN)/python tests/lowest.py $(TWO)
 
+test-oldest: $(OLDEST)/ready
+	@$(ONE_THREAD) $(OLDEST)/bin/python -m pytest $(TWO) -m "not long"
+
+$(OLDEST)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install -qq --upgrade pip
+	@grep -v '^torch' constraints.txt > $(OLDEST)/constraints.txt
+	@$(OLDEST)/bin/python -m pip install -qq -c $(OLDEST)/constraints.txt $(OLDEST_PAIR) -e '.[dev]'
+	@touch $(OLDEST)/ready
+
 bench: setup
 	@$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv runs dist build
+	rm -rf .venv $(OLDEST) runs dist build

@@ -148,7 +148,7 @@ def own_sweep(tmp_path, monkeypatch):
 
 
 def test_two_processes_with_windows_are_as_one(own_sweep, tmp_path, small_tiles, contents_of):
-    import psutil
+    psutil = pytest.importorskip("psutil")
 
     keep = {"1": Keep("mean"), "2": Keep("sketch", 16)}
     whole = record(own_sweep, tmp_path / "whole.h5", keep=keep)

@@ -75,7 +75,7 @@ def make(tmp_path, monkeypatch):
 
 def processes_with(word):
     """Return the ids of this process's descendants whose command holds `word`."""
-    import psutil
+    psutil = pytest.importorskip("psutil")
 
     found = []
     for child in psutil.Process().children(recursive=True):

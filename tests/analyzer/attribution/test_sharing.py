@@ -40,7 +40,7 @@ def sweep():
 
 
 def test_two_processes_of_which_one_is_killed(sweep, tmp_path):
-    import psutil
+    psutil = pytest.importorskip("psutil")
 
     seen, killed = [], []
 
