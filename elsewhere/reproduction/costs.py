@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from elsewhere.models import find_device
+from elsewhere.models.forward import computing
 from elsewhere.models.machine import using_threads
 from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.disk import blank_model, count_checkpoints, disk_bytes
@@ -97,7 +98,8 @@ def plan(
     costs = [_cost(run, chosen, timed[run.network.name, run.canvas.size]) for run in runs]
     work, first = sum(costs), timed[chosen.network.name, chosen.canvas.size]
     # the tasks of one seed cannot be cut: the longest one, and about half a task after it
-    seconds = max(max(costs) + work / (2 * len(runs)), count * work / processes) + _START_SECONDS
+    share = processes if place.type == "cpu" else 1  # a GPU computes for all of them in turn
+    seconds = max(max(costs) + work / (2 * len(runs)), count * work / share) + _START_SECONDS
     return ReproductionPlan(
         scale=chosen.name,
         seeds=count,
@@ -123,13 +125,16 @@ def _cost(run: Run, scale: Scale, times: _Times) -> float:
     steps = 0.0
     for phase in run.phases:  # most phases with a criterion meet it in less than half their steps
         early = phase.criterion is not None and phase.criterion.stop
-        steps += phase.n_steps(0) * (_EARLY if early else 1)
+        share = phase.batch / scale.pretraining[0].batch  # of a step that is timed
+        steps += phase.n_steps(0) * (_EARLY if early else 1) * share
     return steps * times.step + _images(run, scale) * times.image
 
 
 def _time(run: Run, batch: int, device: torch.device) -> _Times:
     network: nn.Module = blank_model(run).to(device).module
-    layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    precision = run.phases[0].precision or run.network.precision
+    last = device.type == "cpu" or precision != "float32"
+    layout = torch.channels_last if last else torch.contiguous_format
     network.to(memory_format=layout)
     optimiser = torch.optim.Adam(network.parameters(), 1e-6, fused=True)
     generator = torch.Generator().manual_seed(0)
@@ -139,7 +144,9 @@ def _time(run: Run, batch: int, device: torch.device) -> _Times:
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
 
     def step(rows: int) -> None:
-        loss = functional.cross_entropy(network(images[:rows]), labels[:rows])
+        with computing(device, precision):
+            logits = network(images[:rows])
+        loss = functional.cross_entropy(logits.float(), labels[:rows])
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
