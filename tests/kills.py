@@ -387,7 +387,7 @@ def mark_stages():
         return marking
 
     def of_run(name):
-        return lambda run, place: (str(place.seed), run.name, name)
+        return lambda task: (str(task.seed), task.run.name, name)
 
     tasks.start_of = marked(tasks.start_of, of_run("start"))
     tasks.measure = marked(tasks.measure, of_run("measure"))

@@ -20,6 +20,7 @@ from elsewhere.recording.sampling import Sample
 from elsewhere.recording.sharing import record_shared, share_out
 from elsewhere.recording.sweep import Sweep
 from elsewhere.storage import Header, Keep, RecordingWriter, StoredLayer
+from elsewhere.storage.files import remove_leftovers
 from elsewhere.storage.portions import PORTION_BYTES
 from elsewhere.types import StorageType, parse_bytes
 
@@ -248,6 +249,7 @@ def record(
     budget, alone = parse_bytes(max_memory), workers == 1 and scheduler is None
     shared = share_out(sweep, workers, scheduler)
     if not overwrite and is_complete(path, header):
+        remove_leftovers(path.parent)
         logger.info("%s is already complete", path)
         if also:
             shared.stream(also, max_memory=budget, progress=progress)

@@ -23,6 +23,7 @@ def test_a_run_that_is_killed_after_its_file_got_its_name(make_sweep, tmp_path, 
     assert (tmp_path / "run.h5.parts").is_dir()
     with open_recording(path) as recording:
         assert list(recording) == ["logits"]
+    (tmp_path / ".elsewhere-0123456789abcdef.tmp").write_bytes(b"of a dead process")
     before = path.read_bytes()
     record(sweep, path)
     assert path.read_bytes() == before

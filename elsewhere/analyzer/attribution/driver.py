@@ -27,6 +27,7 @@ from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
 from elsewhere.recording.workers import perform
 from elsewhere.storage import check_output, load_result, save_result
+from elsewhere.storage.files import remove_leftovers
 from elsewhere.storage.merge import portion_name
 from elsewhere.storage.parts import Parts, parts_folder
 from elsewhere.storage.results import read_dataset
@@ -208,6 +209,7 @@ def _complete(path: Path, fields: dict[str, Any], identity: str, run: ObjectRun)
             "although it has the same name, code and weights (a constant of a module, a closure or "
             f"an unsaved buffer?); {remedy}"
         )
+    remove_leftovers(path.parent)
     if parts_folder(path).is_dir():
         with contextlib.suppress(ExistsError), Parts(path, fields) as parts:
             parts.discard()
