@@ -136,6 +136,14 @@ class ModelOptions(OptionGroup):
             help="For networks that draw random numbers: seed every pass, of one image, with this.",
         ),
     ] = None
+    precision: Annotated[
+        str,
+        Option(
+            "--precision",
+            help="What the network computes in: float32; tf32 (CUDA) or bfloat16: faster, and "
+            "right to 3 or 2 digits.",
+        ),
+    ] = "float32"
     trust: Annotated[
         list[str],
         Option(
@@ -144,7 +152,9 @@ class ModelOptions(OptionGroup):
         ),
     ] = dataclasses.field(default_factory=list)
 
-    OF_CHECKPOINTS: ClassVar = ("device", "seed", "trust", "batch_dependent", "chance_seed")
+    OF_CHECKPOINTS: ClassVar = (
+        *("device", "seed", "trust", "batch_dependent", "chance_seed", "precision"),
+    )
     """What a checkpoint leaves open; the rest is its own."""
 
     def check(self, model: str, *layers: str) -> None:
@@ -163,18 +173,24 @@ class ModelOptions(OptionGroup):
         if given := [*(name for name in self.given if name not in left), *more]:
             raise InputError(f"{checkpoint} {what}: leave out " + ", ".join(given))
 
+    @property
+    def how(self) -> dict[str, Any]:
+        """How a network is run, whoever's it is; see :class:`elsewhere.models.Model`."""
+        return {n: getattr(self, n) for n in ("batch_dependent", "chance_seed", "precision")}
+
     def load(self, model: str) -> Model:
         """Return the network called `model` on its device; a checkpoint brings all its own."""
         from elsewhere.models import find_device
+        from elsewhere.models.forward import check_precision
         from elsewhere.recording import ModelRequest
         from elsewhere.storage.files import is_checkpoint
         from elsewhere.training import load_checkpoint
 
         if is_checkpoint(model):
             self.refuse_beside(model, "is a checkpoint, which has its own weights and input")
-            loaded = load_checkpoint(model, trust=self.trust).to(find_device(self.device))
-            how: Any = self.batch_dependent
-            return loaded.running(how, self.chance_seed)
+            device = find_device(self.device)
+            check_precision(device, self.precision)
+            return load_checkpoint(model, trust=self.trust).to(device).running(**self.how)
         values = self.values
         del values["trust"]  # what is named here is the user's own
         loaded = ModelRequest(model, **values).load()

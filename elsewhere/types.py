@@ -30,7 +30,7 @@ AttributionMethod: TypeAlias = Literal[
 BatchDependent: TypeAlias = Literal["refuse", "one-at-a-time"]
 StorageType: TypeAlias = Literal["float32", "float16"]
 Precision: TypeAlias = Literal["float32", "tf32", "bfloat16"]
-"""What networks compute in; ``tf32`` is float32 on devices that have no TF32."""
+"""What networks compute in; training takes ``tf32`` for float32 where a device has no TF32."""
 
 BATCH_ROWS = 8
 """Every forward pass has exactly this many rows: results depend on the batch size."""

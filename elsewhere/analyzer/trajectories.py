@@ -38,7 +38,7 @@ from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.stimuli.transformations import parse_axis
 from elsewhere.training import Card, load_checkpoint
-from elsewhere.types import BatchDependent, Engine, Location, Metric, stem_of
+from elsewhere.types import BatchDependent, Engine, Location, Metric, Precision, stem_of
 
 _KEPT = (
     *(
@@ -83,7 +83,7 @@ class TrackSettings:
     measures
         Names of measures that are taken of each layer as well, such as ``identification``, or
         ``package.module:name``, which other processes can import, too.
-    batch_dependent, chance_seed
+    batch_dependent, chance_seed, precision
         See :class:`elsewhere.models.Model`.
     """
 
@@ -101,6 +101,12 @@ class TrackSettings:
     measures: tuple[str, ...] = ()
     batch_dependent: BatchDependent = "refuse"
     chance_seed: int | None = None
+    precision: Precision = "float32"
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How the networks are run."""
+        return {n: getattr(self, n) for n in ("batch_dependent", "chance_seed", "precision")}
 
 
 def track(
@@ -288,7 +294,7 @@ def _sweep(card: Card, objects: ObjectSet, settings: TrackSettings, device: str)
     """Return the sweep of a checkpoint over the objects that are compared."""
     model = load_checkpoint(card).to(find_device(device))
     sweep = Sweep(
-        model.running(settings.batch_dependent, settings.chance_seed),
+        model.running(**settings.how),
         objects,
         canvas=card.canvas,
         grid=settings.grid,

@@ -112,7 +112,7 @@ class MethodOptions(OptionGroup):
 
 
 def attribute(
-    network: ModelOptions,
+    network: Annotated[ModelOptions, part(without=("precision",))],
     stimuli: Annotated[StimulusOptions, part(without=("axes",))],
     wanted: MethodOptions,
     cost: CostOptions,
@@ -185,7 +185,7 @@ def attribute(
 
 def sanity(
     model: Annotated[str, MODEL],
-    network: ModelOptions,
+    network: Annotated[ModelOptions, part(without=("precision",))],
     stimuli: Annotated[StimulusOptions, part(without=("axes",), grid="3x3")],
     wanted: MethodOptions,
     cost: Annotated[CostOptions, part(without=("workers", "scheduler"))],

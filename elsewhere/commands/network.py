@@ -25,7 +25,7 @@ from elsewhere.types import format_bytes, parse_color
 
 def layers(
     model: Annotated[str, MODEL],
-    network: ModelOptions,
+    network: Annotated[ModelOptions, part(without=("precision",))],
     stimuli: Annotated[StimulusOptions, part("canvas")],
     cost: Annotated[CostOptions, part("threads")],
     select: LayersOption = None,

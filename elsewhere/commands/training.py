@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     import xarray
 
     from elsewhere.training import Report
-    from elsewhere.types import BatchDependent
 
 
 def train(
@@ -132,7 +131,9 @@ def _by_name(listed: list[dict[str, str]]) -> list[dict[str, str]]:
 def track(
     directory: Annotated[Path, typer.Argument(help="The directory of a run.")],
     out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
-    network: Annotated[ModelOptions, part("device", "batch_dependent", "chance_seed", "trust")],
+    network: Annotated[
+        ModelOptions, part("device", "batch_dependent", "chance_seed", "precision", "trust")
+    ],
     stimuli: Annotated[
         StimulusOptions,
         part(
@@ -178,8 +179,7 @@ def track(
         per_category=stimuli.per_category,
         probes=probes,
         measures=tuple(names or ()),
-        batch_dependent=cast("BatchDependent", network.batch_dependent),
-        chance_seed=network.chance_seed,
+        **network.how,
     )
     with bar("tracking", note=True) as update:
         result = track_run(

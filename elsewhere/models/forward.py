@@ -1,18 +1,19 @@
-"""How a network is run: exactly, in evaluation mode, on objects that are pasted on its device.
+"""How a network is run: in a precision, in evaluation mode, on objects pasted on its device.
 
-`exact`, `computing`, `evaluating`, `paste`, `Paster`.
+`check_precision`, `computing`, `evaluating`, `exact`, `paste`, `Paster`, `widened`.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, get_args
 
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.models.transform import InputTransform
 from elsewhere.types import Color, Precision
 
@@ -32,16 +33,49 @@ def exact(device: torch.device, *, tf32: bool = False) -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
+def check_precision(device: torch.device, precision: str) -> None:
+    """Refuse a precision that nobody knows, or that a device does not have.
+
+    Raises
+    ------
+    UnknownNameError
+        No such precision.
+    InputError
+        ``tf32`` anywhere but on a CUDA device.
+    """
+    if precision not in get_args(Precision):
+        raise UnknownNameError("precision", precision, get_args(Precision))
+    if precision == "tf32" and device.type != "cuda":
+        raise InputError(
+            f"precision tf32 is of CUDA devices, and the network is on {device.type}; take "
+            "float32 or bfloat16, or --device cuda"
+        )
+
+
+def widened(values: torch.Tensor) -> torch.Tensor:
+    """Return bfloat16 as float32, which holds it; other values as they are."""
+    return values.float() if values.dtype == torch.bfloat16 else values
+
+
 @contextlib.contextmanager
-def computing(device: torch.device, precision: Precision) -> Iterator[None]:
+def computing(device: torch.device, precision: Precision = "float32") -> Iterator[None]:
     """Let networks compute in a precision on a device, then restore what was set.
 
-    In ``bfloat16`` weights stay what they are, and torch's autocast chooses what is computed in it.
+    ``float32`` keeps TF32 and autocast out. With ``tf32``, products on CUDA round what they
+    multiply to 10 bits after the point. In ``bfloat16`` weights stay what they are, and torch's
+    autocast chooses what takes and gives numbers with 7 such bits.
+
+    Examples
+    --------
+    >>> linear, device = nn.Linear(2, 2), torch.device("cpu")
+    >>> with computing(device, "bfloat16"):
+    ...     linear(torch.zeros(1, 2)).dtype
+    torch.bfloat16
     """
-    half = precision == "bfloat16"
+    low = precision == "bfloat16"
     with (
         exact(device, tf32=precision == "tf32"),
-        torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext(),
+        torch.autocast(device.type, torch.bfloat16 if low else None, low),
     ):
         yield
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.models.repetition import unrepeated_note
 from elsewhere.models.transform import InputTransform
-from elsewhere.types import BatchDependent
+from elsewhere.types import BatchDependent, Precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,8 @@ class Model:
     chance_seed
         What generators are seeded with before every pass of one image, if the network draws random
         numbers; None refuses such networks.
+    precision
+        What its products are computed in: ``float32``, ``tf32`` or ``bfloat16``.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Model:
     classes: tuple[str, ...] = ()
     batch_dependent: BatchDependent = "refuse"
     chance_seed: int | None = None
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.batch_dependent not in get_args(BatchDependent):
@@ -84,6 +87,8 @@ class Model:
             raise InputError(
                 f"the seed of chance must be from 0 to 2**63 - 1; got {self.chance_seed!r}"
             )
+        if self.precision not in get_args(Precision):
+            raise UnknownNameError("precision", self.precision, get_args(Precision))
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -91,9 +96,9 @@ class Model:
         again = [unrepeated_note(self.name, self.unrepeated)] if self.unrepeated else []
         return (*self.notes, *again)
 
-    def running(self, batch_dependent: BatchDependent, chance_seed: int | None) -> Model:
-        """Return this model, run otherwise where its images depend on each other or on chance."""
-        return replace(self, batch_dependent=batch_dependent, chance_seed=chance_seed)
+    def running(self, **how: Any) -> Model:
+        """Return this model, run otherwise: `batch_dependent`, `chance_seed`, `precision`."""
+        return replace(self, **how)
 
     def to(self, device: torch.device | str) -> Model:
         """Move the network to `device`, in place as torch does, and return this model."""

@@ -17,9 +17,14 @@ from torch import nn
 from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.memory import Memory
 from elsewhere.models.outputs import tensors_in
+from elsewhere.types import Precision
 
 TOLERANCE = 1e-5
 """By how much two ways may differ by rounding, as a share of a tensor's largest value."""
+
+TOLERANCES: dict[Precision, float] = {"float32": TOLERANCE, "tf32": 2**-7, "bfloat16": 2**-5}
+"""The same by what is computed in: eight steps of its last digit, as layers add up. They tell two
+ways apart only roughly, so a shortcut proves itself in float32 as well."""
 
 SHAKE = 0.1
 """By so much weights are changed, at random, for the proof that other weights need."""

@@ -149,6 +149,7 @@ def describe_network(sweep: Sweep, state: str) -> dict[str, Any]:
         | describe_code(sweep.model.module)
         | {
             "state": state,
+            **({} if sweep.model.precision == "float32" else {"precision": sweep.model.precision}),
             "input": {
                 "mean": list(transform.mean),
                 "std": list(transform.std),

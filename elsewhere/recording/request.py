@@ -8,10 +8,11 @@ from pathlib import Path
 
 from elsewhere.errors import InputError
 from elsewhere.models import InputTransform, Model, find_device, load_model, parse_model_args
+from elsewhere.models.forward import check_precision
 from elsewhere.recording.sweep import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects, parse_categories
 from elsewhere.stimuli.transformations import parse_axis
-from elsewhere.types import BatchDependent, Engine, parse_color
+from elsewhere.types import BatchDependent, Engine, Precision, parse_color
 
 OBJECT_SHARE = 50 / 224
 """Side of an object over side of the canvas, by default, as in Biscione & Bowers (2021)."""
@@ -39,7 +40,7 @@ class ModelRequest:
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
     seed
         Of random weights.
-    batch_dependent, chance_seed
+    batch_dependent, chance_seed, precision
         See :class:`elsewhere.models.Model`.
     """
 
@@ -55,10 +56,12 @@ class ModelRequest:
     seed: int = 0
     batch_dependent: BatchDependent = "refuse"
     chance_seed: int | None = None
+    precision: Precision = "float32"
 
     def load(self) -> Model:
         """Return the network on its device."""
-        transform = None
+        device, transform = find_device(self.device), None
+        check_precision(device, self.precision)
         if (self.input_mean, self.input_std, self.gain) != (None, None, None):
             plain = InputTransform()
             transform = InputTransform(
@@ -77,7 +80,7 @@ class ModelRequest:
             batch_dependent=self.batch_dependent,
             chance_seed=self.chance_seed,
         )
-        return model.to(find_device(self.device))
+        return model.to(device).running(precision=self.precision)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from elsewhere.errors import InputError
 from elsewhere.models import Conduct, Layer, Model, observe
 from elsewhere.models.conduct import check_again
-from elsewhere.models.forward import exact
-from elsewhere.models.proof import extremes
+from elsewhere.models.forward import computing, evaluating
+from elsewhere.models.proof import extremes, undisturbed
 from elsewhere.protocols import Design
 from elsewhere.recording.images import ImageBatch, Images
 from elsewhere.stimuli import Canvas, ObjectSet
@@ -97,10 +98,28 @@ def watch(subject: Subject, *, output: bool = False, gradients: bool = False) ->
         images.build(ImageBatch("grid", np.array([number]), np.array([at]), places[[at]])).clone()
         for number, at in zip(extremes(shown), (0, len(places) - 1), strict=True)
     ]
-    with exact(model.device):
-        return observe(
+    with computing(model.device):
+        conduct = observe(
             model, empty, torch.cat(scenes), subject.layers, output=output, gradients=gradients
         )
+    _try_precision(model, empty, conduct)
+    return conduct
+
+
+def _try_precision(model: Model, empty: torch.Tensor, conduct: Conduct) -> None:
+    """Refuse a network whose operations do not take numbers of its precision."""
+    if model.precision == "float32":
+        return
+    how = computing(model.device, model.precision)
+    with how, undisturbed(model.module), evaluating(model.module), conduct.a_pass(model.module):
+        try:
+            model.module(empty.clone())
+        except Exception as error:  # any network, any complaint
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise InputError(
+                f"{model.name} cannot be run in {model.precision} ({reason}); take --precision "
+                "float32"
+            ) from error
 
 
 def watch_again(subject: Subject, conduct: Conduct) -> None:
@@ -115,7 +134,8 @@ def watch_again(subject: Subject, conduct: Conduct) -> None:
         subject = subject.at_reference
         images = Images(subject.model, subject.objects, subject.canvas, rows=1)
         empty = _empty(images, subject.design.positions)
-        check_again(subject.model, conduct, empty, subject.layers)
+        with computing(subject.model.device):  # as `watch` did
+            check_again(subject.model, conduct, empty, subject.layers)
 
 
 def _empty(images: Images, places: NDArray[np.int64]) -> torch.Tensor:

@@ -25,7 +25,7 @@ from elsewhere.models import (
     state_sha256,
     untouched,
 )
-from elsewhere.models.forward import evaluating, exact
+from elsewhere.models.forward import check_precision, computing, evaluating
 from elsewhere.models.heads import name_head
 from elsewhere.models.restoring import stamp
 from elsewhere.protocols import Design, Progress, Sink, Source, Stage
@@ -53,7 +53,7 @@ from elsewhere.sources import (
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, parse_location
 from elsewhere.stimuli.transformations import check_seen, transformations, vary, window_of
 from elsewhere.storage.portions import Portions
-from elsewhere.types import BATCH_ROWS, Color, Engine
+from elsewhere.types import BATCH_ROWS, Color, Engine, Precision
 
 MOST_ROWS = 64
 """Images of a whole pass, at most: larger batches save nothing more on a processor."""
@@ -140,6 +140,9 @@ class Sweep(Source):
     engine
         ``dense`` runs whole canvases, ``incremental`` the windows that an object changes (same
         values up to rounding), ``auto`` the latter where it applies and pays.
+    precision
+        What the network computes in, ``float32``, ``tf32`` (CUDA) or ``bfloat16``; by default what
+        `model` says.
 
     Raises
     ------
@@ -165,7 +168,11 @@ class Sweep(Source):
         reference: tuple[Coordinate, ...] | str | None = None,
         layers: str | Sequence[str] | None = None,
         engine: Engine = "auto",
+        precision: Precision | None = None,
     ) -> None:
+        if precision is not None:
+            model = model.running(precision=precision)
+        check_precision(model.device, model.precision)
         if engine not in (known := ("auto", *engines)):
             raise UnknownNameError("engine", engine, known)
         self.model, self.engine = model, engine
@@ -281,7 +288,7 @@ class Sweep(Source):
 
     def of(self, model: Model) -> Sweep:
         """Return the same sweep of another network, which has the same layers."""
-        return self._with(model=model)
+        return self._with(model=model.running(precision=self.model.precision))
 
     def __getstate__(self) -> dict[str, Any]:
         named = [("engine", self.engine)] * (self.engine != "auto")
@@ -312,7 +319,7 @@ class Sweep(Source):
     def numerics(self) -> dict[str, Any]:
         """What decides the last bits of a result."""
         engine = self.choice
-        return numerics(engine.name, self.model.device) | engine.numerics
+        return numerics(engine.name, self.model) | engine.numerics
 
     @property
     def notes(self) -> list[str]:
@@ -339,6 +346,7 @@ class Sweep(Source):
             "object_source": dict(self.objects.source),
             "notes": self.notes,
             "behaviour": self.conduct.output_at(self.canvas.size),
+            **({} if model.precision == "float32" else {"precision": model.precision}),
         }
 
     @property
@@ -421,7 +429,8 @@ class Sweep(Source):
     def running(self) -> Iterator[None]:
         """Run the network as it is meant to be measured; afterwards it is as before."""
         module = self.model.module
-        with untouched(module), evaluating(module), exact(self.model.device):
+        precisely = computing(self.model.device, self.model.precision)
+        with untouched(module), evaluating(module), precisely:
             yield
 
     def groups(

@@ -33,7 +33,7 @@ from elsewhere.errors import InputError, LayerError, NumericsError
 from elsewhere.logs import get_logger
 from elsewhere.measures.blocks import without_layout
 from elsewhere.models import Conduct, Layer, Model, list_layers, output_tensors, untouched
-from elsewhere.models.forward import exact
+from elsewhere.models.forward import computing
 from elsewhere.recording.engines import EngineChoice
 from elsewhere.types import Engine
 
@@ -130,6 +130,12 @@ class Explainer:
         conduct: Conduct | None = None,
     ) -> None:
         self.method: Method = methods.get(method)
+        if model.precision != "float32":
+            raise InputError(
+                f"attributions are computed in float32, and {model.name} is to be run in "
+                f"{model.precision}: they add up small differences of scores, which other "
+                "precisions round away; leave the precision out"
+            )
         self.name, self.target, self.model = method, target, model
         self.canvas_size, self.object_size, self.seed = canvas_size, object_size, seed
         self._conduct = Conduct() if conduct is None else conduct
@@ -185,7 +191,7 @@ class Explainer:
             return self.choice
         one = sample.take(slice(0, 1))
         scene = CoveredImage(one.images, one.baselines, one.corners[0], self.object_size, one.plain)
-        with exact(self.model.device):
+        with computing(self.model.device):
             self.choice, self._coverer = choose_coverer(
                 engine,
                 self.model,
@@ -249,7 +255,7 @@ class Explainer:
         shape = (1 if self._conduct.alone else 2, 3, self.canvas_size, self.canvas_size)
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(shape, generator=generator).to(self.model.device)
-        with untouched(self.model.module), torch.no_grad(), exact(self.model.device):
+        with untouched(self.model.module), torch.no_grad(), computing(self.model.device):
             with self._conduct.a_pass(self.model.module.eval()):
                 expected = output_tensors(self.model.module(images.clone()))
             found = output_tensors(self.network(images))
@@ -291,7 +297,7 @@ class Explainer:
             return {}
         rows = 1 if self.method.alone else self.rows
         shape = (rows + rows * self.method.compares, 3, self.canvas_size, self.canvas_size)
-        with exact(self.model.device):
+        with computing(self.model.device):
             return dict(self._follow(torch.zeros(shape, device=self.model.device)).counts)
 
     # --- forward ----------------------------------------------------------------------------
@@ -312,14 +318,14 @@ class Explainer:
         return self._forward(images, lambda rows: next(iter(self._outputs(rows).values())))
 
     def _outputs(self, images: torch.Tensor) -> dict[int | str | None, torch.Tensor]:
-        with torch.no_grad(), exact(self.model.device):
+        with torch.no_grad(), computing(self.model.device):
             return output_tensors(self.network(images))
 
     def scores(self, batch: Batch) -> NDArray[np.float64]:
         """Return the target's score for each image, (n,)."""
 
         def run(one: Batch) -> tuple[torch.Tensor]:
-            with torch.no_grad(), exact(self.model.device):
+            with torch.no_grad(), computing(self.model.device):
                 found: torch.Tensor = self.scorer(one.images, *one.extra)
             chosen = torch.tensor(list(one.classes), device=found.device)
             return (found.gather(1, chosen[:, None])[:, 0],)
@@ -333,7 +339,7 @@ class Explainer:
         batch = Batch(images, images, [(0, 0)] * len(images), [0] * len(images))
 
         def forward(one: Batch) -> tuple[torch.Tensor]:
-            with torch.no_grad(), exact(self.model.device):
+            with torch.no_grad(), computing(self.model.device):
                 return (run(one.images),)
 
         return self._halving(batch, forward, "the network")[0]
@@ -489,7 +495,7 @@ class Explainer:
             self.rows / self._all_rows,
             self._follow,
         )
-        with warnings.catch_warnings(), exact(self.model.device), torch.enable_grad():
+        with warnings.catch_warnings(), computing(self.model.device), torch.enable_grad():
             warnings.simplefilter("ignore")  # Captum tells of hooks that it will remove
             try:
                 maps = self.method.run(setting, replace(batch, images=images))

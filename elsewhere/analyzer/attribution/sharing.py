@@ -107,7 +107,7 @@ def fields_of(run: ObjectRun) -> dict[str, Any]:
 
 def numerics_of(run: ObjectRun) -> dict[str, Any]:
     """Return what the last bits of the maps depend on."""
-    return numerics(run.choice.name, run.sweep.model.device, run.explainer.rows)
+    return numerics(run.choice.name, run.sweep.model, run.explainer.rows)
 
 
 def to_bytes(shard: xarray.Dataset) -> bytes:

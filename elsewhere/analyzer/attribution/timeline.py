@@ -177,7 +177,7 @@ class CheckpointJob:
         card = self.cards[number]
         model = load_checkpoint(card).to(find_device(self.device))
         return Sweep(
-            model.running(self.batch_dependent, self.chance_seed),
+            model.running(batch_dependent=self.batch_dependent, chance_seed=self.chance_seed),
             self.objects,
             canvas=card.canvas,
             grid=Grid.parse(self.grid, card.canvas),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from elsewhere.errors import InputError
 from elsewhere.models import Conduct, untouched
-from elsewhere.models.forward import exact
+from elsewhere.models.forward import computing
 from elsewhere.recording.engines.base import Cut, EngineChoice, NotApplicable, SweepEngine, numerics
 from elsewhere.recording.engines.compiling import compile_windows, saving, weigh
 from elsewhere.recording.engines.dense import DenseEngine
@@ -46,7 +46,7 @@ def choose_engine(subject: Subject, conduct: Conduct, wanted: str) -> SweepEngin
     names = sorted(engines, key=lambda name: name == "dense") if wanted == "auto" else [wanted]
     for name in names:
         try:
-            with exact(model.device), untouched(model.module):
+            with computing(model.device, model.precision), untouched(model.module):
                 engine = engines.get(name)(subject, conduct, asked=name == wanted)
         except NotApplicable as error:
             if name == wanted:

@@ -8,9 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
-from elsewhere.models import Conduct, Layer
+from elsewhere.models import Conduct, Layer, Model
 from elsewhere.models.machine import describe_machine
 from elsewhere.protocols import Design, Sink, Stage
 from elsewhere.recording.subject import Subject
@@ -152,10 +150,11 @@ def why_alone(conduct: Conduct) -> str:
     return conduct.reason or "one image a pass is asked for"
 
 
-def numerics(engine: str, device: torch.device, batch_rows: int | None = None) -> dict[str, Any]:
+def numerics(engine: str, model: Model, batch_rows: int | None = None) -> dict[str, Any]:
     """Return what decides the last bits of a result."""
     return {
         "engine": engine,
+        "precision": model.precision,
         **({} if batch_rows is None else {"batch_rows": batch_rows}),
-        **describe_machine(device),
+        **describe_machine(model.device),
     }

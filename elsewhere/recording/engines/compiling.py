@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from elsewhere.models import Conduct, Layer, output_tensors
-from elsewhere.models.forward import evaluating
-from elsewhere.models.proof import extremes, find_difference
+from elsewhere.models.forward import computing, evaluating
+from elsewhere.models.proof import TOLERANCES, extremes, find_difference
 from elsewhere.recording.engines.base import NotApplicable, why_alone
 from elsewhere.recording.engines.windows import TILE_BYTES, WindowEngine
 from elsewhere.recording.hooks import Taps
@@ -151,7 +152,8 @@ def _check(engine: Incremental, subject: Subject) -> None:
     Raises
     ------
     NotTraceable
-        They differ: the network does something that its graph does not tell, or its images
+        They differ, in float32 or in the precision that is asked for: the network does
+        something that its graph does not tell, or its images
         depend on each other.
     """
     model, canvas, layers = subject.model, subject.canvas, subject.layers
@@ -163,19 +165,22 @@ def _check(engine: Incremental, subject: Subject) -> None:
     patches = np.concatenate([noise, own[extremes(torch.from_numpy(own))[:1]]])
     shown = model.transform.apply(torch.from_numpy(patches).to(model.device))
     source = Pasted(model, canvas, color, ys, xs, shown)
-    prover = Incremental(model, source, program=engine.program(layers))
     edges_y, edges_x = (np.unique([0, len(places) - 1]) for places in (ys, xs))
     tile = Tile(edges_y, edges_x, np.arange(2))
     rows = np.array([tile.n_rows - 2, 1])  # noise at the last location, the object at the first
     pasted = canvas.paste(patches, [(ys[-1], xs[-1]), (ys[0], xs[0])], color)
     images = model.transform.apply(torch.from_numpy(pasted).to(model.device))
-    reason = find_difference(
-        model.module,
-        lambda: _whole(model.module, images, layers),
-        lambda: _windowed(prover, tile, rows, layers),
-    )
-    if reason:
-        raise NotTraceable(reason)
+    for precision in sorted({model.precision, "float32"}, reverse=True):
+        with computing(model.device, precision):
+            prover = Incremental(model, source, program=engine.program(layers))
+            reason = find_difference(
+                model.module,
+                lambda: _whole(model.module, images, layers),
+                partial(_windowed, prover, tile, rows, layers),
+                tolerance=TOLERANCES[precision],
+            )
+        if reason:
+            raise NotTraceable(reason)
 
 
 def _windowed(

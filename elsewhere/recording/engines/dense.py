@@ -14,6 +14,7 @@ import numpy as np
 from elsewhere.errors import LayerError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Conduct, Layer, output_tensors
+from elsewhere.models.forward import widened
 from elsewhere.protocols import Design, Stage
 from elsewhere.recording.engines.base import Cut, SweepEngine, memory_on, why_alone
 from elsewhere.recording.hooks import Taps
@@ -129,7 +130,7 @@ class DenseEngine(SweepEngine):
                         layer.name,
                         current.objects,
                         current.positions,
-                        tensor[: len(current.objects)],
+                        widened(tensor[: len(current.objects)]),
                         layout=layer.layout,
                     )
                 )

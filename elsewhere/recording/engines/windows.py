@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import LayerError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Layer
+from elsewhere.models.forward import widened
 from elsewhere.protocols import Design, Sink, Stage
 from elsewhere.recording.engines.base import Cut, SweepEngine, memory_on
 from elsewhere.recording.incremental.blocks import GroundRow, WindowBlock, WindowRows
@@ -280,9 +281,9 @@ class WindowEngine(SweepEngine):
         def receive(name: str, value: Maps | torch.Tensor) -> None:
             source: WindowRows | torch.Tensor
             if isinstance(value, Maps):
-                source = WindowRows(value, self.compiled.ground(name), tile)
+                source = WindowRows(value.widened(), self.compiled.ground(name).widened(), tile)
             else:
-                source = value
+                source = widened(value)
             for layer in by_source[name]:
                 if isinstance(source, torch.Tensor):
                     _check_rows(layer, source, tile)
@@ -320,9 +321,9 @@ class WindowEngine(SweepEngine):
             value = self.compiled.empty(layer)
             where: tuple[Stage, str, Any, Any] = ("empty", layer.name, nowhere, nowhere)
             if isinstance(value, torch.Tensor):
-                takers.give(DenseBlock(*where, value, layout=layer.layout))
+                takers.give(DenseBlock(*where, widened(value), layout=layer.layout))
             else:
-                takers.give(WindowBlock(*where, GroundRow(value), np.array([0])))
+                takers.give(WindowBlock(*where, GroundRow(value.widened()), np.array([0])))
 
 
 def _count(numbers: NDArray[np.int64], portions: Portions, skip: Collection[int]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from elsewhere.measures.vectors import sums
+from elsewhere.models.forward import widened
 from elsewhere.recording.incremental.geometry import AxisWindows, Numbers
 
 Tensor: TypeAlias = torch.Tensor
@@ -64,7 +65,15 @@ class Ground:
         self._padded: dict[tuple[int, int, int, int, float], Tensor] = {}
         self._squares: NDArray[np.float64] | None = None
         self._table: Tensor | None = None
+        self._wide: Ground | None = None
         self.open_sums: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def widened(self) -> Ground:
+        """Return this map in single precision at least: bfloat16 is widened, once."""
+        if self._wide is None:
+            values = widened(self.values)
+            self._wide = self if values is self.values else Ground(values)
+        return self._wide
 
     def settle(self) -> None:
         """Form the sums of rows that were put off, before the rows' memory is used again."""
@@ -182,6 +191,12 @@ class Maps:
         gy, gx, ry, rx = self.find(y, x)
         top, left = int(self.axes[0].start[y]), int(self.axes[1].start[x])
         return top, left, self.tensors[gy][gx][ry, rx]
+
+    def widened(self) -> Maps:
+        """Return the windows in single precision at least: bfloat16 is widened."""
+        if all(tensor.dtype != torch.bfloat16 for row in self.tensors for tensor in row):
+            return self
+        return replace(self, tensors=[[widened(tensor) for tensor in row] for row in self.tensors])
 
     @property
     def bytes(self) -> int:
