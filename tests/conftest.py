@@ -158,7 +158,8 @@ def plain_forwards():
                 for layer in sweep.layers:
                     if layer.module == name and layer.call == calls[name]:
                         tensor = output if layer.output is None else output[layer.output]
-                        found[layer.name].append(tensor.clone().numpy())
+                        wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+                        found[layer.name].append(wide.clone().numpy())
                 calls[name] += 1
 
             return keep

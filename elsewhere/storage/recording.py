@@ -207,7 +207,7 @@ class Recording(BlockSource):
         """Attributes that results carry on."""
         keys = (
             *("model", "weights", "weights_sha256", "canvas", "object_size", "background"),
-            "behaviour",
+            *("behaviour", "precision"),
         )
         kept = {key: self.attributes[key] for key in keys if key in self.attributes}
         kept |= {"recording": self.path.name, "identity": self.attributes["identity"]}

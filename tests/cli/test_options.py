@@ -47,20 +47,21 @@ ONE_IMAGE = "one empty image is run: nothing is shown, and there is nothing to s
 BRINGS = "checkpoints bring their own weights and input"
 MAPS = "maps lie in the frame of one object, as it is"
 SHOWN = "checkpoints bring their own canvas and background"
+EXACT = "attributions are computed in float32"
 LACKING = {
     "layers": dict.fromkeys(
         (
             *("--engine", "--max-memory", "--workers", "--scheduler", "--objects", "--categories"),
             *("--per-category", "--grid", "--axis", "--reference", "--object-size"),
             "--background",
-            *("--data-dir", "--background-color", "--skip-broken"),
+            *("--data-dir", "--background-color", "--skip-broken", "--precision"),
         ),
         ONE_IMAGE,
     ),
     "probe": {"--reference": "--train-at says where probes are trained"},
-    "attribute": {"--axis": MAPS},
+    "attribute": {"--axis": MAPS, "--precision": EXACT},
     "sanity": dict.fromkeys(("--workers", "--scheduler"), "random networks are of one process")
-    | {"--axis": MAPS},
+    | {"--axis": MAPS, "--precision": EXACT},
     "accuracy": {"--reference": "an accuracy compares with no location"},
     "track": dict.fromkeys(
         (

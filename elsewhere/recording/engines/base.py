@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from elsewhere.models import Conduct, Layer, Model
 from elsewhere.models.machine import describe_machine
 from elsewhere.protocols import Design, Sink, Stage
