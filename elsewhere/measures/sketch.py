@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.measures.vectors import like, summable, sums
+from elsewhere.measures.vectors import like, on_host, summable, sums, upload
 from elsewhere.protocols import Array
 
 
@@ -26,6 +27,13 @@ def _assignment(units: int, size: int, seed: int) -> tuple[NDArray[np.int64], ND
     order = rng.permutation(units)
     signs = rng.integers(0, 2, units, dtype=np.int8).astype(np.float32) * 2 - 1
     return order, signs
+
+
+@lru_cache(maxsize=8)
+def _uploaded(device: Any, units: int, size: int, seed: int) -> tuple[Array, Array]:
+    """Return the same on a device, where it stays: it is large, and wanted of every block."""
+    order, signs = _assignment(units, size, seed)
+    return upload(order, device), upload(signs, device)
 
 
 def sketch(values: Array, size: int, *, seed: int) -> Array:
@@ -59,9 +67,13 @@ def sketch(values: Array, size: int, *, seed: int) -> Array:
             f"a sketch of {size} numbers of a layer of {units} units; expected 1 to {units}; "
             "keep the layer in full instead"
         )
-    order, signs = _assignment(units, size, seed)
-    if not isinstance(values, np.ndarray):
-        order, signs = values.new_tensor(order, dtype=_long(values)), values.new_tensor(signs)
+    assignment = units, size, seed
+    if on_host(values):
+        order, signs = _assignment(*assignment)
+        if not isinstance(values, np.ndarray):
+            order, signs = values.new_tensor(order, dtype=_long(values)), values.new_tensor(signs)
+    else:
+        order, signs = _uploaded(values.device, *assignment)
     mixed = values[:, order] * signs
     whole = units // size * size
     buckets = sums(mixed[:, :whole].reshape(rows, -1, size), (1,))

@@ -97,7 +97,7 @@ def on_host(array: Array) -> bool:
     return isinstance(array, np.ndarray) or array.device.type in HOST
 
 
-def torch_of(tensor: Array) -> Any:
+def torch_of(tensor: Any) -> Any:
     """Return torch, which is there where a tensor is, and need not be where there is none."""
     return sys.modules["torch"]
 
@@ -128,10 +128,10 @@ def in_full(tensor: Array) -> Iterator[None]:
                 matmul.allow_tf32 = True
 
 
-def upload(numbers: NDArray[Any], tensor: Array) -> Array:
-    """Return numbers as a tensor on the device of `tensor`, for which nobody waits."""
-    found = torch_of(tensor).from_numpy(np.ascontiguousarray(numbers))
-    return found.to(tensor.device, non_blocking=True)
+def upload(numbers: NDArray[Any], device: Any) -> Array:
+    """Return numbers as a tensor on a device, for which nobody waits."""
+    found = torch_of(device).from_numpy(np.ascontiguousarray(numbers))
+    return found.to(device, non_blocking=True)
 
 
 def to_numpy(array: Array) -> NDArray[Any]:
@@ -440,7 +440,7 @@ class DenseVectors:
             return type(self)(self.values[first : first + n])
         chosen: Any = list(rows)
         if not isinstance(self.values, np.ndarray):
-            chosen = upload(np.array(chosen), self.values)
+            chosen = upload(np.array(chosen), self.values.device)
         return type(self)(self.values[chosen])
 
     def clear(self) -> None:

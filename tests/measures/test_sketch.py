@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from elsewhere.errors import InputError
 from elsewhere.measures.sketch import cosine_error, sketch
+from tests.counting import counting
 
 
 def cosine(u, v):
@@ -64,3 +65,14 @@ def test_global_generators_are_left_alone():
 def test_a_size_that_does_not_fit_is_refused(size):
     with pytest.raises(InputError, match="layer of 3 units"):
         sketch(np.ones((1, 3), np.float32), size, seed=0)
+
+
+def test_a_device_is_given_signs_and_buckets_once(on_device):
+    values = torch.randn(5, 1003, generator=torch.Generator().manual_seed(0))
+    expected = sketch(values.numpy(), 100, seed=1)
+    found = sketch(values, 100, seed=1)
+    with counting() as counted:
+        again = sketch(values, 100, seed=1)
+    assert counted.n_waits == counted.n_uploads == 0
+    np.testing.assert_array_equal(found.numpy(), expected)
+    np.testing.assert_array_equal(again.numpy(), expected)
