@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,18 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import MemoryLimitError
 from elsewhere.measures.blocks import rows_needed, rows_of
+from elsewhere.measures.crossing import Crossing
 from elsewhere.measures.unit_chunks import ROUNDING
-from elsewhere.measures.vectors import dot_products, negligible, squared_norms, to_numpy
-from elsewhere.protocols import Block, Design, Layer, Need, Source, Stage
+from elsewhere.measures.vectors import (
+    dot_products,
+    negligible,
+    squared_norms,
+    summable,
+    sums,
+    to_numpy,
+    torch_of,
+)
+from elsewhere.protocols import Array, Block, Design, Layer, Need, Source, Stage
 
 N_KEYS = 4
 """Random projections by which equal codes are known."""
@@ -200,6 +210,7 @@ class _Look:
         self.spreads: dict[str, _Spread] = {}
         self._empty: dict[str, Any] = {}
         self._signs: dict[str, Any] = {}
+        self._crossing = Crossing()
 
     def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return whole rows."""
@@ -226,41 +237,65 @@ class _Look:
         """Take a block."""
         name, objects = block.layer, block.objects
         if block.stage == "empty":
-            self._empty[name] = np.array(to_numpy(rows_of(block))[:1])
+            first = summable(rows_of(block))[:1]
+            self._empty[name] = first.copy() if isinstance(first, np.ndarray) else first.clone()
             return
         marks = self.silent[name]
         if self._suspects is not None and not marks[objects].any():
             return
-        rows = to_numpy(rows_of(block))
+        rows = summable(rows_of(block))
         share = HALF if block.half else negligible(rows)
+        found: dict[str, Array] = {}
         with np.errstate(all="ignore"):  # NaN and infinity are refused by who measures them
-            size = squared_norms(rows)
+            found["size"] = squared_norms(rows)
             if self._suspects is None:
                 self.shares[name] = max(share, self.shares.get(name, 0.0))
-                self.zero[name][objects] = size == 0
-                self.keys[name][objects, 0] = np.sqrt(size)
-                self.keys[name][objects, 1:] = dot_products(rows, self._signs_of(name, rows))
+                found["keys"] = dot_products(rows, self._signs_of(name, rows))
                 spread = self.spreads.setdefault(name, _Spread(_precision(block, rows)))
-                spread.add(rows, size)
-            same = nothing = size == 0
+                spread.add(rows, found["size"])
             if name in self._empty:
-                change = squared_norms(np.subtract(rows, self._empty[name]))
-                same = nothing | (change <= share**2 * size)
-            if self._suspects is None:
-                marks[objects] = same
-            else:
-                np.logical_and.at(marks, objects, same)
-                np.logical_and.at(self.zero[name], objects, nothing)
+                found["change"] = squared_norms(rows - self._empty[name])
+        use = partial(self._mark, name, objects.copy(), share, list(found))
+        self._crossing.take(use, *found.values())
 
-    def _signs_of(self, name: str, rows: NDArray[Any]) -> NDArray[Any]:
-        if name not in self._signs:
+    def _mark(
+        self,
+        name: str,
+        objects: NDArray[np.int64],
+        share: float,
+        names: list[str],
+        *arrays: NDArray[np.float64],
+    ) -> None:
+        """Note what the sums over rows say of their objects."""
+        found, marks = dict(zip(names, arrays, strict=True)), self.silent[name]
+        size = found["size"]
+        same = nothing = size == 0
+        if "change" in found:
+            with np.errstate(all="ignore"):
+                same = nothing | (found["change"] <= share**2 * size)
+        if self._suspects is None:
+            self.zero[name][objects] = nothing
+            self.keys[name][objects, 0] = np.sqrt(size)
+            self.keys[name][objects, 1:] = found["keys"]
+            marks[objects] = same
+        else:
+            np.logical_and.at(marks, objects, same)
+            np.logical_and.at(self.zero[name], objects, nothing)
+
+    def _signs_of(self, name: str, rows: Array) -> Array:
+        if name not in self._signs and not isinstance(rows, np.ndarray):
+            torch, shape = torch_of(rows), (N_KEYS, rows.shape[1])
+            generator = torch.Generator(rows.device).manual_seed(0)
+            drawn = torch.randint(0, 2, shape, generator=generator, device=rows.device)
+            self._signs[name] = (2 * drawn - 1).to(rows.dtype)
+        elif name not in self._signs:
             drawn = np.random.default_rng(0).integers(0, 2, (N_KEYS, rows.shape[1]), np.int8)
             self._signs[name] = (2 * drawn - 1).astype(rows.dtype)
-        found: NDArray[Any] = self._signs[name]
-        return found
+        return self._signs[name]
 
     def end(self) -> None:
         """Forget what only a sweep needs."""
+        self._crossing.flush()
         self._signs.clear()
         for spread in self.spreads.values():
             spread.end()
@@ -281,32 +316,44 @@ class _Spread:
     """How much of codes is what tells them apart, and how much of it is rounding."""
 
     precision: str
-    first: NDArray[Any] | None = None
+    first: Array | None = None
     total: Any = None
-    squares: float = 0.0
-    size: float = 0.0
+    squares: Any = 0.0
+    size: Any = 0.0
     count: int = 0
     share: float = 0.0
     rounding: float = 0.0
 
-    def add(self, rows: NDArray[Any], size: NDArray[np.float64]) -> None:
+    def add(self, rows: Array, size: Array) -> None:
         """Take codes, and their squared lengths."""
-        if self.first is None:
-            self.first, self.total = np.array(rows[0]), np.zeros(rows.shape[1])
-        for row in rows:  # less one of them, so that what is common takes no digits
-            apart = np.subtract(row, self.first, dtype=np.float64)
-            self.total += apart
-            self.squares += float(apart @ apart)
-        self.size += float(size.sum())
+        if not isinstance(rows, np.ndarray):
+            if self.first is None:
+                self.first, self.total = rows[0].clone(), 0.0
+            apart = rows - self.first
+            self.total = self.total + sums(apart, (0,))
+            self.squares = self.squares + squared_norms(apart).sum()
+            self.size = self.size + size.sum()
+        else:
+            if self.first is None:
+                self.first, self.total = np.array(rows[0]), np.zeros(rows.shape[1])
+            for row in rows:  # less one of them, so that what is common takes no digits
+                apart = np.subtract(row, self.first, dtype=np.float64)
+                self.total += apart
+                self.squares += float(apart @ apart)
+            self.size += float(size.sum())
         self.count += len(rows)
 
     def end(self) -> None:
         """Sum up, and let go of what was held."""
         if self.first is None:
             return
-        size = np.sqrt(self.size / self.count)
         mean = self.total / self.count
-        variance = max(self.squares / self.count - float(mean @ mean), 0.0)
+        square = mean @ mean
+        if not isinstance(mean, np.ndarray):  # one transfer
+            numbers = to_numpy(torch_of(mean).stack([self.squares, self.size, square]))
+            self.squares, self.size, square = numbers
+        size = np.sqrt(self.size / self.count)
+        variance = max(self.squares / self.count - float(square), 0.0)
         self.share = float(np.sqrt(variance) / size) if size > 0 else 0.0
         self.rounding = ROUNDING[self.precision]
         if self.precision == "half" and size > 0:

@@ -1,5 +1,8 @@
 """Objects that a layer does not respond to, and those that it does not tell apart."""
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,7 @@ from elsewhere.probes import fit_probe, probe
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage import ArraySource
+from tests.counting import counting
 from tests.roles import similarity
 
 CANVAS = Canvas(24, 7, background=60)
@@ -325,3 +329,30 @@ def test_small_values_of_half_precision_have_a_note():
         source = ArraySource({"fc": (scale * values).astype("f2")}, y=[0], x=[0, 1, 2])
         notes = similarity(source).attrs["notes"]
         assert any("record with --dtype float32" in note for note in notes) == lost
+
+
+def test_responses_of_a_device_are_those_of_the_cpu(make_sweep, model, make_objects, request):
+    deaf = copy.deepcopy(model)
+    first = next(part for part in deaf.module.modules() if isinstance(part, torch.nn.Conv2d))
+    with torch.no_grad():
+        first.weight[:, 0] = 0  # red is not read
+    objects = make_objects(5)
+    images, masks = objects.images.copy(), np.full_like(objects.masks, 255)
+    images[3] = (90, 40, 90)  # differs from the background in red alone
+    images[4] = images[1]
+    objects = dataclasses.replace(objects, images=images, masks=masks)
+    options = {"objects": objects, "layers": "relu1_1,pool2,logits", "grid": "2x3"}
+    expected = find_responses(make_sweep(deaf, **options))
+    assert any("change nothing" in note for note in expected.notes)
+    assert any("the same code" in note for note in expected.notes)
+    request.getfixturevalue("on_device")
+    sweep = make_sweep(deaf, **options)
+    find_responses(sweep)  # what is found out once
+    with counting() as counted:
+        found = find_responses(sweep)
+    assert found.notes == expected.notes
+    for name, marks in expected.silent.items():
+        np.testing.assert_array_equal(found.silent[name], marks)
+        np.testing.assert_array_equal(found.zero[name], expected.zero[name])
+    ours = {line: n for line, n in counted.lines.items() if "measures/" in line}
+    assert sum(ours.values()) <= 2 + len(sweep.layers), ours  # a sweep each, and a spread a layer
