@@ -18,6 +18,7 @@ CLUSTERS = ("record-cluster", "attribute-cluster", "track-cluster")
 
 
 def kill(folder, cases, kills, way):
+    pytest.importorskip("psutil")
     program = [sys.executable, "-B", "-m", "tests.kills", folder, ",".join(cases)]
     program += [str(kills), "0", way]
     root = Path(__file__).parents[1]

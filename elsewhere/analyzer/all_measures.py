@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
@@ -19,6 +18,7 @@ from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.maps import has_place
 from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.measures.tables import Against
+from elsewhere.models.machine import versions_of
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Design, Layer, Progress, Source
 from elsewhere.types import parse_bytes
@@ -290,9 +290,7 @@ def _finish(
         "n_locations": design.n_positions,
         "sampled": sampled,
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
-        "measured_with": {
-            package: importlib.metadata.version(package) for package in ("elsewhere", "numpy")
-        },
+        "measured_with": versions_of("elsewhere", "numpy"),
         **source.provenance,
         "notes": notes_of(
             source,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray
 
+import elsewhere
 from elsewhere.analyzer.bibliography import to_bibtex
 from elsewhere.errors import InputError
 from elsewhere.measures.catalogue import measures
@@ -150,7 +150,7 @@ def _version(facts: Mapping[str, Any]) -> str:
         found = facts.get(key)
         if isinstance(found, Mapping) and "elsewhere" in found:
             return str(found["elsewhere"])
-    return importlib.metadata.version("elsewhere")
+    return elsewhere.__version__
 
 
 def _joined(values: Iterable[Any]) -> str:

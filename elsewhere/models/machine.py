@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -26,6 +27,12 @@ _CHOOSING = (
     "OPENBLAS_CORETYPE",
 )
 """Variables of the environment by which libraries choose their instructions."""
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Return the versions of packages; a checkout of this one need not be installed."""
+    own = {"elsewhere": elsewhere.__version__}
+    return {name: own.get(name) or importlib.metadata.version(name) for name in packages}
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

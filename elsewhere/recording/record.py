@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import getpass
-import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -14,6 +13,7 @@ from typing import Any
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.logs import get_logger
 from elsewhere.models import Layer, describe_code, state_sha256
+from elsewhere.models.machine import versions_of
 from elsewhere.protocols import Progress, Sink
 from elsewhere.recording.completion import is_complete
 from elsewhere.recording.sampling import Sample
@@ -179,9 +179,7 @@ def _fits(name: str, pattern: str) -> bool:
 def versions() -> dict[str, str]:
     """Return the versions of what made a recording."""
     packages = ("elsewhere", "torch", "torchvision", "numpy", "h5py", "hdf5plugin")
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in packages
-    }
+    return {"python": platform.python_version()} | versions_of(*packages)
 
 
 def record(

@@ -120,3 +120,16 @@ def test_classes_without_source_are_told_apart_by_their_code():
     assert source_sha256(scope["Made"]) == one
     exec("class Made:\n    def f(self):\n        return {1, 2} and 'b'", scope)
     assert source_sha256(scope["Made"]) != one
+
+
+def test_versions_of_a_checkout_that_is_not_installed(monkeypatch):
+    import elsewhere
+    from elsewhere.models.machine import importlib, versions_of
+
+    def missing(name):
+        if name == "elsewhere":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.2"
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert versions_of("elsewhere", "numpy") == {"elsewhere": elsewhere.__version__, "numpy": "1.2"}

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
+
+psutil = pytest.importorskip("psutil")
 
 CREW = """
 import sys, time

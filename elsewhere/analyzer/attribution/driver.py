@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
 from elsewhere.errors import ExistsError, InputError, StorageError
 from elsewhere.logs import get_logger
 from elsewhere.measures.behaviour import differing
+from elsewhere.models.machine import versions_of
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
 from elsewhere.recording.workers import perform
@@ -240,8 +240,7 @@ def check_memory(
 
 def versions() -> dict[str, str]:
     """Return the versions of what makes maps."""
-    names = ("elsewhere", "torch", "captum", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}
+    return versions_of("elsewhere", "torch", "captum", "numpy")
 
 
 def _read(parts: Parts, number: int) -> xarray.Dataset:
