@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import NumericsError
 from elsewhere.measures.blocks import rows_of
+from elsewhere.measures.crossing import Crossing
 from elsewhere.measures.unit_chunks import ROUNDING
-from elsewhere.measures.vectors import to_numpy
+from elsewhere.measures.vectors import summable
 from elsewhere.protocols import Block, Design, Layer, Need, Stage
 
 Answer: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]
@@ -40,6 +42,7 @@ class AnswerSink:
     def __init__(self, layer: str, labels: NDArray[np.int64], stages: Sequence[Stage]) -> None:
         self.layer, self.labels, self.stages = layer, labels, frozenset(stages)
         self.found: list[tuple[Stage, NDArray[np.int64], NDArray[np.int64], Answer]] = []
+        self._crossing = Crossing()
 
     def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return whole rows of the layer of scores."""
@@ -55,14 +58,26 @@ class AnswerSink:
 
     def add(self, block: Block) -> None:
         """Take a block."""
-        scores = to_numpy(rows_of(block))
-        rows, true = np.arange(len(scores)), self.labels[block.objects]
+        scores = summable(rows_of(block))
+        kind = "half" if block.half else "double" if scores.dtype.itemsize == 8 else "single"
+        where = block.stage, block.objects.copy(), block.positions.copy()
+        self._crossing.take(partial(self._choose, *where, kind), scores)
+
+    def _choose(
+        self,
+        stage: Stage,
+        objects: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        kind: str,
+        scores: NDArray[np.floating],
+    ) -> None:
+        """Keep the answers of some rows of scores."""
+        rows, true = np.arange(len(scores)), self.labels[objects]
         own = scores[rows, true]
         others = scores.copy()
         others[rows, true] = -np.inf
         other = others.max(axis=1) if scores.shape[1] > 1 else np.zeros_like(own)
         margins = own - other
-        kind = "half" if block.half else "double" if scores.dtype.itemsize == 8 else "single"
         tied = np.abs(margins) <= ROUNDING[kind] * np.maximum(np.abs(own), np.abs(other))
         if not np.isfinite(margins).all():
             raise NumericsError(
@@ -70,10 +85,11 @@ class AnswerSink:
                 "and the input of the network"
             )
         answer = scores.argmax(axis=1), margins.astype(np.float32), tied
-        self.found.append((block.stage, block.objects.copy(), block.positions.copy(), answer))
+        self.found.append((stage, objects, positions, answer))
 
     def end(self) -> None:
         """Finish a sweep."""
+        self._crossing.flush()
 
     def answers(self, stage: Stage, n_positions: int) -> Answer:
         """Return the answers of a stage, each (object, position)."""

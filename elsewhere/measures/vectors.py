@@ -33,7 +33,7 @@ FEW = 8
 HELD = 2**16
 """Numbers that are converted to double precision at a time: half of a second-level cache."""
 
-HELD_ON_DEVICE = 2**24
+HELD_ON_DEVICE = 2**25
 """The same on a GPU, where a call costs more than the memory."""
 
 HOST = ("cpu", "mps")

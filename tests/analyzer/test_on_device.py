@@ -10,6 +10,7 @@ import torch
 from elsewhere.analyzer import METRICS, SimilaritySink
 from elsewhere.errors import NumericsError
 from elsewhere.measures import vectors
+from elsewhere.measures.answers import AnswerSink
 from tests.counting import counting
 
 
@@ -58,6 +59,23 @@ def test_a_sweep_crosses_once(make_sweep, on_device, engine):
         sweep.stream([sink])
     ours = {line: n for line, n in counted.lines.items() if "measures/" in line}
     assert sum(ours.values()) == 1, ours
+
+
+def test_answers_of_a_device_cross_once(make_sweep, on_device, monkeypatch):
+    sweep = make_sweep(n=4, grid="4x4", layers="logits")
+    labels, stages = np.arange(4) % 3, ("reference", "grid")
+    sink = AnswerSink("logits", labels, stages)
+    sweep.stream([sink])
+    with counting() as counted:
+        sweep.stream([sink := AnswerSink("logits", labels, stages)])
+    ours = {line: n for line, n in counted.lines.items() if "measures/" in line}
+    assert sum(ours.values()) == 1, ours
+    monkeypatch.setattr(vectors, "HOST", ("cpu",))
+    sweep.stream([expected := AnswerSink("logits", labels, stages)])
+    for stage in stages:
+        pairs = zip(sink.answers(stage, 16), expected.answers(stage, 16), strict=True)
+        for one, other in pairs:
+            np.testing.assert_array_equal(one, other)
 
 
 def test_nan_on_a_device_is_named(make_sweep, model, on_device):
