@@ -7,7 +7,7 @@ read, of whichever windows and around them, is then one selection of rows of tha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -20,6 +20,10 @@ from elsewhere.recording.incremental.geometry import AxisWindows, Numbers
 from elsewhere.recording.incremental.windows import Ground, Maps, Tile, class_sums, paste
 
 Tensor: TypeAlias = torch.Tensor
+
+
+MOST_PLACES = 2**22
+"""Cells of selections from a map whose places are kept, at most: 16 MiB."""
 
 
 def batched(device: torch.device) -> bool:
@@ -71,9 +75,15 @@ class Cells:
         The windows.
     ground
         The empty canvas's map, or that within a frame: (height, width, channel).
+    known
+        Where the places of what was read before are kept: what is read likewise in another tile
+        takes no transfer.
     """
 
-    def __init__(self, maps: Maps, ground: Tensor) -> None:
+    def __init__(
+        self, maps: Maps, ground: Tensor, known: dict[Hashable, Tensor] | None = None
+    ) -> None:
+        self._known = {} if known is None else known
         self._maps, self._width = maps, ground.shape[1]
         tensors = [tensor for row in maps.tensors for tensor in row]
         self._channels = ground.shape[2]
@@ -109,21 +119,35 @@ class Cells:
         first = self._first[gy, gx] + (windows * self._n_objects + objects) * area
         ground = self._end + y.ground * self._width
         parts = first, self._widths[gx], along_y, along_x, y.cells, ground, x.cells, x.ground
-        whole = torch.int32 if len(self.values) < 2**31 else torch.int64
-        packed = torch.from_numpy(np.concatenate([part.ravel() for part in parts])).to(whole)
-        found = torch.split(send(packed, self.values.device), [part.size for part in parts])
+        packed = np.concatenate([part.ravel() for part in parts])
+        key = (packed.tobytes(), y.cells.shape, x.cells.shape)
+        index = self._known.get(key)
+        if index is None:
+            index = self._places(parts, packed)
+            if sum(map(Tensor.numel, self._known.values())) + index.numel() > MOST_PLACES:
+                self._known.clear()
+            if index.numel() <= MOST_PLACES:
+                self._known[key] = index
+        taken = self.values.index_select(0, index.view(-1))
+        return taken.view(*index.shape, self._channels)
+
+    def _places(self, parts: Sequence[Numbers], packed: Numbers) -> Tensor:
+        """Return which cells are read, (row, height, width), formed on the device."""
+        kind = torch.int32 if len(self.values) < 2**31 else torch.int64
+        sent = send(torch.from_numpy(packed).to(kind), self.values.device)
+        found = torch.split(sent, [part.size for part in parts])
         start, width, iy, ix = found[:4]
-        cells_y, lines_y = (v.view(y.cells.shape).index_select(0, iy) for v in found[4:6])
-        cells_x, lines_x = (v.view(x.cells.shape).index_select(0, ix) for v in found[6:])
+        cells_y, lines_y, cells_x, lines_x = (
+            each.view(part.shape).index_select(0, rows)
+            for each, part, rows in zip(found[4:], parts[4:], (iy, iy, ix, ix), strict=True)
+        )
         inside = (cells_y >= 0)[:, :, None] & (cells_x >= 0)[:, None]
         cells_y = start[:, None] + width[:, None] * cells_y
-        index = torch.where(
+        return torch.where(
             inside,
             cells_y[:, :, None] + cells_x[:, None],
             lines_y[:, :, None] + lines_x[:, None],
         )
-        taken = self.values.index_select(0, index.view(-1))
-        return taken.view(*index.shape, self._channels)
 
 
 @dataclass(eq=False)
@@ -142,7 +166,7 @@ class Whole:
 
     @cached_property
     def _cells(self) -> Cells:
-        return Cells(self.maps, self.ground.values)
+        return Cells(self.maps, self.ground.values, self.ground.known)
 
     @cached_property
     def _lines(self) -> tuple[Lines, Lines]:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from elsewhere.models.forward import send
 from elsewhere.recording.incremental.gathering import batched, map_means
 from elsewhere.recording.incremental.geometry import AxisReading, AxisWindows, Numbers
 from elsewhere.recording.incremental.reads import Gatherer, Readings
@@ -130,7 +131,7 @@ def _divide(
             counts[int(axis.start[i]) : int(axis.start[i] + axis.length[i])]
             for i in axis.first[group]
         ]
-        parts.append(torch.stack(cells).to(windows.device))
+        parts.append(send(torch.stack(cells), windows.device))
     y, x = parts
     windows /= (y[:, None, :, None] * x[None, :, None, :])[:, :, None, :, :, None]
 

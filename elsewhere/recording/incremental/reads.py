@@ -117,7 +117,7 @@ class Gatherer:
         after = [max(0, int((r.start + r.length).max()) - r.source.size) for r in readings]
         self._before = before
         self._ground = ground.padded(before[0], after[0], before[1], after[1], fill)
-        self._axes = axes
+        self._axes, self._known = axes, ground.known
         self._cells: Cells | None = None
 
     def stretches(self, axis: int, group: Numbers) -> list[_Stretch]:
@@ -163,7 +163,7 @@ class Gatherer:
     def _take(self, y: Numbers, x: Numbers, shape: list[int]) -> Tensor:
         """Return what the classes read, in few calls."""
         if self._cells is None:
-            self._cells = Cells(self._maps, self._ground)
+            self._cells = Cells(self._maps, self._ground, self._known)
         lines = []
         for number, (group, reading) in enumerate(zip((y, x), self._readings, strict=True)):
             at = self._axes[number].first[group]

@@ -8,7 +8,7 @@ channels-last order, in which convolutions run fastest on a CPU.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -65,7 +65,11 @@ class Ground:
         self._padded: dict[tuple[int, int, int, int, float], Tensor] = {}
         self._squares: NDArray[np.float64] | None = None
         self._table: Tensor | None = None
+<<<<<<< HEAD
         self._wide: Ground | None = None
+=======
+        self.known: dict[Hashable, Tensor] = {}
+>>>>>>> 48ca82e (Places of a gathered selection are kept: a second tile sends none; calls of a tile are bounded in tests; decision 28)
         self.open_sums: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def widened(self) -> Ground:

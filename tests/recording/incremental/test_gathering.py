@@ -8,10 +8,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from elsewhere.axes import Axes
 from elsewhere.measures.vectors import DenseVectors
+from elsewhere.models import load_model
 from elsewhere.protocols import Design, Need
-from elsewhere.recording import images
+from elsewhere.recording import Sweep, images
 from elsewhere.recording.incremental import blocks, engine, gathering, operations, reads
 from elsewhere.recording.incremental.geometry import AxisWindows, Slide, slide
+from elsewhere.stimuli import Canvas
 
 
 @pytest.fixture
@@ -21,16 +23,19 @@ def on_device(monkeypatch):
         monkeypatch.setattr(module, "batched", lambda device: True)
 
 
+VIEWS = {"view", "permute", "unsqueeze", "reshape", "slice", "select", "as_strided", "expand"}
+
+
 class Calls(TorchDispatchMode):
-    """Counts operator calls."""
+    """Counts operator calls that take a launch each on a GPU."""
 
     def __init__(self):
         super().__init__()
         self.found = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if "view" not in str(func) and "permute" not in str(func):
-            self.found[str(func.overloadpacket)] += 1
+        name = str(func.overloadpacket).removeprefix("aten.")
+        self.found.update([name] if name not in VIEWS else [])
         return func(*args, **(kwargs or {}))
 
 
@@ -115,3 +120,32 @@ def test_a_pass_hardly_pads(n, width, most):
     cut = images.Portions.cut(design, rows=rows)
     sizes = [len(portion.rows(design)[0]) for portion in cut]
     assert sum(-(-size // rows) * rows for size in sizes) <= 1.2 * sum(sizes)
+
+
+SYNCHRONISING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero"}
+
+
+@pytest.mark.parametrize(("name", "most"), [("vgg16-slim", 450), ("resnet18", 1200)])
+def test_a_tile_takes_few_calls_and_does_not_wait(name, most, monkeypatch, make_objects):
+    counts = []
+    for device in (False, True):
+        for module in (gathering, engine, operations, reads, blocks):
+            monkeypatch.setattr(module, "batched", lambda _, found=device: found)
+        model = load_model(name)
+        objects = make_objects(1, size=16)
+        sweep = Sweep(
+            model, objects, canvas=Canvas(48, 16), grid="stride:8", layers=None,
+            engine="incremental",
+        )  # fmt: skip
+        compiled = sweep.choice.compiled
+        tile = engine.Tile(*map(np.arange, (*sweep.design.shape, 1)))
+        for _ in range(2):
+            with sweep.running(), Calls() as calls:
+                for _ in compiled.run(tile, sweep.layers, lambda name, value: None):
+                    pass
+            counts.append(calls.found)
+    host, _, first, again = counts
+    assert not SYNCHRONISING & set(first)
+    assert first.total() <= most
+    assert again.total() <= min(first.total() / 2, host.total() / 3)
+    assert again["lift_fresh"] <= 3  # arrays that go to the device: the objects, and for means
