@@ -65,11 +65,8 @@ class Ground:
         self._padded: dict[tuple[int, int, int, int, float], Tensor] = {}
         self._squares: NDArray[np.float64] | None = None
         self._table: Tensor | None = None
-<<<<<<< HEAD
         self._wide: Ground | None = None
-=======
         self.known: dict[Hashable, Tensor] = {}
->>>>>>> 48ca82e (Places of a gathered selection are kept: a second tile sends none; calls of a tile are bounded in tests; decision 28)
         self.open_sums: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def widened(self) -> Ground:
