@@ -490,7 +490,7 @@ def _told(name: str) -> str:
 
 def _sketches(values: Values) -> Behaviour:
     return {
-        name: [sketch(row.double().cpu().numpy()) for row in tensor]
+        name: [sketch(row.double().numpy()) for row in tensor.cpu()]
         for name, tensor in values.items()
     }
 
