@@ -106,9 +106,14 @@ class Task:
         """Return the card with which a run, or a phase of it, ended."""
         return final_card(self.cards(run), phase)
 
-    def load(self, card: Card) -> tuple[Model, NamedLayers]:
-        """Return the network of a checkpoint, and the layers of the claims."""
+    def network(self, card: Card) -> Model:
+        """Return the network of a checkpoint, on the device, in the precision of the scale."""
         model = load_checkpoint(card).to(find_device(self.device))
+        return dataclasses.replace(model, precision=self.run.network.precision)
+
+    def load(self, card: Card) -> tuple[Model, NamedLayers]:
+        """Return the network of a checkpoint, in single precision, and the layers of the claims."""
+        model = dataclasses.replace(self.network(card), precision="float32")
         return model, name_layers(model, self.run.canvas, self.scale.layers)
 
     def unseen(self, which: int = 0) -> ObjectSet:
@@ -222,7 +227,7 @@ def _accuracy(task: Task, card: Card) -> xarray.Dataset:
         per_category=task.scale.per_category, data_dir=task.data_dir
     )
     return network_accuracy(
-        load_checkpoint(card).to(find_device(task.device)),
+        task.network(card),
         objects,
         card.canvas,
         task.grid,
@@ -357,6 +362,7 @@ def _follow(task: Task, *, per_category: int | None = None, **which: Any) -> xar
         per_category=task.scale.per_category if per_category is None else per_category,
         trained=task.trained,
         full=False,
+        precision=task.run.network.precision,
     )
     found = track(
         task.folder / task.run.name,

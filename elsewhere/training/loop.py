@@ -13,6 +13,7 @@ import torch
 from elsewhere.errors import InputError, StorageError
 from elsewhere.logs import get_logger
 from elsewhere.models import Model, find_device
+from elsewhere.models.forward import check_precision
 from elsewhere.models.heads import find_head
 from elsewhere.models.machine import using_threads
 from elsewhere.models.memory import Memory
@@ -146,6 +147,11 @@ def train(
             return directory
         stack.enter_context(_plain_numerics(place))
         model = start_model(curriculum, trust=trust).to(place)
+        for index, each in enumerate(curriculum.phases):
+            try:
+                check_precision(place, each.precision or curriculum.network.precision)
+            except InputError as error:
+                raise curriculum.error(("phase", index, "precision"), error) from error
         units = check_phases(curriculum, resolved, model, started)
         check_room(directory, resolved, model)
         if not is_begun:

@@ -80,6 +80,13 @@ def test_a_phase_in_bfloat16_goes_on_alike_and_says_so(make_curriculum, make_pha
     assert "float32 on a CPU" in whole[0].passes
 
 
+def test_a_precision_that_a_device_lacks_is_refused(make_curriculum, make_phase, tmp_path):
+    curriculum = make_curriculum(make_phase("a"), make_phase("b", precision="tf32"))
+    with pytest.raises(CurriculumError, match="phase b: precision: .*tf32.*cpu"):
+        train(curriculum, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_precision_is_part_of_what_a_run_is(make_curriculum, make_phase):
     plain = make_curriculum(make_phase())
     named = dataclasses.replace(plain.network, precision="tf32")
