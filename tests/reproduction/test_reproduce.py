@@ -22,7 +22,7 @@ from elsewhere.errors import (
     UnknownNameError,
 )
 from elsewhere.models.machine import using_threads
-from elsewhere.reproduction import costs, load_scale, make_runs, plan, reproduce
+from elsewhere.reproduction import costs, load_scale, make_runs, plan, reproduce, workers
 from elsewhere.reproduction import tasks as tasks_module
 from elsewhere.reproduction.claims import STATEMENTS
 from elsewhere.reproduction.run import make_tasks
@@ -311,10 +311,16 @@ def test_with_one_worker_tasks_keep_their_order_and_errors_pass(tiny, tmp_path):
     assert len(seen) == 12
 
 
-def test_workers_are_as_many_as_there_are_cores():
+def test_workers_are_as_many_as_there_are_cores(monkeypatch):
     assert count_workers(10_000, "cpu", 10_000) <= 4096
     assert count_workers(None, "cpu", 1) == 1
+    monkeypatch.setattr(workers, "_memory", lambda device: 0)
     assert count_workers(None, "cuda:0", 8) == 1
+    monkeypatch.setattr(workers, "_memory", lambda device: 80 * 2**30)
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: range(16))
+    assert [count_workers(None, "cuda:0", n) for n in (2, 8)] == [2, 3]  # 24 GiB each
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: range(8))
+    assert count_workers(None, "cuda:0", 8) == 2  # four cores each
 
 
 def test_processes_give_what_one_process_gives(done, tiny, tmp_path):
