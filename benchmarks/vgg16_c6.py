@@ -8,9 +8,9 @@ they are not there yet (a run of the same curriculum in DIR/full is taken as it 
 tuning. Then every recipe of `RECIPES` goes on from the same weights, at the one location and, as
 its control, everywhere. The control is left out where nothing was lost, or where what was learnt is
 lost as well. One line is printed and kept (DIR/c6-SEED.jsonl) for each; a recipe that stands there
-is not tried again, and none is begun after `--seconds`. Every try is listed, in the order in which
-they were made. Evaluation is of the trained exemplars, in the precision of training, at 7x7 places
-and the trained one.
+is not tried again, and none is begun after `--seconds` of them. Every try is listed, in the order
+in which they were made. Evaluation is of the trained exemplars, in the precision of training, at
+7x7 places and the trained one.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ from elsewhere.types import Location
 SGD = {"optimiser": "sgd", "learning_rate": 1e-2}
 RECIPES: dict[str, dict[str, Any]] = {
     "as it stands": {},
-    "adam 3e-4": {"learning_rate": 3e-4},
     "adam 7e-4": {"learning_rate": 7e-4},
-    "adam 1e-3": {"learning_rate": 1e-3},
     "adam 5e-4, smoothed labels": {"label_smoothing": 0.1},
     "sgd 1e-2": SGD,
+    "adamw 3e-4, decay 3": {"optimiser": "adamw", "learning_rate": 3e-4, "weight_decay": 3.0},
     "sgd 3e-2": SGD | {"learning_rate": 3e-2},
+    "adam 3e-4": {"learning_rate": 3e-4},
+    "adam 1e-3": {"learning_rate": 1e-3},
     "sgd 1e-2, smoothed labels": SGD | {"label_smoothing": 0.1},
     "adam 3e-4, batches of 4, 4,000 steps": {"learning_rate": 3e-4, "batch": 4, "steps": 4000},
     "adamw 3e-4, decay 1": {"optimiser": "adamw", "learning_rate": 3e-4, "weight_decay": 1.0},
-    "adamw 3e-4, decay 3": {"optimiser": "adamw", "learning_rate": 3e-4, "weight_decay": 3.0},
     "adam 5e-4, constant, 3,000 steps": {"schedule": "constant", "steps": 3000},
     "adam 5e-4, no clipping": {"clip": 0.0},
     "adam 5e-4, smoothed labels, 3,000 steps": {"label_smoothing": 0.1, "steps": 3000},
@@ -205,12 +205,13 @@ def main() -> None:
     train(learn.curriculum(options.seed, known.path), options.out / "learn", **common)
     card = final_card(list_checkpoints(options.out / "learn"))
     system = System(card, run.trained(options.seed), device)
+    print(f"[{time.perf_counter() - began:.0f} s] further", flush=True)
+    began = time.perf_counter()
     path = options.out / f"c6-{options.seed}.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
     done = [json.loads(line) for line in lines]
     for found in done:
         show(found)
-    print(f"[{time.perf_counter() - began:.0f} s] further", flush=True)
     for name in options.only or RECIPES:
         if any(found["recipe"] == name for found in done):
             continue
