@@ -33,7 +33,7 @@ from elsewhere.models import Model, list_layers, load_model, select_layers
 from elsewhere.protocols import Need
 from elsewhere.recording import Recorder, Sweep
 from elsewhere.recording.engines.windows import WindowEngine
-from elsewhere.recording.incremental import Incremental, running
+from elsewhere.recording.incremental import Incremental, reads
 from elsewhere.recording.incremental import engine as engine_module
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.types import BATCH_ROWS
@@ -270,7 +270,7 @@ def measure(row: Row, images: int) -> Measured:
 def watching(spent: Counter[str]) -> Iterator[None]:
     """Add up seconds of gathering, convolutions, expansion and linear layers, while it runs."""
     saved = (
-        running.Gatherer.gather,
+        reads.Gatherer.gather,
         functional.conv2d,
         engine_module.spread,
         functional.linear,
@@ -290,7 +290,7 @@ def watching(spent: Counter[str]) -> Iterator[None]:
 
         return wrapped
 
-    running.Gatherer.gather = timed("gathering", saved[0])  # type: ignore[method-assign, assignment]
+    reads.Gatherer.gather = timed("gathering", saved[0])  # type: ignore[method-assign, assignment]
     functional.conv2d = timed("convolutions", saved[1])  # type: ignore[assignment]
     engine_module.spread = timed("expansion", saved[2])  # type: ignore[assignment]
     functional.linear = timed("linear layers", saved[3])  # type: ignore[assignment]
@@ -298,7 +298,7 @@ def watching(spent: Counter[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        running.Gatherer.gather = saved[0]  # type: ignore[method-assign]
+        reads.Gatherer.gather = saved[0]  # type: ignore[method-assign]
         functional.conv2d, functional.linear = saved[1], saved[3]
         engine_module.spread = saved[2]
         SimilaritySink.add = saved[4]  # type: ignore[method-assign]
