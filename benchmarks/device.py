@@ -10,7 +10,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from elsewhere.models import Model
-from elsewhere.models.forward import exact
+from elsewhere.models.forward import computing
+from elsewhere.types import Precision
 
 WAITS = (
     "aten::_local_scalar_dense",
@@ -59,7 +60,12 @@ def median_seconds(
 
 
 def bare_passes(
-    model: Model, canvas: int, batches: Sequence[int], *, backward: bool = False
+    model: Model,
+    canvas: int,
+    batches: Sequence[int],
+    *,
+    backward: bool = False,
+    precision: Precision = "float32",
 ) -> dict[int, float]:
     """Return images a second of plain passes by their rows, at the better memory format.
 
@@ -82,7 +88,7 @@ def bare_passes(
                 shown = images.detach().requires_grad_(True)
                 torch.autograd.grad(network(shown)[:, 0].sum(), shown)
 
-            with exact(device):
+            with computing(device, precision):
                 run = there_and_back if backward else forward
                 each = max(1, 256 // rows) if device.type == "cuda" else 1
                 taken = median_seconds(run, device, each=each, most=5, seconds=2)

@@ -141,7 +141,8 @@ class Bench:
     @cache  # noqa: B019
     def forward(self, name: str) -> dict[int, float]:
         """Return images a second of bare forward passes, by their rows."""
-        return bare_passes(self.model(name), self.scale.canvas.size, self.scale.batches)
+        canvas, batches = self.scale.canvas.size, self.scale.batches
+        return bare_passes(self.model(name), canvas, batches, precision=self.precision)
 
     def sweep(self, name: str, engine: str, grid: str, n_objects: int) -> Sweep:
         """Return a sweep of all ReLU layers."""
@@ -156,11 +157,8 @@ class Bench:
             grid=grid,
             layers=layers,
             engine=engine,  # type: ignore[arg-type]
-            **self._precise(Sweep),
+            precision=self.precision,
         )
-
-    def _precise(self, taker: Callable[..., object]) -> dict[str, Any]:
-        return {} if self.precision == "float32" else {"precision": self.precision}
 
     def swept(
         self, name: str, engine: str, grids: Sequence[str], n_objects: int, seconds: float
@@ -267,7 +265,7 @@ def record(bench: Bench) -> Iterator[Found]:
         "--objects", "glyphs", "--categories", "20", "--grid", grid, "--out", str(out),
         "--device", str(bench.device), "--overwrite",
         *(word for key, value in arguments.items() for word in ("--model-arg", f"{key}={value}")),
-        *([] if bench.precision == "float32" else ["--precision", bench.precision]),
+        "--precision", bench.precision,
     ]  # fmt: skip
     runs = []
     while not runs or (len(runs) < bench.scale.runs and bench.left > 1.5 * runs[-1][0]):
@@ -321,12 +319,10 @@ def training(bench: Bench) -> Iterator[Found]:
     scale, device = bench.scale, bench.device
     name, arguments = scale.vgg16
     plain = plain_steps(bench)
-    given = {each.name for each in dataclasses.fields(Phase)}
-    precise = {"precision": "bfloat16"} if "precision" in given else {}
     phase = Phase(
         "learn", "glyphs", categories=10, exemplars=Exemplars(train=20, held_out=4),
         environment="full", steps=400 if device.type == "cuda" else 150, batch=scale.batch,
-        learning_rate=1e-5, checkpoints=0, **precise,
+        learning_rate=1e-5, checkpoints=0, precision="bfloat16",
     )  # fmt: skip
     curriculum = Curriculum(
         "gpu", Network(name, arguments=arguments | {"num_classes": 10}),
@@ -353,7 +349,7 @@ def training(bench: Bench) -> Iterator[Found]:
         "training", f"step of VGG16, batch {scale.batch}, bfloat16 / plain loop",
         step / plain, "at most 1.15", step / plain <= 1.15,
         {"plain images/s": scale.batch / plain, "images/s": scale.batch / step,
-         "precision": precise.get("precision", "float32"), "blocks": len(blocks)},
+         "blocks": len(blocks)},
     )  # fmt: skip
     if bench.profile and bench.left > 0:
         short = dataclasses.replace(

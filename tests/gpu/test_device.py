@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from elsewhere import AttributionSettings, attribute, measure, probe, record, similarity
+from elsewhere import AttributionSettings, Sweep, attribute, measure, probe, record, similarity
 from elsewhere.analyzer.accuracy import network_accuracy
 from elsewhere.stimuli import Canvas
 from elsewhere.training import Curriculum, Exemplars, Network, Phase, train
@@ -166,3 +166,16 @@ def test_a_recording_that_was_killed_ends_with_the_same_bits(pair, tmp_path, con
     assert not (tmp_path / "run.h5").exists()
     resumed = record(pair(**options)[1], tmp_path / "run.h5")
     assert contents_of(resumed) == contents_of(whole)
+
+
+@pytest.mark.parametrize(("precision", "share"), [("tf32", 5e-3), ("bfloat16", 5e-2)])
+def test_lower_precisions_stay_near(model, make_objects, precision, share):
+    there = dataclasses.replace(model, module=copy.deepcopy(model.module)).to(torch.device(DEVICE))
+    options = {"canvas": CANVAS, "grid": "3x4", "engine": "dense", "layers": ["relu1_1", "logits"]}
+    plain, low = (
+        similarity(Sweep(there, make_objects(5), precision=each, **options))
+        for each in ("float32", precision)
+    )
+    np.testing.assert_allclose(low["cosine_each"], plain["cosine_each"], atol=share)
+    if precision == "bfloat16":
+        assert np.abs(low["cosine_each"] - plain["cosine_each"]).max() > 0
