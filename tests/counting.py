@@ -2,7 +2,7 @@
 
 >>> with counting() as counted:                     # doctest: +SKIP
 ...     work(tensors)
->>> counted.n_waits, counted.n_uploads, counted.n_launches
+>>> counted.n_waits, counted.n_uploads, counted.n_launches   # doctest: +SKIP
 
 A *wait* is a call for which the host waits for the device: what crosses to the host (``cpu``,
 ``item``, ``tolist``, ``bool``), what has a size that only the device knows (``nonzero``, indexing

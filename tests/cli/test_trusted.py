@@ -199,7 +199,6 @@ def test_ways_of_sharing_that_do_not_go_together(refuse):
     call = ("record", *SMALL, "--out", "run.h5")
     refuse(*call, "--workers", 0, says="--workers must be at least 1")
     refuse(*call, "--workers", 2, "--scheduler", "tcp://a:1", says="give one")
-    refuse(*call, "--workers", 2, "--similarity", "s.nc", says="--similarity needs")
     refuse("plan", *SMALL, "--workers", -1, says="--workers")
 
 

@@ -230,7 +230,7 @@ def _widen(start: Numbers, length: Numbers, size: int) -> tuple[Numbers, Numbers
     Examples
     --------
     >>> _widen(np.array([0, 3, 19]), np.array([11, 14, 9]), 28)
-    (array([ 0,  3, 16]), array([12, 14, 12]))
+    (array([ 0,  3, 19]), array([12, 14,  9]))
     """
     longest = int(length.max())
     step = max(1, round(longest / LENGTHS))
