@@ -220,7 +220,12 @@ def parts(folder):
     """Return the files of work that is done, and when they were written."""
     found = [*folder.rglob("*.parts/unit-*.h5"), *folder.glob("run/track/*.nc")]
     found += folder.glob("run-*/seeds/*/*.json")
-    return {str(p): p.stat().st_mtime_ns for p in found}
+    return {str(p): (p.stat().st_mtime_ns, _made_with(p)) for p in found}
+
+
+def _made_with(path):
+    """Return what a reproduction's task says that its numbers depend on; nothing of other files."""
+    return json.loads(path.read_text())["measured_with"] if path.suffix == ".json" else None
 
 
 def prepare(cases):
@@ -282,8 +287,9 @@ def attack(case, kills, draw, way, cluster, log):
         if found["alive"]:
             wrong.append(f"{found['alive']} processes outlived their parent")
         again = parts(Path())
-        if any(name in again and again[name] != done[name] for name in done):
-            wrong.append(f"written twice: {sorted(done)}")
+        twice = [name for name in done if name in again and again[name] != done[name]]
+        if twice:
+            wrong.append(f"written twice: {[(name, done[name], again[name]) for name in twice]}")
         spent = images_by_process(log)
         counts["images"] += sum(spent.values())
         new = len(again.keys() - done.keys())

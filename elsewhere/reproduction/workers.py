@@ -72,10 +72,11 @@ class ReproductionJob:
         """Do nothing: each task loads what it needs."""
 
     def perform(self, key: Key) -> None:
-        """Perform a task; an error says which."""
+        """Perform a task, unless a process that was lost has written it; an error says which."""
         task = self.tasks[key]
         try:
-            self.act(task, tell)
+            if read_values(task, current=True) is None:
+                self.act(task, tell)
         except Exception as error:  # anything else would end the process without a word
             known = isinstance(error, ElsewhereError)
             reason = str(error) if known else f"{type(error).__name__}: {error}"

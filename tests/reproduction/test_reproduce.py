@@ -334,6 +334,17 @@ def test_processes_give_what_one_process_gives(done, tiny, tmp_path):
                 assert np.allclose(ours[name], value), name
 
 
+def test_what_a_lost_process_wrote_is_not_done_again(tiny, tmp_path):
+    (task,) = make_tasks(tiny, make_runs(tiny)[:1], (0,), tmp_path)
+    seen = []
+    job = workers.ReproductionJob({task.key: task}, lambda task, _: seen.append(task.key))
+    job.perform(task.key)
+    task.path.parent.mkdir(parents=True, exist_ok=True)
+    write_values(task, {"a": 0.5})
+    job.perform(task.key)
+    assert seen == [task.key]
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [
