@@ -225,7 +225,7 @@ def parts(folder):
 
 def _made_with(path):
     """Return what a reproduction's task says that its numbers depend on; nothing of other files."""
-    return json.loads(path.read_text())["measured_with"] if path.suffix == ".json" else None
+    return json.loads(path.read_text()).get("measured_with") if path.suffix == ".json" else None
 
 
 def prepare(cases):
