@@ -138,7 +138,8 @@ def make_runs(
     Raises
     ------
     InputError
-        The weights' file does not exist, or a state is chosen without one.
+        The weights' file does not exist, or a state is chosen without one; or a condition starts
+        from one that is not made before it.
     """
     if state_key is not None and imagenet_weights in (None, "imagenet"):
         given = "not given" if imagenet_weights is None else imagenet_weights
@@ -152,6 +153,13 @@ def make_runs(
     if confounds:
         kinds |= _CONFOUNDS
     runs = [_run(scale, name, kind) for name, kind in kinds.items()]
+    for number, run in enumerate(runs):
+        before = [other.name for other in runs[:number]]
+        if later := [name for name in run.needs if name not in before]:
+            raise InputError(
+                f"{run.name}.toml starts from {later[0]}, which is not made before it; expected "
+                f"one of: {', '.join(before) or 'none, for it is the first'}"
+            )
     if imagenet_weights is not None:
         runs.append(_imagenet(scale, imagenet_weights, state_key))
     return tuple(runs)

@@ -1,6 +1,7 @@
 """Scales and the runs that they are made of."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -35,6 +36,15 @@ def test_runs_come_after_what_they_need(scale):
     assert len(set(names)) == len(names)
     for place, run in enumerate(runs):
         assert set(run.needs) <= set(names[:place]), run.name
+
+
+@pytest.mark.parametrize("start", ["near", "full"])
+def test_a_condition_that_starts_from_itself_in_the_end_is_refused(tiny_folder, tmp_path, start):
+    folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
+    full = folder / "full.toml"
+    full.write_text(f'start = "{start}"\n{full.read_text()}')
+    with pytest.raises(InputError, match=f"full.toml starts from {start}, which is not made"):
+        make_runs(load_scale(folder))
 
 
 def test_the_conditions_differ_in_one_thing_only(scale):
