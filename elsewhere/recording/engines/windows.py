@@ -281,7 +281,7 @@ class WindowEngine(SweepEngine):
         def receive(name: str, value: Maps | torch.Tensor) -> None:
             source: WindowRows | torch.Tensor
             if isinstance(value, Maps):
-                source = WindowRows(value.widened(), self.compiled.ground(name).widened(), tile)
+                source = WindowRows(value.widened(), self.compiled.ground(name).wide, tile)
             else:
                 source = widened(value)
             for layer in by_source[name]:
@@ -323,7 +323,7 @@ class WindowEngine(SweepEngine):
             if isinstance(value, torch.Tensor):
                 takers.give(DenseBlock(*where, widened(value), layout=layer.layout))
             else:
-                takers.give(WindowBlock(*where, GroundRow(value.widened()), np.array([0])))
+                takers.give(WindowBlock(*where, GroundRow(value.wide), np.array([0])))
 
 
 def _count(numbers: NDArray[np.int64], portions: Portions, skip: Collection[int]) -> int:

@@ -15,7 +15,7 @@ from elsewhere.measures.sketch import sketch
 from elsewhere.measures.vectors import DenseVectors
 from elsewhere.models.forward import send
 from elsewhere.protocols import Kept, Stage
-from elsewhere.recording.incremental.gathering import Whole, batched, map_means
+from elsewhere.recording.incremental.gathering import Whole, batched
 from elsewhere.recording.incremental.rectangles import GroupSquares, Piece, Region, Sums
 from elsewhere.recording.incremental.vectors import WindowVectors
 from elsewhere.recording.incremental.windows import Ground, Maps, Tile, paste
@@ -102,7 +102,7 @@ class WindowRows:
     def means(self, rows: NDArray[np.int64]) -> Tensor:
         """Return some rows' means over space, (row, channel)."""
         if self._means is None:
-            self._means = map_means(self.maps, self.ground, self.tile)
+            self._means = Whole(self.maps, self.ground, self.tile).means()
         return self._means[send(torch.from_numpy(rows), self._means.device)]
 
 

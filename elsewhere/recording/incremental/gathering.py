@@ -15,9 +15,10 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from elsewhere.measures.vectors import sums
 from elsewhere.models.forward import send
 from elsewhere.recording.incremental.geometry import AxisWindows, Numbers
-from elsewhere.recording.incremental.windows import Ground, Maps, Tile, class_sums, paste
+from elsewhere.recording.incremental.windows import Ground, Maps, Tile, paste
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -35,14 +36,9 @@ def batched(device: torch.device) -> bool:
 class Lines:
     """What is read along one axis at each of some locations.
 
-    Parameters
-    ----------
-    group, row
-        Of the location's window: its group, and its row in it.
-    cells
-        Cells of the window, shape (location, cell); -1 beyond it.
-    ground
-        The same as lines of the empty canvas's map within its frame.
+    `group` and `row` are those of the location's window. `cells` are the cells of the window,
+    (location, cell), -1 beyond it, and `ground` the same as lines of the empty canvas's map within
+    its frame.
     """
 
     group: Numbers
@@ -69,15 +65,8 @@ class Lines:
 class Cells:
     """The cells of a map's windows and of the empty canvas's map, as rows of one matrix.
 
-    Parameters
-    ----------
-    maps
-        The windows.
-    ground
-        The empty canvas's map, or that within a frame: (height, width, channel).
-    known
-        Where the places of what was read before are kept: what is read likewise in another tile
-        takes no transfer.
+    `ground` is the empty canvas's map, or that within a frame: (height, width, channel). In `known`
+    the places of what was read are kept: what is read likewise in another tile takes no transfer.
     """
 
     def __init__(
@@ -98,19 +87,10 @@ class Cells:
         self._columns = np.array([tensor.shape[1] for tensor in maps.tensors[0]])
 
     def take(self, y: Lines, x: Lines, rows: tuple[Numbers, Numbers, Numbers]) -> Tensor:
-        """Return what some rows read.
+        """Return what some rows read, (row, height, width, channel), a copy.
 
-        Parameters
-        ----------
-        y, x
-            What is read along each axis.
-        rows
-            Of each row its place in `y` and in `x`, and its object in the tile, shape (row,) each.
-
-        Returns
-        -------
-        Tensor
-            (row, height, width, channel), a copy.
+        `rows` are, of each row, its place in `y` and in `x`, and its object in the tile, (row,)
+        each.
         """
         along_y, along_x, objects = rows
         gy, gx = y.group[along_y], x.group[along_x]
@@ -152,13 +132,7 @@ class Cells:
 
 @dataclass(eq=False)
 class Whole:
-    """Whole maps, of any rows of a tile: position by position, then objects.
-
-    Parameters
-    ----------
-    maps, ground, tile
-        The windows, the empty canvas's map, and where they belong.
-    """
+    """Whole maps, of any rows of a tile: position by position, then objects."""
 
     maps: Maps
     ground: Ground
@@ -189,13 +163,13 @@ class Whole:
         y, x = np.divmod(places, n_x)
         return self._cells.take(*self._lines, (y, x, objects))
 
-    def means(self, sums: Sequence[Tensor]) -> Tensor:
-        """Return each channel's mean over the map for every row, (row, channel), float64.
-
-        `sums` are those over windows, group by group: (class, class, object, channel).
-        """
+    def means(self) -> Tensor:
+        """Return each channel's mean over the map for every row, (row, channel)."""
         y, x = self._lines
-        ends = np.cumsum([t.shape[0] * t.shape[1] for t in sums])
+        windowed = [
+            torch.as_tensor(sums(windows, (3, 4))) for row in self.maps.tensors for windows in row
+        ]  # (class, class, object, channel) each
+        ends = np.cumsum([t.shape[0] * t.shape[1] for t in windowed])
         first = np.concatenate([[0], ends[:-1]]).reshape(len(self.maps.tensors), -1)
         columns = np.array([t.shape[1] for t in self.maps.tensors[0]])
         gy, gx = y.group[:, None], x.group[None]
@@ -206,16 +180,14 @@ class Whole:
             edges.append((start, start + axis.length[locations]))
         (top, bottom), (left, right) = edges
         width = self.ground.sides[1] + 1
-        corners = [
-            a[:, None] * width + b for a in (top, bottom) for b in (left, right)
-        ]  # fmt: skip
+        corners = [a[:, None] * width + b for a in (top, bottom) for b in (left, right)]
         index = send(torch.from_numpy(np.stack([windows, *corners])), self.ground.values.device)
-        every = torch.cat([t.flatten(0, 1) for t in sums]).index_select(0, index[0].view(-1))
+        every = torch.cat([t.flatten(0, 1) for t in windowed]).index_select(0, index[0].view(-1))
         table = self.ground.table.flatten(0, 1)
         a, b, c, d = table.index_select(0, index[1:].view(-1)).view(4, -1, table.shape[1])
-        outside = table[-1] - (d - c - b + a)
+        outside = table[-1] - (d - b - c + a)
         total: Tensor = (outside[:, None] + every).flatten(0, 1)
-        return total / math.prod(self.ground.sides)
+        return (total / math.prod(self.ground.sides)).to(self.ground.values.dtype)
 
 
 def spread(maps: Maps, ground: Ground, tile: Tile) -> Tensor:
@@ -229,26 +201,3 @@ def spread(maps: Maps, ground: Ground, tile: Tile) -> Tensor:
         for column, x in enumerate(tile.xs):
             paste(out[row, column], *maps.window(y, x), ground)
     return out.view(-1, ground.channels, *ground.sides)
-
-
-def map_means(maps: Maps, ground: Ground, tile: Tile) -> Tensor:
-    """Return each channel's mean over the map, shape (row, channel), without whole maps."""
-    if batched(ground.values.device):
-        found = [values for *_, values in class_sums(maps)]
-        return Whole(maps, ground, tile).means(found).to(ground.values.dtype)
-    inside_of = {(gy, gx): values for gy, gx, values in class_sums(maps)}
-    table = ground.sums
-    whole = table[-1, -1]
-    n_y, n_x, n_objects = tile.shape
-    out = torch.empty((n_y, n_x, n_objects, ground.channels), dtype=torch.float64)
-    for row, y in enumerate(tile.ys):
-        for column, x in enumerate(tile.xs):
-            gy, gx, ry, rx = maps.find(y, x)
-            top, left = int(maps.axes[0].start[y]), int(maps.axes[1].start[x])
-            bottom, right = top + int(maps.axes[0].length[y]), left + int(maps.axes[1].length[x])
-            inside = table[bottom, right] - table[top, right] - table[bottom, left]
-            outside = whole - (inside + table[top, left])
-            out[row, column] = outside + inside_of[gy, gx][ry, rx].cpu()
-    height, width = ground.sides
-    out /= height * width
-    return out.view(-1, ground.channels).float().to(ground.values.device)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from elsewhere.models.forward import send
-from elsewhere.recording.incremental.gathering import batched, map_means
+from elsewhere.recording.incremental.gathering import Whole, batched
 from elsewhere.recording.incremental.geometry import AxisReading, AxisWindows, Numbers
 from elsewhere.recording.incremental.reads import Gatherer, Readings
 from elsewhere.recording.incremental.treatments import Global, Sliding, Together
@@ -213,7 +213,7 @@ def _together_groups(
 
 def run_global(treatment: Global, maps: Maps, ground: Ground, tile: Tile) -> Tensor:
     """Return means over the map as whole activations."""
-    values = map_means(maps, ground, tile)
+    values = Whole(maps, ground, tile).means()
     return values[:, :, None, None] if treatment.keeps else values
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -23,8 +24,7 @@ MAPS_BYTES = 64 * 2**20
 """What whole maps may take that are built to save passes over windows."""
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """A rectangle of cells: first row and column, and those after the last."""
 
     top: int
@@ -47,45 +47,26 @@ class Region:
             max(self.right, other.right),
         )
 
-    @property
-    def corners(self) -> tuple[int, int, int, int]:
-        """First row and column, and those after the last."""
-        return self.top, self.left, self.bottom, self.right
-
     def cut(self, values: Tensor, of: Region) -> Tensor:
         """Return this part of `values` that cover `of`: (..., height, width, channel)."""
         rows = slice(self.top - of.top, self.bottom - of.top)
         columns = slice(self.left - of.left, self.right - of.left)
         return values[..., rows, columns, :]
 
-    def look_up(self, table: Any) -> Any:
-        """Return the sum over this rectangle from a table of cumulated sums."""
-        inside = table[self.bottom, self.right] - table[self.top, self.right]
-        return inside - table[self.bottom, self.left] + table[self.top, self.left]
 
-
-def sum_over(table: Floats, corners: NDArray[np.int64]) -> Floats:
-    """Return sums over rectangles (rectangle, 4) from a table of cumulated sums."""
-    top, left, bottom, right = corners.T
+def sum_over(table: Any, corners: Any) -> Any:
+    """Return sums over rectangles, (rectangle, 4) or one, from a table of cumulated sums."""
+    top, left, bottom, right = np.asarray(corners).T
     with np.errstate(invalid="ignore"):  # infinite values are told of by who measures
         inside = table[bottom, right] - table[top, right] - table[bottom, left]
-        result: Floats = inside + table[top, left]
-    return result
+        return inside + table[top, left]
 
 
 class RegionChange:
     """What rows with one window differ by from the empty canvas's map, weighted.
 
-    Parameters
-    ----------
-    values
-        The rows' windows, shape (row, height, width, channel).
-    region
-        Where they lie.
-    weights
-        Of the map, shape (row,).
-    ground
-        The empty canvas's map.
+    `values` are the rows' windows in `region`, (row, height, width, channel), `weights` those of
+    the map, (row,).
     """
 
     def __init__(self, values: Tensor, region: Region, weights: Floats, ground: Ground) -> None:
@@ -122,105 +103,77 @@ class RegionChange:
 
     def meet(self, corners: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the overlaps of rectangles (rectangle, 4) with this one, maybe without cells."""
-        low = np.maximum(corners[:, :2], self.region.corners[:2])
-        high = np.minimum(corners[:, 2:], self.region.corners[2:])
+        low = np.maximum(corners[:, :2], self.region[:2])
+        high = np.minimum(corners[:, 2:], self.region[2:])
         return np.concatenate([low, np.maximum(low, high)], axis=1)
 
     def over(self, meeting: NDArray[np.int64]) -> Floats:
         """Return products with the map over overlaps, shape (rectangle, row)."""
-        origin = np.array(self.region.corners[:2] * 2)
-        size = np.array([*self.region.corners[2:]] * 2) - origin
-        return sum_over(self.products, np.clip(meeting - origin, 0, size))
+        origin = np.array(self.region[:2] * 2)
+        size = np.array(self.region[2:] * 2) - origin
+        found: Floats = sum_over(self.products, np.clip(meeting - origin, 0, size))
+        return found
 
 
+@dataclass(frozen=True, eq=False)
 class GroupSquares:
     """Squared lengths of windows of one size, taken in one call.
 
-    Parameters
-    ----------
-    values
-        Shape (class along y, class along x, object, height, width, channel).
+    `values` are (class along y, class along x, object, height, width, channel).
     """
 
-    def __init__(self, values: Tensor) -> None:
-        self._values = values
-        self._squares: Floats | None = None
+    values: Tensor
 
-    def __getitem__(self, place: tuple[int, int]) -> Floats:
-        if self._squares is None:
-            shape = self._values.shape[:3]
-            rows = self._values.reshape(math.prod(shape), -1)
-            self._squares = to_numpy(squared_norms(rows)).reshape(shape)
-        result: Floats = self._squares[place]
-        return result
+    @cached_property
+    def squares(self) -> Floats:
+        """The lengths, (class along y, class along x, object)."""
+        shape = self.values.shape[:3]
+        rows = self.values.reshape(math.prod(shape), -1)
+        return to_numpy(squared_norms(rows)).reshape(shape)
 
 
+@dataclass(frozen=True, eq=False)
 class Sums:
     """Sums over windows that many rows share, taken once.
 
-    Parameters
-    ----------
-    values
-        Shape (row, height, width, channel).
-    region
-        Where they lie; of windows that several locations share, at one of these.
-    ground
-        The empty canvas's map.
-    group, place
-        Lengths of many windows, and which of them these are.
+    `values` are (row, height, width, channel); they lie in `region`, at one of the locations that
+    share them. `place` is theirs in `group`, the lengths of many windows.
     """
 
-    def __init__(
-        self,
-        values: Tensor,
-        region: Region,
-        ground: Ground,
-        group: GroupSquares | None = None,
-        place: tuple[int, int] = (0, 0),
-    ) -> None:
-        self._values, self._region, self._ground = values, region, ground
-        self._group, self._place = group, place
-        self._squares: Floats | None = None
-        self._products: Floats | None = None
-        self._totals: Floats | None = None
-        self._gram: Floats | None = None
+    values: Tensor
+    region: Region
+    ground: Ground
+    group: GroupSquares | None = None
+    place: tuple[int, int] = (0, 0)
 
-    @property
+    @cached_property
     def gram(self) -> Floats:
         """Products of the windows with each other, shape (row, row)."""
-        if self._gram is None:
-            if len(self._values) == 1:
-                self._gram = self.squares[None]
-            else:
-                rows = flat(self._values)
-                self._gram = to_numpy(dot_products(rows, rows))
-        return self._gram
+        if len(self.values) == 1:
+            return self.squares[None]
+        rows = flat(self.values)
+        return to_numpy(dot_products(rows, rows))
 
-    @property
+    @cached_property
     def squares(self) -> Floats:
         """Squared lengths of the windows, shape (row,)."""
-        if self._squares is None and 1 < len(self._values) <= FEW:
-            self._squares = self.gram.diagonal()  # which sums over objects want as well
-        if self._squares is None and self._group is not None:
-            self._squares = self._group[self._place]
-        if self._squares is None:
-            self._squares = to_numpy(squared_norms(flat(self._values)))
-        return self._squares
+        if 1 < len(self.values) <= FEW:
+            return self.gram.diagonal()  # which sums over objects want as well
+        if self.group is not None:
+            found: Floats = self.group.squares[self.place]
+            return found
+        return to_numpy(squared_norms(flat(self.values)))
 
-    @property
+    @cached_property
     def products(self) -> Floats:
         """Products with the empty canvas's map, shape (row,)."""
-        if self._products is None:
-            below = self._region.cut(self._ground.values, whole(self._ground))
-            self._products = to_numpy(dot_products(flat(self._values), flat(below[None])))[:, 0]
-        return self._products
+        below = self.region.cut(self.ground.values, whole(self.ground))
+        return to_numpy(dot_products(flat(self.values), flat(below[None])))[:, 0]
 
-    @property
+    @cached_property
     def totals(self) -> Floats:
         """Sums of the windows, shape (row,)."""
-        if self._totals is None:
-            self._totals = to_numpy(sums(flat(self._values), (1,)))
-        return self._totals
+        return to_numpy(sums(flat(self.values), (1,)))
 
 
 def whole(ground: Ground) -> Region:
@@ -235,18 +188,9 @@ def flat(values: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class Piece:
-    """Rows whose windows cover the same cells.
+    """Rows whose windows, (row, height, width, channel), cover the same cells.
 
-    Parameters
-    ----------
-    rows
-        Which rows.
-    region
-        The cells.
-    values
-        Shape (row, height, width, channel).
-    sums
-        Sums over windows; where more rows share it, `chosen` are these.
+    Of `sums` that more rows share, `chosen` are those of these.
     """
 
     rows: NDArray[np.int64]

@@ -53,20 +53,11 @@ Floats: TypeAlias = NDArray[np.float64]
 
 @dataclass(eq=False)
 class WindowVectors:
-    """Rows as :class:`elsewhere.protocols.Vectors`, held as windows.
+    """Rows as :class:`elsewhere.protocols.Vectors`, held as windows, at most one a row.
 
-    Parameters
-    ----------
-    ground
-        The empty canvas's map.
-    weights
-        Of the map outside the windows, shape (row,).
-    held
-        The windows; a row has at most one.
-    exact
-        Whether windows are held in double precision.
-    offsets
-        Where given: of each row the mean over its units, which is removed.
+    `weights` (row,) are those of the empty canvas's map outside the windows. Windows are in double
+    precision if `exact`. Where `offsets` are given, they are each row's mean over its units, which
+    is removed.
     """
 
     ground: Ground
@@ -107,12 +98,12 @@ class WindowVectors:
         """Euclidean norms, shape (row,)."""
         table = self.ground.squares
         if self._sum is not None:
-            outside = float(table[-1, -1] - self._sum.piece.region.look_up(table))
+            outside = float(table[-1, -1] - sum_over(table, self._sum.piece.region))
             return np.sqrt(np.maximum(self.weights**2 * outside + self._sum.square, 0.0))
         squares = self.weights**2 * float(table[-1, -1])
         if pieces := self.pieces:
             rows = np.concatenate([piece.rows for piece in pieces])
-            inside = sum_over(table, np.array([piece.region.corners for piece in pieces]))
+            inside = sum_over(table, np.array([piece.region for piece in pieces]))
             inside = np.repeat(inside, [len(piece.rows) for piece in pieces])
             squares[rows] -= self.weights[rows] ** 2 * inside
             squares[rows] += np.concatenate([piece.squares for piece in pieces])
@@ -127,7 +118,7 @@ class WindowVectors:
         pieces = self._all_pieces()
         places = np.repeat(np.arange(len(pieces)), [len(piece.rows) for piece in pieces])
         rows = np.concatenate([piece.rows for piece in pieces])
-        a, corners = self.weights[rows], np.array([piece.region.corners for piece in pieces])
+        a, corners = self.weights[rows], np.array([piece.region for piece in pieces])
         table = self.ground.squares
         outside = float(table[-1, -1]) - sum_over(table, corners)[places]
         lone = self._find_lone(pieces)
@@ -180,10 +171,10 @@ class WindowVectors:
         """Return each row's mean over its units, or what of it was removed."""
         if self.offsets is not None:
             return self.offsets
-        table = self.ground.sums
+        table = self.ground.table
         totals = self.weights * float(table[-1, -1].sum())
         for piece in self.pieces:
-            inside = float(piece.region.look_up(table).sum())
+            inside = float(sum_over(table, piece.region).sum())
             totals[piece.rows] += piece.totals - self.weights[piece.rows] * inside
         return totals / self._units
 

@@ -8,15 +8,15 @@ channels-last order, in which convolutions run fastest on a CPU.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from elsewhere.measures.vectors import sums
 from elsewhere.models.forward import widened
 from elsewhere.recording.incremental.geometry import AxisWindows, Numbers
 
@@ -28,12 +28,7 @@ Axes: TypeAlias = tuple[AxisWindows, AxisWindows]
 class Tile:
     """Locations and objects that are worked on at a time.
 
-    Parameters
-    ----------
-    ys, xs
-        Indices of locations along each axis.
-    objects
-        Indices of objects.
+    All are indices, those of locations along each axis.
     """
 
     ys: Numbers
@@ -54,27 +49,20 @@ class Tile:
 class Ground:
     """The empty canvas's map, which windows are filled from, with its sums over rectangles.
 
-    Parameters
-    ----------
-    values
-        Shape (height, width, channel).
+    `values` are (height, width, channel).
     """
 
     def __init__(self, values: Tensor) -> None:
         self.values = values.contiguous()
         self._padded: dict[tuple[int, int, int, int, float], Tensor] = {}
-        self._squares: NDArray[np.float64] | None = None
-        self._table: Tensor | None = None
-        self._wide: Ground | None = None
         self.known: dict[Hashable, Tensor] = {}
         self.open_sums: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def widened(self) -> Ground:
-        """Return this map in single precision at least: bfloat16 is widened, once."""
-        if self._wide is None:
-            values = widened(self.values)
-            self._wide = self if values is self.values else Ground(values)
-        return self._wide
+    @cached_property
+    def wide(self) -> Ground:
+        """This map in single precision at least: bfloat16 is widened, once."""
+        values = widened(self.values)
+        return self if values is self.values else Ground(values)
 
     def settle(self) -> None:
         """Form the sums of rows that were put off, before the rows' memory is used again."""
@@ -110,25 +98,17 @@ class Ground:
             self._padded[key] = framed
         return self._padded[key]
 
-    @property
+    @cached_property
     def squares(self) -> NDArray[np.float64]:
         """Sums of squares over all channels and the cells above and left."""
-        if self._squares is None:
-            values = torch.stack([(row.double() ** 2).sum(-1) for row in self.values])
-            self._squares = _cumulated(values[..., None])[..., 0].cpu().numpy()
-        return self._squares
+        values = torch.stack([(row.double() ** 2).sum(-1) for row in self.values])
+        found: NDArray[np.float64] = _cumulated(values[..., None])[..., 0].cpu().numpy()
+        return found
 
-    @property
+    @cached_property
     def table(self) -> Tensor:
         """Sums of each channel over the cells above and left, float64."""
-        if self._table is None:
-            self._table = _cumulated(self.values.double())
-        return self._table
-
-    @property
-    def sums(self) -> Tensor:
-        """The same on the CPU."""
-        return self.table.cpu()
+        return _cumulated(self.values.double())
 
 
 def _cumulated(values: Tensor) -> Tensor:
@@ -156,30 +136,22 @@ def measure_constant(values: Tensor, dim: int) -> tuple[int, int]:
 class Maps:
     """The windows of a map for a tile of locations.
 
-    Parameters
-    ----------
-    axes
-        Windows of all locations along y and x.
-    groups
-        Per axis, classes that lie in one tensor; they have one length.
-    tensors
-        For each pair of groups: (class, class, object, height, width, channel).
+    `axes` are the windows of all locations along y and x, and `groups`, per axis, the classes that
+    lie in one tensor, of one length. There is a tensor for each pair of groups: (class, class,
+    object, height, width, channel).
     """
 
     axes: Axes
     groups: tuple[list[Numbers], list[Numbers]]
     tensors: list[list[Tensor]]
-    _places: list[dict[int, tuple[int, int]]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def places(self) -> list[dict[int, tuple[int, int]]]:
         """Per axis, class to its group and its row in it."""
-        if not self._places:
-            self._places = [
-                {int(c): (g, row) for g, group in enumerate(groups) for row, c in enumerate(group)}
-                for groups in self.groups
-            ]
-        return self._places
+        return [
+            {int(c): (g, row) for g, group in enumerate(groups) for row, c in enumerate(group)}
+            for groups in self.groups
+        ]
 
     def find(self, y: int, x: int) -> tuple[int, int, int, int]:
         """Return groups along y and x, and rows in them, of locations `y` and `x`."""
@@ -199,11 +171,6 @@ class Maps:
             return self
         return replace(self, tensors=[[widened(tensor) for tensor in row] for row in self.tensors])
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of all windows."""
-        return sum(t.numel() * t.element_size() for row in self.tensors for t in row)
-
 
 def paste(out: Tensor, top: int, left: int, windows: Tensor, ground: Ground) -> None:
     """Write windows (row, h, w, channel) and the empty canvas around them into whole maps."""
@@ -211,10 +178,3 @@ def paste(out: Tensor, top: int, left: int, windows: Tensor, ground: Ground) -> 
     if (height, width) != ground.sides:
         out.copy_(ground.maps)
     out[:, :, top : top + height, left : left + width] = windows.permute(0, 3, 1, 2)
-
-
-def class_sums(maps: Maps) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield each pair of groups with the sums of each channel over its windows, float64."""
-    for gy, tensors in enumerate(maps.tensors):
-        for gx, tensor in enumerate(tensors):
-            yield gy, gx, torch.as_tensor(sums(tensor, (3, 4)))

@@ -147,7 +147,8 @@ def test_windows_take_what_was_foretold(make_sweep):
             foretold, seen = engine.peak_bytes(tile, sweep.layers), []
 
             def receive(name, value, seen=seen):
-                seen.append(value.bytes if not torch.is_tensor(value) else value.numel() * 4)
+                rows = [[value]] if torch.is_tensor(value) else value.tensors
+                seen.append(4 * sum(tensor.numel() for row in rows for tensor in row))
 
             with torch.inference_mode():
                 for _ in engine.run(tile, sweep.layers, receive):
