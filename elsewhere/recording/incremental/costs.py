@@ -19,34 +19,17 @@ from elsewhere.recording.incremental.windows import Tile
 
 @dataclass(frozen=True)
 class StepCost:
-    """What a step takes for one image.
+    """What a step takes for one image."""
 
-    Parameters
-    ----------
-    weights
-        Multiply-adds per cell of its output, over all channels.
-    bytes
-        Of its output.
-    cells
-        Cells of its output: height times width, or 1.
-    """
-
-    weights: int
-    bytes: int
-    cells: int
+    weights: int  # multiply-adds per cell of its output, over all channels
+    bytes: int  # of its output
+    cells: int  # of its output: height times width, or 1
 
 
 def count_weights(step: Step, value: Any, look_up: Callable[[str], Any]) -> int:
     """Return the multiply-adds per output cell of a convolution or linear layer, else 0.
 
-    Parameters
-    ----------
-    step
-        The operation.
-    value
-        Its output for one image.
-    look_up
-        Returns the value of a step by name.
+    `value` is the step's output for one image; `look_up` returns the value of a step by name.
     """
     weight: Any = None
     if isinstance(step.module, nn.Conv2d | nn.Linear):
@@ -69,15 +52,8 @@ def choose_tiles(
 ) -> list[Tile]:
     """Return tiles of locations and objects that fit, or the smallest there are.
 
-    All objects of a position stay together if they can, since sinks close a position when they
-    have seen all of them; then rows are kept whole, since locations of one tile share windows.
-
-    Parameters
-    ----------
-    fits
-        Whether a tile is small enough.
-    ys, xs, objects
-        What is to be cut, as indices.
+    All objects of a position stay together if they can, since sinks close a position when they have
+    seen all of them; then rows are kept whole, since locations of one tile share windows.
     """
 
     def all_fit(n_y: int, n_x: int, n_objects: int) -> bool:

@@ -58,42 +58,22 @@ _SHAPES = frozenset({"size", "dim", "ndimension", "getattr", "len"})
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """A step with how it is executed.
-
-    Parameters
-    ----------
-    step
-        The operation.
-    kind
-        Of its value.
-    treatment
-        How windows pass; None for whole activations.
-    maps
-        Names of the operands that are maps, in order.
-    axes, readings
-        Windows after it, and what it reads of each operand.
-    cost
-        Its multiply-adds and memory.
-    """
+    """A step with how it is executed."""
 
     step: Step
-    kind: Kind
-    treatment: Treatment | None
-    maps: tuple[str, ...]
-    axes: Axes | None
-    readings: tuple[Readings, ...]
+    kind: Kind  # of its value
+    treatment: Treatment | None  # how windows pass; None for whole activations
+    maps: tuple[str, ...]  # names of the operands that are maps, in order
+    axes: Axes | None  # windows after it
+    readings: tuple[Readings, ...]  # what it reads of each operand
     cost: StepCost
 
 
 class Incremental:
-    """A network compiled for windows of its input at the locations of a grid.
+    """A network in evaluation mode, compiled for windows of its input at the locations of a grid.
 
     Parameters
     ----------
-    model
-        The network, in evaluation mode.
-    source
-        What is put where, and on what.
     program
         The traced network, where it is at hand: that of another engine, or part of it.
 
@@ -227,10 +207,6 @@ class Incremental:
         """Return the traced network as far as it leads to `layers`."""
         return self._program.leading([self.source_of(layer) for layer in layers])
 
-    def is_windowed(self, layer: Layer) -> bool:
-        """Return whether only windows of a layer are computed."""
-        return self._kinds[self.source_of(layer)] == "maps"
-
     def held_bytes(self, layer: Layer) -> int:
         """Return the bytes that one activation of a layer takes as vectors: its largest window."""
         name = self.source_of(layer)
@@ -271,21 +247,11 @@ class Incremental:
         tile: Tile,
         layers: Collection[Layer],
         receive: Callable[[str, Maps | Tensor], None],
-        passed: Callable[[Compiled], None] | None = None,
     ) -> Iterator[Compiled]:
         """Run the steps that lead to `layers` for a tile, and yield each when it is through.
 
-        Parameters
-        ----------
-        tile
-            Locations and objects.
-        layers
-            The layers.
-        receive
-            Called with a step's name and value where it gives one of the layers; the value is
-            valid only now.
-        passed
-            Called before each step's value is handed on, to take times.
+        `receive` is called with a step's name and value where it gives one of the layers; the value
+        is valid only then.
         """
         steps = self.needed(layers)
         wanted = {self.source_of(layer) for layer in layers}
@@ -298,8 +264,6 @@ class Incremental:
             value = self._execute(one, values, tile, dying)
             name = one.step.node
             values[name] = value
-            if passed is not None:
-                passed(one)
             if name in wanted:
                 receive(name, value)
             for held in [held for held in values if self._root(held) in dying]:
@@ -368,16 +332,8 @@ class Incremental:
     ) -> list[Tile]:
         """Return locations and objects in tiles whose windows fit `max_bytes`, about.
 
-        Parameters
-        ----------
-        layers
-            The layers that are wanted.
-        ys, xs
-            Indices of locations.
-        max_bytes
-            Bytes for windows and whole activations.
-        kept_bytes
-            Bytes that sinks keep of an image while its tile is open.
+        `ys` and `xs` are indices of locations, `kept_bytes` what sinks keep of an image while its
+        tile is open.
         """
 
         def fits(tile: Tile) -> bool:

@@ -10,9 +10,9 @@ lies where the empty canvas's map is constant.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,25 +28,17 @@ Interval: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class AxisWindows:
-    """The windows of all locations along one axis of a map.
+    """The windows of all locations along one axis of a map, in cells.
 
-    Parameters
-    ----------
-    size
-        Cells of the map along this axis.
-    start, length
-        Each location's window, in cells; it lies on the map and has at least one cell.
-    classes
-        Each location's class; the windows of a class have one length and equal values.
-    constant
-        Where the empty canvas's map does not vary along this axis.
+    Each window lies on the map and has at least one cell. The windows of a class have one length
+    and equal values.
     """
 
-    size: int
+    size: int  # of the map
     start: Numbers
     length: Numbers
     classes: Numbers
-    constant: Interval
+    constant: Interval  # where the empty canvas's map does not vary
 
     @classmethod
     def of_canvas(cls, size: int, object_size: int, locations: Sequence[int]) -> AxisWindows:
@@ -58,9 +50,8 @@ class AxisWindows:
         [0, 8]
         """
         start = np.asarray(locations, dtype=np.int64) - object_size // 2
-        return cls(
-            size, start, np.full_like(start, object_size), np.zeros_like(start), (0, size)
-        )  # fmt: skip
+        length = np.full_like(start, object_size)
+        return cls(size, start, length, np.zeros_like(start), (0, size))
 
     @cached_property
     def first(self) -> Numbers:
@@ -75,24 +66,15 @@ class AxisWindows:
     def widened(self, constant: Interval) -> AxisWindows:
         """Return the axis with the longer one of two constant intervals."""
         longer = max(self.constant, constant, key=lambda interval: interval[1] - interval[0])
-        return AxisWindows(self.size, self.start, self.length, self.classes, longer)
+        return replace(self, constant=longer)
 
 
 @dataclass(frozen=True)
 class Slide:
     """How a sliding operation runs along one axis.
 
-    Parameters
-    ----------
-    extent
-        Cells from the first to the last that one output cell reads,
-        ``dilation * (kernel - 1) + 1``.
-    stride
-        Input cells from one output cell to the next.
-    pad
-        Cells in front of the map.
-    size
-        Output cells.
+    One output cell reads `extent` cells, ``dilation * (kernel - 1) + 1`` from the first to the
+    last; there are `size` of them, and `pad` cells in front of the map.
 
     Examples
     --------
@@ -105,7 +87,7 @@ class Slide:
     pad: int
     size: int
 
-    def reads(self, start: int, stop: int) -> Interval:
+    def reads(self, start: Any, stop: Any) -> tuple[Any, Any]:
         """Return the input cells that the output cells from `start` to `stop` read."""
         first = start * self.stride - self.pad
         return first, (stop - 1) * self.stride - self.pad + self.extent
@@ -134,12 +116,7 @@ class Slide:
 class AxisReading:
     """What each location reads of a map below, along one axis.
 
-    Parameters
-    ----------
-    source
-        The windows of the map below.
-    start, length
-        The cells that are read; they may lie beyond the map, where the operation pads.
+    The cells that are read may lie beyond the map, where the operation pads.
     """
 
     source: AxisWindows
@@ -158,14 +135,7 @@ def slide(
 ) -> tuple[AxisWindows, AxisReading]:
     """Return the windows after a sliding operation, and what they read.
 
-    Parameters
-    ----------
-    axis
-        The windows before it.
-    along
-        The operation.
-    even
-        Whether windows are widened to few lengths (:func:`_widen`).
+    If `even`, windows are widened to few lengths (:func:`_widen`).
 
     Examples
     --------
@@ -176,33 +146,22 @@ def slide(
     """
     stops = axis.start + axis.length
     changed = [along.changes(int(a), int(b)) for a, b in zip(axis.start, stops, strict=True)]
-    start = np.array([a for a, _ in changed], dtype=np.int64)
-    length = np.array([b - a for a, b in changed], dtype=np.int64)
+    start, stop = np.array(changed, dtype=np.int64).T
+    length = stop - start
     if even:
         start, length = _widen(start, length, along.size)
-    read = [along.reads(int(a), int(a + n)) for a, n in zip(start, length, strict=True)]
-    reading = AxisReading(
-        axis,
-        np.array([a for a, _ in read], dtype=np.int64),
-        np.array([b - a for a, b in read], dtype=np.int64),
-    )
-    keys = _keys(reading)
-    return AxisWindows(
-        along.size, start, length, _number(keys), along.constant(axis.constant)
-    ), reading
+    first, last = along.reads(start, start + length)
+    reading = AxisReading(axis, first, last - first)
+    classes, constant = _number(_keys(reading)), along.constant(axis.constant)
+    return AxisWindows(along.size, start, length, classes, constant), reading
 
 
 def merge(
     axes: Sequence[AxisWindows], *, even: bool = False
 ) -> tuple[AxisWindows, tuple[AxisReading, ...]]:
-    """Return the windows of a sum or a concatenation of maps, and what is read of each.
+    """Return the windows of a sum or a concatenation of maps of one size, and what is read of each.
 
-    Parameters
-    ----------
-    axes
-        The windows of the maps, of one size.
-    even
-        As for :func:`slide`.
+    `even` is as for :func:`slide`.
 
     Examples
     --------

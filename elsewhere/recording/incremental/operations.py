@@ -29,16 +29,8 @@ def split_classes(
 ) -> list[Numbers]:
     """Return the classes of `locations`, grouped by length and at most `limit` in a group.
 
-    Parameters
-    ----------
-    axis
-        The windows.
-    locations
-        Indices of the tile's locations.
-    lengths
-        For every location of the axis, the length to group by.
-    limit
-        Classes in a group.
+    `locations` are indices of the tile's; `lengths` are those to group by, of every location of the
+    axis.
     """
     chosen = np.array(list(dict.fromkeys(axis.classes[locations].tolist())), dtype=np.int64)
     by_length = lengths[axis.first[chosen]]
@@ -98,19 +90,15 @@ def _sliding_groups(
     most = GATHER_BYTES_ON_DEVICE if batched(some.device) else GATHER_BYTES
     room = max(1, most // one)
     x = split_classes(axes[1], tile.xs, readings[1].length, room)
-    y = split_classes(
-        axes[0], tile.ys, readings[0].length, max(1, room // max(map(len, x)))
-    )  # fmt: skip
-    return y, x
+    beside = max(1, room // max(map(len, x)))
+    return split_classes(axes[0], tile.ys, readings[0].length, beside), x
 
 
 def _reads_all(axis: AxisWindows, reading: AxisReading, group: Numbers) -> bool:
     """Return whether classes read the whole map, and their windows there are the whole map."""
     locations = axis.first[group]
-    before, source = axis.length[locations], reading.source
-    return bool(
-        (before == axis.size).all() and (source.length[locations] == source.size).all()
-    )  # fmt: skip
+    both = (axis, reading.source)
+    return all(bool((each.length[locations] == each.size).all()) for each in both)
 
 
 def _only_map(readings: Readings) -> Readings:
@@ -144,16 +132,8 @@ def run_together(
 ) -> Maps:
     """Return the windows after an operation on several maps.
 
-    Parameters
-    ----------
-    treatment
-        The operation.
-    operands
-        Each map's windows, what is read of it, its ground, and whether it may be overwritten.
-    axes
-        Windows after the operation.
-    tile
-        The tile.
+    `operands` are each map's windows, what is read of it, its ground, and whether it may be
+    overwritten; `axes` are the windows after the operation.
     """
     groups = _together_groups(operands, axes, tile)
     gatherers = [Gatherer(m, r, g, 0.0, axes) for m, r, g, _ in operands]
@@ -219,10 +199,7 @@ def run_global(treatment: Global, maps: Maps, ground: Ground, tile: Tile) -> Ten
 
 def run_pointwise(run: Callable[[Tensor], Tensor], maps: Maps, axes: Axes) -> Maps:
     """Return the windows after an operation cell by cell."""
-    tensors = []
-    for row in maps.tensors:
-        results = []
-        for windows in row:
-            results.append(from_batch(run(as_batch(windows)), windows))
-        tensors.append(results)
+    tensors = [
+        [from_batch(run(as_batch(windows)), windows) for windows in row] for row in maps.tensors
+    ]
     return Maps(axes, maps.groups, tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -18,39 +18,25 @@ Readings: TypeAlias = tuple[AxisReading, AxisReading]
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Neighbouring classes of a group that are gathered alike, along one axis.
+    """Neighbouring classes of a group that are gathered alike, along one axis."""
 
-    Parameters
-    ----------
-    rows
-        Which of the group's rows: first and number.
-    group, source, step
-        The source's group, first row in it, and the rows from one class to the next.
-    ground, ground_step
-        The first cell that is read, and the cells from one class to the next.
-    inside
-        Where the source's window goes to: first cell and the one after the last.
-    skipped
-        Cells of the source's window in front of what is read.
-    """
-
-    rows: tuple[int, int]
-    group: int
-    source: int
-    step: int
-    ground: int
-    ground_step: int
-    inside: tuple[int, int]
-    skipped: int
+    rows: tuple[int, int]  # of the group: first and number
+    group: int  # of the source
+    source: int  # the first row in it
+    step: int  # rows from one class to the next
+    ground: int  # the first cell that is read
+    ground_step: int  # cells from one class to the next
+    inside: tuple[int, int]  # where the source's window goes to: first cell, the one after the last
+    skipped: int  # cells of the source's window in front of what is read
 
 
 def _stretches(
-    reading: AxisReading, places: dict[int, tuple[int, int]], group: Numbers, first: Numbers
+    reading: AxisReading, places: dict[int, tuple[int, int]], locations: Numbers
 ) -> list[_Stretch]:
-    """Return the stretches of one axis's group of classes."""
+    """Return the stretches of a group of classes, each at a location of its own, along one axis."""
     found: list[_Stretch] = []
     axis = reading.source
-    for row, location in enumerate(first[group]):
+    for row, location in enumerate(locations):
         source_group, source = places[int(axis.classes[location])]
         start, length = int(reading.start[location]), int(reading.length[location])
         offset = int(axis.start[location]) - start
@@ -59,20 +45,12 @@ def _stretches(
         one = _Stretch((row, 1), source_group, source, 0, start, 0, (low, high), max(-offset, 0))
         last = found[-1] if found else None
         if last is not None and _continues(last, one):
-            count = last.rows[1] + 1
-            steps = (
-                (one.source - last.source) // (count - 1),
-                (one.ground - last.ground) // (count - 1),
-            )
-            found[-1] = _Stretch(
-                (last.rows[0], count),
-                last.group,
-                last.source,
-                steps[0],
-                last.ground,
-                steps[1],
-                last.inside,
-                last.skipped,
+            count = last.rows[1]
+            found[-1] = replace(
+                last,
+                rows=(last.rows[0], count + 1),
+                step=(one.source - last.source) // count,
+                ground_step=(one.ground - last.ground) // count,
             )
         else:
             found.append(one)
@@ -95,18 +73,8 @@ def _continues(last: _Stretch, one: _Stretch) -> bool:
 class Gatherer:
     """Gathers what an operation reads: windows of the map below, and the empty canvas around them.
 
-    Parameters
-    ----------
-    maps
-        The map below.
-    readings
-        What each location reads, along y and x.
-    ground
-        The empty canvas's map below.
-    fill
-        The value beyond its edges.
-    axes
-        Windows after the operation, which decide on classes.
+    `maps` and `ground` are those below, and `fill` is the value beyond their edges. `axes` are the
+    windows after the operation, which decide on classes.
     """
 
     def __init__(
@@ -120,34 +88,20 @@ class Gatherer:
         self._axes, self._known = axes, ground.known
         self._cells: Cells | None = None
 
-    def stretches(self, axis: int, group: Numbers) -> list[_Stretch]:
-        """Return how a group of classes along `axis` is gathered."""
-        return _stretches(
-            self._readings[axis], self._maps.places[axis], group, self._axes[axis].first
-        )
-
     def gather(self, y: Numbers, x: Numbers, out: Tensor | None = None) -> tuple[Tensor, bool]:
-        """Return what the classes `y` by `x` read, and whether it is a copy.
+        """Return what the classes `y` by `x`, of one length along each axis, read, and whether it
+        is a copy.
 
-        Parameters
-        ----------
-        y, x
-            Classes of one length along each axis.
-        out
-            Where to write it; may be a part of the channels.
-
-        Returns
-        -------
-        Tensor
-            (class, class, object, height, width, channel).
-        bool
-            False for the source's own memory.
+        It is (class, class, object, height, width, channel), written to `out` where that is given,
+        which may be a part of the channels; or the source's own memory.
         """
-        along = self.stretches(0, y), self.stretches(1, x)
-        shape = [int(r.length[a.first[g[0]]]) for r, a, g in zip(
-            self._readings, self._axes, (y, x), strict=True
-        )]  # fmt: skip
-        if out is None and (found := self._as_it_is(along, shape)) is not None:
+        each = list(zip(self._readings, self._axes, (y, x), strict=True))
+        shape = [int(reading.length[axis.first[group[0]]]) for reading, axis, group in each]
+        along_y, along_x = (
+            _stretches(reading, places, axis.first[group])
+            for (reading, axis, group), places in zip(each, self._maps.places, strict=True)
+        )
+        if out is None and (found := self._as_it_is(along_y, along_x, shape)) is not None:
             return found, False
         some = self._maps.tensors[0][0]
         if batched(some.device):
@@ -155,8 +109,8 @@ class Gatherer:
             return (taken if out is None else out.copy_(taken)), True
         if out is None:
             out = some.new_empty((len(y), len(x), some.shape[2], *shape, some.shape[5]))
-        for one in along[0]:
-            for other in along[1]:
+        for one in along_y:
+            for other in along_x:
                 self._fill(out, one, other)
         return out, True
 
@@ -176,12 +130,12 @@ class Gatherer:
         return taken.view(len(y), len(x), n_objects, *taken.shape[1:])
 
     def _as_it_is(
-        self, along: tuple[list[_Stretch], list[_Stretch]], shape: list[int]
+        self, along_y: list[_Stretch], along_x: list[_Stretch], shape: list[int]
     ) -> Tensor | None:
         """Return the source's own tensor where exactly that is read."""
-        if any(len(stretches) != 1 for stretches in along):
+        if len(along_y) != 1 or len(along_x) != 1:
             return None
-        y, x = along[0][0], along[1][0]
+        y, x = along_y[0], along_x[0]
         tensor = self._maps.tensors[y.group][x.group]
         for one, size, cells, sides in zip(
             (y, x), tensor.shape[:2], tensor.shape[3:5], shape, strict=True

@@ -46,20 +46,8 @@ class WindowSource(Protocol):
 class Pasted:
     """Objects on an empty canvas.
 
-    Parameters
-    ----------
-    model
-        The network: its device and its input.
-    canvas
-        The canvas.
-    color
-        Its colour.
-    ys, xs
-        Coordinates of the locations along each axis, px.
-    patches
-        Objects as the network takes them, (object, channel, side, side).
-    n_variants
-        How many variants of the objects these are: all objects of the first, of the second, ...
+    `ys` and `xs` are the locations along each axis, px. `patches` are the objects as the network
+    takes them, (object, channel, side, side): all of the first variant, of the second, ...
     """
 
     def __init__(
@@ -96,13 +84,9 @@ class Pasted:
 class Covered:
     """An image of which one rectangle at a time is replaced by the same part of another image.
 
-    Parameters
-    ----------
-    image, cover
-        As the network takes them, (1, channel, height, width).
-    rows, columns
-        The rectangles are all pairs of these: first row and the one after the last, px; likewise
-        columns. None is empty, and none extends beyond the image.
+    Both are as the network takes them, (1, channel, height, width). The rectangles are all pairs of
+    `rows` and `columns`: first one and the one after the last, px. None is empty, and none extends
+    beyond the image.
     """
 
     n_objects = 1
@@ -151,9 +135,7 @@ def _axis(image: Tensor, cover: Tensor, dim: int, stretches: Sequence[Interval])
         numbers.setdefault((b - a, None if low <= a and b <= high else a), len(numbers))
         for a, b in stretches
     ]
-    return AxisWindows(
-        image.shape[dim], start, length, np.array(classes, dtype=np.int64), constant
-    )  # fmt: skip
+    return AxisWindows(image.shape[dim], start, length, np.array(classes), constant)
 
 
 def longest_constant(values: Tensor, dim: int) -> Interval:

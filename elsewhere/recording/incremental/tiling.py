@@ -25,16 +25,8 @@ def choose_shape(
     """Return how many objects, rows and columns of locations a tile of whole portions has.
 
     It depends on the design, the network and the rule, not on who computes or what is there.
-    Locations stay together if they can, since they share windows.
-
-    Parameters
-    ----------
-    fits
-        Whether a tile is small enough.
-    portions
-        The portions.
-    together
-        Whether the objects of a location stay together instead, as sinks that compare them want.
+    Locations stay together if they can, since they share windows; or, if `together`, the objects of
+    a location, as sinks that compare them want.
     """
     design = portions.design
     (n_y, n_x), n = design.shape, len(design.objects)

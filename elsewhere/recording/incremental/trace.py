@@ -40,31 +40,15 @@ class NotTraceable(InputError):
 
 @dataclass(frozen=True)
 class Step:
-    """One operation of a network.
+    """One operation of a network; in its arguments a :class:`Value` stands for another's value."""
 
-    Parameters
-    ----------
-    node
-        Its name in the graph; steps that use its value name it in their arguments.
-    name
-        Its rule's name.
-    module
-        The module, where it is one.
-    function
-        What is called.
-    args, kwargs
-        Arguments, in which a :class:`Value` stands for another step's value.
-    mutates
-        Whether it changes its first argument.
-    """
-
-    node: str
-    name: str
-    module: nn.Module | None
+    node: str  # its name in the graph, by which other steps name its value
+    name: str  # of its rule
+    module: nn.Module | None  # where it is one
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    mutates: bool
+    mutates: bool  # whether it changes its first argument
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -99,17 +83,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Program:
-    """What a forward pass does.
+    """What a forward pass does, step by step, to the input called `source`.
 
-    Parameters
-    ----------
-    source
-        Name of the input.
-    steps
-        Operations in order.
-    outputs
-        What each call of each module gives: a :class:`Value`, or a tuple, list or dictionary. The
-        network itself has no name.
+    `outputs` are what each call of each module gives: a :class:`Value`, or a tuple, list or
+    dictionary. The network itself has no name.
     """
 
     source: str
@@ -128,10 +105,7 @@ class Program:
     def find(self, values: dict[str, Any]) -> dict[OutputKey, str]:
         """Return the step that gives each tensor of each call of a module.
 
-        Parameters
-        ----------
-        values
-            Each step's value, to tell tensors from others.
+        `values` are those of each step, to tell tensors from others.
         """
         found: dict[OutputKey, str] = {}
         for (module, call), structure in self.outputs.items():

@@ -33,26 +33,15 @@ class Map:
 class Call:
     """An operation as it occurs in a network.
 
-    Parameters
-    ----------
-    name
-        The rule's name: a module's class, a function or a method.
-    module
-        The module, where it is one.
-    function
-        What is called, the module included; an in-place operation changes its first argument.
-    args, kwargs
-        The arguments, in which a :class:`Map` stands for each map that has windows.
-    output
-        What comes of it; None unless that is a map.
+    Among its arguments a :class:`Map` stands for each map that has windows.
     """
 
-    name: str
-    module: nn.Module | None
-    function: Callable[..., Any]
+    name: str  # of the rule: a module's class, a function or a method
+    module: nn.Module | None  # where it is one
+    function: Callable[..., Any]  # the module included; in place, it changes its first argument
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    output: Map | None
+    output: Map | None  # what comes of it; None unless that is a map
 
     @property
     def maps(self) -> list[Map]:
