@@ -99,8 +99,10 @@ def train(
             "step": card.step,
             "train": card.train_accuracy,
             "on": card.accuracy_on,
+            "on_error": card.accuracy_on_error,
             "off": card.accuracy_off,
-            "file": card.path.name,
+            "off_error": card.accuracy_off_error,
+            "file": str(card.path),
         }
         for card in cards
     ]
@@ -110,13 +112,32 @@ def train(
     else:
         shown = [
             {
-                k: "-" if v is None else f"{v:.3f}" if isinstance(v, float) else v
-                for k, v in r.items()
+                "phase": card.phase,
+                "step": card.step,
+                "train": _share(card.train_accuracy),
+                "on": _share(card.accuracy_on, card.accuracy_on_error),
+                "off": _share(card.accuracy_off, card.accuracy_off_error),
+                "file": card.path,
             }
-            for r in rows
+            for card in cards
         ]
         print_table(shown, right=("step", "train", "on", "off"))
+        say(_COLUMNS)
     say(f"wrote {out}")
+
+
+_COLUMNS = (
+    "train: share of the latest presentations of training that was right. on, off: accuracy, with "
+    "its standard error, on exemplars that were held out (where none are, those trained on) at "
+    "trained locations and at others, drawn once for each phase; `elsewhere accuracy` maps it"
+)
+
+
+def _share(value: float | None, error: float | None = None) -> str:
+    """Return a share, with its standard error where there is one, at two digits."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if error is None else f"{value:.2f} ±{error:.2f}"
 
 
 def _by_name(listed: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -239,14 +260,15 @@ def _training_bar() -> Iterator[Callable[[Report], None]]:
 
         def report(now: Report) -> None:
             parts = [now.phase]
-            for name, value in (
-                ("loss", now.loss),
-                ("train", now.train_accuracy),
-                ("on", now.accuracy_on),
-                ("off", now.accuracy_off),
+            if now.loss is not None:
+                parts.append(f"loss {now.loss:.3f}")
+            for name, value, error in (
+                ("train", now.train_accuracy, None),
+                ("on", now.accuracy_on, now.accuracy_on_error),
+                ("off", now.accuracy_off, now.accuracy_off_error),
             ):
                 if value is not None:
-                    parts.append(f"{name} {value:.3f}")
+                    parts.append(f"{name} {_share(value, error)}")
             update(now.step, now.steps, "  ".join(parts))
 
         yield report

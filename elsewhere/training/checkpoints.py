@@ -71,6 +71,8 @@ class Card:
         Share of the phase's latest presentations that was classified correctly.
     accuracy_on, accuracy_off
         Of the probe, at trained locations and at others; None where there are none.
+    accuracy_on_error, accuracy_off_error
+        Standard errors of these; None in cards of older versions.
     criterion_step
         The step at which the phase's criterion was met, if it was by then.
     pictures
@@ -119,6 +121,8 @@ class Card:
     train_accuracy: float | None = None
     accuracy_on: float | None = None
     accuracy_off: float | None = None
+    accuracy_on_error: float | None = None
+    accuracy_off_error: float | None = None
     criterion_step: int | None = None
     axes: tuple[str, ...] = ()
     pictures: str = ""

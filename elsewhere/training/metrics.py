@@ -29,6 +29,8 @@ class Report:
         Of the probe's exemplars at trained locations and at others; None where there are none.
     learning_rate
         Of the latest step.
+    accuracy_on_error, accuracy_off_error
+        Standard errors of these; None in reports of older versions.
     """
 
     phase: str
@@ -40,6 +42,8 @@ class Report:
     accuracy_on: float | None
     accuracy_off: float | None
     learning_rate: float
+    accuracy_on_error: float | None = None
+    accuracy_off_error: float | None = None
 
 
 ReportProgress: TypeAlias = Callable[[Report], None]

@@ -40,7 +40,7 @@ from elsewhere.training.optimisation import (
     schedule_factor,
     set_dropout,
 )
-from elsewhere.training.probe import PROBE_OBJECTS, Accuracies, Probe
+from elsewhere.training.probe import ROWS, Accuracies, Probe, images_of_test
 from elsewhere.training.rehearsal import failure
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import (
@@ -131,8 +131,8 @@ class Stage:
         window = max(WINDOW, self.phase.criterion.window if self.phase.criterion else 0)
         self.history: deque[tuple[float, float]] = deque(state.history, maxlen=window)
         self.criterion_step = state.criterion_step
-        self._load_objects(model)
         self._reports = _report_steps(resolved.steps)
+        self._load_objects(model)
         self._ask = self._next_ask(self.step)
         self._written = time.perf_counter()
         held = sum(value.numel() * value.element_size() for _, value in tensors)
@@ -253,7 +253,7 @@ class Stage:
             )
             for canvas, rows in (
                 (window, self.phase.batch),
-                (self.around.curriculum.canvas, PROBE_OBJECTS),
+                (self.around.curriculum.canvas, ROWS),
             )
         )
         self._presentations = Presentations(self.resolved, self._paster, seed=self.seed)
@@ -266,7 +266,10 @@ class Stage:
         logger.info("phase %s runs on %s", self.phase.name, self._way.name)
         some = self._presentations.images
         self._doubts = Doubts(self.network, lambda: self._logits(next(some(0))))
-        self._probe = Probe(self.resolved, paster, seed=derive_seed(self.seed, "probe"))
+        tests = len({*self.resolved.checkpoints, *self._reports})
+        images = images_of_test(self.resolved.steps * self.phase.batch, tests)
+        seed = derive_seed(self.seed, "probe")
+        self._probe = Probe(self.resolved, paster, images=images, seed=seed)
 
     # --- looking, reporting, keeping
 
@@ -351,9 +354,8 @@ class Stage:
             self.resolved.steps,
             loss,
             train,
-            accuracies.on,
-            accuracies.off,
-            rate,
+            **accuracies.values(),
+            learning_rate=rate,
         )
         if keep:
             self._keep(done, train, accuracies, final)
@@ -401,8 +403,7 @@ class Stage:
             trained=tuple(places) if places is not None and listed else None,
             learning_rate=phase.learning_rate,
             train_accuracy=train,
-            accuracy_on=probe.on,
-            accuracy_off=probe.off,
+            **probe.values(),
             criterion_step=self.criterion_step,
             pictures=self._pictures,
             seen={view: pack(held) for view, held in seen.pictures.items()},
