@@ -127,9 +127,9 @@ def train(
 
 
 _COLUMNS = (
-    "train: share of the latest presentations of training that was right. on, off: accuracy, with "
-    "its standard error, on exemplars that were held out (where none are, those trained on) at "
-    "trained locations and at others, drawn once for each phase; `elsewhere accuracy` maps it"
+    "train: share of training's latest presentations that was right; on, off: accuracy and its "
+    "standard error for exemplars of a fixed sample (held out, if any are), at trained locations "
+    "and at others"
 )
 
 
