@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import typer
 
 from elsewhere.errors import InputError, visible
 from elsewhere.notes import notes_of
-from elsewhere.types import format_bytes, stem_of
+from elsewhere.types import COMPARED, format_bytes, stem_of
 
 if TYPE_CHECKING:
     from elsewhere.protocols import Progress
@@ -122,13 +123,24 @@ def print_table(rows: list[dict[str, Any]], right: tuple[str, ...] = ()) -> None
     """Print rows of equal keys as aligned columns, whole even where the terminal is narrow."""
     keys = list(rows[0]) if rows else []
     texts = [[visible(str(row[key])) for key in keys] for row in rows]
-    widths = [max(len(t) for t in column) for column in zip(keys, *texts, strict=True)]
-    for line in [keys, *texts]:
+    words = [_heading(key) for key in keys]
+    deep = max(map(len, words), default=0)
+    heads = [
+        [lines[at - deep] if at >= deep - len(lines) else "" for lines in words]
+        for at in range(deep)
+    ]
+    widths = [max(len(t) for t in column) for column in zip(*heads, *texts, strict=True)]
+    for line in [*heads, *texts]:
         cells = [
             text.rjust(width) if key in right else text.ljust(width)
             for key, text, width in zip(keys, line, widths, strict=True)
         ]
         put("  ".join(cells).rstrip())
+
+
+def _heading(key: str) -> list[str]:
+    """Return the lines of a column's heading: what is compared is said in words."""
+    return re.sub(r"(object,?) ", r"\1\n", COMPARED.get(key, key)).split("\n")
 
 
 def short(value: Any) -> Any:

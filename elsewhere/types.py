@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from elsewhere.errors import InputError
@@ -98,6 +99,26 @@ def parse_color(text: str) -> Color:
             f"cannot read {text!r} as a colour; expected a value 0..255, R,G,B or #RRGGBB"
         )
     return values[0], values[1], values[2]
+
+
+COMPARED: Mapping[str, str] = MappingProxyType(
+    {
+        "similarity": "same object elsewhere",
+        "baseline": "other object elsewhere",
+        "baseline_same": "other object, same place",
+        "G": "invariance (G)",
+    }
+)
+"""What a similarity compares, in words: the same in figures, tables, files and docs."""
+
+WHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "on": "on the trained locations",
+        "off": "off the trained locations",
+        "far": "far from the trained locations",
+    }
+)
+"""Where an accuracy is taken: ``far`` is an object's size or more from every trained location."""
 
 
 def stem_of(attributes: Mapping[str, Any]) -> str:

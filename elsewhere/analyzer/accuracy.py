@@ -12,7 +12,7 @@ import torch
 import xarray
 from numpy.typing import ArrayLike, NDArray
 
-from elsewhere.analyzer.invariance import EXEMPLARS, WHERE, summarize
+from elsewhere.analyzer.invariance import EXEMPLARS, summarize
 from elsewhere.axes import Axis
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.measures.answers import Answer, AnswerSink
@@ -25,7 +25,7 @@ from elsewhere.protocols import Design, Layer, Progress, Source, Stage
 from elsewhere.recording import Sweep
 from elsewhere.recording.sharing import share_out
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
-from elsewhere.types import Engine, Location, parse_bytes
+from elsewhere.types import WHERE, Engine, Location, parse_bytes
 
 IN_ORDER = (
     "what the classes are called is not known: the scores are taken for those of the objects' "

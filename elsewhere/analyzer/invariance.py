@@ -24,9 +24,9 @@ from elsewhere.measures.intervals import (
     correlation_of,
     share_interval,
 )
+from elsewhere.types import WHERE
 
 EXEMPLARS = ("same", "held-out")
-WHERE = ("on", "off", "far")
 
 
 def summarize(result: xarray.Dataset) -> None:

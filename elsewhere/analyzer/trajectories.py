@@ -38,7 +38,7 @@ from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.stimuli.transformations import parse_axis
 from elsewhere.training import Card, load_checkpoint
-from elsewhere.types import BatchDependent, Engine, Location, Metric, Precision, stem_of
+from elsewhere.types import WHERE, BatchDependent, Engine, Location, Metric, Precision, stem_of
 
 _KEPT = (
     *(
@@ -160,7 +160,7 @@ def track(
     -------
     xarray.Dataset
         Over ``checkpoint`` (with ``phase`` and ``step`` within it): ``accuracy (exemplars, y, x)``,
-        ``accuracy_trained``, ``accuracy_off``, ``accuracy_far`` and ``II_far`` (exemplars);
+        ``accuracy_on``, ``accuracy_off``, ``accuracy_far`` and ``II_far`` (exemplars);
         ``cosine_each (layer, object, y, x)``, ``cosine_away``, ``cosine_baseline_away``,
         ``cosine_G_away`` (layer, with intervals), ``cosine_G_away_without (layer, object)``,
         ``cosine_G_away_band`` and ``cosine_G_step`` as :func:`elsewhere.similarity` has them, with
@@ -312,7 +312,7 @@ def _accuracy(
         known = np.full((3, len(EXEMPLARS)), np.nan)
         if card.accuracy_on is not None:
             known[0, int(card.exemplars.held_out > 0)] = card.accuracy_on
-        names = ("accuracy_trained", "accuracy_off", "accuracy_far")
+        names = [f"accuracy_{where}" for where in WHERE]
         return xarray.Dataset(
             {name: ("exemplars", row) for name, row in zip(names, known, strict=True)},
             coords={"exemplars": list(EXEMPLARS)},
@@ -333,8 +333,8 @@ def _accuracy(
     )
     at = found["accuracy_at"]
     variables = {"accuracy": found["accuracy"], "II_far": found["II_far"]}
-    for name, where in (("trained", "on"), ("off", "off"), ("far", "far")):
-        variables[f"accuracy_{name}"] = at.sel(where=where, drop=True)
+    for where in WHERE:
+        variables[f"accuracy_{where}"] = at.sel(where=where, drop=True)
     result = xarray.Dataset(variables, attrs={"notes": notes_of(found, card.notes)})
     return result.drop_vars([c for c in result.coords if c not in result["accuracy"].dims])
 

@@ -49,11 +49,11 @@ from elsewhere.figures.style import (
     tidy,
 )
 
-Where: TypeAlias = Literal["trained", "off", "far"]
+Where: TypeAlias = Literal["on", "off", "far"]
 
 _WHERE = MappingProxyType(
     {
-        "trained": ("on the trained\nlocation", Mark("#0072B2", "o", "-")),
+        "on": ("on the trained\nlocation", Mark("#0072B2", "o", "-")),
         "off": ("off it", Mark("#D55E00", "s", "-")),
         "far": ("far from it", Mark("#E69F00", "^", "-")),
     }
@@ -71,7 +71,7 @@ def plot_acquisition(
     phase: str | Sequence[str] | None = None,
     layers: Sequence[str] | None = None,
     exemplars: Exemplars | None = None,
-    where: Sequence[Where] = ("trained", "off"),
+    where: Sequence[Where] = ("on", "off"),
 ) -> Figure:
     """Draw how accuracy (above) and generalisation G by layer (below) come with training.
 
@@ -82,7 +82,7 @@ def plot_acquisition(
     Parameters
     ----------
     track
-        A track result: ``accuracy_trained`` and so on over ([seed,] checkpoint, exemplars), 0..1;
+        A track result: ``accuracy_on`` and so on over ([seed,] checkpoint, exemplars), 0..1;
         ``cosine_G_away`` over ([seed,] checkpoint, layer); the coordinate ``step`` over checkpoint,
         counted within its ``phase``. Chance is drawn where ``chance`` or ``n_classes`` is known.
         The attributes speak of the last phase. The mean is drawn where all seeds have a value.
@@ -93,7 +93,7 @@ def plot_acquisition(
     exemplars
         ``same`` as in training, or ``held-out``; by default those held out, if there are any.
     where
-        Accuracy on the ``trained`` location, ``off`` it, and ``far`` from it.
+        Accuracy ``on`` the trained location, ``off`` it, and ``far`` from it.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def plot_interference(
     phase: str | Sequence[str] | None = None,
     layers: Sequence[str] | None = None,
     exemplars: Exemplars | None = None,
-    where: Sequence[Where] = ("trained", "off"),
+    where: Sequence[Where] = ("on", "off"),
     subject: str = "interference",
 ) -> Figure:
     """Draw how further training takes accuracy (above) and generalisation G (below) away.

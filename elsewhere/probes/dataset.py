@@ -14,9 +14,9 @@ from elsewhere.measures.intervals import Bounded
 from elsewhere.probes.controls import PIXELS
 from elsewhere.probes.engine import FitOutcome
 from elsewhere.probes.splits import SPLITS, ExemplarSplit
-from elsewhere.probes.summary import WHERE, Summary, stack
+from elsewhere.probes.summary import Summary, stack
 from elsewhere.protocols import Source
-from elsewhere.types import Location
+from elsewhere.types import WHERE, Location
 
 
 class Builder:

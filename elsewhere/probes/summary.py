@@ -27,9 +27,8 @@ from elsewhere.measures.intervals import (
 )
 from elsewhere.probes.splits import SPLITS, ExemplarSplit
 from elsewhere.protocols import Design
-from elsewhere.types import Location
+from elsewhere.types import WHERE, Location
 
-WHERE = ("on", "off", "far")
 Variable = tuple[tuple[str, ...], NDArray[Any]]
 
 

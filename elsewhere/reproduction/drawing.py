@@ -98,7 +98,7 @@ class Gallery:
 def join_seeds(tracks: Sequence[xarray.Dataset]) -> xarray.Dataset:
     """Return tracks of one phase as one over ``seed``; where a seed lacks a step, it has NaN."""
     by_step = [
-        track[["accuracy_trained", "accuracy_off", "accuracy_far", "cosine_G_away"]]
+        track[["accuracy_on", "accuracy_off", "accuracy_far", "cosine_G_away"]]
         .drop_vars("phase")
         .swap_dims(checkpoint="step")
         .assign_coords(step=track["step"].values)

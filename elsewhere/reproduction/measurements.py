@@ -11,7 +11,7 @@ import xarray
 
 from elsewhere.analyzer.accuracy import network_accuracy
 from elsewhere.analyzer.all_measures import measure as take
-from elsewhere.analyzer.invariance import EXEMPLARS, WHERE
+from elsewhere.analyzer.invariance import EXEMPLARS
 from elsewhere.analyzer.trajectories import TrackSettings, track
 from elsewhere.errors import InputError
 from elsewhere.measures.accuracy import normalized_accuracy
@@ -38,7 +38,7 @@ from elsewhere.training import (
     make_placement,
     place_only_accuracy,
 )
-from elsewhere.types import Location
+from elsewhere.types import WHERE, Location
 
 Values: TypeAlias = dict[str, float | str]
 SHIFTS: tuple[Shift, ...] = ("exact", "nearest", "linear")
@@ -310,7 +310,7 @@ def _interference(task: Task) -> Values:
     values: Values = {"criterion_step": _number(task.final(run.name, learn.name).criterion_step)}
     for exemplars in EXEMPLARS:
         chosen = followed.sel(exemplars=exemplars)
-        on = normalized_accuracy(chosen["accuracy_trained"], int(followed.attrs["n_classes"]))
+        on = normalized_accuracy(chosen["accuracy_on"], int(followed.attrs["n_classes"]))
         for name, series in (("II_far", chosen["II_far"].values), ("N_trained", on)):
             values |= _fall(f"{name}/{exemplars}", float(series[0]), float(series[-1]))
     for moment, card in (("before", cards[0]), ("end", cards[-1])):

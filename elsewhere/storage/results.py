@@ -27,10 +27,10 @@ from elsewhere.storage.seal import make_seal
 from elsewhere.types import plain_text, stem_of
 
 ENCODING = "result"
-VERSION = "0.3"
-"""Since 0.2 a result is sealed whole; since 0.3 variables of a similarity begin with its metric."""
-SEALED = ("0.2", VERSION)
-
+VERSION = "0.4"
+"""Since 0.2 a result is sealed whole; since 0.3 variables of a similarity begin with its metric;
+since 0.4 a track has ``accuracy_on``, which was called ``accuracy_trained``."""
+SEALED = ("0.2", "0.3", VERSION)
 
 FRAME_BYTES = 2**16
 """What a result takes beside its values, at least: names, scales and attributes."""
@@ -196,7 +196,9 @@ OLD_ALIGNED = {
 
 
 def _renamed(result: xarray.Dataset) -> xarray.Dataset:
-    """Return a result of before version 0.3 with the names that variables have now."""
+    """Return a result of an older version with the names that variables have now."""
+    if "accuracy_trained" in result and "accuracy_on" not in result:
+        result = result.rename(accuracy_trained="accuracy_on")
     if result.attrs.get("encoding_version") not in (None, "0.1", "0.2"):
         return result
     stem, names = stem_of(result.attrs), [str(name) for name in result.data_vars]

@@ -126,7 +126,7 @@ def track_result(
     lead = ("seed",) if n_seeds else ()
     progress = np.concatenate([np.linspace(0, 1, len(steps)) for steps in phases.values()])
     variables = {}
-    for name, share in (("trained", 1.0), ("off", rise), ("far", 0.9 * rise)):
+    for name, share in (("on", 1.0), ("off", rise), ("far", 0.9 * rise)):
         same = 0.1 + 0.8 * share * progress + 0.02 * rng.random((*shape, len(progress)))
         values = np.stack([same, same - 0.05], axis=-1)
         variables[f"accuracy_{name}"] = ((*lead, "checkpoint", "exemplars"), values)

@@ -45,7 +45,7 @@ def test_accuracy_above_and_every_layer_below_phase_by_phase(make_track):
     track = make_track()
     figure = plot_acquisition(track)
     upper, lower = figure.axes
-    for where in ("trained", "off"):
+    for where in ("on", "off"):
         drawn = [item.get_ydata() for item in lines(upper, f"accuracy_{where}")]
         assert [len(each) for each in drawn] == [5, 4]
         expected = track[f"accuracy_{where}"].sel(exemplars="held-out")
@@ -87,7 +87,7 @@ def test_phases_layers_and_places_are_those_asked_for(make_track):
         track, phase="digits", layers=["fc2"], where=("off", "far"), exemplars="same"
     ).axes
     assert len(lines(upper, "accuracy_far")) == 1
-    assert not lines(upper, "accuracy_trained")
+    assert not lines(upper, "accuracy_on")
     assert not lines(upper, "_phase")
     assert legend_labels(lower) == ["fc2"]
     (drawn,) = lines(upper, "accuracy_off")

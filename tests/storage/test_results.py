@@ -165,6 +165,15 @@ def test_older_results_are_read_under_the_names_of_today(kind):
     assert not {"aligned_mean", "similarity_away"} & set(found.data_vars)
 
 
+def test_a_track_of_version_0_3_calls_accuracy_as_all_results_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("elsewhere.storage.results.VERSION", "0.3")
+    track = xarray.Dataset({"accuracy_trained": ("checkpoint", [0.5])}, attrs={"kind": "track"})
+    save_result(track, tmp_path / "a.nc")
+    found = load_result(tmp_path / "a.nc")
+    assert found["accuracy_on"].values == [0.5]
+    assert "accuracy_trained" not in found
+
+
 def test_results_of_today_keep_their_names(tmp_path):
     result = xarray.Dataset({"G_away": ("layer", [0.5])}, attrs={"kind": "similarity"})
     save_result(result, tmp_path / "a.nc")
