@@ -66,7 +66,7 @@ class Gallery:
                 drawn.append(self._save(name, plot_accuracy_maps(maps, exemplars=exemplars)))
             name = f"accuracy-displacement-{phase.name}"
             drawn.append(self._save(name, plot_accuracy_displacement(maps)))
-        acquired = plot_acquisition(self._track(FULL), exemplars="held-out", where=("trained",))
+        acquired = plot_acquisition(self._track(FULL), exemplars="held-out", where=("on",))
         drawn.append(self._save("acquisition", acquired))
         pairs: tuple[tuple[str, str | None, str], ...] = (
             ("interference", "translated", "interference"),
