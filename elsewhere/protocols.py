@@ -243,6 +243,12 @@ class Layer:
         return math.prod(self.stored_shape)
 
     @property
+    def form(self) -> str:
+        """What the source has of it, in a word; the mean of a layer without space is all of it."""
+        whole = self.keep.kind == "mean" and self.n_units == math.prod(self.shape)
+        return "full" if whole else str(self.keep)
+
+    @property
     def bytes(self) -> int:
         """Bytes of what the source has of one activation, as float32."""
         return 4 * self.n_units

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from elsewhere.errors import InputError, visible
+from elsewhere.forms import layer_forms, layer_labels
 from elsewhere.notes import notes_of
 from elsewhere.types import COMPARED, format_bytes, stem_of
 
@@ -166,6 +167,13 @@ def print_rows(rows: list[dict[str, Any]], result: Any) -> None:
     print_json([{**row, "notes": notes_of(result)} for row in rows])
 
 
+def layer_columns(result: Any, place: int, *, as_json: bool) -> dict[str, str]:
+    """Return what a row says of a layer: its label, or for a program its name and its form."""
+    if as_json:
+        return {"layer": str(result["layer"].values[place]), "kept": layer_forms(result)[place]}
+    return {"layer": layer_labels(result)[place]}
+
+
 def print_similarity(result: Any, *, as_json: bool) -> None:
     """Print what a similarity result says of each layer."""
     stem = stem_of(result.attrs)
@@ -180,8 +188,9 @@ def print_similarity(result: Any, *, as_json: bool) -> None:
         )
     }
     rows = []
-    for place, layer in enumerate(result["layer"].values):
-        row: dict[str, Any] = {"layer": str(layer), "measure": str(result["measure"].values[place])}
+    for place, measured in enumerate(result["measure"].values):
+        row: dict[str, Any] = layer_columns(result, place, as_json=as_json)
+        row["measure"] = str(measured)
         row |= {name: float(result[key][place]) for name, key in names.items()}
         row["G_interval"] = [float(v) for v in result[f"{stem}_G_away_interval"][place]]
         row |= over_layers(result, "G", names["G"], place)

@@ -12,6 +12,7 @@ from elsewhere.analyzer.arrays import array_source
 from elsewhere.analyzer.layerwise import Measured, choose_layers, measure_layers
 from elsewhere.analyzer.measure_sink import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
+from elsewhere.forms import mean_note, with_forms
 from elsewhere.measures.bands import band_notes, without_intervals
 from elsewhere.measures.catalogue import MakeSinks, Measure, measures, measures_named
 from elsewhere.measures.intervals import Sampled
@@ -263,8 +264,7 @@ def _finish(
     """Stamp what was found with what was measured, of what."""
     result, order = found.result, found.result["layer"].values.tolist()
     notes = result.attrs["notes"]
-    kept = {layer.name: str(layer.keep) for layer in source.layers}
-    result = result.assign_coords(kept=("layer", [kept[name] for name in order]))
+    result = with_forms(result, source.layers)
     codes = source.design.category_codes
     sampled = Sampled.of(codes).unit
     units = {"object": "objects", "category": "categories"}[sampled]
@@ -294,6 +294,7 @@ def _finish(
         **source.provenance,
         "notes": notes_of(
             source,
+            mean_note(result),
             notes,
             band_notes(len(Sampled.of(codes)), len(order)),
             without_intervals(

@@ -73,7 +73,6 @@ class MeasureSink(LayerSink):
         super().__init__(layers)
         self.names, self._seed, self._against = list(names), seed, against
         self._states: dict[str, _State] = {}
-        self._layers: dict[str, Layer] = {}
         self._tables: dict[tuple[str, Design], Table] = {}
 
     # --- a sink -----------------------------------------------------------------------------
@@ -156,7 +155,6 @@ class MeasureSink(LayerSink):
                 n, n_positions = table.n_objects, table.n_positions
                 state.lengths = {m: Lengths.empty(n, n_positions) for m in self._metrics(table)}
             self._states[layer.name] = state
-            self._layers[layer.name] = layer
 
     def add(self, block: Block) -> None:
         """Take a block."""
@@ -246,8 +244,4 @@ class MeasureSink(LayerSink):
             self.made_by[key] = [*owners, self.names[0]][0]
             if told := zero_vectors(metric, share, float(lengths.dead.mean())):
                 self.notes.append(f"{metric}: layer {layer}: {told}")
-        kept = self._layers[layer].keep
-        if kept.kind != "full":
-            names = ", ".join(f"{name}({kept})" for name in state.readings)
-            self.notes.append(f"layer {layer} was kept as {kept}, so this is {names}")
         self.variables[layer] = found

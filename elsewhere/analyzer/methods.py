@@ -12,6 +12,7 @@ import xarray
 import elsewhere
 from elsewhere.analyzer.bibliography import to_bibtex
 from elsewhere.errors import InputError
+from elsewhere.forms import layer_labels
 from elsewhere.measures.catalogue import measures
 from elsewhere.storage import Recording
 
@@ -63,7 +64,7 @@ def describe_methods(source: Recording | xarray.Dataset) -> str:
     """
     if not isinstance(source, xarray.Dataset):
         facts: Mapping[str, Any] = {**source.attributes, **_design_facts(source)}
-        layers = [f"{layer.name} ({layer.keep})" for layer in source.layers]
+        layers = [f"{layer.name} ({layer.form})" for layer in source.layers]
         names: list[str] = []
     else:
         facts = {str(key): value for key, value in source.attrs.items()}
@@ -73,7 +74,7 @@ def describe_methods(source: Recording | xarray.Dataset) -> str:
                 "recording or a result"
             )
         facts = {**facts, **_axis_facts(source)}
-        layers = [str(name) for name in source["layer"].values] if "layer" in source.coords else []
+        layers = layer_labels(source) if "layer" in source.coords else []
         names = _measured(facts)
     procedure, cited = _procedure(facts, source)
     paragraphs = [

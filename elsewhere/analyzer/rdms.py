@@ -12,6 +12,7 @@ import xarray
 from elsewhere.analyzer.layerwise import choose_layers
 from elsewhere.analyzer.measure_sink import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
+from elsewhere.forms import mean_note, with_forms
 from elsewhere.measures.grams import GramTally
 from elsewhere.measures.rsa import DISSIMILARITIES, PREPARED, Dissimilarity, dissimilarities
 from elsewhere.measures.tables import Reading, Table, Variables
@@ -87,7 +88,7 @@ def dissimilarity_matrices(
     first, second = np.triu_indices(len(design.objects), k=1)
     objects = np.array(design.objects)
     values = np.stack([sink.variables[name]["dissimilarity"][1] for name in names])
-    return xarray.Dataset(
+    result = xarray.Dataset(
         {
             "dissimilarity": (
                 ("layer", *design.names, "pair"),
@@ -107,9 +108,10 @@ def dissimilarity_matrices(
             "objects": list(design.objects),
             "categories": list(design.categories),
             **source.provenance,
-            "notes": notes_of(source, sink),
         },
     )
+    result = with_forms(result, source.layers)
+    return result.assign_attrs(notes=notes_of(source, mean_note(result), sink))
 
 
 def to_rsatoolbox(result: xarray.Dataset) -> Any:

@@ -8,6 +8,7 @@ import xarray
 
 from elsewhere.analyzer.layerwise import choose_layers, measure_layers
 from elsewhere.errors import UnknownNameError
+from elsewhere.forms import FULL, mean_note, with_forms
 from elsewhere.measures.bands import without_intervals
 from elsewhere.measures.centring import check_by_place
 from elsewhere.measures.intervals import Sampled
@@ -111,13 +112,12 @@ def finish(
     """Stamp a similarity result with what was measured, of what.
 
     The coordinate ``measure`` tells what was compared: ``cosine`` of whole activations, or under a
-    name of its own ``cosine(mean)`` or ``cosine(sketch:512)``; ``*_error`` is the largest
-    standard error of a cosine that a sketch brings, 0 elsewhere.
+    name of its own ``cosine(mean)`` or ``cosine(sketch:512)``, and ``kept`` the form alone;
+    ``*_error`` is the largest standard error of a cosine that a sketch brings, 0 elsewhere.
     """
     design = source.design
-    kept = {layer.name: str(layer.keep) for layer in source.layers}
-    names = [str(name) for name in result["layer"].values]
-    measured = [metric if kept[name] == "full" else f"{metric}({kept[name]})" for name in names]
+    result = with_forms(result, source.layers)
+    measured = [metric if kept == FULL else f"{metric}({kept})" for kept in result["kept"].values]
     result = result.assign_coords(measure=("layer", measured))
     n_pairs = n_cross_pairs(design.category_codes)
     result.attrs = {
@@ -132,6 +132,6 @@ def finish(
         **({"expected_baseline": -1 / (len(design.objects) - 1)} if metric == BY_PLACE else {}),
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
         **source.provenance,
-        "notes": notes_of(source, result, without_intervals(result, sampled)),
+        "notes": notes_of(source, result, mean_note(result), without_intervals(result, sampled)),
     }
     return result

@@ -26,6 +26,7 @@ from elsewhere.options import (
 )
 from elsewhere.terminal import (
     check_output,
+    layer_columns,
     over_layers,
     print_json,
     print_layers,
@@ -180,8 +181,8 @@ def _list_measures(as_json: bool) -> None:
 def _print(result: Any, as_json: bool) -> None:
     """Print one number per layer and measure; of several layers, intervals and bands as well."""
     rows: list[dict[str, Any]] = []
-    for place, layer in enumerate(result["layer"].values):
-        row: dict[str, Any] = {"layer": str(layer)}
+    for place in range(result.sizes["layer"]):
+        row: dict[str, Any] = layer_columns(result, place, as_json=as_json)
         for name, variable in result.attrs["headlines"].items():
             row[name] = float(result[variable].values[place])
             if f"{variable}_interval" in result.data_vars:

@@ -22,7 +22,15 @@ from elsewhere.options import (
     choose,
     part,
 )
-from elsewhere.terminal import check_output, print_notes, print_rows, print_table, progress, say
+from elsewhere.terminal import (
+    check_output,
+    layer_columns,
+    print_notes,
+    print_rows,
+    print_table,
+    progress,
+    say,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -182,10 +190,11 @@ def _numbers(text: str) -> list[float]:
 def print_probe(result: xarray.Dataset, *, as_json: bool) -> None:
     """Print what a result of probes says of each layer."""
     rows = []
-    for layer in result["layer"].values:
+    for place in range(result.sizes["layer"]):
         for split in result["split"].values:
-            here = result.sel(layer=layer, split=split)
-            row: dict[str, Any] = {"layer": str(layer), "exemplars": str(split)}
+            here = result.isel(layer=place).sel(split=split)
+            row: dict[str, Any] = layer_columns(result, place, as_json=as_json)
+            row["exemplars"] = str(split)
             for where in ("on", "off", "far"):
                 row[where] = float(here["accuracy_at"].sel(where=where))
             row["index"] = float(here["invariance_index"])

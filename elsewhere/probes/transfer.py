@@ -11,6 +11,7 @@ import xarray
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.forms import FULL, layer_labels, mean_note, with_forms
 from elsewhere.measures.accuracy import INDEX_GATE
 from elsewhere.measures.bands import band_notes
 from elsewhere.measures.intervals import LEAST_SAMPLED
@@ -299,8 +300,9 @@ def probe(
     for name, text in LONG_NAMES.items():
         if name in result:
             result[name].attrs["long_name"] = text
-    kept = [str(known[name].keep) for name in names]
-    measures = [kind_name if each == "full" else f"{kind_name}({each})" for each in kept]
+    result = with_forms(result, source.layers)
+    forms = result["kept"].values
+    measures = [kind_name if form == FULL else f"{kind_name}({form})" for form in forms]
     result = result.assign_coords(measure=("layer", measures))
     result.attrs = {
         "kind": "probe-each" if each else "probe",
@@ -325,7 +327,7 @@ def probe(
             for name, value in zip(design.names, design.at(places[0][0]).reference, strict=True)
         },
     }
-    doubts = [*responses.notes, *fewer]
+    doubts = [*responses.notes, *mean_note(result), *fewer]
     doubts += [f"{subject}: {reason}" for subject, reason in reasons.items()]
     doubts += band_notes(len(exemplars.names), result.sizes["layer"])
     if solved := solved_shuffles(result):
@@ -343,7 +345,7 @@ def _gated(result: xarray.Dataset) -> list[str]:
     refused = (known & result["invariance_index"].isnull()).transpose("layer", "split")
     names = [
         f"{layer} ({split})"
-        for layer, row in zip(refused["layer"].values, refused.values, strict=True)
+        for layer, row in zip(layer_labels(refused), refused.values, strict=True)
         for split, one in zip(refused["split"].values, row, strict=True)
         if one
     ]
@@ -456,5 +458,5 @@ def solved_shuffles(result: xarray.Dataset) -> list[str]:
     if "shuffled_flag" not in result:
         return []
     flags = result["shuffled_flag"].transpose("layer", "split").values
-    layers, splits = result["layer"].values, result["split"].values
+    layers, splits = layer_labels(result), result["split"].values
     return [f"{layers[i]} ({splits[k]})" for i, k in zip(*np.nonzero(flags), strict=True)]

@@ -357,9 +357,10 @@ def test_means_have_their_own_name(reduced, recording):
     )
     assert found["kept"].values.tolist() == ["mean"]
     assert found.attrs["notes"] == [
+        "pool1 (mean): a mean over space hardly changes when the object moves, so such a layer "
+        "looks invariant by construction; keep it in full to tell whether it is",
         "cosine: layer pool1: G is NaN, for different objects look alike "
         "(1 - baseline below 0.001)",
-        "layer pool1 was kept as mean, so this is cosine(mean), partition(mean)",
     ]
 
 

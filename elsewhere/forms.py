@@ -1,0 +1,78 @@
+"""What is kept of a layer, beside its name wherever its numbers are shown.
+
+A mean over space or a sketch of a layer is not the layer: a result has the form of each in the
+coordinate ``kept (layer)``, and tables, axes and legends name layers by :func:`layer_labels`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from elsewhere.protocols import Layer
+
+FULL = "full"
+MEAN = "mean"
+Result = TypeVar("Result")
+
+
+def layer_forms(result: Any) -> list[str]:
+    """Return what a result is of, layer by layer: ``full``, ``mean`` or ``sketch:K``.
+
+    Parameters
+    ----------
+    result
+        An ``xarray.Dataset`` with the coordinate ``layer``; ``kept``, or in files of earlier
+        versions ``measure`` (``cosine(mean)``), says the form, which is ``full`` where neither
+        does.
+    """
+    names = result.coords["layer"].values.reshape(-1)
+    if "kept" in result.coords:
+        return [str(form) for form in result.coords["kept"].values.reshape(-1)]
+    if "measure" in result.coords and "measure" not in result.dims:
+        measured = map(str, result.coords["measure"].values.reshape(-1))
+        found = [re.search(r"\((mean|sketch:\d+)\)$", text) for text in measured]
+        return [match.group(1) if match else FULL for match in found]
+    return [FULL] * len(names)
+
+
+def layer_labels(result: Any) -> list[str]:
+    """Return how the layers of a result are named where its numbers are shown.
+
+    Examples
+    --------
+    >>> import xarray
+    >>> kept = ("layer", ["mean", "sketch:64", "full"])
+    >>> layers = {"layer": ["conv5_3", "fc6", "fc7"], "kept": kept}
+    >>> layer_labels(xarray.Dataset(coords=layers))
+    ['conv5_3 (mean)', 'fc6 (sketch:64)', 'fc7']
+    """
+    names = map(str, result.coords["layer"].values.reshape(-1))
+    return [label(name, form) for name, form in zip(names, layer_forms(result), strict=True)]
+
+
+def label(name: str, form: str) -> str:
+    """Return a layer's name, with its form where that is another than ``full``."""
+    return name if form == FULL else f"{name} ({form})"
+
+
+def with_forms(result: Result, layers: Sequence[Layer]) -> Result:
+    """Return a result whose coordinate ``kept`` says what each of its `layers` is kept as."""
+    forms = {layer.name: layer.form for layer in layers}
+    found: Any = result
+    kept = [forms[str(name)] for name in found.coords["layer"].values]
+    said = {"long_name": "what was kept of the layer: full activations, means over space, sketches"}
+    labelled: Result = found.assign_coords(kept=("layer", kept, said))
+    return labelled
+
+
+def mean_note(result: Any) -> list[str]:
+    """Return what has to be said of layers of which means over space were kept; often nothing."""
+    if MEAN not in (forms := layer_forms(result)):
+        return []
+    names = [name for name, form in zip(layer_labels(result), forms, strict=True) if form == MEAN]
+    return [
+        f"{', '.join(names)}: a mean over space hardly changes when the object moves, so such a "
+        "layer looks invariant by construction; keep it in full to tell whether it is"
+    ]
