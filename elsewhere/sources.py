@@ -39,35 +39,21 @@ DEFAULT_MEMORY = 2 * 2**30
 class Group:
     """Layers that are taken in one sweep, and in how many parts.
 
-    Parameters
-    ----------
-    layers
-        The layers.
-    parts
-        Sweeps over these layers; more than one only for a single layer.
-    held
-        Bytes that the sinks hold meanwhile.
-    tile
-        Objects, rows and columns of a tile, where a recording's portions are computed together.
+    `tile` are the objects, rows and columns of a tile, where a recording's portions are computed
+    together.
     """
 
     layers: tuple[Layer, ...]
-    parts: int = 1
-    held: float = 0.0
+    parts: int = 1  # sweeps over these layers; more than one only for a single layer
+    held: float = 0.0  # bytes that the sinks hold meanwhile
     tile: tuple[int, ...] | None = None
 
 
 class Takers:
     """The sinks that take something of some layers, and what each needs of them.
 
-    Parameters
-    ----------
-    layers
-        The layers of a group.
-    sinks
-        All sinks.
-    has
-        Whether the source has anything of a layer in a stage: what is optional is left out else.
+    `has` says whether the source has anything of a layer in a stage: what is optional is left out
+    else.
     """
 
     def __init__(
@@ -321,22 +307,12 @@ class BlockSource(Source):
 
 
 class Selection(BlockSource):
-    """Some objects of a source at some of its positions.
-
-    Parameters
-    ----------
-    source
-        The source.
-    objects
-        Which objects, by their index; all by default.
-    positions
-        Which positions, by their flat index: a full grid of some coordinates of each axis; all by
-        default.
+    """Some objects of a source at some of its positions, all by default, by their indices.
 
     Raises
     ------
     InputError
-        The positions are no full grid.
+        The positions are no full grid of some coordinates of each axis.
     """
 
     def __init__(

@@ -31,15 +31,7 @@ class ImageBatch:
 
 
 class Images:
-    """Builds input batches on the device by pasting patches that are normalised once.
-
-    Parameters
-    ----------
-    model, objects, canvas
-        The network, and what it is shown.
-    rows
-        How many images a pass takes.
-    """
+    """Builds input batches on the device by pasting patches that are normalised once."""
 
     def __init__(
         self, model: Model, objects: ObjectSet, canvas: Canvas, rows: int = BATCH_ROWS

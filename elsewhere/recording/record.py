@@ -134,34 +134,27 @@ def make_header(
 def describe_network(sweep: Sweep, state: str) -> dict[str, Any]:
     """Return what determines a recording's values beside objects, axes, layers and dtype.
 
-    Parameters
-    ----------
-    sweep
-        What is recorded.
-    state
-        SHA-256 of the network's state.
+    `state` is the SHA-256 of the network's state.
     """
     transform, canvas = sweep.model.transform, sweep.canvas
-    variants = sweep.variants_digest()
-    varied = {} if variants is None else {"variants": variants}
-    return (
-        varied
-        | describe_code(sweep.model.module)
-        | {
-            "state": state,
-            **({} if sweep.model.precision == "float32" else {"precision": sweep.model.precision}),
-            "input": {
-                "mean": list(transform.mean),
-                "std": list(transform.std),
-                "gain": transform.gain,
-            },
-            "canvas": {
-                "size": canvas.size,
-                "object_size": canvas.object_size,
-                "background": list(sweep.color),
-            },
-        }
-    )
+    found = describe_code(sweep.model.module) | {
+        "state": state,
+        "input": {
+            "mean": list(transform.mean),
+            "std": list(transform.std),
+            "gain": transform.gain,
+        },
+        "canvas": {
+            "size": canvas.size,
+            "object_size": canvas.object_size,
+            "background": list(sweep.color),
+        },
+    }
+    if sweep.model.precision != "float32":
+        found["precision"] = sweep.model.precision
+    if (variants := sweep.variants_digest()) is not None:
+        found["variants"] = variants
+    return found
 
 
 def _user() -> str:
@@ -255,9 +248,7 @@ def record(
         return path
     with RecordingWriter(path, header, overwrite=overwrite) as writer:
         if not alone:
-            record_shared(
-                sweep, writer, workers=workers, scheduler=scheduler, progress=progress
-            )  # fmt: skip
+            record_shared(sweep, writer, workers, scheduler, progress)
         else:
             sweep.stream(
                 [writer, *also],

@@ -42,24 +42,12 @@ PORTION_SHARE = 8
 
 @dataclass(frozen=True)
 class PortionJob:
-    """What a process needs to record portions; see :class:`elsewhere.recording.workers.Job`.
-
-    Parameters
-    ----------
-    sweep
-        What is recorded.
-    header
-        Of the recording.
-    folder
-        Of the parts; every process sees it under this name.
-    claim
-        Of the run that asks: what outlives it writes nothing more.
-    """
+    """What a process needs to record portions; see :class:`elsewhere.recording.workers.Job`."""
 
     sweep: Sweep
     header: Header
-    folder: Path
-    claim: Claim | None = None
+    folder: Path  # of the parts; every process sees it under this name
+    claim: Claim | None = None  # of the run that asks: what outlives it writes nothing more
 
     def prepare(self) -> None:
         """Refuse to compute what would not be the same as elsewhere."""
@@ -133,22 +121,12 @@ class _Copies:
 
 @dataclass(frozen=True)
 class BlockJob:
-    """What a process needs to compute the blocks of some portions of a sweep.
-
-    Parameters
-    ----------
-    sweep
-        What is swept.
-    max_memory
-        As for :meth:`elsewhere.recording.Sweep.stream`.
-    numerics, behaviour
-        Of the process that asks.
-    """
+    """What a process needs to compute the blocks of some portions of a sweep."""
 
     sweep: Sweep
     max_memory: int
-    numerics: dict[str, Any]
-    behaviour: Any
+    numerics: dict[str, Any]  # of the process that asks
+    behaviour: Any  # likewise
 
     def prepare(self) -> None:
         """Refuse to compute what would not be the same as elsewhere."""
@@ -166,18 +144,11 @@ class BlockJob:
 
 
 class SharedSweep(Sweep):
-    """A sweep whose grid several processes go through.
+    """A sweep whose grid local processes, or the workers of a Dask scheduler, go through.
 
     What they compute comes back in the order of the sweep, for the same sinks as without them: no
     sink has to know how to be joined to another. The empty canvas and the reference are computed in
     the process that asks.
-
-    Parameters
-    ----------
-    sweep
-        What is swept.
-    workers, scheduler
-        Local processes, or the address of a Dask scheduler whose workers are used instead.
 
     Attributes
     ----------
@@ -247,25 +218,13 @@ def share_out(sweep: Sweep, workers: int, scheduler: str | None) -> Sweep:
 def record_shared(
     sweep: Sweep,
     writer: RecordingWriter,
-    *,
-    workers: int = 1,
-    scheduler: str | None = None,
-    progress: Progress | None = None,
+    workers: int,
+    scheduler: str | None,
+    progress: Progress | None,
 ) -> None:
     """Record all portions that are not there yet; :meth:`RecordingWriter.finish` is left to do.
 
-    Parameters
-    ----------
-    sweep
-        What is recorded.
-    writer
-        An entered writer, which holds the lock.
-    workers
-        Local processes.
-    scheduler
-        Address of a Dask scheduler, whose workers are used instead.
-    progress
-        Called with images done and in all.
+    The writer is entered, and holds the lock; the rest is as for :func:`elsewhere.record`.
 
     Raises
     ------

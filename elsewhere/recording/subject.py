@@ -23,16 +23,10 @@ from elsewhere.types import BATCH_ROWS
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is swept.
+    """What is swept, as in :class:`elsewhere.recording.Sweep`; the axes that move the window come
+    last.
 
-    Parameters
-    ----------
-    model, objects, canvas, design, layers
-        As in :class:`elsewhere.recording.Sweep`. The axes that move the window come last.
-    rows
-        Images of a whole pass.
-    image_bytes
-        What an image of a pass takes, about.
+    A whole pass takes `rows` images, and one of them `image_bytes`, about.
     """
 
     model: Model
@@ -75,14 +69,7 @@ class Subject:
 def watch(subject: Subject, *, output: bool = False, gradients: bool = False) -> Conduct:
     """Return how a network has to be run on objects at the locations of a design.
 
-    Parameters
-    ----------
-    subject
-        What is shown, where, and the layers that are wanted.
-    output
-        Whether the network's own output is wanted, too.
-    gradients
-        Whether gradients are going to be taken.
+    Say so if the network's own `output` is wanted, too, or `gradients` are going to be taken.
 
     Raises
     ------

@@ -69,12 +69,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {each.kind: each for each in (engines, t
 class _Findings:
     """What was found out about the network of a sweep, once, when it is first asked for.
 
-    Parameters
-    ----------
-    subject
-        What is swept.
-    wanted
-        The engine that is asked for.
+    `wanted` is the engine that is asked for.
     """
 
     def __init__(self, subject: Subject, wanted: str) -> None:

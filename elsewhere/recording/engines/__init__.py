@@ -26,16 +26,8 @@ engines.add("dense", DenseEngine, summary="whole canvases")
 
 
 def choose_engine(subject: Subject, conduct: Conduct, wanted: str) -> SweepEngine:
-    """Return the engine for a sweep.
-
-    Parameters
-    ----------
-    subject
-        What is swept.
-    conduct
-        How the network has to be run.
-    wanted
-        Name of an engine, or ``auto``: the first that applies and pays.
+    """Return the engine called `wanted` for a sweep, or for ``auto`` the first that applies and
+    pays.
 
     Raises
     ------

@@ -38,21 +38,11 @@ class NotApplicable(Exception):
 
 @dataclass(frozen=True)
 class Cut:
-    """How a sweep is cut.
+    """How a sweep is cut."""
 
-    Parameters
-    ----------
-    portions
-        Portions of the grid.
-    skip
-        Numbers of portions that are not needed again.
-    max_memory
-        Bytes, of which an engine may take a share for itself.
-    """
-
-    portions: Portions
-    skip: Collection[int]
-    max_memory: int
+    portions: Portions  # of the grid
+    skip: Collection[int]  # numbers of portions that are not needed again
+    max_memory: int  # bytes, of which an engine may take a share for itself
 
 
 class SweepEngine(ABC):
@@ -130,15 +120,7 @@ class SweepEngine(ABC):
 
 @dataclass(frozen=True, eq=False)
 class EngineChoice:
-    """The name of an engine and the reason for it.
-
-    Parameters
-    ----------
-    name
-        The engine's name.
-    reason
-        In a few words.
-    """
+    """The name of an engine, and the reason for it in a few words."""
 
     name: str
     reason: str

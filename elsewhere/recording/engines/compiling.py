@@ -41,14 +41,7 @@ WORTH = 0.8
 def compile_windows(subject: Subject, conduct: Conduct, *, asked: bool) -> WindowEngine:
     """Compile a network for windows, and compare it with whole passes.
 
-    Parameters
-    ----------
-    subject
-        What is swept.
-    conduct
-        How the network has to be run.
-    asked
-        Whether it is to be taken also where it does not pay.
+    If `asked`, it is taken also where it does not pay.
 
     Raises
     ------
@@ -104,38 +97,25 @@ def weigh(
 ) -> tuple[float, bool]:
     """Return the engine's share of the dense multiply-adds, and whether it is worth its calls.
 
-    Parameters
-    ----------
-    engine
-        The compiled network.
-    layers
-        The layers that are wanted.
-    shape
-        Number of locations along y and x.
-    n_images
-        Images that a dense sweep takes instead.
-    passes
-        Whole passes that the engine takes besides its windows.
-    sweeps
-        How often it goes through the locations.
+    `shape` are the locations along y and x, through which the engine goes `sweeps` times, and
+    `passes` the whole passes that it takes besides. A dense sweep takes `n_images` instead.
     """
     ys, xs = map(np.arange, shape)
     on_device = engine.batched
     most = TILE_ON_DEVICE if on_device else TILE_BYTES
-    tiles = engine.tiles(layers, ys, xs, max_bytes=most)
-    one = engine.dense_multiply_adds(layers)
-    tiles *= sweeps
+    tiles = engine.tiles(layers, ys, xs, max_bytes=most) * sweeps
+    one, n_steps = engine.dense_multiply_adds(layers), len(engine.needed(layers))
     windows, whole = engine.multiply_adds(tiles, layers) + passes * one, n_images * one
     calls = engine.n_calls(tiles, layers)
     if on_device:
-        passes = math.ceil(n_images / ROWS_ON_DEVICE) * len(engine.needed(layers))
+        dense_calls: float = math.ceil(n_images / ROWS_ON_DEVICE) * n_steps
         fast = windows / ADDS_ON_DEVICE + calls * CALL_ON_DEVICE
-        slow = whole / ADDS_ON_DEVICE + passes * PASS_ON_DEVICE
-        return windows / whole if whole else 0.0, fast <= WORTH * slow
-    calls += sum(len(t.ys) * len(t.xs) for t in tiles)
-    batches = math.ceil(n_images / BATCH_ROWS) * len(engine.needed(layers)) / 4
-    fast = windows / ADDS_PER_SECOND + calls * CALL_SECONDS
-    slow = whole / ADDS_PER_SECOND + batches * CALL_SECONDS
+        slow = whole / ADDS_ON_DEVICE + dense_calls * PASS_ON_DEVICE
+    else:
+        calls += sum(len(t.ys) * len(t.xs) for t in tiles)
+        dense_calls = math.ceil(n_images / BATCH_ROWS) * n_steps / 4
+        fast = windows / ADDS_PER_SECOND + calls * CALL_SECONDS
+        slow = whole / ADDS_PER_SECOND + dense_calls * CALL_SECONDS
     return windows / whole if whole else 0.0, fast <= WORTH * slow
 
 
@@ -152,9 +132,8 @@ def _check(engine: Incremental, subject: Subject) -> None:
     Raises
     ------
     NotTraceable
-        They differ, in float32 or in the precision that is asked for: the network does
-        something that its graph does not tell, or its images
-        depend on each other.
+        They differ, in float32 or in the precision that is asked for: the network does something
+        that its graph does not tell, or its images depend on each other.
     """
     model, canvas, layers = subject.model, subject.canvas, subject.layers
     ys, xs = subject.design.axes.values

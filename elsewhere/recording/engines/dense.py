@@ -32,15 +32,7 @@ class _Enough(Exception):
 
 
 class DenseEngine(SweepEngine):
-    """Runs whole canvases in batches of one size, the last ones padded.
-
-    Parameters
-    ----------
-    subject
-        What is swept.
-    conduct
-        How the network has to be run.
-    """
+    """Runs whole canvases in batches of one size, the last ones padded."""
 
     name = "dense"
 

@@ -15,17 +15,11 @@ from elsewhere.storage.portions import Portions
 
 
 class VariedEngine(SweepEngine):
-    """Goes through the locations once for each variant of the objects.
+    """Goes through the locations once for each variant of the objects, by an engine that takes
+    each.
 
     Portions and tiles never go across variants: their numbers are those of the first variant's
     sweep, then those of the second's, and so on.
-
-    Parameters
-    ----------
-    subject
-        What is swept.
-    engine
-        The engine that takes each variant.
     """
 
     def __init__(self, subject: Subject, engine: SweepEngine) -> None:

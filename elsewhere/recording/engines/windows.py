@@ -64,19 +64,9 @@ BLOCK_SHARE = 32
 class WindowEngine(SweepEngine):
     """The stages of a sweep, by a network that was compiled for windows.
 
-    Parameters
-    ----------
-    compiled
-        The network.
-    design
-        What is swept.
-    places
-        The coordinates along y and x that it is compiled for: those of the design, and then
-        others, of which one is the reference's.
-    reason
-        Why it was taken.
-    first
-        Number of its first object among those that it is compiled with, where axes change objects.
+    `places` are the coordinates along y and x that it is compiled for: those of the design, and
+    then others, of which one is the reference's. `first` is the number of its first object among
+    those that it is compiled with, where axes change objects.
     """
 
     name = "incremental"
