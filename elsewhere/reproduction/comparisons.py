@@ -26,6 +26,8 @@ from elsewhere.training import resolve
 from elsewhere.training.curriculum import Choice, Curriculum, Exemplars, Network, Phase, Split
 from elsewhere.types import Location
 
+SHIFTS: tuple[Shift, ...] = ("exact", "nearest", "linear")
+
 
 def load_phase(
     phase: Phase, canvas: Canvas, seed: int, *, held_out: bool, data_dir: Path | None = None
@@ -94,21 +96,11 @@ def phase_grid(canvas: Canvas, stride: int) -> Grid:
 
 @dataclasses.dataclass(frozen=True)
 class MovedMaps:
-    """Feature maps of a layer at many places: as they are, and moved back with the object.
+    """Feature maps of a layer at many places: as they are, and moved back with the object."""
 
-    Parameters
-    ----------
-    plain
-        Similarity of evoked maps.
-    aligned
-        The same after alignment, by the kind of shift.
-    stride
-        Of the layer, px.
-    """
-
-    plain: xarray.Dataset
-    aligned: Mapping[Shift, xarray.Dataset]
-    stride: int
+    plain: xarray.Dataset  # similarity of evoked maps
+    aligned: Mapping[Shift, xarray.Dataset]  # the same after alignment, by the kind of shift
+    stride: int  # of the layer, px
 
     def gain(self, shift: Shift, where: Literal["inner", "border"]) -> float:
         """Return aligned G less plain G, the mean over places; the reference is left out.
@@ -153,8 +145,7 @@ def compare_maps(
     )
     plain = SimilaritySink(metric="evoked")
     sinks: dict[Shift, AlignedSink] = {
-        shift: AlignedSink(object_size=canvas.object_size, shift=shift)
-        for shift in ("exact", "nearest", "linear")
+        shift: AlignedSink(object_size=canvas.object_size, shift=shift) for shift in SHIFTS
     }
     sweep.stream([plain, *sinks.values()], max_memory=DEFAULT_MEMORY)
     aligned = {

@@ -36,12 +36,8 @@ class ReproductionPlan:
 
     Parameters
     ----------
-    scale
-        Its name.
     seeds, runs, steps
-        How many, and steps of training of all seeds together, at most.
-    workers
-        Processes.
+        How many; steps of training of all seeds together, at most.
     step_seconds, image_seconds
         Of one step of training, and of one image tested, as timed.
     seconds

@@ -22,42 +22,22 @@ from elsewhere.training.initial_network import start_model
 
 @dataclasses.dataclass(frozen=True)
 class NamedLayers:
-    """The layers that the claims are about.
+    """The layers that the claims are about, by name; None where the network has none of its own."""
 
-    Parameters
-    ----------
-    convolutions
-        Names of all convolutions; the last one is the deepest.
-    pooling
-        The last pooling, or else the last map; None where the network has none of its own.
-    hidden
-        The last hidden fully connected layer, or else the head's input; None where no layer
-        gives it.
-    missing
-        Why there is none, by the name of the field.
-    """
-
-    convolutions: tuple[str, ...]
-    pooling: str | None
-    hidden: str | None
-    missing: Mapping[str, str]
+    convolutions: tuple[str, ...]  # all; the last one is the deepest
+    pooling: str | None  # the last one, or else the last map
+    hidden: str | None  # the last fully connected one, or else what gives the head's input
+    missing: Mapping[str, str]  # why there is none, by the name of the field
 
 
 def name_layers(model: Model, canvas: Canvas, named: ClaimLayers | None = None) -> NamedLayers:
     """Return the names of the layers that the claims are about.
 
-    Parameters
-    ----------
-    model
-        The network; its head is the linear layer that makes its output.
-    canvas
-        What it is shown.
-    named
-        The layers that a scale names. The others are found. The pooling is the last one that
-        changes its input's shape, of any kind, or the last map where there is none. The hidden
-        layer is the last fully connected one before the head that gives a vector through which
-        all passes that the output knows of an image, or else the layer that gives the head's
-        input. Convolutions are all ``Conv2d`` and what is derived from it.
+    Those that a scale has `named` are taken; the others are found. The pooling is the last one that
+    changes its input's shape, of any kind, or the last map where there is none. The hidden layer is
+    the last fully connected one before the head that gives a vector through which all passes that
+    the output knows of an image, or else the layer that gives the head's input. Convolutions are
+    all ``Conv2d`` and what is derived from it.
 
     Raises
     ------
@@ -107,12 +87,7 @@ def name_layers(model: Model, canvas: Canvas, named: ClaimLayers | None = None) 
 def check_layers(scale: Scale, run: Run) -> None:
     """Refuse a scale whose layers or head cannot be found, before anything is trained.
 
-    Parameters
-    ----------
-    scale
-        What is reproduced.
-    run
-        A run of the scale's own network, from random weights.
+    `run` is one of the scale's own network, from random weights.
 
     Raises
     ------

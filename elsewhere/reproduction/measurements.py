@@ -15,10 +15,10 @@ from elsewhere.analyzer.invariance import EXEMPLARS
 from elsewhere.analyzer.trajectories import TrackSettings, track
 from elsewhere.errors import InputError
 from elsewhere.measures.accuracy import normalized_accuracy
-from elsewhere.measures.aligned import Shift
 from elsewhere.models import Model, find_device
 from elsewhere.recording import Sweep
 from elsewhere.reproduction.comparisons import (
+    SHIFTS,
     compare_layers,
     compare_maps,
     largest_correlation,
@@ -41,9 +41,6 @@ from elsewhere.training import (
 from elsewhere.types import WHERE, Location
 
 Values: TypeAlias = dict[str, float | str]
-SHIFTS: tuple[Shift, ...] = ("exact", "nearest", "linear")
-
-
 PARTS = {
     "raw": "raw_away",
     "mapped": "mapped_away",
@@ -59,22 +56,12 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Task:
-    """A run of one seed: to be trained, and measured.
-
-    Parameters
-    ----------
-    scale, run, seed
-        What to do.
-    folder
-        Of the seed: a folder for each run, and its results beside it.
-    device, data_dir
-        As for :func:`elsewhere.training.train`.
-    """
+    """A run of one seed: to be trained, and measured."""
 
     scale: Scale
     run: Run
     seed: int
-    folder: Path
+    folder: Path  # of the seed: a folder for each run, and its results beside it
     device: str = "auto"
     data_dir: Path | None = None
 
@@ -128,20 +115,10 @@ class Task:
 
 
 def equal_accuracy_start(first: list[Card], second: list[Card]) -> tuple[Card, int]:
-    """Return where the better of two runs was as good as the other one in the end.
+    """Return where the better of two runs was as good as the other one in the end, and which it is.
 
-    Parameters
-    ----------
-    first, second
-        Cards of one phase each, by step.
-
-    Returns
-    -------
-    card : Card
-        The first checkpoint of the run that ended better whose training accuracy is at least
-        that with which the other one ended.
-    which : int
-        0 or 1: whose it is.
+    That is the first checkpoint of the run that ended better whose training accuracy is at least
+    that with which the other one ended. The cards are those of one phase each, by step.
     """
     ends = [cards[-1].train_accuracy or 0.0 for cards in (first, second)]
     which = int(ends[1] > ends[0])

@@ -61,20 +61,11 @@ class FeatureSink:
 
 
 def nearest_centroid(train: ArrayLike, labels: ArrayLike, test: ArrayLike) -> NDArray[np.int64]:
-    """Return the class whose centroid is most alike, by the cosine, to each test vector.
+    """Return the class whose centroid is most alike, by the cosine, to each test vector: int64
+    (...).
 
-    Parameters
-    ----------
-    train
-        Shape (object, unit); each vector counts with length one.
-    labels
-        int (object,), from 0 to the number of classes less 1.
-    test
-        Shape (..., unit).
-
-    Returns
-    -------
-    int64 (...)
+    `train` are vectors (object, unit), each of which counts with length one, `labels` their
+    classes, from 0 on, and `test` vectors (..., unit).
 
     Examples
     --------
@@ -98,18 +89,8 @@ def old_object_indices(
 ) -> dict[str, float]:
     """Return how much of the knowledge of objects at one location there is far from it.
 
-    Parameters
-    ----------
-    model
-        The network.
-    objects, held_out
-        Exemplars of classes it once knew; those that are not held out make the centroids.
-    canvas, grid
-        Where they are shown.
-    trained
-        Where the exemplars of the centroids stand.
-    layer
-        The layer in which centroids lie.
+    The `objects` are exemplars of classes that the network once knew; those that are not held out,
+    at the location `trained`, make the centroids in `layer`.
 
     Returns
     -------

@@ -36,19 +36,7 @@ FIRST_SEED = 100
 
 @dataclass(frozen=True)
 class Options:
-    """What is run beside the conditions that every claim needs.
-
-    Parameters
-    ----------
-    confounds
-        Whether other explanations are run as conditions of their own.
-    imagenet_weights
-        ``imagenet`` or a state file of VGG16; without, C2 is not run.
-    max_steps
-        At most so many steps of each phase, with few objects: only to see that it runs.
-    state_key
-        Which state of a state file that holds several.
-    """
+    """What is run beside the conditions that every claim needs; see :func:`reproduce`."""
 
     confounds: bool = False
     imagenet_weights: str | None = None

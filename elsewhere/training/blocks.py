@@ -18,13 +18,7 @@ from elsewhere.training.lazy_images import Step, is_plain_convolution, is_plain_
 
 @dataclass(frozen=True)
 class ConvBlock:
-    """Some 3x3 convolutions with ReLU, closed by a 2x2 max pooling.
-
-    Parameters
-    ----------
-    convolutions
-        The convolutions.
-    """
+    """Some 3x3 convolutions with ReLU, closed by a 2x2 max pooling."""
 
     convolutions: tuple[nn.Conv2d, ...]
 
@@ -41,19 +35,13 @@ def run_block(
     *,
     grey: bool = False,
 ) -> torch.Tensor:
-    """Return what a block gives.
+    """Return what a block gives for whole maps, or for tiles with a margin of one cell for each
+    convolution.
 
-    Parameters
-    ----------
-    maps
-        Whole maps, or tiles with a margin of one cell for each convolution.
-    steps
-        Weight and bias of each convolution.
-    inside
-        None for whole maps; for tiles, after each convolution but the last: 1 where a cell is on
-        the map, 0 where the next convolution's padding belongs.
-    grey
-        Whether `maps` is one channel that stands for three equal ones.
+    `steps` are weight and bias of each convolution. `inside` is None for whole maps; for tiles,
+    after each convolution but the last: 1 where a cell is on the map, 0 where the next
+    convolution's padding belongs. If `grey`, `maps` is one channel that stands for three equal
+    ones.
     """
     padding = 1 if inside is None else 0
     for number, (weight, bias) in enumerate(steps):
@@ -70,15 +58,8 @@ def find_blocks(network: nn.Module, image: torch.Tensor) -> tuple[ConvBlock, ...
 
     They are what a VGG begins with: 3x3 convolutions, padded by zeros, each followed by a ReLU and
     nothing else, and a 2x2 max pooling. They are found by what one pass does: which module is
-    given the image, which one is given its output, and so on. Modules that have hooks or a forward
-    pass of their own, or that run more than once, end the search.
-
-    Parameters
-    ----------
-    network
-        Any network; it is left as it was.
-    image
-        An empty canvas, (1, 3, height, width).
+    given the image, an empty canvas, which one is given its output, and so on. Modules that have
+    hooks or a forward pass of their own, or that run more than once, end the search.
 
     Examples
     --------

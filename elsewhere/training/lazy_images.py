@@ -40,19 +40,12 @@ _EXPOSING = {
 class Foreseen:
     """What is foreseen for the canvases of a pass, and what is done when it has come.
 
-    Parameters
-    ----------
-    plan
-        The names of the operations, in order.
-    finish
-        Returns what the last one gives, from the steps that the convolutions were given.
-    taken
-        Whether it has come to that.
+    `finish` returns what the last operation gives, from the steps that the convolutions were given.
     """
 
-    plan: Sequence[str]
+    plan: Sequence[str]  # the names of the operations, in order
     finish: Callable[[Sequence[Step]], torch.Tensor]
-    taken: bool = False
+    taken: bool = False  # whether it has come to that
 
 
 class Promise(torch.Tensor):

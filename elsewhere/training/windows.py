@@ -30,32 +30,22 @@ from elsewhere.training.lazy_images import Foreseen, Promise, Step
 
 @dataclass(frozen=True)
 class Level:
-    """A windowed block: its tiles and the map that they lie on.
-
-    Parameters
-    ----------
-    side
-        Of the block's input map, cells.
-    tile
-        Of the block's input tile, cells.
-    """
+    """A windowed block: its tiles and the map that they lie on."""
 
     block: ConvBlock
-    side: int
-    tile: int
+    side: int  # of its input map, cells
+    tile: int  # of its input tile, cells
 
 
 class WindowedForward:
     """Runs a network on objects at locations, without ever making the canvases.
 
+    Its own forward pass is run, with whatever it does before, between and after the blocks that
+    `find_blocks` finds; only what it does with its image as the blocks do is computed on tiles,
+    with the weights that it uses.
+
     Parameters
     ----------
-    network
-        A network for which `find_blocks` finds some. Its own forward pass is run, with whatever
-        it does before, between and after the blocks; only what it does with its image as the
-        blocks do is computed on tiles, with the weights that it uses.
-    canvas, transform
-        The canvas and the network's input.
     grey
         Whether the three channels of all objects and of the background are equal: the first
         convolution's weights are then summed over them.
@@ -92,15 +82,9 @@ class WindowedForward:
     ) -> Any:
         """Return what the network gives.
 
-        Parameters
-        ----------
-        patches
-            (n, pixel, 3), as :class:`elsewhere.models.forward.Paster` loads them.
-        locations
-            int64 (n, 2), y and x, px.
-        blind
-            Whether who looks at the canvases sees empty ones: for the proof that a network does
-            not, as a rule.
+        `patches` (n, pixel, 3) are as :class:`elsewhere.models.forward.Paster` loads them,
+        `locations` int64 (n, 2), y and x, px. If `blind`, who looks at the canvases sees empty
+        ones: for the proof that a network does not, as a rule.
         """
         n, size = len(patches), self.canvas.size
 
@@ -189,21 +173,11 @@ SCENES = 4
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """How a network is run on objects at locations.
-
-    Parameters
-    ----------
-    forward
-        What runs it.
-    name
-        ``windows``, or ``whole canvases`` and the reason.
-    doubted
-        Whether windows would have applied, but did not prove themselves.
-    """
+    """How a network is run on objects at locations."""
 
     forward: Forward
-    name: str
-    doubted: bool = False
+    name: str  # ``windows``, or ``whole canvases`` and the reason
+    doubted: bool = False  # whether windows would have applied, but did not prove themselves
 
     @property
     def notes(self) -> list[str]:
@@ -216,18 +190,9 @@ def make_forward(
 ) -> Way:
     """Return the fastest way to run a network on objects at locations.
 
-    Parameters
-    ----------
-    network
-        Any network, in the mode in which it will run. Its attribute ``whole_canvases``, where it
-        is true, keeps it from windows.
-    paster
-        Places the objects, where the network's first blocks cannot run on tiles.
-    patches
-        All objects that will be shown.
-    training
-        Whether gradients are needed, and the weights will change.
-
+    Any network will do, in the mode in which it will run. Its attribute ``whole_canvases``, where
+    it is true, keeps it from windows. `patches` are all objects that will be shown. If `training`,
+    gradients are needed, and the weights will change.
     """
     whole = whole_forward(network, paster)
     if getattr(network, "whole_canvases", False):
@@ -259,15 +224,9 @@ def make_forward(
 def prove_windows(windows: WindowedForward, patches: torch.Tensor, *, training: bool) -> str:
     """Return in what windows differ from whole canvases on a few scenes; nothing: in nothing.
 
-    Parameters
-    ----------
-    windows
-        The way on tiles.
-    patches
-        The objects that will be shown; scenes are noise within their range, and those whose
-        pixels add up to most and to least.
-    training
-        Whether gradients are compared, in double precision, and with other weights too.
+    Scenes are noise within the range of the objects that will be shown, and those of them whose
+    pixels add up to most and to least. If `training`, gradients are compared, in double precision,
+    and with other weights too.
     """
     canvas, network = windows.canvas, windows.network
     generator = torch.Generator().manual_seed(canvas.size)
