@@ -33,17 +33,8 @@ def refusal(model: Model, size: int, error: Exception) -> InputError:
 def find_arguments(module: nn.Module, error: Exception) -> str:
     """Return what a network's ``forward`` wants beside a batch of images, and what to do.
 
-    Parameters
-    ----------
-    module
-        The network.
-    error
-        What it raised.
-
-    Returns
-    -------
-    str
-        For the end of a message; empty where it takes one batch of images.
+    `error` is what it raised. The text is for the end of a message; it is empty where the network
+    takes one batch of images.
     """
     wrap = "wrap it in a factory whose network takes such a batch and passes on what it wants"
     given = "one tensor, the batch of images (image, 3, height, width) in float32"
@@ -66,17 +57,7 @@ def find_arguments(module: nn.Module, error: Exception) -> str:
 def find_single(module: nn.Module, error: Exception) -> str:
     """Return which normalisation had one value to normalise over, and what to do; else nothing.
 
-    Parameters
-    ----------
-    module
-        The network.
-    error
-        What it raised.
-
-    Returns
-    -------
-    str
-        For the end of a message.
+    `error` is what the network raised. The text is for the end of a message.
     """
     if not str(error).startswith("Expected more than 1 "):
         return ""
@@ -107,22 +88,10 @@ _SINGLE = {
 
 
 def find_remedy(model: Model, size: int) -> str:
-    """Return what a network expects instead of a square canvas of RGB pixels, and what to do.
+    """Return what a network that failed on a canvas of `size` px expects instead, and what to do.
 
-    Its weights tell the type, and its convolutions how many channels it may take; blank images
-    are tried for these and for common sides.
-
-    Parameters
-    ----------
-    model
-        A network that failed on such a canvas.
-    size
-        Side of the canvas, px.
-
-    Returns
-    -------
-    str
-        For the end of a message.
+    Its weights tell the type, and its convolutions how many channels it may take; blank images are
+    tried for these and for common sides. The text is for the end of a message.
     """
     kinds = {v.dtype for v in model.module.parameters() if v.is_floating_point()}
     if kinds and torch.float32 not in kinds:

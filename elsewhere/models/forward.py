@@ -82,15 +82,7 @@ def computing(device: torch.device, precision: Precision = "float32") -> Iterato
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module, *, inference: bool = True) -> Iterator[None]:
-    """Set evaluation mode, then restore every part's own mode.
-
-    Parameters
-    ----------
-    module
-        The network.
-    inference
-        Whether inference mode is set, too.
-    """
+    """Set evaluation mode, and inference mode if wanted, then restore every part's own mode."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -136,14 +128,9 @@ class ObjectsLike(Protocol):
 def paste(canvases: torch.Tensor, patches: torch.Tensor, corners: torch.Tensor) -> None:
     """Write one object into each canvas, in place; whatever the canvases' memory format is.
 
-    Parameters
-    ----------
-    canvases
-        (n or more, 3, size, size).
-    patches
-        (n, pixel, 3), square, as :meth:`Paster.load` gives them.
-    corners
-        int64 (n, 2), the first row and column of each object; it has to lie on the canvas.
+    `canvases` are (n or more, 3, size, size), `patches` (n, pixel, 3), square, as
+    :meth:`Paster.load` gives them, and `corners` int64 (n, 2), the first row and column of each
+    object, which has to lie on the canvas.
 
     Examples
     --------
@@ -162,22 +149,10 @@ def paste(canvases: torch.Tensor, patches: torch.Tensor, corners: torch.Tensor) 
 
 
 class Paster(Generic[Ground]):
-    """Writes batches of objects into one reused buffer of canvases.
+    """Writes batches of objects into one reused buffer of `rows` canvases.
 
-    Parameters
-    ----------
-    canvas
-        The canvas and the size of the objects.
-    transform
-        From pixels to the network's input.
-    rows
-        Number of canvases in a batch.
-    device
-        Where the canvases are.
-    dtype
-        Of the canvases: what the network computes in.
-    channels_last
-        Whether their memory is in that order, in which convolutions may be twice as fast.
+    Their `dtype` is what the network computes in. If `channels_last`, their memory is in that
+    order, in which convolutions may be twice as fast.
 
     Examples
     --------
@@ -225,19 +200,10 @@ class Paster(Generic[Ground]):
         return self.background[:, None, None].repeat(1, size, size)[None]
 
     def paste(self, patches: torch.Tensor, locations: torch.Tensor) -> torch.Tensor:
-        """Return one canvas for each patch; they are overwritten by the next call.
+        """Return one canvas for each patch, (rows, 3, size, size), and beyond them empty ones.
 
-        Parameters
-        ----------
-        patches
-            (n, pixel, 3), at most `rows`, as `load` gives them.
-        locations
-            int64 (n, 2), y and x, px; they must be valid.
-
-        Returns
-        -------
-        torch.Tensor
-            (rows, 3, size, size); rows beyond n are empty canvases.
+        They are overwritten by the next call. `patches` (n, pixel, 3) are at most `rows`, as `load`
+        gives them, and `locations` int64 (n, 2), y and x, px, all valid.
         """
         if self._level is not None:  # several times faster
             self._canvases.fill_(self._level)

@@ -15,7 +15,6 @@ from torch import nn
 
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models.expected import refusal
-from elsewhere.models.memory import Memory
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import output_tensors
 from elsewhere.models.restoring import seeded, untouched
@@ -87,12 +86,8 @@ def with_head_named(model: Model) -> Model:
 def name_head(model: Model, canvas_size: int | None = None) -> Model:
     """Return the model with the alias ``logits`` on its head; without, where it has no head.
 
-    Parameters
-    ----------
-    model
-        The network. An alias that is there is taken to be right.
-    canvas_size
-        Side of a canvas that it takes, px; its own by default.
+    An alias that is there is taken to be right. `canvas_size` is the side of a canvas that the
+    network takes, px; its own by default.
     """
     if HEAD in model.aliases:
         return model
@@ -117,8 +112,7 @@ def hooked(model: Model, hooks: Mapping[str, Any]) -> Iterator[None]:
     """
     network = model.module
     try:
-        kept = Memory(network, hooks=True).kept()
-        with untouched(network), kept, seeded(0, network), torch.no_grad():
+        with untouched(network, hooks=True), seeded(0, network), torch.no_grad():
             network.eval()
             handles = [
                 network.get_submodule(name).register_forward_hook(hook)
@@ -150,12 +144,8 @@ def _same_values(output: torch.Tensor, result: torch.Tensor) -> bool:
 def is_passed_by_all(model: Model, name: str) -> bool:
     """Return whether all that the network's output knows of an image comes through one layer.
 
-    Parameters
-    ----------
-    model
-        The network; two random images of its canvas tell.
-    name
-        The name of a module that runs once in a pass and gives one tensor.
+    Two random images of its canvas tell. `name` is that of a module that runs once in a pass and
+    gives one tensor.
 
     Examples
     --------

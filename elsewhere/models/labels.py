@@ -55,10 +55,8 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
 def known_classes(facts: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the classes of a network that is known by its provenance.
 
-    Parameters
-    ----------
-    facts
-        ``classes``, or else ``model`` and ``weights``: of torchvision's own weights they are known.
+    They are its ``classes``, or else follow from ``model`` and ``weights``, where those are
+    torchvision's own.
     """
     if facts.get("classes"):
         return tuple(map(str, facts["classes"]))

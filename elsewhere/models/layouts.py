@@ -56,17 +56,9 @@ def probe_layouts(
 ) -> dict[Place, FoundLayout]:
     """Return the layouts of outputs with two or three dimensions.
 
-    Parameters
-    ----------
-    model
-        The network; it runs five times on one image, in evaluation mode and without gradients.
-    size
-        Side of the canvas, px.
-    shapes
-        The outputs, and what each has for one image.
-    expected
-        The layouts that follow from the operations, empty where they do not say. They stand unless
-        the answer clearly moves otherwise.
+    The network runs five times on one image, in evaluation mode and without gradients. `shapes` are
+    those of the outputs for one image, `expected` the layouts that follow from the operations,
+    empty where they do not say; they stand unless the answer clearly moves otherwise.
 
     Notes
     -----

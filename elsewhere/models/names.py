@@ -89,16 +89,8 @@ def name_in_python(name: str) -> None:
 
 
 def check_named(name: str, source: object, trust: Collection[str]) -> None:
-    """Refuse a factory that a file names, unless the user names it as well.
-
-    Parameters
-    ----------
-    name
-        The network's name, as the file has it.
-    source
-        The file, for the message.
-    trust
-        Factories that the user names.
+    """Refuse a factory that a file, the `source`, names, unless it is among those that the user
+    trusts.
 
     Raises
     ------
@@ -145,12 +137,7 @@ def check_model(name: str) -> None:
 def check_layers(model: str, wanted: Iterable[str]) -> None:
     """Refuse names of layers that a network of the zoo, as it stands, does not have, without torch.
 
-    Parameters
-    ----------
-    model
-        Its name; others than those of the zoo pass.
-    wanted
-        As :func:`elsewhere.models.select_layers` takes them.
+    Names are as :func:`elsewhere.models.select_layers` takes them. Other networks pass.
 
     Raises
     ------

@@ -37,24 +37,12 @@ def published_transform(weights: WeightsEnum) -> InputTransform:
 
 @dataclass(frozen=True)
 class Published:
-    """What a weights file is taken for.
+    """What a weights file is taken for."""
 
-    Parameters
-    ----------
-    transform
-        The input that was published with it.
-    certain
-        Whether its SHA-256 is the published one; else its name or its keys and shapes are.
-    note
-        What was concluded from less than that; empty if certain.
-    classes
-        Names of its classes, if certain.
-    """
-
-    transform: InputTransform
-    certain: bool
-    note: str = ""
-    classes: tuple[str, ...] = ()
+    transform: InputTransform  # the input that was published with it
+    certain: bool  # whether its SHA-256 is the published one; else its name, or keys and shapes
+    note: str = ""  # what was concluded from less than that; empty if certain
+    classes: tuple[str, ...] = ()  # names of its classes, if certain
 
 
 def published_classes(weights: WeightsEnum) -> tuple[str, ...]:
@@ -65,19 +53,9 @@ def published_classes(weights: WeightsEnum) -> tuple[str, ...]:
 def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -> Published | None:
     """Return which of torchvision's published classifiers a file of weights is, if it is one.
 
-    The published names carry the beginning of the file's SHA-256, so that a renamed file is
-    known by its content.
-
-    Parameters
-    ----------
-    name
-        The network that was loaded from it.
-    path
-        The file.
-    whole
-        Whether the file covers all of that network.
-    n_classes
-        What its head was built for, where that was said.
+    The published names carry the beginning of the file's SHA-256, so that a renamed file is known
+    by its content. `name` is the network that was loaded from it, of which it covers the `whole` or
+    a part, with a head that was built for `n_classes`, where that was said.
     """
     known = [weights for other in _classifiers() for weights in _published(other)]
     with path.open("rb") as file:

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from elsewhere.models.generators import own_generators, seed_own_generators
-from elsewhere.models.memory import Memory
 from elsewhere.models.outputs import tensors_in
+from elsewhere.models.restoring import untouched
 from elsewhere.types import Precision
 
 TOLERANCE = 1e-5
@@ -35,12 +35,8 @@ Pass = Callable[[], object]
 def alike(found: torch.Tensor, expected: torch.Tensor, *, tolerance: float = TOLERANCE) -> bool:
     """Return whether two tensors are equal up to rounding.
 
-    Parameters
-    ----------
-    found, expected
-        Of any shape. Where one is not finite, the other must not be either.
-    tolerance
-        As a share of the largest finite value of `expected`.
+    Where one is not finite, the other must not be either. `tolerance` is a share of the largest
+    finite value of `expected`.
 
     Examples
     --------
@@ -134,20 +130,9 @@ def undisturbed(
 ) -> Iterator[None]:
     """While active, passes leave no trace: in buffers, attributes, memory, modes or generators.
 
-    Parameters
-    ----------
-    network
-        The network.
-    double
-        Whether it is in double precision meanwhile.
-    shake
-        Share by which its parameters are changed at random meanwhile.
-    seed
-        Of the global generators, and of what is changed.
+    The network is in double precision meanwhile if `double`; its parameters are changed at random
+    by a share of `shake`, and the global generators seeded.
     """
-    parts, memory = list(network.modules()), Memory(network, hooks=True)
-    attributes = [(part, dict(vars(part))) for part in parts]
-    buffers = [(part, dict(part._buffers)) for part in parts]
     weights = [(parameter, parameter.data) for parameter in network.parameters()]
     device = next((value.device for _, value in weights), torch.device("cpu"))
     kept: dict[int, torch.Tensor] = {}
@@ -155,11 +140,11 @@ def undisturbed(
     def convert(values: torch.Tensor) -> torch.Tensor:
         return values.double() if double and values.is_floating_point() else values
 
-    try:
-        with own_generators(device):
+    with untouched(network, hooks=True), own_generators(device):
+        try:
             seed_own_generators(seed, device)
-            for part, held in buffers:
-                for name, value in held.items():
+            for part in network.modules():
+                for name, value in part._buffers.items():
                     if value is not None:  # a buffer that two modules share stays one
                         part._buffers[name] = kept.setdefault(id(value), convert(value.clone()))
             for parameter, value in weights if double or shake else ():
@@ -170,16 +155,9 @@ def undisturbed(
                     parameter.data = convert(value + shake * (value + spread) * noise)
             seed_own_generators(seed, device)
             yield
-    finally:
-        for parameter, value in weights if double or shake else ():
-            parameter.data = value
-        for part, held in buffers:
-            part._buffers.update(held)
-        for part, values in attributes:
-            for name in set(vars(part)) - set(values):
-                del vars(part)[name]
-            vars(part).update(values)
-        memory.restore()
+        finally:
+            for parameter, value in weights if double or shake else ():
+                parameter.data = value
 
 
 def _run(

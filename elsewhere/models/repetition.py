@@ -24,16 +24,9 @@ _OF_PROCESS = {("builtins", "hash"), ("posix", "getpid"), ("nt", "getpid")}
 def build_twice(build: Callable[[], nn.Module]) -> tuple[nn.Module, tuple[str, ...]]:
     """Return a network, and the names of what another call makes otherwise.
 
-    Parameters
-    ----------
-    build
-        Makes it, with all generators that a program shares seeded alike each time.
-
-    Returns
-    -------
-    module, names
-        The network of the first call. Names are those of weights, buffers, other tensors, numbers
-        and generators; in brackets, why it cannot be told.
+    `build` makes it, with all generators that a program shares seeded alike each time. Names are
+    those of weights, buffers, other tensors, numbers and generators; in brackets, why it cannot be
+    told.
 
     Examples
     --------
@@ -62,14 +55,9 @@ def build_twice(build: Callable[[], nn.Module]) -> tuple[nn.Module, tuple[str, .
 
 
 def unrepeated_note(name: str, names: tuple[str, ...]) -> str:
-    """Return the doubt that a factory's network may be another one each time.
+    """Return the doubt that the network of a factory, called `name`, may be another one each time.
 
-    Parameters
-    ----------
-    name
-        The factory.
-    names
-        From :func:`build_twice`.
+    `names` are those of :func:`build_twice`.
     """
     other = [each for each in names if not each.startswith("(")]
     if not other:

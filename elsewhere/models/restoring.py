@@ -29,13 +29,8 @@ _CONTAINERS = (list, dict, set, deque, bytearray)
 
 
 @contextlib.contextmanager
-def untouched(module: nn.Module) -> Iterator[Snapshot]:
+def untouched(module: nn.Module, *, hooks: bool = False) -> Iterator[Snapshot]:
     """Give a network back as it was found, also after an exception.
-
-    Parameters
-    ----------
-    module
-        The network.
 
     Yields
     ------
@@ -51,7 +46,7 @@ def untouched(module: nn.Module) -> Iterator[Snapshot]:
     >>> int(network[0].num_batches_tracked), hasattr(network[0], "note")
     (0, False)
     """
-    snapshot = Snapshot(module)
+    snapshot = Snapshot(module, hooks=hooks)
     try:
         yield snapshot
     finally:
@@ -63,16 +58,12 @@ class Snapshot:
 
     Attributes are held by reference; of tensors among them, of buffers, of small parameters, of
     arrays and plain containers also the content; so also of what :class:`Memory` finds: generators,
-    objects and closures.
-
-    Parameters
-    ----------
-    module
-        The network.
+    objects and closures. Closures of its hooks count with `hooks`; they may as well be an
+    observer's.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._memory = Memory(module)
+    def __init__(self, module: nn.Module, *, hooks: bool = False) -> None:
+        self._memory = Memory(module, hooks=hooks)
         self._parts = [(name, part, dict(vars(part))) for name, part in module.named_modules()]
         self._contents: dict[int, tuple[str, Any, Any]] = {}
         for name, _, attributes in self._parts:
@@ -216,12 +207,7 @@ def _sample(value: torch.Tensor) -> bytes:
 def seeded(seed: int | None, module: nn.Module | None = None) -> Iterator[None]:
     """Seed the global generators, and those that a network holds; then restore them all.
 
-    Parameters
-    ----------
-    seed
-        None leaves the generators as they are, and only restores them.
-    module
-        A network, of which generators among the attributes are seeded as well.
+    With None for a seed they are left as they are, and only restored.
     """
     own = [] if module is None else list(generators_of(module))
     states = [generator.get_state() for generator in own]

@@ -79,16 +79,8 @@ def choose_state(
 ) -> tuple[State, list[str]]:
     """Return the state that fits a network, without its prefix, and what has to be said of it.
 
-    Parameters
-    ----------
-    states
-        As :func:`states_in` found them.
-    own
-        The network's own state.
-    source
-        The file, for messages.
-    key
-        Which one is meant: its place, its prefix, or both, joined by a dot.
+    `states` are as :func:`states_in` found them in the file `source`, `own` is the network's own,
+    and `key` says which one is meant: its place, its prefix, or both, joined by a dot.
 
     Raises
     ------
