@@ -10,14 +10,9 @@ def notes_of(source: Any, *others: Any) -> list[str]:
     """Return the doubts under which values were computed, each once, in order.
 
     A doubt is a whole sentence that a reader of the numbers has to know: undefined values, dead
-    layers, images that depend on each other. Every result keeps them in ``attrs["notes"]``.
-
-    Parameters
-    ----------
-    source
-        A source, whose ``provenance`` has ``notes``.
-    others
-        Sinks and whatever else has ``notes``; results, in their attributes; or notes themselves.
+    layers, images that depend on each other. Every result keeps them in ``attrs["notes"]``. Here
+    they are those of a source's ``provenance``, of sinks and whatever else has ``notes``, of
+    results, or notes themselves.
 
     Examples
     --------

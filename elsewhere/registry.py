@@ -126,9 +126,7 @@ class Registry(Generic[T]):
         UnknownNameError
             No such name; the message has the nearest ones.
         """
-        if name not in self._entries:
-            raise UnknownNameError(self.kind, name, self._entries)
-        target = self._entries[name].target
+        target = self._find(name).target
         if isinstance(target, str):
             module, _, attribute = target.partition(":")
             target = cast(T, getattr(importlib.import_module(module), attribute))
@@ -156,15 +154,17 @@ class Registry(Generic[T]):
                 f"importing {module!r} for the {self.kind} {text!r} failed: {said}; name a module "
                 "that registers it, and run where it can be imported, such as its own directory"
             ) from error
-        if name not in self._entries:
-            raise UnknownNameError(self.kind, name, self._entries)
+        self._find(name)
         return name
 
     def summary(self, name: str) -> str:
         """Return the line that describes `name`."""
+        return self._find(name).summary
+
+    def _find(self, name: str) -> Entry[T]:
         if name not in self._entries:
             raise UnknownNameError(self.kind, name, self._entries)
-        return self._entries[name].summary
+        return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -70,13 +70,7 @@ def say(text: str) -> None:
 
 class LossyStream:
     """A text stream whose writes may fail: what cannot be printed (a terminal that was closed, a
-    full disk) is dropped, and the work goes on.
-
-    Parameters
-    ----------
-    stream
-        Where it goes.
-    """
+    full disk) is dropped, and the work goes on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -220,12 +214,8 @@ def over_layers(result: Any, name: str, variable: str, place: int) -> dict[str, 
 def print_layers(rows: list[dict[str, Any]], together: dict[str, tuple[str, ...]]) -> None:
     """Print a row per layer, and what holds for several layers together in tables of its own.
 
-    Parameters
-    ----------
-    rows
-        Texts, numbers and intervals by name; the first is the layer.
-    together
-        For each measure the names that its own table has.
+    Rows are texts, numbers and intervals by name, first the layer; `together` are, for each
+    measure, the names that its own table has.
     """
     shown = [{key: short(value) for key, value in row.items()} for row in rows]
     apart = {key for keys in together.values() for key in keys}

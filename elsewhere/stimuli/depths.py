@@ -16,10 +16,7 @@ BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 def read_pixels(opened: Image.Image) -> ByteArray:
     """Return a picture's colours and alpha, uint8 (height, width, 4), turned upright.
 
-    Parameters
-    ----------
-    opened
-        As PIL opened it, not loaded yet.
+    PIL has opened it, and not loaded it yet.
 
     Raises
     ------

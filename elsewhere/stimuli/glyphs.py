@@ -36,24 +36,12 @@ _MATCH_SIZE = 48  # px at which shapes are compared
 
 @dataclass(frozen=True)
 class Outline:
-    """A character's shape as signed distances, from which any size and weight can be drawn.
+    """A character's shape as signed distances, from which any size and weight can be drawn, px."""
 
-    Parameters
-    ----------
-    distance
-        float32 (height, width), px; positive inside.
-    edge
-        Points (k, 2) of the outline as x, y from the middle, px.
-    longest
-        The longer side of the ink's box, px.
-    half_stroke
-        Half the width of a typical stroke, px: twice the mean distance inside.
-    """
-
-    distance: NDArray[np.float32]
-    edge: NDArray[np.float32]
-    longest: int
-    half_stroke: float
+    distance: NDArray[np.float32]  # (height, width), positive inside
+    edge: NDArray[np.float32]  # points (k, 2) of the outline as x, y from the middle
+    longest: int  # the longer side of the ink's box
+    half_stroke: float  # half the width of a typical stroke: twice the mean distance inside
 
 
 def build_glyphs(request: ObjectRequest) -> ObjectSet:
@@ -112,17 +100,10 @@ def visual_identity(character: str) -> str:
 
 
 def shape_similarity(first: ByteArray, second: ByteArray) -> FloatArray:
-    """Return how alike shapes are: the largest correlation of the blurred masks.
+    """Return how alike shapes are, (n, m), -1..1: the largest correlation of the blurred masks.
 
-    Parameters
-    ----------
-    first, second
-        uint8 (n, s, s) and (m, s, s), blurred by s/32 px and moved against each other by up to
-        s/24 px either way.
-
-    Returns
-    -------
-    float (n, m), -1..1
+    Masks, uint8 (n, s, s) and (m, s, s), are blurred by s/32 px and moved against each other by up
+    to s/24 px either way.
     """
     side = first.shape[-1]
     reach = round(side / 24)
@@ -185,23 +166,10 @@ def outline(character: str, face: str, resolution: int) -> Outline:
 def draw(
     shape: Outline, *, size: int, linear: ArrayLike = ((1, 0), (0, 1)), weight: float = 0
 ) -> ByteArray:
-    """Draw a shape, centred and wholly inside a box.
+    """Draw a shape, centred and wholly inside a box of `size` px: coverage, uint8 (size, size).
 
-    Parameters
-    ----------
-    shape
-        What to draw.
-    size
-        Side of the box, px.
-    linear
-        A 2 x 2 map of x, y; the identity makes the longest side 0.9 of the box. What would not
-        fit is made smaller.
-    weight
-        By how much the outline moves outwards, as a share of the box.
-
-    Returns
-    -------
-    uint8 (size, size), coverage
+    `linear` is a 2 x 2 map of x, y; the identity makes the longest side 0.9 of the box. What would
+    not fit is made smaller. The outline moves outwards by `weight`, a share of the box.
     """
     finer = 4 if size <= 32 else 2
     side = size * finer

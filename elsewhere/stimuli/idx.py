@@ -7,7 +7,6 @@ import hashlib
 import io
 import math
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from scipy.ndimage import binary_fill_holes
 from torchvision.datasets.mnist import KMNIST as KMnistFiles
 from torchvision.datasets.mnist import MNIST as MnistFiles
 from torchvision.datasets.mnist import FashionMNIST as FashionMnistFiles
-from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from elsewhere.errors import ObjectSetError
 from elsewhere.stimuli.arrays import ByteArray
@@ -38,30 +36,14 @@ LARGEST = 2**30
 
 @dataclass(frozen=True)
 class Collection:
-    """Where the files of a data set are, and what is in them.
+    """Where the files of a data set are, and what is in them."""
 
-    Parameters
-    ----------
-    name
-        The object set's name.
-    folders
-        Sub-folders of the data folder that are the set's own, in which its files may be.
-    stems
-        For each split, the beginning of the files' names.
-    categories
-        The names of the labels 0, 1, ...
-    remedy
-        Where the files come from.
-    transposed
-        Whether pictures are stored column by column.
-    """
-
-    name: str
-    folders: tuple[str, ...]
-    stems: dict[str, str]
-    categories: tuple[str, ...]
-    remedy: str
-    transposed: bool = False
+    name: str  # of the object set
+    folders: tuple[str, ...]  # sub-folders of the data folder that are the set's own
+    stems: dict[str, str]  # for each split, the beginning of the files' names
+    categories: tuple[str, ...]  # the names of the labels 0, 1, ...
+    remedy: str  # where the files come from
+    transposed: bool = False  # whether pictures are stored column by column
 
 
 _STEMS = {"train": "train", "test": "t10k"}
@@ -79,15 +61,7 @@ FASHION_MNIST = Collection(
     ("FashionMNIST/raw", "FashionMNIST", "fashion-mnist", "fashion_mnist", "fashion"),
     _STEMS,
     (
-        "t_shirt",
-        "trouser",
-        "pullover",
-        "dress",
-        "coat",
-        "sandal",
-        "shirt",
-        "sneaker",
-        "bag",
+        *("t_shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag"),
         "ankle_boot",
     ),
     "get the four files of Fashion-MNIST (Debian: the package dataset-fashion-mnist; or "
@@ -281,10 +255,4 @@ def _read(path: Path, dimensions: int) -> ByteArray:
             f"{header + math.prod(shape)} bytes in all; got {len(data)} bytes that begin with "
             f"{data[:4].hex() or 'nothing'}; get the file again"
         )
-    reader = read_image_file if dimensions == 3 else read_label_file
-    if path.suffix != ".gz":
-        return np.asarray(reader(str(path)).numpy(), np.uint8)
-    with tempfile.TemporaryDirectory() as folder:  # torchvision's reader takes plain files only
-        plain = Path(folder) / path.stem
-        plain.write_bytes(data)
-        return np.asarray(reader(str(plain)).numpy(), np.uint8)
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

@@ -24,18 +24,7 @@ def draw_exemplars(
     """Return which rows to take, category by category, and the category of each.
 
     A category's rows are shuffled by the seed and the first ones taken, so that asking for more
-    only appends.
-
-    Parameters
-    ----------
-    name
-        The set's name.
-    labels
-        The index into `names` of every row.
-    names
-        The categories.
-    request
-        How many to take.
+    only appends. `labels` are the index into `names` of every row.
 
     Raises
     ------

@@ -14,46 +14,34 @@ WITH_PARTS = ("mnist", "fashion-mnist", "kmnist", "emnist")
 """The sets of which `split` names one of two parts."""
 
 object_sets: Registry[ObjectSetBuilder] = Registry("object set")
-object_sets.add(
-    "glyphs",
-    "elsewhere.stimuli.glyphs:build_glyphs",
-    summary="characters and signs of many scripts, all different to the eye; no digits",
-)
-object_sets.add(
-    "digits",
-    "elsewhere.stimuli.digits:build_digits",
-    summary="handwritten digits, 8 x 8 px, from scikit-learn",
-)
-object_sets.add(
-    "novel",
-    "elsewhere.stimuli.novel:build_novel",
-    summary="24 shaded solids that nobody has seen, alike in pairs",
-)
-object_sets.add(
-    "mnist",
-    "elsewhere.stimuli.idx:build_mnist",
-    summary="handwritten digits, 28 x 28 px; needs a data folder",
-)
-object_sets.add(
-    "fashion-mnist",
-    "elsewhere.stimuli.idx:build_fashion_mnist",
-    summary="pieces of clothing, 28 x 28 px; needs a data folder",
-)
-object_sets.add(
-    "kmnist",
-    "elsewhere.stimuli.idx:build_kmnist",
-    summary="handwritten kana, 28 x 28 px; needs a data folder",
-)
-object_sets.add(
-    "emnist",
-    "elsewhere.stimuli.idx:build_emnist",
-    summary="handwritten letters and digits (balanced), 28 x 28 px; needs a data folder",
-)
-object_sets.add(
-    "folder",
-    "elsewhere.stimuli.folder:build_folder",
-    summary="folder:PATH, your own images; sub-folders are categories",
-)
+
+for _name, _builder, _summary in (
+    (
+        "glyphs",
+        "glyphs:build_glyphs",
+        "characters and signs of many scripts, all different to the eye; no digits",
+    ),
+    ("digits", "digits:build_digits", "handwritten digits, 8 x 8 px, from scikit-learn"),
+    ("novel", "novel:build_novel", "24 shaded solids that nobody has seen, alike in pairs"),
+    ("mnist", "idx:build_mnist", "handwritten digits, 28 x 28 px; needs a data folder"),
+    (
+        "fashion-mnist",
+        "idx:build_fashion_mnist",
+        "pieces of clothing, 28 x 28 px; needs a data folder",
+    ),
+    ("kmnist", "idx:build_kmnist", "handwritten kana, 28 x 28 px; needs a data folder"),
+    (
+        "emnist",
+        "idx:build_emnist",
+        "handwritten letters and digits (balanced), 28 x 28 px; needs a data folder",
+    ),
+    (
+        "folder",
+        "folder:build_folder",
+        "folder:PATH, your own images; sub-folders are categories",
+    ),
+):
+    object_sets.add(_name, f"elsewhere.stimuli.{_builder}", summary=_summary)
 
 
 def load_objects(
@@ -120,9 +108,7 @@ def load_objects(
     request = ObjectRequest(
         argument=argument,
         size=size,
-        categories=categories
-        if categories is None or isinstance(categories, int)
-        else tuple(categories),
+        categories=tuple(categories) if isinstance(categories, Sequence) else categories,
         per_category=per_category,
         seed=seed,
         data_dir=None if data_dir is None else Path(data_dir),

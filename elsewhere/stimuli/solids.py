@@ -30,27 +30,16 @@ _RAYS = 200_000  # traced at once
 class Volume:
     """One volume of a solid; x points right, y up and z to the viewer.
 
-    Parameters
-    ----------
-    kind
-        ``ellipsoid`` (size: radii), ``block`` (size: half sides, rounded), ``horn`` (size: length,
-        radius at the foot, radius at the tip; it stands on `at` and grows along its own y) or
-        ``ring`` (size: radius, thickness, unused; its axis is its own y).
-    at
-        Where it stands.
-    size
-        See `kind`.
-    turn
-        Rotations about x, y and z, in this order, degrees.
-    bend
-        How far a horn's tip leans towards its own x, for a length of 1.
+    It is an ``ellipsoid`` (size: radii), a ``block`` (size: half sides, rounded), a ``horn`` (size:
+    length, radius at the foot, radius at the tip; it stands on `at` and grows along its own y) or a
+    ``ring`` (size: radius, thickness, unused; its axis is its own y).
     """
 
     kind: Literal["ellipsoid", "block", "horn", "ring"]
     at: Triple
     size: Triple
-    turn: Triple = (0, 0, 0)
-    bend: float = 0.0
+    turn: Triple = (0, 0, 0)  # rotations about x, y and z, in this order, degrees
+    bend: float = 0.0  # how far a horn's tip leans towards its own x, for a length of 1
 
 
 @dataclass(frozen=True)
@@ -83,23 +72,13 @@ class Solid:
 
 @dataclass(frozen=True)
 class View:
-    """From where a solid is seen.
-
-    Parameters
-    ----------
-    yaw, pitch, roll
-        Rotations about y, then x, then z, degrees.
-    zoom
-        Size relative to the canonical view.
-    light
-        Where the light comes from, degrees to the left of and above the viewer.
-    """
+    """From where a solid is seen: turned about y, then x, then z, degrees."""
 
     yaw: float
     pitch: float
     roll: float
-    zoom: float = 1.0
-    light: tuple[float, float] = (40, 45)
+    zoom: float = 1.0  # size relative to the canonical view
+    light: tuple[float, float] = (40, 45)  # degrees to the left of and above the viewer
 
     @property
     def rotation(self) -> FloatArray:
@@ -136,21 +115,10 @@ def part_distance(part: Volume, points: Points) -> Points:
 
 
 def render(solid: Solid, views: list[View], size: int) -> tuple[ByteArray, ByteArray]:
-    """Return pictures of a solid, each centred and wholly inside its box.
+    """Return pictures of a solid, each centred and wholly inside its box, of `size` px.
 
-    Parameters
-    ----------
-    solid
-        What is seen.
-    views
-        From where; the first one's longest side is 0.9 of the box at zoom 1, and the others keep
-        its scale. What would not fit is made smaller.
-    size
-        Side of the box, px.
-
-    Returns
-    -------
-    uint8 (n, size, size) grey levels and uint8 (n, size, size) coverage
+    They are grey levels and coverage, uint8 (n, size, size) each. The first view's longest side is
+    0.9 of the box at zoom 1, and the others keep its scale. What would not fit is made smaller.
     """
     finer = 3 if size <= 32 else 2
     side = size * finer

@@ -33,21 +33,11 @@ LONGEST_SIDE = 2**12
 
 @dataclass(frozen=True)
 class Transformation:
-    """What an axis does to an object.
-
-    Parameters
-    ----------
-    apply
-        Takes a patch and a value, returns the changed patch.
-    neutral
-        The value that leaves an object as it is; the reference, unless another one is given.
-    unit
-        Of the values; ``1`` for ratios.
-    """
+    """What an axis does to an object: `apply` returns a patch changed by a value."""
 
     apply: Callable[[Patch, float], Patch]
-    neutral: float
-    unit: str = "1"
+    neutral: float  # leaves an object as it is; the reference, unless another one is given
+    unit: str = "1"  # of the values; ``1`` for ratios
 
 
 transformations: Registry[Transformation] = Registry("axis")
@@ -97,19 +87,9 @@ def vary(
 ) -> list[ObjectSet]:
     """Return the objects in every variant, all in boxes of one size.
 
-    Parameters
-    ----------
-    objects
-        The objects as they are.
-    names
-        Axes that change objects, all registered: applied in that order.
-    values
-        One value along each axis, for each variant.
-
-    Returns
-    -------
-    list of ObjectSet
-        One for each variant. In its box, an object lies as it would stand at a location by itself.
+    The axes called `names` are registered ones that change objects; they are applied in that order,
+    with one value along each for every variant. In its box, an object lies as it would stand at a
+    location by itself.
 
     Raises
     ------
