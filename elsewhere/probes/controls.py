@@ -33,13 +33,7 @@ class ControlScene:
 
     @classmethod
     def of(cls, source: Source) -> ControlScene:
-        """Return what a sweep or a recording shows.
-
-        Raises
-        ------
-        InputError
-            The source does not hold its objects' pixels.
-        """
+        """Return what a sweep or a recording shows; an ``InputError`` where there are no pixels."""
         pictures, told = source.pictures(), source.origin
         if pictures is None:
             raise InputError("arrays hold no pixels of the objects")
@@ -52,19 +46,10 @@ class ControlScene:
 
 
 class PixelSource(BlockSource):
-    """Raw pixels, 0..1, of the box around some locations, as a source for sinks.
+    """Raw pixels, 0..1, of the box around the trained locations `around`, as a source for sinks.
 
-    Pixels that no training sample covers are constant in training, so that a penalised linear
-    model gives them no weight: with the box of the trained locations nothing is lost.
-
-    Parameters
-    ----------
-    scene
-        Objects and canvas.
-    design
-        Where the objects go.
-    around
-        The trained locations.
+    Pixels that no training sample covers are constant in training, so that a penalised linear model
+    gives them no weight: with the box of the trained locations nothing is lost.
     """
 
     def __init__(self, scene: ControlScene, design: Design, around: Sequence[Location]) -> None:
@@ -111,16 +96,10 @@ class PixelSource(BlockSource):
 
 
 def untrained(source: Source, *, seed: int, trust: Collection[str] = ()) -> tuple[Sweep, str]:
-    """Return a sweep of the source's network with weights drawn at random, and what it is.
+    """Return a sweep of a source's network with weights drawn by `seed`, and what it is in words.
 
-    Parameters
-    ----------
-    source
-        A sweep or a recording.
-    seed
-        Of the weights; if the source has the very same ones, the next seed is taken.
-    trust
-        Factories that may be built where a recording names them.
+    If the source has the very same weights, the next seed is taken. `trust` names factories that
+    may be built where a recording names them.
 
     Raises
     ------

@@ -20,19 +20,7 @@ from elsewhere.types import WHERE, Location
 
 
 class Builder:
-    """Collects the variables of the result.
-
-    Parameters
-    ----------
-    summary
-        Turns what was got right into numbers.
-    source
-        What was probed.
-    names
-        The layers.
-    each
-        Whether every location was trained in turn.
-    """
+    """Collects the variables of the result; `each` says that every location was trained in turn."""
 
     def __init__(self, summary: Summary, source: Source, names: list[str], each: bool) -> None:
         self.summary, self.design, self.names, self.each = summary, source.design, names, each
@@ -106,8 +94,7 @@ class Builder:
     def add_shuffled(self, outcomes: Mapping[str, FitOutcome], exemplars: ExemplarSplit) -> None:
         """Add the control tasks, what they leave of the accuracy, and whether they are solved.
 
-        They control for exemplars that were trained on only, of which a category has two or more:
-        labels of other exemplars cannot be known, and with one each they are other names.
+        They control for exemplars that were trained on only, of which a category has two or more.
         """
         values = [self._values(outcomes.get(name), shuffled=True) for name in self.names]
         self.variables["shuffled_accuracy"] = self._maps(values, True, shuffled=True)
@@ -160,10 +147,7 @@ class Builder:
             put("cross_validated", scores, "strengths", size=len(tried))
 
     def add_trials(self, outcomes: Mapping[str, FitOutcome]) -> None:
-        """Add what was chosen for each object at each location, and whether it was right.
-
-        Both are -1 for objects that are left out.
-        """
+        """Add each object's choice at each location, and whether it is right; -1 where left out."""
         dims = ("layer", "object", *self.design.names)
         shape = (len(self.names), len(self.design.objects), *self.design.shape)
         choice = np.stack([outcomes[name].choice[0] for name in self.names]).reshape(shape)

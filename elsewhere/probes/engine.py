@@ -22,20 +22,10 @@ from elsewhere.types import Location, format_bytes
 class FitPlan:
     """What is trained and tested.
 
-    Parameters
-    ----------
-    places
-        Training sets: for each its locations.
-    objects
-        Indices of the objects that are trained on.
-    labels, balance
-        (1 + shuffle, object): the classes, then those of the control tasks; what each counts.
-    folds
-        int (trained object,), or None.
-    kind, strengths, n_classes
-        See :class:`elsewhere.probes.selection.FitTask`.
-    jobs
-        Processes for the fits.
+    `places` are the locations of each training set, `objects` the indices of those trained on,
+    `folds` int (trained object,). `labels` and `balance` (1 + shuffle, object) are the classes,
+    then those of the control tasks, and what each object counts. `jobs` processes fit; for the
+    others see :class:`elsewhere.probes.selection.FitTask`.
     """
 
     places: tuple[tuple[Location, ...], ...]
@@ -70,23 +60,11 @@ class FitPlan:
 class FitOutcome:
     """What the probes of one layer got right.
 
-    Parameters
-    ----------
-    correct
-        bool (training set, object, position).
-    shuffled
-        float32, likewise: the share of control tasks whose label was got, times what the object
-        counts in a mean that is balanced over that task's classes.
-    choice
-        int16, likewise.
-    strengths, scores
-        (training set,) and (training set, strength).
-    n_units, ranks
-        Number of units; dimensions of the span, (training set,).
-    reason
-        Why there is nothing.
-    left_out
-        int, the objects that the layer does not respond to.
+    `correct` (bool), `shuffled` and `choice` are (training set, object, position); `shuffled` is
+    the share of control tasks whose label was got, times what the object counts in a mean that is
+    balanced over that task's classes. `strengths`, `ranks` (dimensions of the span) and `scores`
+    (by strength) are by training set. `reason` says why there is nothing; `left_out` are the
+    objects that the layer does not respond to.
     """
 
     correct: NDArray[np.bool_]
@@ -113,16 +91,9 @@ class _Readout:
 class _Weights:
     """Weights of one layer for raw units, of all training sets of a pass.
 
-    Parameters
-    ----------
-    values
-        float32 (row, unit).
-    centre
-        float64 (unit,): the mean over the training sets of the units' means.
-    at_mean
-        float64 (row,): products of weights and means, which standardising takes off.
-    share
-        One over the number of training sets.
+    `values` are (row, unit), `centre` (unit,) the mean over the training sets of the units' means,
+    `at_mean` (row,) the products of weights and means, which standardising takes off, and `share`
+    is one over the number of training sets.
     """
 
     values: NDArray[np.float32]
@@ -139,25 +110,10 @@ def run(
     max_memory: int,
     progress: Progress | None = None,
 ) -> dict[str, FitOutcome]:
-    """Train and test the probes of all layers.
+    """Train and test the probes of all layers; return the outcome of each.
 
-    Parameters
-    ----------
-    source
-        A recording, a sweep, or arrays.
-    readings
-        The layers, and what is read of each.
-    plan
-        What is trained and tested.
-    max_memory
-        Bytes that activations, weights and what is made of them may take up.
-    progress
-        Called with what is done and what there is to do, in thousandths of layers.
-
-    Returns
-    -------
-    dict
-        Per layer.
+    `max_memory` bounds the bytes of activations, weights and what is made of them; `progress` is
+    called with thousandths of layers.
 
     Raises
     ------
@@ -243,13 +199,7 @@ class _Engine:
         self.groups = self._divide(min(self.width, self.total))
 
     def _fitting(self, bytes_per_unit: int) -> int:
-        """Return how many units fit half of the memory: all, or some of a single layer.
-
-        Raises
-        ------
-        InputError
-            Fewer than a stretch.
-        """
+        """Return how many units fit half of the memory: all, or a stretch or more of one layer."""
         fits = max(self.room, 0) // (2 * bytes_per_unit)
         if fits >= self.total:
             return self.total

@@ -70,16 +70,8 @@ class FeatureReading:
 class GatherSink:
     """Keeps the activations of some objects at the reference, (object, unit) per layer.
 
-    Float32, or float64 where the source gives that.
-
-    Parameters
-    ----------
-    readings
-        The layers, and what is read of each.
-    objects
-        Indices of the objects, in the order of the rows.
-    units
-        The units that are kept, the same for all layers, or all.
+    They are float32, or float64 where the source gives that; of `units` only, the same of all
+    layers.
     """
 
     def __init__(
@@ -143,21 +135,10 @@ Take = Callable[[str, NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 
 
 class ScoreSink:
-    """Takes the products of every activation with some rows of weights.
+    """Hands to `take` the products of all activations with their layer's `weights` (score, unit).
 
-    Parameters
-    ----------
-    readings
-        The layers, and what is read of each.
-    weights
-        Per layer float32 (score, unit), of the units `units`.
-    centres
-        Per layer float32 (unit,), subtracted before: activations lie near it, so that products
-        keep their digits where a unit hardly varies.
-    take
-        Receives the products, in double precision.
-    units
-        The units that the weights are of, the same for all layers, or all.
+    The layer's centre (unit,) is subtracted before: activations lie near it, so that products keep
+    their digits where a unit hardly varies. `units` are those that the weights are of.
     """
 
     def __init__(
@@ -217,27 +198,10 @@ def gather(
     max_memory: int,
     units: Units | None = None,
 ) -> dict[str, Rows]:
-    """Return the activations of some objects at some locations.
+    """Return the activations of some objects at some locations of the grid.
 
-    Parameters
-    ----------
-    source
-        A recording, a sweep, or any other source.
-    readings
-        The layers, and what is read of each.
-    objects
-        Indices of the objects.
-    places
-        Locations on the grid.
-    max_memory
-        Bytes that may be held.
-    units
-        Only these units.
-
-    Returns
-    -------
-    dict
-        Per layer (place * object, unit), place by place, float32, or float64 where that is given.
+    Per layer (place * object, unit), place by place, float32, or float64 where that is given; of
+    `units` only, if they are named.
     """
     found: list[dict[str, Rows]] = []
     for place in places:

@@ -100,10 +100,8 @@ def find_kind(kind: str | Any) -> tuple[str, ProbeKind]:
 
     Raises
     ------
-    UnknownNameError
-        No probe of that name.
-    InputError
-        Neither a name nor a classifier.
+    UnknownNameError, InputError
+        No probe of that name; neither a name nor a classifier.
     """
     if isinstance(kind, str):
         return kind, probe_kinds.get(kind)
@@ -120,14 +118,8 @@ def linear_weights(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return (class, dimension) weights and (class,) intercepts of a fitted linear classifier.
 
-    The largest score is the choice. Of a classifier that is not linear, None.
-
-    Parameters
-    ----------
-    classifier
-        Fitted on the labels 0, 1, ... n_classes - 1.
-    n_classes
-        Number of classes.
+    It was fitted on the labels 0, 1, ... n_classes - 1; the largest score is the choice. Of a
+    classifier that is not linear, None.
     """
     if isinstance(classifier, NearestCentroid):
         if classifier.metric != "euclidean" or classifier.shrink_threshold is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 
@@ -110,20 +111,8 @@ class Logistic(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return probabilities (sample, class)."""
-        return softmax(self.decision_function(X))
+        return np.asarray(softmax(self.decision_function(X), axis=-1))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the likeliest class of each sample."""
         return np.asarray(self.classes_[self.decision_function(X).argmax(axis=1)])
-
-
-def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the softmax of each row.
-
-    Examples
-    --------
-    >>> softmax(np.array([[0.0, 0.0]]))
-    array([[0.5, 0.5]])
-    """
-    raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=-1, keepdims=True))

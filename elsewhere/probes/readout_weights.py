@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 
 from elsewhere.errors import InputError, StorageError
 from elsewhere.storage import load_result, save_result
@@ -87,9 +88,7 @@ class FittedProbe:
         """
         if self.kind != "logistic":
             raise InputError(f"a {self.kind} probe gives scores, no probabilities; use scores")
-        scores = self.scores(activations)
-        found: NDArray[np.float64] = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(found / found.sum(axis=1, keepdims=True))
+        return np.asarray(softmax(self.scores(activations), axis=1))
 
 
 def save_readout(

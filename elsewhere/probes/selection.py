@@ -26,20 +26,9 @@ TIE = 1e-9
 class FitTask:
     """One fit: samples in their span, and what they are called.
 
-    Parameters
-    ----------
-    coordinates
-        float64 (sample, rank).
-    labels
-        int (1 + shuffle, sample): the classes, then those of the control tasks.
-    folds
-        int (sample,) or None, where there is nothing to cross-validate.
-    kind
-        A probe's name or a scikit-learn classifier.
-    strengths
-        What is tried, strongest first; the kind's own by default.
-    n_classes
-        Number of classes.
+    `coordinates` are (sample, rank), `labels` int (1 + shuffle, sample): the classes, then those of
+    the control tasks; `folds` int (sample,), or None where there is nothing to cross-validate.
+    `kind` is a name or a scikit-learn classifier; of `strengths`, strongest first, one is chosen.
     """
 
     coordinates: NDArray[np.float64]
@@ -54,16 +43,9 @@ class FitTask:
 class Fit:
     """What a fit left.
 
-    Parameters
-    ----------
-    strength
-        The one that was chosen, NaN where there was none to choose.
-    scores
-        Cross-validated accuracy of each strength, NaN where not computed.
-    weights, offsets
-        Of a linear probe: (1 + shuffle, class, rank) and (1 + shuffle, class).
-    classifiers
-        Of another one.
+    `strength` is the one that was chosen, `scores` the cross-validated accuracy of each, both NaN
+    where there are none. A linear probe has `weights` (1 + shuffle, class, rank) and `offsets` (1 +
+    shuffle, class), another one `classifiers`.
     """
 
     strength: float
@@ -95,10 +77,7 @@ class Fit:
 def strengths_of(kind: Any, strengths: Sequence[float] | None) -> tuple[float, ...]:
     """Return the strengths that are tried, from the strongest regularisation to the weakest.
 
-    Raises
-    ------
-    InputError
-        The kind has no strength, or a value is not above 0.
+    An ``InputError`` refuses a kind that has none, and a value that is not above 0.
     """
     name, found = find_kind(kind)
     if strengths is None:

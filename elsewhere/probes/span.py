@@ -40,12 +40,8 @@ Slices = Callable[[], Iterable[Rows]]
 class Span:
     """Training samples in an orthonormal basis of their span.
 
-    Parameters
-    ----------
-    coordinates
-        float64 (sample, rank): the standardised samples in that basis.
-    back
-        float64 (sample, rank): the basis as combinations of the standardised samples.
+    `coordinates` (sample, rank) are the standardised samples in that basis, `back` (sample, rank)
+    the basis as combinations of these samples.
     """
 
     coordinates: NDArray[np.float64]
@@ -58,15 +54,10 @@ class Span:
 
 
 def moments(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean and the deviation of each unit over the training samples.
+    """Return the mean and the deviation (unit,) of each unit over training samples (sample, unit).
 
     The deviation has n in its denominator, as in scikit-learn's ``StandardScaler``, and is 1 for a
     constant unit.
-
-    Parameters
-    ----------
-    rows
-        (sample, unit), float32 or float64.
 
     Examples
     --------
@@ -100,22 +91,8 @@ def standardised(rows: Rows) -> Iterator[NDArray[np.float64]]:
 
 
 def find_span(slices: Slices, n_samples: int) -> Span:
-    """Return the span of the standardised training samples.
+    """Return the span of standardised training samples, of rank 0 where all units are constant.
 
-    Parameters
-    ----------
-    slices
-        Goes through the units, the same ones each time.
-    n_samples
-        Number of samples.
-
-    Returns
-    -------
-    Span
-        Of rank 0 where all units are constant.
-
-    Notes
-    -----
     The Gram matrix, summed in double precision, squares the singular values: those below 1e-4 of
     the largest would lose digits. Where there are some, triangular factors of the stretches are
     stacked and factored again instead (tall and skinny QR: Demmel et al. 2012), which loses none.
@@ -167,23 +144,11 @@ def raw_weights(
     found: tuple[NDArray[np.float64], NDArray[np.float64]],
     into: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    """Write weights for raw units that are a combination of the standardised training samples.
+    """Write a combination (sample, row) of the standardised samples as weights for raw units.
 
-    Parameters
-    ----------
-    rows
-        (sample, unit), the training samples.
-    combination
-        (sample, row): `back` times the weights in the span.
-    found
-        The units' :func:`moments`.
-    into
-        float32 (row, unit), overwritten.
-
-    Returns
-    -------
-    float64 (row,)
-        The weights' products with the units' means, which standardising takes off.
+    `rows` (sample, unit) are the training samples, `found` their :func:`moments`; `into` (row,
+    unit) is overwritten. Returned are the weights' products with the units' means, (row,), which
+    standardising takes off.
     """
     at_mean = np.zeros(combination.shape[1])
     mean, deviation = found

@@ -23,16 +23,9 @@ ONE_CATEGORY = "it responds to objects of one category only"
 class ExemplarSplit:
     """How the objects of a design are divided.
 
-    Parameters
-    ----------
-    names
-        The categories, in the order of the classes.
-    labels
-        int (object,), the class of each.
-    held_out
-        bool (object,): not trained on.
-    reason
-        Why none is held out although that was not asked for; empty otherwise.
+    `names` are the categories in the order of the classes, `labels` int (object,) the class of
+    each, `held_out` bool (object,) those that are not trained on; `reason` says why there are none
+    although that was not asked for.
     """
 
     names: tuple[str, ...]
@@ -48,11 +41,6 @@ class ExemplarSplit:
     def known(self, heard: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return the objects that are heard, of categories of which one that trains is heard.
 
-        Parameters
-        ----------
-        heard
-            bool (object,).
-
         Examples
         --------
         >>> some = ExemplarSplit(("a", "b"), np.array([0, 0, 1]), np.array([False, True, False]))
@@ -65,10 +53,7 @@ class ExemplarSplit:
     def heard(self, silent: NDArray[np.bool_]) -> tuple[NDArray[np.int64], str]:
         """Return the objects that a layer's probe takes, and what has to be said about that.
 
-        Parameters
-        ----------
-        silent
-            bool (object,): those that change nothing in the layer.
+        `silent` bool (object,) are those that change nothing in the layer.
         """
         members = np.flatnonzero(self.known(~silent))
         n_left = len(np.unique(self.labels[members]))
@@ -102,18 +87,9 @@ def divide(
 ) -> ExemplarSplit:
     """Divide the objects of a design by exemplar.
 
-    Parameters
-    ----------
-    design
-        The objects and their categories.
-    split
-        ``same`` trains on all exemplars; ``held-out`` and ``both`` hold some out, at every
-        location; by default some are held out if every category has two or more.
-    held_out
-        The share of each category's exemplars to hold out, at least one, drawn by `seed`; or bool
-        (object,), which ones.
-    seed
-        Of the draw.
+    ``same`` trains on all exemplars; ``held-out`` and ``both`` hold some out, at every location; by
+    default some are held out if every category has two or more. `held_out` is the share of each
+    category's exemplars, at least one, drawn by `seed`; or bool (object,), which ones.
 
     Raises
     ------
@@ -170,14 +146,7 @@ def divide(
 def deal_folds(labels: NDArray[np.int64], n_folds: int, *, seed: int) -> NDArray[np.int64] | None:
     """Return the fold of each exemplar, stratified by class, or None where that cannot be.
 
-    Parameters
-    ----------
-    labels
-        int (exemplar,).
-    n_folds
-        At most so many; no more than the smallest class has exemplars.
-    seed
-        Of the order in which the exemplars of a class are dealt.
+    There are at most `n_folds`, and no more than the smallest class has exemplars.
 
     Examples
     --------
@@ -220,19 +189,8 @@ def shuffle_labels(exemplars: ExemplarSplit, n_shuffles: int, *, seed: int) -> N
 def balance(labels: NDArray[np.int64], exemplars: ExemplarSplit) -> NDArray[np.float64]:
     """Return what each object counts in a plain mean over the trained exemplars, or the others.
 
-    The plain mean is then the mean over the classes of a row of labels of means over exemplars,
-    as accuracy is.
-
-    Parameters
-    ----------
-    labels
-        int (task, object).
-    exemplars
-        Who is held out.
-
-    Returns
-    -------
-    float64 (task, object)
+    The plain mean is then the mean over the classes of a row of `labels` (task, object) of means
+    over exemplars, as accuracy is.
     """
     weights = np.ones(labels.shape)
     for row, task in zip(weights, labels, strict=True):

@@ -36,13 +36,8 @@ Variable = tuple[tuple[str, ...], NDArray[Any]]
 class Regions:
     """Which locations are trained, off and far, for each training set.
 
-    Parameters
-    ----------
-    masks
-        bool (where, training set, position).
-    distances
-        int (training set, position): Chebyshev, from the nearest trained location, px; -1 where the
-        objects are not as they are at the reference.
+    `masks` are bool (where, training set, position), `distances` int (training set, position):
+    Chebyshev, from the nearest trained location, px; -1 where objects are not as at the reference.
     """
 
     masks: NDArray[np.bool_]
@@ -63,14 +58,7 @@ class Regions:
 class Summary:
     """Turns what was got right into accuracies, indices and intervals.
 
-    Parameters
-    ----------
-    exemplars
-        Labels, and who is held out.
-    regions
-        Trained, off, far.
-    threshold
-        Of the share of the canvas, an accuracy.
+    `threshold` is the accuracy of which the share of the canvas above it is told.
     """
 
     def __init__(
@@ -113,22 +101,12 @@ class Summary:
         return maps
 
     def numbers(self, correct: NDArray[Any], *, shuffled: bool = False) -> dict[str, Any]:
-        """Return what is known of one layer, arrays over split first.
+        """Return what is known of one layer, arrays over split first, of `correct` 0..1.
 
-        Parameters
-        ----------
-        correct
-            (training set, object, position): 0..1.
-        shuffled
-            Whether the labels were shuffled, so that the categories mean nothing: the unit that
-            was sampled is then the object.
-
-        Returns
-        -------
-        dict
-            ``accuracy_at`` (split, where), ``accuracy_at_set`` (split, training set, where),
-            ``by_displacement`` (split, step), ``invariance_index``, ``on_minus_far``,
-            ``share_above`` (split), and intervals.
+        `correct` is (training set, object, position). Where labels were `shuffled`, categories mean
+        nothing, and the unit that was sampled is the object. There are ``accuracy_at`` (split,
+        where), ``accuracy_at_set`` (split, training set, where), ``by_displacement`` (split, step),
+        ``invariance_index``, ``on_minus_far``, ``share_above`` (split), and intervals.
         """
         found = [self._of_split(correct, number, shuffled) for number in range(len(SPLITS))]
         stacked: dict[str, Any] = {key: np.stack([each[key] for each in found]) for key in found[0]}
@@ -138,16 +116,8 @@ class Summary:
     def bands(self, correct: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
         """Return what holds for all layers of ``accuracy_at`` together, over its categories.
 
-        Parameters
-        ----------
-        correct
-            (training set, object, position) of each layer: 0..1.
-
-        Returns
-        -------
-        dict
-            ``band``, ``step``, ``step_interval``, ``step_band``, as of
-            :func:`elsewhere.measures.bands.layer_bands`, arrays (layer, split, where, ...).
+        `correct` is (training set, object, position) of each layer, 0..1; what is returned is that
+        of :func:`elsewhere.measures.bands.layer_bands`, arrays (layer, split, where, ...).
         """
         found: dict[str, list[NDArray[np.float64]]] = {}
         for number, members in enumerate(self.members):
