@@ -15,7 +15,7 @@ from xarray.core import indexing
 
 from elsewhere.errors import StorageError
 from elsewhere.storage.admission import READING, open_checked
-from elsewhere.storage.checking import Chunks
+from elsewhere.storage.checking import Chunks, one_line
 from elsewhere.storage.opening import check_content
 
 DASK_BYTES = 2**26
@@ -23,39 +23,24 @@ DASK_BYTES = 2**26
 
 
 class Activations(Protocol):
-    """An array on the disk: dimensions object, the axes, then those of what is stored."""
+    """An array on the disk: dimensions object, the axes, then those of what is stored.
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+    `chunks` is the shape of what is stored and compressed as one.
+    """
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of its values."""
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Shape of what is stored and compressed as one."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...]
 
     def read(self, key: tuple[Any, ...]) -> NDArray[Any]:
         """Return what `key` selects: per dimension a slice, an index or sorted indices."""
 
 
 class FileActivations:
-    """Activations in a finished recording.
+    """Activations of a layer in a finished recording, in the precision `dtype` of the values.
 
-    Parameters
-    ----------
-    path
-        The recording.
-    layer
-        Name of the layer.
-    file
-        The open file; without it, as after unpickling, the file is opened when it is read.
-    content
-        By which the file is known when it is opened again.
-    dtype
-        The precision of the values.
+    Without an open `file`, as after unpickling, it is opened when it is read, and known again by
+    its `content`.
     """
 
     def __init__(
@@ -103,10 +88,9 @@ def damage_told(path: Path, what: str) -> Iterator[None]:
     except READING as error:
         if isinstance(error, MemoryError) and str(error).startswith("Unable to allocate"):
             raise  # what is asked for does not fit: the file is as it should be
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StorageError(
-            f"{what} of {path} is damaged ({reason}); `elsewhere verify {path}` says where, "
-            "record it again"
+            f"{what} of {path} is damaged ({one_line(error)}); `elsewhere verify {path}` says "
+            "where, record it again"
         ) from error
 
 

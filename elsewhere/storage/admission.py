@@ -13,6 +13,7 @@ import hdf5plugin  # noqa: F401  (registers the filter)
 
 from elsewhere.errors import StorageError
 from elsewhere.storage import checking
+from elsewhere.storage.checking import one_line
 from elsewhere.storage.seal import Seal, SealError, check_seal, read_seal, recorded_end
 
 PROBE_SECONDS = 30.0
@@ -33,19 +34,10 @@ READING = (
 
 
 def check_bytes(path: Path, expected: str) -> Seal | None:
-    """Refuse damage that can be seen without HDF5; return the seal, or None where there is none.
+    """Return a file's seal, or None where there is none; refuse damage that shows without HDF5.
 
-    Parameters
-    ----------
-    path
-        The file.
-    expected
-        What it should be, for messages.
-
-    Raises
-    ------
-    StorageError
-        The file is damaged, cut short, or no HDF5 file.
+    `expected` is what it should be, for the ``StorageError`` of a file that is damaged, cut short,
+    or no HDF5 file.
     """
     try:
         seal = read_seal(path)
@@ -79,17 +71,8 @@ def check_bytes(path: Path, expected: str) -> Seal | None:
 def look(path: Path, what: str) -> tuple[str | None, str | None]:
     """Return the encoding and the version of a file without a seal, read in a child.
 
-    Parameters
-    ----------
-    path
-        The file, on which HDF5 may crash or hang.
-    what
-        ``probe`` reads what opening a recording reads, ``result`` all of a result.
-
-    Raises
-    ------
-    StorageError
-        It cannot be read, or not within the time.
+    HDF5 may crash or hang on it. ``probe`` reads what opening a recording reads, ``result`` all of
+    a result; what cannot be read within the time is a ``StorageError``.
     """
     seconds = PROBE_SECONDS + path.stat().st_size / BYTES_PER_SECOND
     lines, failure = run_child(path, what, seconds)
@@ -123,19 +106,10 @@ def run_child(path: Path, what: str, timeout: float) -> tuple[list[dict[str, Any
 
 
 def open_checked(path: Path, *, whole: bool) -> Any:
-    """Return the open HDF5 file, none of whose links lead out of it.
+    """Return the open HDF5 file, whose bytes were checked, if none of its links lead out of it.
 
-    Parameters
-    ----------
-    path
-        A file whose bytes were checked.
-    whole
-        See :func:`elsewhere.storage.checking.check_structure`.
-
-    Raises
-    ------
-    StorageError
-        It cannot be read, or leads out of itself.
+    `whole` is that of :func:`elsewhere.storage.checking.check_structure`; what cannot be read, or
+    leads out of itself, is a ``StorageError``.
     """
     try:
         file = h5py.File(path, "r")
@@ -147,8 +121,3 @@ def open_checked(path: Path, *, whole: bool) -> Any:
         file.close()
         raise StorageError(f"{path} is refused: {one_line(error)}") from error
     return file
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

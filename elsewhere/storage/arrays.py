@@ -177,13 +177,7 @@ class ArraySource(BlockSource):
 
 
 def whole(values: ArrayLike) -> list[int]:
-    """Return coordinates as whole px.
-
-    Raises
-    ------
-    InputError
-        They are masked, no numbers, or not whole.
-    """
+    """Return coordinates as whole px; InputError where they are masked, or not whole numbers."""
     found = np.asarray(values)
     numbers = found.dtype.kind in "fiu" and not np.ma.is_masked(values)
     if not numbers or not np.array_equal(found, np.round(found)):
@@ -192,13 +186,7 @@ def whole(values: ArrayLike) -> list[int]:
 
 
 def plain_values(name: str, array: Any) -> NDArray[Any]:
-    """Return the values of a layer, refusing what would be lost on the way.
-
-    Raises
-    ------
-    InputError
-        Values are masked, complex, or no numbers.
-    """
+    """Return the values of a layer; InputError where they are masked, complex, or no numbers."""
     if np.ma.is_masked(array):
         raise InputError(
             f"layer {name!r} has masked values; fill them, or leave those objects, locations or "
@@ -220,12 +208,8 @@ def plain_values(name: str, array: Any) -> NDArray[Any]:
 def by_labels(name: str, array: ArrayLike, wanted: Mapping[str, Sequence[Any]]) -> ArrayLike:
     """Return a labelled array as (object, y, x, ...) with the `wanted` labels in their order.
 
-    Other arrays, and dimensions without labels, are taken as they come.
-
-    Raises
-    ------
-    InputError
-        A dimension is missing, or its labels are others than the wanted ones.
+    Other arrays, and dimensions without labels, are taken as they come. A dimension that is
+    missing, and labels that are others than the wanted ones, are an ``InputError``.
     """
     if not isinstance(array, xarray.DataArray):
         return array
@@ -294,13 +278,7 @@ def _units(array: ArrayLike) -> tuple[str, ...]:
 
 
 def check_known(what: str, labels: xarray.DataArray) -> None:
-    """Refuse labels of which some are missing.
-
-    Raises
-    ------
-    InputError
-        There is None or NaN among them.
-    """
+    """Refuse labels of which some are missing, None or NaN."""
     if bool(labels.isnull().any()):
         raise InputError(f"the {what} is missing (None or NaN) for some; assign all, or leave out")
 

@@ -18,7 +18,7 @@ import math
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import h5py
@@ -62,19 +62,9 @@ _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 def check_structure(file: Any, *, whole: bool) -> None:
     """Refuse a file that leads out of itself, runs in circles, or claims more than it holds.
 
-    No link is followed but those that HDF5 calls hard, which cannot leave the file.
-
-    Parameters
-    ----------
-    file
-        The open ``h5py.File``.
-    whole
-        Whether arrays must be all there; else those called ``activation`` may be large or missing.
-
-    Raises
-    ------
-    ValueError
-        The message says what, and where.
+    No link is followed but those that HDF5 calls hard, which cannot leave the file. Arrays must be
+    all there; unless `whole`, those called ``activation`` may be large or missing. The
+    ``ValueError`` says what, and where.
     """
     seen, claimed, count = set(), 0, 0
     _check_attributes("/", file.id)
@@ -181,13 +171,7 @@ def _descriptor(dataset: Any) -> int:
 
 
 class Chunks:
-    """The packed pieces of an array: HDF5 unpacks each to whatever size it says of itself.
-
-    Parameters
-    ----------
-    dataset
-        The open ``h5py.Dataset``.
-    """
+    """The packed pieces of a dataset: HDF5 unpacks each to whatever size it says of itself."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -198,15 +182,8 @@ class Chunks:
     def check(self, key: tuple[Any, ...] = ()) -> None:
         """Refuse what `key` selects where a chunk is missing, or is no chunk once it is unpacked.
 
-        Parameters
-        ----------
-        key
-            Per dimension a slice, an index or sorted indices; the others are read whole.
-
-        Raises
-        ------
-        ValueError
-            The message says which chunk.
+        `key` has a slice, an index or sorted indices per dimension; the others are read whole. The
+        ``ValueError`` says which chunk.
         """
         dataset = self._dataset
         if not self._packed or not dataset.size:
@@ -344,20 +321,23 @@ def verify(path: str) -> None:
 
 def chunks_sha256(file: Any, names: list[str]) -> str:
     """Return the SHA-256 of where the chunks of activations lie, as a seal must leave them out."""
-    ranges: list[list[int]] = []
-
-    def note(chunk: Any) -> None:
-        ranges.append([chunk.byte_offset, chunk.size])
-
-    for name in names:
-        file["layers"][name]["activation"].id.chunk_iter(note)
     merged: list[list[int]] = []
-    for offset, size in sorted(ranges):
+    for offset, size in sorted(chunk_ranges(file, names)):
         if merged and sum(merged[-1]) == offset:
             merged[-1][1] += size
         else:
             merged.append([offset, size])
     return ranges_sha256(merged)
+
+
+def chunk_ranges(file: Any, names: Iterable[str]) -> list[tuple[int, int]]:
+    """Return offset and length of the chunks of layers' activations."""
+    ranges: list[tuple[int, int]] = []
+    for name in names:
+        file["layers"][name]["activation"].id.chunk_iter(
+            lambda chunk: ranges.append((chunk.byte_offset, chunk.size))
+        )
+    return ranges
 
 
 def ranges_sha256(ranges: Any) -> str:
@@ -378,7 +358,7 @@ def check_identity(file: Any) -> Iterator[str]:
         names = [file[key].asstr()[...].tolist() for key in ("object", "category")]
         axes = [_axis_fields(key, file[key]) for key in json.loads(file.attrs["axes"])]
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        yield f"objects or axes cannot be read: {_line(error)}"
+        yield f"objects or axes cannot be read: {one_line(error)}"
         return
     found = {
         "pixels": hashlib.sha256(pixels).hexdigest(),
@@ -413,7 +393,7 @@ def check_layer(name: str, dataset: Any) -> None:
             chunks.check(block)
             fault = _read(dataset, block)
         except ValueError as error:
-            fault = "missing" if str(error).endswith("is missing") else _line(error)
+            fault = "missing" if str(error).endswith("is missing") else one_line(error)
         if fault is not None:
             say(layer=name, start=[int(i) for i in origin], stop=stops, damage=fault)
     say(checked=name, chunks=count, bytes=math.prod(dataset.shape) * dataset.dtype.itemsize)
@@ -423,11 +403,12 @@ def _read(dataset: Any, block: tuple[Any, ...]) -> str | None:
     try:
         values = dataset[block]
     except (OSError, RuntimeError, ValueError) as error:
-        return f"unreadable ({_line(error)})"
+        return f"unreadable ({one_line(error)})"
     return None if np.isfinite(values).all() else "not finite"
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its class."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

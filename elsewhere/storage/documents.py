@@ -25,13 +25,7 @@ SEALED_SINCE = (0, 2)
 
 
 def write_document(path: Path, table: dict[str, Any], *, encoding: str, version: str) -> None:
-    """Write a JSON object with its stamps and its seal, whole or not at all.
-
-    Raises
-    ------
-    StorageError
-        It cannot be written.
-    """
+    """Write a JSON object with its stamps and its seal, whole or not at all."""
     stamped = {"elsewhere_encoding": encoding, "encoding_version": version, **table}
     text = json.dumps(seal_table(stamped), indent=1, sort_keys=True, allow_nan=False)
     write_atomically(path, text.encode())
@@ -40,19 +34,10 @@ def write_document(path: Path, table: dict[str, Any], *, encoding: str, version:
 def read_document(path: Path, *, encoding: str, expected: str) -> tuple[dict[str, Any], bool]:
     """Return a JSON object without its stamps and its seal, and whether it was sealed.
 
-    Parameters
-    ----------
-    path
-        The file.
-    encoding
-        What it must be.
-    expected
-        That in words, for messages.
-
     Raises
     ------
     StorageError
-        It is missing, damaged, or something else.
+        It is missing, damaged, or has another `encoding`; the message has what was `expected`.
     """
     table = parse_object(_read(path, expected), path)
     whole = table_is_whole(table)
@@ -75,13 +60,7 @@ def read_document(path: Path, *, encoding: str, expected: str) -> tuple[dict[str
 
 
 def parse_object(data: bytes, path: Path) -> dict[str, Any]:
-    """Return the JSON object in `data`, which `path` holds.
-
-    Raises
-    ------
-    StorageError
-        It is none.
-    """
+    """Return the JSON object in `data`, which `path` holds; StorageError where it is none."""
     try:
         table = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -124,13 +103,7 @@ class LineSeals:
         return line
 
     def decode(self, data: bytes, path: Path) -> Iterator[tuple[dict[str, Any], bool]]:
-        """Yield each line of `data`, which `path` holds, and whether it is sealed.
-
-        Raises
-        ------
-        StorageError
-            A line is damaged.
-        """
+        """Yield each line of `data`, which `path` holds, and whether it is sealed."""
         sealed = False
         for number, line in enumerate(data.splitlines(keepends=True), start=1):
             table = parse_object(line, path)
@@ -154,13 +127,8 @@ class LineSeals:
 def read_lines(path: Path) -> list[tuple[dict[str, Any], bool]]:
     """Return the lines of a run's metrics, and whether each is sealed.
 
-    Beside them lies the run's state, whose seal says how many bytes there were when it was
-    written: not one of these may be missing.
-
-    Raises
-    ------
-    StorageError
-        The file is missing or damaged, or a link.
+    Beside them lies the run's state, whose seal says how many bytes there were when it was written:
+    not one of these may be missing. Damage, and a link, are a ``StorageError``.
     """
     refuse_link(path)
     data = _read(path, "the metrics of a run")

@@ -139,10 +139,7 @@ def _check_length(path: Path) -> None:
 def is_file(path: Path) -> bool:
     """Return whether `path` is a file, also where no file can have such a name.
 
-    Raises
-    ------
-    StorageError
-        Nobody can tell: a folder on the way to it is closed.
+    Where a folder on the way to it is closed, so that nobody can tell, it is a ``StorageError``.
     """
     return _is(path, stat.S_ISREG)
 
@@ -172,10 +169,7 @@ def _is(path: Path, kind: Callable[[int], bool]) -> bool:
 def list_folder(folder: Path, pattern: str) -> list[Path]:
     """Return what a folder has of a pattern, sorted: nothing if it is not there.
 
-    Raises
-    ------
-    StorageError
-        It is closed, which ``Path.glob`` takes for empty.
+    One that is closed, which ``Path.glob`` takes for empty, is a ``StorageError``.
     """
     try:
         names = os.listdir(folder)
@@ -257,12 +251,8 @@ def write_atomically(
 def put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
     """Give a finished file, in the folder of `path` or on its disk, that name.
 
-    Without `overwrite` the name is created, never replaced: of two processes one is refused.
-
-    Raises
-    ------
-    ExistsError
-        There is a file of that name, which is not to be replaced.
+    Without `overwrite` the name is created, never replaced: of two processes one is refused, with
+    an ``ExistsError``.
     """
     if overwrite:
         with contextlib.suppress(FileNotFoundError):
@@ -396,19 +386,9 @@ def synchronise_folder(folder: Path) -> None:
 
 
 def read_plain(path: Path, *, limit: int) -> bytes:
-    """Return what a small file holds; only a plain file is read.
+    """Return what a small file of at most `limit` bytes holds; only a plain file is read.
 
-    Parameters
-    ----------
-    path
-        The file.
-    limit
-        Bytes that it may have.
-
-    Raises
-    ------
-    OSError
-        It cannot be read, is no plain file, or is larger.
+    What cannot be read, is no plain file, or is larger, is an ``OSError``.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe does not block
     with os.fdopen(handle, "rb") as file:
@@ -424,16 +404,8 @@ def read_plain(path: Path, *, limit: int) -> bytes:
 def open_inside(path: Path, flags: int, mode: str) -> IO[Any]:
     """Open a file in a folder of ours (a run, a folder of parts); a link is not followed.
 
-    Nor is a file written that has another name as well: that may be anywhere.
-
-    Parameters
-    ----------
-    path
-        The file.
-    flags
-        As ``os.open`` takes them, such as ``os.O_WRONLY | os.O_CREAT``.
-    mode
-        As ``os.fdopen`` takes it, binary.
+    Nor is a file written that has another name as well: that may be anywhere. `flags` are those of
+    ``os.open``, `mode` (binary) that of ``os.fdopen``.
 
     Raises
     ------
@@ -461,19 +433,10 @@ def open_inside(path: Path, flags: int, mode: str) -> IO[Any]:
 
 
 def make_inside(folder: Path, *names: str) -> Path:
-    """Make the folder `names` within a folder of ours, unless it is there; follow no link there.
+    """Make the folder `names`, one below the other, within a folder of ours; follow no link there.
 
-    Parameters
-    ----------
-    folder
-        A run, or the like; it is made as well, and may itself be a link.
-    names
-        One below the other.
-
-    Raises
-    ------
-    StorageError
-        One of `names` is a link, or cannot be made.
+    `folder`, such as a run, is made as well, and may itself be a link. One of `names` that is a
+    link, or cannot be made, is a ``StorageError``.
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -485,13 +448,7 @@ def make_inside(folder: Path, *names: str) -> Path:
 
 
 def refuse_link(path: Path) -> None:
-    """Refuse a link where a file or folder of ours is expected.
-
-    Raises
-    ------
-    StorageError
-        It is one.
-    """
+    """Refuse a link where a file or folder of ours is expected."""
     if os.path.islink(path):  # False for names that no file can have
         raise _is_link(path)
 

@@ -20,15 +20,8 @@ LOCK, CLAIM = "lock", "claim"
 def locked(folder: Path, message: str, *, make: bool = False) -> Iterator[None]:
     """Hold a folder's lock, which ends with the process; what killed runs left is removed.
 
-    Parameters
-    ----------
-    folder
-        The folder of a run, or of parts.
-    message
-        What a second process is told.
-    make
-        Whether the folder is made where there is none, and made again where a run that ends
-        meanwhile removes it.
+    `message` is what a second process is told. With `make` the folder is made where there is none,
+    and again where a run that ends meanwhile removes it.
 
     Raises
     ------
@@ -68,13 +61,6 @@ class Claim:
 
     A process that outlives its run (a worker of a cluster whose asking process was killed) finds
     the claim taken and writes nothing more: there are never two writers.
-
-    Parameters
-    ----------
-    folder
-        What was claimed.
-    token
-        By which run.
     """
 
     folder: Path
@@ -96,13 +82,7 @@ class Claim:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the claim while a file is written.
-
-        Raises
-        ------
-        StorageError
-            It is not this run's any more.
-        """
+        """Hold the claim while a file is written; StorageError where it is another run's by now."""
         try:
             file = open_inside(self.folder / CLAIM, os.O_RDONLY, "rb")
         except FileNotFoundError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import math
 import os
 import shutil
 import sys
@@ -91,14 +92,8 @@ def merge_parts(parts: Path, target: Path, parent: int) -> None:
 
 def seal_recording(path: Path) -> None:
     """Seal a recording whose activations are all there, and synchronise it."""
-    ranges: list[tuple[int, int]] = []
-
-    def note(chunk: Any) -> None:
-        ranges.append((chunk.byte_offset, chunk.size))
-
     with h5py.File(path, "r") as file:
-        for name in file["layers"]:
-            file["layers"][name]["activation"].id.chunk_iter(note)
+        ranges = checking.chunk_ranges(file, file["layers"])
     seal.append_seal(path, ranges)
 
 
@@ -124,11 +119,9 @@ def _copy_chunks(source: Any, destination: Any, start: tuple[int, ...]) -> None:
 
 
 def _check_complete(name: str, dataset: Any) -> None:
-    expected = 1
-    for size, step in zip(dataset.shape, dataset.chunks, strict=True):
-        expected *= -(-size // step)
-    if dataset.id.get_num_chunks() != expected:
-        found = dataset.id.get_num_chunks()
+    sizes = zip(dataset.shape, dataset.chunks, strict=True)
+    expected = math.prod(-(-size // step) for size, step in sizes)
+    if (found := dataset.id.get_num_chunks()) != expected:
         raise ValueError(f"layer {name}: {found} of {expected} chunks; a part is missing")
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from elsewhere.axes import Axes, Axis
 from elsewhere.errors import StorageError
 from elsewhere.protocols import Design
-from elsewhere.storage.admission import READING, check_bytes, look, one_line, open_checked
+from elsewhere.storage.admission import READING, check_bytes, look, open_checked
+from elsewhere.storage.checking import one_line
 from elsewhere.storage.files import is_file, is_folder
 from elsewhere.storage.parts import parts_folder
 from elsewhere.storage.results import from_attribute
@@ -35,11 +36,7 @@ def content_of(path: Path) -> str:
     """Return by what the content of a file is known when it is opened again.
 
     That is the checksum in its seal, wherever it lies; of a file without a seal its size and time.
-
-    Raises
-    ------
-    StorageError
-        It is gone, or its seal is damaged.
+    One that is gone, or whose seal is damaged, is a ``StorageError``.
     """
     try:
         seal, status = read_seal(path), path.stat()
@@ -49,13 +46,7 @@ def content_of(path: Path) -> str:
 
 
 def check_content(path: Path, content: str) -> None:
-    """Refuse a file that was replaced since it was opened.
-
-    Raises
-    ------
-    StorageError
-        Its content is another one.
-    """
+    """Refuse a file that was replaced since it was opened."""
     if content_of(path) != content:
         raise replaced(path)
 

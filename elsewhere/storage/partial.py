@@ -145,11 +145,8 @@ class PartialRecording(Recording):
 def largest_grid(there: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
     """Return the indices along each axis of the largest full grid of places that are there.
 
-    Parameters
-    ----------
-    there
-        Shape (y, x): whether everything was recorded at a place. With more axes, the last one is
-        treated as x and the others together as y, of which only whole first axes are kept.
+    `there` (y, x) says whether everything was recorded at a place. With more axes, the last one is
+    treated as x and the others together as y, of which only whole first axes are kept.
 
     Examples
     --------
@@ -267,6 +264,3 @@ class _PartActivations:
         places = np.ravel_multi_index(tuple(cells), self._parts.portions.design.shape)
         numbers = np.unique(self._parts.portions.locate(objects.ravel(), places.ravel()))
         return [self._parts.portions.portion(int(number)) for number in numbers]
-
-
-__all__ = ["PartialRecording", "largest_grid", "open_recording"]

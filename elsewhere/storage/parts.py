@@ -97,10 +97,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 def portions_of(manifest: dict[str, Any], path: Path) -> tuple[Portions, str]:
     """Return the portions of the recording that a manifest describes, and the format's version.
 
-    Raises
-    ------
-    StorageError
-        It describes none; `path` is the recording to be.
+    A manifest of none is a ``StorageError``; `path` is the recording to be.
     """
     try:
         fields, numerics = manifest["identity"], manifest["numerics"]
@@ -127,19 +124,9 @@ class Parts:
     ...     parts.write_portion(0, data)
     ...     parts.finish()
 
-    Parameters
-    ----------
-    path
-        The recording to be.
-    fields
-        The fields that determine its values: parts of another recording are refused.
-    numerics
-        What decides the last bits of its values: it must be equal for all parts.
-    behaviour
-        What the network does with a fixed image: parts of one that does something else, by more
-        than rounding, are refused.
-    overwrite
-        Whether parts of another recording are thrown away.
+    The `fields` determine the recording's values, and `numerics` their last bits: parts of which
+    these are others are refused, or thrown away with `overwrite`, and so are those of a network
+    whose `behaviour` with a fixed image is another one by more than rounding.
     """
 
     def __init__(
@@ -266,13 +253,9 @@ class Parts:
     def finish(self) -> None:
         """Merge the parts into the recording, put it under its name and remove the parts.
 
-        Raises
-        ------
-        ExistsError
-            A file of that name has come into being meanwhile.
-        StorageError
-            There is no room for the merged file, or a part is missing or damaged. The parts
-            stay, so that the same command goes on from here.
+        Where a file of that name has come into being (``ExistsError``), or there is no room, or a
+        part is missing or damaged (``StorageError``), the parts stay, so that the same command goes
+        on from here.
         """
         size = sum(part.stat().st_size for part in self.folder.glob("*.h5"))
         for rest in self.folder.glob("merged-*.tmp"):  # of a merge that was killed: takes up room
@@ -324,14 +307,8 @@ def write_portion(
 ) -> None:
     """Write the part of a portion into a folder of parts, whole or not at all.
 
-    Parameters
-    ----------
-    folder, number, data
-        Where, which, and what.
-    mark
-        Of the recording that it belongs to.
-    claim
-        Of the run that a process works for which does not hold the lock itself.
+    `mark` is that of the recording; `claim` that of the run for which a process works that does not
+    hold the lock itself.
     """
     if claim is not None:
         with claim.writing():

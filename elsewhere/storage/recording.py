@@ -322,13 +322,7 @@ class Recording(BlockSource):
 def _reopen(
     kind: type[Recording], path: Path, chunks: Any, identity: str, reference: tuple[int, ...]
 ) -> Recording:
-    """Return a recording that was pickled.
-
-    Raises
-    ------
-    StorageError
-        The file is gone, or another recording by now.
-    """
+    """Return a recording that was pickled; StorageError if it is gone, or another one by now."""
     found = kind(path, chunks=chunks)
     if found.attributes["identity"] != identity:
         found.close()

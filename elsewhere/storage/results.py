@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import StorageError
 from elsewhere.notes import notes_of
-from elsewhere.storage.admission import READING, check_bytes, look, one_line, open_checked
+from elsewhere.storage.admission import READING, check_bytes, look, open_checked
+from elsewhere.storage.checking import one_line
 from elsewhere.storage.documents import UNSEALED
 from elsewhere.storage.files import (
     check_output,
@@ -215,13 +216,7 @@ def _renamed(result: xarray.Dataset) -> xarray.Dataset:
 
 
 def read_dataset(path: Path) -> xarray.Dataset:
-    """Read a netCDF4 file whose bytes were checked, whole.
-
-    Raises
-    ------
-    StorageError
-        It leads out of itself, or cannot be understood.
-    """
+    """Read a netCDF4 file whose bytes were checked, whole; StorageError where that cannot be."""
     open_checked(path, whole=True).close()
     try:
         return xarray.load_dataset(path, engine="h5netcdf", decode_times=False)

@@ -288,15 +288,8 @@ def write_skeleton(
 ) -> bytes:
     """Return the bytes of a recording in which only the activations are missing.
 
-    Parameters
-    ----------
-    header
-        What is recorded.
-    empty
-        Per layer, what is stored of the empty canvas's activation.
-    reference
-        Per layer, shape (object, *stored shape): the activations at a reference off the grid;
-        no entries where the reference is on the grid.
+    Per layer, `empty` is what is stored of the empty canvas's activation, and `reference`, shape
+    (object, *stored shape), of a reference off the grid; it has no entry where that is on the grid.
     """
     buffer = io.BytesIO()
     with h5netcdf.File(buffer, "w") as file:

@@ -45,18 +45,10 @@ class SealError(ValueError):
 
 @dataclass(frozen=True)
 class Seal:
-    """What a seal says.
+    """What a seal says: the `size` of the HDF5 file without it, and the `sha256` of its bytes.
 
-    Parameters
-    ----------
-    size
-        Bytes of the HDF5 file, without the seal.
-    left_out
-        Ranges that the checksum leaves out, sorted, without overlap.
-    sha256
-        Of all other bytes.
-    mark
-        What a part belongs to.
+    The checksum leaves out the ranges `left_out`, sorted, without overlap. `mark` is what a part
+    belongs to.
     """
 
     size: int
@@ -134,13 +126,7 @@ def append_seal(path: Path, left_out: Sequence[Range]) -> None:
 
 
 def read_seal(path: Path) -> Seal | None:
-    """Return the seal of a file, or None if it has none.
-
-    Raises
-    ------
-    SealError
-        The seal itself is damaged.
-    """
+    """Return the seal of a file, or None if it has none; SealError if it is itself damaged."""
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         if end < FOOTER.size:
@@ -181,13 +167,7 @@ def _decode(body: bytes) -> Seal:
 
 
 def check_seal(path: Path, seal: Seal) -> None:
-    """Compare the bytes that `seal` covers with its checksum.
-
-    Raises
-    ------
-    SealError
-        They differ.
-    """
+    """Compare the bytes that `seal` covers with its checksum; SealError where they differ."""
     with open(path, "rb") as file:
         if _digest(file, seal.left_out, seal.size) != seal.sha256:
             chunked = "names, attributes, coordinates or the index differ"

@@ -13,7 +13,7 @@ import torch
 from elsewhere.errors import ExistsError, StorageError
 from elsewhere.models import Model
 from elsewhere.models.machine import describe_machine
-from elsewhere.storage.admission import one_line
+from elsewhere.storage.checking import one_line
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import free_bytes, refuse_link
 from elsewhere.storage.locks import locked
