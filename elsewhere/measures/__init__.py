@@ -12,8 +12,8 @@ from elsewhere.measures.catalogue import (
 )
 from elsewhere.measures.cka import cka_of_grams, linear_cka
 from elsewhere.measures.consistency import consistency, strongest_consistency
-from elsewhere.measures.cosines import LocationCosines, cosine_matrix, location_cosines
-from elsewhere.measures.discrimination import discrimination, share_correct
+from elsewhere.measures.cosines import LocationCosines, location_cosines
+from elsewhere.measures.discrimination import discrimination
 from elsewhere.measures.displacement import Displacements, displacement_map
 from elsewhere.measures.identification import Identification, identification
 from elsewhere.measures.intervals import Sampled, jackknife_t
@@ -21,7 +21,7 @@ from elsewhere.measures.partition import Partition, partition
 from elsewhere.measures.phase import border_cells, change_shares, explain_change
 from elsewhere.measures.position import PositionDecoding, position_decoding
 from elsewhere.measures.rsa import compare_dissimilarities, dissimilarities, rsa
-from elsewhere.measures.sensitivity import distance_matrix, sensitivity_map
+from elsewhere.measures.sensitivity import distance_matrix
 from elsewhere.measures.similarity import contrast, summarise_similarity
 from elsewhere.measures.sketch import cosine_error, sketch
 from elsewhere.measures.tables import Reading, Table, estimated, matrix_variables, scalar
@@ -56,7 +56,6 @@ __all__ = [
     "consistency",
     "contrast",
     "cosine_error",
-    "cosine_matrix",
     "discrimination",
     "displacement_map",
     "dissimilarities",
@@ -78,8 +77,6 @@ __all__ = [
     "position_decoding",
     "rsa",
     "scalar",
-    "sensitivity_map",
-    "share_correct",
     "sketch",
     "strongest_consistency",
     "summarise_similarity",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.measures.catalogue import Measure, measures
+from elsewhere.measures.intervals import known_mean
 
 FAR_GATE = 0.9
 """``II_far`` is not measurable where normalised accuracy on the location is below it."""
@@ -19,15 +20,8 @@ INDEX_GATE = 0.5
 def normalized_accuracy(accuracy: ArrayLike, n_classes: int) -> NDArray[np.float64]:
     """Return accuracy as a share of the way from chance to 1.
 
-    ``N = (accuracy - 1/K) / (1 - 1/K)`` for K classes; 0 at chance, 1 without an error, negative
-    below chance.
-
-    Parameters
-    ----------
-    accuracy
-        Any shape, 0..1.
-    n_classes
-        K, the number of classes that could be chosen; with one class N is NaN.
+    ``N = (accuracy - 1/K) / (1 - 1/K)`` for K classes that could be chosen; 0 at chance, 1 without
+    an error, negative below chance, NaN with one class. Accuracies, 0..1, have any shape.
 
     Examples
     --------
@@ -43,20 +37,9 @@ def normalized_accuracy(accuracy: ArrayLike, n_classes: int) -> NDArray[np.float
 def invariance_index(elsewhere: ArrayLike, on: ArrayLike, n_classes: int) -> NDArray[np.float64]:
     """Return normalised accuracy elsewhere as a share of that on the trained location.
 
-    ``N(elsewhere) / N(on)``: a ratio of means, not clamped. N is linear in accuracy, so that N of
-    the mean accuracy over locations is the mean of N over locations.
-
-    Parameters
-    ----------
-    elsewhere, on
-        Mean accuracies, any shapes that broadcast, 0..1.
-    n_classes
-        Number of classes.
-
-    Returns
-    -------
-    ndarray
-        NaN where N(on) is not above 0.
+    ``N(elsewhere) / N(on)``: a ratio of means, not clamped, NaN where N(on) is not above 0. N is
+    linear in accuracy, so that N of the mean accuracy over locations is the mean of N over
+    locations. Shapes broadcast.
 
     Examples
     --------
@@ -71,18 +54,9 @@ def invariance_index(elsewhere: ArrayLike, on: ArrayLike, n_classes: int) -> NDA
 
 
 def displacements(locations: ArrayLike, trained: ArrayLike) -> NDArray[np.int64]:
-    """Return the Chebyshev distance of each location from the nearest trained one.
+    """Return the Chebyshev distance of each location from the nearest trained one, (n,), px.
 
-    Parameters
-    ----------
-    locations
-        int (n, 2), y and x, px.
-    trained
-        int (m, 2), m at least 1.
-
-    Returns
-    -------
-    int64 (n,), px
+    Both are int (n, 2), y and x, px; there is a trained one at least.
 
     Examples
     --------
@@ -97,19 +71,8 @@ def balanced_mean(values: ArrayLike, classes: ArrayLike, *, axis: int = 0) -> ND
     """Return the mean over classes of the means over their exemplars: each class counts alike.
 
     Exactly 1 where all values are, and ``1/K`` where one of K classes is right throughout and all
-    others are wrong, however many exemplars each has.
-
-    Parameters
-    ----------
-    values
-        Objects along `axis`.
-    classes
-        int (object,), the class of each.
-
-    Returns
-    -------
-    float64
-        Without `axis`; NaN where there is no object.
+    others are wrong, however many exemplars each has. Objects lie along `axis`; NaN where there is
+    none.
 
     Examples
     --------
@@ -135,31 +98,16 @@ def unit_means(values: ArrayLike, units: ArrayLike) -> NDArray[np.float64]:
 
 
 def masked_means(values: ArrayLike, mask: ArrayLike) -> NDArray[np.float64]:
-    """Return each row's mean over the columns that its row of the mask names.
+    """Return each row's mean over the columns that its row of the mask names; NaN for none.
 
-    Parameters
-    ----------
-    values
-        (object, location).
-    mask
-        bool (object, location), or (1, location) where it is the same for all.
-
-    Returns
-    -------
-    float64 (object,)
-        NaN where the mask names none.
+    Values are (object, location), the mask likewise, or (1, location) where it is the same for all.
 
     Examples
     --------
     >>> masked_means([[1, 0, 1], [0, 0, 1]], [[True, True, False]])
     array([0.5, 0. ])
     """
-    values = np.asarray(values, np.float64)
-    mask = np.broadcast_to(np.asarray(mask, bool), values.shape)
-    counts = mask.sum(axis=1)
-    means = np.full(len(values), np.nan)
-    np.divide((values * mask).sum(axis=1), counts, out=means, where=counts > 0)
-    return means
+    return known_mean(np.where(np.asarray(mask, bool), np.asarray(values, np.float64), np.nan))
 
 
 measures.add(

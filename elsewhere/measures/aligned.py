@@ -53,17 +53,9 @@ class _Geometry:
 class AlignedSink(MapSink):
     """Accumulates cosines of maps that are moved back by the object's displacement.
 
-    Parameters
-    ----------
-    object_size
-        Side of the objects, px.
-    layers
-        Names of feature maps; all that have a place on the canvas by default.
-    shift
-        ``exact``: only displacements that are whole numbers of cells; ``nearest``: rounded, the
-        residual reported; ``linear``: interpolated between cells.
-    beside
-        A sink of the plain evoked cosines that gets the same blocks: their G goes beside.
+    `object_size` is px. With `shift` ``exact`` only displacements that are whole numbers of cells
+    count; ``nearest`` are rounded, the residual reported; ``linear`` interpolated between cells. A
+    sink of the plain evoked cosines `beside` gets the same blocks: their G goes beside.
     """
 
     most_parts = 1
@@ -250,13 +242,7 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def size_of(source: Source, object_size: int | None = None) -> int:
-    """Return the objects' size, px: as given, or as the source says.
-
-    Raises
-    ------
-    InputError
-        Neither says it.
-    """
+    """Return the objects' size, px, as given or as the source says; else InputError."""
     size = int(source.provenance.get("object_size", 0) if object_size is None else object_size)
     if size < 1:
         raise InputError("the source does not say the objects' size; give object_size in px")

@@ -25,17 +25,7 @@ TRIAL_BYTES = 64
 
 
 class AnswerSink:
-    """Keeps the answers of a layer of class scores.
-
-    Parameters
-    ----------
-    layer
-        The layer's name.
-    labels
-        int (object,): the true class of each object.
-    stages
-        ``grid``, ``reference``, or both.
-    """
+    """Keeps the answers of a layer of class scores; `labels`, int (object,), are the true ones."""
 
     most_parts = 1  # an answer takes the same, however many objects there are
 

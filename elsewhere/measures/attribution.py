@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from elsewhere.errors import UnknownNameError
-from elsewhere.measures.intervals import Sampled
+from elsewhere.measures.intervals import Sampled, known_mean
 
 MapMetric: TypeAlias = Literal["pearson", "cosine", "spearman"]
 MAP_METRICS: tuple[str, ...] = get_args(MapMetric)
@@ -19,27 +19,11 @@ VANISHING = 1e-4
 
 
 def unit_maps(maps: NDArray[np.floating], metric: MapMetric) -> NDArray[np.float64]:
-    r"""Return maps as vectors whose dot products are the metric.
+    r"""Return maps (..., pixel) as vectors whose dot products are the metric.
 
-    ``cosine``: :math:`m / |m|`; ``pearson``: the same of :math:`m - \bar m`; ``spearman``: the
-    same of the ranks of :math:`|m|` (ties share their mean rank), as Adebayo et al. (2018) compare
-    maps.
-
-    Parameters
-    ----------
-    maps
-        (..., pixel), finite.
-    metric
-        What the dot products are to be.
-
-    Returns
-    -------
-    float64 (..., pixel); NaN for a map without any variation (pearson, spearman) or length.
-
-    Raises
-    ------
-    UnknownNameError
-        No such metric.
+    ``cosine``: :math:`m / |m|`; ``pearson``: the same of :math:`m - \bar m`; ``spearman``: the same
+    of the ranks of :math:`|m|` (ties share their mean rank), as Adebayo et al. (2018) compare maps.
+    They are NaN for a map without any variation (pearson, spearman) or length.
 
     Examples
     --------
@@ -69,25 +53,10 @@ def equivariance(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return how alike objects' maps here are to those at the reference, and to other objects'.
 
-    Both are in the object's frame, so that a map that moves with the object scores 1 with its own.
-    The second, the mean over pairs of objects of different categories, tells how alike maps are
-    whatever the object; the first is to be read beside it.
-
-    Parameters
-    ----------
-    maps
-        (object, pixel) at one location; pixels that are NaN in any map are left out.
-    references
-        (object, pixel) at the reference.
-    categories
-        (object,) numbers.
-    metric
-        ``pearson``, ``cosine``, or ``spearman`` of absolute values.
-
-    Returns
-    -------
-    own, cross : float64 (object,)
-        NaN where a map has nothing to compare; `cross` also where there is no other category.
+    Both are in the object's frame, (object, pixel), so that a map that moves with the object scores
+    1 with its own; pixels that are NaN in any map are left out. The second, the mean over pairs of
+    objects of different categories, tells how alike maps are whatever the object; the first is to
+    be read beside it. Both are (object,), NaN where a map has nothing to compare with.
 
     Examples
     --------
@@ -114,9 +83,7 @@ def likeness_table(
 
 def cross_means(table: NDArray[np.float64], categories: NDArray[np.integer]) -> NDArray[np.float64]:
     """Return each object's mean likeness with reference maps of other categories, (object,)."""
-    other = (categories[:, None] != categories[None, :]) & np.isfinite(table)
-    sums, counts = np.where(other, table, 0.0).sum(axis=1), other.sum(axis=1)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return known_mean(np.where(categories[:, None] != categories[None, :], table, np.nan))
 
 
 def cross_without(
@@ -126,9 +93,7 @@ def cross_without(
     found = np.full(len(units), np.nan)
     for number, members in enumerate(units.members):
         left = np.delete(np.arange(len(table)), members)
-        each = cross_means(table[np.ix_(left, left)], categories[left])
-        if np.isfinite(each).any():
-            found[number] = np.nanmean(each)
+        found[number] = known_mean(cross_means(table[np.ix_(left, left)], categories[left]))
     return found
 
 
@@ -144,11 +109,7 @@ def absolute_mass(maps: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def share_inside(maps: NDArray[np.floating], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the share of the absolute mass of maps (..., height, width) within masks.
-
-    Returns
-    -------
-    float64 (...), 0..1; NaN for an empty map.
+    """Return the share, 0..1, of the absolute mass of maps (..., height, width) within masks.
 
     Examples
     --------
@@ -161,11 +122,7 @@ def share_inside(maps: NDArray[np.floating], masks: NDArray[np.bool_]) -> NDArra
 
 
 def centre_of_mass(maps: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return row and column of the centre of absolute mass of maps (..., height, width), px.
-
-    Returns
-    -------
-    float64 (..., 2); NaN for an empty map.
+    """Return row and column (..., 2), px, of the centre of mass of maps (..., height, width).
 
     Examples
     --------
@@ -183,12 +140,8 @@ def centre_of_mass(maps: NDArray[np.floating]) -> NDArray[np.float64]:
 def entropy(maps: NDArray[np.floating]) -> NDArray[np.float64]:
     r"""Return the entropy of the absolute mass of maps (..., height, width), bits.
 
-    :math:`-\sum p \log_2 p` with :math:`p = |m| / \sum |m|`: 0 for a single pixel,
-    :math:`\log_2 n` for n equal ones.
-
-    Returns
-    -------
-    float64 (...); NaN for an empty map.
+    :math:`-\sum p \log_2 p` with :math:`p = |m| / \sum |m|`: 0 for a single pixel, :math:`\log_2 n`
+    for n equal ones, NaN for an empty map.
 
     Examples
     --------
@@ -204,26 +157,12 @@ def entropy(maps: NDArray[np.floating]) -> NDArray[np.float64]:
 def mean_over_objects(
     values: NDArray[np.floating], *, codes: ArrayLike | None = None, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean over objects and its delete-one jackknife-t interval.
+    """Return the mean over objects (object, ...) and its delete-one jackknife-t interval (..., 2).
 
     Of a plain mean that interval is Student's: the mean plus or minus t times the standard
-    deviation over the root of the number of objects. Objects without a value are left out. Where a
-    category has several exemplars, categories are left out in turn instead of objects.
-
-    Parameters
-    ----------
-    values
-        (object, ...), NaN where an object has none.
-    codes
-        int (object,), categories; each object its own by default.
-    level
-        Coverage.
-
-    Returns
-    -------
-    mean : float64 (...)
-    interval : float64 (..., 2)
-        NaN for fewer than two objects or categories.
+    deviation over the root of the number of objects. Objects without a value, NaN, are left out.
+    Where a category has several exemplars, by `codes`, categories are left out in turn instead of
+    objects. With fewer than two there is no interval.
 
     Examples
     --------
@@ -252,10 +191,7 @@ def mean_over_objects(
 def association(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
     """Return Spearman's correlation of two maps over the canvas, where both have a value.
 
-    Returns
-    -------
-    float
-        NaN for fewer than three locations, or where one of them does not vary.
+    It is NaN for fewer than three locations, or where one of them does not vary.
 
     Examples
     --------

@@ -70,24 +70,11 @@ def layer_bands(
 ) -> dict[str, Floats]:
     """Return what holds for all layers of a number together, and its steps between layers.
 
-    Parameters
-    ----------
-    value
-        Shape (layer,).
-    without
-        Shape (unit, layer): the same without each unit in turn.
-    share
-        Whether intervals are those of shares.
-    less
-        Another share, and it without each unit in turn, that is taken off the share `value`: what
-        is returned is of the difference.
-
-    Returns
-    -------
-    dict
-        ``band`` (layer, 2); ``step`` (layer,), each value less that of the layer before, NaN at
-        first; ``step_interval`` and ``step_band`` (layer, 2). Bands are pointwise intervals at the
-        level at which they hold together (:func:`simultaneous_level`).
+    `value` is (layer,), `without` (unit, layer) the same without each unit in turn; `less` is
+    another share, and it without each unit, that is taken off the share `value`. ``band`` is
+    (layer, 2); ``step`` (layer,) each value less that of the layer before, NaN at first;
+    ``step_interval`` and ``step_band`` are (layer, 2). Bands are pointwise intervals at the level
+    at which they hold together (:func:`simultaneous_level`).
 
     Examples
     --------
@@ -150,15 +137,10 @@ def banded(
     share: bool = False,
     less: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> dict[str, Any]:
-    """Return what holds for all layers of the number `name` together, as variables of a result.
+    """Return :func:`layer_bands` of the number `name` as variables of a result.
 
-    Parameters
-    ----------
-    name
-        Of the number, such as ``G_away``: there come ``G_away_band`` and, less the value of the
-        layer before, ``G_step`` with ``G_step_interval`` and ``G_step_band``.
-    value, without, share, less
-        As :func:`layer_bands` takes them.
+    Of ``G_away`` there come ``G_away_band`` and, less the value of the layer before, ``G_step``
+    with ``G_step_interval`` and ``G_step_band``.
     """
     found, step = layer_bands(value, without, share=share, less=less), step_of(name)
     over = ("layer", "bound")
@@ -170,38 +152,13 @@ def banded(
     }
 
 
-def with_bands(result: xarray.Dataset, *, keep: bool = False) -> xarray.Dataset:
-    """Return a result with the bands of all numbers per layer that come with ``*_without``.
-
-    Parameters
-    ----------
-    result
-        Over ``layer``; ``*_without (layer, left_out)`` are the numbers without each unit in turn.
-    keep
-        Whether these are kept.
-    """
-    for key in [str(key) for key in result.data_vars if str(key).endswith("_without")]:
-        name, without = key.removesuffix("_without"), result[key].values.T
-        without = without[~np.isnan(without).all(axis=1)]  # less what no layer responds to
-        result = result.assign(banded(name, result[name].values, without))
-        if not keep:
-            result = result.drop_vars(key)
-    return result if keep else result.drop_vars("left_out", errors="ignore")
-
-
 def without_intervals(
     result: xarray.Dataset, sampled: str, never: Collection[str] = ()
 ) -> list[str]:
     """Return which numbers have no interval although others of their kind have one.
 
-    Parameters
-    ----------
-    result
-        Numbers over ``layer``, some with a variable ``*_interval``.
-    sampled
-        What is left out in turn: ``object`` or ``category``.
-    never
-        Numbers that never have one.
+    `sampled` is what is left out in turn: ``object`` or ``category``; those in `never` never have
+    one.
     """
     found = []
     for name in map(str, result.data_vars):
@@ -224,29 +181,6 @@ def without_intervals(
     ]
 
 
-def simultaneous_band(
-    values: ArrayLike, left_out: ArrayLike, *, level: float = 0.95, seed: int = 0
-) -> Floats:
-    """Return jackknife-t intervals that all hold at once in 95 % of data sets, (layer, 2).
-
-    NaN with fewer than 4 units, and for a layer without a value; see :func:`simultaneous_level`.
-
-    Examples
-    --------
-    >>> units = np.random.default_rng(0).normal(size=(12, 5))
-    >>> left = np.array([np.delete(units, k, axis=0).mean(axis=0) for k in range(12)])
-    >>> band = simultaneous_band(units.mean(axis=0), left)
-    >>> error = units.std(axis=0, ddof=1) / np.sqrt(12)
-    >>> width = (band[:, 1] - band[:, 0]) / 2 / error          # the same for all, and above t's
-    >>> bool(np.ptp(width) < 1e-9 and 2.8 < width[0] < 3.6), round(float(stats.t.ppf(0.975, 11)), 2)
-    (True, 2.2)
-    """
-    pointwise = simultaneous_level(values, left_out, level=level, seed=seed)
-    return jackknife_t(
-        np.asarray(values, np.float64), np.asarray(left_out, np.float64), level=pointwise
-    )
-
-
 def simultaneous_level(
     values: ArrayLike, left_out: ArrayLike, *, level: float = 0.95, seed: int = 0
 ) -> float:
@@ -256,26 +190,13 @@ def simultaneous_level(
     band is :math:`\theta_l \pm c \, s_l` with the jackknife's standard error s and c the quantile
     of the largest :math:`|t_l|` over layers. It is found by a multiplier bootstrap: each draw makes
     n new units, each a sum of the pseudo-values' deviations with Gaussian multipliers, so that
-    layers go together as they do in the data, and takes their t statistics anew, with their
-    own standard errors. (A single sum with multipliers, as is common for many units, covers .91 in
+    layers go together as they do in the data, and takes their t statistics anew, with their own
+    standard errors. (A single sum with multipliers, as is common for many units, covers .91 in
     place of .95 with 8 units and 16 layers.)
 
-    Parameters
-    ----------
-    values
-        Shape (layer,): estimates from all units.
-    left_out
-        Shape (unit, layer): the estimates without each unit in turn.
-    level
-        Coverage of all layers together.
-    seed
-        Of the draws.
-
-    Returns
-    -------
-    float
-        At least `level`; NaN with fewer than 4 units. Layers without a value, and those that do
-        not vary, are left out of the maximum.
+    Values are (layer,), and `left_out` (unit, layer) without each unit in turn. What is returned is
+    at least `level`; NaN with fewer than 4 units. Layers without a value, and those that do not
+    vary, are left out of the maximum.
 
     References
     ----------

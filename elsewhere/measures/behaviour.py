@@ -59,8 +59,8 @@ def alike(one: Sequence[float], other: Sequence[float]) -> bool:
     """Return whether two sketches may be of the same activation, up to rounding.
 
     Each unit may differ by :data:`TOLERANCE` of the largest; a sum of n such differences, whose
-    signs are random, grows with the root of n. Values that are not finite are equal to none but
-    values that are not finite either.
+    signs are random, grows with the root of n. Values that are not finite are equal to such values
+    only.
 
     Examples
     --------
@@ -81,13 +81,8 @@ def alike(one: Sequence[float], other: Sequence[float]) -> bool:
 def differing(one: Mapping[str, Any], other: Mapping[str, Any], *, last: int = 2) -> list[str]:
     """Return the names of layers that two networks have in common and that behave differently.
 
-    Parameters
-    ----------
-    one, other
-        What each does; a network of which nothing is known differs from none.
-    last
-        How many sketches of each layer are compared, where there are so many: one where the
-        canvases have other colours, three where the objects are the same as well.
+    Of each, the first `last` sketches are compared, where there are so many: one where the canvases
+    have other colours, three where the objects are the same as well.
     """
     return [
         name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +26,10 @@ from elsewhere.protocols import (
 
 
 def spatial_mean(values: Array, layout: Layout | None = None) -> Array:
-    """Return means over space.
+    """Return means over space of `values` (row, *dimensions), in double precision and rounded once.
 
-    Parameters
-    ----------
-    values
-        Shape (row, *dimensions).
-    layout
-        Names of the dimensions: ``channel``, ``height`` and ``width`` in any order, ``token``
-        and ``feature``, or ``unit``; by default in this order, by their number.
-
-    Returns
-    -------
-    array
-        Shape (row, channel), (row, feature) or (row, unit): means that were taken in double
-        precision and rounded once.
+    `layout` names the dimensions: ``channel``, ``height`` and ``width`` in any order, ``token`` and
+    ``feature``, or ``unit``; by default in this order, by their number.
 
     Examples
     --------
@@ -88,20 +76,11 @@ class SketchVectors(DenseVectors):
 
 @dataclass(frozen=True)
 class DenseBlock:
-    """Rows of whole (or already reduced) activations of one layer.
+    """Rows of whole (or already reduced) activations: a :class:`elsewhere.protocols.Block`.
 
-    Parameters
-    ----------
-    stage, layer, objects, positions
-        See :class:`elsewhere.protocols.Block`.
-    values
-        Shape (row, *shape), NumPy or torch, floating; a view into memory that is used again.
-    kept
-        What `values` hold: ``full`` activations, their ``mean`` over space, or a ``sketch``.
-    layout
-        What the dimensions of a whole activation are; by default by their number.
-    half
-        Whether the values were stored in half precision.
+    `values` (row, *shape) are NumPy's or torch's, floating; a view into memory that is used again.
+    By `kept` they are ``full`` activations, their ``mean`` over space, or a ``sketch``; `layout` is
+    that of a whole activation, by default by its number of dimensions.
     """
 
     stage: Stage
@@ -173,36 +152,20 @@ def rows_of(block: Block) -> Array:
 
 
 def check_finite(design: Design, block: Block, rows: NDArray[np.floating]) -> None:
-    """Refuse NaN and infinity in rows of a block.
-
-    Raises
-    ------
-    NumericsError
-        It names the layer and the object.
-    """
+    """Refuse NaN and infinity in rows of a block; the ``NumericsError`` names layer and object."""
     single = np.result_type(rows, np.float32)  # decides finite or not only: as fast as can be
-    check_lengths(design, block, np.einsum("ij,ij->i", rows, rows, dtype=single))
+    lengths = np.einsum("ij,ij->i", rows, rows, dtype=single)
+    check_lengths(design, block.layer, block.objects, lengths)
 
 
-class Named(Protocol):
-    """Rows of a layer's objects."""
-
-    @property
-    def layer(self) -> str:
-        """Name of the layer."""
-
-    @property
-    def objects(self) -> NDArray[np.int64]:
-        """Index of each row's object."""
-
-
-def check_lengths(design: Design, block: Named, lengths: NDArray[np.floating]) -> None:
+def check_lengths(
+    design: Design, layer: str, objects: NDArray[np.int64], lengths: NDArray[np.floating]
+) -> None:
     """Refuse NaN and infinity by the lengths, or squared lengths, of a block's rows."""
     finite = np.isfinite(lengths)
     if not finite.all():
         row = int(np.argmin(finite))
         raise NumericsError(
-            f"layer {block.layer!r} gives NaN or infinity for object "
-            f"{design.objects[block.objects[row]]!r}, or above 1e19; check the weights and the "
-            "input"
+            f"layer {layer!r} gives NaN or infinity for object {design.objects[objects[row]]!r}, "
+            "or above 1e19; check the weights and the input"
         )

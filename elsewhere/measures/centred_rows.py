@@ -40,11 +40,6 @@ class CentredRows:
 
     Where a layer does not fit the memory it is swept several times: a few locations at a time,
     whose products are kept, and for each of these a stretch of units at a time.
-
-    Parameters
-    ----------
-    metric
-        ``centred`` or ``centred-by-place``.
     """
 
     most_parts = 4_096

@@ -37,13 +37,7 @@ HELD = 2**20
 
 
 def check_by_place(metric: str, design: Design) -> None:
-    """Refuse to remove the mean over objects at each place where there is a single object.
-
-    Raises
-    ------
-    InputError
-        ``centred-by-place`` of one object, of which nothing would be left.
-    """
+    """Refuse to remove the mean over objects at each place where there is a single object."""
     n_objects = len(design.objects)
     if metric == BY_PLACE and n_objects < 2:
         raise InputError(
@@ -65,29 +59,14 @@ def by_place_baseline(n_objects: int) -> str:
 class CentredCosines:
     """Mean cosines between all locations and those that are compared with.
 
-    Parameters
-    ----------
-    own
-        float64 (object, location, reference): each object with itself; NaN for silent ones.
-    mean
-        float64 (location, reference): its mean over objects that are not silent.
-    mean_without
-        float64 (unit, location, reference): the same without each unit in turn; no units where
-        there is a single one that is not silent.
-    cross
-        float64 (location, reference): mean over ordered pairs of objects of different categories,
-        NaN where there is no pair.
-    cross_without
-        float64 (unit, location, reference): the same without each unit in turn.
-    same, same_without
-        float64 (location,) and (unit, location): likewise of pairs that are both at the location.
-    zero, dead
-        bool (object, location): vectors that are zero, or of which nothing is left; and those that
-        were zero before.
-    silent
-        bool (object,): zero at all locations, and left out of everything.
-    units
-        int (unit,): which of all units those are that have objects which are not silent.
+    `own` (object, location, reference) is of each object with itself, NaN for silent ones, and
+    `mean` (location, reference) its mean over the others; `cross` (location, reference) is the mean
+    over ordered pairs of objects of different categories, NaN where there is no pair, and `same`
+    (location,) that of pairs that are both at the location. Those ``*_without`` have a first
+    dimension (unit,): the same without each unit in turn; no units where there is a single one that
+    is not silent. `zero` and `dead`, bool (object, location), are vectors of which nothing is left,
+    and that were zero before; `silent`, bool (object,), is zero at all locations, and left out of
+    everything. `units`, int (unit,), says which of all units have objects which are not silent.
     """
 
     own: Floats
@@ -115,17 +94,9 @@ class CentredCosines:
 class CentredTally:
     """Sums products between centred codes over stretches of units.
 
-    Parameters
-    ----------
-    metric
-        ``centred``: less the mean over objects and locations; ``centred-by-place``: less the mean
-        over objects at each location.
-    codes
-        int (object,), categories.
-    n_locations
-        How many.
-    references
-        Numbers of the locations that are compared with.
+    ``centred`` removes the mean over objects and locations; ``centred-by-place`` the mean over
+    objects at each location. `codes` are categories, int (object,), and `references` numbers of the
+    locations that are compared with.
     """
 
     def __init__(
@@ -156,15 +127,9 @@ class CentredTally:
         self.add_rows(stretch.values, stretch.values.mean(axis=1, dtype=np.float64))
 
     def add_rows(self, values: Values, means: Floats) -> None:
-        """Add some units.
+        """Add some units (object, location, unit), and each object's mean (object, unit).
 
-        Parameters
-        ----------
-        values
-            Shape (object, location, unit).
-        means
-            Shape (object, unit): each object's mean over the locations that ``centred`` averages
-            over, which need not be those of `values`.
+        That is the mean over the locations that ``centred`` averages over, which may be others.
         """
         rows = values.astype(np.float64)
         self._negligible = max(self._negligible, negligible(values))
@@ -188,11 +153,8 @@ class CentredTally:
     def value(self, living: NDArray[np.bool_] | None = None) -> CentredCosines:
         """Return the cosines, once all stretches are in.
 
-        Parameters
-        ----------
-        living
-            bool (object,): which objects are not silent; by default those that are not zero at one
-            of the locations that were added.
+        `living`, bool (object,), are the objects that are not silent; by default those that are not
+        zero at one of the locations that were added.
         """
         n, n_locations, _, n_references = self._products.shape
         living = living_of(self._raw == 0) if living is None else living | ~living.any()
@@ -264,12 +226,9 @@ class CentredTally:
     def _lengths(self, shares: Floats, chosen: slice) -> tuple[Floats, Floats, Floats]:
         """Return, without each unit, what follows from products with the change of the mean.
 
-        Returns
-        -------
-        along, size, inverse : ndarray
-            Shapes (location, 1 + unit, object), (location, 1 + unit) and as the first: products of
-            the codes with the change of the mean, its squared length, and one over the codes'
-            lengths once it is removed (0 where nothing is left).
+        These are the products of the codes with it (location, 1 + unit, object), its squared length
+        (location, 1 + unit), and one over the codes' lengths once it is removed, 0 where nothing is
+        left.
         """
         if self._by_place:
             along = shares @ self._at[chosen]

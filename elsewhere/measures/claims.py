@@ -28,26 +28,11 @@ _STRONGEST_FIRST = (HOLDS, SHOWN, UNDECIDED, NOT_MEASURABLE, FAILS, NOT_SHOWN, N
 
 
 def interval_over_seeds(values: ArrayLike, *, level: float = 0.95) -> NDArray[np.float64]:
-    """Return Student's t interval of the mean over seeds.
+    """Return Student's t interval (2,) of the mean over seeds (seed,), or of paired differences.
 
     A percentile bootstrap over 3 to 5 seeds covers only 74 to 83 %; t is exact for normal values.
-
-    Parameters
-    ----------
-    values
-        Shape (seed,): one value for each seed; for a paired comparison, its differences.
-    level
-        Coverage, above 0 and below 1.
-
-    Returns
-    -------
-    float64 (2,)
-        Low and high; NaN where there are fewer than two seeds, or one of them has no value.
-
-    Raises
-    ------
-    InputError
-        `values` has more than one dimension, or `level` is no share.
+    It is NaN where there are fewer than two seeds, or one of them has no value; an ``InputError``
+    refuses more dimensions than one, and a `level` that is no share.
 
     References
     ----------
@@ -71,30 +56,13 @@ def interval_over_seeds(values: ArrayLike, *, level: float = 0.95) -> NDArray[np
 def verdict(
     values: ArrayLike, threshold: float, direction: Direction, *, level: float = 0.95
 ) -> str:
-    """Return what values over seeds say about a threshold.
+    """Return what values over seeds (seed,) say about a threshold: one of `VERDICTS`.
 
     ``holds`` or ``fails`` only where the whole interval lies on one side of the threshold, else
     ``undecided``. One seed only shows something in this run. Where a seed's value cannot be
-    measured (NaN), neither can the claim: leaving that seed out would choose among the seeds.
-
-    Parameters
-    ----------
-    values
-        Shape (seed,); none at all means that it was not run.
-    threshold, direction
-        The claim: the value lies above (``>``) or below (``<``) the threshold.
-    level
-        Of the interval.
-
-    Returns
-    -------
-    str
-        One of `VERDICTS`.
-
-    Raises
-    ------
-    UnknownNameError
-        The direction is neither ``<`` nor ``>``.
+    measured (NaN), neither can the claim: leaving that seed out would choose among the seeds. No
+    value at all means that it was not run. The claim is that the value lies above (``>``) or below
+    (``<``).
 
     Examples
     --------
@@ -127,11 +95,6 @@ def combine_all(verdicts: Sequence[str]) -> str:
 
     Any part that fails makes it fail; then what is not measurable, not run or undecided counts.
 
-    Raises
-    ------
-    UnknownNameError
-        What is no verdict.
-
     Examples
     --------
     >>> combine_all(["holds", "holds"]), combine_all(["holds", "undecided", "fails"])
@@ -144,11 +107,6 @@ def combine_any(verdicts: Sequence[str]) -> str:
     """Return the verdict of a claim of which one case must hold: that of its strongest case.
 
     It fails only where every case fails; a case that is undecided or not measurable leaves it so.
-
-    Raises
-    ------
-    UnknownNameError
-        What is no verdict.
 
     Examples
     --------

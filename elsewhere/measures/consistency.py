@@ -27,18 +27,11 @@ from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 class Consistency:
     """How often the strongest output is the same at two locations.
 
-    Parameters
-    ----------
-    value
-        Share of the pairs of locations p < q of the same object with the same strongest output.
-    chance
-        Share of equal outputs among pairs of objects of different categories at different
-        locations, NaN where there are none.
-    corrected
-        ``(value - chance) / (1 - chance)``; NaN where a single output is always the strongest, and
-        where there is no chance.
-    matrix
-        float64 (location, location): the share of objects.
+    `value` is the share of the pairs of locations p < q of the same object with the same strongest
+    output, `matrix` (location, location) that of objects. `chance` is the share of equal outputs
+    among pairs of objects of different categories at different locations, NaN where there are none,
+    and `corrected` is ``(value - chance) / (1 - chance)``; NaN where a single output is always the
+    strongest, and where there is no chance.
     """
 
     value: float

@@ -15,7 +15,7 @@ is asked for as well, one more per category: of the sums of all others, :math:`T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, update_wrapper
 from typing import cast
@@ -71,21 +71,9 @@ class LocationCosines:
 class CosineTally:
     """Sums cosines of all pairs of locations over stretches of units.
 
-    Parameters
-    ----------
-    metric
-        ``cosine``, ``centred``, ``centred-by-place``, ``evoked`` or ``pearson``: what is removed
-        first. The mean over objects is that of all of them.
-    codes
-        int (object,), categories.
-    n_locations
-        How many.
-    groups
-        int (location, location): the group of each pair of locations, -1 for none, by which
-        every object's mean is kept as well.
-    without
-        Whether what each category contributes is kept as well: a further product per category,
-        and two matrices over locations.
+    `metric` says what is removed first; a mean over objects is that of all of them. By `groups`,
+    int (location, location), -1 for none, every object's mean is kept as well; with `without` also
+    what each category contributes: a further product per category, and two matrices over locations.
     """
 
     def __init__(
@@ -242,40 +230,6 @@ def location_cosines(
     return tally.value()
 
 
-def cosine_matrix(
-    activations: ArrayLike,
-    *,
-    metric: str = "cosine",
-    empty: ArrayLike | None = None,
-) -> Floats:
-    """Return the mean cosine of the same object between all pairs of locations.
-
-    Parameters
-    ----------
-    activations, metric, empty
-        As for :func:`location_cosines`.
-
-    Returns
-    -------
-    float64 (location, location), -1..1
-
-    Examples
-    --------
-    >>> cosine_matrix(np.array([[[1.0, 0.0], [1.0, 1.0]]])).round(3)
-    array([[1.   , 0.707],
-           [0.707, 1.   ]])
-    >>> rows = np.array([[[1.0, 0.0], [5.0, 9.0]], [[0.0, 1.0], [4.0, 10.0]]])
-    >>> float(cosine_matrix(rows, metric="centred-by-place")[0, 1].round(6))
-    1.0
-    """
-    return location_cosines(activations, metric=metric, empty=empty).similarity
-
-
-def _matrix_of(metric: str) -> Callable[..., Floats]:
-    """Return :func:`cosine_matrix` of a metric."""
-    return update_wrapper(partial(cosine_matrix, metric=metric), cosine_matrix)
-
-
 def read_cosines(metric: str, table: Table, *, without: bool = True) -> Reading:
     """Return the reading of all cosines; `without` asks for intervals of baseline and G."""
     apart, key = table.apart, metric.replace("-", "_")
@@ -398,7 +352,7 @@ for _metric, _removed in (
     measures.add(
         _metric,
         Measure(
-            _matrix_of(_metric),
+            update_wrapper(partial(location_cosines, metric=_metric), location_cosines),
             f"mean over objects of a(o,p).a(o,r) / (|a(o,p)| |a(o,r)|){_removed}",
             ("biscione2021",),
             reading=partial(read_cosines, _metric),

@@ -22,53 +22,8 @@ from elsewhere.measures.unit_chunks import Floats, Stretch, add_all
 from elsewhere.measures.vectors import dot_products
 
 N_CANDIDATES = 5
-TIE = 1e-6
-"""Cosines that differ by less are equal: rounding must not decide."""
 WORKING = 2**18
 """Numbers of an intermediate array, about: references are gone through a few at a time."""
-
-
-def share_correct(
-    cosines: ArrayLike,
-    codes: NDArray[np.int64],
-    *,
-    candidates: int = N_CANDIDATES,
-    tie: ArrayLike = TIE,
-) -> Floats:
-    """Return how often each object is told from distractors by the largest cosine.
-
-    Parameters
-    ----------
-    cosines
-        Shape (object, ..., candidate object): of each object here with all objects there, in the
-        same order, or anything else that is largest for the most alike.
-    codes
-        int (object,): categories. Distractors are of other categories and of different ones, one
-        exemplar of each: chance is one over `candidates` however alike the exemplars are.
-    candidates
-        Objects to choose from, the right one among them.
-    tie
-        Cosines that differ by no more are equal; a number, or shape (object, ...).
-
-    Returns
-    -------
-    float64 (object, ...), 0..1
-        The expectation over all draws of distractors, ties broken at random: exact, nothing is
-        drawn. NaN where there are fewer other categories than distractors.
-
-    Examples
-    --------
-    >>> share_correct(np.eye(3), np.arange(3), candidates=3)
-    array([1., 1., 1.])
-    >>> share_correct(np.zeros((3, 3)), np.arange(3), candidates=3).round(3)    # all alike
-    array([0.333, 0.333, 0.333])
-    >>> alike = np.zeros((4, 4))
-    >>> share_correct(alike, np.array([0, 1, 1, 2]), candidates=3).round(3)     # copies change none
-    array([0.333, 0.333, 0.333, 0.333])
-    """
-    found = np.asarray(cosines, dtype=np.float64)
-    ties = np.broadcast_to(np.asarray(tie, dtype=np.float64), found.shape[:-1])
-    return np.stack([_shares(row, codes, o, candidates, ties[o])[0] for o, row in enumerate(found)])
 
 
 def _shares(
@@ -90,8 +45,12 @@ def _shares(
         int (object,), from 0 on.
     number
         The object.
-    candidates, tie
-        As for :func:`share_correct`; `tie` has the shape (...).
+    candidates
+        Objects to choose from, the right one among them. Distractors are of other categories and
+        of different ones, one exemplar of each: chance is one over `candidates` however alike the
+        exemplars are.
+    tie
+        Shape (...): cosines that differ by no more are equal.
 
     Returns
     -------
@@ -176,11 +135,8 @@ class DiscriminationTally:
     def value(self, *, candidates: int = N_CANDIDATES) -> tuple[Floats, Floats]:
         """Return the share of right choices, and its mean without each category in turn.
 
-        Returns
-        -------
-        ndarray
-            Shapes (reference, object, location) and (category, reference, location). A category
-            that is left out is neither asked nor among the candidates.
+        The shapes are (reference, object, location) and (category, reference, location). A category
+        that is left out is neither asked nor among the candidates.
         """
         codes = self._codes
         n, n_categories = len(codes), int(codes.max()) + 1

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.measures.intervals import known_mean
 from elsewhere.measures.unit_chunks import Floats
 
 
@@ -46,23 +47,16 @@ class Displacements:
         return cls(values, np.where(apart > 0, groups, -1).astype(np.int64))
 
     def means(self, matrix: Floats) -> Floats:
-        """Return the mean of a matrix over the pairs at each displacement, where it is defined.
+        """Return a matrix's mean over the pairs at each displacement, where it is defined."""
+        return _means_by(self.groups, matrix, len(self.values))
 
-        Parameters
-        ----------
-        matrix
-            Shape (location, location).
 
-        Returns
-        -------
-        float64 (displacement,)
-        """
-        chosen = (self.groups >= 0) & np.isfinite(matrix)
-        n = len(self.values)
-        totals = np.bincount(self.groups[chosen], matrix[chosen], n)
-        counts = np.bincount(self.groups[chosen], minlength=n)
-        found: Floats = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
-        return found
+def _means_by(groups: NDArray[np.int64], matrix: Floats, n: int) -> Floats:
+    """Return the mean of a matrix over each of `n` groups of pairs, where it is defined."""
+    chosen = (groups >= 0) & np.isfinite(matrix)
+    totals = np.bincount(groups[chosen], matrix[chosen], n)
+    counts = np.bincount(groups[chosen], minlength=n)
+    return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
 
 
 def mean_off_diagonal(matrix: Floats) -> float:
@@ -73,8 +67,7 @@ def mean_off_diagonal(matrix: Floats) -> float:
     >>> mean_off_diagonal(np.array([[1.0, 0.2], [0.4, 1.0]])).__round__(6)
     0.3
     """
-    chosen = ~np.eye(len(matrix), dtype=bool) & np.isfinite(matrix)
-    return float(matrix[chosen].mean()) if chosen.any() else float("nan")
+    return float(known_mean(matrix[~np.eye(len(matrix), dtype=bool)]))
 
 
 def displacement_map(
@@ -106,9 +99,4 @@ def displacement_map(
     dy, rows = np.unique(moved[..., 0], return_inverse=True)
     dx, columns = np.unique(moved[..., 1], return_inverse=True)
     flat = rows.reshape(matrix.shape) * len(dx) + columns.reshape(matrix.shape)
-    defined = np.isfinite(matrix)
-    size = len(dy) * len(dx)
-    totals = np.bincount(flat[defined], matrix[defined], size)
-    counts = np.bincount(flat[defined], minlength=size)
-    values = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
-    return dy, dx, values.reshape(len(dy), len(dx))
+    return dy, dx, _means_by(flat, matrix, len(dy) * len(dx)).reshape(len(dy), len(dx))

@@ -24,15 +24,9 @@ class GramTally:
     """Sums dot products between all objects at each location over stretches of units.
 
     Whatever all objects share at a location is removed first, in double precision: distances stay
-    what they are, and the rounding of a large common part does not reach them.
-
-    Parameters
-    ----------
-    n_objects, n_locations
-        How many.
-    metric
-        None for activations (what CKA and Euclidean distances need); else what is removed before
-        vectors are brought to length one.
+    what they are, and the rounding of a large common part does not reach them. `metric` is None for
+    activations (what CKA and Euclidean distances need), else what is removed before vectors are
+    brought to length one.
     """
 
     def __init__(self, n_objects: int, n_locations: int, metric: str | None = None) -> None:
@@ -72,12 +66,7 @@ class GramTally:
         return self.grams + self._zero[:, :, None] * np.eye(self.grams.shape[1])
 
     def floors(self) -> Floats:
-        """Return the squared difference of each two vectors that rounding alone may make.
-
-        Returns
-        -------
-        float64 (location, object, object)
-        """
+        """Return squared differences that rounding may make, (location, object, object)."""
         noise = self._rounding**2 * self._squares
         found: Floats = noise[:, :, None] + noise[:, None, :]
         return found
@@ -88,16 +77,10 @@ def left_out(
     measure: Callable[[Floats], Floats],
     members: Sequence[NDArray[np.int64]] | None = None,
 ) -> Floats:
-    """Return `measure` of Gram matrices without some objects in turn, shape (unit, ...).
+    """Return `measure` of Gram matrices (location, object, object) without some objects in turn.
 
-    Parameters
-    ----------
-    grams
-        Shape (location, object, object).
-    measure
-        From Gram matrices to anything.
-    members
-        The objects that are left out together; each one by itself by default.
+    `members` are left out together, each object by itself by default; the first dimension of what
+    is returned is over these.
 
     Examples
     --------

@@ -137,16 +137,8 @@ class IdentificationTally:
     def value(self, *, seed: int = 0) -> Identification | None:
         """Return what was identified, or None where that cannot be asked.
 
-        Parameters
-        ----------
-        seed
-            Of the partitions of the categories and of the shuffles.
-
-        Returns
-        -------
-        Identification or None
-            None with fewer than 6 categories, and where all objects have the same code at the
-            reference.
+        That is with fewer than 6 categories, and where all objects have the same code at the
+        reference. `seed` is that of the partitions of the categories and of the shuffles.
         """
         names = np.unique(self._codes)
         n, home = len(self._codes), self._reference
@@ -308,9 +300,6 @@ def identification(
             f"same code at the reference; give at least {MINIMAL_CATEGORIES} categories that differ"
         )
     return found
-
-
-"""Dimensions of what each unit is left out of in turn; intervals of shares are of their own."""
 
 
 def _read(table: Table) -> Reading:

@@ -52,6 +52,20 @@ def jackknife_t(
     return np.stack([estimate - half, estimate + half], axis=-1)
 
 
+def known_mean(values: NDArray[np.float64], *, axis: int = -1) -> NDArray[np.float64]:
+    """Return the mean over an axis of the values that are finite, NaN where none is.
+
+    Examples
+    --------
+    >>> known_mean(np.array([[1.0, np.nan, 4.0], [np.nan, np.nan, np.nan]]))
+    array([2.5, nan])
+    """
+    known = np.isfinite(values)
+    counts = known.sum(axis=axis)
+    sums = np.where(known, values, 0.0).sum(axis=axis)
+    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+
+
 @dataclass(frozen=True)
 class Sampled:
     """What was sampled, and so is left out in turn: objects, or categories with their exemplars.
@@ -127,17 +141,10 @@ LEAST_SAMPLED = 3
 class Spread:
     """A mean over strata of the means over their units, and how far it may be off.
 
-    Parameters
-    ----------
-    mean
-        Any shape: the strata count alike, however many units each has.
-    variance
-        The same shape, of the mean: from the variance between the units of a stratum. NaN where
-        a stratum has fewer than three units.
-    freedom
-        The same shape: degrees of freedom of that variance, Satterthwaite's (1946).
-    n
-        The number of units that would give a plain mean of independent values the same weight.
+    `mean`, `variance` (of the mean) and `freedom` (Satterthwaite's, 1946) have one shape: the
+    strata count alike, however many units each has, and the variance is NaN where one has fewer
+    than three. `n` is the number of units that would give a plain mean of independent values the
+    same weight.
     """
 
     mean: NDArray[np.float64]
@@ -206,25 +213,13 @@ def shared_fits(n_folds: int) -> float:
 
 
 def share_interval(spread: Spread, *, level: float = 0.95) -> NDArray[np.float64]:
-    r"""Return the interval of a mean of shares, which lie between 0 and 1.
+    r"""Return the interval (..., 2) of a mean of shares, which lie between 0 and 1.
 
-    Wilson's (1927) interval with an effective number of independent answers,
-    :math:`m = A (1 - A) / V` for the mean A and its variance V (as Korn & Graubard 1998 take it),
-    and Student's t. Where few units differ from the others, V is hardly known; it is therefore
-    drawn towards that of n independent answers, :math:`B = A (1 - A) / n`, by the weight
-    :math:`w = 1 / (1 + 4 n A (1 - A))`, only upwards. At 0 and 1 it is Wilson's interval for n.
-
-    Parameters
-    ----------
-    spread
-        Of the shares of units.
-    level
-        Coverage.
-
-    Returns
-    -------
-    float64 (..., 2)
-        Low and high, between 0 and 1; NaN where the variance is.
+    Wilson's (1927) interval with an effective number of independent answers, :math:`m = A (1 - A) /
+    V` for the mean A and its variance V (as Korn & Graubard 1998 take it), and Student's t. Where
+    few units differ from the others, V is hardly known; it is therefore drawn towards that of n
+    independent answers, :math:`B = A (1 - A) / n`, by the weight :math:`w = 1 / (1 + 4 n A (1 -
+    A))`, only upwards. At 0 and 1 it is Wilson's interval for n; it is NaN where the variance is.
 
     References
     ----------

@@ -18,28 +18,14 @@ MINIMAL_VARIATION = 1e-9
 
 
 def matched_gap(values: ArrayLike, kind: ArrayLike, codes: ArrayLike) -> tuple[float, Floats]:
-    r"""Return how much larger values are where `kind` holds, at the same places.
+    r"""Return how much larger values are where `kind` holds, at the same places, and the interval.
 
     The difference :math:`\gamma` in :math:`v_{op} = \alpha_o + \beta_p + \gamma k_{op}`, by least
     squares: whatever an object has at all places, and whatever a place (a displacement from the
-    reference) does to all objects, is not part of it.
-
-    Parameters
-    ----------
-    values
-        Shape (object, place), NaN where there is none.
-    kind
-        bool (object, place).
-    codes
-        int (object,): categories.
-
-    Returns
-    -------
-    gap : float
-        NaN where no place has objects of both kinds beyond what objects and places explain.
-    interval : float64 (2,)
-        Delete-one jackknife-t over what was sampled: objects, or categories where one has several
-        exemplars.
+    reference) does to all objects, is not part of it. `values` and `kind` are (object, place), NaN
+    where there is none; `codes` are categories. The gap is NaN where no place has objects of both
+    kinds beyond what objects and places explain; its interval is delete-one jackknife-t over
+    objects, or categories where one has several exemplars.
 
     Examples
     --------

@@ -65,15 +65,8 @@ class MoveMaps:
     def scores(self, order: Indices | None = None) -> Floats:
         """Return cosines of mapped codes with candidates, up to the mapped codes' lengths.
 
-        Parameters
-        ----------
-        order
-            Which training object's code here each one's code there was fitted to; its own by
-            default.
-
-        Returns
-        -------
-        float64 (location, test, test)
+        `order` says which training object's code here each one's code there was fitted to; its own
+        by default. The shape is (location, test, test).
         """
         chosen = np.arange(len(self._train)) if order is None else order
         products = self._weights @ self._candidates[chosen]

@@ -177,16 +177,10 @@ def _squares(values: NDArray[np.floating]) -> Floats:
 class ChangeShares:
     """Shares of a layer's change at some locations, in the order shift, border, rest.
 
-    Parameters
-    ----------
-    shares
-        float64 (3,), summing to 1; NaN where nothing changes. The share of the shift is negative
-        where moving the map makes the difference larger.
-    intervals
-        float64 (3, 2): jackknife-t over objects, or over categories where one has several
-        exemplars.
-    without
-        float64 (unit, 3): the shares without each of these in turn.
+    `shares` (3,) sum to 1, and are NaN where nothing changes; that of the shift is negative where
+    moving the map makes the difference larger. `intervals` (3, 2) are jackknife-t over objects, or
+    over categories where one has several exemplars; `without` (unit, 3) leaves each of these out in
+    turn.
     """
 
     shares: Floats
@@ -245,13 +239,7 @@ class ChangeSink(MapSink):
     ``in_phase``: whether the displacement is a multiple of the stride. Per layer
     ``*_share_in_phase`` and ``*_share_out_of_phase``, over those locations and over the others, the
     reference left out, with intervals; ``phase_share``, by how much more the rest is out of phase.
-
-    Parameters
-    ----------
-    canvas
-        Side of the canvas, px.
-    layers
-        Names of feature maps; all that have a place on the canvas by default.
+    `canvas` is its side, px.
     """
 
     n_sums = 4

@@ -64,16 +64,9 @@ class PositionDecoding:
 class PositionTally:
     """Sums dot products between some rows over stretches of units.
 
-    Parameters
-    ----------
-    codes
-        int (object,), categories.
-    locations
-        int (location, axis), px.
-    maximal_rows
-        Of more rows, a choice of locations is taken, and of objects if need be.
-    seed
-        Of that choice, and of the shuffles of the null.
+    `codes` are categories, int (object,), `locations` int (location, axis), px. Of more rows than
+    `maximal_rows` a choice of locations is taken, and of objects if need be; `seed` is that of this
+    choice, and of the shuffles of the null.
     """
 
     def __init__(

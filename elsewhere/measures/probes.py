@@ -7,20 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def balanced_weights(categories: ArrayLike) -> NDArray[np.float64]:
-    """Return the weight of each object in a mean over categories of means over exemplars.
+    """Return the weight (object,) of each object in a mean over categories of means over exemplars.
 
     Guessing by any rule that ignores the object then scores 1 over the number of categories,
     however unequal these are; with as many exemplars of each it is the plain mean.
-
-    Parameters
-    ----------
-    categories
-        int (object,).
-
-    Returns
-    -------
-    float64 (object,)
-        They sum to 1; none for no objects.
 
     Examples
     --------

@@ -62,16 +62,9 @@ Marks = NDArray[np.bool_]
 class Responses:
     """What layers respond to.
 
-    Parameters
-    ----------
-    design
-        The objects.
-    silent
-        Per layer bool (object,): the code is the empty canvas's, or zero, at every location.
-    notes
-        Which these are, and which objects a layer does not tell apart.
-    zero
-        Likewise, of these: the code is zero at every location.
+    Per layer, `silent` (object,) marks objects whose code is the empty canvas's, or zero, at every
+    location, and `zero` those of them whose code is zero there. `notes` say which these are, and
+    which objects a layer does not tell apart.
     """
 
     design: Design
@@ -82,12 +75,7 @@ class Responses:
     def share_with(self, name: str, share: float) -> float:
         """Return the share of zero vectors, of those of the objects that are left out as well.
 
-        Parameters
-        ----------
-        name
-            The layer.
-        share
-            That of the objects that are not left out.
+        `share` is that of the objects which are not left out of the layer.
         """
         left_out, zero = self.silent[name], self.zero.get(name, np.zeros(1, bool))
         if left_out.all():
@@ -136,22 +124,10 @@ def find_responses(
 ) -> Responses:
     """Return which objects layers respond to, and do not tell apart.
 
-    Parameters
-    ----------
-    source
-        A recording, a live sweep, or arrays; of arrays without the empty canvas's activation it is
-        found which codes are zero.
-    layers
-        Names of the layers; all that the source has by default.
-    max_memory
-        Bytes that may be held.
-    counted
-        Whether objects that a layer does not respond to count nevertheless, as notes say then.
-
-    Notes
-    -----
-    All objects are looked at where they are compared with, at the reference; only those that
-    change nothing there, everywhere else. Layers in which all codes are zero count as dead.
+    All objects are looked at where they are compared with, at the reference; only those that change
+    nothing there, everywhere else. Layers in which all codes are zero count as dead; of arrays
+    without the empty canvas's activation it is found which codes are zero. Where objects that a
+    layer does not respond to are `counted` nevertheless, notes say so.
     """
     design = source.design
     names = [layer.name for layer in source.layers if layers is None or layer.name in layers]

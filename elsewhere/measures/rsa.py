@@ -71,13 +71,7 @@ def dissimilarities(
 def doubts(
     values: ArrayLike, floors: ArrayLike, dissimilarity: Dissimilarity = "correlation"
 ) -> Floats:
-    """Return by how much rounding may change dissimilarities, float64 (location, pair).
-
-    Parameters
-    ----------
-    values, floors, dissimilarity
-        As :func:`dissimilarities` gave and took them.
-    """
+    """Return by how much rounding may change :func:`dissimilarities`, float64 (location, pair)."""
     noise = np.asarray(floors, np.float64)
     noise = noise[:, *np.triu_indices(noise.shape[-1], k=1)]
     if dissimilarity == "euclidean":

@@ -116,36 +116,6 @@ def distance_matrix(
     return tally.value()[0]
 
 
-def sensitivity_map(
-    matrix: ArrayLike, locations: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """Return the translation-sensitivity map: a measure between locations against displacement.
-
-    Parameters
-    ----------
-    matrix
-        Shape (location, location): normalised distances (:func:`distance_matrix`), or cosines.
-    locations
-        int (location, 2), y and x, px.
-
-    Returns
-    -------
-    dy, dx, values
-        As :func:`displacement_map`.
-
-    References
-    ----------
-    Kauderer-Abrams (2017), arXiv:1801.01450, with distances; Myburgh, Mouton & Davel (2021),
-    arXiv:2104.05997, with cosines.
-
-    Examples
-    --------
-    >>> sensitivity_map([[0.0, 1.0], [1.0, 0.0]], [[0, 0], [2, 0]])[0]
-    array([-2,  0,  2])
-    """
-    return displacement_map(np.asarray(matrix, dtype=np.float64), locations)
-
-
 def _with_map(name: str, variables: Variables, table: Table) -> Variables:
     """Return variables with the map over displacements of what is between locations."""
     if table.places.shape[1] != 2:
@@ -232,7 +202,7 @@ measures.add(
 measures.add(
     "sensitivity-cosine",
     Measure(
-        sensitivity_map,
+        displacement_map,
         "cosine of a(o,p) and a(o,r), averaged over all pairs with the same p - r",
         ("myburgh2021",),
         literature={

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.measures.intervals import Sampled, jackknife_t
+from elsewhere.measures.intervals import Sampled, jackknife_t, known_mean
 
 Floats = NDArray[np.float64]
 
@@ -38,12 +38,8 @@ REMOVED = {
 def zero_vectors(metric: str, share: float, dead: float) -> str:
     """Return what has to be said of many vectors that count as cosine 0; nothing if they are few.
 
-    Parameters
-    ----------
-    metric
-        What was removed.
-    share, dead
-        The share of vectors of which nothing is left, and of those that were zero before.
+    `share` is that of vectors of which nothing is left once `metric` is removed, `dead` that of
+    those which were zero before.
 
     Examples
     --------
@@ -80,8 +76,7 @@ class Estimate:
 class SimilaritySummary:
     """Similarity, baselines and G of one layer, per position and away from the reference.
 
-    `G_away_without` is G away from the reference without each of what was sampled in turn, shape
-    (unit,): what the intervals of differences and ratios of G are made from.
+    `G_away_without` is G away from the reference without each of what was sampled in turn, (unit,).
     """
 
     similarity: Estimate
@@ -132,15 +127,6 @@ def n_cross_pairs(codes: NDArray[np.int64]) -> int:
     """Return the number of ordered pairs of objects of different categories."""
     counts = np.bincount(codes)
     return int(len(codes) ** 2 - (counts**2).sum())
-
-
-def _mean_over(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
-    """Return the mean over chosen positions (the last axis) where defined, NaN where nowhere."""
-    part = values[..., chosen]
-    defined = np.isfinite(part)
-    n = defined.sum(axis=-1)
-    total = np.where(defined, part, 0.0).sum(axis=-1)
-    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
 
 
 def summarise_similarity(
@@ -225,14 +211,9 @@ def summarise_means(
 ) -> SimilaritySummary:
     """Return similarity, baselines and G from means over objects and over pairs.
 
-    Parameters
-    ----------
-    similarity, cross, same
-        Shape (position,): of an object with itself, and of different ones across and in places.
-    similarity_without, cross_without, same_without
-        Shape (unit, position): the same without each of what was sampled in turn.
-    reference_index, include_reference
-        As for :func:`summarise_similarity`.
+    `similarity`, `cross` and `same` (position,) are of an object with itself, and of different ones
+    across places and in one; those ``*_without`` (unit, position) are the same without each of what
+    was sampled in turn. The rest is as for :func:`summarise_similarity`.
     """
     chosen = np.ones(len(similarity), dtype=bool)
     if reference_index is not None and not include_reference:
@@ -243,11 +224,12 @@ def summarise_means(
         return Estimate(value, jackknife_t(value, without))
 
     def away(value: Floats, without: Floats) -> Estimate:
-        return estimate(_mean_over(value, chosen), _mean_over(without, chosen))
+        return estimate(known_mean(value[..., chosen]), known_mean(without[..., chosen]))
 
     same_away = away(same, same_without)
-    over_place = _mean_over(similarity, chosen) - same_away.value
-    over_without = _mean_over(similarity_without, chosen) - _mean_over(same_without, chosen)
+    over_place = known_mean(similarity[..., chosen]) - same_away.value
+    over_without = known_mean(similarity_without[..., chosen])
+    over_without = over_without - known_mean(same_without[..., chosen])
     return SimilaritySummary(
         similarity=estimate(similarity, similarity_without),
         baseline_cross=estimate(cross, cross_without),
@@ -258,5 +240,5 @@ def summarise_means(
         baseline_same_away=same_away,
         over_place_away=estimate(over_place, over_without),
         G_away=away(g, g_without),
-        G_away_without=_mean_over(g_without, chosen),
+        G_away_without=known_mean(g_without[..., chosen]),
     )

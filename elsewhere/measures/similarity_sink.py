@@ -289,7 +289,7 @@ class SimilaritySink(LayerSink):
         self, rows: _Rows, share: float, raw: NDArray[np.float64], norms: NDArray[np.float64]
     ) -> None:
         """Note one over the lengths of rows; 0 where `share` or less of a vector is left."""
-        check_lengths(self.design, rows, raw)
+        check_lengths(self.design, rows.layer, rows.objects, raw)
         zero = norms <= share * raw
         rows.inverse[:] = np.where(zero, 0.0, 1 / np.where(zero, 1.0, norms))
 

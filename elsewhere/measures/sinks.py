@@ -18,25 +18,11 @@ from elsewhere.protocols import Design, Layer, Need, Sink
 
 
 class LayerSink(Sink):
-    """A sink that finds variables for every layer.
+    """A sink that finds variables for every layer, or for those that are named.
 
-    Parameters
-    ----------
-    layers
-        Names of the layers to take; all that come by default.
-
-    Attributes
-    ----------
-    variables : dict
-        By layer, once it is through: see :func:`to_dataset`.
-    made_by : dict
-        The measure of a variable, where the sink takes several.
-    notes : list of str
-        What has to be known to read a layer's numbers.
-    rounded : list of str
-        Layers whose zero vectors are rounding, as `notes` say.
-    words : dict
-        What variables are in words.
+    `variables` are by layer, once it is through: see :func:`to_dataset`. `made_by` is the measure
+    of a variable, where the sink takes several, and `words` says what variables are. `notes` have
+    to be known to read a layer's numbers, and `rounded` are layers whose zero vectors are rounding.
     """
 
     def __init__(self, layers: Sequence[str] | None = None) -> None:
@@ -69,13 +55,7 @@ class LayerSink(Sink):
         return []
 
     def result(self, order: Sequence[str] | None = None) -> xarray.Dataset:
-        """Return what was found.
-
-        Parameters
-        ----------
-        order
-            Names of the layers in the network's order; that of their arrival by default.
-        """
+        """Return what was found, layers in the order given, or that of their arrival."""
         found = self.found()
         names = [name for name in (found if order is None else order) if name in found]
         if not names:
@@ -111,23 +91,13 @@ def to_dataset(
 ) -> xarray.Dataset:
     """Return the variables of all layers as one dataset, NaN where a layer has none.
 
-    Parameters
-    ----------
-    found
-        By layer, in order: names, with dimensions and values. ``position`` and ``reference`` stand
-        for all axes. A number ``*_away`` that comes with ``*_away_without (left_out,)``, it without
-        each object or category in turn, gets its bands over layers
-        (:func:`elsewhere.measures.bands.banded`).
-    design
-        All objects and positions.
-    designs
-        That of a layer that was measured of fewer objects.
-    made_by
-        The measure of each variable; those of bands are added.
-    differences
-        Shares less others, by the names of these.
-    keep
-        Whether variables ``*_without`` are kept beside their bands.
+    `found` has, by layer in order, names with dimensions and values, in which ``position`` and
+    ``reference`` stand for all axes. A number ``*_away`` that comes with ``*_away_without
+    (left_out,)``, it without each object or category in turn, gets its bands over layers
+    (:func:`elsewhere.measures.bands.banded`). `designs` has those of layers that were measured of
+    fewer objects, `made_by` the measure of each variable (those of bands are added), and
+    `differences` the names of shares less others. Variables ``*_without`` are kept beside their
+    bands where `keep` says so.
     """
     names, designs = list(found), {} if designs is None else designs
     axes, shape = design.names, design.shape

@@ -13,19 +13,9 @@ RETAINED_GATE = 0.1
 
 
 def onset_step(steps: ArrayLike, values: ArrayLike, *, threshold: float) -> float:
-    """Return the first step from which on all values are above a threshold.
+    """Return the first step from which on all values (checkpoint,) are above a threshold.
 
-    Parameters
-    ----------
-    steps, values
-        Shape (checkpoint,), steps rising.
-    threshold
-        What has to be exceeded.
-
-    Returns
-    -------
-    float
-        NaN where the last value is not above it.
+    It is NaN where the last value is not above it.
 
     Examples
     --------
@@ -44,19 +34,8 @@ def halfway_step(steps: ArrayLike, values: ArrayLike, *, least: float = 0.0) -> 
     """Return the step at which values first are half-way from the first to the last one.
 
     Between checkpoints it is interpolated linearly in ``log(1 + step)``, as checkpoints are spaced.
-
-    Parameters
-    ----------
-    steps, values
-        Shape (checkpoint,), steps rising.
-    least
-        What has to be gained for a half of it to mean anything.
-
-    Returns
-    -------
-    float
-        NaN for fewer than two checkpoints, and where the last value exceeds the first by no more
-        than `least`.
+    It is NaN for fewer than two, and where the last value exceeds the first by no more than
+    `least`.
 
     Examples
     --------
@@ -74,15 +53,10 @@ def halfway_step(steps: ArrayLike, values: ArrayLike, *, least: float = 0.0) -> 
 
 
 def loss_since(values: ArrayLike, start: int) -> float:
-    """Return how much a value has fallen at the end since checkpoint `start`.
+    """Return how much a value (checkpoint,) has fallen at the end since checkpoint `start`.
 
-    Parameters
-    ----------
-    values
-        Shape (checkpoint,).
-    start
-        The first checkpoint that reaches the criterion. Not the maximum: that of noisy values is
-        biased upwards, and before the criterion a new head is still being learnt.
+    That is the first one that reaches the criterion. Not the maximum: that of noisy values is
+    biased upwards, and before the criterion a new head is still being learnt.
 
     Examples
     --------
@@ -98,22 +72,10 @@ def retained_share(
 ) -> tuple[float, NDArray[np.float64]]:
     """Return what share of a measure is left, with a jackknife-t interval over what was sampled.
 
-    A share of nearly nothing is a ratio of noise, and its interval covers nothing: both are
-    undefined unless the lower bound of `before` exceeds 0.1.
-
-    Parameters
-    ----------
-    before, after
-        The measure at the first checkpoint that reaches the criterion, and at the end.
-    before_without, after_without
-        Shape (unit,): the same without each object, or category, in turn.
-
-    Returns
-    -------
-    share : float
-        ``after / before``; NaN where the lower bound of `before` is no larger than 0.1, or unknown.
-    interval : ndarray
-        Low and high.
+    `before` is at the first checkpoint that reaches the criterion, `after` at the end, and those
+    ``*_without`` (unit,) leave out each object, or category, in turn. A share of nearly nothing is
+    a ratio of noise, and its interval covers nothing: both are NaN unless the lower bound of
+    `before` exceeds 0.1.
 
     Examples
     --------

@@ -39,24 +39,11 @@ Values = NDArray[np.floating]
 
 
 def check_activations(activations: ArrayLike) -> Values:
-    """Return activations as a floating array (object, location, unit).
+    """Return activations as float32 or float64 of shape (object, location, unit).
 
-    Parameters
-    ----------
-    activations
-        Shape (object, location, ...), numbers; what comes after is taken as units.
-
-    Returns
-    -------
-    ndarray
-        float32 or float64, shape (object, location, unit).
-
-    Raises
-    ------
-    InputError
-        Fewer than three dimensions, or none of something.
-    NumericsError
-        NaN or infinity.
+    They come as (object, location, ...), numbers; what comes after is taken as units. An
+    ``InputError`` refuses fewer than three dimensions, or none of something; a ``NumericsError``
+    NaN and infinity.
 
     Examples
     --------
@@ -85,16 +72,9 @@ def check_activations(activations: ArrayLike) -> Values:
 class Lengths:
     """One over the length of every vector after something is removed, shape (object, location).
 
-    Parameters
-    ----------
-    inverse
-        float64, 0 where the vector is zero.
-    offsets
-        float64, the mean over units that ``pearson`` removes; 0 otherwise.
-    nothing
-        bool, whether the vector was zero before a mean over objects was removed.
-    dead
-        bool, whether it was zero before anything was removed.
+    `inverse` is 0 where the vector is zero, and `offsets` are the means over units that ``pearson``
+    removes. `dead` vectors were zero before anything was removed, and `nothing` marks those of
+    metrics that remove a mean over objects.
     """
 
     inverse: Floats

@@ -40,13 +40,7 @@ class NormalizedVariance:
 
 
 class VarianceTally:
-    """Collects both spreads of every unit.
-
-    Parameters
-    ----------
-    deviations
-        Whether means of standard deviations are compared, rather than means of variances.
-    """
+    """Collects both spreads of every unit: means of variances, or of standard `deviations`."""
 
     def __init__(self, *, deviations: bool = False) -> None:
         self._deviations = deviations

@@ -62,13 +62,7 @@ of its values."""
 
 
 def negligible(values: Array) -> float:
-    """Return the share of a vector's length below which what is left of it is rounding.
-
-    Examples
-    --------
-    >>> negligible(np.zeros(1, "float32")), negligible(np.zeros(1))
-    (1e-06, 1e-12)
-    """
+    """Return the share of a vector's length below which what is left of it is rounding."""
     return NEGLIGIBLE["double" if values.dtype.itemsize == 8 else "single"]
 
 
@@ -192,20 +186,10 @@ def dot_products(a: Array, b: Array) -> Array:
 
 
 def products_on_device(rows: Array, others: Array | None, pieces: Sequence[slice]) -> list[Array]:
-    """Return products of some rows with each other, and of all with others, as tensors.
+    """Return products of `rows` with each other, and of all with `others`, on their device.
 
-    Parameters
-    ----------
-    rows, others
-        Shapes (row, unit) and (other row, unit), float32 or float64, on one device.
-    pieces
-        Which rows are multiplied with each other.
-
-    Returns
-    -------
-    list of tensor
-        For each piece (row, row), then, where there are others, (row, other row); float64. The rows
-        are converted once for all of them.
+    For each of `pieces`, which say what is multiplied with each other, (row, row), then, where
+    there are others, (row, other row); float64. The rows are converted once for all of them.
     """
     torch = torch_of(rows)
     doubles = has_doubles(rows) or rows.dtype == torch.float64
@@ -259,11 +243,6 @@ def sums(values: Array, axes: tuple[int, ...]) -> Array:
     """Return sums over some axes, float64; tensors of a device stay there.
 
     The error is below 2e-9 of the sum of absolute values for up to 10 million of them.
-
-    Examples
-    --------
-    >>> sums(np.ones((2, 3, 4), "float32"), (1, 2))
-    array([12., 12.])
     """
     values = summable(values)
     if isinstance(values, np.ndarray):
@@ -365,12 +344,9 @@ def _pieces(n: int, groups: Groups) -> list[slice]:
 
 
 class DenseVectors:
-    """Rows of a matrix as :class:`elsewhere.protocols.Vectors`.
+    """Rows of a matrix (row, unit) as :class:`elsewhere.protocols.Vectors`.
 
-    Parameters
-    ----------
-    values
-        Shape (row, unit), NumPy or torch. It is not copied, but where it is in half precision.
+    It is not copied, but where it is in half precision.
     """
 
     def __init__(self, values: Array) -> None:

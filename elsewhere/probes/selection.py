@@ -77,7 +77,7 @@ class Fit:
 def strengths_of(kind: Any, strengths: Sequence[float] | None) -> tuple[float, ...]:
     """Return the strengths that are tried, from the strongest regularisation to the weakest.
 
-    An ``InputError`` refuses a kind that has none, and a value that is not above 0.
+    InputError refuses a kind that has none, and a value that is not above 0.
     """
     name, found = find_kind(kind)
     if strengths is None:

@@ -23,6 +23,7 @@ from elsewhere.measures.intervals import (
     Sampled,
     Spread,
     correlation_of,
+    known_mean,
     share_interval,
 )
 from elsewhere.probes.splits import SPLITS, ExemplarSplit
@@ -126,7 +127,7 @@ class Summary:
             for layer, each in enumerate(correct):
                 own = self.members_of(each, number)
                 if len(own):
-                    at = _mean_over_sets(self._sets(each[:, own].astype(float)))
+                    at = known_mean(self._sets(each[:, own].astype(float)), axis=0)
                     rows = np.isin(codes, self.labels[own])
                     units[rows, layer] = unit_means(at, self.labels[own])
             mean = Spread.of(units).mean
@@ -151,12 +152,12 @@ class Summary:
         sets = self._sets(chosen)
         curve = np.stack(
             [
-                _mean_over_sets(_means(chosen, self.regions.distances == step))
+                known_mean(_means(chosen, self.regions.distances == step), axis=0)
                 for step in self.steps
             ],
             axis=-1,
         )
-        at = _mean_over_sets(sets)  # (object, where)
+        at = known_mean(sets, axis=0)  # (object, where)
         if not len(members):
             blank = np.full(len(WHERE), np.nan)
             steps = np.full(len(self.steps), np.nan)
@@ -222,14 +223,6 @@ def _means(values: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.f
     counts = mask.sum(axis=1)
     sums = np.einsum("poq,pq->po", values, mask.astype(np.float64))
     return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
-
-
-def _mean_over_sets(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return means over the training sets that have a value; NaN where none has."""
-    known = np.isfinite(values)
-    counts = known.sum(axis=0)
-    sums = np.where(known, values, 0.0).sum(axis=0)
-    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
 
 
 def stack(found: Mapping[str, dict[str, Any]], key: str) -> NDArray[np.float64]:

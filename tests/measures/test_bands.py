@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from elsewhere.measures import bands
-from elsewhere.measures.bands import simultaneous_band, steps_of
+from elsewhere.measures.bands import simultaneous_level, steps_of
 from elsewhere.measures.intervals import jackknife_t
 
 LAYERS = 16
@@ -14,6 +14,10 @@ LAYERS = 16
 def means_of(units):
     n = len(units)
     return units.mean(axis=0), (units.sum(axis=0) - units) / (n - 1)
+
+
+def simultaneous_band(mean, left):
+    return jackknife_t(mean, left, level=simultaneous_level(mean, left))
 
 
 def covered(n, n_sets, neighbours, seed=0):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from elsewhere.errors import InputError
-from elsewhere.measures import consistency, discrimination, share_correct, strongest_consistency
+from elsewhere.measures import consistency, discrimination, strongest_consistency
 from elsewhere.measures.consistency import ChoiceTally
-from elsewhere.measures.discrimination import DiscriminationTally
+from elsewhere.measures.discrimination import DiscriminationTally, _shares
 from elsewhere.measures.unit_chunks import Stretch, add_all
 
 
@@ -88,7 +88,8 @@ def test_discrimination_is_the_mean_over_all_draws_of_distractors(seed, candidat
     rng = np.random.default_rng(seed)
     codes = np.array([0, 0, 1, 2, 3, 4, 4, 4])
     cosines = rng.integers(0, 4, (8, 8)) / 4.0  # with many ties
-    found = share_correct(cosines, codes, candidates=candidates)
+    tie = np.array(1e-6)
+    found = [_shares(row, codes, o, candidates, tie)[0] for o, row in enumerate(cosines)]
     wanted = [_told(cosines, codes, number, candidates) for number in range(8)]
     np.testing.assert_allclose(found, wanted, atol=1e-12)
 
