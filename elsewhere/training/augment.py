@@ -20,21 +20,9 @@ def change_appearance(
 ) -> torch.Tensor:
     """Return objects with changed contrast, shading, sharpness and texture.
 
-    Parameters
-    ----------
-    patches
-        float32 (n, pixel, 3): square objects over the background, as network input.
-    background
-        float32 (3,), what stands for no object.
-    augment
-        How much is changed at most.
-    generator
-        On any device; what is drawn is moved to that of `patches`.
-
-    Returns
-    -------
-    torch.Tensor
-        As `patches`; what equals the background stays so, but for the blur.
+    `patches` are float32 (n, pixel, 3): square objects over the `background`, (3,), as network
+    input. What equals the background stays so, but for the blur. The generator may be on any
+    device.
     """
     n, side = len(patches), math.isqrt(patches.shape[1])
     device = patches.device

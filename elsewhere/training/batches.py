@@ -20,17 +20,7 @@ STATISTICS = 16
 
 
 class Presentations:
-    """What a phase shows: its objects, on the device, and the order that its seed draws.
-
-    Parameters
-    ----------
-    resolved
-        The phase.
-    paster
-        Loads and places its objects.
-    seed
-        Of the phase.
-    """
+    """What a phase shows: its objects, on the device, and the order that its seed draws."""
 
     def __init__(self, resolved: ResolvedPhase, paster: Paster[Canvas], *, seed: int) -> None:
         self._resolved, self._paster, self._seed = resolved, paster, seed
@@ -41,12 +31,8 @@ class Presentations:
         self.labels = self._categories.repeat(len(variants)).to(paster.device)
 
     def draw(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return which objects some steps show and where, (step, row) and (step, row, 2).
-
-        Parameters
-        ----------
-        first, count
-            The first step, and the number of steps.
+        """Return which objects `count` steps from the `first` on show and where, (step, row) and
+        (step, row, 2).
         """
         batch, n = self._resolved.phase.batch, len(self._resolved.train)
         start, stop = first * batch, (first + count) * batch
@@ -90,21 +76,10 @@ def draw_locations(
     exemplar: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Return a location for each presentation.
+    """Return a location for each presentation, int64 (n, 2), y and x, px.
 
-    Parameters
-    ----------
-    placement
-        Where objects may stand.
-    category, exemplar
-        int64 (n,), on the generator's device: the class of each, and its number in the class.
-    generator
-        Three numbers are drawn for each presentation, whatever the environment.
-
-    Returns
-    -------
-    torch.Tensor
-        int64 (n, 2), y and x, px.
+    `category` and `exemplar` are int64 (n,), on the generator's device: the class of each, and its
+    number in the class. Three numbers are drawn for each, whatever the environment.
     """
     device = generator.device
     boxes = torch.from_numpy(placement.boxes).to(device)

@@ -26,12 +26,8 @@ def note_of_loss(lost: Sequence[str]) -> str:
 class Doubts:
     """Notes on a network that remembers, or draws from, more than checkpoints and seeds hold.
 
-    Parameters
-    ----------
-    network
-        The network, in the mode in which it is trained.
-    run
-        Returns its logits for some images, always the same.
+    It is in the mode in which it is trained, and `run` returns its logits for some images, always
+    the same.
     """
 
     def __init__(self, network: nn.Module, run: Callable[[], torch.Tensor]) -> None:

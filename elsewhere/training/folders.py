@@ -39,35 +39,19 @@ def packaged_folders() -> tuple[Path, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class CurriculumPart:
-    """What a curriculum of a folder adds to the one that it starts with.
+    """What a curriculum of a folder adds to the one that it starts with."""
 
-    Parameters
-    ----------
-    curriculum
-        Its own phases, with network and canvas.
-    start
-        The curriculum with whose last weights it starts, if any.
-    rival
-        Of `start` and this one, it starts from whichever learnt more.
-    """
-
-    curriculum: Curriculum
-    start: str | None = None
-    rival: str | None = None
+    curriculum: Curriculum  # its own phases, with network and canvas
+    start: str | None = None  # the curriculum with whose last weights it starts
+    rival: str | None = None  # of `start` and this one, it starts from whichever learnt more
 
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
     """A folder of curricula.
 
-    Parameters
-    ----------
-    path
-        Where it is.
-    shared, source
-        What its ``scale.toml`` holds, with what it takes from the folder that it is like.
-    base
-        That folder.
+    `shared` is what its ``scale.toml``, the `source`, holds, with what it takes from the folder
+    that it is like, its `base`.
     """
 
     path: Path

@@ -20,18 +20,9 @@ _START, _END = 1 / 25, 1 / 250_000
 
 
 def schedule_factor(phase: Phase, step: int, steps: int) -> float:
-    """Return the learning rate of a step as a share of the phase's.
+    """Return the learning rate of a step, from 0 on, of so many, as a share of the phase's.
 
     ``one-cycle`` is Smith & Topin's (2018) with cosines: from 1/25 up to 1 and down to 1/250000.
-
-    Parameters
-    ----------
-    phase
-        States the schedule and the share of steps that it rises.
-    step
-        From 0.
-    steps
-        The number of steps.
 
     Examples
     --------
@@ -254,12 +245,7 @@ def set_dropout(module: nn.Module, probabilities: Mapping[str, float]) -> None:
 class Average:
     """An exponential moving average of parameters (Polyak & Juditsky 1992, with decay).
 
-    Parameters
-    ----------
-    parameters
-        What is averaged.
-    decay
-        Weight of the past; in the first steps ``step / (step + 10)`` where that is less.
+    `decay` is the weight of the past; in the first steps ``step / (step + 10)`` where that is less.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:

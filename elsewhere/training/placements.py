@@ -27,28 +27,14 @@ Boxes: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class EnvironmentRequest:
-    """What an environment is asked for.
+    """What an environment is asked for."""
 
-    Parameters
-    ----------
-    argument
-        What follows the environment's name and a colon; empty where nothing does.
-    canvas
-        What the locations must lie on.
-    n_classes, n_exemplars
-        Number of classes, and of exemplars of each.
-    seed
-        Of what is drawn once for a whole phase.
-    drawn
-        The location that the curriculum's seed draws for all its phases.
-    """
-
-    argument: str
+    argument: str  # what follows the environment's name and a colon; empty where nothing does
     canvas: Canvas
     n_classes: int
-    n_exemplars: int
-    seed: int
-    drawn: Location | None = None
+    n_exemplars: int  # of each class
+    seed: int  # of what is drawn once for a whole phase
+    drawn: Location | None = None  # by the curriculum's seed, for all its phases
 
 
 EnvironmentBuilder: TypeAlias = Callable[[EnvironmentRequest], Boxes]

@@ -53,14 +53,9 @@ class Accuracies:
 
 
 def images_of_test(trained: int, tests: int) -> int:
-    """Return on how many images each accuracy is measured.
+    """Return on how many images each of the two accuracies of each of so many tests is measured.
 
-    Parameters
-    ----------
-    trained
-        Number of images that the phase trains on.
-    tests
-        How often it is tested; each test measures two accuracies.
+    `trained` is the number of images that the phase trains on.
 
     Examples
     --------

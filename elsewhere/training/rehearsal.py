@@ -24,23 +24,14 @@ from elsewhere.training.optimisation import find_dropout, freeze
 class Rehearsal:
     """What a training pass did.
 
-    Parameters
-    ----------
-    drops
-        Whether a dropout layer ran in training mode.
-    moves
-        Whether statistics of frozen layers were gathered, which no mode of a module stops: by a
-        function, or by a module that heeds no mode.
-    refused
-        Why it cannot be trained; empty where it can.
-    failed
-        What it raised.
+    It `moves` if statistics of frozen layers were gathered, which no mode of a module stops: by a
+    function, or by a module that heeds no mode.
     """
 
-    drops: bool
+    drops: bool  # whether a dropout layer ran in training mode
     moves: bool
-    refused: str = ""
-    failed: Exception | None = None
+    refused: str = ""  # why it cannot be trained; empty where it can
+    failed: Exception | None = None  # what it raised
 
 
 def rehearse(model: Model, patterns: Iterable[str], batch: int) -> Rehearsal:

@@ -169,26 +169,11 @@ def load_phase_objects(
 ) -> tuple[ObjectSet, ObjectSet | None, tuple[str, ...]]:
     """Return the exemplars that a phase trains on, those it holds out, and the stale classes.
 
-    Parameters
-    ----------
-    spec, categories, split
-        The object set, and which classes of which of its parts.
-    canvas
-        States the size of the objects.
-    train, held_out
-        How many of each class; the first ones are trained on.
-    seed
-        Draws the exemplars.
-    data_dir
-        The folder of the object sets that are not made here.
-    past
-        What the network was trained on before; none of it is held out, and a class is stale that
-        shows any of it.
-    trained
-        Digests of what the phase was trained on, where it is over: those exemplars are, whatever
-        the set holds by now.
-    loaded
-        Keeps what is loaded for later calls.
+    Of each category the first `train` exemplars of the set's part `split`, drawn by the seed, are
+    trained on, and `held_out` others are held out: none of what the network was trained on before,
+    its `past`. A class is stale that shows any of that. Where the phase is over, `trained` are
+    digests of what it was trained on: those exemplars are, whatever the set holds by now. `loaded`
+    keeps what is loaded for later calls.
 
     Raises
     ------

@@ -80,18 +80,11 @@ def begin_run(directory: Path, curriculum: Curriculum, fingerprint: str, run: Be
 class Begun:
     """What a run was begun with, beside its curriculum and seed.
 
-    Parameters
-    ----------
-    numerics
-        Of the machine; the weights depend on the number of threads.
-    pictures
-        Digests of what each phase trains on and holds out.
-    notes
-        What has changed since, and changes last bits only; what was said once stays said.
+    `notes` say what has changed since, and changes last bits only; what was said once stays said.
     """
 
-    numerics: dict[str, Any]
-    pictures: list[list[str]]
+    numerics: dict[str, Any]  # of the machine; the weights depend on the number of threads
+    pictures: list[list[str]]  # digests of what each phase trains on and holds out
     notes: tuple[str, ...] = ()
 
     @property

@@ -152,19 +152,11 @@ def set_name(spec: str) -> str:
 
 @dataclass(frozen=True)
 class Division:
-    """Which exemplars of a category are trained on, which are held out, and what is missing.
+    """Which exemplars of a category are trained on, which are held out, and what is missing."""
 
-    Parameters
-    ----------
-    trained, held_out
-        Rows.
-    lacking
-        How many more exemplars have to be looked at; 0 where there are enough.
-    """
-
-    trained: list[int]
+    trained: list[int]  # rows
     held_out: list[int]
-    lacking: int
+    lacking: int  # how many more have to be looked at; 0 where there are enough
 
 
 def divide(
@@ -177,16 +169,8 @@ def divide(
 ) -> Division:
     """Return which exemplars of a category are trained on and which are held out.
 
-    Parameters
-    ----------
-    found
-        Digests of the exemplars, in the set's order.
-    n_trained, n_held_out
-        How many of each.
-    trained
-        Digests of what was trained on; by default the first ones are to be.
-    excluded
-        Rows that must not be held out.
+    They are known by digests, in the set's order, and `trained` are those of what was trained on;
+    by default the first ones are to be. The `excluded` rows must not be held out.
 
     Examples
     --------

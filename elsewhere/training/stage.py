@@ -88,18 +88,9 @@ class Surroundings:
 
 
 class Stage:
-    """Trains a network through one phase.
+    """Trains a network, with its head, through one phase.
 
-    Parameters
-    ----------
-    resolved
-        The phase.
-    model
-        The network at the start of the phase, with its head.
-    state
-        Where to begin: its step, history, and tensors where the phase was interrupted.
-    surroundings
-        What the phases of a run have in common.
+    `state` says where to begin: its step, history, and tensors where the phase was interrupted.
     """
 
     _way: Way

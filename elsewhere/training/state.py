@@ -25,35 +25,19 @@ VERSION = 3
 class RunState:
     """Where a run stands, at the start of a block of steps.
 
-    Parameters
-    ----------
-    run
-        Fingerprint and seed.
-    phase, step
-        Index of the phase and number of its steps that are done.
-    metrics_bytes
-        Length of the metrics by then.
-    history
-        Loss and share of correct presentations of the latest steps.
-    criterion_step
-        When the phase's criterion was met.
-    network, optimiser, average
-        Their tensors; empty at the start of a phase.
-    memory
-        What the network remembers beside them, where it has changed.
-    unwritten
-        Names of what it remembers, and no file can hold.
-    passes
-        How the network is run, where that has changed.
+    `memory` is what the network remembers beside its tensors, where it has changed, `unwritten` are
+    names of what no file can hold of that, and `passes` says how the network is run, where that has
+    changed.
     """
 
-    run: str
+    run: str  # fingerprint and seed
     phase: int = 0
-    step: int = 0
-    metrics_bytes: int = 0
+    step: int = 0  # of the phase, done
+    metrics_bytes: int = 0  # length of the metrics by then
     history: list[tuple[float, float]] = field(default_factory=list)
-    criterion_step: int | None = None
-    network: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Loss and share of correct presentations of the latest steps."""
+    criterion_step: int | None = None  # when the phase's criterion was met
+    network: dict[str, torch.Tensor] = field(default_factory=dict)  # empty at a phase's start
     optimiser: dict[str, Any] = field(default_factory=dict)
     average: list[torch.Tensor] = field(default_factory=list)
     memory: dict[str, Written] = field(default_factory=dict)

@@ -33,18 +33,10 @@ def kept_buffers(network: nn.Module) -> Iterator[None]:
 def measure_statistics(network: nn.Module, images: Iterable[torch.Tensor]) -> int:
     """Measure the running statistics of normalisations anew, as plain means over batches.
 
-    Parameters
-    ----------
-    network
-        Its modes say which normalisations are meant: those in training mode. Meanwhile all else is
-        in evaluation mode (dropouts rest, as they do where the statistics are used).
-    images
-        Batches as the network takes them, (image, 3, height, width); two images or more each.
-
-    Returns
-    -------
-    int
-        How many normalisations were measured; without any, no batch is run.
+    The network's modes say which normalisations are meant: those in training mode. Meanwhile all
+    else is in evaluation mode (dropouts rest, as they do where the statistics are used). Batches
+    are as the network takes them, (image, 3, height, width); two images or more each. How many
+    normalisations were measured is returned; without any, no batch is run.
 
     Examples
     --------
