@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray
+from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.measures.similarity import DEAD_SHARE
@@ -31,6 +33,44 @@ def _count_classes(chosen: xarray.Dataset) -> float:
     return int(chosen.attrs["n_classes"]) if last else float("nan")
 
 
+GAINED = f"no more than {ONSET} of N"
+
+
+def _find_reached(
+    facts: Mapping[str, Any], phase: str, steps: NDArray[np.int64]
+) -> tuple[int | None, str]:
+    """Return the first tracked checkpoint that reached the criterion, or None and why not."""
+
+    def held(name: str) -> dict[str, Any] | None:
+        found = facts.get(name)
+        return json.loads(found) if isinstance(found, str) else found
+
+    met, criteria = (held("criterion_step") or {}).get(phase), held("criteria")
+    if met is None:
+        if criteria is None:
+            return None, "the phase has no criterion, or did not reach it"
+        if phase not in criteria:
+            return None, "the phase has no criterion"
+        return None, f"the phase did not reach its criterion, {criteria[phase]:g}"
+    later = np.flatnonzero(steps >= met)
+    if not len(later):
+        return None, f"no checkpoint since the criterion was met, at step {met}, is tracked"
+    if later[0] == len(steps) - 1:
+        return None, f"nothing is tracked after the checkpoint that reached it, of step {steps[-1]}"
+    return int(later[0]), ""
+
+
+def _why_unknown(chosen: xarray.Dataset, kind: str) -> str:
+    """Return why a phase has no accuracy off its trained locations."""
+    if "accuracy" not in chosen:
+        return "no exemplars were tested"
+    if not np.isfinite(chosen["accuracy"].sel(exemplars=kind)).any():
+        return "there are no such exemplars"
+    if "accuracy_trained" in chosen and np.isfinite(chosen["accuracy_trained"]).any():
+        return "no location of the grid is off the trained ones"
+    return "the phase has no trained locations that are the same for all classes and few"
+
+
 def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
     """Return when a phase brought invariance and what it left of it.
 
@@ -45,26 +85,29 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
     -------
     xarray.Dataset
         Per ``exemplars``: ``onset_step`` and ``halfway_step`` of the accuracy off the trained
-        location, and ``accuracy_loss`` since the first checkpoint that reached the criterion (the
-        first one of the phase, if none did); per ``layer``: ``G_loss``, ``retained_share`` of G
-        and its interval over what was sampled; both are NaN, with a line in ``notes``, where the
-        lower bound of G before is no larger than 0.1: a share of noise. Likewise the half-way step
-        of a gain of no more than 0.1 of N.
+        location, and ``accuracy_loss`` since the first checkpoint that reached the criterion; per
+        ``layer``: ``G_loss`` since then, ``retained_share`` of G and its interval over what was
+        sampled, NaN where the lower bound of G before is no larger than 0.1: a share of noise.
+        NaN is also what the run does not define: losses of a phase without a criterion, that did
+        not reach it, or ended there; steps where no accuracy off the trained locations was
+        measured, or it rose by no more than 0.1 of N. A line in ``notes`` says why.
 
     Raises
     ------
     InputError
         No such phase.
     """
+    doubts: list[str] = []
     chosen = result.isel(checkpoint=np.flatnonzero(result["phase"].values == phase))
     chosen.attrs["last_phase"] = str(result["phase"].values[-1])
     if not chosen.sizes["checkpoint"]:
         known = ", ".join(dict.fromkeys(result["phase"].values.tolist()))
         raise InputError(f"the result has no phase {phase!r}; it has {known}")
     steps = chosen["step"].values
-    criterion = result.attrs.get("criterion_step", {})
-    criterion = json.loads(criterion) if isinstance(criterion, str) else criterion
-    reached = int(np.argmax(steps >= criterion.get(phase, 0)))
+    reached, why = _find_reached(chosen.attrs, phase, steps)
+    lacking: dict[tuple[str, str], list[str]] = {}
+    if why:
+        lacking["loss after the criterion, of accuracy or of G", why] = []
     chance = 1 / _count_classes(chosen)
     kinds = chosen["exemplars"].values.tolist()
     variables: dict[str, Any] = {"onset_step": [], "halfway_step": [], "accuracy_loss": []}
@@ -72,34 +115,40 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
         off = chosen["accuracy_off"].sel(exemplars=kind).values
         known_steps, known = steps[np.isfinite(off)], off[np.isfinite(off)]
         threshold = chance + ONSET * (1 - chance)
-        variables["onset_step"].append(onset_step(known_steps, known, threshold=threshold))
+        onset = onset_step(known_steps, known, threshold=threshold)
         gain = ONSET * (1 - chance) if np.isfinite(chance) else 0.0
-        variables["halfway_step"].append(halfway_step(known_steps, known, least=gain))
-        variables["accuracy_loss"].append(loss_since(off, reached))
+        halfway = halfway_step(known_steps, known, least=gain)
+        variables["onset_step"].append(onset)
+        variables["halfway_step"].append(halfway)
+        variables["accuracy_loss"].append(np.nan if reached is None else loss_since(off, reached))
+        if not len(known):
+            reason = "onset, half-way step or loss", _why_unknown(chosen, kind)
+            lacking.setdefault(reason, []).append(kind)
+            continue
+        if np.isnan(onset):
+            reason = f"at the end, accuracy elsewhere is not above {threshold:.3f}, N = {ONSET}"
+            if np.isnan(chance):
+                reason = "the result is of an older version and does not say what chance was"
+            lacking.setdefault(("onset", reason), []).append(kind)
+        elif onset == known_steps[0] > 0:
+            doubts.append(
+                f"{phase}: accuracy elsewhere ({kind}) was above {threshold:.3f}, N = {ONSET}, at "
+                f"the first checkpoint tracked, so that the onset is at step {onset:.0f} or before"
+            )
+        if np.isnan(halfway):
+            few = len(known) < 2
+            reason = "one checkpoint is tracked" if few else f"accuracy elsewhere gained {GAINED}"
+            lacking.setdefault(("half-way step", reason), []).append(kind)
+    said = [
+        f"no {what}{f' ({kind})' if len(kind.split(', ')) < len(kinds) and kind else ''}: {reason}"
+        for (what, reason), those in lacking.items()
+        for kind in [", ".join(those)]
+    ]
+    doubts += [f"{phase}: {'; '.join(said)}"] if said else []
     named: dict[str, Any] = {name: ("exemplars", values) for name, values in variables.items()}
-    before, after = chosen.isel(checkpoint=reached), chosen.isel(checkpoint=-1)
     stem = stem_of(result.attrs)
-    shares = [
-        retained_share(
-            float(before[f"{stem}_G_away"].sel(layer=layer)),
-            float(after[f"{stem}_G_away"].sel(layer=layer)),
-            before_without=before[f"{stem}_G_away_without"].sel(layer=layer),
-            after_without=after[f"{stem}_G_away_without"].sel(layer=layer),
-        )
-        for layer in chosen["layer"].values
-    ]
-    undefined = [
-        f"{name} ({float(before[f'{stem}_G_away'].sel(layer=name)):.3f})"
-        for name, (share, _) in zip(chosen["layer"].values, shares, strict=True)
-        if np.isnan(share)
-    ]
-    doubts = []
-    if undefined:
-        doubts.append(
-            f"{phase}: no retained share (nan) where the lower bound of G before, at the first "
-            f"checkpoint that reached the criterion, is not above {RETAINED_GATE}, for it would be "
-            f"a ratio of noise: {', '.join(undefined)}"
-        )
+    layers, after = chosen["layer"].values, chosen.isel(checkpoint=-1)
+    before = chosen.isel(checkpoint=0 if reached is None else reached)
     if (share := f"{stem}_zero_share") in chosen:
         silent = (before[share] > DEAD_SHARE) | (after[share] > DEAD_SHARE)
         if names := [str(name) for name in silent["layer"].values[silent.values]]:
@@ -107,7 +156,31 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
                 f"{phase}: more than {DEAD_SHARE:.0%} zero vectors before or at the end (dead: a "
                 f"low retained share of G is not 'not invariant'): {', '.join(names)}"
             )
-    named["G_loss"] = ("layer", (before[f"{stem}_G_away"] - after[f"{stem}_G_away"]).values)
+    lost = np.full(len(layers), np.nan)
+    shares = [(np.nan, np.full(2, np.nan))] * len(layers)
+    if reached is not None:
+        lost = (before[f"{stem}_G_away"] - after[f"{stem}_G_away"]).values
+        shares = [
+            retained_share(
+                float(before[f"{stem}_G_away"].sel(layer=layer)),
+                float(after[f"{stem}_G_away"].sel(layer=layer)),
+                before_without=before[f"{stem}_G_away_without"].sel(layer=layer),
+                after_without=after[f"{stem}_G_away_without"].sel(layer=layer),
+            )
+            for layer in layers
+        ]
+        undefined = [
+            f"{name} ({float(before[f'{stem}_G_away'].sel(layer=name)):.3f})"
+            for name, (share, _) in zip(layers, shares, strict=True)
+            if np.isnan(share)
+        ]
+        if undefined:
+            doubts.append(
+                f"{phase}: no retained share (nan) where the lower bound of G before, at the first "
+                f"checkpoint that reached the criterion, is not above {RETAINED_GATE}, for it "
+                f"would be a ratio of noise: {', '.join(undefined)}"
+            )
+    named["G_loss"] = ("layer", lost)
     named["retained_share"] = ("layer", np.array([share for share, _ in shares]))
     named["retained_share_interval"] = (
         ("layer", "bound"),
@@ -123,7 +196,7 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
         attrs={
             "kind": "track summary",
             "phase": phase,
-            "criterion_step": int(steps[reached]),
+            **({} if reached is None else {"criterion_step": int(steps[reached])}),
             "last_step": int(steps[-1]),
             "notes": doubts,
         },

@@ -8,7 +8,7 @@ interrupted run goes on; :func:`track` returns them as one result.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from elsewhere.analyzer.checkpoints import (
 )
 from elsewhere.analyzer.invariance import EXEMPLARS
 from elsewhere.analyzer.similarity import similarity
+from elsewhere.errors import StorageError
 from elsewhere.measures.catalogue import measures, measures_named
 from elsewhere.models import find_device
 from elsewhere.models.identity import source_sha256
@@ -37,7 +38,7 @@ from elsewhere.probes import probe_checkpoint
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.stimuli.transformations import parse_axis
-from elsewhere.training import Card, load_checkpoint
+from elsewhere.training import Card, Curriculum, load_checkpoint
 from elsewhere.types import WHERE, BatchDependent, Engine, Location, Metric, Precision, stem_of
 
 _KEPT = (
@@ -195,7 +196,7 @@ def track(
             paths=kept.paths, out=out, n_values=n_values,
         )  # fmt: skip
         found = kept.load()
-    return _join(found, chosen, settings)
+    return _join(found, chosen, settings, _criteria(directory))
 
 
 @dataclass(frozen=True)
@@ -386,8 +387,20 @@ def _deciding(
     return [common | {"tested": tested.get(card.phase_index)} for card in cards]
 
 
+def _criteria(directory: Path) -> dict[str, float] | None:
+    """Return the criteria that a run's phases have; None where it does not say what it trained."""
+    try:
+        phases = Curriculum.load_run(directory).phases
+    except StorageError:  # checkpoints alone
+        return None
+    return {phase.name: phase.criterion.accuracy for phase in phases if phase.criterion}
+
+
 def _join(
-    found: Sequence[xarray.Dataset], cards: Sequence[Card], settings: TrackSettings
+    found: Sequence[xarray.Dataset],
+    cards: Sequence[Card],
+    settings: TrackSettings,
+    criteria: Mapping[str, float] | None,
 ) -> xarray.Dataset:
     joined = xarray.concat(found, dim="checkpoint", join="exact", combine_attrs="drop")
     joined = joined.assign_coords(
@@ -412,6 +425,7 @@ def _join(
         "criterion_step": {
             card.phase: card.criterion_step for card in cards if card.criterion_step is not None
         },
+        **({} if criteria is None else {"criteria": dict(criteria)}),
         **({"names": measures_named(settings.measures)} if settings.measures else {}),
         **{
             key: value

@@ -70,7 +70,7 @@ def test_the_methods_text_says_what_was_shown_and_tested(tracked):
 
 
 def test_older_results_know_the_last_phase_only(tracked):
-    older = tracked.drop_vars("n_classes")
+    older = tracked.drop_vars("n_classes").copy(deep=True)
     older["accuracy_off"][:] = 0.9
     assert np.isfinite(summarise_track(older, "all")["onset_step"]).all()
     assert np.isnan(summarise_track(older, "many")["onset_step"]).all()
@@ -164,3 +164,41 @@ def test_a_measure_of_a_users_module_in_every_process(run, tmp_path, monkeypatch
     linecache.checkcache()
     track(run, settings=settings, phases=["all"])
     assert len(set((run / "track").iterdir()) - files) == 2  # other code, other files
+
+
+def test_nothing_is_reported_that_the_run_does_not_define(tracked, run):
+    """The lines say what a phase lacks: a criterion, meeting it, steps after it, places."""
+
+    def said(phase, **facts):
+        result = tracked.copy(deep=True)
+        result.attrs |= facts
+        result["accuracy_off"][:] = np.where(result["step"] > 0, 0.9, 0.1)[:, None]
+        found = summarise_track(result, phase)
+        reasons = " | ".join(note for note in found.attrs["notes"] if ": no loss" in note)
+        reasons = reasons.partition(";")[0]
+        lost = [float(v) for name in ("accuracy_loss", "G_loss") for v in found[name].values]
+        assert np.isnan(lost).all() == bool(reasons), (phase, facts)
+        assert ("criterion_step" in found.attrs) == (not reasons)
+        assert np.isfinite(found["onset_step"]).all()
+        return reasons, found
+
+    assert tracked.attrs["criteria"] == {}
+    first, last = (int(n) for n in tracked["step"].values[tracked["phase"].values == "many"])
+    assert said("many")[0].endswith(": the phase has no criterion")
+    assert said("many", criteria={"many": 0.9})[0].endswith("not reach its criterion, 0.9")
+    met = {"criteria": {"many": 0.9}, "criterion_step": {"many": last}}
+    assert f"of step {last}" in said("many", **met)[0]
+    gone = {"criteria": {"many": 0.9}, "criterion_step": {"many": last + 1}}
+    assert "is tracked" in said("many", **gone)[0]
+    met["criterion_step"]["many"] = first
+    reasons, found = said("many", **met)
+    assert not reasons
+    np.testing.assert_allclose(found["accuracy_loss"], 0.1 - 0.9)
+    away = tracked["cosine_G_away"].values[tracked["phase"].values == "many"]
+    np.testing.assert_allclose(found["G_loss"], away[0] - away[-1])
+    # an older result does not know which phases have one
+    del tracked.attrs["criteria"]
+    assert "has no criterion, or did not" in said("many")[0]
+    # 'all' shows its objects everywhere
+    notes = " ".join(summarise_track(tracked, "all").attrs["notes"])
+    assert "; no onset, half-way step or loss: the phase has no trained locations that" in notes
