@@ -122,8 +122,8 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
         variables["halfway_step"].append(halfway)
         variables["accuracy_loss"].append(np.nan if reached is None else loss_since(off, reached))
         if not len(known):
-            reason = "onset, half-way step or loss", _why_unknown(chosen, kind)
-            lacking.setdefault(reason, []).append(kind)
+            key = "onset, half-way step or loss", _why_unknown(chosen, kind)
+            lacking.setdefault(key, []).append(kind)
             continue
         if np.isnan(onset):
             reason = f"at the end, accuracy elsewhere is not above {threshold:.3f}, N = {ONSET}"
@@ -140,9 +140,8 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
             reason = "one checkpoint is tracked" if few else f"accuracy elsewhere gained {GAINED}"
             lacking.setdefault(("half-way step", reason), []).append(kind)
     said = [
-        f"no {what}{f' ({kind})' if len(kind.split(', ')) < len(kinds) and kind else ''}: {reason}"
-        for (what, reason), those in lacking.items()
-        for kind in [", ".join(those)]
+        f"no {what}{f' ({those[0]})' if len(those) == 1 < len(kinds) else ''}: {why}"
+        for (what, why), those in lacking.items()
     ]
     doubts += [f"{phase}: {'; '.join(said)}"] if said else []
     named: dict[str, Any] = {name: ("exemplars", values) for name, values in variables.items()}
