@@ -229,10 +229,7 @@ def _unit_names(
 ) -> tuple[str, ...]:
     """Return what a labelled array calls the class scores, which decides their order.
 
-    Raises
-    ------
-    InputError
-        These are other names than the classes'.
+    Other names than the classes' are an ``InputError``.
     """
     found = next((each.units for each in layers if each.name == _scored(layers, wanted)), ())
     if found and classes is not None and sorted(found) != sorted(classes):
@@ -254,12 +251,8 @@ def find_scores(
 ) -> Layer:
     """Return the layer that holds the class scores.
 
-    Raises
-    ------
-    UnknownNameError
-        There is no such layer.
-    InputError
-        It does not have one score for each class, or they were not kept in full.
+    UnknownNameError where there is none, InputError where it does not have one score for each
+    class, or they were not kept in full.
     """
     known = {each.name: each for each in layers}
     name = _scored(layers, wanted)

@@ -27,17 +27,7 @@ def array_source(
     reference: tuple[int, int] | None = None,
     empty: Mapping[str, ArrayLike] | ArrayLike | None = None,
 ) -> ArraySource:
-    """Return arrays that were recorded elsewhere as a source.
-
-    Parameters
-    ----------
-    activations, locations, objects, categories, reference, empty
-        As for :func:`measure`.
-
-    Raises
-    ------
-    InputError
-        Shapes and locations do not fit together.
+    """Return arrays that were recorded elsewhere as a source, given as to :func:`measure`.
 
     Examples
     --------

@@ -51,12 +51,8 @@ def choose_checkpoints(
 
     `count`, if given, is about how many, at steps that grow by a constant factor up to the last
     one: from a hundredth of it, for earlier next to nothing happens. `trust` names factories, see
-    :func:`elsewhere.training.read_card`.
-
-    Raises
-    ------
-    InputError
-        An unknown phase, no checkpoint, or a factory that the user does not name.
+    :func:`elsewhere.training.read_card`. InputError where there is no such phase, no checkpoint, or
+    a factory that the user does not name.
     """
     cards = list_checkpoints(directory, trust=trust)
     names = list(dict.fromkeys(card.phase for card in cards))
@@ -105,29 +101,9 @@ def perform_checkpoints(
 ) -> None:
     """Perform a job for the checkpoints that are `left`, and report how many are done.
 
-    Before, the disks are looked at: each result must fit beside the run, and all together to `out`.
-
-    Parameters
-    ----------
-    job
-        Its tasks are the numbers of checkpoints.
-    cards
-        All checkpoints.
-    left
-        Numbers of those that are not done yet.
-    workers, scheduler
-        See :func:`elsewhere.recording.workers.perform`.
-    report
-        Called at the beginning and after each checkpoint.
-    paths, out
-        Where each checkpoint's result goes, and the joined one, if anywhere.
-    n_values
-        How many values each has, about.
-
-    Raises
-    ------
-    StorageError
-        They do not fit.
+    The job's tasks are numbers of `cards`. Before, the disks are looked at: each result of
+    `n_values` must fit its place among `paths` beside the run, and all together to `out`, if
+    anywhere, else it is a ``StorageError``. See :func:`elsewhere.recording.workers.perform`.
     """
     check_result_room(paths[0].parent, n_values, len(left))
     if out is not None:
@@ -156,17 +132,10 @@ def perform_checkpoints(
 class Kept:
     """Results of single checkpoints, in a folder of the run that is locked meanwhile.
 
-    The name of each holds a digest of everything that decides its values, so that what was found
-    of other pictures, by other code or on another machine is never taken for it.
-
-    Parameters
-    ----------
-    paths
-        Where each checkpoint's result goes.
-    claim
-        The right to write there, for processes that do not hold the lock.
-    machine
-        What the last bits depend on: it must be the same in all processes.
+    The name of each of `paths` holds a digest of everything that decides its values, so that what
+    was found of other pictures, by other code or on another machine is never taken for it. `claim`
+    is the right to write there, for processes that do not hold the lock; `machine` is what the last
+    bits depend on: it must be the same in all of them.
     """
 
     paths: tuple[Path, ...]
@@ -177,14 +146,7 @@ class Kept:
         """Return the numbers of the checkpoints of which nothing is there that still holds.
 
         Weights and code are known by their digests; what a factory builds of them is seen by what
-        it does, too.
-
-        Parameters
-        ----------
-        cards
-            The checkpoints.
-        sweep
-            Builds what would be measured of the checkpoint of that number.
+        it does, too, in the `sweep` of the checkpoint of a number.
         """
         return [
             number
@@ -193,13 +155,7 @@ class Kept:
         ]
 
     def check_machine(self, device: str) -> None:
-        """Refuse a process that would compute other last bits.
-
-        Raises
-        ------
-        InputError
-            Its machine differs from that of the process that asked.
-        """
+        """Refuse a process, with an ``InputError``, that would compute other last bits."""
         own = describe_machine(find_device(device))
         if names := [name for name in own if own[name] != self.machine[name]]:
             each = ", ".join(
@@ -230,26 +186,12 @@ def kept_results(
     device: str,
     max_memory: int | str,
 ) -> Iterator[Kept]:
-    """Open the folder in which results of a run's checkpoints are kept, and lock it.
+    """Open the folder `what` in which results of a run's checkpoints are kept, and lock it.
 
-    Parameters
-    ----------
-    directory
-        The run.
-    what
-        The folder's name.
-    cards
-        The checkpoints.
-    fields
-        For each, what decides the result beside the checkpoint, the code and the machine: settings,
-        and the digests of pictures.
-    device, max_memory
-        Where it is computed, and in how many pieces.
-
-    Raises
-    ------
-    StorageError
-        Another process does the same, or the folder cannot be written.
+    `fields` has, for each, what decides the result beside the checkpoint, the code and the machine:
+    settings, and the digests of pictures; `device` and `max_memory` are where it is computed, and
+    in how many pieces. Another process that does the same, or a folder that cannot be written, is a
+    ``StorageError``.
     """
     folder = make_inside(directory, what).resolve()
     message = (

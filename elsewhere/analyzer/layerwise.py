@@ -17,13 +17,7 @@ from elsewhere.protocols import Design, Progress, Source
 
 
 def choose_layers(source: Source, layers: Sequence[str] | None) -> list[str]:
-    """Return names of layers in the network's order; all by default.
-
-    Raises
-    ------
-    UnknownNameError
-        No such layer.
-    """
+    """Return names of layers in the network's order; all by default."""
     known = [layer.name for layer in source.layers]
     for name in layers or ():
         if name not in known:
@@ -51,18 +45,9 @@ def measure_layers(
 ) -> Measured:
     """Return what sinks find of layers; objects that a layer does not respond to are left out.
 
-    Parameters
-    ----------
-    source
-        A recording, a live sweep, or arrays.
-    makers
-        What makes the sinks that go through some layers together, by the measure's name.
-    names
-        Of the layers, in order.
-    max_memory, progress
-        As for :func:`elsewhere.measure`.
-    differences, keep
-        As for :func:`elsewhere.measures.sinks.to_dataset`.
+    `makers` makes, by the measure's name, the sinks that go through some layers together; `names`
+    are of the layers, in order. The rest is as for :func:`elsewhere.measure` and
+    :func:`elsewhere.measures.sinks.to_dataset`.
     """
     responses = find_responses(source, names, max_memory=max_memory)
     found: dict[str, Variables] = {name: {} for name in responses.deaf}

@@ -45,18 +45,10 @@ class _State:
 
 
 class MeasureSink(LayerSink):
-    """Takes the measures of units of every layer.
+    """Takes measures of units of every layer, by their names in ``elsewhere.measures.measures``.
 
-    Parameters
-    ----------
-    names
-        Names of measures that are taken from units; see ``elsewhere.measures.measures``.
-    layers
-        Names of the layers to take; all that come by default.
-    seed
-        Of choices, such as that of the rows from which position is decoded.
-    against
-        Whether pairs of ``all`` locations are compared, or each with the ``reference``.
+    `seed` is that of choices, such as of the rows from which position is decoded; pairs of ``all``
+    locations are compared, or each with the ``reference``.
     """
 
     most_parts = 4_096

@@ -201,15 +201,7 @@ def track(
 
 @dataclass(frozen=True)
 class TrackJob:
-    """What a process needs to measure checkpoints: each task is the number of one.
-
-    Parameters
-    ----------
-    cards, kept
-        The checkpoints, and where what is measured of each goes.
-    objects, settings, device, max_memory, data_dir
-        See :func:`track`.
-    """
+    """What a process needs to measure checkpoints; each task is the number of one."""
 
     cards: tuple[Card, ...]
     kept: Kept

@@ -16,16 +16,11 @@ FORMS = "left, centre, each, y,x or y,x;y,x"
 
 
 def find_places(train_at: str | Sequence[Any], design: Design) -> tuple[tuple[Location, ...], ...]:
-    """Return the training sets that `train_at` means: for each its locations.
+    """Return the training sets that `train_at` means: for each its locations (y, x), px.
 
-    Parameters
-    ----------
-    train_at
-        ``left``: the leftmost location of the grid's middle row (row ``n // 2``); ``centre``: the
-        middle one (``n // 2`` along both axes); ``each``: every location in turn, a training set
-        each; ``y,x`` or (y, x); ``y,x;y,x`` or a list of (y, x): all of them together.
-    design
-        The grid.
+    ``left``: the leftmost location of the grid's middle row (row ``n // 2``); ``centre``: the
+    middle one (``n // 2`` along both axes); ``each``: every location in turn, a training set each;
+    ``y,x`` or (y, x); ``y,x;y,x`` or a list of (y, x): all of them together.
 
     Raises
     ------
