@@ -219,13 +219,14 @@ def values(path):
 def parts(folder):
     """Return the files of work that is done, and when they were written."""
     found = [*folder.rglob("*.parts/unit-*.h5"), *folder.glob("run/track/*.nc")]
-    found += folder.glob("run-*/seeds/*/*.json")
+    results = folder.glob("run-*/seeds/*/*.json")  # and the table of a seed, made of them each time
+    found += [path for path in results if path.name != "measurements.json"]
     return {str(p): (p.stat().st_mtime_ns, _made_with(p)) for p in found}
 
 
 def _made_with(path):
     """Return what a reproduction's task says that its numbers depend on; nothing of other files."""
-    return json.loads(path.read_text()).get("measured_with") if path.suffix == ".json" else None
+    return json.loads(path.read_text())["measured_with"] if path.suffix == ".json" else None
 
 
 def prepare(cases):
