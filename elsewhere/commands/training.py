@@ -31,6 +31,7 @@ from elsewhere.terminal import (
     print_notes,
     print_table,
     put,
+    put_text,
     say,
 )
 from elsewhere.types import Metric
@@ -54,11 +55,17 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard files too.")
     ] = False,
+    show: Annotated[
+        bool,
+        typer.Option("--show", help="Print the curriculum as one TOML file, and train nothing."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a network through a curriculum; a killed run goes on where it stood."""
     from elsewhere.training import load_curriculum, presets, scales
 
+    if curriculum is None and show:
+        raise InputError("--show needs a curriculum, such as: elsewhere train --show quick/vanilla")
     if curriculum is None:
         listed = [{"curriculum": name, "what": presets.summary(name)} for name in presets]
         if as_json:
@@ -69,6 +76,20 @@ def train(
         print_table(_by_name(listed))
         put("")
         put("name a curriculum with its scale: elsewhere train quick/acquired --out run")
+        return
+    if show:
+        if out is not None:
+            raise InputError("--show trains nothing: leave --out out, and write > mine.toml")
+        from elsewhere.training.folders import adjusted
+        from elsewhere.training.toml import to_toml
+
+        loaded = adjusted(load_curriculum(curriculum), seed=network.seed, axes=stimuli.axes)
+        table = loaded.to_dict()
+        if as_json:
+            print_json(table)
+        else:
+            put_text(f"# {curriculum}, in one file; docs/curricula.md explains all keys.\n")
+            put_text(to_toml(table))
         return
     if out is None:
         raise InputError("--out is missing; expected the directory of the run")

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from elsewhere.errors import CurriculumError, StorageError, UnknownNameError
+from elsewhere.errors import CurriculumError, InputError, StorageError, UnknownNameError
 from elsewhere.registry import Registry
 from elsewhere.storage.files import is_file, list_folder
 from elsewhere.training.curriculum import Curriculum, Phase
@@ -292,6 +292,30 @@ def load_curriculum(name: str | Path) -> Curriculum:
         return Folder.open(path.parent).whole(path.stem)
     table, source = read_toml(path)
     return Curriculum.from_dict({"name": path.stem, **table}, source)
+
+
+def adjusted(
+    curriculum: Curriculum, *, seed: int | None = None, axes: Sequence[str] = ()
+) -> Curriculum:
+    """Return a curriculum with another seed, and other axes in all phases, where they are given.
+
+    Raises
+    ------
+    InputError
+        No phase draws from the axes.
+    """
+    if seed is not None:
+        curriculum = dataclasses.replace(curriculum, seed=seed)
+    if not axes:
+        return curriculum
+    phases = (dataclasses.replace(each, axes=tuple(axes)) for each in curriculum.phases)
+    curriculum = dataclasses.replace(curriculum, phases=tuple(phases))
+    if not any(each.drawn_axes.each for each in curriculum.phases):
+        raise InputError(
+            f"nothing draws from the axis {axes[0]}: {curriculum.name} has no phase of "
+            "environment 'full', and the others show objects as they are; leave it out"
+        )
+    return curriculum
 
 
 def _summary(path: Path) -> str:

@@ -21,6 +21,7 @@ from elsewhere.storage.files import is_file, make_inside, remove_leftovers
 from elsewhere.training.card_notes import note_of_loss
 from elsewhere.training.checkpoints import final_card, list_checkpoints, read_weights
 from elsewhere.training.curriculum import Curriculum
+from elsewhere.training.folders import adjusted
 from elsewhere.training.heads import order_units, replace_head
 from elsewhere.training.initial_network import (
     Units,
@@ -120,16 +121,7 @@ def train(
     TrainingError
         The loss or the weights are not finite any more.
     """
-    if seed is not None:
-        curriculum = dataclasses.replace(curriculum, seed=seed)
-    if axes:
-        phases = (dataclasses.replace(each, axes=tuple(axes)) for each in curriculum.phases)
-        curriculum = dataclasses.replace(curriculum, phases=tuple(phases))
-        if not any(each.drawn_axes.each for each in curriculum.phases):
-            raise InputError(
-                f"nothing draws from the axis {axes[0]}: {curriculum.name} has no phase of "
-                "environment 'full', and the others show objects as they are; leave it out"
-            )
+    curriculum = adjusted(curriculum, seed=seed, axes=axes)
     place = find_device(device)
     directory = Path(out)
     fingerprint = curriculum.fingerprint

@@ -18,6 +18,7 @@ from elsewhere.storage.documents import read_document, tell_unsealed, write_docu
 from elsewhere.storage.files import free_bytes, refuse_link
 from elsewhere.storage.locks import locked
 from elsewhere.training.curriculum import Curriculum
+from elsewhere.training.differences import list_differences
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.state import RunState, read_state
 from elsewhere.types import format_bytes
@@ -49,8 +50,8 @@ def open_run(
         ) from error
     if (other, seed) != (fingerprint, curriculum.seed):
         raise ExistsError(
-            f"{directory} holds another run: fingerprint {other[:12]} with seed "
-            f"{seed}, not {fingerprint[:12]} with seed {curriculum.seed}; choose another directory"
+            f"{directory} holds another run ({_what_differs(directory, curriculum)}); choose "
+            "another directory, or train what was trained there"
         )
     if not resume:
         raise ExistsError(f"{directory} holds a run already; resume it or choose another directory")
@@ -61,6 +62,15 @@ def open_run(
             f"({run[:12]}); delete the directory and train again"
         )
     return table, RunState(run) if state is None else state
+
+
+def _what_differs(directory: Path, curriculum: Curriculum) -> str:
+    """Return which keys differ from those of the run in a directory."""
+    try:
+        said = list_differences(Curriculum.load_run(directory), curriculum)
+    except StorageError:  # of a version whose keys are not known here
+        said = ""
+    return said or "of a curriculum with other keys, or with other contents of network.weights"
 
 
 def begin_run(directory: Path, curriculum: Curriculum, fingerprint: str, run: Begun) -> None:

@@ -177,6 +177,47 @@ def plain(thing: Any) -> dict[str, Any]:
     return table
 
 
+def to_toml(table: Mapping[str, Any]) -> str:
+    """Return plain values as TOML: tables of the first level under headers, deeper ones in a line.
+
+    Examples
+    --------
+    >>> print(to_toml({"name": "mine", "canvas": {"size": 48}, "phase": [{"rates": {"fc*": 0.1}}]}))
+    name = "mine"
+    <BLANKLINE>
+    [canvas]
+    size = 48
+    <BLANKLINE>
+    [[phase]]
+    rates = {"fc*" = 0.1}
+    """
+    lines: list[str] = []
+    tables: list[tuple[str, Mapping[str, Any]]] = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            tables.append((f"[{_toml_key(key)}]", value))
+        elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+            tables += [(f"[[{_toml_key(key)}]]", each) for each in value]
+        else:
+            lines.append(f"{_toml_key(key)} = {_toml_value(value)}")
+    for header, inner in tables:
+        lines += ["", header, *(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in inner.items())]
+    return "\n".join(lines)
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml_key(k)} = {_toml_value(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    text = json.dumps(value, ensure_ascii=False)  # a TOML string is one of JSON, but for DEL
+    return text.replace("\x7f", "\\u007f")
+
+
 def _convert_union(value: Any, kinds: tuple[Any, ...], path: KeyPath, source: TomlSource) -> Any:
     if value is None and type(None) in kinds:  # of JSON; TOML has none
         return None
