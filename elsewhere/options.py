@@ -182,7 +182,7 @@ class ModelOptions(OptionGroup):
         """Return the network called `model` on its device; a checkpoint brings all its own."""
         from elsewhere.models import find_device
         from elsewhere.models.forward import check_precision
-        from elsewhere.recording import ModelRequest
+        from elsewhere.recording import request_model
         from elsewhere.storage.files import is_checkpoint
         from elsewhere.training import load_checkpoint
 
@@ -193,7 +193,7 @@ class ModelOptions(OptionGroup):
             return load_checkpoint(model, trust=self.trust).to(device).running(**self.how)
         values = self.values
         del values["trust"]  # what is named here is the user's own
-        loaded = ModelRequest(model, **values).load()
+        loaded = request_model(model, **values)
         if loaded.random_keys:
             keys = ", ".join(loaded.random_keys)
             say(f"left random, not in {self.weights}: {keys}")
@@ -278,7 +278,7 @@ class StimulusOptions(OptionGroup):
 
         A checkpoint brings the canvas, the objects' size and the background it was trained with.
         """
-        from elsewhere.recording import StimulusRequest
+        from elsewhere.recording import request_sweep
         from elsewhere.storage.files import is_checkpoint
         from elsewhere.training import read_card
 
@@ -292,8 +292,7 @@ class StimulusOptions(OptionGroup):
                     values[key] = value
         if self.objects is None:
             del values["objects"]
-        how: Any = engine
-        return StimulusRequest(**values, seed=seed).build(model, layers or None, engine=how)
+        return request_sweep(model, layers or None, seed=seed, engine=engine, **values)
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -4,15 +4,13 @@ from elsewhere.recording.completion import is_complete
 from elsewhere.recording.hooks import Recorder, Taps
 from elsewhere.recording.planning import LayerPlan, Plan, check_room, plan
 from elsewhere.recording.record import make_header, parse_keeps, record
-from elsewhere.recording.request import ModelRequest, StimulusRequest
+from elsewhere.recording.request import request_model, request_sweep
 from elsewhere.recording.sweep import Sweep
 
 __all__ = [
     "LayerPlan",
-    "ModelRequest",
     "Plan",
     "Recorder",
-    "StimulusRequest",
     "Sweep",
     "Taps",
     "check_room",
@@ -21,4 +19,6 @@ __all__ = [
     "parse_keeps",
     "plan",
     "record",
+    "request_model",
+    "request_sweep",
 ]

@@ -155,15 +155,8 @@ def compare_maps(
     return MovedMaps(finish(plain.result([layer]), sweep, metric="evoked"), aligned, stride)
 
 
-def largest_correlation(first: ObjectSet, second: ObjectSet, *, rows: int = 512) -> float:
-    """Return the largest Pearson correlation between pixels of two sets' objects.
-
-    Parameters
-    ----------
-    first, second
-        Of the same size; they are shown on black.
-    rows
-        Objects of `first` that are compared at a time.
+def largest_correlation(first: ObjectSet, second: ObjectSet) -> float:
+    """Return the largest Pearson correlation between pixels of two sets' objects, on black.
 
     Examples
     --------
@@ -173,10 +166,8 @@ def largest_correlation(first: ObjectSet, second: ObjectSet, *, rows: int = 512)
     1.0
     """
     ours, theirs = _standardised(first), _standardised(second)
-    parts = (
-        dot_products(ours[start : start + rows], theirs) for start in range(0, len(ours), rows)
-    )
-    return float(max(part.max() for part in parts))
+    some = (slice(start, start + 512) for start in range(0, len(ours), 512))
+    return float(max(dot_products(ours[rows], theirs).max() for rows in some))
 
 
 def _standardised(objects: ObjectSet) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

@@ -81,17 +81,6 @@ class Grid:
         """The leftmost location of the middle row (row ``n // 2``)."""
         return self.y[len(self.y) // 2], self.x[0]
 
-    def index_of(self, location: Sequence[int]) -> tuple[int, int] | None:
-        """Return the index of `location` along each axis, or None where it is off the grid.
-
-        Examples
-        --------
-        >>> Grid((3, 5), (1, 2)).index_of((5, 2)), Grid((3, 5), (1, 2)).index_of((4, 2))
-        ((1, 1), None)
-        """
-        found = self.axes.index(location)
-        return None if found is None else divmod(found, len(self.x))
-
     def nearest(self, location: Sequence[int]) -> Location:
         """Return the location of the grid nearest to `location`; of two equally near, the first."""
         y, x = self.axes.nearest(location)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import elsewhere
 from elsewhere.cli import app
 from elsewhere.errors import StorageError
-from elsewhere.recording import ModelRequest, StimulusRequest, record
+from elsewhere.recording import record, request_model, request_sweep
 
 PAGE = (Path(__file__).parents[2] / "docs" / "file-format.md").read_text(encoding="utf-8")
 SHUFFLE, ZSTD, FLETCHER32 = 2, 32015, 3
@@ -289,9 +289,10 @@ def documented_sketch():
 
 
 def test_the_values_are_those_of_plain_forward_passes(reader, plain_forwards):
-    request = StimulusRequest(**(OFF_GRID if reader.off_grid else ON_GRID), seed=3)
+    shown = OFF_GRID if reader.off_grid else ON_GRID
     gain = {"gain": 0.5} if reader.off_grid else {}
-    sweep = request.build(ModelRequest("small-cnn", seed=3, **gain).load(), reader.names)
+    model = request_model("small-cnn", seed=3, **gain)
+    sweep = request_sweep(model, reader.names, seed=3, **shown)
     sketch = documented_sketch()
     for name, (grid, reference, empty) in plain_forwards(sweep).items():
         group, about = reader.layer(name)
@@ -348,8 +349,8 @@ class Interrupted(Exception):
 
 def test_the_parts_of_an_unfinished_recording(tmp_path):
     path, parts = tmp_path / "run.h5", tmp_path / "run.h5.parts"
-    model = ModelRequest("small-cnn").load()
-    sweep = StimulusRequest(objects="novel", grid="3x5").build(model, "fc6,logits", engine="dense")
+    model = request_model("small-cnn")
+    sweep = request_sweep(model, "fc6,logits", objects="novel", grid="3x5", engine="dense")
 
     def interrupt(done, total):
         if done > total / 2:

@@ -61,9 +61,9 @@ def test_positions_count_in_row_major_order():
     assert grid.axes.names == ("y", "x")
     assert grid.locations.dtype == np.int64
     for position, place in enumerate(grid.locations):
-        assert np.ravel_multi_index(grid.index_of(place), grid.shape) == position
-    assert grid.index_of((2, 2)) is None
-    assert grid.index_of((2,)) is None
+        assert grid.axes.index(place) == position
+    assert grid.axes.index((2, 2)) is None
+    assert grid.axes.index((2,)) is None
 
 
 def test_the_nearest_location_and_the_reference():
