@@ -68,9 +68,8 @@ def find_head(model: Model) -> tuple[str, nn.Linear]:
 
 
 def with_head_named(model: Model) -> Model:
-    """Return the model with the alias ``logits`` on its head.
-
-    A module that has that name itself keeps it.
+    """Return the model with the alias ``logits`` on its head; a module that has that name itself
+    keeps it.
 
     Raises
     ------

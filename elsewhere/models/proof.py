@@ -62,16 +62,13 @@ def find_difference(
 ) -> str:
     """Return in what a shortcut differs from the whole network; nothing where it does not.
 
-    Both draw the same random numbers and find the same buffers. The network is left as it was:
-    its weights, statistics, modes, plain attributes and gradients, and the global generators.
+    Both run the network in the mode in which it will be used, draw the same random numbers and find
+    the same buffers; each returns a tensor, or tuples, lists or dictionaries of tensors. The
+    network is left as it was: its weights, statistics, modes, plain attributes and gradients, and
+    the global generators. The reason is as it follows "because".
 
     Parameters
     ----------
-    network
-        What both run; in the mode in which it will be used.
-    whole, shortcut
-        Run the network in plain torch, and by the shortcut; each returns a tensor, or tuples,
-        lists or dictionaries of tensors.
     parameters
         Whether gradients with respect to the parameters that are trained are compared too.
     inputs
@@ -85,13 +82,6 @@ def find_difference(
     tolerance
         See :func:`alike`; for gradients in single precision as a share of the largest of all
         tensors, as some are nothing but rounding.
-    seed
-        Of the random numbers.
-
-    Returns
-    -------
-    str
-        The reason, as it follows "because", or an empty text.
     """
     if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
         return "it has compiled parts, which cannot be looked into"

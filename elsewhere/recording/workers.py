@@ -75,17 +75,8 @@ def perform(
     ready: Callable[[Any], bool] | None = None,
     told: Told | None = None,
 ) -> None:
-    """Perform all tasks, in any order; see :func:`performed`.
-
-    Parameters
-    ----------
-    job, tasks, workers, scheduler, told
-        See :func:`performed`.
-    done
-        Called as tasks are finished.
-    ready
-        Whether a task can begin, for tasks that need others, in local processes; they are given in
-        an order in which each comes after those that it needs.
+    """Perform all tasks, in any order, and call `done` with each as it is finished; see
+    :func:`performed`.
     """
     found = performed(job, tasks, workers=workers, scheduler=scheduler, ready=ready, told=told)
     with contextlib.closing(found):
@@ -116,7 +107,8 @@ def performed(
     scheduler
         Address of a Dask scheduler, whose workers are used instead.
     ready
-        See :func:`perform`.
+        Whether a task can begin, for tasks that need others, in local processes; they are given in
+        an order in which each comes after those that it needs.
     told
         Called with what a task gives to :func:`tell`; a cluster's workers are not heard.
     in_order
@@ -227,14 +219,9 @@ def attempt(get_job: Callable[[], Job], task: Any) -> Outcome:
 
 
 def die_with(parent: int) -> None:
-    """End this process, wherever it is, as soon as its parent ends, however that ends.
+    """End this process, wherever it is, as soon as its `parent` (a number) ends, however that ends.
 
     On Linux the kernel does it, elsewhere a thread that looks twice a second.
-
-    Parameters
-    ----------
-    parent
-        The number of the process that started this one.
     """
     if sys.platform == "linux":
         set_signal, value = 1, ctypes.c_ulong(signal.SIGKILL)  # PR_SET_PDEATHSIG

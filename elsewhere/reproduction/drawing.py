@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,69 +29,49 @@ CONDITIONS = {"vanilla": "vanilla", "fixed-learning": "fixed", "acquired": "acqu
 """Runs whose accuracy maps stand side by side, and what they are called."""
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """Where results lie and where figures go.
+def draw_figures(
+    scale: Scale, folders: Sequence[Path], out: Path, claims: xarray.Dataset
+) -> list[Path]:
+    """Draw every figure anew from what the runs left in the seeds' folders; return the files."""
+    make_inside(out.parent, out.name)
+    drawn: list[Path] = []
 
-    Parameters
-    ----------
-    scale
-        What was reproduced.
-    folders
-        Of the seeds, in order.
-    out
-        Of the figures.
-    """
-
-    scale: Scale
-    folders: tuple[Path, ...]
-    out: Path
-
-    def draw(self, claims: xarray.Dataset) -> list[Path]:
-        """Draw every figure anew, and return the files."""
-        make_inside(self.out.parent, self.out.name)
-        decisive = claims.isel(claim=np.flatnonzero(claims["counts"].values))
-        drawn = [
-            self._save("claims", plot_claims(decisive)),
-            self._save("claims-all", plot_claims(claims)),
-        ]
-        for phase in self.scale.learning:
-            maps = {
-                label: load_result(self.folders[0] / f"{run}-{phase.name}-accuracy.nc")
-                for run, label in CONDITIONS.items()
-            }
-            for exemplars in ("same", "held-out"):
-                name = f"accuracy-maps-{phase.name}-{exemplars}"
-                drawn.append(self._save(name, plot_accuracy_maps(maps, exemplars=exemplars)))
-            name = f"accuracy-displacement-{phase.name}"
-            drawn.append(self._save(name, plot_accuracy_displacement(maps)))
-        acquired = plot_acquisition(self._track(FULL), exemplars="held-out", where=("on",))
-        drawn.append(self._save("acquisition", acquired))
-        pairs: tuple[tuple[str, str | None, str], ...] = (
-            ("interference", "translated", "interference"),
-            ("near", None, "further training on objects like those of the pretraining"),
-        )
-        for name, control, subject in pairs:
-            beside = None if control is None else self._track(control)
-            figure = plot_interference(self._track(name), beside, exemplars="same", subject=subject)
-            drawn.append(self._save(name, figure))
-        for phase in self.scale.unseen:
-            before, after = (
-                load_result(self.folders[0] / f"{run}-{phase.name}-similarity.nc")
-                for run in ("vanilla", "acquired")
-            )
-            change = plot_layerwise_change(before, after, labels=("vanilla", "acquired"))
-            drawn.append(self._save(f"layerwise-{phase.name}", change))
-        return drawn
-
-    def _track(self, run: str) -> xarray.Dataset:
-        return join_seeds([load_result(folder / f"{run}-track.nc") for folder in self.folders])
-
-    def _save(self, name: str, drawn: Figure | Axes) -> Path:
-        figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
+    def save(name: str, made: Figure | Axes) -> None:
+        figure = made if isinstance(made, Figure) else made.get_figure(root=True)
         if figure is None:
             raise StorageError(f"the figure {name} was not drawn")
-        return save_figure(figure, self.out / f"{name}.svg", overwrite=True)
+        drawn.append(save_figure(figure, out / f"{name}.svg", overwrite=True))
+
+    def track(run: str) -> xarray.Dataset:
+        return join_seeds([load_result(folder / f"{run}-track.nc") for folder in folders])
+
+    save("claims", plot_claims(claims.isel(claim=np.flatnonzero(claims["counts"].values))))
+    save("claims-all", plot_claims(claims))
+    for phase in scale.learning:
+        maps = {
+            label: load_result(folders[0] / f"{run}-{phase.name}-accuracy.nc")
+            for run, label in CONDITIONS.items()
+        }
+        for exemplars in ("same", "held-out"):
+            figure = plot_accuracy_maps(maps, exemplars=exemplars)
+            save(f"accuracy-maps-{phase.name}-{exemplars}", figure)
+        save(f"accuracy-displacement-{phase.name}", plot_accuracy_displacement(maps))
+    save("acquisition", plot_acquisition(track(FULL), exemplars="held-out", where=("on",)))
+    pairs: tuple[tuple[str, str | None, str], ...] = (
+        ("interference", "translated", "interference"),
+        ("near", None, "further training on objects like those of the pretraining"),
+    )
+    for name, control, subject in pairs:
+        beside = None if control is None else track(control)
+        save(name, plot_interference(track(name), beside, exemplars="same", subject=subject))
+    for phase in scale.unseen:
+        before, after = (
+            load_result(folders[0] / f"{run}-{phase.name}-similarity.nc")
+            for run in ("vanilla", "acquired")
+        )
+        change = plot_layerwise_change(before, after, labels=("vanilla", "acquired"))
+        save(f"layerwise-{phase.name}", change)
+    return drawn
 
 
 def join_seeds(tracks: Sequence[xarray.Dataset]) -> xarray.Dataset:

@@ -15,7 +15,7 @@ from elsewhere.models import find_device
 from elsewhere.reproduction.claims import make_rows, report_beside, to_dataset, to_table
 from elsewhere.reproduction.conditions import Run, make_runs
 from elsewhere.reproduction.disk import disk_bytes
-from elsewhere.reproduction.drawing import Gallery
+from elsewhere.reproduction.drawing import draw_figures
 from elsewhere.reproduction.layers import check_layers
 from elsewhere.reproduction.measurements import Task, Values
 from elsewhere.reproduction.scale import Scale, load_scale
@@ -188,8 +188,8 @@ def conclude(
     path = directory / "claims.json"
     write_document(path, table, encoding="claims", version=VERSION)
     if figures:
-        folders = tuple(directory / "seeds" / str(seed) for seed in sorted(results))
-        drawn = Gallery(scale, folders, directory / "figures").draw(claims)
+        folders = [directory / "seeds" / str(seed) for seed in sorted(results)]
+        drawn = draw_figures(scale, folders, directory / "figures", claims)
         logger.info("%d figures in %s", len(drawn), directory / "figures")
     return path
 

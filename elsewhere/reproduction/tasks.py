@@ -117,13 +117,8 @@ def write_values(task: Task, values: Values) -> None:
 def read_values(task: Task, *, current: bool = False) -> Values | None:
     """Return what came out of a task; None where it is not done.
 
-    Parameters
-    ----------
-    task
-        The task.
-    current
-        Whether it must have come from the code, the machine and the files that are here now; else
-        it counts as not done. Training that is complete is not repeated.
+    If it must be `current`, it counts as not done unless it came from the code, the machine and the
+    files that are here now. Training that is complete is not repeated.
 
     Raises
     ------

@@ -55,15 +55,7 @@ def _memory(device: str) -> int:
 
 @dataclass(frozen=True)
 class ReproductionJob:
-    """What a process needs to perform tasks; see :class:`elsewhere.recording.workers.Job`.
-
-    Parameters
-    ----------
-    tasks
-        By their key.
-    act
-        What a task is performed by.
-    """
+    """What a process needs to perform tasks; see :class:`elsewhere.recording.workers.Job`."""
 
     tasks: Mapping[Key, Task]
     act: Callable[[Task, Progress], None]
@@ -92,16 +84,8 @@ def perform_all(
 ) -> None:
     """Perform tasks, those of what they need first; what is done already is skipped.
 
-    Parameters
-    ----------
-    tasks
-        In an order in which each comes after those it needs.
-    workers
-        Processes; with one, everything happens in this one.
-    progress
-        Called with each event, in this process.
-    act
-        What a task is performed by.
+    They come in an order in which each is after those it needs, and `act` performs one. With one
+    worker, everything happens in this process.
 
     Raises
     ------
