@@ -41,6 +41,18 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def reason_of(error: BaseException, most: int = 120) -> str:
+    """Return what an error of somebody else's code says, on one line that says something.
+
+    Examples
+    --------
+    >>> reason_of(KeyError("mask")), reason_of(ValueError("no\\n maps")), reason_of(OSError())
+    ("KeyError: 'mask'", 'no maps', 'OSError')
+    """
+    kind, text = type(error).__name__, " ".join(str(error).split())[:most]
+    return (f"{kind}: {text}" if isinstance(error, KeyError) else text) or kind
+
+
 class ElsewhereError(Exception):
     """Base of all errors raised on purpose by this package; what files said in it is visible."""
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from elsewhere.errors import InputError
+from elsewhere.errors import InputError, reason_of
 from elsewhere.measures.behaviour import Behaviour, differing, sketch
 from elsewhere.models.model import Model
 from elsewhere.models.names import OUTPUT
@@ -229,7 +229,7 @@ class _Observation:
         try:
             first = self._values(images.among, [0, 1, 2])
         except Exception as error:  # any network, any complaint: it takes single images
-            line = " ".join(str(error).split())[:120] or type(error).__name__
+            line = reason_of(error)
             return self._alone(f"it cannot run several images in a pass ({line})")
         company = self._differing(images.others, images.own, first)
         again = self._differing(images.among, [0, 1], first)

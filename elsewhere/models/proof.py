@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from elsewhere.errors import reason_of
 from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.outputs import tensors_in
 from elsewhere.models.restoring import untouched
@@ -92,7 +93,7 @@ def find_difference(
                 try:
                     found.append(_run(network, run, parameters, inputs))
                 except Exception as error:  # any network, any complaint
-                    reason = " ".join(str(error).split())[:120] or type(error).__name__
+                    reason = reason_of(error)
                     return f"{what} fails on random scenes ({reason})"
         reason = _compare(found[1], found[0], tolerance, floor=_FLOOR if double else 1.0)
         if reason:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from elsewhere.errors import InputError
+from elsewhere.errors import InputError, reason_of
 from elsewhere.models import Conduct, Layer, Model, observe
 from elsewhere.models.conduct import check_again
 from elsewhere.models.forward import computing, evaluating
@@ -102,7 +102,7 @@ def _try_precision(model: Model, empty: torch.Tensor, conduct: Conduct) -> None:
         try:
             model.module(empty.clone())
         except Exception as error:  # any network, any complaint
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            reason = reason_of(error)
             raise InputError(
                 f"{model.name} cannot be run in {model.precision} ({reason}); take --precision "
                 "float32"

@@ -30,6 +30,7 @@ from elsewhere.recording.incremental import (
     NotTraceable,
     Tile,
     WindowRows,
+    following,
 )
 from elsewhere.recording.incremental.trace import Program
 from elsewhere.recording.incremental.windows import Ground, Maps
@@ -242,7 +243,7 @@ def choose_coverer(
     if wanted == "dense":
         return EngineChoice("dense", ""), None
     try:
-        with evaluating(model.module):
+        with following(), evaluating(model.module):
             coverer, share, worth = _try(model, scorer, scene, lattice, max_memory)
     except NotTraceable as error:
         if wanted == "incremental":

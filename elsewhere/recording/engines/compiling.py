@@ -17,7 +17,14 @@ from elsewhere.models.proof import TOLERANCES, extremes, find_difference
 from elsewhere.recording.engines.base import NotApplicable, why_alone
 from elsewhere.recording.engines.windows import TILE_BYTES, WindowEngine
 from elsewhere.recording.hooks import Taps
-from elsewhere.recording.incremental import Incremental, NotTraceable, Pasted, Tile, WindowRows
+from elsewhere.recording.incremental import (
+    Incremental,
+    NotTraceable,
+    Pasted,
+    Tile,
+    WindowRows,
+    following,
+)
 from elsewhere.recording.incremental.windows import Maps
 from elsewhere.recording.subject import Subject
 from elsewhere.types import BATCH_ROWS
@@ -59,7 +66,7 @@ def compile_windows(subject: Subject, conduct: Conduct, *, asked: bool) -> Windo
         (*axis.values, place) for axis, place in zip(design.axes, design.reference, strict=True)
     )
     try:
-        with evaluating(model.module):
+        with following(), evaluating(model.module):
             compiled = _compile(subject, places)
             for layer in layers:
                 compiled.source_of(layer)

@@ -4,7 +4,7 @@ from elsewhere.recording.incremental.blocks import GroundRow, WindowBlock, Windo
 from elsewhere.recording.incremental.engine import Incremental
 from elsewhere.recording.incremental.rules import window_rules
 from elsewhere.recording.incremental.sources import Covered, Pasted
-from elsewhere.recording.incremental.trace import NotTraceable
+from elsewhere.recording.incremental.trace import NotTraceable, following
 from elsewhere.recording.incremental.treatments import (
     Call,
     Global,
@@ -32,5 +32,6 @@ __all__ = [
     "WindowBlock",
     "WindowRows",
     "WindowVectors",
+    "following",
     "window_rules",
 ]

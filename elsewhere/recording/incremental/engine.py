@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from elsewhere.errors import LayerError
+from elsewhere.errors import LayerError, reason_of
 from elsewhere.models import Layer, Model
 from elsewhere.recording.incremental.costs import StepCost, choose_tiles, count_weights
 from elsewhere.recording.incremental.gathering import batched, spread
@@ -140,7 +140,7 @@ class Incremental:
         try:
             return step.function(*args, **kwargs)
         except Exception as error:  # any operation, any complaint
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            reason = reason_of(error)
             raise NotTraceable(f"its {step.name!r} cannot be repeated ({reason})") from error
 
     def _call(self, step: Step, output: Map | None) -> Call:

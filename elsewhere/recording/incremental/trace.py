@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -12,7 +13,7 @@ import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
-from elsewhere.errors import InputError
+from elsewhere.errors import InputError, reason_of
 from elsewhere.models import untouched
 from elsewhere.recording.incremental.rules import window_rules
 from elsewhere.recording.incremental.treatments import Call, mutates
@@ -36,6 +37,20 @@ _NOTHING = frozenset({"Identity", "Dropout", "Dropout2d", "AlphaDropout", "Featu
 
 class NotTraceable(InputError):
     """A network that the incremental engine cannot follow; the message says why."""
+
+
+@contextlib.contextmanager
+def following() -> Iterator[None]:
+    """Turn whatever fails while a network is followed into :class:`NotTraceable`.
+
+    Networks, and rules of somebody's own, may raise anything; whole canvases remain.
+    """
+    try:
+        yield
+    except NotTraceable:
+        raise
+    except Exception as error:  # any network, any complaint
+        raise NotTraceable(f"following it fails ({reason_of(error)})") from error
 
 
 @dataclass(frozen=True)
@@ -147,8 +162,7 @@ def trace(module: nn.Module) -> Program:
         with untouched(module):  # a network that keeps what it computes would keep proxies
             graph = tracer.trace(module, concrete_args=_defaults(module))
     except Exception as error:  # any network, any complaint
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise NotTraceable(f"torch.fx cannot trace it ({reason})") from error
+        raise NotTraceable(f"torch.fx cannot trace it ({reason_of(error)})") from error
     _keep_channels(graph)
     return _Reader(module, graph, tracer.given).read()
 

@@ -21,7 +21,8 @@ from elsewhere.analyzer.attribution.frames import Scenes
 from elsewhere.analyzer.attribution.targets import SimilarityTarget, parse_target
 from elsewhere.errors import ExistsError, InputError
 from elsewhere.models import load_model
-from elsewhere.recording.incremental import Incremental
+from elsewhere.recording.incremental import Incremental, window_rules
+from elsewhere.registry import Entry
 from elsewhere.stimuli import Canvas
 from elsewhere.storage import load_result
 
@@ -345,9 +346,36 @@ class Stateful(nn.Module):
         return self.head(values.mean((2, 3))) * scale
 
 
+class Scaled(nn.Conv2d):
+    """A part for which somebody registers a rule that does not work."""
+
+
+class Ruled(Stateful):
+    def __init__(self):
+        super().__init__()
+        self.conv = Scaled(3, 4, 3)
+
+    def forward(self, values):
+        return self.head(self.conv(values).mean((2, 3)))
+
+
+@pytest.fixture
+def failing_rule(monkeypatch):
+    def rule(call):
+        raise KeyError("scale")
+
+    name = f"{Scaled.__module__}.{Scaled.__qualname__}"
+    monkeypatch.setitem(window_rules._entries, name, Entry(rule, "fails"))
+
+
+@pytest.mark.usefixtures("failing_rule")
 @pytest.mark.parametrize(
     ("kind", "says"),
-    [(Branching, "torch.fx cannot trace it"), (Stateful, "otherwise than in a whole pass")],
+    [
+        (Branching, "torch.fx cannot trace it"),
+        (Stateful, "otherwise than in a whole pass"),
+        (Ruled, "KeyError: 'scale'"),
+    ],
 )
 def test_networks_that_cannot_be_followed_run_densely(
     kind, says, wrap, disturb, make_explainer, make_batch

@@ -5,19 +5,21 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import xarray
 from torch import nn
 
 from elsewhere.analyzer import METRICS, SimilaritySink
-from elsewhere.errors import InputError, NumericsError, UnknownNameError
+from elsewhere.errors import InputError, NumericsError, UnknownNameError, reason_of
 from elsewhere.measures.blocks import spatial_mean
 from elsewhere.measures.sketch import sketch
 from elsewhere.models import load_model
 from elsewhere.protocols import Need
 from elsewhere.recording import Sweep, plan, record
 from elsewhere.recording.engines import windows
-from elsewhere.recording.incremental import Tile, WindowRows
+from elsewhere.recording.incremental import Tile, WindowRows, window_rules
 from elsewhere.recording.incremental import blocks as blocks_module
 from elsewhere.recording.incremental import engine as engine_module
+from elsewhere.registry import Entry
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.storage import Keep, Portions, open_recording
 from tests.roles import similarity
@@ -314,6 +316,54 @@ def test_networks_that_cannot_be_followed_run_densely(make_sweep, wrap, network,
     assert reason in str(sweep.choice)
     with pytest.raises(InputError, match=f"engine incremental does not apply to net: .*{reason}"):
         make_sweep(model, layers="conv", engine="incremental").choice  # noqa: B018
+
+
+class Scaled(nn.Module):
+    """A part for which somebody registers a rule that does not work."""
+
+    def forward(self, values):
+        return 2 * values
+
+
+class Forgetful(nn.Module):
+    """Looks up while it is traced what it knows of tensors only."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.known = nn.Conv2d(3, 2, 3), {torch.Tensor: 1}
+
+    def forward(self, values):
+        return self.conv(values) * self.known[type(values)]
+
+
+@pytest.mark.parametrize(
+    ("part", "raised"),
+    [
+        (Scaled, KeyError("scale")),
+        (Scaled, ZeroDivisionError("division by zero")),
+        (Scaled, NotImplementedError()),
+        (Forgetful, None),
+    ],
+)
+def test_whatever_fails_on_the_way_to_windows_runs_densely(
+    make_sweep, wrap, part, raised, monkeypatch
+):
+    def rule(call):
+        raise raised
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 2, 3) if raised else Forgetful(), Scaled())
+    if raised is not None:
+        name = f"{part.__module__}.{part.__qualname__}"
+        monkeypatch.setitem(window_rules._entries, name, Entry(rule, "fails"))
+    sweep = make_sweep(wrap(network), n=12, grid="all", layers="1", engine="auto")
+    assert sweep.choice.name == "dense"
+    says = reason_of(raised) if raised else "KeyError: <class 'torch.fx.proxy.Proxy'>"
+    assert says in str(sweep.choice)
+    dense = make_sweep(wrap(network), n=12, grid="all", layers="1", engine="dense")
+    xarray.testing.assert_equal(similarity(sweep), similarity(dense))
+    with pytest.raises(InputError, match="engine incremental does not apply to net"):
+        make_sweep(wrap(network), layers="1", engine="incremental").choice  # noqa: B018
 
 
 def test_what_the_graph_does_not_tell_is_found_out(make_sweep, wrap):
