@@ -20,7 +20,7 @@ from typer import Option
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.terminal import say
-from elsewhere.types import parse_bytes
+from elsewhere.types import Convention, parse_bytes
 
 if TYPE_CHECKING:
     from elsewhere.models import Model
@@ -110,6 +110,14 @@ class ModelOptions(OptionGroup):
         str | None,
         Option("--state-key", help="Which state of a file of weights that holds several (EMA)."),
     ] = None
+    input: Annotated[
+        str | None,
+        Option(
+            "--input",
+            help="Input by name: imagenet, caffe-bgr (0..255 less the mean, BGR), inception "
+            "(-1..1), unit (0..1), or timm (of the network's own configuration).",
+        ),
+    ] = None
     input_mean: Annotated[
         str | None, Option("--input-mean", help="Input mean, one number or R,G,B.")
     ] = None
@@ -162,6 +170,14 @@ class ModelOptions(OptionGroup):
         from elsewhere.models import check_layers, check_model
         from elsewhere.storage.files import is_checkpoint
 
+        if self.input is not None:
+            choose("input", self.input, get_args(Convention))
+            numbers = option_names(type(self), ("input_mean", "input_std", "gain"))
+            if given := [name for name in numbers if name in self.given]:
+                raise InputError(
+                    f"--input {self.input} says all of the input, and {', '.join(given)} would "
+                    "change it; give the name, or the numbers"
+                )
         if not is_checkpoint(model):
             check_model(model)
         if all(text.startswith("num_classes=") for text in self.model_args):

@@ -33,6 +33,10 @@ StorageType: TypeAlias = Literal["float32", "float16"]
 Precision: TypeAlias = Literal["float32", "tf32", "bfloat16"]
 """What networks compute in; training takes ``tf32`` for float32 where a device has no TF32."""
 
+Channels: TypeAlias = Literal["rgb", "bgr"]
+Convention: TypeAlias = Literal["imagenet", "caffe-bgr", "inception", "unit", "timm"]
+"""How pixels become a network's input, by name."""
+
 BATCH_ROWS = 8
 """Every forward pass has exactly this many rows: results depend on the batch size."""
 

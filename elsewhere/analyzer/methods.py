@@ -208,7 +208,8 @@ def _what_was_shown(facts: Mapping[str, Any]) -> str:
     if "mean" in facts and "std" in facts:
         parts.append(
             f"The input was (pixel / 255 - {facts['mean']}) / {facts['std']} * "
-            f"{facts.get('gain', 1)}, by channel."
+            f"{facts.get('gain', 1)}, by channel"
+            + (", in the order blue, green, red." if facts.get("channels") == "bgr" else ".")
         )
     return " ".join(parts)
 

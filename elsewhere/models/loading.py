@@ -26,10 +26,15 @@ from elsewhere.models.model import Model, uncompile
 from elsewhere.models.names import is_factory, model_registry, unknown_model
 from elsewhere.models.repetition import build_twice
 from elsewhere.models.state_files import State, choose_state
-from elsewhere.models.transform import InputTransform
+from elsewhere.models.transform import (
+    STATE_IT,
+    InputTransform,
+    named_transform,
+    own_transform,
+)
 from elsewhere.models.weights import fit_state, own_state, read_states, state_sha256
 from elsewhere.models.zoo import initialize
-from elsewhere.types import BatchDependent
+from elsewhere.types import BatchDependent, Convention
 
 
 def load_model(
@@ -40,7 +45,7 @@ def load_model(
     partial_weights: bool = False,
     state_key: str | None = None,
     seed: int = 0,
-    transform: InputTransform | None = None,
+    transform: InputTransform | Convention | None = None,
     batch_dependent: BatchDependent = "refuse",
     chance_seed: int | None = None,
 ) -> Model:
@@ -68,9 +73,11 @@ def load_model(
         Of all that is drawn, 0 or above; the generators of torch, NumPy and Python are left as
         they were.
     transform
-        The input; by default the published one for ``imagenet`` and for torchvision's own files,
-        which are known by their SHA-256, name, or keys and shapes; else mean 0, std 1, gain 1.
-        What was assumed stands in the model's ``notes``.
+        The input, or its name: ``imagenet``, ``caffe-bgr``, ``inception``, ``unit`` (pixels 0..1),
+        or ``timm``, that of the network's own ``pretrained_cfg``. By default the published one for
+        ``imagenet`` and for torchvision's own files, which are known by their SHA-256, name, or
+        keys and shapes; that of a ``pretrained_cfg`` where there is one; else ``unit``. What was
+        assumed stands in the model's ``notes``.
     batch_dependent, chance_seed
         See :class:`elsewhere.models.Model`.
 
@@ -111,6 +118,8 @@ def load_model(
     with _seeded(seed):
         if weights == "imagenet":
             module, published, random_keys = _build_imagenet(name, arguments, partial_weights)
+            if isinstance(transform, str):
+                transform = named_transform(transform, module, name)
             if transform not in (None, published):
                 raise InputError(
                     f"the ImageNet weights of {name} were trained with {published}; "
@@ -122,6 +131,8 @@ def load_model(
             module, unrepeated = build_twice(lambda: _build_seeded(name, arguments, seed))
         else:
             module = build(name, arguments)
+    if isinstance(transform, str):
+        transform = named_transform(transform, module, name)
     notes: tuple[str, ...] = ()
     if states is not None:
         state, said = choose_state(states, own_state(module), source=weights, key=state_key)
@@ -131,6 +142,7 @@ def load_model(
         transform, published_file, notes, classes = _input_of(
             name,
             Path(weights),
+            module,
             transform,
             whole=not random_keys,
             n_classes=arguments.get("num_classes"),
@@ -141,6 +153,8 @@ def load_model(
             module.transform_input = arguments.setdefault("transform_input", True)
     elif weights == "imagenet" and isinstance(module, GoogLeNet | Inception3):
         arguments.setdefault("transform_input", True)  # whoever builds it again must know
+    elif is_factory(name):
+        transform, notes = stated_input(f"the factory {name} does", "its", module, transform)
     parts = module.named_modules()
     resting = tuple(n for n, part in parts if not part.training) if module.training else ()
     model = Model(
@@ -163,8 +177,41 @@ def load_model(
     return name_head(model)
 
 
+def stated_input(
+    what: str, whose: str, module: nn.Module, stated: InputTransform | None
+) -> tuple[InputTransform, tuple[str, ...]]:
+    """Return the input that was stated, or else what is assumed; and what has to be said of it.
+
+    Parameters
+    ----------
+    what, whose
+        Where the weights are from, as the beginning of a message: "the weights w.pth do", "their".
+    module
+        The network, which may state an input itself: see :func:`own_transform`.
+    stated
+        What the user states.
+    """
+    own = own_transform(module)
+    if stated is not None:
+        other = () if own in (None, stated) else (
+            f"the input is {stated}, as stated; the network's own configuration (pretrained_cfg) "
+            f"says {own}",
+        )  # fmt: skip
+        return stated, other
+    assumed = InputTransform() if own is None else own
+    source = "" if own is None else ", from the network's own configuration (pretrained_cfg),"
+    note = f"{what} not state {whose} input: {assumed}{source} is ASSUMED; {STATE_IT}"
+    return assumed, (note,)
+
+
 def _input_of(
-    name: str, path: Path, stated: InputTransform | None, *, whole: bool, n_classes: object
+    name: str,
+    path: Path,
+    module: nn.Module,
+    stated: InputTransform | None,
+    *,
+    whole: bool,
+    n_classes: object,
 ) -> tuple[InputTransform, bool, tuple[str, ...], tuple[str, ...]]:
     """Return the input of a weights file, whether it is published, what was assumed, and classes.
 
@@ -184,14 +231,8 @@ def _input_of(
             f"the weights {path.name} are torchvision's, trained with {found.transform}; got "
             f"{stated}; leave the input as it is"
         )
-    if stated is not None:
-        return stated, False, (), ()
-    plain = InputTransform()
-    note = (
-        f"the weights {path.name} do not state their input: {plain} is assumed; state it with "
-        "--input-mean, --input-std and --gain"
-    )
-    return plain, False, (note,), ()
+    transform, notes = stated_input(f"the weights {path.name} do", "their", module, stated)
+    return transform, False, notes if stated is None else (), ()
 
 
 def build(name: str, arguments: Mapping[str, object]) -> nn.Module:

@@ -19,7 +19,7 @@ import torchvision.models
 from torchvision.models import WeightsEnum
 
 from elsewhere.errors import ElsewhereError, WeightsError
-from elsewhere.models.transform import InputTransform
+from elsewhere.models.transform import STATE_IT, InputTransform
 
 
 def choose(name: str) -> WeightsEnum:
@@ -80,8 +80,8 @@ def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -
     transform = published_transform(weights)
     note = (
         f"the weights {path.name}, whose SHA-256 is no published one, are taken for torchvision's: "
-        f"the file {sign} theirs; the input is assumed to be {transform}; state it with "
-        "--input-mean, --input-std and --gain if it is another"
+        f"the file {sign} theirs; the input is ASSUMED to be {transform}; if it is another, "
+        f"{STATE_IT}"
     )
     return Published(transform, certain=False, note=note)
 

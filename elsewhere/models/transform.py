@@ -1,13 +1,26 @@
-"""From pixels to what a network takes: ``(pixel / 255 - mean) / std * gain``."""
+"""From pixels to what a network takes: ``(pixel / 255 - mean) / std * gain``, RGB or BGR.
+
+`InputTransform`, `CONVENTIONS`, `own_transform`, `named_transform`.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, get_args
 
 import torch
+from torch import nn
 
-from elsewhere.errors import InputError
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.types import Channels, Convention
+
+STATE_IT = (
+    f"state it with --input ({', '.join(get_args(Convention))}), or with --input-mean, --input-std "
+    "and --gain; in Python with transform="
+)
+"""What a user can do about an input that is assumed."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +33,14 @@ class InputTransform:
         Per channel (red, green, blue), in units of the whole range 0..1; `std` is above 0.
     gain
         A factor for all channels, not 0.
+    channels
+        The order in which the network takes them, ``rgb`` or ``bgr``; `mean` and `std` are in the
+        order red, green, blue all the same.
 
     Raises
     ------
     InputError
-        Not three finite numbers, a `std` that is not positive, or a `gain` of 0.
+        Not three finite numbers, a `std` that is not positive, a `gain` of 0, or another order.
 
     Examples
     --------
@@ -38,6 +54,7 @@ class InputTransform:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     gain: float = 1.0
+    channels: Channels = "rgb"
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -48,6 +65,27 @@ class InputTransform:
         if not math.isfinite(self.gain) or self.gain == 0:
             raise InputError(f"gain must be a finite number other than 0; got {self.gain!r}")
         object.__setattr__(self, "gain", float(self.gain))
+        if self.channels not in get_args(Channels):
+            raise UnknownNameError("order of channels", self.channels, get_args(Channels))
+
+    def __str__(self) -> str:
+        mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (self.mean, self.std))
+        said = f"mean {mean}; std {std}; gain {self.gain:g}; {self.channels.upper()}"
+        name = next((name for name, each in CONVENTIONS.items() if each == self), None)
+        return said if name is None else f"{name} ({said})"
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> InputTransform:
+        """Return the input that `facts` of a file tell; without ``channels`` they are RGB."""
+        return cls(
+            facts["mean"], facts["std"], facts["gain"], facts.get("channels", "rgb")
+        )  # fmt: skip
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The input as files hold it: ``mean``, ``std``, ``gain``, and ``channels`` if not RGB."""
+        found = {"mean": list(self.mean), "std": list(self.std), "gain": self.gain}
+        return found if self.channels == "rgb" else found | {"channels": self.channels}
 
     def apply(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the network's input for `pixels`, on their device.
@@ -88,7 +126,7 @@ class InputTransform:
             values.div_(constant(*self.std))
         if self.gain != 1.0:
             values.mul_(constant(self.gain))
-        return values
+        return values if self.channels == "rgb" else values.flip(1)
 
 
 def _three_numbers(name: str, given: object) -> tuple[float, float, float]:
@@ -103,3 +141,59 @@ def _three_numbers(name: str, given: object) -> tuple[float, float, float]:
 
 IMAGENET = InputTransform(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What most of torchvision's ImageNet weights were trained with."""
+
+CONVENTIONS: dict[str, InputTransform] = {
+    "imagenet": IMAGENET,
+    "caffe-bgr": InputTransform(
+        mean=(123.68 / 255, 116.779 / 255, 103.939 / 255), gain=255.0, channels="bgr"
+    ),
+    "inception": InputTransform(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    "unit": InputTransform(),
+}
+"""Inputs by name: torchvision's; pixels 0..255 less the mean, BGR, of Caffe's networks (Simonyan &
+Zisserman 2015); -1..1 of Inception and many of timm's; 0..1. ``timm`` is the network's own."""
+
+
+def own_transform(module: nn.Module) -> InputTransform | None:
+    """Return the input that a network's ``pretrained_cfg`` states, as timm's networks do.
+
+    None where it states none.
+    """
+    facts = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    if not isinstance(facts, Mapping) or not {"mean", "std"} <= facts.keys():
+        return None
+    return InputTransform(facts["mean"], facts["std"])
+
+
+def named_transform(name: str, module: nn.Module, network: str) -> InputTransform:
+    """Return the input called `name`; ``timm`` is that of the network, or of a part of it.
+
+    Parameters
+    ----------
+    name
+        A key of `CONVENTIONS`, or ``timm``.
+    module, network
+        The network, and what it is called.
+
+    Raises
+    ------
+    UnknownNameError
+        No such convention.
+    InputError
+        The network states no input, or several.
+    """
+    if name in CONVENTIONS:
+        return CONVENTIONS[name]
+    if name != "timm":
+        raise UnknownNameError("input", name, get_args(Convention))
+    found = own_transform(module)
+    stated = {found} if found else {own_transform(part) for part in module.modules()} - {None}
+    if len(stated) != 1 or None in stated:
+        raise InputError(
+            f"--input timm: {network} has {'several' if stated else 'no'} pretrained_cfg with mean "
+            "and std, as timm's networks have; name another convention, or give --input-mean and "
+            "--input-std"
+        )
+    (transform,) = stated
+    assert transform is not None
+    return transform

@@ -110,11 +110,7 @@ def untrained(source: Source, *, seed: int, trust: Collection[str] = ()) -> tupl
     name, arguments = str(told["model"]), dict(told.get("model_arguments", {}))
     if "path" in told:  # a file does not decide what code is run
         check_named(name, told["path"], trust)
-    red, green, blue = (float(v) for v in told["mean"])
-    stds = tuple(float(v) for v in told["std"])
-    transform = InputTransform(
-        mean=(red, green, blue), std=(stds[0], stds[1], stds[2]), gain=float(told["gain"])
-    )
+    transform = InputTransform.of(told)
     names = [layer.name for layer in source.layers]
     try:
         model = load_model(name, model_args=arguments, seed=seed, transform=transform)

@@ -16,7 +16,17 @@ from elsewhere.errors import InputError, StorageError
 from elsewhere.storage import load_result, save_result
 from elsewhere.types import Location
 
-NETWORK = ("model", "weights", "weights_sha256", "mean", "std", "gain", "notes", "behaviour")
+NETWORK = (
+    "model",
+    "weights",
+    "weights_sha256",
+    "mean",
+    "std",
+    "gain",
+    "channels",
+    "notes",
+    "behaviour",
+)
 """What a source tells of its network, by which a readout is known to belong to it, and the doubts
 under which it was fitted."""
 

@@ -136,14 +136,10 @@ def describe_network(sweep: Sweep, state: str) -> dict[str, Any]:
 
     `state` is the SHA-256 of the network's state.
     """
-    transform, canvas = sweep.model.transform, sweep.canvas
+    canvas = sweep.canvas
     found = describe_code(sweep.model.module) | {
         "state": state,
-        "input": {
-            "mean": list(transform.mean),
-            "std": list(transform.std),
-            "gain": transform.gain,
-        },
+        "input": sweep.model.transform.facts,
         "canvas": {
             "size": canvas.size,
             "object_size": canvas.object_size,

@@ -11,7 +11,7 @@ from elsewhere.models.forward import check_precision
 from elsewhere.recording.sweep import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects, parse_categories
 from elsewhere.stimuli.transformations import parse_axis
-from elsewhere.types import Engine, Precision, parse_color
+from elsewhere.types import Convention, Engine, Precision, parse_color
 
 OBJECT_SHARE = 50 / 224
 """Side of an object over side of the canvas, by default, as in Biscione & Bowers (2021)."""
@@ -21,6 +21,7 @@ def request_model(
     name: str,
     *,
     model_args: Sequence[str] = (),
+    input: Convention | None = None,
     input_mean: str | None = None,
     input_std: str | None = None,
     gain: float | None = None,
@@ -30,10 +31,11 @@ def request_model(
 ) -> Model:
     """Return the network called `name` on its device.
 
-    ``name=value`` texts are arguments of its constructor. The input is three numbers with commas,
-    where it is not the weights' own. The rest is as for :func:`elsewhere.load_model`.
+    ``name=value`` texts are arguments of its constructor. The input is a name, or three
+    numbers with commas, where it is not the weights' own. The rest is as for :func:`elsewhere.load_model`.
     """
-    place, transform = find_device(device), None
+    place = find_device(device)
+    transform: InputTransform | Convention | None = input
     check_precision(place, precision)
     if (input_mean, input_std, gain) != (None, None, None):
         plain = InputTransform()

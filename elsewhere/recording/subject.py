@@ -14,6 +14,7 @@ from elsewhere.models import Conduct, Layer, Model, observe
 from elsewhere.models.conduct import check_again
 from elsewhere.models.forward import computing, evaluating
 from elsewhere.models.proof import extremes, undisturbed
+from elsewhere.models.scale import listening
 from elsewhere.protocols import Design
 from elsewhere.recording.images import ImageBatch, Images
 from elsewhere.stimuli import Canvas, ObjectSet
@@ -85,12 +86,12 @@ def watch(subject: Subject, *, output: bool = False, gradients: bool = False) ->
         images.build(ImageBatch("grid", np.array([number]), np.array([at]), places[[at]])).clone()
         for number, at in zip(extremes(shown), (0, len(places) - 1), strict=True)
     ]
-    with computing(model.device):
+    with computing(model.device), listening(model.module) as heard:
         conduct = observe(
             model, empty, torch.cat(scenes), subject.layers, output=output, gradients=gradients
         )
     _try_precision(model, empty, conduct)
-    return conduct
+    return replace(conduct, notes=(*conduct.notes, *heard.notes(model)))
 
 
 def _try_precision(model: Model, empty: torch.Tensor, conduct: Conduct) -> None:

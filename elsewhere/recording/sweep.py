@@ -324,7 +324,7 @@ class Sweep(Source):
     @property
     def provenance(self) -> dict[str, Any]:
         """Attributes that recordings and results carry."""
-        model, transform = self.model, self.model.transform
+        model = self.model
         return {
             "model": model.name,
             "model_arguments": dict(model.arguments),
@@ -334,9 +334,7 @@ class Sweep(Source):
             "canvas": self.canvas.size,
             "object_size": self.canvas.object_size,
             "background": list(self.color),
-            "mean": list(transform.mean),
-            "std": list(transform.std),
-            "gain": transform.gain,
+            **model.transform.facts,
             "object_set": self.objects.name,
             "object_source": dict(self.objects.source),
             "notes": self.notes,

@@ -195,7 +195,7 @@ def _list_of_names(value: Any) -> list[str]:
 
 
 _NUMBERS = {"canvas": 1, "object_size": 1, "gain": 1, "background": 3, "mean": 3, "std": 3}
-_TEXTS = ("model", "weights", "weights_sha256", "identity", "object_set")
+_TEXTS = ("model", "weights", "weights_sha256", "identity", "object_set", "channels")
 
 
 def _check_attributes(attributes: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from elsewhere.training.heads import replace_head
 from elsewhere.training.resolution import load_phase_objects
 from elsewhere.training.seen import Past, digest_each, join, parse_view, set_name, unpack, view_of
 from elsewhere.training.toml import TomlSource, convert
-from elsewhere.types import Location
+from elsewhere.types import Channels, Location
 
 MOST_TRAINED = 2**12
 """Locations that a card may list: those that training writes have 64 at most."""
@@ -82,6 +82,8 @@ class Card:
         no object) to the digests of those trained on before the phase.
     classes
         Object set to the classes of it that were trained on before the phase.
+    channels
+        The order in which the network takes red, green and blue.
     passes
         How the network was run: on ``windows``, or on ``whole canvases`` and why.
     notes
@@ -128,6 +130,7 @@ class Card:
     pictures: str = ""
     seen: Mapping[str, str] = field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    channels: Channels = "rgb"
     passes: str = ""
     notes: tuple[str, ...] = ()
     numerics: Mapping[str, Any] = field(default_factory=dict)
@@ -139,7 +142,7 @@ class Card:
     @property
     def transform(self) -> InputTransform:
         """The network's input."""
-        return InputTransform(self.mean, self.std, self.gain)
+        return InputTransform(self.mean, self.std, self.gain, self.channels)
 
     def test_objects(
         self, *, per_category: int = 20, data_dir: Path | None = None

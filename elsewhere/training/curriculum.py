@@ -23,7 +23,7 @@ from elsewhere.stimuli.transformations import parse_axis
 from elsewhere.storage.documents import read_document
 from elsewhere.storage.files import is_file
 from elsewhere.training.toml import KeyPath, TomlSource, convert, plain
-from elsewhere.types import Precision
+from elsewhere.types import Convention, Precision
 
 Optimiser: TypeAlias = Literal["adam", "adamw", "sgd"]
 Schedule: TypeAlias = Literal["constant", "one-cycle", "cosine"]
@@ -76,6 +76,8 @@ class Network:
         unless given.
     gain, mean, std
         The input transform ``(pixel / 255 - mean) / std * gain``; by default that of the weights.
+    input
+        The same by name, as :func:`elsewhere.models.load_model` takes it: ``caffe-bgr``, ...
     state_key
         Which state of a state file that holds several, see :func:`elsewhere.models.load_model`.
     precision
@@ -88,6 +90,7 @@ class Network:
     gain: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    input: Convention | None = field(default=None, repr=False)  # as the axes of a phase
     state_key: str | None = None
     precision: Precision = field(default="float32", repr=False)  # as the axes of a phase
 

@@ -12,6 +12,7 @@ from elsewhere.models import InputTransform, Model, load_model, model_registry
 from elsewhere.models.heads import find_head, with_head_named
 from elsewhere.models.loading import default_arguments
 from elsewhere.models.names import check_named, name_in_python
+from elsewhere.models.transform import named_transform
 from elsewhere.stimuli.sets import WITH_PARTS
 from elsewhere.stimuli.transformations import check_seen
 from elsewhere.storage.files import is_checkpoint
@@ -22,6 +23,7 @@ from elsewhere.training.optimisation import find_dropout, find_factors, select_p
 from elsewhere.training.rehearsal import rehearse
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import derive_seed
+from elsewhere.types import Convention
 
 Units: TypeAlias = int | tuple[str, ...]
 """The classes of a head, unit by unit; only their number where nothing names them."""
@@ -260,10 +262,17 @@ def has_new_head(curriculum: Curriculum, phase: ResolvedPhase) -> bool:
     return phase.previous is None and curriculum.network.random
 
 
-def _transform(curriculum: Curriculum) -> InputTransform | None:
+def _transform(curriculum: Curriculum) -> InputTransform | Convention | None:
     network, default = curriculum.network, InputTransform()
-    if network.gain is None and network.mean is None and network.std is None:
-        return None
+    numbers = [key for key in ("gain", "mean", "std") if getattr(network, key) is not None]
+    if network.input is not None and numbers:
+        raise curriculum.error(
+            ("network", "input"),
+            f"{network.input!r} says all of the input, and {', '.join(numbers)} would change it; "
+            "give the name, or the numbers",
+        )
+    if not numbers:
+        return network.input
     return InputTransform(
         mean=default.mean if network.mean is None else network.mean,  # type: ignore[arg-type]
         std=default.std if network.std is None else network.std,  # type: ignore[arg-type]
@@ -273,6 +282,8 @@ def _transform(curriculum: Curriculum) -> InputTransform | None:
 
 def _check_same(curriculum: Curriculum, model: Model) -> None:
     network, stated = curriculum.network, _transform(curriculum)
+    if isinstance(stated, str):
+        stated = named_transform(stated, model.module, model.name)
     held = {**default_arguments(model.name), **model.arguments}
     other = {k: v for k, v in network.arguments.items() if k not in held or held[k] != v}
     if other:

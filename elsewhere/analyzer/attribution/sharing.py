@@ -34,6 +34,7 @@ _DETERMINING = (
     "mean",
     "std",
     "gain",
+    "channels",
 )
 
 
@@ -91,7 +92,7 @@ class ObjectJob:
 
 def fields_of(run: ObjectRun) -> dict[str, Any]:
     """Return what determines the maps: parts of another run are refused."""
-    sweep = run.sweep
+    sweep, told = run.sweep, run.sweep.provenance
     return {
         "attribution": run.settings.fields(sweep.canvas) | {"target": run.target.name},
         "axes": sweep.design.axes.fields,
@@ -99,7 +100,7 @@ def fields_of(run: ObjectRun) -> dict[str, Any]:
         "object_digest": sweep.objects.digest(),
         "classes": None if run.classes is None else run.classes.tolist(),
         "numerics": numerics_of(run),
-        **{name: sweep.provenance[name] for name in _DETERMINING},
+        **{name: told[name] for name in _DETERMINING if name in told},
         "network": describe_code(sweep.model.module),
         "code": code_version(),
     }

@@ -157,15 +157,10 @@ class LinearTarget:
         InputError
             Other weights, or another transform of the input.
         """
-        transform = model.transform
-        there: dict[str, Any] = {
-            "weights_sha256": model.weights_sha256,
-            "mean": list(transform.mean),
-            "std": list(transform.std),
-            "gain": transform.gain,
-        }
+        there: dict[str, Any] = {"weights_sha256": model.weights_sha256, "channels": "rgb"}
+        there |= model.transform.facts
         for key, value in there.items():
-            known = self.network.get(key)
+            known = self.network.get(key, "rgb" if key == "channels" else None)
             if known is None or np.array_equal(known, value):
                 continue
             name = key
