@@ -12,7 +12,7 @@ from elsewhere.models import InputTransform, Model, load_model, model_registry
 from elsewhere.models.heads import find_head, with_head_named
 from elsewhere.models.loading import default_arguments
 from elsewhere.models.names import check_named, name_in_python
-from elsewhere.models.transform import named_transform
+from elsewhere.models.transform import named_transform, own_transform
 from elsewhere.stimuli.sets import WITH_PARTS
 from elsewhere.stimuli.transformations import check_seen
 from elsewhere.storage.files import is_checkpoint
@@ -64,6 +64,9 @@ def start_model(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Model
             transform=_transform(curriculum),
         )
         model = dataclasses.replace(model, canvas_size=curriculum.canvas.size)
+        if network.random and own_transform(model.module) is None:
+            # what starts at random is trained with the curriculum's input: nothing is assumed
+            model = dataclasses.replace(model, notes=())
         _check_covered(model)
         return with_head_named(model)
     except ElsewhereError as error:
