@@ -31,8 +31,8 @@ def request_model(
 ) -> Model:
     """Return the network called `name` on its device.
 
-    ``name=value`` texts are arguments of its constructor. The input is a name, or three
-    numbers with commas, where it is not the weights' own. The rest is as for :func:`elsewhere.load_model`.
+    ``name=value`` texts are arguments of its constructor. The input is a name, or three numbers
+    with commas, where it is not the weights' own. The rest is as for :func:`elsewhere.load_model`.
     """
     place = find_device(device)
     transform: InputTransform | Convention | None = input

@@ -66,7 +66,7 @@ LACKING = {
     "track": dict.fromkeys(
         (
             *("--weights", "--model-arg", "--partial-weights", "--state-key"),
-            *("--input-mean", "--input-std", "--gain"),
+            *("--input", "--input-mean", "--input-std", "--gain"),
         ),
         BRINGS,
     )
