@@ -9,7 +9,6 @@ canvas, by which it is known again.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -26,6 +25,7 @@ from elsewhere.models.names import OUTPUT
 from elsewhere.models.outputs import output_tensors
 from elsewhere.models.proof import TOLERANCE, alike, undisturbed
 from elsewhere.models.restoring import Snapshot, chance_state, seeded, untouched
+from elsewhere.models.taps import Taps
 from elsewhere.protocols import Layer
 from elsewhere.types import BATCH_ROWS
 
@@ -457,28 +457,18 @@ class _Observation:
         take: Callable[[str, torch.Tensor], None],
         seed: int | None,
     ) -> None:
-        calls: Counter[str] = Counter()
-
         def give(name: str, tensor: torch.Tensor) -> None:
             if tensor.ndim and len(tensor) == len(images) and tensor.is_floating_point():
                 take(name, tensor.detach())
 
-        def listen(module_name: str, output: object) -> None:
+        def listen(module: str, call: int, _: object, output: object) -> None:
             tensors = output_tensors(output)
-            for layer in self._layers[module_name]:
-                if layer.call == calls[module_name] and layer.output in tensors:
+            for layer in self._layers[module]:
+                if layer.call == call and layer.output in tensors:
                     give(layer.name, tensors[layer.output])
-            calls[module_name] += 1
 
-        def hook(module_name: str) -> Any:
-            return lambda part, inputs, output: listen(module_name, output)
-
-        with contextlib.ExitStack() as stack:
-            for module_name in self._layers:
-                part = self._module.get_submodule(module_name)
-                stack.callback(part.register_forward_hook(hook(module_name)).remove)
-            if seed is not None:
-                stack.enter_context(seeded(seed, self._module))
+        chance = contextlib.nullcontext() if seed is None else seeded(seed, self._module)
+        with Taps(self._module, self._layers, listen), chance:
             result = self._module(images.clone())  # it may work on them in place
         for key, tensor in output_tensors(result).items():
             give(OUTPUT if key is None else f"{OUTPUT}[{key}]", tensor)

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models.expected import refusal
@@ -23,6 +21,7 @@ from elsewhere.models.model import Model
 from elsewhere.models.names import OUTPUT
 from elsewhere.models.outputs import is_container, output_tensors
 from elsewhere.models.restoring import seeded, untouched
+from elsewhere.models.taps import Taps
 from elsewhere.protocols import LAYOUTS, Layer, Layout
 
 
@@ -65,47 +64,28 @@ def list_layers(
         raise InputError(f"the canvas must have a side of at least 1 px; got {size}")
     pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=model.device)
     # The fields are kept on tensors, which hands them from the mode to the hooks.
-    fields = FieldMode()
+    fields, found = FieldMode(), list[Layer]()
+    parts = {
+        name: part
+        for name, part in model.module.named_modules()
+        if (output if not name else containers or not is_container(part))
+    }
+
+    def describe(name: str, call: int, first: Any, given: object) -> None:
+        for key, tensor in output_tensors(given).items():
+            # An image's activation needs a row per image, and one canvas was given.
+            if tensor.is_floating_point() and tensor.ndim >= 2 and tensor.shape[0] == 1:
+                kind = type(parts[name]).__name__
+                found.append(_describe(name, call, kind, key, first, tensor, fields))
+
     with untouched(model.module), seeded(None, model.module):
-        with _listening(model.module, fields, containers, output) as found:
+        model.module.eval()
+        with Taps(model.module, parts, describe):
             _dry_run(model, pixels, fields)
         listed = _with_layouts(model, size, found)
     calls = Counter({layer.module: layer.call for layer in listed})
     alias_of = {module: alias for alias, module in name_head(model, size).aliases.items()}
     return tuple(_named(layer, alias_of, several=calls[layer.module] > 0) for layer in listed)
-
-
-@contextmanager
-def _listening(
-    module: nn.Module, fields: FieldMode, containers: bool, output: bool
-) -> Iterator[list[Layer]]:
-    """Set evaluation mode and hooks, yield the list they fill, and take the hooks back."""
-    found: list[Layer] = []
-    calls: Counter[str] = Counter()
-    handles = []
-
-    def describe(name: str, part: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
-        call = calls[name]
-        calls[name] += 1
-        for key, tensor in output_tensors(output).items():
-            # An image's activation needs a row per image, and one canvas was given.
-            if tensor.is_floating_point() and tensor.ndim >= 2 and tensor.shape[0] == 1:
-                found.append(
-                    _describe(name, call, type(part).__name__, key, inputs, tensor, fields)
-                )
-
-    def hook(name: str) -> Any:
-        return lambda part, inputs, output: describe(name, part, inputs, output)
-
-    try:
-        for name, part in module.named_modules():
-            if output if not name else containers or not is_container(part):
-                handles.append(part.register_forward_hook(hook(name)))
-        module.eval()
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _dry_run(model: Model, pixels: torch.Tensor, fields: FieldMode) -> None:
@@ -126,12 +106,12 @@ def _describe(
     call: int,
     kind: str,
     key: int | str | None,
-    inputs: tuple[Any, ...],
+    given: Any,
     tensor: torch.Tensor,
     fields: FieldMode,
 ) -> Layer:
     field = fields.find(tensor) if tensor.ndim == 4 else None
-    first = inputs[0] if inputs and isinstance(inputs[0], torch.Tensor) else None
+    first = given if isinstance(given, torch.Tensor) else None
     if first is not None and fields.find_plane(tensor) is None and first.shape == tensor.shape:
         fields.take_plane(tensor, first)
     return Layer(

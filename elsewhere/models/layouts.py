@@ -9,7 +9,6 @@ tokens mixes the tokens: what it gives has no such dimension, nor has what follo
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -22,6 +21,7 @@ from torch import nn
 from elsewhere.models.forward import evaluating
 from elsewhere.models.model import Model
 from elsewhere.models.outputs import output_tensors
+from elsewhere.models.taps import Taps
 from elsewhere.protocols import LAYOUTS, Layout
 
 Place: TypeAlias = tuple[str, int, int | str | None]
@@ -196,35 +196,21 @@ def _run(
     """
     owners: dict[int, tuple[torch.Tensor, Place]] = {}  # with the tensors, so that ids hold
     found: dict[Place, torch.Tensor] = {}
-    calls: Counter[str] = Counter()
-    names = {name for name, _, _ in shapes}
-    handles = []
+    linear = {n for n, part in model.module.named_modules() if isinstance(part, nn.Linear)}
 
-    def hook(name: str) -> Any:
-        def take(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
-            call = calls[name]
-            calls[name] += 1
-            for key, tensor in output_tensors(output).items():
-                if (name, call, key) in shapes and tensor.shape[:1] == (1,):
-                    place = (name, call, key)
-                    found[place] = tensor[0].detach().float().clone()
-                    given = inputs[0] if inputs else None
-                    if len(shapes[place]) == len(TOKENS) and isinstance(given, torch.Tensor):
-                        same = owners.get(id(tensor)) or owners.get(id(given))
-                        before[place] = same and same[1]
-                        if isinstance(module, nn.Linear) and given.ndim == tensor.ndim:
-                            found[name, call, INPUT] = given[0].detach().float().clone()
-                    owners[id(tensor)] = (tensor, place)
+    def take(name: str, call: int, given: Any, output: object) -> None:
+        for key, tensor in output_tensors(output).items():
+            place = (name, call, key)
+            if place in shapes and tensor.shape[:1] == (1,):
+                found[place] = tensor[0].detach().float().clone()
+                if len(shapes[place]) == len(TOKENS) and isinstance(given, torch.Tensor):
+                    same = owners.get(id(tensor)) or owners.get(id(given))
+                    before[place] = same and same[1]
+                    if name in linear and given.ndim == tensor.ndim:
+                        found[name, call, INPUT] = given[0].detach().float().clone()
+                owners[id(tensor)] = (tensor, place)
 
-        return take
-
-    try:
-        for name, part in model.module.named_modules():
-            if name in names:
-                handles.append(part.register_forward_hook(hook(name)))
-        with evaluating(model.module):
-            model.module(model.transform.apply(torch.from_numpy(image[None]).to(model.device)))
-    finally:
-        for handle in handles:
-            handle.remove()
+    names = (name for name, _, _ in shapes)
+    with Taps(model.module, names, take), evaluating(model.module):
+        model.module(model.transform.apply(torch.from_numpy(image[None]).to(model.device)))
     return found

@@ -1,7 +1,8 @@
 """Hooks, sweeps and recordings of networks."""
 
+from elsewhere.models.taps import Taps
 from elsewhere.recording.completion import is_complete
-from elsewhere.recording.hooks import Recorder, Taps
+from elsewhere.recording.hooks import Recorder
 from elsewhere.recording.planning import LayerPlan, Plan, check_room, plan
 from elsewhere.recording.record import make_header, parse_keeps, record
 from elsewhere.recording.request import request_model, request_sweep

@@ -1,22 +1,16 @@
-"""Forward hooks that attach on entry and are gone on exit, whatever happened in between.
-
-:class:`Recorder` is for users: it copies named layers' outputs. :class:`Taps` is what sweeps use:
-it calls back inside the hook, before an in-place operation can change the output.
-"""
+"""Copies of named layers' outputs, made before an in-place operation can change them."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from elsewhere.errors import LayerError, UnknownNameError
 from elsewhere.models import output_tensors
@@ -25,63 +19,7 @@ from elsewhere.models.forward import evaluating
 from elsewhere.models.heads import HEAD
 from elsewhere.models.model import unwrap
 from elsewhere.models.outputs import is_container
-
-Receive = Callable[[str, int, object], None]
-
-
-class Taps:
-    """Hooks on named modules, attached while the ``with`` block runs.
-
-    >>> with Taps(network, ["features.29"], receive):   # doctest: +SKIP
-    ...     network(images)
-
-    Parameters
-    ----------
-    module
-        The network.
-    names
-        Dotted names of modules of it.
-    receive
-        Called inside the hook with the module's name, the number of its call in this forward
-        pass, from 0, and its output.
-    """
-
-    def __init__(self, module: nn.Module, names: Iterable[str], receive: Receive) -> None:
-        self._module, self._names, self._receive = module, tuple(dict.fromkeys(names)), receive
-        self._handles: list[RemovableHandle] = []
-        self.calls: Counter[str] = Counter()
-
-    def __enter__(self) -> Taps:
-        modules = dict(self._module.named_modules())
-        try:
-            self._handles.append(self._module.register_forward_pre_hook(self._restart))
-            for name in self._names:
-                if name not in modules:
-                    raise UnknownNameError("module", name, modules)
-                self._handles.append(modules[name].register_forward_hook(self._hook(name)))
-        except BaseException:
-            self._remove()
-            raise
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._remove()
-
-    def _remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-    def _restart(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.calls.clear()
-
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], object], None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
-            call = self.calls[name]
-            self.calls[name] += 1
-            self._receive(name, call, output)
-
-        return hook
+from elsewhere.models.taps import Taps
 
 
 class Recorder:
@@ -199,7 +137,7 @@ class Recorder:
             if not matching:
                 raise UnknownNameError("layer", wanted, (*alias_of.values(), *leaves))
 
-    def _receive(self, module: str, call: int, output: object) -> None:
+    def _receive(self, module: str, call: int, _: object, output: object) -> None:
         tensors = output_tensors(output)
         if not tensors and not all(request.optional for request in self._requests[module]):
             raise LayerError(

@@ -14,9 +14,9 @@ from torch import nn
 from elsewhere.models import Conduct, Layer, output_tensors
 from elsewhere.models.forward import computing, evaluating
 from elsewhere.models.proof import TOLERANCES, extremes, find_difference
+from elsewhere.models.taps import Taps
 from elsewhere.recording.engines.base import NotApplicable, why_alone
 from elsewhere.recording.engines.windows import TILE_BYTES, WindowEngine
-from elsewhere.recording.hooks import Taps
 from elsewhere.recording.incremental import (
     Incremental,
     NotTraceable,
@@ -193,7 +193,7 @@ def _whole(
     """Return what whole passes give, one image after the other, by layer."""
     found: dict[str, list[torch.Tensor]] = {layer.name: [] for layer in layers}
 
-    def receive(module: str, call: int, output: object) -> None:
+    def receive(module: str, call: int, _: object, output: object) -> None:
         tensors = output_tensors(output)
         for layer in layers:
             if (layer.module, layer.call) == (module, call) and layer.output in tensors:

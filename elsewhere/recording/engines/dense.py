@@ -15,9 +15,9 @@ from elsewhere.errors import LayerError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Conduct, Layer, output_tensors
 from elsewhere.models.forward import widened
+from elsewhere.models.taps import Taps
 from elsewhere.protocols import Design, Stage
 from elsewhere.recording.engines.base import Cut, SweepEngine, memory_on, why_alone
-from elsewhere.recording.hooks import Taps
 from elsewhere.recording.images import ImageBatch, Images, batches_of
 from elsewhere.recording.subject import Subject, watch_again
 from elsewhere.sources import Group, Takers
@@ -104,7 +104,7 @@ class DenseEngine(SweepEngine):
         pending: set[str] = set()
         current: ImageBatch
 
-        def receive(module: str, call: int, output: object) -> None:
+        def receive(module: str, call: int, _: object, output: object) -> None:
             tensors = output_tensors(output)
             for layer in by_module[module]:
                 if layer.call != call:
