@@ -48,30 +48,15 @@ Values: TypeAlias = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a network has to be run so that an image's values are its own.
+    """How a network has to be run so that an image's values are its own."""
 
-    Parameters
-    ----------
-    alone
-        Whether each image is run alone.
-    seed
-        What generators are seeded with before every pass; None where they are left alone.
-    keeps
-        Whether passes change what the network remembers: see :func:`check_again`.
-    reason
-        Why, in a few words; empty for a network that may be run in any batch.
-    notes
-        Doubts that every result of it carries.
-    behaviour
-        What it does with the fixed image, with the empty canvas and with one of the objects.
-    """
-
-    alone: bool = False
-    seed: int | None = None
-    keeps: bool = False
-    reason: str = ""
-    notes: tuple[str, ...] = ()
+    alone: bool = False  # whether each image is run alone
+    seed: int | None = None  # of generators before every pass; None: they are left alone
+    keeps: bool = False  # whether passes change what it remembers: see :func:`check_again`
+    reason: str = ""  # in a few words; empty for a network that may be run in any batch
+    notes: tuple[str, ...] = ()  # doubts that every result of it carries
     behaviour: Behaviour = field(default_factory=dict)
+    """What it does with the fixed image, with the empty canvas and with one of the objects."""
 
     def output_at(self, canvas_size: int) -> Behaviour:
         """Return what it does with its output, under a name that tells the canvas's side."""

@@ -36,47 +36,21 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recording will cost.
-
-    Parameters
-    ----------
-    n_objects, n_positions, n_images
-        What is swept; the images include padding and repeated sweeps.
-    n_sweeps
-        How many sweeps the memory makes necessary.
-    layers
-        Bytes per layer.
-    raw_bytes
-        Bytes of the kept activations, exactly.
-    stored_bytes
-        Bytes on the disk, estimated from a compressed sample.
-    room_bytes
-        Free bytes needed while the parts are merged.
-    seconds
-        Estimated time, from a timed warm-up.
-    memory_bytes
-        Estimated peak of network, buffers and what sinks hold.
-    engine
-        ``dense`` or ``incremental``.
-    multiply_adds
-        Of convolutions and linear layers over all sweeps; 0 where they were not counted.
-    n_tasks
-        Pieces of work that processes can share: portions, or tiles of portions computed together.
-    """
+    """What a recording will cost."""
 
     n_objects: int
     n_positions: int
-    n_images: int
-    n_sweeps: int
+    n_images: int  # padding and repeated sweeps included
+    n_sweeps: int  # as many as the memory makes necessary
     layers: tuple[LayerPlan, ...]
-    raw_bytes: int
-    stored_bytes: int
-    room_bytes: int
-    seconds: float
-    memory_bytes: int
+    raw_bytes: int  # of the kept activations, exactly
+    stored_bytes: int  # on the disk, estimated from a compressed sample
+    room_bytes: int  # that have to be free while the parts are merged
+    seconds: float  # estimated from a timed warm-up
+    memory_bytes: int  # estimated peak of network, buffers and what sinks hold
     engine: str = "dense"
-    multiply_adds: int = 0
-    n_tasks: int = 1
+    multiply_adds: int = 0  # of convolutions and linear layers; 0 where they were not counted
+    n_tasks: int = 1  # pieces of work that processes can share: portions, or tiles of portions
 
     def shared(self, workers: int) -> Plan:
         """Return what it costs if so many processes share the work, each as fast as one alone."""

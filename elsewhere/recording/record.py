@@ -66,8 +66,6 @@ def make_header(
 
     Parameters
     ----------
-    sweep
-        What is recorded.
     layers
         Those of its layers that are kept; all of them by default.
     keep

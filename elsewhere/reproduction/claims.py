@@ -36,43 +36,19 @@ STATEMENTS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A statistic of a claim, its threshold, and its value for each seed.
+    """A statistic of a claim, its threshold, and its value for each seed."""
 
-    Parameters
-    ----------
-    claim
-        ``C1`` to ``C6``.
-    part
-        The statistic, in words.
-    pair
-        Pretraining set and test set, or the test set.
-    exemplars
-        ``same`` as trained on (the paper's measure), ``held-out``, or none.
-    threshold, direction
-        The claim holds where the value is above or below it.
-    values
-        One for each seed; empty where it was not run.
-    counts
-        Whether it decides the claim; else it is reported beside it.
-    case
-        Parts of one case must hold together; one case is enough (C3).
-    system
-        What it was measured on.
-    note
-        Why a seed could not be measured, or what the interval does not cover.
-    """
-
-    claim: str
-    part: str
-    pair: str
-    exemplars: str
+    claim: str  # ``C1`` to ``C6``
+    part: str  # the statistic, in words
+    pair: str  # pretraining set and test set, or the test set
+    exemplars: str  # ``same`` as trained on (the paper's measure), ``held-out``, or none
     threshold: float
-    direction: Direction
-    values: tuple[float, ...]
-    counts: bool = True
-    case: str = ""
-    system: str = ""
-    note: str = ""
+    direction: Direction  # the claim holds where the value is above or below the threshold
+    values: tuple[float, ...]  # one for each seed; empty where it was not run
+    counts: bool = True  # whether it decides the claim; else it is reported beside it
+    case: str = ""  # parts of one case must hold together; one case is enough (C3)
+    system: str = ""  # what it was measured on
+    note: str = ""  # why a seed could not be measured, or what the interval does not cover
 
     @property
     def verdict(self) -> str:
@@ -92,14 +68,8 @@ class Row:
 
 
 def make_rows(scale: Scale, results: Results) -> list[Row]:
-    """Return the statistics of all claims.
-
-    Parameters
-    ----------
-    scale
-        What was reproduced.
-    results
-        What came out of each run of each seed, for seeds of which all runs are done.
+    """Return the statistics of all claims, from what came out of each run of seeds that are
+    done.
     """
     table = SeedTable(results)
     rows = [

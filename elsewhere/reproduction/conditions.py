@@ -24,33 +24,20 @@ FULL, FIXED, CELL, EQUAL = "full", "fixed", "fixed-cell", "equal-accuracy"
 class Run:
     """A run of training and what it starts from.
 
-    Parameters
-    ----------
-    name
-        Of its folder.
-    kind
-        What is measured: ``pretraining``, ``learning`` of new objects, or ``interference``.
-    network, canvas
-        The system.
-    phases
-        What is trained; each phase of ``learning`` starts from the same weights.
-    start
-        The run whose last weights it starts from.
-    rival
-        With `start`: of the two, the one that learnt its task better is taken, at the first
-        checkpoint at which it was as good as the other one in the end.
-    compare
-        Whether layers are compared after it.
+    Measured is ``pretraining``, ``learning`` of new objects, or ``interference``. Each phase of
+    ``learning`` starts from the same weights. With a `rival` it starts from that of the two runs
+    that learnt its task better, at the first checkpoint at which it was as good as the other one in
+    the end.
     """
 
-    name: str
-    kind: Kind
+    name: str  # of its folder
+    kind: Kind  # what is measured
     network: Network
     canvas: Canvas
     phases: tuple[Phase, ...]
-    start: str | None = None
+    start: str | None = None  # the run whose last weights it starts from
     rival: str | None = None
-    compare: bool = False
+    compare: bool = False  # whether layers are compared after it
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -123,23 +110,15 @@ def make_runs(
 ) -> tuple[Run, ...]:
     """Return the runs of one seed, each after those that it needs.
 
-    Parameters
-    ----------
-    scale
-        How large everything is.
-    confounds
-        Whether to run what could explain the result otherwise: pinned exemplars, gain 1, a
-        background equal to the input's mean, the centre as the trained location.
-    imagenet_weights
-        ``imagenet`` or a state file of VGG16, for the ImageNet condition.
-    state_key
-        Which state of that file, if it holds several.
+    With `confounds`, what could explain the result otherwise is run as well: pinned exemplars, gain
+    1, a background equal to the input's mean, the centre as the trained location. The ImageNet
+    condition needs weights, ``imagenet`` or a state file of VGG16, of which `state_key` chooses a
+    state.
 
     Raises
     ------
     InputError
-        The weights' file does not exist, or a state is chosen without one; or a condition starts
-        from one that is not made before it.
+        The weights' file does not exist, or a state is chosen without one.
     """
     if state_key is not None and imagenet_weights in (None, "imagenet"):
         given = "not given" if imagenet_weights is None else imagenet_weights

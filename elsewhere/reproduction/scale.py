@@ -27,72 +27,37 @@ __all__ = ["ClaimLayers", "Scale", "load_scale", "scales"]
 
 @dataclass(frozen=True)
 class ClaimLayers:
-    """The layers that claims are about, by name; what is left out is found in the network.
+    """The layers that claims are about, by name; what is left out is found in the network."""
 
-    Parameters
-    ----------
-    pooling
-        Where the maps end, such as the last pooling.
-    hidden
-        The last layer before the head, of which invariance is claimed.
-    convolutions
-        Layers that are equivariant by construction, in order; the last one is compared.
-    """
-
-    pooling: str | None = None
-    hidden: str | None = None
-    convolutions: tuple[str, ...] = ()
+    pooling: str | None = None  # where the maps end, such as the last pooling
+    hidden: str | None = None  # the last one before the head, of which invariance is claimed
+    convolutions: tuple[str, ...] = ()  # equivariant by construction; the last one is compared
 
 
 @dataclass(frozen=True)
 class Scale:
     """A folder of curricula, and how what they train is tested.
 
-    Parameters
-    ----------
-    name
-        What it is called.
-    network, canvas
-        The system.
-    conditions
-        The curricula, by name: ``full`` (every item is shown everywhere), ``vanilla`` (new objects
-        are learnt at one location), ``interference`` (they are learnt, then trained on further)
-        and the others that :func:`elsewhere.reproduction.make_runs` asks for.
-    compared
-        The phase of learning after which layers are compared.
-    unseen
-        The objects that layers are compared with: none of them is seen before.
-    grid
-        Where objects are tested.
-    per_category
-        Exemplars of each class, trained on and held out, that are tested.
-    old_categories, old_exemplars, old_grid
-        How many of the pretraining's classes are looked for again after interference, how many
-        exemplars of each, trained on and held out, and where.
-    track_checkpoints
-        At how many checkpoints of the pretraining layers are compared.
-    tuned_on
-        The seeds with which its numbers were chosen: they are not for reporting.
-    minutes
-        What one seed is meant to take on two cores, at most.
-    layers
-        The layers of the claims; found in the network where they are not named.
+    Its conditions are the curricula, by name: ``full`` (every item is shown everywhere),
+    ``vanilla`` (new objects are learnt at one location), ``interference`` (they are learnt, then
+    trained on further) and the others that :func:`elsewhere.reproduction.make_runs` asks for. After
+    interference, some of the pretraining's classes are looked for again (``old_...``).
     """
 
     name: str
     network: Network
     canvas: Canvas
     conditions: Mapping[str, CurriculumPart]
-    compared: str
-    unseen: tuple[Phase, ...]
-    grid: str = "7x7"
-    per_category: int = 10
+    compared: str  # the phase of learning after which layers are compared
+    unseen: tuple[Phase, ...]  # the objects that layers are compared with: none is seen before
+    grid: str = "7x7"  # where objects are tested
+    per_category: int = 10  # exemplars of each class, trained on and held out, that are tested
     old_categories: int = 20
-    old_exemplars: int = 4
+    old_exemplars: int = 4  # of each, trained on and held out
     old_grid: str = "4x4"
-    track_checkpoints: int = 8
-    tuned_on: tuple[int, ...] = ()
-    minutes: float = 5.0
+    track_checkpoints: int = 8  # of the pretraining, at which layers are compared
+    tuned_on: tuple[int, ...] = ()  # seeds with which its numbers were chosen: not for reporting
+    minutes: float = 5.0  # what one seed is meant to take on two cores, at most
     layers: ClaimLayers = ClaimLayers()
 
     def phases(self, name: str) -> tuple[Phase, ...]:

@@ -32,28 +32,16 @@ VERSION = "0.2"
 
 @dataclass(frozen=True)
 class Event:
-    """How a task stands.
-
-    Parameters
-    ----------
-    seed, run
-        The task.
-    stage
-        ``training``, ``measuring``, ``done`` or ``skipped`` (it was done before).
-    phase, step, steps, accuracy
-        Of the training, where it trains; accuracy on what is trained.
-    finished, total
-        Tasks that are done, and all.
-    """
+    """How a task stands."""
 
     seed: int
     run: str
-    stage: str
-    phase: str = ""
+    stage: str  # ``training``, ``measuring``, ``done`` or ``skipped`` (it was done before)
+    phase: str = ""  # of the training, where it trains
     step: int = 0
     steps: int = 0
-    accuracy: float | None = None
-    finished: int = 0
+    accuracy: float | None = None  # on what is trained
+    finished: int = 0  # tasks that are done
     total: int = 0
 
 

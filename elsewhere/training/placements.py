@@ -46,18 +46,8 @@ class Placement:
     """Where objects may stand: a choice of rectangles for each class and exemplar.
 
     At each presentation one of the rectangles is drawn, then a location within it, both uniformly.
-
-    Parameters
-    ----------
-    spec
-        The environment's name, with its argument.
-    canvas
-        What the locations lie on.
-    n_classes
-        Number of classes.
-    boxes
-        int64 (class, exemplar, choice, 4), px: first and last y, first and last x. The first two
-        axes may have length 1 where classes or exemplars do not differ.
+    `boxes` are int64 (class, exemplar, choice, 4), px: first and last y, first and last x. The
+    first two axes may have length 1 where classes or exemplars do not differ.
 
     Raises
     ------

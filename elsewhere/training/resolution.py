@@ -35,50 +35,23 @@ from elsewhere.training.seen import (
 
 @dataclass(frozen=True, eq=False)
 class ResolvedPhase:
-    """A phase with everything that it shows.
+    """A phase with everything that it shows."""
 
-    Parameters
-    ----------
-    index
-        Its number in the curriculum, from 0.
-    phase
-        Its description.
-    steps
-        The number of its steps, at most.
-    categories
-        The classes, in the order of the head's units.
-    train, held_out
-        The exemplars that are trained on, and those that are not; None where there are none.
-    placement
-        Where they stand.
-    variants
-        The exemplars that are trained on at each value of the axes that are drawn from; those as
-        they are (`train`) where there is none.
-    checkpoints
-        The steps after which weights are kept, ascending.
-    previous
-        Index of the phase whose final weights it starts from; None for the initial ones.
-    exemplar_seed
-        What its object set was loaded with.
-    past, past_after
-        What the network has been trained on before the phase, and after it.
-    stale
-        The classes of which it shows a picture that has been trained on before.
-    """
-
-    index: int
+    index: int  # in the curriculum, from 0
     phase: Phase
-    steps: int
-    categories: tuple[str, ...]
+    steps: int  # at most
+    categories: tuple[str, ...]  # the classes, in the order of the head's units
     train: ObjectSet
     held_out: ObjectSet | None
     placement: Placement
     variants: tuple[ObjectSet, ...]
-    checkpoints: tuple[int, ...]
-    previous: int | None
-    exemplar_seed: int
-    past: Past = field(default_factory=Past)
-    stale: tuple[str, ...] = ()
+    """The exemplars that are trained on at each value of the axes that are drawn from; those as
+    they are (`train`) where there is none."""
+    checkpoints: tuple[int, ...]  # the steps after which weights are kept, ascending
+    previous: int | None  # index of the phase whose final weights it starts from
+    exemplar_seed: int  # what its object set was loaded with
+    past: Past = field(default_factory=Past)  # what was trained on before the phase
+    stale: tuple[str, ...] = ()  # classes of which a picture has been trained on before
     past_after: Past = field(default_factory=Past)
 
     @property
