@@ -263,6 +263,7 @@ def attack(case, kills, draw, way, cluster, log):
     stages = images_by_stage(log)
     expected, work = values(whole), Work(case, plain["process"], images_by_process(log))
     counts, wrong, number, begun = Counter(), [], 0, False
+    earlier = Counter()
     out = Path(f"run-{case}-0{ending}")
     clear()
     before = set(os.listdir())
@@ -279,7 +280,9 @@ def attack(case, kills, draw, way, cluster, log):
                 how = {"after": float(draw.uniform(0, plain["seconds"])), "worker": worker}
         found = run(call(out), **how)
         if command == "reproduce":
-            wrong += judge_stages(stages, images_by_stage(log), finished, found)
+            by_stage = images_by_stage(log)
+            wrong += judge_stages(stages, by_stage, finished, found, earlier)
+            earlier += by_stage
             counts["stages done before"] += len(finished)
         begun = found["killed"]
         counts["kills"] += found["killed"] or found["lost"]
@@ -317,7 +320,7 @@ def attack(case, kills, draw, way, cluster, log):
         inner = [str(p) for p in Path().rglob(".elsewhere-*")]
         if left or inner:
             wrong.append(f"left behind: {sorted(left)} {inner}")
-        number, stuck = number + 1, 0
+        number, stuck, earlier = number + 1, 0, Counter()
         shutil.rmtree(out, ignore_errors=True) if out.is_dir() else out.unlink()
         out = Path(f"run-{case}-{number}{ending}")
         clear()
@@ -420,16 +423,19 @@ def finished_stages(out, stages):
     return found
 
 
-def judge_stages(whole, spent, finished, found):
+def judge_stages(whole, spent, finished, found, earlier):
     """Return what is wrong with the work of an attempt at a reproduction.
 
     Nothing is computed of stages that were finished, and no other more often than needed: once,
-    and once more where a worker was lost on the way.
+    and once more where a worker was lost on the way. Of measuring, what earlier attempts computed
+    may serve: a checkpoint that was tracked is not tracked again.
     """
     times, wrong = 1 + found["lost"], []
     for stage in whole.keys() | spent.keys():
         most = 0 if stage in finished else times * whole[stage]
         least = whole[stage] if found["code"] == 0 and stage not in finished else 0
+        if stage.endswith("measure"):
+            least = max(0, least - earlier[stage])
         if stage == OUTSIDE or stage.endswith("start"):  # looks at the network, where it is needed
             least = 0
         if not least <= spent[stage] <= most:
