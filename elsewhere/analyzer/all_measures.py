@@ -19,6 +19,7 @@ from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.maps import has_place
 from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.measures.tables import Against
+from elsewhere.measures.variables import described
 from elsewhere.models.machine import versions_of
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Design, Layer, Progress, Source
@@ -267,10 +268,6 @@ def _finish(
     result = with_forms(result, source.layers)
     codes = source.design.category_codes
     sampled = Sampled.of(codes).unit
-    units = {"object": "objects", "category": "categories"}[sampled]
-    for name in map(str, result.data_vars):
-        words = _words(name, measures.get(found.made_by[name]), units)
-        result[name].attrs.setdefault("long_name", words)
     design = source.design
     result.attrs = {
         "kind": "measures",
@@ -302,23 +299,5 @@ def _finish(
             ),
         ),
     }
-    return result
-
-
-def _words(name: str, made_by: Measure, units: str) -> str:
-    """Return a variable's name in words; `units` are what intervals leave out in turn."""
-    if name in made_by.words:
-        return made_by.words[name]
-    endings = {
-        "_displaced": ", against displacement",
-        "_away": ", mean over all moves",
-        "_step": ", less that of the layer before",
-        "_band": f", 95 % band over {units} that holds for all layers together",
-        "_interval": f", {made_by.interval.format(units=units)}",
-        "_null": ", of shuffled rows or pairs",
-        "_map": ", map over displacements",
-    }
-    said = name
-    for ending, text in endings.items():
-        said = said.replace(ending, text)
-    return said.replace("_", " ").replace(" ,", ",")
+    makers = {name: measures.get(each) for name, each in found.made_by.items()}
+    return described(result, makers)

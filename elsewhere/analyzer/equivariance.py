@@ -12,6 +12,7 @@ from elsewhere.errors import LayerError
 from elsewhere.measures.aligned import AlignedSink, Shift, size_of
 from elsewhere.measures.maps import has_place
 from elsewhere.measures.similarity import n_cross_pairs
+from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Progress, Source
 from elsewhere.types import parse_bytes
@@ -84,7 +85,7 @@ def aligned_similarity(
     )
     result, notes = found.result, notes_of(source, found.result)
     result.attrs = aligned_attributes(source, shift) | {"notes": notes}
-    return result
+    return described(result)
 
 
 def aligned_attributes(source: Source, shift: Shift) -> dict[str, Any]:

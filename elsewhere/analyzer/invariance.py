@@ -24,6 +24,7 @@ from elsewhere.measures.intervals import (
     correlation_of,
     share_interval,
 )
+from elsewhere.measures.variables import described
 from elsewhere.types import WHERE
 
 EXEMPLARS = ("same", "held-out")
@@ -69,20 +70,7 @@ def summarize(result: xarray.Dataset) -> None:
         if why := _too_few(classes[mine], named):
             result.attrs["notes"].append(f"exemplars that are {name}: {why}")
     _add_curve(result, np.where(unchanged, distance, -1), rows, classes)
-    for name, text in _LONG_NAMES.items():
-        result[name].attrs["long_name"] = text
-
-
-_LONG_NAMES = {
-    "accuracy": "share of objects classified correctly, the mean over classes",
-    "N": "accuracy from chance (0) to 1",
-    "accuracy_at": "mean accuracy on the trained locations, off them, and far from them",
-    "II_far": "normalised accuracy far from the trained locations, as a share of that on them",
-    "II": "normalised accuracy off the trained locations, as a share of that on them",
-    "on_minus_far": "accuracy on the trained locations less that far from them",
-    "on_minus_off": "accuracy on the trained locations less that off them",
-    "margin": "logit of the true class less the largest other",
-}
+    described(result)
 
 
 class _Summary:

@@ -11,7 +11,7 @@ import xarray
 from elsewhere.errors import LayerError, UnknownNameError
 from elsewhere.measures.catalogue import MakeSinks
 from elsewhere.measures.responses import find_responses
-from elsewhere.measures.sinks import LayerSink, describe, to_dataset
+from elsewhere.measures.sinks import LayerSink, to_dataset
 from elsewhere.measures.tables import Variables
 from elsewhere.protocols import Design, Progress, Source
 
@@ -84,7 +84,6 @@ def measure_layers(
         keep=keep,
     ).assign_attrs(rounded=rounded)
     for first in firsts.values():
-        describe(result, first.words)
         notes += first.doubts(result, source.design)
     result.attrs["notes"] = notes
     return Measured(result, made_by)

@@ -16,6 +16,7 @@ from elsewhere.forms import mean_note, with_forms
 from elsewhere.measures.grams import GramTally
 from elsewhere.measures.rsa import DISSIMILARITIES, PREPARED, Dissimilarity, dissimilarities
 from elsewhere.measures.tables import Reading, Table, Variables
+from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Layer, Progress, Source
 from elsewhere.types import parse_bytes
@@ -111,7 +112,7 @@ def dissimilarity_matrices(
         },
     )
     result = with_forms(result, source.layers)
-    return result.assign_attrs(notes=notes_of(source, mean_note(result), sink))
+    return described(result.assign_attrs(notes=notes_of(source, mean_note(result), sink)))
 
 
 def to_rsatoolbox(result: xarray.Dataset) -> Any:

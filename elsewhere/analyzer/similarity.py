@@ -16,6 +16,7 @@ from elsewhere.measures.responses import find_responses
 from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.measures.similarity_sink import METRICS, SimilaritySink
 from elsewhere.measures.unit_chunks import BY_PLACE
+from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Progress, Source
 from elsewhere.types import Metric, parse_bytes
@@ -134,4 +135,4 @@ def finish(
         **source.provenance,
         "notes": notes_of(source, result, mean_note(result), without_intervals(result, sampled)),
     }
-    return result
+    return described(result)

@@ -19,6 +19,7 @@ from elsewhere.measures.trajectories import (
     onset_step,
     retained_share,
 )
+from elsewhere.measures.variables import described
 from elsewhere.types import stem_of
 
 ONSET = 0.1
@@ -185,7 +186,7 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
         ("layer", "bound"),
         np.stack([interval for _, interval in shares]),
     )
-    return xarray.Dataset(
+    summary = xarray.Dataset(
         named,
         coords={
             "exemplars": kinds,
@@ -200,3 +201,4 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
             "notes": doubts,
         },
     )
+    return described(summary)

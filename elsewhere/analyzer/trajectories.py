@@ -31,6 +31,7 @@ from elsewhere.analyzer.invariance import EXEMPLARS
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.errors import StorageError
 from elsewhere.measures.catalogue import measures, measures_named
+from elsewhere.measures.variables import described
 from elsewhere.models import find_device
 from elsewhere.models.identity import source_sha256
 from elsewhere.notes import notes_of
@@ -280,7 +281,7 @@ def measure_checkpoint(
         "seed": card.seed,
         "notes": notes_of(alike, *others),
     }
-    return result
+    return described(result)
 
 
 def _sweep(card: Card, objects: ObjectSet, settings: TrackSettings, device: str) -> Sweep:
@@ -426,7 +427,7 @@ def _join(
         },
         "notes": notes_of_checkpoints(found, cards),
     }
-    return joined
+    return described(joined)
 
 
 _SHOWN = (

@@ -118,6 +118,14 @@ measures.add(
         ("biscione2021",),
         comes_with="accuracy",
         range="up to 1",
+        direction="higher: more objects are recognised",
+        chance="0",
+        question="Does the trained network recognise the object here?",
+        can="It tells where on the canvas a trained head is right, as a share of the way from "
+        "chance to 1.",
+        cannot="It cannot tell at which layer the knowledge is lost, nor anything of classes "
+        "without a score.",
+        least=1,
     ),
     summary="share of the way from chance to 1, per location",
 )
@@ -129,6 +137,13 @@ measures.add(
         ("biscione2021",),
         comes_with="accuracy",
         range="any number",
+        direction="higher: more of what is known where trained is known elsewhere",
+        chance="0",
+        question="How much of what is known at the trained location is known elsewhere?",
+        can="It compares networks of different accuracy, and it decides on the claims.",
+        cannot="It is undefined where the network does not know the objects at the trained "
+        "location.",
+        least=1,
     ),
     summary="accuracy elsewhere over accuracy where trained",
 )

@@ -281,6 +281,13 @@ measures.add(
         against=("all", "reference"),
         headline="aligned_G_away",
         range="up to 1",
+        direction="higher: more equivariant and selective",
+        chance="0",
+        question="Does the feature map move with the object?",
+        can="It tells a map that moves with the object from one that changes.",
+        cannot="It cannot be had of layers without a map, nor where no move is a whole number of "
+        "strides.",
+        least=2,
         maps=True,
     ),
     summary="cosine of maps moved back with the object, G, and plain G beside it",

@@ -70,6 +70,12 @@ class Measure:
         The variable that holds one number per layer.
     range
         Between which numbers that lies.
+    direction, chance
+        What higher or lower numbers mean, and what chance gives.
+    question, can, cannot
+        What it answers, and what it can and cannot tell, in sentences.
+    least
+        The smallest number of objects, each of a category of its own, that gives a value.
     matrices
         How many matrices over pairs of locations it gives.
     metric
@@ -109,6 +115,12 @@ class Measure:
     parts: tuple[str, ...] = ()
     headline: str = ""
     range: str = ""
+    direction: str = ""
+    chance: str = ""
+    question: str = ""
+    can: str = ""
+    cannot: str = ""
+    least: int = 0
     matrices: int = 0
     metric: str = ""
     lengths: Callable[[Table], bool] = lambda table: True

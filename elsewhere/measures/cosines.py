@@ -342,12 +342,42 @@ def _remarks(metric: str, table: Table) -> list[str]:
     return found
 
 
-for _metric, _removed in (
-    ("cosine", ""),
-    ("centred", ", less the mean over objects and locations"),
-    (BY_PLACE, ", less the mean over objects at each location"),
-    ("evoked", ", less the empty canvas's activation"),
-    ("pearson", ", less each vector's mean over units"),
+for _metric, _removed, _question, _can, _cannot in (
+    (
+        "cosine",
+        "",
+        "Is the code of the object elsewhere like that at the reference?",
+        "It compares with published figures.",
+        "Alone it shows no invariance: after a ReLU any two codes are alike. Read G beside it.",
+    ),
+    (
+        "centred",
+        ", less the mean over objects and locations",
+        "Is the code alike elsewhere once what is common to all codes is removed?",
+        "It takes off what all objects at all places have in common.",
+        "It keeps what one place adds to all objects, and depends on which objects are shown.",
+    ),
+    (
+        BY_PLACE,
+        ", less the mean over objects at each location",
+        "Are objects told apart in the same way here and there?",
+        "It takes off what any object evokes at a place.",
+        "It cannot tell how alike the codes are: what all objects share is gone.",
+    ),
+    (
+        "evoked",
+        ", less the empty canvas's activation",
+        "Is what the object changes of the empty canvas the same elsewhere?",
+        "It takes off what the background evokes.",
+        "It keeps what any object evokes at a place: two objects in one place may be alike.",
+    ),
+    (
+        "pearson",
+        ", less each vector's mean over units",
+        "Is the pattern over units the same elsewhere?",
+        "It is not moved by a constant that is added to all units.",
+        "Alone it shows no invariance: read G beside it.",
+    ),
 ):
     measures.add(
         _metric,
@@ -361,6 +391,12 @@ for _metric, _removed in (
             parts=("G",),
             headline=f"{_metric.replace('-', '_')}_away",
             range="-1..1",
+            direction="higher: the codes are more alike",
+            chance="the other object elsewhere",
+            question=_question,
+            can=_can,
+            cannot=_cannot,
+            least=2 if _metric == BY_PLACE else 1,
             matrices=3,
             metric=_metric,
             lengths=partial(_needs_lengths, _metric),
@@ -380,6 +416,13 @@ measures.add(
         against=("all", "reference"),
         comes_with="cosine",
         range="up to 1",
+        direction="higher: more invariant and selective",
+        chance="0",
+        question="Is the same object elsewhere more alike than another object there?",
+        can="It compares layers and networks: 1 is invariant and selective, 0 is no better than "
+        "another object.",
+        cannot="It cannot tell whether a network uses what is preserved.",
+        least=2,
         matrices=1,
     ),
     summary="same object against another one there; comes with every cosine",

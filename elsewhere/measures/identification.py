@@ -407,6 +407,14 @@ measures.add(
         against=("all", "reference"),
         headline="identification_mapped_away",
         range="0..1",
+        direction="higher: the object is told from others more often",
+        chance="1 / number of candidates",
+        question="Is the object lost by the move, or only hidden?",
+        can="It separates what no linear map brings back (lost) from what the move only turned "
+        "(hidden).",
+        cannot="It cannot tell whether the network uses what the map finds; with few objects its "
+        "ceiling is low.",
+        least=6,
         metric="cosine",
         sketches=False,
         memory=lambda table: 6 * 8.0 * table.n_positions * table.n_objects**2,

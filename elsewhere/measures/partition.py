@@ -197,6 +197,12 @@ measures.add(
         reading=_partition,
         headline="object_share",
         range="0..1",
+        direction="higher: the object makes more of the variation",
+        chance="object_share_null",
+        question="How much of the variation comes from the object, how much from its place?",
+        can="It tells a layer that discards place from one that keeps it beside the object.",
+        cannot="It cannot tell which units carry the shares.",
+        least=2,
     ),
     summary="shares of object, location and interaction in the variation",
 )

@@ -352,6 +352,13 @@ measures.add(
         against=("all", "reference"),
         headline="shift_share_out_of_phase",
         range="up to 1",
+        direction="higher: the change is more of a pure shift",
+        chance="none",
+        question="Does a map change by moving, at the border, or by sub-sampling?",
+        can="It splits a map's change into pure shift, border, and what sub-sampling breaks.",
+        cannot="It cannot tell border from the rest in deep layers, all of whose cells see the "
+        "border.",
+        least=1,
         maps=True,
     ),
     summary="a map's change: pure shift, border, sub-stride phase",

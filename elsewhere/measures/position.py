@@ -296,6 +296,13 @@ measures.add(
         reading=_position,
         headline="position_r2",
         range="up to 1",
+        direction="higher: the location can be read better",
+        chance="0",
+        question="Can the object's place be read from the code?",
+        can="It finds place that is there to be read linearly, whatever the object.",
+        cannot="It cannot tell whether the object can be read, too, nor what nonlinear readers "
+        "would find.",
+        least=2,
         memory=_memory,
         remarks=_remarks,
     ),

@@ -233,6 +233,13 @@ measures.add(
         against=("all", "reference"),
         headline="rsa_away",
         range="-1..1",
+        direction="higher: the geometry of the objects is better preserved",
+        chance="0",
+        question="Are the same pairs of objects alike here and there?",
+        can="It compares with brains and behaviour, for only the ranks of dissimilarities count.",
+        cannot="It cannot show invariance: a code that is only turned, or moves with the object, "
+        "scores 1.",
+        least=3,
         matrices=1,
         metric="pearson",
         sketches=False,

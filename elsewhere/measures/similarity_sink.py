@@ -41,21 +41,6 @@ from elsewhere.protocols import Block, Design, Keep, Layer, Need, Stage, Vectors
 from elsewhere.types import Metric, stem_of
 
 METRICS: tuple[str, ...] = get_args(Metric)
-LONG_NAMES = {
-    "_each": "similarity of the object here and at the reference",
-    "": "mean over objects of the similarity",
-    "_baseline": "another object here, compared with the reference",
-    "_baseline_same": "another object, both here",
-    "_G": "(similarity - baseline) / (1 - baseline)",
-    "_G_away": "G, mean over all locations but the reference",
-    "_G_away_without": "G away from the reference without that object or category",
-    "_G_away_band": "simultaneous 95 % band of G_away over all layers",
-    "_G_step": "G_away less that of the layer before",
-    "_G_step_band": "simultaneous 95 % band of G_step over all layers",
-    "_zero_share": "share of zero vectors",
-    "_error": "largest standard error of a cosine that a sketch brings",
-    "_over_place_away": "similarity less baseline_same: does identity outweigh place?",
-}
 QUANTITIES = {
     "similarity": "",
     "baseline_cross": "_baseline",
@@ -142,7 +127,6 @@ class SimilaritySink(LayerSink):
             raise UnknownNameError("metric", metric, METRICS)
         self.metric, self.include_reference = metric, include_reference
         self._stem = stem_of({"metric": metric})
-        self.words = {f"{self._stem}{name}": text for name, text in LONG_NAMES.items()}
         self._states: dict[str, _LayerState] = {}
         self._keeps: dict[str, Keep] = {}
         self._crossing = Crossing()

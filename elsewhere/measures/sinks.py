@@ -21,8 +21,8 @@ class LayerSink(Sink):
     """A sink that finds variables for every layer, or for those that are named.
 
     `variables` are by layer, once it is through: see :func:`to_dataset`. `made_by` is the measure
-    of a variable, where the sink takes several, and `words` says what variables are. `notes` have
-    to be known to read a layer's numbers, and `rounded` are layers whose zero vectors are rounding.
+    of a variable, where the sink takes several. `notes` have to be known to read a layer's numbers,
+    and `rounded` are layers whose zero vectors are rounding.
     """
 
     def __init__(self, layers: Sequence[str] | None = None) -> None:
@@ -31,7 +31,6 @@ class LayerSink(Sink):
         self.made_by: dict[str, str] = {}
         self.notes: list[str] = []
         self.rounded: list[str] = []
-        self.words: dict[str, str] = {}
 
     def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return what is needed of a layer, if it is one of those to take."""
@@ -61,16 +60,8 @@ class LayerSink(Sink):
         if not names:
             raise LayerError("no layer was measured; name layers that the source holds")
         result = to_dataset({name: found[name] for name in names}, self.design)
-        describe(result, self.words)
         result.attrs["rounded"] = self.rounded
         return result.assign_attrs(notes=[*self.notes, *self.doubts(result, self.design)])
-
-
-def describe(result: xarray.Dataset, words: Mapping[str, str]) -> None:
-    """Say in words what variables are."""
-    for name in words:
-        if name in result:
-            result[name].attrs["long_name"] = words[name]
 
 
 def left_out_labels(design: Design) -> list[str]:

@@ -203,6 +203,12 @@ _DEVIATION = Measure(
     reading=partial(_variance, "normalized_deviation", deviations=True),
     headline="normalized_deviation",
     range="0 and more",
+    direction="lower: locations matter less than objects",
+    chance="1",
+    question="Does a unit vary more over places or over objects?",
+    can="It finds single units that are invariant, in layers of any kind.",
+    cannot="It cannot tell whether objects can be told apart, and it has no interval.",
+    least=2,
     sketches=False,
     memory=lambda table: 24.0 * table.n_units,
 )

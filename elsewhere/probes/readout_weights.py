@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
 from elsewhere.errors import InputError, StorageError
+from elsewhere.measures.variables import described
 from elsewhere.storage import load_result, save_result
 from elsewhere.types import Location
 
@@ -125,8 +126,8 @@ def save_readout(
     """
     result = xarray.Dataset(
         {
-            "coef": (("class", "unit"), probe.coef, {"long_name": "weights for raw units"}),
-            "intercept": ("class", probe.intercept, {"long_name": "what is added to each score"}),
+            "coef": (("class", "unit"), probe.coef),
+            "intercept": ("class", probe.intercept),
         },
         coords={"class": list(probe.classes)},
         attrs={
@@ -139,7 +140,7 @@ def save_readout(
             **probe.network,
         },
     )
-    return save_result(result, path, overwrite=overwrite, rescue=rescue)
+    return save_result(described(result), path, overwrite=overwrite, rescue=rescue)
 
 
 def load_readout(path: str | Path) -> FittedProbe:

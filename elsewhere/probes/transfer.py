@@ -16,6 +16,7 @@ from elsewhere.measures.accuracy import INDEX_GATE
 from elsewhere.measures.bands import band_notes
 from elsewhere.measures.intervals import LEAST_SAMPLED
 from elsewhere.measures.responses import find_responses
+from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.probes.controls import PIXELS, ControlScene, PixelSource, object_size, untrained
 from elsewhere.probes.dataset import Builder
@@ -38,25 +39,6 @@ from elsewhere.protocols import Progress, Source
 from elsewhere.types import Location, parse_bytes
 
 TrainAt: TypeAlias = str | Location | Sequence[Location]
-
-LONG_NAMES = {
-    "accuracy": "accuracy of the probe here, trained elsewhere",
-    "accuracy_at": "accuracy on the trained locations, off them, and far from them",
-    "accuracy_by_displacement": "accuracy against the distance from the trained location",
-    "invariance_index": "normalised accuracy far away as a share of that on the location",
-    "on_minus_far": "accuracy on the location less that far away",
-    "share_above": "share of the locations with an accuracy above the threshold",
-    "selectivity_at": "accuracy less that of the control task with shuffled labels, of exemplars "
-    "that were trained on",
-    "above_chance_at": "accuracy less chance",
-    "shuffled_flag": "1 where the control task is solved off the location better than by chance",
-    "cross_validated": "mean accuracy over folds at the trained location",
-    "strength": "strength of regularisation that was chosen",
-    "rank": "dimensions that the training samples span",
-    "n_units": "units of the layer",
-    "correct": "whether the object was recognised, -1 where it is left out",
-    "choice": "the class that was chosen, -1 where the object is left out",
-}
 
 
 def probe(
@@ -297,9 +279,6 @@ def probe(
         builder.add_trials(outcomes)
     asked = SPLITS if split in (None, "both") else (split,)
     result = builder.dataset(exemplars, places, tried).sel(split=list(asked))
-    for name, text in LONG_NAMES.items():
-        if name in result:
-            result[name].attrs["long_name"] = text
     result = with_forms(result, source.layers)
     forms = result["kept"].values
     measures = [kind_name if form == FULL else f"{kind_name}({form})" for form in forms]
@@ -336,7 +315,7 @@ def probe(
             f"{', '.join(solved)}; what it reads there is who the exemplar is, not only what"
         )
     result.attrs["notes"] = notes_of(source, doubts, _gated(result))
-    return result
+    return described(result)
 
 
 def _gated(result: xarray.Dataset) -> list[str]:

@@ -18,6 +18,7 @@ from elsewhere.measures.claims import (
     interval_over_seeds,
     verdict,
 )
+from elsewhere.measures.variables import described
 from elsewhere.reproduction.conditions import CELL, EQUAL, FIXED, FULL
 from elsewhere.reproduction.gates import Results, SeedTable, SeedValues, join_notes
 from elsewhere.reproduction.measurements import PARTS
@@ -169,7 +170,7 @@ def to_dataset(scale: Scale, rows: Sequence[Row], results: Results) -> xarray.Da
         for name in ("claim", "part", "system", "pair", "exemplars")
     }
     summary = summarise(rows)
-    return xarray.Dataset(
+    found = xarray.Dataset(
         {name: ("claim", column) for name, column in columns.items()}
         | {
             "interval": (("claim", "bound"), np.array([row.interval for row in rows])),
@@ -184,6 +185,7 @@ def to_dataset(scale: Scale, rows: Sequence[Row], results: Results) -> xarray.Da
             "summary": json.dumps(summary),
         },
     )
+    return described(found)
 
 
 def _exemplars() -> Iterator[tuple[str, bool]]:

@@ -13,6 +13,7 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import StorageError
+from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.storage.admission import READING, check_bytes, look, open_checked
 from elsewhere.storage.checking import one_line
@@ -30,7 +31,8 @@ from elsewhere.types import plain_text, stem_of
 ENCODING = "result"
 VERSION = "0.4"
 """Since 0.2 a result is sealed whole; since 0.3 variables of a similarity begin with its metric;
-since 0.4 a track has ``accuracy_on``, which was called ``accuracy_trained``."""
+since 0.4 a track has ``accuracy_on``, which was called ``accuracy_trained``, and variables say in
+their attributes what they are."""
 SEALED = ("0.2", "0.3", VERSION)
 
 FRAME_BYTES = 2**16
@@ -165,6 +167,8 @@ def load_result(path: str | Path) -> xarray.Dataset:
             if variable.encoding.get("scale_factor") == PACKED_STEP:
                 result[name] = variable.astype(np.float16)
         result = _renamed(result)
+        if result.attrs.get("encoding_version") != VERSION:  # it did not say what variables are
+            result = described(result)
         if not sealed:
             result.attrs["notes"] = notes_of(result, [f"{path.name} {UNSEALED}"])
     except READING as error:

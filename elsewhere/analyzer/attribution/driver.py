@@ -261,8 +261,8 @@ def _finish(
         category=("object", list(sweep.objects.categories)),
         y=("y", list(sweep.grid.y), {"units": "px"}),
         x=("x", list(sweep.grid.x), {"units": "px"}),
-        height=("height", run.frame.offsets, {"units": "px", "long_name": "row from the box's"}),
-        width=("width", run.frame.offsets, {"units": "px", "long_name": "column from the box's"}),
+        height=("height", run.frame.offsets, {"units": "px"}),
+        width=("width", run.frame.offsets, {"units": "px"}),
     )
     numbers = true_classes(classes, sweep.objects.categories)
     predicted = joined["predicted"]

@@ -20,6 +20,7 @@ from elsewhere.analyzer.attribution.weights import randomise, weights_by_layer
 from elsewhere.errors import InputError
 from elsewhere.measures.attribution import MAP_METRICS, MapMetric, mean_over_objects, unit_maps
 from elsewhere.measures.intervals import Sampled
+from elsewhere.measures.variables import described
 from elsewhere.models.restoring import copy_network
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Progress
@@ -131,9 +132,6 @@ def sanity(
     stages = ["(none)", *(aliases.get(name, name) or WHOLE for name in layers)]
     result = _dataset(np.stack(likeness), stages, sweep, first)
     result["randomised"] = ("stage", sizes / (sizes[-1] + sum(left.values())))
-    result["randomised"].attrs["long_name"] = (
-        "share of the weights up to the target that are random"
-    )
     result.attrs["not_randomised"] = left
     share, doubts = 1 - float(result["randomised"][-1]), []
     if share > NEGLIGIBLE:
@@ -144,7 +142,6 @@ def sanity(
             f"as finite numbers: {named}{', ...' if len(left) > 3 else ''}"
         )
     result["n_empty"] = ("stage", empty)
-    result["n_empty"].attrs["long_name"] = "maps of the randomised network without variation"
     result.attrs["n_weights"] = int(sizes[-1])
     if any(empty):
         most = int(np.argmax(empty))
@@ -158,7 +155,7 @@ def sanity(
             f"{left_out} of {known.size} maps of the network as it is vanish (empty, or the "
             "score's rounding) and are left out"
         )
-    return result.assign_attrs(notes=notes_of(result, doubts))
+    return described(result.assign_attrs(notes=notes_of(result, doubts)))
 
 
 def _without_limit(settings: AttributionSettings) -> dict[str, object]:
@@ -252,6 +249,4 @@ def _dataset(
         },
         attrs=attributes,
     )
-    result["likeness"].attrs["long_name"] = "maps compared with those of the network as it is"
-    result["stage"].attrs["long_name"] = "the layer randomised last, with all above it"
     return result

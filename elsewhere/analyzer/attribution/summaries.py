@@ -24,6 +24,7 @@ from elsewhere.measures.attribution import (
 from elsewhere.measures.behaviour import Behaviour, differing
 from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.matching import matched_gap
+from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.types import stem_of
 
@@ -47,45 +48,6 @@ _PATHS = ("occlusion", "feature-ablation", "integrated-gradients", "gradient-sha
 """Methods that look further than the image itself."""
 
 _PLACES = ("mass_inside", "mass_box", "centre_y", "centre_x", "centre_distance", "entropy")
-
-LONG_NAMES = {
-    "attribution": "attribution in the object's frame, as a share of scale",
-    "canvas_attribution": "attribution over the canvas, as a share of scale",
-    "reference_attribution": "attribution at the reference, as a share of reference_scale",
-    "scale": "largest absolute value of the map",
-    "reference_scale": "largest absolute value of the map at the reference",
-    "frame_mean": "mean over objects of the map as a share of the object's mass at the reference",
-    "equivariance": "object-frame map here and at the reference, compared",
-    "equivariance_cross": "the same with another object's map at the reference",
-    "equivariance_over_cross_away": "equivariance less the same with another object's map",
-    "mass": "absolute mass of the map",
-    "mass_ratio": "absolute mass here over that at the reference",
-    "mass_inside": "share of the absolute mass on the object",
-    "mass_box": "share of the absolute mass in the object's box",
-    "vanishing": "whether the map is none: empty, the score's rounding, or far weaker than others",
-    "reference_vanishing": "whether the map at the reference is none",
-    "centre_y": "centre of absolute mass from the middle of the object's box, downwards",
-    "centre_x": "centre of absolute mass from the middle of the object's box, to the right",
-    "centre_distance": "distance of the centre of absolute mass from the middle of the box",
-    "entropy": "entropy of the absolute mass",
-    "score": "the target's value",
-    "reference_score": "the target's value at the reference",
-    "reference_mass": "absolute mass of the map at the reference",
-    "baseline_score": "the target's value for the baseline",
-    "target_class": "number of the class that is attributed, -1 where there is none",
-    "predicted": "number of the class with the highest score",
-    "correct": "whether the object is recognised",
-    "accuracy": "share of the objects that are recognised, the mean over classes",
-    "completeness_error": "sum of the map less (score - baseline_score or kept_relevance)",
-    "kept_relevance": "share of the score that biases, other constants and the stabiliser keep",
-    "completeness_share": "the same as a share of the score's change, or of a tenth of the mass",
-    "sensitivity": "largest relative change of the map in a small neighbourhood of the image",
-    "infidelity": "mean squared error of the map times a perturbation against the score's change",
-    "recognition_gap": "where recognised less where not, at the same places",
-    "patch": "the object over the background",
-    "mask": "the object's alpha",
-}
-UNITS = {"centre_y": "px", "centre_x": "px", "centre_distance": "px", "entropy": "bits"}
 
 
 def maps_of(result: xarray.Dataset, name: str = "attribution") -> xarray.DataArray:
@@ -125,15 +87,10 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
     share = (maps_of(result) / size.where(lambda v: v > 0)).where(~result["vanishing"])
     result["frame_mean"] = share.mean("object").astype(np.float32)
     result = result.assign_coords(bound=["low", "high"])
-    for name, text in LONG_NAMES.items():
-        if name in result:
-            result[name].attrs["long_name"] = text
-    for name, unit in UNITS.items():
-        result[name].attrs["units"] = unit
     result.attrs["sampled"] = Sampled.of(codes_of(result)).unit
     result.attrs["n_vanishing"], vanished = _vanishing(result)
     result.attrs["notes"] = notes_of(result, vanished, doubts)
-    return result
+    return described(result)
 
 
 def vanishing_of(result: xarray.Dataset) -> tuple[xarray.DataArray, xarray.DataArray]:
@@ -417,9 +374,7 @@ def join(result: xarray.Dataset, others: Sequence[xarray.Dataset]) -> xarray.Dat
     table = [[association(a, b) for b in maps.values()] for a in own.values()]
     joined["association"] = (("measure_map", "joined_map"), np.array(table))
     joined = joined.assign_coords(joined_map=list(maps), measure_map=list(own))
-    joined["joined"].attrs["long_name"] = "other results at the same locations"
-    joined["association"].attrs["long_name"] = "Spearman correlation over locations"
-    return joined.assign_attrs(notes=notes_of(result, *others))
+    return described(joined.assign_attrs(notes=notes_of(result, *others)))
 
 
 _WANTED = {

@@ -21,6 +21,7 @@ from elsewhere.analyzer.checkpoints import (
     perform_checkpoints,
 )
 from elsewhere.errors import InputError
+from elsewhere.measures.variables import described
 from elsewhere.models import find_device
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Grid, ObjectSet
@@ -261,4 +262,4 @@ def _join(found: Sequence[xarray.Dataset], cards: Sequence[Card]) -> xarray.Data
         "training_seed": last.seed,
         "notes": notes_of_checkpoints(found, cards),
     }
-    return joined
+    return described(joined)

@@ -1,0 +1,131 @@
+"""Every kind of result: its variables say what they are, and so does its methods section."""
+
+import re
+from pathlib import Path
+
+import pytest
+import xarray
+
+import elsewhere.measures
+from elsewhere.analyzer import similarity
+from elsewhere.analyzer.accuracy import network_accuracy
+from elsewhere.analyzer.all_measures import measure
+from elsewhere.analyzer.attribution.driver import attribute
+from elsewhere.analyzer.attribution.sanity import sanity
+from elsewhere.analyzer.attribution.settings import AttributionSettings
+from elsewhere.analyzer.attribution.timeline import attribute_checkpoints
+from elsewhere.analyzer.equivariance import aligned_similarity
+from elsewhere.analyzer.rdms import dissimilarity_matrices
+from elsewhere.analyzer.track_summary import summarise_track
+from elsewhere.analyzer.trajectories import TrackSettings, track
+from elsewhere.measures import measures
+from elsewhere.measures.variables import FIELDS
+from elsewhere.models import load_model
+from elsewhere.probes import fit_probe, probe, save_readout
+from elsewhere.recording import Sweep
+from elsewhere.reproduction import load_scale, to_dataset
+from elsewhere.reproduction.claims import Row
+from elsewhere.stimuli import Canvas, load_objects
+from elsewhere.storage import load_result, save_result
+from elsewhere.training import Curriculum, Exemplars, Network, Phase, train
+from elsewhere.types import COMPARED
+
+CANVAS = Canvas(16, 7)
+LAYERS = ("conv1_1", "pool1", "fc3")
+NAMES = [name for name in measures if measures.get(name).taken != "accuracy"]
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    objects = load_objects("glyphs", size=7, categories=6, per_category=3)
+    model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 16, "num_classes": 6})
+    return Sweep(model, objects, canvas=CANVAS, grid="2x3", layers=LAYERS)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    phase = Phase(
+        "one", "glyphs", categories=4, exemplars=Exemplars(3, 2), environment="one:3,3",
+        steps=2, batch=4, checkpoints=(0,),
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("run")
+    network = Network("small-cnn", arguments={"channels": "4-8", "hidden": 8})
+    train(Curriculum("own", network, CANVAS, (phase,)), folder, device="cpu")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(sweep, run, tmp_path_factory):
+    """Return a result of every kind."""
+    fitted = fit_probe(sweep, "fc3")
+    readout = save_readout(fitted, tmp_path_factory.mktemp("readout") / "readout.nc")
+    settings = TrackSettings(
+        grid="2x2", layers=("fc4",), per_category=2, probes=True, measures=("cka", "partition")
+    )
+    tracked = track(run, settings=settings)
+    rows = [
+        Row("C1", "II_far, vanilla", "glyphs", "same", 0.1, "<", (0.0, 0.01), True, ""),
+        Row("C6", "fall", "glyphs", "same", 0.2, ">", (), True, ""),
+    ]
+    results = [
+        similarity(sweep, metric="evoked"),
+        measure(sweep, names=NAMES),
+        aligned_similarity(sweep, layers=["conv1_1"]),
+        probe(sweep, train_at="left", n_shuffles=1),
+        probe(sweep, train_at="each", controls=("shuffled",), n_shuffles=1, layers=["fc3"]),
+        network_accuracy(sweep.model, sweep.objects, CANVAS, "2x3", trained=[(3, 3)]),
+        attribute(sweep, AttributionSettings(method="input-x-gradient")),
+        sanity(sweep, AttributionSettings(method="saliency", target="similarity:fc3")),
+        attribute_checkpoints(run, AttributionSettings(method="saliency"), grid="2x2"),
+        tracked,
+        summarise_track(tracked, "one"),
+        dissimilarity_matrices(sweep, layers=["fc3"]),
+        load_result(readout),
+        to_dataset(load_scale("quick"), rows, {1: {}, 2: {}}),
+    ]
+    results.append(load_result(next((run / "track").glob("*.nc"))))
+    return {result.attrs["kind"]: result for result in results}
+
+
+def kinds_in_the_package():
+    folder = Path(elsewhere.measures.__file__).parents[1]
+    texts = [path.read_text() for path in folder.rglob("*.py") if "figures" not in path.parts]
+    found = {kind for text in texts for kind in re.findall(r'^ +"kind": "([^"]+)"', text, re.M)}
+    return found | {"probe", "probe-each", "readout"}
+
+
+def test_no_kind_is_left_out(made):
+    assert set(made) == kinds_in_the_package()
+
+
+def lacking(result):
+    data = {
+        name: [field for field in FIELDS if not str(array.attrs.get(field, "")).strip()]
+        for name, array in result.data_vars.items()
+    }
+    coords = {
+        name: [field for field in FIELDS[:2] if not array.attrs.get(field)]
+        for name, array in result.coords.items()
+    }
+    return {name: fields for name, fields in (data | coords).items() if fields}
+
+
+def test_every_variable_says_what_it_is(made, tmp_path):
+    for kind, result in made.items():
+        assert not lacking(result), kind
+    save_result(made["claims"], tmp_path / "claims.nc")
+    kept = xarray.load_dataset(tmp_path / "claims.nc", engine="h5netcdf")
+    assert not lacking(kept)
+
+
+def test_older_results_say_it_too():
+    assert not lacking(load_result(Path(__file__).parents[1] / "data" / "measures-0.2.nc"))
+
+
+def test_what_is_compared_has_the_same_name_in_every_kind(made):
+    for kind, stem in (("similarity", "evoked"), ("measures", "cosine"), ("track", "cosine")):
+        for name, words in (("", "similarity"), ("_baseline", "baseline"), ("_G", "G")):
+            said = made[kind][f"{stem}{name}_away"].attrs["long_name"]
+            assert said.startswith(COMPARED[words])
+    said = made["attribution"]["equivariance"].attrs["long_name"]
+    assert said.startswith(COMPARED["similarity"])
