@@ -22,6 +22,15 @@ _SHARES = (
 )
 
 
+_STATISTICS = {
+    "frozen": "In training, the running statistics of normalisations were kept as they were.",
+    "batch": "Running statistics of normalisations are exponential means gathered in training.",
+    "recalibrated": "Running statistics of normalisations were measured anew for these weights, as "
+    "means over batches of training presentations.",
+}
+"""What the batch_norm of a checkpoint means."""
+
+
 def _intervals(facts: Mapping[str, Any]) -> str:
     """Return what intervals are over."""
     kind = str(facts.get("kind"))
@@ -179,6 +188,7 @@ def _what_was_shown(facts: Mapping[str, Any]) -> str:
             f"The network was {model}{f' ({given})' if given else ''} with weights "
             f"'{facts.get('weights', 'unknown')}', in evaluation mode."
         )
+        parts.append(_STATISTICS.get(str(facts.get("batch_norm")), ""))
     n, n_categories = facts.get("n_objects"), facts.get("n_categories")
     if n is not None:
         known = f" of the set '{facts['object_set']}'" if "object_set" in facts else ""
@@ -211,7 +221,7 @@ def _what_was_shown(facts: Mapping[str, Any]) -> str:
             f"{facts.get('gain', 1)}, by channel"
             + (", in the order blue, green, red." if facts.get("channels") == "bgr" else ".")
         )
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
 
 
 def _what_was_recorded(facts: Mapping[str, Any], layers: Sequence[str]) -> str:

@@ -432,6 +432,7 @@ def _join(
 
 _SHOWN = (
     "model_arguments",
+    "batch_norm",
     "weights",
     "weights_sha256",
     "background",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     import xarray
 
-    from elsewhere.training import Report
+    from elsewhere.training import Card, Report
 
 
 def train(
@@ -123,6 +123,9 @@ def train(
             "on_error": card.accuracy_on_error,
             "off": card.accuracy_off,
             "off_error": card.accuracy_off_error,
+            "training_mode": card.training_mode,
+            "evaluation_mode": card.evaluation_mode,
+            "batch_norm": card.batch_norm,
             "file": str(card.path),
         }
         for card in cards
@@ -138,6 +141,7 @@ def train(
                 "train": _share(card.train_accuracy),
                 "on": _share(card.accuracy_on, card.accuracy_on_error),
                 "off": _share(card.accuracy_off, card.accuracy_off_error),
+                **({"by mode": _modes(card)} if any(map(_modes, cards)) else {}),
                 "file": card.path,
             }
             for card in cards
@@ -159,6 +163,14 @@ def _share(value: float | None, error: float | None = None) -> str:
     if value is None:
         return "-"
     return f"{value:.2f}" if error is None else f"{value:.2f} ±{error:.2f}"
+
+
+def _modes(card: Card | Report) -> str:
+    """Return the accuracies in training and in evaluation mode where they are far apart."""
+    from elsewhere.training.card_notes import note_of_modes
+
+    pair = card.training_mode, card.evaluation_mode
+    return f"training {pair[0]:.2f}, evaluation {pair[1]:.2f}" if note_of_modes(*pair) else ""
 
 
 def _by_name(listed: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -290,6 +302,8 @@ def _training_bar() -> Iterator[Callable[[Report], None]]:
             ):
                 if value is not None:
                     parts.append(f"{name} {_share(value, error)}")
+            if said := _modes(now):
+                parts.append(f"by mode: {said}")
             update(now.step, now.steps, "  ".join(parts))
 
         yield report

@@ -57,6 +57,9 @@ class Model:
         numbers; None refuses such networks.
     precision
         What its products are computed in: ``float32``, ``tf32`` or ``bfloat16``.
+    batch_norm
+        What training did with its running statistics, as the card of its checkpoint says; empty
+        where it keeps none, or is no checkpoint.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Model:
     batch_dependent: BatchDependent = "refuse"
     chance_seed: int | None = None
     precision: Precision = "float32"
+    batch_norm: str = ""
 
     def __post_init__(self) -> None:
         if self.batch_dependent not in get_args(BatchDependent):

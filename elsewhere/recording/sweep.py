@@ -340,6 +340,7 @@ class Sweep(Source):
             "notes": self.notes,
             "behaviour": self.conduct.output_at(self.canvas.size),
             **({} if model.precision == "float32" else {"precision": model.precision}),
+            **({"batch_norm": model.batch_norm} if model.batch_norm else {}),
         }
 
     @property

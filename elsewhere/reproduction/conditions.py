@@ -63,8 +63,13 @@ class Run:
         """Return what is trained for a seed, starting from the checkpoint `weights` if given."""
         network = self.network
         if weights is not None:
-            precision = network.precision
-            network = Network(network.name, weights=str(weights), precision=precision)
+            network = Network(
+                network.name,
+                weights=str(weights),
+                precision=network.precision,
+                batch_norm=network.batch_norm,
+                freeze_affine=network.freeze_affine,
+            )
         return Curriculum(self.name, network, self.canvas, self.phases, seed=seed)
 
 

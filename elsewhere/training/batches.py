@@ -11,12 +11,16 @@ import torch
 
 from elsewhere.models.forward import Paster, send
 from elsewhere.stimuli import Canvas
+from elsewhere.training.augment import change_appearance
 from elsewhere.training.placements import Placement
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import derive_seed, make_generator
 
-STATISTICS = 16
-"""Batches from which statistics of normalisations are measured for averaged weights."""
+BLOCK = 50
+"""Steps whose presentations are drawn together; a run goes on from the start of one."""
+
+PRESENTATIONS = 256
+"""So many are shown, at least, where statistics are measured, or modes compared."""
 
 
 class Presentations:
@@ -45,15 +49,47 @@ class Presentations:
         sent = send(drawn, self._paster.device)
         return sent[..., 0], sent[..., 1:]
 
-    def images(self, done: int) -> Iterator[torch.Tensor]:
-        """Yield some batches of canvases as the phase draws them; `done` decides which."""
-        generator, batch = self._generator("statistics", done), self._resolved.phase.batch
-        for _ in range(STATISTICS):
-            rows = torch.randint(len(self._categories), (batch,), generator=generator)
+    def appearing(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return objects as they are shown: their appearance is drawn anew each time."""
+        patches, augment = self.patches[rows], self._resolved.phase.augment
+        if augment is None:
+            return patches
+        return change_appearance(patches, self._paster.background, augment, generator)
+
+    def sample(self) -> Iterator[torch.Tensor]:
+        """Yield images of `PRESENTATIONS` presentations, or more to fill a batch.
+
+        They are drawn as the phase draws, epoch by epoch, from streams of their own, and are the
+        same at each call.
+        """
+        generator, batch = self._generator("statistics"), self._resolved.phase.batch
+        n, wanted = len(self._categories), -(-PRESENTATIONS // batch) * batch
+        epochs = [torch.randperm(n, generator=generator) for _ in range(-(-wanted // n))]
+        orders = torch.cat(epochs)[:wanted].reshape(-1, batch)
+        looks = self._looks("statistics")
+        for rows in orders:
             places = self._places(rows, generator)
-            rows = self._varied(rows, generator)
-            rows, places = (send(each, self._paster.device) for each in (rows, places))
-            yield self._paster.paste(self.patches[rows], places)
+            shown = self._varied(rows, generator)
+            shown, places = (send(each, self._paster.device) for each in (shown, places))
+            yield self._paster.paste(self.appearing(shown, looks), places)
+
+    def latest(self, done: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield images and labels of the latest steps, of `PRESENTATIONS` presentations or so.
+
+        Objects and places are those of training; changes of appearance are drawn anew.
+        """
+        first = max(0, done - -(-PRESENTATIONS // self._resolved.phase.batch))
+        looks = self._looks("latest", done)
+        for start in range(first // BLOCK * BLOCK, done, BLOCK):
+            size = min(BLOCK, self._resolved.steps - start)
+            rows, places = self.draw(start, size)
+            for step in range(max(first - start, 0), min(done - start, size)):
+                shown = self.appearing(rows[step], looks)
+                yield self._paster.paste(shown, places[step]), self.labels[rows[step]]
+
+    def _looks(self, *names: object) -> torch.Generator:
+        """Return what changes of appearance are drawn with, on the device."""
+        return make_generator(derive_seed(self._seed, "looks", *names), self._paster.device)
 
     def _generator(self, *names: object) -> torch.Generator:
         return make_generator(derive_seed(self._seed, *names))

@@ -23,6 +23,26 @@ def note_of_loss(lost: Sequence[str]) -> str:
     )
 
 
+APART = 0.1
+"""Accuracies in training and in evaluation mode that differ by more are said to."""
+
+MODES = ("training_mode", "evaluation_mode")
+"""Names of these accuracies in cards and reports."""
+
+
+def note_of_modes(training: float | None, evaluation: float | None) -> list[str]:
+    """Return what to say of accuracies on the same presentations that differ by the mode."""
+    if training is None or evaluation is None or abs(training - evaluation) <= APART:
+        return []
+    return [
+        f"of the presentations that it was trained on last, the network classifies "
+        f"{training:.2f} correctly where batches are normalised by themselves, as in training, and "
+        f"{evaluation:.2f} in evaluation mode: the running statistics are not those of its "
+        "weights, and what is measured on it is not what training has made; train with "
+        "batch_norm = 'recalibrated'"
+    ]
+
+
 class Doubts:
     """Notes on a network that remembers, or draws from, more than checkpoints and seeds hold.
 

@@ -25,10 +25,12 @@ from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.storage import write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import list_folder, make_inside, refuse_link
+from elsewhere.training.card_notes import note_of_modes
 from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
 from elsewhere.training.heads import replace_head
 from elsewhere.training.resolution import load_phase_objects
 from elsewhere.training.seen import Past, digest_each, join, parse_view, set_name, unpack, view_of
+from elsewhere.training.statistics import Done, find_norms
 from elsewhere.training.toml import TomlSource, convert
 from elsewhere.types import Channels, Location
 
@@ -73,6 +75,14 @@ class Card:
         Of the probe, at trained locations and at others; None where there are none.
     accuracy_on_error, accuracy_off_error
         Standard errors of these; None in cards of older versions.
+    training_mode, evaluation_mode
+        Accuracies on the latest presentations of training, where batches are normalised by
+        themselves and in evaluation mode; None where nothing gathers running statistics.
+    batch_norm
+        What becomes of the running statistics of normalisations: ``frozen``, ``batch``, as in cards
+        of older versions, ``recalibrated``, or ``none`` where the network keeps none.
+    noise
+        What acted in training only: ``dropout 0.5 (classifier.2)``, stochastic depth.
     criterion_step
         The step at which the phase's criterion was met, if it was by then.
     pictures
@@ -125,6 +135,10 @@ class Card:
     accuracy_off: float | None = None
     accuracy_on_error: float | None = None
     accuracy_off_error: float | None = None
+    training_mode: float | None = None
+    evaluation_mode: float | None = None
+    batch_norm: Done = "batch"
+    noise: tuple[str, ...] = ()
     criterion_step: int | None = None
     axes: tuple[str, ...] = ()
     pictures: str = ""
@@ -415,8 +429,11 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
     except ElsewhereError as error:
         raise WeightsError(f"cannot rebuild the network of {card.path}: {error}") from error
     fit_state(model.module, state, source=str(card.path))
+    said = note_of_modes(card.training_mode, card.evaluation_mode)
     return dataclasses.replace(
         model,
+        notes=(*model.notes, *(f"phase {card.phase}: {note}" for note in said)),
+        batch_norm=card.batch_norm if find_norms(model.module) else "",
         weights=card.path.name,
         weights_sha256=state_sha256(model.module.state_dict()),
         classes=card.categories,

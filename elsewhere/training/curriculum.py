@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +21,11 @@ from elsewhere.stimuli import Canvas
 from elsewhere.stimuli.transformations import parse_axis
 from elsewhere.storage.documents import read_document
 from elsewhere.storage.files import is_file
+from elsewhere.training.parts import Augment as Augment
+from elsewhere.training.parts import Choice as Choice
+from elsewhere.training.parts import Criterion as Criterion
+from elsewhere.training.parts import Exemplars as Exemplars
+from elsewhere.training.parts import problem, require
 from elsewhere.training.toml import KeyPath, TomlSource, convert, plain
 from elsewhere.types import Convention, Precision
 
@@ -31,21 +35,12 @@ MOST = 2**16
 """Presentations in a step, and checkpoints of a phase, at most."""
 
 MOST_STEPS = 10**9
-MOST_EXEMPLARS = 10**6
-"""Steps of a phase, and exemplars of a class, at most."""
+"""Steps of a phase, at most."""
 
 _STEPS = f"1 or more, up to {MOST_STEPS}"
 
 Split: TypeAlias = Literal["train", "test"]
-
-
-def _require(key: str, value: object, fits: bool, expected: str) -> None:
-    if not fits:
-        raise _problem(key, f"expected {expected}; got {value!r}")
-
-
-def _problem(key: str, message: object) -> CurriculumError:
-    return CurriculumError(f"{key}: {message}")
+BatchNorm: TypeAlias = Literal["frozen", "batch", "recalibrated"]
 
 
 def check_phase_name(name: str, key: str = "name") -> None:
@@ -58,7 +53,7 @@ def check_phase_name(name: str, key: str = "name") -> None:
     """
     plain = name.replace("-", "").replace("_", "")
     fits = plain.isascii() and plain.isalnum() and name != "none" and len(name) <= 100
-    _require(key, name, fits, "up to 100 letters, digits, - and _ (and not 'none')")
+    require(key, name, fits, "up to 100 letters, digits, - and _ (and not 'none')")
 
 
 @dataclass(frozen=True)
@@ -82,6 +77,15 @@ class Network:
         Which state of a state file that holds several, see :func:`elsewhere.models.load_model`.
     precision
         What it computes in: ``float32``, ``tf32`` (on a GPU) or ``bfloat16``.
+    batch_norm
+        What becomes of the running statistics of batch normalisation (and of other layers that
+        keep some). ``frozen``: they stay as they are, and are used in training, too; by default
+        where `weights` are given. ``recalibrated``: training normalises by the batch, and before a
+        checkpoint is tested or kept they are measured anew, as means over 256 presentations of the
+        phase; by default from random weights. ``batch``: as torch does, an exponential mean
+        that lags behind the weights.
+    freeze_affine
+        Whether the weights and biases of ``frozen`` layers stay as well; by default not.
     """
 
     name: str
@@ -93,100 +97,13 @@ class Network:
     input: Convention | None = field(default=None, repr=False)  # as the axes of a phase
     state_key: str | None = None
     precision: Precision = field(default="float32", repr=False)  # as the axes of a phase
+    batch_norm: BatchNorm | None = field(default=None, repr=False)
+    freeze_affine: bool | None = field(default=None, repr=False)
 
     @property
     def random(self) -> bool:
         """Whether the network starts from weights drawn at random."""
         return self.weights == "none"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """So many categories, after skipping some, in the order that the seed draws.
-
-    Parameters
-    ----------
-    count
-        How many.
-    skip
-        How many of the order to leave out first, for other curricula or phases.
-    """
-
-    count: int
-    skip: int = 0
-
-    def __post_init__(self) -> None:
-        _require("count", self.count, self.count >= 1, "1 or more")
-        _require("skip", self.skip, self.skip >= 0, "0 or more")
-
-
-@dataclass(frozen=True)
-class Exemplars:
-    """How many exemplars of each class are trained on, and how many are held out for tests."""
-
-    train: int = 40
-    held_out: int = 10
-
-    def __post_init__(self) -> None:
-        most = f"or more, up to {MOST_EXEMPLARS}"
-        _require("train", self.train, 1 <= self.train <= MOST_EXEMPLARS, f"1 {most}")
-        _require("held_out", self.held_out, 0 <= self.held_out <= MOST_EXEMPLARS, f"0 {most}")
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """When a phase has learnt enough.
-
-    Parameters
-    ----------
-    accuracy
-        Share of the presentations of the last `window` steps that is classified correctly; asked
-        after every step, in whole numbers.
-    window
-        Steps.
-    stop
-        Whether the phase ends there; else the step is noted, a checkpoint kept, and training
-        goes on.
-    """
-
-    accuracy: float
-    window: int = 50
-    stop: bool = True
-
-    def __post_init__(self) -> None:
-        _require("accuracy", self.accuracy, 0 < self.accuracy <= 1, "above 0 and up to 1")
-        _require("window", self.window, 1 <= self.window <= 10_000, "from 1 to 10000 steps")
-
-    def needed(self, batch: int) -> int:
-        """Return how many presentations of the window must be right; the accuracy is a decimal."""
-        return math.ceil(Fraction(repr(float(self.accuracy))) * self.window * batch)
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Changes of appearance, drawn anew at each presentation.
-
-    Parameters
-    ----------
-    contrast
-        The object fades towards the background by up to this share.
-    shading
-        One side of the object fades by up to this share, in a random direction.
-    blur
-        It is mixed with a blurred copy of itself, by up to this share.
-    texture
-        It fades by up to this share where a coarse random pattern says so.
-    """
-
-    contrast: float = 0.0
-    shading: float = 0.0
-    blur: float = 0.0
-    texture: float = 0.0
-
-    def __post_init__(self) -> None:
-        for part in dataclasses.fields(self):
-            value = getattr(self, part.name)
-            _require(part.name, value, 0 <= value <= 1, "from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -258,13 +175,15 @@ class Phase:
         Added to the curriculum's in what this phase draws: order, places, exemplars, head.
     precision
         What the network computes in, by default what the curriculum's network says.
+    batch_norm, freeze_affine
+        As those of the network, which counts by default.
     """
 
     name: str
     objects: str
     categories: int | tuple[str, ...] | Choice | None = None
     same_categories_as: str | None = None
-    exemplars: Exemplars = Exemplars()
+    exemplars: Exemplars = field(default_factory=Exemplars)
     split: Split = "train"
     environment: str = "full"
     axes: tuple[str, ...] = field(default=(), repr=False)  # older digests are of texts without it
@@ -290,45 +209,47 @@ class Phase:
     after: str | None = None
     seed: int = 0
     precision: Precision | None = field(default=None, repr=False)
+    batch_norm: BatchNorm | None = field(default=None, repr=False)
+    freeze_affine: bool | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_phase_name(self.name)
         if (self.steps is None) == (self.epochs is None):
             given = "neither" if self.steps is None else "both"
-            raise _problem("steps", f"expected either steps or epochs; got {given}; give one")
-        _require("steps", self.steps, self.steps is None or 1 <= self.steps <= MOST_STEPS, _STEPS)
+            raise problem("steps", f"expected either steps or epochs; got {given}; give one")
+        require("steps", self.steps, self.steps is None or 1 <= self.steps <= MOST_STEPS, _STEPS)
         epochs_fit = self.epochs is None or 0 < self.epochs <= MOST_STEPS
-        _require("epochs", self.epochs, epochs_fit, f"above 0, up to {MOST_STEPS}")
+        require("epochs", self.epochs, epochs_fit, f"above 0, up to {MOST_STEPS}")
         if self.categories is not None and self.same_categories_as is not None:
-            raise _problem("same_categories_as", "excludes categories; leave one of the two out")
+            raise problem("same_categories_as", "excludes categories; leave one of the two out")
         try:
             Axes(tuple(map(parse_axis, self.axes)))
         except ElsewhereError as error:
-            raise _problem("axes", error) from error
+            raise problem("axes", error) from error
         if isinstance(self.categories, int):
-            _require("categories", self.categories, self.categories >= 1, "1 or more")
-        _require("batch", self.batch, 1 <= self.batch <= MOST, f"1 or more, up to {MOST}")
-        _require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0")
+            require("categories", self.categories, self.categories >= 1, "1 or more")
+        require("batch", self.batch, 1 <= self.batch <= MOST, f"1 or more, up to {MOST}")
+        require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0")
         for name in ("warmup", "momentum", "label_smoothing", "ema", "dropout"):
             value = getattr(self, name)
-            _require(name, value, value is None or 0 <= value < 1, "from 0 to below 1")
+            require(name, value, value is None or 0 <= value < 1, "from 0 to below 1")
         for name in ("weight_decay", "clip"):
             value = getattr(self, name)
-            _require(name, value, 0 <= value < math.inf, "0 or more")
+            require(name, value, 0 <= value < math.inf, "0 or more")
         if self.optimiser != "sgd" and self.momentum != 0.9:
-            raise _problem(
+            raise problem(
                 "momentum",
                 f"does nothing with optimiser = {self.optimiser!r}, only with 'sgd'; leave it out",
             )
         if self.augment is not None and not any(dataclasses.astuple(self.augment)):
-            raise _problem("augment", "changes nothing, as all its parts are 0; leave it out")
-        _require("trainable", self.trainable, bool(self.trainable), "at least one pattern")
+            raise problem("augment", "changes nothing, as all its parts are 0; leave it out")
+        require("trainable", self.trainable, bool(self.trainable), "at least one pattern")
         for pattern, factor in self.rates.items():
-            _require(f"rates.{pattern}", factor, 0 < factor < math.inf, "above 0")
+            require(f"rates.{pattern}", factor, 0 < factor < math.inf, "above 0")
         counts = (self.checkpoints,) if isinstance(self.checkpoints, int) else self.checkpoints
         few = all(n >= 0 for n in counts) and len(counts) <= MOST
         few = few and not (isinstance(self.checkpoints, int) and self.checkpoints > MOST)
-        _require("checkpoints", self.checkpoints, few, f"0 or more, and at most {MOST} of them")
+        require("checkpoints", self.checkpoints, few, f"0 or more, and at most {MOST} of them")
 
     @property
     def drawn_axes(self) -> Axes:

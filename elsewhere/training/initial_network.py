@@ -23,6 +23,7 @@ from elsewhere.training.optimisation import find_dropout, find_factors, select_p
 from elsewhere.training.rehearsal import rehearse
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import derive_seed
+from elsewhere.training.statistics import Treatment
 from elsewhere.types import Convention
 
 Units: TypeAlias = int | tuple[str, ...]
@@ -203,12 +204,16 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
                 own = dict(network.named_parameters())
                 chosen = [name for name in chosen if own[name].requires_grad]
             names.update(chosen)
+        key = "batch_norm"
+        norms = Treatment.of(curriculum.network, keys)
+        norms.check(network, model.name, phase.steps * keys.batch)
+        names -= norms.left_out(network)
         key = "rates"
         find_factors(model, keys.rates, sorted(names))
         key = "new_head"
         if has_new_head(curriculum, phase):
             check_replaceable(model, *find_head(model), len(phase.categories))
-        rehearsal = rehearse(model, keys.trainable, keys.batch)
+        rehearsal = rehearse(model, keys.trainable, keys.batch, norms)
         if rehearsal.refused:
             raise curriculum.error(("network",), rehearsal.refused)
         key = "dropout"
@@ -221,6 +226,13 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
             raise InputError(
                 f"no dropout layer of {model.name} is at work in this phase (those that run belong "
                 "to what is frozen); leave the key out, or train what they act on"
+            )
+        key = "batch_norm"
+        if norms.stated == "phase" and rehearsal.norms != norms.mode:
+            raise InputError(
+                f"{norms.mode!r} does nothing: all normalisations of {model.name} are frozen in "
+                "this phase, by trainable or by whoever built the network; leave the key out, or "
+                "train what they belong to"
             )
         key = "trainable"
         if rehearsal.moves:

@@ -31,6 +31,8 @@ class Report:
         Of the latest step.
     accuracy_on_error, accuracy_off_error
         Standard errors of these; None in reports of older versions.
+    training_mode, evaluation_mode
+        Accuracies on the latest presentations of training, see :class:`Card`.
     """
 
     phase: str
@@ -44,6 +46,8 @@ class Report:
     learning_rate: float
     accuracy_on_error: float | None = None
     accuracy_off_error: float | None = None
+    training_mode: float | None = None
+    evaluation_mode: float | None = None
 
 
 ReportProgress: TypeAlias = Callable[[Report], None]

@@ -15,6 +15,7 @@ from elsewhere.models import Model
 from elsewhere.models.heads import hooked, input_dtype
 from elsewhere.models.outputs import is_container
 from elsewhere.training.curriculum import Phase
+from elsewhere.training.statistics import AS_BUILT, Treatment
 
 _START, _END = 1 / 25, 1 / 250_000
 
@@ -80,7 +81,7 @@ def select_parameters(model: Model, pattern: str) -> list[str]:
     return chosen
 
 
-def freeze(model: Model, patterns: Iterable[str]) -> list[str]:
+def freeze(model: Model, patterns: Iterable[str], norms: Treatment = AS_BUILT) -> list[str]:
     """Make only what `patterns` cover trainable, and return the parameters' names.
 
     Parameters that do not require gradients, as whoever built the network left them, stay so unless
@@ -88,6 +89,7 @@ def freeze(model: Model, patterns: Iterable[str]) -> list[str]:
     their statistics stay as they are to the bit, the rest into training mode. Frozen is a module of
     which nothing is trained; what has no parameters of its own (a normalisation without affine, a
     dropout) goes with the module that runs before it, and a dropout with the one after it too.
+    Normalisations are treated as `norms` says.
 
     Raises
     ------
@@ -107,6 +109,7 @@ def freeze(model: Model, patterns: Iterable[str]) -> list[str]:
     chosen = set(named)
     if "all" in patterns:
         chosen |= {name for name, parameter in parameters.items() if parameter.requires_grad}
+    chosen -= norms.left_out(network)
     if not chosen:
         raise InputError(
             f"nothing of {model.name} is trainable: the network came with all its parameters "
@@ -135,6 +138,7 @@ def freeze(model: Model, patterns: Iterable[str]) -> list[str]:
     for name in model.resting:
         if not any(other.startswith(f"{name}.") for other in named):
             network.get_submodule(name).training = False
+    norms.rest(network)
     return [name for name in parameters if name in chosen]
 
 

@@ -18,6 +18,7 @@ from elsewhere.models.outputs import memory_of, tensors_in
 from elsewhere.models.proof import undisturbed
 from elsewhere.training.heads import check_logits
 from elsewhere.training.optimisation import find_dropout, freeze
+from elsewhere.training.statistics import AS_BUILT, Treatment
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,21 @@ class Rehearsal:
     moves: bool
     refused: str = ""  # why it cannot be trained; empty where it can
     failed: Exception | None = None  # what it raised
+    norms: str = "none"  # what becomes of running statistics: `Treatment.done`
 
 
-def rehearse(model: Model, patterns: Iterable[str], batch: int) -> Rehearsal:
+def rehearse(
+    model: Model, patterns: Iterable[str], batch: int, norms: Treatment = AS_BUILT
+) -> Rehearsal:
     """Return what a training pass does when `patterns` are trained.
 
     Two images tell, or where the network takes no two, as many as a phase's `batch`.
     """
-    found = _rehearse(model, patterns, 2)
-    return _rehearse(model, patterns, batch) if found.failed and batch != 2 else found
+    found = _rehearse(model, patterns, 2, norms)
+    return _rehearse(model, patterns, batch, norms) if found.failed and batch != 2 else found
 
 
-def _rehearse(model: Model, patterns: Iterable[str], rows: int) -> Rehearsal:
+def _rehearse(model: Model, patterns: Iterable[str], rows: int, norms: Treatment) -> Rehearsal:
     network, drops = model.module, list[bool]()
     required = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     size = (rows, 3, model.canvas_size, model.canvas_size)
@@ -53,7 +57,8 @@ def _rehearse(model: Model, patterns: Iterable[str], rows: int) -> Rehearsal:
 
     try:
         with undisturbed(network), torch.enable_grad():
-            freeze(model, patterns)
+            freeze(model, patterns, norms)
+            treated = norms.done(network)
             watch = _Statistics(network)
             kept = [
                 (part, key, value.clone(), part.training)
@@ -80,7 +85,7 @@ def _rehearse(model: Model, patterns: Iterable[str], rows: int) -> Rehearsal:
     finally:
         for parameter, before in required:
             parameter.requires_grad_(before)
-    return Rehearsal(any(drops), watch.found or moved, _refusal(model, output))
+    return Rehearsal(any(drops), watch.found or moved, _refusal(model, output), norms=treated)
 
 
 def failure(model: Model, rows: int, error: Exception) -> str:

@@ -6,12 +6,15 @@ run that goes on from the start of a block does exactly what it would have done.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +28,8 @@ from elsewhere.models import Model
 from elsewhere.models.forward import Paster, computing, exact
 from elsewhere.models.heads import find_logits, input_dtype
 from elsewhere.models.machine import describe_machine
-from elsewhere.training.augment import change_appearance
-from elsewhere.training.batches import Presentations
-from elsewhere.training.card_notes import Doubts
+from elsewhere.training.batches import BLOCK, Presentations
+from elsewhere.training.card_notes import MODES, Doubts, note_of_modes
 from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
 from elsewhere.training.curriculum import Curriculum
 from elsewhere.training.heads import check_logits
@@ -40,7 +42,7 @@ from elsewhere.training.optimisation import (
     schedule_factor,
     set_dropout,
 )
-from elsewhere.training.probe import ROWS, Accuracies, Probe, images_of_test
+from elsewhere.training.probe import ROWS, Probe, images_of_test
 from elsewhere.training.rehearsal import failure
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import (
@@ -51,7 +53,14 @@ from elsewhere.training.seeds import (
 )
 from elsewhere.training.seen import digests, pack
 from elsewhere.training.state import RunState, write_state
-from elsewhere.training.statistics import kept_buffers, measure_statistics
+from elsewhere.training.statistics import (
+    Treatment,
+    compare_modes,
+    find_noise,
+    kept_buffers,
+    measure_statistics,
+    untouched,
+)
 from elsewhere.training.windows import (
     WHOLE,
     Way,
@@ -62,8 +71,6 @@ from elsewhere.training.windows import (
 
 logger = get_logger(__name__)
 
-BLOCK = 50
-"""Steps whose presentations are drawn together; a run goes on from the start of one."""
 CHECK = 10
 """Every so many steps the losses are looked at; on a GPU that is a synchronisation."""
 WINDOW = 50
@@ -114,7 +121,9 @@ class Stage:
             set_dropout(self.network, dict.fromkeys(layers, self.phase.dropout))
         tensors = self.network.state_dict().items()
         self._finite = _finite(dict(tensors))
-        trainable = freeze(model, self.phase.trainable)
+        norms = Treatment.of(surroundings.curriculum.network, self.phase)
+        trainable = freeze(model, self.phase.trainable, norms)
+        self.batch_norm, self._noise = norms.done(self.network), find_noise(self.network)
         self.optimiser = make_optimiser(model, self.phase, trainable)
         named = dict(self.network.named_parameters())
         self.parameters = [named[name] for name in trainable]
@@ -156,11 +165,7 @@ class Stage:
         checked = 0
         for place in range(count):
             chosen = rows[place]
-            patches = self._presentations.patches[chosen]
-            if phase.augment is not None:
-                patches = change_appearance(
-                    patches, self._paster.background, phase.augment, generator
-                )
+            patches = self._presentations.appearing(chosen, generator)
             logits = self._run(patches, locations[place], first + place)
             self._update(logits, self._presentations.labels[chosen], first, place)
             done = first + place + 1
@@ -255,8 +260,14 @@ class Stage:
         with self._computing():
             self._way = make_forward(self.network, self._paster, shown, training=True)
         logger.info("phase %s runs on %s", self.phase.name, self._way.name)
-        some = self._presentations.images
-        self._doubts = Doubts(self.network, lambda: self._logits(next(some(0))))
+        self._doubts = Doubts(
+            self.network, lambda: self._logits(next(self._presentations.sample()))
+        )
+        if self.batch_norm == "frozen" and untouched(self.network):
+            self._doubts.add(
+                "batch_norm = 'frozen' keeps running statistics that nothing has gathered (all are "
+                "0 and 1): its layers normalise nothing; write 'recalibrated'"
+            )
         tests = len({*self.resolved.checkpoints, *self._reports})
         images = images_of_test(self.resolved.steps * self.phase.batch, tests)
         seed = derive_seed(self.seed, "probe")
@@ -311,30 +322,31 @@ class Stage:
         # what comes next does not depend on what is looked at
         with own_generators(self.device), self._doubts.memory.kept():
             seed_own_generators(derive_seed(self.seed, "report", done), self.device)
-            with self._averaged(done):
+            with self._as_tested(done):
                 self._report(done, loss, train_accuracy, final, keep)
 
     @contextmanager
-    def _averaged(self, done: int) -> Iterator[None]:
+    def _as_tested(self, done: int) -> Iterator[None]:
         """While active, the network has the averaged weights, and statistics that are theirs."""
-        if self.average is None:
-            yield
-            return
-        with kept_buffers(self.network):
-            self.average.swap()
-            try:
-                if done:
-                    with self._computing():
-                        measure_statistics(self.network, self._presentations.images(done))
-                yield
-            finally:
+        measured = self.batch_norm == "recalibrated" or (self.average is not None and done > 0)
+        with kept_buffers(self.network), contextlib.ExitStack() as stack:
+            if self.average is not None:
                 self.average.swap()
+                stack.callback(self.average.swap)
+            if measured:
+                with self._computing():
+                    measure_statistics(self.network, self._presentations.sample())
+            yield
 
     def _report(
         self, done: int, loss: float | None, train: float | None, final: bool, keep: bool
     ) -> None:
         with self._computing():
-            accuracies = self._probe.measure(self.network)
+            accuracies = self._probe.measure(self.network).values()
+        if keep:
+            latest = partial(self._presentations.latest, done)
+            modes = compare_modes(self.network, self._logits, latest)
+            accuracies |= {} if modes is None else dict(zip(MODES, modes, strict=True))
         rate = self.phase.learning_rate * schedule_factor(
             self.phase, max(done - 1, 0), self.resolved.steps
         )
@@ -345,8 +357,8 @@ class Stage:
             self.resolved.steps,
             loss,
             train,
-            **accuracies.values(),
             learning_rate=rate,
+            **accuracies,
         )
         if keep:
             self._keep(done, train, accuracies, final)
@@ -354,17 +366,17 @@ class Stage:
         if self.around.progress is not None:
             self.around.progress(report)
 
-    def _keep(self, done: int, train: float | None, probe: Accuracies, final: bool) -> None:
+    def _keep(self, done: int, train: float | None, found: dict[str, Any], final: bool) -> None:
         state = self.network.state_dict()
         finite = {*_finite(state)}
         if lost := [name for name in self._finite if name not in finite]:  # -inf may be meant
             raise self._diverged(done, f"{lost[0]} is not finite")
         self._doubts.look()
         path = checkpoint_path(self.around.directory, self.phase.name, done)
-        card = self._card(done, train, probe, final)
+        card = self._card(done, train, found, final)
         save_checkpoint(path, state, card)
 
-    def _card(self, done: int, train: float | None, probe: Accuracies, final: bool) -> Card:
+    def _card(self, done: int, train: float | None, found: dict[str, Any], final: bool) -> Card:
         phase, resolved, curriculum = self.phase, self.resolved, self.around.curriculum
         transform, places = self.model.transform, None
         if resolved.placement.same_for_classes and resolved.placement.boxes.shape[1] == 1:
@@ -394,7 +406,9 @@ class Stage:
             trained=tuple(places) if places is not None and listed else None,
             learning_rate=phase.learning_rate,
             train_accuracy=train,
-            **probe.values(),
+            **found,
+            batch_norm=self.batch_norm,
+            noise=self._noise,
             criterion_step=self.criterion_step,
             pictures=self._pictures,
             seen={view: pack(held) for view, held in seen.pictures.items()},
@@ -407,6 +421,7 @@ class Stage:
                     *self._way.notes,
                     *self._doubts.notes,
                     *self._unseen,
+                    *note_of_modes(found.get(MODES[0]), found.get(MODES[1])),
                 )
             ),
             numerics=describe_machine(self.device) | {"precision": self.precision},
