@@ -8,6 +8,7 @@ result of probes; ``plot_attribution_grid``, ``plot_attribution_frame``,
 ``plot_sanity`` their sanity tests;
 ``plot_acquisition`` and ``plot_interference`` a track over checkpoints;
 ``plot_claims`` the claims with their verdicts; ``plot_objects`` and ``plot_placements`` pictures.
+``page`` sets the size of what is drawn within it.
 ``draw`` picks by name from ``figure_kinds``, and ``save_figure`` writes a file. Nothing here
 touches pyplot or changes global settings.
 """
@@ -33,6 +34,7 @@ from elsewhere.figures.measured import (
     plot_phase,
 )
 from elsewhere.figures.objects import PlottedObjects, plot_objects, plot_placements
+from elsewhere.figures.page import page
 from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
 from elsewhere.figures.sanity import plot_sanity
 from elsewhere.figures.save import FIGURE_EXTENSIONS, save_figure
@@ -44,6 +46,7 @@ __all__ = [
     "PlottedObjects",
     "draw",
     "figure_kinds",
+    "page",
     "plot_accuracy_displacement",
     "plot_accuracy_maps",
     "plot_acquisition",

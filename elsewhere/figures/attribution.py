@@ -20,22 +20,20 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.maps import TEXT_MARK
+from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import describe, require, scene_of
 from elsewhere.figures.style import (
     GREY,
     INK,
-    PAGE_WIDTH,
-    SMALL_SIZE,
-    TICK_SIZE,
-    TITLE_SIZE,
     color_bar,
+    entitle_figure,
     legend_below,
-    new_figure,
     shorten,
     shorten_apart,
     styled,
     text_style,
-    wrap,
+    title_height,
+    title_of,
 )
 
 DIVERGING = colormaps["RdBu_r"]
@@ -136,11 +134,8 @@ def plot_attribution_grid(
     norm = diverging_scale(panels)
     pictured = "patch" in result
     wide = len(places) + 1 + pictured
-    side = min((PAGE_WIDTH - 1.5) / wide, 1.25)
-    width = max(wide * side + 1.5, 4.4)
-    title = wrap(describe_maps(result, "attribution"), width - 0.2, TITLE_SIZE)
-    lines = title.count("\n") + 1
-    figure = new_figure(width, len(rows) * side + 0.75 + 0.17 * lines, compress=True)
+    _, (width, height) = _sheet(len(rows), wide, 1.25, describe_maps(result, "attribution"))
+    figure = new_figure(width, height, compress=True)
     grid = figure.add_gridspec(len(rows), wide)
     drawn = []
     for line, row in enumerate(rows):
@@ -154,27 +149,28 @@ def plot_attribution_grid(
                 if "equivariance" in result:
                     chosen = result["equivariance"].sel(metric="pearson")
                     number = float(chosen.transpose("object", "y", "x").values[row, y, x])
-                heading = f"y {int(result['y'][y])}, x {int(result['x'][x])}"
+                between = "\n" if SIZES.narrow else ", "
+                heading = f"y {int(result['y'][y])}{between}x {int(result['x'][x])}"
             else:
                 heading = "reference"
             if line == 0:
-                ax.set_title(heading, fontsize=SMALL_SIZE, pad=2.5, loc="left")
+                ax.set_title(heading, fontsize=SIZES.small, pad=2.5, loc="left")
             if number is not None:
                 _write_number(ax, number)
     firsts = drawn[:: len(places) + 1]
     if pictured:
         firsts = [figure.add_subplot(grid[line, 0]) for line in range(len(rows))]
-        firsts[0].set_title("object", fontsize=SMALL_SIZE, pad=2.5, loc="left")
+        firsts[0].set_title("object", fontsize=SIZES.small, pad=2.5, loc="left")
         for ax, row in zip(firsts, rows, strict=True):
             _draw_object(ax, result, row)
     names = shorten_apart([known[row] for row in rows], 14, keep="both")
     for ax, label in zip(firsts, names, strict=True):
-        ax.set_ylabel(label, fontsize=SMALL_SIZE, labelpad=2, **text_style(label))
+        ax.set_ylabel(label, fontsize=SIZES.small, labelpad=2, **text_style(label))
     color_bar(
         figure, ScalarMappable(norm, DIVERGING), "attribution, as a share of the object's largest",
-        values=panels, size=SMALL_SIZE, ax=drawn, aspect=26,
+        values=panels, size=SIZES.small, ax=drawn, aspect=26,
     )  # fmt: skip
-    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
+    entitle_figure(figure, describe_maps(result, "attribution"), x=0.01)
     handles: list[Any] = [
         Line2D([], [], color=INK, linewidth=0.6, label="object's outline"),
         Line2D([], [], label="correlation with the reference", marker="$.5$", markersize=7,
@@ -223,20 +219,18 @@ def plot_attribution_frame(result: xr.Dataset) -> Figure:
     gap = max(1, round(0.08 * tiles.shape[-1]))
     pitch = tiles.shape[-1] + gap
     tall, wide = len(ys) * pitch - gap, len(xs) * pitch - gap
-    side = min((PAGE_WIDTH - 1.6) / wide, 5.0 / tall)
-    width = max(wide * side + 1.6, 4.0)
-    title = wrap(describe_maps(result, "mean map in the object's frame"), width - 0.2, TITLE_SIZE)
-    lines = title.count("\n") + 1
-    figure = new_figure(width, tall * side + 0.85 + 0.17 * lines)
+    what = describe_maps(result, "mean map in the object's frame")
+    _, (width, height) = _sheet(tall, wide, 5.0 / tall, what)
+    figure = new_figure(width, height)
     ax = figure.add_subplot()
     _mosaic(ax, tiles, pitch, norm, _box(result))
     at_y = [row * pitch + tiles.shape[-1] / 2 for row in range(len(ys))]
     at_x = [column * pitch + tiles.shape[-1] / 2 for column in range(len(xs))]
     ax.set_xticks(at_x, labels=[str(int(v)) for v in chosen["x"].values])
     ax.set_yticks(at_y, labels=[str(int(v)) for v in chosen["y"].values])
-    ax.tick_params(length=0, labelsize=SMALL_SIZE)
-    ax.set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=2)
-    ax.set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=2)
+    ax.tick_params(length=0, labelsize=SIZES.small)
+    ax.set_xlabel("x (px)", fontsize=SIZES.tick, labelpad=2)
+    ax.set_ylabel("y (px)", fontsize=SIZES.tick, labelpad=2)
     ax.spines[:].set_visible(False)
     ax.set_xlim(-gap, wide + gap)
     ax.set_ylim(tall + gap, -gap)
@@ -255,10 +249,10 @@ def plot_attribution_frame(result: xr.Dataset) -> Figure:
         handles.append(Patch(label=where, **ring))
     color_bar(
         figure, ScalarMappable(norm, DIVERGING),
-        "attribution per px, as a share of the reference's mass", values=tiles, size=SMALL_SIZE,
+        "attribution per px, as a share of the reference's mass", values=tiles, size=SIZES.small,
         ax=[ax], aspect=26,
     )  # fmt: skip
-    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
+    entitle_figure(figure, what, x=0.01)
     if bool(np.isnan(tiles).any()):
         handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
     legend_below(figure, handles)
@@ -266,6 +260,16 @@ def plot_attribution_frame(result: xr.Dataset) -> Figure:
 
 
 # --- parts ---------------------------------------------------------------------------------------
+
+
+def _sheet(rows: int, columns: int, widest: float, title: str) -> tuple[float, tuple[float, float]]:
+    """Return the side of a panel, and the width and height of the figure, inches."""
+    side = min((SIZES.width - 1.5) / columns, widest)
+    width = SIZES.width if SIZES.fixed else max(columns * side + 1.5, 4.4)
+    lines = title_height(title_of(title, width - 0.2))
+    if SIZES.height is not None:
+        side = min(side, (SIZES.height - 0.75 - lines) / rows)
+    return side, (width, rows * side + 0.75 + lines)
 
 
 def _rows(known: Sequence[str], objects: Sequence[str] | None) -> list[int]:
@@ -301,7 +305,8 @@ def _places(
         (0, 0), (0, len(xs) - 1), (len(ys) // 2, len(xs) // 2),
         (len(ys) - 1, 0), (len(ys) - 1, len(xs) - 1),
     ]  # fmt: skip
-    return list(dict.fromkeys(corners))[:_MOST_LOCATIONS]
+    most = corners[::2] if SIZES.narrow else corners
+    return list(dict.fromkeys(most))[:_MOST_LOCATIONS]
 
 
 def _magnitudes(
@@ -367,7 +372,7 @@ def _write_number(ax: Axes, number: float) -> None:
         textcoords="offset points",
         ha="right",
         va="bottom",
-        fontsize=SMALL_SIZE,
+        fontsize=SIZES.small,
         color=INK,
         zorder=5,
         path_effects=[withStroke(linewidth=1.6, foreground="white")],

@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 from elsewhere.errors import UnknownNameError
 from elsewhere.figures.attribution import DIVERGING, describe_maps
 from elsewhere.figures.maps import MISSING, RING, TEXT_MARK, frame_panel, outline_objects
+from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import MeasuredCanvas, cell_edges, require, scene_of
 from elsewhere.figures.style import (
     GREY,
-    TICK_SIZE,
-    TITLE_SIZE,
     color_bar,
+    entitle_figure,
     legend_below,
-    new_figure,
     styled,
-    text_style,
+    text_width,
+    title_height,
+    title_of,
     wrap,
 )
 
@@ -72,12 +73,14 @@ def plot_attribution_equivariance(result: xr.Dataset, *, metric: MapMetric = "pe
         "spearman": "rank correlation of absolute values",
     }
     width, side = 5.4, 2.05
-    title = wrap(describe_maps(result, "equivariance of maps"), width - 0.2, TITLE_SIZE)
-    lines = title.count("\n") + 1
-    figure = new_figure(width, side + 0.75 + 0.17 * lines, compress=True)
+    if SIZES.fixed:
+        width, side = SIZES.width, min((SIZES.width - 1.2) / 2, side)
+    what = describe_maps(result, "equivariance of maps")
+    lines = title_height(title_of(what, width - 0.2))
+    figure = new_figure(width, side + 0.75 + lines, compress=True)
     panels, missing = [], False
     for place, (name, label) in enumerate(
-        zip(names, ("same object", "another object"), strict=True)
+        zip(names, ("same object elsewhere", "other object elsewhere"), strict=True)
     ):
         ax = figure.add_subplot(1, 2, place + 1)
         chosen = result[name].sel(metric=metric).transpose("y", "x")
@@ -85,16 +88,17 @@ def plot_attribution_equivariance(result: xr.Dataset, *, metric: MapMetric = "pe
         missing |= _draw_canvas(ax, result, values, scene, norm)
         frame_panel(ax, scene, bottom=True, left=place == 0)
         ax.plot([scene.x], [scene.y], label="reference", clip_on=False, zorder=3, **RING)
-        ax.set_title(label, loc="left", fontsize=TICK_SIZE, pad=2.5)
+        shown = wrap(label, side - text_width("−0.00", SIZES.tick) - 0.05, SIZES.tick)
+        ax.set_title(shown, loc="left", fontsize=SIZES.tick, pad=2.5)
         mean = _away_mean(result, values, scene)
         text = "–" if math.isnan(mean) else f"{mean:.2f}".replace("-", "−")
-        ax.set_title(text, loc="right", fontsize=TICK_SIZE, pad=2.5, color=GREY)
+        ax.set_title(text, loc="right", fontsize=SIZES.tick, pad=2.5, color=GREY)
         panels.append(ax)
     outline_objects(panels, scene, [scene.object_size])
-    panels[0].set_xlabel("x (px)", fontsize=TICK_SIZE, labelpad=1)
-    panels[0].set_ylabel("y (px)", fontsize=TICK_SIZE, labelpad=1)
+    panels[0].set_xlabel("x (px)", fontsize=SIZES.tick, labelpad=1)
+    panels[0].set_ylabel("y (px)", fontsize=SIZES.tick, labelpad=1)
     color_bar(figure, ScalarMappable(norm, DIVERGING), words[metric], ax=panels, aspect=24)
-    figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
+    entitle_figure(figure, what, x=0.01)
     handles: list[Any] = [
         Line2D([], [], label=f"reference (y {scene.y}, x {scene.x})", **RING),
         Line2D([], [], label="mean away from it", marker="$.5$", markersize=7, **TEXT_MARK),

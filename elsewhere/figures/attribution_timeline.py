@@ -23,24 +23,23 @@ from elsewhere.figures.attribution import (
     draw_tile,
     evenly,
 )
+from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import require, scene_of
 from elsewhere.figures.style import (
     GREY,
-    LABEL_SIZE,
     MARKS,
-    PAGE_WIDTH,
     PALE,
-    SMALL_SIZE,
-    TICK_SIZE,
-    TITLE_SIZE,
     Mark,
+    clean_text,
     color_bar,
-    new_figure,
+    fitting,
+    legend_columns,
     shorten,
     styled,
     text_style,
     tidy,
-    wrap,
+    title_height,
+    title_of,
 )
 
 _MOST_TILES = 10
@@ -79,19 +78,30 @@ def plot_attribution_timeline(
     scene = scene_of(result)
     near, far = _locations(result, (scene.y, scene.x), location)
     count = result.sizes["checkpoint"]
-    shown = evenly(count, _MOST_TILES)
+    width, left, right = SIZES.width, 0.62, 0.95
+    across = width - left - right
+    shown = evenly(count, min(_MOST_TILES, max(int(across / 0.45), 2)))
     maps = result["frame_mean"].transpose("checkpoint", "y", "x", "height", "width").values
     rows = np.stack([maps[shown, y, x] for y, x in (near, far)]).astype(np.float64)
     norm = diverging_scale(rows)
 
-    width, left, right = PAGE_WIDTH, 0.62, 0.95
-    across = width - left - right
     pitch = across / len(shown)
     tile = min(0.92 * pitch, 1.15)
+    title = title_of(describe_maps(result, "maps over training"), width - 0.2)
+    names = [str(handle.get_label()) for handle in _key(result, rows)]
+    columns = legend_columns(names, width - 0.1, SIZES.small, 1.8)
+    top = title_height(title) + 0.28
+    lower, foot = 1.5, 0.48 - (-len(names) // columns) * 1.6 * SIZES.small / 72
+    if SIZES.height is not None:
+        rest = SIZES.height - top - foot - 0.12
+        tile = min(tile, 0.27 * rest)
+        lower = rest - 2 * tile - 0.08
+        if tile < 0.15:
+            raise InputError(
+                f"a height of {SIZES.height * 25.4:.0f} mm leaves no room for maps and curves; "
+                "leave it out, or give more"
+            )
     upper = 2 * tile + 0.08
-    title = wrap(describe_maps(result, "maps over training"), width - 0.2, TITLE_SIZE)
-    top = 0.17 * (title.count("\n") + 1) + 0.28
-    lower, foot = 1.5, 0.66
     height = top + upper + 0.12 + lower + foot
     figure = new_figure(width, height)
     figure.set_layout_engine("none")  # tiles stand above the steps they belong to
@@ -108,10 +118,10 @@ def plot_attribution_timeline(
     labels = [f"y {y}\nx {x}" for y, x in places]
     labels[0] += "\n(reference)" if places[0] == (scene.y, scene.x) else ""
     above.set_yticks([tile / 2, tile * 1.5 + 0.08], labels=labels)
-    above.tick_params(length=0, labelsize=SMALL_SIZE, labelbottom=False)
+    above.tick_params(length=0, labelsize=SIZES.small, labelbottom=False)
     above.set_xticks([])
     above.spines[:].set_visible(False)
-    handles = _draw_measures(below, result, at)
+    _draw_measures(below, result, at)
     _draw_steps(below, above, result, at, shown)
 
     bar_at = figure.add_axes(
@@ -119,18 +129,18 @@ def plot_attribution_timeline(
     )
     color_bar(
         figure, ScalarMappable(norm, DIVERGING), "attribution per px,\nas a share of the mass",
-        values=rows, size=SMALL_SIZE, cax=bar_at, extendfrac=0.05,
+        values=rows, size=SIZES.small, cax=bar_at, extendfrac=0.05,
     )  # fmt: skip
-    figure.text(0.01, 1 - 0.06 / height, title, va="top", fontsize=TITLE_SIZE, **text_style(title))
-    handles.append(Patch(label="object's box", **BOX_LINE))
-    if bool(np.isnan(rows).any()):
-        handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
+    if title:
+        figure.text(
+            0.01, 1 - 0.06 / height, title, va="top", fontsize=SIZES.title, **text_style(title)
+        )  # fmt: skip
     figure.legend(
-        handles=handles,
+        handles=_key(result, rows),
         loc="lower left",
         bbox_to_anchor=(0.01, 0.0),
-        ncols=len(handles),
-        fontsize=SMALL_SIZE,
+        ncols=columns,
+        fontsize=SIZES.small,
         handlelength=1.8,
         columnspacing=1.2,
         borderaxespad=0.2,
@@ -188,19 +198,44 @@ def _draw_tiles(
             draw_tile(ax, values, (left, left + tile, top + tile, top), norm, box)
 
 
-def _draw_measures(ax: Axes, result: xr.Dataset, at: NDArray[np.float64]) -> list[Any]:
-    """Draw the measures against the checkpoints; return handles for the legend."""
-    tidy(ax)
-    handles: list[Any] = []
+def _series(result: xr.Dataset) -> list[tuple[Mark, str, NDArray[np.float64]]]:
+    """Return what is drawn against the checkpoints: its mark, what it is called, its values."""
     away = {
         "equivariance_away": (MARKS["similarity"], "correlation with the reference's map"),
         "equivariance_cross_away": (MARKS["baseline"], "with another object's"),
     }
-    lines: list[tuple[Mark, str, NDArray[np.float64]]] = []
+    found = [
+        (mark, label, _values(result[name].sel(metric="pearson")))
+        for name, (mark, label) in away.items()
+        if name in result
+    ]
+    if "accuracy" in result:
+        found.append((_ACCURACY, "accuracy", _values(result["accuracy"].mean(("y", "x")))))
+    return found
+
+
+def _style(mark: Mark) -> dict[str, Any]:
+    return {
+        "color": mark.color, "linestyle": mark.dashes, "marker": mark.marker,
+        "markersize": 3.2, "markeredgecolor": "white", "markeredgewidth": 0.4,
+    }  # fmt: skip
+
+
+def _key(result: xr.Dataset, rows: NDArray[np.float64]) -> list[Any]:
+    """Return handles for the legend."""
+    handles: list[Any] = [
+        Line2D([], [], label=label, **_style(mark)) for mark, label, _ in _series(result)
+    ]
+    handles.append(Patch(label="object's box", **BOX_LINE))
+    if bool(np.isnan(rows).any()):
+        handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
+    return handles
+
+
+def _draw_measures(ax: Axes, result: xr.Dataset, at: NDArray[np.float64]) -> None:
+    """Draw the measures against the checkpoints."""
+    tidy(ax)
     seen = [np.array([0.0, 1.0])]
-    for name, (mark, label) in away.items():
-        if name in result:
-            lines.append((mark, label, _values(result[name].sel(metric="pearson"))))
     if "equivariance_away_interval" in result:
         bounds = result["equivariance_away_interval"].sel(metric="pearson")
         low, high = (_values(bounds.isel(bound=side)) for side in (0, 1))
@@ -208,20 +243,12 @@ def _draw_measures(ax: Axes, result: xr.Dataset, at: NDArray[np.float64]) -> lis
         ax.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0, zorder=2)
         shown = np.concatenate([low, high]).clip(-1.0, 1.0)  # a correlation cannot leave these
         seen.append(shown[np.isfinite(shown)])
-    if "accuracy" in result:
-        lines.append((_ACCURACY, "accuracy", _values(result["accuracy"].mean(("y", "x")))))
-    for mark, label, values in lines:
-        style: dict[str, Any] = {
-            "color": mark.color, "linestyle": mark.dashes, "marker": mark.marker,
-            "markersize": 3.2, "markeredgecolor": "white", "markeredgewidth": 0.4,
-        }  # fmt: skip
-        ax.plot(at, values, label=label, zorder=3, **style)
-        handles.append(Line2D([], [], label=label, **style))
+    for mark, label, values in _series(result):
+        ax.plot(at, values, label=label, zorder=3, **_style(mark))
         seen.append(values[np.isfinite(values)])
     every = np.concatenate(seen)
     ax.set_ylim(min(-0.03, float(every.min()) - 0.05), max(1.03, float(every.max()) + 0.05))
-    ax.set_ylabel("correlation, accuracy", fontsize=LABEL_SIZE)
-    return handles
+    ax.set_ylabel("correlation, accuracy", fontsize=SIZES.label)
 
 
 def _values(found: xr.DataArray) -> NDArray[np.float64]:
@@ -234,19 +261,20 @@ def _draw_steps(
     """Number the steps beneath the tiles, and name the phases above them."""
     steps = [int(step) for step in result["step"].values]
     below.set_xticks(at[shown], labels=[str(steps[place]) for place in shown])
-    below.tick_params(axis="x", labelsize=SMALL_SIZE)
-    below.set_xlabel("step of the phase", fontsize=TICK_SIZE, labelpad=2)
+    below.tick_params(axis="x", labelsize=SIZES.small)
+    below.set_xlabel("step of the phase", fontsize=SIZES.tick, labelpad=2)
     phases = [str(name) for name in result["phase"].values] if "phase" in result.coords else []
     starts = [i for i, name in enumerate(phases) if i == 0 or name != phases[i - 1]]
     for start, stop in zip(starts, [*starts[1:], len(phases)], strict=True):
-        label = shorten(phases[start], 24)
+        room = float(np.ptp(at)) / len(at) * (stop - start) if len(at) > 1 else 2.0
+        label = fitting(clean_text(phases[start]), room - 0.04, SIZES.small)
         above.annotate(
             label,
             (float(at[start:stop].mean()), 0),
             xytext=(0, 3),
             textcoords="offset points",
             ha="center",
-            fontsize=SMALL_SIZE,
+            fontsize=SIZES.small,
             color=GREY,
             annotation_clip=False,
             **text_style(label),

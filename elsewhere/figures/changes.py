@@ -7,37 +7,33 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 
 from elsewhere.errors import InputError
-from elsewhere.figures.curves import (
-    BAND_FROM,
+from elsewhere.figures.curves import SERIES, choose_quantities
+from elsewhere.figures.layer_axis import BAND_FROM, along_layers
+from elsewhere.figures.lines import (
     CROSS,
     FLAG,
-    SERIES,
-    choose_quantities,
-    draw_bands,
     draw_legend,
     draw_series,
     finite_values,
     fit_limits,
+    flag_layers,
     interval_of,
     legend_handle,
-    mark_dead,
     mark_gaps,
-    name_layers,
 )
+from elsewhere.figures.page import SIZES
 from elsewhere.figures.results import describe, is_dead, layer_names, require, variable_of
 from elsewhere.figures.style import (
     GREY,
     INK,
-    LABEL_SIZE,
     MARKS,
-    PAGE_WIDTH,
     Mark,
     axes_or_new,
     entitle,
+    mix,
     shorten,
     shorten_apart,
     styled,
@@ -88,9 +84,9 @@ def plot_layerwise_change(
         require(result, [variable_of(result, name, "_away") for name in wanted], ["layer"])
     names = layer_names(after)
     before = _same_layers(before, names)
-    ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
+    ax = axes_or_new(ax, 3.4)
     tidy(ax)
-    draw_bands(ax, names)
+    layers = along_layers(ax, after)
 
     gaps, seen = False, []
     for rank, name in enumerate(wanted):
@@ -99,31 +95,29 @@ def plot_layerwise_change(
             mark = MARKS[name] if when == "after" else _pale(MARKS[name])
             key = variable_of(result, name, "_away")
             values = finite_values(result[key].values)
-            low, high = interval_of(result, key)
-            at = np.arange(len(names), dtype=np.float64) + offset
-            at += shift if len(names) < BAND_FROM else 0.0
-            draw_series(ax, at, values, low, high, mark, f"{when}:{name}")
+            ends = interval_of(result, key)
+            shift = offset + (shift if len(names) < BAND_FROM else 0.0)
+            line = draw_series(ax, layers, values, ends, mark, f"{when}:{name}", shift=shift)
             if when == "before":
-                ax.lines[-1].set(
+                line.set(
                     markerfacecolor="white",
                     markeredgecolor=mark.color,
                     markeredgewidth=0.8,
                     linewidth=0.9,
                     zorder=2.8,
                 )
-            gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
-            seen += [values, low, high]
+            gaps |= mark_gaps(ax, layers, np.isnan(values), mark, rank)
+            seen += [values, *ends]
     dead = is_dead(before) | is_dead(after)
     fit_limits(ax, np.concatenate(seen), headroom=0.1 if dead.any() else 0.05)
-    mark_dead(ax, dead)
-    name_layers(ax, names)
-    ax.set_ylabel("mean away from the reference", fontsize=LABEL_SIZE)
+    flag_layers(ax, layers, dead)
+    ax.set_ylabel("mean away from the reference", fontsize=SIZES.label)
     metric = after.attrs.get("metric")
     what = f"{metric} similarity" if metric else "similarity"
     first, second = shorten_apart(labels, 24, keep="start")
-    entitle(ax, describe(after, f"{what}, {first} and {second}"), width=6.2)
+    entitle(ax, describe(after, f"{what}, {first} and {second}"))
     handles = [legend_handle(MARKS[name], SERIES[name]) for name in wanted]
-    handles.append(legend_handle(Mark(_mix(INK), "o", "-"), first, hollow=True))
+    handles.append(legend_handle(Mark(mix(INK), "o", "-"), first, hollow=True))
     handles.append(legend_handle(Mark(INK, "o", "-"), second))
     if gaps:
         handles.append(Line2D([], [], label="no value", color=GREY, **CROSS))
@@ -146,11 +140,5 @@ def _same_layers(before: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
     return before.isel(layer=[held.index(name) for name in names])
 
 
-def _mix(color: str, share: float = 0.5) -> str:
-    """Return `color` mixed with white."""
-    red, green, blue = (1 - share * (1 - part) for part in to_rgb(color))
-    return to_hex((red, green, blue))
-
-
 def _pale(mark: Mark) -> Mark:
-    return Mark(_mix(mark.color), mark.marker, mark.dashes)
+    return Mark(mix(mark.color), mark.marker, mark.dashes)

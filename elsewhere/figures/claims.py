@@ -19,18 +19,21 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import require
 from elsewhere.figures.style import (
     GREY,
     INK,
     PALE,
-    SMALL_SIZE,
-    TICK_SIZE,
-    TITLE_SIZE,
-    new_figure,
+    clean_text,
+    fitting,
+    legend_columns,
     shorten,
     styled,
     text_style,
+    text_width,
+    title_height,
+    title_of,
     wrap,
 )
 
@@ -46,10 +49,29 @@ _VERDICTS = MappingProxyType(
         "not shown in this run": ("(✘)", "#b3400a"),
     }
 )
-# Columns in inches: the claim, its statistic, the axis, the numbers, the verdict.
-_WIDTH, _CLAIM, _TEXT, _AXIS, _AXIS_END, _NUMBERS, _VERDICT = 7.4, 0.1, 0.5, 2.9, 5.1, 5.2, 6.1
 _LINE_HEIGHT, _BETWEEN, _FOOT = 0.12, 0.08, 0.66
-_TEXT_ROOM = _AXIS - _TEXT - 0.1
+
+
+class _Columns:
+    """Where columns begin, inches: the claim, its statistic, the axis, the numbers, the verdict."""
+
+    def __init__(self) -> None:
+        small, tick = SIZES.small, SIZES.tick
+        self.width = SIZES.width if SIZES.fixed else 7.4
+        self.claim, self.text = 0.1, 0.1 + 0.045 * SIZES.title
+        words = max(text_width(each, tick) for each in ("not shown", "measurable", "in this run"))
+        self.verdict = self.width - words - 0.03 * tick - 0.05
+        self.numbers = self.verdict - text_width("[−0.00, −0.00]", small) - 0.08
+        self.axis_end = self.numbers - 0.1
+        self.axis = self.text + 0.52 * (self.axis_end - self.text)
+        self.words = self.verdict + 0.03 * tick
+
+    @property
+    def room(self) -> float:
+        """For the statistic's words, inches."""
+        return self.axis - self.text - 0.1
+
+
 _SHADE = "#e3eef6"
 _LINE: dict[str, Any] = {
     "color": INK,
@@ -135,18 +157,30 @@ def plot_claims(claims: xr.Dataset, *, beside: bool = True) -> Figure:
             "no row decides a claim; leave out beside=False to draw those reported beside"
         )
     low, high = _span(rows)
-    tops = np.cumsum([0.0, *(_height(row) for row in rows)])
-    title = wrap(_title(claims, rows), _WIDTH - 0.3, TITLE_SIZE)
-    above = 0.36 + 0.15 * (title.count("\n") + 1)
-    height = above + tops[-1] + _FOOT
-    figure = new_figure(_WIDTH, height)
+    at = _Columns()
+    tops = np.cumsum([0.0, *(_height(row, at) for row in rows)])
+    title = title_of(_title(claims, rows), at.width - 0.3)
+    above = 0.36 + title_height(title)
+    handles = _key(rows)
+    columns = legend_columns(
+        [str(handle.get_label()) for handle in handles], at.width - 0.1, SIZES.small, 1.6
+    )
+    foot = _FOOT + (-(-len(handles) // columns) - 1) * SIZES.small * 1.7 / 72
+    height = above + tops[-1] + foot
+    if SIZES.height is not None and SIZES.height < height:
+        raise InputError(
+            f"{len(rows)} rows of claims need {height * 25.4:.0f} mm, and the height is to be "
+            f"{SIZES.height * 25.4:.0f} mm; leave the height out, or choose claims"
+        )
+    height = SIZES.height or height
+    figure = new_figure(at.width, height)
     # Placed by hand: columns of text stand beside the one axes.
     figure.set_layout_engine("none")
     ax = figure.add_axes(
         (
-            _AXIS / _WIDTH,
-            _FOOT / height,
-            (_AXIS_END - _AXIS) / _WIDTH,
+            at.axis / at.width,
+            1 - (above + tops[-1]) / height,
+            (at.axis_end - at.axis) / at.width,
             tops[-1] / height,
         )
     )
@@ -155,10 +189,10 @@ def plot_claims(claims: xr.Dataset, *, beside: bool = True) -> Figure:
     ax.set_yticks([])
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
-    ax.tick_params(axis="x", labelsize=TICK_SIZE)
+    ax.tick_params(axis="x", labelsize=SIZES.tick)
     ax.grid(axis="x", color="#d9d9d9", linewidth=0.4, zorder=0)
     ax.set_axisbelow(True)
-    ax.set_xlabel("value of the statistic", fontsize=TICK_SIZE, labelpad=2)
+    ax.set_xlabel("value of the statistic", fontsize=SIZES.tick, labelpad=2)
     if low < 0:
         ax.axvline(0, color=GREY, linewidth=0.6, zorder=0.6)
 
@@ -166,27 +200,35 @@ def plot_claims(claims: xr.Dataset, *, beside: bool = True) -> Figure:
     for idx, row in enumerate(rows):
         middle = (tops[idx] + tops[idx + 1]) / 2
         if idx == 0 or rows[idx - 1].claim != row.claim:
-            _write_claim(ax, tops[idx], row.claim, summary.get(row.claim))
+            _write_claim(ax, at, tops[idx], row.claim, summary.get(row.claim))
             if idx:
-                _rule(ax, tops[idx])
-        _draw_row(ax, middle, _height(row) - 0.08, row, low, high)
-        _write_row(ax, middle, row)
-    figure.text(
-        _CLAIM / _WIDTH,
-        1 - 0.08 / height,
-        title,
-        va="top",
-        fontsize=TITLE_SIZE,
-        **text_style(title),
-    )
+                _rule(ax, at, tops[idx])
+        _draw_row(ax, middle, _height(row, at) - 0.08, row, low, high)
+        _write_row(ax, at, middle, row)
+    if title:
+        figure.text(
+            at.claim / at.width,
+            1 - 0.08 / height,
+            title,
+            va="top",
+            fontsize=SIZES.title,
+            **text_style(title),
+        )
     for inches, text in (
-        (_CLAIM, "claim"),
-        (_TEXT, "statistic"),
-        (_NUMBERS, "value, interval"),
-        (_VERDICT, "verdict"),
+        (at.text, "statistic"),
+        (at.numbers, "value" if SIZES.narrow else "value, interval"),
+        (at.verdict, "verdict"),
     ):
-        _write(ax, inches, -0.03, text, fontsize=SMALL_SIZE, color=GREY, va="bottom")
-    _explain(figure, height, rows)
+        _write(ax, at, inches, -0.03, text, fontsize=SIZES.small, color=GREY, va="bottom")
+    figure.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 0.02 / height),
+        ncols=columns,
+        fontsize=SIZES.small,
+        handlelength=1.6,
+        columnspacing=1.4,
+    )
     return figure
 
 
@@ -305,18 +347,19 @@ def _title(claims: xr.Dataset, rows: list[_Row]) -> str:
     return " · ".join([*parts, system] if system else parts)
 
 
-def _part_lines(row: _Row) -> list[str]:
-    """Return the statistic's words in two lines at most."""
-    lines = wrap(row.part, _TEXT_ROOM, TICK_SIZE).split("\n")
-    if len(lines) > 2:
-        room = int(_TEXT_ROOM * 72 / (0.57 * TICK_SIZE))
-        lines = [lines[0], shorten(" ".join(lines[1:]), room)]
+def _part_lines(row: _Row, at: _Columns) -> list[str]:
+    """Return the statistic's words in a few lines at most."""
+    lines, most = wrap(row.part, at.room, SIZES.tick).split("\n"), 4 if SIZES.narrow else 2
+    if len(lines) > most:
+        last = fitting(" ".join(lines[most - 1 :]), at.room, SIZES.tick)
+        lines = [*lines[: most - 1], last]
     return lines
 
 
-def _height(row: _Row) -> float:
+def _height(row: _Row, at: _Columns) -> float:
     """Return the height of a row in inches."""
-    return max(len(_part_lines(row)) + bool(row.detail), 2) * _LINE_HEIGHT + _BETWEEN
+    lines = max(len(_part_lines(row, at)) + bool(row.detail), 2)
+    return lines * _LINE_HEIGHT * max(SIZES.tick / 7, 0.8) + _BETWEEN
 
 
 def _draw_row(ax: Axes, middle: float, tall: float, row: _Row, low: float, high: float) -> None:
@@ -337,7 +380,8 @@ def _draw_row(ax: Axes, middle: float, tall: float, row: _Row, low: float, high:
             zorder=2,
             **_THRESHOLD,
         )
-    if not math.isfinite(row.value):
+    room = (ax.get_position().width * SIZES.width) * 0.5
+    if not math.isfinite(row.value) and text_width(row.verdict, SIZES.tick) < room:
         # Beside the threshold, on the side with more room.
         right = not math.isfinite(row.threshold) or row.threshold < (low + high) / 2
         ax.annotate(
@@ -347,7 +391,7 @@ def _draw_row(ax: Axes, middle: float, tall: float, row: _Row, low: float, high:
             textcoords="offset points",
             ha="left" if right else "right",
             va="center",
-            fontsize=TICK_SIZE,
+            fontsize=SIZES.tick,
             color=GREY,
             fontstyle="italic",
         )
@@ -370,54 +414,57 @@ def _draw_row(ax: Axes, middle: float, tall: float, row: _Row, low: float, high:
         ax.plot(shown, np.full(len(shown), middle + 0.07), label="seeds", zorder=3, **_SEED)
 
 
-def _write_claim(ax: Axes, top: float, claim: str, summary: str | None) -> None:
+def _write_claim(ax: Axes, at: _Columns, top: float, claim: str, summary: str | None) -> None:
     label = shorten(claim, 6)
-    _write(ax, _CLAIM, top + 0.11, label, fontsize=TITLE_SIZE, fontweight="bold")
+    _write(ax, at, at.claim, top + 0.11, label, fontsize=SIZES.title, fontweight="bold")
     if summary is not None:
         symbol, color = _VERDICTS[summary]
-        _write(ax, _CLAIM, top + 0.25, symbol, fontsize=TITLE_SIZE, color=color)
+        _write(ax, at, at.claim, top + 0.25, symbol, fontsize=SIZES.title, color=color)
 
 
-def _write_row(ax: Axes, middle: float, row: _Row) -> None:
+def _write_row(ax: Axes, at: _Columns, middle: float, row: _Row) -> None:
     """Write the statistic at the left; its numbers and the verdict at the right."""
     ink = INK if row.counts else _BESIDE
-    lines = _part_lines(row)
-    shift = (len(lines) * _LINE_HEIGHT) / 2 if row.detail else 0.0
-    centre = middle - (_LINE_HEIGHT / 2 if row.detail else 0.0)
-    _write(ax, _TEXT, centre, "\n".join(lines), fontsize=TICK_SIZE, color=ink, linespacing=1.1)
+    lines = _part_lines(row, at)
+    tall = _LINE_HEIGHT * max(SIZES.tick / 7, 0.8)
+    shift = (len(lines) * tall) / 2 if row.detail else 0.0
+    centre = middle - (tall / 2 if row.detail else 0.0)
+    _write(
+        ax, at, at.text, centre, "\n".join(lines), fontsize=SIZES.tick, color=ink, linespacing=1.1
+    )
     if row.detail:
-        room = int(_TEXT_ROOM * 72 / (0.57 * SMALL_SIZE))
-        detail = shorten(row.detail, room)
-        _write(ax, _TEXT, middle + shift, detail, fontsize=SMALL_SIZE, color=GREY)
+        detail = fitting(clean_text(row.detail), at.room, SIZES.small)
+        _write(ax, at, at.text, middle + shift, detail, fontsize=SIZES.small, color=GREY)
 
     if math.isfinite(row.value):
         bounded = math.isfinite(row.low) and math.isfinite(row.high)
-        at = middle - (0.06 if bounded else 0.0)
-        _write(ax, _NUMBERS, at, _figures(row.value), fontsize=TICK_SIZE, color=ink)
+        upper = middle - (0.06 if bounded else 0.0)
+        _write(ax, at, at.numbers, upper, _figures(row.value), fontsize=SIZES.tick, color=ink)
         if bounded:
             bounds = f"[{_figures(row.low)}, {_figures(row.high)}]"
-            _write(ax, _NUMBERS, middle + 0.07, bounds, fontsize=SMALL_SIZE, color=GREY)
+            _write(ax, at, at.numbers, middle + 0.07, bounds, fontsize=SIZES.small, color=GREY)
     symbol, color = _VERDICTS[row.verdict]
     color = color if row.counts else _BESIDE
-    _write(ax, _VERDICT, middle, symbol, fontsize=TITLE_SIZE, color=color)
-    words = row.verdict.replace("shown in", "shown\nin")
-    _write(ax, _VERDICT + 0.24, middle, words, fontsize=TICK_SIZE, color=color, linespacing=1.0)
+    _write(ax, at, at.verdict, middle, symbol, fontsize=SIZES.title, color=color)
+    words = wrap(row.verdict, at.width - at.words - 0.02, SIZES.tick)
+    _write(ax, at, at.words, middle, words, fontsize=SIZES.tick, color=color, linespacing=1.0)
 
 
 def _figures(number: float) -> str:
     return f"{number:.2f}".replace("-0.00", "0.00").replace("-", "−")
 
 
-def _write(ax: Axes, inches: float, row: float, text: str, **style: Any) -> None:
+def _write(ax: Axes, columns: _Columns, inches: float, row: float, text: str, **style: Any) -> None:
     """Write `text` from `inches` of the figure on, at a row of the axes."""
-    across = (inches - _AXIS) / (_AXIS_END - _AXIS)
+    across = (inches - columns.axis) / (columns.axis_end - columns.axis)
     settings = {"ha": "left", "va": "center", "color": INK} | style | text_style(text)
     ax.text(across, row, text, transform=ax.get_yaxis_transform(), clip_on=False, **settings)
 
 
-def _rule(ax: Axes, row: float) -> None:
+def _rule(ax: Axes, at: _Columns, row: float) -> None:
     """Rule off one claim from the next, over the whole width."""
-    ends = [(inches - _AXIS) / (_AXIS_END - _AXIS) for inches in (_CLAIM, _WIDTH - 0.1)]
+    wide = at.axis_end - at.axis
+    ends = [(inches - at.axis) / wide for inches in (at.claim, at.width - 0.1)]
     ax.plot(
         ends,
         [row, row],
@@ -429,8 +476,8 @@ def _rule(ax: Axes, row: float) -> None:
     )
 
 
-def _explain(figure: Figure, height: float, rows: list[_Row]) -> None:
-    """Explain the marks beneath the rows."""
+def _key(rows: list[_Row]) -> list[Line2D | Patch]:
+    """Return what explains the marks beneath the rows."""
     handles: list[Line2D | Patch] = [Line2D([], [], label="value", **_VALUE)]
     if any(math.isfinite(row.low) for row in rows):
         handles.append(Line2D([], [], label="95 % t interval over seeds", **_LINE))
@@ -440,12 +487,4 @@ def _explain(figure: Figure, height: float, rows: list[_Row]) -> None:
         handles.append(Line2D([], [], label="reported beside", **_VALUE_BESIDE))
     handles.append(Line2D([], [], label="threshold", **_THRESHOLD))
     handles.append(Patch(label="side on which it holds", facecolor=_SHADE))
-    figure.legend(
-        handles=handles,
-        loc="lower left",
-        bbox_to_anchor=(0.0, 0.02 / height),
-        ncols=len(handles),
-        fontsize=SMALL_SIZE,
-        handlelength=1.6,
-        columnspacing=1.4,
-    )
+    return handles

@@ -21,20 +21,13 @@ from elsewhere.figures.accuracy import (
     shared_title,
     trained_locations,
 )
-from elsewhere.figures.curves import (
-    CROSS,
-    depth_shades,
-    draw_legend,
-    fit_limits,
-    legend_handle,
-    mark_size,
-)
+from elsewhere.figures.curves import mark_size
+from elsewhere.figures.lines import CROSS, depth_shades, draw_legend, fit_limits, legend_handle
+from elsewhere.figures.page import SIZES
 from elsewhere.figures.results import require
 from elsewhere.figures.style import (
     GREY,
     INK,
-    LABEL_SIZE,
-    PAGE_WIDTH,
     Mark,
     axes_or_new,
     entitle,
@@ -74,7 +67,7 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
         require(each, ["accuracy"], ["exemplars", "y", "x"])
     scenes = [place_scene(each) for each in found.values()]
     chances = [chance_of(each) for each in found.values()]
-    ax = axes_or_new(ax, PAGE_WIDTH, 3.2)
+    ax = axes_or_new(ax, 3.2)
     tidy(ax)
     ax.grid(axis="x", visible=False)
 
@@ -115,8 +108,8 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
     farthest = max(farthest, *(scene.object_size for scene in scenes))
     ax.set_xlim(-0.02 * farthest, 1.03 * farthest)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    ax.set_xlabel("distance from the nearest trained location (px)", fontsize=LABEL_SIZE)
-    ax.set_ylabel("accuracy", fontsize=LABEL_SIZE)
+    ax.set_xlabel("distance from the nearest trained location (px)", fontsize=SIZES.label)
+    ax.set_ylabel("accuracy", fontsize=SIZES.label)
     entitle(ax, shared_title(found, "accuracy with distance"), pad=14)
     ink = Mark(colors[0] if len(found) == 1 else INK, "o", "-")
     if "same" in drawn:
@@ -124,8 +117,17 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
     if "held-out" in drawn:
         held = Mark(ink.color, "o", (0, (3, 1.5)))
         handles.append(legend_handle(held, "held-out exemplars", hollow=True))
+    untrained = not any(len(trained_locations(each)) for each in found.values())
     if not drawn:
-        handles.append(Line2D([], [], label="no value", color=GREY, **CROSS))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                label="no trained location" if untrained else "no value",
+                color=GREY,
+                **CROSS,
+            )
+        )
     handles.append(Line2D([], [], label="chance", **CHANCE_LINE))
     draw_legend(ax, handles)
     return ax

@@ -10,16 +10,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from elsewhere.figures.style import (
-    LABEL_SIZE,
-    PAGE_WIDTH,
-    TICK_SIZE,
-    TITLE_SIZE,
-    new_figure,
-    styled,
-    text_style,
-    wrap,
-)
+from elsewhere.figures.lines import draw_legend
+from elsewhere.figures.page import SIZES, new_figure
+from elsewhere.figures.style import entitle_figure, styled, text_style
 
 
 @styled
@@ -38,7 +31,7 @@ def plot_facets(plot: Callable[..., Axes], results: Mapping[str, xr.Dataset]) ->
     A figure that pyplot does not know of.
     """
     count = len(results)
-    figure = new_figure(PAGE_WIDTH, 0.8 + count * float(np.clip(8.6 / count, 1.1, 2.1)))
+    figure = new_figure(SIZES.width, 0.8 + count * float(np.clip(8.6 / count, 1.1, 2.1)))
     panels = figure.subplots(count, 1, squeeze=False, sharex=True, sharey=True)[:, 0].tolist()
     handles: dict[str, Artist] = {}
     ends: list[tuple[float, float]] = []
@@ -55,20 +48,18 @@ def plot_facets(plot: Callable[..., Axes], results: Mapping[str, xr.Dataset]) ->
             if text.xycoords == ("data", "axes fraction"):
                 text.remove()
         ax.set_title(
-            name, loc="left", fontsize=LABEL_SIZE, pad=14 if ax.texts else 4, **text_style(name)
+            name, loc="left", fontsize=SIZES.label, pad=14 if ax.texts else 4, **text_style(name)
         )
         ax.set_ylabel("")
         if ax is not panels[-1]:
             ax.set_xlabel("")
             ax.tick_params(labelbottom=False)
     panels[0].set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
-    figure.supylabel(ylabel, fontsize=LABEL_SIZE, **text_style(ylabel))
-    title = wrap(" ".join(title.split()), 6.8, TITLE_SIZE)
-    figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE, **text_style(title))
-    panels[0].legend(
-        list(handles.values()), list(handles), loc="upper left", bbox_to_anchor=(1.01, 1.0),
-        borderaxespad=0, fontsize=TICK_SIZE, handlelength=2.6, labelspacing=0.8, frameon=False,
-    )  # fmt: skip
+    figure.supylabel(ylabel, fontsize=SIZES.label, **text_style(ylabel))
+    entitle_figure(figure, title.replace("\n", " · "))
+    for name, handle in handles.items():
+        handle.set_label(name)
+    draw_legend(panels[-1] if SIZES.narrow else panels[0], list(handles.values()))
     return figure
 
 

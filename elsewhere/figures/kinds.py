@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import cast
@@ -30,7 +31,9 @@ from elsewhere.figures.measured import (
     plot_partition,
     plot_phase,
 )
+from elsewhere.figures.page import page
 from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
+from elsewhere.figures.results import select_layers
 from elsewhere.figures.sanity import plot_sanity
 from elsewhere.figures.slices import facets_of, plot_along, slice_at, whole_range
 from elsewhere.figures.style import figure_of
@@ -86,7 +89,7 @@ DEFAULT_KINDS = MappingProxyType(
         "measures": "measures",
         "probe": "probe-maps",
         "probe-each": "probe-matrix",
-        "similarity": "maps",
+        "similarity": "layerwise",
         "track": "acquisition",
     }
 )
@@ -100,6 +103,12 @@ def draw(
     at: Mapping[str, float] | None = None,
     along: str | None = None,
     facet: str | None = None,
+    layers: Sequence[str] | None = None,
+    quantities: Sequence[str] | None = None,
+    width: float | str | None = None,
+    height: float | str | None = None,
+    font_size: float | None = None,
+    title: bool = True,
 ) -> Figure:
     """Draw `result` as the figure `kind`, by default the one made for its kind of result.
 
@@ -118,6 +127,12 @@ def draw(
         Such an axis, against whose values is drawn what was measured; `kind` is then left out.
     facet
         Such an axis, each value of which has a panel, on the same scales.
+    layers
+        Names of the layers to draw; by default what the figure chooses.
+    quantities
+        What to draw of what the figure can: see its function, such as :func:`plot_layerwise`.
+    width, height, font_size, title
+        The page, as for :func:`page`.
 
     Returns
     -------
@@ -126,11 +141,28 @@ def draw(
     Raises
     ------
     InputError
-        Not a dataset, one that does not say what it is, or one that lacks what is drawn; or
-        several, for a figure of one.
+        Not a dataset, one that does not say what it is, or one that lacks what is drawn; several,
+        for a figure of one; or a page on which it would be cut off.
     UnknownNameError
-        A kind of figure or of result that is not known.
+        A kind of figure or of result, a layer or quantity that is not known.
     """
+    with page(width=width, height=height, font_size=font_size, title=title):
+        drawn = _draw(result, kind, others, at, along, facet, layers, quantities)
+    if width is not None or height is not None:
+        _check_fit(drawn)
+    return drawn
+
+
+def _draw(
+    result: xr.Dataset,
+    kind: str | None,
+    others: Sequence[xr.Dataset],
+    at: Mapping[str, float] | None,
+    along: str | None,
+    facet: str | None,
+    layers: Sequence[str] | None,
+    quantities: Sequence[str] | None,
+) -> Figure:
     if not isinstance(result, xr.Dataset):
         raise InputError(
             f"expected a result as an xarray.Dataset, got {type(result).__name__}; "
@@ -140,6 +172,9 @@ def draw(
     if others and axis is not None:
         raise InputError(f"values of {axis} are drawn of one result; got {1 + len(others)}")
     if along is not None:
+        if quantities is not None:
+            raise InputError(f"along {along}, all is drawn; leave the quantities out")
+        result = _narrowed(result, f"along {along}", layers)
         if kind is not None:
             raise InputError(f"along {along}, a result is drawn in one way; leave the kind out")
         if facet is None:
@@ -161,7 +196,12 @@ def draw(
                 hint=f"or name a figure: {', '.join(figure_kinds)}",
             )
         kind = DEFAULT_KINDS[made]
-    plot = figure_kinds.get(kind)
+    plot = _chosen(figure_kinds.get(kind), kind, quantities)
+    if layers is not None and "layers" in inspect.signature(plot).parameters:
+        plot = partial(plot, layers=list(layers))
+        _narrowed(result, kind, layers)
+    else:
+        result = _narrowed(result, kind, layers)
     narrowed = bool(at) or facet is not None
     if narrowed and kind in SUMMARIES and kind not in FACETED:
         raise InputError(
@@ -185,6 +225,64 @@ def draw(
             raise
         raise InputError(f"{error}; {own!r} can be drawn of this result") from error
     return figure_of(drawn) if isinstance(drawn, Axes) else drawn
+
+
+_ONE_OF = MappingProxyType(
+    {
+        "accuracy-maps": "exemplars",
+        "acquisition": "where",
+        "attribution-equivariance": "metric",
+        "interference": "where",
+        "probe-layerwise": "quantity",
+        "probe-maps": "split",
+        "probe-matrix": "split",
+    }
+)
+"""What a quantity is called by functions that call it otherwise."""
+
+
+def _chosen(
+    plot: Callable[..., Figure | Axes], kind: str, quantities: Sequence[str] | None
+) -> Callable[..., Figure | Axes]:
+    """Return a figure's function, bound to the quantities that are asked for."""
+    if quantities is None:
+        return plot
+    wanted = [quantities] if isinstance(quantities, str) else list(quantities)
+    name = _ONE_OF.get(kind, "quantities")
+    if name not in inspect.signature(plot).parameters:
+        raise InputError(f"the figure {kind!r} draws what it draws; leave the quantities out")
+    if name not in ("where", "quantities"):
+        if len(wanted) != 1:
+            raise InputError(f"the figure {kind!r} draws one quantity; got {', '.join(wanted)}")
+        return partial(plot, **{name: wanted[0]})
+    return partial(plot, **{name: wanted})
+
+
+def _narrowed(result: xr.Dataset, kind: str, layers: Sequence[str] | None) -> xr.Dataset:
+    """Return a result of some of its layers, in the order given."""
+    if layers is None:
+        return result
+    if "layer" not in result.dims:
+        raise InputError(f"the figure {kind!r} is of no layers; leave them out")
+    return result.isel(layer=select_layers(result, layers))
+
+
+def _check_fit(figure: Figure) -> None:
+    """Refuse a page on which something would be cut off."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        try:
+            figure.draw_without_rendering()
+            box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+            over = max(-box.x0, -box.y0, box.x1 - width, box.y1 - height) if box else 0.0
+        except UserWarning:  # axes have no room left
+            over = 1.0
+    if over > 0.03:
+        width, height = (float(inches) * 25.4 for inches in figure.get_size_inches())
+        raise InputError(
+            f"the figure does not fit {width:.0f} x {height:.0f} mm: something would be cut off; "
+            "give it more room, draw fewer layers, or take smaller text"
+        )
 
 
 def _draw_facets(

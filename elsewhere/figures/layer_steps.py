@@ -8,15 +8,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from elsewhere.errors import InputError
-from elsewhere.figures.curves import finite_values, interval_of, name_layers
+from elsewhere.figures.layer_axis import along_layers, forms_of
+from elsewhere.figures.lines import finite_values, interval_of
+from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import describe, layer_names, require, variable_of
 from elsewhere.figures.style import (
     GREY,
-    LABEL_SIZE,
     MARKS,
-    PAGE_WIDTH,
     entitle_figure,
-    new_figure,
+    legend_below,
     styled,
     text_style,
     tidy,
@@ -53,12 +53,15 @@ def plot_steps(result: xr.Dataset) -> Figure:
     names = layer_names(result)
     if len(names) < 2:
         raise InputError("the result holds one layer, so there is no step; measure two or more")
-    figure = new_figure(PAGE_WIDTH, 0.9 + 1.4 * len(known))
+    figure = new_figure(SIZES.width, 0.9 + 1.4 * len(known))
     panels = figure.subplots(len(known), 1, squeeze=False, sharex=True)[:, 0].tolist()
-    at, mark = np.arange(len(names)), MARKS["G"]
+    mark, forms = MARKS["G"], forms_of(result)
     for ax, (name, key) in zip(panels, known.items(), strict=True):
         tidy(ax)
-        values = finite_values(result[key].values)
+        at = along_layers(ax, result, groups=False).at
+        # a step between different forms of code is none
+        same = np.array([forms[k] == forms[max(k - 1, 0)] for k in range(len(forms))])
+        values = np.where(same, finite_values(result[key].values), np.nan)
         low, high = interval_of(result, key, kind="band")
         ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
         ax.vlines(at, low, high, color=mark.color, linewidth=0.8, label="_simultaneous")
@@ -71,8 +74,7 @@ def plot_steps(result: xr.Dataset) -> Figure:
                 at[chosen], values[chosen], linestyle="none", marker="o", markersize=4.5,
                 color=mark.color, markerfacecolor=face, zorder=3, label=label,
             )  # fmt: skip
-        ax.set_title(name, loc="left", fontsize=LABEL_SIZE, **text_style(name))
-        name_layers(ax, names)
+        ax.set_title(name, loc="left", fontsize=SIZES.label, **text_style(name))
         ax.set_xlabel("")
         ax.tick_params(labelbottom=ax is panels[-1])
     handles = [
@@ -80,6 +82,6 @@ def plot_steps(result: xr.Dataset) -> Figure:
         Line2D([], [], color=mark.color, linewidth=0.8, label="95 % simultaneous over layers"),
         Line2D([], [], color=mark.color, linestyle="none", marker="o", label="band excludes 0"),
     ]
-    figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False)
+    legend_below(figure, handles)
     entitle_figure(figure, describe(result, "step from the layer before"))
     return figure

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -21,13 +21,15 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.errors import InputError
+from elsewhere.figures.curves import choose_quantities
+from elsewhere.figures.layer_axis import labels_of
+from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import (
     MeasuredCanvas,
     cell_edges,
     describe,
     is_dead,
-    layer_names,
     require,
     scene_of,
     select_layers,
@@ -37,33 +39,28 @@ from elsewhere.figures.style import (
     FAINT,
     GREY,
     INK,
-    PAGE_WIDTH,
-    SMALL_SIZE,
-    TICK_SIZE,
-    TITLE_SIZE,
     clean_text,
     color_bar,
+    entitle_figure,
     figure_of,
     legend_below,
-    new_figure,
     shorten_apart,
     styled,
     text_style,
+    title_height,
+    title_of,
     wrap,
 )
 
 MapQuantity: TypeAlias = Literal["similarity", "baseline", "baseline_same", "G"]
 
-# What a panel shows: words for the title and the colour bar.
+# What a panel shows: words for the title.
 _QUANTITIES = MappingProxyType(
     {
-        "similarity": ("{metric} similarity of the same object", "{metric} similarity"),
-        "baseline": ("{metric} similarity of another object", "{metric} similarity"),
-        "baseline_same": (
-            "{metric} similarity of another object at the same place",
-            "{metric} similarity",
-        ),
-        "G": ("generalisation G, {metric}", "G  (0: as another object, 1: invariant)"),
+        "similarity": "same object elsewhere",
+        "baseline": "other object elsewhere",
+        "baseline_same": "other object, same place",
+        "G": "invariance (G)",
     }
 )
 COLOR_MAP = colormaps["viridis"]
@@ -98,13 +95,13 @@ MISSING: dict[str, Any] = {
 def plot_similarity_maps(
     result: xr.Dataset,
     *,
-    quantity: MapQuantity = "similarity",
+    quantities: MapQuantity | Sequence[MapQuantity] | None = None,
     layers: Sequence[str] | None = None,
     columns: int | None = None,
     vmin: float | None = None,
     vmax: float | None = None,
 ) -> Figure:
-    """Draw how alike an object's activations are to those at the reference, over the canvas.
+    """Draw over the canvas how invariant a layer's code of an object is, compared with a reference.
 
     Each panel is one layer, its axes the canvas in px with y downwards; a cell is centred on its
     location and reaches halfway to the next. The small number is the mean away from the reference.
@@ -112,14 +109,16 @@ def plot_similarity_maps(
     Parameters
     ----------
     result
-        A similarity result with `quantity` over (layer, y, x) and the attributes ``canvas``,
+        A similarity result with `quantities` over (layer, y, x) and the attributes ``canvas``,
         ``object_size``, ``reference_y`` and ``reference_x``, all px.
-    quantity
-        What to draw: ``similarity``, ``baseline``, ``baseline_same``, ``G``.
+    quantities
+        What to draw, side by side: ``similarity`` (the raw one, which another object's stands
+        beside, for it says nothing by itself), ``baseline``, ``baseline_same``, ``G``; by default
+        the last one, or where the result lacks it the first.
     layers
         Names of the layers to draw, in this order; all of them by default.
     columns
-        Panels in a row; chosen for the page by default.
+        Layers in a row; chosen for the page by default.
     vmin, vmax
         Ends of the colour scale; by default 0 (lower where values are, down to -1) and 1.
 
@@ -134,38 +133,65 @@ def plot_similarity_maps(
     UnknownNameError
         A layer or quantity that is not known.
     """
-    if quantity not in _QUANTITIES:
-        raise UnknownNameError("quantity", str(quantity), get_args(MapQuantity))
-    key = variable_of(result, quantity)
-    result = require(result, [key], ["layer", "y", "x"]).sortby(["y", "x"])
+    if quantities is None:
+        held = require(result, [], []).data_vars
+        quantities = "G" if variable_of(result, "G") in held else "similarity"
+    wanted = choose_quantities(quantities)
+    keys = [variable_of(result, quantity) for quantity in wanted]
+    result = require(result, keys, ["layer", "y", "x"]).sortby(["y", "x"])
     scene = scene_of(result)
     chosen = select_layers(result, layers)
-    values = np.asarray(result[key].transpose("layer", "y", "x").values[chosen], dtype=np.float64)
+    maps = [result[key].transpose("layer", "y", "x").values[chosen] for key in keys]
+    values = np.stack(maps, axis=1).astype(np.float64)  # layer, quantity, y, x
     if values.size == 0:
-        raise InputError(f"the variable {key!r} holds no location; expected at least one")
+        raise InputError(f"the variable {keys[0]!r} holds no location; expected at least one")
     values[~np.isfinite(values)] = np.nan
-    names = [layer_names(result)[idx] for idx in chosen]
+    names = [labels_of(result)[idx] for idx in chosen]
     norm = _scale(values, vmin, vmax)
-    metric = str(result.attrs.get("metric", ""))
-    words, unit = (text.format(metric=metric).strip(" ,") for text in _QUANTITIES[quantity])
-    sheet = Sheet(len(chosen), columns, describe(result, words), narrowest=3.6)
+    metric, n = str(result.attrs.get("metric", "")), len(wanted)
+    headings = [_QUANTITIES[quantity] for quantity in wanted]
+    # a panel each, at the reference G is 1 by definition and counts nothing
+    away = np.ones(values.shape[2:], bool)
+    away[np.ix_(result["y"].values == scene.y, result["x"].values == scene.x)] = False
+    if columns is None and n > 1:
+        columns = max(1, min((4 if SIZES.narrow else 8) // n, -(-len(chosen) // 6)))
+    words = f"{metric} similarity" if wanted != ["G"] else f"{headings[0]}, {metric}"
+    sheet = Sheet(
+        len(chosen) * n,
+        None if columns is None else columns * n,
+        describe(result, words.strip(" ,")),
+        narrowest=3.6,
+        heading=n > 1,
+    )
     edges_y = cell_edges(result["y"].values, scene.canvas, scene.object_size)
     edges_x = cell_edges(result["x"].values, scene.canvas, scene.object_size)
-    means = _means(result, quantity, chosen, values, scene)
+    means = np.stack([_means(result, q, chosen, values[:, k], scene) for k, q in enumerate(wanted)])
     dead = is_dead(result)[chosen]
-    labels = shorten_apart(names, sheet.room(SMALL_SIZE) - 2 * int(dead.any()))
-    for idx, ax in enumerate(sheet.panels):
-        draw_cells(ax, values[idx], edges_y, edges_x, norm, raster=values.size > RASTER_CELLS)
-        frame_panel(ax, scene, **sheet.outer(idx))
+    labels = shorten_apart(names, sheet.room(SIZES.small) - 2 * int(dead.any()))
+    missing = False
+    for place, ax in enumerate(sheet.panels):
+        idx, k = divmod(place, n)
+        hatched = np.isnan(values[idx, k]) & (away | (wanted[k] != "G"))
+        missing |= bool(hatched.any())
+        draw_cells(
+            ax, values[idx, k], edges_y, edges_x, norm, raster=values.size > RASTER_CELLS,
+            hatched=hatched,
+        )  # fmt: skip
+        frame_panel(ax, scene, **sheet.outer(place))
         ax.plot([scene.x], [scene.y], label="reference", clip_on=False, zorder=3, **RING)
-        sheet.name(ax, labels[idx] + (" †" if dead[idx] else ""), means[idx])
-    box = outline_objects(sheet.panels, scene, shown_sizes(result, scene)[chosen])
+        sheet.name(ax, labels[idx] + (" †" if dead[idx] else ""), means[k, idx])
+        if n > 1 and place < sheet.wide:
+            sheet.head(ax, headings[k])
+    sizes = np.repeat(shown_sizes(result, scene)[chosen], n)
+    box = outline_objects(sheet.panels, scene, sizes)
+    label = "G  (0: as another object, 1: invariant)" if wanted == ["G"] else f"{metric} similarity"
+    label += " and G" if "G" in wanted and n > 1 else ""
     color_bar(
-        sheet.figure, ScalarMappable(norm, COLOR_MAP), clean_text(unit), values=values,
+        sheet.figure, ScalarMappable(norm, COLOR_MAP), clean_text(label), values=values,
         ax=sheet.panels, aspect=28,
     )  # fmt: skip
     sheet.label("x (px)", "y (px)")
-    _explain(sheet.figure, scene, box, missing=bool(np.isnan(values).any()), dead=bool(dead.any()))
+    _explain(sheet.figure, scene, box, missing=missing, dead=bool(dead.any()))
     return sheet.figure
 
 
@@ -198,6 +224,8 @@ class Sheet:
         Width of the figure at least, inches.
     foot
         Inches beneath the panels.
+    heading
+        Whether what columns show is written above them.
     """
 
     count: int
@@ -206,13 +234,20 @@ class Sheet:
     widest: float = 2.5
     narrowest: float = 4.2
     foot: float = 0.65
+    heading: bool = False
     panels: list[Axes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        title = wrap(self.title, self.width - 0.2, TITLE_SIZE)
-        height = self.rows * (self.side + 0.2) + self.foot + 0.17 * (title.count("\n") + 1)
+        lines = title_height(title_of(self.title, self.width - 0.2))
+        height = self.rows * (self.side + 0.2) + self.foot + lines + self._headed
+        if self.side < 0.35:
+            raise InputError(
+                f"{self.count} panels do not fit a figure of {self.width * 25.4:.0f} mm"
+                + (f" by {SIZES.height * 25.4:.0f} mm" if SIZES.height else "")
+                + "; draw fewer --layers, or give it more room"
+            )
         figure = new_figure(self.width, height, compress=True)
-        figure.suptitle(title, fontsize=TITLE_SIZE, x=0.01, ha="left", **text_style(title))
+        entitle_figure(figure, self.title, x=0.01)
         grid = figure.add_gridspec(self.rows, self.wide)
         for idx in range(self.count):
             self.panels.append(figure.add_subplot(grid[divmod(idx, self.wide)]))
@@ -223,30 +258,49 @@ class Sheet:
         return figure_of(self.panels[0])
 
     @property
+    def _headed(self) -> float:
+        return 0.35 if self.heading else 0.0
+
+    @property
     def wide(self) -> int:
-        """Panels in a row."""
-        return column_count(self.count, self.columns)
+        """Panels in a row: as many as are given, else those with which panels are largest."""
+        if SIZES.height is None or self.columns is not None:
+            return column_count(self.count, self.columns)
+        return max(range(1, self.count + 1), key=self._side)
 
     @property
     def rows(self) -> int:
         """Rows of panels."""
         return math.ceil(self.count / self.wide)
 
+    def _side(self, wide: int) -> float:
+        rows = math.ceil(self.count / wide)
+        side = min((SIZES.width - 1.25) / wide - 0.06, self.widest)
+        if SIZES.height is not None:
+            lines = title_height(title_of(self.title, SIZES.width - 0.2))
+            return min(side, (SIZES.height - self.foot - lines - self._headed) / rows - 0.2)
+        if self.columns is None:
+            return side
+        return min(side, max(9.0 / rows - 0.2, 0.6))
+
     @property
     def side(self) -> float:
         """Side of a panel, inches; with given columns no taller than a page, if it can be read."""
-        side = min((PAGE_WIDTH - 1.25) / self.wide - 0.06, self.widest)
-        return side if self.columns is None else min(side, max(9.0 / self.rows - 0.2, 0.6))
+        return self._side(self.wide)
 
     @property
     def width(self) -> float:
         """Width of the figure, inches."""
-        return max(min(self.wide * (self.side + 0.06) + 1.25, PAGE_WIDTH), self.narrowest)
+        if SIZES.fixed:
+            return SIZES.width
+        wide = column_count(self.count, self.columns)
+        side = min((SIZES.width - 1.25) / wide - 0.06, self.widest)
+        return max(min(wide * (side + 0.06) + 1.25, SIZES.width), self.narrowest)
 
     @property
     def text_size(self) -> float:
         """Of what is written above a panel, points."""
-        return SMALL_SIZE if self.wide > 3 else TICK_SIZE
+        return SIZES.small if self.wide > 3 or SIZES.narrow else SIZES.tick
 
     def outer(self, idx: int) -> dict[str, bool]:
         """Return at which sides a panel is the outermost."""
@@ -263,11 +317,19 @@ class Sheet:
         number = "–" if np.isnan(mean) else f"{mean:.2f}".replace("-", "−")
         ax.set_title(number + more, loc="right", color=GREY, **above)
 
+    def head(self, ax: Axes, text: str) -> None:
+        """Write above a panel of the first row what its column shows."""
+        above = (0, 4 + 1.3 * self.text_size)
+        ax.annotate(
+            wrap(text, self.side, self.text_size), (0, 1), xycoords="axes fraction", xytext=above,
+            textcoords="offset points", fontsize=self.text_size, va="bottom",
+        )  # fmt: skip
+
     def label(self, x: str, y: str, pad: float = 1) -> None:
         """Write what the axes are, at the lower left panel."""
         corner = self.panels[(self.rows - 1) * self.wide]
-        corner.set_xlabel(x, fontsize=TICK_SIZE, labelpad=pad)
-        corner.set_ylabel(y, fontsize=TICK_SIZE, labelpad=pad)
+        corner.set_xlabel(x, fontsize=SIZES.tick, labelpad=pad)
+        corner.set_ylabel(y, fontsize=SIZES.tick, labelpad=pad)
 
 
 def column_count(count: int, columns: int | None) -> int:
@@ -276,9 +338,11 @@ def column_count(count: int, columns: int | None) -> int:
         if columns < 1:
             raise InputError(f"columns is {columns}; expected at least 1")
         return min(int(columns), count)
-    if count <= 4:
+    if count <= (2 if SIZES.narrow else 4):
         return count
     widest = 4 if count <= 12 else 6 if count <= 24 else 8
+    if SIZES.narrow:  # room for a name and a number above each
+        widest = max(int((SIZES.width - 1.25) / 0.68), 1)
     # Of the widths that give the fewest rows, the narrowest has the fullest last row.
     return math.ceil(count / math.ceil(count / widest))
 
@@ -309,8 +373,9 @@ def draw_cells(
     norm: Normalize,
     *,
     raster: bool,
+    hatched: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Fill the cells with colour; those without a value are hatched."""
+    """Fill the cells with colour; those without a value are hatched, unless others are named."""
     ax.set_facecolor(FAINT)
     missing = np.isnan(values)
     # A hair of its own colour closes the seams that viewers show between neighbouring cells.
@@ -325,6 +390,8 @@ def draw_cells(
         rasterized=raster,
         zorder=1,
     )
+    if hatched is not None:
+        missing = hatched
     if missing.any():
         boxes = [
             [
@@ -348,7 +415,7 @@ def frame_panel(ax: Axes, scene: MeasuredCanvas, *, bottom: bool, left: bool) ->
     ticks = sorted({0, scene.canvas // 2, scene.canvas})
     ax.set_xticks(ticks)
     ax.set_yticks(ticks)
-    ax.tick_params(labelbottom=bottom, labelleft=left, labelsize=SMALL_SIZE, length=1.5, pad=1.5)
+    ax.tick_params(labelbottom=bottom, labelleft=left, labelsize=SIZES.small, length=1.5, pad=1.5)
     # The outer numbers stay inside, away from those of the next panel.
     if bottom:
         ax.get_xticklabels()[0].set_horizontalalignment("left")

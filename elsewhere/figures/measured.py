@@ -16,12 +16,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.figures.curves import (
-    BAND_FROM,
+from elsewhere.figures.layer_axis import BAND_FROM, Layers, along_layers, entitle_layers
+from elsewhere.figures.lines import (
     CROSS,
     band_handles,
     draw_band,
-    draw_bands,
     draw_legend,
     draw_series,
     finite_values,
@@ -29,19 +28,16 @@ from elsewhere.figures.curves import (
     interval_of,
     legend_handle,
     mark_gaps,
-    name_layers,
 )
-from elsewhere.figures.results import describe, layer_names, require
+from elsewhere.figures.page import SIZES, new_figure
+from elsewhere.figures.results import describe, require
 from elsewhere.figures.style import (
     GREY,
-    LABEL_SIZE,
     MARKS,
-    PAGE_WIDTH,
     Mark,
     axes_or_new,
-    entitle,
     entitle_figure,
-    new_figure,
+    legend_below,
     styled,
     text_style,
     tidy,
@@ -106,19 +102,19 @@ def plot_equivariance(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         The result lacks what is drawn.
     """
     require(result, list(HANDOVER), ["layer"])
-    ax, names = _stage(result, ax)
+    ax, layers = _stage(result, ax)
     gaps = False
     seen: list[NDArray[np.float64]] = []
     for rank, (key, (mark, _)) in enumerate(HANDOVER.items()):
-        values = _draw(result, key, mark, ax, rank, len(HANDOVER), seen)
+        values = _draw(result, key, mark, (ax, layers), rank, len(HANDOVER), seen)
         missing = np.isnan(values)
         if key == "aligned_G_away":
             missing &= _is_map(result)
-        gaps |= mark_gaps(ax, missing, mark, rank)
+        gaps |= mark_gaps(ax, layers, missing, mark, rank)
     handles = [legend_handle(mark, label) for mark, label in HANDOVER.values()]
-    ax.set_ylabel("generalisation G, evoked", fontsize=LABEL_SIZE)
-    entitle(ax, describe(result, "equivariance and invariance"))
-    return _finish(ax, names, seen, handles, "undefined" if gaps else "")
+    ax.set_ylabel("invariance (G), evoked", fontsize=SIZES.label)
+    entitle_layers(ax, describe(result, "equivariance and invariance"))
+    return _finish(ax, seen, handles, "undefined" if gaps else "")
 
 
 @styled
@@ -146,7 +142,7 @@ def plot_partition(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """
     keys = [f"{part}_share" for part in SHARES]
     require(result, [*keys, *(f"{key}_null" for key in keys)], ["layer"])
-    ax, names = _stage(result, ax)
+    ax, layers = _stage(result, ax)
     gaps = False
     seen: list[NDArray[np.float64]] = []
     for rank, (key, mark) in enumerate(zip(keys, SHARES.values(), strict=True)):
@@ -160,15 +156,15 @@ def plot_partition(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
                 zorder=1.5,
                 label=f"_{key}_null",
             )
-        values = _draw(result, key, mark, ax, rank, len(keys), seen)
-        gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
+        values = _draw(result, key, mark, (ax, layers), rank, len(keys), seen)
+        gaps |= mark_gaps(ax, layers, np.isnan(values), mark, rank)
     handles = [legend_handle(mark, part) for part, mark in SHARES.items()]
     handles.append(
         Line2D([], [], color=GREY, linestyle=(0, (1, 2)), linewidth=0.7, label="shuffled rows")
     )
-    ax.set_ylabel("share of the sum of squares", fontsize=LABEL_SIZE)
-    entitle(ax, describe(result, "what the code varies with"))
-    return _finish(ax, names, seen, handles, "nothing varies" if gaps else "")
+    ax.set_ylabel("share of the sum of squares", fontsize=SIZES.label)
+    entitle_layers(ax, describe(result, "what the code varies with"))
+    return _finish(ax, seen, handles, "nothing varies" if gaps else "")
 
 
 @styled
@@ -198,8 +194,8 @@ def plot_phase(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     maps = np.isfinite(np.stack([finite_values(result[key].values) for key in PHASES])).any(axis=0)
     if maps.any():
         result = result.isel(layer=np.flatnonzero(maps))
-    ax, names = _stage(result, ax)
-    at = np.arange(len(names), dtype=np.float64)
+    ax, layers = _stage(result, ax)
+    at = layers.at
     ax.fill_between(
         at,
         finite_values(result["shift_share_in_phase"].values),
@@ -213,14 +209,14 @@ def plot_phase(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     gaps = False
     seen: list[NDArray[np.float64]] = []
     for rank, (key, (mark, _)) in enumerate(PHASES.items()):
-        values = _draw(result, key, mark, ax, rank, len(PHASES), seen, spread=0.0)
+        values = _draw(result, key, mark, (ax, layers), rank, len(PHASES), seen, spread=0.0)
         if key != "border_share_in_phase":
-            gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
+            gaps |= mark_gaps(ax, layers, np.isnan(values), mark, rank)
     handles: list[Any] = [legend_handle(mark, label) for mark, label in PHASES.values()]
     handles.append(Patch(color="#E69F00", alpha=0.22, linewidth=0, label="sub-sampling\nbreaks"))
-    ax.set_ylabel("share of the change", fontsize=LABEL_SIZE)
-    entitle(ax, describe(result, "what a move changes in a map"))
-    return _finish(ax, names, seen, handles, "no such location\non this grid" if gaps else "")
+    ax.set_ylabel("share of the change", fontsize=SIZES.label)
+    entitle_layers(ax, describe(result, "what a move changes in a map"))
+    return _finish(ax, seen, handles, "no such location\non this grid" if gaps else "")
 
 
 @styled
@@ -248,8 +244,8 @@ def plot_identification(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         The result lacks what is drawn.
     """
     require(result, [*IDENTIFIED, "identification_chance"], ["layer"])
-    ax, names = _stage(result, ax)
-    at = np.arange(len(names), dtype=np.float64)
+    ax, layers = _stage(result, ax)
+    at = layers.at
     ceiling, mapped, raw = (finite_values(result[key].values) for key in IDENTIFIED)
     areas = (("lost", "#8a8a8a", mapped, ceiling), ("hidden", "#56B4E9", raw, mapped))
     for name, color, low, high in areas:
@@ -265,14 +261,14 @@ def plot_identification(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     gaps = False
     seen: list[NDArray[np.float64]] = []
     for rank, (key, (mark, _)) in enumerate(IDENTIFIED.items()):
-        values = _draw(result, key, mark, ax, rank, len(IDENTIFIED), seen, spread=0.05)
-        gaps |= mark_gaps(ax, np.isnan(values), mark, rank)
+        values = _draw(result, key, mark, (ax, layers), rank, len(IDENTIFIED), seen, spread=0.05)
+        gaps |= mark_gaps(ax, layers, np.isnan(values), mark, rank)
     handles: list[Any] = [legend_handle(mark, label) for mark, label in IDENTIFIED.values()]
     handles += [Patch(color=c, alpha=0.25, linewidth=0, label=name) for name, c, *_ in areas]
     handles.append(Line2D([], [], color=GREY, linestyle=(0, (1, 2)), linewidth=0.8, label="chance"))
-    ax.set_ylabel("objects identified, share", fontsize=LABEL_SIZE)
-    entitle(ax, describe(result, "lost, or hidden by the move?"))
-    return _finish(ax, names, seen, handles, "undefined" if gaps else "")
+    ax.set_ylabel("objects identified, share", fontsize=SIZES.label)
+    entitle_layers(ax, describe(result, "lost, or hidden by the move?"))
+    return _finish(ax, seen, handles, "undefined" if gaps else "")
 
 
 @styled
@@ -300,38 +296,45 @@ def plot_measures(result: xr.Dataset) -> Figure:
             "another kind, or measure again with `elsewhere measure`"
         )
     require(result, list(headlines.values()), ["layer"])
-    names, color = layer_names(result), MARKS["similarity"].color
-    n_rows = -(-len(headlines) // _COLUMNS)
-    figure = new_figure(PAGE_WIDTH, 0.9 + 1.25 * n_rows)
-    panels = figure.subplots(n_rows, min(_COLUMNS, len(headlines)), squeeze=False, sharex=True)
+    color, other = MARKS["similarity"].color, MARKS["baseline"]
+    wide = min(1 if SIZES.narrow else _COLUMNS, len(headlines))
+    n_rows = -(-len(headlines) // wide)
+    figure = new_figure(SIZES.width, 0.9 + 1.25 * n_rows)
+    panels = figure.subplots(n_rows, wide, squeeze=False, sharex=True)
     flat = panels.ravel().tolist()
     # A place too many is above, so that the columns end together.
     key_panel = flat.pop(1) if len(flat) > len(headlines) else None
+    baselines: list[str] = []
     for ax, (name, key) in zip(flat, headlines.items(), strict=True):
         tidy(ax)
         seen: list[NDArray[np.float64]] = []
-        values = _draw(result, key, MARKS["similarity"], ax, 0, 1, seen)
-        mark_gaps(ax, np.isnan(values), MARKS["similarity"], 0)
-        _fit_panel(ax, values, np.concatenate(seen))
+        layers = along_layers(ax, result, groups=False)
+        values = _draw(result, key, MARKS["similarity"], (ax, layers), 0, 1, seen)
+        mark_gaps(ax, layers, np.isnan(values), MARKS["similarity"])
+        beside = f"{key.removesuffix('_away')}_baseline_away"
+        if beside in result:  # no raw similarity stands alone
+            _draw(result, beside, other, (ax, layers), 0, 1, seen)
+            baselines.append(beside)
+        _fit_panel(ax, np.concatenate(seen[::2]), np.concatenate(seen))
         words = key.replace("_", " ").replace("r2", "R²")
         rest = words.removeprefix(name.replace("-", " ")).removesuffix("away").strip()
         label = f"{name}: {rest}" if rest else name
-        ax.set_title(label, loc="left", fontsize=LABEL_SIZE, **text_style(label))
-        name_layers(ax, names)
+        ax.set_title(label, loc="left", fontsize=SIZES.label, **text_style(label))
         ax.set_xlabel("")
         ax.tick_params(labelbottom=ax in panels[-1])
     handles: list[Any] = [
         Line2D([], [], color=color, linewidth=1, label="95 % interval")
-        if len(names) < BAND_FROM  # few layers: intervals are lines
+        if result.sizes["layer"] < BAND_FROM  # few layers: intervals are lines
         else Patch(color=color, alpha=0.18, linewidth=0, label="95 % interval"),
         *[h for ax in flat for h in band_handles(ax, color)][1:2],
         Line2D([], [], label="no value", color=color, **CROSS),
+        *([legend_handle(other, "other object elsewhere")] if baselines else []),
     ]
     if key_panel is not None:
         key_panel.set_axis_off()
         key_panel.legend(handles=handles, loc="center left", frameon=False)
     else:
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+        legend_below(figure, handles)
     entitle_figure(figure, describe(result, "measures, layer by layer"))
     return figure
 
@@ -354,26 +357,22 @@ def _fit_panel(ax: Axes, values: NDArray[np.float64], seen: NDArray[np.float64])
         ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
 
 
-def _stage(result: xr.Dataset, ax: Axes | None) -> tuple[Axes, list[str]]:
-    """Return axes with the layers' groups, and the layers' names."""
-    names = layer_names(result)
-    ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
+def _stage(result: xr.Dataset, ax: Axes | None) -> tuple[Axes, Layers]:
+    """Return axes, and the layers along them."""
+    ax = axes_or_new(ax, 3.4)
     tidy(ax)
-    draw_bands(ax, names)
-    return ax, names
+    return ax, along_layers(ax, result)
 
 
 def _finish(
     ax: Axes,
-    names: Sequence[str],
     seen: Sequence[NDArray[np.float64]],
     handles: Sequence[Any],
     gap: str,
 ) -> Axes:
-    """Show all that was drawn, name the layers and explain the marks."""
+    """Show all that was drawn and explain the marks."""
     # An interval over few objects can be far wider than the shares: they decide on the limits.
     fit_limits(ax, np.concatenate([*seen[::2], *(np.clip(each, -0.5, 1.5) for each in seen[1::2])]))
-    name_layers(ax, names)
     gaps = [Line2D([], [], label=gap, color=GREY, **CROSS)] if gap else []
     draw_legend(ax, [*handles, *gaps, *band_handles(ax, GREY)])
     return ax
@@ -383,7 +382,7 @@ def _draw(
     result: xr.Dataset,
     key: str,
     mark: Mark,
-    ax: Axes,
+    where: tuple[Axes, Layers],
     rank: int,
     count: int,
     seen: list[NDArray[np.float64]],
@@ -391,15 +390,12 @@ def _draw(
     spread: float = 0.08,
 ) -> NDArray[np.float64]:
     """Draw one quantity with its interval; return its values and keep what was drawn."""
-    values = finite_values(result[key].values)
-    low, high = interval_of(result, key)
-    n = len(values)
-    offset = (rank - (count - 1) / 2) * spread if n < BAND_FROM else 0.0
-    at = np.arange(n, dtype=np.float64) + offset
-    draw_series(ax, at, values, low, high, mark, key)
+    values, ends = finite_values(result[key].values), interval_of(result, key)
+    shift = (rank - (count - 1) / 2) * spread if len(values) < BAND_FROM else 0.0
+    draw_series(*where, values, ends, mark, key, shift=shift)
     together = interval_of(result, key, kind="band")
-    draw_band(ax, at, together, mark)
-    seen += [values, np.concatenate([low, high, *together])]
+    draw_band(*where, together, mark, shift=shift)
+    seen += [values, np.concatenate([*ends, *together])]
     return values
 
 

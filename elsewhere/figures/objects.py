@@ -15,13 +15,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.style import (
     GREY,
-    PAGE_WIDTH,
     PALE,
-    SMALL_SIZE,
-    TITLE_SIZE,
-    new_figure,
     shorten,
     shorten_apart,
     styled,
@@ -131,7 +128,7 @@ def plot_objects(
     if not single:
         counts += f" in {len(members)} categor{'ies' if len(members) != 1 else 'y'}"
     width = max(sheet.width * sheet.inches + 2 * _MARGIN, 2.6)
-    title = wrap(f"{objects.name} · {counts}", width - 0.2, TITLE_SIZE)
+    title = wrap(f"{objects.name} · {counts}", width - 0.2, SIZES.title)
     top = 0.17 * (title.count("\n") + 1) + 0.1
     height = sheet.height * sheet.inches + _MARGIN + top
     figure = new_figure(width, height)
@@ -152,7 +149,7 @@ def plot_objects(
         1 - 0.07 / height,
         title,
         va="top",
-        fontsize=TITLE_SIZE,
+        fontsize=SIZES.title,
         **text_style(title),
     )
     return figure
@@ -198,7 +195,7 @@ def plot_placements(
         raise InputError(f"columns is {columns}; expected at least 1")
     wide = min(8 if columns is None else columns, count)
     rows = math.ceil(count / wide)
-    side = min(PAGE_WIDTH / wide - 0.06, 2.2)
+    side = min(SIZES.width / wide - 0.06, 2.2)
     tall = side * images.shape[1] / images.shape[2] + (0.16 if titles else 0.0)
     figure = new_figure(wide * (side + 0.06), rows * (tall + 0.06), compress=True)
     for idx, image in enumerate(images):
@@ -207,8 +204,8 @@ def plot_placements(
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, linewidth=0.4, color=PALE)
         if titles is not None:
-            title = shorten(titles[idx], int(side * 72 / (0.6 * SMALL_SIZE)))
-            ax.set_title(title, fontsize=SMALL_SIZE, pad=2, **text_style(title))
+            title = shorten(titles[idx], int(side * 72 / (0.6 * SIZES.small)))
+            ax.set_title(title, fontsize=SIZES.small, pad=2, **text_style(title))
     return figure
 
 
@@ -228,10 +225,10 @@ def _checked(patches: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
 def _captioned(members: dict[str, list[int]], columns: int | None, gap: float) -> _Sheet:
     """Lay out one object of each category, its name beneath."""
     names = list(members)
-    count, room = len(names), PAGE_WIDTH - 2 * _MARGIN
+    count, room = len(names), SIZES.width - 2 * _MARGIN
     for wide in range(min(count, 8), 33) if columns is None else [columns]:
         inches = min(room / (wide + (wide - 1) * gap), 0.8)
-        text_size = SMALL_SIZE if inches >= 0.5 else 5.0 if inches >= 0.36 else 4.0
+        text_size = SIZES.small if inches >= 0.5 else 5.0 if inches >= 0.36 else 4.0
         caption = (text_size * 1.45 / 72) / inches
         rows = math.ceil(count / wide)
         if rows * (1 + caption + gap) * inches <= _TALLEST:
@@ -256,8 +253,8 @@ def _in_rows(members: dict[str, list[int]], columns: int | None, gap: float) -> 
     wide = min(20 if columns is None else columns, max(map(len, members.values())))
     lines = {name: math.ceil(len(indices) / wide) for name, indices in members.items()}
     texts = dict(zip(members, shorten_apart(list(members), 18, keep="both"), strict=True))
-    margin = 0.08 + max(map(len, texts.values())) * 0.6 * SMALL_SIZE / 72
-    room = PAGE_WIDTH - 2 * _MARGIN
+    margin = 0.08 + max(map(len, texts.values())) * 0.6 * SIZES.small / 72
+    room = SIZES.width - 2 * _MARGIN
     best: tuple[float, int] | None = None
     for blocks in range(1, min(len(members), 12) + 1):
         inches = min((room / blocks - margin - 0.12) / (wide * (1 + gap)), 0.6)
@@ -280,7 +277,7 @@ def _in_rows(members: dict[str, list[int]], columns: int | None, gap: float) -> 
             line += 1
         deepest = max(deepest, line)
     width = block * block_width + margin / inches + wide * pitch - gap
-    text_size = SMALL_SIZE if inches * 72 >= SMALL_SIZE else max(inches * 72 * 0.9, 3.5)
+    text_size = SIZES.small if inches * 72 >= SIZES.small else max(inches * 72 * 0.9, 3.5)
     return _Sheet(strips, labels, width, deepest * pitch, inches, text_size)
 
 

@@ -24,19 +24,19 @@ from elsewhere.figures.accuracy import (
     place_scene,
     trained_locations,
 )
-from elsewhere.figures.curves import (
-    BAND_FROM,
+from elsewhere.figures.layer_axis import BAND_FROM, along_layers, entitle_layers
+from elsewhere.figures.lines import (
     CROSS,
     FLAG,
     band_handles,
     draw_band,
-    draw_bands,
     draw_legend,
     draw_series,
     finite_values,
     fit_limits,
+    flag_layers,
     legend_handle,
-    name_layers,
+    mark_gaps,
 )
 from elsewhere.figures.maps import (
     COLOR_MAP,
@@ -50,6 +50,7 @@ from elsewhere.figures.maps import (
     outline_objects,
     shown_sizes,
 )
+from elsewhere.figures.page import SIZES
 from elsewhere.figures.results import (
     cell_edges,
     describe,
@@ -60,12 +61,8 @@ from elsewhere.figures.results import (
 from elsewhere.figures.style import (
     GREY,
     INK,
-    LABEL_SIZE,
-    PAGE_WIDTH,
-    SMALL_SIZE,
     Mark,
     axes_or_new,
-    entitle,
     legend_below,
     shorten_apart,
     styled,
@@ -252,7 +249,7 @@ def plot_probe_matrix(
         outer: dict[str, Any] = {
             f"label{side}": shown for side, shown in sheet.outer(place).items()
         }
-        ax.tick_params(**outer, labelsize=SMALL_SIZE, length=0, pad=2)
+        ax.tick_params(**outer, labelsize=SIZES.small, length=0, pad=2)
         ax.spines[:].set_visible(True)
         ax.spines[:].set(linewidth=0.4, color=GREY)
         away = matrices[place][off]
@@ -301,10 +298,9 @@ def plot_probe_layerwise(
     if quantity == "index":
         require(result, ["invariance_index"], ["layer", "split"])
     require(result, ["accuracy_at"], ["layer", "split", "where"])
-    names = layer_names(result)
-    ax = axes_or_new(ax, PAGE_WIDTH, 3.4)
+    ax = axes_or_new(ax, 3.4)
     tidy(ax)
-    draw_bands(ax, names)
+    layers = along_layers(ax, result)
     splits = [str(name) for name in result["split"].values]
     seen: list[NDArray[np.float64]] = []
     handles: list[Line2D] = []
@@ -318,30 +314,22 @@ def plot_probe_layerwise(
             return
         if not np.isfinite(values).any() and prefix:
             return
-        shift = (rank - (lines - 1) / 2) * 0.09 if len(names) < BAND_FROM else 0.0
-        at = np.arange(len(names), dtype=np.float64) + shift
+        shift = (rank - (lines - 1) / 2) * 0.09 if len(layers) < BAND_FROM else 0.0
         if prefix:  # intervals of controls would hide those of the network
-            low = high = np.full(len(at), np.nan)
-        draw_series(ax, at, values, low, high, mark, f"{prefix}{split}")
+            low = high = np.full(len(layers), np.nan)
+        line = draw_series(
+            ax, layers, values, (low, high), mark, f"{prefix}{split}", shift=shift
+        )  # fmt: skip
         if not prefix and quantity != "index" and "accuracy_at_band" in result.data_vars:
             bands = result["accuracy_at_band"].sel(split=split, where=quantity)
             edges = finite_values(bands.transpose("bound", "layer").values)
-            draw_band(ax, at, (edges[0], edges[1]), mark)
-            seen.extend(edges)
+            draw_band(ax, layers, (edges[0], edges[1]), mark, shift=shift)
+            # a band over few objects can be far wider than what is drawn: values decide
+            seen.append(np.clip(np.concatenate(edges), -0.5, 1.5))
         if hollow:
-            ax.lines[-1].set(markerfacecolor="white", markeredgecolor=mark.color)
-            ax.lines[-1].set(markeredgewidth=0.7)
-        missing = np.isnan(values)
-        if missing.any():
-            foot: dict[str, Any] = {
-                "transform": ax.get_xaxis_transform(),
-                "color": mark.color,
-                "zorder": 4,
-            }
-            here = np.full(int(missing.sum()), 0.02)
-            ax.plot(at[missing], here, label="_no value", clip_on=False, **foot, **CROSS)
-            gaps = True
-        seen.extend([values, low, high])
+            line.set(markerfacecolor="white", markeredgecolor=mark.color, markeredgewidth=0.7)
+        gaps |= mark_gaps(ax, layers, np.isnan(values), mark)
+        seen.extend([values, np.clip(np.concatenate([low, high]), -0.5, 1.5)])
         handles.append(legend_handle(mark, label, hollow=hollow))
         rank += 1
 
@@ -362,15 +350,11 @@ def plot_probe_layerwise(
         handles.append(Line2D([], [], label="no value", color=GREY, **CROSS))
     flagged = _flagged(result)
     if flagged.any():
-        ax.plot(
-            np.flatnonzero(flagged), np.full(int(flagged.sum()), 0.985),
-            transform=ax.get_xaxis_transform(), color=INK, clip_on=False, zorder=4, **FLAG,
-        )  # fmt: skip
+        flag_layers(ax, layers, flagged)
         handles.append(Line2D([], [], label="reads shuffled\nlabels as well", color=INK, **FLAG))
     fit_limits(ax, np.concatenate(seen) if seen else np.zeros(1), headroom=0.08)
-    name_layers(ax, names)
-    ax.set_ylabel(_LABELS[quantity], fontsize=LABEL_SIZE)
-    entitle(ax, describe(result, _what(result)))
+    ax.set_ylabel(_LABELS[quantity], fontsize=SIZES.label)
+    entitle_layers(ax, describe(result, _what(result)))
     draw_legend(ax, [*handles, *band_handles(ax, GREY)])
     return ax
 

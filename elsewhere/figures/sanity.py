@@ -11,23 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from elsewhere.figures.curves import (
+from elsewhere.figures.layer_axis import along_layers
+from elsewhere.figures.lines import (
     draw_legend,
     draw_series,
     finite_values,
     fit_limits,
     legend_handle,
-    name_layers,
 )
+from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import describe, require
 from elsewhere.figures.style import (
     GREY,
-    LABEL_SIZE,
-    PAGE_WIDTH,
-    SMALL_SIZE,
     Mark,
     entitle_figure,
-    new_figure,
     shorten,
     styled,
     text_style,
@@ -70,12 +67,12 @@ def plot_sanity(result: xr.Dataset, *others: xr.Dataset) -> Figure:
     results = (result, *others)
     for each in results:
         require(each, ["likeness"], ["stage", "metric"])
-    figure = new_figure(PAGE_WIDTH, 0.55 + 2.3 * len(results))
+    figure = new_figure(SIZES.width, 0.55 + 2.3 * len(results))
     panels = figure.subplots(len(results), 1, squeeze=False)[:, 0]
     empty = False
     for ax, each in zip(panels, results, strict=True):
         empty |= _draw(ax, each)
-    panels[-1].set_xlabel("layer randomised last, with all behind it", fontsize=LABEL_SIZE)
+    panels[-1].set_xlabel("layer randomised last, with all behind it", fontsize=SIZES.label)
     handles = [legend_handle(mark, label) for mark, label in LIKENESSES.values()]
     handles.append(Line2D([], [], color=GREY, linestyle="--", label="threshold"))
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="judged here"))
@@ -92,13 +89,13 @@ def _draw(ax: Axes, result: xr.Dataset) -> bool:
     """Draw a method's panel; return whether some of its maps are empty."""
     tidy(ax)
     stages = [str(stage) for stage in result["stage"].values]
-    at, seen = np.arange(len(stages), dtype=np.float64), [np.zeros(1)]
+    layers = along_layers(ax, result.rename(stage="layer"), groups=False)
+    seen = [np.zeros(1)]
     for metric, (mark, _) in LIKENESSES.items():
         values = finite_values(result["likeness"].sel(metric=metric).values)
         low, high = (_bound(result, metric, bound) for bound in ("low", "high"))
-        draw_series(ax, at, values, low, high, mark, metric)
+        draw_series(ax, layers, values, (low, high), mark, metric)
         seen += [values, low, high]
-    name_layers(ax, stages)
     ax.set_xlabel("")
     fit_limits(ax, np.concatenate(seen))
     ax.axhline(result.attrs.get("threshold", 0.5), color=GREY, linestyle="--", linewidth=0.8)
@@ -117,15 +114,15 @@ def _draw(ax: Axes, result: xr.Dataset) -> bool:
                 xycoords=("data", "axes fraction"),
                 xytext=(3, 3),
                 textcoords="offset points",
-                fontsize=SMALL_SIZE,
+                fontsize=SIZES.small,
                 color=GREY,
             )
-    ax.set_ylabel("likeness of maps", fontsize=LABEL_SIZE)
+    ax.set_ylabel("likeness of maps", fontsize=SIZES.label)
     told = (str(result.attrs.get(key, "")) for key in ("method", "target"))
     name = " · ".join(shorten(text, 40) for text in told if text)
-    ax.set_title(name, loc="left", fontsize=LABEL_SIZE, **text_style(name))
+    ax.set_title(name, loc="left", fontsize=SIZES.label, **text_style(name))
     verdict = "unchanged: fails" if result.attrs.get("unchanged") else "changes: passes"
-    ax.set_title(verdict, loc="right", fontsize=LABEL_SIZE, color=GREY)
+    ax.set_title(verdict, loc="right", fontsize=SIZES.label, color=GREY)
     return any(counts)
 
 

@@ -87,7 +87,7 @@ def save_figure(
         "savefig.bbox": None,
         "savefig.facecolor": "auto",
         "savefig.transparent": False,
-        "svg.fonttype": "path",
+        "svg.fonttype": "none",
         "svg.hashsalt": "elsewhere",
     }
     with matplotlib.rc_context(settings):

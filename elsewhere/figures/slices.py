@@ -12,26 +12,26 @@ from matplotlib.axes import Axes
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.accuracy import distances, trained_locations
-from elsewhere.figures.curves import depth_shades, draw_legend, fit_limits, legend_handle, spread
+from elsewhere.figures.lines import depth_shades, draw_legend, fit_limits, legend_handle, spread
+from elsewhere.figures.page import SIZES
 from elsewhere.figures.results import describe
 from elsewhere.figures.style import (
     GREY,
     INK,
-    LABEL_SIZE,
-    PAGE_WIDTH,
-    TITLE_SIZE,
     Mark,
     axes_or_new,
+    entitle,
     shorten_apart,
     styled,
-    text_style,
     tidy,
-    wrap,
 )
 from elsewhere.types import stem_of
 
 _DRAWN = {
-    "similarity": (("{stem}", "same object"), ("{stem}_baseline", "another object")),
+    "similarity": (
+        ("{stem}", "same object\nelsewhere"),
+        ("{stem}_baseline", "other object\nelsewhere"),
+    ),
     "accuracy": (("accuracy", "accuracy"),),
     "probe": (("accuracy", "accuracy"),),
 }
@@ -218,7 +218,7 @@ def plot_along(
     if kind == "probe":
         shown = shown.isel(split=0)
     chosen = spread(len(names), 6)
-    ax = axes_or_new(ax, PAGE_WIDTH, 3.2)
+    ax = axes_or_new(ax, 3.2)
     tidy(ax)
     shades, values, handles = depth_shades(len(chosen)), shown[axis].values, []
     seen, away = [], _elsewhere(shown) if kind == "similarity" else True
@@ -244,14 +244,13 @@ def plot_along(
     fit_limits(ax, np.concatenate(seen))
     ax.axvline(reference, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
     unit = str(result[axis].attrs.get("units", ""))
-    ax.set_xlabel(f"{axis} ({unit})" if unit not in ("", "1") else axis, fontsize=LABEL_SIZE)
-    ax.set_ylabel("accuracy" if kind != "similarity" else "similarity", fontsize=LABEL_SIZE)
+    ax.set_xlabel(f"{axis} ({unit})" if unit not in ("", "1") else axis, fontsize=SIZES.label)
+    ax.set_ylabel("accuracy" if kind != "similarity" else "similarity", fontsize=SIZES.label)
     if len(drawn) > 1:
         dashes = ("-", (0, (3, 1.5)))
         for number, (_, text) in enumerate(drawn):
             handles.append(legend_handle(Mark(INK, "o", dashes[number]), text, hollow=number > 0))
-    title = wrap(describe(shown, f"{kind} along {axis}"), 5.6, TITLE_SIZE)
-    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, **text_style(title))
+    entitle(ax, describe(shown, f"{kind} along {axis}"), pad=6)
     draw_legend(ax, handles)
     return ax
 

@@ -14,7 +14,8 @@ from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.figures.style import GREY, LABEL_SIZE, PALE, SMALL_SIZE, shorten, text_style
+from elsewhere.figures.page import SIZES
+from elsewhere.figures.style import GREY, PALE, shorten, text_style
 
 _GAP = 0.3  # from step 0 to the first later one, in decades
 _BETWEEN = 0.36  # from a phase's last step to the next one's step 0
@@ -128,13 +129,13 @@ def draw_steps(upper: Axes, lower: Axes, laid: Sequence[PhaseSteps], width: floa
     lower.set_xticks([place for place, _ in shown], labels=[text for _, text in shown])
     lower.xaxis.set_minor_locator(FixedLocator(minor))
     lower.set_xlim(left, right)
-    lower.set_xlabel("step of the phase (log scale; 0 stands apart)", fontsize=LABEL_SIZE)
+    lower.set_xlabel("step of the phase (log scale; 0 stands apart)", fontsize=SIZES.label)
     for ax in (upper, lower):
         for before, after in pairwise(laid):
             middle = (before.end + after.start) / 2
             ax.axvline(middle, color=PALE, linewidth=0.8, label="_phase", zorder=1)
     for stretch in laid:
-        room = int((stretch.end - stretch.start + _BETWEEN) / per_inch * 72 / (0.6 * SMALL_SIZE))
+        room = int((stretch.end - stretch.start + _BETWEEN) / per_inch * 72 / (0.6 * SIZES.small))
         if stretch.name and room >= 3:
             label = shorten(stretch.name, room)
             upper.annotate(
@@ -144,7 +145,7 @@ def draw_steps(upper: Axes, lower: Axes, laid: Sequence[PhaseSteps], width: floa
                 xytext=(0, 3),
                 textcoords="offset points",
                 ha="center",
-                fontsize=SMALL_SIZE,
+                fontsize=SIZES.small,
                 color=GREY,
                 **text_style(label),
             )

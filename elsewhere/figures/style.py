@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,12 +17,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.figures.page import SIZES, is_ours, new_figure, room_along
 from elsewhere.logs import get_logger
 
 logger = get_logger(__name__)
@@ -31,35 +32,33 @@ logger = get_logger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PAGE_WIDTH = 7.0
-"""Width of a figure in inches: the text width of a printed page."""
-
-TITLE_SIZE, LABEL_SIZE, TICK_SIZE, SMALL_SIZE = 9.0, 8.0, 7.0, 6.0
 INK, GREY, PALE, FAINT = "#1a1a1a", "#595959", "#bfbfbf", "#f0f0f0"
 
 BASE_FONT = "DejaVu Sans"
 """Ships with matplotlib, so a figure looks the same on every machine."""
 
-STYLE: MappingProxyType[Any, Any] = MappingProxyType(
-    {
+
+def _settings() -> dict[Any, Any]:
+    """Return matplotlib's settings in the house style, on the page in use."""
+    return {
         "font.family": [BASE_FONT],
-        "font.size": LABEL_SIZE,
+        "font.size": SIZES.label,
         "text.color": INK,
         "text.usetex": False,
         "figure.facecolor": "white",
         "axes.facecolor": "white",
         "axes.edgecolor": GREY,
         "axes.labelcolor": INK,
-        "axes.labelsize": LABEL_SIZE,
-        "axes.titlesize": LABEL_SIZE,
+        "axes.labelsize": SIZES.label,
+        "axes.titlesize": SIZES.label,
         "axes.titleweight": "normal",
         "axes.linewidth": 0.6,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": False,
         "axes.unicode_minus": True,
-        "xtick.labelsize": TICK_SIZE,
-        "ytick.labelsize": TICK_SIZE,
+        "xtick.labelsize": SIZES.tick,
+        "ytick.labelsize": SIZES.tick,
         "xtick.color": GREY,
         "ytick.color": GREY,
         "xtick.labelcolor": INK,
@@ -72,13 +71,12 @@ STYLE: MappingProxyType[Any, Any] = MappingProxyType(
         "xtick.major.width": 0.6,
         "ytick.major.width": 0.6,
         "xtick.minor.width": 0.4,
-        "legend.fontsize": TICK_SIZE,
+        "legend.fontsize": SIZES.tick,
         "legend.frameon": False,
         "hatch.linewidth": 0.4,
         "lines.linewidth": 1.2,
         "image.interpolation": "nearest",
     }
-)
 
 
 @dataclass(frozen=True)
@@ -106,32 +104,27 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        with matplotlib.rc_context(dict(STYLE)):
+        with matplotlib.rc_context(_settings()):
             return function(*args, **kwargs)
 
     return wrapper
 
 
-def new_figure(width: float, height: float, *, compress: bool = False) -> Figure:
-    """Return an empty figure of `width` by `height` inches that pyplot does not know of.
-
-    `compress` sets panels of a fixed shape close to each other.
-    """
-    engine = ConstrainedLayoutEngine(compress=compress)
-    if compress:
-        engine.set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    return Figure(figsize=(width, height), layout=engine)
-
-
-def axes_or_new(ax: Axes | None, width: float, height: float) -> Axes:
-    """Return `ax`, or the only axes of a new figure."""
+def axes_or_new(ax: Axes | None, height: float) -> Axes:
+    """Return `ax`, or the only axes of a new figure, `height` inches tall on a page's width."""
     if ax is None:
-        return new_figure(width, height).add_subplot()
+        return new_figure(SIZES.width, height * (0.45 + 0.55 * SIZES.width / 7)).add_subplot()
     if not isinstance(ax, Axes):
         raise InputError(
             f"ax is a {type(ax).__name__}; expected matplotlib Axes, or None for a new figure"
         )
     return ax
+
+
+def mix(color: str, share: float = 0.5) -> str:
+    """Return `color` mixed with white."""
+    red, green, blue = (1 - (1 - share) * (1 - part) for part in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 def figure_of(ax: Axes) -> Figure:
@@ -288,24 +281,69 @@ def beyond(
     return ends[below, above]
 
 
+@lru_cache(maxsize=4096)
+def text_width(text: str, size: float) -> float:
+    """Return how wide `text` is at `size` points, inches: of several lines, the widest."""
+    if "\n" in text:
+        return max(text_width(line, size) for line in text.split("\n"))
+    font = FontProperties(family=text_style(text)["fontfamily"], size=size)
+    width, _, _ = text_to_path.get_text_width_height_descent(text, font, False)
+    return float(width) / 72
+
+
 def wrap(text: str, width: float, size: float) -> str:
-    """Return `text` broken into lines that fit `width` inches at `size` points."""
-    # The mean advance of DejaVu Sans is a little under 0.6 em.
-    tied = clean_text(text).replace(" · ", "\u00a0· ")  # no line begins with the separator
-    lines = textwrap.wrap(tied, max(int(width * 72 / (0.57 * size)), 12))
-    return "\n".join(line.removesuffix("\u00a0·").replace("\u00a0", " ") for line in lines)
+    """Return `text` in lines that fit `width` inches at `size` points.
+
+    Lines end between parts (``·``) where these fit, else between words. No word is broken; one
+    that is too long by itself is shortened.
+    """
+    lines, line = [], ""
+    for part in clean_text(text).split(" · "):
+        joined = f"{line} · {part}" if line else part
+        if text_width(joined, size) <= width:
+            line = joined
+            continue
+        lines, line = [*lines, line] if line else lines, ""
+        for word in part.split(" "):
+            joined = f"{line} {word}" if line else word
+            if text_width(joined, size) > width:
+                lines, joined = [*lines, line] if line else lines, fitting(word, width, size)
+            line = joined
+    return "\n".join([*lines, line])
 
 
-def entitle(ax: Axes, text: str, *, width: float = 5.6, pad: float = 16) -> None:
+def fitting(text: str, width: float, size: float) -> str:
+    """Return `text`, its middle left out as much as it has to fit `width` inches."""
+    length = len(text)
+    while text_width(short := shorten(text, length, keep="both"), size) > width and length > 3:
+        length -= 1
+    return short
+
+
+def title_of(text: str, width: float) -> str:
+    """Return a title in lines that fit `width` inches; nothing on a page without titles."""
+    return wrap(text, width, SIZES.title) if SIZES.titled else ""
+
+
+def title_height(title: str) -> float:
+    """Return how many inches the lines of a title take."""
+    return 0.0193 * SIZES.title * (title.count("\n") + 1) if title else 0.0
+
+
+def entitle(ax: Axes, text: str, *, pad: float = 16) -> None:
     """Write a title above axes, in as many lines as it needs."""
-    title = wrap(text, width, TITLE_SIZE)
-    ax.set_title(title, loc="left", fontsize=TITLE_SIZE, pad=pad, **text_style(title))
+    figure = figure_of(ax)
+    over = float(figure.get_size_inches()[0]) - 0.75 if is_ours(figure) else room_along(ax)
+    title = title_of(text, over)
+    if title:
+        ax.set_title(title, loc="left", fontsize=SIZES.title, pad=pad, **text_style(title))
 
 
-def entitle_figure(figure: Figure, text: str) -> None:
+def entitle_figure(figure: Figure, text: str, *, x: float = 0.02) -> None:
     """Write a title above all panels, in as many lines as it needs."""
-    title = wrap(text, 6.8, TITLE_SIZE)
-    figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE_SIZE, **text_style(title))
+    title = title_of(text, float(figure.get_size_inches()[0]) - 0.2)
+    if title:
+        figure.suptitle(title, x=x, ha="left", fontsize=SIZES.title, **text_style(title))
 
 
 def color_bar(
@@ -314,7 +352,7 @@ def color_bar(
     label: str,
     *,
     values: NDArray[np.floating] | None = None,
-    size: float = TICK_SIZE,
+    size: float | None = None,
     **where: Any,
 ) -> Colorbar:
     """Draw the one colour bar of all panels, pointed where `values` lie beyond its ends."""
@@ -322,15 +360,36 @@ def color_bar(
     if "cax" not in where:
         where = {"fraction": 0.05, "pad": 0.015, **where}
     bar = figure.colorbar(mappable, extend=extend, **where)
-    bar.set_label(label, fontsize=size, **text_style(label))
-    bar.ax.tick_params(labelsize=SMALL_SIZE, length=2)
+    size = size or SIZES.tick
+    text = wrap(label, 0.6 * float(figure.get_size_inches()[1]), size)
+    bar.set_label(text, fontsize=size, **text_style(text))
+    bar.ax.tick_params(labelsize=SIZES.small, length=2)
     bar.outline.set_linewidth(0.4)
     return bar
 
 
+def legend_columns(labels: Sequence[str], width: float, size: float, handle: float) -> int:
+    """Return how many columns of a legend fit `width` inches; handles are `handle` em wide."""
+    em = size / 72
+    for columns in range(len(labels), 1, -1):
+        parts = [part for part in np.array_split(np.array(labels, object), columns) if len(part)]
+        wide = sum(max(text_width(str(label), size) for label in part) for part in parts)
+        if wide + columns * (handle + 0.8) * em + (columns - 1) * 1.4 * em + 0.1 <= width:
+            return columns
+    return 1
+
+
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Explain the marks beneath the panels."""
-    figure.legend(
-        handles=list(handles), loc="outside lower left", ncols=len(handles), fontsize=SMALL_SIZE,
-        handlelength=1.4, columnspacing=1.4, borderaxespad=0.2,
+    """Explain the marks beneath the panels, in as many columns as fit."""
+    labels = [" ".join(str(handle.get_label()).split()) for handle in handles]
+    width, height = (float(inches) for inches in figure.get_size_inches())
+    columns = legend_columns(labels, width - 0.1, SIZES.small, 1.4)
+    legend = figure.legend(
+        handles=list(handles), labels=labels, loc="outside lower left", ncols=columns,
+        fontsize=SIZES.small, handlelength=1.4, columnspacing=1.4, borderaxespad=0.2,
     )  # fmt: skip
+    for text in legend.get_texts():
+        text.set(**text_style(*labels))
+    rows = -(-len(labels) // columns)
+    if rows > 1 and SIZES.height is None:
+        figure.set_size_inches(width, height + (rows - 1) * SIZES.small * 1.6 / 72)

@@ -18,7 +18,7 @@ from scipy.special import stdtrit
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.accuracy import CHANCE_LINE, Exemplars, chance_of, choose_exemplars
-from elsewhere.figures.curves import (
+from elsewhere.figures.lines import (
     depth_shades,
     draw_legend,
     finite_values,
@@ -26,6 +26,7 @@ from elsewhere.figures.curves import (
     legend_handle,
     spread,
 )
+from elsewhere.figures.page import SIZES, new_figure, room_along
 from elsewhere.figures.results import (
     describe,
     layer_names,
@@ -37,12 +38,9 @@ from elsewhere.figures.steps import PhaseSteps, draw_steps, phase_runs, stretche
 from elsewhere.figures.style import (
     GREY,
     INK,
-    LABEL_SIZE,
-    PAGE_WIDTH,
     PALE,
     Mark,
     entitle,
-    new_figure,
     shorten,
     shorten_apart,
     styled,
@@ -61,7 +59,6 @@ _WHERE = MappingProxyType(
 _DASHES = (0, (3, 1.5))  # of the control
 _CRITERION: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 2, 1, 2))}
 _FEW_SEEDS = 3  # up to this many, each seed has a line of its own
-_AXIS_INCHES = 4.9
 
 
 @styled
@@ -160,7 +157,7 @@ class _Drawn:
     """Two axes, one above the other, over the same steps."""
 
     def __init__(self) -> None:
-        self.figure = new_figure(PAGE_WIDTH, 4.7)
+        self.figure = new_figure(SIZES.width, 4.7 * (0.45 + 0.55 * SIZES.width / 7))
         self.upper, self.lower = self.figure.subplots(2, 1, sharex=True)
         self.laid: list[PhaseSteps] = []
         self.handles: list[Line2D] = []
@@ -214,11 +211,11 @@ def _draw(
             _draw_run(drawn.upper, *beside, values, mark, variable, control=True)
         drawn.handles.append(legend_handle(mark, _WHERE[name][0]))
     fit_limits(drawn.upper, np.array([0.0, 1.0]))
-    drawn.upper.set_ylabel("accuracy", fontsize=LABEL_SIZE)
+    drawn.upper.set_ylabel("accuracy", fontsize=SIZES.label)
 
     layer_handles = _draw_layers(drawn, track, beside, names)
     _describe_lines(drawn, tracks)
-    draw_steps(drawn.upper, drawn.lower, drawn.laid, _AXIS_INCHES)
+    draw_steps(drawn.upper, drawn.lower, drawn.laid, room_along(drawn.lower))
     drawn.upper.tick_params(labelbottom=False)
     entitle(drawn.upper, describe(track, f"{what}, {which} exemplars"))
     draw_legend(drawn.upper, drawn.handles)
@@ -247,7 +244,7 @@ def _draw_layers(
             seen.append(_draw_run(drawn.lower, *beside, values, mark, f"G:{name}", control=True))
         handles.append(legend_handle(mark, labels[rank]))
     fit_limits(drawn.lower, np.concatenate(seen))
-    drawn.lower.set_ylabel("generalisation G", fontsize=LABEL_SIZE)
+    drawn.lower.set_ylabel("invariance (G)", fontsize=SIZES.label)
     return handles
 
 

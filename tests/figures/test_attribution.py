@@ -130,7 +130,7 @@ def test_equivariance_has_its_baseline_beside_it(make_attribution):
         np.testing.assert_allclose(drawn, result[name].sel(metric="spearman").values)
         assert ax.collections[0].norm.vmin == -1
         assert ax.collections[0].norm.vmax == 1
-    assert titles(figure) == ["same object", "another object"]
+    assert titles(figure) == ["same object elsewhere", "other object elsewhere"]
     values = result["equivariance_mean"].sel(metric="spearman").values.copy()
     values[1, 0] = np.nan
     assert own.get_title(loc="right") == f"{np.nanmean(values):.2f}"

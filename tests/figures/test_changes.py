@@ -67,7 +67,7 @@ def test_layers_are_matched_by_name(result):
 
 def test_the_legend_has_the_labels_and_stands_beside_the_data(pair):
     ax = plot_layerwise_change(*pair, labels=("vanilla", "acquired"), quantities=("G",))
-    assert legend_labels(ax) == ["generalisation G", "vanilla", "acquired"]
+    assert legend_labels(ax) == ["invariance (G)", "vanilla", "acquired"]
     assert "vanilla and acquired" in ax.get_title(loc="left")
     ax.figure.draw_without_rendering()
     assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent())

@@ -55,7 +55,12 @@ def test_every_kind_draws_its_kind_of_result_and_refuses_others(results, kind):
 
 
 def test_the_default_is_chosen_by_the_kind_of_result(results):
-    assert draw(results["similarity"]).get_suptitle().startswith("cosine similarity of the same")
+    drawn = draw(results["similarity"]).axes[0]
+    shown = {text.get_text().replace("\n", " ") for text in drawn.get_legend().get_texts()}
+    assert shown == {
+        "same object elsewhere", "other object elsewhere", "other object, same place",
+        "invariance (G)",
+    }  # fmt: skip
     assert draw(results["accuracy"]).get_suptitle().startswith("accuracy, held-out exemplars")
     assert draw(results["track"]).axes[0].get_title(loc="left").startswith("acquisition")
     assert draw(results["claims"]).texts[0].get_text().startswith("claims · 4 seeds")
@@ -79,10 +84,10 @@ def test_what_cannot_be_chosen_is_refused(result):
 
 
 def test_drawing_ignores_and_keeps_the_user_settings(result):
-    plain = draw(result)
+    plain = draw(result, "maps")
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "text.color": "red"}):
         before = matplotlib.rcParams.copy()
-        figure = draw(result)
+        figure = draw(result, "maps")
         assert matplotlib.rcParams.copy() == before
     assert figure.axes[0].get_facecolor() == plain.axes[0].get_facecolor()
     assert figure._suptitle.get_color() == plain._suptitle.get_color()

@@ -47,7 +47,7 @@ def test_a_panel_for_each_layer_in_order(deep_result):
 
 
 def test_values_and_cells_stand_where_they_were_measured(result):
-    ax = panels(plot_similarity_maps(result))[1]
+    ax = panels(plot_similarity_maps(result, quantities="similarity"))[2]
     drawn = mesh(ax)
     np.testing.assert_allclose(drawn.get_array(), result["cosine"][1])
     corners = drawn.get_coordinates()
@@ -88,29 +88,53 @@ def test_all_panels_share_one_scale_and_one_bar(result):
 
 def test_scale_reaches_down_to_negative_values_but_not_below_minus_one(result):
     result["cosine_G"] = result.cosine_G - 0.75
-    low = mesh(panels(plot_similarity_maps(result, quantity="G"))[0]).norm.vmin
+    low = mesh(panels(plot_similarity_maps(result, quantities="G"))[0]).norm.vmin
     assert -1 < low <= float(result.cosine_G.min()) < low + 0.1 + 1e-9
     result["cosine_G"] = result.cosine_G - 50
-    assert mesh(panels(plot_similarity_maps(result, quantity="G"))[0]).norm.vmin == -1
+    assert mesh(panels(plot_similarity_maps(result, quantities="G"))[0]).norm.vmin == -1
     chosen = mesh(panels(plot_similarity_maps(result, vmin=0.5, vmax=0.9))[0]).norm
     assert (chosen.vmin, chosen.vmax) == (0.5, 0.9)
 
 
 @pytest.mark.parametrize(
     ("quantity", "words"),
-    [("similarity", "same object"), ("baseline", "another object"), ("G", "G")],
+    [
+        ("similarity", ["same object elsewhere", "other object elsewhere"]),
+        (["baseline", "baseline_same"], ["other object elsewhere", "other object, same place"]),
+        (
+            ["similarity", "G"],
+            ["same object elsewhere", "other object elsewhere", "invariance (G)"],
+        ),
+    ],
 )
-def test_title_names_what_is_drawn(result, quantity, words):
-    title = plot_similarity_maps(result, quantity=quantity).get_suptitle().replace("\n", " ")
-    for part in (words, "cosine", "vgg16", "imagenet", "3 objects"):
+def test_columns_say_what_is_drawn_and_no_raw_similarity_stands_alone(result, quantity, words):
+    figure = plot_similarity_maps(result, quantities=quantity)
+    title = figure.get_suptitle().replace("\n", " ")
+    for part in ("cosine", "vgg16", "imagenet", "3 objects"):
         assert part in title
+    heads = [text.get_text().replace("\n", " ") for ax in figure.axes for text in ax.texts]
+    assert heads == words
+    assert len(panels(figure)) == len(words) * result.sizes["layer"]
+
+
+def test_the_default_is_g(result):
+    figure = plot_similarity_maps(result)
+    assert figure.get_suptitle().startswith("invariance (G), cosine")
+    np.testing.assert_allclose(mesh(panels(figure)[1]).get_array(), result["cosine_G"][1])
+
+
+def test_g_is_not_missing_at_the_reference_which_it_leaves_out(result):
+    result["cosine_G"][:, 2, 0] = np.nan
+    figure = plot_similarity_maps(result)
+    assert not any(hatched(ax) for ax in panels(figure))
+    assert all(text.get_text() != "no value" for text in figure.legends[0].get_texts())
 
 
 def test_each_panel_states_its_mean_away_from_the_reference(result):
     right = [ax.get_title(loc="right") for ax in panels(plot_similarity_maps(result))]
-    assert right == [f"{value:.2f}" for value in result.cosine_away.values]
+    assert right == [f"{value:.2f}" for value in result.cosine_G_away.values]
     # Without the result's own means the reference is still left out.
-    bare = result.drop_vars("cosine_away")
+    bare = result.drop_vars("cosine_G_away")
     assert [ax.get_title(loc="right") for ax in panels(plot_similarity_maps(bare))] == right
 
 
@@ -130,21 +154,21 @@ def test_numbers_stand_only_at_the_left_and_the_bottom(make_result):
 
 
 def test_missing_values_are_hatched(result):
-    result["cosine"][0, 1, 2] = np.nan
-    result["cosine"][2] = np.inf
+    result["cosine_G"][0, 1, 2] = np.nan
+    result["cosine_G"][2] = np.inf
     figure = plot_similarity_maps(result)
     first, second, third = panels(figure)
     (box,) = hatched(first)[0].get_paths()
     assert box.get_extents().bounds == pytest.approx((90, 46.5, 43.5, 43.5))
     assert not hatched(second)
-    assert len(hatched(third)[0].get_paths()) == 25
+    assert len(hatched(third)[0].get_paths()) == 24  # all but the reference
     assert any(text.get_text() == "no value" for text in figure.legends[0].get_texts())
     render(figure)
 
 
 def test_nothing_but_missing_values(result):
-    result["cosine"][:] = np.nan
-    render(plot_similarity_maps(result.drop_vars("cosine_away")))
+    result["cosine_G"][:] = np.nan
+    render(plot_similarity_maps(result.drop_vars("cosine_G_away")))
 
 
 def test_dead_layers_are_flagged(result):
@@ -165,7 +189,7 @@ def test_any_grid(make_result, ny, nx):
 def test_layers_are_chosen_in_the_order_given(result):
     figure = plot_similarity_maps(result, layers=["fc7", "conv1_1"])
     assert [ax.get_title(loc="left") for ax in panels(figure)] == ["fc7", "conv1_1"]
-    np.testing.assert_allclose(mesh(panels(figure)[0]).get_array(), result["cosine"][2])
+    np.testing.assert_allclose(mesh(panels(figure)[0]).get_array(), result["cosine_G"][2])
 
 
 def test_strange_names_are_drawn_literally(make_result):
@@ -192,7 +216,7 @@ def test_each_location_lies_in_its_own_cell(places, width):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"quantity": "colour"}, UnknownNameError, "similarity"),
+        ({"quantities": "colour"}, UnknownNameError, "similarity"),
         ({"layers": ["fc8"]}, UnknownNameError, "nearest: fc7"),
         ({"layers": []}, InputError, "empty"),
         ({"columns": 0}, InputError, "at least 1"),
@@ -207,7 +231,7 @@ def test_options_that_cannot_be_used(result, options, error, words):
 
 def test_a_missing_variable_is_named_with_those_present(result):
     with pytest.raises(InputError, match=r"no variable 'cosine_G'.*holds: .*cosine") as caught:
-        plot_similarity_maps(result.drop_vars("cosine_G"), quantity="G")
+        plot_similarity_maps(result.drop_vars("cosine_G"), quantities="G")
     assert "\n" not in str(caught.value)
 
 
@@ -222,7 +246,7 @@ def test_other_results_that_cannot_be_drawn(result):
         plot_similarity_maps(result.cosine_G)
     with pytest.raises(InputError, match=r"runs over \(layer, x\)"):
         plot_similarity_maps(
-            result.assign(cosine_G=result.cosine_G.isel(y=0, drop=True)), quantity="G"
+            result.assign(cosine_G=result.cosine_G.isel(y=0, drop=True)), quantities="G"
         )
     with pytest.raises(InputError, match="no coordinate 'y'"):
         plot_similarity_maps(result.drop_vars("y"))

@@ -100,7 +100,7 @@ def test_means_of_a_slice_are_those_of_its_locations(measured):
     assert "cosine_away_interval" not in found  # it was one over all values
     figure = draw(measured, "maps", at={"scale": 2})
     shown = [ax.get_title(loc="right") for ax in figure.axes[:2]]
-    assert shown == [f"{value:.2f}" for value in means(measured, "cosine")[:, 2]]
+    assert shown == [f"{value:.2f}" for value in means(measured, "cosine_G")[:, 2]]
 
 
 def test_a_summary_says_over_which_values_it_is_taken(measured):
@@ -145,7 +145,7 @@ def test_curves_have_a_panel_for_each_value_on_one_scale(measured):
         assert ax.get_ylim() == figure.axes[0].get_ylim()
     assert sum(ax.get_legend() is not None for ax in figure.axes) == 1
     entries = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert "generalisation G" in entries
+    assert "invariance (G)" in entries
     assert "scale" not in figure.get_suptitle()
 
 
@@ -161,9 +161,9 @@ def test_maps_have_a_row_of_panels_for_each_layer(measured):
         == 1
     )
     drawn = [each.collections[0].get_array().reshape(2, 3) for each in panels]
-    order = measured["cosine"].sortby(["y", "x"]).transpose("layer", "scale", "y", "x").values
+    order = measured["cosine_G"].sortby(["y", "x"]).transpose("layer", "scale", "y", "x").values
     np.testing.assert_allclose(np.stack(drawn).reshape(order.shape), order)
-    assert bar.get_ylabel() == "cosine similarity"
+    assert bar.get_ylabel().replace("\n", " ") == "G (0: as another object, 1: invariant)"
 
 
 def test_accuracy_has_a_panel_for_each_value():

@@ -1,0 +1,214 @@
+"""The page a figure is made for: its width and height, how large text is, whether titles stand."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
+from matplotlib.transforms import ScaledTranslation
+
+from elsewhere.errors import InputError
+
+_INCHES = MappingProxyType({"mm": 1 / 25.4, "cm": 1 / 2.54, "in": 1.0, "pt": 1 / 72})
+_NARROW = 5.5
+"""Inches below which a legend stands beneath its axes instead of beside them."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What figures are made for.
+
+    Parameters
+    ----------
+    width, height
+        Inches; None where the figure chooses.
+    label
+        Size of the labels of axes, points; titles are an eighth larger, numbers and small print
+        smaller.
+    titled
+        Whether a title stands above.
+    """
+
+    width: float | None = None
+    height: float | None = None
+    label: float = 8.0
+    titled: bool = True
+
+
+_PAGE: ContextVar[Page] = ContextVar("page", default=Page())  # noqa: B039  # frozen
+
+
+class _Sizes:
+    """Sizes on the page in use: of text in points, of the page in inches."""
+
+    @property
+    def title(self) -> float:
+        """Titles, points."""
+        return _PAGE.get().label * 9 / 8
+
+    @property
+    def label(self) -> float:
+        """Labels of axes, points."""
+        return _PAGE.get().label
+
+    @property
+    def tick(self) -> float:
+        """Numbers and names along axes, points."""
+        return _PAGE.get().label * 7 / 8
+
+    @property
+    def small(self) -> float:
+        """Small print, points: five at least, unless all text is smaller."""
+        size = _PAGE.get().label
+        return max(0.75 * size, min(5.0, size))
+
+    @property
+    def width(self) -> float:
+        """The page, inches: the text width of a printed page unless another is asked for."""
+        return _PAGE.get().width or 7.0
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the width is asked for, and not the page's."""
+        return _PAGE.get().width is not None
+
+    @property
+    def height(self) -> float | None:
+        """Its height, inches; None where the figure chooses."""
+        return _PAGE.get().height
+
+    @property
+    def titled(self) -> bool:
+        """Whether a title stands above."""
+        return _PAGE.get().titled
+
+    @property
+    def narrow(self) -> bool:
+        """Whether legends stand beneath."""
+        return self.width < _NARROW
+
+
+SIZES = _Sizes()
+"""Sizes on the page in use."""
+
+
+@contextmanager
+def page(
+    *,
+    width: float | str | None = None,
+    height: float | str | None = None,
+    font_size: float | None = None,
+    title: bool = True,
+) -> Iterator[None]:
+    """Make the figures drawn within this block for a page of this size.
+
+    Parameters
+    ----------
+    width, height
+        Of the whole figure: ``"85mm"``, ``"8.5cm"``, ``"3.3in"``, ``"240pt"``, or a number of mm.
+        By default 178 mm (the text width of a page) at most, and as tall as the figure needs.
+    font_size
+        Of the labels of axes, points; by default 8, and 7 where the figure is narrower than
+        120 mm.
+    title
+        Whether a title stands above.
+
+    Raises
+    ------
+    InputError
+        A length or size that cannot be used.
+
+    Examples
+    --------
+    >>> with page(width="85mm", font_size=7, title=False):
+    ...     round(SIZES.width, 3), SIZES.label
+    (3.346, 7.0)
+    """
+    inches = None if width is None else _length("width", width)
+    size = (7.0 if inches is not None and inches < 4.7 else 8.0) if font_size is None else font_size
+    if not (isinstance(size, int | float) and 4 <= size <= 24):
+        raise InputError(f"the font size is {size!r}; expected 4 to 24 points")
+    tall = None if height is None else _length("height", height)
+    token = _PAGE.set(Page(inches, tall, float(size), title))
+    try:
+        yield
+    finally:
+        _PAGE.reset(token)
+
+
+def _length(name: str, given: float | str) -> float:
+    """Return a length in inches."""
+    read = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(mm|cm|in|pt)?\s*", str(given))
+    inches = float(read[1]) * _INCHES[read[2] or "mm"] if read else math.nan
+    if not 0.99 < inches < 80:
+        raise InputError(
+            f"the {name} is {given!r}; expected 25.4 mm to 2 m, such as 85mm, 8.5cm or 3.35in"
+        )
+    return inches
+
+
+class PageLayout(ConstrainedLayoutEngine):
+    """Constrained layout that sets legends beneath their axes as low as what stands there needs."""
+
+    def execute(self, fig: Figure) -> None:
+        """Arrange the figure."""
+        for ax in fig.axes:
+            legend = ax.get_legend()
+            if legend is not None and legend.get_gid() == "beneath":
+                _lower(ax, legend)
+        super().execute(fig)
+
+
+def _lower(ax: Axes, legend: Legend) -> None:
+    """Set a legend beneath the numbers and the name of the x axis."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        return
+    box = ax.xaxis.get_tightbbox()
+    below = 0.0 if box is None else max(ax.bbox.y0 - box.y0, 0.0) / figure.dpi
+    shift = ScaledTranslation(0, -(below + 0.04), figure.dpi_scale_trans)
+    legend.set_bbox_to_anchor((0.0, 0.0), ax.transAxes + shift)
+
+
+def new_figure(width: float, height: float, *, compress: bool = False) -> Figure:
+    """Return an empty figure that pyplot does not know of.
+
+    Parameters
+    ----------
+    width, height
+        Inches, unless the page in use asks for others.
+    compress
+        Whether panels of a fixed shape are set close to each other.
+    """
+    engine = PageLayout(compress=compress)
+    if compress:
+        engine.set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    asked = _PAGE.get()
+    size = (asked.width or width, asked.height or height)
+    return Figure(figsize=size, layout=engine)
+
+
+def is_ours(figure: Figure) -> bool:
+    """Return whether a figure was made here, so that it can be arranged as a whole."""
+    return isinstance(figure.get_layout_engine(), PageLayout)
+
+
+def room_along(ax: Axes) -> float:
+    """Return about how many inches an axes is wide, once it is laid out."""
+    figure = ax.get_figure(root=True)
+    if figure is None or not is_ours(figure):
+        return max(ax.get_window_extent().width / (figure.dpi if figure else 100.0), 0.5)
+    spec = ax.get_subplotspec()
+    columns = 1 if spec is None else spec.get_gridspec().ncols
+    width = float(figure.get_size_inches()[0])
+    beside = 1.35 if columns == 1 and width >= _NARROW else 0.0
+    return max(width / columns - 0.6 - beside, 0.5)
