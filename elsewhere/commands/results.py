@@ -32,6 +32,28 @@ def figure(
     facet: Annotated[
         str | None, typer.Option("--facet", help="A panel for each value of this axis.")
     ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option("--layers", help="Layers to draw, by name, with commas; default: the kind's."),
+    ] = None,
+    quantities: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--quantities",
+            help="What to draw, with commas: similarity, baseline, baseline_same, G; on, off, far; "
+            "measures by name; ...",
+        ),
+    ] = None,
+    width: Annotated[
+        str | None,
+        typer.Option("--width", help="Of the figure: 85mm, 8.5cm, 3.3in; a number is in mm."),
+    ] = None,
+    height: Annotated[str | None, typer.Option("--height", help="Likewise.")] = None,
+    font_size: Annotated[
+        float | None,
+        typer.Option("--font-size", help="Of the axes' labels, pt; default: 8, 7 below 120 mm."),
+    ] = None,
+    title: Annotated[bool, typer.Option("--title/--no-title", help="Write a title above.")] = True,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Draw a result, or several where a figure has a panel for each (sanity)."""
@@ -43,10 +65,30 @@ def figure(
         kind = figure_kinds.named(kind)
     found = [load_result(result) for result in results]
     values = dict(map(_value_at, at or ()))
-    drawn = draw(found[0], kind, *found[1:], at=values, along=along, facet=facet)
+    drawn = draw(
+        found[0],
+        kind,
+        *found[1:],
+        at=values,
+        along=along,
+        facet=facet,
+        layers=_names(layers),
+        quantities=_names(quantities),
+        width=width,
+        height=height,
+        font_size=font_size,
+        title=title,
+    )
     save_figure(drawn, out, overwrite=overwrite)
     print_notes(*found)
     say(f"wrote {out}")
+
+
+def _names(texts: list[str] | None) -> list[str] | None:
+    """Return the names in texts with commas, None where nothing is asked for."""
+    if texts is None:
+        return None
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
 
 
 def _value_at(text: str) -> tuple[str, float]:
@@ -99,10 +141,10 @@ def table(
     from elsewhere.storage import check_table_name, load_result, save_table, tidy_table
 
     check_table_name(out, overwrite=overwrite)
-    wanted = [part.strip() for text in variables or () for part in text.split(",") if part.strip()]
+    wanted = _names(variables)
     if variables is not None and not wanted:
         raise InputError("no variable is asked for; name at least one, or leave --variables out")
-    tidy = tidy_table(load_result(result), None if variables is None else wanted)
+    tidy = tidy_table(load_result(result), wanted)
     save_table(tidy, out, overwrite=overwrite, rescue=True)
     if as_json:
         print_json({"rows": len(tidy), "columns": [str(name) for name in tidy.columns]})

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.figures.layer_axis import BAND_FROM, along_layers, entitle_layers, labels_of
+from elsewhere.errors import InputError
+from elsewhere.figures.layer_axis import BAND_FROM, along_layers, entitle_layers
 from elsewhere.figures.lines import (
     CROSS,
     FLAG,
@@ -37,6 +37,7 @@ from elsewhere.figures.results import (
     require,
     scene_of,
     select_layers,
+    some,
     variable_of,
 )
 from elsewhere.figures.style import (
@@ -52,16 +53,14 @@ from elsewhere.figures.style import (
     text_style,
     tidy,
 )
+from elsewhere.forms import layer_labels
+from elsewhere.types import COMPARED
 
-# Words for the legend, by quantity.
 SERIES = MappingProxyType(
-    {
-        "similarity": "same object\nelsewhere",
-        "baseline": "other object\nelsewhere",
-        "baseline_same": "other object,\nsame place",
-        "G": "invariance (G)",
-    }
+    {name: COMPARED[name] for name in ("similarity", "baseline", "baseline_same", "G")}
 )
+"""Words for the legend, by quantity."""
+
 _BINS = 12
 
 
@@ -166,7 +165,7 @@ def plot_displacement(
     keys = {name: variable_of(result, name) for name in ("similarity", "baseline")}
     require(result, keys.values(), ["layer", "y", "x"])
     scene = scene_of(result)
-    names = labels_of(result)
+    names = layer_labels(result)
     chosen = select_layers(result, layers)
     if layers is None and len(chosen) > 6:
         chosen = [chosen[idx] for idx in spread(len(chosen), 6)]
@@ -230,12 +229,7 @@ def plot_displacement(
 
 def choose_quantities(quantities: Sequence[str]) -> list[str]:
     """Return the quantities of a similarity to draw, each once: a raw one with its baseline."""
-    wanted = [quantities] if isinstance(quantities, str) else list(dict.fromkeys(quantities))
-    if not wanted:
-        raise InputError(f"no quantities to draw; expected some of {', '.join(SERIES)}")
-    for name in wanted:
-        if name not in SERIES:
-            raise UnknownNameError("quantity", str(name), SERIES)
+    wanted = list(some(SERIES, quantities))
     if "similarity" in wanted and "baseline" not in wanted:
         wanted.insert(wanted.index("similarity") + 1, "baseline")
     return wanted

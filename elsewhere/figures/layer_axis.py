@@ -21,7 +21,7 @@ from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 from elsewhere.figures.page import SIZES, room_along
-from elsewhere.figures.results import layer_groups, layer_names
+from elsewhere.figures.results import layer_groups, require
 from elsewhere.figures.style import (
     GREY,
     PALE,
@@ -30,6 +30,7 @@ from elsewhere.figures.style import (
     text_style,
     text_width,
 )
+from elsewhere.forms import layer_forms, layer_labels
 
 _PASSING = re.compile(r"relu|bn|drop|avgpool")
 _ALL_LABELS = 25  # more layers than this, and names are thinned
@@ -81,7 +82,7 @@ class _Axis(Artist):
         """Names along the axis; None between architectures."""
         found: list[str | None] = []
         for block in self.blocks:
-            found += ([None] if found else []) + block
+            found += [None, *block] if found else block
         return found
 
     def starts(self) -> list[int]:
@@ -110,7 +111,7 @@ def along_layers(ax: Axes, result: xr.Dataset, *, groups: bool = True) -> Layers
     groups
         Whether groups of layers are shaded, and named above the axes.
     """
-    names = labels_of(result)
+    names = layer_labels(require(result, [], ["layer"]))
     axis = axis_of(ax)
     if axis is None:
         axis = _Axis()
@@ -120,7 +121,7 @@ def along_layers(ax: Axes, result: xr.Dataset, *, groups: bool = True) -> Layers
     _move(ax, before[0], before[1], axis)
     start, block = axis.starts()[place], axis.blocks[place]
     at = np.array([start + block.index(name) for name in names], dtype=np.float64)
-    axis.forms.update(forms_of(result))
+    axis.forms.update(layer_forms(result))
     axis.networks.append(_network(result, axis.networks))
     _write_names(ax, axis)
     for artist in [a for a in (*ax.patches, *ax.texts, *ax.lines) if a.get_gid() == _GROUPS]:
@@ -133,28 +134,9 @@ def along_layers(ax: Axes, result: xr.Dataset, *, groups: bool = True) -> Layers
     return Layers(at, _order(result), len(axis.networks) - 1)
 
 
-def labels_of(result: xr.Dataset) -> list[str]:
-    """Return the layers' names, each with the form that was kept where that is not the full one."""
-    forms = forms_of(result)
-    return [
-        f"{name} ({form})" if form else name
-        for name, form in zip(layer_names(result), forms, strict=True)
-    ]
-
-
-def forms_of(result: xr.Dataset) -> list[str]:
-    """Return the form of each layer that was measured, such as ``mean``; empty for the full one."""
-    if "kept" in result.coords and result["kept"].dims == ("layer",):
-        return [form if form != "full" else "" for form in map(str, result["kept"].values)]
-    if "measure" in result.coords and result["measure"].dims == ("layer",):
-        read = (re.search(r"\(([^()]+)\)$", str(name)) for name in result["measure"].values)
-        return [found[1] if found else "" for found in read]
-    return [""] * result.sizes["layer"]
-
-
 def _order(result: xr.Dataset) -> NDArray[np.intp]:
     """Return the layers in the order of the line through them, -1 where it breaks."""
-    forms = forms_of(result)
+    forms = layer_forms(result)
     found: list[int] = []
     for index, form in enumerate(forms):
         if found and forms[index - 1] != form:

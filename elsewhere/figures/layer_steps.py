@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from elsewhere.errors import InputError
-from elsewhere.figures.layer_axis import along_layers, forms_of
+from elsewhere.figures.layer_axis import along_layers
 from elsewhere.figures.lines import finite_values, interval_of
 from elsewhere.figures.page import SIZES, new_figure
-from elsewhere.figures.results import describe, layer_names, require, variable_of
+from elsewhere.figures.results import describe, layer_names, require, some, variable_of
 from elsewhere.figures.style import (
     GREY,
     MARKS,
@@ -21,10 +23,11 @@ from elsewhere.figures.style import (
     text_style,
     tidy,
 )
+from elsewhere.forms import layer_forms
 
 
 @styled
-def plot_steps(result: xr.Dataset) -> Figure:
+def plot_steps(result: xr.Dataset, *, quantities: Sequence[str] | None = None) -> Figure:
     """Draw each layer's number less that of the layer before, a panel for each number.
 
     A thick line is the 95 % interval of a step by itself, a thin one the band that holds for all
@@ -36,6 +39,8 @@ def plot_steps(result: xr.Dataset) -> Figure:
     result
         A similarity result (``cosine_G_step`` over layer, with ``_interval`` and ``_band``), or
         measures whose ``headlines`` have steps.
+    quantities
+        Names of measures; all by default.
 
     Returns
     -------
@@ -49,13 +54,14 @@ def plot_steps(result: xr.Dataset) -> Figure:
     headlines = result.attrs.get("headlines") or {"G": variable_of(result, "G", "_away")}
     steps = {name: f"{key.removesuffix('_away')}_step" for name, key in headlines.items()}
     known = {name: key for name, key in steps.items() if key in result.data_vars}
-    require(result, (known or steps).values(), ["layer"])
+    known = some(known or steps, quantities)
+    require(result, known.values(), ["layer"])
     names = layer_names(result)
     if len(names) < 2:
         raise InputError("the result holds one layer, so there is no step; measure two or more")
     figure = new_figure(SIZES.width, 0.9 + 1.4 * len(known))
     panels = figure.subplots(len(known), 1, squeeze=False, sharex=True)[:, 0].tolist()
-    mark, forms = MARKS["G"], forms_of(result)
+    mark, forms = MARKS["G"], layer_forms(result)
     for ax, (name, key) in zip(panels, known.items(), strict=True):
         tidy(ax)
         at = along_layers(ax, result, groups=False).at

@@ -26,6 +26,7 @@ from elsewhere.figures.style import (
     shorten_apart,
     text_style,
     text_width,
+    wrap,
 )
 
 TOGETHER: dict[str, Any] = {"linestyle": (0, (1, 1)), "linewidth": 1.0}
@@ -108,8 +109,8 @@ def draw_series(
     look, at, (low, high) = _ranked(mark.color, layers.rank), layers.at + shift, ends
     path = layers.path(at)
     if len(layers) >= BAND_FROM:
-        edges = (layers.path(edge) for edge in ends)
-        ax.fill_between(path, *edges, color=look["color"], alpha=0.18, linewidth=0, zorder=2)
+        lower, upper = (layers.path(edge) for edge in ends)
+        ax.fill_between(path, lower, upper, color=look["color"], alpha=0.18, linewidth=0, zorder=2)
     else:
         ax.vlines(at, low, high, color=look["color"], linewidth=0.9, zorder=2.5)
     (line,) = ax.plot(
@@ -266,7 +267,12 @@ def draw_legend(ax: Axes, handles: Sequence[Any]) -> None:
         "frameon": False,
     }  # fmt: skip
     if not (is_ours(figure) and SIZES.narrow):
+        labels = [
+            label if "\n" in label else wrap(label, 10 * SIZES.tick / 72, SIZES.tick)
+            for label in labels
+        ]
         legend = ax.legend(
+            labels=labels,
             bbox_to_anchor=(1.01, 1.0), handlelength=2.6, labelspacing=0.8, **common
         )  # fmt: skip
     else:

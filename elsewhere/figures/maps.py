@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -22,8 +21,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.figures.curves import choose_quantities
-from elsewhere.figures.layer_axis import labels_of
+from elsewhere.figures.curves import SERIES, choose_quantities
 from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import (
     MeasuredCanvas,
@@ -51,18 +49,10 @@ from elsewhere.figures.style import (
     title_of,
     wrap,
 )
+from elsewhere.forms import layer_labels
 
 MapQuantity: TypeAlias = Literal["similarity", "baseline", "baseline_same", "G"]
 
-# What a panel shows: words for the title.
-_QUANTITIES = MappingProxyType(
-    {
-        "similarity": "same object elsewhere",
-        "baseline": "other object elsewhere",
-        "baseline_same": "other object, same place",
-        "G": "invariance (G)",
-    }
-)
 COLOR_MAP = colormaps["viridis"]
 RASTER_CELLS = 6_000  # above it, cells as vectors would make files of many megabytes
 _RIM = [withStroke(linewidth=2.2, foreground="white")]
@@ -146,10 +136,10 @@ def plot_similarity_maps(
     if values.size == 0:
         raise InputError(f"the variable {keys[0]!r} holds no location; expected at least one")
     values[~np.isfinite(values)] = np.nan
-    names = [labels_of(result)[idx] for idx in chosen]
+    names = [layer_labels(result)[idx] for idx in chosen]
     norm = _scale(values, vmin, vmax)
     metric, n = str(result.attrs.get("metric", "")), len(wanted)
-    headings = [_QUANTITIES[quantity] for quantity in wanted]
+    headings = [SERIES[quantity] for quantity in wanted]
     # a panel each, at the reference G is 1 by definition and counts nothing
     away = np.ones(values.shape[2:], bool)
     away[np.ix_(result["y"].values == scene.y, result["x"].values == scene.x)] = False

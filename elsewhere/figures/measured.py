@@ -30,7 +30,7 @@ from elsewhere.figures.lines import (
     mark_gaps,
 )
 from elsewhere.figures.page import SIZES, new_figure
-from elsewhere.figures.results import describe, require
+from elsewhere.figures.results import describe, require, some
 from elsewhere.figures.style import (
     GREY,
     MARKS,
@@ -81,7 +81,9 @@ _COLUMNS = 2
 
 
 @styled
-def plot_equivariance(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+def plot_equivariance(
+    result: xr.Dataset, *, ax: Axes | None = None, quantities: Sequence[str] | None = None
+) -> Axes:
     """Draw aligned and plain G with depth: the hand-over from equivariant to invariant code.
 
     Parameters
@@ -91,6 +93,8 @@ def plot_equivariance(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         intervals, and ``cells``.
     ax
         Where to draw; a new figure by default.
+    quantities
+        Some of what is drawn, by what the variables are called; all by default.
 
     Returns
     -------
@@ -101,24 +105,27 @@ def plot_equivariance(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     InputError
         The result lacks what is drawn.
     """
-    require(result, list(HANDOVER), ["layer"])
+    drawn = some(HANDOVER, quantities)
+    require(result, list(drawn), ["layer"])
     ax, layers = _stage(result, ax)
     gaps = False
     seen: list[NDArray[np.float64]] = []
-    for rank, (key, (mark, _)) in enumerate(HANDOVER.items()):
-        values = _draw(result, key, mark, (ax, layers), rank, len(HANDOVER), seen)
+    for rank, (key, (mark, _)) in enumerate(drawn.items()):
+        values = _draw(result, key, mark, (ax, layers), rank, len(drawn), seen)
         missing = np.isnan(values)
         if key == "aligned_G_away":
             missing &= _is_map(result)
         gaps |= mark_gaps(ax, layers, missing, mark, rank)
-    handles = [legend_handle(mark, label) for mark, label in HANDOVER.values()]
+    handles = [legend_handle(mark, label) for mark, label in drawn.values()]
     ax.set_ylabel("invariance (G), evoked", fontsize=SIZES.label)
     entitle_layers(ax, describe(result, "equivariance and invariance"))
     return _finish(ax, seen, handles, "undefined" if gaps else "")
 
 
 @styled
-def plot_partition(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+def plot_partition(
+    result: xr.Dataset, *, ax: Axes | None = None, quantities: Sequence[str] | None = None
+) -> Axes:
     """Draw the shares of object, location and interaction in the variation, with depth.
 
     Thin lines at the right are the shares of shuffled rows: what chance gives.
@@ -130,6 +137,8 @@ def plot_partition(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         and their ``*_null``, over layer.
     ax
         Where to draw; a new figure by default.
+    quantities
+        Some of what is drawn, by what the variables are called; all by default.
 
     Returns
     -------
@@ -140,12 +149,13 @@ def plot_partition(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     InputError
         The result lacks what is drawn.
     """
-    keys = [f"{part}_share" for part in SHARES]
+    drawn = some(SHARES, quantities)
+    keys = [f"{part}_share" for part in drawn]
     require(result, [*keys, *(f"{key}_null" for key in keys)], ["layer"])
     ax, layers = _stage(result, ax)
     gaps = False
     seen: list[NDArray[np.float64]] = []
-    for rank, (key, mark) in enumerate(zip(keys, SHARES.values(), strict=True)):
+    for rank, (key, mark) in enumerate(zip(keys, drawn.values(), strict=True)):
         null = finite_values(result[f"{key}_null"].values)
         if np.isfinite(null).any():
             ax.axhline(
@@ -158,7 +168,7 @@ def plot_partition(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
             )
         values = _draw(result, key, mark, (ax, layers), rank, len(keys), seen)
         gaps |= mark_gaps(ax, layers, np.isnan(values), mark, rank)
-    handles = [legend_handle(mark, part) for part, mark in SHARES.items()]
+    handles = [legend_handle(mark, part) for part, mark in drawn.items()]
     handles.append(
         Line2D([], [], color=GREY, linestyle=(0, (1, 2)), linewidth=0.7, label="shuffled rows")
     )
@@ -168,7 +178,9 @@ def plot_partition(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 
 
 @styled
-def plot_phase(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+def plot_phase(
+    result: xr.Dataset, *, ax: Axes | None = None, quantities: Sequence[str] | None = None
+) -> Axes:
     """Draw how much of a map's change a pure shift explains, in and out of the stride's phase.
 
     The band between the two is what sub-sampling breaks.
@@ -180,6 +192,8 @@ def plot_phase(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         ``border_share_in_phase`` over layer.
     ax
         Where to draw; a new figure by default.
+    quantities
+        Some of what is drawn, by what the variables are called; all by default.
 
     Returns
     -------
@@ -190,37 +204,36 @@ def plot_phase(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     InputError
         The result lacks what is drawn.
     """
+    drawn = some(PHASES, quantities)
     require(result, list(PHASES), ["layer"])
     maps = np.isfinite(np.stack([finite_values(result[key].values) for key in PHASES])).any(axis=0)
     if maps.any():
         result = result.isel(layer=np.flatnonzero(maps))
     ax, layers = _stage(result, ax)
-    at = layers.at
-    ax.fill_between(
-        at,
-        finite_values(result["shift_share_in_phase"].values),
-        finite_values(result["shift_share_out_of_phase"].values),
-        color="#E69F00",
-        alpha=0.22,
-        linewidth=0,
-        zorder=1.2,
-        label="_broken by sub-sampling",
-    )
+    between = {"shift_share_in_phase", "shift_share_out_of_phase"}
+    broken: dict[str, Any] = {"color": "#E69F00", "alpha": 0.22, "linewidth": 0}
+    if between <= set(drawn):
+        low, high = (layers.path(finite_values(result[key].values)) for key in sorted(between))
+        at = layers.path(layers.at)
+        ax.fill_between(at, low, high, zorder=1.2, label="_broken by sub-sampling", **broken)
     gaps = False
     seen: list[NDArray[np.float64]] = []
-    for rank, (key, (mark, _)) in enumerate(PHASES.items()):
-        values = _draw(result, key, mark, (ax, layers), rank, len(PHASES), seen, spread=0.0)
+    for rank, (key, (mark, _)) in enumerate(drawn.items()):
+        values = _draw(result, key, mark, (ax, layers), rank, len(drawn), seen, spread=0.0)
         if key != "border_share_in_phase":
             gaps |= mark_gaps(ax, layers, np.isnan(values), mark, rank)
-    handles: list[Any] = [legend_handle(mark, label) for mark, label in PHASES.values()]
-    handles.append(Patch(color="#E69F00", alpha=0.22, linewidth=0, label="sub-sampling\nbreaks"))
+    handles: list[Any] = [legend_handle(mark, label) for mark, label in drawn.values()]
+    if between <= set(drawn):
+        handles.append(Patch(label="sub-sampling\nbreaks", **broken))
     ax.set_ylabel("share of the change", fontsize=SIZES.label)
     entitle_layers(ax, describe(result, "what a move changes in a map"))
     return _finish(ax, seen, handles, "no such location\non this grid" if gaps else "")
 
 
 @styled
-def plot_identification(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+def plot_identification(
+    result: xr.Dataset, *, ax: Axes | None = None, quantities: Sequence[str] | None = None
+) -> Axes:
     """Draw what of an object's code is lost by a move, and what is only hidden, with depth.
 
     Lost is what the map lacks of its value where nothing moves, hidden what it adds to the code as
@@ -233,6 +246,8 @@ def plot_identification(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         and ``identification_raw_away`` over layer, with intervals, and ``identification_chance``.
     ax
         Where to draw; a new figure by default.
+    quantities
+        Some of what is drawn, by what the variables are called; all by default.
 
     Returns
     -------
@@ -243,15 +258,17 @@ def plot_identification(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     InputError
         The result lacks what is drawn.
     """
+    drawn = some(IDENTIFIED, quantities)
     require(result, [*IDENTIFIED, "identification_chance"], ["layer"])
     ax, layers = _stage(result, ax)
-    at = layers.at
-    ceiling, mapped, raw = (finite_values(result[key].values) for key in IDENTIFIED)
-    areas = (("lost", "#8a8a8a", mapped, ceiling), ("hidden", "#56B4E9", raw, mapped))
-    for name, color, low, high in areas:
+    ceiling, mapped, raw = IDENTIFIED
+    every = (("lost", "#8a8a8a", mapped, ceiling), ("hidden", "#56B4E9", raw, mapped))
+    areas = [area for area in every if {*area[2:]} <= set(drawn)]
+    for name, color, *ends in areas:
+        low, high = (layers.path(finite_values(result[key].values)) for key in ends)
         ax.fill_between(
-            at, low, high, where=high > low, color=color, alpha=0.25, linewidth=0, zorder=1.2,
-            interpolate=True, label=f"_{name}",
+            layers.path(layers.at), low, high, where=high > low, color=color, alpha=0.25,
+            linewidth=0, zorder=1.2, interpolate=True, label=f"_{name}",
         )  # fmt: skip
     chance = finite_values(result["identification_chance"].values)
     if np.isfinite(chance).any():
@@ -260,10 +277,10 @@ def plot_identification(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         )
     gaps = False
     seen: list[NDArray[np.float64]] = []
-    for rank, (key, (mark, _)) in enumerate(IDENTIFIED.items()):
-        values = _draw(result, key, mark, (ax, layers), rank, len(IDENTIFIED), seen, spread=0.05)
+    for rank, (key, (mark, _)) in enumerate(drawn.items()):
+        values = _draw(result, key, mark, (ax, layers), rank, len(drawn), seen, spread=0.05)
         gaps |= mark_gaps(ax, layers, np.isnan(values), mark, rank)
-    handles: list[Any] = [legend_handle(mark, label) for mark, label in IDENTIFIED.values()]
+    handles: list[Any] = [legend_handle(mark, label) for mark, label in drawn.values()]
     handles += [Patch(color=c, alpha=0.25, linewidth=0, label=name) for name, c, *_ in areas]
     handles.append(Line2D([], [], color=GREY, linestyle=(0, (1, 2)), linewidth=0.8, label="chance"))
     ax.set_ylabel("objects identified, share", fontsize=SIZES.label)
@@ -272,13 +289,15 @@ def plot_identification(result: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 
 
 @styled
-def plot_measures(result: xr.Dataset) -> Figure:
+def plot_measures(result: xr.Dataset, *, quantities: Sequence[str] | None = None) -> Figure:
     """Draw one number per layer of every measure, a panel each, with its interval where known.
 
     Parameters
     ----------
     result
         Measures; its attribute ``headlines`` names each measure's variable.
+    quantities
+        Names of the measures to draw, in this order; all by default.
 
     Returns
     -------
@@ -295,6 +314,7 @@ def plot_measures(result: xr.Dataset) -> Figure:
             "the result has no variable that stands for a measure (attribute 'headlines'); draw "
             "another kind, or measure again with `elsewhere measure`"
         )
+    headlines = some(headlines, quantities)
     require(result, list(headlines.values()), ["layer"])
     color, other = MARKS["similarity"].color, MARKS["baseline"]
     wide = min(1 if SIZES.narrow else _COLUMNS, len(headlines))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.types import stem_of
+
+T = TypeVar("T")
 
 DEAD_SHARE = 0.05
 """Above this share of zero vectors a layer is flagged: its similarity says nothing."""
@@ -64,6 +67,19 @@ def require(result: object, names: Iterable[str], dims: Sequence[str]) -> xr.Dat
                 f"the dimension, such as the names of layers or locations in px"
             )
     return result
+
+
+def some(table: Mapping[str, T], quantities: Sequence[str] | None) -> dict[str, T]:
+    """Return the entries of `table` that are asked for, in that order; all for None."""
+    if quantities is None:
+        return dict(table)
+    wanted = [quantities] if isinstance(quantities, str) else list(dict.fromkeys(quantities))
+    if not wanted:
+        raise InputError(f"no quantities to draw; expected some of {', '.join(table)}")
+    for name in wanted:
+        if name not in table:
+            raise UnknownNameError("quantity", str(name), table)
+    return {name: table[name] for name in wanted}
 
 
 def scene_of(result: xr.Dataset) -> MeasuredCanvas:

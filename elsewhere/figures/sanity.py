@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -20,7 +21,7 @@ from elsewhere.figures.lines import (
     legend_handle,
 )
 from elsewhere.figures.page import SIZES, new_figure
-from elsewhere.figures.results import describe, require
+from elsewhere.figures.results import describe, require, some
 from elsewhere.figures.style import (
     GREY,
     Mark,
@@ -41,7 +42,9 @@ LIKENESSES = MappingProxyType(
 
 
 @styled
-def plot_sanity(result: xr.Dataset, *others: xr.Dataset) -> Figure:
+def plot_sanity(
+    result: xr.Dataset, *others: xr.Dataset, quantities: Sequence[str] | None = None
+) -> Figure:
     """Draw how alike maps stay while layers are randomised, a panel for each method.
 
     Above a panel: whether the method counts as unchanged. The dashed line is the threshold, the
@@ -54,6 +57,8 @@ def plot_sanity(result: xr.Dataset, *others: xr.Dataset) -> Figure:
     result, others
         Results of sanity tests, one for each method: ``likeness (stage, metric)`` and its
         interval.
+    quantities
+        ``spearman``, ``pearson``, ``cosine``; all by default.
 
     Returns
     -------
@@ -64,16 +69,16 @@ def plot_sanity(result: xr.Dataset, *others: xr.Dataset) -> Figure:
     InputError
         A result lacks what is drawn.
     """
-    results = (result, *others)
+    results, drawn = (result, *others), some(LIKENESSES, quantities)
     for each in results:
         require(each, ["likeness"], ["stage", "metric"])
     figure = new_figure(SIZES.width, 0.55 + 2.3 * len(results))
     panels = figure.subplots(len(results), 1, squeeze=False)[:, 0]
     empty = False
     for ax, each in zip(panels, results, strict=True):
-        empty |= _draw(ax, each)
+        empty |= _draw(ax, each, list(drawn))
     panels[-1].set_xlabel("layer randomised last, with all behind it", fontsize=SIZES.label)
-    handles = [legend_handle(mark, label) for mark, label in LIKENESSES.values()]
+    handles = [legend_handle(mark, label) for mark, label in drawn.values()]
     handles.append(Line2D([], [], color=GREY, linestyle="--", label="threshold"))
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="judged here"))
     if empty:
@@ -85,13 +90,14 @@ def plot_sanity(result: xr.Dataset, *others: xr.Dataset) -> Figure:
     return figure
 
 
-def _draw(ax: Axes, result: xr.Dataset) -> bool:
+def _draw(ax: Axes, result: xr.Dataset, metrics: Sequence[str]) -> bool:
     """Draw a method's panel; return whether some of its maps are empty."""
     tidy(ax)
     stages = [str(stage) for stage in result["stage"].values]
     layers = along_layers(ax, result.rename(stage="layer"), groups=False)
     seen = [np.zeros(1)]
-    for metric, (mark, _) in LIKENESSES.items():
+    for metric in metrics:
+        mark, _ = LIKENESSES[metric]
         values = finite_values(result["likeness"].sel(metric=metric).values)
         low, high = (_bound(result, metric, bound) for bound in ("low", "high"))
         draw_series(ax, layers, values, (low, high), mark, metric)

@@ -297,7 +297,8 @@ def wrap(text: str, width: float, size: float) -> str:
     Lines end between parts (``·``) where these fit, else between words. No word is broken; one
     that is too long by itself is shortened.
     """
-    lines, line = [], ""
+    lines: list[str] = []
+    line = ""
     for part in clean_text(text).split(" · "):
         joined = f"{line} · {part}" if line else part
         if text_width(joined, size) <= width:
@@ -314,7 +315,8 @@ def wrap(text: str, width: float, size: float) -> str:
 
 def fitting(text: str, width: float, size: float) -> str:
     """Return `text`, its middle left out as much as it has to fit `width` inches."""
-    length = len(text)
+    # no letter is narrower than a quarter of an em
+    length = min(len(text), int(width * 72 / (0.25 * size)) + 2)
     while text_width(short := shorten(text, length, keep="both"), size) > width and length > 3:
         length -= 1
     return short

@@ -96,7 +96,7 @@ def test_drawing_ignores_and_keeps_the_user_settings(result):
 def test_settings_are_restored_after_an_error(result):
     before = matplotlib.rcParams.copy()
     with pytest.raises(InputError):
-        draw(result.drop_vars("cosine"))
+        draw(result.drop_vars("cosine_away"))
     assert matplotlib.rcParams.copy() == before
 
 
