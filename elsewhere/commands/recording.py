@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elsewhere.commands.sources import describe, open_source
+from elsewhere.commands.sources import describe, names_result, open_source
 from elsewhere.errors import InputError
 from elsewhere.notes import notes_of
 from elsewhere.options import (
@@ -131,12 +131,46 @@ def record(
         say(f"wrote {kept.measure}")
 
 
+def _inspect_result(path: Path, *, as_json: bool) -> None:
+    """Say what each variable of a result is."""
+    from elsewhere.measures.variables import FIELDS
+    from elsewhere.storage import load_result
+
+    result = load_result(path)
+    sizes = {str(name): size for name, size in result.sizes.items()}
+    variables: dict[str, dict[str, Any]] = {
+        str(name): {"dims": list(map(str, array.dims)), **{f: array.attrs.get(f) for f in FIELDS}}
+        for name, array in result.data_vars.items()
+    }
+    attributes = {k: v for k, v in result.attrs.items() if k not in ("notes", "behaviour")}
+    if as_json:
+        shown = {"path": str(path), "sizes": sizes, "variables": variables}
+        print_json({**shown, "notes": notes_of(result), "attributes": attributes})
+        return
+    print_notes(result)
+    put(f"{path}: {result.attrs.get('kind', 'a result')}")
+    put(", ".join(f"{name} {size}" for name, size in sizes.items()))
+    for name, said in variables.items():
+        put(f"{name} ({', '.join(said['dims'])}): {said['long_name'] or 'not described'}")
+        if said["formula"] and not name.endswith(("_interval", "_band", "_step", "_without")):
+            put(f"    {said['formula']} [{said['source']}]")
+            told = ("units", "range", "chance")
+            more = [f"{name} {said[name]}" for name in told if said[name] != "none"]
+            direction = [said["direction"]] if said["direction"] != "none" else []
+            put("    " + "; ".join([*more, *direction]))
+    for key, value in attributes.items():
+        put(f"{key}: {json.dumps(value) if isinstance(value, list | dict) else value}")
+
+
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="RECORDING", help="An HDF5 recording.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A recording, or a result.")],
     allow_partial: PartialOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is in a recording, and where it came from: who, what, versions, command line."""
+    """Say what is in a recording or a result, and where it came from: versions, command line."""
+    if names_result(path):
+        _inspect_result(path, as_json=as_json)
+        return
     with open_source(path, allow_partial=allow_partial) as recording:
         design = recording.design
         rows: list[dict[str, Any]] = [

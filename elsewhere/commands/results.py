@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from elsewhere.commands.sources import open_source
+from elsewhere.commands.sources import names_result, open_source
 from elsewhere.errors import InputError
 from elsewhere.options import JsonOption, OverwriteOption
 from elsewhere.terminal import check_output, print_json, print_notes, put_text, say
@@ -114,11 +114,11 @@ def methods(
 
     if out is not None:
         check_output(out, overwrite)
-    if source.suffix in {".h5", ".hdf5"} or not source.is_file():
+    if names_result(source):
+        text = describe_methods(load_result(source))
+    else:
         with open_source(source) as recording:
             text = describe_methods(recording)
-    else:
-        text = describe_methods(load_result(source))
     if out is not None:
         save_output(out, text.encode(), overwrite=overwrite)
         say(f"wrote {out}")

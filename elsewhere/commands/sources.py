@@ -116,6 +116,17 @@ def match_layers(recording: Recording, patterns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def names_result(path: Path) -> bool:
+    """Return whether a file is a result, by its name, or by its stamp where that says nothing."""
+    from elsewhere.storage.admission import look
+
+    if path.suffix in {".h5", ".hdf5", ".nc"} or not path.is_file():
+        return path.suffix == ".nc"
+    with contextlib.suppress(StorageError):
+        return look(path, "probe")[0] == "result"
+    return False
+
+
 def describe(sweep: Sweep, wanted: Any) -> str:
     """Return in one line what is swept."""
     shape = " x ".join(map(str, sweep.design.shape))

@@ -135,8 +135,17 @@ def files(here, made):
     (here / "half.nc").write_bytes(result[: len(result) // 2])
 
 
+def test_inspect_says_what_the_variables_of_a_result_are(run, files):
+    text = run("inspect", "sim.nc").out
+    assert "cosine_G_away (layer): invariance (G), of cosine, mean over all locations but" in text
+    assert "range up to 1; chance 0: no more alike" in text
+    found = run("inspect", "sim.nc", "--json").json
+    assert found["variables"]["cosine"]["range"] == "-1..1"
+    assert found["sizes"]["layer"] >= 1
+
+
 def test_files_of_another_kind(refuse, files):
-    refuse("inspect", "sim.nc", says=("is a result", "expected a recording"))
+    refuse("inspect", "half.nc", says="half.nc")
     refuse("inspect", "missing.h5", says=("missing.h5", "does not exist"))
     refuse("inspect", ".", says="is a folder")
     refuse("figure", "run.h5", "--out", "a.svg", says=("is a recording", "expected a result"))
