@@ -252,13 +252,20 @@ class StimulusOptions(OptionGroup):
     object_size: Annotated[
         int | None, Option("--object-size", help="Side in px; default: 50/224 of the canvas.")
     ] = None
-    background: Annotated[str, Option("--background", help="Value, R,G,B, #RRGGBB or mean.")] = "0"
+    background: Annotated[
+        str,
+        Option("--background", help="white, grey, black, 0..255, R,G,B, #RRGGBB or mean."),
+    ] = "0"
     data_dir: Annotated[
         Path | None, Option("--data-dir", help="Folder of mnist and the other sets in files.")
     ] = None
     background_color: Annotated[
         str | None, Option("--background-color", help="folder: the colour that is ground.")
     ] = None
+    background_tolerance: Annotated[
+        int,
+        Option("--background-tolerance", help="folder: levels that ground may differ from it."),
+    ] = 0
     skip_broken: Annotated[
         bool, Option("--skip-broken", help="folder: leave out broken images.")
     ] = False

@@ -84,14 +84,26 @@ def plain_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+_COLORS = {"black": 0, "grey": 128, "gray": 128, "white": 255}
+
+
 def parse_color(text: str) -> Color:
-    """Return the (red, green, blue) in 0..255 of ``128``, ``10,20,30`` or ``#0a141e``.
+    """Return the (red, green, blue) in 0..255 of ``white``, ``128``, ``10,20,30`` or ``#0a141e``.
 
     Examples
     --------
-    >>> parse_color("#ff8000"), parse_color("7"), parse_color("1,2,3")
-    ((255, 128, 0), (7, 7, 7), (1, 2, 3))
+    >>> parse_color("#ff8000"), parse_color("7"), parse_color("1,2,3"), parse_color("grey")
+    ((255, 128, 0), (7, 7, 7), (1, 2, 3), (128, 128, 128))
     """
+    if text.lower() in _COLORS:
+        return (_COLORS[text.lower()],) * 3
+    if text == "1" or re.fullmatch(r"[01]?\.\d+(,[01]?\.\d+)*", text):
+        levels = ",".join(f"{255 * min(float(value), 1):.0f}" for value in text.split(","))
+        exact = ", or 1,1,1 for the level 1, which is nearly black" if text == "1" else ""
+        raise InputError(
+            f"cannot read {text!r} as a colour: levels run from 0 (black) to 255 (white); if a "
+            f"share of white is meant, write {levels}{exact}"
+        )
     if match := re.fullmatch(r"#([0-9a-fA-F]{6})", text):
         red, green, blue = bytes.fromhex(match.group(1))
         return red, green, blue
@@ -100,7 +112,8 @@ def parse_color(text: str) -> Color:
         values *= 3
     if len(values) != 3 or max(values) > 255:
         raise InputError(
-            f"cannot read {text!r} as a colour; expected a value 0..255, R,G,B or #RRGGBB"
+            f"cannot read {text!r} as a colour; expected black, grey, white, a value 0..255, R,G,B "
+            "or #RRGGBB"
         )
     return values[0], values[1], values[2]
 

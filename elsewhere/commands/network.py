@@ -109,8 +109,10 @@ def objects(
         seed=network.seed,
         data_dir=stimuli.data_dir,
         background_color=None if ground is None else parse_color(ground),
+        background_tolerance=stimuli.background_tolerance,
         skip_broken=stimuli.skip_broken,
     )
+    print_notes(found.notes)
     if out is not None:
         from elsewhere.figures import plot_objects, save_figure
 
@@ -118,7 +120,8 @@ def objects(
         if color == "mean":
             raise InputError("a contact sheet has no normalisation; give --background as a colour")
         rgb = (color, color, color) if isinstance(color, int) else color
-        save_figure(plot_objects(found, background=rgb), out, overwrite=overwrite)
+        drawn = plot_objects(found, background=rgb, masks=found.masks)
+        save_figure(drawn, out, overwrite=overwrite)
         say(f"wrote {out}")
         return
     described = {

@@ -82,6 +82,7 @@ class _Sheet:
 
 
 _MARGIN = 0.1  # around the sheet, inches
+OUTLINE = "#D55E00"
 _TALLEST = 8.6  # inches: a page
 
 
@@ -91,6 +92,7 @@ def plot_objects(
     *,
     columns: int | None = None,
     background: tuple[int, int, int] = (0, 0, 0),
+    masks: NDArray[np.uint8] | None = None,
 ) -> Figure:
     """Draw a contact sheet: one object of each category with its name, or a row for each category.
 
@@ -102,6 +104,8 @@ def plot_objects(
         Objects in a row; chosen for the page by default.
     background
         Colour behind the objects, red, green and blue in 0..255.
+    masks
+        What belongs to each object, (n, size, size), 0..255; its outline is drawn at half.
 
     Returns
     -------
@@ -144,6 +148,8 @@ def plot_objects(
     )
     ax.set_axis_off()
     _draw(ax, sheet, patches, gap)
+    if masks is not None:
+        _outline(ax, sheet, np.asarray(masks), gap)
     figure.text(
         _MARGIN / width,
         1 - 0.07 / height,
@@ -320,3 +326,19 @@ def _draw(ax: Axes, sheet: _Sheet, patches: NDArray[np.uint8], gap: float) -> No
         )
     ax.set_xlim(0, sheet.width)
     ax.set_ylim(sheet.height, 0)
+
+
+def _outline(ax: Axes, sheet: _Sheet, masks: NDArray[np.uint8], gap: float) -> None:
+    """Draw around what belongs to each object; a mask without a hole is outlined as its box."""
+    side = masks.shape[1]
+    step = side + round(gap * side)
+    for strip in sheet.strips:
+        wide = step * (len(strip.indices) - 1) + side
+        inside = np.zeros((side + 2, wide + 2), np.uint8)  # a rim, so that all outlines close
+        for place, index in enumerate(strip.indices):
+            first = 1 + place * step
+            inside[1:-1, first : first + side] = masks[index]
+        if inside.any():
+            x = strip.column + (np.arange(wide + 2) - 0.5) / side
+            y = strip.row + (np.arange(side + 2) - 0.5) / side
+            ax.contour(x, y, inside, levels=[127.5], colors=[OUTLINE], linewidths=0.5)

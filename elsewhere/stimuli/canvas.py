@@ -68,7 +68,7 @@ class Canvas:
 
     @staticmethod
     def parse_background(text: str) -> Background:
-        """Return the background that `text` (``0``, ``12,30,40``, ``#rrggbb``, ``mean``) names.
+        """Return the background that `text` names: ``0``, ``white``, ``12,30,40``, ``mean``, ...
 
         Raises
         ------
@@ -87,12 +87,9 @@ class Canvas:
             return "mean"
         try:
             color = parse_color(text)
-        except InputError:
-            raise CanvasError(
-                f"cannot read {text!r} as a background; expected a value 0..255, R,G,B, "
-                "#RRGGBB or mean"
-            ) from None
-        return color[0] if text.isdigit() else color
+        except InputError as error:
+            raise CanvasError(f"the background: {error}; or mean") from None
+        return color[0] if len(set(color)) == 1 and "," not in text else color
 
     def background_color(self, mean: Sequence[float] | None = None) -> Color:
         """Return the background as a colour.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 LARGEST = 2**26
 """Pixels of a picture, at most: 8192 x 8192."""
 
+ALIKE, MOSTLY = 12, 0.9
+"""The edge of a picture has one colour where more than so much of it differs by no more levels."""
+
 _log = get_logger(__name__)
 
 
@@ -37,7 +43,8 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
 
     A picture keeps its frame and its proportions; its longest side becomes the box's. Its alpha
     says what is object, or else the background colour says what is not, or else all of it is.
-    Exemplars are taken in the order of the files' names; the seed draws nothing.
+    Folders and files are taken in the order of their names, in which 2 comes before 10; the seed
+    draws nothing.
 
     Raises
     ------
@@ -50,7 +57,7 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
     root = Path(request.argument)
     files = _pictures(root)
     _tell_left_out(root, files)
-    pictures: list[tuple[str, Path, tuple[ByteArray, ByteArray]]] = []
+    pictures: list[tuple[str, Path, _CutOut]] = []
     broken: list[str] = []
     names = choose_categories(tuple(files), request.categories, str(root))
     for name in names:
@@ -59,7 +66,7 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
             if found == request.per_category:
                 break
             try:
-                cutout = _cut_out(path, request.size, request.background_color)
+                cutout = _cut_out(path, request)
             except Exception as error:  # any byte string can come: PIL raises a dozen types
                 if not request.skip_broken:
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -77,12 +84,15 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
     if not pictures:
         raise ObjectSetError(f"no picture in {root} can be read; {len(broken)} are broken")
     source = {"folder": plain_text(str(root))}
+    if request.per_category == 1:
+        source |= _used({name: len(files[name]) for name in names}, source["folder"])
+    source |= _whole([(path, cutout) for _, path, cutout in pictures], root, request)
     if broken:
         source |= {"broken": str(len(broken)), "broken files": plain_text(", ".join(broken))}
     return ObjectSet(
         name="folder",
-        images=np.stack([image for _, _, (image, _) in pictures]),
-        masks=np.stack([mask for _, _, (_, mask) in pictures]),
+        images=np.stack([cutout.image for _, _, cutout in pictures]),
+        masks=np.stack([cutout.mask for _, _, cutout in pictures]),
         ids=tuple(plain_text(path.relative_to(root).as_posix()) for _, path, _ in pictures),
         categories=tuple(plain_text(name) for name, _, _ in pictures),
         source=source,
@@ -93,7 +103,7 @@ def _pictures(root: Path) -> dict[str, list[Path]]:
     if not os.path.isdir(root):
         what = "a file" if os.path.exists(root) else "missing"
         raise ObjectSetError(f"cannot take objects from {root}: expected a folder; it is {what}")
-    entries = sorted(root.iterdir())
+    entries = sorted(root.iterdir(), key=_in_order)
     grouped = {
         folder.name: list(_of_pictures(folder.iterdir()))
         for folder in entries
@@ -142,7 +152,15 @@ def _tell_left_out(root: Path, files: dict[str, list[Path]]) -> None:
 
 
 def _of_pictures(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if _is_named_picture(path) and path.is_file())
+    chosen = [path for path in paths if _is_named_picture(path) and path.is_file()]
+    return sorted(chosen, key=_in_order)
+
+
+def _in_order(path: Path) -> tuple[list[tuple[str, int]], str]:
+    """Return a key that sorts names as people count: 1, 2, 10."""
+    texts = re.split("([0-9]+)", path.name)
+    pairs = zip(texts[::2], [*texts[1::2], "-1"], strict=True)
+    return [(text, int(number)) for text, number in pairs], str(path)
 
 
 def _is_named_picture(path: Path) -> bool:
@@ -154,7 +172,20 @@ def _is_odd(path: Path) -> bool:
     return not path.is_file() and not path.is_dir()
 
 
-def _cut_out(path: Path, size: int, ground: Color | None) -> tuple[ByteArray, ByteArray]:
+@dataclass(frozen=True)
+class _CutOut:
+    """A picture of an object: its colours, what belongs to it, and whether all of it does.
+
+    `rim` is the colour of the picture's edge where that is one.
+    """
+
+    image: ByteArray
+    mask: ByteArray
+    whole: bool
+    rim: Color | None
+
+
+def _cut_out(path: Path, request: ObjectRequest) -> _CutOut:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is smaller
         with Image.open(path, formats=FORMATS) as opened:
@@ -164,9 +195,53 @@ def _cut_out(path: Path, size: int, ground: Color | None) -> tuple[ByteArray, By
                 )
             pixels = read_pixels(opened)
     color, alpha = pixels[..., :3], pixels[..., 3]
-    if ground is not None and alpha.min() == 255:
-        alpha = np.where((color == ground).all(-1), 0, 255).astype(np.uint8)
-    return _fit(color, alpha, size)
+    if (ground := request.background_color) is not None and alpha.min() == 255:
+        away = np.abs(color.astype(np.int16) - np.array(ground, np.int16)).max(-1)
+        alpha = np.where(away <= request.background_tolerance, 0, 255).astype(np.uint8)
+    edge = np.concatenate([color[0], color[-1], color[:, 0], color[:, -1]]).astype(np.int16)
+    middle = np.median(edge, 0).astype(np.int16)
+    one = np.mean(np.abs(edge - middle).max(1) <= ALIKE) > MOSTLY
+    rim = (int(middle[0]), int(middle[1]), int(middle[2])) if one else None
+    return _CutOut(*_fit(color, alpha, request.size), bool(alpha.min() == 255), rim)
+
+
+def _used(present: Mapping[str, int], folder: str) -> dict[str, str]:
+    """Say that more exemplars are there than the one of each category that is used."""
+    least, most = min(present.values()), max(present.values())
+    if most == 1:
+        return {}
+    count = str(most) if least == most else f"{least} to {most}"
+    used = f"1 of {count} images of each folder"
+    _log.warning("%s of %s is used; --per-category N (per_category) takes more", used, folder)
+    return {"used": used}
+
+
+def _whole(
+    cutouts: Sequence[tuple[Path, _CutOut]], root: Path, request: ObjectRequest
+) -> dict[str, str]:
+    """Say of which pictures the whole rectangle is the object, surroundings included."""
+    whole = [path for path, cutout in cutouts if cutout.whole]
+    if not whole:
+        return {}
+    rims = Counter(cutout.rim for _, cutout in cutouts if cutout.whole and cutout.rim)
+    common = ",".join(map(str, rims.most_common(1)[0][0])) if rims else ""
+    if request.background_color is None:
+        without = "have no transparent pixel, and no colour is said to be the background"
+        remedy = f"give --background-color {common or 'R,G,B'} with --background-tolerance, "
+    else:
+        given = ",".join(map(str, request.background_color))
+        without = (
+            "have neither a transparent pixel nor one within "
+            f"{request.background_tolerance} levels of the background colour {given}"
+        )
+        remedy = "raise --background-tolerance, "
+    edge = f" (the edges of {rims.total()} have one colour, as of {common})" if common else ""
+    name = plain_text(whole[0].relative_to(root).as_posix())
+    return {
+        "whole": f"{len(whole)} of {len(cutouts)} pictures, such as {name}, {without}: their whole "
+        f"rectangle is taken for the object{edge}; {remedy}or save them with transparency; "
+        "`elsewhere objects ... --out` draws the outlines"
+    }
 
 
 def _fit(color: ByteArray, alpha: ByteArray, size: int) -> tuple[ByteArray, ByteArray]:

@@ -232,12 +232,17 @@ class ObjectSet:
                 f"{len(faint)} objects differ by no more than {FAINT} of 255 levels from the "
                 f"background {ground}: {self._few(faint)}"
             )
+        if 0 < max(color) <= 1:
+            notes["dark"] = (
+                f"the background {ground} is nearly black: its levels run from 0 to 255 (white)"
+            )
         return replace(found, source=found.source | notes) if notes else found
 
     @property
     def notes(self) -> list[str]:
-        """What :meth:`seen_on` has to say of objects that are not, or hardly, seen."""
-        return [self.source[key] for key in ("unseen", "faint") if key in self.source]
+        """What is to be said of masks that cover all, and of objects that are hardly seen."""
+        said = ("whole", "unseen", "faint", "dark")
+        return [self.source[key] for key in said if key in self.source]
 
     def _few(self, indices: NDArray[np.int64]) -> str:
         names = ", ".join(self.ids[index] for index in indices[:5])
@@ -267,6 +272,7 @@ class ObjectRequest:
     seed: int = 0
     data_dir: Path | None = None
     background_color: Color | None = None
+    background_tolerance: int = 0
     skip_broken: bool = False
     split: Split = "test"
 

@@ -53,6 +53,7 @@ def load_objects(
     seed: int = 0,
     data_dir: Path | None = None,
     background_color: Color | None = None,
+    background_tolerance: int = 0,
     skip_broken: bool = False,
     split: Split = "test",
 ) -> ObjectSet:
@@ -74,7 +75,10 @@ def load_objects(
     data_dir
         The folder with the files of ``mnist``, ``fashion-mnist``, ``kmnist`` and ``emnist``.
     background_color
-        For ``folder``: the colour that is ground, in pictures without alpha.
+        For ``folder``: the colour that is ground, in pictures without transparent pixels.
+    background_tolerance
+        By how many of 255 levels a channel of the ground may differ from it: 10 or so where a
+        picture was kept as JPEG.
     skip_broken
         For ``folder``: leave out pictures that cannot be read.
     split
@@ -101,6 +105,10 @@ def load_objects(
             f"cannot load {name!r} with size {size}, {per_category} per category and seed {seed}; "
             "expected a size and a number of 1 or more and a seed of 0 or more"
         )
+    if not 0 <= background_tolerance <= 255:
+        raise ObjectSetError(
+            f"the tolerance of the background colour is {background_tolerance}; expected 0 to 255"
+        )
     if split not in ("train", "test"):
         raise ObjectSetError(f"{name!r} has no split {split!r}; expected 'train' or 'test'")
     if isinstance(categories, str):
@@ -113,6 +121,7 @@ def load_objects(
         seed=seed,
         data_dir=None if data_dir is None else Path(data_dir),
         background_color=background_color,
+        background_tolerance=background_tolerance,
         skip_broken=skip_broken,
         split=split,
     )

@@ -54,7 +54,8 @@ LACKING = {
             *("--engine", "--max-memory", "--workers", "--scheduler", "--objects", "--categories"),
             *("--per-category", "--grid", "--axis", "--reference", "--object-size"),
             "--background",
-            *("--data-dir", "--background-color", "--skip-broken", "--precision"),
+            *("--data-dir", "--background-color", "--background-tolerance", "--skip-broken"),
+            "--precision",
         ),
         ONE_IMAGE,
     ),
@@ -71,7 +72,11 @@ LACKING = {
         BRINGS,
     )
     | dict.fromkeys(
-        ("--axis", "--canvas", "--object-size", "--background", "--background-color"), SHOWN
+        (
+            *("--axis", "--canvas", "--object-size"),
+            *("--background", "--background-color", "--background-tolerance"),
+        ),
+        SHOWN,
     )
     | dict.fromkeys(("--seed", "--skip-broken", "--reference"), "the run's own")
     | {"--engine": "each checkpoint takes the better one"},

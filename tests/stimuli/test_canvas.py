@@ -106,7 +106,7 @@ def test_the_mean_background_is_the_rounded_mean_of_the_input():
             canvas.background_color(mean)
 
 
-@pytest.mark.parametrize("text", ["", "grey", "256", "1,2", "#12", "-1"])
+@pytest.mark.parametrize("text", ["", "greyish", "256", "1,2", "#12", "-1"])
 def test_unreadable_backgrounds_are_refused(text):
     with pytest.raises(CanvasError, match="mean"):
         Canvas.parse_background(text)
