@@ -59,9 +59,10 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
     _tell_left_out(root, files)
     pictures: list[tuple[str, Path, _CutOut]] = []
     broken: list[str] = []
+    present: dict[str, int] = {}
     names = choose_categories(tuple(files), request.categories, str(root))
     for name in names:
-        found = 0
+        found, present[name] = 0, len(files[name])
         for path in files[name]:
             if found == request.per_category:
                 break
@@ -76,6 +77,7 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
                     ) from error
                 _log.warning("left out %s: %s", path, error)
                 broken.append(path.relative_to(root).as_posix())
+                present[name] -= 1
                 continue
             pictures.append((name, path, cutout))
             found += 1
@@ -85,7 +87,7 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
         raise ObjectSetError(f"no picture in {root} can be read; {len(broken)} are broken")
     source = {"folder": plain_text(str(root))}
     if request.per_category == 1:
-        source |= _used({name: len(files[name]) for name in names}, source["folder"])
+        source |= _used(present, source["folder"])
     source |= _whole([(path, cutout) for _, path, cutout in pictures], root, request)
     if broken:
         source |= {"broken": str(len(broken)), "broken files": plain_text(", ".join(broken))}
