@@ -50,8 +50,9 @@ def open_run(
         ) from error
     if (other, seed) != (fingerprint, curriculum.seed):
         raise ExistsError(
-            f"{directory} holds another run ({_what_differs(directory, curriculum)}); choose "
-            "another directory, or train what was trained there"
+            f"{directory} holds another run: {_what_differs(directory, curriculum)} (fingerprint "
+            f"{other[:12]} with seed {seed}, not {fingerprint[:12]} with seed {curriculum.seed}); "
+            "choose another directory"
         )
     if not resume:
         raise ExistsError(f"{directory} holds a run already; resume it or choose another directory")
