@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def load_phase_objects(
         ground = ground_of(spec, canvas) if ground is None else ground
         key = (spec, split, size, ground, tuple(names), count, seed)
         if key not in kept:
-            kept[key] = load_objects(
+            found = load_objects(
                 spec,
                 size=size,
                 categories=tuple(names),
@@ -173,6 +173,9 @@ def load_phase_objects(
                 background_color=ground if spec.startswith("folder:") else None,
                 split=split,
             )
+            # the canvas's colour is ground where a picture has it: none has to
+            source = {name: text for name, text in found.source.items() if name != "whole"}
+            kept[key] = replace(found, source=source)
         return kept[key]
 
     whole = load(categories, train + held_out, own_view)
