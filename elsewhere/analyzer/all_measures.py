@@ -16,7 +16,7 @@ from elsewhere.forms import mean_note, with_forms
 from elsewhere.measures.bands import band_notes, without_intervals
 from elsewhere.measures.catalogue import MakeSinks, Measure, measures, measures_named
 from elsewhere.measures.intervals import Sampled
-from elsewhere.measures.maps import has_place
+from elsewhere.measures.maps import has_place, without_place
 from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.measures.tables import Against
 from elsewhere.measures.variables import described
@@ -199,15 +199,12 @@ def _check_reference(name: str, design: Design) -> None:
 
 
 def _check_layers(wanted: Sequence[str], layers: Sequence[Layer]) -> None:
-    none = f"none of {', '.join(layer.name for layer in layers)} is one"
     for name in wanted:
         if measures.get(name).maps:
             maps = [layer for layer in layers if has_place(layer)]
             if not maps:
-                raise LayerError(
-                    f"{name!r} needs a feature map with a place on the canvas, and {none}; name "
-                    "convolution, ReLU or pooling layers"
-                )
+                why = without_place(layers)
+                raise LayerError(f"{name!r} needs a feature map with a place on the canvas: {why}")
             for layer in maps:
                 if layer.keep.kind != "full":
                     raise LayerError(
@@ -216,6 +213,7 @@ def _check_layers(wanted: Sequence[str], layers: Sequence[Layer]) -> None:
                         "by --layers"
                     )
         if measures.get(name).vectors and not any(len(layer.shape) == 1 for layer in layers):
+            none = f"none of {', '.join(layer.name for layer in layers)} is one"
             raise LayerError(f"{name!r} needs a layer of single units, such as logits; {none}")
 
 

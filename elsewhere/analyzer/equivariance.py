@@ -10,7 +10,7 @@ import xarray
 from elsewhere.analyzer.layerwise import choose_layers, measure_layers
 from elsewhere.errors import LayerError
 from elsewhere.measures.aligned import AlignedSink, Shift, size_of
-from elsewhere.measures.maps import has_place
+from elsewhere.measures.maps import has_place, without_place
 from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
@@ -69,13 +69,12 @@ def aligned_similarity(
     chosen, known = choose_layers(source, layers), {layer.name: layer for layer in source.layers}
     for name in layers or ():
         if not has_place(known[name]):
-            raise LayerError(f"layer {name!r} is no feature map with a place on the canvas")
+            why = without_place([known[name]])
+            raise LayerError(f"layer {name!r} is no feature map with a place on the canvas: {why}")
     places = [name for name in chosen if has_place(known[name])]
     if not places:
-        raise LayerError(
-            "no layer is a feature map with a place on the canvas; name convolution, ReLU or "
-            "pooling layers"
-        )
+        why = without_place([known[name] for name in chosen])
+        raise LayerError(f"no layer is a feature map with a place on the canvas: {why}")
     found = measure_layers(
         source,
         {"aligned": lambda group: (AlignedSink(object_size=size, layers=group, shift=shift),)},

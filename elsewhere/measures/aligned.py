@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.catalogue import MakeSinks, Measure, entry, measures
 from elsewhere.measures.maps import MapSink, MapState, Window, plane_of
-from elsewhere.measures.similarity import contrast, summarise_similarity
+from elsewhere.measures.similarity import contrast, n_cross_pairs, summarise_similarity
 from elsewhere.measures.similarity_sink import SimilaritySink, summary_variables
-from elsewhere.measures.tables import Variables
+from elsewhere.measures.tables import Variables, scalar
 from elsewhere.protocols import Array, Block, Design, Layer, Source
 
 Shift = Literal["exact", "nearest", "linear"]
@@ -161,6 +161,7 @@ class AlignedSink(MapSink):
             reference_index=self.design.reference_index,
         )
         return {
+            "map_stride": scalar(float(_geometry_of(state.layer).stride)),
             "cells": (("position",), self._cells[state.layer.name]),
             "residual": (("position",), self._residuals[state.layer.name]),
             **summary_variables("aligned", own, summary, ("similarity", "baseline_cross", "G")),
@@ -179,18 +180,40 @@ class AlignedSink(MapSink):
 
     def doubts(self, result: xarray.Dataset, design: Design) -> list[str]:
         """Return which maps have no aligned cosine."""
-        if self._beside is None:
-            return []
-        values = result["aligned_G_away"]
-        maps = result["cells"].notnull().any([d for d in result["cells"].dims if d != "layer"])
-        names = values["layer"].values[(values.isnull() & maps).values]
-        if not len(names):
-            return self._beside.notes
+        reasons: dict[str, list[str]] = {}
+        strides: dict[str, int] = {}
+        for place, name in enumerate(result["layer"].values.tolist()):
+            one = result.isel(layer=place)
+            if np.isnan(one["aligned_G_away"]) and not np.isnan(one["map_stride"]):
+                why = self._why_none(one, design)
+                reasons.setdefault(why, []).append(name)
+                strides[why] = math.lcm(strides.get(why, 1), int(one["map_stride"]))
         return [
-            *self._beside.notes,
-            f"aligned: layers {', '.join(names)}: NaN, for no displacement of the grid is a whole "
-            "number of their cells with 4 of them in common, or all objects are of one category",
+            *([] if self._beside is None else self._beside.notes),
+            *(
+                f"aligned: {', '.join(names)}: NaN, for {why.format(stride=strides[why])}"
+                for why, names in reasons.items()
+            ),
         ]
+
+    def _why_none(self, result: xarray.Dataset, design: Design) -> str:
+        """Return why a layer has no aligned G away from the reference."""
+        away = np.arange(design.n_positions) != design.reference_index
+        if not n_cross_pairs(design.category_codes):
+            return "all objects are of one category"
+        if not away.any():
+            return "there is one location only"
+        if (result["cells"].values.ravel()[away] >= MINIMAL_CELLS).any():
+            return "different objects look alike on these maps, or do not change them"
+        if self.shift == "exact" and result["residual"].values.ravel()[away].min() > 0:
+            return (
+                "no location is a whole number of their cells away from the reference; take "
+                "--grid stride:{stride}"
+            )
+        return (
+            f"maps here and at the reference have fewer than {MINIMAL_CELLS} cells in common "
+            "around the object; take larger objects, or earlier layers"
+        )
 
 
 def _geometry_of(layer: Layer) -> _Geometry:

@@ -115,6 +115,22 @@ def has_place(layer: Layer) -> bool:
     return layer.is_map and layer.stride is not None
 
 
+def without_place(layers: Sequence[Layer]) -> str:
+    """Return why none of `layers` is a feature map with a place on the canvas, and what to do."""
+    maps = [layer.name for layer in layers if layer.is_map]
+    if not maps:
+        names = ", ".join(layer.name for layer in layers)
+        return (
+            f"none of {names} is one (known to have channels, height and width); name convolution "
+            "or pooling layers"
+        )
+    return (
+        f"{', '.join(maps)}: where the cells look on the canvas is not known, for their answers do "
+        "not move along with the object (what comes before them resizes, mirrors or mixes places); "
+        "name other layers, or do that to the images before they are shown"
+    )
+
+
 def maps_of(block: Block, layer: Layer) -> Array:
     """Return a block's whole maps as (row, channel, height, width), whatever their layout."""
     return channels_first(block.full(), layer.layout)

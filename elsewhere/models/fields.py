@@ -7,11 +7,12 @@ width, which outlives the field.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
+from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 
 from elsewhere.models.outputs import tensors_in
@@ -173,6 +174,8 @@ class FieldMode(TorchFunctionMode):
             setattr(args[0], _TAG, None)
         for tensor in tensors_in(result):
             field = _follow(name, args, kwargs, followed, tensor)
+            if field is None:
+                field = _unmixed(func, args, kwargs, followed, tensors_in(result), tensor)
             plane = _follow_plane(name, args, kwargs, followed, tensor)
             setattr(tensor, _TAG, field)
             setattr(tensor, _PLANE, plane if field is None else field.axes)
@@ -216,6 +219,60 @@ def _follow(
     if name == "pad":
         return _padded(field, args, kwargs)
     return None
+
+
+def _unmixed(
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    followed: Sequence[torch.Tensor],
+    results: Iterable[torch.Tensor],
+    result: torch.Tensor,
+) -> Field | None:
+    """Return the field of what an unknown operation leaves in its place, as a flip of channels.
+
+    It is run on noise: its result may change in those cells only in which its arguments do.
+    """
+    fields = [getattr(tensor, _TAG) for tensor in followed]
+    if any(field is None for field in fields) or kwargs.get("out") is not None:
+        return None
+    field = _join(fields)
+    if field is None or not all(_same_plane(field.axes, part, result) for part in followed):
+        return None
+    number = next(i for i, tensor in enumerate(results) if tensor is result)
+    axes = field.axes
+    height, width = (result.shape[axis] for axis in axes)
+    generator = torch.Generator().manual_seed(0)
+    noise = {
+        id(tensor): torch.randn(tensor.shape, generator=generator).to(tensor)
+        for tensor in followed
+        if tensor.is_floating_point()
+    }
+
+    def run(cell: tuple[int, int] | None, step: float) -> torch.Tensor:
+        def shown(value: Any) -> Any:
+            if id(value) not in noise:
+                return value
+            changed = noise[id(value)].clone()
+            if cell is not None:
+                changed.movedim(axes, (0, 1))[cell] += step
+            return changed
+
+        given = map_aggregate((args, dict(kwargs)), shown)
+        found = list(tensors_in(func(*given[0], **given[1])))[number]
+        return found.movedim(axes, (0, 1)).clone()
+
+    try:
+        before = run(None, 0.0)
+        for cell in ((0, width // 3), (height // 2, width - 1), (height - 1, 0)):
+            for step in (-10.0, 10.0):
+                changes = (run(cell, step) != before).reshape(height, width, -1).any(dim=-1)
+                changes[cell] = False
+                if changes.any():
+                    return None
+    except Exception:  # any operation, any complaint: it is not known to leave cells in place
+        return None
+    return field
 
 
 def _join(fields: Sequence[Field]) -> Field | None:

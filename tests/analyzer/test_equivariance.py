@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import xarray
 from torch import nn
 
+import elsewhere
 from elsewhere.analyzer.equivariance import aligned_similarity
 from elsewhere.errors import ElsewhereError, LayerError, UnknownNameError
 from elsewhere.models import InputTransform, Model
@@ -176,3 +178,44 @@ def test_a_recording_of_means_is_refused(tmp_path: object) -> None:
     path = record(source, tmp_path / "run.h5", keep=parse_keeps(["*=mean"]))  # type: ignore[operator]
     with open_recording(path) as recording, pytest.raises(LayerError, match="kept as 'mean'"):
         aligned_similarity(recording)
+
+
+class Mirrored(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network(pool=True).module
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.net(images.flip(-1))
+        return out
+
+
+def test_why_no_layer_is_a_feature_map_is_said(wrap) -> None:
+    source = sweep(wrap(Mirrored(), canvas_size=CANVAS), GRID)
+    for take in (aligned_similarity, lambda source: elsewhere.measure(source, names="aligned")):
+        with pytest.raises(LayerError, match=r"net.0, .*not move along with the object.*mirrors"):
+            take(source)
+    with pytest.raises(LayerError, match=r"none of net.4 is one .known to have channels"):
+        elsewhere.measure(source, names="aligned", layers=["net.4"])
+
+
+def noted(result: xarray.Dataset) -> list[str]:
+    return [note for note in result.attrs["notes"] if note.startswith("aligned: ")]
+
+
+def test_a_layer_without_a_value_says_which_grid_would_do() -> None:
+    model = network(pool=True)
+    found = elsewhere.measure(sweep(model, Grid(y=(8, 15), x=(8, 11, 17))), names="aligned")
+    value = found["aligned_G_away"].to_series()
+    assert value[["2", "3"]].isnull().all()
+    assert value[["0", "1"]].notnull().all()  # cells of 1 px
+    assert len(noted(found)) == 1
+    assert noted(found)[0].startswith("aligned: 2, 3: NaN, ")
+    wanted = noted(found)[0].partition("take --grid ")[2]
+    assert wanted == "stride:2"
+    again = sweep(model, Grid.parse(wanted, Canvas(CANVAS, SIZE)))
+    found = elsewhere.measure(again, names="aligned")
+    assert found["aligned_G_away"].notnull().sum() == 4
+    assert noted(found) == []
+    one = elsewhere.measure(sweep(model, GRID, n=1, each=2), names="aligned")
+    assert noted(one) == ["aligned: 0, 1, 2, 3: NaN, for all objects are of one category"]

@@ -191,3 +191,76 @@ def test_assignment_into_a_map_loses_its_field():
         maps = pixels.clone()
         maps[:, :, 0] = pixels[:, :, 5]
     assert fields.find(maps) is None
+
+
+BGR = torch.tensor([2, 1, 0])
+
+
+def body(before):
+    class Behind(nn.Module):
+        """Convolutions and a pooling behind what somebody does to the images first."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.pool = nn.Conv2d(3, 4, 5, 2, 2), nn.MaxPool2d(3, 2, 1)
+
+        def forward(self, images):
+            return self.pool(self.first(before(images)).relu())
+
+    return Behind()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        lambda x: x.flip(1),
+        lambda x: x[:, [2, 1, 0]],
+        lambda x: x[..., BGR, :, :],
+        lambda x: x.index_select(-3, BGR),
+        lambda x: torch.stack(x.unbind(1)[::-1], dim=1),
+        lambda x: x.roll(1, 1),
+        lambda x: x.softmax(dim=1) - x.mean(1, keepdim=True),
+        lambda x: functional.normalize(x),
+        lambda x: torch.einsum("bchw,cd->bdhw", x, torch.eye(3)[BGR]),
+        lambda x: x.gather(1, BGR[None, :, None, None].expand_as(x)),
+        lambda x: (x.permute(0, 2, 3, 1) @ torch.eye(3)[BGR]).permute(0, 3, 1, 2),
+        lambda x: x.mean(1)[:, None].repeat(1, 3, 1, 1),
+    ],
+)
+def test_what_leaves_cells_in_place_keeps_their_fields(wrap, before):
+    """Convolution: cells at 2i, 5 px wide; pooling: at 4i, of 3 of these, 9 px wide."""
+    torch.manual_seed(0)
+    found = list_layers(wrap(body(before)), 32)
+    assert [(layer.stride, layer.offset, layer.receptive_field) for layer in found] == [
+        (2, 0.0, 5),
+        (4, 0.0, 9),
+    ]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        lambda x: x.flip(-1),
+        lambda x: x.flip(2),
+        lambda x: x.rot90(1, (2, 3)),
+        lambda x: functional.interpolate(x, (20, 20)),
+        lambda x: x.cumsum(2),
+        lambda x: x - x.amin((1, 2, 3), keepdim=True),
+        lambda x: x - x.flatten(1).median(dim=1).values[:, None, None, None],
+        lambda x: functional.group_norm(x, 1),
+        lambda x: functional.avg_pool2d(x, 1).roll((0, 1), (1, 2)),
+    ],
+)
+def test_what_moves_or_mixes_cells_does_not(wrap, before):
+    torch.manual_seed(0)
+    assert all(each.receptive_field is None for each in list_layers(wrap(body(before)), 32))
+
+
+def test_random_numbers_are_not_drawn_to_see_what_stays_in_place():
+    pixels = torch.zeros(1, 3, 8, 8)
+    before = torch.random.get_rng_state()
+    with FieldMode() as fields:
+        fields.start(pixels)
+        flipped = pixels.flip(1)
+    assert fields.find(flipped) == fields.find(pixels)
+    assert torch.equal(torch.random.get_rng_state(), before)
