@@ -267,7 +267,7 @@ class Need:
     ----------
     kind
         ``full`` maps, the ``mean`` over space, a ``sketch`` of `size` numbers, or ``vectors``
-        (norms, dot products and weighted sums, for which no full map has to exist).
+        (norms and dot products, for which no full map has to exist).
     stages
         The stages in which it is needed.
     size, seed
@@ -324,20 +324,14 @@ class Vectors(Protocol):
     def centred(self) -> Vectors:
         """Return these rows, each less its own mean over units."""
 
-    def zeros(self, rows: int, *, exact: bool = False) -> Vectors:
-        """Return `rows` zero vectors of the same length; `exact` ones in double precision."""
+    def zeros(self, rows: int) -> Vectors:
+        """Return `rows` zero vectors of the same length."""
 
     def assign(self, row: int, other: Any) -> None:
         """Write the rows of `other` into the rows from `row` on."""
 
-    def accumulate(self, other: Any, weights: NDArray[np.float64]) -> None:
-        """Add the sum of the rows of `other`, weighted, to the only row."""
-
     def take(self, rows: Sequence[int]) -> Vectors:
         """Return some of the rows."""
-
-    def clear(self) -> None:
-        """Set all rows to zero."""
 
 
 class Block(Protocol):

@@ -27,9 +27,6 @@ from numpy.typing import NDArray
 
 from elsewhere.protocols import Array
 
-FEW = 8
-"""Rows that are added in single precision: weighted, multiplied and added, 10 roundings each."""
-
 HELD = 2**16
 """Numbers that are converted to double precision at a time: half of a second-level cache."""
 
@@ -268,23 +265,6 @@ def like(result: Array, values: Array) -> Array:
     return values.new_tensor(result) if isinstance(result, np.ndarray) else result.to(values.dtype)
 
 
-def combine(weights: NDArray[np.float64], rows: Array) -> Array:
-    """Return the weighted sum of rows, shape (unit,), of their kind and on their device.
-
-    Of single-precision rows :data:`FEW` at a time are added in that, and these sums in double
-    precision: the error is below 6e-7 of the sum of absolute values.
-    """
-    total: Any = None
-    for first in range(0, len(rows), FEW):
-        few, factors = rows[first : first + FEW], weights[first : first + FEW]
-        if isinstance(few, np.ndarray):
-            part = factors.astype(few.dtype) @ few
-        else:
-            part = few.new_tensor(factors) @ few
-        total = part if total is None else _double(total) + part
-    return total
-
-
 def _less(values: Array, removed: Array) -> Array:
     """Return rows less what may be in double precision: subtracted in that, and rounded once."""
     if isinstance(values, np.ndarray):
@@ -393,21 +373,16 @@ class DenseVectors:
         """Return these rows, each less its own mean over units."""
         return DenseVectors(_less(self.values, means(self.values)[:, None]))
 
-    def zeros(self, rows: int, *, exact: bool = False) -> DenseVectors:
-        """Return `rows` zero vectors of the same length; `exact` ones in double precision."""
+    def zeros(self, rows: int) -> DenseVectors:
+        """Return `rows` zero vectors of the same length."""
         shape = (rows, self.values.shape[1])
         if isinstance(self.values, np.ndarray):
-            return DenseVectors(np.zeros(shape, np.float64 if exact else self.values.dtype))
-        zeros = self.values.new_zeros(shape)
-        return DenseVectors(zeros.double() if exact else zeros)
+            return DenseVectors(np.zeros(shape, self.values.dtype))
+        return DenseVectors(self.values.new_zeros(shape))
 
     def assign(self, row: int, other: DenseVectors) -> None:
         """Write the rows of `other` into the rows from `row` on."""
         self.values[row : row + len(other)] = other.values
-
-    def accumulate(self, other: DenseVectors, weights: NDArray[np.float64]) -> None:
-        """Add the sum of the rows of `other`, weighted, to the only row."""
-        self.values[0] += combine(weights, other.values)
 
     def take(self, rows: Sequence[int]) -> DenseVectors:
         """Return some of the rows; a contiguous stretch is not copied."""
@@ -418,7 +393,3 @@ class DenseVectors:
         if not isinstance(self.values, np.ndarray):
             chosen = upload(np.array(chosen), self.values.device)
         return type(self)(self.values[chosen])
-
-    def clear(self) -> None:
-        """Set all rows to zero."""
-        self.values[...] = 0

@@ -287,7 +287,6 @@ class WindowEngine(SweepEngine):
                             continue
                         rows = np.arange(len(objects))[part]
                         sink.add(WindowBlock(*where, source, rows))
-                        source.ground.settle()
 
         work = max(1, self.compiled.multiply_adds([tile], layers))
         done, counted = 0, 0

@@ -75,7 +75,7 @@ class WindowRows:
                 self._sums[key] = Sums(values, region, self.ground, group, key[2:])
             which = np.arange(places.start, places.stop)
             chosen = np.arange(objects.start, objects.stop)
-            result.held.append(
+            result.pieces.append(
                 Piece(which, region, values[objects], self._sums[key], chosen)
             )  # fmt: skip
         return result

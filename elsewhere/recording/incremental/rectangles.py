@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from elsewhere.measures.vectors import combine, dot_products, squared_norms, sums, to_numpy
+from elsewhere.measures.vectors import dot_products, squared_norms, sums, to_numpy
 from elsewhere.recording.incremental.windows import Ground
 
 Tensor: TypeAlias = torch.Tensor
@@ -216,26 +216,3 @@ class Piece:
     def totals(self) -> Floats:
         """Sums of the windows, shape (row,)."""
         return self._own(self.sums.totals)
-
-
-@dataclass(frozen=True, eq=False)
-class OpenSum:
-    """A weighted sum of rows that is not formed yet; only its length may be wanted."""
-
-    piece: Piece
-    weights: Floats
-
-    @property
-    def square(self) -> float:
-        """Squared length of the sum's window."""
-        gram, chosen = self.piece.sums.gram, self.piece.chosen
-        if chosen is not None:
-            gram = gram[np.ix_(chosen, chosen)]
-        return float(self.weights @ gram @ self.weights)
-
-    @property
-    def values(self) -> Tensor:
-        """The sum's window, shape (height, width, channel)."""
-        values = self.piece.values
-        found: Tensor = combine(self.weights, flat(values)).view(values.shape[1:])
-        return found

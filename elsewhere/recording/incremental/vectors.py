@@ -28,15 +28,12 @@ from elsewhere.errors import InputError
 from elsewhere.measures.vectors import (
     Groups,
     Pairs,
-    combine,
     compare_one_by_one,
     dot_products,
     to_numpy,
 )
 from elsewhere.protocols import Array
 from elsewhere.recording.incremental.rectangles import (
-    FEW,
-    OpenSum,
     Piece,
     Region,
     RegionChange,
@@ -62,27 +59,13 @@ class WindowVectors:
 
     ground: Ground
     weights: Floats
-    held: list[Piece] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
     exact: bool = False
     offsets: Floats | None = None
-    _sum: OpenSum | None = None
     _located: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return len(self.weights)
-
-    @property
-    def pieces(self) -> list[Piece]:
-        """The windows, those of a sum formed."""
-        self.settle()
-        return self.held
-
-    def settle(self) -> None:
-        """Form a sum that was put off; its rows are valid only while a sink's ``add`` runs."""
-        if self._sum is not None:
-            found, self._sum = self._sum, None
-            values = found.values[None].to(self._dtype)
-            self._add_piece(np.zeros(1, dtype=np.int64), found.piece.region, values)
 
     @property
     def _units(self) -> int:
@@ -97,9 +80,6 @@ class WindowVectors:
     def norms(self) -> Floats:
         """Euclidean norms, shape (row,)."""
         table = self.ground.squares
-        if self._sum is not None:
-            outside = float(table[-1, -1] - sum_over(table, self._sum.piece.region))
-            return np.sqrt(np.maximum(self.weights**2 * outside + self._sum.square, 0.0))
         squares = self.weights**2 * float(table[-1, -1])
         if pieces := self.pieces:
             rows = np.concatenate([piece.rows for piece in pieces])
@@ -234,14 +214,14 @@ class WindowVectors:
         return values
 
     def _add_piece(self, rows: NDArray[np.int64], region: Region, values: Tensor) -> None:
-        self.held.append(Piece(rows, region, values, Sums(values, region, self.ground)))
+        self.pieces.append(Piece(rows, region, values, Sums(values, region, self.ground)))
 
     # --- sums and copies --------------------------------------------------------------------
 
-    def zeros(self, rows: int, *, exact: bool = False) -> WindowVectors:
-        """Return `rows` zero vectors of the same length; `exact` ones in double precision."""
+    def zeros(self, rows: int) -> WindowVectors:
+        """Return `rows` zero vectors of the same length."""
         offsets = None if self.offsets is None else np.zeros(rows)
-        return WindowVectors(self.ground, np.zeros(rows), [], exact or self.exact, offsets)
+        return WindowVectors(self.ground, np.zeros(rows), [], self.exact, offsets)
 
     def assign(self, row: int, other: WindowVectors) -> None:
         """Write the rows of `other` into the rows from `row` on."""
@@ -264,11 +244,11 @@ class WindowVectors:
         """Take over the windows of a piece, into one that covers the same cells."""
         others = [piece for piece in self.pieces if piece.region != given.region]
         mine = [piece for piece in self.pieces if piece.region == given.region]
-        self.held, self._located = [], None
+        self.pieces, self._located = [], None
         for piece in others:
             kept = ~np.isin(piece.rows, rows)
             if kept.all():
-                self.held.append(piece)
+                self.pieces.append(piece)
             elif kept.any():
                 values = piece.values[torch.from_numpy(kept).to(piece.values.device)]
                 self._add_piece(piece.rows[kept], piece.region, values)
@@ -283,57 +263,6 @@ class WindowVectors:
         places = torch.from_numpy(np.searchsorted(held, rows)).to(values.device)
         values[places] = given.values.to(values.dtype)
         self._add_piece(held, given.region, values)
-
-    def accumulate(self, other: WindowVectors, weights: NDArray[np.float64]) -> None:
-        """Add the sum of the rows of `other`, weighted, to the only row."""
-        if self.offsets is not None:
-            self.offsets[0] += weights @ other._means()
-        elif self._may_put_off(other):
-            piece = other.pieces[0]
-            self._sum = OpenSum(piece, weights[piece.rows])
-            self.weights[0] = float(weights @ other.weights)
-            self.ground.open_sums.add(self)
-            return
-        alone = np.ones(len(other), dtype=bool)
-        for piece in other.pieces:
-            alone[piece.rows] = False
-            values = combine(weights[piece.rows], flat(piece.values)).view(piece.values.shape[1:])
-            share = float(weights[piece.rows] @ other.weights[piece.rows])
-            self._add(share, piece.region, values)
-        if alone.any():
-            self._add(float(weights[alone] @ other.weights[alone]), None, None)
-
-    def _may_put_off(self, other: WindowVectors) -> bool:
-        """Return whether a first sum is of few rows that share a window."""
-        first = not self.held and self._sum is None and not self.weights[0]
-        return first and len(other.pieces) == 1 and len(other.pieces[0].rows) == len(other) <= FEW
-
-    def _add(self, share: float, region: Region | None, values: Tensor | None) -> None:
-        """Add one vector, `share` times the empty canvas outside a rectangle, to the only row."""
-        held = self.pieces[0] if self.pieces else None
-        union = region if held is None else held.region
-        if held is not None and region is not None:
-            union = held.region.join(region)
-        if union is not None:
-            if held is None and values is not None and not self.weights[0]:
-                self._add_piece(np.zeros(1, dtype=np.int64), union, values[None].to(self._dtype))
-                self.weights[0] += share
-                return
-            if held is not None and held.region == union:
-                total = held.values  # grows in place
-            else:
-                total = self._on(union, held, 1, self.weights)
-            if region is None or region != union:
-                below = union.cut(self.ground.values, whole(self.ground)).to(self._dtype)
-                more = below * share
-                if region is not None and values is not None:
-                    region.cut(more, union).copy_(values)
-                total += more
-            elif values is not None:
-                total += values
-            self.held = []
-            self._add_piece(np.zeros(1, dtype=np.int64), union, total)
-        self.weights[0] += share
 
     def take(self, rows: Sequence[int]) -> WindowVectors:
         """Return some of the rows."""
@@ -353,7 +282,7 @@ class WindowVectors:
                 values = piece.values[first : first + n]
             else:
                 values = piece.values[torch.from_numpy(which).to(piece.values.device)]
-            result.held.append(Piece(inside, piece.region, values, piece.sums, chosen))
+            result.pieces.append(Piece(inside, piece.region, values, piece.sums, chosen))
         return result
 
     def _locate(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -366,13 +295,6 @@ class WindowVectors:
                 places[piece.rows] = np.arange(len(piece.rows))
             self._located = (known, owners, places)
         return self._located[1], self._located[2]
-
-    def clear(self) -> None:
-        """Set all rows to zero."""
-        self.weights[...] = 0
-        self.held, self._sum, self._located = [], None, None
-        if self.offsets is not None:
-            self.offsets[...] = 0
 
     def expand(self) -> Tensor:
         """Return the rows as whole vectors, shape (row, unit); means are not removed."""

@@ -7,11 +7,10 @@ channels-last order, in which convolutions run fastest on a CPU.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -56,19 +55,12 @@ class Ground:
         self.values = values.contiguous()
         self._padded: dict[tuple[int, int, int, int, float], Tensor] = {}
         self.known: dict[Hashable, Tensor] = {}
-        self.open_sums: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @cached_property
     def wide(self) -> Ground:
         """This map in single precision at least: bfloat16 is widened, once."""
         values = widened(self.values)
         return self if values is self.values else Ground(values)
-
-    def settle(self) -> None:
-        """Form the sums of rows that were put off, before the rows' memory is used again."""
-        for vectors in list(self.open_sums):
-            vectors.settle()
-        self.open_sums.clear()
 
     @property
     def sides(self) -> tuple[int, int]:
