@@ -31,12 +31,7 @@ def sketch(values: NDArray[Any]) -> Sketch:
     """Return the sketch of an activation of any shape.
 
     Every unit has a sign, and every sixteenth belongs to the same sum; both depend on nothing but
-    the number of units.
-
-    References
-    ----------
-    Charikar, Chen & Farach-Colton (2002), Finding frequent items in data streams, for sums of
-    values with random signs.
+    the number of units (sums with random signs: Charikar, Chen & Farach-Colton 2002).
 
     Examples
     --------

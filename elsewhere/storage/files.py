@@ -77,19 +77,9 @@ def check_output(path: Path, *, overwrite: bool = False, room: int = 0) -> None:
 
 
 def check_room(path: Path, needed: int) -> None:
-    """Refuse, before any work, what will not fit the disk.
+    """Refuse, before any work, what will not fit the disk of `path`, which need not exist.
 
-    Parameters
-    ----------
-    path
-        Where it will go; it need not exist.
-    needed
-        Bytes that it will take in addition to what is there, about.
-
-    Raises
-    ------
-    StorageError
-        Less is free.
+    `needed` are bytes in addition to what is there, about. Less room is a ``StorageError``.
     """
     if needed > 0 and (free := free_bytes(path)) < needed:
         raise StorageError(

@@ -53,17 +53,10 @@ def open_recording(
 
 
 class PartialRecording(Recording):
-    """An unfinished recording, as far as it is there.
+    """An unfinished recording, as far as it is there; opened as :func:`open_recording` does.
 
     Its ``design`` is the largest grid of the recorded axes at which every object was recorded, and
     ``share`` is that of all images that are there. Damaged parts raise ``StorageError``.
-
-    Parameters
-    ----------
-    path
-        The recording to be.
-    chunks
-        As for :func:`open_recording`.
     """
 
     def _open(self) -> tuple[Any, Description]:

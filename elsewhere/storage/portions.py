@@ -24,16 +24,9 @@ PORTION_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Portion:
-    """A block of objects and positions.
+    """A block of objects and positions, with its place in the order of the sweep.
 
-    Parameters
-    ----------
-    number
-        Its place in the order of the sweep.
-    objects
-        First and last (excluded) object.
-    cells
-        First and last (excluded) index along each axis.
+    `objects`, and `cells` along each axis, are the first and the last (excluded).
     """
 
     number: int
@@ -68,12 +61,7 @@ class Portion:
 class Portions:
     """A design cut into portions of `n_objects` objects by `n_cells` cells of its last axis.
 
-    Parameters
-    ----------
-    design, n_objects, n_cells
-        What is cut, and how.
-    chosen
-        Numbers of the portions to go through; all by default.
+    Gone through are those whose numbers are `chosen`, all by default.
     """
 
     design: Design
@@ -155,18 +143,9 @@ class Portions:
     def chunk(self, shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
         """Return the chunk of a layer: whole chunks make a portion, a chunk is about 1 MiB.
 
-        Parameters
-        ----------
-        shape
-            Shape of what is stored of one activation.
-        itemsize
-            Bytes per value.
-
-        Returns
-        -------
-        tuple of int
-            Objects, cells of each axis, then `shape` (the first of its dimensions cut, if a
-            single activation is larger than a chunk).
+        `shape` is that of what is stored of one activation, `itemsize` the bytes per value. There
+        are objects, cells of each axis, then `shape` (the first of its dimensions cut, if a single
+        activation is larger than a chunk).
         """
         outer = (1,) * (len(self.design.shape) - 1)
         size = math.prod(shape) * itemsize

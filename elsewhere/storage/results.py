@@ -110,23 +110,9 @@ def save_result(
 def check_result_room(
     path: Path, n_values: int, n_results: int = 1, *, beside: Mapping[Path, int] | None = None
 ) -> None:
-    """Refuse, before any work, results that will not fit the disk.
+    """Refuse, before any work, results of about `n_values` that will not fit the disk of `path`.
 
-    Parameters
-    ----------
-    path
-        Where they will go.
-    n_values
-        How many values each has, about.
-    n_results
-        How many there will be.
-    beside
-        Bytes of other files that will be written.
-
-    Raises
-    ------
-    StorageError
-        Less is free.
+    Files `beside`, with their bytes, will be written as well. Less room is a ``StorageError``.
     """
     check_rooms({path: n_results * result_bytes(n_values), **(beside or {})})
 

@@ -178,26 +178,13 @@ def _old_layout(shape: tuple[int, ...], keep: Keep, *, certain: bool) -> Layout:
 class Header:
     """Everything of a recording that is known before the sweep.
 
-    Parameters
-    ----------
-    design
-        Objects, axes and reference.
-    layers
-        What is stored.
-    dtype
-        Type of the stored activations.
-    images, masks
-        The objects: uint8, shapes (object, pixel_y, pixel_x, rgb) and (object, pixel_y, pixel_x).
-    determining
-        What determines the values beside design, layers, dtype and pixels: the network, its
-        input, the canvas. With those it makes up the identity.
-    provenance
-        Attributes: the network, the objects, versions, numerics, command line.
-    behaviour
-        What the network does with a fixed image and the empty canvas, by layer: by which it is
-        known again, up to rounding. Nothing is compared where nothing is known.
-    portion_bytes
-        Raw bytes of a portion, at most.
+    `dtype` is that of the stored activations of `layers`; `images` (object, pixel_y, pixel_x, rgb)
+    and `masks` (object, pixel_y, pixel_x), uint8, are the objects. What is `determining` the values
+    beside design, layers, dtype and pixels (the network, its input, the canvas) makes up the
+    identity with those; `provenance` are attributes: the network, the objects, versions, numerics,
+    command line. By its `behaviour` with a fixed image and the empty canvas, by layer, a network is
+    known again, up to rounding: nothing is compared where nothing is known. A portion has at most
+    `portion_bytes` raw bytes.
     """
 
     design: Design

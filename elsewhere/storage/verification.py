@@ -42,20 +42,10 @@ BYTES_PER_SECOND = 20e6
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is not as it was recorded.
+    """Something that is not as it was recorded, and where, if that is known.
 
-    Parameters
-    ----------
-    what
-        What is wrong.
-    layer
-        Of which layer; empty if of the file as a whole.
-    objects
-        First and last damaged object, by id.
-    places
-        Per axis: first and last damaged coordinate, px.
-    file
-        In which file of a folder.
+    `objects` are the first and last damaged object, by id; `places` per axis the first and last
+    damaged coordinate, px; `file` is that of a folder.
     """
 
     what: str
@@ -75,28 +65,13 @@ class Damage:
 
 @dataclass(frozen=True)
 class Verification:
-    """What verifying a file or a folder found.
+    """What verifying a file or a folder found; nothing in `damages` if all is well.
 
-    Parameters
-    ----------
-    path
-        The file or folder.
-    version
-        Of its format; empty if it could not be read.
-    finished
-        Whether it is a finished recording and not a folder of parts.
-    share
-        What share of its portions is there.
-    chunks, bytes
-        Chunks that were read, and the raw bytes of the activations in them.
-    damages
-        What is wrong; nothing if all is well.
-    kind
-        What it is: ``recording``, ``result``, ``checkpoint``, ``run``, ...
-    files
-        How many files were looked at.
-    unsealed
-        Those that carry no seal, so that damage in them may not show.
+    `kind` is what it is: ``recording``, ``result``, ``checkpoint``, ``run``, ...; `version` that of
+    its format, empty if it could not be read. A folder of parts is not `finished`, and `share` is
+    that of its portions which are there. `chunks` were read, with so many raw `bytes` of
+    activations, in so many `files`; those `unsealed` carry no seal, so that damage in them may not
+    show.
     """
 
     path: Path

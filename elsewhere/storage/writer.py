@@ -45,17 +45,9 @@ class _OpenPortion:
 class PortionWriter:
     """Takes what a sweep over portions yields and writes each portion as soon as it is complete.
 
-    A portion is compressed in memory and handed to `write` before the next one is begun, so that
-    whatever happens, no more than one portion is computed again.
-
-    Parameters
-    ----------
-    header
-        What is recorded.
-    portions
-        Those of its portions that are swept.
-    write
-        Called with a portion's number and the bytes of its HDF5 file.
+    A portion is compressed in memory and handed to `write`, with its number, as the bytes of its
+    HDF5 file, before the next one is begun, so that whatever happens, no more than one portion is
+    computed again.
     """
 
     def __init__(
