@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from elsewhere.analyzer.invariance import EXEMPLARS, summarize
 from elsewhere.axes import Axis
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.measures.aligned import size_of
 from elsewhere.measures.answers import Answer, AnswerSink
 from elsewhere.models import OUTPUT, Model
 from elsewhere.models.heads import HEAD, input_dtype
@@ -116,9 +117,7 @@ def accuracy(
     for category in dict.fromkeys(design.categories):
         if category not in names:
             raise UnknownNameError("class of the head", category, names)
-    side = int(facts.get("object_size", 0) if object_size is None else object_size)
-    if side < 1:
-        raise InputError("the source does not say the objects' size; give object_size in px")
+    side = size_of(source, object_size)
     check = Canvas(int(facts["canvas"]), side).check if "canvas" in facts else _whole
     places, is_trained = _trained_places(trained, design, check)
     labels = np.array([names.index(category) for category in design.categories], np.int64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional
 from elsewhere.analyzer.attribution.copies import PlainNetwork
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.models import Layer, Model, list_layers, output_tensors, select_layers
-from elsewhere.probes import load_readout
+from elsewhere.probes import FittedProbe, load_readout
 
 CHOICES = ("true", "predicted", "reference")
 """The object's own class, the one predicted at the location, the one predicted at the reference."""
@@ -131,7 +131,7 @@ class LinearTarget:
         object.__setattr__(self, "intercept", np.array(intercept))
 
     @classmethod
-    def of(cls, readout: Readout, *, choice: str = "true") -> LinearTarget:
+    def of(cls, readout: FittedProbe, *, choice: str = "true") -> LinearTarget:
         """Return the target that a fitted readout's score is."""
         return cls(
             readout.layer,
@@ -140,8 +140,8 @@ class LinearTarget:
             readout.classes,
             choice,
             "probe",
-            getattr(readout, "network", {}),
-            getattr(readout, "shape", None),
+            readout.network,
+            readout.shape,
         )
 
     @property
@@ -171,26 +171,6 @@ class LinearTarget:
                 f"{name} {known}, and {model.name} has {value}; fit one on this network, with "
                 f"`elsewhere probe ... --layers {self.layer} --readout FILE`"
             )
-
-
-class Readout(Protocol):
-    """A fitted linear readout of a layer, such as ``elsewhere.probes.fit_probe`` returns."""
-
-    @property
-    def layer(self) -> str:
-        """Name of the layer."""
-
-    @property
-    def coef(self) -> NDArray[np.floating]:
-        """Weights on raw activations, (class, unit)."""
-
-    @property
-    def intercept(self) -> NDArray[np.floating]:
-        """(class,)."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the scores."""
 
 
 Target: TypeAlias = ClassTarget | SimilarityTarget | LinearTarget
