@@ -46,6 +46,10 @@ def array_source(
         named = {str(name): array for name, array in activations.data_vars.items()}
     if not named:
         raise InputError("no activations were given; expected one array per layer")
+    if isinstance(empty, xarray.Dataset):
+        empty = {str(name): array for name, array in empty.data_vars.items()}
+    elif empty is not None and not isinstance(empty, Mapping):
+        empty = dict.fromkeys(named, empty)
     if locations is None and all(isinstance(a, xarray.DataArray) for a in named.values()):
         return _labelled(
             cast(Any, named),
@@ -72,9 +76,6 @@ def array_source(
                 "as many locations as there are in `locations`"
             )
         arrays[name] = values[:, order].reshape(len(values), len(ys), len(xs), *values.shape[2:])
-    background = empty
-    if empty is not None and not isinstance(empty, Mapping):
-        background = dict.fromkeys(arrays, empty)
     return ArraySource(
         arrays,
         y=ys,
@@ -82,7 +83,7 @@ def array_source(
         objects=objects,
         categories=categories,
         reference=reference,
-        empty=background,  # type: ignore[arg-type]
+        empty=empty,
     )
 
 
@@ -131,18 +132,12 @@ def _labelled(
         n = next(iter(arrays.values())).sizes["object"]
         ids = list(map(str, range(n))) if objects is None else list(objects)
         categories = [kinds.get(key, key) for key in ids]
-    empty = others.pop("empty")
-    if empty is not None and not isinstance(empty, Mapping):
-        empty = dict.fromkeys(arrays, empty)
-    if isinstance(empty, xarray.Dataset):
-        empty = {str(key): array for key, array in empty.data_vars.items()}
     return ArraySource(
         arrays,
         y=places["y"],
         x=places["x"],
         objects=objects,
         categories=categories,
-        empty=empty,
         **others,
     )
 

@@ -129,9 +129,3 @@ def untrained(source: Source, *, seed: int, trust: Collection[str] = ()) -> tupl
     except ElsewhereError as error:
         raise InputError(f"the network cannot be built again: {error}") from error
     return sweep, f"{name}, random weights of seed {seed}"
-
-
-def object_size(source: Source) -> int | None:
-    """Return the objects' side in px, where the source tells it."""
-    size = source.provenance.get("object_size")
-    return None if size is None else int(size)

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.measures.probes import balanced_weights
 from elsewhere.protocols import Design
 
 Split: TypeAlias = Literal["same", "held-out", "both"]
@@ -195,5 +194,6 @@ def balance(labels: NDArray[np.int64], exemplars: ExemplarSplit) -> NDArray[np.f
     weights = np.ones(labels.shape)
     for row, task in zip(weights, labels, strict=True):
         for side in (exemplars.held_out, ~exemplars.held_out):
-            row[side] = balanced_weights(task[side]) * side.sum()
+            _, codes, counts = np.unique(task[side], return_inverse=True, return_counts=True)
+            row[side] = 1.0 / (max(len(counts), 1) * counts[codes]) * side.sum()
     return weights

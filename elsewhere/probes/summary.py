@@ -30,8 +30,6 @@ from elsewhere.probes.splits import SPLITS, ExemplarSplit
 from elsewhere.protocols import Design
 from elsewhere.types import WHERE, Location
 
-Variable = tuple[tuple[str, ...], NDArray[Any]]
-
 
 @dataclass(frozen=True)
 class Regions:
@@ -189,7 +187,7 @@ class Summary:
         """
         spread, along = Spread.of(at), Spread.of(curve)
         bounds = share_interval(spread)
-        on, off, far = spread.mean
+        on, _, far = spread.mean
         asked = normalized_accuracy(on if np.isnan(sure) else sure, n_classes)
         gate = np.nan if not asked > INDEX_GATE else 1.0
         here, there = (Bounded(spread.mean[place], bounds[place]) for place in (0, 2))
@@ -209,7 +207,6 @@ class Summary:
             "on_minus_far": np.asarray(on - far),
             "on_minus_far_interval": here.less(there, correlation),
             "off_low": np.asarray(bounds[1, 0]),
-            "off": np.asarray(off),
         }
 
     def _share_above(self, maps: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from elsewhere.measures.intervals import LEAST_SAMPLED
 from elsewhere.measures.responses import find_responses
 from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
-from elsewhere.probes.controls import PIXELS, ControlScene, PixelSource, object_size, untrained
+from elsewhere.probes.controls import PIXELS, ControlScene, PixelSource, untrained
 from elsewhere.probes.dataset import Builder
 from elsewhere.probes.engine import FitOutcome, FitPlan, run
 from elsewhere.probes.features import FeatureReading
@@ -249,7 +249,7 @@ def probe(
         if outcome.reason:
             reasons[name] = outcome.reason
 
-    size = object_size(source)
+    size = source.provenance.get("object_size")
     if size is None:
         reasons["far"] = "the source does not tell the objects' size, so no location counts as far"
     regions = Regions.of(design, places, size)
