@@ -186,12 +186,8 @@ class Stage:
     def _run(self, patches: torch.Tensor, locations: torch.Tensor, step: int) -> torch.Tensor:
         """Return the logits; go over to whole canvases where the network has looked at them."""
         forward = self._way.forward
-        try:
-            with self._computing():
-                output = forward(patches, locations)
-        except Exception as error:  # any network, any complaint
-            said = failure(self.model, len(patches), error)
-            raise TrainingError(f"phase {self.phase.name!r}: {said}") from error
+        with self._passing():
+            output = forward(patches, locations)
         if isinstance(forward, WindowedForward) and forward.missed:  # what it gave is right
             self._give_up_windows(
                 f"windows up to step {step}, then on {WHOLE}: the image does not go straight "
@@ -203,6 +199,16 @@ class Stage:
     def _computing(self) -> AbstractContextManager[None]:
         """Return what a pass forward runs in; it ends with each, as it keeps what it converts."""
         return computing(self.device, self.precision)
+
+    @contextmanager
+    def _passing(self) -> Iterator[None]:
+        """Compute a batch as in training; say of which phase and network it is that fails."""
+        try:
+            with self._computing():
+                yield
+        except Exception as error:  # any network, any complaint
+            said = failure(self.model, self.phase.batch, error)
+            raise TrainingError(f"phase {self.phase.name!r}: {said}") from error
 
     def _give_up_windows(self, name: str) -> None:
         self._way = Way(whole_forward(self.network, self._paster), name, doubted=True)
@@ -334,7 +340,7 @@ class Stage:
                 self.average.swap()
                 stack.callback(self.average.swap)
             if measured:
-                with self._computing():
+                with self._passing():
                     measure_statistics(self.network, self._presentations.sample())
             yield
 
