@@ -382,7 +382,10 @@ class Block(Protocol):
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes the blocks of a sweep; what it finds doubtful it says in a list called ``notes``."""
+    """Takes the blocks of a sweep; what it finds doubtful it says in a list called ``notes``.
+
+    A class that derives from it need not begin or end anything.
+    """
 
     def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return what is needed of `layer`; nothing means that the layer is not wanted."""
@@ -396,12 +399,14 @@ class Sink(Protocol):
 
     def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a sweep over `layers`; called once for each group and part."""
+        return
 
     def add(self, block: Block) -> None:
         """Take a block."""
 
     def end(self) -> None:
         """Finish the group of layers that was begun last."""
+        return
 
 
 class Source(ABC):

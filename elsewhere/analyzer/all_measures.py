@@ -9,7 +9,7 @@ import xarray
 from numpy.typing import ArrayLike
 
 from elsewhere.analyzer.arrays import array_source
-from elsewhere.analyzer.layerwise import Measured, choose_layers, measure_layers
+from elsewhere.analyzer.layerwise import choose_layers, measure_layers
 from elsewhere.analyzer.measure_sink import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.forms import mean_note, with_forms
@@ -245,7 +245,7 @@ def _measure(
             MeasureSink(units, layers=group, seed=seed, against=against),
         )
     makers |= {name: take(source, object_size) for name, take in takers.items() if take is not None}
-    found = measure_layers(
+    result, made_by = measure_layers(
         source,
         makers,
         chosen,
@@ -254,15 +254,18 @@ def _measure(
         differences={key: pair for one in taken.values() for key, pair in one.differences.items()},
         keep=against == "reference",
     )
-    return _finish(found, source, wanted, against)
+    return _finish(result, made_by, source, wanted, against)
 
 
 def _finish(
-    found: Measured, source: Source, wanted: Sequence[str], against: Against
+    result: xarray.Dataset,
+    made_by: Mapping[str, str],
+    source: Source,
+    wanted: Sequence[str],
+    against: Against,
 ) -> xarray.Dataset:
     """Stamp what was found with what was measured, of what."""
-    result, order = found.result, found.result["layer"].values.tolist()
-    notes = result.attrs["notes"]
+    order, notes = result["layer"].values.tolist(), result.attrs["notes"]
     result = with_forms(result, source.layers)
     codes = source.design.category_codes
     sampled = Sampled.of(codes).unit
@@ -297,5 +300,5 @@ def _finish(
             ),
         ),
     }
-    makers = {name: measures.get(each) for name, each in found.made_by.items()}
+    makers = {name: measures.get(each) for name, each in made_by.items()}
     return described(result, makers)

@@ -75,14 +75,14 @@ def aligned_similarity(
     if not places:
         why = without_place([known[name] for name in chosen])
         raise LayerError(f"no layer is a feature map with a place on the canvas: {why}")
-    found = measure_layers(
+    result, _ = measure_layers(
         source,
         {"aligned": lambda group: (AlignedSink(object_size=size, layers=group, shift=shift),)},
         places,
         max_memory=parse_bytes(max_memory),
         progress=progress,
     )
-    result, notes = found.result, notes_of(source, found.result)
+    notes = notes_of(source, result)
     result.attrs = aligned_attributes(source, shift) | {"notes": notes}
     return described(result)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import xarray
@@ -25,14 +24,6 @@ def choose_layers(source: Source, layers: Sequence[str] | None) -> list[str]:
     return [name for name in known if layers is None or name in layers]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What sinks found, with its ``notes``, and which measure made each variable."""
-
-    result: xarray.Dataset
-    made_by: dict[str, str]
-
-
 def measure_layers(
     source: Source,
     makers: Mapping[str, MakeSinks],
@@ -42,12 +33,12 @@ def measure_layers(
     progress: Progress | None = None,
     differences: Mapping[str, tuple[str, str]] | None = None,
     keep: bool = False,
-) -> Measured:
-    """Return what sinks find of layers; objects that a layer does not respond to are left out.
+) -> tuple[xarray.Dataset, dict[str, str]]:
+    """Return what sinks find of layers, and which measure made each variable.
 
-    `makers` makes, by the measure's name, the sinks that go through some layers together; `names`
-    are of the layers, in order. The rest is as for :func:`elsewhere.measure` and
-    :func:`elsewhere.measures.sinks.to_dataset`.
+    Objects that a layer does not respond to are left out. `makers` makes, by the measure's name,
+    the sinks that go through some layers together; `names` are of the layers, in order. The rest is
+    as for :func:`elsewhere.measure` and :func:`elsewhere.measures.sinks.to_dataset`.
     """
     responses = find_responses(source, names, max_memory=max_memory)
     found: dict[str, Variables] = {name: {} for name in responses.deaf}
@@ -86,4 +77,4 @@ def measure_layers(
     for first in firsts.values():
         notes += first.doubts(result, source.design)
     result.attrs["notes"] = notes
-    return Measured(result, made_by)
+    return result, made_by

@@ -101,10 +101,10 @@ def _similarity(
     def make(group: Sequence[str]) -> tuple[SimilaritySink]:
         return (SimilaritySink(metric=metric, layers=group),)
 
-    found = measure_layers(
+    result, _ = measure_layers(
         source, {metric: make}, names, max_memory=memory, progress=progress, keep=True
     )
-    return finish(found.result, source, metric=metric)
+    return finish(result, source, metric=metric)
 
 
 def finish(

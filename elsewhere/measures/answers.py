@@ -14,7 +14,7 @@ from elsewhere.measures.blocks import rows_of
 from elsewhere.measures.crossing import Crossing
 from elsewhere.measures.unit_chunks import ROUNDING
 from elsewhere.measures.vectors import summable
-from elsewhere.protocols import Block, Design, Layer, Need, Stage
+from elsewhere.protocols import Block, Design, Layer, Need, Sink, Stage
 
 Answer: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]
 """The class with the largest score, the score of the true class less the largest other, and whether
@@ -24,7 +24,7 @@ TRIAL_BYTES = 64
 """Of a trial: its answer, and what is made of it."""
 
 
-class AnswerSink:
+class AnswerSink(Sink):
     """Keeps the answers of a layer of class scores; `labels`, int (object,), are the true ones."""
 
     most_parts = 1  # an answer takes the same, however many objects there are
@@ -42,9 +42,6 @@ class AnswerSink:
         """Return what all answers take, in activations."""
         trials = len(design.objects) * (design.n_positions + 1)
         return trials * TRIAL_BYTES / layer.bytes
-
-    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
-        """Prepare for a sweep."""
 
     def add(self, block: Block) -> None:
         """Take a block."""

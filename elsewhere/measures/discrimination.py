@@ -32,30 +32,15 @@ def _shares(
     r"""Return how often one object is told, and the same without each category of distractors.
 
     With the shares b and l of a category's exemplars that score below the object itself and as
-    high, k distractors of different categories leave it first, or let it win the draw among
-    equals, with the probability :math:`\int_0^1 e_k(b + l t)\,dt / \binom{m}{k}`: e is the
-    elementary symmetric polynomial over the m other categories, and j equals in a product give
-    :math:`\int t^j dt = 1 / (1 + j)`. Gauss-Legendre nodes give the integral exactly.
+    high, k distractors of different categories leave it first, or let it win the draw among equals,
+    with the probability :math:`\int_0^1 e_k(b + l t)\,dt / \binom{m}{k}`: e is the elementary
+    symmetric polynomial over the m other categories, and j equals in a product give :math:`\int t^j
+    dt = 1 / (1 + j)`. Gauss-Legendre nodes give the integral exactly.
 
-    Parameters
-    ----------
-    scores
-        Shape (..., candidate object).
-    codes
-        int (object,), from 0 on.
-    number
-        The object.
-    candidates
-        Objects to choose from, the right one among them. Distractors are of other categories and
-        of different ones, one exemplar of each: chance is one over `candidates` however alike the
-        exemplars are.
-    tie
-        Shape (...): cosines that differ by no more are equal.
-
-    Returns
-    -------
-    ndarray
-        Shapes (...) and (category, ...); without its own category, an object has no value.
+    Scores are (..., candidate object), those that differ by no more than `tie` (...) are equal, and
+    there are `candidates`, the right one among them; distractors are one exemplar each of different
+    other categories, so that chance is one over `candidates` however alike exemplars are. The
+    shapes are (...) and (category, ...); without its own category, an object has no value.
     """
     n_categories, n_drawn = int(codes.max()) + 1, candidates - 1
     missing = np.full(scores.shape[:-1], np.nan)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import NumericsError
 from elsewhere.measures.blocks import rows_of
 from elsewhere.measures.vectors import dot_products, to_numpy
-from elsewhere.protocols import Block, Design, Layer, Need, Source
+from elsewhere.protocols import Block, Design, Layer, Need, Sink, Source
 from elsewhere.storage import Keep
 from elsewhere.storage.schema import StoredLayer
 from elsewhere.types import Location
@@ -67,7 +67,7 @@ class FeatureReading:
         return to_numpy(values).reshape(len(values), -1)
 
 
-class GatherSink:
+class GatherSink(Sink):
     """Keeps the activations of some objects at the reference, (object, unit) per layer.
 
     They are float32, or float64 where the source gives that; of `units` only, the same of all
@@ -126,15 +126,12 @@ class GatherSink:
             if not np.isfinite(kept).all():
                 refuse(block.layer, self._design.objects[block.objects[row]])
 
-    def end(self) -> None:
-        """Finish."""
-
 
 Take = Callable[[str, NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]], None]
 """Called with layer, scores (row, score), objects and positions."""
 
 
-class ScoreSink:
+class ScoreSink(Sink):
     """Hands to `take` the products of all activations with their layer's `weights` (score, unit).
 
     The layer's centre (unit,) is subtracted before: activations lie near it, so that products keep
@@ -176,9 +173,6 @@ class ScoreSink:
         if not finite.all():
             refuse(block.layer, self._design.objects[block.objects[int(np.argmin(finite))]])
         self._take(block.layer, scores, block.objects, block.positions)
-
-    def end(self) -> None:
-        """Finish."""
 
 
 def refuse(layer: str, name: str) -> None:

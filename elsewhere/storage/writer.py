@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import NumericsError
 from elsewhere.logs import get_logger
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Block, Design, Layer, Need
+from elsewhere.protocols import Block, Design, Layer, Need, Sink
 from elsewhere.storage.files import check_output
 from elsewhere.storage.parts import Parts
 from elsewhere.storage.portions import Portion, Portions
@@ -42,7 +42,7 @@ class _OpenPortion:
     """Per layer, how many values are too small for float16, and how many are not zero."""
 
 
-class PortionWriter:
+class PortionWriter(Sink):
     """Takes what a sweep over portions yields and writes each portion as soon as it is complete.
 
     A portion is compressed in memory and handed to `write`, with its number, as the bytes of its
@@ -84,9 +84,6 @@ class PortionWriter:
         values = to_numpy(layer.reduce(block))
         self._check(values, block)
         self._take(layer, block, values)
-
-    def end(self) -> None:
-        """Do nothing: portions are complete when all their images have come."""
 
     def _take(self, layer: StoredLayer, block: Block, values: NDArray[Any]) -> None:
         numbers = self.portions.locate(block.objects, block.positions)
