@@ -121,19 +121,16 @@ class MeasureSink(LayerSink):
     def _table(self, layer: Layer, design: Design) -> Table:
         key = (layer.name, design)
         if key not in self._tables:
-            self._tables[key] = self._make_table(layer, design)
+            self._tables[key] = Table(
+                codes=design.category_codes,
+                places=design.locations,
+                reference=design.reference_index,
+                n_units=layer.n_units,
+                vector=len(layer.shape) == 1,
+                seed=self._seed,
+                against=self._against,
+            )
         return self._tables[key]
-
-    def _make_table(self, layer: Layer, design: Design) -> Table:
-        return Table(
-            codes=design.category_codes,
-            places=design.locations,
-            reference=design.reference_index,
-            n_units=layer.n_units,
-            vector=len(layer.shape) == 1,
-            seed=self._seed,
-            against=self._against,
-        )
 
     def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
         """Prepare for a sweep over layers."""

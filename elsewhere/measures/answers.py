@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import NumericsError
 from elsewhere.measures.blocks import rows_of
 from elsewhere.measures.crossing import Crossing
-from elsewhere.measures.unit_chunks import ROUNDING
+from elsewhere.measures.unit_chunks import ROUNDING, precision_of
 from elsewhere.measures.vectors import summable
 from elsewhere.protocols import Block, Design, Layer, Need, Sink, Stage
 
@@ -46,7 +46,7 @@ class AnswerSink(Sink):
     def add(self, block: Block) -> None:
         """Take a block."""
         scores = summable(rows_of(block))
-        kind = "half" if block.half else "double" if scores.dtype.itemsize == 8 else "single"
+        kind = precision_of(scores, block.half)
         where = block.stage, block.objects.copy(), block.positions.copy()
         self._crossing.take(partial(self._choose, *where, kind), scores)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import MemoryLimitError
 from elsewhere.measures.blocks import rows_needed, rows_of
 from elsewhere.measures.crossing import Crossing
-from elsewhere.measures.unit_chunks import ROUNDING
+from elsewhere.measures.unit_chunks import ROUNDING, precision_of
 from elsewhere.measures.vectors import (
     dot_products,
     negligible,
@@ -227,7 +227,7 @@ class _Look:
             if self._suspects is None:
                 self.shares[name] = max(share, self.shares.get(name, 0.0))
                 found["keys"] = dot_products(rows, self._signs_of(name, rows))
-                spread = self.spreads.setdefault(name, _Spread(_precision(block, rows)))
+                spread = self.spreads.setdefault(name, _Spread(precision_of(rows, block.half)))
                 spread.add(rows, found["size"])
             if name in self._empty:
                 found["change"] = squared_norms(rows - self._empty[name])
@@ -341,12 +341,6 @@ class _Spread:
         """Whether digits that matter are lost."""
         coarse = self.precision == "half" and self.rounding > COARSE
         return coarse or 0 < self.share < LOST * self.rounding
-
-
-def _precision(block: Block, rows: NDArray[Any]) -> str:
-    if block.half:
-        return "half"
-    return "double" if rows.dtype.itemsize == 8 else "single"
 
 
 def _rounding_told(look: _Look) -> list[str]:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from elsewhere.errors import InputError, NumericsError, UnknownNameError
 from elsewhere.measures.vectors import as_recorded, means, negligible, squared_norms
+from elsewhere.protocols import Array
 
 ROUNDING = {"half": 5e-4, "single": 3e-7, "double": 1e-12}
 """What rounding may change of a vector, as a share of its length, by the precision of its values:
@@ -36,6 +37,11 @@ of it and of every mean: less a mean they would be alike everywhere."""
 
 Floats = NDArray[np.float64]
 Values = NDArray[np.floating]
+
+
+def precision_of(values: Array, half: bool) -> str:
+    """Return in which precision values are known; `half`, if they were stored in that."""
+    return "half" if half else "double" if values.dtype.itemsize == 8 else "single"
 
 
 def check_activations(activations: ArrayLike) -> Values:
@@ -198,9 +204,7 @@ class Stretch:
     @property
     def rounding(self) -> float:
         """The share of a vector's length that rounding may change."""
-        if self.half:
-            return ROUNDING["half"]
-        return ROUNDING["single" if self.values.dtype.itemsize <= 4 else "double"]
+        return ROUNDING[precision_of(self.values, self.half)]
 
     @classmethod
     def whole(
