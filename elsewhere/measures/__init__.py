@@ -22,7 +22,7 @@ from elsewhere.measures.phase import border_cells, change_shares, explain_change
 from elsewhere.measures.position import PositionDecoding, position_decoding
 from elsewhere.measures.rsa import compare_dissimilarities, dissimilarities, rsa
 from elsewhere.measures.sensitivity import distance_matrix
-from elsewhere.measures.similarity import contrast, summarise_similarity
+from elsewhere.measures.similarity import contrast
 from elsewhere.measures.sketch import cosine_error, sketch
 from elsewhere.measures.tables import Reading, Table, estimated, matrix_variables, scalar
 from elsewhere.measures.unit_chunks import Stretch
@@ -79,5 +79,4 @@ __all__ = [
     "scalar",
     "sketch",
     "strongest_consistency",
-    "summarise_similarity",
 ]

@@ -20,7 +20,7 @@ from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.catalogue import MakeSinks, Measure, entry, measures
 from elsewhere.measures.maps import MapSink, MapState, Window, plane_of
 from elsewhere.measures.similarity import contrast, n_cross_pairs, summarise_similarity
-from elsewhere.measures.similarity_sink import SimilaritySink, summary_variables
+from elsewhere.measures.similarity_sink import SimilaritySink
 from elsewhere.measures.tables import Variables, scalar
 from elsewhere.protocols import Array, Block, Design, Layer, Source
 
@@ -156,7 +156,7 @@ class AlignedSink(MapSink):
             own=own,
             rows=rows,
             columns=columns,
-            same=np.full(self.design.n_positions, np.nan),
+            same=np.full_like(own, np.nan),
             codes=self._codes,
             reference_index=self.design.reference_index,
         )
@@ -164,7 +164,12 @@ class AlignedSink(MapSink):
             "map_stride": scalar(float(_geometry_of(state.layer).stride)),
             "cells": (("position",), self._cells[state.layer.name]),
             "residual": (("position",), self._residuals[state.layer.name]),
-            **summary_variables("aligned", own, summary, ("similarity", "baseline_cross", "G")),
+            "aligned_each": (("object", "position"), own),
+            **{
+                f"aligned{key}": each
+                for key, each in summary.items()
+                if not key.startswith(("_baseline_same", "_over_place"))
+            },
         }
 
     def found(self) -> dict[str, Variables]:

@@ -15,12 +15,11 @@ None of the means over pairs holds an object with itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.measures.intervals import Sampled, jackknife_t, known_mean
+from elsewhere.measures.tables import LEFT_OUT, Variables
 
 Floats = NDArray[np.float64]
 
@@ -62,33 +61,6 @@ MINIMAL_CONTRAST = 1e-3
 """G is undefined (NaN) where ``1 - D_cross`` is smaller than this."""
 UNDEFINED_SHARE = 0.05
 """Above this share of places without G it is said that its mean is over the others only."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its interval; `interval` has one more dimension, low and high."""
-
-    value: Floats
-    interval: Floats
-
-
-@dataclass(frozen=True)
-class SimilaritySummary:
-    """Similarity, baselines and G of one layer, per position and away from the reference.
-
-    `G_away_without` is G away from the reference without each of what was sampled in turn, (unit,).
-    """
-
-    similarity: Estimate
-    baseline_cross: Estimate
-    baseline_same: Estimate
-    G: Estimate
-    similarity_away: Estimate
-    baseline_cross_away: Estimate
-    baseline_same_away: Estimate
-    over_place_away: Estimate
-    G_away: Estimate
-    G_away_without: Floats
 
 
 def contrast(similarity: Floats, baseline: Floats) -> Floats:
@@ -138,7 +110,7 @@ def summarise_similarity(
     codes: NDArray[np.int64],
     reference_index: int | None,
     include_reference: bool = False,
-) -> SimilaritySummary:
+) -> Variables:
     """Return similarity, baselines and G from sums of cosines.
 
     Parameters
@@ -153,8 +125,7 @@ def summarise_similarity(
         the objects of other categories at the position.
     same
         Shape (object, position): for each object, the sum of its cosines with the objects of other
-        categories, both at the position. Of shape (position,), the sum over all ordered pairs: the
-        baseline then has no interval.
+        categories, both at the position.
     codes
         Shape (object,): category numbers.
     reference_index
@@ -164,10 +135,11 @@ def summarise_similarity(
 
     Returns
     -------
-    SimilaritySummary
-        Intervals are delete-one jackknife-t over objects, or over categories where one has
-        several exemplars (:class:`elsewhere.measures.intervals.Sampled`). They are NaN for fewer
-        than two units, and those of baselines where leaving one out leaves no pair.
+    Variables
+        By what follows the metric in their names. Intervals are delete-one jackknife-t over
+        objects, or over categories where one has several exemplars
+        (:class:`elsewhere.measures.intervals.Sampled`). They are NaN for fewer than two units, and
+        those of baselines where leaving one out leaves no pair.
     """
     n_positions = own.shape[1]
     pairs = n_cross_pairs(codes)
@@ -181,11 +153,9 @@ def summarise_similarity(
     some, involved = pairs_without > 0, units.sums(rows + columns)
     cross_without = (cross_total - involved) / np.where(some, pairs_without, 1.0)
     cross_without = np.where(some, cross_without, np.nan)[: len(mean_without)]
-    whole = same if same.ndim == 1 else same.sum(axis=0)
-    same_without = np.full_like(cross_without, np.nan)
-    if same.ndim > 1:
-        rest = (whole - 2 * units.sums(same)) / np.where(some, pairs_without, 1.0)
-        same_without = np.where(some, rest, np.nan)[: len(mean_without)]
+    whole = same.sum(axis=0)
+    rest = (whole - 2 * units.sums(same)) / np.where(some, pairs_without, 1.0)
+    same_without = np.where(some, rest, np.nan)[: len(mean_without)]
     return summarise_means(
         similarity=own.mean(axis=0),
         cross=cross_total / pairs if pairs else np.full(n_positions, np.nan),
@@ -208,7 +178,7 @@ def summarise_means(
     same_without: Floats,
     reference_index: int | None,
     include_reference: bool = False,
-) -> SimilaritySummary:
+) -> Variables:
     """Return similarity, baselines and G from means over objects and over pairs.
 
     `similarity`, `cross` and `same` (position,) are of an object with itself, and of different ones
@@ -218,27 +188,22 @@ def summarise_means(
     chosen = np.ones(len(similarity), dtype=bool)
     if reference_index is not None and not include_reference:
         chosen[reference_index] = False
+    found: Variables = {}
+
+    def add(key: str, value: Floats, without: Floats, *over: str) -> None:
+        found[key] = (over, np.asarray(value))
+        found[f"{key}_interval"] = ((*over, "bound"), jackknife_t(value, without))
+
+    def add_both(key: str, value: Floats, without: Floats) -> tuple[Floats, Floats]:
+        away = known_mean(value[..., chosen]), known_mean(without[..., chosen])
+        add(key, value, without, "position")
+        add(f"{key}_away", *away)
+        return away
+
+    alike, alike_without = add_both("", similarity, similarity_without)
+    add_both("_baseline", cross, cross_without)
+    together, together_without = add_both("_baseline_same", same, same_without)
+    add("_over_place_away", alike - together, alike_without - together_without)
     g, g_without = contrast(similarity, cross), contrast(similarity_without, cross_without)
-
-    def estimate(value: Floats, without: Floats) -> Estimate:
-        return Estimate(value, jackknife_t(value, without))
-
-    def away(value: Floats, without: Floats) -> Estimate:
-        return estimate(known_mean(value[..., chosen]), known_mean(without[..., chosen]))
-
-    same_away = away(same, same_without)
-    over_place = known_mean(similarity[..., chosen]) - same_away.value
-    over_without = known_mean(similarity_without[..., chosen])
-    over_without = over_without - known_mean(same_without[..., chosen])
-    return SimilaritySummary(
-        similarity=estimate(similarity, similarity_without),
-        baseline_cross=estimate(cross, cross_without),
-        baseline_same=estimate(same, same_without),
-        G=estimate(g, g_without),
-        similarity_away=away(similarity, similarity_without),
-        baseline_cross_away=away(cross, cross_without),
-        baseline_same_away=same_away,
-        over_place_away=estimate(over_place, over_without),
-        G_away=away(g, g_without),
-        G_away_without=known_mean(g_without[..., chosen]),
-    )
+    _, left_out = add_both("_G", g, g_without)
+    return {"_G_away_without": ((LEFT_OUT,), left_out), **found}

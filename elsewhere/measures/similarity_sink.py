@@ -7,8 +7,8 @@ compared with the reference only, so that they can be taken while something else
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_args
 
@@ -25,7 +25,6 @@ from elsewhere.measures.crossing import Crossing
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.similarity import (
     DEAD_SHARE,
-    SimilaritySummary,
     n_cross_pairs,
     partly_undefined,
     summarise_means,
@@ -34,21 +33,13 @@ from elsewhere.measures.similarity import (
 )
 from elsewhere.measures.sinks import LayerSink
 from elsewhere.measures.sketch import cosine_error
-from elsewhere.measures.tables import LEFT_OUT, Variables, scalar
+from elsewhere.measures.tables import Variables, scalar
 from elsewhere.measures.unit_chunks import BY_PLACE, CENTRED
 from elsewhere.measures.vectors import NEGLIGIBLE
 from elsewhere.protocols import Block, Design, Keep, Layer, Need, Stage, Vectors
 from elsewhere.types import Metric, stem_of
 
 METRICS: tuple[str, ...] = get_args(Metric)
-QUANTITIES = {
-    "similarity": "",
-    "baseline_cross": "_baseline",
-    "baseline_same": "_baseline_same",
-    "over_place": "_over_place",
-    "G": "_G",
-}
-"""What a summary holds, and what its variables are called after the metric's name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,9 +213,9 @@ class SimilaritySink(LayerSink):
                     same_without=found.same_without,
                     **reference,
                 )
-                n_units = len(Sampled.of(self._codes))
-                full = found.among_all(summary.G_away_without, n_units)
-                summary = replace(summary, G_away_without=full)
+                dims, left_out = summary["_G_away_without"]
+                full = found.among_all(left_out, len(Sampled.of(self._codes)))
+                summary["_G_away_without"] = dims, full
                 self._read(name, found.own[:, :, 0], summary, found.zero, found.dead)
         elif self._part == self._parts - 1:
             for name in list(self._states):
@@ -243,16 +234,17 @@ class SimilaritySink(LayerSink):
         self,
         name: str,
         own: NDArray[np.float64],
-        summary: SimilaritySummary,
+        summary: Variables,
         zero: NDArray[np.bool_],
         dead: NDArray[np.bool_],
     ) -> None:
         """Keep the variables of a layer, and what has to be said of its zero vectors."""
         size, share = self._keeps[name].size, float(dead.mean())
-        self.variables[name] = summary_variables(self._stem, own, summary) | {
-            f"{self._stem}_zero_share": scalar(zero.mean()),
-            f"{self._stem}_error": scalar(cosine_error(size) if size else 0.0),
+        summary = {"_each": (("object", "position"), own), **summary} | {
+            "_zero_share": scalar(zero.mean()),
+            "_error": scalar(cosine_error(size) if size else 0.0),
         }
+        self.variables[name] = {f"{self._stem}{key}": each for key, each in summary.items()}
         if share <= DEAD_SHARE and (told := zero_vectors(self.metric, float(zero.mean()), share)):
             self.rounded.append(name)
             self.notes.append(f"{self.metric}: layer {name}: {told}")
@@ -392,26 +384,6 @@ class SimilaritySink(LayerSink):
             state.together[objects[some], positions[some]] += scaled.sum(axis=1)
             theirs = known.objects[others], known.positions[others]
             state.together[theirs] += scaled.sum(axis=0)
-
-
-def summary_variables(
-    stem: str,
-    own: NDArray[np.float64],
-    summary: SimilaritySummary,
-    quantities: Collection[str] = tuple(QUANTITIES),
-) -> Variables:
-    """Return what a summary holds as variables of a layer, with each object's cosines."""
-    found: Variables = {
-        f"{stem}_each": (("object", "position"), own),
-        f"{stem}_G_away_without": ((LEFT_OUT,), summary.G_away_without),
-    }
-    for quantity in quantities:
-        for where in ("", "_away") if quantity != "over_place" else ("_away",):
-            key, over = f"{stem}{QUANTITIES[quantity]}{where}", () if where else ("position",)
-            each = getattr(summary, f"{quantity}{where}")
-            found[key] = (over, np.asarray(each.value))
-            found[f"{key}_interval"] = ((*over, "bound"), each.interval)
-    return found
 
 
 def similarity_doubts(result: xarray.Dataset, stem: str, design: Design) -> list[str]:
