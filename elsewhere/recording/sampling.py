@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Block, Design, Layer, Need
+from elsewhere.protocols import Block, Design, Layer, Need, Sink
 from elsewhere.storage import FILTER, Header, StoredLayer
 
 
-class Sample:
+class Sample(Sink):
     """A sink that keeps some activations of each layer, to see how they compress."""
 
     def __init__(self, header: Header) -> None:
@@ -42,9 +42,6 @@ class Sample:
             with np.errstate(over="ignore"):  # the writer says so, and of which layer
                 stored = few.astype(self._dtype)
             self._shares[layer.name].append(compressed_share(stored))
-
-    def end(self) -> None:
-        pass
 
     def share(self, layer: StoredLayer) -> float:
         """Return stored over raw bytes of a layer."""

@@ -19,7 +19,7 @@ import numpy as np
 from elsewhere.errors import InputError, StorageError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Block, Design, Layer, Need, Progress, Stage
+from elsewhere.protocols import Block, Design, Layer, Need, Progress, Sink, Stage
 from elsewhere.recording.engines import Cut
 from elsewhere.recording.subject import watch
 from elsewhere.recording.sweep import Sweep
@@ -92,7 +92,7 @@ def _refuse_others(
         )
 
 
-class _Copies:
+class _Copies(Sink):
     """A sink that hands on copies of the blocks of some layers, as whole activations."""
 
     def __init__(
@@ -107,16 +107,10 @@ class _Copies:
     def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         return 0.0
 
-    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
-        """Prepare."""
-
     def add(self, block: Block) -> None:
         where = (block.stage, block.layer, block.objects.copy(), block.positions.copy())
         values = np.array(to_numpy(block.full()))
         self._give(DenseBlock(*where, values, layout=self._layouts[block.layer]))
-
-    def end(self) -> None:
-        """Finish."""
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from elsewhere.measures.accuracy import (
 from elsewhere.measures.intervals import Spread, share_interval
 from elsewhere.measures.vectors import to_numpy
 from elsewhere.models import Model
-from elsewhere.protocols import Block, Design, Layer, Need
+from elsewhere.protocols import Block, Design, Layer, Need, Sink
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.types import Location
 
 
-class FeatureSink:
+class FeatureSink(Sink):
     """Keeps a layer's activations of every object, at the reference and on the grid."""
 
     def __init__(self) -> None:
@@ -55,9 +55,6 @@ class FeatureSink:
             self.reference[block.objects] = values
         else:
             self.elsewhere[block.objects, block.positions] = values
-
-    def end(self) -> None:
-        """Finish."""
 
 
 def nearest_centroid(train: ArrayLike, labels: ArrayLike, test: ArrayLike) -> NDArray[np.int64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,11 +80,6 @@ class Grid:
         """The leftmost location of the middle row (row ``n // 2``)."""
         return self.y[len(self.y) // 2], self.x[0]
 
-    def nearest(self, location: Sequence[int]) -> Location:
-        """Return the location of the grid nearest to `location`; of two equally near, the first."""
-        y, x = self.axes.nearest(location)
-        return int(y), int(x)
-
     def far_from(self, trained: ArrayLike, distance: float) -> NDArray[np.bool_]:
         """Return which locations are at least `distance` (Chebyshev) from every trained one.
 
@@ -119,11 +113,6 @@ class Grid:
         for place in itertools.product((self.y[0], self.y[-1]), (self.x[0], self.x[-1])):
             canvas.check(place)
         return self
-
-    @classmethod
-    def default(cls, canvas: Canvas) -> Grid:
-        """Return ``stride:7``: a stride of 8 would hide the phases of sub-sampling."""
-        return cls.parse("stride:7", canvas)
 
     @classmethod
     def parse(cls, spec: str, canvas: Canvas) -> Grid:

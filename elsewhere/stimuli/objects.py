@@ -134,18 +134,15 @@ class ObjectSet:
         self,
         categories: int | Sequence[str] | None = None,
         per_category: int | None = None,
-        skip: int = 0,
     ) -> ObjectSet:
-        """Return some categories, and some exemplars of each.
+        """Return some categories, and the first exemplars of each.
 
         Parameters
         ----------
         categories
             The first so many, those of these names, or all.
         per_category
-            Exemplars of each, or all that are left.
-        skip
-            How many exemplars of each to leave out first.
+            Exemplars of each, or all.
 
         Raises
         ------
@@ -159,28 +156,10 @@ class ObjectSet:
         chosen: list[int] = []
         for name in names:
             present = int((category == name).sum())
-            wanted = present - skip if per_category is None else per_category
-            check_exemplars(present, wanted + skip if wanted > 0 else wanted, name, self.name)
-            keep = (category == name) & (exemplar >= skip) & (exemplar < skip + wanted)
-            chosen += np.flatnonzero(keep).tolist()
+            wanted = present if per_category is None else per_category
+            check_exemplars(present, wanted, name, self.name)
+            chosen += np.flatnonzero((category == name) & (exemplar < wanted)).tolist()
         return self.subset(chosen)
-
-    def split(self, n_first: int) -> tuple[ObjectSet, ObjectSet]:
-        """Return the first `n_first` exemplars of every category, and the rest.
-
-        Raises
-        ------
-        ObjectSetError
-            A category would be empty on one side.
-        """
-        smallest = min(self.categories.count(name) for name in self.category_names)
-        if not 0 < n_first < smallest:
-            raise ObjectSetError(
-                f"cannot split {self.name!r} after {n_first} exemplars: the smallest category has "
-                f"{smallest}; expected 1 to {smallest - 1}"
-            )
-        first = self.exemplar_index < n_first
-        return self.subset(np.flatnonzero(first)), self.subset(np.flatnonzero(~first))
 
     def patches(self, color: Color) -> ByteArray:
         """Return the objects over a background: uint8 (n, s, s, 3).

@@ -53,7 +53,7 @@ def test_a_grid_reads_back_from_its_own_spec_in_any_order(canvas, data):
 
 def test_all_is_every_valid_location():
     assert Grid.parse("all", Canvas(8, 3)) == Grid(tuple(range(1, 7)), tuple(range(1, 7)))
-    assert len(Grid.default(Canvas(224, 50))) == 26**2
+    assert len(Grid.parse("stride:7", Canvas(224, 50))) == 26**2
 
 
 def test_positions_count_in_row_major_order():
@@ -68,8 +68,8 @@ def test_positions_count_in_row_major_order():
 
 def test_the_nearest_location_and_the_reference():
     grid = Grid((2, 5, 9), (1, 4))
-    assert grid.nearest((100, 2)) == (9, 1)
-    assert grid.nearest((5, 4)) == (5, 4)
+    assert grid.axes.nearest((100, 2)) == (9, 1)
+    assert grid.axes.nearest((5, 4)) == (5, 4)
     assert grid.default_reference == (5, 1)
     assert Grid((2, 5), (3,)).default_reference == (5, 3)
 

@@ -34,14 +34,7 @@ def test_a_selection_takes_categories_and_exemplars():
     objects = make()
     assert objects.select(1).ids == ("o0", "o1")
     assert objects.select(["b", "a"], 1).ids == ("o2", "o0")
-    assert objects.select(per_category=1, skip=1).ids == ("o1", "o3")
-    assert objects.select(skip=1).ids == ("o1", "o3", "o4")
-
-
-def test_a_split_is_disjoint_and_complete():
-    first, rest = make().split(1)
-    assert first.ids == ("o0", "o2")
-    assert rest.ids == ("o1", "o3", "o4")
+    assert objects.select(per_category=1).ids == ("o0", "o2")
 
 
 @pytest.mark.parametrize(
@@ -52,10 +45,7 @@ def test_a_split_is_disjoint_and_complete():
         (lambda o: o.select(["a", "a"]), "'a' twice"),
         (lambda o: o.select([]), "no category"),
         (lambda o: o.select(per_category=3), "'a' of 'made' has 2 exemplars; 3 were"),
-        (lambda o: o.select(skip=2), "has 2 exemplars"),
-        (lambda o: o.select(["b"], 2, skip=2), "has 3 exemplars; 4 were"),
-        (lambda o: o.split(2), "expected 1 to 1"),
-        (lambda o: o.split(0), "cannot split"),
+        (lambda o: o.select(["b"], 4), "has 3 exemplars; 4 were"),
         (lambda o: o.subset([5]), "from 0 to 4"),
         (lambda o: o.subset([-1]), "from 0 to 4"),
         (lambda o: o.subset([]), "at least one"),

@@ -110,8 +110,8 @@ def _shifted(takers: Takers, first: int) -> Takers:
 
 
 @dataclass(frozen=True)
-class _Shifted:
-    """A sink that takes the blocks of one variant."""
+class _Shifted(Sink):
+    """A sink that takes the blocks of one variant; to begin and to end is nothing."""
 
     sink: Sink
     first: int
@@ -122,12 +122,6 @@ class _Shifted:
     def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         return self.sink.held(layer, design, parts)
 
-    def begin(self, design: Design, layers: Sequence[Layer], part: int = 0, parts: int = 1) -> None:
-        """Nothing: it has begun."""
-
     def add(self, block: Block) -> None:
         shifted: Any = replace(cast(Any, block), positions=block.positions + self.first)
         self.sink.add(shifted)
-
-    def end(self) -> None:
-        """Nothing: the sweep goes on."""

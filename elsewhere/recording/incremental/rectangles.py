@@ -17,9 +17,6 @@ from elsewhere.recording.incremental.windows import Ground
 Tensor: TypeAlias = torch.Tensor
 Floats: TypeAlias = NDArray[np.float64]
 
-FEW = 16
-"""Of at most so many rows that share a window, products with each other are taken for lengths."""
-
 MAPS_BYTES = 64 * 2**20
 """What whole maps may take that are built to save passes over windows."""
 
@@ -147,18 +144,8 @@ class Sums:
     place: tuple[int, int] = (0, 0)
 
     @cached_property
-    def gram(self) -> Floats:
-        """Products of the windows with each other, shape (row, row)."""
-        if len(self.values) == 1:
-            return self.squares[None]
-        rows = flat(self.values)
-        return to_numpy(dot_products(rows, rows))
-
-    @cached_property
     def squares(self) -> Floats:
         """Squared lengths of the windows, shape (row,)."""
-        if 1 < len(self.values) <= FEW:
-            return self.gram.diagonal()  # which sums over objects want as well
         if self.group is not None:
             found: Floats = self.group.squares[self.place]
             return found
