@@ -124,28 +124,36 @@ class Phase:
     exemplars
         How many of each class are trained on and held out.
     split
-        Which part of a set with two (``mnist`` and its kin).
+        Which part of a set that has two, such as ``mnist``.
     environment
         Where the objects stand.
     axes
         Axes that change the objects, such as ``scale=0.5:2:5``: where they are shown everywhere
         (``full``), each presentation draws one of the values, too; elsewhere they are as they are.
-    steps, epochs
-        How long; one of the two.
+    steps
+        How many steps the phase has at most; either this or `epochs`.
+    epochs
+        How often it shows each exemplar at most, instead.
     batch
         Presentations in a step.
     criterion
         When the phase has learnt enough; by default it runs to its last step.
-    optimiser, learning_rate, schedule
-        ``schedule`` is ``constant``, ``one-cycle`` (from 1/25 of the rate up to it in the first
+    optimiser
+        What moves the weights.
+    learning_rate
+        The largest that the schedule gives.
+    schedule
+        ``constant``, ``one-cycle`` (from 1/25 of the rate up to it in the first
         `warmup` of the steps, and down to nothing, by cosines) or ``cosine`` (up in a line, down
         by a cosine).
     warmup
         Share of the steps in which the rate rises: by default 0.3 for ``one-cycle``, else 0.
     momentum
         Of ``sgd``.
-    weight_decay, label_smoothing
-        Of the optimiser and of the loss.
+    weight_decay
+        Of the optimiser.
+    label_smoothing
+        Of the loss: this share of each target is spread over all classes.
     clip
         Largest norm of the gradient; 0 for none.
     dropout

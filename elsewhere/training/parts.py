@@ -49,7 +49,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Exemplars:
-    """How many exemplars of each class are trained on, and how many are held out for tests."""
+    """How many exemplars of each class are shown.
+
+    Parameters
+    ----------
+    train
+        How many of each class are trained on.
+    held_out
+        How many of each class are held out for tests.
+    """
 
     train: int = 40
     held_out: int = 10
@@ -70,7 +78,7 @@ class Criterion:
         Share of the presentations of the last `window` steps that is classified correctly; asked
         after every step, in whole numbers.
     window
-        Steps.
+        Over how many of the latest steps.
     stop
         Whether the phase ends there; else the step is noted, a checkpoint kept, and training
         goes on.
