@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 
 def visible(text: str) -> str:
@@ -125,12 +126,18 @@ class UnknownNameError(ElsewhereError, KeyError):
     --------
     >>> str(UnknownNameError("metric", "cosin", ["cosine", "pearson"]))
     "unknown metric 'cosin'; nearest: cosine; known: cosine, pearson"
+    >>> str(UnknownNameError("layer", "block.?", ["conv1", "fc"]))
+    "unknown layer 'block.?', a pattern that none matches; known: conv1, fc"
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = list(known)
-        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         parts = [f"unknown {kind} {name!r}"]
+        others = known
+        if "*" in name or "?" in name:
+            parts[0] += ", a pattern that none matches"
+            others = [other for other in known if not fnmatchcase(other, name)]
+        nearest = difflib.get_close_matches(name, others, n=3, cutoff=0.5)
         if nearest:
             parts.append("nearest: " + ", ".join(nearest))
         if known and len(known) <= 24:

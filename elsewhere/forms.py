@@ -1,13 +1,14 @@
-"""What is kept of a layer, beside its name wherever its numbers are shown.
+"""What layers and networks are called wherever their numbers are shown.
 
 A mean over space or a sketch of a layer is not the layer: a result has the form of each in the
 coordinate ``kept (layer)``, and tables, axes and legends name layers by :func:`layer_labels`.
+A factory may make many networks, with weights of its own: see :func:`network_name`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from elsewhere.protocols import Layer
@@ -76,3 +77,55 @@ def mean_note(result: Any) -> list[str]:
         f"{', '.join(names)}: a mean over space hardly changes when the object moves, so such a "
         "layer looks invariant by construction; keep it in full to tell whether it is"
     ]
+
+
+_ASKED = ("model_name", "model", "name", "arch", "architecture", "variant")
+"""Arguments of factories that say which network they make."""
+
+
+def network_name(facts: Mapping[str, Any]) -> str:
+    """Return what a network is called: of a factory of many, the one that it was asked for.
+
+    Parameters
+    ----------
+    facts
+        Attributes of a result or a recording: ``model``, ``model_arguments``.
+
+    Examples
+    --------
+    >>> network_name({"model": "timm:create_model", "model_arguments": {"model_name": "resnet10t"}})
+    'resnet10t (timm)'
+    >>> network_name({"model": "vgg16"}), network_name({"model": "own:make"})
+    ('vgg16', 'own:make')
+    """
+    model, arguments = str(facts.get("model", "")), _arguments(facts)
+    asked = [arguments[key] for key in _ASKED if isinstance(arguments.get(key), str)]
+    return f"{asked[0]} ({model.partition(':')[0]})" if ":" in model and asked else model
+
+
+def weights_name(facts: Mapping[str, Any]) -> str:
+    """Return what weights are called; those of a factory's network are its own, not none.
+
+    Examples
+    --------
+    >>> weights_name({"model": "vgg16", "weights": "none"}), weights_name({"model": "vgg16"})
+    ('none', '')
+    >>> weights_name({"model": "own:make", "weights": "none"})
+    'as its factory makes them'
+    >>> asked = {"model_name": "resnet10t", "pretrained": True}
+    >>> weights_name({"model": "timm:create_model", "weights": "none", "model_arguments": asked})
+    'pretrained=True'
+    """
+    weights = str(facts.get("weights") or "")
+    if weights != "none" or ":" not in str(facts.get("model", "")):
+        return weights
+    said = {key: value for key, value in _arguments(facts).items() if _LOADS.search(key) and value}
+    return ", ".join(f"{key}={value}" for key, value in said.items()) or "as its factory makes them"
+
+
+_LOADS = re.compile("pretrained|weights|checkpoint", re.IGNORECASE)
+
+
+def _arguments(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = facts.get("model_arguments")
+    return found if isinstance(found, Mapping) else {}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from elsewhere.errors import InputError, visible
-from elsewhere.forms import layer_forms, layer_labels
+from elsewhere.forms import layer_forms, layer_labels, network_name, weights_name
 from elsewhere.notes import notes_of
 from elsewhere.types import COMPARED, format_bytes, stem_of
 
@@ -159,6 +159,12 @@ def print_notes(*holders: Any) -> None:
 def print_rows(rows: list[dict[str, Any]], result: Any) -> None:
     """Print the rows of a result as JSON, each with the notes of the result."""
     print_json([{**row, "notes": notes_of(result)} for row in rows])
+
+
+def called(model: Any) -> str:
+    """Return what a network and its weights are called."""
+    facts = {"model": model.name, "model_arguments": model.arguments, "weights": model.weights}
+    return f"{network_name(facts)} ({weights_name(facts)})"
 
 
 def layer_columns(result: Any, place: int, *, as_json: bool) -> dict[str, str]:

@@ -5,10 +5,13 @@ import xarray
 
 import elsewhere
 from elsewhere.analyzer import describe_methods, dissimilarity_matrices, similarity
-from elsewhere.forms import layer_forms, layer_labels, mean_note
+from elsewhere.errors import UnknownNameError
+from elsewhere.figures.results import describe
+from elsewhere.forms import layer_forms, layer_labels, mean_note, network_name, weights_name
 from elsewhere.probes import probe
 from elsewhere.protocols import Keep, Layer
 from elsewhere.recording import record
+from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.storage import open_recording, tidy_table
 from elsewhere.terminal import print_similarity
 
@@ -73,3 +76,61 @@ def test_results_of_earlier_versions_say_it_too(metric):
 )
 def test_a_mean_without_space_is_the_layer(shape, keep, form):
     assert Layer("a", "a", "Conv2d", shape, Keep.parse(keep)).form == form
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "weights", "title"),
+    [
+        ("vgg16", {"num_classes": 10}, "none", "vgg16 (weights: none)"),
+        ("vgg16", {}, "imagenet", "vgg16 (weights: imagenet)"),
+        ("own:make", {}, "none", "own:make (weights: as its factory makes them)"),
+        ("own:make", {}, "net.pth", "own:make (weights: net.pth)"),
+        (
+            "timm:create_model",
+            {"model_name": "vit_tiny_patch16_224", "pretrained": True},
+            "none",
+            "vit_tiny_patch16_224 (timm) (weights: pretrained=True)",
+        ),
+        (
+            "torchvision.models:get_model",
+            {"name": "resnet18", "weights": "DEFAULT"},
+            "none",
+            "resnet18 (torchvision.models) (weights: weights=DEFAULT)",
+        ),
+    ],
+)
+def test_titles_name_the_network_and_its_weights(model, arguments, weights, title):
+    facts = {"model": model, "model_arguments": arguments, "weights": weights}
+    assert describe(xarray.Dataset(attrs=facts), "G") == f"G · {title}"
+    assert title == f"{network_name(facts)} (weights: {weights_name(facts)})"
+
+
+def test_two_networks_of_one_factory_have_two_titles(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "many.py").write_text(
+        "from torch import nn\n"
+        "def make(arch):\n"
+        "    n = int(arch[3:])\n"
+        "    return nn.Sequential(nn.Conv2d(3, n, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+    )
+    titles = set()
+    for arch in ("net4", "net5"):
+        model = elsewhere.load_model("many:make", model_args={"arch": arch})
+        objects = load_objects("glyphs", size=8, categories=2, per_category=1)
+        sweep = elsewhere.Sweep(model, objects, canvas=Canvas(24, 8), grid="1x2", layers="0")
+        titles.add(describe(similarity(sweep), "G"))
+    assert titles == {
+        f"G · net{n} (many) (weights: as its factory makes them) · 2 objects" for n in (4, 5)
+    }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "nearest"),
+    [("conv1_?_", "conv1_1"), ("blocks.?", ""), ("conv2_?1", "conv2_1")],
+)
+def test_a_pattern_that_matches_nothing_says_so(make_sweep, pattern, nearest):
+    with pytest.raises(UnknownNameError) as error:
+        make_sweep(layers=pattern)
+    assert f"unknown layer '{pattern}', a pattern that none matches; " in str(error.value)
+    assert nearest in error.value.nearest or not nearest
+    assert UnknownNameError("layer", "blocks.?", ["blocks.6", "blocks.61"]).nearest == ["blocks.61"]

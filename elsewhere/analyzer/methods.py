@@ -12,7 +12,7 @@ import xarray
 import elsewhere
 from elsewhere.analyzer.bibliography import to_bibtex
 from elsewhere.errors import InputError
-from elsewhere.forms import layer_labels
+from elsewhere.forms import layer_labels, weights_name
 from elsewhere.measures.catalogue import measures
 from elsewhere.storage import Recording
 
@@ -186,7 +186,7 @@ def _what_was_shown(facts: Mapping[str, Any]) -> str:
         given = ", ".join(f"{key}={value}" for key, value in arguments.items())
         parts.append(
             f"The network was {model}{f' ({given})' if given else ''} with weights "
-            f"'{facts.get('weights', 'unknown')}', in evaluation mode."
+            f"'{weights_name(facts) or 'unknown'}', in evaluation mode."
         )
         parts.append(_STATISTICS.get(str(facts.get("batch_norm")), ""))
     n, n_categories = facts.get("n_objects"), facts.get("n_categories")

@@ -29,6 +29,7 @@ from elsewhere.options import (
 )
 from elsewhere.terminal import (
     bar,
+    called,
     check_output,
     counted,
     print_json,
@@ -350,7 +351,7 @@ def _describe(sweep: Sweep, settings: AttributionSettings) -> None:
 
     shape = " x ".join(map(str, sweep.design.shape))
     say(
-        f"{settings.method} on {sweep.model.name} ({sweep.model.weights}), "
+        f"{settings.method} on {called(sweep.model)}, "
         f"{counted(len(sweep.objects), 'object')} of {sweep.canvas.object_size} px at {shape} "
         f"locations of a {sweep.canvas.size} px canvas"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from elsewhere.errors import InputError, StorageError
 from elsewhere.options import CostOptions, ModelOptions, StimulusOptions
-from elsewhere.terminal import counted, say
+from elsewhere.terminal import called, counted, say
 
 if TYPE_CHECKING:
     from elsewhere.recording import Sweep
@@ -131,7 +131,7 @@ def describe(sweep: Sweep, wanted: Any) -> str:
     """Return in one line what is swept."""
     shape = " x ".join(map(str, sweep.design.shape))
     return (
-        f"{sweep.model.name} ({sweep.model.weights}), {counted(len(sweep.objects), 'object')} of "
+        f"{called(sweep.model)}, {counted(len(sweep.objects), 'object')} of "
         f"{sweep.canvas.object_size} px at {shape} locations of a {sweep.canvas.size} px canvas; "
         f"engine {sweep.choice}; {counted(len(wanted), 'layer')}"
     )

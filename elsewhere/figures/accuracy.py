@@ -233,7 +233,7 @@ def shared_title(found: Mapping[str, xr.Dataset], what: str) -> str:
     first, *others = found.values()
     shared = {
         name: first.attrs[name]
-        for name in ("model", "weights", "n_objects", "shown_at")
+        for name in ("model", "model_arguments", "weights", "n_objects", "shown_at")
         if name in first.attrs
         and all(str(each.attrs.get(name)) == str(first.attrs[name]) for each in others)
     }

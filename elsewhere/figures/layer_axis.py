@@ -30,7 +30,7 @@ from elsewhere.figures.style import (
     text_style,
     text_width,
 )
-from elsewhere.forms import layer_forms, layer_labels
+from elsewhere.forms import layer_forms, layer_labels, network_name, weights_name
 
 _PASSING = re.compile(r"relu|bn|drop|avgpool")
 _ALL_LABELS = 25  # more layers than this, and names are thinned
@@ -205,8 +205,8 @@ def _move(ax: Axes, starts: Any, blocks: Any, axis: _Axis) -> None:
 
 def _network(result: xr.Dataset, others: Sequence[str]) -> str:
     """Return what a network is called beside others."""
-    model, weights = result.attrs.get("model"), result.attrs.get("weights")
-    name = f"{model} ({weights})" if model and weights else str(model or "network")
+    model, weights = network_name(result.attrs), weights_name(result.attrs)
+    name = f"{model} ({weights})" if model and weights else model or "network"
     same = sum(other.split(" #")[0] == name for other in others)
     return f"{name} #{same + 1}" if same else name
 

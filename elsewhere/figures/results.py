@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.forms import network_name, weights_name
 from elsewhere.types import stem_of
 
 T = TypeVar("T")
@@ -189,9 +190,9 @@ def describe(result: xr.Dataset, what: str) -> str:
     'cosine · vgg16 · 50 objects'
     """
     parts = [what]
-    model, weights = result.attrs.get("model"), result.attrs.get("weights")
-    if model:
-        parts.append(f"{model} (weights: {weights})" if weights else str(model))
+    if model := network_name(result.attrs):
+        weights = weights_name(result.attrs)
+        parts.append(f"{model} (weights: {weights})" if weights else model)
     count = result.attrs.get("n_objects")
     if count is not None:
         parts.append(f"{count} object" if int(count) == 1 else f"{count} objects")
