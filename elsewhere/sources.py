@@ -267,14 +267,8 @@ class BlockSource(Source):
     ) -> None:
         """Go through the stages, one layer after the other, and give `sinks` their blocks.
 
-        Parameters
-        ----------
-        sinks
-            What takes the blocks.
-        max_memory
-            Bytes that may be held at a time, blocks and what the sinks hold together.
-        progress
-            Called with the number of (object, position, layer) done, and of all.
+        Blocks and what the sinks hold may take `max_memory` bytes together. Progress counts
+        (object, position, layer).
 
         Raises
         ------

@@ -23,23 +23,10 @@ class SlimVGG(nn.Module):
     """Blocks of 3x3 convolutions, each closed by a 2x2 max pooling, and a flattening head.
 
     The modules have the names that torchvision gives to VGG's, so that layers, aliases and
-    curricula mean the same in both.
-
-    Parameters
-    ----------
-    blocks
-        The convolutions' channels, block by block.
-    canvas
-        Side of the canvas, px; the last pooling's map has ``canvas // 2 ** len(blocks)`` cells
-        a side, other canvases are pooled to that.
-    hidden
-        Units of each of the two hidden fully connected layers.
-    num_classes
-        Units of the head.
-    dropout
-        Probability of dropping a hidden unit while training.
-    batch_norm
-        Whether each convolution is followed by batch normalisation.
+    curricula mean the same in both. `blocks` are the convolutions' channels, block by block. On a
+    canvas of that side, px, the last pooling's map has ``canvas // 2 ** len(blocks)`` cells a side;
+    other canvases are pooled to that. There are two fully connected layers of `hidden` units before
+    the head.
     """
 
     def __init__(

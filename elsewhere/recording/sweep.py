@@ -378,14 +378,10 @@ class Sweep(Source):
     ) -> None:
         """Run the network over all images and give `sinks` their blocks.
 
+        They may hold `max_memory` bytes: layers are swept in groups that fit.
+
         Parameters
         ----------
-        sinks
-            What takes the blocks; several share one sweep.
-        max_memory
-            Bytes that the sinks may hold: layers are swept in groups that fit.
-        progress
-            Called with the number of images done and of all.
         portions
             How the sweep is cut; by default into portions of about 64 images.
         skip

@@ -111,19 +111,9 @@ def make_placement(
 ) -> Placement:
     """Return the placement of the environment that `spec` names.
 
-    Parameters
-    ----------
-    spec
-        A name in `environments`; ``places:N``, ``one:y,x``, ``one:seed`` and ``at:y,x;y,x`` take an
-        argument.
-    canvas
-        What the locations must lie on.
-    n_classes, n_exemplars
-        Number of classes, and of exemplars of each.
-    seed
-        Draws which class, or exemplar, stands where.
-    drawn
-        The location of ``one:seed``.
+    It is a name in `environments`; ``places:N``, ``one:y,x``, ``one:seed`` and ``at:y,x;y,x`` take
+    an argument. The seed draws which class, or exemplar, stands where; `drawn` is the location of
+    ``one:seed``.
 
     Raises
     ------

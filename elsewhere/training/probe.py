@@ -70,18 +70,7 @@ class Probe:
 
     As many exemplars as images are wanted, from as many classes as can be; where there are fewer,
     each stands at several places, at trained ones only if the phase draws places. What is drawn
-    stays the same as long as the probe lives.
-
-    Parameters
-    ----------
-    resolved
-        The phase.
-    paster
-        Places objects; the probe has its own.
-    images
-        On how many images each accuracy is measured, about.
-    seed
-        Draws exemplars and places.
+    stays the same as long as the probe lives. Each accuracy is measured on so many images, about.
     """
 
     def __init__(

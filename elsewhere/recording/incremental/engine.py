@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from elsewhere.errors import LayerError, reason_of
 from elsewhere.models import Layer, Model
-from elsewhere.recording.incremental.costs import StepCost, choose_tiles, count_weights
 from elsewhere.recording.incremental.gathering import batched, spread
 from elsewhere.recording.incremental.geometry import merge, slide
 from elsewhere.recording.incremental.operations import (
@@ -25,6 +25,7 @@ from elsewhere.recording.incremental.operations import (
 from elsewhere.recording.incremental.reads import Readings
 from elsewhere.recording.incremental.rules import find_treatment
 from elsewhere.recording.incremental.sources import WindowSource
+from elsewhere.recording.incremental.tiling import choose_tiles
 from elsewhere.recording.incremental.trace import NotTraceable, Program, Step, trace
 from elsewhere.recording.incremental.treatments import (
     Call,
@@ -54,6 +55,15 @@ TILE_WORK_ON_DEVICE = 20 * TILE_WORK
 
 _SHAPES = frozenset({"size", "dim", "ndimension", "getattr", "len"})
 """What asks for a map's shape only."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a step takes for one image."""
+
+    weights: int  # multiply-adds per cell of its output, over all channels
+    bytes: int  # of its output
+    cells: int  # of its output: height times width, or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +136,7 @@ class Incremental:
             treatment = None
         self._kinds[step.node] = kind
         cost = StepCost(
-            weights=count_weights(step, value, lambda name: self._empty[name]),
+            weights=_count_weights(step, value, lambda name: self._empty[name]),
             bytes=_bytes(value) if isinstance(value, Tensor) and kind != "plain" else 0,
             cells=math.prod(output.sides) if output is not None else 1,
         )
@@ -414,6 +424,24 @@ class Incremental:
             for tile in tiles
             for one in steps
         )  # fmt: skip
+
+
+def _count_weights(step: Step, value: Any, look_up: Callable[[str], Any]) -> int:
+    """Return the multiply-adds per output cell of a convolution or linear layer, else 0.
+
+    `value` is the step's output for one image; `look_up` returns the value of a step by name.
+    """
+    weight: Any = None
+    if isinstance(step.module, nn.Conv2d | nn.Linear):
+        weight = step.module.weight
+    elif step.name in ("conv2d", "linear"):
+        args, kwargs = step.fill(look_up)
+        weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
+    if not isinstance(weight, torch.Tensor) or not isinstance(value, torch.Tensor):
+        return 0
+    if value.ndim == 4 and weight.ndim == 4:
+        return weight.numel()
+    return weight.numel() * math.prod(value.shape[1:-1])
 
 
 def _as_map(value: Any) -> Map | None:
