@@ -26,18 +26,10 @@ Coordinate: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis and its coordinates.
+    """An axis and its coordinates, which ascend strictly.
 
-    Parameters
-    ----------
-    name
-        ``y``, ``x``, ``scale``, ...
-    values
-        Strictly ascending coordinates.
-    unit
-        Of the coordinates, such as ``px`` or ``degree``; ``1`` for ratios.
-    moves
-        Whether it moves the window in which the object stands; otherwise it changes the object.
+    Its unit is such as ``px`` or ``degree``; ``1`` for ratios. It moves the window in which the
+    object stands, or else changes the object.
 
     Raises
     ------
@@ -75,12 +67,7 @@ class Axis:
     def parse(cls, text: str, unit: str = "1") -> Axis:
         """Return the axis that changes objects as `text` says.
 
-        Parameters
-        ----------
-        text
-            ``scale=0.5:2:5`` (five values from .5 to 2, evenly spaced) or ``scale=0.5,1,2``.
-        unit
-            Of its values.
+        It is ``scale=0.5:2:5`` (five values from .5 to 2, evenly spaced) or ``scale=0.5,1,2``.
 
         Raises
         ------
@@ -110,12 +97,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Axes:
-    """An ordered product of axes; positions count in row-major order.
-
-    Parameters
-    ----------
-    each
-        The axes, outermost first.
+    """An ordered product of axes, outermost first; positions count in row-major order.
 
     Raises
     ------

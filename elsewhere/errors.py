@@ -111,16 +111,8 @@ class ExistsError(StorageError):
 class UnknownNameError(ElsewhereError, KeyError):
     """A name that is not known, reported with the nearest known ones.
 
-    Parameters
-    ----------
-    kind
-        What was looked up, in the user's words ("layer", "object set").
-    name
-        The unknown name.
-    known
-        The names that would have been accepted.
-    hint
-        A closing remedy, such as the command that lists the names.
+    `kind` says what was looked up, in the user's words ("layer", "object set"), and `hint` is a
+    closing remedy, such as the command that lists the names.
 
     Examples
     --------

@@ -97,21 +97,19 @@ def observe(
     rows: int = BATCH_ROWS,
     gradients: bool = False,
 ) -> Conduct:
-    """Return how a network has to be run, and its behaviour.
+    """Return how a network has to be run, and its behaviour; it is left as it was found.
+
+    Its ``batch_dependent`` and ``chance_seed`` say what is done with one that cannot be run in
+    batches.
 
     Parameters
     ----------
-    model
-        The network; it is left as it was found. Its ``batch_dependent`` and ``chance_seed`` say
-        what is done with one that cannot be run in batches.
     empty
         The empty canvas as the network takes it, (1, channel, height, width).
     scenes
         Other images, likewise, that are typical of what it will be shown; one or more.
     layers
-        The layers of which values are wanted.
-    output
-        Whether those of the network's own output are wanted, too.
+        The layers of which values are wanted; with `output`, the network's own output as well.
     rows
         How many images a pass will have: some networks mix groups of 4 or 8 images, where as many
         are there.

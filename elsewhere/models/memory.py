@@ -39,12 +39,7 @@ _SETTINGS = (types.SimpleNamespace, argparse.Namespace)
 class Memory:
     """What a network remembers, as it was when this was made.
 
-    Parameters
-    ----------
-    module
-        The network.
-    hooks
-        Whether the closures of its hooks count; they may as well be an observer's.
+    With `hooks` the closures of its hooks count; they may as well be an observer's.
 
     Examples
     --------

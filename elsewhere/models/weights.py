@@ -99,12 +99,7 @@ def fit_state(
 ) -> tuple[str, ...]:
     """Load `state` into `module` and return the keys that it left as they were.
 
-    Parameters
-    ----------
-    source
-        Where the state is from, for messages.
-    partial
-        Whether the state may cover only a part of the network.
+    `source` is where it is from, for messages. If `partial`, it may cover a part of the network.
 
     Raises
     ------

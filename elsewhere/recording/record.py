@@ -191,8 +191,6 @@ def record(
 
     Parameters
     ----------
-    sweep
-        What is recorded.
     path
         The file to write. Until it is finished, its parts lie in ``path.parts``; the same call
         goes on with them.
