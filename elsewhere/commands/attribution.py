@@ -177,6 +177,7 @@ def attribute(
                 max_memory=cost.max_memory,
                 **sharing,
                 progress=report,
+                announce=say,
             )
     if checkpoints is not None:
         save_result(result, out, overwrite=overwrite, rescue=True)
@@ -211,6 +212,7 @@ def sanity(
             classes=None if card is None else card.categories,
             max_memory=cost.max_memory,
             progress=report,
+            announce=say,
         )
     save_result(result, out, overwrite=overwrite, rescue=True)
     rows, stages = [], result["stage"].values.tolist()
@@ -342,6 +344,7 @@ def _over_training(
             chance_seed=network.chance_seed,
             trust=network.trust,
             report=update,
+            announce=say,
         )
     return found
 
@@ -380,6 +383,8 @@ def _report(result: xarray.Dataset, *, as_json: bool) -> None:
     if reason := result.attrs.get("engine_reason"):
         say(f"engine {result.attrs['engine']} ({reason})")
     print_notes(result)
+    if "n_steps" in result:
+        _say_steps(result)
     rows = []
     many = "checkpoint" in result.dims
     for place in range(result.sizes["checkpoint"] if many else 1):
@@ -405,6 +410,17 @@ def _report(result: xarray.Dataset, *, as_json: bool) -> None:
         print_numbers(rows, right=tuple(rows[0]))
     if not many and "by_recognition" in result:
         _report_recognition(result, as_json=as_json)
+
+
+def _say_steps(result: xarray.Dataset) -> None:
+    """Say where more steps were taken than asked for."""
+    steps, options = result["n_steps"], result.attrs.get("options")
+    asked = int(options["n_steps"]) if isinstance(options, dict) else int(steps.min())
+    if raised := int((steps > asked).sum()):
+        say(
+            f"of {raised} of {steps.size} maps the steps were raised from {asked}, up to "
+            f"{int(steps.max())}, for them to sum to the score's change"
+        )
 
 
 def _report_recognition(result: xarray.Dataset, *, as_json: bool) -> None:

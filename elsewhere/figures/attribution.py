@@ -89,12 +89,15 @@ def plot_attribution_grid(
     *,
     objects: Sequence[str] | None = None,
     locations: Sequence[tuple[int, int]] | None = None,
+    photograph: bool = True,
 ) -> Figure:
-    """Draw objects' maps at several locations, in the object's frame, beside the objects.
+    """Draw objects' maps at several locations, in the object's frame, over their photographs.
 
     The first panel of a row is the object as it was shown, the next one the map at the reference;
-    all maps share one scale, and every colour is one of the colour bar's. The small number is
-    Pearson's correlation with the map at the reference.
+    all maps share one scale. Beneath each lies the photograph, faded, which shows where a map says
+    little: from a fifth of the colour bar on a map covers it, and every colour is the bar's. The
+    small number is Pearson's correlation with the map at the reference; a map marked ``Σ`` does not
+    sum to the score's change.
 
     Parameters
     ----------
@@ -104,6 +107,8 @@ def plot_attribution_grid(
         Ids, one row each; the first four by default.
     locations
         (y, x), px, of the grid; by default up to five, spread over it.
+    photograph
+        Whether the photographs lie beneath the maps; else these are opaque throughout.
 
     Returns
     -------
@@ -137,12 +142,17 @@ def plot_attribution_grid(
     _, (width, height) = _sheet(len(rows), wide, 1.25, describe_maps(result, "attribution"))
     figure = new_figure(width, height, compress=True)
     grid = figure.add_gridspec(len(rows), wide)
-    drawn = []
+    drawn, unsummed = [], False
     for line, row in enumerate(rows):
         for column in range(len(places) + 1):
             ax = figure.add_subplot(grid[line, column + pictured])
             drawn.append(ax)
-            _draw_map(ax, result, row, panels[line, column], norm)
+            _draw_map(
+                ax, result, row, panels[line, column], norm, photograph=photograph and pictured
+            )  # fmt: skip
+            if _is_off(result, row, places[column - 1] if column else None):
+                unsummed = True
+                _write_number(ax, "Σ", left=True)
             number = None
             if column:
                 y, x = places[column - 1]
@@ -156,7 +166,7 @@ def plot_attribution_grid(
             if line == 0:
                 ax.set_title(heading, fontsize=SIZES.small, pad=2.5, loc="left")
             if number is not None:
-                _write_number(ax, number)
+                _write_number(ax, _signed(number))
     firsts = drawn[:: len(places) + 1]
     if pictured:
         firsts = [figure.add_subplot(grid[line, 0]) for line in range(len(rows))]
@@ -178,6 +188,10 @@ def plot_attribution_grid(
     ]  # fmt: skip
     if bool(np.isnan(panels).any()):
         handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
+    if unsummed:
+        handles.append(
+            Line2D([], [], label="does not sum to the score's change", marker="$Σ$", **TEXT_MARK)
+        )
     legend_below(figure, handles)
     return figure
 
@@ -340,9 +354,15 @@ def _frame(ax: Axes, result: xr.Dataset) -> tuple[float, float, float, float]:
 
 
 def _draw_map(
-    ax: Axes, result: xr.Dataset, row: int, values: NDArray[np.float64], norm: Normalize
+    ax: Axes,
+    result: xr.Dataset,
+    row: int,
+    values: NDArray[np.float64],
+    norm: Normalize,
+    *,
+    photograph: bool,
 ) -> None:
-    """Draw a map, opaque, and the outline of the object that it belongs to."""
+    """Draw a map, the photograph beneath it, and the outline of the object."""
     extent = _frame(ax, result)
     ax.set_facecolor(OFF_CANVAS)
     known = np.isfinite(values)
@@ -350,8 +370,35 @@ def _draw_map(
         _outline(ax, np.asarray(result["mask"].values[row], np.float64) / 255)
     colors = DIVERGING(norm(np.where(known, values, 0.0)))
     colors[..., 3] = known  # opaque: every colour is one of the colour bar's
+    if photograph:
+        strength = np.abs(np.where(known, values, 0.0)) / float(norm.vmax or 1.0)
+        colors[..., 3] *= np.minimum(strength / 0.2, 1.0)
+        ax.imshow(_faded(result, row, known), extent=extent, interpolation="nearest")
     ax.imshow(colors, extent=extent, interpolation="nearest")
     _frame(ax, result)
+
+
+def _faded(result: xr.Dataset, row: int, known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the photograph in the frame of the maps, faded: rgba, nothing off the canvas."""
+    background = np.atleast_1d(np.asarray(result.attrs.get("background", 0.0), np.float64))
+    picture = np.ones((*known.shape, 4))
+    picture[..., :3] = np.broadcast_to(background / 255, 3)
+    patch = np.asarray(result["patch"].values[row], np.float64) / 255
+    top, left = (int(-result[dim].values[0]) for dim in ("height", "width"))
+    picture[top : top + len(patch), left : left + len(patch), :3] = patch
+    picture[..., :3] = 1 - 0.45 * (1 - picture[..., :3].clip(0, 1))
+    picture[..., 3] = known
+    return picture
+
+
+def _is_off(result: xr.Dataset, row: int, place: tuple[int, int] | None) -> bool:
+    """Return whether a map, at the reference for None, does not sum to the score's change."""
+    name = "completeness_share" if place else "reference_completeness_share"
+    if name not in result or "tolerance" not in result.attrs:
+        return False
+    share = result[name].isel(object=row)
+    share = share.isel(y=place[0], x=place[1]) if place else share
+    return bool(share > float(result.attrs["tolerance"]))
 
 
 def _outline(ax: Axes, mask: NDArray[np.float64]) -> None:
@@ -362,15 +409,18 @@ def _outline(ax: Axes, mask: NDArray[np.float64]) -> None:
         ax.contour(at, at, enlarged, zorder=4, **MASK_LINE)
 
 
-def _write_number(ax: Axes, number: float) -> None:
-    text = "–" if math.isnan(number) else f"{number:.2f}".replace("-", "−")
+def _signed(number: float) -> str:
+    return "–" if math.isnan(number) else f"{number:.2f}".replace("-", "−")
+
+
+def _write_number(ax: Axes, text: str, *, left: bool = False) -> None:
     ax.annotate(
         text,
-        (1, 0),
+        (0 if left else 1, 0),
         xycoords="axes fraction",
-        xytext=(-2, 2),
+        xytext=(2 if left else -2, 2),
         textcoords="offset points",
-        ha="right",
+        ha="left" if left else "right",
         va="bottom",
         fontsize=SIZES.small,
         color=INK,

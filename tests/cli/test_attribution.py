@@ -39,6 +39,26 @@ def test_maps_are_made_and_drawn(run):
     )
 
 
+def test_maps_that_do_not_sum_are_made_said_and_marked(run):
+    outcome = run(
+        "attribute", *SMALL, "--baseline", "black", "--background", "200", "--option", "n_steps=2",
+        "--option", "most_steps=4", "--option", "method=riemann_left", "--option",
+        "tolerance=0.001", "--out", "few.nc",
+    )  # fmt: skip
+    result = load_result("few.nc")
+    off = (result["completeness_share"] > 0.001).any(("y", "x"))
+    assert bool(off.any())
+    (note,) = [text for text in result.attrs["notes"] if "do not sum" in text]
+    assert all(name in note for name in result["object"].values[off.values])
+    assert note in outcome.err
+    assert "steps were raised from 2, up to 4" in outcome.err
+    assert set(np.unique(result["n_steps"])) <= {2, 4}
+    cost = outcome.err.index("4 maps: about ")
+    assert cost < outcome.err.index("do not sum"), "the cost is said first"
+    run("figure", "few.nc", "--out", "few.svg", "--width", "85mm")
+    assert "does not sum" in Path("few.svg").read_text()
+
+
 def test_other_results_are_joined(run):
     run("similarity", *SMALL, "--layers", "fc3", "--out", "sim.nc")
     run(
@@ -148,7 +168,7 @@ REFUSED = {
         (*SMALL, "--method", "gradients", "--out", "a.nc"), ("gradients", "nearest"),
     ),
     "an unknown option": (
-        (*SMALL, "--option", "steps=3", "--out", "a.nc"), ("steps", "n_steps, method, tolerance"),
+        (*SMALL, "--option", "steps=3", "--out", "a.nc"), ("steps", "n_steps, method, most_steps, tolerance"),
     ),
     "an unreadable target": ((*SMALL, "--target", "logits", "--out", "a.nc"), "similarity:LAYER"),
     "an unknown engine": (
@@ -178,11 +198,6 @@ LATE = {
     "a silent baseline": (("--target", "similarity:fc3"), ("silent", "--baseline blurred")),
     "an engine that covers windows only": (
         ("--method", "saliency", "--engine", "incremental"), "--engine auto or dense",
-    ),
-    "too few steps": (
-        ("--baseline", "black", "--background", "200", "--option", "n_steps=2",
-         "--option", "method=riemann_left", "--option", "tolerance=0.001"),
-        "raise the steps",
     ),
 }  # fmt: skip
 

@@ -43,7 +43,9 @@ def test_the_grid_has_the_reference_first_and_the_correlations(make_attribution)
 
 def test_a_colour_of_a_map_is_the_colour_bars(make_attribution):
     result = make_attribution()
-    figure = plot_attribution_grid(result, objects=["o1"], locations=[(24, 24)])
+    figure = plot_attribution_grid(
+        result, objects=["o1"], locations=[(24, 24)], photograph=False
+    )  # fmt: skip
     figure.canvas.draw()
     bar = figure.axes[-1]._colorbar
     table = DIVERGING(np.linspace(0, 1, 4001))[:, :3]
@@ -61,6 +63,34 @@ def test_a_colour_of_a_map_is_the_colour_bars(make_attribution):
     true = here / max(np.nanmax(abs(here)), np.nanmax(abs(maps[1].values)))
     inside = np.isfinite(true) & (abs(true) < bar.norm.vmax)
     np.testing.assert_allclose(read[inside.ravel()], true[inside], atol=0.01)  # 256 colours
+
+
+def test_the_photograph_lies_beneath_and_shows_where_a_map_says_little(make_attribution):
+    result = make_attribution()
+    result["patch"][1] = np.random.default_rng(0).integers(0, 256, (8, 8, 3))
+    result.attrs["background"] = [200.0, 30.0, 90.0]
+    figure = plot_attribution_grid(result, objects=["o1"], locations=[(24, 24)])
+    beneath, above = (np.asarray(image.get_array()) for image in figure.axes[1].images)
+    picture = np.broadcast_to(np.array([200, 30, 90.0]), (14, 14, 3)).copy()
+    picture[3:11, 3:11] = result["patch"].values[1]
+    np.testing.assert_allclose(beneath[..., :3], 1 - 0.45 * (1 - picture / 255))
+    values = (result["attribution"].astype(float) * result["scale"]).sel(object="o1", y=24, x=24)
+    strong = np.abs(values.values) / np.abs(values.values).max() > 0.5
+    assert (above[strong][:, 3] == 1).all(), "strong attributions cover it"
+    assert above[..., 3].min() < 0.2, "it shines through where there is none"
+
+
+def test_a_map_that_does_not_sum_is_marked(make_attribution):
+    result = make_attribution().assign_attrs(tolerance=0.05)
+    share = np.full((3, 3, 3), 0.01)
+    share[1, 0, 2] = 0.2
+    result["completeness_share"] = (("object", "y", "x"), share)
+    result["reference_completeness_share"] = ("object", [0.01, 0.01, 0.3])
+    figure = plot_attribution_grid(result, locations=[(5, 5), (5, 42)])
+    marked = ["Σ" in [text.get_text() for text in ax.texts] for ax in figure.axes[:9]]
+    assert marked == [False] * 5 + [True, True, False, False]
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "does not sum to the score's change" in said
 
 
 @pytest.mark.parametrize("place", [3, 6, 8])

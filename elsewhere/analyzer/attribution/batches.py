@@ -108,13 +108,14 @@ class Batch:
 
     def take(self, rows: slice) -> Batch:
         """Return some of the images."""
-        return self._pick(range(len(self))[rows])
+        return self.pick(range(len(self))[rows])
 
     def padded(self, rows: int) -> Batch:
         """Return `rows` images, the last one repeated: results depend on how many there are."""
-        return self._pick([min(row, len(self) - 1) for row in range(rows)])
+        return self.pick([min(row, len(self) - 1) for row in range(rows)])
 
-    def _pick(self, rows: Sequence[int]) -> Batch:
+    def pick(self, rows: Sequence[int]) -> Batch:
+        """Return these images, in this order."""
         chosen = list(rows)
         return Batch(
             self.images[chosen],

@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray
 
+from elsewhere.analyzer.attribution.cost import cost_of
 from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
@@ -48,6 +49,7 @@ def attribute(
     workers: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> xarray.Dataset:
     """Return what in the picture drives a network's answer, for every object at every location.
 
@@ -76,6 +78,8 @@ def attribute(
         Address of a Dask scheduler, whose workers share them instead; they see the same files.
     progress
         Called with images done and in all.
+    announce
+        Called before anything is made, with what it costs in words.
 
     Returns
     -------
@@ -130,7 +134,12 @@ def attribute(
         if progress is not None:
             progress(done, total)
 
+    def say_cost(n_objects: int) -> None:
+        if announce is not None and n_objects:
+            announce(str(cost_of(run, n_objects * sweep.design.n_positions)))
+
     if path is None:
+        say_cost(n_objects)
         found = [run.measure(number, progress=count) for number in range(n_objects)]
         return _finish(found, run, classes, others)
     path, fields = Path(path), fields_of(run)
@@ -143,6 +152,7 @@ def attribute(
         done = len(finished) * sweep.design.n_positions
         with _swept_if_empty(parts):
             left = [number for number in range(n_objects) if number not in finished]
+            say_cost(len(left))
             if shared:
                 folder = parts.folder.resolve()
                 claim = dataclasses.replace(parts.claim, folder=folder)
@@ -225,6 +235,9 @@ def _size(sweep: Sweep, settings: AttributionSettings) -> int:
 ASKED = ("options", "baseline", "margin", "seed", "extras", "n_perturbations")
 
 
+_SUMS = ("completeness_error", "completeness_share", "reference_completeness_share")
+
+
 def check_memory(
     needed: int, limit: int, n_objects: int, n_positions: int, n_checkpoints: int = 1
 ) -> None:
@@ -270,9 +283,11 @@ def _finish(
         joined = joined.drop_vars("predicted")
     elif numbers is not None:
         joined["correct"] = predicted == xarray.DataArray(numbers, dims="object")
-    for name in ("completeness_error", "completeness_share", "kept_relevance", "baseline_score"):
+    for name in (*_SUMS, "kept_relevance", "baseline_score"):
         if bool(joined[name].isnull().all()):
             joined = joined.drop_vars(name)
+    if not int(joined["n_steps"].max()):
+        joined = joined.drop_vars("n_steps")
     joined["patch"] = (
         ("object", "box_y", "box_x", "rgb"),
         sweep.objects.patches(run.scenes.color),
@@ -291,6 +306,7 @@ def _finish(
         **{name: options[name] for name in ASKED},
         "measured_with": versions(),
         "rules": dict(run.explainer.counts),
+        "tolerance": run.explainer.tolerance if run.explainer.method.complete else 0.0,
         "warning": methods.get(settings.method).warning,
         "n_objects": len(sweep.objects),
         "n_categories": len(sweep.objects.category_names),

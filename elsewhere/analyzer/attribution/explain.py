@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -68,12 +69,15 @@ class Explained:
     kept
         float64 (n,), of the score what biases and the stabiliser keep; NaN for methods that keep
         nothing.
+    steps
+        int64 (n,), the steps that each map was integrated in; 0 for other methods.
     """
 
     maps: torch.Tensor
     scores: NDArray[np.float64]
     baseline_scores: NDArray[np.float64]
     kept: NDArray[np.float64]
+    steps: NDArray[np.int64]
 
     @property
     def flat(self) -> NDArray[np.float32]:
@@ -346,8 +350,15 @@ class Explainer:
 
     # --- maps -------------------------------------------------------------------------------
 
-    def maps(self, batch: Batch) -> torch.Tensor:
+    def maps(self, batch: Batch, *, steps: int = 0) -> torch.Tensor:
         """Return the method's maps, float32 (n, channel, height, width).
+
+        Parameters
+        ----------
+        batch
+            The images.
+        steps
+            Of integrated gradients, where it is not the option's number.
 
         Raises
         ------
@@ -356,13 +367,17 @@ class Explainer:
         InputError
             Not even a single image fits the memory, or the method cannot work with the network.
         """
-        return self._maps_and_kept(batch)[0]
+        return self._maps_and_kept(batch, steps)[0]
 
-    def _maps_and_kept(self, batch: Batch) -> tuple[torch.Tensor, NDArray[np.float64]]:
+    def _maps_and_kept(
+        self, batch: Batch, steps: int = 0
+    ) -> tuple[torch.Tensor, NDArray[np.float64]]:
         """Return the maps, and of each what it does not share out of the score."""
         batches = self.method.batches and in_full_batches(batch.images)
         pad = self._coverer is None and not self.method.alone and not batches
-        maps, kept = self._halving(batch, self._attribute, self.name, pad=pad)
+        options = {**self.options, "n_steps": steps} if steps else self.options
+        run = functools.partial(self._attribute, options=options)
+        maps, kept = self._halving(batch, run, self.name, pad=pad)
         if not bool(torch.isfinite(maps).all()):
             raise NumericsError(
                 f"{self.name} gives NaN or infinity on {self.model.name}; check its weights and "
@@ -373,19 +388,46 @@ class Explainer:
     def explain(self, batch: Batch) -> Explained:
         """Return maps and scores; a map's sum is checked where it is known.
 
+        Integrated gradients that do not sum within the option ``tolerance`` are made again in
+        twice as many steps, and so on up to the option ``most_steps``. What still does not sum is
+        returned as it is: see :meth:`completeness`.
+
         Raises
         ------
         InputError
-            The sum is off by more than the option ``tolerance`` allows.
+            No number of steps helps.
         """
         maps, kept = self._maps_and_kept(batch)
         scores, compared = self.scores(batch), np.full(len(batch), np.nan)
         if self.method.compares:
             compared = self.scores(replace(batch, images=batch.baselines))
-        found = Explained(maps, scores, compared, kept)
-        if self.method.complete:
-            self._check_sum(found, batch)
+        steps = np.full(len(batch), self.options.get("n_steps", 0), np.int64)
+        found = Explained(maps, scores, compared, kept, steps)
+        if not self.method.complete:
+            return found
+        off = np.flatnonzero(self.completeness(found)[1] > self.tolerance)
+        if len(off) and self._silent(batch.baselines[off[:1]]):
+            layer = self.scorer.layer.name if self.scorer.layer else ""
+            raise InputError(
+                f"a map of {self.name} does not sum to the score's change: the baseline leaves "
+                f"{layer!r} silent, and from there a cosine jumps, which no number of steps "
+                "follows: take --baseline blurred, or --method occlusion, or allow more "
+                "(--option tolerance=...)"
+            )
+        count, most = self.options.get("n_steps", 0), self.options.get("most_steps", 0)
+        while len(off) and count < most:
+            count = min(2 * count, most)
+            more, _ = self._maps_and_kept(batch.pick(off.tolist()), count)
+            found.maps[off.tolist()], found.steps[off] = more, count
+            off = np.flatnonzero(self.completeness(found)[1] > self.tolerance)
         return found
+
+    @property
+    def tolerance(self) -> float:
+        """By which share of the score's change a map's sum may be off; infinite without a sum."""
+        if not self.method.complete:
+            return float("inf")
+        return float(self.options.get("tolerance", TOLERANCE))
 
     def completeness(self, found: Explained) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return how far each map's sum is off, and that as a share; NaN where there is no sum.
@@ -452,42 +494,20 @@ class Explainer:
         change, size = (np.linalg.norm(each, axis=1) for each in (shown - nothing, shown))
         return np.asarray(change <= ROUNDING * UNIT * size)
 
-    def _check_sum(self, found: Explained, batch: Batch) -> None:
-        _, share = self.completeness(found)
-        tolerance = float(self.options.get("tolerance", TOLERANCE))
-        worst = float(share.max())
-        if worst <= tolerance:
-            return
-        row = int(share.argmax())
-        if self._silent(batch.baselines[row : row + 1]):
-            layer = self.scorer.layer.name if self.scorer.layer else ""
-            remedy = (
-                f"the baseline leaves {layer!r} silent, and from there a cosine jumps, which no "
-                "number of steps follows: take --baseline blurred, or --method occlusion"
-            )
-        elif self.name == "integrated-gradients":
-            steps = self.options["n_steps"]
-            remedy = f"raise the steps (--option n_steps={4 * steps}; they are {steps})"
-        else:
-            remedy = "take integrated-gradients: this network bends signals where it has no rule"
-        raise InputError(
-            f"a map of {self.name} does not sum to the score's change: it is off by {worst:.3f} of "
-            f"it, above the tolerance {tolerance:g}; {remedy}, or allow more (--option "
-            "tolerance=...)"
-        )
-
     def _silent(self, baseline: torch.Tensor) -> bool:
         """Return whether the target is a cosine with an activation that the baseline has not."""
         if not isinstance(self.target, SimilarityTarget):
             return False
         return not bool(self._forward(baseline, self.scorer.activations).any())
 
-    def _attribute(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _attribute(
+        self, batch: Batch, *, options: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         images = batch.images.detach().clone().requires_grad_(True)
         setting = Setting(
             self.scorer,
             self.layer,
-            self.options,
+            options,
             self.rows,
             self.object_size,
             self.seed,

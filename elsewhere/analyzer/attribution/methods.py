@@ -252,6 +252,9 @@ for _name, _method in {
         {
             "n_steps": Option(50, "points on the line", low=2),
             "method": Option("gausslegendre", "rule of integration", str, values=_RULES),
+            "most_steps": Option(
+                800, "points to which they are raised where a map does not sum", low=2
+            ),
             "tolerance": _TOLERANCE,
         },
         compares=True,

@@ -19,7 +19,7 @@ from elsewhere.analyzer.attribution.frames import Scenes
 from elsewhere.analyzer.attribution.randomness import frame_generator, frame_noise
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarget, class_numbers
-from elsewhere.errors import InputError
+from elsewhere.errors import InputError, NumericsError
 from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entropy, share_inside
 from elsewhere.measures.behaviour import differing
 from elsewhere.notes import notes_of
@@ -129,6 +129,13 @@ class ObjectRun:
         progress
             Called with the number of images done since the last call.
         """
+        try:
+            return self._measured(number, progress)
+        except NumericsError as error:
+            raise NumericsError(f"object {self.sweep.objects.ids[number]}: {error}") from error
+
+    def _measured(self, number: int, progress: Callable[[int], None] | None) -> xarray.Dataset:
+        """Return maps and measures of one object."""
         places = [(int(y), int(x)) for y, x in self.sweep.grid.locations]
         index = self.sweep.design.reference_index
         at = self._at_reference(number)
@@ -206,6 +213,7 @@ class ObjectRun:
             "completeness_error": error,
             "completeness_share": share,
             "kept_relevance": found.kept,
+            "n_steps": found.steps,
             "vanishing": vanishing,
             "unanswered": self.explainer.unanswered(images, self.scenes.empty),
             **self._places(number, flat, corners),
@@ -254,7 +262,7 @@ class ObjectRun:
             one = replace(batch.take(slice(row, row + 1)), plain=False)
             for name in values:
                 measure = self._sensitivity if name == "sensitivity" else self._infidelity
-                values[name].append(measure(one, found.maps[row : row + 1], unit))
+                values[name].append(measure(one, found, row, unit))
         return {name: np.array(numbers, np.float64) for name, numbers in values.items()}
 
     def _noise(self, one: Batch, kind: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -268,21 +276,24 @@ class ObjectRun:
 
         return draw
 
-    def _sensitivity(self, one: Batch, maps: torch.Tensor, unit: float) -> float:
+    def _sensitivity(self, one: Batch, found: Explained, row: int, unit: float) -> float:
         """Return the largest relative change of the map, by Euclidean norm."""
         count, noise = self.settings.n_perturbations, self._noise(one, 1)
         images = one.images.expand(count, -1, -1, -1)
         images = images + SENSITIVITY_RADIUS * unit * noise(images)
-        change = self.explainer.maps(replace(one.padded(count), images=images)) - maps
+        maps, steps = found.maps[row : row + 1], int(found.steps[row])
+        again = self.explainer.maps(replace(one.padded(count), images=images), steps=steps)
+        change = again - maps
         length = float(maps.norm())
         return float(change.flatten(1).norm(dim=1).max()) / length if length else math.nan
 
-    def _infidelity(self, one: Batch, maps: torch.Tensor, unit: float) -> float:
+    def _infidelity(self, one: Batch, explained: Explained, row: int, unit: float) -> float:
         """Compare the slopes that a map stands for with what noise does to the score.
 
         A map that shares the score's change out, ``(x - b) slope``, is divided by ``x - b``. Where
         that is 0 such a map says nothing of slopes, and nothing is perturbed.
         """
+        maps = explained.maps[row : row + 1]
         noise, slopes = self._noise(one, 2), maps
         shares = self.explainer.method.shares
         if shares is not None:
@@ -333,7 +344,7 @@ class ObjectRun:
             ("height", "width"), to_half(kept) if half else kept,
         )  # fmt: skip
         variables["reference_scale"] = ((), np.float32(there[0]))
-        for name in ("score", "mass", "vanishing"):
+        for name in ("score", "mass", "vanishing", "completeness_share"):
             variables[f"reference_{name}"] = ((), reference[name][0])
         for name, array in values.items():
             if name not in maps:

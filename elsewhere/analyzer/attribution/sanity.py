@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from elsewhere.analyzer.attribution.cost import cost_of
 from elsewhere.analyzer.attribution.driver import ASKED, versions
 from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.objects import ObjectRun
@@ -47,6 +48,7 @@ def sanity(
     classes: Sequence[str] | None = None,
     max_memory: int | str = "2GiB",
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> xarray.Dataset:
     """Return how alike a method's maps stay while a network's layers are randomised one by one.
 
@@ -66,6 +68,8 @@ def sanity(
         Bytes that a pass may take.
     progress
         Called with images done and in all.
+    announce
+        Called before anything is made, with what it costs in words.
 
     Returns
     -------
@@ -103,6 +107,9 @@ def sanity(
             f"{sweep.model.name} has no parameters up to the target {first.target.name}; there is "
             "nothing to randomise"
         )
+    if announce is not None:
+        cost = cost_of(first, n_objects * sweep.design.n_positions)
+        announce(str(cost.times(len(layers) + 1)))
     total, done = n_objects * sweep.design.n_positions * (len(layers) + 1), 0
 
     def count(images: int) -> None:

@@ -89,8 +89,33 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
     result = result.assign_coords(bound=["low", "high"])
     result.attrs["sampled"] = Sampled.of(codes_of(result)).unit
     result.attrs["n_vanishing"], vanished = _vanishing(result)
-    result.attrs["notes"] = notes_of(result, vanished, doubts)
+    result.attrs["notes"] = notes_of(result, unsummed(result), vanished, doubts)
     return described(result)
+
+
+def unsummed(result: xarray.Dataset) -> list[str]:
+    """Return what has to be known of maps that do not sum to what they share out."""
+    if "completeness_share" not in result:
+        return []
+    share, tolerance = result["completeness_share"], float(result.attrs["tolerance"])
+    off = share > tolerance
+    there = result["reference_completeness_share"] > tolerance
+    count, worst = (
+        int(off.sum()),
+        float(np.fmax(share, result["reference_completeness_share"]).max()),
+    )
+    if not count and not bool(there.any()):
+        return []
+    ids = result["object"].values[(off.any(("y", "x")) | there).values]
+    named = ", ".join(map(str, ids[:FEW])) + (", ..." if len(ids) > FEW else "")
+    steps = f", in {int(result['n_steps'].max())} steps as well" if "n_steps" in result else ""
+    return [
+        f"{count} of {off.size} maps of {result.attrs['method']} do not sum to the score's change: "
+        f"they are off by up to {worst:.2g} of it, above the tolerance {tolerance:g}{steps} "
+        f"(objects {named}); figures mark them, completeness_share says how far each is off, and "
+        "means hold them; allow more steps (--option most_steps=...), or take another baseline "
+        "or method"
+    ]
 
 
 def vanishing_of(result: xarray.Dataset) -> tuple[xarray.DataArray, xarray.DataArray]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import xarray
 
+from elsewhere.analyzer.attribution.cost import cost_of
 from elsewhere.analyzer.attribution.driver import attribute, check_memory
+from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.targets import ClassTarget, LinearTarget
 from elsewhere.analyzer.checkpoints import (
@@ -50,6 +52,7 @@ def attribute_checkpoints(
     trust: Collection[str] = (),
     out: Path | None = None,
     report: Report | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> xarray.Dataset:
     """Return maps and measures at each checkpoint of a run; goes on where it was stopped.
 
@@ -88,6 +91,8 @@ def attribute_checkpoints(
         The file that the result will be written to, if its disk is to be looked at before.
     report
         Called as checkpoints are done.
+    announce
+        Called before anything is made, with what it costs in words.
 
     Returns
     -------
@@ -128,6 +133,12 @@ def attribute_checkpoints(
             batch_dependent, chance_seed,
         )  # fmt: skip
         left = kept.left(cards, job.sweep)
+        if announce is not None and left:
+            run = ObjectRun(
+                job.sweep(left[0]), settings, classes=cards[left[0]].categories,
+                max_memory=limit,
+            )  # fmt: skip
+            announce(str(cost_of(run, len(objects) * places).times(len(left))))
         n_values = map_bytes // 32  # of 8 bytes; the maps compress to about a quarter
         perform_checkpoints(
             job, cards, left, workers=workers, scheduler=scheduler, report=report,

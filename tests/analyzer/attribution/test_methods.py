@@ -192,13 +192,33 @@ def test_rescaling_goes_through_layers_that_follow_each_other_directly(
     np.testing.assert_allclose(error, 0, atol=1e-5 * float(found.maps.abs().sum((1, 2, 3)).max()))
 
 
-def test_too_few_steps_are_refused_with_the_remedy(awkward, make_explainer, make_batch):
+def test_steps_are_raised_where_a_map_does_not_sum(awkward, make_explainer, make_batch):
+    batch = make_batch(awkward, baseline="black").batch
+    given = {"method": "riemann_left", "tolerance": 0.01}
+    explainer = make_explainer(awkward, "integrated-gradients", n_steps=2, **given)
+    found = explainer.explain(batch)
+    assert (explainer.completeness(found)[1] <= 0.01).all()
+    assert found.steps.max() > 2
+    for row, count in enumerate(found.steps.tolist()):
+        once = make_explainer(awkward, "integrated-gradients", n_steps=count, **given)
+        expected = once.maps(batch)[row]
+        torch.testing.assert_close(found.maps[row], expected, rtol=1e-4, atol=1e-6)
+        if count > 2:  # half as many did not suffice
+            fewer = make_explainer(
+                awkward, "integrated-gradients", n_steps=count // 2, most_steps=2, **given
+            )
+            assert fewer.completeness(fewer.explain(batch))[1][row] > 0.01
+
+
+def test_what_still_does_not_sum_at_the_bound_is_returned(awkward, make_explainer, make_batch):
     batch = make_batch(awkward, baseline="black").batch
     explainer = make_explainer(
-        awkward, "integrated-gradients", n_steps=2, method="riemann_left", tolerance=0.01
-    )
-    with pytest.raises(InputError, match=r"raise the steps \(--option n_steps=8"):
-        explainer.explain(batch)
+        awkward, "integrated-gradients", n_steps=2, most_steps=3, method="riemann_left",
+        tolerance=1e-5,
+    )  # fmt: skip
+    found = explainer.explain(batch)
+    assert set(found.steps.tolist()) == {3}
+    assert (explainer.completeness(found)[1] > 1e-5).any()
 
 
 # --- the copy --------------------------------------------------------------------------------
