@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from elsewhere.protocols import Layer
+if TYPE_CHECKING:  # which needs NumPy, and help texts do not
+    from elsewhere.protocols import Layer
 
 FULL = "full"
 MEAN = "mean"

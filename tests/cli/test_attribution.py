@@ -168,7 +168,8 @@ REFUSED = {
         (*SMALL, "--method", "gradients", "--out", "a.nc"), ("gradients", "nearest"),
     ),
     "an unknown option": (
-        (*SMALL, "--option", "steps=3", "--out", "a.nc"), ("steps", "n_steps, method, most_steps, tolerance"),
+        (*SMALL, "--option", "steps=3", "--out", "a.nc"),
+        ("steps", "n_steps, method, most_steps, tolerance"),
     ),
     "an unreadable target": ((*SMALL, "--target", "logits", "--out", "a.nc"), "similarity:LAYER"),
     "an unknown engine": (

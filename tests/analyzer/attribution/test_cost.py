@@ -38,9 +38,7 @@ def test_images_are_counted(make_sweep, method, options):
     handle.remove()
     # one image at the reference is looked at beside, in a pass of eight
     there = counts["forward"] - 8
-    if cost.at_most:
-        assert there <= cost.forward
-    elif method == "deep-lift":  # whose rules follow the network's operations one by one
+    if cost.at_most or method == "deep-lift":
         assert there <= cost.forward
     else:
         assert there == cost.forward

@@ -1,0 +1,198 @@
+"""Figures on a journal's page: nothing overlaps or is cut off, legends never cover data."""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures import draw, figure_kinds, page, plot_layerwise, save_figure
+from elsewhere.figures.style import fitting, text_width, wrap
+from tests.figures.conftest import similarity_result, vgg16_layers
+from tests.figures.test_kinds import DRAWN_FROM
+
+
+def corners_of(text, renderer):
+    """Return the corners of a text's own box, turned as it is, px (4, 2)."""
+    angle = np.deg2rad(text.get_rotation())
+    straight = text.get_rotation()
+    text.set_rotation(0)
+    box = text.get_window_extent(renderer)
+    text.set_rotation(straight)
+    turned = text.get_window_extent(renderer)
+    middle = np.array([turned.x0 + turned.x1, turned.y0 + turned.y1]) / 2
+    half = np.array([box.width, box.height]) / 2 - 0.5  # a hair's breadth may touch
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    return middle + (signs * half) @ turn.T
+
+
+def overlap(first, second):
+    """Return whether two turned rectangles overlap: no axis of either parts them."""
+    for box in (first, second):
+        for edge in (box[1] - box[0], box[2] - box[1]):
+            length = np.hypot(*edge)
+            if length < 1e-9:
+                continue
+            normal = np.array([-edge[1], edge[0]]) / length
+            a, b = first @ normal, second @ normal
+            if a.max() <= b.min() or b.max() <= a.min():
+                return False
+    return True
+
+
+def texts_of(figure):
+    """Return all visible texts of a figure, laid out, with their corners."""
+    figure.draw_without_rendering()
+    renderer = figure._get_renderer()
+    found = []
+    for text in figure.findobj(Text):
+        shown = text.get_visible() and text.get_text().strip()
+        parent = text.axes
+        if not shown or (parent is not None and not parent.get_visible()):
+            continue
+        if parent is not None and not parent.axison and text.get_gid() is None:
+            ticks = {*parent.get_xticklabels(), *parent.get_yticklabels()}
+            if text in ticks or text in (parent.xaxis.label, parent.yaxis.label):
+                continue
+        found.append((text.get_text(), corners_of(text, renderer)))
+    return found
+
+
+def check(figure, name):
+    found = texts_of(figure)
+    width, height = figure.get_size_inches() * figure.dpi
+    for text, box in found:
+        assert box.min() > -2, f"{name}: {text!r} is cut off"
+        assert (box.max(axis=0) < [width + 2, height + 2]).all(), f"{name}: {text!r} is cut off"
+    clashes = [
+        (a, b) for (a, first), (b, second) in itertools.combinations(found, 2)
+        if overlap(first, second)
+    ]  # fmt: skip
+    assert not clashes, f"{name}: {clashes}"
+    for ax in figure.axes:
+        legend = ax.get_legend()
+        if legend is not None and ax.axison:
+            assert not legend.get_window_extent().overlaps(ax.get_window_extent()), name
+
+
+@pytest.mark.parametrize("kind", list(figure_kinds))
+@pytest.mark.parametrize("title", [True, False])
+def test_no_text_overlaps_or_is_cut_off_at_85_mm(results, kind, title):
+    figure = draw(results[DRAWN_FROM[kind]], kind, width="85mm", font_size=7, title=title)
+    assert figure.get_size_inches()[0] == pytest.approx(85 / 25.4)
+    check(figure, kind)
+
+
+LOW = [kind for kind in figure_kinds if kind not in ("claims", "measures", "attribution-timeline")]
+
+
+@pytest.mark.parametrize("kind", LOW)
+def test_nor_at_85_by_70_mm_without_a_title(results, kind):
+    figure = draw(
+        results[DRAWN_FROM[kind]], kind, width="85mm", height="70mm", font_size=7, title=False
+    )  # fmt: skip
+    assert figure.get_size_inches().tolist() == pytest.approx([85 / 25.4, 70 / 25.4])
+    check(figure, kind)
+
+
+@pytest.mark.parametrize("kind", list(figure_kinds))
+def test_nor_at_the_default_size(results, kind):
+    check(draw(results[DRAWN_FROM[kind]], kind), kind)
+
+
+@pytest.mark.parametrize("kind", ["layerwise", "maps", "displacement"])
+def test_many_layers_fit_a_narrow_page(deep_result, kind):
+    check(draw(deep_result, kind, width="85mm", font_size=7), kind)
+
+
+def test_a_page_that_is_too_low_is_refused(results):
+    for kind in ("layerwise", "claims", "attribution-timeline"):
+        with pytest.raises(InputError, match=r"mm"):
+            draw(results[DRAWN_FROM[kind]], kind, width="85mm", height="26mm")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"width": "wide"}, "85mm"),
+        ({"width": "3mm"}, "25.4 mm"),
+        ({"height": "85px"}, "the height is '85px'"),
+        ({"font_size": 2}, "4 to 24 points"),
+    ],
+)
+def test_pages_that_cannot_be(result, options, says):
+    with pytest.raises(InputError, match=says):
+        draw(result, **options)
+
+
+def test_lengths_are_read_in_their_units(result):
+    for width in ("85mm", "8.5cm", "3.34646in", "240.945pt", 85, "85"):
+        with page(width=width):
+            drawn = plot_layerwise(result)
+        assert drawn.figure.get_size_inches()[0] == pytest.approx(85 / 25.4, abs=1e-4)
+    assert plot_layerwise(result).figure.get_size_inches()[0] == 7  # the page ends with its block
+
+
+@pytest.mark.parametrize(
+    ("kind", "quantities"),
+    [
+        ("layerwise", ["G"]), ("maps", ["baseline", "G"]), ("acquisition", ["far"]),
+        ("interference", ["on", "far"]), ("measures", ["cka"]), ("steps", ["cka"]),
+        ("equivariance", ["plain_G_away"]), ("partition", ["object"]),
+        ("identification", ["identification_raw_away"]), ("phase", ["shift_share_in_phase"]),
+        ("probe-maps", ["same"]), ("probe-matrix", ["same"]), ("probe-layerwise", ["far"]),
+        ("attribution-equivariance", ["cosine"]), ("sanity", ["cosine"]),
+        ("accuracy-maps", ["same"]),
+    ],
+)  # fmt: skip
+def test_quantities_are_chosen(results, kind, quantities):
+    result = results[DRAWN_FROM[kind]]
+    assert draw(result, kind, quantities=quantities).axes
+    with pytest.raises((UnknownNameError, InputError), match="colour"):
+        draw(result, kind, quantities=["colour"])
+
+
+def test_layers_are_chosen_in_every_figure_that_has_them(results):
+    for kind in figure_kinds:
+        result = results[DRAWN_FROM[kind]]
+        if "layer" not in result.dims:
+            with pytest.raises(InputError, match="of no layers"):
+                draw(result, kind, layers=["fc7"])
+            continue
+        names = [str(result["layer"].values[k]) for k in (0, -1)]
+        shown = [text for text, _ in texts_of(draw(result, kind, layers=names))]
+        others = set(map(str, result["layer"].values)) - set(names)
+        assert not others & set(shown), kind
+        assert set(names) <= {text.split(" ")[0] for text in shown}, kind
+
+
+def test_a_raw_similarity_is_never_drawn_alone(result):
+    ax = plot_layerwise(result, quantities=["similarity"])
+    assert {"similarity", "baseline"} <= {line.get_label() for line in ax.lines}
+
+
+def test_titles_break_between_words():
+    title = "accuracy, held-out exemplars · small-cnn (weights: pretrain-003000.safetensors) · 10"
+    for width in (1.5, 2.4, 3.3, 5.0):
+        lines = wrap(title, width, 9).split("\n")
+        words = set(title.replace("·", "").split())
+        assert all(text_width(line, 9) <= width for line in lines)
+        broken = {word for line in lines for word in line.split()} - words - {"·"}
+        assert all("…" in word for word in broken), broken
+    assert wrap("a" * 300, 1, 9) == fitting("a" * 300, 1, 9)
+
+
+def test_texts_of_files_are_texts(result, tmp_path):
+    figure = draw(result, width="85mm")
+    svg = save_figure(figure, tmp_path / "a.svg").read_text()
+    assert "<text" in svg
+    assert ">same object elsewhere<" in svg
+    pdf = save_figure(figure, tmp_path / "a.pdf").read_bytes()
+    assert b"/FontFile2" in pdf  # TrueType: letters, which a search finds
+    assert b"/Type3" not in pdf
+
+
+def test_deep_networks_fit(result):
+    check(draw(similarity_result(vgg16_layers()), width="120mm"), "layerwise")
