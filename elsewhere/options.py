@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "incremental", "dense")
 
-MODEL = typer.Argument(help="A zoo or torchvision name, a checkpoint, or package.module:factory.")
+MODEL = typer.Argument(
+    help="A zoo or torchvision name, a checkpoint, package.module:factory, or path/file.py:factory."
+)
 SOURCE = typer.Argument(help="A recording, or a MODEL to sweep live.")
 LayerOption: TypeAlias = Annotated[
     str | None,
@@ -156,7 +158,8 @@ class ModelOptions(OptionGroup):
         list[str],
         Option(
             "--trust-factory",
-            help="package.module:factory that may be built if a file names it; repeatable.",
+            help="package.module:factory (or file.py:factory) that may be built if a file names "
+            "it; repeatable.",
         ),
     ] = dataclasses.field(default_factory=list)
 

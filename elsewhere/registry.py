@@ -7,7 +7,9 @@ when it is asked for, so that ``--help`` can list names without importing torch.
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,12 +41,53 @@ EXTENSIONS: list[str] = []
 """Modules that a user named; processes that share the work import them, too: they may register."""
 
 
+def is_source(name: str) -> bool:
+    """Return whether a module's name is a file of Python, ``path/to/file.py``."""
+    return name.endswith(".py") or "/" in name
+
+
 def import_extension(name: str) -> ModuleType:
-    """Import a module that a user named; the current directory is importable."""
+    """Import a module, or a file of Python, that a user named.
+
+    The current directory is importable; while a file is imported, so is its own.
+    """
     with current_directory_importable():
-        module = importlib.import_module(name)
+        module = _import_file(name) if is_source(name) else importlib.import_module(name)
     if name not in EXTENSIONS:
         EXTENSIONS.append(name)
+    return module
+
+
+def _import_file(name: str) -> ModuleType:
+    """Import a file under its own name, or one made longer where that means another module."""
+    path = Path(name).resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise InputError(f"no file {name} of Python; expected path/to/file.py")
+    called = path.stem
+    if called in sys.modules:
+        taken, origin = True, getattr(sys.modules[called], "__file__", None)
+    else:
+        known = importlib.util.find_spec(called) if called.isidentifier() else None
+        taken, origin = known is not None, None if known is None else known.origin
+    if taken and (origin is None or Path(origin).resolve() != path):
+        called = f"{called}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if called in sys.modules:
+        return sys.modules[called]
+    spec = importlib.util.spec_from_file_location(called, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{name} cannot be imported; expected a file of Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[called] = module
+    folder = str(path.parent)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[called]
+        raise
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
     return module
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from elsewhere.errors import InputError, StorageError
 from elsewhere.options import CostOptions, ModelOptions, StimulusOptions
+from elsewhere.registry import is_source
 from elsewhere.terminal import called, counted, say
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ def is_file(source: str) -> bool:
     from elsewhere.storage.files import is_file as is_file_there
 
     path = Path(source)
-    if path.suffix == ".safetensors":  # a checkpoint
-        return False
+    if path.suffix in (".safetensors", ".py") or is_source(source.rpartition(":")[0]):
+        return False  # a checkpoint, or a network in a file of Python
     named = path.suffix in {".h5", ".hdf5", ".nc"} or "/" in source or source in (".", "..")
     return named or is_file_there(path)
 

@@ -1,4 +1,4 @@
-"""Networks of one's own: ``package.module:factory``, found and built."""
+"""Networks of one's own: ``package.module:factory`` or ``file.py:factory``, found and built."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.registry import current_directory_importable, import_extension
+from elsewhere.registry import current_directory_importable, import_extension, is_source
 
 Builder = Callable[..., nn.Module]
 
@@ -38,19 +38,25 @@ def find_factory(name: str) -> Builder:
 
 
 def _find(name: str) -> Builder:
-    module_name, _, attribute = name.partition(":")
-    parts = [*module_name.split("."), *attribute.split(".")]
+    module_name, _, attribute = name.rpartition(":")
+    in_file = is_source(module_name)
+    parts = [*([] if in_file else module_name.split(".")), *attribute.split(".")]
     if not all(part.isidentifier() for part in parts):
-        raise InputError(f"cannot read the model {name!r}; expected package.module:factory")
-    if parts[0] in sys.stdlib_module_names:
+        raise InputError(
+            f"cannot read the model {name!r}; expected package.module:factory, or "
+            "path/to/file.py:factory"
+        )
+    if not in_file and parts[0] in sys.stdlib_module_names:
         raise InputError(
             f"{name} belongs to Python's standard library, which builds no network; expected "
             "package.module:factory of a package of networks"
         )
     try:
         found: Any = import_extension(module_name)
+    except InputError:
+        raise
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+        if in_file or error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise InputError(f"importing {module_name} failed: {one_line(error)}") from error
         raise InputError(
             f"no module {module_name!r} for the model {name!r}: {error.name!r} was not found; "
@@ -63,7 +69,7 @@ def _find(name: str) -> Builder:
             known = [other for other in vars(found) if callable(getattr(found, other, None))]
             raise UnknownNameError(f"factory of {module_name}", attribute, known)
         found = getattr(found, part)
-    _check_kind(name, parts[0], found)
+    _check_kind(name, "" if in_file else parts[0], found)
     factory: Builder = found
     return factory
 
@@ -89,7 +95,7 @@ def _check_kind(name: str, package: str, found: Any) -> None:
     if origin != package and origin in sys.stdlib_module_names - {"__main__"}:
         raise InputError(
             f"{name} is a function of {home}, of Python's standard library, which builds no "
-            f"network; expected one of {package} that returns a network"
+            f"network; expected one of {package or 'the file'} that returns a network"
         )
 
 

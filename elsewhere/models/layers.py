@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models.expected import refusal
 from elsewhere.models.fields import FieldMode, Plane
 from elsewhere.models.heads import name_head
 from elsewhere.models.layouts import FoundLayout, probe_layouts
+from elsewhere.models.loading import as_model
 from elsewhere.models.model import Model
 from elsewhere.models.names import OUTPUT
 from elsewhere.models.outputs import is_container, output_tensors
@@ -26,7 +28,7 @@ from elsewhere.protocols import LAYOUTS, Layer, Layout
 
 
 def list_layers(
-    model: Model,
+    model: Model | nn.Module,
     canvas_size: int | None = None,
     *,
     containers: bool = False,
@@ -39,6 +41,8 @@ def list_layers(
 
     Parameters
     ----------
+    model
+        The network, loaded or in memory.
     canvas_size
         Side of the canvas, px; the model's own by default.
     containers
@@ -59,6 +63,7 @@ def list_layers(
     >>> [(layer.name, layer.shape, layer.stride) for layer in list_layers(model)][2:5]
     [('pool1', (4, 8, 8), 2), ('conv2_1', (8, 8, 8), 2), ('relu2_1', (8, 8, 8), 2)]
     """
+    model = as_model(model)
     size = model.canvas_size if canvas_size is None else canvas_size
     if size < 1:
         raise InputError(f"the canvas must have a side of at least 1 px; got {size}")

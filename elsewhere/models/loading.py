@@ -22,9 +22,10 @@ from elsewhere.models.aliases import aliases
 from elsewhere.models.factories import Builder, build_factory, find_factory, one_line
 from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.heads import name_head
-from elsewhere.models.model import Model, uncompile
+from elsewhere.models.model import Model, is_compiled, uncompile, unwrap
 from elsewhere.models.names import is_factory, model_registry, unknown_model
 from elsewhere.models.repetition import build_twice
+from elsewhere.models.restoring import copy_network
 from elsewhere.models.state_files import State, choose_state
 from elsewhere.models.transform import (
     STATE_IT,
@@ -38,7 +39,7 @@ from elsewhere.types import BatchDependent, Convention
 
 
 def load_model(
-    name: str,
+    name: str | nn.Module,
     *,
     weights: str = "none",
     model_args: Mapping[str, object] | None = None,
@@ -49,15 +50,17 @@ def load_model(
     batch_dependent: BatchDependent = "refuse",
     chance_seed: int | None = None,
 ) -> Model:
-    """Return the network called `name`, in evaluation mode on the CPU.
+    """Return the network called `name`, in evaluation mode on the CPU; or one in memory, as it is.
 
     Parameters
     ----------
     name
         A name of the zoo, any classification model of torchvision, or
-        ``package.module:factory``, where the current directory is importable and the factory is a
-        class of networks or a function of that package that returns one. A factory's network may
-        state its natural canvas as an attribute ``canvas_size``, px.
+        ``package.module:factory`` (``path/to/file.py:factory``), where the current directory is
+        importable and the factory is a class of networks or a function of that package that returns
+        one. A factory's network may state its natural canvas as an attribute ``canvas_size``, px.
+        A network in memory stays on its device and in its mode, and is not copied: what is trained
+        of it later is seen.
     weights
         ``none`` (drawn at random), ``imagenet`` (torchvision's) or a state file, ``.pth`` or
         ``.safetensors``.
@@ -107,6 +110,13 @@ def load_model(
     ('logits', 16)
     """
     arguments = dict(model_args or {})
+    given = None if isinstance(name, str) else name
+    name = name if isinstance(name, str) else type(unwrap(name)).__name__
+    if given is not None and (arguments or weights == "imagenet"):
+        raise InputError(
+            f"{name} is a network in memory, built already; give no model arguments, and load the "
+            "weights of a file only"
+        )
     if not 0 <= seed < 2**63:
         raise InputError(f"seed must be an integer from 0 to 2**63 - 1; got {seed!r}")
     states = None if weights in ("none", "imagenet") else read_states(weights)
@@ -116,7 +126,9 @@ def load_model(
     unrepeated: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     with _seeded(seed):
-        if weights == "imagenet":
+        if given is not None:
+            module = _in_memory(name, given)
+        elif weights == "imagenet":
             module, published, random_keys = _build_imagenet(name, arguments, partial_weights)
             if isinstance(transform, str):
                 transform = named_transform(transform, module, name)
@@ -153,16 +165,21 @@ def load_model(
             module.transform_input = arguments.setdefault("transform_input", True)
     elif weights == "imagenet" and isinstance(module, GoogLeNet | Inception3):
         arguments.setdefault("transform_input", True)  # whoever builds it again must know
+    elif given is not None:
+        transform, notes = stated_input(f"the network {name} does", "its", module, transform)
     elif is_factory(name):
         transform, notes = stated_input(f"the factory {name} does", "its", module, transform)
+    source = weights if weights in ("none", "imagenet") else Path(weights).name
+    if given is not None and weights == "none":
+        source = "in memory"
     parts = module.named_modules()
     resting = tuple(n for n, part in parts if not part.training) if module.training else ()
     model = Model(
         name=name,
-        module=module.eval(),
+        module=module.eval() if given is None else module,
         transform=InputTransform() if transform is None else transform,
         aliases=aliases(module),
-        weights=weights if weights in ("none", "imagenet") else Path(weights).name,
+        weights=source,
         weights_sha256=state_sha256(module.state_dict()),
         random_keys=random_keys,
         arguments=arguments,
@@ -245,6 +262,32 @@ def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
         module = _call_builder(name, model_registry.get(name), arguments)
     else:
         raise unknown_model(name)
+    module = uncompile(check_network(name, module)).cpu()
+    # A network that is one layer would have no layer with a name.
+    return module if any(True for _ in module.children()) else nn.Sequential(module)
+
+
+def as_model(network: Model | nn.Module | str) -> Model:
+    """Return a network as it is measured: what was loaded as it is, others as `load_model` does."""
+    return network if isinstance(network, Model) else load_model(network)
+
+
+def _in_memory(name: str, network: nn.Module) -> nn.Module:
+    """Return a network that a program holds, without wrappers; its own parts stay as they are."""
+    module = unwrap(check_network(name, network))
+    if is_compiled(module):
+        module = uncompile(copy_network(module))
+    return module if any(True for _ in module.children()) else nn.Sequential(module)
+
+
+def check_network(name: str, module: object) -> nn.Module:
+    """Return a network; refuse what cannot be run, or listened to.
+
+    Raises
+    ------
+    InputError
+        The message says why, and what to do.
+    """
     if hasattr(module, "graph_signature") or hasattr(module, "range_constraints"):
         raise InputError(
             f"{name} returned what torch.export made, which has no evaluation mode and may have "
@@ -267,9 +310,7 @@ def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
             f"{name} returned a network on the device 'meta', whose weights hold no numbers "
             f"({len(empty)}, first {empty[0]}); build it on the CPU, and load its weights there"
         )
-    module = uncompile(module).cpu()
-    # A network that is one layer would have no layer with a name.
-    return module if any(True for _ in module.children()) else nn.Sequential(module)
+    return module
 
 
 def _build_seeded(name: str, arguments: Mapping[str, object], seed: int) -> nn.Module:
@@ -287,6 +328,9 @@ def _is_torchvision(name: str) -> bool:
 
 
 def _canvas_size(module: nn.Module) -> int:
+    facts = getattr(module, "pretrained_cfg", None)
+    if isinstance(facts, Mapping) and len(set(tuple(facts.get("input_size", ()))[-2:])) == 1:
+        return int(facts["input_size"][-1])
     for attribute in ("canvas_size", "image_size"):
         size = getattr(module, attribute, None)
         if isinstance(size, int) and size > 0:

@@ -134,6 +134,14 @@ def unwrap(module: nn.Module) -> nn.Module:
             return module
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Return whether a part of a network is compiled."""
+    return any(
+        hasattr(part, "_orig_mod") or part._compiled_call_impl is not None
+        for part in module.modules()
+    )
+
+
 def uncompile(module: nn.Module) -> nn.Module:
     """Return a network without wrappers, whose parts are not compiled either, changed in place.
 

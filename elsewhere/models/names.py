@@ -117,7 +117,7 @@ def torchvision_names() -> tuple[str, ...]:
 def unknown_model(name: str) -> UnknownNameError:
     """Return the error of a network that nobody knows."""
     known = dict.fromkeys((*model_names(), *torchvision_names()))
-    hint = "or package.module:factory for a network of your own"
+    hint = "or package.module:factory, or path/to/file.py:factory, for a network of your own"
     return UnknownNameError("model", name, known, hint)
 
 

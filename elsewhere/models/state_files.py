@@ -125,7 +125,8 @@ def choose_state(
     rest = len(chosen.state) - len(taken)
     if key is not None or rest or (chosen.prefix and chosen.prefix not in PARALLEL):
         more = f"; {rest} other keys of that state were left out" if rest else ""
-        notes = [f"of {Path(source).name} the state {chosen.name!r} was taken{more}"]
+        off = f"; the prefix {chosen.prefix!r} of its names was taken off" if chosen.prefix else ""
+        notes = [f"of {Path(source).name} the state {chosen.name!r} was taken{off}{more}"]
     logger.info("%s: state %r, %d keys", source, chosen.name, len(taken))
     return taken, notes
 

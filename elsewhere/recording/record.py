@@ -8,17 +8,20 @@ import platform
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from torch import nn
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.logs import get_logger
-from elsewhere.models import Layer, describe_code, state_sha256
+from elsewhere.models import Layer, Model, describe_code, state_sha256
 from elsewhere.models.machine import versions_of
 from elsewhere.protocols import Progress, Sink
 from elsewhere.recording.completion import is_complete
 from elsewhere.recording.sampling import Sample
 from elsewhere.recording.sharing import record_shared, share_out
 from elsewhere.recording.sweep import Sweep
+from elsewhere.stimuli import ObjectSet
 from elsewhere.storage import Header, Keep, RecordingWriter, StoredLayer
 from elsewhere.storage.files import remove_leftovers
 from elsewhere.storage.portions import PORTION_BYTES
@@ -170,10 +173,11 @@ def versions() -> dict[str, str]:
 
 
 def record(
-    sweep: Sweep,
+    sweep: Sweep | Model | nn.Module,
     path: str | Path,
     *,
-    layers: Sequence[Layer] | None = None,
+    objects: ObjectSet | None = None,
+    layers: Sequence[Layer] | Sequence[str] | str | None = None,
     keep: Mapping[str, Keep] | None = None,
     dtype: StorageType = "float32",
     seed: int = 0,
@@ -184,6 +188,7 @@ def record(
     workers: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
+    **how: Any,
 ) -> Path:
     """Record a sweep to an HDF5 file; optionally measure more in the same sweep.
 
@@ -191,11 +196,16 @@ def record(
 
     Parameters
     ----------
+    sweep
+        What is recorded; or a network, loaded or in memory, which is shown `objects`.
     path
         The file to write. Until it is finished, its parts lie in ``path.parts``; the same call
         goes on with them.
+    objects, how
+        With a network: what is shown, and ``canvas``, ``grid``, ``reference``, ``axes``, ``engine``
+        and ``precision`` as :class:`elsewhere.recording.Sweep` takes them.
     layers, keep, dtype, seed, command
-        See :func:`make_header`.
+        See :func:`make_header`; with a network, `layers` are names as a sweep takes them.
     also
         Further sinks, for instance a similarity of layers that are not kept; in the same sweep, or
         in one of their own where several processes share the work.
@@ -225,9 +235,24 @@ def record(
     NumericsError
         NaN, infinity, or more than `dtype` can hold.
     """
+    if not isinstance(sweep, Sweep):
+        if objects is None:
+            raise InputError(
+                "a network is recorded with objects: record(network, path, objects=...), as "
+                "load_objects gives them"
+            )
+        names = layers if layers is None or isinstance(layers, str) else [str(n) for n in layers]
+        sweep, layers = Sweep(sweep, objects, layers=names, **how), None
+    elif how or objects is not None:
+        named = [*(["objects"] if objects is not None else []), *how]
+        raise InputError(
+            f"a sweep has its own {', '.join(named)}; give them where it is made, or record a "
+            "network"
+        )
+    kept = cast("Sequence[Layer] | None", layers)
     path = Path(path)
     header = make_header(
-        sweep, layers=layers, keep=keep, dtype=dtype, seed=seed, command=command, also=also,
+        sweep, layers=kept, keep=keep, dtype=dtype, seed=seed, command=command, also=also,
         max_memory=max_memory,
     )  # fmt: skip
     budget, alone = parse_bytes(max_memory), workers == 1 and scheduler is None

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from elsewhere.axes import Axes, Axis, Coordinate
 from elsewhere.errors import CanvasError, UnknownNameError
@@ -27,6 +28,7 @@ from elsewhere.models import (
 )
 from elsewhere.models.forward import check_precision, computing, evaluating
 from elsewhere.models.heads import name_head
+from elsewhere.models.loading import as_model
 from elsewhere.models.restoring import stamp
 from elsewhere.protocols import Design, Progress, Sink, Source, Stage
 from elsewhere.recording.engines import (
@@ -114,7 +116,8 @@ class Sweep(Source):
     Parameters
     ----------
     model
-        The network; it stays on the device it is on.
+        The network, loaded or in memory (see :func:`elsewhere.models.load_model`, which also states
+        its input); it stays on the device it is on.
     objects
         The objects, rendered at the canvas's object size; those that cannot be seen on the
         background are left out, with a note.
@@ -154,7 +157,7 @@ class Sweep(Source):
 
     def __init__(
         self,
-        model: Model,
+        model: Model | nn.Module,
         objects: ObjectSet,
         *,
         canvas: Canvas | None = None,
@@ -165,6 +168,7 @@ class Sweep(Source):
         engine: Engine = "auto",
         precision: Precision | None = None,
     ) -> None:
+        model = as_model(model)
         if precision is not None:
             model = model.running(precision=precision)
         check_precision(model.device, model.precision)
