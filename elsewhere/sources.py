@@ -413,3 +413,9 @@ def _numbering(n: int, chosen: Sequence[int] | None) -> NDArray[np.int64]:
     chosen = range(n) if chosen is None else chosen
     numbers[list(chosen)] = np.arange(len(chosen))
     return numbers
+
+
+def numerics_of(source: Source) -> dict[str, Any]:
+    """Return what decides the last bits of what a live sweep gives; a recording has it stored."""
+    found = getattr(source, "numerics", None)
+    return {} if found is None else {"numerics": found}

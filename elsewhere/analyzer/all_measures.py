@@ -23,6 +23,7 @@ from elsewhere.measures.variables import described
 from elsewhere.models.machine import versions_of
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Design, Layer, Progress, Source
+from elsewhere.sources import numerics_of
 from elsewhere.types import parse_bytes
 
 
@@ -289,6 +290,7 @@ def _finish(
         "sampled": sampled,
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
         "measured_with": versions_of("elsewhere", "numpy"),
+        **numerics_of(source),
         **source.provenance,
         "notes": notes_of(
             source,

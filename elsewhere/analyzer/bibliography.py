@@ -37,6 +37,22 @@ BIBLIOGRAPHY = MappingProxyType(
             pages="1--28",
             year="2021",
         ),
+        "hewitt2019": entry(
+            "inproceedings",
+            author="Hewitt, John and Liang, Percy",
+            title="Designing and Interpreting Probes with Control Tasks",
+            booktitle="Empirical Methods in Natural Language Processing",
+            year="2019",
+        ),
+        "kimeldorf1971": entry(
+            "article",
+            author="Kimeldorf, George and Wahba, Grace",
+            title="Some Results on Tchebycheffian Spline Functions",
+            journal="Journal of Mathematical Analysis and Applications",
+            volume="33",
+            pages="82--95",
+            year="1971",
+        ),
         "charikar2002": entry(
             "inproceedings",
             author="Charikar, Moses and Chen, Kevin and Farach-Colton, Martin",

@@ -15,6 +15,7 @@ from elsewhere.measures.similarity import n_cross_pairs
 from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Progress, Source
+from elsewhere.sources import numerics_of
 from elsewhere.types import parse_bytes
 
 
@@ -96,5 +97,6 @@ def aligned_attributes(source: Source, shift: Shift) -> dict[str, Any]:
         "n_objects": len(design.objects),
         "n_cross_pairs": n_cross_pairs(design.category_codes),
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
+        **numerics_of(source),
         **source.provenance,
     }

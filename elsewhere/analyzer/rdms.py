@@ -19,6 +19,7 @@ from elsewhere.measures.tables import Reading, Table, Variables
 from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Layer, Progress, Source
+from elsewhere.sources import numerics_of
 from elsewhere.types import parse_bytes
 
 
@@ -108,6 +109,7 @@ def dissimilarity_matrices(
             "n_objects": len(objects),
             "objects": list(design.objects),
             "categories": list(design.categories),
+            **numerics_of(source),
             **source.provenance,
         },
     )

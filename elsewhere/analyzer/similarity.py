@@ -19,6 +19,7 @@ from elsewhere.measures.unit_chunks import BY_PLACE
 from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Progress, Source
+from elsewhere.sources import numerics_of
 from elsewhere.types import Metric, parse_bytes
 
 
@@ -132,6 +133,7 @@ def finish(
         "sampled": (sampled := Sampled.of(design.category_codes).unit),
         **({"expected_baseline": -1 / (len(design.objects) - 1)} if metric == BY_PLACE else {}),
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
+        **numerics_of(source),
         **source.provenance,
         "notes": notes_of(source, result, mean_note(result), without_intervals(result, sampled)),
     }

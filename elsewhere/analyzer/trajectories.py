@@ -29,6 +29,7 @@ from elsewhere.analyzer.checkpoints import (
 )
 from elsewhere.analyzer.invariance import EXEMPLARS
 from elsewhere.analyzer.similarity import similarity
+from elsewhere.analyzer.training_facts import training_facts
 from elsewhere.errors import StorageError
 from elsewhere.measures.catalogue import measures, measures_named
 from elsewhere.measures.variables import described
@@ -197,7 +198,8 @@ def track(
             paths=kept.paths, out=out, n_values=n_values,
         )  # fmt: skip
         found = kept.load()
-    return _join(found, chosen, settings, _criteria(directory))
+    joined = _join(found, chosen, settings, _criteria(directory))
+    return joined.assign_attrs(training_facts(directory))
 
 
 @dataclass(frozen=True)

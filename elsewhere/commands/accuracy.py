@@ -240,7 +240,9 @@ def _of_any(
 
 def _said(card: Any) -> dict[str, Any]:
     """Return what a result says of the checkpoint that was asked."""
-    return {
+    from elsewhere.analyzer.training_facts import training_facts
+
+    return training_facts(card.path.parent.parent) | {
         "seed": card.seed,
         "phase": card.phase,
         "checkpoint": card.path.name,

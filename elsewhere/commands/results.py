@@ -101,7 +101,9 @@ def _value_at(text: str) -> tuple[str, float]:
 
 
 def methods(
-    source: Annotated[Path, typer.Argument(help="A recording or a result.")],
+    source: Annotated[
+        Path, typer.Argument(help="A recording, a result, or the directory of a run.")
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", help="A Markdown file; default: standard output.")
     ] = None,
@@ -114,7 +116,11 @@ def methods(
 
     if out is not None:
         check_output(out, overwrite)
-    if names_result(source):
+    if source.is_dir() and (source / "claims.nc").is_file():
+        source = source / "claims.nc"
+    if source.is_dir():
+        text = describe_methods(source)
+    elif names_result(source):
         text = describe_methods(load_result(source))
     else:
         with open_source(source) as recording:

@@ -7,6 +7,7 @@ its step from the layer before) says so by the ending of its name, and is descri
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -15,6 +16,7 @@ from typing import Any
 
 import xarray
 
+import elsewhere
 from elsewhere.measures.catalogue import Measure, measures
 
 FIELDS = ("long_name", "units", "range", "direction", "chance", "formula", "source")
@@ -153,6 +155,8 @@ def described(
 ) -> xarray.Dataset:
     """Return a result whose variables say in their attributes what they are: see :data:`FIELDS`.
 
+    It also says with which versions it was measured, if it does not yet.
+
     Parameters
     ----------
     result
@@ -160,6 +164,11 @@ def described(
     made_by
         The measure of a variable, for those of measures that are not built in.
     """
+    packages = ("numpy", "scipy", "torch", "xarray")
+    versions = {"elsewhere": elsewhere.__version__} | {
+        name: found for name in packages if (found := _version(name))
+    }
+    result.attrs.setdefault("measured_with", versions)
     kind = str(result.attrs.get("kind", ""))
     sampled = "categories" if result.attrs.get("sampled") == "category" else "objects"
     usual = _INTERVALS.get(kind, f"95 % jackknife-t interval over {sampled}")
@@ -172,6 +181,14 @@ def described(
         place = _coordinate(name)
         _put(result[name], {**place, **result[name].attrs}, ("long_name", "units") if place else ())
     return result
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _coordinate(name: str) -> Mapping[str, str]:

@@ -36,6 +36,7 @@ from elsewhere.probes.splits import (
 )
 from elsewhere.probes.summary import Regions, Summary
 from elsewhere.protocols import Progress, Source
+from elsewhere.sources import numerics_of
 from elsewhere.types import Location, parse_bytes
 
 TrainAt: TypeAlias = str | Location | Sequence[Location]
@@ -300,6 +301,7 @@ def probe(
         **{f"{key}_network": value for key, value in told.items()},
         **({} if each else {"trained": [list(place) for place in places[0]]}),
         **({"reason": "; ".join(f"{k}: {v}" for k, v in reasons.items())} if reasons else {}),
+        **numerics_of(source),
         **source.provenance,
         **{
             f"reference_{name}": value

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray
 
+from elsewhere.analyzer.training_facts import phase_facts
 from elsewhere.measures.claims import (
     Direction,
     combine_all,
@@ -181,6 +182,8 @@ def to_dataset(scale: Scale, rows: Sequence[Row], results: Results) -> xarray.Da
             "kind": "claims",
             "scale": scale.name,
             "system": scale.system,
+            "fingerprint": scale.fingerprint,
+            "conditions": {name: phase_facts(scale.phases(name)) for name in scale.conditions},
             "level": 0.95,
             "summary": json.dumps(summary),
         },

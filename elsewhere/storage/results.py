@@ -154,7 +154,10 @@ def load_result(path: str | Path) -> xarray.Dataset:
                 result[name] = variable.astype(np.float16)
         result = _renamed(result)
         if result.attrs.get("encoding_version") != VERSION:  # it did not say what variables are
+            known = "measured_with" in result.attrs
             result = described(result)
+            if not known:  # nor with which versions it was measured, which are not those of today
+                del result.attrs["measured_with"]
         if not sealed:
             result.attrs["notes"] = notes_of(result, [f"{path.name} {UNSEALED}"])
     except READING as error:

@@ -7,13 +7,14 @@ import pytest
 import xarray
 
 import elsewhere.measures
-from elsewhere.analyzer import similarity
+from elsewhere.analyzer import describe_methods, similarity
 from elsewhere.analyzer.accuracy import network_accuracy
 from elsewhere.analyzer.all_measures import measure
 from elsewhere.analyzer.attribution.driver import attribute
 from elsewhere.analyzer.attribution.sanity import sanity
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.timeline import attribute_checkpoints
+from elsewhere.analyzer.bibliography import to_bibtex
 from elsewhere.analyzer.equivariance import aligned_similarity
 from elsewhere.analyzer.rdms import dissimilarity_matrices
 from elsewhere.analyzer.track_summary import summarise_track
@@ -95,7 +96,7 @@ def kinds_in_the_package():
 
 
 def test_no_kind_is_left_out(made):
-    assert set(made) == kinds_in_the_package()
+    assert set(made) == kinds_in_the_package() - {"run"}
 
 
 def lacking(result):
@@ -118,6 +119,12 @@ def test_every_variable_says_what_it_is(made, tmp_path):
     assert not lacking(kept)
 
 
+def test_sources_are_in_the_bibliography(made):
+    said = {array.attrs["source"] for each in made.values() for array in each.data_vars.values()}
+    for key in {key for text in said for key in text.split(", ")} - {"elsewhere"}:
+        assert f"{{{key}," in to_bibtex([key], version="1")
+
+
 def test_older_results_say_it_too():
     assert not lacking(load_result(Path(__file__).parents[1] / "data" / "measures-0.2.nc"))
 
@@ -129,3 +136,62 @@ def test_what_is_compared_has_the_same_name_in_every_kind(made):
             assert said.startswith(COMPARED[words])
     said = made["attribution"]["equivariance"].attrs["long_name"]
     assert said.startswith(COMPARED["similarity"])
+
+
+NETWORK = ("small-cnn (", "16 x 16 px", "(pixel / 255 -", "weights (SHA-256)", "Numerics: ")
+OBJECTS = ("of the set 'glyphs', 7 px large", "(y: 2 from 3 to 12 px")
+TRAINED = (
+    "'own' with seed 0",
+    "Phase 'one' trained 4 categories of 'glyphs' with 3 exemplars each",
+)
+SAID = {
+    "accuracy": (*NETWORK, *OBJECTS, "The head had 6 classes", "Trained locations (y, x): (3, 3)"),
+    "aligned": (*NETWORK, *OBJECTS, "moved back with the object", "mode 'exact'"),
+    "attribution": (*NETWORK, *OBJECTS, "The target 'logit:", "by input-x-gradient [", "Captum"),
+    "attribution sanity": (
+        *NETWORK[:4],
+        "The target 'similarity:fc3'",
+        "by saliency [",
+        "randomised",
+    ),
+    "attribution timeline": (*NETWORK[:3], *TRAINED, "by saliency [", "by phase one (2)"),
+    "checkpoint measures": (*NETWORK[:4], "The checkpoint was that of step"),
+    "claims": (
+        "the scale 'quick'",
+        "2 seeds (1 and 2)",
+        "Condition 'vanilla': Phase",
+        "below 0.1.",
+    ),
+    "dissimilarities": (*NETWORK, *OBJECTS, "of every pair of objects", "[kriegeskorte2008]"),
+    "measures": (
+        *NETWORK,
+        *OBJECTS,
+        "- cka: ",
+        "- partition: ",
+        "jackknife intervals over categories",
+    ),
+    "probe": (
+        *NETWORK,
+        *OBJECTS,
+        "Linear probes (logistic)",
+        "at left, (y, x) =",
+        "cross-validation",
+    ),
+    "probe-each": (*NETWORK, *OBJECTS, "at each location in turn", "Controls: shuffled"),
+    "readout": ("small-cnn", "A linear probe (logistic", "layer fc3", "raw units"),
+    "similarity": (*NETWORK, *OBJECTS, "- evoked: ", "- G: ", "same object elsewhere"),
+    "track": (*NETWORK[:4], *OBJECTS[:1], *TRAINED, "by phase one (2)", "similarity (cosine)"),
+    "track summary": ("Of phase 'one' the onset is the first step",),
+}
+
+
+def test_the_methods_of_every_kind_are_complete(made, run):
+    assert set(SAID) == kinds_in_the_package() - {"run"}
+    lacking = {}
+    for kind, result in made.items():
+        said = describe_methods(result).partition("```")[0]
+        parts = [part for part in (*SAID[kind], "elsewhere 0.") if part not in said]
+        lacking |= {kind: (parts, said)} if parts or "None" in said else {}
+    assert not lacking
+    said = describe_methods(run)
+    assert not [part for part in (*NETWORK, *TRAINED, "2 checkpoints") if part not in said], said

@@ -22,6 +22,7 @@ from elsewhere.analyzer.checkpoints import (
     notes_of_checkpoints,
     perform_checkpoints,
 )
+from elsewhere.analyzer.training_facts import training_facts
 from elsewhere.errors import InputError
 from elsewhere.measures.variables import described
 from elsewhere.models import find_device
@@ -146,7 +147,7 @@ def attribute_checkpoints(
         )  # fmt: skip
         if report is not None:
             report(len(cards), len(cards), "done")
-        return _join(kept.load(), cards)
+        return _join(kept.load(), cards).assign_attrs(training_facts(directory))
 
 
 @dataclass(frozen=True)
