@@ -32,29 +32,17 @@ _START_SECONDS = 4.0  # a process imports torch
 
 @dataclass(frozen=True)
 class ReproductionPlan:
-    """What a reproduction would cost.
-
-    Parameters
-    ----------
-    seeds, runs, steps
-        How many; steps of training of all seeds together, at most.
-    step_seconds, image_seconds
-        Of one step of training, and of one image tested, as timed.
-    seconds
-        In all, about.
-    disk_bytes
-        Of the checkpoints, at most.
-    """
+    """What a reproduction would cost."""
 
     scale: str
     seeds: int
     runs: int
-    steps: int
+    steps: int  # of training, of all seeds together, at most
     workers: int
-    step_seconds: float
-    image_seconds: float
-    seconds: float
-    disk_bytes: int
+    step_seconds: float  # of one step of training, as timed
+    image_seconds: float  # of one image tested, as timed
+    seconds: float  # in all, about
+    disk_bytes: int  # of the checkpoints, at most
 
 
 def plan(

@@ -56,14 +56,7 @@ ReportProgress: TypeAlias = Callable[[Report], None]
 class MetricsLog:
     """Appends one JSON object a line to a file; what a killed run wrote too much is cut off.
 
-    Parameters
-    ----------
-    path
-        The file.
-    size
-        How many bytes of it are kept.
-    tensorboard
-        Whether scalars also go to TensorBoard files beside it.
+    Of the file `size` bytes are kept. If `tensorboard`, scalars also go to files beside it.
 
     Raises
     ------

@@ -65,14 +65,7 @@ def resolve(
 ) -> tuple[ResolvedPhase, ...]:
     """Return the phases of a curriculum as its seed makes them, all their objects loaded.
 
-    Parameters
-    ----------
-    curriculum
-        With the seed that is to be trained.
-    data_dir
-        The folder of the object sets that are not made here.
-    past
-        What the network that the curriculum starts from has been trained on.
+    `past` is what the network that it starts from has been trained on.
 
     Raises
     ------

@@ -70,20 +70,13 @@ def parse_view(view: View) -> tuple[int, Color | None]:
 class Past:
     """What a network has been trained on.
 
-    Parameters
-    ----------
-    pictures
-        Digests of the pictures, by how they were loaded: the same picture at another size, or
-        with another colour for what is no object, has another digest.
-    classes
-        Object set to the classes of it.
-    source
-        Whose past it is, for messages.
+    Digests of pictures are told apart by how they were loaded: the same picture at another size, or
+    with another colour for what is no object, has another digest.
     """
 
     pictures: Mapping[View, Digests] = field(default_factory=dict)
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    source: str = ""
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by object set
+    source: str = ""  # whose past it is, for messages
 
     def adding(self, variants: Sequence[ObjectSet], spec: str, canvas: Canvas, source: str) -> Past:
         """Return the past after these objects, in all variants, have been trained on too."""
