@@ -118,7 +118,24 @@ def unknown_model(name: str) -> UnknownNameError:
     """Return the error of a network that nobody knows."""
     known = dict.fromkeys((*model_names(), *torchvision_names()))
     hint = "or package.module:factory, or path/to/file.py:factory, for a network of your own"
+    if Path(name).suffix in (".safetensors", ".json", ".pth", ".pt", ".ckpt"):
+        known, hint = {}, _of_file(Path(name))
     return UnknownNameError("model", name, known, hint)
+
+
+def _of_file(path: Path) -> str:
+    """Return what is missing where a network's name is a file's."""
+    weights, card = path.with_suffix(".safetensors"), path.with_suffix(".json")
+    if card.is_file() and not weights.is_file():
+        return f"the file {weights} is missing, though its card is there"
+    if weights.is_file():
+        return (
+            f"its card {card} is missing: copy it beside the checkpoint; other weights are given "
+            "by --weights, after the name of their network"
+        )
+    if path.is_file():
+        return "it is a file and no checkpoint; weights are given by --weights, after a MODEL"
+    return f"there is no file {path}"
 
 
 def check_model(name: str) -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from elsewhere.errors import ElsewhereError, StorageError, WeightsError
+from elsewhere.models.names import unknown_model
 from elsewhere.storage.files import is_checkpoint
 from elsewhere.storage.seal import seal_table
 from elsewhere.training import list_checkpoints, load_checkpoint, read_card, train
@@ -94,3 +95,14 @@ def test_another_architecture(checkpoint, changes):
 def test_a_directory_without_checkpoints(tmp_path):
     with pytest.raises(StorageError, match="no checkpoint"):
         list_checkpoints(tmp_path)
+
+
+def test_it_is_said_which_file_of_a_checkpoint_is_missing(tmp_path):
+    weights, card = tmp_path / "a.safetensors", tmp_path / "a.json"
+    assert str(unknown_model(str(weights))).endswith(f"there is no file {weights}")
+    card.touch()
+    for named in (weights, card):
+        assert f"the file {weights} is missing" in str(unknown_model(str(named)))
+    card.unlink()
+    weights.touch()
+    assert f"its card {card} is missing" in str(unknown_model(str(weights)))
