@@ -62,7 +62,7 @@ def accuracy(
     ] = None,
     layer: LayerOption = None,
     trials: Annotated[
-        Path | None, typer.Option("--trials", help="Also a tidy table: .csv or .parquet.")
+        Path | None, typer.Option("--trials", help="Also a row per trial: .csv, .parquet or .xlsx.")
     ] = None,
     allow_partial: PartialOption = False,
     overwrite: OverwriteOption = False,

@@ -136,7 +136,16 @@ def methods(
 
 def table(
     result: Annotated[Path, typer.Argument(help="A result, such as sim.nc.")],
-    out: Annotated[Path, typer.Option("--out", help=".csv or .parquet")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help=".csv, .parquet or .xlsx; default: beside the result."),
+    ] = None,
+    table_format: Annotated[
+        str | None, typer.Option("--format", help="csv (default), parquet or xlsx.")
+    ] = None,
+    trials: Annotated[
+        bool, typer.Option("--trials", help="Of an accuracy result: a row for each trial.")
+    ] = False,
     variables: Annotated[
         list[str] | None, typer.Option("--variables", help="Only these, with commas.")
     ] = None,
@@ -145,13 +154,32 @@ def table(
 ) -> None:
     """Write a result as a tidy table: one row for each number."""
     from elsewhere.storage import check_table_name, load_result, save_table, tidy_table
+    from elsewhere.training import trial_table
 
+    out = _table_name(result, out, table_format)
     check_table_name(out, overwrite=overwrite)
     wanted = _names(variables)
     if variables is not None and not wanted:
         raise InputError("no variable is asked for; name at least one, or leave --variables out")
-    tidy = tidy_table(load_result(result), wanted)
+    if trials and variables is not None:
+        raise InputError("--trials has columns of its own; leave --variables out")
+    found = load_result(result)
+    tidy = trial_table(found) if trials else tidy_table(found, wanted)
     save_table(tidy, out, overwrite=overwrite, rescue=True)
     if as_json:
         print_json({"rows": len(tidy), "columns": [str(name) for name in tidy.columns]})
     say(f"wrote {out} ({len(tidy)} rows)")
+
+
+def _table_name(result: Path, out: Path | None, table_format: str | None) -> Path:
+    """Return the name of a table, by its format where none is given."""
+    if table_format is not None and table_format not in ("csv", "parquet", "xlsx"):
+        raise InputError(f"--format is {table_format!r}; expected csv, parquet or xlsx")
+    if out is None:
+        return result.with_suffix(f".{table_format or 'csv'}")
+    if table_format is not None and out.suffix != f".{table_format}":
+        raise InputError(
+            f"--format {table_format} does not fit --out {out}; leave one of them out, or name a "
+            f"file in .{table_format}"
+        )
+    return out

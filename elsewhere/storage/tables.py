@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,13 @@ import xarray
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.storage.files import check_output, save_output, write_atomically
 
-TABLE_ENDINGS = (".csv", ".parquet")
+TABLE_ENDINGS = (".csv", ".parquet", ".xlsx")
+_NEEDS = {
+    ".parquet": ("Parquet", "pyarrow", "'elsewhere[parquet]'"),
+    ".xlsx": ("Excel", "openpyxl", "openpyxl"),
+}
+SHEET_ROWS = 2**20
+"""Rows of a sheet of Excel, its heading among them."""
 
 
 def tidy_table(result: xarray.Dataset, variables: Sequence[str] | None = None) -> pandas.DataFrame:
@@ -88,7 +95,7 @@ def _whole_numbers(table: pandas.DataFrame, result: xarray.Dataset) -> pandas.Da
     return table
 
 
-ROW_BYTES = {".csv": 64, ".parquet": 8}
+ROW_BYTES = {".csv": 64, ".parquet": 8, ".xlsx": 16}
 """Of a row that names what a number is of, at least; Parquet compresses the names."""
 
 
@@ -103,20 +110,23 @@ def check_table_name(path: str | Path, *, overwrite: bool = False) -> Path:
     Raises
     ------
     InputError
-        An ending other than ``.csv`` and ``.parquet``, or Parquet without pyarrow.
+        An ending other than ``.csv``, ``.parquet`` and ``.xlsx``, or a package is missing.
     ExistsError
         The file exists and `overwrite` is not given.
     """
     path = Path(path)
     if path.suffix not in TABLE_ENDINGS:
-        raise InputError(f"cannot write a table to {path}; expected a name in .csv or .parquet")
-    if path.suffix == ".parquet":
+        raise InputError(
+            f"cannot write a table to {path}; expected a name in .csv, .parquet or .xlsx"
+        )
+    if path.suffix in _NEEDS:
+        what, package, named = _NEEDS[path.suffix]
         try:
-            importlib.import_module("pyarrow")
+            importlib.import_module(package)
         except ImportError as error:
             raise InputError(
-                f"cannot write {path}: Parquet needs pyarrow; pip install 'elsewhere[parquet]', "
-                "or name a .csv file"
+                f"cannot write {path}: {what} needs {package}; pip install {named}, or name a "
+                ".csv file"
             ) from error
     check_output(path, overwrite=overwrite)
     return path
@@ -147,11 +157,41 @@ def to_csv(table: pandas.DataFrame) -> bytes:
     "cat",3.0
     <BLANKLINE>
     """
+    data: str = _safe(table).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    return data.encode("utf-8", "backslashreplace")
+
+
+def to_xlsx(table: pandas.DataFrame) -> bytes:
+    """Return a table as a workbook of Excel, its texts as in :func:`to_csv`.
+
+    Raises
+    ------
+    InputError
+        It has more rows than a sheet.
+    """
+    if len(table) >= SHEET_ROWS:
+        raise InputError(
+            f"the table has {len(table)} rows, and a sheet of Excel holds {SHEET_ROWS - 1}; name a "
+            ".csv or .parquet file, or take fewer --variables"
+        )
+    plain = _safe(table)
+    for name in plain.select_dtypes(include=["object", "string", "category"]).columns:
+        plain[name] = plain[name].map(lambda text: _NO_TEXT.sub("?", str(text)))
+    file = io.BytesIO()
+    plain.to_excel(file, index=False, engine="openpyxl")
+    return file.getvalue()
+
+
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
+"""What no text of a workbook may hold."""
+
+
+def _safe(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Return a table without a text that a spreadsheet would run."""
     texts = table.select_dtypes(include=["object", "string", "category"]).columns
     safe = table.assign(**{name: table[name].map(_as_text) for name in texts})
     safe.columns = [_as_text(name) for name in safe.columns]
-    data: str = safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
-    return data.encode("utf-8", "backslashreplace")
+    return safe
 
 
 def _as_text(value: object) -> object:
@@ -171,14 +211,14 @@ def save_table(
     overwrite: bool = False,
     rescue: bool = False,
 ) -> Path:
-    """Write a result as a tidy table, CSV or Parquet by the ending of the name.
+    """Write a result as a tidy table: CSV, Parquet or Excel by the ending of the name.
 
     Parameters
     ----------
     result
         A result, or a table of it.
     path
-        Ends in ``.csv`` or ``.parquet``.
+        Ends in ``.csv``, ``.parquet`` or ``.xlsx``.
     overwrite
         Whether an existing file is replaced.
     rescue
@@ -188,7 +228,7 @@ def save_table(
     Raises
     ------
     InputError
-        Another ending, or Parquet without pyarrow.
+        Another ending, a missing package, or more rows than a sheet of Excel has.
     ExistsError
         The file exists and `overwrite` is not given.
     StorageError
@@ -196,7 +236,9 @@ def save_table(
     """
     path = Path(path) if rescue else check_table_name(path, overwrite=overwrite)
     table = tidy_table(result) if isinstance(result, xarray.Dataset) else result
-    if path.suffix == ".csv":
+    if path.suffix == ".xlsx":
+        data = to_xlsx(table)
+    elif path.suffix == ".csv":
         data = to_csv(table)
     else:
         data = table.to_parquet(index=False, engine="pyarrow")

@@ -9,6 +9,7 @@ import pandas
 import xarray
 
 from elsewhere.errors import InputError
+from elsewhere.measures.accuracy import displacements
 
 
 def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
@@ -24,8 +25,12 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
     -------
     pandas.DataFrame
         Columns model, seed, phase, object, category, exemplar (its number in the category),
-        held_out, axes that change objects, y, x (px), choice (a class's name), correct, margin.
-        Trained locations that are off the grid have rows of their own, after the grid's.
+        held_out, axes that change objects, y, x (px), choice (a class's name), correct, margin;
+        network (model and weights), condition (the curriculum, if it is known), chance, distance
+        from the nearest trained location of the object's class in px (Chebyshev) and distance_sizes
+        in object sizes, both empty where none is known, and split: in words, such as ``trained
+        location, held-out exemplars``. Trained locations that are off the grid have rows of their
+        own, after the grid's.
 
     Raises
     ------
@@ -69,4 +74,31 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
         "correct": flat("correct").astype(bool),
         "margin": flat("margin"),
     }
-    return pandas.DataFrame(columns)
+    table = pandas.DataFrame(columns)
+    shown = np.stack([places["y"], places["x"]], axis=1)
+    trained = np.stack([result["trained_y"].values, result["trained_x"].values], axis=1)
+    apart = np.full((n_objects, len(shown)), np.nan)
+    for number, mine in enumerate(result["is_trained"].values):
+        if mine.any():
+            apart[number] = displacements(shown, trained[mine])
+    changed = np.zeros(len(shown), bool)
+    for name in set(axes) - {"y", "x"}:
+        changed |= places[name] != result.attrs[f"reference_{name}"]
+    size, training = int(result.attrs["object_size"]), result.attrs.get("training") or {}
+    distance = apart.ravel()
+    where = np.select(
+        [np.isnan(distance), distance >= size, (distance > 0)],
+        ["no trained location", "far from the trained location", "off the trained location"],
+        "trained location",
+    ).astype(object)
+    there = (where == "trained location") & np.tile(changed, n_objects)
+    where[there] = "trained location with the object changed"
+    exemplars = np.where(table["held_out"], ", held-out exemplars", ", trained exemplars")
+    return table.assign(
+        network=f"{result.attrs.get('model', '')} ({result.attrs.get('weights', '')})",
+        condition=training.get("curriculum") or result.attrs.get("phase") or "unknown",
+        chance=float(result.attrs["chance"]),
+        distance=pandas.array(distance, dtype="Int64"),
+        distance_sizes=distance / size,
+        split=where + exemplars.astype(object),
+    )

@@ -341,10 +341,43 @@ def test_result_and_table_can_be_written(tmp_path):
     )
     with pytest.raises(ExistsError):
         save_table(table, path)
-    with pytest.raises(InputError, match=r"\.csv or \.parquet"):
-        save_table(table, tmp_path / "trials.xlsx")
+    with pytest.raises(InputError, match=r"\.csv, \.parquet or \.xlsx"):
+        save_table(table, tmp_path / "trials.ods")
     with pytest.raises(InputError, match="no trials"):
         trial_table(xarray.Dataset(attrs={"kind": "similarity"}))
+
+
+def test_a_trial_says_where_it_was_and_of_what():
+    held_out = np.arange(len(OBJECTS)) % 2 == 1
+    result = measure(near, trained=[(7, 4)], held_out=held_out, attributes={"phase": "learn"})
+    table = trial_table(result)
+    apart = np.maximum(abs(table["y"] - 7), abs(table["x"] - 4))
+    size = CANVAS.object_size
+    assert table["distance"].tolist() == apart.tolist()
+    np.testing.assert_allclose(table["distance_sizes"], apart / size)
+    places = {True: "trained location", False: "off the trained location"}
+    for distance, out, said in zip(apart, table["held_out"], table["split"], strict=True):
+        place = "far from the trained location" if distance >= size else places[distance == 0]
+        assert said == f"{place}, {'held-out' if out else 'trained'} exemplars"
+    assert set(table["network"]) == {"small-cnn (none)"}
+    assert set(table["condition"]) == {"learn"}
+    assert set(table["chance"]) == {result.attrs["chance"]}
+    nowhere = trial_table(measure(near, trained=[]))
+    assert nowhere["distance"].isna().all()
+    assert set(nowhere["split"]) == {"no trained location, trained exemplars"}
+
+
+def test_a_workbook(tmp_path):
+    table = trial_table(measure(near)).assign(object="=1+1\x07")
+    try:
+        import openpyxl  # noqa: F401
+    except ImportError:
+        with pytest.raises(InputError, match="Excel needs openpyxl; pip install openpyxl, or"):
+            save_table(table, tmp_path / "trials.xlsx")
+        return
+    found = pandas.read_excel(save_table(table, tmp_path / "trials.xlsx"))
+    assert set(found["object"]) == {"'=1+1?"}
+    assert found["margin"].tolist() == pytest.approx(table["margin"].tolist())
 
 
 def test_parquet(tmp_path, monkeypatch):

@@ -131,7 +131,7 @@ REFUSED = {
     "unreadable memory": (["--names", "cka", "--max-memory", "lots"], ("lots", "2GiB")),
     "too little memory": (["--names", "cka", "--max-memory", "1000"], "raise it"),
     "live options": (["--names", "cka", "--grid", "3x3"], ("--grid", "leave out")),
-    "a table of another kind": (["--names", "cka", "--table", "t.xlsx"], (".csv", ".parquet")),
+    "a table of another kind": (["--names", "cka", "--table", "t.ods"], (".csv", ".parquet")),
     "a missing folder": (["--names", "cka", "--out", "nowhere/m.nc"], "nowhere"),
     "two files of one name": (["--names", "cka", "--out", "m.csv", "--table", "m.csv"], "two"),
     "location off the grid": (["--names", "cka", "--reference", "24,23"], ("nearest", "24")),

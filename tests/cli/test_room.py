@@ -136,7 +136,7 @@ def test_one_output_that_cannot_be_written_does_not_lose_the_others(here, mounte
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--trials", "t.xlsx"), r"expected a name in .csv or .parquet"),
+        (("--trials", "t.ods"), r"expected a name in .csv, .parquet or .xlsx"),
         (("--trials", "r.nc.csv", "--out", "r.nc.csv"), "--out and --trials are both r.nc.csv"),
     ],
 )

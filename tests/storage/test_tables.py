@@ -57,7 +57,7 @@ def test_a_file_gives_the_table_back(result, name, tmp_path):
 
 
 def test_what_cannot_be_written_is_refused(result, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"\.csv or \.parquet"):
+    with pytest.raises(InputError, match=r"\.csv, \.parquet or"):
         save_table(result, tmp_path / "t.txt")
     with pytest.raises(UnknownNameError, match="nearest: share"):
         tidy_table(result, ["shar"])
