@@ -364,7 +364,7 @@ def test_a_trial_says_where_it_was_and_of_what():
     assert set(table["chance"]) == {result.attrs["chance"]}
     nowhere = trial_table(measure(near, trained=[]))
     assert nowhere["distance"].isna().all()
-    assert set(nowhere["split"]) == {"no trained location, trained exemplars"}
+    assert nowhere["split"].str.startswith("no trained location, ").all()
 
 
 def test_a_workbook(tmp_path):
