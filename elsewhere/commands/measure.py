@@ -185,6 +185,9 @@ def _print(result: Any, as_json: bool) -> None:
         row: dict[str, Any] = layer_columns(result, place, as_json=as_json)
         for name, variable in result.attrs["headlines"].items():
             row[name] = float(result[variable].values[place])
+            beside = f"{variable.removesuffix('_away')}_baseline_away"
+            if beside in result.data_vars:  # no raw similarity stands alone
+                row[f"{name}(other)"] = float(result[beside].values[place])
             if f"{variable}_interval" in result.data_vars:
                 bounds = result[f"{variable}_interval"].values[place]
                 row[f"{name}_interval"] = [float(value) for value in bounds]

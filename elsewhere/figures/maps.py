@@ -318,6 +318,7 @@ class Sheet:
     def label(self, x: str, y: str, pad: float = 1) -> None:
         """Write what the axes are, at the lower left panel."""
         corner = self.panels[(self.rows - 1) * self.wide]
+        x, y = (wrap(text, max(self.side, 0.5), SIZES.tick) for text in (x, y))
         corner.set_xlabel(x, fontsize=SIZES.tick, labelpad=pad)
         corner.set_ylabel(y, fontsize=SIZES.tick, labelpad=pad)
 

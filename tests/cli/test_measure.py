@@ -42,7 +42,7 @@ def test_several_layers_have_their_bands_and_steps_printed(run, small, here):
     outcome = run("measure", *small, *at, "--names", "cosine,normalized-variance", "--out", "m.nc")
     result = load_result(here / "m.nc")
     lines = outcome.out.splitlines()
-    assert lines[0].split() == ["layer", "cosine", "normalized-variance"]
+    assert lines[0].split() == ["layer", "cosine", "cosine(other)", "normalized-variance"]
     assert lines[3].split() == ["layer", *(f"cosine_{k}" for k in WITH_BANDS)]
     assert len(lines) == 6  # a measure without intervals has no table of its own
     for place, line in enumerate(lines[4:]):

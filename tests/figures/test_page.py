@@ -46,17 +46,18 @@ def texts_of(figure):
     """Return all visible texts of a figure, laid out, with their corners."""
     figure.draw_without_rendering()
     renderer = figure._get_renderer()
+    hidden = set()  # numbers of ticks beyond the limits, which are not drawn
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            shown = axis._update_ticks() if ax.axison else []
+            hidden |= {t for tick in axis.majorTicks for t in (tick.label1, tick.label2)}
+            hidden |= {t for tick in axis.minorTicks for t in (tick.label1, tick.label2)}
+            hidden -= {text for tick in shown for text in (tick.label1, tick.label2)}
+            hidden |= set() if ax.axison else {axis.label}
     found = []
     for text in figure.findobj(Text):
-        shown = text.get_visible() and text.get_text().strip()
-        parent = text.axes
-        if not shown or (parent is not None and not parent.get_visible()):
-            continue
-        if parent is not None and not parent.axison and text.get_gid() is None:
-            ticks = {*parent.get_xticklabels(), *parent.get_yticklabels()}
-            if text in ticks or text in (parent.xaxis.label, parent.yaxis.label):
-                continue
-        found.append((text.get_text(), corners_of(text, renderer)))
+        if text.get_visible() and text.get_text().strip() and text not in hidden:
+            found.append((text.get_text(), corners_of(text, renderer)))
     return found
 
 
@@ -165,7 +166,8 @@ def test_layers_are_chosen_in_every_figure_that_has_them(results):
         shown = [text for text, _ in texts_of(draw(result, kind, layers=names))]
         others = set(map(str, result["layer"].values)) - set(names)
         assert not others & set(shown), kind
-        assert set(names) <= {text.split(" ")[0] for text in shown}, kind
+        wanted = set(names[:1]) if kind == "phase" else set(names)  # of maps only
+        assert wanted <= {text.split(" ")[0] for text in shown}, kind
 
 
 def test_a_raw_similarity_is_never_drawn_alone(result):
