@@ -44,8 +44,8 @@ LayersOption: TypeAlias = Annotated[
     list[str] | None,
     Option(
         "--layers",
-        help="Names, aliases or globs, with commas; default: all that a recording has, of a model "
-        "the last pooling and after (`layers`: all).",
+        help="Names, aliases, globs (blocks.[0-3]) or depth:N, with commas; default: all that a "
+        "recording has, of a model the last pooling and after (`layers`: all).",
     ),
 ]
 MetricOption: TypeAlias = Annotated[

@@ -199,6 +199,8 @@ class Layer:
         Bytes of a number that the source gives: 8 where that is double precision.
     units
         What a labelled array calls its units; empty where they have no names.
+    repeats
+        Of a module that is made of others: the last of them, if its output is the module's.
 
     Examples
     --------
@@ -222,6 +224,7 @@ class Layer:
     input_shape: tuple[int, ...] | None = None
     itemsize: int = 4
     units: tuple[str, ...] = ()
+    repeats: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.layout == BY_NUMBER:

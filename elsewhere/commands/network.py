@@ -31,7 +31,10 @@ def layers(
     select: LayersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List a network's layers: names, aliases, types, shapes, strides, bytes per location."""
+    """List a network's layers: names, aliases, types, shapes, strides, bytes per location.
+
+    Modules that are made of others, such as `blocks.3`, stand after their parts.
+    """
     cost.check()
     network.check(model, *(select or ()))
     from elsewhere.models import list_layers, select_layers
@@ -39,9 +42,11 @@ def layers(
     cost.set_threads()
     loaded = network.load(model)
     print_notes(list(loaded.doubts))
-    found = list_layers(loaded, stimuli.canvas, containers=bool(select))
+    found = list_layers(loaded, stimuli.canvas, containers=True)
     if select:
         found = select_layers(found, select, loaded)
+    else:
+        found = tuple(layer for layer in found if layer.kind != "Identity")
     rows: list[dict[str, Any]] = [
         {
             "name": layer.name,
@@ -71,7 +76,7 @@ def layers(
         }
         for row in rows
     ]
-    total = format_bytes(sum(row["bytes"] for row in rows))
+    total = format_bytes(sum(layer.bytes for layer in found if not layer.repeats))
     print_table(shown, right=("stride", "field", "per location"))
     put(f"{len(rows)} layers, {total} per object and location as float32")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,14 +102,12 @@ def recorded_reference(recording: Recording, text: str) -> tuple[int, int]:
 
 def match_layers(recording: Recording, patterns: Sequence[str]) -> list[str]:
     """Return the names of a recording's layers that names or globs mean."""
+    from elsewhere.models import matching
+
     names: list[str] = []
+    known = [(layer.name, layer.module) for layer in recording.layers]
     for wanted in filter(None, map(str.strip, ",".join(patterns).split(","))):
-        pattern = wanted.replace("[", "[[]")  # brackets belong to names of outputs
-        found = [
-            layer.name
-            for layer in recording.layers
-            if fnmatchcase(layer.name, pattern) or fnmatchcase(layer.module, pattern)
-        ]
+        found = [recording.layers[n].name for n in matching(wanted, known)]
         names += found or [recording.layer(wanted).name]
     if not names:
         raise InputError("no layer is asked for; name at least one, or leave the option out")

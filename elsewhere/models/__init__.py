@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from elsewhere.models.names import OUTPUT as OUTPUT
     from elsewhere.models.names import check_layers as check_layers
     from elsewhere.models.names import check_model as check_model
+    from elsewhere.models.names import matching as matching
     from elsewhere.models.names import model_names as model_names
     from elsewhere.models.names import model_registry as model_registry
     from elsewhere.models.names import parse_model_args as parse_model_args

@@ -76,12 +76,18 @@ def list_layers(
         if (output if not name else containers or not is_container(part))
     }
 
+    last: list[tuple[str, object]] = [("", None)]  # the module that gave something last, and what
+
     def describe(name: str, call: int, first: Any, given: object) -> None:
+        before, same = last[0]
+        repeats = before if before.startswith(f"{name}.") and same is given else ""
+        last[0] = name, given
         for key, tensor in output_tensors(given).items():
             # An image's activation needs a row per image, and one canvas was given.
             if tensor.is_floating_point() and tensor.ndim >= 2 and tensor.shape[0] == 1:
                 kind = type(parts[name]).__name__
-                found.append(_describe(name, call, kind, key, first, tensor, fields))
+                layer = _describe(name, call, kind, key, first, tensor, fields)
+                found.append(replace(layer, repeats=repeats))
 
     with untouched(model.module), seeded(None, model.module):
         model.module.eval()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 
 from elsewhere.errors import LayerError, UnknownNameError
 from elsewhere.models.heads import HEAD, NO_HEAD
 from elsewhere.models.model import Model
-from elsewhere.models.names import OUTPUT, unknown_layer
+from elsewhere.models.names import OUTPUT, matching, unknown_layer
 from elsewhere.models.outputs import is_container
 from elsewhere.protocols import Layer
 
@@ -29,9 +28,11 @@ def select_layers(
         From `list_layers`; with its ``containers=True``, containers may be wanted by name, and so
         may be ``(output)``, with ``output=True``.
     wanted
-        Names, aliases, module names or globs (``relu*``, ``features.*``), also separated by
-        commas. A name stands for all calls of its module, ``name:1`` for the second. A glob
-        stands for modules that are not made of others. None is the default: the last pooling
+        Names, aliases, module names or globs (``relu*``, ``blocks.[0-3]``), also separated by
+        commas. A name stands for all calls of its module, ``name:1`` for the second. A glob, and
+        ``depth:2`` for names of two parts, stand for all that they fit but ``Identity``; of a
+        module and the last of its parts, whose output is one, only the part is taken where they
+        fit both. None is the default: the last pooling
         that changes its input's shape and everything after it, except dropout and modules that
         only reshape; where the pooling is no module, the last map before it instead.
     model
@@ -65,26 +66,27 @@ def select_layers(
         raise LayerError("no layer is asked for; name at least one, or leave the option out")
     chosen: set[Layer] = set()
     for request in requests:
-        if "*" in request or "?" in request:
-            chosen.update(_glob(leaves, request, model))
-        else:
-            chosen.update(_named(layers, request, model))
+        chosen.update(_fitting(layers, request, model))
     return tuple(layer for layer in layers if layer in chosen)
 
 
-def _glob(leaves: Iterable[Layer], pattern: str, model: Model) -> list[Layer]:
-    literal = pattern.replace("[", "[[]")  # brackets belong to names of outputs
-    found = [
-        layer
-        for layer in leaves
-        if any(
-            fnmatchcase(name, literal)
-            for name in (layer.name, layer.module, _without_call(layer.name))
-        )
-    ]
+def _fitting(layers: Sequence[Layer], request: str, model: Model) -> list[Layer]:
+    """Return what a name or a pattern means; brackets are an output's where there is one."""
+    pattern = any(sign in request for sign in "*?[") or request.startswith("depth:")
+    if not pattern:
+        return _named(layers, request, model)
+    refused: Exception | None = None
+    if "*" not in request and "?" not in request and "[" in request:
+        try:
+            return _named(layers, request, model)
+        except (UnknownNameError, LayerError) as error:
+            refused = error
+    listed = [layer for layer in layers if layer.module and layer.kind != "Identity"]
+    found = [listed[n] for n in matching(request, [(each.name, each.module) for each in listed])]
     if not found:
-        raise _unknown(pattern, leaves, model)
-    return found
+        raise refused or _unknown(request, layers, model)
+    taken = {layer.module for layer in found}
+    return [layer for layer in found if layer.repeats not in taken]
 
 
 def _named(layers: Sequence[Layer], request: str, model: Model) -> list[Layer]:
@@ -155,10 +157,6 @@ def _is_pooling(layer: Layer) -> bool:
 def _is_skipped(layer: Layer) -> bool:
     same = _is_pooling(layer) and layer.shape == layer.input_shape
     return same or _UNINTERESTING.fullmatch(layer.kind) is not None
-
-
-def _without_call(name: str) -> str:
-    return re.sub(r":\d+(?=\[|$)", "", name)
 
 
 def _silent(request: str, module: str, model: Model) -> LayerError:

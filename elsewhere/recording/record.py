@@ -6,7 +6,6 @@ import datetime
 import getpass
 import platform
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ from torch import nn
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.logs import get_logger
-from elsewhere.models import Layer, Model, describe_code, state_sha256
+from elsewhere.models import Layer, Model, describe_code, matching, state_sha256
 from elsewhere.models.machine import versions_of
 from elsewhere.protocols import Progress, Sink
 from elsewhere.recording.completion import is_complete
@@ -90,18 +89,14 @@ def make_header(
         A name in `keep` fits no layer.
     """
     layers = sweep.layers if layers is None else layers
-    names = [name for layer in layers for name in (layer.name, layer.module)]
-    for pattern in keep or {}:
-        if not any(_fits(name, pattern) for name in names):
-            raise UnknownNameError("layer", pattern, dict.fromkeys(names), "in --keep")
-
-    def kept(layer: Layer) -> Keep:
-        found = Keep()
-        for pattern, value in (keep or {}).items():
-            if _fits(layer.name, pattern) or _fits(layer.module, pattern):
-                found = value
-        return found
-
+    names, kept = [(layer.name, layer.module) for layer in layers], [Keep()] * len(layers)
+    for pattern, value in (keep or {}).items():
+        meant = matching(pattern, names)
+        if not meant:
+            known = dict.fromkeys(name for pair in names for name in pair)
+            raise UnknownNameError("layer", pattern, known, "in --keep")
+        for number in meant:
+            kept[number] = value
     provenance = sweep.provenance | {"seed": seed, "object_digest": sweep.objects.digest()}
     if 0 < sum(len(name.encode()) + 4 for name in sweep.model.classes) < NAMES_BYTES:
         provenance["classes"] = list(sweep.model.classes)
@@ -109,7 +104,10 @@ def make_header(
         provenance["weights_sha256"] = state_sha256(sweep.model.module.state_dict())
     header = Header(
         design=sweep.design,
-        layers=tuple(StoredLayer.of(layer, keep=kept(layer), seed=seed) for layer in layers),
+        layers=tuple(
+            StoredLayer.of(layer, keep=each, seed=seed)
+            for layer, each in zip(layers, kept, strict=True)
+        ),
         dtype=dtype,
         images=sweep.objects.images,
         masks=sweep.objects.masks,
@@ -159,11 +157,6 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a user id without a name
         return ""
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Return whether `name` is what `pattern` means; brackets belong to names of outputs."""
-    return fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 def versions() -> dict[str, str]:
