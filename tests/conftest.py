@@ -295,8 +295,8 @@ class ByTheBook:
         cross = self.baseline(chosen, cross=True)
         g = np.array(
             [
-                (i - d) / (1 - d) if 1 - d >= 1e-3 else np.nan
-                for i, d in zip(similarity, cross, strict=True)
+                (i - d) / (1 - d) if 1 - d >= 1e-3 and p != self.at else np.nan
+                for p, (i, d) in enumerate(zip(similarity, cross, strict=True))
             ]
         )
         away = [p for p in range(len(similarity)) if p != self.at]

@@ -428,7 +428,7 @@ def _report_recognition(result: xarray.Dataset, *, as_json: bool) -> None:
         return
     rows = []
     for place, name in enumerate(result["measure"].values.tolist()):
-        yes, no = (float(v) for v in result["by_recognition"][place].values)
+        yes, no = (float(v) for v in result["by_recognition_matched"][place].values)
         low, high = (float(v) for v in result["recognition_gap_interval"][place].values)
         gap = float(result["recognition_gap"][place])
         rows.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -202,6 +203,8 @@ def print_probe(result: xarray.Dataset, *, as_json: bool) -> None:
             for control in ("untrained", "pixels", "shuffled"):
                 if f"{control}_accuracy_at" in result:
                     row[f"{control} off"] = float(here[f"{control}_accuracy_at"].sel(where="off"))
+            if "selectivity_at" in result and here["selectivity_at"].isnull().all():
+                row["shuffled off"] = math.nan  # they control for nothing here
             rows.append(row)
     print_notes(result)
     if as_json:

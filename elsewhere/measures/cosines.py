@@ -56,7 +56,8 @@ class LocationCosines:
     ----------
     similarity, baseline, G
         float64 (location, location): the same object, another object, and the contrast of the two;
-        baseline and G are NaN where all objects are of one category.
+        baseline and G are NaN where all objects are of one category, and G of a location with
+        itself, where it is 1 by definition.
     by_group
         float64 (object, group): the mean over the pairs of locations of each group, where groups
         were asked for.
@@ -145,7 +146,7 @@ class CosineTally:
         return LocationCosines(
             similarity,
             baseline,
-            contrast(similarity, baseline),
+            _contrast_apart(similarity, baseline),
             np.where(sizes > 0, means, np.nan),
         )
 
@@ -166,6 +167,13 @@ class CosineTally:
         return own, own if self._alone else self._within
 
 
+def _contrast_apart(similarity: Floats, baseline: Floats) -> Floats:
+    """Return G of all pairs of locations, NaN of each with itself."""
+    found = contrast(similarity, baseline)
+    np.fill_diagonal(found, np.nan)
+    return found
+
+
 def _centred_locations(found: CentredCosines, groups: NDArray[np.int64]) -> LocationCosines:
     """Return cosines of centred codes as those of others; `groups` as for :class:`CosineTally`."""
     n_groups = int(groups.max(initial=-1)) + 1
@@ -173,7 +181,7 @@ def _centred_locations(found: CentredCosines, groups: NDArray[np.int64]) -> Loca
     return LocationCosines(
         found.mean,
         found.cross,
-        contrast(found.mean, found.cross),
+        _contrast_apart(found.mean, found.cross),
         np.stack(means, axis=1) if means else np.zeros((len(found.own), 0)),
     )
 

@@ -131,7 +131,8 @@ def summarise_similarity(
     reference_index
         The reference's position, or None where it is not among the positions.
     include_reference
-        Whether the reference counts in the means over positions (the authors' protocol).
+        Whether the reference counts in the means over positions (the authors' protocol), but for
+        those of G, which is NaN there.
 
     Returns
     -------
@@ -205,5 +206,7 @@ def summarise_means(
     together, together_without = add_both("_baseline_same", same, same_without)
     add("_over_place_away", alike - together, alike_without - together_without)
     g, g_without = contrast(similarity, cross), contrast(similarity_without, cross_without)
+    if reference_index is not None:  # 1 by definition
+        g[reference_index], g_without[..., reference_index] = np.nan, np.nan
     _, left_out = add_both("_G", g, g_without)
     return {"_G_away_without": ((LEFT_OUT,), left_out), **found}

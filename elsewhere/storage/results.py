@@ -31,8 +31,8 @@ from elsewhere.types import plain_text, stem_of
 ENCODING = "result"
 VERSION = "0.4"
 """Since 0.2 a result is sealed whole; since 0.3 variables of a similarity begin with its metric;
-since 0.4 a track has ``accuracy_on``, which was called ``accuracy_trained``, and variables say in
-their attributes what they are."""
+since 0.4 a track has ``accuracy_on``, which was called ``accuracy_trained``, variables say in
+their attributes what they are, and G is NaN at its reference, where it was 1."""
 SEALED = ("0.2", "0.3", VERSION)
 
 FRAME_BYTES = 2**16
@@ -155,7 +155,7 @@ def load_result(path: str | Path) -> xarray.Dataset:
         result = _renamed(result)
         if result.attrs.get("encoding_version") != VERSION:  # it did not say what variables are
             known = "measured_with" in result.attrs
-            result = described(result)
+            result = _without_own(described(result))
             if not known:  # nor with which versions it was measured, which are not those of today
                 del result.attrs["measured_with"]
         if not sealed:
@@ -206,6 +206,19 @@ def _renamed(result: xarray.Dataset) -> xarray.Dataset:
     for name in set(new.values()) & set(names) - set(new):  # taken between all pairs, in a track
         new[name] = f"{name}_all_pairs"
     return result.rename({old: name for old, name in new.items() if old in names})
+
+
+def _without_own(result: xarray.Dataset) -> xarray.Dataset:
+    """Return a result of an older version whose G is NaN where a place is compared with itself."""
+    for name in [name for name in result.data_vars if re.search(r"_G(_interval)?$", str(name))]:
+        value, here = result[name], xarray.DataArray(data=True)
+        for axis in value.dims:
+            own = f"reference_{axis}"
+            if own in value.dims or own in result.attrs:
+                there = result[own] if own in value.dims else result.attrs[own]
+                here = here & (result[axis] == there)
+        result[name] = value.where(~here) if here.ndim else value
+    return result
 
 
 def read_dataset(path: Path) -> xarray.Dataset:

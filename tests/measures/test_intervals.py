@@ -67,14 +67,20 @@ def test_contrast_and_pairs():
 def test_the_reference_is_left_out_of_means_unless_asked_for():
     own = np.array([[1.0, 0.5, 0.3], [1.0, 0.7, 0.1]])
     sums = np.full((2, 3), 0.2)
-    arguments = {"own": own, "rows": sums, "columns": sums, "same": np.full(3, 0.4)}
+    arguments = {"own": own, "rows": sums, "columns": sums, "same": sums}
     arguments |= {"codes": np.array([0, 1]), "reference_index": 0}
     without = summarise_similarity(**arguments)
-    assert float(without.similarity_away.value) == pytest.approx(0.4)
+    assert float(without["_away"][1]) == pytest.approx(0.4)
     among = summarise_similarity(**arguments, include_reference=True)
-    assert float(among.similarity_away.value) == pytest.approx(0.6)
-    assert np.isnan(without.baseline_cross.interval).all()  # leaving one out leaves no pair
-    assert np.isfinite(without.similarity.interval).all()
+    assert float(among["_away"][1]) == pytest.approx(0.6)
+    for found in (
+        without,
+        among,
+    ):  # of two objects, D = 0.2: G = (0.6 - 0.2) / 0.8, (0.2 - 0.2) / 0.8
+        np.testing.assert_allclose(found["_G"][1], [np.nan, 0.5, 0.0], atol=1e-12)
+        assert float(found["_G_away"][1]) == pytest.approx(0.25)
+    assert np.isnan(without["_baseline_interval"][1]).all()  # leaving one out leaves no pair
+    assert np.isfinite(without["_interval"][1]).all()
 
 
 # --- what is left out ------------------------------------------------------------------------

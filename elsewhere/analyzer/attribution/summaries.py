@@ -261,6 +261,7 @@ def _add_recognition(result: xarray.Dataset, away: xarray.DataArray) -> list[str
     measures |= {name: result[name] for name in PER_OBJECT if name in result}
     means = np.full((len(measures), 2), np.nan)
     intervals = np.full((len(measures), 2, 2), np.nan)
+    matched = np.full((len(measures), 2), np.nan)
     gaps, gap_intervals = np.full(len(measures), np.nan), np.full((len(measures), 2), np.nan)
     right, codes = result["correct"].astype(bool), codes_of(result)
     known = right.transpose("object", "y", "x").values.reshape(len(codes), -1)
@@ -272,10 +273,14 @@ def _add_recognition(result: xarray.Dataset, away: xarray.DataArray) -> list[str
             means[place, side], intervals[place, side] = mean_over_objects(each[side], codes=codes)
         shown = values.where(away).transpose("object", "y", "x").values.reshape(len(codes), -1)
         gaps[place], gap_intervals[place] = matched_gap(shown, known, codes)
+        if (there := np.isfinite(shown)).any():
+            share = known[there].mean()
+            matched[place] = shown[there].mean() + gaps[place] * np.array([1 - share, -share])
     result.coords["measure"] = list(measures)
     result.coords["recognition"] = ["recognised", "not recognised"]
     result["by_recognition"] = (("measure", "recognition"), means)
     result["by_recognition_interval"] = (("measure", "recognition", "bound"), intervals)
+    result["by_recognition_matched"] = (("measure", "recognition"), matched)
     result["recognition_gap"] = ("measure", gaps)
     result["recognition_gap_interval"] = (("measure", "bound"), gap_intervals)
     if np.isfinite(gaps).any() or np.isnan(means).all():

@@ -130,6 +130,8 @@ def test_a_gap_that_nothing_can_tell_has_a_reason(result):
         assert bool(after["recognition_gap"].isnull().all()) == bool(why)
         assert len(notes) == bool(why)
         assert all(why in note for note in notes)
+        both = after["by_recognition_matched"].values
+        np.testing.assert_allclose(both[:, 0] - both[:, 1], after["recognition_gap"], atol=1e-12)
 
 
 def test_results_are_the_same_from_the_file(make_sweep, tmp_path):
