@@ -69,7 +69,7 @@ def plot_layerwise(
     result: xr.Dataset,
     *,
     ax: Axes | None = None,
-    quantities: Sequence[str] = ("similarity", "baseline", "baseline_same", "G"),
+    quantities: Sequence[str] | None = None,
 ) -> Axes:
     """Draw the means away from the reference, layer by layer, in the order of the network.
 
@@ -87,7 +87,7 @@ def plot_layerwise(
         Where to draw; a new figure by default.
     quantities
         What to draw: ``similarity`` (with ``baseline``, for no raw similarity says anything by
-        itself), ``baseline``, ``baseline_same``, ``G``.
+        itself), ``baseline``, ``baseline_same``, ``G``; all by default.
 
     Returns
     -------
@@ -100,6 +100,10 @@ def plot_layerwise(
     UnknownNameError
         A quantity that is not known.
     """
+    if quantities is None:  # results of earlier versions lack the other object in the same place
+        held = require(result, [], []).data_vars
+        known = variable_of(result, "baseline_same", "_away") in held
+        quantities = [name for name in SERIES if known or name != "baseline_same"]
     wanted = choose_quantities(quantities)
     keys = {name: variable_of(result, name, "_away") for name in wanted}
     require(result, keys.values(), ["layer"])

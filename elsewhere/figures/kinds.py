@@ -188,14 +188,16 @@ def _draw(
                 "the result has no attribute 'kind', so no figure is chosen by itself; "
                 f"name one: {', '.join(figure_kinds)}"
             )
-        if made not in DEFAULT_KINDS:
+        if made == "aligned":  # of earlier versions
+            kind = "equivariance"
+        elif made not in DEFAULT_KINDS:
             raise UnknownNameError(
                 "kind of result",
                 str(made),
                 DEFAULT_KINDS,
                 hint=f"or name a figure: {', '.join(figure_kinds)}",
             )
-        kind = DEFAULT_KINDS[made]
+        kind = kind or DEFAULT_KINDS[made]
     plot = _chosen(figure_kinds.get(kind), kind, quantities)
     if layers is not None and "layers" in inspect.signature(plot).parameters:
         plot = partial(plot, layers=list(layers))

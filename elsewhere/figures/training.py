@@ -56,6 +56,7 @@ _WHERE = MappingProxyType(
         "far": ("far from it", Mark("#E69F00", "^", "-")),
     }
 )
+_BOTH: tuple[Where, ...] = ("on", "off")
 _DASHES = (0, (3, 1.5))  # of the control
 _CRITERION: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 2, 1, 2))}
 _FEW_SEEDS = 3  # up to this many, each seed has a line of its own
@@ -68,7 +69,7 @@ def plot_acquisition(
     phase: str | Sequence[str] | None = None,
     layers: Sequence[str] | None = None,
     exemplars: Exemplars | None = None,
-    where: Sequence[Where] = ("on", "off"),
+    where: Sequence[Where] | None = None,
 ) -> Figure:
     """Draw how accuracy (above) and generalisation G by layer (below) come with training.
 
@@ -114,7 +115,7 @@ def plot_interference(
     phase: str | Sequence[str] | None = None,
     layers: Sequence[str] | None = None,
     exemplars: Exemplars | None = None,
-    where: Sequence[Where] = ("on", "off"),
+    where: Sequence[Where] | None = None,
     subject: str = "interference",
 ) -> Figure:
     """Draw how further training takes accuracy (above) and generalisation G (below) away.
@@ -170,8 +171,11 @@ def _draw(
     phase: str | Sequence[str] | None,
     layers: Sequence[str] | None,
     exemplars: Exemplars | None,
-    where: Sequence[Where],
+    where: Sequence[Where] | None,
 ) -> _Drawn:
+    if where is None:  # tracks of earlier versions hold the second alone
+        held = require(track, [], []).data_vars
+        where = _BOTH if "accuracy_on" in held else _BOTH[1:]
     places = [where] if isinstance(where, str) else list(dict.fromkeys(where))
     if not places:
         raise InputError(f"no accuracy to draw; expected some of {', '.join(_WHERE)}")

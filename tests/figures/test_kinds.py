@@ -13,6 +13,7 @@ import elsewhere.figures
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures import draw, figure_kinds, plot_objects
 from elsewhere.figures.kinds import DEFAULT_KINDS
+from elsewhere.storage import load_result
 
 DRAWN_FROM = {
     "maps": "similarity",
@@ -127,3 +128,9 @@ def test_importing_and_drawing_load_neither_torch_nor_h5py_nor_pyplot(tmp_path):
 def test_public_names_are_sorted_and_there():
     assert list(elsewhere.figures.__all__) == sorted(elsewhere.figures.__all__)
     assert all(hasattr(elsewhere.figures, name) for name in elsewhere.figures.__all__)
+
+
+@pytest.mark.parametrize("name", ["aligned", "track", "similarity", "measures"])
+def test_results_of_earlier_versions_are_drawn(name):
+    path = Path(__file__).parents[1] / "data" / f"{name}-0.2.nc"
+    assert draw(load_result(path)).axes
