@@ -176,7 +176,7 @@ def _table_name(result: Path, out: Path | None, table_format: str | None) -> Pat
     if table_format is not None and table_format not in ("csv", "parquet", "xlsx"):
         raise InputError(f"--format is {table_format!r}; expected csv, parquet or xlsx")
     if out is None:
-        return result.with_suffix(f".{table_format or 'csv'}")
+        return result.with_suffix(f".{'csv' if table_format is None else table_format}")
     if table_format is not None and out.suffix != f".{table_format}":
         raise InputError(
             f"--format {table_format} does not fit --out {out}; leave one of them out, or name a "

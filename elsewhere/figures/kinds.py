@@ -197,7 +197,7 @@ def _draw(
                 DEFAULT_KINDS,
                 hint=f"or name a figure: {', '.join(figure_kinds)}",
             )
-        kind = kind or DEFAULT_KINDS[made]
+        kind = DEFAULT_KINDS[made] if kind is None else kind
     plot = _chosen(figure_kinds.get(kind), kind, quantities)
     if layers is not None and "layers" in inspect.signature(plot).parameters:
         plot = partial(plot, layers=list(layers))

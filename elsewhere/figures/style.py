@@ -362,7 +362,7 @@ def color_bar(
     if "cax" not in where:
         where = {"fraction": 0.05, "pad": 0.015, **where}
     bar = figure.colorbar(mappable, extend=extend, **where)
-    size = size or SIZES.tick
+    size = SIZES.tick if size is None else size
     text = wrap(label, 0.6 * float(figure.get_size_inches()[1]), size)
     bar.set_label(text, fontsize=size, **text_style(text))
     bar.ax.tick_params(labelsize=SIZES.small, length=2)

@@ -28,6 +28,7 @@ OTHERWISE = {
     ("--out", "help"): "each command writes something else, and says what",
     ("--out", "type"): "some commands have something to say without it",
     ("--out", "default"): "some commands have something to say without it",
+    ("--layers", "help"): "`figure` draws what a result has, by name",
     ("--seed", "default"): "`train` takes the curriculum's own",
     ("--workers", "default"): "`reproduce` takes as many as there are cores",
     (
