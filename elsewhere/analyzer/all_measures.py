@@ -17,7 +17,7 @@ from elsewhere.measures.bands import band_notes, without_intervals
 from elsewhere.measures.catalogue import MakeSinks, Measure, measures, measures_named
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.maps import has_place, without_place
-from elsewhere.measures.similarity import n_cross_pairs
+from elsewhere.measures.similarity import below_zero, n_cross_pairs
 from elsewhere.measures.tables import Against
 from elsewhere.measures.variables import described
 from elsewhere.models.machine import versions_of
@@ -295,6 +295,7 @@ def _finish(
         "notes": notes_of(
             source,
             mean_note(result),
+            below_zero(result),
             notes,
             band_notes(len(Sampled.of(codes)), len(order)),
             without_intervals(

@@ -13,7 +13,7 @@ from elsewhere.measures.bands import without_intervals
 from elsewhere.measures.centring import check_by_place
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.responses import find_responses
-from elsewhere.measures.similarity import n_cross_pairs
+from elsewhere.measures.similarity import below_zero, n_cross_pairs
 from elsewhere.measures.similarity_sink import METRICS, SimilaritySink
 from elsewhere.measures.unit_chunks import BY_PLACE
 from elsewhere.measures.variables import described
@@ -135,6 +135,12 @@ def finish(
         **{f"reference_{n}": v for n, v in zip(design.names, design.reference, strict=True)},
         **numerics_of(source),
         **source.provenance,
-        "notes": notes_of(source, result, mean_note(result), without_intervals(result, sampled)),
+        "notes": notes_of(
+            source,
+            result,
+            mean_note(result),
+            below_zero(result),
+            without_intervals(result, sampled),
+        ),
     }
     return described(result)

@@ -16,6 +16,7 @@ None of the means over pairs holds an object with itself.
 from __future__ import annotations
 
 import numpy as np
+import xarray
 from numpy.typing import NDArray
 
 from elsewhere.measures.intervals import Sampled, jackknife_t, known_mean
@@ -93,6 +94,23 @@ def partly_undefined(g: Floats) -> str:
         f"G is undefined at {missing} of {n} ({missing / n:.0%}), where different objects look "
         "alike: its mean is of the others"
     )
+
+
+def below_zero(result: xarray.Dataset) -> list[str]:
+    """Return what has to be said of layers of which the interval of G lies wholly below 0."""
+    found: dict[str, None] = {}
+    for name in map(str, result.data_vars):
+        bounds = f"{name}_interval"
+        if name.endswith("_G_away") and bounds in result and not name.startswith("aligned"):
+            below = result[bounds].sel(bound="high").values < 0
+            found |= dict.fromkeys(map(str, result["layer"].values[below]))
+    if not found:
+        return []
+    return [
+        f"G lies wholly below 0 in {', '.join(found)}: what a map has of an object stays where the "
+        "object is, and moved by less than its size it falls out of step with itself, so that "
+        "another object there is more like it; the code is not invariant, and the sign says no more"
+    ]
 
 
 def n_cross_pairs(codes: NDArray[np.int64]) -> int:

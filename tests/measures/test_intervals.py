@@ -83,6 +83,20 @@ def test_the_reference_is_left_out_of_means_unless_asked_for():
     assert np.isfinite(without["_interval"][1]).all()
 
 
+def test_a_g_wholly_below_zero_is_explained():
+    """Elsewhere the code of an object is that of all others at the reference, less its own."""
+    rng = np.random.default_rng(0)
+    here = rng.normal(size=(6, 50))
+    there = here.sum(axis=0) - 3 * here
+    values = {"early": np.stack([here, there], axis=1), "late": np.stack([here, here], axis=1)}
+    for against in ("reference", "all"):
+        found = measure(values, [[5, 5], [5, 9]], names="cosine", against=against)
+        said = [note for note in found.attrs["notes"] if "wholly below 0" in note]
+        assert len(said) == 1
+        assert said[0].startswith("G lies wholly below 0 in early: ")
+        assert float(found["cosine_G_away"].sel(layer="early")) < -0.2
+
+
 # --- what is left out ------------------------------------------------------------------------
 
 
