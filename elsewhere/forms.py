@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:  # which needs NumPy, and help texts do not
@@ -130,3 +131,39 @@ _LOADS = re.compile("pretrained|weights|checkpoint", re.IGNORECASE)
 def _arguments(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     found = facts.get("model_arguments")
     return found if isinstance(found, Mapping) else {}
+
+
+def matching(pattern: str, names: Sequence[tuple[str, str]]) -> list[int]:
+    """Return which layers a pattern means, by their places in `names`.
+
+    Parameters
+    ----------
+    pattern
+        A glob (``relu*``, ``blocks.?``, ``blocks.[0-3]``), or ``depth:2`` for modules of two parts,
+        as ``blocks.3``. Brackets belong to the name of an output (``lstm[0]``) where there is one.
+    names
+        Each layer's name and its module's.
+
+    Examples
+    --------
+    >>> names = [(name, name) for name in ("stem", "blocks.0", "blocks.1", "blocks.1.fc")]
+    >>> matching("blocks.[1-9]", names), matching("blocks.*", names), matching("depth:1", names)
+    ([2], [1, 2, 3], [0])
+    """
+    if depth := re.fullmatch(r"depth:([0-9]+)", pattern):
+        parts = int(depth[1])
+        return [
+            n for n, (_, module) in enumerate(names) if module and len(module.split(".")) == parts
+        ]
+    for form in (pattern.replace("[", "[[]"), pattern):
+        found = [
+            n
+            for n, (name, module) in enumerate(names)
+            if any(
+                fnmatchcase(each, form)
+                for each in (name, module, re.sub(r":\d+(?=\[|$)", "", name))
+            )
+        ]
+        if found:
+            return found
+    return []

@@ -25,6 +25,7 @@ from elsewhere.figures.results import describe, require, scene_of
 from elsewhere.figures.style import (
     GREY,
     INK,
+    PALE,
     color_bar,
     entitle_figure,
     legend_below,
@@ -41,8 +42,9 @@ DIVERGING = colormaps["RdBu_r"]
 
 MASK_LINE: dict[str, Any] = {"colors": [INK], "linewidths": 0.6, "levels": [0.5]}
 BOX_LINE: dict[str, Any] = {"fill": False, "edgecolor": INK, "linewidth": 0.5}
-OFF_CANVAS = "#dedede"
-_MOST_LOCATIONS = 5
+OFF_CANVAS = PALE
+_FADED = 0.12
+"""How much darker than white a black photograph is beneath a map: lighter than `OFF_CANVAS`."""
 _MOST_TILES = 9
 
 
@@ -94,10 +96,10 @@ def plot_attribution_grid(
     """Draw objects' maps at several locations, in the object's frame, over their photographs.
 
     The first panel of a row is the object as it was shown, the next one the map at the reference;
-    all maps share one scale. Beneath each lies the photograph, faded, which shows where a map says
-    little: from a fifth of the colour bar on a map covers it, and every colour is the bar's. The
-    small number is Pearson's correlation with the map at the reference; a map marked ``Σ`` does not
-    sum to the score's change.
+    all maps share one scale. Beneath each lies the photograph in light grey, which shows where a
+    map says little: from a fifth of the colour bar on a map covers it, and every colour is the
+    bar's. The small number is Pearson's correlation with the map at the reference; a map marked
+    ``Σ`` does not sum to the score's change.
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ def plot_attribution_grid(
     objects
         Ids, one row each; the first four by default.
     locations
-        (y, x), px, of the grid; by default up to five, spread over it.
+        (y, x), px, of the grid; by default up to five others than the reference, spread over it.
     photograph
         Whether the photographs lie beneath the maps; else these are opaque throughout.
 
@@ -320,7 +322,9 @@ def _places(
         (len(ys) - 1, 0), (len(ys) - 1, len(xs) - 1),
     ]  # fmt: skip
     most = corners[::2] if SIZES.narrow else corners
-    return list(dict.fromkeys(most))[:_MOST_LOCATIONS]
+    found = list(dict.fromkeys(most))
+    home = [place_of(result[dim].values, result.attrs.get(f"reference_{dim}", -1)) for dim in "yx"]
+    return [place for place in found if list(place) != home] or found
 
 
 def _magnitudes(
@@ -379,14 +383,16 @@ def _draw_map(
 
 
 def _faded(result: xr.Dataset, row: int, known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the photograph in the frame of the maps, faded: rgba, nothing off the canvas."""
+    """Return the photograph in the frame of the maps, in light grey: rgba, on the canvas only."""
     background = np.atleast_1d(np.asarray(result.attrs.get("background", 0.0), np.float64))
     picture = np.ones((*known.shape, 4))
     picture[..., :3] = np.broadcast_to(background / 255, 3)
     patch = np.asarray(result["patch"].values[row], np.float64) / 255
     top, left = (int(-result[dim].values[0]) for dim in ("height", "width"))
     picture[top : top + len(patch), left : left + len(patch), :3] = patch
-    picture[..., :3] = 1 - 0.45 * (1 - picture[..., :3].clip(0, 1))
+    # luminance only: any hue would be read as an attribution
+    luminance = picture[..., :3].clip(0, 1) @ [0.2126, 0.7152, 0.0722]
+    picture[..., :3] = (1 - _FADED * (1 - luminance))[..., None]
     picture[..., 3] = known
     return picture
 

@@ -106,7 +106,7 @@ def plot_layerwise_change(
                     linewidth=0.9,
                     zorder=2.8,
                 )
-            gaps |= mark_gaps(ax, layers, np.isnan(values), mark, rank)
+            gaps |= mark_gaps(ax, layers, np.isnan(values))
             seen += [values, *ends]
     dead = is_dead(before) | is_dead(after)
     fit_limits(ax, np.concatenate(seen), headroom=0.1 if dead.any() else 0.05)

@@ -120,7 +120,7 @@ def plot_layerwise(
         draw_series(ax, layers, values, ends, MARKS[name], name, shift=shift)
         together = interval_of(result, keys[name], kind="band")
         draw_band(ax, layers, together, MARKS[name], shift=shift)
-        gaps |= mark_gaps(ax, layers, np.isnan(values), MARKS[name], rank)
+        gaps |= mark_gaps(ax, layers, np.isnan(values))
         seen += [values, *ends, *together]
     dead = is_dead(result)
     fit_limits(ax, np.concatenate(seen), headroom=0.1 if dead.any() else 0.05)

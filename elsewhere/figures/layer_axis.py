@@ -233,7 +233,7 @@ def _draw_groups(ax: Axes, names: Sequence[str], start: int, count: int) -> None
         left, right = start + first - 0.5, start + last + 0.5
         if rank % 2 == 0:
             ax.axvspan(left, right, color="#f3f3f3", linewidth=0, zorder=-1, gid=_GROUPS)
-        if text_width(group, SIZES.small) + 0.04 <= (last - first + 1) * pitch:
+        if group and text_width(group, SIZES.small) + 0.04 <= (last - first + 1) * pitch:
             ax.annotate(
                 group,
                 ((left + right) / 2, 1),

@@ -136,17 +136,16 @@ def _ranked(color: str, rank: int) -> dict[str, Any]:
     return {"color": color, "markeredgecolor": "white", "markeredgewidth": 0.4}
 
 
-def mark_gaps(
-    ax: Axes, layers: Layers, missing: NDArray[np.bool_], mark: Mark, rank: int = 0
-) -> bool:
-    """Put a cross at the foot of the axes where a quantity has no value."""
+def mark_gaps(ax: Axes, layers: Layers, missing: NDArray[np.bool_]) -> bool:
+    """Put a cross on the lower edge, off the scale of values, where a quantity has no value."""
     places = layers.at[missing]
     if len(places):
         ax.plot(
             places,
-            np.full(len(places), 0.025 + 0.035 * rank),
+            np.zeros(len(places)),
             transform=ax.get_xaxis_transform(),
-            color=mark.color,
+            color=GREY,
+            clip_on=False,
             label="_no value",
             zorder=4,
             **CROSS,

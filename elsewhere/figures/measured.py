@@ -117,7 +117,7 @@ def plot_equivariance(
         missing = np.isnan(values)
         if key == "aligned_G_away":
             missing &= _is_map(result)
-        gaps |= mark_gaps(ax, layers, missing, mark, rank)
+        gaps |= mark_gaps(ax, layers, missing)
     handles = [legend_handle(mark, label) for mark, label in drawn.values()]
     ax.set_ylabel("invariance (G), evoked", fontsize=SIZES.label)
     entitle_layers(ax, describe(result, "equivariance and invariance"))
@@ -169,7 +169,7 @@ def plot_partition(
                 label=f"_{key}_null",
             )
         values = _draw(result, key, mark, (ax, layers), rank, len(keys), seen)
-        gaps |= mark_gaps(ax, layers, np.isnan(values), mark, rank)
+        gaps |= mark_gaps(ax, layers, np.isnan(values))
     handles = [legend_handle(mark, part) for part, mark in drawn.items()]
     handles.append(
         Line2D([], [], color=GREY, linestyle=(0, (1, 2)), linewidth=0.7, label="shuffled rows")
@@ -223,7 +223,7 @@ def plot_phase(
     for rank, (key, (mark, _)) in enumerate(drawn.items()):
         values = _draw(result, key, mark, (ax, layers), rank, len(drawn), seen, spread=0.0)
         if key != "border_share_in_phase":
-            gaps |= mark_gaps(ax, layers, np.isnan(values), mark, rank)
+            gaps |= mark_gaps(ax, layers, np.isnan(values))
     handles: list[Any] = [legend_handle(mark, label) for mark, label in drawn.values()]
     if between <= set(drawn):
         handles.append(Patch(label="sub-sampling\nbreaks", **broken))
@@ -281,7 +281,7 @@ def plot_identification(
     seen: list[NDArray[np.float64]] = []
     for rank, (key, (mark, _)) in enumerate(drawn.items()):
         values = _draw(result, key, mark, (ax, layers), rank, len(drawn), seen, spread=0.05)
-        gaps |= mark_gaps(ax, layers, np.isnan(values), mark, rank)
+        gaps |= mark_gaps(ax, layers, np.isnan(values))
     handles: list[Any] = [legend_handle(mark, label) for mark, label in drawn.values()]
     handles += [Patch(color=c, alpha=0.25, linewidth=0, label=name) for name, c, *_ in areas]
     handles.append(Line2D([], [], color=GREY, linestyle=(0, (1, 2)), linewidth=0.8, label="chance"))
@@ -332,7 +332,7 @@ def plot_measures(result: xr.Dataset, *, quantities: Sequence[str] | None = None
         seen: list[NDArray[np.float64]] = []
         layers = along_layers(ax, result, groups=False)
         values = _draw(result, key, MARKS["similarity"], (ax, layers), 0, 1, seen)
-        mark_gaps(ax, layers, np.isnan(values), MARKS["similarity"])
+        mark_gaps(ax, layers, np.isnan(values))
         beside = f"{key.removesuffix('_away')}_baseline_away"
         if beside in result:  # no raw similarity stands alone
             _draw(result, beside, other, (ax, layers), 0, 1, seen)

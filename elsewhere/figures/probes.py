@@ -328,7 +328,7 @@ def plot_probe_layerwise(
             seen.append(np.clip(np.concatenate(edges), -0.5, 1.5))
         if hollow:
             line.set(markerfacecolor="white", markeredgecolor=mark.color, markeredgewidth=0.7)
-        gaps |= mark_gaps(ax, layers, np.isnan(values), mark)
+        gaps |= mark_gaps(ax, layers, np.isnan(values))
         seen.extend([values, np.clip(np.concatenate([low, high]), -0.5, 1.5)])
         handles.append(legend_handle(mark, label, hollow=hollow))
         rank += 1

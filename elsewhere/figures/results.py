@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.forms import network_name, weights_name
+from elsewhere.forms import matching, network_name, weights_name
 from elsewhere.types import stem_of
 
 T = TypeVar("T")
@@ -112,17 +112,20 @@ def layer_names(result: xr.Dataset) -> list[str]:
 
 
 def select_layers(result: xr.Dataset, layers: Sequence[str] | None) -> list[int]:
-    """Return the indices of `layers` in `result`, of all of them for None."""
+    """Return the indices of `layers` in `result`, names or patterns; of all of them for None."""
     known = layer_names(result)
     if layers is None:
         return list(range(len(known)))
     wanted = [layers] if isinstance(layers, str) else list(layers)
     if not wanted:
         raise InputError("no layers to draw: the list is empty; name one, or leave it out for all")
+    found: dict[int, None] = {}
     for name in wanted:
-        if name not in known:
+        meant = [known.index(name)] if name in known else matching(name, [(n, n) for n in known])
+        if not meant:
             raise UnknownNameError("layer", name, known)
-    return [known.index(name) for name in wanted]
+        found |= dict.fromkeys(meant)
+    return list(found)
 
 
 def variable_of(result: object, quantity: str, where: str = "") -> str:
@@ -204,9 +207,9 @@ def describe(result: xr.Dataset, what: str) -> str:
 def layer_groups(names: Sequence[str]) -> list[tuple[str, int, int]]:
     """Return runs of layers that belong together, as (group, first, last) indices.
 
-    Aliases are grouped by block (``conv1_2``, ``relu1_2`` and ``pool1`` are ``conv1``), everything
-    from the first fully connected layer on is ``fc``; module names by their first part that says
-    something.
+    Aliases are grouped by block (``conv1_2``, ``relu1_2`` and ``pool1`` are ``conv1``), and so is
+    everything from ``fc6`` on (``fc``); module names by their first part that says something. A
+    group whose name begins the name of none of its layers has none (``""``).
 
     Examples
     --------
@@ -214,13 +217,15 @@ def layer_groups(names: Sequence[str]) -> list[tuple[str, int, int]]:
     [('conv1', 0, 2), ('conv2', 3, 3), ('avgpool', 4, 4), ('fc', 5, 6)]
     >>> layer_groups(["layer1.0.conv1", "layer1.1.conv1", "layer2.0.conv1"])
     [('layer1', 0, 1), ('layer2', 2, 2)]
+    >>> layer_groups(["relu5_3", "pool5", "head.norm", "head.fc", "logits"])
+    [('', 0, 1), ('head', 2, 3), ('logits', 4, 4)]
     """
     groups: list[str] = []
     for name in names:
         block = re.fullmatch(r"(?:conv|relu|bn|norm|pool)(\d+)(?:_\w+)?", name)
         parts = [part for part in name.split(".") if part]
         after = bool(groups) and groups[-1] == "fc" and len(parts) == 1
-        if after or re.fullmatch(r"fc\d*|logits|classifier|head", parts[0] if parts else name):
+        if after or re.fullmatch(r"fc\d*", parts[0] if parts else name):
             groups.append("fc")
         elif block:
             groups.append(f"conv{block.group(1)}")
@@ -231,5 +236,6 @@ def layer_groups(names: Sequence[str]) -> list[tuple[str, int, int]]:
     runs = []
     for group, members in groupby(range(len(groups)), key=groups.__getitem__):
         indices = list(members)
-        runs.append((group, indices[0], indices[-1]))
+        shared = any(names[index].startswith(group) for index in indices)
+        runs.append((group if shared else "", indices[0], indices[-1]))
     return runs

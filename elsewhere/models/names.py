@@ -10,12 +10,12 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.forms import matching as matching
 from elsewhere.registry import Registry
 
 if TYPE_CHECKING:
@@ -172,42 +172,6 @@ def check_layers(model: str, wanted: Iterable[str]) -> None:
         names = [(name, name) for name in (*known, OUTPUT)]
         if known and not any(matching(form, names) for form in forms):
             raise unknown_layer(model, request, known)
-
-
-def matching(pattern: str, names: Sequence[tuple[str, str]]) -> list[int]:
-    """Return which layers a pattern means, by their places in `names`.
-
-    Parameters
-    ----------
-    pattern
-        A glob (``relu*``, ``blocks.?``, ``blocks.[0-3]``), or ``depth:2`` for modules of two parts,
-        as ``blocks.3``. Brackets belong to the name of an output (``lstm[0]``) where there is one.
-    names
-        Each layer's name and its module's.
-
-    Examples
-    --------
-    >>> names = [(name, name) for name in ("stem", "blocks.0", "blocks.1", "blocks.1.fc")]
-    >>> matching("blocks.[1-9]", names), matching("blocks.*", names), matching("depth:1", names)
-    ([2], [1, 2, 3], [0])
-    """
-    if depth := re.fullmatch(r"depth:([0-9]+)", pattern):
-        parts = int(depth[1])
-        return [
-            n for n, (_, module) in enumerate(names) if module and len(module.split(".")) == parts
-        ]
-    for form in (pattern.replace("[", "[[]"), pattern):
-        found = [
-            n
-            for n, (name, module) in enumerate(names)
-            if any(
-                fnmatchcase(each, form)
-                for each in (name, module, re.sub(r":\d+(?=\[|$)", "", name))
-            )
-        ]
-        if found:
-            return found
-    return []
 
 
 def unknown_layer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures import (
@@ -14,7 +14,7 @@ from elsewhere.figures import (
     plot_attribution_timeline,
     save_figure,
 )
-from elsewhere.figures.attribution import DIVERGING, diverging_scale
+from elsewhere.figures.attribution import DIVERGING, OFF_CANVAS, diverging_scale
 
 
 def titles(figure):
@@ -73,11 +73,23 @@ def test_the_photograph_lies_beneath_and_shows_where_a_map_says_little(make_attr
     beneath, above = (np.asarray(image.get_array()) for image in figure.axes[1].images)
     picture = np.broadcast_to(np.array([200, 30, 90.0]), (14, 14, 3)).copy()
     picture[3:11, 3:11] = result["patch"].values[1]
-    np.testing.assert_allclose(beneath[..., :3], 1 - 0.45 * (1 - picture / 255))
+    grey = beneath[..., 0]
+    assert (beneath[..., :3] == grey[..., None]).all(), "no hue but the map's"
+    luminance = picture / 255 @ [0.2126, 0.7152, 0.0722]
+    np.testing.assert_allclose(np.corrcoef(grey.ravel(), luminance.ravel())[0, 1], 1)
+    assert grey.min() > to_rgb(OFF_CANVAS)[0] + 0.05, "light, and unlike what is off the canvas"
     values = (result["attribution"].astype(float) * result["scale"]).sel(object="o1", y=24, x=24)
     strong = np.abs(values.values) / np.abs(values.values).max() > 0.5
     assert (above[strong][:, 3] == 1).all(), "strong attributions cover it"
     assert above[..., 3].min() < 0.2, "it shines through where there is none"
+
+
+def test_the_reference_is_drawn_once_unless_it_is_asked_for(make_attribution):
+    result = make_attribution(ys=(5, 24))  # its reference, 24 and 5, is a corner
+    figure = plot_attribution_grid(result, objects=["o1"])
+    assert titles(figure) == ["reference", "y 5, x 5", "y 5, x 24", "y 24, x 24", "object"]
+    asked = plot_attribution_grid(result, objects=["o1"], locations=[(24, 5)])
+    assert titles(asked) == ["reference", "y 24, x 5", "object"]
 
 
 def test_a_map_that_does_not_sum_is_marked(make_attribution):

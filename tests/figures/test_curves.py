@@ -12,9 +12,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.figures import plot_displacement, plot_layerwise
+from elsewhere.figures import draw, plot_displacement, plot_layerwise
 from elsewhere.figures.curves import _bin_index, _binned
 from elsewhere.figures.results import layer_groups, variable_of
+from elsewhere.figures.style import MARKS
 
 ALL = ("similarity", "baseline", "baseline_same", "G")
 
@@ -110,6 +111,10 @@ def test_layerwise_marks_layers_without_value(result):
     (crosses,) = [item for item in ax.lines if item.get_label() == "_no value"]
     assert crosses.get_xdata().tolist() == [1]
     assert "no value" in legend_labels(ax)
+    height = ax.transAxes.inverted().transform(crosses.get_transform().transform([1, 0]))[1]
+    assert height == 0, "on the edge of the axes, and on no value of the scale"
+    assert crosses.get_ydata().tolist() == [0]
+    assert crosses.get_color() not in {mark.color for mark in MARKS.values()}
     render(ax.figure)
 
 
@@ -211,6 +216,33 @@ def test_bins_keep_the_mean_and_the_order(distances):
 def test_groups_cover_all_layers_once(names):
     covered = [i for _, first, last in layer_groups(names) for i in range(first, last + 1)]
     assert covered == list(range(len(names)))
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (["pool", "head", "logits"], ["pool", "head", "logits"]),
+        (["relu5_3", "pool5", "logits"], ["", "logits"]),
+        (["body.0", "body.1", "head"], ["body", "head"]),
+        (["pool5", "fc6", "relu6", "logits"], ["", "fc"]),
+        (["classifier.0", "classifier.3"], ["classifier"]),
+    ],
+)
+def test_a_group_is_called_what_its_layers_are(names, groups):
+    assert [group for group, _, _ in layer_groups(names)] == groups
+
+
+def test_layers_are_chosen_by_patterns_as_everywhere(make_result):
+    result = make_result(["stem", "body.0", "body.1", "body.2", "body.2.fc", "head"])
+    for wanted, found in (
+        (["body.*"], ["body.0", "body.1", "body.2", "body.2.fc"]),
+        (["head", "body.[0-1]"], ["head", "body.0", "body.1"]),
+        (["depth:2", "body.0"], ["body.0", "body.1", "body.2"]),
+    ):
+        drawn = draw(result, layers=wanted).axes[0]
+        assert [text.get_text() for text in drawn.get_xticklabels()] == found
+    with pytest.raises(UnknownNameError, match=r"layer 'body\.\[7-9\]'"):
+        draw(result, layers=["body.[7-9]"])
 
 
 def test_curves_refuse_what_they_cannot_draw(result):

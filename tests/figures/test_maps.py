@@ -130,6 +130,14 @@ def test_g_is_not_missing_at_the_reference_which_it_leaves_out(result):
     assert all(text.get_text() != "no value" for text in figure.legends[0].get_texts())
 
 
+def test_g_has_no_colour_at_the_reference_in_files_of_earlier_versions_either(result):
+    result["cosine_G"].loc[{"y": 112, "x": 25}] = 1.0
+    result["cosine_G"].loc[{"y": 112, "x": 68}] = 1.0
+    (mesh,) = plot_similarity_maps(result, layers=["fc7"]).axes[0].collections
+    hidden = np.ma.getmaskarray(mesh.get_array()).reshape(5, 5)
+    assert np.argwhere(hidden).tolist() == [[2, 0]]
+
+
 def test_each_panel_states_its_mean_away_from_the_reference(result):
     right = [ax.get_title(loc="right") for ax in panels(plot_similarity_maps(result))]
     assert right == [f"{value:.2f}" for value in result.cosine_G_away.values]
