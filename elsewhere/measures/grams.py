@@ -123,7 +123,9 @@ def read_grams(
         both = np.concatenate([tally.cleaned(), tally.floors()])
         away = None
         units = table.sampled
-        if n**2 * len(units) * (n_positions + n_positions**2) <= JACKKNIFE_COST:
+        if len(units) < 2:  # nothing would be left
+            away = np.full(len(units), np.nan)
+        elif n**2 * len(units) * (n_positions + n_positions**2) <= JACKKNIFE_COST:
             away = left_out(
                 both, lambda rest: np.asarray(table.away(compare_both(rest))), units.members
             )

@@ -22,7 +22,8 @@ class Partition:
     Parameters
     ----------
     shares
-        float64 (3,), summing to 1; NaN where nothing varies.
+        float64 (3,), summing to 1; NaN where nothing varies, and of objects, of locations and of
+        both together where there is one.
     nulls
         float64 (3,): what the shares are on average when all rows are shuffled.
     intervals
@@ -119,7 +120,9 @@ class PartitionTally:
         parts = np.stack([objects, locations, total - objects - locations], axis=-1)
         varies = total > self._negligible**2 * self._scale
         safe = np.where(varies, total, 1.0)
-        return np.where(varies[:, None], parts / safe[:, None], np.nan)
+        alone = np.broadcast_to(np.asarray(n) < 2, total.shape), np.full(total.shape, p < 2)
+        single = np.stack([*alone, alone[0] | alone[1]], axis=-1)  # cannot vary, so 0 says nothing
+        return np.where(varies[:, None] & ~single, parts / safe[:, None], np.nan)
 
 
 def partition(activations: ArrayLike, *, categories: Sequence[object] | None = None) -> Partition:

@@ -371,14 +371,16 @@ def _told(design: Design, marked: Mapping[str, Marks], some: str, every: str) ->
 
 
 def _copies_told(design: Design, look: _Look, silent: Mapping[str, Marks]) -> list[str]:
-    """Return a line for each set of objects that layers do not tell apart."""
+    """Return a line for each set of objects that layers do not tell apart, by the first of each."""
     n = len(design.objects)
     found: dict[str, list[str]] = {}
     for name, marks in silent.items():
         groups = [group[~marks[group]] for group in look.copies(name)]
-        groups = [group for group in groups if len(group) > 1]
+        groups = sorted((group for group in groups if len(group) > 1), key=lambda group: group[0])
         if groups:
             shown = "; ".join(_few(design, group.tolist(), " = ") for group in groups[:FEW])
+            shown = f"{len(groups)} groups: {shown}" if len(groups) > 1 else shown
+            shown += "; ..." if len(groups) > FEW else ""
             count = sum(map(len, groups))
             which = f"{count} of {n} objects" if count < n else f"all {n} objects"
             found.setdefault(f"{which} with another one ({shown})", []).append(name)

@@ -114,8 +114,9 @@ def _measured(name: str) -> dict[str, str] | None:
         entry = measures.get(measure)
         row = _rows().get(("metric", f"@{name.removeprefix(stem)}"))
         if row and entry.metric == measure and name.startswith(stem):
-            said = row["long_name"].format(metric=measure)
-            return {**_of_measure(entry, row), "long_name": said}
+            own = {"metric": measure, "formula": entry.formula}
+            said = {key: row[key].format_map(own) for key in ("long_name", "formula")}
+            return _of_measure(entry, {**row, **said})
         if name in entry.words:
             return _of_measure(entry, {"long_name": entry.words[name]})
     return None

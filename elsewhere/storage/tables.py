@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -176,7 +177,7 @@ def to_xlsx(table: pandas.DataFrame) -> bytes:
         )
     plain = _safe(table)
     for name in plain.select_dtypes(include=["object", "string", "category"]).columns:
-        plain[name] = plain[name].map(lambda text: _NO_TEXT.sub("?", str(text)))
+        plain[name] = plain[name].map(_for_a_cell)
     file = io.BytesIO()
     plain.to_excel(file, index=False, engine="openpyxl")
     return file.getvalue()
@@ -184,6 +185,13 @@ def to_xlsx(table: pandas.DataFrame) -> bytes:
 
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 """What no text of a workbook may hold."""
+
+
+def _for_a_cell(value: Any) -> Any:
+    """Return what a cell can hold: nothing where nothing is, numbers as they are."""
+    if pandas.isna(value):
+        return None
+    return value if isinstance(value, (int, float, np.generic)) else _NO_TEXT.sub("?", str(value))
 
 
 def _safe(table: pandas.DataFrame) -> pandas.DataFrame:

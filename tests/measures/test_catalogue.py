@@ -4,10 +4,12 @@ import inspect
 
 import numpy as np
 import pytest
+import xarray
 
 from elsewhere.analyzer.bibliography import to_bibtex
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.measures import DEFAULT_MEASURES, measures, measures_named
+from elsewhere.measures.variables import described
 
 ISSUED = {
     "cosine", "centred", "evoked", "pearson", "G", "aligned", "cka", "rsa", "normalized-variance",
@@ -62,3 +64,12 @@ def test_names_come_as_texts_and_lists():
     assert measures_named(None) == list(DEFAULT_MEASURES)
     with pytest.raises(UnknownNameError, match="unknown measure 'ckas'; nearest: cka"):
         measures_named("cosine,ckas")
+
+
+@pytest.mark.parametrize("metric", ["cosine", "pearson", "centred-by-place"])
+def test_formulas_of_each_metrics_variables_have_no_placeholders(metric):
+    stem = metric.replace("-", "_")
+    names = [f"{stem}{rest}" for rest in ("", "_each", "_baseline", "_G", "_over_place", "_error")]
+    found = described(xarray.Dataset(dict.fromkeys(names, 0.0), attrs={"kind": "measures"}))
+    assert not any("{" in text for name in names for text in found[name].attrs.values())
+    assert measures.get(metric).formula in found[f"{stem}_each"].attrs["formula"]

@@ -180,6 +180,31 @@ def test_objects_with_one_code_are_named():
     assert not any("the same code" in note for note in found.attrs["notes"])
 
 
+def test_copies_are_named_once_for_all_layers_and_counted():
+    rng = np.random.default_rng(0)
+    layers = {}
+    for name in ("one", "two", "three"):
+        values = rng.normal(size=(12, 1, 3, 30)) * rng.uniform(0.5, 2, size=(12, 1, 1, 1))
+        values[6:] = values[:6]
+        layers[name] = values
+    found = similarity(ArraySource(layers, y=[0], x=[0, 1, 2]))
+    (note,) = [note for note in found.attrs["notes"] if "the same code" in note]
+    assert "all 12 objects with another one (6 groups: object0 = object6; " in note
+    assert "object4 = object10; ...): one, two, three; " in note
+
+
+def test_measures_of_gram_matrices_say_nothing_of_empty_rests(recwarn):
+    source = ArraySource(
+        {"fc": np.random.default_rng(0).normal(size=(1, 1, 3, 9))}, y=[0], x=[0, 1, 2]
+    )
+    found = elsewhere.measure(source, names="cka-biased,cka,rsa,partition,cosine")
+    assert np.isnan(found["cka_biased_away"]).all()
+    assert np.isnan(found["object_share"]).all()
+    for name in ("cka-biased", "partition"):
+        assert any(note.startswith(f"{name}: layer fc: NaN, for") for note in found.attrs["notes"])
+    assert not [str(each.message) for each in recwarn if each.category is RuntimeWarning]
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e6, 1e8])
 @pytest.mark.parametrize("metric", ["evoked", "centred", "pearson"])
 def test_double_precision_is_judged_by_its_own_rounding(metric, offset):

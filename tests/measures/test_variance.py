@@ -169,3 +169,10 @@ def test_dead_units_are_no_evidence_of_anything():
     assert found.median == living.median
     assert found.dead_share == pytest.approx(130 / 230)
     assert np.isnan(normalized_variance(np.zeros((8, 6, 3))).median)
+
+
+@pytest.mark.parametrize(("shape", "alone"), [((1, 4, 3), 0), ((3, 1, 3), 1)])
+def test_a_single_object_or_location_has_no_share(shape, alone):
+    shares = partition(np.random.default_rng(0).normal(size=shape)).shares
+    assert np.isnan(shares[[alone, 2]]).all()
+    assert shares[1 - alone] == pytest.approx(1)

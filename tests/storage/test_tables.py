@@ -128,3 +128,13 @@ def test_names_come_back_in_r_as_the_page_says(named):
     assert [name.replace("\r\n", "\n") for name in NAMES] == [
         name.replace("\r\n", "\n") for name in found
     ]
+
+
+def test_a_cell_of_a_workbook_without_a_value_is_empty(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl", reason="workbooks need openpyxl")
+    mixed = pandas.Series([1, "=x", np.nan, None], dtype=object)
+    whole = pandas.array([1, None, 3, 4], dtype="Int64")
+    table = pandas.DataFrame({"left_out": whole, "bound": ["low", np.nan, None, "a"], "m": mixed})
+    path = save_table(table, tmp_path / "t.xlsx")
+    _, *rows = openpyxl.load_workbook(path).active.values
+    assert rows == [(1, "low", 1), (None, None, "'=x"), (3, None, None), (4, "a", None)]
