@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from elsewhere.analyzer.invariance import EXEMPLARS, summarize
 from elsewhere.axes import Axis
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.measures.accuracy import displacements
 from elsewhere.measures.aligned import size_of
 from elsewhere.measures.answers import Answer, AnswerSink
 from elsewhere.models import OUTPUT, Model
@@ -32,6 +33,9 @@ IN_ORDER = (
     "what the classes are called is not known: the scores are taken for those of the objects' "
     "categories in their order ({}); name them with `classes`"
 )
+
+MOST_BESIDE = 64
+"""Where a class is trained at more locations than these, only those on the grid are tested."""
 
 Trained: TypeAlias = Sequence[Location] | Mapping[str, Sequence[Location]]
 
@@ -62,7 +66,8 @@ def accuracy(
         network that is known, or else the categories of the objects, as a note says then.
     trained
         The locations that these classes were trained at, px: the same for all, or by category.
-        Those off the grid are tested in addition.
+        Those off the grid are tested in addition; of a class that was trained at more than 64,
+        those on the grid are, or where there is none, the middle one. Distances are from all.
     held_out
         bool (object,): which exemplars were not trained on; by default none.
     object_size
@@ -119,7 +124,7 @@ def accuracy(
             raise UnknownNameError("class of the head", category, names)
     side = size_of(source, object_size)
     check = Canvas(int(facts["canvas"]), side).check if "canvas" in facts else _whole
-    places, is_trained = _trained_places(trained, design, check)
+    places, is_trained, apart = _trained_places(trained, design, check)
     labels = np.array([names.index(category) for category in design.categories], np.int64)
     memory = parse_bytes(max_memory)
 
@@ -140,6 +145,9 @@ def accuracy(
                 answers[place] = ask(other, "reference").answers("reference", 1)
     grid = found.answers("grid", design.n_positions)
     result = _trials(design, mask, names, labels, places, is_trained, grid, answers)
+    if apart is not None:
+        result["distance"] = (("object", "y", "x"), apart[0])
+        result["trained_distance"] = (("object", "trained"), apart[1])
     reference = design.at(places[0].tolist() if len(places) else ()).reference
     result.attrs = {
         **facts,
@@ -292,23 +300,63 @@ def _check_held_out(held_out: ArrayLike | None, n_objects: int) -> NDArray[np.bo
 
 def _trained_places(
     trained: Trained, design: Design, check: Callable[[Location], Location]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return all trained locations (m, 2), and which are whose: bool (object, m)."""
+) -> tuple[
+    NDArray[np.int64], NDArray[np.bool_], tuple[NDArray[np.int64], NDArray[np.int64]] | None
+]:
+    """Return the trained locations that are tested (m, 2), and which are whose: bool (object, m).
+
+    Where some are not tested, also the distance from the nearest trained one, px: of the grid
+    (object, y, x), and of the tested ones (object, m).
+    """
     categories = list(dict.fromkeys(design.categories))
+    ys, xs = (np.asarray(values) for values in design.axes.moving.values)
     if isinstance(trained, Mapping):
         for category in categories:
             if category not in trained:
                 raise InputError(
                     f"trained names no locations for the category {category!r}; give them for each"
                 )
-        by_category = {name: trained[name] for name in categories}
+        every = {name: _sorted(trained[name], check) for name in categories}
     else:
-        by_category = dict.fromkeys(categories, trained)
-    owned = {name: {check(at) for at in places} for name, places in by_category.items()}
-    every = sorted(set().union(*owned.values()))
-    mask = np.array([[place in owned[name] for place in every] for name in design.categories])
-    places = np.array(every, np.int64).reshape(-1, 2)
-    return places, mask.reshape(len(design.objects), len(every)).astype(bool)
+        every = dict.fromkeys(categories, _sorted(trained, check))
+    owned = {name: _tested_of(places, ys, xs) for name, places in every.items()}
+    tested = sorted(set().union(*owned.values()))
+    places = np.array(tested, np.int64).reshape(-1, 2)
+    number = [categories.index(name) for name in design.categories]
+    mask = np.array([[at in owned[name] for at in tested] for name in categories], bool)
+    mask = mask.reshape(len(categories), len(tested))[number]
+    if all(len(owned[name]) == len(every[name]) for name in categories):
+        return places, mask, None
+    shown = np.concatenate(
+        [np.stack(np.meshgrid(ys, xs, indexing="ij"), -1).reshape(-1, 2), places]
+    )
+    known = {id(there): _far_from(shown, there) for there in every.values()}
+    apart = np.stack([known[id(every[name])] for name in categories])[number]
+    grid, beside = np.split(apart, [len(ys) * len(xs)], axis=1)
+    return places, mask, (grid.reshape(-1, len(ys), len(xs)), beside)
+
+
+def _sorted(places: Sequence[Location], check: Callable[[Location], Location]) -> NDArray[np.int64]:
+    return np.array(sorted({check(at) for at in places}), np.int64).reshape(-1, 2)
+
+
+def _tested_of(
+    places: NDArray[np.int64], ys: NDArray[np.integer], xs: NDArray[np.integer]
+) -> set[Location]:
+    """Return which of a class's trained locations are tested."""
+    if len(places) > MOST_BESIDE:
+        on_grid = np.isin(places[:, 0], ys) & np.isin(places[:, 1], xs)
+        middle = np.abs(places - places.mean(axis=0)).max(axis=1).argmin()
+        places = places[on_grid] if on_grid.any() else places[[middle]]
+    return {(y, x) for y, x in places.tolist()}
+
+
+def _far_from(shown: NDArray[np.int64], trained: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the distance of each location from the nearest trained one; -1 where there is none."""
+    if not len(trained):
+        return np.full(len(shown), -1)
+    pieces = np.array_split(shown, -(-len(shown) * len(trained) // 2**22))
+    return np.concatenate([displacements(piece, trained) for piece in pieces])
 
 
 def _whole(place: Location) -> Location:

@@ -120,7 +120,7 @@ class _Summary:
             (2, "II_far", "an object's size or more from"),
             (1, "II", "off"),
         ):
-            if missing[where] and not self.reasons[index]:
+            if missing[where] and not missing[0]:
                 self._refuse(
                     index, f"for some class no location of the grid lies {which} the trained ones"
                 )
@@ -189,6 +189,9 @@ def _distances(result: xarray.Dataset) -> tuple[NDArray[np.int64], NDArray[np.bo
     unchanged = np.ones(len(locations), bool)
     for name, values in at.items():
         unchanged &= values == result.attrs[f"reference_{name}"]
+    if "distance" in result:
+        apart = result["distance"].values.reshape(result.sizes["object"], -1)
+        return np.tile(apart, (1, len(locations) // apart.shape[1])), unchanged
     places = np.stack([result["trained_y"].values, result["trained_x"].values], axis=1)
     found = np.full((result.sizes["object"], len(locations)), -1, np.int64)
     owners, inverse = np.unique(result["is_trained"].values, axis=0, return_inverse=True)

@@ -181,7 +181,9 @@ def _tested(facts: Facts, result: xarray.Dataset) -> Said:
         (int(y), int(x))
         for y, x in zip(result["trained_y"].values, result["trained_x"].values, strict=True)
     ]
-    if places:
+    if "distance" in result:
+        parts.append(f"Trained locations were many; {len(places)} of them were tested.")
+    elif places:
         parts.append(f"Trained locations (y, x): {joined(places)}.")
     if facts.get("phase"):
         parts.append(

@@ -67,9 +67,9 @@ def _why_unknown(chosen: xarray.Dataset, kind: str) -> str:
         return "no exemplars were tested"
     if not np.isfinite(chosen["accuracy"].sel(exemplars=kind)).any():
         return "there are no such exemplars"
-    if "accuracy_trained" in chosen and np.isfinite(chosen["accuracy_trained"]).any():
+    if np.isfinite(chosen["accuracy_on"]).any():
         return "no location of the grid is off the trained ones"
-    return "the phase has no trained locations that are the same for all classes and few"
+    return "where the phase trained is not known"
 
 
 def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:

@@ -321,7 +321,11 @@ def _accuracy(
         card.canvas,
         sweep.grid,
         axes=[*sweep.design.axes.changing],
-        trained=_trained(settings, card),
+        trained=(
+            card.trained_locations(data_dir=data_dir)
+            if settings.trained is None
+            else (settings.trained,)
+        ),
         engine=settings.engine,
         held_out=held_out,
         classes=card.categories,

@@ -149,7 +149,8 @@ def _of_its_own(
         card.canvas,
         stimuli.grid if axes else grid,
         axes=axes,
-        trained=_places(trained_at, card.canvas, grid) or card.trained or (),
+        trained=_places(trained_at, card.canvas, grid)
+        or card.trained_locations(data_dir=stimuli.data_dir),
         held_out=mask,
         classes=card.categories,
         layer=OUTPUT if layer is None else layer,
@@ -211,7 +212,8 @@ def _of_any(
         numerics = facts["numerics"] if wanted is None else found.numerics
         said: dict[str, Any] = {"notes": [], "numerics": numerics}
         if card is not None:
-            trained, said = trained or card.trained or (), {**said, **_said(card)}
+            trained = trained or card.trained_locations(data_dir=stimuli.data_dir)
+            said = {**said, **_said(card)}
             held_out = ~card.has_seen(found.objects)
         else:
             said["notes"].append(

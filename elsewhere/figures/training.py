@@ -185,7 +185,8 @@ def _draw(
     variables = [f"accuracy_{name}" for name in places]
     track = _checked(track, variables)
     tracks = [track] if control is None else [track, _checked(control, variables)]
-    which = choose_exemplars(tracks, variables[-1], exemplars)
+    known = [n for n in variables if any(np.isfinite(one[n]).any() for one in tracks)]
+    which = choose_exemplars(tracks, [*variables, *known][-1], exemplars)
     chosen = select_layers(track, layers)
     if layers is None and len(chosen) > 6:
         chosen = [chosen[idx] for idx in spread(len(chosen), 6)]

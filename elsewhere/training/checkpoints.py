@@ -16,19 +16,28 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from elsewhere.errors import ElsewhereError, InputError, StorageError, WeightsError
+from elsewhere.axes import Axes
+from elsewhere.errors import (
+    ElsewhereError,
+    InputError,
+    StorageError,
+    UnknownNameError,
+    WeightsError,
+)
 from elsewhere.models import InputTransform, Model, load_model, state_sha256
 from elsewhere.models.heads import find_head, with_head_named
 from elsewhere.models.names import check_named
 from elsewhere.models.weights import fit_state
 from elsewhere.stimuli import Canvas, ObjectSet
+from elsewhere.stimuli.transformations import parse_axis, vary, window_of
 from elsewhere.storage import write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import list_folder, make_inside, refuse_link
 from elsewhere.training.card_notes import note_of_modes
 from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
 from elsewhere.training.heads import replace_head
-from elsewhere.training.resolution import load_phase_objects
+from elsewhere.training.resolution import load_phase_objects, place_objects
+from elsewhere.training.seeds import draw_location
 from elsewhere.training.seen import Past, digest_each, join, parse_view, set_name, unpack, view_of
 from elsewhere.training.statistics import Done, find_norms
 from elsewhere.training.toml import TomlSource, convert
@@ -66,7 +75,8 @@ class Card:
     axes
         The axes of which it draws a value for each presentation, such as ``scale=0.5:2:5``.
     trained
-        Locations the phase trains at, where they are the same for all classes and few.
+        Locations the phase trains at, where they are the same for all classes and few; see
+        :meth:`trained_locations` for the others.
     learning_rate
         Of the phase.
     train_accuracy
@@ -187,6 +197,41 @@ class Card:
         if held_out is None:
             held = [np.zeros(len(part), bool) for part in parts]
         return join(parts), np.concatenate(held)
+
+    def trained_locations(
+        self, *, data_dir: Path | None = None
+    ) -> tuple[Location, ...] | dict[str, tuple[Location, ...]]:
+        """Return all locations the phase trains at, px: the same for all classes, or by class.
+
+        A class's are those of all its exemplars. None are returned where the environment is no
+        longer registered.
+        """
+        if self.trained is not None:
+            return self.trained
+        window = self.canvas
+        if self.axes:
+            axes = Axes(tuple(map(parse_axis, self.axes)))
+            trained, _ = self.load_objects(data_dir=data_dir)
+            variants = vary(trained, axes.names, axes.positions.tolist())
+            window = window_of(variants, self.canvas, axes.names)
+        try:
+            placement = place_objects(
+                self.environment,
+                window,
+                n_classes=len(self.categories),
+                n_exemplars=self.exemplars.train,
+                phase=self.phase,
+                exemplar_seed=self.exemplar_seed,
+                drawn=draw_location(self.canvas, self.seed),
+            )
+        except UnknownNameError:
+            return ()
+        shared = placement.same_for_classes
+        each = [
+            tuple((y, x) for y, x in placement.locations(number).tolist())
+            for number in range(1 if shared else len(self.categories))
+        ]
+        return each[0] if shared else dict(zip(self.categories, each, strict=True))
 
     def has_seen(self, objects: ObjectSet) -> NDArray[np.bool_]:
         """Return which pictures the network was trained on, by content, bool (object,)."""

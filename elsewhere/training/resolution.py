@@ -31,6 +31,7 @@ from elsewhere.training.seen import (
     too_few,
     view_of,
 )
+from elsewhere.types import Location
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,12 +341,13 @@ def _resolve_phase(
     except ElsewhereError as error:
         raise curriculum.error(("phase", index, "axes"), error) from error
     try:
-        placement = make_placement(
+        placement = place_objects(
             phase.environment,
             window,
             n_classes=len(categories),
             n_exemplars=phase.exemplars.train,
-            seed=derive_seed(exemplar_seed, "places", phase.name),
+            phase=phase.name,
+            exemplar_seed=exemplar_seed,
             drawn=draw_location(canvas, curriculum.seed),
         )
     except ElsewhereError as error:
@@ -367,6 +369,27 @@ def _resolve_phase(
         _previous(curriculum, index), exemplar_seed, past, stale,
         past.adding((train, *variants), phase.objects, canvas, f"phase {phase.name!r}"),
     )  # fmt: skip
+
+
+def place_objects(
+    environment: str,
+    window: Canvas,
+    *,
+    n_classes: int,
+    n_exemplars: int,
+    phase: str,
+    exemplar_seed: int,
+    drawn: Location,
+) -> Placement:
+    """Return where a phase places its objects; see :func:`make_placement` for what is refused."""
+    return make_placement(
+        environment,
+        window,
+        n_classes=n_classes,
+        n_exemplars=n_exemplars,
+        seed=derive_seed(exemplar_seed, "places", phase),
+        drawn=drawn,
+    )
 
 
 def _previous(curriculum: Curriculum, index: int) -> int | None:

@@ -78,8 +78,14 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
     shown = np.stack([places["y"], places["x"]], axis=1)
     trained = np.stack([result["trained_y"].values, result["trained_x"].values], axis=1)
     apart = np.full((n_objects, len(shown)), np.nan)
+    if "distance" in result:  # trained locations are many, and not all of them tested
+        known = result["distance"].values.reshape(n_objects, -1)
+        known = np.tile(known, (1, grids[0].size // known.shape[1]))
+        beside = result["trained_distance"].values[:, off_grid]
+        apart = np.concatenate([known, beside], axis=1).astype(float)
+        apart[apart < 0] = np.nan
     for number, mine in enumerate(result["is_trained"].values):
-        if mine.any():
+        if mine.any() and "distance" not in result:
             apart[number] = displacements(shown, trained[mine])
     changed = np.zeros(len(shown), bool)
     for name in set(axes) - {"y", "x"}:

@@ -16,6 +16,7 @@ from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.training import Curriculum, Exemplars, Network, Phase, list_checkpoints, train
 from elsewhere.training.checkpoints import load_checkpoint
+from elsewhere.training.resolution import resolve
 
 CANVAS = Canvas(16, 7)
 
@@ -201,4 +202,79 @@ def test_nothing_is_reported_that_the_run_does_not_define(tracked, run):
     assert "has no criterion, or did not" in said("many")[0]
     # 'all' shows its objects everywhere
     notes = " ".join(summarise_track(tracked, "all").attrs["notes"])
-    assert "; no onset, half-way step or loss: the phase has no trained locations that" in notes
+    assert (
+        "; no onset, half-way step or loss: no location of the grid is off the trained ones"
+        in notes
+    )
+
+
+def recognised_everywhere(card):
+    """Return what is shown, and whether each is recognised, (object, y, x), in plain torch."""
+    model, low, high = load_checkpoint(card), card.canvas.valid[0], card.canvas.valid[-1] + 1
+    objects, held_out = card.test_objects(per_category=2)
+    right = np.zeros((len(objects), high - low, high - low))
+    labels = np.array([card.categories.index(name) for name in objects.categories])
+    for y in range(high - low):
+        places = [(y + low, x) for x in range(low, high) for _ in labels]
+        patches = np.tile(objects.patches((0, 0, 0)), (high - low, 1, 1, 1))
+        image = card.canvas.paste(patches, places, (0, 0, 0))
+        with torch.inference_mode():
+            chosen = model.module(model.transform.apply(torch.from_numpy(image))).argmax(1)
+        right[:, y] = (chosen.numpy().reshape(high - low, -1) == labels).T
+    return objects, held_out, right
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("all", "cell"),
+        pytest.param(("point", "shared", "pinned", "wide"), marks=pytest.mark.long),
+    ],
+)
+def test_on_off_and_far_are_those_of_the_environment(names, tmp_path):
+    """Many trained locations, or others for each class: every one counts, in plain torch."""
+    phases = [
+        make_phase("all", 4, "full", new_head=True),
+        make_phase("point", 4, "fixed:point", new_head=True),
+        make_phase("cell", 2, "fixed:cell", new_head=True),
+        make_phase("shared", 4, "fixed:shared", new_head=True),
+        make_phase("pinned", 2, "pinned", new_head=True),
+        make_phase("wide", 4, "full", new_head=True, axes=("scale=1,1.6",)),
+    ]
+    chosen = tuple(phase for phase in phases if phase.name in names)
+    network = Network("small-cnn", arguments={"channels": "4-8", "hidden": 8})
+    curriculum = Curriculum("t", network, Canvas(20, 7), chosen)
+    train(curriculum, tmp_path, device="cpu")
+    grid = "at:" + ";".join(f"{y},{x}" for y in (3, 10, 16) for x in (3, 9, 16))
+    found = track(tmp_path, settings=TrackSettings(grid=grid, per_category=2), device="cpu")
+    placements = [each.placement for each in resolve(curriculum)]
+    for number, card in enumerate(list_checkpoints(tmp_path)):
+        if not card.final:
+            continue
+        placement = placements[card.phase_index]
+        objects, held_out, right = recognised_everywhere(card)
+        low, side = card.canvas.valid[0], right.shape[1]
+        on_grid = np.zeros((side, side), bool)
+        on_grid[np.ix_(np.array([3, 10, 16]) - low, np.array([3, 9, 16]) - low)] = True
+        lattice = np.stack(np.meshgrid(*[np.arange(side) + low] * 2, indexing="ij"), axis=-1)
+        each = {where: [[], []] for where in ("on", "off", "far")}
+        for row, category in enumerate(objects.categories):
+            places = placement.locations(card.categories.index(category))
+            apart = np.abs(lattice[:, :, None] - places).max(axis=-1).min(axis=-1)
+            masks = {
+                "on": (apart == 0) & (on_grid | (len(places) <= 64)),
+                "off": on_grid & (apart > 0),
+                "far": on_grid & (apart >= 7),
+            }
+            for where, mask in masks.items():
+                share = right[row][mask].mean() if mask.any() else np.nan
+                each[where][int(held_out[row])].append(share)
+        for where, kinds in each.items():
+            got = found[f"accuracy_{where}"].values[number]
+            np.testing.assert_allclose(got, np.mean(kinds, axis=1), err_msg=f"{card.phase} {where}")
+        assert np.isfinite(found["accuracy_on"].values[number]).all()
+    known = found["accuracy_off"].sel(exemplars="same").groupby("phase").count()
+    assert known.to_series().to_dict() == {name: 2 * (name != "all") for name in names}
+    notes = " ".join(found.attrs["notes"])
+    assert ("no location of the grid lies off the trained ones" in notes) == ("all" in names)
+    assert "nothing was tested" not in notes
