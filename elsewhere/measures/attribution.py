@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+import scipy  # scipy.stats is imported when first used: it takes most of a second
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from elsewhere.errors import UnknownNameError
 from elsewhere.measures.intervals import Sampled, known_mean
@@ -35,7 +35,7 @@ def unit_maps(maps: NDArray[np.floating], metric: MapMetric) -> NDArray[np.float
         raise UnknownNameError("metric of maps", metric, MAP_METRICS)
     values = np.asarray(maps, np.float64)
     if metric == "spearman":
-        values = stats.rankdata(np.abs(values), axis=-1)
+        values = scipy.stats.rankdata(np.abs(values), axis=-1)
     largest = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
     values = values / np.where(largest > 0, largest, np.nan)
     if metric != "cosine":
@@ -184,7 +184,7 @@ def mean_over_objects(
     middle = without.sum(axis=0) / count
     squares = np.where(used, (without - middle) ** 2, 0.0).sum(axis=0)
     error = np.sqrt((count - 1) / count * squares)
-    half = stats.t.ppf(0.5 + level / 2, count - 1) * error
+    half = scipy.stats.t.ppf(0.5 + level / 2, count - 1) * error
     return np.asarray(mean), np.stack([mean - half, mean + half], axis=-1)
 
 
@@ -199,7 +199,7 @@ def association(first: NDArray[np.floating], second: NDArray[np.floating]) -> fl
     1.0
     """
     known = np.isfinite(first) & np.isfinite(second)
-    a, b = stats.rankdata(first[known]), stats.rankdata(second[known])
+    a, b = scipy.stats.rankdata(first[known]), scipy.stats.rankdata(second[known])
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     a, b = a - a.mean(), b - b.mean()

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+import scipy  # scipy.stats is imported when first used: it takes most of a second
 import xarray
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from elsewhere.measures.intervals import (
     Bounded,
@@ -217,7 +217,7 @@ def simultaneous_level(
         return level
     unit = unit / np.linalg.norm(unit, axis=0)
     # With few units the correlations are hardly known; no band is narrower than a single interval.
-    return max(float(2 * stats.t.cdf(_largest_t(unit, level, seed), n - 1) - 1), level)
+    return max(float(2 * scipy.stats.t.cdf(_largest_t(unit, level, seed), n - 1) - 1), level)
 
 
 def _largest_t(unit: Floats, level: float, seed: int) -> float:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
+import scipy  # scipy.stats is imported when first used: it takes most of a second
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from elsewhere.errors import InputError, UnknownNameError
 
@@ -49,7 +49,7 @@ def interval_over_seeds(values: ArrayLike, *, level: float = 0.95) -> NDArray[np
     n = len(values)
     if n < 2 or not np.isfinite(values).all():
         return np.full(2, np.nan)
-    half = stats.t.ppf(0.5 + level / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
+    half = scipy.stats.t.ppf(0.5 + level / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
     return np.asarray([values.mean() - half, values.mean() + half])
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy  # scipy.stats is imported when first used: it takes most of a second
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 
 def jackknife_t(
@@ -48,7 +48,7 @@ def jackknife_t(
         return np.full((*estimate.shape, 2), np.nan)
     deviations = left_out - left_out.mean(axis=0)
     error = np.sqrt((n - 1) / n * (deviations**2).sum(axis=0))
-    half = stats.t.ppf(0.5 + level / 2, n - 1) * error
+    half = scipy.stats.t.ppf(0.5 + level / 2, n - 1) * error
     return np.stack([estimate - half, estimate + half], axis=-1)
 
 
@@ -243,7 +243,7 @@ def share_interval(spread: Spread, *, level: float = 0.95) -> NDArray[np.float64
     estimated = own > 1e-15  # else all of it is the binomial's, and its freedom is no question
     safe = np.where(estimated, own, 1.0)
     freedom = np.where(estimated, spread.freedom * (variance / safe) ** 2, np.inf)
-    quantile = stats.t.ppf(0.5 + level / 2, freedom)
+    quantile = scipy.stats.t.ppf(0.5 + level / 2, freedom)
     inside = (variance > 1e-15) & (binomial > 1e-15)
     count = np.where(inside, binomial / np.where(inside, variance, 1.0), spread.n)
     room = quantile**2 / np.where(count > 0, count, np.nan)  # no unit, no count

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
+import scipy  # scipy.stats is imported when first used: it takes most of a second
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from elsewhere.errors import UnknownNameError
 from elsewhere.measures.catalogue import Measure, entry, measures
@@ -130,7 +130,7 @@ def _ranks(rows: Floats, tie: Floats) -> Floats:
     groups[:, 1:] = np.cumsum(steps, axis=1)
     found = np.empty(rows.shape)
     np.put_along_axis(found, order, groups, axis=1)
-    ranks: Floats = stats.rankdata(found, axis=1)
+    ranks: Floats = scipy.stats.rankdata(found, axis=1)
     return ranks
 
 

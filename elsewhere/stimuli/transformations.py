@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
+import scipy  # scipy.ndimage is imported when first used
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from elsewhere.axes import Axis
 from elsewhere.errors import CanvasError, InputError, ObjectSetError
@@ -292,5 +292,7 @@ def blur(patch: Patch, value: float) -> Patch:
             f"most {LONGEST_SIDE} px"
         )
     channels = _premultiplied(_in_box(patch, len(patch) + 2 * reach))
-    blurred = gaussian_filter(channels, (0, value, value), mode="constant", truncate=4)
+    blurred = scipy.ndimage.gaussian_filter(
+        channels, (0, value, value), mode="constant", truncate=4
+    )
     return _as_patch(blurred)

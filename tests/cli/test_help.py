@@ -12,7 +12,8 @@ GROUP = typer.main.get_command(app)
 COMMANDS = sorted(GROUP.commands)
 ISSUED = {"layers", "objects", "plan", "record", "inspect", "similarity", "figure"}
 
-HEAVY = {"torch", "torchvision", "xarray", "h5py", "h5netcdf", "matplotlib", "sklearn", "scipy"}
+HEAVY = {"torch", "torchvision", "xarray", "h5py", "h5netcdf", "matplotlib", "sklearn", "pandas"}
+HEAVY |= {"scipy.ndimage", "scipy.stats"}  # scipy alone imports its parts when they are used
 IMPORTED = """
 import sys
 from elsewhere.cli import main
@@ -69,7 +70,8 @@ def test_objects_has_no_option_that_it_ignores():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["record", "--help"], ["similarity", "--help"], ["objects"]]
+    "arguments",
+    [["--help"], ["record", "--help"], ["similarity", "--help"], ["objects"], ["train"]],
 )
 def test_nothing_heavy_is_imported(arguments, tmp_path):
     heavy = HEAVY | ({"numpy"} if "--help" in arguments else set())
@@ -79,7 +81,7 @@ def test_nothing_heavy_is_imported(arguments, tmp_path):
     )
     assert "status 0" in found.stderr
     assert found.stderr.splitlines()[-1].split() == ["found"]
-    assert "glyphs" in found.stdout or "Example: elsewhere" in found.stdout
+    assert "lyphs" in found.stdout or "Example: elsewhere" in found.stdout
 
 
 @pytest.mark.parametrize(
