@@ -144,7 +144,7 @@ def table(
         str | None, typer.Option("--format", help="csv (default), parquet or xlsx.")
     ] = None,
     trials: Annotated[
-        bool, typer.Option("--trials", help="Of an accuracy result: a row for each trial.")
+        bool, typer.Option("--trials", help="Of accuracy or probes: a row for each trial.")
     ] = False,
     variables: Annotated[
         list[str] | None, typer.Option("--variables", help="Only these, with commas.")

@@ -9,17 +9,18 @@ import pandas
 import xarray
 
 from elsewhere.errors import InputError
+from elsewhere.forms import layer_labels, network_name, weights_name
 from elsewhere.measures.accuracy import displacements
 
 
 def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
-    """Return the trials of an accuracy result, one row each.
+    """Return the trials of a result of accuracy, or of probes, one row each.
 
     Parameters
     ----------
     result
-        As :func:`elsewhere.analyzer.accuracy` gives it; ``seed`` and ``phase`` come from its
-        attributes, where they are.
+        As :func:`elsewhere.analyzer.accuracy` or :func:`elsewhere.probes.probe` gives it; ``seed``
+        and ``phase`` come from its attributes, where they are.
 
     Returns
     -------
@@ -30,17 +31,21 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
         from the nearest trained location of the object's class in px (Chebyshev) and distance_sizes
         in object sizes, both empty where none is known, and split: in words, such as ``trained
         location, held-out exemplars``. Trained locations that are off the grid have rows of their
-        own, after the grid's.
+        own, after the grid's. Of probes there are layer and probe (its kind) before object, no
+        margin, and no row of an object that a layer does not respond to.
 
     Raises
     ------
     InputError
-        No accuracy result.
+        A result of another kind, or of probes that were trained at each location in turn.
     """
+    if result.attrs.get("kind") == "probe":
+        return _of_probes(result)
     if result.attrs.get("kind") != "accuracy":
+        what = result.attrs.get("kind", "dataset without kind")
         raise InputError(
-            f"a {result.attrs.get('kind', 'dataset without kind')} has no trials; expected a "
-            "result of accuracy"
+            f"{'an' if what[0] in 'aeiou' else 'a'} {what} has no trials; expected a result of "
+            "accuracy, or of probes that were trained at one place"
         )
     n_objects = result.sizes["object"]
     axes = [str(name) for name in result["correct"].dims[1:]]
@@ -65,16 +70,13 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
         return np.repeat(result[name].values, len(places["y"]))
 
     columns = {
-        "model": result.attrs.get("model", ""),
-        "seed": result.attrs.get("seed", -1),
-        "phase": result.attrs.get("phase", ""),
+        **_run(result),
         **{name: each(name) for name in ("object", "category", "exemplar", "held_out")},
         **{name: np.tile(values, n_objects) for name, values in places.items()},
         "choice": result["class"].values[flat("choice")],
         "correct": flat("correct").astype(bool),
         "margin": flat("margin"),
     }
-    table = pandas.DataFrame(columns)
     shown = np.stack([places["y"], places["x"]], axis=1)
     trained = np.stack([result["trained_y"].values, result["trained_x"].values], axis=1)
     apart = np.full((n_objects, len(shown)), np.nan)
@@ -87,21 +89,72 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
     for number, mine in enumerate(result["is_trained"].values):
         if mine.any() and "distance" not in result:
             apart[number] = displacements(shown, trained[mine])
-    changed = np.zeros(len(shown), bool)
-    for name in set(axes) - {"y", "x"}:
+    return _with_places(result, pandas.DataFrame(columns), places, apart.ravel())
+
+
+def _run(result: xarray.Dataset) -> dict[str, Any]:
+    """Return the columns that are the same for all trials of a network."""
+    return {
+        "model": result.attrs.get("model", ""),
+        "seed": result.attrs.get("seed", -1),
+        "phase": result.attrs.get("phase", ""),
+    }
+
+
+def _of_probes(result: xarray.Dataset) -> pandas.DataFrame:
+    """Return the trials of probes, layer by layer."""
+    shape = result["choice"].shape
+    _, *axes = map(str, result["choice"].dims[1:])
+    n_objects, n_places = shape[1], int(np.prod(shape[2:]))
+    grids = np.meshgrid(*(result[name].values for name in axes), indexing="ij")
+    places = {name: values.ravel() for name, values in zip(axes, grids, strict=True)}
+    each: dict[str, Any] = {name: result[name].values for name in ("object", "category")}
+    objects = pandas.DataFrame({**each, "held_out": result["held_out"].values})
+    objects.insert(2, "exemplar", objects.groupby("category").cumcount())
+    objects["held_out"] = objects["held_out"].astype(bool)
+    choice = result["choice"].values.ravel()
+    columns: dict[str, Any] = {
+        **_run(result),
+        "layer": np.repeat(layer_labels(result), n_objects * n_places),
+        "probe": result.attrs["probe"],
+        **{
+            name: np.tile(np.repeat(column.to_numpy(), n_places), shape[0])
+            for name, column in objects.items()
+        },
+        **{name: np.tile(values, shape[0] * n_objects) for name, values in places.items()},
+        "choice": result["class"].values[choice],
+        "correct": result["correct"].values.ravel() == 1,
+    }
+    shown = np.stack([places["y"], places["x"]], axis=1)
+    trained = np.stack([result["trained_y"].values, result["trained_x"].values], axis=1)
+    apart = np.tile(displacements(shown, trained).astype(float), shape[0] * n_objects)
+    table = _with_places(result, pandas.DataFrame(columns), places, apart)
+    return table[choice >= 0].reset_index(drop=True)
+
+
+def _with_places(
+    result: xarray.Dataset, table: pandas.DataFrame, places: dict[str, Any], distance: Any
+) -> pandas.DataFrame:
+    """Return trials with where they were, in words, and of which network and condition.
+
+    `places` holds the values of the axes of one object's trials, `distance` the px from the nearest
+    trained location of all trials, NaN where there is none.
+    """
+    changed = np.zeros(len(places["y"]), bool)
+    for name in set(places) - {"y", "x"}:
         changed |= places[name] != result.attrs[f"reference_{name}"]
-    size, training = int(result.attrs["object_size"]), result.attrs.get("training") or {}
-    distance = apart.ravel()
+    size = float(result.attrs.get("object_size", np.nan))
+    training = result.attrs.get("training") or {}
     where = np.select(
-        [np.isnan(distance), distance >= size, (distance > 0)],
+        [np.isnan(distance), distance >= size, distance > 0],
         ["no trained location", "far from the trained location", "off the trained location"],
         "trained location",
     ).astype(object)
-    there = (where == "trained location") & np.tile(changed, n_objects)
+    there = (where == "trained location") & np.tile(changed, len(table) // len(changed))
     where[there] = "trained location with the object changed"
     exemplars = np.where(table["held_out"], ", held-out exemplars", ", trained exemplars")
     return table.assign(
-        network=f"{result.attrs.get('model', '')} ({result.attrs.get('weights', '')})",
+        network=f"{network_name(result.attrs)} ({weights_name(result.attrs)})",
         condition=training.get("curriculum") or result.attrs.get("phase") or "unknown",
         chance=float(result.attrs["chance"]),
         distance=pandas.array(distance, dtype="Int64"),

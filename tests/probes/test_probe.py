@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray
 
+from elsewhere.errors import InputError
 from elsewhere.measures.accuracy import unit_means
 from elsewhere.measures.intervals import Spread, share_interval
 from elsewhere.probes import probe, solved_shuffles
@@ -14,6 +15,7 @@ from elsewhere.probes.splits import deal_folds, divide, shuffle_labels
 from elsewhere.probes.summary import Regions, Summary
 from elsewhere.recording import record
 from elsewhere.storage import ArraySource, load_result, open_recording, save_result
+from elsewhere.training import trial_table
 
 
 def test_an_invariant_code_is_read_everywhere_and_a_local_one_nowhere_else(make_source):
@@ -416,3 +418,43 @@ def test_few_categories_have_no_band_and_say_so(make_source):
     assert np.isfinite(result["accuracy_at_interval"].sel(where="on", split="same")).all()
     assert np.isnan(result["accuracy_at_band"]).all()
     assert any("no band over layers" in note for note in result.attrs["notes"])
+
+
+def test_trials_of_probes_are_rows_that_give_its_accuracies():
+    """The means of a trial table, by its own words, are the numbers of the result."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(12, 1, 4, 6)) + rng.normal(size=(12, 1, 1, 6))
+    empty = np.zeros(6)
+    saturated = values.copy()
+    saturated[5] = empty
+    source = ArraySource(
+        {"one": values, "two": saturated}, y=[3], x=[3, 5, 9, 20],
+        categories=list("abc") * 4, empty={"one": empty, "two": empty},
+    )  # fmt: skip
+    result = probe(source, train_at=(3, 5), controls=(), seed=1)
+    result.attrs["object_size"] = 6
+    table = trial_table(result)
+    assert len(table) == 12 * 4 + 11 * 4
+    assert table["distance"].tolist() == abs(table["x"] - 5).tolist()
+    np.testing.assert_allclose(table["distance_sizes"], abs(table["x"] - 5) / 6)
+    assert set(table["chance"]) == {1 / 3}
+    assert table.loc[(table["object"] == "object11") & (table["x"] == 3), "exemplar"].tolist() == [
+        3, 3,
+    ]  # fmt: skip
+    assert (table["correct"] == (table["choice"] == table["category"])).all()
+    means = table.groupby(["layer", "split", "category"])["correct"].mean()
+    means = means.groupby(["layer", "split"]).mean()
+    assert set(table.loc[table["x"] == 20, "split"]) == {
+        "far from the trained location, held-out exemplars",
+        "far from the trained location, trained exemplars",
+    }
+    for layer in ("one", "two"):
+        for split, which in (("same", "trained"), ("held-out", "held-out")):
+            found = result["accuracy"].sel(layer=layer, split=split, y=3)
+            at = means[layer, f"trained location, {which} exemplars"]
+            far = means[layer, f"far from the trained location, {which} exemplars"]
+            assert at == pytest.approx(float(found.sel(x=5)))
+            assert far == pytest.approx(float(found.sel(x=20)))
+    each = probe(source, train_at="each", controls=(), layers=["one"])
+    with pytest.raises(InputError, match="a probe-each has no trials"):
+        trial_table(each)
