@@ -76,7 +76,8 @@ def layers(
         }
         for row in rows
     ]
-    total = format_bytes(sum(layer.bytes for layer in found if not layer.repeats))
+    shown_names = {layer.name for layer in found} | {layer.module for layer in found}
+    total = format_bytes(sum(each.bytes for each in found if each.repeats not in shown_names))
     print_table(shown, right=("stride", "field", "per location"))
     put(f"{len(rows)} layers, {total} per object and location as float32")
 

@@ -31,6 +31,11 @@ def test_layers_lists_names_modules_shapes_and_bytes(run):
         assert name in text
         assert row["module"] in text
     assert f"{len(rows)} layers" in text
+    parts = run("layers", "small-cnn", "--layers", "depth:1", "--json").json
+    total = sum(row["bytes"] for row in parts) / 1024
+    assert f"{len(parts)} layers, {total:.1f} KiB per" in run(
+        "layers", "small-cnn", "--layers", "depth:1"
+    ).out  # fmt: skip
 
 
 def test_layers_takes_globs_aliases_modules_and_commas(run):

@@ -40,6 +40,8 @@ class Cost:
     seconds: float
     rows: int
     at_most: bool = False
+    raised: tuple[int, int] | None = None
+    """Steps of a map, and those that it may be raised to where it does not sum."""
 
     def times(self, runs: int) -> Cost:
         """Return the cost of so many runs like this one."""
@@ -57,16 +59,18 @@ class Cost:
         )
         about = "at most" if self.at_most else "about"
         back = f" and {self.backward:,} back" if self.backward else ""
-        return (
+        text = (
             f"{self.maps:,} maps: {about} {self.forward:,} images through the network{back}, "
             f"{about} {self.seconds / size:.2g} {unit} by a step of {self.rows} that was measured"
         )
+        if self.raised is not None:
+            steps, most = self.raised
+            text += f"; a map that does not sum takes up to {most} steps instead of {steps}"
+        return text
 
 
 def cost_of(run: ObjectRun, n_maps: int) -> Cost:
-    """Return what `n_maps` maps of a run cost.
-
-    The steps that integrated gradients adds by themselves, where a map does not sum, come on top.
+    """Return what `n_maps` maps of a run cost, with the steps that were asked for.
 
     Parameters
     ----------
@@ -93,6 +97,7 @@ def cost_of(run: ObjectRun, n_maps: int) -> Cost:
         for name in run.settings.extras
     )
     beside = SCORED + explainer.method.compares + (not isinstance(run.target, SimilarityTarget))
+    steps, most = int(options.get("n_steps") or 0), int(options.get("most_steps") or 0)
     there, back = _step(run)
     return Cost(
         n_maps,
@@ -101,6 +106,7 @@ def cost_of(run: ObjectRun, n_maps: int) -> Cost:
         n_maps * ((forward + again + beside) * there + backward * max(back - there, 0.0)),
         1 if explainer.method.alone else explainer.rows,
         at_most=explainer.method.lattice is not None,
+        raised=(steps, most) if most > steps else None,
     )
 
 
