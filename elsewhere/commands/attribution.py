@@ -399,7 +399,8 @@ def _report(result: xarray.Dataset, *, as_json: bool) -> None:
         ]
         row["other object"] = float(at["equivariance_cross_away"].sel(metric="pearson"))
         over = at["equivariance_over_cross_away_interval"].sel(metric="pearson")
-        row["less other"] = [float(v) for v in over.values]
+        row["less other"] = row["equivariance"] - row["other object"]
+        row["its interval"] = [float(v) for v in over.values]
         row |= {name: float(at[f"{name}_away"]) for name in _REPORTED if f"{name}_away" in at}
         if "accuracy" in at:
             row["accuracy"] = float(at["accuracy"].mean())

@@ -89,6 +89,7 @@ def summarise(result: xarray.Dataset) -> xarray.Dataset:
     result = result.assign_coords(bound=["low", "high"])
     result.attrs["sampled"] = Sampled.of(codes_of(result)).unit
     result.attrs["n_vanishing"], vanished = _vanishing(result)
+    doubts += _without_intervals(result)
     result.attrs["notes"] = notes_of(result, unsummed(result), vanished, doubts)
     return described(result)
 
@@ -115,6 +116,23 @@ def unsummed(result: xarray.Dataset) -> list[str]:
         f"(objects {named}); figures mark them, completeness_share says how far each is off, and "
         "means hold them; allow more steps (--option most_steps=...), or take another baseline "
         "or method"
+    ]
+
+
+def _without_intervals(result: xarray.Dataset) -> list[str]:
+    """Say which means have no interval although they have a value, and why."""
+    names = [str(name) for name in result.data_vars if f"{name}_interval" in result.data_vars]
+    left = [
+        name
+        for name in names
+        if bool((result[name].notnull() & result[f"{name}_interval"].isnull().any("bound")).any())
+    ]
+    if not left:
+        return []
+    units = {"category": "categories"}.get(result.attrs["sampled"], "objects")
+    return [
+        f"no interval of {', '.join(left)}: {units} are left out in turn, and there are too few of "
+        "them for it, or one alone decides"
     ]
 
 
