@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from elsewhere.options import (
 from elsewhere.terminal import check_output, print_json, print_notes, print_table, put, say
 from elsewhere.types import format_bytes, parse_color
 
+if TYPE_CHECKING:
+    from elsewhere.protocols import Layer
+
 
 def layers(
     model: Annotated[str, MODEL],
@@ -37,15 +40,13 @@ def layers(
     """
     cost.check()
     network.check(model, *(select or ()))
-    from elsewhere.models import list_layers, select_layers
+    from elsewhere.models import zoo_table
 
-    cost.set_threads()
-    loaded = network.load(model)
-    print_notes(list(loaded.doubts))
-    found = list_layers(loaded, stimuli.canvas, containers=True)
-    if select:
-        found = select_layers(found, select, loaded)
-    else:
+    as_it_stands = network.weights == "none" and set(network.given) <= {"--weights"}
+    as_it_stands &= stimuli.canvas is None and not select and not Path(model).exists()
+    if not (as_it_stands and (found := zoo_table(model))):
+        found = _layers_of_loaded(model, network, stimuli.canvas, cost, select)
+    if not select:
         found = tuple(layer for layer in found if layer.kind != "Identity")
     rows: list[dict[str, Any]] = [
         {
@@ -80,6 +81,22 @@ def layers(
     total = format_bytes(sum(each.bytes for each in found if each.repeats not in shown_names))
     print_table(shown, right=("stride", "field", "per location"))
     put(f"{len(rows)} layers, {total} per object and location as float32")
+
+
+def _layers_of_loaded(
+    model: str,
+    network: ModelOptions,
+    canvas: int | None,
+    cost: CostOptions,
+    select: list[str] | None,
+) -> tuple[Layer, ...]:
+    from elsewhere.models import list_layers, select_layers
+
+    cost.set_threads()
+    loaded = network.load(model)
+    print_notes(list(loaded.doubts))
+    found = list_layers(loaded, canvas, containers=True)
+    return select_layers(found, select, loaded) if select else found
 
 
 def objects(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from elsewhere.models.transform import InputTransform as InputTransform
     from elsewhere.models.weights import read_state as read_state
     from elsewhere.models.weights import state_sha256 as state_sha256
+    from elsewhere.models.zoo_table import zoo_table as zoo_table
     from elsewhere.protocols import Layer as Layer
 else:  # a checker must not take unknown names for granted
     __all__, __getattr__, __dir__ = imported_later(__name__, __file__)

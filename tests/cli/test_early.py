@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from elsewhere.analyzer.attribution import methods
-from elsewhere.models import model_registry
+from elsewhere.models import list_layers, load_model, model_registry, zoo_table
 from elsewhere.models.aliases import aliases
 from elsewhere.models.names import torchvision_names, zoo_layers
 from elsewhere.types import AttributionMethod
@@ -111,6 +111,37 @@ def test_the_names_of_layers_are_those_of_the_network(name):
         network = model_registry.get(name)(**plain)
     modules = [module for module, _ in network.named_modules() if module]
     assert set(zoo_layers()[name]) == {*aliases(network), *modules, "logits"}
+
+
+@pytest.mark.parametrize("name", ["small-cnn", "vgg16-slim", "resnet18", "alexnet"])
+def test_the_table_of_layers_is_what_a_pass_of_the_network_finds(name):
+    compare_with_table(name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", model_registry)
+def test_the_table_of_layers_is_what_passes_of_all_networks_find(name):
+    compare_with_table(name)
+
+
+def compare_with_table(name):
+    loaded = load_model(name)
+    assert loaded.doubts == ()  # the table prints none
+    parts = ("name", "module", "kind", "shape", "layout", "stride", "receptive_field", "bytes")
+    found, listed = list_layers(loaded, containers=True), zoo_table(name)
+    assert [[getattr(layer, part) for part in (*parts, "repeats")] for layer in listed] == [
+        [getattr(layer, part) for part in (*parts, "repeats")] for layer in found
+    ]
+
+
+def test_what_is_not_as_it_stands_is_asked_of_the_network(run):
+    as_it_stands = run("layers", "small-cnn", "--json").json
+    assert run("layers", "small-cnn", "--json", "--seed", "1").json == as_it_stands
+    other = run("layers", "small-cnn", "--json", "--canvas", "96").json
+    assert (as_it_stands[0]["shape"], other[0]["shape"]) == ([8, 48, 48], [8, 96, 96])
+    args = ["--model-arg", "channels=4-8", "--model-arg", "canvas=16"]
+    assert run("layers", "small-cnn", "--json", *args).json[0]["shape"] == [4, 16, 16]
+    assert len(run("layers", "small-cnn", "--json", "--layers", "conv*").json) == 4
 
 
 def test_the_names_of_methods_are_those_of_the_registry():

@@ -1,0 +1,65 @@
+"""The layers of the zoo's networks as they stand, from a table; imports no torch."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+from elsewhere.protocols import Layer
+
+NONE = "-"
+"""What stands in the table where a layer has no such number, or no name."""
+
+
+def zoo_table(model: str) -> tuple[Layer, ...]:
+    """Return the layers of a network of the zoo with default arguments, on its own canvas.
+
+    Parameters
+    ----------
+    model
+        Its name.
+
+    Returns
+    -------
+    tuple
+        What :func:`elsewhere.models.list_layers` lists, containers included: names, classes,
+        shapes, strides and sizes of receptive fields, px; neither offsets nor shapes of inputs.
+        Empty where the network is not in the table, which ``docs/make_zoo_table.py`` makes and a
+        test compares with the networks.
+
+    Examples
+    --------
+    >>> zoo_table("vgg16")[0].name, zoo_table("vgg16")[0].shape
+    ('conv1_1', (64, 224, 224))
+    """
+    return tuple(map(_read, _lines().get(model, ())))
+
+
+@cache
+def _lines() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = json.loads(Path(__file__).with_suffix(".json").read_text())
+    return found
+
+
+def to_line(layer: Layer) -> str:
+    """Return a layer as it stands in the table."""
+    numbers = [layer.stride, layer.receptive_field]
+    return " ".join(
+        [layer.name, layer.module, layer.kind, "x".join(map(str, layer.shape))]
+        + [NONE if number is None else str(number) for number in numbers]
+        + [layer.repeats or NONE]
+    )
+
+
+def _read(line: str) -> Layer:
+    name, module, kind, shape, stride, field, repeats = line.split()
+    return Layer(
+        name,
+        module,
+        kind,
+        tuple(map(int, shape.split("x"))),
+        stride=None if stride == NONE else int(stride),
+        receptive_field=None if field == NONE else int(field),
+        repeats="" if repeats == NONE else repeats,
+    )
