@@ -28,6 +28,7 @@ from elsewhere.measures.variables import described
 from elsewhere.types import WHERE
 
 EXEMPLARS = ("same", "held-out")
+UNDEFINED = " is undefined (nan): "
 
 
 def summarize(result: xarray.Dataset) -> None:
@@ -65,7 +66,7 @@ def summarize(result: xarray.Dataset) -> None:
         reasons = [summary.reasons[index] for summary in summaries]
         found = [f"{name}: {why}" for name, why in zip(EXEMPLARS, reasons, strict=True) if why]
         result[index].attrs["reason"] = "; ".join(found)
-        result.attrs["notes"] += [f"{index} is undefined (nan): {why}" for why in found]
+        result.attrs["notes"] += [f"{index}{UNDEFINED}{why}" for why in found]
     for name, mine in rows.items():
         if why := _too_few(classes[mine], named):
             result.attrs["notes"].append(f"exemplars that are {name}: {why}")

@@ -7,6 +7,7 @@ interrupted run goes on; :func:`track` returns them as one result.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +28,7 @@ from elsewhere.analyzer.checkpoints import (
     perform_checkpoints,
     tested_digest,
 )
-from elsewhere.analyzer.invariance import EXEMPLARS
+from elsewhere.analyzer.invariance import EXEMPLARS, UNDEFINED
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.analyzer.training_facts import training_facts
 from elsewhere.errors import StorageError
@@ -335,7 +336,8 @@ def _accuracy(
     variables = {"accuracy": found["accuracy"], "II_far": found["II_far"]}
     for where in WHERE:
         variables[f"accuracy_{where}"] = at.sel(where=where, drop=True)
-    result = xarray.Dataset(variables, attrs={"notes": notes_of(found, card.notes)})
+    notes = [note for note in notes_of(found, card.notes) if UNDEFINED not in note]
+    result = xarray.Dataset(variables, attrs={"notes": notes})
     return result.drop_vars([c for c in result.coords if c not in result["accuracy"].dims])
 
 
@@ -429,18 +431,38 @@ def _join(
         **{
             key: value
             for key, value in found[-1].attrs.items()
-            if key in _SHOWN or key.startswith("reference_")
+            if key in _SHOWN[2 * (len(cards) > 1) :] or key.startswith("reference_")
         },
-        "notes": notes_of_checkpoints(found, cards),
+        "notes": [*notes_of_checkpoints(found, cards), *_undefined(found, cards)],
     }
     return described(joined)
 
 
+def _undefined(found: Sequence[xarray.Dataset], cards: Sequence[Card]) -> list[str]:
+    """Return in one line where II_far is undefined, and why."""
+    kinds: dict[str, set[str]] = {}
+    where: dict[str, list[Card]] = {}
+    for result, card in zip(found, cards, strict=True):
+        reasons = result["II_far"].attrs.get("reason", "") if "II_far" in result else ""
+        for part in filter(None, reasons.split("; ")):
+            kind, _, why = part.partition(": ")
+            why = re.sub(r" is -?[0-9.]+, below ", " is below ", why)
+            kinds.setdefault(why, set()).add(kind)
+            if card not in where.setdefault(why, []):
+                where[why].append(card)
+    said = [
+        (why if len(kinds[why]) == len(EXEMPLARS) else f"{min(kinds[why])}: {why}")
+        + f" (at {len(those)} of {len(cards)} checkpoints, first {those[0].phase} {those[0].step})"
+        for why, those in where.items()
+    ]
+    return [f"II_far{UNDEFINED}{'; '.join(said)}"] if said else []
+
+
 _SHOWN = (
+    "weights",  # of a single checkpoint
+    "weights_sha256",
     "model_arguments",
     "batch_norm",
-    "weights",
-    "weights_sha256",
     "background",
     "mean",
     "std",

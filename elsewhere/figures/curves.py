@@ -26,6 +26,7 @@ from elsewhere.figures.lines import (
     fit_limits,
     flag_layers,
     interval_of,
+    left_out_handle,
     legend_handle,
     mark_gaps,
     spread,
@@ -153,7 +154,7 @@ def plot_displacement(
     ax
         Where to draw; a new figure by default.
     layers
-        Names of the layers; by default up to six, spread over the depth.
+        Names of the layers; by default up to six, spread over the depth, as the legend says.
 
     Returns
     -------
@@ -212,6 +213,8 @@ def plot_displacement(
             seen.append(means)
         handles.append(legend_handle(mark, label))
     fit_limits(ax, np.concatenate(seen))
+    if layers is None:
+        handles += left_out_handle(len(chosen), len(names))
     farthest = max(float(distances.max()), scene.object_size)
     ax.set_xlim(-0.02 * farthest, 1.03 * farthest)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))

@@ -239,6 +239,12 @@ def legend_handle(mark: Mark, label: str, *, hollow: bool = False) -> Line2D:
     )
 
 
+def left_out_handle(shown: int, known: int) -> list[Line2D]:
+    """Return what a legend says of layers that are not drawn; nothing where all are."""
+    text = f"({shown} of {known} layers;\n--layers: others)"
+    return [Line2D([], [], linestyle="none", label=text)] * (shown < known)
+
+
 def network_handles(ax: Axes) -> list[Line2D]:
     """Return what the legend says of networks, where several are drawn on axes."""
     axis = axis_of(ax)

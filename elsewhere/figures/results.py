@@ -193,7 +193,11 @@ def describe(result: xr.Dataset, what: str) -> str:
     'cosine · vgg16 · 50 objects'
     """
     parts = [what]
-    if model := network_name(result.attrs):
+    n_checkpoints = result.sizes.get("checkpoint", 0)
+    if n_checkpoints > 1 and "curriculum" in result.attrs:
+        run = f"run {result.attrs['curriculum']!r}, {n_checkpoints} checkpoints"
+        parts.append(f"{network_name(result.attrs)} ({run})".strip())
+    elif model := network_name(result.attrs):
         weights = weights_name(result.attrs)
         parts.append(f"{model} (weights: {weights})" if weights else model)
     count = result.attrs.get("n_objects")

@@ -23,6 +23,7 @@ from elsewhere.figures.lines import (
     draw_legend,
     finite_values,
     fit_limits,
+    left_out_handle,
     legend_handle,
     spread,
 )
@@ -59,6 +60,7 @@ _WHERE = MappingProxyType(
 _BOTH: tuple[Where, ...] = ("on", "off")
 _DASHES = (0, (3, 1.5))  # of the control
 _CRITERION: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 2, 1, 2))}
+_MARKS = "osD^vPX*"  # of as many layers as are drawn by default
 _FEW_SEEDS = 3  # up to this many, each seed has a line of its own
 
 
@@ -87,7 +89,7 @@ def plot_acquisition(
     phase
         Names of the phases to draw; all by default.
     layers
-        Names of the layers; by default up to six, spread over the depth.
+        Names of the layers; by default up to eight, spread over the depth, as the legend says.
     exemplars
         ``same`` as in training, or ``held-out``; by default those held out, if there are any.
     where
@@ -188,8 +190,8 @@ def _draw(
     known = [n for n in variables if any(np.isfinite(one[n]).any() for one in tracks)]
     which = choose_exemplars(tracks, [*variables, *known][-1], exemplars)
     chosen = select_layers(track, layers)
-    if layers is None and len(chosen) > 6:
-        chosen = [chosen[idx] for idx in spread(len(chosen), 6)]
+    if layers is None:
+        chosen = [chosen[idx] for idx in spread(len(chosen), len(_MARKS))]
     names = [layer_names(track)[idx] for idx in chosen]
 
     drawn = _Drawn()
@@ -224,6 +226,8 @@ def _draw(
     drawn.upper.tick_params(labelbottom=False)
     entitle(drawn.upper, describe(track, f"{what}, {which} exemplars"))
     draw_legend(drawn.upper, drawn.handles)
+    if layers is None:
+        layer_handles += left_out_handle(len(names), track.sizes["layer"])
     draw_legend(drawn.lower, layer_handles)
     return drawn
 
@@ -238,7 +242,7 @@ def _draw_layers(
     handles, seen, shades = [], [np.array([0.0, 1.0])], depth_shades(len(names))
     labels = shorten_apart(names, 22)
     for rank, name in enumerate(names):
-        mark = Mark(shades[rank], "osD^vP"[rank % 6], "-")
+        mark = Mark(shades[rank], _MARKS[rank % len(_MARKS)], "-")
         for stretch in drawn.laid:
             values = _by_seed(track[variable_of(track, "G", "_away")].sel(layer=name))
             seen.append(_draw_run(drawn.lower, track, stretch, values, mark, f"G:{name}"))

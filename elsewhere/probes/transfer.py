@@ -237,6 +237,7 @@ def probe(
             sweep, told["untrained"] = untrained(source, seed=seed, trust=trust)
         except InputError as error:
             reasons["untrained"] = str(error)
+            steps.leave_out(len(plans))
         else:
             others["untrained"] = run_all(sweep, bare=True)
     if "pixels" in controls:
@@ -353,6 +354,13 @@ class _Steps:
 
     def __init__(self, progress: Progress | None, n_runs: int) -> None:
         self._progress, self._n_runs, self._run = progress, n_runs, -1
+        self._total = 0  # of the run before
+
+    def leave_out(self, n_runs: int) -> None:
+        """Count so many runs less, which do not come after all."""
+        self._n_runs -= n_runs
+        if self._progress is not None and self._total:
+            self._progress((self._run + 1) * self._total, self._n_runs * self._total)
 
     def next(self) -> Progress | None:
         """Return the progress of the next run."""
@@ -363,6 +371,7 @@ class _Steps:
         number = self._run
 
         def report(done: int, total: int) -> None:
+            self._total = total
             progress(number * total + done, self._n_runs * total)
 
         return report

@@ -118,7 +118,7 @@ def _of_probes(result: xarray.Dataset) -> pandas.DataFrame:
         "layer": np.repeat(layer_labels(result), n_objects * n_places),
         "probe": result.attrs["probe"],
         **{
-            name: np.tile(np.repeat(column.to_numpy(), n_places), shape[0])
+            str(name): np.tile(np.repeat(column.to_numpy(), n_places), shape[0])
             for name, column in objects.items()
         },
         **{name: np.tile(values, shape[0] * n_objects) for name, values in places.items()},

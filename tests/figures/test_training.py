@@ -98,8 +98,30 @@ def test_phases_layers_and_places_are_those_asked_for(make_track):
 def test_many_layers_are_thinned(make_track):
     track = make_track(layers=tuple(f"conv{idx}" for idx in range(20)))
     names = legend_labels(plot_acquisition(track).axes[1])
-    assert len(names) == 6
-    assert (names[0], names[-1]) == ("conv0", "conv19")
+    assert (names[0], *names[-2:]) == ("conv0", "conv19", "(8 of 20 layers; --layers: others)")
+    assert len(names) == 9
+    few = make_track(layers=tuple(f"conv{idx}" for idx in range(7)))
+    assert legend_labels(plot_acquisition(few).axes[1]) == few.layer.values.tolist()
+    asked = plot_acquisition(track, layers=["conv3", "conv4"])
+    assert legend_labels(asked.axes[1]) == ["conv3", "conv4"]
+
+
+def test_a_title_names_the_run_and_not_one_of_its_checkpoints(make_track):
+    track = make_track()
+    last = {"model": "small-cnn", "weights": "digits-000060.safetensors", "curriculum": "mine"}
+    track.attrs |= last
+    assert "small-cnn (run 'mine', 9 checkpoints)" in plot_acquisition(track).axes[0].get_title(
+        loc="left"
+    ).replace("\n", " ")
+
+
+def test_a_phase_trained_everywhere_has_a_curve(make_track):
+    """Nothing is off its locations: held-out exemplars are drawn where they are known."""
+    track = make_track()
+    track["accuracy_off"][:] = np.nan
+    upper = plot_acquisition(track).axes[0]
+    drawn = np.concatenate([item.get_ydata() for item in lines(upper, "accuracy_on")])
+    np.testing.assert_allclose(drawn, track.accuracy_on.sel(exemplars="held-out"))
 
 
 @pytest.mark.parametrize(("n_seeds", "thin"), [(2, 4), (3, 6), (4, 0)])

@@ -360,6 +360,14 @@ def test_nan_and_infinity_are_refused_by_layer_and_object(bad, place, make_sourc
         probe(source, split="same", controls=())
 
 
+def test_progress_ends_where_a_control_is_left_out(make_source):
+    seen = []
+    controls = ("untrained",)
+    result = probe(make_source(), controls=controls, progress=lambda *each: seen.append(each))
+    assert "untrained" in result.attrs["reason"]
+    assert seen[-1][0] == seen[-1][1]
+
+
 def test_constant_features_are_answered_nan_with_a_reason(make_source):
     source = make_source()
     n = len(source.design.objects)

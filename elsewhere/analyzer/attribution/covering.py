@@ -22,7 +22,7 @@ from elsewhere.errors import InputError
 from elsewhere.models import Layer, Model, output_tensors
 from elsewhere.models.forward import evaluating
 from elsewhere.models.proof import find_difference
-from elsewhere.recording.engines import EngineChoice, saving, weigh
+from elsewhere.recording.engines import EngineChoice, not_worth, saving, weigh
 from elsewhere.recording.engines.windows import TILE_BYTES
 from elsewhere.recording.incremental import (
     Covered,
@@ -253,7 +253,7 @@ def choose_coverer(
             ) from error
         return EngineChoice("dense", f"auto: {error}"), None
     if wanted == "auto" and not worth:
-        return EngineChoice("dense", f"auto: windows would not pay, {saving(share)}"), None
+        return EngineChoice("dense", f"auto: {not_worth(share)}"), None
     return EngineChoice("incremental", saving(share)), coverer
 
 

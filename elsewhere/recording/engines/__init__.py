@@ -11,7 +11,7 @@ from elsewhere.errors import InputError
 from elsewhere.models import Conduct, untouched
 from elsewhere.models.forward import computing
 from elsewhere.recording.engines.base import Cut, EngineChoice, NotApplicable, SweepEngine, numerics
-from elsewhere.recording.engines.compiling import compile_windows, saving, weigh
+from elsewhere.recording.engines.compiling import compile_windows, not_worth, saving, weigh
 from elsewhere.recording.engines.dense import DenseEngine
 from elsewhere.recording.engines.varied import VariedEngine
 from elsewhere.recording.subject import Subject
@@ -63,6 +63,7 @@ __all__ = [
     "SweepEngine",
     "choose_engine",
     "engines",
+    "not_worth",
     "numerics",
     "saving",
     "weigh",

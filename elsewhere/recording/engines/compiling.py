@@ -80,7 +80,7 @@ def compile_windows(subject: Subject, conduct: Conduct, *, asked: bool) -> Windo
     except NotTraceable as error:
         raise NotApplicable(str(error)) from error
     if not asked and not worth:
-        raise NotApplicable(f"windows would not pay, {saving(share)}")
+        raise NotApplicable(not_worth(share))
     return WindowEngine(compiled, design, places, saving(share))
 
 
@@ -129,6 +129,25 @@ def weigh(
 def saving(share: float) -> str:
     """Return in words what an engine saves that takes a `share` of the dense multiply-adds."""
     return f"{1 / share:.1f} times fewer multiply-adds than dense" if share else "no arithmetic"
+
+
+def not_worth(share: float) -> str:
+    """Return in words why windows are not taken that need a `share` of the dense multiply-adds.
+
+    Examples
+    --------
+    >>> not_worth(0.9)
+    'windows would not pay: they need 90 % of the multiply-adds of whole passes'
+    """
+    if not share:
+        return "windows would not pay: there is no arithmetic to save"
+    if share > WORTH:
+        much = f"{100 * share:.0f} % of the multiply-adds of whole passes"
+        return f"windows would not pay: they need {much}"
+    return (
+        f"windows would not pay: they need {1 / share:.1f} times fewer multiply-adds, but so many "
+        "more and smaller calls that they would take longer"
+    )
 
 
 def _check(engine: Incremental, subject: Subject) -> None:

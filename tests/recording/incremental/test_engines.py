@@ -15,7 +15,7 @@ from elsewhere.measures.sketch import sketch
 from elsewhere.models import load_model
 from elsewhere.protocols import Need
 from elsewhere.recording import Sweep, plan, record
-from elsewhere.recording.engines import windows
+from elsewhere.recording.engines import not_worth, windows
 from elsewhere.recording.incremental import Tile, WindowRows, window_rules
 from elsewhere.recording.incremental import blocks as blocks_module
 from elsewhere.recording.incremental import engine as engine_module
@@ -421,7 +421,9 @@ def test_auto_takes_windows_where_they_pay_and_says_so():
     assert "times fewer multiply-adds" in str(many.choice)
     few = Sweep(network, objects.subset([0]), canvas=canvas, grid=Grid(y=(20,), x=(20,)))
     assert few.choice.name == "dense"
-    assert "would not pay" in str(few.choice)
+    assert "would not pay: they need" in str(few.choice)
+    # what costs nothing in arithmetic and yet does not pay is said to fail by its calls
+    assert "3.0 times fewer multiply-adds, but so many more and smaller calls" in not_worth(1 / 3)
     assert many.numerics["engine"] == "incremental"
     assert few.numerics["batch_rows"] == 8
 
