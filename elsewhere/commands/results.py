@@ -51,7 +51,9 @@ def figure(
     height: Annotated[str | None, typer.Option("--height", help="Likewise.")] = None,
     font_size: Annotated[
         float | None,
-        typer.Option("--font-size", help="Of the axes' labels, pt; default: 8, 7 below 120 mm."),
+        typer.Option(
+            "--font-size", help="Of all text but titles, pt; default: 8 to 6, 7 to 5 below 120 mm."
+        ),
     ] = None,
     title: Annotated[bool, typer.Option("--title/--no-title", help="Write a title above.")] = True,
     overwrite: OverwriteOption = False,

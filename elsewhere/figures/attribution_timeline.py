@@ -78,7 +78,7 @@ def plot_attribution_timeline(
     scene = scene_of(result)
     near, far = _locations(result, (scene.y, scene.x), location)
     count = result.sizes["checkpoint"]
-    width, left, right = SIZES.width, 0.62, 0.95
+    width, left, right = SIZES.width, 0.62, 0.6 + 0.06 * SIZES.small
     across = width - left - right
     shown = evenly(count, min(_MOST_TILES, max(int(across / 0.45), 2)))
     maps = result["frame_mean"].transpose("checkpoint", "y", "x", "height", "width").values
@@ -128,8 +128,9 @@ def plot_attribution_timeline(
         ((left + across + 0.1) / width, (foot + lower + 0.12) / height, 0.1 / width, upper / height)
     )
     color_bar(
-        figure, ScalarMappable(norm, DIVERGING), "attribution per px,\nas a share of the mass",
-        values=rows, size=SIZES.small, cax=bar_at, extendfrac=0.05,
+        figure, ScalarMappable(norm, DIVERGING), "attribution per px, as a share of the mass",
+        values=rows, size=SIZES.small, room=upper + 0.2,
+        cax=bar_at, extendfrac=0.05,
     )  # fmt: skip
     if title:
         figure.text(

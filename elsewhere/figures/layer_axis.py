@@ -268,7 +268,10 @@ def name_slots(ax: Axes, slots: Sequence[str | None]) -> None:
     named = named or list(range(len(names)))
     step = -(-len(named) // most)
     # Counted from the end: the last layer, the one most asked about, always has its name.
-    shown = named[(len(named) - 1) % step :: step]
+    shown: list[int] = []
+    for idx in named[::-1][::step]:
+        if not shown or (places[shown[0]] - places[idx]) * pitch > 0.95 * SIZES.small / 72:
+            shown.insert(0, idx)
     labels = shorten_apart([names[idx] for idx in shown], 24 if count > 16 else 15)
     widest = max((text_width(label, SIZES.tick) for label in labels), default=0.0)
     upright = count > 16 or pitch < 2.1 * SIZES.tick / 72

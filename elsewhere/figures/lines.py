@@ -21,7 +21,7 @@ from elsewhere.figures.style import (
     INK,
     Mark,
     figure_of,
-    legend_columns,
+    legend_lines,
     mix,
     shorten_apart,
     text_style,
@@ -281,15 +281,13 @@ def draw_legend(ax: Axes, handles: Sequence[Any]) -> None:
             bbox_to_anchor=(1.01, 1.0), handlelength=2.6, labelspacing=0.8, **common
         )  # fmt: skip
     else:
-        labels = [" ".join(label.split()) for label in labels]
-        columns = legend_columns(labels, width - 0.65, SIZES.tick, 2.6)
+        lines, labels, columns = legend_lines(labels, width - 0.1, SIZES.tick, 2.2)
         legend = ax.legend(
-            labels=labels, ncols=columns, handlelength=2.6, labelspacing=0.3, columnspacing=1.4,
+            labels=labels, ncols=columns, handlelength=2.2, labelspacing=0.3, columnspacing=1.4,
             borderpad=0.1, bbox_to_anchor=(0.0, -0.25), **common,
         )  # fmt: skip
         if legend.get_gid() is None and SIZES.height is None:
-            rows = -(-len(labels) // columns)
-            figure.set_size_inches(width, height + rows * 1.35 * SIZES.tick / 72)
+            figure.set_size_inches(width, height + lines * 1.35 * SIZES.tick / 72)
         legend.set_gid("beneath")
     for text in legend.get_texts():
         text.set(**text_style(*labels))

@@ -32,8 +32,9 @@ class Page:
     width, height
         Inches; None where the figure chooses.
     label
-        Size of the labels of axes, points; titles are an eighth larger, numbers and small print
-        smaller.
+        Size of the labels of axes, points; titles are an eighth larger.
+    asked
+        Whether that size is asked for: then no text is smaller. Else numbers and small print are.
     titled
         Whether a title stands above.
     """
@@ -41,6 +42,7 @@ class Page:
     width: float | None = None
     height: float | None = None
     label: float = 8.0
+    asked: bool = False
     titled: bool = True
 
 
@@ -63,13 +65,12 @@ class _Sizes:
     @property
     def tick(self) -> float:
         """Numbers and names along axes, points."""
-        return _PAGE.get().label * 7 / 8
+        return _PAGE.get().label * (1.0 if _PAGE.get().asked else 7 / 8)
 
     @property
     def small(self) -> float:
-        """Small print, points: five at least, unless all text is smaller."""
-        size = _PAGE.get().label
-        return max(0.75 * size, min(5.0, size))
+        """Small print, points."""
+        return _PAGE.get().label * (1.0 if _PAGE.get().asked else 0.75)
 
     @property
     def width(self) -> float:
@@ -117,8 +118,8 @@ def page(
         Of the whole figure: ``"85mm"``, ``"8.5cm"``, ``"3.3in"``, ``"240pt"``, or a number of mm.
         By default 178 mm (the text width of a page) at most, and as tall as the figure needs.
     font_size
-        Of the labels of axes, points; by default 8, and 7 where the figure is narrower than
-        120 mm.
+        Of all text but titles, points; by default, labels of axes have 8, and 7 where the figure is
+        narrower than 120 mm, and numbers and small print less.
     title
         Whether a title stands above.
 
@@ -138,7 +139,7 @@ def page(
     if not (isinstance(size, int | float) and 4 <= size <= 24):
         raise InputError(f"the font size is {size!r}; expected 4 to 24 points")
     tall = None if height is None else _length("height", height)
-    token = _PAGE.set(Page(inches, tall, float(size), title))
+    token = _PAGE.set(Page(inches, tall, float(size), font_size is not None, title))
     try:
         yield
     finally:
@@ -169,13 +170,14 @@ class PageLayout(ConstrainedLayoutEngine):
 
 
 def _lower(ax: Axes, legend: Legend) -> None:
-    """Set a legend beneath the numbers and the name of the x axis."""
+    """Set a legend beneath the numbers and the name of the x axis, from those of the y axis on."""
     figure = ax.get_figure(root=True)
     if figure is None:
         return
-    box = ax.xaxis.get_tightbbox()
+    box, side = ax.xaxis.get_tightbbox(), ax.yaxis.get_tightbbox()
     below = 0.0 if box is None else max(ax.bbox.y0 - box.y0, 0.0) / figure.dpi
-    shift = ScaledTranslation(0, -(below + 0.04), figure.dpi_scale_trans)
+    left = 0.0 if side is None else max(ax.bbox.x0 - side.x0, 0.0) / figure.dpi
+    shift = ScaledTranslation(-left, -(below + 0.04), figure.dpi_scale_trans)
     legend.set_bbox_to_anchor((0.0, 0.0), ax.transAxes + shift)
 
 

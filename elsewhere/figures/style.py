@@ -355,15 +355,19 @@ def color_bar(
     *,
     values: NDArray[np.floating] | None = None,
     size: float | None = None,
+    room: float | None = None,
     **where: Any,
 ) -> Colorbar:
-    """Draw the one colour bar of all panels, pointed where `values` lie beyond its ends."""
+    """Draw the one colour bar of all panels, pointed where `values` lie beyond its ends.
+
+    Its label is broken to fit `room` inches, by default six tenths of the figure's height.
+    """
     extend = "neither" if values is None else beyond(cast(Normalize, mappable.norm), values)
     if "cax" not in where:
         where = {"fraction": 0.05, "pad": 0.015, **where}
     bar = figure.colorbar(mappable, extend=extend, **where)
     size = SIZES.tick if size is None else size
-    text = wrap(label, 0.6 * float(figure.get_size_inches()[1]), size)
+    text = wrap(label, room or 0.6 * float(figure.get_size_inches()[1]), size)
     bar.set_label(text, fontsize=size, **text_style(text))
     bar.ax.tick_params(labelsize=SIZES.small, length=2)
     bar.outline.set_linewidth(0.4)
@@ -379,6 +383,27 @@ def legend_columns(labels: Sequence[str], width: float, size: float, handle: flo
         if wide + columns * (handle + 0.8) * em + (columns - 1) * 1.4 * em + 0.1 <= width:
             return columns
     return 1
+
+
+def legend_lines(
+    labels: Sequence[str], width: float, size: float, handle: float
+) -> tuple[int, list[str], int]:
+    """Return how few lines a legend takes in `width` inches, its labels and its columns for that.
+
+    Labels have breaks where they may have them, and keep those that save lines.
+    """
+    joined = [" ".join(label.split()) for label in labels]
+    found = []
+    for widest in sorted({text_width(label, size) for label in joined}, reverse=True):
+        chosen = [
+            whole if text_width(whole, size) <= widest else label
+            for whole, label in zip(joined, labels, strict=True)
+        ]
+        columns = legend_columns(chosen, width, size, handle)
+        parts = np.array_split(np.array(chosen, object), columns)
+        lines = max(sum(str(label).count("\n") + 1 for label in part) for part in parts)
+        found.append((lines, chosen, columns))
+    return min(found, key=lambda each: each[0])
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:

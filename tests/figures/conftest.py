@@ -454,6 +454,10 @@ def make_probe() -> Callable[..., xr.Dataset]:
 @pytest.fixture
 def results() -> dict[str, xr.Dataset]:
     """A finished result of every kind."""
+    return results_of_all_kinds()
+
+
+def results_of_all_kinds() -> dict[str, xr.Dataset]:
     made = (
         similarity_result(),
         accuracy_result(),

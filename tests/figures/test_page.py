@@ -1,15 +1,13 @@
 """Figures on a journal's page: nothing overlaps or is cut off, legends never cover data."""
 
-import itertools
-
 import numpy as np
 import pytest
 from matplotlib.text import Text
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures import draw, figure_kinds, page, plot_layerwise, save_figure
-from elsewhere.figures.style import fitting, text_width, wrap
-from tests.figures.conftest import similarity_result, vgg16_layers
+from elsewhere.figures.style import fitting, legend_lines, text_width, wrap
+from tests.figures.conftest import results_of_all_kinds, similarity_result, vgg16_layers
 from tests.figures.test_kinds import DRAWN_FROM
 
 
@@ -67,9 +65,12 @@ def check(figure, name):
     for text, box in found:
         assert box.min() > -2, f"{name}: {text!r} is cut off"
         assert (box.max(axis=0) < [width + 2, height + 2]).all(), f"{name}: {text!r} is cut off"
+    boxes = np.array([box for _, box in found])
+    low, high = boxes.min(axis=1), boxes.max(axis=1)
+    near = ((low[:, None] < high) & (high[:, None] > low)).all(axis=2)  # others cannot overlap
     clashes = [
-        (a, b) for (a, first), (b, second) in itertools.combinations(found, 2)
-        if overlap(first, second)
+        (found[a][0], found[b][0]) for a, b in np.argwhere(np.triu(near, 1))
+        if overlap(boxes[a], boxes[b])
     ]  # fmt: skip
     assert not clashes, f"{name}: {clashes}"
     for ax in figure.axes:
@@ -78,12 +79,18 @@ def check(figure, name):
             assert not legend.get_window_extent().overlaps(ax.get_window_extent()), name
 
 
+@pytest.fixture(scope="module")
+def results():
+    return results_of_all_kinds()
+
+
 @pytest.mark.parametrize("kind", list(figure_kinds))
-@pytest.mark.parametrize("title", [True, False])
-def test_no_text_overlaps_or_is_cut_off_at_85_mm(results, kind, title):
-    figure = draw(results[DRAWN_FROM[kind]], kind, width="85mm", font_size=7, title=title)
+def test_no_text_overlaps_is_cut_off_or_small_at_85_mm(results, kind):
+    figure = draw(results[DRAWN_FROM[kind]], kind, width="85mm", font_size=7)
     assert figure.get_size_inches()[0] == pytest.approx(85 / 25.4)
     check(figure, kind)
+    sizes = {text.get_fontsize() for text in figure.findobj(Text) if text.get_text().strip()}
+    assert min(sizes) >= 7
 
 
 LOW = [kind for kind in figure_kinds if kind not in ("claims", "measures", "attribution-timeline")]
@@ -105,7 +112,33 @@ def test_nor_at_the_default_size(results, kind):
 
 @pytest.mark.parametrize("kind", ["layerwise", "maps", "displacement"])
 def test_many_layers_fit_a_narrow_page(deep_result, kind):
-    check(draw(deep_result, kind, width="85mm", font_size=7), kind)
+    some = slice(None, None, 3 if kind == "maps" else 1)  # a panel each takes its time
+    check(draw(deep_result.isel(layer=some), kind, width="85mm", font_size=7), kind)
+
+
+@pytest.mark.parametrize("font_size", [None, 7])
+def test_a_curve_with_all_its_marks_fits_a_low_page(font_size):
+    result = similarity_result(["stem.2", "body.0", "body.3", "head"])
+    for name in ("cosine_away", "cosine_G_away"):
+        edges = result[name].values[:, None] + np.array([-0.1, 0.1])
+        result[f"{name}_band"] = (("layer", "bound"), edges)
+    result["cosine_G_away"][1] = np.nan  # "no value"
+    result["cosine_zero_share"][0] = 0.2
+    figure = draw(
+        result, quantities=["similarity", "G"], width="85mm", height="60mm", font_size=font_size
+    )
+    check(figure, "layerwise")
+    assert figure.axes[0].get_position().height > 0.35
+    assert len(figure.axes[0].get_legend().get_texts()) == 7
+
+
+def test_breaks_of_labels_are_kept_where_they_save_lines():
+    labels = ["same object", "other object", "no value", "95 % simultaneous\nover layers"]
+    assert legend_lines(labels, 9.0, 7, 2) == (1, [" ".join(t.split()) for t in labels], 4)
+    wide = text_width("other object", 7) + text_width("95 % simultaneous", 7) + 0.9
+    lines, written, columns = legend_lines(labels, wide, 7, 2)
+    assert (lines, written[-1], columns) == (3, labels[-1], 2)
+    assert legend_lines(labels, 0.5, 7, 2)[0] == 4
 
 
 def test_a_page_that_is_too_low_is_refused(results):
