@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from elsewhere.errors import StorageError
-from elsewhere.models import Layer, list_layers
+from elsewhere.models import Layer
 from elsewhere.protocols import Sink, Stage
 from elsewhere.recording.engines import Cut
 from elsewhere.recording.record import make_header
@@ -161,9 +161,7 @@ def working_bytes(sweep: Sweep) -> int:
     """Return about how much a forward pass takes: weights, inputs and the largest activations."""
     module = sweep.model.module
     weights = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
-    sizes = sorted(layer.bytes for layer in list_layers(sweep.model, sweep.canvas.size))
-    images = 12 * sweep.canvas.size**2
-    return weights + sweep.rows * (2 * images + sum(sizes[-3:]))
+    return weights + sweep.rows * sweep.subject.image_bytes
 
 
 __all__ = ["LayerPlan", "Plan", "check_room", "plan", "working_bytes"]
