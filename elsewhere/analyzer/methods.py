@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from elsewhere.analyzer.bibliography import to_bibtex
 from elsewhere.analyzer.procedures import intervals, joined, said_of
 from elsewhere.analyzer.training_facts import of_run
 from elsewhere.errors import InputError
-from elsewhere.forms import layer_labels, weights_name
+from elsewhere.forms import label, layer_labels, weights_name
 from elsewhere.measures.catalogue import measures
 from elsewhere.storage import Recording
 
@@ -59,7 +60,7 @@ def describe_methods(source: Recording | xarray.Dataset | Path) -> str:
         source = of_run(source)
     if not isinstance(source, xarray.Dataset):
         facts: Mapping[str, Any] = {**source.attributes, **_design_facts(source)}
-        layers = [f"{layer.name} ({layer.form})" for layer in source.layers]
+        layers = [label(layer.name, layer.form) for layer in source.layers]
         names: list[str] = []
     else:
         facts = {str(key): value for key, value in source.attrs.items()}
@@ -79,9 +80,9 @@ def describe_methods(source: Recording | xarray.Dataset | Path) -> str:
         _what_was_recorded(facts, layers),
         procedure,
         _what_was_measured(facts, names),
-        _notes(facts),
         _numerics(facts),
         _digests(facts),
+        _notes(facts),
     ]
     keys: set[str] = {"biscione2021", *cited}
     for name in names:
@@ -113,6 +114,9 @@ def _axis_facts(result: xarray.Dataset) -> dict[str, Any]:
         if name in result.coords
     }
     found: dict[str, Any] = {"axes_px": axes} if axes else {}
+    if "trained_y" in result.coords and "trained_x" in result.coords:
+        pairs = zip(result["trained_y"].values, result["trained_x"].values, strict=True)
+        found["trained"] = [[int(y), int(x)] for y, x in pairs]
     found["changed"] = {
         name: (result[name].values.tolist(), str(result[name].attrs.get("units", "1")))
         for name in map(str, result.dims)
@@ -167,9 +171,10 @@ def _what_was_shown(facts: Mapping[str, Any]) -> str:
     elif model:
         arguments = facts.get("model_arguments") or {}
         given = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        weights = weights_name(facts)
+        weights = "" if facts.get("kind") == "track" else weights_name(facts)
+        of = "the checkpoint " if "training" in facts else ""
         how = {"none": "weights drawn at random", "": "the weights of each checkpoint"}.get(
-            weights, f"the weights '{weights}'"
+            weights, f"the weights of {of}'{weights}'" if of else f"the weights '{weights}'"
         )
         parts.append(
             f"The network was {model}{f' ({given})' if given else ''} with {how}, in evaluation "
@@ -178,10 +183,11 @@ def _what_was_shown(facts: Mapping[str, Any]) -> str:
         parts.append(_STATISTICS.get(str(facts.get("batch_norm")), ""))
     n, n_categories = facts.get("n_objects"), facts.get("n_categories")
     if n is not None:
-        known = f" of the set '{facts['object_set']}'" if "object_set" in facts else ""
+        known = _set_of(facts)
         several = f" of {n_categories} categories" if n_categories is not None else ""
         size = f", {facts['object_size']} px large" if "object_size" in facts else ""
         parts.append(f"There were {n} objects{several}{known}{size}.")
+        parts.append(_told_from_ground(facts))
     axes = facts.get("axes_px")
     if axes:
         places = "; ".join(f"{name}: {_spread(values)}" for name, values in axes.items())
@@ -192,25 +198,58 @@ def _what_was_shown(facts: Mapping[str, Any]) -> str:
         colour = f" of constant background (R, G, B) = {tuple(ground)}" if ground else ""
         parts.append(f"Each stood at every location of a grid{canvas}{colour} ({places}).")
     elif "canvas" in facts:
-        parts.append(f"The canvas was {facts['canvas']} x {facts['canvas']} px.")
+        size = f", objects were {facts['object_size']} px large" if "object_size" in facts else ""
+        parts.append(f"The canvas was {facts['canvas']} x {facts['canvas']} px{size}.")
     for name, (values, unit) in facts.get("changed", {}).items():
         of = "" if unit in ("", "1") else f" {unit}"
         neutral = f" (of the reference: {facts[f'reference_{name}']:g}{of})"
         listed = joined(f"{value:g}" for value in values)
         parts.append(f"At each location it was shown at {name} {listed}{of}{neutral}.")
     if "reference_y" in facts and "reference_x" in facts:
-        parts.append(
-            f"The reference location was (y, x) = ({facts['reference_y']}, "
-            f"{facts['reference_x']}), as in [biscione2021] the leftmost of the middle row unless "
-            "chosen otherwise."
-        )
+        parts.append(_reference(facts))
     if "mean" in facts and "std" in facts:
+        gain = float(facts.get("gain", 1))
         parts.append(
-            f"The input was (pixel / 255 - {facts['mean']}) / {facts['std']} * "
-            f"{facts.get('gain', 1)}, by channel"
+            f"The input was (pixel / 255 - {_by_channel(facts['mean'])}) / "
+            f"{_by_channel(facts['std'])}{f' * {gain:g}' if gain != 1 else ''}"
             + (", in the order blue, green, red." if facts.get("channels") == "bgr" else ".")
         )
     return " ".join(filter(None, parts))
+
+
+def _set_of(facts: Mapping[str, Any]) -> str:
+    """Return of which set objects are; of a folder its name, not its path."""
+    if "object_set" not in facts:
+        return ""
+    folder = (facts.get("object_source") or {}).get("folder")
+    if folder:
+        return f" of the folder '{Path(str(folder)).name or 'of images'}'"
+    return f" of the set '{facts['object_set']}'"
+
+
+def _told_from_ground(facts: Mapping[str, Any]) -> str:
+    """Return how the objects of a folder were told from what surrounds them in the images."""
+    ground = (facts.get("object_source") or {}).get("ground")
+    return f"Objects were told from the ground of their images by {ground}." if ground else ""
+
+
+def _reference(facts: Mapping[str, Any]) -> str:
+    """Return which location others are compared with, and why that one."""
+    place = (int(facts["reference_y"]), int(facts["reference_x"]))
+    said = f"The reference location was (y, x) = {place}"
+    axes = facts.get("axes_px") or {}
+    rows, columns = list(axes.get("y", ())), list(axes.get("x", ()))
+    if place in [tuple(each) for each in facts.get("trained") or ()]:
+        return f"{said}, a trained location."
+    if len(rows) > 1 and place == (rows[len(rows) // 2], columns[0]):
+        middle = "the middle row" if len(rows) % 2 else f"row {len(rows) // 2 + 1} of {len(rows)}"
+        return f"{said}, the leftmost of {middle}, as in [biscione2021]."
+    return f"{said}."
+
+
+def _by_channel(values: Sequence[float]) -> str:
+    """Return the numbers of the channels, or the one that they share."""
+    return f"{values[0]:g}" if len(set(values)) == 1 else f"({', '.join(f'{v:g}' for v in values)})"
 
 
 def _what_was_recorded(facts: Mapping[str, Any], layers: Sequence[str]) -> str:
@@ -240,9 +279,31 @@ def _formula(name: str, facts: Mapping[str, Any]) -> str:
     return str(said or "a measure that is not registered here")
 
 
+_UNDEFINED = re.compile(r"(\S+) is undefined \(nan\): (same|held-out): (.+)", re.DOTALL)
+
+
 def _notes(facts: Mapping[str, Any]) -> str:
-    notes = [str(note).rstrip(".") for note in facts.get("notes") or ()]
-    return f"To be read with: {'; '.join(notes)}." if notes else ""
+    """Return the doubts, apart from what is for a paper; of numbers undefined for one reason once.
+
+    Examples
+    --------
+    >>> notes = [f"{name} is undefined (nan): same: few" for name in ("II", "II_far")]
+    >>> _notes({"notes": notes}).splitlines()[-1]
+    '- II (same) and II_far (same) are undefined (nan): few.'
+    """
+    found: dict[str, list[str]] = {}
+    for note in (str(each).rstrip(".") for each in facts.get("notes") or ()):
+        match = _UNDEFINED.fullmatch(note)
+        named = found.setdefault(match[3] if match else note, [])
+        named += [f"{match[1]} ({match[2]})"] if match else []
+    lines = [
+        f"- {joined(named)} {'are' if len(named) > 1 else 'is'} undefined (nan): {text}."
+        if named
+        else f"- {text}."
+        for text, named in found.items()
+    ]
+    heading = "## Notes on the numbers\n\nThese are for the authors, not a part of the methods:\n\n"
+    return heading + "\n".join(lines) if lines else ""
 
 
 def _numerics(facts: Mapping[str, Any]) -> str:

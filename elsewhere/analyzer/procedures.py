@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -292,6 +293,23 @@ def _compared(facts: Facts) -> str:
     )
 
 
+def _had(result: xarray.Dataset, control: str) -> bool:
+    """Return whether a control that was asked for has values; notes say why it has none."""
+    name = f"{control}_accuracy_at"
+    return name in result and bool(result[name].notnull().any())
+
+
+def _out(result: xarray.Dataset) -> str:
+    """Return how many exemplars were held out, in all and of a category."""
+    held_out = result["held_out"].values.astype(bool)
+    if not held_out.any():
+        return ""
+    each = Counter(result["category"].values[held_out].tolist()).values()
+    least, most = min(each), max(each)
+    count = f"{most}" if least == most else f"{least} to {most}"
+    return f" {held_out.sum()} more objects, {count} of each category, were held out."
+
+
 def _probed(facts: Facts, result: xarray.Dataset) -> Said:
     strength = facts.get("strength_parameter")
     folds, shuffles = int(facts.get("n_folds") or 0), int(facts.get("n_shuffles") or 0)
@@ -299,18 +317,20 @@ def _probed(facts: Facts, result: xarray.Dataset) -> Said:
     at = f", (y, x) = {joined(places)}," if places else " location in turn"
     parts = [
         f"Linear probes ({facts.get('probe', 'unknown')}) for {facts.get('n_classes')} classes "
-        f"were trained on {facts.get('n_trained')} objects at {facts.get('train_at')}{at} and "
-        f"tested at every location; chance is {facts.get('chance', float('nan')):.3g}. Exemplars "
+        f"were trained on {facts.get('n_trained')} objects at "
+        f"{facts.get('train_at')}{at} and tested at every location; chance is "
+        f"{facts.get('chance', float('nan')):.3g}.{_out(result)} Exemplars "
         "that they were trained on and held-out exemplars are reported apart, and so are the "
         "accuracies on, off and far from the trained locations (an object's size or more). Units "
         "were standardised by their means and deviations over the training samples."
     ]
     if strength and folds:
         parts.append(f"{strength} was chosen by cross-validation in {folds} folds.")
-    if controls := facts.get("controls"):
+    controls = [each for each in facts.get("controls") or () if _had(result, each)]
+    if controls:
         times = f" ({shuffles} shuffles)" if shuffles else ""
         parts.append(f"Controls: {joined(controls)}{times}.")
-    cited = {"kimeldorf1971"} | ({"hewitt2019"} if "shuffled" in (controls or ()) else set())
+    cited = {"kimeldorf1971"} | ({"hewitt2019"} if "shuffled" in controls else set())
     return " ".join([*parts, intervals(facts)]), cited
 
 

@@ -85,7 +85,7 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
             check_exemplars(found, request.per_category, name, str(root))
     if not pictures:
         raise ObjectSetError(f"no picture in {root} can be read; {len(broken)} are broken")
-    source = {"folder": plain_text(str(root))}
+    source = {"folder": plain_text(str(root)), "ground": _ground(request)}
     if request.per_category == 1:
         source |= _used(present, source["folder"])
     source |= _whole([(path, cutout) for _, path, cutout in pictures], root, request)
@@ -205,6 +205,18 @@ def _cut_out(path: Path, request: ObjectRequest) -> _CutOut:
     one = np.mean(np.abs(edge - middle).max(1) <= ALIKE) > MOSTLY
     rim = (int(middle[0]), int(middle[1]), int(middle[2])) if one else None
     return _CutOut(*_fit(color, alpha, request.size), bool(alpha.min() == 255), rim)
+
+
+def _ground(request: ObjectRequest) -> str:
+    """Return in words what tells objects from their surroundings."""
+    if request.background_color is None:
+        return "transparency"
+    color = f"the colour (R, G, B) = {tuple(request.background_color)}"
+    within = request.background_tolerance
+    return (
+        f"transparency, and by {color}{f', within {within} levels,' if within else ''} where "
+        "an image has none"
+    )
 
 
 def _used(present: Mapping[str, int], folder: str) -> dict[str, str]:

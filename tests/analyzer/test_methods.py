@@ -1,13 +1,17 @@
 """The methods section says of similarities and probes what the result's own numbers are."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from elsewhere.analyzer import describe_methods, similarity
+from elsewhere.analyzer.training_facts import phase_facts, said_of_phases
 from elsewhere.axes import Axis
 from elsewhere.models import load_model
 from elsewhere.probes import probe
 from elsewhere.recording import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects
+from elsewhere.training import Choice, Phase
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +70,66 @@ def test_probes(sweep, kind, strength):
     assert "Seed 4." in said
     for note in result.attrs["notes"]:
         assert note.rstrip(".") in said
+
+
+def test_a_control_that_was_not_had_is_none_of_the_paper(sweep):
+    result = probe(sweep, train_at="left", controls=("shuffled", "pixels"), n_shuffles=2)
+    result["pixels_accuracy_at"][:] = float("nan")
+    result.attrs["notes"] = ["pixels: /data/run.h5 holds none; add --something"]
+    paper, _, notes = said_of(result)[0].partition("## Notes on the numbers")
+    assert "Controls: shuffled (2 shuffles)." in paper
+    assert "/data/run.h5" not in paper
+    assert "- pixels: /data/run.h5 holds none; add --something." in notes
+    held_out = int(result["held_out"].sum())
+    assert f"{held_out} more objects, {held_out // 3} of each category, were held out." in paper
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (None, "the leftmost of row 2 of 2, as in [biscione2021]."),
+        ((3, 12), "= (3, 12). The input was (pixel / 255 - 0) / 1."),
+    ],
+)
+def test_the_reference_is_said_as_it_was_chosen(sweep, place, said):
+    shown = sweep if place is None else sweep.at(place)
+    assert said in said_of(similarity(shown))[0]
+
+
+def test_objects_of_a_folder(tmp_path):
+    pixels = np.full((9, 9, 3), 255, np.uint8)
+    pixels[2:6, 2:6] = 30
+    for name in "abc":
+        (tmp_path / "white" / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "white" / name / "1.png")
+    objects = load_objects(
+        f"folder:{tmp_path / 'white'}", size=7, background_color=(255, 255, 255),
+        background_tolerance=3,
+    )  # fmt: skip
+    model = load_model("small-cnn", model_args={"channels": "4-8", "canvas": 24})
+    shown = Sweep(model, objects, canvas=Canvas(24, 7), grid="2x3", layers=["fc3"])
+    said = describe_methods(similarity(shown))
+    assert "of the folder 'white', 7 px large" in said
+    assert "by the colour (R, G, B) = (255, 255, 255), within 3 levels, where an image" in said
+    assert str(tmp_path) not in said
+
+
+def test_phases_are_said_in_words():
+    phases = (
+        Phase("one", "glyphs", categories=Choice(count=5, skip=300), steps=3, after="none",
+              dropout=0.2, rates={"logits": 25.0}, new_head=True),
+        Phase("two", "folder:/data/mine", same_categories_as="one", steps=3,
+              environment="one:3,4", trainable=("fc*",)),
+    )  # fmt: skip
+    said = said_of_phases(phase_facts(phases))
+    for part in (
+        "trained 5 categories (in their drawn order, behind the first 300) of 'glyphs'",
+        "placed at locations drawn anew for each presentation from all of the canvas",
+        "that of logits times 25, schedule constant, dropout 0.2)",
+        "It began with the network's first weights. Its last layer was new.",
+        "trained the categories of phase 'one' of 'mine'",
+        "placed at (y, x) = (3, 4)",
+        "Only fc* learnt.",
+    ):
+        assert part in said
+    assert "'none'" not in said
