@@ -180,7 +180,7 @@ SAID = {
     "probe-each": (*NETWORK, *OBJECTS, "at each location in turn", "Controls: shuffled"),
     "readout": ("small-cnn", "A linear probe (logistic", "layer fc3", "raw units"),
     "similarity": (*NETWORK, *OBJECTS, "- evoked: ", "- G: ", "same object elsewhere"),
-    "track": (*NETWORK[:4], *OBJECTS[:1], *TRAINED, "by phase one (2)", "similarity (cosine)"),
+    "track": (*NETWORK[:3], *OBJECTS[:1], *TRAINED, "by phase one (2)", "similarity (cosine)"),
     "track summary": ("Of phase 'one' the onset is the first step",),
 }
 
