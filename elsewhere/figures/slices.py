@@ -12,7 +12,14 @@ from matplotlib.axes import Axes
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.accuracy import distances, trained_locations
-from elsewhere.figures.lines import depth_shades, draw_legend, fit_limits, legend_handle, spread
+from elsewhere.figures.lines import (
+    depth_shades,
+    draw_legend,
+    fit_limits,
+    left_out_handle,
+    legend_handle,
+    spread,
+)
 from elsewhere.figures.page import SIZES
 from elsewhere.figures.results import describe
 from elsewhere.figures.style import (
@@ -250,6 +257,8 @@ def plot_along(
         dashes = ("-", (0, (3, 1.5)))
         for number, (_, text) in enumerate(drawn):
             handles.append(legend_handle(Mark(INK, "o", dashes[number]), text, hollow=number > 0))
+    if series == "layer":
+        handles += left_out_handle(len(chosen), len(names))
     entitle(ax, describe(shown, f"{kind} along {axis}"), pad=6)
     draw_legend(ax, handles)
     return ax
