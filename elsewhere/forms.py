@@ -61,13 +61,35 @@ def label(name: str, form: str) -> str:
 
 
 def with_forms(result: Result, layers: Sequence[Layer]) -> Result:
-    """Return a result whose coordinate ``kept`` says what each of its `layers` is kept as."""
+    """Return a result whose coordinate ``kept`` says what each of its `layers` is kept as.
+
+    Where layers are beside the main branch, that coordinate's attribute ``shortcuts`` names them.
+    """
     forms = {layer.name: layer.form for layer in layers}
     found: Any = result
     kept = [forms[str(name)] for name in found.coords["layer"].values]
-    said = {"long_name": "what was kept of the layer: full activations, means over space, sketches"}
+    said: dict[str, Any] = {
+        "long_name": "what was kept of the layer: full activations, means over space, sketches"
+    }
+    if names := shortcuts(layers):
+        said["shortcuts"] = names
     labelled: Result = found.assign_coords(kept=("layer", kept, said))
     return labelled
+
+
+def shortcuts(layers: Sequence[Layer]) -> list[str]:
+    """Return the names of those of `layers`, in the order in which they run, that are shortcuts.
+
+    A cell never sees less than what it is computed from. A layer with a smaller receptive field
+    than one that ran before is therefore not computed from that one, but beside it; so is the
+    shortcut of a residual block that runs after the branch it passes by.
+    """
+    found, widest = [], 0
+    for layer in layers:
+        if layer.receptive_field is not None and layer.receptive_field < widest:
+            found.append(layer.name)
+        widest = max(widest, layer.receptive_field or 0)
+    return found
 
 
 def mean_note(result: Any) -> list[str]:

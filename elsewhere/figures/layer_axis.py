@@ -76,6 +76,7 @@ class _Axis(Artist):
         self.networks: list[str] = []
         self.titles: list[str] = []
         self.forms: set[str] = set()
+        self.beside = False
 
     @property
     def slots(self) -> list[str | None]:
@@ -122,6 +123,7 @@ def along_layers(ax: Axes, result: xr.Dataset, *, groups: bool = True) -> Layers
     start, block = axis.starts()[place], axis.blocks[place]
     at = np.array([start + block.index(name) for name in names], dtype=np.float64)
     axis.forms.update(layer_forms(result))
+    axis.beside |= bool(_beside(result))
     axis.networks.append(_network(result, axis.networks))
     _write_names(ax, axis)
     for artist in [a for a in (*ax.patches, *ax.texts, *ax.lines) if a.get_gid() == _GROUPS]:
@@ -136,13 +138,22 @@ def along_layers(ax: Axes, result: xr.Dataset, *, groups: bool = True) -> Layers
 
 def _order(result: xr.Dataset) -> NDArray[np.intp]:
     """Return the layers in the order of the line through them, -1 where it breaks."""
-    forms = layer_forms(result)
+    forms, beside = layer_forms(result), _beside(result)
     found: list[int] = []
-    for index, form in enumerate(forms):
-        if found and forms[index - 1] != form:
+    for index in [index for index in range(len(forms)) if index not in beside]:
+        if found and forms[found[-1]] != forms[index]:
             found.append(-1)
         found.append(index)
+    for index in beside:
+        found += [-1, index]
     return np.array(found, dtype=np.intp)
+
+
+def _beside(result: xr.Dataset) -> list[int]:
+    """Return the layers beside the main branch, which no line joins."""
+    said = result["kept"].attrs.get("shortcuts", []) if "kept" in result.coords else []
+    known = [str(name) for name in np.atleast_1d(said)]
+    return [idx for idx, name in enumerate(result["layer"].values) if str(name) in known]
 
 
 def _place(axis: _Axis, names: list[str]) -> int:

@@ -264,6 +264,9 @@ def draw_legend(ax: Axes, handles: Sequence[Any]) -> None:
     if axis is not None and "mean" in axis.forms:
         label = "(mean): over space,\ninvariant by itself"
         handles.append(Line2D([], [], linestyle="none", label=label))
+    if axis is not None and axis.beside:
+        label = "not joined: beside\nthe main branch"
+        handles.append(Line2D([], [], linestyle="none", label=label))
     labels = [str(handle.get_label()) for handle in handles]
     figure = figure_of(ax)
     width, height = (float(inches) for inches in figure.get_size_inches())

@@ -6,6 +6,10 @@ from matplotlib.figure import Figure
 
 from elsewhere.figures import plot_layerwise, plot_partition
 from elsewhere.figures.layer_axis import _merged
+from elsewhere.forms import with_forms
+from elsewhere.models import list_layers, load_model, select_layers
+from elsewhere.protocols import Layer
+from elsewhere.storage import load_result, save_result
 from tests.figures.conftest import measures_result, similarity_result
 
 
@@ -102,3 +106,28 @@ def test_merging_keeps_both_orders():
         assert sorted(found) == sorted({*first, *second})
         for each in (first, second):
             assert [name for name in found if name in each] == each
+
+
+def test_no_line_joins_the_shortcuts_of_a_residual_network(make_result, tmp_path):
+    model = load_model("resnet18")
+    wanted = "layer2.0.conv2,layer2.0.bn2,layer2.0.downsample.*,layer2.0.relu,layer2.1.conv1,fc"
+    layers = select_layers(list_layers(model), wanted, model)
+    names = [layer.name for layer in layers]
+    result = with_forms(make_result(names), layers)
+    aside = ["layer2.0.downsample.0", "layer2.0.downsample.1"]
+    save_result(result, tmp_path / "a.nc")
+    result = load_result(tmp_path / "a.nc")
+    assert list(result["kept"].attrs["shortcuts"]) == aside
+    ax = plot_layerwise(result)
+    (line,) = [each for each in ax.lines if each.get_label() == "G"]
+    values = np.asarray(line.get_ydata())
+    cut = int(np.flatnonzero(np.isnan(values))[0])
+    away = result["cosine_G_away"]
+    main = [name for name in names if name not in aside]
+    np.testing.assert_array_equal(values[:cut], away.sel(layer=main).values)
+    expected = np.insert(away.sel(layer=aside).values.astype(float), [0, 1], np.nan)
+    np.testing.assert_array_equal(values[cut:], expected)
+    said = [text.get_text().replace("\n", " ") for text in ax.get_legend().get_texts()]
+    assert "not joined: beside the main branch" in said
+    vgg = with_forms(make_result(["fc7"]), [Layer("fc7", "fc7", "Linear", (4,))])
+    assert "shortcuts" not in vgg["kept"].attrs
