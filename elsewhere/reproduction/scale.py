@@ -105,7 +105,7 @@ class Scale:
             del table["layers"]
         table["unseen"] = [dataclasses.asdict(phase) for phase in self.unseen]
         for each in table["unseen"]:  # older digests are of tables without them
-            for key in ("axes", "precision"):
+            for key in ("axes", "precision", "batch_norm", "freeze_affine"):
                 if not each[key]:
                     del each[key]
         table["conditions"] = {

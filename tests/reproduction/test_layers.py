@@ -144,13 +144,16 @@ def earlier_fingerprint(scale):
         for phase in found:
             phase["environment"] = phase["environment"].replace("one:seed", "one")
             assert phase.pop("axes") == ()  # which there was none of
-            assert phase.pop("precision") is None
+            for key in ("precision", "batch_norm", "freeze_affine"):
+                assert phase.pop(key) is None
         return found
 
     table = dataclasses.asdict(scale)
     for key in ("layers", "conditions"):
         del table[key]
-    del table["network"]["state_key"], table["network"]["precision"]
+    assert table["network"].pop("precision") == "float32"
+    for key in ("state_key", "batch_norm", "freeze_affine", "input"):
+        assert table["network"].pop(key) is None
     conditions = {"pretraining": "full", "learning": "vanilla", "interference": "interference"}
     table |= {key: plain(scale.phases(name)) for key, name in conditions.items()}
     table |= {"near": plain(scale.phases("near")), "unseen": plain(scale.unseen)}

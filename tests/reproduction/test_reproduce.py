@@ -210,7 +210,7 @@ def test_what_is_missing_is_done_again_and_comes_out_the_same(copy, tiny):
     assert {"claims", "claims-all", "acquisition", "interference", "near"} <= drawn
     assert {f"accuracy-maps-{name}-same" for name in ("glyphs", "digits")} <= drawn
     titles = {
-        name: " ".join(re.findall("<!-- (.*?) -->", path.read_text(), re.DOTALL))
+        name: " ".join(re.findall("<text[^>]*>([^<]*)", path.read_text()))
         for name in ("near", "interference")
         for path in (copy / "figures").glob(f"{name}.svg")
     }
