@@ -110,13 +110,19 @@ def plot_accuracy_maps(
     title = shared_title(found, f"accuracy, {which} exemplars")
     sheet = Sheet(len(found), columns, title)
     labels = shorten_apart(list(found), sheet.room(), keep="start")
+    hidden: list[bool] = []
     for idx, (ax, each, scene) in enumerate(zip(sheet.panels, found.values(), scenes, strict=True)):
         edges_y, edges_x = (
             cell_edges(each[dim].values, scene.canvas, scene.object_size) for dim in ("y", "x")
         )
         draw_cells(ax, shown[idx], edges_y, edges_x, norm, raster=maps[idx].size > RASTER_CELLS)
         frame_panel(ax, scene, **sheet.outer(idx))
-        _mark_trained(ax, trained[idx])
+        on = accuracy_on(each, which)
+        off_grid = bool(len(trained[idx])) and not on_grid(each, trained[idx])
+        fill = on if shared else (on - chances[idx]) / (1 - chances[idx])
+        filled = off_grid and math.isfinite(fill) and len(trained[idx]) <= _MANY_PLACES
+        hidden.append(filled)
+        _mark_trained(ax, trained[idx], COLOR_MAP(norm(fill)) if filled else None)
         more = "" if shared else f" (chance {chances[idx]:.2g})"
         sheet.name(ax, labels[idx], _mean_off(each, maps[idx], trained[idx], which), more=more)
     boxes = []
@@ -128,7 +134,7 @@ def plot_accuracy_maps(
     draw_accuracy_bar(sheet.figure, sheet.panels, norm, seen, label)
     sheet.label("x (px)", "y (px)")
     missing = any(bool(np.isnan(values).any()) for values in maps)
-    _map_legend(sheet.figure, trained, scenes, boxes, missing=missing)
+    _map_legend(sheet.figure, trained, scenes, boxes, missing=missing, filled=any(hidden))
     return sheet.figure
 
 
@@ -262,9 +268,28 @@ def distances(result: xr.Dataset, trained: NDArray[np.int64]) -> NDArray[np.floa
     return np.asarray(np.min(steps, axis=0), dtype=np.float64)
 
 
-def _mark_trained(ax: Axes, trained: NDArray[np.int64]) -> None:
-    """Ring the trained locations, or dot them where they are many."""
+def accuracy_on(result: xr.Dataset, which: str) -> float:
+    """Return mean accuracy on the trained locations, NaN where the result does not hold it."""
+    if "accuracy_at" not in result or "on" not in result["accuracy_at"].coords.get("where", ()):
+        return math.nan
+    return float(result["accuracy_at"].sel(exemplars=which, where="on"))
+
+
+def on_grid(result: xr.Dataset, trained: NDArray[np.int64]) -> bool:
+    """Return whether all trained locations are locations of the map."""
+    return bool(
+        np.isin(trained[:, 0], result["y"].values).all()
+        and np.isin(trained[:, 1], result["x"].values).all()
+    )
+
+
+def _mark_trained(
+    ax: Axes, trained: NDArray[np.int64], colour: tuple[float, ...] | None = None
+) -> None:
+    """Ring the trained locations, filled if a colour is given, or dot them where they are many."""
     style = _DOT if len(trained) > _MANY_PLACES else RING
+    if colour is not None:
+        style = {**style, "markerfacecolor": colour}
     if len(trained):
         ax.plot(trained[:, 1], trained[:, 0], label="trained", clip_on=False, zorder=3, **style)
 
@@ -295,6 +320,7 @@ def _map_legend(
     boxes: Sequence[Patch],
     *,
     missing: bool,
+    filled: bool,
 ) -> None:
     """Explain the marks beneath the panels."""
     handles: list[Line2D | Patch] = []
@@ -302,7 +328,8 @@ def _map_legend(
     if counts & set(range(1, _MANY_PLACES + 1)):
         alone = len(np.unique(np.concatenate(trained), axis=0)) == 1 and counts == {1}
         where = f" (y {scenes[0].y}, x {scenes[0].x})" if alone else ""
-        handles.append(Line2D([], [], label=f"trained location{where}", **RING))
+        colour = ", off the grid: filled with its own accuracy" if filled else ""
+        handles.append(Line2D([], [], label=f"trained location{where}{colour}", **RING))
     if max(counts) > _MANY_PLACES:
         handles.append(Line2D([], [], label="trained locations", **_DOT))
     handles += boxes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -13,9 +15,11 @@ from elsewhere.errors import InputError
 from elsewhere.figures.accuracy import (
     CHANCE_LINE,
     Results,
+    accuracy_on,
     chance_of,
     conditions,
     distances,
+    on_grid,
     place_scene,
     select_map,
     shared_title,
@@ -78,7 +82,7 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
     for rank, (name, each) in enumerate(found.items()):
         mark = Mark(colors[rank], "osD^vP"[rank % 6], "-")
         for which, dashes in (("same", "-"), ("held-out", (0, (3, 1.5)))):
-            at, means, low, high = _by_displacement(each, which)
+            at, means, low, high = _with_trained(each, which, _by_displacement(each, which))
             if not np.isfinite(means).any():
                 continue
             filled = which == "same"
@@ -133,9 +137,28 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
     return ax
 
 
-def _by_displacement(
-    result: xr.Dataset, which: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+_Curve: TypeAlias = tuple[
+    NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
+]
+
+
+def _with_trained(result: xr.Dataset, which: str, curve: _Curve) -> _Curve:
+    """Begin a curve at distance 0 with the accuracy on trained locations that are off the grid."""
+    trained = trained_locations(result)
+    if which not in result["exemplars"].values or not len(trained) or on_grid(result, trained):
+        return curve
+    on, at = accuracy_on(result, which), curve[0]
+    if not np.isfinite(on) or (at == 0).any():
+        return curve
+    low = high = np.nan
+    if "accuracy_at_interval" in result:
+        bounds = result["accuracy_at_interval"].sel(exemplars=which, where="on")
+        low, high = (float(bounds.sel(bound=end)) for end in ("low", "high"))
+    first = (0.0, on, low, high)
+    return tuple(np.concatenate([[a], b]) for a, b in zip(first, curve, strict=True))  # type: ignore[return-value]
+
+
+def _by_displacement(result: xr.Dataset, which: str) -> _Curve:
     """Return distances, mean accuracies, and the lower and upper ends of their intervals."""
     name = "accuracy_by_displacement"
     if which not in result["exemplars"].values:

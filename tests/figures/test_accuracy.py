@@ -128,6 +128,26 @@ def test_trained_locations_are_marked_however_they_are_given(make_accuracy, how)
     assert drawn.get_xdata().tolist() == [5, 33]
 
 
+def test_a_trained_location_off_the_grid_has_the_colour_and_the_point_of_its_own_accuracy(
+    make_accuracy,
+):
+    result = make_accuracy(0.1, trained=((26, 7),))  # between locations of the grid
+    result["accuracy_at"] = (("exemplars", "where"), np.array([[0.9, 0.1, 0.1], [0.8, 0.1, 0.1]]))
+    result = result.assign_coords(where=["on", "off", "far"])
+    figure = plot_accuracy_maps(result, exemplars="same")
+    (ax,) = panels(figure)
+    drawn = mesh(ax)
+    assert mark(ax).get_markerfacecolor() == drawn.cmap(drawn.norm(0.9))
+    assert any("off the grid" in text for text in legend_labels(figure.legends[0]))
+    curve = line(plot_accuracy_displacement({"a": result}), "held-out:a")
+    assert (curve.get_xdata()[0], curve.get_ydata()[0]) == (0, 0.8)
+    there = make_accuracy(0.1)
+    there["accuracy_at"] = result["accuracy_at"]
+    on_it = plot_accuracy_maps(there, exemplars="same")
+    assert mark(panels(on_it)[0]).get_markerfacecolor() == "none"
+    assert not any("off the grid" in text for text in legend_labels(on_it.legends[0]))
+
+
 def test_many_trained_locations_are_dots_and_none_no_mark(make_accuracy):
     many = tuple((y, x) for y in range(5, 43, 6) for x in range(5, 43, 6))
     few, dots = make_accuracy(), make_accuracy(trained=many)
