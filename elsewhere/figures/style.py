@@ -367,7 +367,8 @@ def color_bar(
         where = {"fraction": 0.05, "pad": 0.015, **where}
     bar = figure.colorbar(mappable, extend=extend, **where)
     size = SIZES.tick if size is None else size
-    text = wrap(label, room or 0.6 * float(figure.get_size_inches()[1]), size)
+    room = 0.6 * float(figure.get_size_inches()[1]) if room is None else room
+    text = wrap(label, room, size)
     bar.set_label(text, fontsize=size, **text_style(text))
     bar.ax.tick_params(labelsize=SIZES.small, length=2)
     bar.outline.set_linewidth(0.4)

@@ -228,7 +228,7 @@ def record(
     NumericsError
         NaN, infinity, or more than `dtype` can hold.
     """
-    if not isinstance(sweep, Sweep):
+    if isinstance(sweep, Model | nn.Module):
         if objects is None:
             raise InputError(
                 "a network is recorded with objects: record(network, path, objects=...), as "

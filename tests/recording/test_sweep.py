@@ -193,9 +193,9 @@ def test_sinks_hold_no_more_than_they_say(make_sweep, monkeypatch, metric, n, pe
     alive, peak = [], 0
     plain = DenseVectors.zeros
 
-    def counting(self, rows, *, exact=False):
+    def counting(self, rows):
         nonlocal peak
-        made = plain(self, rows, exact=exact)
+        made = plain(self, rows)
         bytes_each = made.values.nbytes
         alive.append((weakref.ref(made.values), bytes_each))
         alive[:] = [(reference, size) for reference, size in alive if reference() is not None]
