@@ -7,6 +7,7 @@ A factory may make many networks, with weights of its own: see :func:`network_na
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -63,7 +64,8 @@ def label(name: str, form: str) -> str:
 def with_forms(result: Result, layers: Sequence[Layer]) -> Result:
     """Return a result whose coordinate ``kept`` says what each of its `layers` is kept as.
 
-    Where layers are beside the main branch, that coordinate's attribute ``shortcuts`` names them.
+    Where layers are beside the main branch, that coordinate's attribute ``shortcuts`` names them;
+    where layers are called otherwise than their modules, ``modules`` holds these by name, as JSON.
     """
     forms = {layer.name: layer.form for layer in layers}
     found: Any = result
@@ -73,6 +75,8 @@ def with_forms(result: Result, layers: Sequence[Layer]) -> Result:
     }
     if names := shortcuts(layers):
         said["shortcuts"] = names
+    if modules := {each.name: each.module for each in layers if each.module not in ("", each.name)}:
+        said["modules"] = json.dumps(modules)
     labelled: Result = found.assign_coords(kept=("layer", kept, said))
     return labelled
 

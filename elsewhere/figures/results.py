@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,16 +113,22 @@ def layer_names(result: xr.Dataset) -> list[str]:
 
 
 def select_layers(result: xr.Dataset, layers: Sequence[str] | None) -> list[int]:
-    """Return the indices of `layers` in `result`, names or patterns; of all of them for None."""
+    """Return the indices of `layers` in `result`, of all of them for None.
+
+    Layers are named as the result names them, by their modules, or by patterns of either.
+    """
     known = layer_names(result)
     if layers is None:
         return list(range(len(known)))
     wanted = [layers] if isinstance(layers, str) else list(layers)
     if not wanted:
         raise InputError("no layers to draw: the list is empty; name one, or leave it out for all")
+    said = result["kept"].attrs.get("modules", {}) if "kept" in result.coords else {}
+    modules = json.loads(said) if isinstance(said, str) else said
+    both = [(name, modules.get(name, name)) for name in known]
     found: dict[int, None] = {}
     for name in wanted:
-        meant = [known.index(name)] if name in known else matching(name, [(n, n) for n in known])
+        meant = [known.index(name)] if name in known else matching(name, both)
         if not meant:
             raise UnknownNameError("layer", name, known)
         found |= dict.fromkeys(meant)

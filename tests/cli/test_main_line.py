@@ -1,5 +1,8 @@
 """The main line by hand: layers, objects, plan, record, inspect, similarity, figure."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -210,6 +213,19 @@ def test_the_authors_protocol(run, small, made):
     assert recorded.attrs["protocol"] == "biscione-bowers"
     np.testing.assert_allclose(recorded["similarity"], live["similarity"], atol=1e-5)
     run("figure", "recorded.nc", "--out", "fig.svg")
+
+
+def test_a_figure_takes_layers_by_their_modules_too(run, refuse, made):
+    run("figure", made[1], "--layers", "logits", "--out", "alias.svg")
+    run("figure", made[1], "--layers", "classifier.6", "--out", "module.svg")
+    assert [words(name) for name in ("alias.svg", "module.svg")] == [words("alias.svg")] * 2
+    assert "logits" in words("alias.svg")
+    refuse("figure", made[1], "--layers", "classifier.7", "--out", "none.svg",
+           says="unknown layer 'classifier.7'", late=True)  # fmt: skip
+
+
+def words(path):
+    return re.findall("<text[^>]*>([^<]*)", Path(path).read_text())
 
 
 def test_layers_of_a_recording_by_alias_module_and_glob(run, made):
