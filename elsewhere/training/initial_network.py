@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 from elsewhere.errors import CurriculumError, ElsewhereError, InputError, WeightsError
 from elsewhere.models import InputTransform, Model, load_model, model_registry
+from elsewhere.models.building import default_arguments
 from elsewhere.models.heads import find_head, with_head_named
-from elsewhere.models.loading import default_arguments
 from elsewhere.models.names import check_named, name_in_python
 from elsewhere.models.transform import named_transform, own_transform
 from elsewhere.stimuli.sets import WITH_PARTS

