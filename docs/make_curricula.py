@@ -162,13 +162,19 @@ checkpoint is tested or kept the statistics are measured anew, as plain means ov
 presentations (more where a batch is larger), which are drawn as the phase draws them, from a stream of their own. Given
 weights keep their statistics (`"frozen"`), in training too; write `freeze_affine = true` to keep weights and biases of
 these layers as well. `"batch"` keeps torch's exponential mean. Averaged weights (`ema`) have their statistics measured
-anew in any case. A run that starts from a checkpoint of another run starts from given weights.
+anew in any case. A run that starts from a checkpoint goes on as the run that left it, so that a curriculum in two parts
+is the same as in one; the card holds it as `batch_norm_default`.
 
 The card of each checkpoint says which it was (`batch_norm`; `none` where the network keeps no such statistics; cards of
 older versions: `batch`), and so do results made from it. The card also compares the accuracy on the latest
 presentations of training in both modes (`training_mode`, `evaluation_mode`, with dropout at rest in both); where they
-differ by more than {apart}, the table of `train`, the card and every result say so. Dropout and stochastic depth act in
-training only; the card lists them under `noise`.
+differ by more than {apart}, the table of `train`, the card and every result say so.
+
+A normalisation that is not one of torch's keeps statistics which are neither frozen nor measured anew; it is found by
+what it does in a training pass, and the card names its buffers. Dropout and stochastic depth act in training only. The
+card lists them under `noise`, with their rates, and so does `methods`; noise that a network draws in code of its own
+(such as `F.dropout(x, training=self.training)`, or stochastic depth written as a function) is found by what it does and
+listed by the name of its module.
 
 ## The table that `train` prints
 

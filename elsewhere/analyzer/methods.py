@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,7 @@ def _what_was_shown(facts: Mapping[str, Any]) -> str:
             "mode."
         )
         parts.append(_STATISTICS.get(str(facts.get("batch_norm")), ""))
+        parts.append(_noise(facts.get("noise") or ()))
     n, n_categories = facts.get("n_objects"), facts.get("n_categories")
     if n is not None:
         known = _set_of(facts)
@@ -215,6 +217,15 @@ def _what_was_shown(facts: Mapping[str, Any]) -> str:
             + (", in the order blue, green, red." if facts.get("channels") == "bgr" else ".")
         )
     return " ".join(filter(None, parts))
+
+
+def _noise(noise: Sequence[str]) -> str:
+    """Return what acted in training only: kinds, and how many layers of each."""
+    counts = Counter(each.partition(" (")[0] for each in noise)
+    if not counts:
+        return ""
+    listed = joined(f"{what}{f' ({n} times)' if n > 1 else ''}" for what, n in counts.items())
+    return f"What acted in training only was at rest: {listed}."
 
 
 def _set_of(facts: Mapping[str, Any]) -> str:

@@ -58,6 +58,8 @@ def of_run(directory: str | Path) -> xarray.Dataset:
             "mean": list(last.mean),
             "std": list(last.std),
             "gain": last.gain,
+            **({} if last.batch_norm == "none" else {"batch_norm": last.batch_norm}),
+            **({"noise": list(last.noise)} if last.noise else {}),
             "canvas": last.canvas.size,
             "object_size": last.canvas.object_size,
             "numerics": dict(last.numerics or {}),

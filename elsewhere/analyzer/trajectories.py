@@ -463,6 +463,7 @@ _SHOWN = (
     "weights_sha256",
     "model_arguments",
     "batch_norm",
+    "noise",
     "background",
     "mean",
     "std",

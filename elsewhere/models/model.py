@@ -60,6 +60,8 @@ class Model:
     batch_norm
         What training did with its running statistics, as the card of its checkpoint says; empty
         where it keeps none, or is no checkpoint.
+    noise
+        What acted in training only, such as dropout, as the card of its checkpoint says.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Model:
     chance_seed: int | None = None
     precision: Precision = "float32"
     batch_norm: str = ""
+    noise: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.batch_dependent not in get_args(BatchDependent):

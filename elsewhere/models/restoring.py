@@ -11,7 +11,7 @@ import copy
 import hashlib
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -232,16 +232,22 @@ def generators_of(module: nn.Module) -> Iterator[torch.Generator]:
                 yield value
 
 
-def chance_state(module: nn.Module) -> tuple[Any, ...]:
-    """Return what tells whether anything was drawn from a generator meanwhile."""
+def chance_state(
+    module: nn.Module, own: Sequence[torch.Generator] | None = None
+) -> tuple[Any, ...]:
+    """Return what tells whether anything was drawn from a generator meanwhile.
+
+    `own` are the generators that the network holds, where they are known already.
+    """
     device = _device_of(module)
     gpus = []
     if device.type == "cuda":
         gpus.append(torch.cuda.get_rng_state(device).numpy().tobytes())
     drawn: Any = np.random.get_state()  # noqa: NPY002
-    own = [generator.get_state().numpy().tobytes() for generator in generators_of(module)]
+    held = generators_of(module) if own is None else own
+    states = [generator.get_state().numpy().tobytes() for generator in held]
     state = torch.get_rng_state().numpy().tobytes()
-    return (state, *gpus, drawn[1].tobytes(), drawn[2], random.getstate(), *own)
+    return (state, *gpus, drawn[1].tobytes(), drawn[2], random.getstate(), *states)
 
 
 def _device_of(module: nn.Module | None) -> torch.device:

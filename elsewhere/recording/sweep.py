@@ -345,6 +345,7 @@ class Sweep(Source):
             "behaviour": self.conduct.output_at(self.canvas.size),
             **({} if model.precision == "float32" else {"precision": model.precision}),
             **({"batch_norm": model.batch_norm} if model.batch_norm else {}),
+            **({"noise": list(model.noise)} if model.noise else {}),
         }
 
     @property

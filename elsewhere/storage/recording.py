@@ -207,8 +207,8 @@ class Recording(BlockSource):
         """Attributes that results carry on."""
         keys = (
             *("model", "weights", "weights_sha256", "canvas", "object_size", "background"),
-            *("behaviour", "precision", "model_arguments", "mean", "std", "gain", "batch_norm"),
-            *("object_set", "object_source", "numerics"),
+            *("behaviour", "precision", "model_arguments", "mean", "std", "gain"),
+            *("batch_norm", "noise", "object_set", "object_source", "numerics"),
         )
         kept = {key: self.attributes[key] for key in keys if key in self.attributes}
         kept |= {"recording": self.path.name, "identity": self.attributes["identity"]}

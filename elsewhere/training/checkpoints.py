@@ -34,7 +34,7 @@ from elsewhere.storage import write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import list_folder, make_inside, refuse_link
 from elsewhere.training.card_notes import note_of_modes
-from elsewhere.training.curriculum import Exemplars, Split, check_phase_name
+from elsewhere.training.curriculum import BatchNorm, Exemplars, Split, check_phase_name
 from elsewhere.training.heads import replace_head
 from elsewhere.training.resolution import load_phase_objects, place_objects
 from elsewhere.training.seeds import draw_location
@@ -91,8 +91,12 @@ class Card:
     batch_norm
         What becomes of the running statistics of normalisations: ``frozen``, ``batch``, as in cards
         of older versions, ``recalibrated``, or ``none`` where the network keeps none.
+    batch_norm_default
+        What becomes of them in a phase that says nothing of it, also one of a run that goes on from
+        this checkpoint; None in cards of older versions.
     noise
-        What acted in training only: ``dropout 0.5 (classifier.2)``, stochastic depth.
+        What acted in training only: ``dropout 0.5 (classifier.2)``, stochastic depth, or random
+        numbers that a module draws in its own code.
     criterion_step
         The step at which the phase's criterion was met, if it was by then.
     pictures
@@ -148,6 +152,7 @@ class Card:
     training_mode: float | None = None
     evaluation_mode: float | None = None
     batch_norm: Done = "batch"
+    batch_norm_default: BatchNorm | None = None
     noise: tuple[str, ...] = ()
     criterion_step: int | None = None
     axes: tuple[str, ...] = ()
@@ -479,6 +484,7 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
         model,
         notes=(*model.notes, *(f"phase {card.phase}: {note}" for note in said)),
         batch_norm=card.batch_norm if find_norms(model.module) else "",
+        noise=card.noise,
         weights=card.path.name,
         weights_sha256=state_sha256(model.module.state_dict()),
         classes=card.categories,

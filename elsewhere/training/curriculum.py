@@ -83,7 +83,8 @@ class Network:
         where `weights` are given. ``recalibrated``: training normalises by the batch, and before a
         checkpoint is tested or kept they are measured anew, as means over 256 presentations of the
         phase; by default from random weights. ``batch``: as torch does, an exponential mean
-        that lags behind the weights.
+        that lags behind the weights. From a checkpoint, training goes on by default as the run that
+        left it.
     freeze_affine
         Whether the weights and biases of ``frozen`` layers stay as well; by default not.
     """

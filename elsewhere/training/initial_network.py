@@ -17,7 +17,7 @@ from elsewhere.stimuli.sets import WITH_PARTS
 from elsewhere.stimuli.transformations import check_seen
 from elsewhere.storage.files import is_checkpoint
 from elsewhere.training.checkpoints import Card, load_checkpoint, read_card
-from elsewhere.training.curriculum import Curriculum
+from elsewhere.training.curriculum import BatchNorm, Curriculum
 from elsewhere.training.heads import check_replaceable
 from elsewhere.training.optimisation import find_dropout, find_factors, select_parameters
 from elsewhere.training.rehearsal import rehearse
@@ -121,7 +121,7 @@ def check_phases(
         before = units if phase.previous is None else resolved[phase.previous].categories
         if not has_new_head(curriculum, phase):
             _check_units(curriculum, phase, model, before)
-        check_keys(curriculum, phase, model)
+        check_keys(curriculum, phase, model, default_norms(curriculum, card))
     return units
 
 
@@ -187,8 +187,24 @@ def start_notes(
     return notes
 
 
-def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> None:
-    """Refuse keys of a phase that the network has nothing for.
+def default_norms(curriculum: Curriculum, card: Card | None) -> BatchNorm:
+    """Return what becomes of running statistics in phases that say nothing of them.
+
+    What goes on from a checkpoint goes on as the run that left it: a curriculum in two parts is the
+    same as in one. Checkpoints of older versions do not say, and theirs are measured anew.
+    """
+    network = curriculum.network
+    if network.batch_norm is not None:
+        return network.batch_norm
+    if card is not None:
+        return card.batch_norm_default or "recalibrated"
+    return "recalibrated" if network.random else "frozen"
+
+
+def check_keys(
+    curriculum: Curriculum, phase: ResolvedPhase, model: Model, default: BatchNorm
+) -> None:
+    """Refuse keys of a phase that the network has nothing for; for `default`, see `default_norms`.
 
     Raises
     ------
@@ -205,7 +221,7 @@ def check_keys(curriculum: Curriculum, phase: ResolvedPhase, model: Model) -> No
                 chosen = [name for name in chosen if own[name].requires_grad]
             names.update(chosen)
         key = "batch_norm"
-        norms = Treatment.of(curriculum.network, keys)
+        norms = Treatment.of(curriculum.network, keys, default)
         norms.check(network, model.name, phase.steps * keys.batch)
         names -= norms.left_out(network)
         key = "rates"

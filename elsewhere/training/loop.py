@@ -26,6 +26,7 @@ from elsewhere.training.heads import order_units, replace_head
 from elsewhere.training.initial_network import (
     Units,
     check_phases,
+    default_norms,
     has_new_head,
     start_card,
     start_model,
@@ -171,7 +172,8 @@ def train(
             for p in resolved
         ]
         around = Surroundings(
-            curriculum, fingerprint, directory, place, log, progress, save_every, notes
+            *(curriculum, default_norms(curriculum, started), fingerprint, directory, place, log),
+            *(progress, save_every, notes),
         )
         stack.enter_context(own_generators(place))
         for phase in resolved[state.phase :]:

@@ -31,9 +31,10 @@ from elsewhere.models.machine import describe_machine
 from elsewhere.training.batches import BLOCK, Presentations
 from elsewhere.training.card_notes import MODES, Doubts, note_of_modes
 from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
-from elsewhere.training.curriculum import Curriculum
+from elsewhere.training.curriculum import BatchNorm, Curriculum
 from elsewhere.training.heads import check_logits
 from elsewhere.training.metrics import MetricsLog, Report, ReportProgress
+from elsewhere.training.modes import look_at_modes
 from elsewhere.training.optimisation import (
     Average,
     find_dropout,
@@ -56,7 +57,6 @@ from elsewhere.training.state import RunState, write_state
 from elsewhere.training.statistics import (
     Treatment,
     compare_modes,
-    find_noise,
     kept_buffers,
     measure_statistics,
     untouched,
@@ -85,6 +85,8 @@ class Surroundings:
     """What the phases of a run have in common."""
 
     curriculum: Curriculum
+    batch_norm: BatchNorm
+    """Of phases that say nothing of it."""
     fingerprint: str
     directory: Path
     device: torch.device
@@ -121,9 +123,10 @@ class Stage:
             set_dropout(self.network, dict.fromkeys(layers, self.phase.dropout))
         tensors = self.network.state_dict().items()
         self._finite = _finite(dict(tensors))
-        norms = Treatment.of(surroundings.curriculum.network, self.phase)
-        trainable = freeze(model, self.phase.trainable, norms)
-        self.batch_norm, self._noise = norms.done(self.network), find_noise(self.network)
+        default = surroundings.batch_norm
+        self.norms = Treatment.of(surroundings.curriculum.network, self.phase, default)
+        trainable = freeze(model, self.phase.trainable, self.norms)
+        self.batch_norm = self.norms.done(self.network)
         self.optimiser = make_optimiser(model, self.phase, trainable)
         named = dict(self.network.named_parameters())
         self.parameters = [named[name] for name in trainable]
@@ -266,9 +269,11 @@ class Stage:
         with self._computing():
             self._way = make_forward(self.network, self._paster, shown, training=True)
         logger.info("phase %s runs on %s", self.phase.name, self._way.name)
-        self._doubts = Doubts(
-            self.network, lambda: self._logits(next(self._presentations.sample()))
-        )
+        some = next(self._presentations.sample())
+        self._doubts = Doubts(self.network, lambda: self._logits(some))
+        self._noise, notes = look_at_modes(self.network, self._logits, some, self.norms.mode)
+        for note in notes:
+            self._doubts.add(note)
         if self.batch_norm == "frozen" and untouched(self.network):
             self._doubts.add(
                 "batch_norm = 'frozen' keeps running statistics that nothing has gathered (all are "
@@ -414,6 +419,7 @@ class Stage:
             train_accuracy=train,
             **found,
             batch_norm=self.batch_norm,
+            batch_norm_default=self.around.batch_norm,
             noise=self._noise,
             criterion_step=self.criterion_step,
             pictures=self._pictures,

@@ -14,7 +14,6 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from elsewhere.errors import InputError
 from elsewhere.models.forward import evaluating
@@ -46,9 +45,8 @@ class Treatment:
     freeze_affine: bool = False
 
     @classmethod
-    def of(cls, network: Network, phase: Phase) -> Treatment:
-        """Return what a phase of a curriculum with this network does."""
-        default: BatchNorm = "recalibrated" if network.random else "frozen"
+    def of(cls, network: Network, phase: Phase, default: BatchNorm) -> Treatment:
+        """Return what a phase of a curriculum does: where it states nothing, the `default`."""
         stated: Literal["phase", "network", ""] = "phase" if phase.batch_norm else "network"
         mode = phase.batch_norm or network.batch_norm
         affine = network.freeze_affine if phase.freeze_affine is None else phase.freeze_affine
@@ -107,13 +105,14 @@ AS_BUILT = Treatment()
 """What torch does."""
 
 
+def is_norm(part: nn.Module) -> bool:
+    """Return whether a module is one of torch's normalisations, and keeps running statistics."""
+    return isinstance(part, _Normalisation) and part.running_mean is not None
+
+
 def find_norms(network: nn.Module) -> dict[str, nn.Module]:
     """Return the layers that keep running statistics, by name."""
-    return {
-        name: part
-        for name, part in network.named_modules()
-        if isinstance(part, _Normalisation) and part.running_mean is not None
-    }
+    return {name: part for name, part in network.named_modules() if is_norm(part)}
 
 
 def untouched(network: nn.Module) -> bool:
@@ -122,19 +121,6 @@ def untouched(network: nn.Module) -> bool:
     held = [(n.running_mean, n.running_var) for n in norms]
     known = [(mean, var) for mean, var in held if mean is not None and var is not None]
     return bool(known) and all(not mean.any() and bool((var == 1).all()) for mean, var in known)
-
-
-def find_noise(network: nn.Module) -> tuple[str, ...]:
-    """Return what acts in training only, by design: dropout and stochastic depth, with its rate."""
-    found = []
-    for name, part in network.named_modules():
-        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 and part.training:
-            found.append(f"dropout {part.p:g} ({name})")
-        elif isinstance(part, StochasticDepth) and part.p > 0 and part.training:
-            found.append(f"stochastic depth {part.p:g} ({name})")
-        elif isinstance(rate := getattr(part, "drop_prob", None), float) and rate and part.training:
-            found.append(f"stochastic depth {rate:g} ({name})")  # of timm and its like
-    return tuple(found)
 
 
 def compare_modes(

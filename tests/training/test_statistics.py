@@ -167,7 +167,8 @@ def test_trained_weights_keep_their_statistics(nets, tmp_path):
     phases.append(learn("c", objects="novel", new_head=True, steps=5, freeze_affine=True))
     phases.append(learn("d", same_categories_as="c", categories=None, objects="novel", steps=5,
                         batch_norm="batch"))  # fmt: skip
-    train(build("small", *phases, weights=str(first.path)), tmp_path / "run", device="cpu")
+    given = {"weights": str(first.path), "batch_norm": "frozen"}
+    train(build("small", *phases, **given), tmp_path / "run", device="cpu")
     begun = read_weights(first)
     ends = {card.phase: card for card in list_checkpoints(tmp_path / "run") if card.final}
     states = {name: read_weights(card) for name, card in ends.items()}
@@ -180,6 +181,139 @@ def test_trained_weights_keep_their_statistics(nets, tmp_path):
     assert torch.equal(states["b"]["1.weight"], states["c"]["1.weight"])
     assert not torch.equal(states["b"]["0.weight"], states["c"]["0.weight"])
     assert ends["b"].training_mode is None
+
+
+@pytest.mark.parametrize(
+    "stated", [None, *(pytest.param(way, marks=pytest.mark.long) for way in ("batch", "frozen"))]
+)
+def test_a_curriculum_in_two_parts_is_the_same_as_in_one(stated, tmp_path):
+    first = learn("a", steps=2, batch_norm="batch" if stated is None else None)
+    # only the head learns, so that this phase keeps statistics whatever is the run's way
+    head = learn("b", objects="novel", steps=1, new_head=True, trainable=("9",))
+    last = learn("c", objects="glyphs", steps=2, new_head=True)
+    key = {} if stated is None else {"batch_norm": stated}
+    train(build("small", first, head, last, **key), tmp_path / "whole", device="cpu")
+    train(build("small", first, **key), tmp_path / "first", device="cpu")
+    path = list_checkpoints(tmp_path / "first")[-1].path
+    train(build("small", head, weights=str(path)), tmp_path / "head", device="cpu")
+    path = list_checkpoints(tmp_path / "head")[-1].path
+    train(build("small", last, weights=str(path)), tmp_path / "last", device="cpu")
+    whole = [c for c in list_checkpoints(tmp_path / "whole") if c.final]
+    parts = [list_checkpoints(tmp_path / name)[-1] for name in ("first", "head", "last")]
+    way = stated or "recalibrated"
+    assert [c.batch_norm for c in whole] == ["batch" if stated is None else way, "frozen", way]
+    for one, part in zip(whole, parts, strict=True):
+        assert (one.batch_norm, one.batch_norm_default) == (part.batch_norm, way)
+        mine, others = read_weights(one), read_weights(part)
+        assert all(torch.equal(mine[name], others[name]) for name in mine)
+
+
+class OwnNorm(nn.Module):
+    """Normalises by arithmetic of its own; its statistics hardly move."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("square", torch.ones(channels, 1, 1))
+
+    def forward(self, x):
+        if self.training:
+            mean, square = x.mean((0, 2, 3))[:, None, None], (x * x).mean((0, 2, 3))[:, None, None]
+            self.mean.lerp_(mean.detach(), 0.002)
+            self.square.lerp_(square.detach(), 0.002)
+        else:
+            mean, square = self.mean, self.square
+        return (x - mean) / (square - mean**2).clamp(1e-5).sqrt()
+
+
+def test_a_normalisation_written_anew_is_found_by_what_it_does(nets, tmp_path):
+    nets.own = lambda: small(norm=OwnNorm)
+    train(build("own", learn(steps=120)), tmp_path / "run", device="cpu")
+    card = list_checkpoints(tmp_path / "run")[-1]
+    network, seen = load_checkpoint(card).module, card.load_objects()[0]
+    lagging = right(network, card, card.trained[0], seen)
+    right_now = right(network.train(), card, card.trained[0], seen)  # dropout .1: about
+    assert right_now > lagging + 0.1
+    assert card.evaluation_mode == pytest.approx(lagging, abs=0.02)
+    assert card.training_mode == pytest.approx(right_now, abs=0.1)
+    assert card.batch_norm == "none"
+    reached, modes = card.notes
+    assert "'recalibrated' does not reach 1.mean, 1.square, 4.mean and 1 more" in reached
+    assert "evaluation mode" in modes
+    assert modes in load_checkpoint(card).doubts
+    # asked for in a network that has one of torch's, too: what is reached, and what is not
+    nets.mixed = lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), OwnNorm(8), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 4, 3)),
+        nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 4),
+    )  # fmt: skip
+    train(build("mixed", learn(steps=2, batch_norm="frozen")), tmp_path / "mixed", device="cpu")
+    notes = list_checkpoints(tmp_path / "mixed")[-1].notes
+    (said,) = [note for note in notes if "does not reach" in note]
+    assert "'frozen' does not reach 1.mean, 1.square, which" in said
+
+
+class Deep(nn.Module):
+    """Stochastic depth, dropout and noise in code of its own; a module that says what it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.stated = nn.Conv2d(3, 8, 3, stride=2), nn.Dropout(0.2)
+        self.blocks = nn.ModuleList([Block(rate) for rate in (0.0, 0.01, 0.2)])
+        self.attend = nn.MultiheadAttention(8, 2, dropout=0.1, batch_first=True)
+        self.depth = torchvision.ops.StochasticDepth(0.1, "row")
+        self.line = nn.Linear(8 * 16, 4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        for block in self.blocks:
+            x = block(x)
+        x = nn.functional.adaptive_avg_pool2d(self.stated(x), 4).flatten(2).transpose(1, 2)
+        x = x + self.depth(self.attend(x, x, x, need_weights=False)[0])
+        return self.line(nn.functional.dropout(x.flatten(1), 0.1, training=self.training))
+
+
+class Block(nn.Module):
+    def __init__(self, rate):
+        super().__init__()
+        self.rate, self.conv = rate, nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.drop_connect(self.conv(x))
+
+    def drop_connect(self, x):
+        if not (self.training and self.rate):
+            return x
+        kept = torch.floor(1 - self.rate + torch.rand(len(x), 1, 1, 1))
+        return x * kept / (1 - self.rate)
+
+
+def test_noise_that_no_module_states_is_named_and_rests(nets, tmp_path):
+    nets.deep = Deep
+    train(build("deep", learn(steps=3)), tmp_path / "run", device="cpu")
+    card = list_checkpoints(tmp_path / "run")[-1]
+    assert card.noise == (
+        "dropout 0.2 (stated)", "stochastic depth 0.1 (depth)",
+        "random numbers (Block blocks.1)", "random numbers (Block blocks.2)",
+        "random numbers (MultiheadAttention attend)", "random numbers (Deep)",
+    )  # fmt: skip
+    (note,) = card.notes
+    assert "(Block blocks.1, Block blocks.2, MultiheadAttention attend and 1 more)" in note
+    # by the book: at rest where it is tested
+    network, seen = load_checkpoint(card).module, card.load_objects()[0]
+    images = images_at(card, card.trained[0], seen)
+    assert torch.equal(network(images), network(images))
+    model = load_checkpoint(card)
+    grid = Grid.parse("2x2", card.canvas)
+    found = network_accuracy(model, seen, card.canvas, grid, trained=card.trained)
+    assert found.attrs["noise"] == list(card.noise)
+    said = "at rest: dropout 0.2, stochastic depth 0.1 and random numbers (4 times)."
+    assert said in describe_methods(found)
+    assert said in describe_methods(tmp_path / "run")
+    # what is drawn only where something is trained, and what a whole network is not: no note
+    train(build("deep", learn(steps=1, trainable=("line",))), tmp_path / "line", device="cpu")
+    noise = list_checkpoints(tmp_path / "line")[-1].noise
+    assert "Block" not in " ".join(noise)
 
 
 def test_a_killed_run_goes_on_to_the_same(tmp_path, monkeypatch):
