@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from elsewhere.errors import InputError, UnknownNameError
 
@@ -89,6 +89,21 @@ def _import_file(name: str) -> ModuleType:
         if folder in sys.path:
             sys.path.remove(folder)
     return module
+
+
+def loaded(module: str, *names: str) -> tuple[type[Any], ...]:
+    """Return classes of `module` by name; none as long as nobody has imported it.
+
+    What was never imported has no instances, so that ``isinstance(part, loaded(...))`` tells them
+    without importing a large library for it.
+
+    Examples
+    --------
+    >>> isinstance(3, loaded("numbers.never", "Made")), loaded("pathlib", "Path")
+    (False, (<class 'pathlib.Path'>,))
+    """
+    found = sys.modules.get(module)
+    return () if found is None else tuple(getattr(found, name) for name in names)
 
 
 def imported_later(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torchvision
 import xarray
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ from elsewhere.logs import get_logger
 from elsewhere.measures.behaviour import differing
 from elsewhere.models import describe_code, find_device
 from elsewhere.models.machine import code_version, describe_machine
-from elsewhere.models.names import is_factory
+from elsewhere.models.names import is_factory, torchvision_version
 from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.recording.workers import Job, perform
@@ -222,7 +221,7 @@ def tested_digest(objects: ObjectSet, held_out: NDArray[np.bool_]) -> list[str]:
 def _describe_network(card: Card) -> dict[str, Any]:
     """Return digests of the code of a network that is not this package's own."""
     if ":" not in card.model:
-        return {"torchvision": torchvision.__version__}
+        return {"torchvision": torchvision_version()}
     return describe_code(load_checkpoint(card).module)
 
 

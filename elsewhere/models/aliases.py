@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
-from torchvision.models import VGG, AlexNet
 
 from elsewhere.models.zoo import SlimVGG
+from elsewhere.registry import loaded
 
 _ALEXNET = {
     "conv1": "features.0",
@@ -30,8 +31,6 @@ _ALEXNET = {
     "logits": "classifier.6",
 }
 
-_FORWARDS = (VGG.forward, AlexNet.forward, SlimVGG.forward)
-
 
 def aliases(module: nn.Module) -> dict[str, str]:
     """Return alias to module name for the layers of `module`, in network order.
@@ -47,13 +46,16 @@ def aliases(module: nn.Module) -> dict[str, str]:
     >>> list(aliases(small_cnn(channels="4-8", canvas=16)).items())[2:5]
     [('pool1', 'features.2'), ('conv2_1', 'features.3'), ('relu2_1', 'features.4')]
     """
-    if isinstance(module, VGG | SlimVGG):
+    vgg: tuple[type[Any], ...] = (SlimVGG, *loaded("torchvision.models", "VGG"))
+    alexnet = loaded("torchvision.models", "AlexNet")
+    if isinstance(module, vgg):
         found = dict(_vgg(module))
-    elif isinstance(module, AlexNet):
+    elif isinstance(module, alexnet):
         found = dict(_ALEXNET)
     else:
         return {}
-    if type(module).forward not in _FORWARDS or module._forward_hooks:
+    forwards = [kind.forward for kind in (*vgg, *alexnet)]
+    if type(module).forward not in forwards or module._forward_hooks:
         found.pop("logits", None)  # who knows what it does with what its classifier gives
     modules = dict(module.named_modules())
     return {

@@ -8,19 +8,23 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import torch
-import torchvision.models
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torchvision.models import GoogLeNet, Inception3
 
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models.factories import Builder, build_factory, find_factory, one_line
 from elsewhere.models.model import uncompile
-from elsewhere.models.names import is_factory, model_registry, unknown_model
+from elsewhere.models.names import (
+    inceptions,
+    is_factory,
+    model_registry,
+    torchvision_names,
+    torchvision_part,
+    unknown_model,
+)
 from elsewhere.models.zoo import initialize
 
 DEFAULT_CANVAS = 224
@@ -31,7 +35,7 @@ def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
     """Return a new network called `name`, drawn from torch's current generator."""
     if is_factory(name):
         module = build_factory(name, arguments)
-    elif _is_torchvision(name):
+    elif name in torchvision_names():
         module = _build_torchvision(name, arguments)
     elif name in model_registry:
         module = _call_builder(name, model_registry.get(name), arguments)
@@ -75,18 +79,9 @@ def check_network(name: str, module: object) -> nn.Module:
     return module
 
 
-@cache
-def _torchvision_names() -> tuple[str, ...]:
-    return tuple(torchvision.models.list_models(module=torchvision.models))
-
-
-def _is_torchvision(name: str) -> bool:
-    return name in _torchvision_names()
-
-
 def accepted_arguments(name: str) -> tuple[str, ...]:
     """Return the names of the arguments that a network of torchvision takes."""
-    return _accepted(_return_class(getattr(torchvision.models, name)))
+    return _accepted(_return_class(getattr(torchvision_part("models"), name)))
 
 
 def default_arguments(name: str) -> dict[str, object]:
@@ -100,8 +95,8 @@ def default_arguments(name: str) -> dict[str, object]:
     builders: list[Any] = []
     if is_factory(name):
         builders = [find_factory(name)]
-    elif _is_torchvision(name):
-        builder = getattr(torchvision.models, name)
+    elif name in torchvision_names():
+        builder = getattr(torchvision_part("models"), name)
         builders = [_return_class(builder), builder]
     elif name in model_registry:
         builders = [model_registry.get(name)]
@@ -117,10 +112,10 @@ def default_arguments(name: str) -> dict[str, object]:
 
 
 def _build_torchvision(name: str, arguments: Mapping[str, object]) -> nn.Module:
-    builder = getattr(torchvision.models, name)
+    builder = getattr(torchvision_part("models"), name)
     kind = _return_class(builder)
     _refuse_unknown(name, kind, arguments)
-    inception = kind in (GoogLeNet, Inception3)
+    inception = kind in inceptions()
     own: dict[str, object] = {"aux_logits": False, "init_weights": False} if inception else {}
     module = _call_builder(name, builder, {**own, **arguments}, accepted=_accepted(kind))
     if inception and not arguments.get("init_weights"):

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import nn
+
+from elsewhere.models.names import torchvision_version
 
 LIBRARIES = frozenset({"torch", "torchvision", "builtins", "abc", "typing"})
 """Top-level packages whose classes are named by their version, not by their source."""
@@ -55,7 +56,7 @@ def describe_code(module: nn.Module) -> dict[str, Any]:
         "architecture": hashlib.sha256(repr(module).encode()).hexdigest(),
         "source": {_name(cls): source_sha256(cls) for cls in own_classes(module)},
         "settings": settings.hexdigest(),
-        "torchvision": torchvision.__version__,
+        "torchvision": torchvision_version(),
     }
 
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
-from torchvision.models import GoogLeNet, Inception3
 
 from elsewhere.errors import InputError, WeightsError
 from elsewhere.models import pretrained
@@ -16,7 +15,7 @@ from elsewhere.models.building import DEFAULT_CANVAS, build, check_network
 from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.heads import name_head
 from elsewhere.models.model import Model, is_compiled, uncompile, unwrap
-from elsewhere.models.names import is_factory
+from elsewhere.models.names import inceptions, is_factory
 from elsewhere.models.repetition import build_twice
 from elsewhere.models.restoring import copy_network
 from elsewhere.models.state_files import choose_state
@@ -162,7 +161,7 @@ def load_model(
             n_classes=arguments.get("num_classes"),
         )
         notes = (*said, *notes)
-    if (published_file or weights == "imagenet") and isinstance(module, GoogLeNet | Inception3):
+    if (published_file or weights == "imagenet") and isinstance(module, inceptions()):
         # torchvision lets these turn the published input into their own
         module.transform_input = arguments.setdefault("transform_input", True)
     if states is not None or weights == "imagenet":

@@ -9,14 +9,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.forms import matching as matching
-from elsewhere.registry import Registry
+from elsewhere.registry import Registry, loaded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -120,7 +121,42 @@ def torchvision_names() -> tuple[str, ...]:
     folders = (spec.submodule_search_locations if spec else None) or ()
     sources = sorted(path for each in folders for path in (Path(each) / "models").glob("*.py"))
     pattern = re.compile(r"^@register_model\(\)\n(?:[@ )].*\n)*def (\w+)", re.M)
-    return tuple(name for path in sources for name in pattern.findall(path.read_text("utf-8")))
+    found = [name for path in sources for name in pattern.findall(path.read_text("utf-8"))]
+    return tuple(sorted(found))
+
+
+def torchvision_part(name: str) -> Any:
+    """Return a module of torchvision, imported when something of it is first asked for.
+
+    It brings torch's compiler with it, which takes as long as torch itself.
+    """
+    return importlib.import_module(f"torchvision.{name}")
+
+
+def inceptions() -> tuple[type[Any], ...]:
+    """Return the classes of torchvision that may turn the published input into their own."""
+    return loaded("torchvision.models", "GoogLeNet", "Inception3")
+
+
+@cache
+def torchvision_version() -> str:
+    """Return ``torchvision.__version__``, read from its source where it is not imported.
+
+    Examples
+    --------
+    >>> import torchvision
+    >>> torchvision_version() == torchvision.__version__
+    True
+    """
+    if (imported := sys.modules.get("torchvision")) is not None:
+        return str(imported.__version__)
+    spec = importlib.util.find_spec("torchvision")
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        source = Path(folder) / "version.py"
+        text = source.read_text("utf-8") if source.is_file() else ""
+        if found := re.search(r"^__version__ = ['\"](.+)['\"]$", text, re.M):
+            return found[1]
+    return str(importlib.import_module("torchvision").__version__)
 
 
 def unknown_model(name: str) -> UnknownNameError:

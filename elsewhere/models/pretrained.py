@@ -11,15 +11,12 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from functools import cache
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import torch
-import torchvision.models
-from torchvision.models import WeightsEnum
 
 from elsewhere.errors import InputError, WeightsError
 from elsewhere.models import efficientnet
@@ -33,9 +30,13 @@ from elsewhere.models.caches import (
     snapshot_file,
 )
 from elsewhere.models.factories import one_line, timm_name
+from elsewhere.models.names import torchvision_names, torchvision_part
 from elsewhere.models.state_files import State
 from elsewhere.models.transform import STATE_IT, InputTransform
 from elsewhere.models.weights import own_state, read_state
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def find(name: str) -> Pretrained:
         efficientnet.import_timm(name)
     if (called := timm_name(name)) is not None:
         return _find_timm(name, called)
-    if name not in _classifiers():
+    if name not in torchvision_names():
         raise InputError(
             f"no ImageNet weights are published for {name}; expected {', '.join(PACKAGED)}, a "
             "model of torchvision such as vgg16, alexnet or resnet18, or of timm, timm:NAME; or "
@@ -86,7 +87,7 @@ def find(name: str) -> Pretrained:
 
 def choose(name: str) -> WeightsEnum:
     """Return the weights used for the torchvision model `name`."""
-    weights = torchvision.models.get_model_weights(name)
+    weights = torchvision_part("models").get_model_weights(name)
     # VGG16 has a second set, of other origin and without a head; the first one is meant.
     return weights.IMAGENET1K_V1 if name == "vgg16" else weights.DEFAULT
 
@@ -115,14 +116,16 @@ def published_classes(weights: WeightsEnum) -> tuple[str, ...]:
 
 def imagenet_classes() -> tuple[str, ...]:
     """Return the names of ImageNet's 1,000 classes, in order."""
-    return published_classes(torchvision.models.VGG16_Weights.IMAGENET1K_V1)
+    return published_classes(torchvision_part("models").VGG16_Weights.IMAGENET1K_V1)
 
 
 def published_network(path: Path) -> str:
     """Return which network's published weights a file is, by its SHA-256; empty where unknown."""
     found = file_sha256(path)
     named = [(name, packaged.sha256) for name, packaged in PACKAGED.items()]
-    named += [(name, _digest_in(each.url)) for name in _classifiers() for each in _published(name)]
+    named += [
+        (name, _digest_in(each.url)) for name in torchvision_names() for each in _published(name)
+    ]
     return next((name for name, digest in named if digest and found.startswith(digest)), "")
 
 
@@ -138,7 +141,7 @@ def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -
         if packaged.sha256 == found:
             whose = f"those of {packaged.distribution}"
             return Published(efficientnet.INPUT, True, classes=imagenet_classes(), whose=whose)
-    known = [weights for other in _classifiers() for weights in _published(other)]
+    known = [weights for other in torchvision_names() for weights in _published(other)]
     for weights in known:
         if (digest := _digest_in(weights.url)) and found.startswith(digest):
             return Published(
@@ -149,7 +152,7 @@ def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -
         weights, sign = named[0], "is named like"
     elif (
         whole
-        and name in _classifiers()
+        and name in torchvision_names()
         and _published(name)
         and n_classes in (None, len(choose(name).meta["categories"]))
     ):
@@ -165,13 +168,8 @@ def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -
     return Published(transform, certain=False, note=note)
 
 
-@cache
-def _classifiers() -> tuple[str, ...]:
-    return tuple(torchvision.models.list_models(module=torchvision.models))
-
-
 def _published(name: str) -> list[WeightsEnum]:
-    return list(torchvision.models.get_model_weights(name))
+    return list(torchvision_part("models").get_model_weights(name))
 
 
 def _digest_in(text: str) -> str:

@@ -18,11 +18,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from torchvision.models import GoogLeNet, Inception3
 
 from elsewhere.errors import WeightsError
 from elsewhere.logs import get_logger
 from elsewhere.models.efficientnet import timm_names
+from elsewhere.models.names import inceptions
 from elsewhere.models.state_files import (
     State,
     check_types,
@@ -175,7 +175,7 @@ def modernize(module: nn.Module, state: Mapping[str, torch.Tensor]) -> State:
     for key, value in timm_names(state, own).items():
         new = _OLD_DENSENET.sub(r"\1\2.", key)
         renamed[new if new in own else key] = value
-    if not isinstance(module, GoogLeNet | Inception3):
+    if not isinstance(module, inceptions()):
         return renamed
     kept = {
         key: value for key, value in renamed.items() if key in own or not key.startswith(_AUXILIARY)

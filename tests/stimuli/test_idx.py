@@ -197,3 +197,12 @@ def test_a_checksum_tells_whose_files_they_are(tmp_path, write_collection, monke
     with pytest.raises(ObjectSetError, match="holds kmnist by its checksum, in a folder of mnist"):
         level("mnist", tmp_path)
     assert len(idx._PLAIN) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
+)
+def test_the_checksums_are_those_that_torchvision_lists(name, kind):
+    from torchvision.datasets import mnist
+
+    assert idx._PUBLISHED[name] == tuple(digest for _, digest in getattr(mnist, kind).resources)

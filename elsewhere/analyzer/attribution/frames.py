@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.transforms import functional as images
 
 from elsewhere.errors import InputError
 from elsewhere.models import Layer, Model
 from elsewhere.models.forward import Paster, paste
+from elsewhere.models.names import torchvision_part
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.types import Location
 
@@ -119,7 +119,8 @@ class Scenes:
         kind, sigma = parse_baseline(name, self.canvas)
         if kind == "blurred":
             reach = min(2 * int(np.ceil(3 * sigma)) + 1, 2 * (self.canvas.size // 2) - 1)
-            blurred: torch.Tensor = images.gaussian_blur(found, [reach, reach], [sigma, sigma])
+            blur = torchvision_part("transforms.functional").gaussian_blur
+            blurred: torch.Tensor = blur(found, [reach, reach], [sigma, sigma])
             return blurred
         plain = self.empty if kind == "empty" else self.black
         return plain.expand_as(found).clone()
