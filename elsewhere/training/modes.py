@@ -13,10 +13,10 @@ from typing import Self
 
 import torch
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from elsewhere.models.proof import undisturbed
 from elsewhere.models.restoring import chance_state, generators_of
+from elsewhere.registry import loaded
 from elsewhere.training.statistics import is_norm
 
 _LISTED = 3
@@ -30,7 +30,7 @@ def find_stated_noise(network: nn.Module) -> dict[str, str]:
             continue
         if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
             found[name] = f"dropout {part.p:g}"
-        elif isinstance(part, StochasticDepth) and part.p > 0:
+        elif isinstance(part, loaded("torchvision.ops", "StochasticDepth")) and part.p > 0:
             found[name] = f"stochastic depth {part.p:g}"
         elif isinstance(rate := getattr(part, "drop_prob", None), float) and rate:
             found[name] = f"stochastic depth {rate:g}"  # of timm and its like
