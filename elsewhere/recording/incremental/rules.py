@@ -68,7 +68,10 @@ def _two(value: Any) -> tuple[int, int]:
 # --- sliding ---------------------------------------------------------------------------------
 
 
-@register("Conv2d", "conv2d", summary="convolution: any kernel, stride, zero padding, dilation")
+@register(
+    "Conv2d", "conv2d", "timm.layers.conv2d_same.Conv2dSame",
+    summary="convolution: any kernel, stride, zero padding, dilation",
+)  # fmt: skip
 def convolution(call: Call) -> Treatment | None:
     """Slide a kernel; other paddings than zeros go over whole maps."""
     given = call.arguments("weight", bias=None, stride=1, padding=0, dilation=1, groups=1)
@@ -84,8 +87,11 @@ def convolution(call: Call) -> Treatment | None:
     )
     extents = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     padding = given["padding"]
-    if padding == "same":
-        pads = tuple((extent - 1) // 2 for extent in extents)
+    own = call.module is not None and type(call.module) is not nn.Conv2d  # it pads by itself
+    if own or padding == "same":
+        before, after = call.maps[0].sides, call.output.sides
+        lengths = zip(before, after, extents, stride, strict=True)
+        pads = tuple(max((m - 1) * step + extent - n, 0) // 2 for n, m, extent, step in lengths)
     else:
         pads = (0, 0) if padding == "valid" else _two(padding)
     if weight.device.type == "cpu":
@@ -100,6 +106,9 @@ def convolution(call: Call) -> Treatment | None:
         )
 
     def whole(maps: Tensor) -> Tensor:
+        if own:
+            result: Tensor = call.function(maps)
+            return result
         return functional.conv2d(maps, weight, bias, stride, padding, dilation, given["groups"])
 
     slides = _slides(extents, stride, pads, call.output)
@@ -211,20 +220,23 @@ def dropout(call: Call) -> Treatment | None:
     return Pointwise(_same, _same) if len(call.maps) == 1 and not training else None
 
 
-@register("BatchNorm2d", summary="batch normalisation, in evaluation mode")
+@register("BatchNorm2d", "batch_norm", summary="batch normalisation, in evaluation mode")
 def batch_normalisation(call: Call) -> Treatment | None:
     """Scale and shift each channel by what is stored; without it, rows depend on each other."""
-    module = call.module
-    if not isinstance(module, nn.BatchNorm2d) or len(call.maps) != 1:
+    given = call.arguments(
+        "running_mean", "running_var", weight=None, bias=None, training=False, momentum=0.1,
+        eps=1e-5,
+    )  # fmt: skip
+    average, variance = given["running_mean"], given["running_var"]
+    stored = isinstance(average, Tensor) and isinstance(variance, Tensor)
+    if len(call.maps) != 1 or given["training"] or not stored:
         return None
-    if module.training or module.running_mean is None or module.running_var is None:
-        return None
-    scale = torch.rsqrt(module.running_var.double() + module.eps)
-    if module.weight is not None:
-        scale = scale * module.weight.double()
-    shift = -module.running_mean.double() * scale
-    if module.bias is not None:
-        shift = shift + module.bias.double()
+    scale = torch.rsqrt(variance.double() + given["eps"])
+    if given["weight"] is not None:
+        scale = scale * given["weight"].double()
+    shift = -average.double() * scale
+    if given["bias"] is not None:
+        shift = shift + given["bias"].double()
     factor, offset = (v.detach().float().reshape(-1, 1, 1) for v in (scale, shift))
 
     def overwrite(windows: Tensor) -> Tensor:

@@ -120,7 +120,25 @@ class Padded(nn.Sequential):
         )
 
 
-NETWORKS = [Branches, InPlace, Gated, Channels, Outputs, Padded]
+class Stored(nn.Module):
+    """Normalises by a function, with and without affine parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.register_buffer("mean", torch.linspace(-0.2, 0.3, 4))
+        self.register_buffer("variance", torch.linspace(0.5, 2, 4))
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 4))
+
+    def forward(self, values):
+        values = self.conv(values)
+        values = functional.batch_norm(values, self.mean, self.variance, eps=0.1)
+        return functional.batch_norm(
+            values, self.mean, self.variance, self.scale, self.mean, False, 0.1, 1e-3
+        )
+
+
+NETWORKS = [Branches, InPlace, Gated, Channels, Outputs, Padded, Stored]
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -135,6 +153,26 @@ def test_networks_that_do_unusual_things(kind, stride, wrap, disturb, compare_en
     assert max(errors.values()) <= 1e-5
     assert min(signals.values()) > 1e-3
     assert hooks_of(network) == 0
+
+
+@pytest.mark.parametrize("side", [40, 45])
+def test_timms_padding_like_tensorflows_passes_windows(side, wrap, disturb, compare_engines):
+    """Before the map as many cells as after it, or one fewer."""
+    layers = pytest.importorskip("timm.layers", reason="timm pads as TensorFlow does")
+    torch.manual_seed(4)
+    network = disturb(
+        nn.Sequential(
+            layers.create_conv2d(3, 4, 3, stride=2, padding="same"),
+            layers.BatchNormAct2d(4, act_layer=nn.ReLU6),
+            layers.create_conv2d(4, 4, 5, stride=2, padding="same", depthwise=True),
+            layers.create_conv2d(4, 6, (2, 4), stride=1, padding="same", dilation=2),
+        )
+    )
+    errors, signals = compare_engines(
+        wrap(network, canvas_size=side), size=side, object_size=7, stride=1, background=90
+    )
+    assert max(errors.values()) <= 1e-5
+    assert min(signals.values()) > 1e-3
 
 
 def layers_of(draw, channels):
