@@ -153,6 +153,16 @@ environment = "places:8"
 steps = 500
 ```
 
+## Training a head alone
+
+Where `trainable` names the head only (`trainable = ["logits"]`), the layers below it give the same for an exemplar each
+time that it is shown as it is at a place of its own (`one`, `centre`, `pinned`, `fixed:point`; no `augment`). What they give
+the head is then computed once for each exemplar, and training takes its batches from that table; so does the test that
+accompanies training. A dropout just before the head still acts. The table is compared with the whole network, outputs and
+gradients, before it is used, and weights differ from those of training without it by rounding at most (1e-6). The card of a
+checkpoint says so (`passes`). There is no table in bfloat16, or where it would take more than 1 GiB, hold more exemplars
+than the phase shows, or differ.
+
 ## Running statistics
 
 A layer such as `BatchNorm2d` normalises by the batch in training and by running statistics afterwards. These are an
@@ -164,6 +174,7 @@ weights keep their statistics (`"frozen"`), in training too; write `freeze_affin
 these layers as well. `"batch"` keeps torch's exponential mean. Averaged weights (`ema`) have their statistics measured
 anew in any case. A run that starts from a checkpoint goes on as the run that left it, so that a curriculum in two parts
 is the same as in one; the card holds it as `batch_norm_default`.
+A network with random weights of which only a head is trained has them measured once, before its first step.
 
 The card of each checkpoint says which it was (`batch_norm`; `none` where the network keeps no such statistics; cards of
 older versions: `batch`), and so do results made from it. The card also compares the accuracy on the latest

@@ -49,6 +49,21 @@ class Presentations:
         sent = send(drawn, self._paster.device)
         return sent[..., 0], sent[..., 1:]
 
+    def fixed_places(self) -> torch.Tensor | None:
+        """Return where each exemplar always stands, looking as it is: int64 (exemplar, 2), px.
+
+        None where place or appearance are drawn.
+        """
+        boxes = self._resolved.placement.boxes
+        drawn = boxes.shape[2] > 1 or bool((boxes[..., ::2] != boxes[..., 1::2]).any())
+        if drawn or len(self._resolved.variants) > 1 or self._resolved.phase.augment is not None:
+            return None
+        generator = make_generator(0)  # nothing is left to chance
+        places = draw_locations(
+            self._resolved.placement, self._categories, self._exemplars, generator
+        )
+        return send(places, self._paster.device)
+
     def appearing(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return objects as they are shown: their appearance is drawn anew each time."""
         patches, augment = self.patches[rows], self._resolved.phase.augment

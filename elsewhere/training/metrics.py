@@ -9,10 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from elsewhere.errors import InputError, StorageError
+from elsewhere.errors import InputError, StorageError, TrainingError
 from elsewhere.storage.documents import LineSeals, read_lines, tell_unsealed
 from elsewhere.storage.files import open_inside, refuse_link, storage_errors
+from elsewhere.training.curriculum import Phase
 from elsewhere.training.toml import TomlSource, convert
+
+CHECK = 10
+"""Every so many steps the losses are looked at; on a GPU that is a synchronisation."""
 
 
 @dataclass(frozen=True)
@@ -148,3 +152,20 @@ def _open_board(folder: Path) -> Any:
             "pip install 'elsewhere[tensorboard]', or leave the option out"
         ) from error
     return SummaryWriter(str(folder))
+
+
+def report_steps(steps: int) -> frozenset[int]:
+    """Return the steps after which training reports: at most about 40, at least 50 apart."""
+    apart = max(50, round(steps / 40 / CHECK) * CHECK)
+    return frozenset(range(apart, steps + 1, apart))
+
+
+def diverged(directory: Path, phase: Phase, step: int, what: str) -> TrainingError:
+    """Return the error of a phase that cannot go on, with what is kept of it."""
+    folder = directory / "checkpoints"
+    kept = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    last = f"the last good checkpoint, {kept[-1].name}, is kept" if kept else "none was kept yet"
+    return TrainingError(
+        f"phase {phase.name!r} diverged at step {step}: {what}; {last}; lower "
+        f"learning_rate (now {phase.learning_rate:g}) or the input's gain"
+    )

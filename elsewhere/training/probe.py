@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from elsewhere.measures.intervals import Spread
 from elsewhere.models.forward import Paster, evaluating
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.training.batches import draw_locations
+from elsewhere.training.frozen_trunk import FrozenTrunk
 from elsewhere.training.heads import check_logits
 from elsewhere.training.resolution import ResolvedPhase
 from elsewhere.training.seeds import derive_seed, make_generator
@@ -71,10 +73,17 @@ class Probe:
     As many exemplars as images are wanted, from as many classes as can be; where there are fewer,
     each stands at several places, at trained ones only if the phase draws places. What is drawn
     stays the same as long as the probe lives. Each accuracy is measured on so many images, about.
+    A frozen `trunk` is run for the first measurement only.
     """
 
     def __init__(
-        self, resolved: ResolvedPhase, paster: Paster[Canvas], *, images: int, seed: int
+        self,
+        resolved: ResolvedPhase,
+        paster: Paster[Canvas],
+        *,
+        images: int,
+        seed: int,
+        trunk: FrozenTrunk | None = None,
     ) -> None:
         objects = resolved.train if resolved.held_out is None else resolved.held_out
         chosen = _choose(objects, images, np.random.default_rng(derive_seed(seed, "objects")))
@@ -93,6 +102,7 @@ class Probe:
             make_generator(derive_seed(seed, "on")),
         )
         self._on = rows, places.to(paster.device)
+        self._trunk = trunk
         self._off = _elsewhere(
             resolved, self._categories, several, np.random.default_rng(derive_seed(seed, "off"))
         )
@@ -111,7 +121,8 @@ class Probe:
         for start in range(0, len(rows), self._paster.rows):
             part = slice(start, start + self._paster.rows)
             shown = torch.from_numpy(rows[part]).to(device)
-            output = network(self._paster.paste(self._patches[shown], places[part].to(device)))
+            run = partial(self._run, network, shown, places[part])
+            output = run() if self._trunk is None else self._trunk.again((id(places), start), run)
             logits = check_logits(output, self._n_classes, type(network).__name__)
             found.append(logits.argmax(1)[: len(shown)])
         correct = torch.cat(found).cpu().numpy() == self._categories[rows]
@@ -125,6 +136,10 @@ class Probe:
         luck = (correct.sum() + 0.5) / (len(correct) + 1)
         least = luck * (1 - luck) / (len(correct) + 1)
         return Share(float(spread.mean), math.sqrt(np.fmax(variance, least)))
+
+    def _run(self, network: nn.Module, shown: torch.Tensor, places: torch.Tensor) -> Any:
+        images = self._paster.paste(self._patches[shown], places.to(self._paster.device))
+        return network(images)
 
 
 def _choose(objects: ObjectSet, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,8 +32,16 @@ from elsewhere.training.batches import BLOCK, Presentations
 from elsewhere.training.card_notes import MODES, Doubts, note_of_modes
 from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
 from elsewhere.training.curriculum import BatchNorm, Curriculum
+from elsewhere.training.frozen_trunk import TABLE, HeadTable, make_table
 from elsewhere.training.heads import check_logits
-from elsewhere.training.metrics import MetricsLog, Report, ReportProgress
+from elsewhere.training.metrics import (
+    CHECK,
+    MetricsLog,
+    Report,
+    ReportProgress,
+    diverged,
+    report_steps,
+)
 from elsewhere.training.modes import look_at_modes
 from elsewhere.training.optimisation import (
     Average,
@@ -53,11 +61,12 @@ from elsewhere.training.seeds import (
     seed_own_generators,
 )
 from elsewhere.training.seen import digests, pack
-from elsewhere.training.state import RunState, write_state
+from elsewhere.training.state import RunState, finite_names, write_state
 from elsewhere.training.statistics import (
     Treatment,
     compare_modes,
     kept_buffers,
+    measure_at_rest,
     measure_statistics,
     untouched,
 )
@@ -71,8 +80,6 @@ from elsewhere.training.windows import (
 
 logger = get_logger(__name__)
 
-CHECK = 10
-"""Every so many steps the losses are looked at; on a GPU that is a synchronisation."""
 WINDOW = 50
 """Loss and training accuracy are reported over so many steps."""
 _STATE_SHARE = 20  # the state is written so seldom that it takes at most a 20th of the time
@@ -85,8 +92,7 @@ class Surroundings:
     """What the phases of a run have in common."""
 
     curriculum: Curriculum
-    batch_norm: BatchNorm
-    """Of phases that say nothing of it."""
+    batch_norm: BatchNorm  # of phases that say nothing of it
     fingerprint: str
     directory: Path
     device: torch.device
@@ -122,19 +128,18 @@ class Stage:
             layers = find_dropout(self.network)
             set_dropout(self.network, dict.fromkeys(layers, self.phase.dropout))
         tensors = self.network.state_dict().items()
-        self._finite = _finite(dict(tensors))
+        self._finite = finite_names(dict(tensors))
         default = surroundings.batch_norm
         self.norms = Treatment.of(surroundings.curriculum.network, self.phase, default)
         trainable = freeze(model, self.phase.trainable, self.norms)
         self.batch_norm = self.norms.done(self.network)
         self.optimiser = make_optimiser(model, self.phase, trainable)
-        named = dict(self.network.named_parameters())
-        self.parameters = [named[name] for name in trainable]
+        self.parameters = [self.network.get_parameter(name) for name in trainable]
         self.average = Average(self.parameters, self.phase.ema) if self.phase.ema else None
         window = max(WINDOW, self.phase.criterion.window if self.phase.criterion else 0)
         self.history: deque[tuple[float, float]] = deque(state.history, maxlen=window)
         self.criterion_step = state.criterion_step
-        self._reports = _report_steps(resolved.steps)
+        self._reports = report_steps(resolved.steps)
         self._load_objects(model)
         self._ask = self._next_ask(self.step)
         self._written = time.perf_counter()
@@ -168,8 +173,7 @@ class Stage:
         checked = 0
         for place in range(count):
             chosen = rows[place]
-            patches = self._presentations.appearing(chosen, generator)
-            logits = self._run(patches, locations[place], first + place)
+            logits = self._run(chosen, locations[place], first + place, generator)
             self._update(logits, self._presentations.labels[chosen], first, place)
             done = first + place + 1
             checkpoint = done in self.resolved.checkpoints
@@ -186,11 +190,16 @@ class Stage:
                     return True
         return False
 
-    def _run(self, patches: torch.Tensor, locations: torch.Tensor, step: int) -> torch.Tensor:
+    def _run(
+        self, rows: torch.Tensor, locations: torch.Tensor, step: int, generator: torch.Generator
+    ) -> torch.Tensor:
         """Return the logits; go over to whole canvases where the network has looked at them."""
         forward = self._way.forward
         with self._passing():
-            output = forward(patches, locations)
+            if self._table is not None:
+                output = self._table.logits(rows)
+            else:
+                output = forward(self._presentations.appearing(rows, generator), locations)
         if isinstance(forward, WindowedForward) and forward.missed:  # what it gave is right
             self._give_up_windows(
                 f"windows up to step {step}, then on {WHOLE}: the image does not go straight "
@@ -262,12 +271,16 @@ class Stage:
             )
         )
         self._presentations = Presentations(self.resolved, self._paster, seed=self.seed)
+        if self.batch_norm == "recalibrated":
+            with exact(self.device), self._passing():
+                measure_at_rest(self.network, self._presentations.sample())
         unseen = train.seen_on(self._paster.color).notes
         self._pictures = pack(digests(train))
         self._unseen = [note.replace("left out", "among what is shown are") for note in unseen]
-        shown = self._presentations.patches
         with self._computing():
+            shown = self._presentations.patches
             self._way = make_forward(self.network, self._paster, shown, training=True)
+        self._table = self._tabulate(model)
         logger.info("phase %s runs on %s", self.phase.name, self._way.name)
         some = next(self._presentations.sample())
         self._doubts = Doubts(self.network, lambda: self._logits(some))
@@ -282,7 +295,16 @@ class Stage:
         tests = len({*self.resolved.checkpoints, *self._reports})
         images = images_of_test(self.resolved.steps * self.phase.batch, tests)
         seed = derive_seed(self.seed, "probe")
-        self._probe = Probe(self.resolved, paster, images=images, seed=seed)
+        kept = None if self._table is None else self._table.trunk
+        self._probe = Probe(self.resolved, paster, images=images, seed=seed, trunk=kept)
+
+    def _tabulate(self, model: Model) -> HeadTable | None:
+        """Return the table that a head alone is trained on; None where more is, or it won't do."""
+        way, most = self._way.forward, self.resolved.steps * self.phase.batch
+        with exact(self.device, tf32=self.precision == "tf32"), self._passing():
+            table = make_table(model, self._presentations, way, self._paster, most=most)
+        self._way = self._way if table is None else Way(way, TABLE)
+        return table
 
     # --- looking, reporting, keeping
 
@@ -290,7 +312,8 @@ class Stage:
         """Take the latest losses into the history; refuse what is not finite."""
         for place, (loss, correct) in enumerate(self._seen[start:stop].tolist()):
             if not np.isfinite(loss):
-                raise self._diverged(first + start + place + 1, f"the loss is {loss}")
+                done, what = first + start + place + 1, f"the loss is {loss}"
+                raise diverged(self.around.directory, self.phase, done, what)
             self.history.append((loss, correct / self.phase.batch))
 
     def _counts(self) -> NDArray[np.int64]:
@@ -379,9 +402,10 @@ class Stage:
 
     def _keep(self, done: int, train: float | None, found: dict[str, Any], final: bool) -> None:
         state = self.network.state_dict()
-        finite = {*_finite(state)}
+        finite = {*finite_names(state)}
         if lost := [name for name in self._finite if name not in finite]:  # -inf may be meant
-            raise self._diverged(done, f"{lost[0]} is not finite")
+            what = f"{lost[0]} is not finite"
+            raise diverged(self.around.directory, self.phase, done, what)
         self._doubts.look()
         path = checkpoint_path(self.around.directory, self.phase.name, done)
         card = self._card(done, train, found, final)
@@ -439,17 +463,6 @@ class Stage:
             numerics=describe_machine(self.device) | {"precision": self.precision},
         )
 
-    def _diverged(self, step: int, what: str) -> TrainingError:
-        folder = self.around.directory / "checkpoints"
-        kept = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
-        last = (
-            f"the last good checkpoint, {kept[-1].name}, is kept" if kept else "none was kept yet"
-        )
-        return TrainingError(
-            f"phase {self.phase.name!r} diverged at step {step}: {what}; {last}; lower "
-            f"learning_rate (now {self.phase.learning_rate:g}) or the input's gain"
-        )
-
     # --- the state in between
 
     def _save_state(self) -> None:
@@ -485,16 +498,3 @@ class Stage:
         if self.average is not None:
             for value, kept in zip(self.average.values, state.average, strict=True):
                 value.copy_(kept)
-
-
-def _finite(state: Mapping[str, torch.Tensor]) -> list[str]:
-    """Return the names of the tensors whose values are all finite."""
-    found = [torch.isfinite(value).all() for value in state.values()]
-    kept = torch.stack(found).tolist() if found else []
-    return [name for name, finite in zip(state, kept, strict=True) if finite]
-
-
-def _report_steps(steps: int) -> frozenset[int]:
-    """Return the steps after which training reports: at most about 40, at least 50 apart."""
-    apart = max(50, round(steps / 40 / CHECK) * CHECK)
-    return frozenset(range(apart, steps + 1, apart))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,10 @@ def read_state(path: Path) -> RunState | None:
 
 def _mark(run: str, metrics_bytes: int) -> str:
     return f"{run}:{metrics_bytes}"
+
+
+def finite_names(state: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the names of the tensors whose values are all finite."""
+    found = [torch.isfinite(value).all() for value in state.values()]
+    kept = torch.stack(found).tolist() if found else []
+    return [name for name, finite in zip(state, kept, strict=True) if finite]

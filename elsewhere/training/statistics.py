@@ -73,7 +73,9 @@ class Treatment:
         norms = find_norms(network).values()
         if not norms:
             return "none"
-        return self.mode if any(norm.training for norm in norms) else "frozen"
+        if any(norm.training for norm in norms):
+            return self.mode
+        return "recalibrated" if self.mode == "recalibrated" and untouched(network) else "frozen"
 
     def check(self, network: nn.Module, name: str, presentations: int) -> None:
         """Refuse what is stated and does nothing, or cannot be done in so many presentations.
@@ -232,3 +234,22 @@ def measure_statistics(network: nn.Module, images: Iterable[torch.Tensor]) -> in
             for norm, momentum in zip(meant, momenta, strict=True):
                 norm.momentum = momentum
     return len(meant)
+
+
+def measure_at_rest(network: nn.Module, images: Iterable[torch.Tensor]) -> None:
+    """Measure statistics that nothing has gathered and nothing will: all layers are frozen.
+
+    Once is enough, since neither the weights nor what is shown change. For `images` see
+    :func:`measure_statistics`; nothing is done where a normalisation is in training mode, or
+    statistics are there.
+    """
+    norms = find_norms(network).values()
+    if any(norm.training for norm in norms) or not untouched(network):
+        return
+    for norm in norms:
+        norm.training = True
+    try:
+        measure_statistics(network, images)
+    finally:
+        for norm in norms:
+            norm.training = False
