@@ -105,6 +105,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, dict[Callable[..., None], str]] = {
     "Networks": {
+        network.models: "",
         network.layers: "vgg16",
         network.objects: "glyphs --out glyphs.png",
     },
@@ -138,7 +139,7 @@ for _panel, _commands in COMMANDS.items():
         app.command(
             cls=_Command,
             rich_help_panel=_panel,
-            epilog=f"Example: elsewhere {_command.__name__} {_example}",
+            epilog=f"Example: elsewhere {_command.__name__} {_example}".rstrip(),
         )(takes(_command))
 
 

