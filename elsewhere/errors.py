@@ -7,6 +7,7 @@
     │   ├── CanvasError                     object, canvas, grid or location do not fit together
     │   ├── ObjectSetError                  a set of objects cannot be built or read
     │   ├── LayerError                      a layer that does not fire, or has no tensor to record
+    │   ├── EngineError                     an engine that failed in the middle of a sweep
     │   ├── MemoryLimitError                what is asked does not fit --max-memory
     │   ├── NumericsError                   NaN, infinity or overflow in activations
     │   └── CurriculumError                 a curriculum that cannot be trained as it is written
@@ -75,6 +76,17 @@ class ObjectSetError(InputError):
 
 class LayerError(InputError):
     """A layer that does not fire, or has no tensor to record."""
+
+
+class EngineError(InputError):
+    """An engine that failed in the middle of a sweep; whole canvases may still be taken."""
+
+    REMEDY = ", and what it gave is not complete; take --engine dense (in Python engine='dense')"
+
+    @property
+    def reason(self) -> str:
+        """What failed, and why."""
+        return str(self).removesuffix(self.REMEDY)
 
 
 class MemoryLimitError(InputError):

@@ -450,6 +450,11 @@ class Source(ABC):
         """Return what going through a layer takes of the memory, without what sinks hold."""
         return 0
 
+    def step_aside(self, reason: str) -> bool:
+        """Give values in another way after an :class:`~elsewhere.errors.EngineError`, if there is
+        one that was not taken; return whether there is."""
+        return False
+
     @abstractmethod
     def at(self, reference: tuple[int, ...]) -> Source:
         """Return a source of its own with another reference; nothing stale goes with it."""

@@ -11,13 +11,15 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.axes import Axes
-from elsewhere.errors import InputError, LayerError, MemoryLimitError
+from elsewhere.errors import EngineError, InputError, LayerError, MemoryLimitError
+from elsewhere.logs import get_logger
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.protocols import (
     STAGES,
@@ -32,7 +34,10 @@ from elsewhere.protocols import (
 )
 from elsewhere.types import format_bytes
 
+logger = get_logger(__name__)
+
 DEFAULT_MEMORY = 2 * 2**30
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,27 @@ class Takers:
         """Finish the sweep."""
         for sink in self.sinks:
             sink.end()
+
+
+def restarting(function: Function) -> Function:
+    """Return a function of a source that begins again where the source's engine fails.
+
+    It makes its sinks itself, so that nothing of what the engine gave before is left: a result has
+    one engine.
+    """
+
+    @wraps(function)
+    def whole(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except EngineError as error:
+            sources = [each for each in (*args, *kwargs.values()) if isinstance(each, Source)]
+            if not any(source.step_aside(error.reason) for source in sources):
+                raise
+            logger.warning("%s; everything is computed again by whole canvases", error.reason)
+        return function(*args, **kwargs)
+
+    return cast(Function, whole)
 
 
 Feed = Callable[[Stage, Group, Takers], Iterable[int]]

@@ -26,6 +26,7 @@ from elsewhere.notes import notes_of
 from elsewhere.protocols import Design, Layer, Progress, Source, Stage
 from elsewhere.recording import Sweep
 from elsewhere.recording.sharing import share_out
+from elsewhere.sources import restarting
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.types import WHERE, Engine, Location, parse_bytes
 
@@ -40,6 +41,7 @@ MOST_BESIDE = 64
 Trained: TypeAlias = Sequence[Location] | Mapping[str, Sequence[Location]]
 
 
+@restarting
 def accuracy(
     source: Source,
     *,

@@ -12,11 +12,13 @@ from elsewhere.errors import InputError, LayerError
 from elsewhere.measures.responses import find_responses
 from elsewhere.measures.similarity_sink import SimilaritySink
 from elsewhere.protocols import Progress, Source
+from elsewhere.sources import restarting
 from elsewhere.types import parse_bytes
 
 PROTOCOL = "biscione-bowers"
 
 
+@restarting
 def similarity_biscione_bowers(
     source: Source,
     *,

@@ -13,6 +13,7 @@ from elsewhere.measures.responses import find_responses
 from elsewhere.measures.sinks import LayerSink, to_dataset
 from elsewhere.measures.tables import Variables
 from elsewhere.protocols import Design, Progress, Source
+from elsewhere.sources import restarting
 
 
 def choose_layers(source: Source, layers: Sequence[str] | None) -> list[str]:
@@ -24,6 +25,7 @@ def choose_layers(source: Source, layers: Sequence[str] | None) -> list[str]:
     return [name for name in known if layers is None or name in layers]
 
 
+@restarting
 def measure_layers(
     source: Source,
     makers: Mapping[str, MakeSinks],

@@ -19,7 +19,7 @@ from elsewhere.measures.tables import Reading, Table, Variables
 from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Layer, Progress, Source
-from elsewhere.sources import numerics_of
+from elsewhere.sources import numerics_of, restarting
 from elsewhere.types import parse_bytes
 
 
@@ -44,6 +44,7 @@ class _GramSink(MeasureSink):
         return {self.names[0]: Reading(tally, read)}
 
 
+@restarting
 def dissimilarity_matrices(
     source: Source,
     *,

@@ -19,7 +19,7 @@ from elsewhere.measures.unit_chunks import BY_PLACE
 from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Progress, Source
-from elsewhere.sources import numerics_of
+from elsewhere.sources import numerics_of, restarting
 from elsewhere.types import Metric, parse_bytes
 
 
@@ -82,6 +82,7 @@ def similarity(
     return _similarity(source, names, metric, parse_bytes(max_memory), progress)
 
 
+@restarting
 def complete(sink: SimilaritySink, source: Source, *, max_memory: int = 2**31) -> xarray.Dataset:
     """Return what a sink found that shared a sweep of `source`, as :func:`similarity` does.
 

@@ -89,12 +89,14 @@ def record(
     asked = (model, network, stimuli, kept, cost, layers, out, overwrite)
     sweep, wanted, sinks = _prepare(*asked, resumed=True)
     from elsewhere.analyzer import complete
-    from elsewhere.recording import check_room, is_complete, make_header
+    from elsewhere.recording import check_room, go_on_as_begun, is_complete, make_header
     from elsewhere.recording import plan as plan_sweep
     from elsewhere.recording import record as record_sweep
     from elsewhere.storage import save_result
 
     options = kept.header(network.seed, cost.max_memory)
+    if not overwrite:
+        go_on_as_begun(sweep, out)
     header = make_header(sweep, layers=wanted, also=sinks, **options)
     there = not overwrite and is_complete(out, header)
     if there:

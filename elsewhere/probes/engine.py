@@ -15,6 +15,7 @@ from elsewhere.probes.features import FeatureReading, Rows, ScoreSink, Units, ga
 from elsewhere.probes.selection import Fit, FitTask, fit_all
 from elsewhere.probes.span import STRETCH, Span, find_span, moments, raw_weights
 from elsewhere.protocols import Layer, Progress, Source
+from elsewhere.sources import restarting
 from elsewhere.types import Location, format_bytes
 
 
@@ -102,6 +103,7 @@ class _Weights:
     share: float
 
 
+@restarting
 def run(
     source: Source,
     readings: Mapping[str, FeatureReading],

@@ -19,9 +19,11 @@ from elsewhere.probes.selection import FitTask, fit, strengths_of
 from elsewhere.probes.span import find_span, moments, raw_weights
 from elsewhere.probes.splits import ONE_CATEGORY, deal_folds, divide
 from elsewhere.protocols import Source
+from elsewhere.sources import restarting
 from elsewhere.types import Location, format_bytes, parse_bytes
 
 
+@restarting
 def fit_probe(
     source: Source,
     layer: str,

@@ -36,12 +36,13 @@ from elsewhere.probes.splits import (
 )
 from elsewhere.probes.summary import Regions, Summary
 from elsewhere.protocols import Progress, Source
-from elsewhere.sources import numerics_of
+from elsewhere.sources import numerics_of, restarting
 from elsewhere.types import Location, parse_bytes
 
 TrainAt: TypeAlias = str | Location | Sequence[Location]
 
 
+@restarting
 def probe(
     source: Source,
     *,

@@ -1,7 +1,7 @@
 """Hooks, sweeps and recordings of networks."""
 
 from elsewhere.models.taps import Taps
-from elsewhere.recording.completion import is_complete
+from elsewhere.recording.completion import go_on_as_begun, is_complete
 from elsewhere.recording.hooks import Recorder
 from elsewhere.recording.planning import LayerPlan, Plan, check_room, plan
 from elsewhere.recording.record import make_header, parse_keeps, record
@@ -15,6 +15,7 @@ __all__ = [
     "Sweep",
     "Taps",
     "check_room",
+    "go_on_as_begun",
     "is_complete",
     "make_header",
     "parse_keeps",

@@ -7,8 +7,9 @@ from pathlib import Path
 from elsewhere.errors import ExistsError, StorageError
 from elsewhere.logs import get_logger
 from elsewhere.measures.behaviour import differing as unlike
+from elsewhere.recording.sweep import Sweep
 from elsewhere.storage import Header, open_recording
-from elsewhere.storage.parts import Parts, differing, parts_folder, read_manifest
+from elsewhere.storage.parts import Parts, begun_by, differing, parts_folder, read_manifest
 
 logger = get_logger(__name__)
 
@@ -62,6 +63,12 @@ def is_complete(path: Path, header: Header) -> bool:
         )
     _remove_rest(path, header)
     return True
+
+
+def go_on_as_begun(sweep: Sweep, path: Path) -> None:
+    """Take whole canvases where ``auto`` has the choice, and the parts of `path` were begun so."""
+    if begun_by(path) == "dense":
+        sweep.step_aside("the parts that are there were begun by whole canvases")
 
 
 def _remove_rest(path: Path, header: Header) -> None:

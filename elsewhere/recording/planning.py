@@ -16,7 +16,7 @@ from elsewhere.recording.engines import Cut
 from elsewhere.recording.record import make_header
 from elsewhere.recording.sampling import Sample
 from elsewhere.recording.sweep import Sweep
-from elsewhere.sources import Takers
+from elsewhere.sources import Takers, restarting
 from elsewhere.storage import Keep
 from elsewhere.storage.files import check_output, free_bytes
 from elsewhere.storage.merge import portion_files
@@ -63,6 +63,7 @@ class Plan:
         )
 
 
+@restarting
 def plan(
     sweep: Sweep,
     *,

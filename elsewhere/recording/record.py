@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import getpass
 import platform
@@ -11,15 +12,16 @@ from typing import Any, cast
 
 from torch import nn
 
-from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.errors import EngineError, InputError, UnknownNameError
 from elsewhere.logs import get_logger
 from elsewhere.models import Layer, Model, describe_code, matching, state_sha256
 from elsewhere.models.machine import versions_of
 from elsewhere.protocols import Progress, Sink
-from elsewhere.recording.completion import is_complete
+from elsewhere.recording.completion import go_on_as_begun, is_complete
 from elsewhere.recording.sampling import Sample
 from elsewhere.recording.sharing import record_shared, share_out
 from elsewhere.recording.sweep import Sweep
+from elsewhere.sources import restarting
 from elsewhere.stimuli import ObjectSet
 from elsewhere.storage import Header, Keep, RecordingWriter, StoredLayer
 from elsewhere.storage.files import remove_leftovers
@@ -185,7 +187,8 @@ def record(
 ) -> Path:
     """Record a sweep to an HDF5 file; optionally measure more in the same sweep.
 
-    A file of that name that holds this very recording is left as it is.
+    A file of that name that holds this very recording is left as it is. Where the engine that
+    ``auto`` took fails in the middle, what it wrote is thrown away and whole canvases are taken.
 
     Parameters
     ----------
@@ -243,11 +246,46 @@ def record(
             "network"
         )
     kept = cast("Sequence[Layer] | None", layers)
-    path = Path(path)
-    header = make_header(
-        sweep, layers=kept, keep=keep, dtype=dtype, seed=seed, command=command, also=also,
+    fresh = [copy.deepcopy(vars(sink), {id(each): each for each in also}) for sink in also]
+    if not overwrite:
+        go_on_as_begun(sweep, Path(path))
+    return _record(
+        sweep,
+        Path(path),
+        workers,
+        scheduler,
+        overwrite,
+        progress,
+        fresh,
+        layers=kept,
+        keep=keep,
+        dtype=dtype,
+        seed=seed,
+        command=command,
+        also=also,
         max_memory=max_memory,
-    )  # fmt: skip
+    )
+
+
+@restarting
+def _record(
+    sweep: Sweep,
+    path: Path,
+    workers: int,
+    scheduler: str | None,
+    overwrite: bool,
+    progress: Progress | None,
+    fresh: Sequence[Mapping[str, Any]],
+    *,
+    also: Sequence[Sink],
+    max_memory: int | str,
+    **asked: Any,
+) -> Path:
+    """Record a sweep; `also` are as they were when they were `fresh`."""
+    for sink, state in zip(also, fresh, strict=True):
+        vars(sink).clear()
+        vars(sink).update(copy.deepcopy(state, {id(each): each for each in also}))
+    header = make_header(sweep, also=also, max_memory=max_memory, **asked)
     budget, alone = parse_bytes(max_memory), workers == 1 and scheduler is None
     shared = share_out(sweep, workers, scheduler)
     if not overwrite and is_complete(path, header):
@@ -257,17 +295,22 @@ def record(
             shared.stream(also, max_memory=budget, progress=progress)
         return path
     with RecordingWriter(path, header, overwrite=overwrite) as writer:
-        if not alone:
-            record_shared(sweep, writer, workers, scheduler, progress)
-        else:
-            sweep.stream(
-                [writer, *also],
-                max_memory=budget,
-                portions=writer.portions,
-                skip=() if also else writer.done,
-                tile=header.tile,
-                progress=progress,
-            )
+        try:
+            if not alone:
+                record_shared(sweep, writer, workers, scheduler, progress)
+            else:
+                sweep.stream(
+                    [writer, *also],
+                    max_memory=budget,
+                    portions=writer.portions,
+                    skip=() if also else writer.done,
+                    tile=header.tile,
+                    progress=progress,
+                )
+        except EngineError:
+            if sweep.engine == "auto":  # another one begins anew
+                writer.parts.discard()
+            raise
         writer.finish()
     if also and not alone:
         shared.stream(also, max_memory=budget, progress=progress)

@@ -71,43 +71,51 @@ _REGISTRIES: dict[str, Registry[Any]] = {each.kind: each for each in (engines, t
 class _Findings:
     """What was found out about the network of a sweep, once, when it is first asked for.
 
-    `wanted` is the engine that is asked for.
+    `wanted` is the engine that is asked for, `aside` the reasons for which ``auto`` takes whole
+    canvases: what is found of one network has the same list, so that an engine that failed in one
+    sweep of it is not tried in the next.
     """
 
-    def __init__(self, subject: Subject, wanted: str) -> None:
+    def __init__(self, subject: Subject, wanted: str, aside: list[str] | None = None) -> None:
         self.subject, self._wanted = subject, wanted
+        self.aside: list[str] = [] if aside is None else aside
+        self._engine: SweepEngine | None = None
         self._stamp = stamp(subject.model.module)
 
     def of(self, subject: Subject, wanted: str) -> _Findings:
         """Return the findings for something else; of the same network, how it has to be run."""
-        other = _Findings(subject, wanted)
-        if subject.model is self.subject.model and "conduct" in vars(self):
+        if subject.model is not self.subject.model:
+            return _Findings(subject, wanted, list(self.aside))
+        other = _Findings(subject, wanted, self.aside)
+        if "conduct" in vars(self):
             other.conduct = self.conduct
         return other
 
     def at(self, subject: Subject) -> _Findings:
         """Return the findings for another reference; an engine that serves there goes with them."""
         other = self.of(subject, self._wanted)
-        if "choice" in vars(self):
-            engine = self.choice.at(subject)
-            if engine is not None:
-                other.choice = engine
+        if self._engine is not None:
+            other._engine = self.choice.at(subject)
         return other
 
     def current(self) -> _Findings:
         """Return these findings, or none yet where the network has been changed since."""
         unchanged = stamp(self.subject.model.module) == self._stamp
-        return self if unchanged else _Findings(self.subject, self._wanted)
+        return self if unchanged else _Findings(self.subject, self._wanted, self.aside)
 
     @cached_property
     def conduct(self) -> Conduct:
         """How the network has to be run, and its behaviour."""
         return watch(self.subject)
 
-    @cached_property
+    @property
     def choice(self) -> SweepEngine:
         """The engine that runs the sweep."""
-        return choose_engine(self.subject, self.conduct, self._wanted)
+        left = self.aside and self._wanted == "auto"
+        if self._engine is None or (left and self._engine.name != "dense"):
+            self._engine = None  # what it holds is let go of
+            self._engine = choose_engine(self.subject, self.conduct, self._wanted, self.aside)
+        return self._engine
 
 
 class Sweep(Source):
@@ -232,6 +240,21 @@ class Sweep(Source):
     def choice(self) -> SweepEngine:
         """The engine that runs this sweep; its ``reason`` says why. Found out once."""
         return self._findings.choice
+
+    @property
+    def aside(self) -> Sequence[str]:
+        """The reasons for which ``auto`` takes whole canvases; none where that is not settled."""
+        return self._findings.aside if self.engine == "auto" else ()
+
+    def step_aside(self, reason: str) -> bool:
+        """Take whole canvases from now on, if ``auto`` left the choice; return whether that is new.
+
+        It holds for all sweeps that come of the same one.
+        """
+        if self.engine != "auto" or self._findings.aside:
+            return False
+        self._findings.aside.append(reason)
+        return True
 
     @property
     def rows(self) -> int:

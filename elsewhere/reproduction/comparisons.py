@@ -20,7 +20,7 @@ from elsewhere.measures.similarity_sink import SimilaritySink, dead_layers
 from elsewhere.measures.vectors import dot_products, means, squared_norms
 from elsewhere.models import Model, list_layers, select_layers
 from elsewhere.recording import Sweep
-from elsewhere.sources import DEFAULT_MEMORY
+from elsewhere.sources import DEFAULT_MEMORY, restarting
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.training import resolve
 from elsewhere.training.curriculum import Choice, Curriculum, Exemplars, Network, Phase, Split
@@ -143,9 +143,14 @@ def compare_maps(
         reference=canvas.centre,
         layers=[layer],
     )
+    return _moved(sweep, layer, stride)
+
+
+@restarting
+def _moved(sweep: Sweep, layer: str, stride: int) -> MovedMaps:
     plain = SimilaritySink(metric="evoked")
     sinks: dict[Shift, AlignedSink] = {
-        shift: AlignedSink(object_size=canvas.object_size, shift=shift) for shift in SHIFTS
+        shift: AlignedSink(object_size=sweep.canvas.object_size, shift=shift) for shift in SHIFTS
     }
     sweep.stream([plain, *sinks.values()], max_memory=DEFAULT_MEMORY)
     aligned = {

@@ -23,6 +23,7 @@ from elsewhere.measures.vectors import to_numpy
 from elsewhere.models import Model
 from elsewhere.protocols import Block, Design, Layer, Need, Sink
 from elsewhere.recording import Sweep
+from elsewhere.sources import restarting
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.types import Location
 
@@ -99,7 +100,7 @@ def old_object_indices(
     """
     sweep = Sweep(model, objects, canvas=canvas, grid=grid, reference=trained, layers=[layer])
     sink = FeatureSink()
-    sweep.stream([sink])
+    restarting(Sweep.stream)(sweep, [sink])  # the sink begins again
     labels, n_classes = objects.category_index, len(objects.category_names)
     seen = ~held_out
     on = nearest_centroid(sink.reference[seen], labels[seen], sink.reference)

@@ -94,6 +94,16 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+def begun_by(path: Path) -> str:
+    """Return the engine by which parts of `path` were begun; nothing where there are none."""
+    found: Any = read_manifest(parts_folder(path))
+    for holder in (found, found.get("identity")) if isinstance(found, dict) else ():
+        numerics = holder.get("numerics") if isinstance(holder, dict) else None
+        if isinstance(numerics, dict) and "engine" in numerics:
+            return str(numerics["engine"])
+    return ""
+
+
 def portions_of(manifest: dict[str, Any], path: Path) -> tuple[Portions, str]:
     """Return the portions of the recording that a manifest describes, and the format's version.
 

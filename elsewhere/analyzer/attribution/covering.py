@@ -22,7 +22,7 @@ from elsewhere.errors import InputError
 from elsewhere.models import Layer, Model, output_tensors
 from elsewhere.models.forward import evaluating
 from elsewhere.models.proof import find_difference
-from elsewhere.recording.engines import EngineChoice, not_worth, saving, weigh
+from elsewhere.recording.engines import EngineChoice, failing, not_worth, saving, weigh
 from elsewhere.recording.engines.windows import TILE_BYTES
 from elsewhere.recording.incremental import (
     Covered,
@@ -168,7 +168,7 @@ class Coverer:
                 )
                 return found
 
-            with evaluating(self.model.module):
+            with failing(), evaluating(self.model.module):
                 engine = self.compile(scene, [y[i] for i in ys], [x[i] for i in xs])
                 empty = engine.empty(self.layer)
                 whole = score(empty.maps if isinstance(empty, Ground) else empty)

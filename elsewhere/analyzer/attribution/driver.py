@@ -20,23 +20,25 @@ from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of, numerics_of, to_bytes
 from elsewhere.analyzer.attribution.summaries import check_joinable, join, summarise
 from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
-from elsewhere.errors import ExistsError, InputError, StorageError
+from elsewhere.errors import EngineError, ExistsError, InputError, StorageError
 from elsewhere.logs import get_logger
 from elsewhere.measures.behaviour import differing
 from elsewhere.models.machine import versions_of
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
 from elsewhere.recording.workers import perform
+from elsewhere.sources import restarting
 from elsewhere.storage import check_output, load_result, save_result
 from elsewhere.storage.files import remove_leftovers
 from elsewhere.storage.merge import portion_name
-from elsewhere.storage.parts import Parts, parts_folder
+from elsewhere.storage.parts import Parts, begun_by, parts_folder
 from elsewhere.storage.results import read_dataset
 from elsewhere.types import format_bytes, parse_bytes
 
 logger = get_logger(__name__)
 
 
+@restarting
 def attribute(
     sweep: Sweep,
     settings: AttributionSettings | None = None,
@@ -124,6 +126,8 @@ def attribute(
             y=sweep.grid.y,
             x=sweep.grid.x,
         )
+    if path is not None and not overwrite:
+        _go_on_as_begun(sweep, Path(path))
     run = ObjectRun(sweep, settings, classes=classes, max_memory=limit)
     n_objects, total = len(sweep.objects), len(sweep.objects) * sweep.design.n_positions
     done = 0
@@ -150,7 +154,7 @@ def attribute(
     with Parts(path, fields, behaviour=behaviour, overwrite=overwrite) as parts:
         finished = parts.done()
         done = len(finished) * sweep.design.n_positions
-        with _swept_if_empty(parts):
+        with _swept_if_vain(parts, sweep):
             left = [number for number in range(n_objects) if number not in finished]
             say_cost(len(left))
             if shared:
@@ -172,13 +176,23 @@ def attribute(
     return result
 
 
+def _go_on_as_begun(sweep: Sweep, path: Path) -> None:
+    """Take whole passes where ``auto`` has the choice, and what is there was made so."""
+    engine = begun_by(path)
+    if not engine and path.is_file():
+        with contextlib.suppress(StorageError):
+            engine = load_result(path).attrs.get("engine", "")
+    if engine == "dense":
+        sweep.step_aside("what is there was made by whole passes")
+
+
 @contextlib.contextmanager
-def _swept_if_empty(parts: Parts) -> Iterator[None]:
-    """Leave no folder behind when the first object already fails."""
+def _swept_if_vain(parts: Parts, sweep: Sweep) -> Iterator[None]:
+    """Leave no parts behind when the first object already fails, or another engine begins anew."""
     try:
         yield
-    except Exception:
-        if not parts.done():
+    except Exception as error:
+        if not parts.done() or (isinstance(error, EngineError) and sweep.engine == "auto"):
             parts.discard()
         raise
 

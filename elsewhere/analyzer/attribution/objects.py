@@ -24,6 +24,7 @@ from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entrop
 from elsewhere.measures.behaviour import differing
 from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
+from elsewhere.recording.engines import EngineChoice
 from elsewhere.recording.subject import Subject, watch
 from elsewhere.storage import to_half
 from elsewhere.types import Location
@@ -91,7 +92,10 @@ class ObjectRun:
         self.plain = settings.baseline == "empty" or (
             settings.baseline == "black" and self.scenes.color == (0, 0, 0)
         )
-        self.choice = self.explainer.choose(sweep.engine, self._sample())
+        aside = "; ".join(sweep.aside)
+        self.choice = self.explainer.choose("dense" if aside else sweep.engine, self._sample())
+        if aside and self.explainer.method.lattice is not None:
+            self.choice = EngineChoice("dense", f"auto: {aside}")
         self.classes = None
         if not isinstance(self.target, SimilarityTarget):
             columns = self.explainer.columns(self.scenes.empty)

@@ -26,6 +26,7 @@ from elsewhere.models.restoring import copy_network
 from elsewhere.notes import notes_of
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
+from elsewhere.sources import restarting
 from elsewhere.types import parse_bytes
 
 UNCHANGED = 0.5
@@ -41,6 +42,7 @@ WHOLE = "(network)"
 """What holds parameters that are no layer's."""
 
 
+@restarting
 def sanity(
     sweep: Sweep,
     settings: AttributionSettings | None = None,

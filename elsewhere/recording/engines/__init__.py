@@ -5,12 +5,19 @@ An engine is a :class:`SweepEngine`; what makes one for a network is registered 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from elsewhere.errors import InputError
 from elsewhere.models import Conduct, untouched
 from elsewhere.models.forward import computing
-from elsewhere.recording.engines.base import Cut, EngineChoice, NotApplicable, SweepEngine, numerics
+from elsewhere.recording.engines.base import (
+    Cut,
+    EngineChoice,
+    NotApplicable,
+    SweepEngine,
+    failing,
+    numerics,
+)
 from elsewhere.recording.engines.compiling import compile_windows, not_worth, saving, weigh
 from elsewhere.recording.engines.dense import DenseEngine
 from elsewhere.recording.engines.varied import VariedEngine
@@ -25,17 +32,21 @@ engines.add("incremental", compile_windows, summary="the windows that an object 
 engines.add("dense", DenseEngine, summary="whole canvases")
 
 
-def choose_engine(subject: Subject, conduct: Conduct, wanted: str) -> SweepEngine:
+def choose_engine(
+    subject: Subject, conduct: Conduct, wanted: str, aside: Sequence[str] = ()
+) -> SweepEngine:
     """Return the engine called `wanted` for a sweep, or for ``auto`` the first that applies and
-    pays.
+    pays; whole canvases, if there are reasons to leave all others `aside`.
 
     Raises
     ------
     InputError
         An engine is asked for by name and does not apply.
     """
-    model, reasons = subject.model, []
-    names = sorted(engines, key=lambda name: name == "dense") if wanted == "auto" else [wanted]
+    model, reasons, names = subject.model, list[str](), [wanted]
+    if wanted == "auto":
+        reasons += aside
+        names = ["dense"] if aside else sorted(engines, key=lambda name: name == "dense")
     for name in names:
         try:
             with computing(model.device, model.precision), untouched(model.module):
@@ -63,6 +74,7 @@ __all__ = [
     "SweepEngine",
     "choose_engine",
     "engines",
+    "failing",
     "not_worth",
     "numerics",
     "saving",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from elsewhere.errors import EngineError, reason_of
 from elsewhere.models import Conduct, Layer, Model
 from elsewhere.models.machine import describe_machine
 from elsewhere.protocols import Design, Sink, Stage
@@ -30,6 +32,25 @@ def memory_on(device: torch.device, max_memory: int) -> int:
         return max_memory
     card = torch.cuda.get_device_properties(device).total_memory
     return max(max_memory, card // CARD_SHARE)
+
+
+@contextlib.contextmanager
+def failing() -> Iterator[list[Exception]]:
+    """Turn what fails in a network, or for want of memory, into :class:`EngineError`.
+
+    What is appended to the list, the complaints of sinks, is theirs: but for want of memory, as
+    they build whole maps of windows.
+    """
+    complaints: list[Exception] = []
+    try:
+        yield complaints
+    except Exception as error:  # any network, any complaint
+        if error in complaints and not isinstance(error, MemoryError | RuntimeError):
+            raise
+        raise EngineError(
+            f"the incremental engine failed in the middle of a sweep ({reason_of(error)})"
+            + EngineError.REMEDY
+        ) from error
 
 
 class NotApplicable(Exception):

@@ -16,8 +16,8 @@ from elsewhere.errors import LayerError
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Layer
 from elsewhere.models.forward import widened
-from elsewhere.protocols import Design, Sink, Stage
-from elsewhere.recording.engines.base import Cut, SweepEngine, memory_on
+from elsewhere.protocols import Block, Design, Sink, Stage
+from elsewhere.recording.engines.base import Cut, SweepEngine, failing, memory_on
 from elsewhere.recording.incremental.blocks import GroundRow, WindowBlock, WindowRows
 from elsewhere.recording.incremental.engine import TILE_WORK, TILE_WORK_ON_DEVICE, Incremental
 from elsewhere.recording.incremental.tiling import (
@@ -246,7 +246,8 @@ class WindowEngine(SweepEngine):
             if stage != "reference" and (skip or portions.chosen is not None):
                 count = _count(portions.locate(*self._rows(stage, tile)), portions, skip)
             if count:
-                yield from self._run_tile(stage, tile, wanted, takers, count)
+                with failing() as complaints:
+                    yield from self._run_tile(stage, tile, wanted, takers, count, complaints)
 
     def _rows(self, stage: Stage, tile: Tile) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the objects and the flat positions of a tile's rows."""
@@ -262,6 +263,7 @@ class WindowEngine(SweepEngine):
         layers: Sequence[Layer],
         takers: Takers,
         count: int,
+        complaints: list[Exception],
     ) -> Iterator[int]:
         objects, positions = self._rows(stage, tile)
         by_source: dict[str, list[Layer]] = {}
@@ -282,11 +284,16 @@ class WindowEngine(SweepEngine):
                     for first in range(0, len(objects), step):
                         part = slice(first, first + step)
                         where = stage, layer.name, objects[part], positions[part]
-                        if isinstance(source, torch.Tensor):
-                            sink.add(DenseBlock(*where, source[part], layout=layer.layout))
-                            continue
-                        rows = np.arange(len(objects))[part]
-                        sink.add(WindowBlock(*where, source, rows))
+                        block: Block = (
+                            DenseBlock(*where, source[part], layout=layer.layout)
+                            if isinstance(source, torch.Tensor)
+                            else WindowBlock(*where, source, np.arange(len(objects))[part])
+                        )
+                        try:
+                            sink.add(block)
+                        except Exception as error:
+                            complaints.append(error)
+                            raise
 
         work = max(1, self.compiled.multiply_adds([tile], layers))
         done, counted = 0, 0
