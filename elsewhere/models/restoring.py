@@ -25,7 +25,8 @@ SMALL = 2**18
 """Numbers in a parameter of which a copy is kept; larger ones are taken to be weights, which no
 forward pass changes."""
 
-_CONTAINERS = (list, dict, set, deque, bytearray)
+_FIXED = frozenset({bool, int, float, complex, str, bytes, tuple, type(None)})
+"""Types of most attributes, within which nothing can be replaced."""
 
 
 @contextlib.contextmanager
@@ -75,7 +76,7 @@ class Snapshot:
                             self._keep(_join(name, str(inner)), entry)
 
     def _keep(self, name: str, value: Any) -> None:
-        if id(value) not in self._contents:
+        if type(value) not in _FIXED and id(value) not in self._contents:
             content = _content(value)
             if content is not None:
                 self._contents[id(value)] = (name, value, content)
@@ -121,30 +122,35 @@ def _join(name: str, key: str) -> str:
 
 def _content(value: Any) -> Any:
     """Return a copy of what can change within `value`; None where nothing is known to."""
-    if isinstance(value, nn.Parameter) and value.numel() > SMALL:
-        return None
+    if isinstance(value, dict):
+        return dict(value)
     if isinstance(value, torch.Tensor):
+        if isinstance(value, nn.Parameter) and value.numel() > SMALL:
+            return None
         with contextlib.suppress(RuntimeError, NotImplementedError):  # lazy, meta, quantised
             return value.detach().clone()
         return None
     if isinstance(value, np.ndarray) and value.dtype != object:
         return value.copy()
-    if isinstance(value, _CONTAINERS):
+    if isinstance(value, list | deque):
+        return list(value)
+    if isinstance(value, set | bytearray):
         return copy.copy(value)
     return None
 
 
 def _is_same(value: Any, content: Any) -> bool:
+    if isinstance(value, dict):  # most of them hold no hooks
+        return len(value) == len(content) and all(
+            key == other and one is two
+            for (key, one), (other, two) in zip(value.items(), content.items(), strict=True)
+        )
     if isinstance(value, torch.Tensor):
         same = value.shape == content.shape and value.dtype == content.dtype
         return bool(same and torch.equal(value.detach(), content))
     if isinstance(value, list | deque):
         return len(value) == len(content) and all(
             a is b for a, b in zip(value, content, strict=True)
-        )
-    if isinstance(value, dict):
-        return list(value) == list(content) and all(
-            a is b for a, b in zip(value.values(), content.values(), strict=True)
         )
     if isinstance(value, np.ndarray):
         return bool(value.shape == content.shape and value.tobytes() == content.tobytes())
