@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:  # which needs NumPy, and help texts do not
@@ -107,6 +108,26 @@ def mean_note(result: Any) -> list[str]:
     ]
 
 
+def near(name: str) -> str:
+    """Return a file, or what is named in it, as it can stand in a text: without the way to it.
+
+    A relative name stays; of an absolute one what lies below the working directory, or else the
+    name of the file, is left.
+
+    Examples
+    --------
+    >>> near("/home/anna/nets/own.py:Net"), near("nets/own.py:Net"), near("vgg16")
+    ('own.py:Net', 'nets/own.py:Net', 'vgg16')
+    """
+    path = PurePath(name)
+    if not (path.is_absolute() or PureWindowsPath(name).is_absolute() or name.startswith("~")):
+        return name
+    here = Path.cwd()
+    if path.is_relative_to(here) and path != here:
+        return str(path.relative_to(here))
+    return PureWindowsPath(name).name if "\\" in name else path.name
+
+
 _ASKED = ("model_name", "model", "name", "arch", "architecture", "variant")
 """Arguments of factories that say which network they make."""
 
@@ -128,7 +149,9 @@ def network_name(facts: Mapping[str, Any]) -> str:
     """
     model, arguments = str(facts.get("model", "")), _arguments(facts)
     asked = [arguments[key] for key in _ASKED if isinstance(arguments.get(key), str)]
-    return f"{asked[0]} ({model.partition(':')[0]})" if ":" in model and asked else model
+    if ":" not in model or not asked:
+        return near(model)
+    return f"{asked[0]} ({near(model.rpartition(':')[0])})"
 
 
 def weights_name(facts: Mapping[str, Any]) -> str:

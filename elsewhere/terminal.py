@@ -9,9 +9,11 @@ import logging
 import math
 import os
 import re
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -21,8 +23,12 @@ from elsewhere.notes import notes_of
 from elsewhere.types import COMPARED, format_bytes, stem_of
 
 if TYPE_CHECKING:
+    import xarray
+
     from elsewhere.protocols import Progress
     from elsewhere.recording import Plan
+
+Dataset = TypeVar("Dataset", bound="xarray.Dataset")
 
 
 def duration(seconds: float) -> str:
@@ -148,6 +154,16 @@ def short(value: Any) -> Any:
 def print_numbers(rows: list[dict[str, Any]], right: tuple[str, ...]) -> None:
     """Print rows as a table, numbers and intervals at three decimals."""
     print_table([{key: short(value) for key, value in row.items()} for row in rows], right=right)
+
+
+def command_line() -> str:
+    """Return the command that runs, as files keep it."""
+    return shlex.join(["elsewhere", *sys.argv[1:]])
+
+
+def stamped(result: Dataset) -> Dataset:
+    """Return a result that says by which command it was made."""
+    return result.assign_attrs(command=command_line())
 
 
 def print_notes(*holders: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -153,6 +154,31 @@ BIBLIOGRAPHY = MappingProxyType(
 )
 
 
+SOFTWARE = "elsewhere2026"
+"""The key of this package."""
+
+
+def cited_in(text: str) -> set[str]:
+    """Return the keys of the literature that a text cites in brackets.
+
+    Examples
+    --------
+    >>> sorted(cited_in("[efron1993] and [kornblith2019, song2012], of [0, 1] and [elsewhere2026]"))
+    ['efron1993', 'kornblith2019', 'song2012']
+    """
+    known = _known()
+    found = re.findall(r"\[([^][]+)\]", text)
+    return {key for group in found for key in group.split(", ") if key in known}
+
+
+def _known() -> dict[str, tuple[str, Mapping[str, str]]]:
+    """Return the bibliography with the literature of every measure."""
+    known: dict[str, tuple[str, Mapping[str, str]]] = dict(BIBLIOGRAPHY)
+    for name in measures:
+        known |= measures.get(name).literature
+    return known
+
+
 def to_bibtex(keys: Iterable[str], *, version: str = "") -> str:
     """Return entries of the bibliography as BibTeX, sorted, the software's own last.
 
@@ -173,9 +199,7 @@ def to_bibtex(keys: Iterable[str], *, version: str = "") -> str:
       year = {1993},
     }
     """
-    known: dict[str, tuple[str, Mapping[str, str]]] = dict(BIBLIOGRAPHY)
-    for name in measures:
-        known |= measures.get(name).literature
+    known = _known()
     entries = []
     for key in sorted(set(keys)):
         if key not in known:
@@ -184,12 +208,14 @@ def to_bibtex(keys: Iterable[str], *, version: str = "") -> str:
     if version:
         entries.append(
             (
-                "elsewhere",
+                SOFTWARE,
                 "software",
                 {
                     "author": "{The elsewhere developers}",
                     "title": "elsewhere: translation invariance of vision networks, layer by layer",
+                    "year": "2026",
                     "version": version,
+                    "howpublished": "Python package",
                 },
             )
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 import xarray
 
 import elsewhere
-from elsewhere.analyzer.bibliography import to_bibtex
+from elsewhere.analyzer.bibliography import SOFTWARE, cited_in, to_bibtex
 from elsewhere.analyzer.procedures import intervals, joined, said_of
+from elsewhere.analyzer.stimulus_facts import said_of_stimuli
 from elsewhere.analyzer.training_facts import of_run
 from elsewhere.errors import InputError
-from elsewhere.forms import label, layer_labels, weights_name
+from elsewhere.forms import label, layer_labels, near, weights_name
 from elsewhere.measures.catalogue import measures
 from elsewhere.storage import Recording
 
@@ -73,28 +75,36 @@ def describe_methods(source: Recording | xarray.Dataset | Path) -> str:
         facts = {**facts, **_axis_facts(source)}
         layers = layer_labels(source) if "layer" in source.coords else []
         names = _measured(facts)
-    procedure, cited = "", set[str]()
-    if isinstance(source, xarray.Dataset):
-        procedure, cited = said_of(facts, source)
     paragraphs = [
-        _what_was_shown(facts),
-        _what_was_recorded(facts, layers),
-        procedure,
+        _network(facts),
+        said_of_stimuli(facts),
+        _what_was_recorded(layers),
+        said_of(facts, source) if isinstance(source, xarray.Dataset) else "",
         _what_was_measured(facts, names),
         _numerics(facts),
         _digests(facts),
         _notes(facts),
     ]
-    keys: set[str] = {"biscione2021", *cited}
-    for name in names:
-        keys |= set(measures.get(name).sources if name in measures else ())
-    if names and facts["kind"] != "accuracy":
-        keys.add("efron1993")
-    if any("sketch" in layer for layer in layers):
-        keys.add("charikar2002")
-    version = _version(facts)
-    body = "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
-    return f"# Methods\n\n{body}\n\n```bibtex\n{to_bibtex(keys, version=version)}\n```\n"
+    body = _without_ways("\n\n".join(paragraph for paragraph in paragraphs if paragraph))
+    bibliography = to_bibtex(cited_in(body), version=_version(facts))
+    return f"# Methods\n\n{body}\n\n```bibtex\n{bibliography}\n```\n"
+
+
+_WAY = re.compile(
+    r"(?<![\w/:.)\]}|~-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\"`|()]+[/\\])+[^\s'\"`|()]*"
+)
+"""The way to a file from the root, or from somebody's home."""
+
+
+def _without_ways(text: str) -> str:
+    """Return a text in which files are named, but not the ways to them.
+
+    Examples
+    --------
+    >>> _without_ways("of /home/anna/own.py:Net, and `--out=/tmp/a/b.nc`; 1/2 and a(o,p)/(b/c)")
+    'of own.py:Net, and `--out=b.nc`; 1/2 and a(o,p)/(b/c)'
+    """
+    return _WAY.sub(lambda found: near(found[0]), text)
 
 
 def _design_facts(recording: Recording) -> dict[str, Any]:
@@ -156,67 +166,27 @@ def _version(facts: Mapping[str, Any]) -> str:
     return elsewhere.__version__
 
 
-def _spread(values: Sequence[int]) -> str:
-    if len(values) == 1:
-        return f"{values[0]} px"
-    steps = sorted({b - a for a, b in itertools.pairwise(values)})
-    every = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
-    return f"{len(values)} from {values[0]} to {values[-1]} px, {every} px apart"
-
-
-def _what_was_shown(facts: Mapping[str, Any]) -> str:
-    parts = []
-    model = facts.get("model", "")
+def _network(facts: Mapping[str, Any]) -> str:
+    """Return which network it was, with which weights."""
+    model = str(facts.get("model", ""))
     if model == "arrays":
-        parts.append("Activations were recorded by other software and given as arrays.")
-    elif model:
-        arguments = facts.get("model_arguments") or {}
-        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        weights = "" if facts.get("kind") == "track" else weights_name(facts)
-        of = "the checkpoint " if "training" in facts else ""
-        how = {"none": "weights drawn at random", "": "the weights of each checkpoint"}.get(
-            weights, f"the weights of {of}'{weights}'" if of else f"the weights '{weights}'"
+        return "Activations were recorded by other software and given as arrays."
+    if not model:
+        return ""
+    arguments = facts.get("model_arguments") or {}
+    given = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    return " ".join(
+        filter(
+            None,
+            (
+                f"The network was {near(model)}{f' ({given})' if given else ''} with "
+                f"{_weights(facts)}, in evaluation mode.",
+                _STATISTICS.get(str(facts.get("batch_norm"))),
+                _noise(facts.get("noise") or ()),
+                _input(facts),
+            ),
         )
-        parts.append(
-            f"The network was {model}{f' ({given})' if given else ''} with {how}, in evaluation "
-            "mode."
-        )
-        parts.append(_STATISTICS.get(str(facts.get("batch_norm")), ""))
-        parts.append(_noise(facts.get("noise") or ()))
-    n, n_categories = facts.get("n_objects"), facts.get("n_categories")
-    if n is not None:
-        known = _set_of(facts)
-        several = f" of {n_categories} categories" if n_categories is not None else ""
-        size = f", {facts['object_size']} px large" if "object_size" in facts else ""
-        parts.append(f"There were {n} objects{several}{known}{size}.")
-        parts.append(_told_from_ground(facts))
-    axes = facts.get("axes_px")
-    if axes:
-        places = "; ".join(f"{name}: {_spread(values)}" for name, values in axes.items())
-        canvas = (
-            f" on a canvas of {facts['canvas']} x {facts['canvas']} px" if "canvas" in facts else ""
-        )
-        ground = facts.get("background")
-        colour = f" of constant background (R, G, B) = {tuple(ground)}" if ground else ""
-        parts.append(f"Each stood at every location of a grid{canvas}{colour} ({places}).")
-    elif "canvas" in facts:
-        size = f", objects were {facts['object_size']} px large" if "object_size" in facts else ""
-        parts.append(f"The canvas was {facts['canvas']} x {facts['canvas']} px{size}.")
-    for name, (values, unit) in facts.get("changed", {}).items():
-        of = "" if unit in ("", "1") else f" {unit}"
-        neutral = f" (of the reference: {facts[f'reference_{name}']:g}{of})"
-        listed = joined(f"{value:g}" for value in values)
-        parts.append(f"At each location it was shown at {name} {listed}{of}{neutral}.")
-    if "reference_y" in facts and "reference_x" in facts:
-        parts.append(_reference(facts))
-    if "mean" in facts and "std" in facts:
-        gain = float(facts.get("gain", 1))
-        parts.append(
-            f"The input was (pixel / 255 - {_by_channel(facts['mean'])}) / "
-            f"{_by_channel(facts['std'])}{f' * {gain:g}' if gain != 1 else ''}"
-            + (", in the order blue, green, red." if facts.get("channels") == "bgr" else ".")
-        )
-    return " ".join(filter(None, parts))
+    )
 
 
 def _noise(noise: Sequence[str]) -> str:
@@ -228,34 +198,40 @@ def _noise(noise: Sequence[str]) -> str:
     return f"What acted in training only was at rest: {listed}."
 
 
-def _set_of(facts: Mapping[str, Any]) -> str:
-    """Return of which set objects are; of a folder its name, not its path."""
-    if "object_set" not in facts:
+def _weights(facts: Mapping[str, Any]) -> str:
+    """Return which weights a network had, and with which seed those that are random were drawn."""
+    if facts.get("kind") in ("track", "attribution timeline"):
+        return "the weights of each checkpoint"
+    seed = f" (seed {facts['weights_seed']})" if "weights_seed" in facts else ""
+    asked, said = str(facts.get("weights") or ""), weights_name(facts)
+    if asked == "none" and ":" in str(facts.get("model")):
+        how = "makes them" if said.startswith("as its factory") else f"loads them with {said}"
+        return f"weights as its factory {how}{seed}"
+    if asked in ("", "none"):
+        return f"weights drawn at random{seed}" if asked else "weights that are not named"
+    if asked == "imagenet":
+        of = "published ImageNet weights"
+    elif asked == "in memory":
+        of = "the weights that it had in memory"
+    else:
+        of = f"the weights {'of the checkpoint ' if 'training' in facts else ''}'{near(asked)}'"
+    keys = facts.get("random_keys")
+    return f"{of}; {', '.join(keys)} drawn at random{seed}" if keys else of
+
+
+def _input(facts: Mapping[str, Any]) -> str:
+    """Return what the network got of a pixel; what changes nothing is left out."""
+    if "mean" not in facts or "std" not in facts:
         return ""
-    folder = (facts.get("object_source") or {}).get("folder")
-    if folder:
-        return f" of the folder '{Path(str(folder)).name or 'of images'}'"
-    return f" of the set '{facts['object_set']}'"
-
-
-def _told_from_ground(facts: Mapping[str, Any]) -> str:
-    """Return how the objects of a folder were told from what surrounds them in the images."""
-    ground = (facts.get("object_source") or {}).get("ground")
-    return f"Objects were told from the ground of their images by {ground}." if ground else ""
-
-
-def _reference(facts: Mapping[str, Any]) -> str:
-    """Return which location others are compared with, and why that one."""
-    place = (int(facts["reference_y"]), int(facts["reference_x"]))
-    said = f"The reference location was (y, x) = {place}"
-    axes = facts.get("axes_px") or {}
-    rows, columns = list(axes.get("y", ())), list(axes.get("x", ()))
-    if place in [tuple(each) for each in facts.get("trained") or ()]:
-        return f"{said}, a trained location."
-    if len(rows) > 1 and place == (rows[len(rows) // 2], columns[0]):
-        middle = "the middle row" if len(rows) % 2 else f"row {len(rows) // 2 + 1} of {len(rows)}"
-        return f"{said}, the leftmost of {middle}, as in [biscione2021]."
-    return f"{said}."
+    mean, std, gain = list(facts["mean"]), list(facts["std"]), float(facts.get("gain", 1))
+    scale = f" / {_by_channel(std)}" if set(std) != {1} else ""
+    scale += f" * {gain:g}" if gain != 1 else ""
+    formula = f"pixel / 255 - {_by_channel(mean)}" if any(mean) else "pixel / 255"
+    formula = f"({formula}){scale}" if scale and any(mean) else f"{formula}{scale}"
+    several = [values for values in (mean, std) if len(set(values)) > 1]
+    of = " (numbers are those of red, green and blue)" if several else ""
+    bgr = " The network takes the channels in the order blue, green, red."
+    return f"The input was {formula}{of}." + (bgr if facts.get("channels") == "bgr" else "")
 
 
 def _by_channel(values: Sequence[float]) -> str:
@@ -263,17 +239,26 @@ def _by_channel(values: Sequence[float]) -> str:
     return f"{values[0]:g}" if len(set(values)) == 1 else f"({', '.join(f'{v:g}' for v in values)})"
 
 
-def _what_was_recorded(facts: Mapping[str, Any], layers: Sequence[str]) -> str:
+def _what_was_recorded(layers: Sequence[str]) -> str:
     if not layers:
         return ""
-    dtype = f" as {facts['dtype']}" if "dtype" in facts else ""
-    return f"The layers were {joined(layers)}{dtype}."
+    sketched = any("sketch" in layer for layer in layers)
+    count = " Sketches are count sketches of the activations [charikar2002]." if sketched else ""
+    return f"{'The layers were' if len(layers) > 1 else 'The layer was'} {joined(layers)}.{count}"
 
 
 def _what_was_measured(facts: Mapping[str, Any], names: Sequence[str]) -> str:
     if not names:
         return ""
-    lines = ["Write a(o, p) for a layer's activation on object o at location p.", ""]
+    lines = []
+    if facts["kind"] != "accuracy":
+        lines = [
+            "Write a(o, p) for a layer's activation on object o at location p, and r for the "
+            "reference location."
+        ]
+    if facts["kind"] in ("accuracy", "track"):
+        lines += ["Write K for the number of classes and N for accuracy from chance (0) to 1."]
+    lines = [" ".join(lines), ""]
     for name in names:
         sources = measures.get(name).sources if name in measures else ()
         cited = f" [{', '.join(sources)}]" if sources else ""
@@ -318,30 +303,64 @@ def _notes(facts: Mapping[str, Any]) -> str:
 
 
 def _numerics(facts: Mapping[str, Any]) -> str:
+    """Return by what, with which seed and when it was computed."""
     parts = []
     numerics = facts.get("numerics")
     if isinstance(numerics, Mapping):
         said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in numerics.items())
-        parts.append(f"Numerics: {said}.")
-    for key in ("versions", "measured_with"):
+        parts.append(f"Numerics: the network ran with {said}.")
+    for key, what in (
+        ("versions", "Activations were recorded"),
+        ("measured_with", "It was measured"),
+    ):
         found = facts.get(key)
         if isinstance(found, Mapping):
-            said = ", ".join(f"{package} {number}" for package, number in found.items())
-            parts.append(f"{'Recorded' if key == 'versions' else 'Measured'} with {said}.")
+            named = [
+                f"{package} {number}{f' [{SOFTWARE}]' if package == 'elsewhere' else ''}"
+                for package, number in found.items()
+            ]
+            parts.append(f"{what} with {joined(named)}.")
+    if facts.get("recorded_by"):
+        parts.append(
+            f"Activations were recorded by the command `{_command(facts['recorded_by'])}`."
+        )
     if facts.get("command"):
-        parts.append(f"Command: `{facts['command']}`.")
+        parts.append(f"The command was `{_command(facts['command'])}`.")
     if facts.get("created"):
-        parts.append(f"Created {facts['created']}.")
+        parts.append(f"It was made at {facts['created']}.")
     if "seed" in facts:
-        parts.append(f"Seed {facts['seed']}.")
+        parts.append(f"The seed was {facts['seed']}.")
     return " ".join(parts)
+
+
+def _command(text: object) -> str:
+    """Return a command line without the ways to files."""
+    try:
+        words = shlex.split(str(text))
+    except ValueError:  # of a file that other software wrote
+        return str(text)
+    return shlex.join(_word(word) for word in words)
+
+
+def _word(word: str) -> str:
+    start = max(
+        (n + 1 for n, sign in enumerate(word) if sign in "=," or word[:n] == "folder"), default=0
+    )
+    return word[:start] + near(word[start:])
 
 
 def _digests(facts: Mapping[str, Any]) -> str:
     known = {
-        "weights_sha256": "weights (SHA-256)",
+        "weights_sha256": "weights",
         "object_digest": "objects",
-        "identity": "recording",
+        "identity": "recording" if "recording" in facts or "created" in facts else "run",
     }
     said = [f"{words} {facts[key]}" for key, words in known.items() if facts.get(key)]
-    return f"Digests: {'; '.join(said)}." if said else ""
+    if each := facts.get("checkpoint_sha256"):
+        digests = [each] if isinstance(each, str) else list(each)
+        if len(digests) == 1:
+            said.append(f"checkpoint {digests[0]}")
+        else:
+            over = hashlib.sha256("".join(digests).encode()).hexdigest()
+            said.append(f"the {len(digests)} checkpoints, over their own in order, {over}")
+    return f"SHA-256 of what was used: {'; '.join(said)}." if said else ""

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import xarray
 
 from elsewhere.analyzer.training_facts import said_of_phases, said_of_training
+from elsewhere.probes.kinds import probe_kinds
 
 Facts = Mapping[str, Any]
-Said = tuple[str, set[str]]
-"""Sentences, and the keys of the literature that they cite."""
 
 
 def joined(values: Iterable[Any]) -> str:
@@ -36,8 +36,9 @@ def intervals(facts: Mapping[str, Any]) -> str:
     if kind.startswith("probe"):
         return _SHARES.format("between categories")
     units = "categories" if facts.get("sampled") == "category" else "objects"
+    of = " of what is measured of layers" if kind == "track" else ""
     return (
-        f"Intervals are 95 % delete-one jackknife intervals over {units} with Student's t "
+        f"Intervals{of} are 95 % delete-one jackknife intervals over {units} with Student's t "
         "[efron1993]; locations were not resampled."
     )
 
@@ -67,8 +68,8 @@ def _left_as_they_were(facts: Facts) -> str:
     return f", but for {named}" if named else ""
 
 
-def _sanity(facts: Facts, result: xarray.Dataset) -> Said:
-    said, cited = _attributed(facts)
+def _sanity(facts: Facts, result: xarray.Dataset) -> str:
+    said = _attributed(facts)
     more = (
         f"{_shown_at(facts)}Layers were randomised from the output to the input, one more at "
         "each stage, by shuffling the values of each parameter and statistic [adebayo2018]; "
@@ -80,20 +81,18 @@ def _sanity(facts: Facts, result: xarray.Dataset) -> Said:
         f"all layers from {facts.get('judged_at', 'the middle')} up random, or all: "
         f"{'it was' if facts.get('unchanged') else 'it was not'}. {intervals(facts)}"
     )
-    return f"{said} {more}", {*cited, "adebayo2018", "efron1993"}
+    return f"{said} {more}"
 
 
-def _maps(facts: Facts, result: xarray.Dataset) -> Said:
-    said, cited = _attributed(facts)
-    return f"{said} {_compared(facts)}", {*cited, "efron1993"}
+def _maps(facts: Facts, result: xarray.Dataset) -> str:
+    return f"{_attributed(facts)} {_compared(facts)}"
 
 
-def _timeline(facts: Facts, result: xarray.Dataset) -> Said:
-    said, cited = _maps(facts, result)
-    return f"{_checkpoints(facts, result)} {said}", cited
+def _timeline(facts: Facts, result: xarray.Dataset) -> str:
+    return f"{_checkpoints(facts, result)} {_maps(facts, result)}"
 
 
-def _similarity(facts: Facts, result: xarray.Dataset) -> Said:
+def _similarity(facts: Facts, result: xarray.Dataset) -> str:
     metric = str(facts.get("metric", "cosine")).partition("(")[0]
     more = (
         " The protocol was that of the published code: one exemplar of each class, the middle row."
@@ -105,70 +104,67 @@ def _similarity(facts: Facts, result: xarray.Dataset) -> Said:
         "the reference location (same object elsewhere), beside that of objects of other "
         "categories there (other object elsewhere) and of two objects in one place (other "
         f"object, same place).{more}"
-    ), set()
-
-
-def _measures(facts: Facts, result: xarray.Dataset) -> Said:
-    at = "the reference location" if facts.get("against") == "reference" else "all other locations"
-    return (
-        f"Codes at each location were compared with those at {at}, where a measure compares.",
-        set(),
     )
 
 
-def _aligned(facts: Facts, result: xarray.Dataset) -> Said:
+def _measures(facts: Facts, result: xarray.Dataset) -> str:
+    at = "the reference location" if facts.get("against") == "reference" else "all other locations"
+    return f"Codes at each location were compared with those at {at}, where a measure compares."
+
+
+def _aligned(facts: Facts, result: xarray.Dataset) -> str:
     return (
         "Feature maps were moved back with the object by its displacement in cells (mode "
         f"'{facts.get('shift', 'exact')}') and compared with those at the reference location over "
         "the cells around the object, beside the same with objects of other categories."
-    ), set()
+    )
 
 
-def _dissimilar(facts: Facts, result: xarray.Dataset) -> Said:
+def _dissimilar(facts: Facts, result: xarray.Dataset) -> str:
     return (
         "The dissimilarity of the codes of every pair of objects in the same place was taken at "
         f"each location ({facts.get('dissimilarity')}) [kriegeskorte2008]."
-    ), {"kriegeskorte2008"}
+    )
 
 
-def _readout(facts: Facts, result: xarray.Dataset) -> Said:
+def _readout(facts: Facts, result: xarray.Dataset) -> str:
     places = [tuple(place) for place in facts.get("trained") or ()]
     classes = ", ".join(map(str, result["class"].values))
     return (
         f"A linear probe ({facts.get('probe')}, strength {facts.get('strength')}) was trained on "
         f"the activations of layer {facts.get('layer')} with the objects at (y, x) = "
         f"{joined(places)} for the classes {classes}; its weights are for raw units."
-    ), set()
+    )
 
 
-def _summarised(facts: Facts, result: xarray.Dataset) -> Said:
+def _summarised(facts: Facts, result: xarray.Dataset) -> str:
     phase = facts.get("phase")
     return (
         f"Of phase '{phase}' the onset is the first step from which on normalised accuracy off the "
         "trained locations stays above 0.1; the half-way step is that of half the gain, "
         "interpolated in log(1 + step); a loss is from the first checkpoint that reached the "
         "criterion to the last one."
-    ), set()
+    )
 
 
-def _checkpoint(facts: Facts, result: xarray.Dataset) -> Said:
+def _checkpoint(facts: Facts, result: xarray.Dataset) -> str:
     return (
         f"The checkpoint was that of step {facts.get('step')} of phase '{facts.get('phase')}'. "
-        f"{said_of_training(facts)}".strip()
-    ), set()
+        f"{said_of_training(facts)}"
+    ).strip()
 
 
-def _run(facts: Facts, result: xarray.Dataset) -> Said:
-    return f"{said_of_training(facts)} {facts['n_checkpoints']} checkpoints were kept.", set()
+def _run(facts: Facts, result: xarray.Dataset) -> str:
+    return f"{said_of_training(facts)} {facts['n_checkpoints']} checkpoints were kept."
 
 
-def said_of(facts: Facts, result: xarray.Dataset) -> Said:
+def said_of(facts: Facts, result: xarray.Dataset) -> str:
     """Return what was done to get a result; nothing of a kind that is not known."""
     procedure = PROCEDURES.get(str(facts.get("kind")))
-    return ("", set()) if procedure is None else procedure(facts, result)
+    return "" if procedure is None else procedure(facts, result)
 
 
-def _tested(facts: Facts, result: xarray.Dataset) -> Said:
+def _tested(facts: Facts, result: xarray.Dataset) -> str:
     """Return what was classified, by what was trained where."""
     parts = [f"The head had {facts.get('n_classes')} classes; chance is {facts.get('chance'):.3g}."]
     if "held_out" in result:
@@ -190,15 +186,22 @@ def _tested(facts: Facts, result: xarray.Dataset) -> Said:
         parts.append(
             f"The checkpoint was {facts.get('checkpoint', '')} of phase '{facts['phase']}'."
         )
-    return " ".join([*parts, said_of_training(facts)]).rstrip(), set()
+    return " ".join([*parts, said_of_training(facts)]).rstrip()
 
 
-def _tracked(facts: Facts, result: xarray.Dataset) -> Said:
+def _tracked(facts: Facts, result: xarray.Dataset) -> str:
+    n = facts.get("per_category")
+    of = "some exemplars" if n is None else f"up to {n} exemplars"
+    tested = (
+        "accuracy is that which training itself found at the trained locations"
+        if n == 0
+        else f"accuracy is that of {of} of each class of its phase that were trained on, and apart "
+        "from these of as many that were held out, each the mean over classes"
+    )
     return (
-        f"{_checkpoints(facts, result)} At each, accuracy is that of the exemplars of its own "
-        f"phase, trained on and held out apart, and similarity ({facts.get('metric')}) is that of "
-        "the objects above, compared with their codes at the reference location."
-    ), set()
+        f"{_checkpoints(facts, result)} At each, {tested}, and similarity ({facts.get('metric')}) "
+        "is that of the objects above, compared with their codes at the reference location."
+    )
 
 
 def _checkpoints(facts: Facts, result: xarray.Dataset) -> str:
@@ -210,11 +213,11 @@ def _checkpoints(facts: Facts, result: xarray.Dataset) -> str:
     return (
         f"{said_of_training(facts)} Measured were the checkpoints of the curriculum "
         f"'{facts.get('curriculum')}', by phase {joined(counts)}; the last phase trained "
-        f"{facts.get('n_classes')} classes{at}."
+        f"{facts.get('n_classes')} {'class' if facts.get('n_classes') == 1 else 'classes'}{at}."
     ).lstrip()
 
 
-def _claimed(facts: Facts, result: xarray.Dataset) -> Said:
+def _claimed(facts: Facts, result: xarray.Dataset) -> str:
     """Return at which scale claims were judged, and by how many seeds."""
     seeds = [int(seed) for seed in result["seed"].values]
     systems = dict.fromkeys(str(system) for system in result["system"].values if system)
@@ -234,12 +237,13 @@ def _claimed(facts: Facts, result: xarray.Dataset) -> Said:
     ]
     said = (
         f"The claims of [biscione2021] were judged at the scale '{facts.get('scale')}', on "
-        f"{joined(systems)}, with {len(seeds)} seeds ({joined(seeds)}), each of which redraws "
-        "weights, classes, order and places. Intervals are 95 % intervals over seeds with "
+        f"{joined(systems)}, with "
+        f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} ({joined(seeds)}), each of which "
+        "redraws weights, classes, order and places. Intervals are 95 % intervals over seeds with "
         "Student's t, paired across conditions; a claim holds or fails only where the whole "
         "interval lies on one side of its threshold."
     )
-    return "\n\n".join([said, *conditions, "\n".join(judged)]), {"biscione2021"}
+    return "\n\n".join([said, *conditions, "\n".join(judged)])
 
 
 def _shown_at(facts: Facts) -> str:
@@ -247,10 +251,9 @@ def _shown_at(facts: Facts) -> str:
     return f"Maps were made at {n} locations of the canvas. " if n else ""
 
 
-def _attributed(facts: Facts) -> tuple[str, set[str]]:
+def _attributed(facts: Facts) -> str:
     method = str(facts.get("method", ""))
     gives, source = ATTRIBUTION.get(method, ("", ""))
-    cited = {source} - {""}
     parts = [
         f"The target '{facts.get('target', 'unknown')}' was attributed to the input's pixels, "
         f"summed over colours, by {method}{f' [{source}]' if source else ''}: {gives}."
@@ -259,7 +262,7 @@ def _attributed(facts: Facts) -> tuple[str, set[str]]:
         parts.append(f"The layer was {facts['layer']}.")
     if options := facts.get("options"):
         said = ", ".join(f"{name} = {value}" for name, value in options.items())
-        parts.append(f"Options: {said}.")
+        parts.append(f"Its options were {said}.")
     if (base := str(facts.get("baseline") or "")) and method in _COMPARING:
         word, _, sigma = base.partition(":")
         blur = f" (sigma {sigma} px)" if sigma else ""
@@ -268,17 +271,15 @@ def _attributed(facts: Facts) -> tuple[str, set[str]]:
         said = ", ".join(f"{name} ({count})" for name, count in rules.items())
         parts.append(f"Rules were applied to every operation between image and score: {said}.")
     if method in _CAPTUM and facts.get("engine") != "incremental":
-        cited.add("kokhlikyan2020")
         parts.append("Maps were computed with Captum [kokhlikyan2020].")
     elif facts.get("engine") == "incremental":
         parts.append("Of each covered image only what the window changes was computed.")
     if extras := facts.get("extras"):
-        cited.add("yeh2019")
         parts.append(
             f"{' and '.join(map(str, extras)).capitalize()} [yeh2019] took "
             f"{facts.get('n_perturbations')} perturbations each, the same at every location."
         )
-    return " ".join(parts), cited
+    return " ".join(parts)
 
 
 def _compared(facts: Facts) -> str:
@@ -293,10 +294,24 @@ def _compared(facts: Facts) -> str:
     )
 
 
-def _had(result: xarray.Dataset, control: str) -> bool:
-    """Return whether a control that was asked for has values; notes say why it has none."""
-    name = f"{control}_accuracy_at"
-    return name in result and bool(result[name].notnull().any())
+_CONTROLS = {
+    "untrained": "the same network with random weights",
+    "pixels": "the pixels instead of a layer",
+    "shuffled": "a control task, labels shuffled over exemplars [hewitt2019]{}",
+}
+
+
+def _controls(facts: Facts, result: xarray.Dataset) -> list[str]:
+    """Return the controls that have values and control for something; notes say why others not."""
+    none = {part.partition(": ")[0] for part in str(facts.get("reason") or "").split("; ")}
+    times = f" ({int(facts.get('n_shuffles') or 0)} times)"
+    return [
+        _CONTROLS[name].format(times)
+        for name in facts.get("controls") or ()
+        if name not in none
+        and f"{name}_accuracy_at" in result
+        and bool(result[f"{name}_accuracy_at"].notnull().any())
+    ]
 
 
 def _out(result: xarray.Dataset) -> str:
@@ -310,31 +325,34 @@ def _out(result: xarray.Dataset) -> str:
     return f" {held_out.sum()} more objects, {count} of each category, were held out."
 
 
-def _probed(facts: Facts, result: xarray.Dataset) -> Said:
-    strength = facts.get("strength_parameter")
-    folds, shuffles = int(facts.get("n_folds") or 0), int(facts.get("n_shuffles") or 0)
+def _probed(facts: Facts, result: xarray.Dataset) -> str:
+    strength, folds = facts.get("strength_parameter"), int(facts.get("n_folds") or 0)
     places = [tuple(place) for place in facts.get("trained") or ()]
-    at = f", (y, x) = {joined(places)}," if places else " location in turn"
+    kind = str(facts.get("probe", "unknown"))
+    what = f"{kind}: {probe_kinds.summary(kind)}" if kind in probe_kinds else kind
+    at = f"(y, x) = {joined(places)}" if places else "each location in turn"
     parts = [
-        f"Linear probes ({facts.get('probe', 'unknown')}) for {facts.get('n_classes')} classes "
-        f"were trained on {facts.get('n_trained')} objects at "
-        f"{facts.get('train_at')}{at} and tested at every location; chance is "
+        f"Linear probes ({what}) for {facts.get('n_classes')} classes were trained on "
+        f"{facts.get('n_trained')} objects at {at} and tested at every location; chance is "
         f"{facts.get('chance', float('nan')):.3g}.{_out(result)} Exemplars "
         "that they were trained on and held-out exemplars are reported apart, and so are the "
         "accuracies on, off and far from the trained locations (an object's size or more). Units "
-        "were standardised by their means and deviations over the training samples."
+        "were standardised by their means and deviations over the training samples, and probes "
+        "were fitted in the span of these, where the best ones lie [kimeldorf1971]."
     ]
     if strength and folds:
-        parts.append(f"{strength} was chosen by cross-validation in {folds} folds.")
-    controls = [each for each in facts.get("controls") or () if _had(result, each)]
-    if controls:
-        times = f" ({shuffles} shuffles)" if shuffles else ""
-        parts.append(f"Controls: {joined(controls)}{times}.")
-    cited = {"kimeldorf1971"} | ({"hewitt2019"} if "shuffled" in controls else set())
-    return " ".join([*parts, intervals(facts)]), cited
+        parts.append(f"The strength {strength} was chosen by cross-validation in {folds} folds.")
+    elif strength and "strength" in result:
+        used = np.unique(result["strength"].values)
+        parts.append(
+            f"The strength {strength} was {joined(f'{each:g}' for each in used[used == used])}."
+        )
+    if controls := _controls(facts, result):
+        parts.append(f"The same was done with controls: {joined(controls)}.")
+    return " ".join([*parts, intervals(facts)])
 
 
-PROCEDURES: Mapping[str, Callable[[Facts, xarray.Dataset], Said]] = MappingProxyType(
+PROCEDURES: Mapping[str, Callable[[Facts, xarray.Dataset], str]] = MappingProxyType(
     {
         "accuracy": _tested,
         "aligned": _aligned,

@@ -423,6 +423,9 @@ def _join(
         "object_size": canvas.object_size,
         "trained": [list(place) for place in _trained(settings, last)],
         "n_classes": len(last.categories),
+        "per_category": settings.per_category,
+        "sampled": found[-1].attrs["sampled"],
+        "checkpoint_sha256": [card.sha256 for card in cards],
         "criterion_step": {
             card.phase: card.criterion_step for card in cards if card.criterion_step is not None
         },
@@ -470,6 +473,9 @@ _SHOWN = (
     "gain",
     "object_set",
     "object_source",
+    "object_digest",
+    "channels",
+    "numerics",
     "n_objects",
     "n_categories",
 )

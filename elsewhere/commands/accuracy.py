@@ -23,7 +23,15 @@ from elsewhere.options import (
     StimulusOptions,
     part,
 )
-from elsewhere.terminal import check_output, print_notes, print_numbers, print_rows, progress, say
+from elsewhere.terminal import (
+    check_output,
+    print_notes,
+    print_numbers,
+    print_rows,
+    progress,
+    say,
+    stamped,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -100,7 +108,7 @@ def accuracy(
         _check_room(out, trials, n_trials)
         with progress("classifying") as report:
             result = ask(max_memory=cost.max_memory, progress=report)
-    saves = [partial(save_result, result, out)]
+    saves = [partial(save_result, stamped(result), out)]
     if trials is not None:
         saves.append(partial(save_table, trial_table(result), trials))
     save_all(*(partial(save, overwrite=overwrite, rescue=True) for save in saves))

@@ -31,6 +31,7 @@ from elsewhere.terminal import (
     bar,
     called,
     check_output,
+    command_line,
     counted,
     print_json,
     print_notes,
@@ -39,6 +40,7 @@ from elsewhere.terminal import (
     print_table,
     progress,
     say,
+    stamped,
 )
 from elsewhere.types import AttributionMethod
 
@@ -172,6 +174,7 @@ def attribute(
                 settings,
                 classes=None if card is None else card.categories,
                 path=out,
+                command=command_line(),
                 others=others,
                 overwrite=overwrite,
                 max_memory=cost.max_memory,
@@ -180,7 +183,7 @@ def attribute(
                 announce=say,
             )
     if checkpoints is not None:
-        save_result(result, out, overwrite=overwrite, rescue=True)
+        save_result(stamped(result), out, overwrite=overwrite, rescue=True)
     _report(result, as_json=as_json)
     say(f"{out}: already complete" if there else f"wrote {out}")
 
@@ -214,7 +217,7 @@ def sanity(
             progress=report,
             announce=say,
         )
-    save_result(result, out, overwrite=overwrite, rescue=True)
+    save_result(stamped(result), out, overwrite=overwrite, rescue=True)
     rows, stages = [], result["stage"].values.tolist()
     for place, stage in enumerate(stages):
         share = float(result["randomised"][place])

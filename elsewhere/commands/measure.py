@@ -35,6 +35,7 @@ from elsewhere.terminal import (
     print_table,
     progress,
     say,
+    stamped,
 )
 from elsewhere.types import Metric
 
@@ -76,7 +77,7 @@ def similarity(
                 )  # fmt: skip
             else:
                 result = measure(found, metric=metric, layers=chosen, **common)  # type: ignore[arg-type]
-    save_result(result, out, overwrite=overwrite, rescue=True)
+    save_result(stamped(result), out, overwrite=overwrite, rescue=True)
     print_similarity(result, as_json=as_json)
     say(f"wrote {out}")
 
@@ -141,7 +142,7 @@ def measure(
                 max_memory=cost.max_memory,
                 progress=bar,
             )
-    saves = [partial(save_result, result, out)]
+    saves = [partial(save_result, stamped(result), out)]
     if table is not None:
         saves.append(partial(save_table, result, table))
     save_all(*(partial(save, overwrite=overwrite, rescue=True) for save in saves))

@@ -31,6 +31,7 @@ from elsewhere.terminal import (
     print_table,
     progress,
     say,
+    stamped,
 )
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def probe(
                     seed=network.seed,
                     max_memory=cost.max_memory,
                 )
-    saves = [partial(save_result, result, out)]
+    saves = [partial(save_result, stamped(result), out)]
     if readout is not None and fitted is not None:
         saves.append(partial(save_readout, fitted, readout))
     save_all(*(partial(save, overwrite=overwrite, rescue=True) for save in saves))

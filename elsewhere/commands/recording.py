@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +25,7 @@ from elsewhere.options import (
 )
 from elsewhere.terminal import (
     check_output,
+    command_line,
     counted,
     duration,
     print_json,
@@ -36,6 +35,7 @@ from elsewhere.terminal import (
     progress,
     put,
     say,
+    stamped,
 )
 from elsewhere.types import format_bytes
 
@@ -118,7 +118,7 @@ def record(
             also=sinks,
             overwrite=overwrite,
             **options,
-            command=shlex.join(["elsewhere", *sys.argv[1:]]),
+            command=command_line(),
             workers=cost.workers,
             scheduler=cost.scheduler,
             progress=bar,
@@ -128,7 +128,7 @@ def record(
         say(f"wrote {out} ({format_bytes(out.stat().st_size)})")
     if kept.measure is not None:
         result = complete(sinks[0], sweep)
-        save_result(result, kept.measure, overwrite=overwrite, rescue=True)
+        save_result(stamped(result), kept.measure, overwrite=overwrite, rescue=True)
         print_notes(result)
         say(f"wrote {kept.measure}")
 

@@ -33,6 +33,7 @@ from elsewhere.terminal import (
     put,
     put_text,
     say,
+    stamped,
 )
 from elsewhere.types import Metric
 
@@ -249,7 +250,7 @@ def track(
             out=out,
             report=update,
         )
-    save_result(result, out, overwrite=overwrite, rescue=True)
+    save_result(stamped(result), out, overwrite=overwrite, rescue=True)
     shown = dict.fromkeys(result["phase"].values.tolist())
     summaries = {name: summarise_track(result, name) for name in shown}
     print_notes(result.assign_attrs(notes=notes_of(result, *summaries.values())))

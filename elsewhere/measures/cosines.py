@@ -420,7 +420,7 @@ measures.add(
     "G",
     Measure(
         contrast,
-        "(I - D) / (1 - D)",
+        "(I - D) / (1 - D), I the same object elsewhere, D the other object elsewhere",
         against=("all", "reference"),
         comes_with="cosine",
         range="up to 1",

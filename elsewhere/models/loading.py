@@ -210,6 +210,7 @@ def load_model(
         weights=source,
         weights_sha256=state_sha256(module.state_dict()),
         random_keys=random_keys,
+        seed=seed if random_keys or (weights == "none" and given is None) else None,
         arguments=arguments,
         canvas_size=_canvas_size(module),
         resting=resting,

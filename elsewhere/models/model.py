@@ -35,6 +35,8 @@ class Model:
         Of the state: names, dtypes, shapes and bytes, whatever the file's format was.
     random_keys
         Keys of the state that stayed random although weights were loaded; empty for ``none``.
+    seed
+        With which its weights, or some of them, were drawn; None where none were.
     arguments
         The keyword arguments the network was built with.
     canvas_size
@@ -71,6 +73,7 @@ class Model:
     weights: str
     weights_sha256: str
     random_keys: tuple[str, ...] = ()
+    seed: int | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
     canvas_size: int = 224
     resting: tuple[str, ...] = ()

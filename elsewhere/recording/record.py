@@ -99,7 +99,7 @@ def make_header(
             raise UnknownNameError("layer", pattern, known, "in --keep")
         for number in meant:
             kept[number] = value
-    provenance = sweep.provenance | {"seed": seed, "object_digest": sweep.objects.digest()}
+    provenance = sweep.provenance | {"seed": seed}
     if 0 < sum(len(name.encode()) + 4 for name in sweep.model.classes) < NAMES_BYTES:
         provenance["classes"] = list(sweep.model.classes)
     if identified:  # the state may have changed since it was loaded

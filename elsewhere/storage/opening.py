@@ -194,8 +194,14 @@ def _list_of_names(value: Any) -> list[str]:
     return list(value)
 
 
-_NUMBERS = {"canvas": 1, "object_size": 1, "gain": 1, "background": 3, "mean": 3, "std": 3}
-_TEXTS = ("model", "weights", "weights_sha256", "identity", "object_set", "channels")
+_NUMBERS = {
+    **{"canvas": 1, "object_size": 1, "gain": 1, "background": 3, "mean": 3, "std": 3},
+    "weights_seed": 1,
+}
+_TEXTS = (
+    *("model", "weights", "weights_sha256", "identity", "object_set", "channels", "command"),
+    "object_digest",
+)
 
 
 def _check_attributes(attributes: dict[str, Any]) -> None:

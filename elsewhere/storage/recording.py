@@ -207,11 +207,16 @@ class Recording(BlockSource):
         """Attributes that results carry on."""
         keys = (
             *("model", "weights", "weights_sha256", "canvas", "object_size", "background"),
-            *("behaviour", "precision", "model_arguments", "mean", "std", "gain"),
-            *("batch_norm", "noise", "object_set", "object_source", "numerics"),
+            *("behaviour", "precision", "model_arguments", "mean", "std", "gain", "channels"),
+            *("batch_norm", "noise", "object_set", "object_source", "object_digest", "numerics"),
+            "weights_seed",
         )
         kept = {key: self.attributes[key] for key in keys if key in self.attributes}
         kept |= {"recording": self.path.name, "identity": self.attributes["identity"]}
+        if command := self.attributes.get("command"):
+            kept["recorded_by"] = command
+        if kept.get("weights") == "none" and "weights_seed" not in kept:  # of older files
+            kept["weights_seed"] = self.attributes.get("seed", 0)
         notes = list(self.attributes.get("notes", []))
         if not self._sealed:
             notes.append(f"{self.path.name} {UNSEALED}")

@@ -486,6 +486,7 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
         batch_norm=card.batch_norm if find_norms(model.module) else "",
         noise=card.noise,
         weights=card.path.name,
+        seed=None,
         weights_sha256=state_sha256(model.module.state_dict()),
         classes=card.categories,
         unrepeated=tuple(name for name in model.unrepeated if name not in state),

@@ -14,7 +14,7 @@ from elsewhere.analyzer.attribution.driver import attribute
 from elsewhere.analyzer.attribution.sanity import sanity
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.timeline import attribute_checkpoints
-from elsewhere.analyzer.bibliography import to_bibtex
+from elsewhere.analyzer.bibliography import SOFTWARE, cited_in, to_bibtex
 from elsewhere.analyzer.equivariance import aligned_similarity
 from elsewhere.analyzer.rdms import dissimilarity_matrices
 from elsewhere.analyzer.track_summary import summarise_track
@@ -138,7 +138,7 @@ def test_what_is_compared_has_the_same_name_in_every_kind(made):
     assert said.startswith(COMPARED["similarity"])
 
 
-NETWORK = ("small-cnn (", "16 x 16 px", "(pixel / 255 -", "weights (SHA-256)", "Numerics: ")
+NETWORK = ("small-cnn (", "16 x 16 px", "The input was ", "SHA-256 of what was used", "Numerics: ")
 OBJECTS = ("of the set 'glyphs', 7 px large", "(y: 2 from 3 to 12 px")
 TRAINED = (
     "'own' with seed 0",
@@ -149,12 +149,18 @@ SAID = {
     "aligned": (*NETWORK, *OBJECTS, "moved back with the object", "mode 'exact'"),
     "attribution": (*NETWORK, *OBJECTS, "The target 'logit:", "by input-x-gradient [", "Captum"),
     "attribution sanity": (
-        *NETWORK[:4],
+        *NETWORK,
         "The target 'similarity:fc3'",
         "by saliency [",
         "randomised",
     ),
-    "attribution timeline": (*NETWORK[:3], *TRAINED, "by saliency [", "by phase one (2)"),
+    "attribution timeline": (
+        *NETWORK,
+        *TRAINED,
+        "by saliency [",
+        "by phase one (2)",
+        "the 2 checkpoints",
+    ),
     "checkpoint measures": (*NETWORK[:4], "The checkpoint was that of step"),
     "claims": (
         "the scale 'quick'",
@@ -173,14 +179,23 @@ SAID = {
     "probe": (
         *NETWORK,
         *OBJECTS,
-        "Linear probes (logistic)",
-        "at left, (y, x) =",
+        "Linear probes (logistic: multinomial",
+        "objects at (y, x) =",
         "cross-validation",
     ),
-    "probe-each": (*NETWORK, *OBJECTS, "at each location in turn", "Controls: shuffled"),
+    "probe-each": (*NETWORK, *OBJECTS, "at each location in turn", "labels shuffled over"),
     "readout": ("small-cnn", "A linear probe (logistic", "layer fc3", "raw units"),
     "similarity": (*NETWORK, *OBJECTS, "- evoked: ", "- G: ", "same object elsewhere"),
-    "track": (*NETWORK[:3], *OBJECTS[:1], *TRAINED, "by phase one (2)", "similarity (cosine)"),
+    "track": (
+        *NETWORK,
+        *OBJECTS[:1],
+        *TRAINED,
+        "placed at (y, x) = (3, 3)",
+        "by phase one (2)",
+        "up to 2 exemplars of each class of its phase",
+        "similarity (cosine)",
+        "the 2 checkpoints",
+    ),
     "track summary": ("Of phase 'one' the onset is the first step",),
 }
 
@@ -194,4 +209,25 @@ def test_the_methods_of_every_kind_are_complete(made, run):
         lacking |= {kind: (parts, said)} if parts or "None" in said else {}
     assert not lacking
     said = describe_methods(run)
-    assert not [part for part in (*NETWORK, *TRAINED, "2 checkpoints") if part not in said], said
+    own = ("(y, x) = (3, 3)", "background (R, G, B) = (0, 0, 0)", "cross-entropy", "2 checkpoints")
+    assert not [part for part in (*NETWORK, *TRAINED, *own) if part not in said], said
+    assert "for 2 steps of 4 images" in said
+
+
+def test_the_methods_of_every_kind_have_digests_seeds_and_what_they_cite(made):
+    shown = {kind: each for kind, each in made.items() if "object_digest" in each.attrs}
+    assert set(made) - set(shown) <= {"claims", "readout", "track summary"}
+    for kind, result in made.items():
+        said, _, sources = describe_methods(result).partition("```bibtex")
+        paper = said.partition("## Notes on the numbers")[0]
+        entries = set(re.findall(r"^@\w+{(\w+),", sources, re.M))
+        assert all(f"[{key}]" in paper or f"{key}, " in paper or f", {key}]" in paper
+                   for key in entries), (kind, entries)  # fmt: skip
+        assert cited_in(paper) == entries - {SOFTWARE}, kind
+        assert "year = {2026}" in sources
+        for wrong in ("- 0)", "as in [", "None", "nan", "1 seeds"):
+            assert wrong not in paper, (kind, wrong)
+        if kind in shown:
+            assert str(result.attrs["object_digest"]) in paper, kind
+            if "weights_seed" in result.attrs and kind != "attribution timeline":
+                assert "drawn at random (seed 0)" in paper, kind

@@ -1,17 +1,25 @@
 """The methods section says of similarities and probes what the result's own numbers are."""
 
+import re
+import shlex
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from elsewhere.analyzer import describe_methods, similarity
+from elsewhere.analyzer.bibliography import SOFTWARE
 from elsewhere.analyzer.training_facts import phase_facts, said_of_phases
 from elsewhere.axes import Axis
-from elsewhere.models import load_model
+from elsewhere.forms import network_name
+from elsewhere.models import InputTransform, load_model
+from elsewhere.models.transform import named_transform
 from elsewhere.probes import probe
-from elsewhere.recording import Sweep
+from elsewhere.recording import Sweep, record
 from elsewhere.stimuli import Canvas, Grid, load_objects
-from elsewhere.training import Choice, Phase
+from elsewhere.storage import open_recording
+from elsewhere.training import Augment, Choice, Criterion, Phase
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +48,8 @@ def test_similarity(sweep, metric, removed):
     assert "- G: " in said
     assert f"(y, x) = {sweep.reference}" in said
     assert "jackknife intervals over categories" in said
-    assert {"biscione2021", "efron1993"} <= {
-        line.partition("{")[2].rstrip(",") for line in sources.splitlines() if line.startswith("@")
-    }
+    keys = re.findall(r"^@\w+{(\w+),", sources, re.M)
+    assert set(keys) == {"biscione2021", "efron1993", SOFTWARE}
 
 
 def test_axes_that_change_objects_are_told(sweep):
@@ -62,12 +69,13 @@ def test_probes(sweep, kind, strength):
     result = probe(sweep, train_at="left", kind=kind, controls=("shuffled",), n_shuffles=2, seed=4)
     said, _ = said_of(result)
     trained = result.attrs["n_trained"]
-    assert f"Linear probes ({kind}) for 3 classes were trained on {trained} objects at left" in said
+    assert f"Linear probes ({kind}: " in said
+    assert f"for 3 classes were trained on {trained} objects at (y, x) = (20, 3) and" in said
     assert "chance is 0.333" in said
     assert strength in said
     assert f"in {result.attrs['n_folds']} folds" in said
-    assert "Controls: shuffled (2 shuffles)." in said
-    assert "Seed 4." in said
+    assert "a control task, labels shuffled over exemplars [hewitt2019] (2 times)." in said
+    assert "The seed was 4." in said
     for note in result.attrs["notes"]:
         assert note.rstrip(".") in said
 
@@ -77,9 +85,10 @@ def test_a_control_that_was_not_had_is_none_of_the_paper(sweep):
     result["pixels_accuracy_at"][:] = float("nan")
     result.attrs["notes"] = ["pixels: /data/run.h5 holds none; add --something"]
     paper, _, notes = said_of(result)[0].partition("## Notes on the numbers")
-    assert "Controls: shuffled (2 shuffles)." in paper
+    assert "controls: a control task" in paper
+    assert "the pixels instead" not in paper
     assert "/data/run.h5" not in paper
-    assert "- pixels: /data/run.h5 holds none; add --something." in notes
+    assert "- pixels: run.h5 holds none; add --something." in notes
     held_out = int(result["held_out"].sum())
     assert f"{held_out} more objects, {held_out // 3} of each category, were held out." in paper
 
@@ -87,8 +96,9 @@ def test_a_control_that_was_not_had_is_none_of_the_paper(sweep):
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        (None, "the leftmost of row 2 of 2, as in [biscione2021]."),
-        ((3, 12), "= (3, 12). The input was (pixel / 255 - 0) / 1."),
+        (None, "= (20, 3), the leftmost location of the row below the middle.\n"),
+        ((3, 12), "= (3, 12).\n"),
+        ((3, 3), "= (3, 3), the leftmost location of row 1 of 2.\n"),
     ],
 )
 def test_the_reference_is_said_as_it_was_chosen(sweep, place, said):
@@ -112,6 +122,59 @@ def test_objects_of_a_folder(tmp_path):
     assert "of the folder 'white', 7 px large" in said
     assert "by the colour (R, G, B) = (255, 255, 255), within 3 levels, where an image" in said
     assert str(tmp_path) not in said
+    assert "so that the longer side was 7 px, their proportions kept." in said
+
+
+@pytest.mark.parametrize(
+    ("transform", "said"),
+    [
+        (InputTransform(), "The input was pixel / 255.\n"),
+        (InputTransform(gain=6.0), "The input was pixel / 255 * 6.\n"),
+        (
+            named_transform("imagenet", None, ""),
+            "The input was (pixel / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225) (numbers "
+            "are those of red, green and blue).\n",
+        ),
+        (
+            named_transform("caffe-bgr", None, ""),
+            "* 255 (numbers are those of red, green and blue). The network takes the channels in "
+            "the order blue, green, red.\n",
+        ),
+        (InputTransform(mean=(0.5, 0.5, 0.5)), "The input was pixel / 255 - 0.5.\n"),
+    ],
+)
+def test_the_input_is_a_formula_without_what_changes_nothing(sweep, tmp_path, transform, said):
+    model = replace(sweep.model, transform=transform)
+    shown = Sweep(model, sweep.objects, canvas=sweep.canvas, grid="2x3", layers=["fc3"])
+    record(shown, tmp_path / "r.h5")
+    with open_recording(tmp_path / "r.h5") as recording:
+        for source in (recording, similarity(recording), similarity(shown)):
+            assert said in describe_methods(source)
+
+
+def test_no_way_to_a_file_stands_in_the_text(sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = replace(sweep.model, name="/home/anna/my nets/own.py:Net", weights="none")
+    shown = Sweep(model, sweep.objects, canvas=sweep.canvas, grid="2x3", layers=["fc3"])
+    result = similarity(shown)
+    line = shlex.join(
+        ["elsewhere", "similarity", "/home/anna/my nets/own.py:Net", "--out=~/anna/a.nc",
+         "--objects", "folder:/home/anna/white", "--weights", str(tmp_path / "w" / "w.pth")]
+    )  # fmt: skip
+    result.attrs["command"] = line
+    result.attrs["notes"] = ["/home/anna/runs/r.h5 is not finished", "see https://a.org/anna/x"]
+    said = describe_methods(result)
+    assert (
+        "own.py:Net (channels=4-8, canvas=24) with weights as its factory makes them (seed 0)"
+        in said
+    )
+    assert (
+        "`elsewhere similarity own.py:Net --out=a.nc --objects folder:white --weights w/w.pth`"
+        in said
+    )
+    assert "- r.h5 is not finished." in said
+    assert said.count("anna") == 1  # of the address
+    assert network_name(result.attrs) == "own.py:Net"
 
 
 def test_phases_are_said_in_words():
@@ -120,6 +183,9 @@ def test_phases_are_said_in_words():
               dropout=0.2, rates={"logits": 25.0}, new_head=True),
         Phase("two", "folder:/data/mine", same_categories_as="one", steps=3,
               environment="one:3,4", trainable=("fc*",)),
+        Phase("three", "glyphs", categories=("a", "b"), steps=3, optimiser="sgd", clip=1.0,
+              label_smoothing=0.1, augment=Augment(contrast=0.5, blur=0.25), axes=("scale=1,2",),
+              criterion=Criterion(0.9)),
     )  # fmt: skip
     said = said_of_phases(phase_facts(phases))
     for part in (
@@ -130,6 +196,11 @@ def test_phases_are_said_in_words():
         "trained the categories of phase 'one' of 'mine'",
         "placed at (y, x) = (3, 4)",
         "Only fc* learnt.",
+        "for 3 steps of 32 images with adam",
+        "trained 2 categories (a, b) of 'glyphs'",
+        "for up to 3 steps of 32 images with sgd (learning rate 0.001, schedule constant, axes "
+        "drawn for each presentation scale=1,2, momentum 0.9, label smoothing 0.1, largest norm of "
+        "the gradient 1.0, changes of appearance contrast 0.5 and blur 0.25).",
     ):
         assert part in said
     assert "'none'" not in said

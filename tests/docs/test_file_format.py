@@ -170,7 +170,8 @@ def reader(request, folder):
 
 
 def test_the_attributes_are_those_of_the_page(reader):
-    assert set(reader.file.attrs) == {*reader.kinds, "_NCProperties"}
+    drawn = {"weights_seed"}  # of weights drawn at random
+    assert set(reader.file.attrs) == {*reader.kinds, "_NCProperties"} | drawn
     assert reader.axes == ["y", "x"]
     assert reader.coordinates == [[5, 42], [5, 14, 24, 33, 42]]
     assert reader.reference == ([20, 20] if reader.off_grid else [42, 5])

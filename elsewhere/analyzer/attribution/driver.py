@@ -51,6 +51,7 @@ def attribute(
     workers: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
+    command: str = "",
     announce: Callable[[str], None] | None = None,
 ) -> xarray.Dataset:
     """Return what in the picture drives a network's answer, for every object at every location.
@@ -80,6 +81,8 @@ def attribute(
         Address of a Dask scheduler, whose workers share them instead; they see the same files.
     progress
         Called with images done and in all.
+    command
+        The command line, for provenance.
     announce
         Called before anything is made, with what it costs in words.
 
@@ -171,6 +174,8 @@ def attribute(
                 parts.write_portion(number, to_bytes(shard))
         found = [_read(parts, number) for number in range(n_objects)]
         result = _finish(found, run, classes, others).assign_attrs(identity=identity)
+        if command:
+            result.attrs["command"] = command
         save_result(result, path, overwrite=overwrite, rescue=True)
         parts.discard()
     return result

@@ -15,6 +15,7 @@ from elsewhere.analyzer.attribution.driver import ASKED, versions
 from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
+from elsewhere.analyzer.attribution.sharing import numerics_of
 from elsewhere.analyzer.attribution.summaries import maps_of, vanishing_of
 from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarget
 from elsewhere.analyzer.attribution.weights import randomise, weights_by_layer
@@ -238,7 +239,9 @@ def _dataset(
         "judged_at": stages[half],
         "threshold": UNCHANGED,
         "engine": run.choice.name,
+        "numerics": numerics_of(run),
         "n_objects": len(sweep.objects),
+        "n_categories": len(sweep.objects.category_names),
         "sampled": Sampled.of(sweep.design.category_codes).unit,
         "n_locations": sweep.design.n_positions,
         **sweep.provenance,

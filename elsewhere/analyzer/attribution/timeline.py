@@ -240,6 +240,9 @@ def _deciding(
     }
 
 
+_OF_THE_LAST = ("weights", "weights_sha256", "identity")
+
+
 def _join(found: Sequence[xarray.Dataset], cards: Sequence[Card]) -> xarray.Dataset:
     common = set.intersection(*(set(map(str, each.data_vars)) for each in found))
     once = found[-1][[name for name in _ONCE if name in found[-1].data_vars]]
@@ -263,7 +266,7 @@ def _join(found: Sequence[xarray.Dataset], cards: Sequence[Card]) -> xarray.Data
     attributes: dict[str, Any] = {
         key: value
         for key, value in found[-1].attrs.items()
-        if key not in ("weights", "weights_sha256", "elsewhere_encoding", "encoding_version")
+        if key not in (*_OF_THE_LAST, "elsewhere_encoding", "encoding_version")
     }
     last = cards[-1]
     joined.attrs = attributes | {
@@ -271,6 +274,7 @@ def _join(found: Sequence[xarray.Dataset], cards: Sequence[Card]) -> xarray.Data
         "curriculum": last.curriculum,
         "fingerprint": last.fingerprint,
         "n_classes": len(last.categories),
+        "checkpoint_sha256": [card.sha256 for card in cards],
         "training_seed": last.seed,
         "notes": notes_of_checkpoints(found, cards),
     }
