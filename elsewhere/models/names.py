@@ -219,11 +219,18 @@ def check_layers(model: str, wanted: Iterable[str]) -> None:
             raise unknown_layer(model, request, known)
 
 
+_HEADS = ("logits", "head", "fc", "classifier", "linear", "output", "fc_out", "last_linear")
+IS_HEAD = "the layer that makes the network's output is called logits"
+
+
 def unknown_layer(
     model: str, request: str, known: Iterable[str], hint: str = ""
 ) -> UnknownNameError:
     """Return the error of a layer that a network does not have."""
     listed = f"`elsewhere layers {model}` lists them"
+    known = list(known)
+    if request.lower() in _HEADS and "logits" in known:  # what is spelled alike is another layer
+        return UnknownNameError("layer", request, (), f"{IS_HEAD}; {listed}")
     return UnknownNameError("layer", request, known, f"{hint}; {listed}" if hint else listed)
 
 

@@ -6,13 +6,13 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
 
 from elsewhere.errors import LayerError, UnknownNameError
+from elsewhere.forms import matching
 from elsewhere.models import output_tensors
 from elsewhere.models.aliases import aliases
 from elsewhere.models.forward import evaluating
@@ -40,8 +40,9 @@ class Recorder:
     module
         The network; wrappers such as ``DataParallel`` are looked through.
     layers
-        Module names, aliases (``fc7``) or globs (``features.*``); ``name:1`` is the second call
-        of a module that is called more than once, ``name[key]`` one of several output tensors.
+        Module names, aliases (``fc7``), globs (``features.*``) or ``depth:2``; ``name:1`` is the
+        second call of a module that is called more than once, ``name[key]`` one of several output
+        tensors.
     channels_last
         Hand images to the network in channels-last order, in which convolutions may run faster (on
         a CPU VGG16 by a fifth). Activations have the same shapes, and values that differ by
@@ -121,20 +122,25 @@ class Recorder:
     def _expand(self) -> Iterator[_Request]:
         """Yield what is wanted, with globs replaced by the parts that they match."""
         alias_of = {part: alias for alias, part in aliases(self.module).items()}
-        leaves = [n for n, part in self.module.named_modules() if n and not is_container(part)]
+        modules = {name: part for name, part in self.module.named_modules() if name}
+        leaves = [name for name, part in modules.items() if not is_container(part)]
         for wanted in dict.fromkeys(self._layers):
-            if "*" not in wanted and "?" not in wanted:
+            deep, plain = wanted.startswith("depth:"), not set("*?") & set(wanted)
+            base = re.sub(r"(:\d+)?(\[.*)?$", "", wanted)
+            named = base == wanted or base in modules or base in alias_of.values()
+            if plain and named and not deep:
                 yield _Request.parse(wanted, self.module)
                 continue
-            matching = False
-            for leaf in leaves:
-                names = [name for name in (alias_of.get(leaf), leaf) if name is not None]
-                name = next((name for name in names if fnmatchcase(name, wanted)), None)
-                if name is not None:
-                    matching = True
-                    if name not in self._layers:
-                        yield _Request(name, name, leaf, None, None, optional=True)
-            if not matching:
+            found: list[str] = []
+            for some in [list(modules)] if deep else [leaves, list(modules)]:
+                known = [(alias_of.get(name, name), name) for name in some]
+                found = found or [some[n] for n in matching(wanted, known)]
+            for module in found:
+                alias = alias_of.get(module, module)
+                name = alias if matching(wanted, [(alias, alias)]) else module
+                if name not in self._layers:
+                    yield _Request(name, name, module, None, None, optional=True)
+            if not found:
                 raise UnknownNameError("layer", wanted, (*alias_of.values(), *leaves))
 
     def _receive(self, module: str, call: int, _: object, output: object) -> None:

@@ -35,6 +35,9 @@ LARGEST = 2**26
 ALIKE, MOSTLY = 12, 0.9
 """The edge of a picture has one colour where more than so much of it differs by no more levels."""
 
+NEARLY = 0.99
+"""Of a picture with less ground than the rest the whole rectangle is the object."""
+
 _log = get_logger(__name__)
 
 
@@ -197,14 +200,20 @@ def _cut_out(path: Path, request: ObjectRequest) -> _CutOut:
                 )
             pixels = read_pixels(opened)
     color, alpha = pixels[..., :3], pixels[..., 3]
-    if (ground := request.background_color) is not None and alpha.min() == 255:
+    keyed = request.background_color is not None and alpha.min() == 255
+    if keyed:
+        ground = request.background_color
         away = np.abs(color.astype(np.int16) - np.array(ground, np.int16)).max(-1)
         alpha = np.where(away <= request.background_tolerance, 0, 255).astype(np.uint8)
     edge = np.concatenate([color[0], color[-1], color[:, 0], color[:, -1]]).astype(np.int16)
     middle = np.median(edge, 0).astype(np.int16)
     one = np.mean(np.abs(edge - middle).max(1) <= ALIKE) > MOSTLY
     rim = (int(middle[0]), int(middle[1]), int(middle[2])) if one else None
-    return _CutOut(*_fit(color, alpha, request.size), bool(alpha.min() == 255), rim)
+    border = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
+    whole = np.mean(alpha >= 128) > NEARLY
+    if keyed:  # of a ground that is not one colour, single pixels have it
+        whole |= np.mean(alpha > 0) > MOSTLY and np.mean(border > 0) > MOSTLY
+    return _CutOut(*_fit(color, alpha, request.size), bool(whole), rim)
 
 
 def _ground(request: ObjectRequest) -> str:
@@ -240,13 +249,16 @@ def _whole(
     rims = Counter(cutout.rim for _, cutout in cutouts if cutout.whole and cutout.rim)
     common = ",".join(map(str, rims.most_common(1)[0][0])) if rims else ""
     if request.background_color is None:
-        without = "have no transparent pixel, and no colour is said to be the background"
+        without = (
+            f"have no transparent pixel, or less than {1 - NEARLY:.0%}, and no colour is said to "
+            "be the background"
+        )
         remedy = f"give --background-color {common or 'R,G,B'} with --background-tolerance, "
     else:
         given = ",".join(map(str, request.background_color))
         without = (
             "have neither a transparent pixel nor one within "
-            f"{request.background_tolerance} levels of the background colour {given}"
+            f"{request.background_tolerance} levels of the background colour {given}, or hardly any"
         )
         remedy = "raise --background-tolerance, "
     edge = f" (the edges of {rims.total()} have one colour, as of {common})" if common else ""

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.forms import matching
 from elsewhere.models import Model
 from elsewhere.models.heads import hooked, input_dtype
 from elsewhere.models.outputs import is_container
@@ -69,6 +70,8 @@ def select_parameters(model: Model, pattern: str) -> list[str]:
     modules = [name for name, _ in model.module.named_modules(remove_duplicate=False) if name]
     found = {name for name in (*modules, *named) if fnmatchcase(name, pattern)}
     found |= {name for alias, name in model.aliases.items() if fnmatchcase(alias, pattern)}
+    if pattern.startswith("depth:"):
+        found |= {modules[n] for n in matching(pattern, [(name, name) for name in modules])}
     covered = {
         id(weights)
         for name, weights in named.items()
@@ -77,7 +80,7 @@ def select_parameters(model: Model, pattern: str) -> list[str]:
     chosen = [name for name, weights in parameters.items() if id(weights) in covered]
     if not chosen:
         known = ["all", *model.aliases, *modules]
-        raise UnknownNameError("trainable layer", pattern, known, "patterns may use *")
+        raise UnknownNameError("trainable layer", pattern, known, "or a pattern, or depth:N")
     return chosen
 
 

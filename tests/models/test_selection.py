@@ -76,6 +76,14 @@ def test_unknown_names(small, wanted, nearest):
     assert nearest in str(caught.value)
 
 
+@pytest.mark.parametrize("wanted", ["head", "fc", "Linear"])
+def test_usual_names_of_a_head_lead_to_it(small, wanted):
+    """What is spelled alike is another layer: 'fc3' is none that makes the output."""
+    with pytest.raises(UnknownNameError, match="makes the network's output is called logits") as e:
+        names(small, wanted)
+    assert "nearest" not in str(e.value)
+
+
 def test_nothing_wanted(small):
     for wanted in ([], "", [" , "]):
         with pytest.raises(LayerError, match="no layer is asked for"):

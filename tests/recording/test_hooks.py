@@ -309,3 +309,18 @@ def test_taps_say_module_call_and_output(hooks_of):
     with pytest.raises(UnknownNameError, match="unknown module 'no'"):
         Taps(network, ["relu", "no"], print).__enter__()
     assert hooks_of(network) == 0
+
+
+def test_depths_and_classes_of_characters_are_patterns(model, hooks_of):
+    """The Recorder's names are those of a sweep: containers where no leaf is meant."""
+    image = torch.rand(1, 3, 24, 24)
+    with Recorder(model.module, ["depth:1", "conv[12]_1"]) as recorder:
+        model.module(image)
+        assert list(recorder) == ["conv1_1", "conv2_1", "features", "avgpool", "classifier"]
+        assert torch.equal(recorder["features"], model.module.eval().features(image))
+    with Recorder(nn.Sequential(nn.Sequential(nn.ReLU()), nn.ReLU()), "[0]") as recorder:
+        recorder.module(image)
+        assert list(recorder) == ["0"]
+    with pytest.raises(UnknownNameError, match="unknown layer 'depth:7'"):
+        Recorder(model.module, "depth:7").__enter__()
+    assert hooks_of(model.module) == 0

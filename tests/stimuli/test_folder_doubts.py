@@ -42,10 +42,31 @@ def test_an_opaque_alpha_is_said_with_the_colour_of_its_edge(tmp_path, write_pic
 def test_one_picture_with_alpha_among_opaque_ones_is_not_blamed(tmp_path, write_picture):
     pixels = disc((9, 9, 9), alpha=255)
     write_picture(tmp_path / "a.png", pixels)
-    pixels[0, 0, 3] = 0
+    pixels[:2, :, 3] = 0
     write_picture(tmp_path / "b.png", pixels)
     (note,) = load_objects(f"folder:{tmp_path}", size=20).notes
     assert note.startswith("1 of 2 pictures, such as a.png")
+
+
+def test_a_few_pixels_make_no_mask(tmp_path, write_picture):
+    """One transparent pixel, an alpha of 254, and single pixels of a ground that is not one colour
+    leave the rectangle; a mask that is most of the picture is one."""
+    pixels = disc((128, 128, 128), alpha=255)
+    pixels[0, 0, 3] = 0
+    write_picture(tmp_path / "one" / "a.png", pixels)
+    write_picture(tmp_path / "one" / "b.png", disc((9, 9, 9), alpha=254))
+    assert load_objects(f"folder:{tmp_path / 'one'}", size=40).notes[0].startswith("2 of 2")
+    noisy = disc((128, 128, 128)) + np.random.default_rng(0).integers(-9, 10, (40, 40, 1))
+    write_picture(tmp_path / "grey" / "a.png", noisy.astype(np.uint8))
+    given = {"size": 40, "background_color": (128, 128, 128)}
+    grey, large = f"folder:{tmp_path / 'grey'}", f"folder:{tmp_path / 'large'}"
+    (note,) = load_objects(grey, **given).notes
+    assert "128,128,128, or hardly any: their whole rectangle" in note
+    assert load_objects(grey, **given, background_tolerance=9).notes == []
+    square = disc((0, 0, 0))
+    square[1:-1, 1:-1] = 200  # 10 % are ground, all of the rim
+    write_picture(tmp_path / "large" / "a.png", square)
+    assert load_objects(large, size=40, background_color=(0, 0, 0)).notes == []
 
 
 def test_a_tolerance_takes_what_jpeg_left_of_the_ground(tmp_path):

@@ -90,6 +90,9 @@ def test_trainable_patterns():
     assert select_parameters(model, "features.*") == names[:4]
     assert select_parameters(model, "fc3") == names[4:6]
     assert select_parameters(model, "classifier") == names[4:]
+    assert select_parameters(model, "depth:1") == names
+    assert select_parameters(model, "depth:2") == names
+    assert select_parameters(model, "c[a-n]assifier.[6-9]") == names[-2:]
     assert freeze(model, ("logits", "conv1_1")) == [*names[:2], *names[-2:]]
     assert not model.module.features[3].weight.requires_grad
     assert not model.module.features[3].training
