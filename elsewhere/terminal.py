@@ -241,6 +241,8 @@ def print_layers(rows: list[dict[str, Any]], together: dict[str, tuple[str, ...]
     """
     shown = [{key: short(value) for key, value in row.items()} for row in rows]
     apart = {key for keys in together.values() for key in keys}
+    for row in shown[:1]:  # no layer comes before the first, from which a step could be
+        row |= {key: "-" for key in apart if key.endswith(("_step", "_step_band"))}
     tables = [tuple(key for key in (shown[0] if shown else ()) if key not in apart)]
     if len(rows) > 1:
         tables += [("layer", *keys) for keys in together.values()]

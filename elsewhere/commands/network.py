@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +38,8 @@ def layers(
 ) -> None:
     """List a network's layers: names, aliases, types, shapes, strides, bytes per location.
 
-    Modules that are made of others, such as `blocks.3`, stand after their parts.
+    Modules that are made of others, such as `blocks.3`, stand after their parts. Calls of one that
+    is used several times are numbered, `act:0` and `act:1`, with the layer that each comes after.
     """
     cost.check()
     network.check(model, *(select or ()))
@@ -44,8 +47,11 @@ def layers(
 
     as_it_stands = network.weights == "none" and set(network.given) <= {"--weights"}
     as_it_stands &= stimuli.canvas is None and not select and not Path(model).exists()
-    if not (as_it_stands and (found := zoo_table(model))):
-        found = _layers_of_loaded(model, network, stimuli.canvas, cost, select)
+    every = zoo_table(model) if as_it_stands else ()
+    found = every
+    if not found:
+        every, found = _layers_of_loaded(model, network, stimuli.canvas, cost, select)
+    before = _before_calls(every)
     if not select:
         found = tuple(layer for layer in found if layer.kind != "Identity")
     rows: list[dict[str, Any]] = [
@@ -59,11 +65,13 @@ def layers(
             "receptive_field": layer.receptive_field,
             "bytes": layer.bytes,
         }
+        | ({"after": before[layer.name]} if layer.name in before else {})
         for layer in found
     ]
     if as_json:
         print_json(rows)
         return
+    shown_names = {layer.name for layer in found} | {layer.module for layer in found}
     shown = [
         {
             "layer": row["name"],
@@ -75,9 +83,9 @@ def layers(
             "field": row["receptive_field"] or "",
             "per location": format_bytes(row["bytes"]),
         }
+        | ({"called after": row.get("after", "")} if before.keys() & shown_names else {})
         for row in rows
     ]
-    shown_names = {layer.name for layer in found} | {layer.module for layer in found}
     total = format_bytes(sum(each.bytes for each in found if each.repeats not in shown_names))
     print_table(shown, right=("stride", "field", "per location"))
     put(f"{len(rows)} layers, {total} per object and location as float32")
@@ -125,14 +133,28 @@ def _layers_of_loaded(
     canvas: int | None,
     cost: CostOptions,
     select: list[str] | None,
-) -> tuple[Layer, ...]:
+) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """Return all layers, and those that are asked for."""
     from elsewhere.models import list_layers, select_layers
 
     cost.set_threads()
     loaded = network.load(model)
     print_notes(list(loaded.doubts))
     found = list_layers(loaded, canvas, containers=True)
-    return select_layers(found, select, loaded) if select else found
+    return found, select_layers(found, select, loaded) if select else found
+
+
+def _before_calls(found: Sequence[Layer]) -> dict[str, str]:
+    """Return which layer comes before each call of a module that is called several times."""
+    before: dict[str, str] = {}
+    last, call = "", "the input"
+    for layer in found:
+        name = layer.name.partition("[")[0]  # a call may give several outputs
+        if name != call:
+            last, call = call, name
+        if re.search(r":\d+$", name):
+            before[layer.name] = last
+    return before
 
 
 def objects(

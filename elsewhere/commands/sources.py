@@ -23,7 +23,7 @@ def is_file(source: str) -> bool:
     from elsewhere.storage.files import is_file as is_file_there
 
     path = Path(source)
-    if path.suffix in (".safetensors", ".py") or is_source(source.rpartition(":")[0]):
+    if path.suffix in (".safetensors", ".json", ".py") or is_source(source.rpartition(":")[0]):
         return False  # a checkpoint, or a network in a file of Python
     named = path.suffix in {".h5", ".hdf5", ".nc"} or "/" in source or source in (".", "..")
     return named or is_file_there(path)

@@ -165,6 +165,9 @@ def unknown_model(name: str) -> UnknownNameError:
     hint = "or package.module:factory, or path/to/file.py:factory, for a network of your own"
     if Path(name).suffix in (".safetensors", ".json", ".pth", ".pt", ".ckpt"):
         known, hint = {}, _of_file(Path(name))
+    elif (Path(name) / "checkpoints").is_dir():
+        known = {}
+        hint = f"it is a run of training: name one of its checkpoints, {name}/checkpoints/..."
     return UnknownNameError("model", name, known, hint)
 
 

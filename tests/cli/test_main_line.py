@@ -16,6 +16,50 @@ KINDS = ("maps", "layerwise", "displacement")
 # --- layers and objects ----------------------------------------------------------------------
 
 
+CALLS = """
+from torch import nn
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.again, self.act = nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 3), nn.ReLU()
+        self.pair = nn.LSTM(2, 3, batch_first=True)
+        self.fc, self.canvas_size = nn.Linear(3, 2), 12
+
+    def forward(self, values):
+        values = self.act(values)
+        values = self.again(self.act(self.act(self.conv(values))))
+        series, _ = self.pair(values.flatten(2).transpose(1, 2))
+        series, _ = self.pair(series[..., :2])
+        return self.fc(self.act(series[:, -1]))
+"""
+
+
+def test_calls_of_one_layer_are_told_apart_by_what_comes_before(run):
+    Path("calls.py").write_text(CALLS)
+    rows = run("layers", "calls.py:Twice", "--json").json
+    after = {row["name"]: row.get("after") for row in rows}
+    assert [after[f"act:{n}"] for n in range(4)] == ["the input", "conv", "act:1", "pair:1"]
+    assert {name: before for name, before in after.items() if name.startswith("pair:1")} == {
+        name: "pair:0" for name in after if name.startswith("pair:1")
+    }
+    assert after["conv"] is after["again"] is after["logits"] is None
+    (row,) = run("layers", "calls.py:Twice", "--json", "--layers", "act:2").json
+    assert row["after"] == "act:1"
+    assert "called after" in run("layers", "calls.py:Twice").out
+    assert "called after" not in run("layers", "small-cnn").out
+
+
+def test_a_run_or_a_card_in_place_of_a_checkpoint_is_said_to_be_one(refuse):
+    Path("a_run/checkpoints").mkdir(parents=True)
+    Path("lone.json").write_text("{}")
+    for command in ("record", "similarity", "probe"):
+        out = ("--out", "x.h5" if command == "record" else "x.nc")
+        refuse(command, "a_run", *out, says=("is a run of training", "a_run/checkpoints/"))
+        refuse(command, "lone.json", *out, says=("lone.safetensors is missing", "card is there"))
+    refuse("accuracy", "b/no.json", "--out", "x.nc", says="there is no file b/no.json")
+
+
 def test_layers_lists_names_modules_shapes_and_bytes(run):
     rows = {row["name"]: row for row in run("layers", "small-cnn", "--json").json}
     assert rows["conv2_1"] | {"receptive_field": 0} == {
