@@ -120,6 +120,15 @@ class Design:
         """Flat index of the reference, or None where it is not on the axes."""
         return self.axes.index(self.reference)
 
+    def shown(self, number: int, position: int) -> str:
+        """Return in words what is shown: an object (-1 for none) at a position (-1: reference)."""
+        if number < 0:
+            return "the empty canvas"
+        place = self.reference if position < 0 else tuple(self.positions[position].tolist())
+        pairs = zip(self.names, place, strict=True)
+        where = ", ".join(f"{name}={value:g}" for name, value in pairs)
+        return f"object {self.objects[number]!r} at {where}"
+
     @property
     def category_codes(self) -> NDArray[np.int64]:
         """The category of each object as a number, shape (object,)."""

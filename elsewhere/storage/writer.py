@@ -102,7 +102,8 @@ class PortionWriter(Sink):
         if not np.isfinite(square) and not np.isfinite(flat).all():
             row = int(np.argmin(np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
             raise NumericsError(
-                f"layer {block.layer!r} gives NaN or infinity for {self._where(block, row)}; "
+                f"layer {block.layer!r} gives NaN or infinity for "
+                f"{self.header.design.shown(block.objects[row], block.positions[row])}; "
                 "nothing was recorded under this name: check the weights and the input"
             )
         if self.header.dtype == "float16" and block.stage == "grid" and values.size:
@@ -112,18 +113,6 @@ class PortionWriter(Sink):
                     f"layer {block.layer!r} reaches {extreme:.4g}, more than float16 can hold "
                     f"({FLOAT16_LIMIT:.0f}); record with --dtype float32"
                 )
-
-    def _where(self, block: Block, row: int) -> str:
-        design = self.header.design
-        if block.objects[row] < 0:
-            return "the empty canvas"
-        place, at = design.reference, int(block.positions[row])
-        if at >= 0:
-            place = tuple(design.positions[at].tolist())
-        where = ", ".join(
-            f"{name}={value:g}" for name, value in zip(design.names, place, strict=True)
-        )
-        return f"object {design.objects[block.objects[row]]!r} at {where}"
 
     def _fill(
         self,

@@ -12,6 +12,7 @@ from elsewhere.analyzer.attribution import AttributionSettings, attribute
 from elsewhere.analyzer.rdms import dissimilarity_matrices
 from elsewhere.errors import EngineError, InputError
 from elsewhere.measures.answers import AnswerSink
+from elsewhere.models.transform import InputTransform
 from elsewhere.probes import probe
 from elsewhere.recording import Sweep, plan, record
 from elsewhere.storage import open_recording
@@ -208,3 +209,26 @@ def test_covered_windows_step_aside(make, tmp_path, caplog):
     assert not caplog.records
     with pytest.raises(InputError, match="take --engine dense"):
         ask("incremental")
+
+
+def test_a_network_that_fails_on_an_object_is_named_with_it(wrap, make_objects):
+    """Whole canvases cannot do what the network refuses: one line, no traceback."""
+
+    class Shy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Conv2d(3, 2, 3)
+
+        def forward(self, images):
+            if float((images == 4).float().mean((1, 2, 3)).max()) > 0.03:
+                raise ZeroDivisionError("too bright")
+            return self.body(images)
+
+    objects = make_objects(n=2, size=8)
+    dark = Sweep(wrap(Shy()), objects, grid="2x2", layers=["body"], engine="dense")
+    objects.images[1] = 255
+    model = wrap(Shy(), transform=InputTransform(gain=4.0))
+    bright = Sweep(model, objects, grid="2x2", layers=["body"], engine="dense")
+    with pytest.raises(InputError, match=r"net fails in a pass .*object '\w+-0' at .*too bright"):
+        similarity(bright)
+    similarity(dark)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from elsewhere.errors import LayerError
+from elsewhere.errors import ElsewhereError, InputError, LayerError, reason_of
 from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Conduct, Layer, output_tensors
 from elsewhere.models.forward import widened
@@ -103,6 +103,7 @@ class DenseEngine(SweepEngine):
             by_module.setdefault(layer.module, []).append(layer)
         pending: set[str] = set()
         current: ImageBatch
+        complaints: list[Exception] = []
 
         def receive(module: str, call: int, _: object, output: object) -> None:
             tensors = output_tensors(output)
@@ -116,16 +117,13 @@ class DenseEngine(SweepEngine):
                         f"layer {layer.name!r} gives {came} for {rows} images; expected "
                         f"{(rows, *layer.shape)}, one row per image: record another layer"
                     )
-                takers.give(
-                    DenseBlock(
-                        current.stage,
-                        layer.name,
-                        current.objects,
-                        current.positions,
-                        widened(tensor[: len(current.objects)]),
-                        layout=layer.layout,
-                    )
-                )
+                where = current.stage, layer.name, current.objects, current.positions
+                values = widened(tensor[: len(current.objects)])
+                try:
+                    takers.give(DenseBlock(*where, values, layout=layer.layout))
+                except Exception as error:  # a sink's own
+                    complaints.append(error)
+                    raise
                 pending.discard(layer.name)
             if not pending:
                 raise _Enough
@@ -135,8 +133,18 @@ class DenseEngine(SweepEngine):
             batches = batches_of(stage, subject.design, cut.portions, cut.skip, rows=rows)
             for current in itertools.islice(batches, most):
                 pending.update(layer.name for layer in group.layers)
-                with contextlib.suppress(_Enough), conduct.a_pass(module):
-                    module(images.build(current))
+                try:
+                    with contextlib.suppress(_Enough), conduct.a_pass(module):
+                        module(images.build(current))
+                except Exception as error:  # any network, any complaint
+                    if error in complaints or isinstance(error, ElsewhereError):
+                        raise
+                    raise InputError(
+                        f"{subject.model.name} fails in a pass that begins with "
+                        f"{subject.design.shown(current.objects[0], current.positions[0])} "
+                        f"({reason_of(error)}), though it took a fixed image and the empty canvas; "
+                        "leave that object or place out, or have the network take all images"
+                    ) from error
                 if pending:
                     raise LayerError(
                         f"layer {min(pending)!r} did not run in a forward pass although it ran in "
