@@ -35,8 +35,6 @@ class Model:
         Of the state: names, dtypes, shapes and bytes, whatever the file's format was.
     random_keys
         Keys of the state that stayed random although weights were loaded; empty for ``none``.
-    seed
-        With which its weights, or some of them, were drawn; None where none were.
     arguments
         The keyword arguments the network was built with.
     canvas_size
@@ -64,6 +62,8 @@ class Model:
         where it keeps none, or is no checkpoint.
     noise
         What acted in training only, such as dropout, as the card of its checkpoint says.
+    seed
+        With which its weights, or some of them, were drawn; None where none were.
     """
 
     name: str
@@ -73,7 +73,6 @@ class Model:
     weights: str
     weights_sha256: str
     random_keys: tuple[str, ...] = ()
-    seed: int | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
     canvas_size: int = 224
     resting: tuple[str, ...] = ()
@@ -85,6 +84,7 @@ class Model:
     precision: Precision = "float32"
     batch_norm: str = ""
     noise: tuple[str, ...] = ()
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_dependent not in get_args(BatchDependent):
