@@ -27,8 +27,9 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
     pandas.DataFrame
         Columns model, seed, phase, object, category, exemplar (its number in the category),
         held_out, axes that change objects, y, x (px), choice (a class's name), correct, margin;
-        network (model and weights), condition (the curriculum, if it is known), chance, distance
-        from the nearest trained location of the object's class in px (Chebyshev) and distance_sizes
+        network (model and weights), condition (the curriculum, or, of a network of which none is
+        known, the network), chance, distance_px, the distance
+        from the nearest trained location of the object's class in px (Chebyshev), and distance_sizes
         in object sizes, both empty where none is known, and split: in words, such as ``trained
         location, held-out exemplars``. Trained locations that are off the grid have rows of their
         own, after the grid's. Of probes there are layer and probe (its kind) before object, no
@@ -153,11 +154,12 @@ def _with_places(
     there = (where == "trained location") & np.tile(changed, len(table) // len(changed))
     where[there] = "trained location with the object changed"
     exemplars = np.where(table["held_out"], ", held-out exemplars", ", trained exemplars")
+    network = f"{network_name(result.attrs)} ({weights_name(result.attrs)})"
     return table.assign(
-        network=f"{network_name(result.attrs)} ({weights_name(result.attrs)})",
-        condition=training.get("curriculum") or result.attrs.get("phase") or "unknown",
+        network=network,
+        condition=training.get("curriculum") or result.attrs.get("phase") or network,
         chance=float(result.attrs["chance"]),
-        distance=pandas.array(distance, dtype="Int64"),
+        distance_px=pandas.array(distance, dtype="Int64"),
         distance_sizes=distance / size,
         split=where + exemplars.astype(object),
     )

@@ -353,7 +353,7 @@ def test_a_trial_says_where_it_was_and_of_what():
     table = trial_table(result)
     apart = np.maximum(abs(table["y"] - 7), abs(table["x"] - 4))
     size = CANVAS.object_size
-    assert table["distance"].tolist() == apart.tolist()
+    assert table["distance_px"].tolist() == apart.tolist()
     np.testing.assert_allclose(table["distance_sizes"], apart / size)
     places = {True: "trained location", False: "off the trained location"}
     for distance, out, said in zip(apart, table["held_out"], table["split"], strict=True):
@@ -363,7 +363,7 @@ def test_a_trial_says_where_it_was_and_of_what():
     assert set(table["condition"]) == {"learn"}
     assert set(table["chance"]) == {result.attrs["chance"]}
     nowhere = trial_table(measure(near, trained=[]))
-    assert nowhere["distance"].isna().all()
+    assert nowhere["distance_px"].isna().all()
     assert nowhere["split"].str.startswith("no trained location, ").all()
 
 

@@ -443,7 +443,8 @@ def test_trials_of_probes_are_rows_that_give_its_accuracies():
     result.attrs["object_size"] = 6
     table = trial_table(result)
     assert len(table) == 12 * 4 + 11 * 4
-    assert table["distance"].tolist() == abs(table["x"] - 5).tolist()
+    assert table["distance_px"].tolist() == abs(table["x"] - 5).tolist()
+    assert set(table["condition"]) == set(table["network"]) != {"unknown"}
     np.testing.assert_allclose(table["distance_sizes"], abs(table["x"] - 5) / 6)
     assert set(table["chance"]) == {1 / 3}
     assert table.loc[(table["object"] == "object11") & (table["x"] == 3), "exemplar"].tolist() == [
