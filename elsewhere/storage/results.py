@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
+import h5py
 import numpy as np
 import xarray
 from numpy.typing import NDArray
+from xarray.backends import H5NetCDFStore
 
 from elsewhere.errors import StorageError
 from elsewhere.measures.variables import described
@@ -221,11 +224,30 @@ def _without_own(result: xarray.Dataset) -> xarray.Dataset:
     return result
 
 
+class _OpenOnce(h5py.File):  # type: ignore[misc]
+    """A file, only read, that opens each of its objects once.
+
+    h5netcdf asks for every variable and dimension dozens of times, which took most of the time of
+    reading a small result.
+    """
+
+    def __getitem__(self, name: Any) -> Any:
+        if not isinstance(name, str):
+            return super().__getitem__(name)
+        opened = self.__dict__.setdefault("_opened", {})
+        if name not in opened:
+            opened[name] = super().__getitem__(name)
+        return opened[name]
+
+
 def read_dataset(path: Path) -> xarray.Dataset:
     """Read a netCDF4 file whose bytes were checked, whole; StorageError where that cannot be."""
     open_checked(path, whole=True).close()
     try:
-        return xarray.load_dataset(path, engine="h5netcdf", decode_times=False)
+        with _OpenOnce(path, "r") as file:
+            store = H5NetCDFStore(h5netcdf.File(file, "r", decode_vlen_strings=True))
+            with xarray.open_dataset(store, decode_times=False) as found:
+                return found.load()
     except Exception as error:  # any structure can come: xarray raises a dozen types
         raise StorageError(f"{path} cannot be read as a result: {one_line(error)}") from error
 
