@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fnmatch
+import importlib.util
 import re
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import elsewhere
 from elsewhere.cli import app
@@ -95,6 +99,37 @@ def test_wrong_commands_would_be_noticed():
     (words,) = inline_commands("see `elsewhere plan --frid 3x3`")
     with pytest.raises(AssertionError):
         parse(words, whole=False)
+
+
+def test_the_gallery_is_as_it_is_made():
+    specification = importlib.util.spec_from_file_location(
+        "make_gallery", ROOT / "docs" / "make_gallery.py"
+    )
+    made = importlib.util.module_from_spec(specification)
+    sys.modules["make_gallery"] = made  # a dataclass looks its module up
+    specification.loader.exec_module(made)
+    del sys.modules["make_gallery"]
+    assert made.PAGE.read_text("utf-8") == made.page()
+    pictures = {path.stem: path.stat().st_size for path in made.PICTURES.iterdir()}
+    assert set(pictures) == {picture.name for picture in made.PICTURE}
+    assert max(pictures.values()) < 200_000
+    # each picture is what the last of its commands draws
+    for picture in made.PICTURE:
+        assert picture.commands[-1].endswith(f"--out {picture.name}.png")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/gallery.md", "docs/which-measure.md"])
+def test_a_page_on_a_real_network_says_what_to_do_without_it(page):
+    text = (ROOT / page).read_text("utf-8")
+    shown = [words for words in fenced_commands(text) if "imagenet" in words]
+    assert any("efficientnet-lite0" in words for words in shown)
+    # the layers that are named are there
+    known = CliRunner().invoke(app, ["layers", "efficientnet-lite0"]).output
+    for words in shown:
+        if "--layers" in words:
+            for name in words[words.index("--layers") + 1].split(","):
+                assert fnmatch.filter(known.split(), name), name
+    assert re.search("without the extra", text, re.IGNORECASE)
 
 
 def slug(heading):

