@@ -30,15 +30,8 @@ from elsewhere.figures.maps import (
     outline_objects,
 )
 from elsewhere.figures.results import MeasuredCanvas, cell_edges, describe, require, scene_of
-from elsewhere.figures.style import (
-    GREY,
-    INK,
-    color_bar,
-    legend_below,
-    shorten,
-    shorten_apart,
-    styled,
-)
+from elsewhere.figures.style import GREY, INK, color_bar, legend_below, styled
+from elsewhere.figures.text import shorten
 
 Exemplars: TypeAlias = Literal["same", "held-out"]
 Results: TypeAlias = xr.Dataset | Mapping[str, xr.Dataset]
@@ -108,8 +101,8 @@ def plot_accuracy_maps(
     norm = Normalize(chances[0] if shared else 0.0, 1.0)
 
     title = shared_title(found, f"accuracy, {which} exemplars")
-    sheet = Sheet(len(found), columns, title)
-    labels = shorten_apart(list(found), sheet.room(), keep="start")
+    more = "" if shared else " (chance 0.00)"
+    sheet = Sheet(list(found), columns, title, number=f"0.00{more}")
     hidden: list[bool] = []
     for idx, (ax, each, scene) in enumerate(zip(sheet.panels, found.values(), scenes, strict=True)):
         edges_y, edges_x = (
@@ -124,7 +117,7 @@ def plot_accuracy_maps(
         hidden.append(filled)
         _mark_trained(ax, trained[idx], COLOR_MAP(norm(fill)) if filled else None)
         more = "" if shared else f" (chance {chances[idx]:.2g})"
-        sheet.name(ax, labels[idx], _mean_off(each, maps[idx], trained[idx], which), more=more)
+        sheet.name(idx, _mean_off(each, maps[idx], trained[idx], which), more=more)
     boxes = []
     if len(trained[0]):
         sizes = [scene.shown_size for scene in scenes]

@@ -29,13 +29,11 @@ from elsewhere.figures.style import (
     color_bar,
     entitle_figure,
     legend_below,
-    shorten,
-    shorten_apart,
     styled,
-    text_style,
     title_height,
     title_of,
 )
+from elsewhere.figures.text import labels_in, shorten, text_style
 
 DIVERGING = colormaps["RdBu_r"]
 """Red speaks for the target, blue against it, white is nothing."""
@@ -46,6 +44,7 @@ OFF_CANVAS = PALE
 _FADED = 0.12
 """How much darker than white a black photograph is beneath a map: lighter than `OFF_CANVAS`."""
 _MOST_TILES = 9
+_METRICS = {"pearson": "correlation", "spearman": "rank correlation"}
 
 
 def diverging_scale(values: NDArray[np.floating]) -> Normalize:
@@ -92,13 +91,14 @@ def plot_attribution_grid(
     objects: Sequence[str] | None = None,
     locations: Sequence[tuple[int, int]] | None = None,
     photograph: bool = True,
+    metric: str = "pearson",
 ) -> Figure:
     """Draw objects' maps at several locations, in the object's frame, over their photographs.
 
     The first panel of a row is the object as it was shown, the next one the map at the reference;
     all maps share one scale. Beneath each lies the photograph in light grey, which shows where a
     map says little: from a fifth of the colour bar on a map covers it, and every colour is the
-    bar's. The small number is Pearson's correlation with the map at the reference; a map marked
+    bar's. The small number is the likeness to the map at the reference (`metric`); a map marked
     ``Σ`` does not sum to the score's change.
 
     Parameters
@@ -111,6 +111,8 @@ def plot_attribution_grid(
         (y, x), px, of the grid; by default up to five others than the reference, spread over it.
     photograph
         Whether the photographs lie beneath the maps; else these are opaque throughout.
+    metric
+        ``pearson``, ``cosine`` or ``spearman``: which likeness is written.
 
     Returns
     -------
@@ -125,6 +127,8 @@ def plot_attribution_grid(
     """
     require(result, ["attribution"], ["object", "y", "x", "height", "width"])
     require(result, ["reference_attribution"], ["object", "height", "width"])
+    if "equivariance" in result and metric not in result["metric"].values:
+        raise UnknownNameError("metric", str(metric), map(str, result["metric"].values))
     known = [str(name) for name in result["object"].values]
     rows = _rows(known, objects)
     places = _places(result, locations)
@@ -141,7 +145,7 @@ def plot_attribution_grid(
     norm = diverging_scale(panels)
     pictured = "patch" in result
     wide = len(places) + 1 + pictured
-    _, (width, height) = _sheet(len(rows), wide, 1.25, describe_maps(result, "attribution"))
+    side, (width, height) = _sheet(len(rows), wide, 1.25, describe_maps(result, "attribution"))
     figure = new_figure(width, height, compress=True)
     grid = figure.add_gridspec(len(rows), wide)
     drawn, unsummed = [], False
@@ -159,7 +163,7 @@ def plot_attribution_grid(
             if column:
                 y, x = places[column - 1]
                 if "equivariance" in result:
-                    chosen = result["equivariance"].sel(metric="pearson")
+                    chosen = result["equivariance"].sel(metric=metric)
                     number = float(chosen.transpose("object", "y", "x").values[row, y, x])
                 between = "\n" if SIZES.narrow else ", "
                 heading = f"y {int(result['y'][y])}{between}x {int(result['x'][x])}"
@@ -175,7 +179,7 @@ def plot_attribution_grid(
         firsts[0].set_title("object", fontsize=SIZES.small, pad=2.5, loc="left")
         for ax, row in zip(firsts, rows, strict=True):
             _draw_object(ax, result, row)
-    names = shorten_apart([known[row] for row in rows], 14, keep="both")
+    names = labels_in([known[row] for row in rows], side, SIZES.small, most=2)
     for ax, label in zip(firsts, names, strict=True):
         ax.set_ylabel(label, fontsize=SIZES.small, labelpad=2, **text_style(label))
     color_bar(
@@ -185,8 +189,8 @@ def plot_attribution_grid(
     entitle_figure(figure, describe_maps(result, "attribution"), x=0.01)
     handles: list[Any] = [
         Line2D([], [], color=INK, linewidth=0.6, label="object's outline"),
-        Line2D([], [], label="correlation with the reference", marker="$.5$", markersize=7,
-               **TEXT_MARK),
+        Line2D([], [], label=f"{_METRICS.get(metric, metric)} with the reference", marker="$.5$",
+               markersize=7, **TEXT_MARK),
     ]  # fmt: skip
     if bool(np.isnan(panels).any()):
         handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))

@@ -26,11 +26,10 @@ from elsewhere.figures.style import (
     entitle_figure,
     legend_below,
     styled,
-    text_width,
     title_height,
     title_of,
-    wrap,
 )
+from elsewhere.figures.text import text_width, wrap
 
 MapMetric: TypeAlias = Literal["pearson", "cosine", "spearman"]
 

@@ -30,17 +30,14 @@ from elsewhere.figures.style import (
     MARKS,
     PALE,
     Mark,
-    clean_text,
     color_bar,
-    fitting,
     legend_columns,
-    shorten,
     styled,
-    text_style,
     tidy,
     title_height,
     title_of,
 )
+from elsewhere.figures.text import clean_text, fitting, shorten, text_style
 
 _MOST_TILES = 10
 _ACCURACY = Mark("#009E73", "^", (0, (5, 1.2, 1, 1.2)))

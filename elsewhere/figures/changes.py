@@ -26,19 +26,8 @@ from elsewhere.figures.lines import (
 )
 from elsewhere.figures.page import SIZES
 from elsewhere.figures.results import describe, is_dead, layer_names, require, variable_of
-from elsewhere.figures.style import (
-    GREY,
-    INK,
-    MARKS,
-    Mark,
-    axes_or_new,
-    entitle,
-    mix,
-    shorten,
-    shorten_apart,
-    styled,
-    tidy,
-)
+from elsewhere.figures.style import GREY, INK, MARKS, Mark, axes_or_new, entitle, mix, styled, tidy
+from elsewhere.figures.text import clean_text, shorten
 
 
 @styled
@@ -114,7 +103,7 @@ def plot_layerwise_change(
     ax.set_ylabel("mean away from the reference", fontsize=SIZES.label)
     metric = after.attrs.get("metric")
     what = f"{metric} similarity" if metric else "similarity"
-    first, second = shorten_apart(labels, 24, keep="start")
+    first, second = map(clean_text, labels)
     entitle(ax, describe(after, f"{what}, {first} and {second}"))
     handles = [legend_handle(MARKS[name], SERIES[name]) for name in wanted]
     handles.append(legend_handle(Mark(mix(INK), "o", "-"), first, hollow=True))

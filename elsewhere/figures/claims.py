@@ -21,21 +21,8 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import require
-from elsewhere.figures.style import (
-    GREY,
-    INK,
-    PALE,
-    clean_text,
-    fitting,
-    legend_columns,
-    shorten,
-    styled,
-    text_style,
-    text_width,
-    title_height,
-    title_of,
-    wrap,
-)
+from elsewhere.figures.style import GREY, INK, PALE, legend_columns, styled, title_height, title_of
+from elsewhere.figures.text import clean_text, fitting, shorten, text_style, text_width, wrap
 
 # A symbol that reads in grey, and a colour, for each verdict.
 _VERDICTS = MappingProxyType(

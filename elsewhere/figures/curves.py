@@ -41,19 +41,8 @@ from elsewhere.figures.results import (
     some,
     variable_of,
 )
-from elsewhere.figures.style import (
-    GREY,
-    INK,
-    MARKS,
-    Mark,
-    axes_or_new,
-    clean_text,
-    entitle,
-    shorten_apart,
-    styled,
-    text_style,
-    tidy,
-)
+from elsewhere.figures.style import GREY, INK, MARKS, Mark, axes_or_new, entitle, styled, tidy
+from elsewhere.figures.text import clean_text, text_style
 from elsewhere.forms import layer_labels
 from elsewhere.types import COMPARED
 
@@ -63,6 +52,15 @@ SERIES = MappingProxyType(
 """Words for the legend, by quantity."""
 
 _BINS = 12
+_DASHES = MappingProxyType(
+    {
+        "similarity": "-",
+        "baseline": (0, (3, 1.5)),
+        "baseline_same": (0, (1, 1.2)),
+        "G": (0, (5, 1.2, 1, 1.2)),
+    }
+)
+"""Of the lines of a layer, by quantity."""
 
 
 @styled
@@ -140,7 +138,11 @@ def plot_layerwise(
 
 @styled
 def plot_displacement(
-    result: xr.Dataset, *, ax: Axes | None = None, layers: Sequence[str] | None = None
+    result: xr.Dataset,
+    *,
+    ax: Axes | None = None,
+    layers: Sequence[str] | None = None,
+    quantities: Sequence[str] | None = None,
 ) -> Axes:
     """Draw similarity against the distance from the reference, a colour for each layer.
 
@@ -155,6 +157,8 @@ def plot_displacement(
         Where to draw; a new figure by default.
     layers
         Names of the layers; by default up to six, spread over the depth, as the legend says.
+    quantities
+        As for :func:`plot_layerwise`; by default ``similarity`` and ``baseline``.
 
     Returns
     -------
@@ -165,9 +169,10 @@ def plot_displacement(
     InputError
         The result lacks what is drawn.
     UnknownNameError
-        A layer that the result does not hold.
+        A layer that the result does not hold, or a quantity that is not known.
     """
-    keys = {name: variable_of(result, name) for name in ("similarity", "baseline")}
+    wanted = choose_quantities(["similarity"] if quantities is None else quantities)
+    keys = {name: variable_of(result, name) for name in wanted}
     require(result, keys.values(), ["layer", "y", "x"])
     scene = scene_of(result)
     names = layer_labels(result)
@@ -185,14 +190,12 @@ def plot_displacement(
     dead = is_dead(result)
     seen, handles = [], []
     shades = depth_shades(len(chosen))
-    labels = shorten_apart([names[idx] for idx in chosen], 22)
+    labels = [clean_text(names[idx]) for idx in chosen]
     for rank, idx in enumerate(chosen):
         mark = Mark(shades[rank], "osD^vP"[rank % 6], "-")
         label = labels[rank] + (" †" if dead[idx] else "")
-        for quantity, dashes, filled in (
-            ("similarity", "-", True),
-            ("baseline", (0, (3, 1.5)), False),
-        ):
+        for quantity in wanted:
+            dashes, filled = _DASHES[quantity], quantity == "similarity"
             values = finite_values(
                 result[keys[quantity]].transpose("layer", "y", "x").values[idx].ravel()
             )
@@ -219,15 +222,15 @@ def plot_displacement(
     ax.set_xlim(-0.02 * farthest, 1.03 * farthest)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     mark_size(ax, scene.object_size)
-    metric = str(result.attrs.get("metric", "")) + " similarity"
+    metric = SERIES["G"]
+    if wanted != ["G"]:
+        metric = f"{result.attrs.get('metric', '')} similarity" + " and G" * ("G" in wanted)
     ax.set_xlabel("distance from the reference (px)", fontsize=SIZES.label)
     ax.set_ylabel(clean_text(metric), fontsize=SIZES.label, **text_style(metric))
     entitle(ax, describe(result, "similarity with distance"), pad=14)
-    ink = Mark(INK, "o", "-")
-    handles.append(legend_handle(ink, "same object\nelsewhere"))
-    handles.append(
-        legend_handle(Mark(INK, "o", (0, (3, 1.5))), "other object\nelsewhere", hollow=True)
-    )
+    for name in wanted:
+        mark = Mark(INK, "o", _DASHES[name])
+        handles.append(legend_handle(mark, SERIES[name], hollow=name != "similarity"))
     if dead[chosen].any():
         handles.append(Line2D([], [], linestyle="none", label="† over 5 %\n   zero vectors"))
     draw_legend(ax, handles)

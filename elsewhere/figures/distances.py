@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError
 from elsewhere.figures.accuracy import (
     CHANCE_LINE,
+    Exemplars,
     Results,
     accuracy_on,
     chance_of,
@@ -28,21 +31,18 @@ from elsewhere.figures.accuracy import (
 from elsewhere.figures.curves import mark_size
 from elsewhere.figures.lines import CROSS, depth_shades, draw_legend, fit_limits, legend_handle
 from elsewhere.figures.page import SIZES
-from elsewhere.figures.results import require
-from elsewhere.figures.style import (
-    GREY,
-    INK,
-    Mark,
-    axes_or_new,
-    entitle,
-    shorten_apart,
-    styled,
-    tidy,
-)
+from elsewhere.figures.results import require, some
+from elsewhere.figures.style import GREY, INK, Mark, axes_or_new, entitle, styled, tidy
+from elsewhere.figures.text import clean_text
+
+_EXEMPLARS: MappingProxyType[str, Any] = MappingProxyType({"same": "-", "held-out": (0, (3, 1.5))})
+"""Dashes of the lines, by exemplars."""
 
 
 @styled
-def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> Axes:
+def plot_accuracy_displacement(
+    results: Results, *, ax: Axes | None = None, quantities: Sequence[Exemplars] | None = None
+) -> Axes:
     """Draw accuracy against the distance from the nearest trained location.
 
     Solid are the exemplars of the training, dashed those held out; distances are Chebyshev's, the
@@ -56,6 +56,8 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
         drawn if there, with its interval if known, else means over the map's locations.
     ax
         Where to draw; a new figure by default.
+    quantities
+        Exemplars: ``same``, ``held-out``; by default both.
 
     Returns
     -------
@@ -65,7 +67,10 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
     ------
     InputError
         A result lacks what is drawn, or there is none.
+    UnknownNameError
+        Exemplars of another kind.
     """
+    wanted = some(_EXEMPLARS, quantities)
     found = conditions(results)
     for each in found.values():
         require(each, ["accuracy"], ["exemplars", "y", "x"])
@@ -75,13 +80,13 @@ def plot_accuracy_displacement(results: Results, *, ax: Axes | None = None) -> A
     tidy(ax)
     ax.grid(axis="x", visible=False)
 
-    labels = shorten_apart(list(found), 22, keep="start")
+    labels = [clean_text(name) for name in found]
     handles, farthest = [], 1.0
     drawn: set[str] = set()
     colors = ["#0072B2"] if len(found) == 1 else depth_shades(len(found))
     for rank, (name, each) in enumerate(found.items()):
         mark = Mark(colors[rank], "osD^vP"[rank % 6], "-")
-        for which, dashes in (("same", "-"), ("held-out", (0, (3, 1.5)))):
+        for which, dashes in wanted.items():
             at, means, low, high = _with_trained(each, which, _by_displacement(each, which))
             if not np.isfinite(means).any():
                 continue

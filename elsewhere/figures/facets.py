@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from elsewhere.figures.lines import draw_legend
 from elsewhere.figures.page import SIZES, new_figure
-from elsewhere.figures.style import entitle_figure, styled, text_style
+from elsewhere.figures.style import entitle_figure, styled
+from elsewhere.figures.text import text_style
 
 
 @styled

@@ -200,8 +200,8 @@ def _draw(
         kind = DEFAULT_KINDS[made] if kind is None else kind
     plot = _chosen(figure_kinds.get(kind), kind, quantities)
     if layers is not None and "layers" in inspect.signature(plot).parameters:
+        _check_layered(result, kind)
         plot = partial(plot, layers=list(layers))
-        _narrowed(result, kind, layers)
     else:
         result = _narrowed(result, kind, layers)
     narrowed = bool(at) or facet is not None
@@ -232,9 +232,8 @@ def _draw(
 _ONE_OF = MappingProxyType(
     {
         "accuracy-maps": "exemplars",
-        "acquisition": "where",
         "attribution-equivariance": "metric",
-        "interference": "where",
+        "attribution-grid": "metric",
         "probe-layerwise": "quantity",
         "probe-maps": "split",
         "probe-matrix": "split",
@@ -250,23 +249,37 @@ def _chosen(
     if quantities is None:
         return plot
     wanted = [quantities] if isinstance(quantities, str) else list(quantities)
-    name = _ONE_OF.get(kind, "quantities")
-    if name not in inspect.signature(plot).parameters:
-        raise InputError(f"the figure {kind!r} draws what it draws; leave the quantities out")
-    if name not in ("where", "quantities"):
+    name = _quantity(kind, plot)
+    if name is None:
+        taken = [each for each in figure_kinds if _quantity(each, figure_kinds.get(each))]
+        raise InputError(
+            f"of the figure {kind!r} no quantities can be chosen; leave them out, or draw one of "
+            f"{', '.join(taken)}"
+        )
+    if name != "quantities":
         if len(wanted) != 1:
             raise InputError(f"the figure {kind!r} draws one quantity; got {', '.join(wanted)}")
         return partial(plot, **{name: wanted[0]})
     return partial(plot, **{name: wanted})
 
 
+def _quantity(kind: str, plot: Callable[..., Figure | Axes]) -> str | None:
+    """Return what a figure's function calls its quantities, None where it has none."""
+    name = _ONE_OF.get(kind, "quantities")
+    return name if name in inspect.signature(plot).parameters else None
+
+
 def _narrowed(result: xr.Dataset, kind: str, layers: Sequence[str] | None) -> xr.Dataset:
     """Return a result of some of its layers, in the order given."""
     if layers is None:
         return result
+    _check_layered(result, kind)
+    return result.isel(layer=select_layers(result, layers))
+
+
+def _check_layered(result: xr.Dataset, kind: str) -> None:
     if "layer" not in result.dims:
         raise InputError(f"the figure {kind!r} is of no layers; leave them out")
-    return result.isel(layer=select_layers(result, layers))
 
 
 def _check_fit(figure: Figure) -> None:

@@ -20,20 +20,16 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
-from elsewhere.figures.page import SIZES, room_along
+from elsewhere.figures.page import SIZES, make_room, room_along
 from elsewhere.figures.results import layer_groups, require
-from elsewhere.figures.style import (
-    GREY,
-    PALE,
-    entitle,
-    shorten_apart,
-    text_style,
-    text_width,
-)
+from elsewhere.figures.style import GREY, PALE, entitle
+from elsewhere.figures.text import labels_in, text_style, text_width
 from elsewhere.forms import layer_forms, layer_labels, network_name, weights_name
 
 _PASSING = re.compile(r"relu|bn|drop|avgpool")
 _ALL_LABELS = 25  # more layers than this, and names are thinned
+_SLANTED = 0.9  # inches that a slanted name takes at most, or it would reach far to the left
+_LONGEST = 3.0  # inches of a name
 _GROUPS = "groups of layers"
 BAND_FROM = 13
 """From this many layers on, intervals are bands instead of bars."""
@@ -283,17 +279,27 @@ def name_slots(ax: Axes, slots: Sequence[str | None]) -> None:
     for idx in named[::-1][::step]:
         if not shown or (places[shown[0]] - places[idx]) * pitch > 0.95 * SIZES.small / 72:
             shown.insert(0, idx)
-    labels = shorten_apart([names[idx] for idx in shown], 24 if count > 16 else 15)
-    widest = max((text_width(label, SIZES.tick) for label in labels), default=0.0)
+    wanted = [names[idx] for idx in shown]
     upright = count > 16 or pitch < 2.1 * SIZES.tick / 72
-    steep = count > 6 or widest + 0.08 > pitch
+    size = SIZES.small if upright else SIZES.tick
+    labels = labels_in(wanted, pitch - 0.08, size, most=3)
+    steep = count > 6 or any("…" in label for label in labels)
+    if upright or steep:
+        longest = _LONGEST if SIZES.height is None else 0.4 * SIZES.height
+        labels = labels_in(wanted, longest, size, most=1)
+        upright |= max(text_width(label, size) for label in labels) > _SLANTED
+        if upright:  # lines side by side, as many as have room
+            labels = labels_in(wanted, longest, size, most=max(int(pitch * 72 / size / 1.3), 1))
+        widest = max(text_width(label, size) for label in labels)
+        more = widest * (1.0 if upright else 0.65) - 0.6  # so much has its place in any case
+        make_room(ax.get_figure(root=True), "names", more)
     ax.set_xticks(
         [places[idx] for idx in shown],
         labels=labels,
         rotation=90 if upright else 40 if steep else 0,
         ha="center" if upright or not steep else "right",
         rotation_mode="default" if upright else "anchor",
-        fontsize=SIZES.small if upright else SIZES.tick,
+        fontsize=size,
         **text_style(*labels),
     )
     ax.xaxis.set_minor_locator(FixedLocator(places))

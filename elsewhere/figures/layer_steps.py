@@ -14,15 +14,8 @@ from elsewhere.figures.layer_axis import along_layers
 from elsewhere.figures.lines import finite_values, interval_of
 from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import describe, layer_names, require, some, variable_of
-from elsewhere.figures.style import (
-    GREY,
-    MARKS,
-    entitle_figure,
-    legend_below,
-    styled,
-    text_style,
-    tidy,
-)
+from elsewhere.figures.style import GREY, MARKS, entitle_figure, legend_below, styled, tidy
+from elsewhere.figures.text import text_style
 from elsewhere.forms import layer_forms
 
 

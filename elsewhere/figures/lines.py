@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,20 +14,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from elsewhere.figures.layer_axis import BAND_FROM, Layers, axis_of
-from elsewhere.figures.page import SIZES, is_ours, room_along
+from elsewhere.figures.page import SIZES, is_ours, make_room, room_along
 from elsewhere.figures.results import require
-from elsewhere.figures.style import (
-    GREY,
-    INK,
-    Mark,
-    figure_of,
-    legend_lines,
-    mix,
-    shorten_apart,
-    text_style,
-    text_width,
-    wrap,
-)
+from elsewhere.figures.style import GREY, INK, Mark, figure_of, legend_lines, mix
+from elsewhere.figures.text import clean_text, labels_in, text_style, text_width
 
 TOGETHER: dict[str, Any] = {"linestyle": (0, (1, 1)), "linewidth": 1.0}
 """The edges of a band that holds for all layers together."""
@@ -245,6 +235,12 @@ def left_out_handle(shown: int, known: int) -> list[Line2D]:
     return [Line2D([], [], linestyle="none", label=text)] * (shown < known)
 
 
+def mean_handle(forms: Collection[str]) -> list[Line2D]:
+    """Return what a legend says of layers of which means over space are drawn."""
+    label = "(mean): over space,\ninvariant by itself"
+    return [Line2D([], [], linestyle="none", label=label)] * ("mean" in forms)
+
+
 def network_handles(ax: Axes) -> list[Line2D]:
     """Return what the legend says of networks, where several are drawn on axes."""
     axis = axis_of(ax)
@@ -252,8 +248,8 @@ def network_handles(ax: Axes) -> list[Line2D]:
         return []
     style: dict[str, Any] = {"linestyle": "-", "marker": "o", "markersize": 4}
     return [
-        Line2D([], [], label=label, **style, **_ranked(INK, rank))
-        for rank, label in enumerate(shorten_apart(axis.networks, 26, keep="both"))
+        Line2D([], [], label=clean_text(label), **style, **_ranked(INK, rank))
+        for rank, label in enumerate(axis.networks)
     ]
 
 
@@ -261,24 +257,25 @@ def draw_legend(ax: Axes, handles: Sequence[Any]) -> None:
     """Put the legend beside the axes, or beneath those of a narrow figure: never over data."""
     handles = [*handles, *network_handles(ax)]
     axis = axis_of(ax)
-    if axis is not None and "mean" in axis.forms:
-        label = "(mean): over space,\ninvariant by itself"
-        handles.append(Line2D([], [], linestyle="none", label=label))
+    handles += mean_handle(axis.forms if axis is not None else ())
     if axis is not None and axis.beside:
         label = "not joined: beside\nthe main branch"
         handles.append(Line2D([], [], linestyle="none", label=label))
-    labels = [str(handle.get_label()) for handle in handles]
     figure = figure_of(ax)
-    width, height = (float(inches) for inches in figure.get_size_inches())
+    width = float(figure.get_size_inches()[0])
     common: dict[str, Any] = {
         "handles": handles, "loc": "upper left", "borderaxespad": 0, "fontsize": SIZES.tick,
         "frameon": False,
     }  # fmt: skip
-    if not (is_ours(figure) and SIZES.narrow):
-        labels = [
-            label if "\n" in label else wrap(label, 10 * SIZES.tick / 72, SIZES.tick)
-            for label in labels
-        ]
+    beneath = is_ours(figure) and SIZES.narrow
+    room = width - 0.2 - 3 * SIZES.tick / 72 if beneath else 11 * SIZES.tick / 72
+    labels = [
+        label
+        if (beneath or "\n" in label) and text_width(label, SIZES.tick) <= room
+        else labels_in([label], room, SIZES.tick, most=6)[0]
+        for label in (str(handle.get_label()) for handle in handles)
+    ]
+    if not beneath:
         legend = ax.legend(
             labels=labels,
             bbox_to_anchor=(1.01, 1.0), handlelength=2.6, labelspacing=0.8, **common
@@ -289,8 +286,7 @@ def draw_legend(ax: Axes, handles: Sequence[Any]) -> None:
             labels=labels, ncols=columns, handlelength=2.2, labelspacing=0.3, columnspacing=1.4,
             borderpad=0.1, bbox_to_anchor=(0.0, -0.25), **common,
         )  # fmt: skip
-        if legend.get_gid() is None and SIZES.height is None:
-            figure.set_size_inches(width, height + lines * 1.35 * SIZES.tick / 72)
+        make_room(figure, f"legend of {id(ax)}", lines * 1.35 * SIZES.tick / 72)
         legend.set_gid("beneath")
     for text in legend.get_texts():
         text.set(**text_style(*labels))

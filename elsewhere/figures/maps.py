@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
@@ -37,24 +38,23 @@ from elsewhere.figures.style import (
     FAINT,
     GREY,
     INK,
-    clean_text,
     color_bar,
     entitle_figure,
     figure_of,
     legend_below,
-    shorten_apart,
     styled,
-    text_style,
     title_height,
     title_of,
-    wrap,
 )
+from elsewhere.figures.text import clean_text, labels_in, text_style, text_width, wrap
 from elsewhere.forms import layer_labels
 
 MapQuantity: TypeAlias = Literal["similarity", "baseline", "baseline_same", "G"]
 
 COLOR_MAP = colormaps["viridis"]
 RASTER_CELLS = 6_000  # above it, cells as vectors would make files of many megabytes
+_LIFTED = "\n "  # ends a name that stands above the line of the number
+_SMALLEST = 4.5  # points, of names too long for their panels
 _RIM = [withStroke(linewidth=2.2, foreground="white")]
 RING: dict[str, Any] = {
     "marker": "o",
@@ -146,8 +146,10 @@ def plot_similarity_maps(
     if columns is None and n > 1:
         columns = max(1, min((4 if SIZES.narrow else 8) // n, -(-len(chosen) // 6)))
     words = f"{metric} similarity" if wanted != ["G"] else f"{headings[0]}, {metric}"
+    dead = is_dead(result)[chosen]
+    marked = [name + " †" * bool(zero) for name, zero in zip(names, dead, strict=True)]
     sheet = Sheet(
-        len(chosen) * n,
+        [name for name in marked for _ in wanted],
         None if columns is None else columns * n,
         describe(result, words.strip(" ,")),
         narrowest=3.6,
@@ -156,8 +158,6 @@ def plot_similarity_maps(
     edges_y = cell_edges(result["y"].values, scene.canvas, scene.object_size)
     edges_x = cell_edges(result["x"].values, scene.canvas, scene.object_size)
     means = np.stack([_means(result, q, chosen, values[:, k], scene) for k, q in enumerate(wanted)])
-    dead = is_dead(result)[chosen]
-    labels = shorten_apart(names, sheet.room(SIZES.small) - 2 * int(dead.any()))
     # of the same object where it stands, files of earlier versions hold 1
     whole = np.array([name == "G" for name in wanted])[None, :, None, None] & ~away
     values[whole & (values > 1 - 1e-9)] = np.nan
@@ -172,7 +172,7 @@ def plot_similarity_maps(
         )  # fmt: skip
         frame_panel(ax, scene, **sheet.outer(place))
         ax.plot([scene.x], [scene.y], label="reference", clip_on=False, zorder=3, **RING)
-        sheet.name(ax, labels[idx] + (" †" if dead[idx] else ""), means[k, idx])
+        sheet.name(place, means[k, idx])
         if n > 1 and place < sheet.wide:
             sheet.head(ax, headings[k])
     sizes = np.repeat(shown_sizes(result, scene)[chosen], n)
@@ -205,8 +205,9 @@ class Sheet:
 
     Parameters
     ----------
-    count
-        Panels.
+    names
+        What each panel shows: written above it, in as many lines as it takes, and smaller where a
+        word by itself is too long.
     columns
         Panels in a row; chosen for the page by default.
     title
@@ -219,20 +220,28 @@ class Sheet:
         Inches beneath the panels.
     heading
         Whether what columns show is written above them.
+    number
+        The longest number that stands at the right of a name.
     """
 
-    count: int
+    names: Sequence[str]
     columns: int | None
     title: str
     widest: float = 2.5
     narrowest: float = 4.2
     foot: float = 0.65
     heading: bool = False
+    number: str = "−0.00"
     panels: list[Axes] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        for _ in range(2):  # lines take room, which names then have less of
+            self.sizes.append(SIZES.small if self.wide > 3 or SIZES.narrow else SIZES.tick)
+            self.labels[:] = self._named()
         lines = title_height(title_of(self.title, self.width - 0.2))
-        height = self.rows * (self.side + 0.2) + self.foot + lines + self._headed
+        height = self.rows * (self.side + self._above) + self.foot + lines + self._headed
         if self.side < 0.35:
             raise InputError(
                 f"{self.count} panels do not fit a figure of {self.width * 25.4:.0f} mm"
@@ -245,10 +254,39 @@ class Sheet:
         for idx in range(self.count):
             self.panels.append(figure.add_subplot(grid[divmod(idx, self.wide)]))
 
+    def _named(self) -> list[str]:
+        """Return the names in lines; text that is too large for a word is made smaller."""
+        whole = [clean_text(name) for name in self.names]
+        while True:
+            beside = self.side - text_width(f" {self.number}", self.text_size)
+            found = labels_in(self.names, beside, self.text_size, most=2)
+            lost = _cut(found, whole)
+            if any(lost):  # above the number there is more room
+                above = labels_in(self.names, self.side, self.text_size, most=5)
+                found = [
+                    f"{a}\n " if cut else b for a, b, cut in zip(above, found, lost, strict=True)
+                ]
+                lost = _cut(above, whole)
+            if not any(lost) or self.text_size <= _SMALLEST:
+                return found
+            self.sizes.append(max(self.text_size - 0.5, _SMALLEST))
+
+    @property
+    def count(self) -> int:
+        """Panels."""
+        return len(self.names)
+
     @property
     def figure(self) -> Figure:
         """The figure."""
         return figure_of(self.panels[0])
+
+    @property
+    def _above(self) -> float:
+        """Inches above a panel."""
+        return 0.2 + max((label.count("\n") for label in self.labels), default=0) * (
+            1.25 * self.text_size / 72
+        )
 
     @property
     def _headed(self) -> float:
@@ -271,7 +309,7 @@ class Sheet:
         side = min((SIZES.width - 1.25) / wide - 0.06, self.widest)
         if SIZES.height is not None:
             lines = title_height(title_of(self.title, SIZES.width - 0.2))
-            return min(side, (SIZES.height - self.foot - lines - self._headed) / rows - 0.2)
+            return min(side, (SIZES.height - self.foot - lines - self._headed) / rows - self._above)
         if self.columns is None:
             return side
         return min(side, max(9.0 / rows - 0.2, 0.6))
@@ -293,26 +331,27 @@ class Sheet:
     @property
     def text_size(self) -> float:
         """Of what is written above a panel, points."""
-        return SIZES.small if self.wide > 3 or SIZES.narrow else SIZES.tick
+        return self.sizes[-1] if self.sizes else SIZES.small
 
     def outer(self, idx: int) -> dict[str, bool]:
         """Return at which sides a panel is the outermost."""
         return {"bottom": idx + self.wide >= self.count, "left": idx % self.wide == 0}
 
-    def room(self, size: float | None = None) -> int:
-        """Return how many characters fit above a panel, beside a number."""
-        return int(self.side * 72 / (0.62 * (self.text_size if size is None else size))) - 5
-
-    def name(self, ax: Axes, label: str, mean: float, *, more: str = "", **style: Any) -> None:
+    def name(self, idx: int, mean: float, *, more: str = "", **style: Any) -> None:
         """Write a panel's name above it, and a mean at its right."""
+        ax, label = self.panels[idx], self.labels[idx].removesuffix(_LIFTED)
         above: dict[str, Any] = {"fontsize": self.text_size, "pad": 2.5}
-        ax.set_title(label, loc="left", **above, **style, **text_style(label))
+        named = ax.set_title(label, loc="left", **above, **style, **text_style(label))
         number = "–" if np.isnan(mean) else f"{mean:.2f}".replace("-", "−")
         ax.set_title(number + more, loc="right", color=GREY, **above)
+        if label != self.labels[idx]:
+            up = ScaledTranslation(0, 1.2 * self.text_size / 72, self.figure.dpi_scale_trans)
+            named.set_transform(named.get_transform() + up)
 
     def head(self, ax: Axes, text: str) -> None:
         """Write above a panel of the first row what its column shows."""
-        above = (0, 4 + 1.3 * self.text_size)
+        lines = 1 + max(label.count("\n") for label in self.labels[: self.wide])
+        above = (0, 4 + 1.3 * lines * self.text_size)
         ax.annotate(
             wrap(text, self.side, self.text_size), (0, 1), xycoords="axes fraction", xytext=above,
             textcoords="offset points", fontsize=self.text_size, va="bottom",
@@ -324,6 +363,11 @@ class Sheet:
         x, y = (wrap(text, max(self.side, 0.5), SIZES.tick) for text in (x, y))
         corner.set_xlabel(x, fontsize=SIZES.tick, labelpad=pad)
         corner.set_ylabel(y, fontsize=SIZES.tick, labelpad=pad)
+
+
+def _cut(labels: Sequence[str], names: Sequence[str]) -> list[bool]:
+    """Return which labels lack part of their names."""
+    return [a.count("…") > b.count("…") for a, b in zip(labels, names, strict=True)]
 
 
 def column_count(count: int, columns: int | None) -> int:

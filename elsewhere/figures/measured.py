@@ -39,9 +39,9 @@ from elsewhere.figures.style import (
     entitle_figure,
     legend_below,
     styled,
-    text_style,
     tidy,
 )
+from elsewhere.figures.text import text_style
 
 # Colours of Okabe and Ito (2008), as everywhere; told apart by marker and dashes as well.
 SHARES = MappingProxyType(

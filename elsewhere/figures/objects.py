@@ -16,15 +16,8 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
 from elsewhere.figures.page import SIZES, new_figure
-from elsewhere.figures.style import (
-    GREY,
-    PALE,
-    shorten,
-    shorten_apart,
-    styled,
-    text_style,
-    wrap,
-)
+from elsewhere.figures.style import GREY, PALE, styled
+from elsewhere.figures.text import shorten, shorten_apart, text_style, wrap
 
 
 class PlottedObjects(Protocol):

@@ -9,14 +9,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.transforms import ScaledTranslation
 
 from elsewhere.errors import InputError
+from elsewhere.figures.text import wrap
 
 _INCHES = MappingProxyType({"mm": 1 / 25.4, "cm": 1 / 2.54, "in": 1.0, "pt": 1 / 72})
 _NARROW = 5.5
@@ -158,15 +161,57 @@ def _length(name: str, given: float | str) -> float:
 
 
 class PageLayout(ConstrainedLayoutEngine):
-    """Constrained layout that sets legends beneath their axes as low as what stands there needs."""
+    """Constrained layout that breaks the names of axes, and sets legends as low as they need."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.added: dict[str, float] = {}
+        """Inches of height that were added, and what for."""
 
     def execute(self, fig: Figure) -> None:
         """Arrange the figure."""
-        for ax in fig.axes:
-            legend = ax.get_legend()
-            if legend is not None and legend.get_gid() == "beneath":
-                _lower(ax, legend)
-        super().execute(fig)
+        for _ in range(3):  # a broken name takes a line more
+            for ax in fig.axes:
+                legend = ax.get_legend()
+                if legend is not None and legend.get_gid() == "beneath":
+                    _lower(ax, legend)
+            super().execute(fig)
+            broken = [
+                _break_name(ax, axis, fig) for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)
+            ]
+            if not any(broken):
+                return
+
+
+def _break_name(ax: Axes, axis: Axis, figure: Figure) -> bool:
+    """Break the name of an axis into lines that fit beside it; return whether that changed it."""
+    label, along = axis.label, axis is ax.xaxis
+    text, size = label.get_text(), float(label.get_fontsize())
+    over = (ax.bbox.width if along else ax.bbox.height) / figure.dpi
+    if along:  # it may reach beyond the ends, where nothing else is
+        over += 2 * min(ax.bbox.x0, figure.bbox.width - ax.bbox.x1) / figure.dpi - 0.04
+    broken = wrap(" ".join(text.split()), over, size)
+    if (
+        not text.strip()
+        or broken.count("\n") == text.count("\n")
+        or broken.count("…") > text.count("…")
+    ):
+        return False
+    label.set_text(broken)
+    return True
+
+
+def _break_title(ax: Axes, figure: Figure) -> bool:
+    """Break a title into lines that fit from where the axes begin; return whether that changed."""
+    title = ax._left_title  # type: ignore[attr-defined]
+    whole = str(title.get_label())  # what was written, before it was broken
+    if not whole:
+        return False
+    over = (figure.bbox.width - ax.bbox.x0) / figure.dpi - 0.04
+    broken = wrap(whole, over, float(title.get_fontsize()), marks=True)
+    changed = bool(broken != title.get_text())
+    title.set_text(broken)
+    return changed
 
 
 def _lower(ax: Axes, legend: Legend) -> None:
@@ -197,6 +242,18 @@ def new_figure(width: float, height: float, *, compress: bool = False) -> Figure
     asked = _PAGE.get()
     size = (asked.width or width, asked.height or height)
     return Figure(figsize=size, layout=engine)
+
+
+def make_room(figure: Figure | None, what: str, inches: float) -> None:
+    """Make a figure taller for what stands above or beneath its axes, where it may be."""
+    engine = None if figure is None else figure.get_layout_engine()
+    if figure is None or not isinstance(engine, PageLayout) or SIZES.height is not None:
+        return
+    before = engine.added.get(what, 0.0)
+    if inches > before:
+        width, height = (float(each) for each in figure.get_size_inches())
+        figure.set_size_inches(width, height + inches - before)
+        engine.added[what] = inches
 
 
 def is_ours(figure: Figure) -> bool:

@@ -54,7 +54,6 @@ from elsewhere.figures.page import SIZES
 from elsewhere.figures.results import (
     cell_edges,
     describe,
-    layer_names,
     require,
     select_layers,
 )
@@ -64,10 +63,10 @@ from elsewhere.figures.style import (
     Mark,
     axes_or_new,
     legend_below,
-    shorten_apart,
     styled,
     tidy,
 )
+from elsewhere.forms import layer_labels
 
 Split: TypeAlias = Literal["same", "held-out"]
 Quantity: TypeAlias = Literal["index", "far", "off", "on"]
@@ -100,7 +99,6 @@ def plot_probe_maps(
     *,
     split: Split | None = None,
     layers: Sequence[str] | None = None,
-    pixels: bool = True,
     columns: int | None = None,
 ) -> Figure:
     """Draw what a probe trained at one place gets right over the canvas, a panel for each layer.
@@ -116,9 +114,8 @@ def plot_probe_maps(
     split
         ``same`` or ``held-out`` exemplars; by default those held out, if there are any.
     layers
-        Names of the layers, in this order; all by default.
-    pixels
-        Whether raw pixels have a panel, the first one, where the result holds them.
+        Names of the layers, in this order, ``raw pixels`` among them; by default all, after the raw
+        pixels, where the result holds these.
     columns
         Panels in a row; chosen for the page by default.
 
@@ -137,14 +134,19 @@ def plot_probe_maps(
     which = _choose_split(result, split)
     scene, trained = place_scene(result), trained_locations(result)
     chance = chance_of(result)
-    names = layer_names(result)
+    names = layer_labels(result)
+    wanted = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    pixels = "pixels_accuracy" in result.data_vars and (wanted is None or RAW_PIXELS in wanted)
+    if pixels and wanted is not None:
+        wanted.remove(RAW_PIXELS)
+    chosen = [] if wanted == [] and pixels else select_layers(result, wanted)
     panels: list[tuple[str, NDArray[np.float64], float]] = []
-    if pixels and "pixels_accuracy" in result.data_vars:
+    if pixels:
         shown = result["pixels_accuracy"].sel(split=which).transpose("y", "x")
         values = finite_values(shown.values)
-        if np.isfinite(values).any():
+        if np.isfinite(values).any() or wanted is not None:
             panels.append((RAW_PIXELS, values, _off(result, "pixels_accuracy_at", which)))
-    for idx in select_layers(result, layers):
+    for idx in chosen:
         shown = result["accuracy"].isel(layer=idx).sel(split=which).transpose("y", "x")
         values = finite_values(shown.values)
         panels.append((names[idx], values, _off(result, "accuracy_at", which, idx)))
@@ -152,18 +154,17 @@ def plot_probe_maps(
         raise InputError("a result of probes holds no location; expected at least one")
 
     norm = Normalize(chance, 1.0)
-    sheet = Sheet(len(panels), columns, describe(result, _what(result, which)))
+    sheet = Sheet([name for name, *_ in panels], columns, describe(result, _what(result, which)))
     edges_y, edges_x = (
         cell_edges(result[dim].values, scene.canvas, scene.object_size) for dim in ("y", "x")
     )
-    labels = shorten_apart([name for name, *_ in panels], sheet.room())
     for idx, (ax, (name, values, mean)) in enumerate(zip(sheet.panels, panels, strict=True)):
         draw_cells(ax, values, edges_y, edges_x, norm, raster=values.size > RASTER_CELLS)
         frame_panel(ax, scene, **sheet.outer(idx))
         ax.plot(trained[:, 1], trained[:, 0], label="trained", clip_on=False, zorder=3, **RING)
         style = "italic" if name == RAW_PIXELS else "normal"
-        sheet.name(ax, labels[idx], mean, fontstyle=style)
-    sizes = shown_sizes(result, scene)[select_layers(result, layers)].tolist()
+        sheet.name(idx, mean, fontstyle=style)
+    sizes = shown_sizes(result, scene)[chosen].tolist()
     sizes = [scene.shown_size] * (len(panels) - len(sizes)) + sizes
     box = outline_objects(sheet.panels, scene, sizes)
     every = np.concatenate([values.ravel() for _, values, _ in panels])
@@ -220,7 +221,7 @@ def plot_probe_matrix(
     dims = ["layer", "split", "train_y", "train_x", "y", "x"]
     result = require(result, ["accuracy"], dims).sortby(["y", "x", "train_y", "train_x"])
     which = _choose_split(result, split)
-    names, chosen = layer_names(result), select_layers(result, layers)
+    names, chosen = layer_labels(result), select_layers(result, layers)
     norm = Normalize(chance_of(result), 1.0)
     values = result["accuracy"].sel(split=which).transpose(*(d for d in dims if d != "split"))
     n_y, n_x = result.sizes["y"], result.sizes["x"]
@@ -230,10 +231,9 @@ def plot_probe_matrix(
     matrices = [finite_values(values.isel(layer=idx).values).reshape(n, n) for idx in chosen]
 
     title = describe(result, _what(result, which))
-    sheet = Sheet(len(chosen), columns, title, widest=3.0, foot=0.55)
+    sheet = Sheet([names[idx] for idx in chosen], columns, title, widest=3.0, foot=0.55)
     off = ~np.eye(n, dtype=bool)
-    titles = shorten_apart([names[idx] for idx in chosen], sheet.room())
-    for place, (ax, label) in enumerate(zip(sheet.panels, titles, strict=True)):
+    for place, ax in enumerate(sheet.panels):
         ax.imshow(
             np.ma.masked_invalid(matrices[place]), cmap=COLOR_MAP, norm=norm, aspect="equal",
             extent=(0, n, n, 0),
@@ -254,7 +254,7 @@ def plot_probe_matrix(
         ax.spines[:].set(linewidth=0.4, color=GREY)
         away = matrices[place][off]
         known = away[np.isfinite(away)]
-        sheet.name(ax, label, float(known.mean()) if known.size else math.nan)
+        sheet.name(place, float(known.mean()) if known.size else math.nan)
     every = np.concatenate([each.ravel() for each in matrices])
     draw_accuracy_bar(sheet.figure, sheet.panels, norm, every, _BAR)
     sheet.label("tested at: rows of y (px)", "trained at: rows of y (px)", pad=2)

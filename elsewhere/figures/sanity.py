@@ -22,15 +22,8 @@ from elsewhere.figures.lines import (
 )
 from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import describe, require, some
-from elsewhere.figures.style import (
-    GREY,
-    Mark,
-    entitle_figure,
-    shorten,
-    styled,
-    text_style,
-    tidy,
-)
+from elsewhere.figures.style import GREY, Mark, entitle_figure, styled, tidy
+from elsewhere.figures.text import shorten, text_style
 
 LIKENESSES = MappingProxyType(
     {

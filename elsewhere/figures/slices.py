@@ -22,16 +22,9 @@ from elsewhere.figures.lines import (
 )
 from elsewhere.figures.page import SIZES
 from elsewhere.figures.results import describe
-from elsewhere.figures.style import (
-    GREY,
-    INK,
-    Mark,
-    axes_or_new,
-    entitle,
-    shorten_apart,
-    styled,
-    tidy,
-)
+from elsewhere.figures.style import GREY, INK, Mark, axes_or_new, entitle, styled, tidy
+from elsewhere.figures.text import clean_text
+from elsewhere.forms import layer_labels
 from elsewhere.types import stem_of
 
 _DRAWN = {
@@ -222,6 +215,7 @@ def plot_along(
     drawn = [(name.format(stem=stem_of(result.attrs)), text) for name, text in _DRAWN[kind]]
     series = next(dim for dim in ("layer", "exemplars") if dim in shown[drawn[0][0]].dims)
     names = [str(name) for name in shown[series].values]
+    known = layer_labels(shown) if series == "layer" else names
     if kind == "probe":
         shown = shown.isel(split=0)
     chosen = spread(len(names), 6)
@@ -229,7 +223,7 @@ def plot_along(
     tidy(ax)
     shades, values, handles = depth_shades(len(chosen)), shown[axis].values, []
     seen, away = [], _elsewhere(shown) if kind == "similarity" else True
-    labels = shorten_apart([names[index] for index in chosen], 22)
+    labels = [clean_text(known[index]) for index in chosen]
     for rank, index in enumerate(chosen):
         mark = Mark(shades[rank], "osD^vP"[rank % 6], "-")
         for number, (variable, _) in enumerate(drawn):

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.page import SIZES
-from elsewhere.figures.style import GREY, PALE, shorten, text_style
+from elsewhere.figures.style import GREY, PALE
+from elsewhere.figures.text import labels_in, shorten, text_style, text_width
 
 _GAP = 0.3  # from step 0 to the first later one, in decades
 _BETWEEN = 0.36  # from a phase's last step to the next one's step 0
-_ROOM = 0.24  # inches that a number needs on the axis
+_DECADES = 3  # so many number a phase by themselves
+_FEW = 8  # up to so many checkpoints of a phase are numbered themselves
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class PhaseSteps:
     start: float
     first: float
     last: float
+    steps: tuple[float, ...] = ()
 
     def at(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return where `steps` of the phase stand on the axis."""
@@ -97,7 +100,8 @@ def stretches(
             inside = np.concatenate([inside, also])
         later = inside[inside > 0]
         first, last = (float(later.min()), float(later.max())) if later.size else (1.0, 1.0)
-        laid.append(PhaseSteps(name, members, start, first, last))
+        own = tuple(float(step) for step in np.unique(later))
+        laid.append(PhaseSteps(name, members, start, first, last, own))
         start = laid[-1].end + _BETWEEN
     return laid
 
@@ -106,27 +110,25 @@ def draw_steps(upper: Axes, lower: Axes, laid: Sequence[PhaseSteps], width: floa
     """Number the steps beneath `lower`, `width` inches wide; name the phases above `upper`."""
     left, right = laid[0].start - 0.12, laid[-1].end + 0.12
     per_inch = (right - left) / width
-    marks: list[tuple[float, str]] = []
     minor: list[float] = []
+    shown: dict[float, str] = {stretch.start: "0" for stretch in laid}
+    wanted: list[tuple[PhaseSteps, float]] = []
     for stretch in laid:
-        marks.append((stretch.start, "0"))
         low, high = math.log10(stretch.first), math.log10(stretch.last)
-        decades = [10.0**power for power in range(math.ceil(low), math.floor(high) + 1)]
-        numbered = decades or sorted({stretch.first, stretch.last})
-        for step in numbered:
-            marks.append((float(stretch.at(np.array([step]))[0]), _number(step)))
-        for power in range(math.floor(low), math.floor(high) + 1):
+        powers = range(math.floor(low), math.floor(high) + 1)
+        wanted += [(stretch, step) for step in _numbered(stretch)]
+        for power in powers:
             within: NDArray[np.float64] = np.arange(1.0, 10.0) * 10.0**power
             within = within[(within >= stretch.first) & (within <= stretch.last)]
             minor += stretch.at(within).tolist()
-    zeros = [place for place, text in marks if text == "0"]
-    shown: list[tuple[float, str]] = []
-    for place, text in marks:
-        crowded = any(0 < abs(place - zero) < _ROOM * per_inch for zero in zeros)
-        clear = not shown or place - shown[-1][0] >= _ROOM * per_inch
-        if text == "0" or (clear and not crowded):
-            shown.append((place, text))
-    lower.set_xticks([place for place, _ in shown], labels=[text for _, text in shown])
+    for stretch, step in wanted:  # those that matter most first, as long as there is room
+        place, text = float(stretch.at(np.array([step]))[0]), _number(step)
+        if all(
+            abs(place - other) >= per_inch * _apart(text, there) for other, there in shown.items()
+        ):
+            shown[place] = text
+    shown = dict(sorted(shown.items()))
+    lower.set_xticks(list(shown), labels=list(shown.values()))
     lower.xaxis.set_minor_locator(FixedLocator(minor))
     lower.set_xlim(left, right)
     lower.set_xlabel("step of the phase (log scale; 0 stands apart)", fontsize=SIZES.label)
@@ -135,9 +137,9 @@ def draw_steps(upper: Axes, lower: Axes, laid: Sequence[PhaseSteps], width: floa
             middle = (before.end + after.start) / 2
             ax.axvline(middle, color=PALE, linewidth=0.8, label="_phase", zorder=1)
     for stretch in laid:
-        room = int((stretch.end - stretch.start + _BETWEEN) / per_inch * 72 / (0.6 * SIZES.small))
-        if stretch.name and room >= 3:
-            label = shorten(stretch.name, room)
+        room = (stretch.end - stretch.start + _BETWEEN) / per_inch - 0.06
+        if stretch.name and room > 0.25:
+            label = labels_in([stretch.name], room, SIZES.small, most=3)[0]
             upper.annotate(
                 label,
                 ((stretch.start + stretch.end) / 2, 1),
@@ -149,6 +151,31 @@ def draw_steps(upper: Axes, lower: Axes, laid: Sequence[PhaseSteps], width: floa
                 color=GREY,
                 **text_style(label),
             )
+
+
+def _numbered(stretch: PhaseSteps) -> list[float]:
+    """Return the steps of a phase to number: the checkpoints' own where they are few, else decades.
+
+    Examples
+    --------
+    >>> few, many = (10, 20, 40), tuple(range(1, 31))
+    >>> [_numbered(PhaseSteps("", np.arange(3), 0, s[0], s[-1], s)) for s in (few, many)]
+    [[40, 10, 20], [1.0, 10.0, 30, 5.0, 2.0, 20.0]]
+    """
+    first, last = stretch.first, stretch.last
+    if len(stretch.steps) <= _FEW:
+        return [last, first, *stretch.steps[1:-1]][: len(stretch.steps)]
+    powers = range(math.floor(math.log10(first)), math.floor(math.log10(last)) + 1)
+    decades, fives, twos = (
+        [step for power in powers if first <= (step := lead * 10.0**power) <= last]
+        for lead in (1, 5, 2)
+    )
+    return decades if len(decades) >= _DECADES else [*decades, last, *fives, *twos]
+
+
+def _apart(first: str, second: str) -> float:
+    """Return how far the middles of two numbers have to be apart, inches."""
+    return 0.07 + (text_width(first, SIZES.tick) + text_width(second, SIZES.tick)) / 2
 
 
 def _listed(steps: NDArray[np.float64]) -> str:

@@ -1,41 +1,38 @@
-"""How every figure looks: sizes, colours, and text that any script may be written in."""
+"""How every figure looks: sizes, colours, titles, colour bars and legends."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import matplotlib
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
-from elsewhere.figures.page import SIZES, is_ours, new_figure, room_along
-from elsewhere.logs import get_logger
-
-logger = get_logger(__name__)
+from elsewhere.figures.page import SIZES, is_ours, make_room, new_figure, room_along
+from elsewhere.figures.text import (
+    BASE_FONT,
+    clean_text,
+    labels_in,
+    text_style,
+    text_width,
+    wrap,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 INK, GREY, PALE, FAINT = "#1a1a1a", "#595959", "#bfbfbf", "#f0f0f0"
-
-BASE_FONT = "DejaVu Sans"
-"""Ships with matplotlib, so a figure looks the same on every machine."""
 
 
 def _settings() -> dict[Any, Any]:
@@ -144,125 +141,6 @@ def tidy(ax: Axes) -> None:
     ax.set_axisbelow(True)
 
 
-# Boxes for every character; bitmaps; parts of mathematical symbols at codes of their own.
-_UNFIT = ("Last Resort", "LastResort", "STIXNonUnicode", "STIXSize", "cmex", "cmsy", "cmmi")
-
-
-@lru_cache(maxsize=1)
-def _families() -> dict[str, str]:
-    """Return the installed families that have an upright face of normal weight, and its file."""
-    return {
-        entry.name: entry.fname
-        for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: entry.name)
-        if entry.style == "normal"
-        and entry.weight in (400, "normal", "regular")
-        and not entry.name.startswith(_UNFIT)
-        and "Emoji" not in entry.name
-    }
-
-
-@lru_cache(maxsize=1024)
-def _characters(family: str) -> frozenset[int]:
-    """Return the characters that `family` draws as outlines."""
-    try:
-        font = font_manager.get_font(_families()[family])
-        return frozenset(font.get_charmap()) if font.scalable else frozenset()
-    except (OSError, RuntimeError, ValueError) as error:
-        logger.debug("the font %s cannot be read: %s", family, error)
-        return frozenset()
-
-
-@lru_cache(maxsize=4096)
-def _font_with(code: int) -> str | None:
-    """Return an installed family that has the character `code`, if there is one."""
-    return next((family for family in _families() if code in _characters(family)), None)
-
-
-def clean_text(text: object) -> str:
-    """Return `text` on one line, characters without a shape of their own as ``U+XXXX``.
-
-    Those are characters that no installed font has, and marks that steer, such as the direction of
-    writing.
-
-    Examples
-    --------
-    >>> clean_text("a\\tb \\ud800 \\u202e")
-    'a b U+D800 U+202E'
-    """
-    known, parts = _characters(BASE_FONT), []
-    for character in " ".join(str(text).split()):
-        code = ord(character)
-        if character.isprintable() and (code in known or _font_with(code) is not None):
-            parts.append(character)
-        else:
-            parts.append(f"U+{code:04X}")
-    return "".join(parts)
-
-
-def text_style(*texts: str) -> dict[str, Any]:
-    """Return the properties with which `texts` are drawn literally, in fonts that have them."""
-    known = _characters(BASE_FONT)
-    families = [BASE_FONT]
-    for code in sorted({ord(character) for text in texts for character in text} - known):
-        family = _font_with(code)
-        if family is not None and family not in families:
-            families.append(family)
-    return {"parse_math": False, "fontfamily": families}
-
-
-def shorten(text: object, length: int, *, keep: Literal["start", "end", "both"] = "start") -> str:
-    """Return `text` in at most `length` characters, an ellipsis for what was left out.
-
-    Examples
-    --------
-    >>> shorten("features.denseblock3.conv2", 12, keep="end")
-    '…lock3.conv2'
-    >>> shorten("greek_omega_capital", 9, keep="both")
-    'gree…ital'
-    """
-    whole, length = clean_text(text), max(length, 2)
-    if len(whole) <= length:
-        return whole
-    if keep == "end":
-        return "…" + whole[-(length - 1) :].lstrip("._")
-    tail = (length - 1) // 2 if keep == "both" else 0
-    return whole[: length - 1 - tail] + "…" + whole[len(whole) - tail :]
-
-
-def shorten_apart(
-    names: Sequence[object], length: int, *, keep: Literal["start", "end", "both"] = "end"
-) -> list[str]:
-    """Return `names` in at most `length` characters each, such that different ones stay different.
-
-    Where :func:`shorten` would give several names one label, these are cut to the stretch in which
-    they differ; where that does not fit either, they are numbered.
-
-    Examples
-    --------
-    >>> shorten_apart([f"encoder.layers.layer_{i}.attention" for i in (3, 11)], 10)
-    ['…ayer_3.a…', '…ayer_11.…']
-    >>> shorten_apart(["conv1", "a.rather.long.conv2"], 12)
-    ['conv1', '…long.conv2']
-    """
-    whole = list(dict.fromkeys(clean_text(name) for name in names))
-    labels = {name: shorten(name, length, keep=keep) for name in whole}
-
-    def shared() -> list[list[str]]:
-        groups = [[w for w in whole if labels[w] == label] for label in set(labels.values())]
-        return [group for group in groups if len(group) > 1]
-
-    for alike in shared():
-        same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*alike, strict=False))
-        prefix = "".join(column[0] for column in same)
-        start = max(prefix.rfind(".") + 1, len(prefix) - length // 2, 0)
-        for name in alike:
-            labels[name] = shorten("…" * bool(start) + name[start:].lstrip("._"), length)
-    if shared():
-        room = length - 1 - len(str(len(whole)))
-        labels = {w: f"{shorten(w, room, keep=keep)}#{n}" for n, w in enumerate(whole, start=1)}
-    return [labels[clean_text(name)] for name in names]
-
-
 def beyond(
     norm: Normalize, values: NDArray[np.floating]
 ) -> Literal["neither", "min", "max", "both"]:
@@ -281,50 +159,9 @@ def beyond(
     return ends[below, above]
 
 
-@lru_cache(maxsize=4096)
-def text_width(text: str, size: float) -> float:
-    """Return how wide `text` is at `size` points, inches: of several lines, the widest."""
-    if "\n" in text:
-        return max(text_width(line, size) for line in text.split("\n"))
-    font = FontProperties(family=text_style(text)["fontfamily"], size=size)
-    width, _, _ = text_to_path.get_text_width_height_descent(text, font, False)
-    return float(width) / 72
-
-
-def wrap(text: str, width: float, size: float) -> str:
-    """Return `text` in lines that fit `width` inches at `size` points.
-
-    Lines end between parts (``·``) where these fit, else between words. No word is broken; one
-    that is too long by itself is shortened.
-    """
-    lines: list[str] = []
-    line = ""
-    for part in clean_text(text).split(" · "):
-        joined = f"{line} · {part}" if line else part
-        if text_width(joined, size) <= width:
-            line = joined
-            continue
-        lines, line = [*lines, line] if line else lines, ""
-        for word in part.split(" "):
-            joined = f"{line} {word}" if line else word
-            if text_width(joined, size) > width:
-                lines, joined = [*lines, line] if line else lines, fitting(word, width, size)
-            line = joined
-    return "\n".join([*lines, line])
-
-
-def fitting(text: str, width: float, size: float) -> str:
-    """Return `text`, its middle left out as much as it has to fit `width` inches."""
-    # no letter is narrower than a quarter of an em
-    length = min(len(text), int(width * 72 / (0.25 * size)) + 2)
-    while text_width(short := shorten(text, length, keep="both"), size) > width and length > 3:
-        length -= 1
-    return short
-
-
 def title_of(text: str, width: float) -> str:
     """Return a title in lines that fit `width` inches; nothing on a page without titles."""
-    return wrap(text, width, SIZES.title) if SIZES.titled else ""
+    return wrap(text, width, SIZES.title, marks=True) if SIZES.titled else ""
 
 
 def title_height(title: str) -> float:
@@ -338,7 +175,10 @@ def entitle(ax: Axes, text: str, *, pad: float = 16) -> None:
     over = float(figure.get_size_inches()[0]) - 0.75 if is_ours(figure) else room_along(ax)
     title = title_of(text, over)
     if title:
-        ax.set_title(title, loc="left", fontsize=SIZES.title, pad=pad, **text_style(title))
+        said = ax.set_title(title, loc="left", fontsize=SIZES.title, pad=pad, **text_style(title))
+        if is_ours(figure):
+            said.set_label(clean_text(text))  # to be broken anew once the axes have their place
+            make_room(figure, "title", title_height(title) - title_height("one line"))
 
 
 def entitle_figure(figure: Figure, text: str, *, x: float = 0.02) -> None:
@@ -397,7 +237,7 @@ def legend_lines(
     found = []
     for widest in sorted({text_width(label, size) for label in joined}, reverse=True):
         chosen = [
-            whole if text_width(whole, size) <= widest else label
+            whole if text_width(whole, size) <= min(widest, width - handle * size / 72) else label
             for whole, label in zip(joined, labels, strict=True)
         ]
         columns = legend_columns(chosen, width, size, handle)
@@ -409,8 +249,9 @@ def legend_lines(
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
     """Explain the marks beneath the panels, in as many columns as fit."""
-    labels = [" ".join(str(handle.get_label()).split()) for handle in handles]
     width, height = (float(inches) for inches in figure.get_size_inches())
+    room = width - 0.2 - 2.2 * SIZES.small / 72
+    labels = labels_in([handle.get_label() for handle in handles], room, SIZES.small)
     columns = legend_columns(labels, width - 0.1, SIZES.small, 1.4)
     legend = figure.legend(
         handles=list(handles), labels=labels, loc="outside lower left", ncols=columns,
@@ -418,6 +259,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
     )  # fmt: skip
     for text in legend.get_texts():
         text.set(**text_style(*labels))
-    rows = -(-len(labels) // columns)
+    parts = np.array_split(np.array(labels, object), columns)
+    rows = max(sum(str(label).count("\n") + 1 for label in part) for part in parts)
     if rows > 1 and SIZES.height is None:
         figure.set_size_inches(width, height + (rows - 1) * SIZES.small * 1.6 / 72)

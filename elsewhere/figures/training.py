@@ -25,6 +25,7 @@ from elsewhere.figures.lines import (
     fit_limits,
     left_out_handle,
     legend_handle,
+    mean_handle,
     spread,
 )
 from elsewhere.figures.page import SIZES, new_figure, room_along
@@ -33,22 +34,15 @@ from elsewhere.figures.results import (
     layer_names,
     require,
     select_layers,
+    some,
     variable_of,
 )
 from elsewhere.figures.steps import PhaseSteps, draw_steps, phase_runs, stretches
-from elsewhere.figures.style import (
-    GREY,
-    INK,
-    PALE,
-    Mark,
-    entitle,
-    shorten,
-    shorten_apart,
-    styled,
-    tidy,
-)
+from elsewhere.figures.style import GREY, INK, PALE, Mark, entitle, styled, tidy
+from elsewhere.figures.text import clean_text, shorten
+from elsewhere.forms import layer_forms, layer_labels
 
-Where: TypeAlias = Literal["on", "off", "far"]
+Tracked: TypeAlias = Literal["on", "off", "far", "G"]
 
 _WHERE = MappingProxyType(
     {
@@ -57,7 +51,7 @@ _WHERE = MappingProxyType(
         "far": ("far from it", Mark("#E69F00", "^", "-")),
     }
 )
-_BOTH: tuple[Where, ...] = ("on", "off")
+_DEFAULT: tuple[Tracked, ...] = ("on", "off", "G")
 _DASHES = (0, (3, 1.5))  # of the control
 _CRITERION: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 2, 1, 2))}
 _MARKS = "osD^vPX*"  # of as many layers as are drawn by default
@@ -71,7 +65,7 @@ def plot_acquisition(
     phase: str | Sequence[str] | None = None,
     layers: Sequence[str] | None = None,
     exemplars: Exemplars | None = None,
-    where: Sequence[Where] | None = None,
+    quantities: Sequence[Tracked] | None = None,
 ) -> Figure:
     """Draw how accuracy (above) and generalisation G by layer (below) come with training.
 
@@ -92,8 +86,9 @@ def plot_acquisition(
         Names of the layers; by default up to eight, spread over the depth, as the legend says.
     exemplars
         ``same`` as in training, or ``held-out``; by default those held out, if there are any.
-    where
-        Accuracy ``on`` the trained location, ``off`` it, and ``far`` from it.
+    quantities
+        Accuracy ``on`` the trained location, ``off`` it, ``far`` from it, above; ``G`` below. By
+        default ``on``, ``off`` and ``G``.
 
     Returns
     -------
@@ -106,7 +101,7 @@ def plot_acquisition(
     UnknownNameError
         A phase, layer, place or kind of exemplars that is not known.
     """
-    return _draw(track, None, "acquisition", phase, layers, exemplars, where).figure
+    return _draw(track, None, "acquisition", phase, layers, exemplars, quantities).figure
 
 
 @styled
@@ -117,7 +112,7 @@ def plot_interference(
     phase: str | Sequence[str] | None = None,
     layers: Sequence[str] | None = None,
     exemplars: Exemplars | None = None,
-    where: Sequence[Where] | None = None,
+    quantities: Sequence[Tracked] | None = None,
     subject: str = "interference",
 ) -> Figure:
     """Draw how further training takes accuracy (above) and generalisation G (below) away.
@@ -133,7 +128,7 @@ def plot_interference(
     control
         A track of the same steps with the objects shown everywhere; its last phase is drawn
         along the last phase of `track`.
-    phase, layers, exemplars, where
+    phase, layers, exemplars, quantities
         As for :func:`plot_acquisition`.
     subject
         What is shown, for the title.
@@ -149,21 +144,23 @@ def plot_interference(
     UnknownNameError
         A phase, layer, place or kind of exemplars that is not known.
     """
-    drawn = _draw(track, control, subject, phase, layers, exemplars, where)
-    if _mark_criterion(drawn.upper, drawn.lower, track, drawn.laid):
-        drawn.handles.append(Line2D([], [], label="criterion\nreached", **_CRITERION))
-        draw_legend(drawn.upper, drawn.handles)
+    drawn = _draw(track, control, subject, phase, layers, exemplars, quantities)
+    if _mark_criterion(drawn.panels, track, drawn.laid):
+        drawn.handles[0].append(Line2D([], [], label="criterion\nreached", **_CRITERION))
+        draw_legend(drawn.panels[0], drawn.handles[0])
     return drawn.figure
 
 
 class _Drawn:
-    """Two axes, one above the other, over the same steps."""
+    """One or two axes, one above the other, over the same steps, and what their legends say."""
 
-    def __init__(self) -> None:
-        self.figure = new_figure(SIZES.width, 4.7 * (0.45 + 0.55 * SIZES.width / 7))
-        self.upper, self.lower = self.figure.subplots(2, 1, sharex=True)
+    def __init__(self, count: int) -> None:
+        height = (4.7, 2.9)[count == 1] * (0.45 + 0.55 * SIZES.width / 7)
+        self.figure = new_figure(SIZES.width, height)
+        grid = self.figure.subplots(count, 1, sharex=True, squeeze=False)
+        self.panels: list[Axes] = grid[:, 0].tolist()
         self.laid: list[PhaseSteps] = []
-        self.handles: list[Line2D] = []
+        self.handles: list[list[Line2D]] = [[] for _ in range(count)]
 
 
 def _draw(
@@ -173,28 +170,29 @@ def _draw(
     phase: str | Sequence[str] | None,
     layers: Sequence[str] | None,
     exemplars: Exemplars | None,
-    where: Sequence[Where] | None,
+    quantities: Sequence[Tracked] | None,
 ) -> _Drawn:
-    if where is None:  # tracks of earlier versions hold the second alone
+    if quantities is None:  # tracks of earlier versions lack the first
         held = require(track, [], []).data_vars
-        where = _BOTH if "accuracy_on" in held else _BOTH[1:]
-    places = [where] if isinstance(where, str) else list(dict.fromkeys(where))
-    if not places:
-        raise InputError(f"no accuracy to draw; expected some of {', '.join(_WHERE)}")
-    for name in places:
-        if name not in _WHERE:
-            raise UnknownNameError("place of accuracy", str(name), _WHERE)
+        quantities = _DEFAULT if "accuracy_on" in held else _DEFAULT[1:]
+    wanted = list(some({**_WHERE, "G": None}, quantities))
+    places, with_layers = [name for name in wanted if name != "G"], "G" in wanted
+    if layers is not None and not with_layers:
+        raise InputError(
+            f"layers are those of G, which is not drawn ({', '.join(wanted)}); leave the layers "
+            "out, or add G to the quantities"
+        )
     variables = [f"accuracy_{name}" for name in places]
-    track = _checked(track, variables)
-    tracks = [track] if control is None else [track, _checked(control, variables)]
-    known = [n for n in variables if any(np.isfinite(one[n]).any() for one in tracks)]
-    which = choose_exemplars(tracks, [*variables, *known][-1], exemplars)
-    chosen = select_layers(track, layers)
-    if layers is None:
-        chosen = [chosen[idx] for idx in spread(len(chosen), len(_MARKS))]
-    names = [layer_names(track)[idx] for idx in chosen]
+    track = _checked(track, variables, with_layers=with_layers)
+    tracks = [track]
+    if control is not None:
+        tracks.append(_checked(control, variables, with_layers=with_layers))
+    which = None
+    if variables:
+        known = [n for n in variables if any(np.isfinite(one[n]).any() for one in tracks)]
+        which = choose_exemplars(tracks, [*variables, *known][-1], exemplars)
 
-    drawn = _Drawn()
+    drawn = _Drawn(bool(places) + with_layers)
     beside: tuple[xr.Dataset, PhaseSteps] | None = None
     if control is not None:
         members = phase_runs(tracks[1])[-1][1]
@@ -204,31 +202,32 @@ def _draw(
         beside = (tracks[1], PhaseSteps(last.name, members, last.start, last.first, last.last))
     else:
         drawn.laid = stretches(track, phase)
-    for ax in (drawn.upper, drawn.lower):
+    upper, lower = drawn.panels[0], drawn.panels[-1]
+    for ax in drawn.panels:
         tidy(ax)
 
-    _draw_chance(drawn.upper, track, drawn.laid)
+    if places:
+        _draw_chance(upper, track, drawn.laid)
+        fit_limits(upper, np.array([0.0, 1.0]))
+        upper.set_ylabel("accuracy", fontsize=SIZES.label)
     for name in places:
         mark, variable = _WHERE[name][1], f"accuracy_{name}"
         for stretch in drawn.laid:
             values = _by_seed(track[variable].sel(exemplars=which))
-            _draw_run(drawn.upper, track, stretch, values, mark, variable)
+            _draw_run(upper, track, stretch, values, mark, variable)
         if beside is not None:
             values = _by_seed(beside[0][variable].sel(exemplars=which))
-            _draw_run(drawn.upper, *beside, values, mark, variable, control=True)
-        drawn.handles.append(legend_handle(mark, _WHERE[name][0]))
-    fit_limits(drawn.upper, np.array([0.0, 1.0]))
-    drawn.upper.set_ylabel("accuracy", fontsize=SIZES.label)
-
-    layer_handles = _draw_layers(drawn, track, beside, names)
+            _draw_run(upper, *beside, values, mark, variable, control=True)
+        drawn.handles[0].append(legend_handle(mark, _WHERE[name][0]))
+    if with_layers:
+        _draw_layers(drawn, track, beside, layers)
     _describe_lines(drawn, tracks)
-    draw_steps(drawn.upper, drawn.lower, drawn.laid, room_along(drawn.lower))
-    drawn.upper.tick_params(labelbottom=False)
-    entitle(drawn.upper, describe(track, f"{what}, {which} exemplars"))
-    draw_legend(drawn.upper, drawn.handles)
-    if layers is None:
-        layer_handles += left_out_handle(len(names), track.sizes["layer"])
-    draw_legend(drawn.lower, layer_handles)
+    draw_steps(upper, lower, drawn.laid, room_along(lower))
+    if upper is not lower:
+        upper.tick_params(labelbottom=False)
+    entitle(upper, describe(track, f"{what}, {which} exemplars" if which else what))
+    for ax, handles in zip(drawn.panels, drawn.handles, strict=True):
+        draw_legend(ax, handles)
     return drawn
 
 
@@ -236,28 +235,35 @@ def _draw_layers(
     drawn: _Drawn,
     track: xr.Dataset,
     beside: tuple[xr.Dataset, PhaseSteps] | None,
-    names: Sequence[str],
-) -> list[Line2D]:
+    layers: Sequence[str] | None,
+) -> None:
     """Draw G of each layer against the steps, early layers dark, late ones light."""
-    handles, seen, shades = [], [np.array([0.0, 1.0])], depth_shades(len(names))
-    labels = shorten_apart(names, 22)
-    for rank, name in enumerate(names):
+    chosen = select_layers(track, layers)
+    if layers is None:
+        chosen = [chosen[idx] for idx in spread(len(chosen), len(_MARKS))]
+    names, labels = layer_names(track), layer_labels(track)
+    ax, handles = drawn.panels[-1], drawn.handles[-1]
+    seen, shades = [np.array([0.0, 1.0])], depth_shades(len(chosen))
+    for rank, idx in enumerate(chosen):
+        name = names[idx]
         mark = Mark(shades[rank], _MARKS[rank % len(_MARKS)], "-")
         for stretch in drawn.laid:
-            values = _by_seed(track[variable_of(track, "G", "_away")].sel(layer=name))
-            seen.append(_draw_run(drawn.lower, track, stretch, values, mark, f"G:{name}"))
+            values = _by_seed(track[variable_of(track, "G", "_away")].isel(layer=idx))
+            seen.append(_draw_run(ax, track, stretch, values, mark, f"G:{name}"))
         if beside is not None:
             if name not in layer_names(beside[0]):
                 raise UnknownNameError("layer of the control", name, layer_names(beside[0]))
             values = _by_seed(beside[0][variable_of(beside[0], "G", "_away")].sel(layer=name))
-            seen.append(_draw_run(drawn.lower, *beside, values, mark, f"G:{name}", control=True))
-        handles.append(legend_handle(mark, labels[rank]))
-    fit_limits(drawn.lower, np.concatenate(seen))
-    drawn.lower.set_ylabel("invariance (G)", fontsize=SIZES.label)
-    return handles
+            seen.append(_draw_run(ax, *beside, values, mark, f"G:{name}", control=True))
+        handles.append(legend_handle(mark, clean_text(labels[idx])))
+    if layers is None:
+        handles += left_out_handle(len(chosen), len(names))
+    handles += mean_handle(layer_forms(track))
+    fit_limits(ax, np.concatenate(seen))
+    ax.set_ylabel("invariance (G)", fontsize=SIZES.label)
 
 
-def _checked(track: object, accuracies: Sequence[str]) -> xr.Dataset:
+def _checked(track: object, accuracies: Sequence[str], *, with_layers: bool) -> xr.Dataset:
     """Return `track` with a number for each checkpoint and seed, checked to hold what is drawn."""
     found = require(track, [], [])
     for dim in ("checkpoint", "seed"):
@@ -265,7 +271,7 @@ def _checked(track: object, accuracies: Sequence[str]) -> xr.Dataset:
             found = found.assign_coords({dim: np.arange(found.sizes[dim])})
     for name, dims in (
         *((name, ["checkpoint", "exemplars"]) for name in accuracies),
-        (variable_of(found, "G", "_away"), ["checkpoint", "layer"]),
+        *[(variable_of(found, "G", "_away"), ["checkpoint", "layer"])] * with_layers,
     ):
         seeded = name in found.data_vars and "seed" in found[name].dims
         require(found, [name], ["seed", *dims] if seeded else dims)
@@ -406,20 +412,18 @@ def _describe_lines(drawn: _Drawn, tracks: Sequence[xr.Dataset]) -> None:
     counts = sorted({int(track.sizes.get("seed", 1)) for track in tracks})
     if counts[-1] > 1:
         seeds = " and ".join(map(str, counts))
-        drawn.handles.append(
+        drawn.handles[0].append(
             Line2D([], [], label=f"95 % t interval,\n{seeds} seeds", linewidth=6, color=PALE)
         )
-    if any(line.get_label() == "_seed" for line in (*drawn.upper.lines, *drawn.lower.lines)):
-        drawn.handles.append(Line2D([], [], label="each seed", color=GREY, linewidth=0.4))
+    if any(line.get_label() == "_seed" for ax in drawn.panels for line in ax.lines):
+        drawn.handles[0].append(Line2D([], [], label="each seed", color=GREY, linewidth=0.4))
     if len(tracks) > 1:
-        drawn.handles.append(legend_handle(Mark(GREY, "o", _DASHES), "control", hollow=True))
-    if any(line.get_label() == "chance" for line in drawn.upper.lines):
-        drawn.handles.append(Line2D([], [], label="chance", **CHANCE_LINE))
+        drawn.handles[0].append(legend_handle(Mark(GREY, "o", _DASHES), "control", hollow=True))
+    if any(line.get_label() == "chance" for line in drawn.panels[0].lines):
+        drawn.handles[0].append(Line2D([], [], label="chance", **CHANCE_LINE))
 
 
-def _mark_criterion(
-    upper: Axes, lower: Axes, track: xr.Dataset, laid: Sequence[PhaseSteps]
-) -> bool:
+def _mark_criterion(panels: Sequence[Axes], track: xr.Dataset, laid: Sequence[PhaseSteps]) -> bool:
     """Rule the first checkpoints that reach the criterion; return whether there are any."""
     given: Any = track.attrs.get("criterion_step")
     if "criterion_step" in track.variables:
@@ -445,7 +449,7 @@ def _mark_criterion(
             if not (math.isfinite(step) and 0 <= step <= stretch.last):
                 continue
             at = float(stretch.at(np.array([step]))[0])
-            for ax in (upper, lower):
+            for ax in panels:
                 ax.axvline(at, label="criterion", zorder=1.5, **_CRITERION)
             marked = True
     return marked

@@ -56,7 +56,7 @@ def draw_figures(
             figure = plot_accuracy_maps(maps, exemplars=exemplars)
             save(f"accuracy-maps-{phase.name}-{exemplars}", figure)
         save(f"accuracy-displacement-{phase.name}", plot_accuracy_displacement(maps))
-    save("acquisition", plot_acquisition(track(FULL), exemplars="held-out", where=("on",)))
+    save("acquisition", plot_acquisition(track(FULL), exemplars="held-out", quantities=("on", "G")))
     pairs: tuple[tuple[str, str | None, str], ...] = (
         ("interference", "translated", "interference"),
         ("near", None, "further training on objects like those of the pretraining"),

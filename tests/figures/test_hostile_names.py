@@ -7,7 +7,7 @@ import pytest
 from matplotlib.text import Text
 
 from elsewhere.figures import draw, figure_kinds, plot_objects
-from elsewhere.figures.style import clean_text
+from elsewhere.figures.text import clean_text
 from tests.figures.conftest import FakeObjects
 from tests.figures.test_kinds import DRAWN_FROM
 

@@ -5,7 +5,8 @@ import pytest
 from matplotlib.colors import Normalize
 
 from elsewhere.figures import plot_attribution_timeline, plot_layerwise, plot_similarity_maps
-from elsewhere.figures.style import beyond, shorten_apart
+from elsewhere.figures.style import beyond
+from elsewhere.figures.text import shorten_apart
 from tests.figures.conftest import similarity_result
 
 TRANSFORMER = [f"encoder.layers.encoder_layer_{i}.self_attention" for i in range(12)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from elsewhere.errors import InputError
 from elsewhere.figures import plot_objects, plot_placements
-from elsewhere.figures.style import clean_text, shorten, text_style, wrap
+from elsewhere.figures.text import clean_text, shorten, text_style, wrap
 
 
 def render(figure):

@@ -6,8 +6,16 @@ from matplotlib.text import Text
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures import draw, figure_kinds, page, plot_layerwise, save_figure
-from elsewhere.figures.style import fitting, legend_lines, text_width, wrap
-from tests.figures.conftest import results_of_all_kinds, similarity_result, vgg16_layers
+from elsewhere.figures.style import legend_lines
+from elsewhere.figures.text import fitting, text_width, wrap
+from tests.figures.conftest import (
+    measures_result,
+    probe_result,
+    results_of_all_kinds,
+    similarity_result,
+    track_result,
+    vgg16_layers,
+)
 from tests.figures.test_kinds import DRAWN_FROM
 
 
@@ -138,7 +146,7 @@ def test_breaks_of_labels_are_kept_where_they_save_lines():
     wide = text_width("other object", 7) + text_width("95 % simultaneous", 7) + 0.9
     lines, written, columns = legend_lines(labels, wide, 7, 2)
     assert (lines, written[-1], columns) == (3, labels[-1], 2)
-    assert legend_lines(labels, 0.5, 7, 2)[0] == 4
+    assert legend_lines(labels, 0.5, 7, 2)[0] == 5  # joined it would be cut off
 
 
 def test_a_page_that_is_too_low_is_refused(results):
@@ -178,7 +186,8 @@ def test_lengths_are_read_in_their_units(result):
         ("identification", ["identification_raw_away"]), ("phase", ["shift_share_in_phase"]),
         ("probe-maps", ["same"]), ("probe-matrix", ["same"]), ("probe-layerwise", ["far"]),
         ("attribution-equivariance", ["cosine"]), ("sanity", ["cosine"]),
-        ("accuracy-maps", ["same"]),
+        ("accuracy-maps", ["same"]), ("displacement", ["G"]), ("accuracy-displacement", ["same"]),
+        ("attribution-grid", ["cosine"]),
     ],
 )  # fmt: skip
 def test_quantities_are_chosen(results, kind, quantities):
@@ -186,6 +195,81 @@ def test_quantities_are_chosen(results, kind, quantities):
     assert draw(result, kind, quantities=quantities).axes
     with pytest.raises((UnknownNameError, InputError), match="colour"):
         draw(result, kind, quantities=["colour"])
+
+
+def test_what_has_no_quantities_says_which_figures_have(results):
+    with pytest.raises(InputError, match=r"'claims' no quantities.*draw one of maps, layerwise"):
+        draw(results["claims"], "claims", quantities=["C1"])
+
+
+def test_a_track_draws_the_quantities_asked_for_and_no_other(results):
+    track = results["track"]
+    for quantities, names in (
+        (["on", "off"], ["accuracy"]), (["G"], ["invariance (G)"]),
+        (["far", "G"], ["accuracy", "invariance (G)"]),
+    ):  # fmt: skip
+        for kind in ("acquisition", "interference"):
+            figure = draw(track, kind, quantities=quantities, width="85mm")
+            assert [ax.get_ylabel() for ax in figure.axes] == names
+            check(figure, kind)
+    with pytest.raises(InputError, match="layers are those of G"):
+        draw(track, quantities=["on"], layers=["fc1"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted"),
+    [
+        ([10, 20, 40], {"10", "20", "40"}), ([0, 60], {"0", "60"}),
+        ([0, 1, 2, 5, 10, 20, 50, 100, 200, 500], {"0", "1", "10", "100"}),
+        ([0, *range(200, 3200, 300)], {"0", "1k"}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("width", ["60mm", "178mm"])
+def test_steps_are_numbered_where_there_are_checkpoints(steps, wanted, width):
+    figure = draw(track_result(phases={"learn": steps}), width=width, title=False)
+    check(figure, "acquisition")
+    shown = {text.get_text() for text in figure.axes[-1].get_xticklabels()}
+    assert wanted <= shown
+
+
+NAMES = {
+    "raw.pixels.and.more": "mean", "features.denseblock2.denselayer12.conv2": "sketch:128",
+    "head": "full",
+}  # fmt: skip
+
+
+def named(kind):
+    """Return a result of a kind with long names of layers, in three forms."""
+    made = {
+        "similarity": similarity_result, "track": lambda n: track_result(layers=tuple(n)),
+        "measures": measures_result, "probe": lambda n: probe_result().assign_coords(layer=n),
+        "probe-each": lambda n: probe_result(each=True).assign_coords(layer=n),
+    }[kind](list(NAMES))  # fmt: skip
+    return made.assign_coords(kept=("layer", list(NAMES.values())))
+
+
+FORMED = [kind for kind in figure_kinds if "layer" in results_of_all_kinds()[DRAWN_FROM[kind]].dims]
+
+
+@pytest.mark.parametrize("kind", FORMED)
+def test_names_and_forms_of_layers_stand_whole(kind):
+    figure = draw(named(DRAWN_FROM[kind]), kind, width="85mm", font_size=7)
+    check(figure, kind)
+    shown = "".join(text for text, _ in texts_of(figure)).replace("\n", "").replace(" ", "")
+    assert "…" not in shown
+    forms = ["(mean)", "(sketch:128)", ""]
+    assert all(name + form in shown for name, form in zip(NAMES, forms, strict=True))
+
+
+def test_panels_stand_whole_on_a_low_page_and_only_those_asked_for():
+    result = probe_result().assign_coords(layer=["activation2", "fc5", "logits"])
+    options = {"width": "85mm", "height": "60mm", "font_size": 7, "title": False}
+    figure = draw(result, layers=["activation2", "logits"], **options)
+    check(figure, "probe-maps")
+    names = [ax.get_title(loc="left").strip() for ax in figure.axes]
+    assert names == ["activation2", "logits", ""]  # the last is the colour bar
+    figure = draw(result, layers=["raw pixels", "fc5"], **options)
+    assert [ax.get_title(loc="left").strip() for ax in figure.axes] == ["raw pixels", "fc5", ""]
 
 
 def test_layers_are_chosen_in_every_figure_that_has_them(results):

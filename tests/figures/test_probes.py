@@ -26,7 +26,7 @@ def test_maps_have_a_panel_for_each_layer_on_one_scale_from_chance(make_probe):
     drawn = figure.axes[3].collections[0].get_array()
     np.testing.assert_allclose(drawn, result["accuracy"].values[2, 1])
     assert "held-out exemplars" in figure.get_suptitle()
-    assert titles(plot_probe_maps(result, pixels=False, layers=["fc5"])) == ["fc5"]
+    assert titles(plot_probe_maps(result, layers=["fc5"])) == ["fc5"]
 
 
 def test_maps_draw_the_trained_exemplars_where_none_is_held_out(make_probe):

@@ -84,7 +84,7 @@ def test_each_phase_has_its_zero_name_and_rule(make_track):
 def test_phases_layers_and_places_are_those_asked_for(make_track):
     track = make_track()
     upper, lower = plot_acquisition(
-        track, phase="digits", layers=["fc2"], where=("off", "far"), exemplars="same"
+        track, phase="digits", layers=["fc2"], quantities=("off", "far", "G"), exemplars="same"
     ).axes
     assert len(lines(upper, "accuracy_far")) == 1
     assert not lines(upper, "accuracy_on")
@@ -292,10 +292,10 @@ def test_what_cannot_be_drawn_is_refused(make_track):
         plot_acquisition(track, phase="digit")
     with pytest.raises(UnknownNameError, match="layer 'fc9'"):
         plot_acquisition(track, layers=["fc9"])
-    with pytest.raises(UnknownNameError, match="place of accuracy 'of'"):
-        plot_acquisition(track, where=("of",))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="no accuracy to draw"):
-        plot_acquisition(track, where=())
+    with pytest.raises(UnknownNameError, match="quantity 'of'"):
+        plot_acquisition(track, quantities=("of",))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no quantities to draw"):
+        plot_acquisition(track, quantities=())
     with pytest.raises(InputError, match="no phase to draw"):
         plot_acquisition(track, phase=[])
     with pytest.raises(InputError, match="no variable 'accuracy_off'"):
