@@ -9,7 +9,7 @@ canvas, by which it is known again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from elsewhere.errors import InputError, reason_of
+from elsewhere.errors import ElsewhereError, InputError, reason_of
 from elsewhere.measures.behaviour import Behaviour, differing, sketch
 from elsewhere.models.model import Model
 from elsewhere.models.names import OUTPUT
@@ -135,12 +135,28 @@ def observe(
     others[len(others) // 2], others[-1] = fixed, empty
     images = _Images(fixed, empty, torch.cat([fixed, empty, scenes[:1]]), torch.cat(others))
     with (
+        _complaining(model),
         untouched(model.module) as snapshot,
         seeded(None, model.module),
         torch.no_grad() if gradients else torch.inference_mode(),
     ):
         model.module.eval()
         return _Observation(model, layers, output, images, snapshot, gradients).judge()
+
+
+@contextlib.contextmanager
+def _complaining(model: Model) -> Iterator[None]:
+    """Say in one line what a network raises of some images, though it took others."""
+    try:
+        yield
+    except ElsewhereError:
+        raise
+    except Exception as error:  # any network, any complaint
+        raise InputError(
+            f"{model.name} fails on some of the images that it is to be shown "
+            f"({reason_of(error)}), though it takes the empty canvas; leave out the object, or the "
+            "check that refuses it"
+        ) from error
 
 
 def check_again(
@@ -213,6 +229,8 @@ class _Observation:
             first = self._values(images.among, [0, 1, 2])
         except Exception as error:  # any network, any complaint: it takes single images
             line = reason_of(error)
+            for image in images.among:
+                self._values(image[None], [0])  # or else it takes not even these
             return self._alone(f"it cannot run several images in a pass ({line})")
         company = self._differing(images.others, images.own, first)
         again = self._differing(images.among, [0, 1], first)
