@@ -23,7 +23,8 @@ def reproduce(
     stimuli: Annotated[StimulusOptions, part("data_dir")],
     cost: Annotated[CostOptions, part("workers", workers=None)],
     scale: Annotated[
-        str, typer.Option("--scale", help="quick, laptop, slim, vgg16, paper, or a folder.")
+        str,
+        typer.Option("--scale", help="A name, such as laptop or imagenet, or a folder."),
     ] = "laptop",
     out: Annotated[Path | None, typer.Option("--out", help="The directory.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many; one seed gives no verdict.")] = 1,
@@ -40,7 +41,8 @@ def reproduce(
         bool, typer.Option("--confounds", help="Run other explanations as conditions too.")
     ] = False,
     imagenet_weights: Annotated[
-        str | None, typer.Option("--imagenet-weights", help="imagenet, or a file of VGG16, for C2.")
+        str | None,
+        typer.Option("--imagenet-weights", help="imagenet, or a file, for C2."),
     ] = None,
     only_plan: Annotated[bool, typer.Option("--plan", help="Only say what it would cost.")] = False,
     max_steps: Annotated[

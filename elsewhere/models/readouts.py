@@ -1,7 +1,7 @@
 """Other heads on a network that ends in global pooling: where place has weights, or on the scores.
 
-`READOUTS`, `give_readout`. Invariance can come from the architecture (pooling discards place), from
-training, or from the head: the same layers with three heads tell these apart.
+`READOUTS`, `give_readout`, `kept_head`. Invariance can come from the architecture (pooling discards
+place), from training, or from the head: the same layers with three heads tell these apart.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from elsewhere.models.weights import state_sha256
 READOUT = "readout"
 """The argument of networks that chooses one."""
 
+KEPT, NEW = "kept", "new"
 READOUTS = ("own", "flatten", "logits")
 """``own``: the network's own head. ``flatten``: a linear layer on the last map as it is, before
 global pooling, so that each place has weights of its own. ``logits``: the network's own head is
@@ -75,8 +76,8 @@ def give_readout(
     network, generator = model.module, torch.Generator().manual_seed(seed)
     if kind == "logits":
         new = _draw(head.out_features, n_units, head, generator)
-        network.set_submodule(name, nn.Sequential(OrderedDict(kept=head, new=new)))
-        name = f"{name}.new"
+        network.set_submodule(name, nn.Sequential(OrderedDict([(KEPT, head), (NEW, new)])))
+        name = f"{name}.{NEW}"
     else:
         pooling, size = _find_global_pooling(model)
         network.set_submodule(pooling, nn.Flatten(1))
@@ -99,6 +100,12 @@ def give_readout(
             "last map goes through global pooling straight to its head"
         ) from error
     return name_head(found)
+
+
+def kept_head(model: Model) -> str | None:
+    """Return the name of the head whose scores a readout of kind ``logits`` takes."""
+    name = f"{find_head(model)[0].rpartition('.')[0]}.{KEPT}"
+    return name if name in dict(model.module.named_modules()) else None
 
 
 def _draw(n_in: int, n_out: int, like: nn.Linear, generator: torch.Generator) -> nn.Linear:

@@ -20,7 +20,16 @@ from elsewhere.measures.claims import (
     verdict,
 )
 from elsewhere.measures.variables import described
-from elsewhere.reproduction.conditions import CELL, EQUAL, FIXED, FULL
+from elsewhere.reproduction.conditions import (
+    ALL_WEIGHTS,
+    CELL,
+    EQUAL,
+    FIXED,
+    FULL,
+    HEADED,
+    PRETRAINED,
+    RANDOM,
+)
 from elsewhere.reproduction.gates import Results, SeedTable, SeedValues, join_notes
 from elsewhere.reproduction.measurements import PARTS
 from elsewhere.reproduction.scale import Scale
@@ -74,6 +83,8 @@ def make_rows(scale: Scale, results: Results) -> list[Row]:
     done.
     """
     table = SeedTable(results)
+    if scale.question == "imagenet":
+        return [replace(row, system=scale.system) for row in _heads(scale, table)]
     rows = [
         *_vanilla(scale, table),
         *_imagenet(scale, table),
@@ -92,7 +103,8 @@ def summarise(rows: Sequence[Row]) -> dict[str, str]:
     one is enough.
     """
     verdicts = {}
-    for claim in STATEMENTS:
+    asked = {row.claim for row in rows}
+    for claim in filter(asked.__contains__, STATEMENTS):
         counted = [row for row in rows if row.claim == claim and row.counts]
         cases = [
             combine_all([row.verdict for row in counted if row.case == case])
@@ -238,6 +250,38 @@ def _imagenet(scale: Scale, table: SeedTable) -> Iterator[Row]:
             yield replace(row, system="vgg16 at 224 px", note=note)
 
 
+def _heads(scale: Scale, table: SeedTable) -> Iterator[Row]:
+    """Compare ImageNet weights with random ones, below three heads that are trained alike.
+
+    Where layers are pooled, or ImageNet's own scores kept, elsewhere is a matter of the layers
+    below. A head on the map as it is has weights of its own for each place: it can know an object
+    at a place only where it learnt it. It is there to be told apart, and decides nothing.
+    """
+    heads = {"own": "own head", "logits": "head on kept scores", "flatten": "head on the map"}
+    asked = [(kind, said, phase) for kind, said in heads.items() for phase in scale.learning]
+    if table.has(ALL_WEIGHTS[0]):
+        asked += [("all", "all weights", phase) for phase in scale.phases(ALL_WEIGHTS[0])]
+    limits = scale.thresholds
+    contrasts: tuple[tuple[str, Direction, float], ...] = (
+        ("pretrained", ">", limits["pretrained"]),
+        ("pretrained - random", ">", limits["difference"]),
+        ("random", "<", limits["random"]),
+    )
+    for head, said, phase in asked:
+        for kind, primary in _exemplars():
+            known, blank = (
+                table.index(f"{start}-{head}", kind, phase.name) for start in (PRETRAINED, RANDOM)
+            )
+            values = (known, known - blank, blank)
+            for (name, direction, threshold), found in zip(contrasts, values, strict=True):
+                part = f"II_far, {name}, {said}"
+                pair = f"ImageNet → {phase.objects}"
+                counts = primary and head in ("own", "logits") and name != "random"
+                row = _row("C2", part, pair, kind, direction, threshold, found, counts=counts)
+                note = join_notes(row.note, ONE_NETWORK if found.values else "")
+                yield replace(row, note=note)
+
+
 def _acquired(scale: Scale, table: SeedTable) -> Iterator[Row]:
     for number, pretraining in enumerate(scale.pretraining, start=1):
         run = "acquired" if number == 1 else f"acquired-{number}"
@@ -379,6 +423,12 @@ def report_beside(scale: Scale, results: Results) -> dict[str, Any]:
     for run in ("interference", "translated"):
         for moment in ("before", "end"):
             add("lost or hidden", run, [f"identification/{part}/{moment}" for part in PARTS])
+    for run in (*HEADED, *ALL_WEIGHTS):
+        named = {name for runs in results.values() for name in runs.get(run, ())}
+        for group, start in (("layers", "G/"), ("lost or hidden", "identification/")):
+            if scale.question == "imagenet":
+                add(group, run, sorted(name for name in named if name.startswith(start)))
+        add("steps to the criterion", run, sorted(n for n in named if n.startswith("steps/")))
     tests = [phase.name for phase in scale.learning]
     add("largest correlation of pixels", FULL, [f"largest_correlation/{name}" for name in tests])
     starts = ["start_step", "start_train_accuracy", "other_train_accuracy"]
@@ -395,7 +445,7 @@ def report_beside(scale: Scale, results: Results) -> dict[str, Any]:
 
 _MAIN = frozenset(
     {FULL, FIXED, CELL, EQUAL, "vanilla", "acquired", "fixed-learning", "fixed-cell-learning"}
-    | {"imagenet", "interference", "translated", "near"}
+    | {"imagenet", "interference", "translated", "near", *HEADED, *ALL_WEIGHTS}
 )
 
 

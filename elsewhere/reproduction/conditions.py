@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from elsewhere.errors import InputError
+from elsewhere.models.readouts import READOUTS
 from elsewhere.reproduction.scale import Scale
 from elsewhere.stimuli import Canvas
 from elsewhere.training.curriculum import Curriculum, Network, Phase
@@ -102,8 +103,15 @@ _CONFOUNDS: Mapping[str, Kind] = {
 }
 """What could explain the result otherwise."""
 
-_COMPARED = ("vanilla", "acquired")
-"""After these, layers are compared."""
+PRETRAINED, RANDOM = "pretrained", "random"
+HEADED = tuple(f"{start}-{kind}" for start in (PRETRAINED, RANDOM) for kind in READOUTS)
+"""With the question of ImageNet: a new head on frozen layers, from its weights or at random."""
+
+ALL_WEIGHTS = tuple(f"{start}-all" for start in (PRETRAINED, RANDOM))
+"""The same with all weights trained, not the head alone: with confounds."""
+
+_COMPARED = ("vanilla", "acquired", "pretrained-logits", "random-logits", *ALL_WEIGHTS)
+"""After these, layers are compared; those below the heads are the same for all three."""
 
 
 def make_runs(
@@ -118,7 +126,8 @@ def make_runs(
     With `confounds`, what could explain the result otherwise is run as well: pinned exemplars, gain
     1, a background equal to the input's mean, the centre as the trained location. The ImageNet
     condition needs weights, ``imagenet`` or a state file of VGG16, of which `state_key` chooses a
-    state.
+    state. A scale that asks of ImageNet has those of its network by default; its confounds are the
+    same with all weights trained.
 
     Raises
     ------
@@ -131,10 +140,13 @@ def make_runs(
             f"--state-key {state_key} chooses within a file of --imagenet-weights, which is "
             f"{given}; name a state file, or leave the key out"
         )
-    kinds = dict(_NEEDED)
+    asked = scale.question == "imagenet"
+    kinds: dict[str, Kind] = {**_NEEDED}
+    if asked:
+        kinds = dict.fromkeys((*HEADED, *(ALL_WEIGHTS if confounds else ())), "learning")
     for number in range(2, len(scale.pretraining) + 1):
         kinds |= {f"{FULL}-{number}": "pretraining", f"acquired-{number}": "learning"}
-    if confounds:
+    if confounds and not asked:
         kinds |= _CONFOUNDS
     runs = [_run(scale, name, kind) for name, kind in kinds.items()]
     for number, run in enumerate(runs):
@@ -144,6 +156,8 @@ def make_runs(
                 f"{run.name}.toml starts from {later[0]}, which is not made before it; expected "
                 f"one of: {', '.join(before) or 'none, for it is the first'}"
             )
+    if asked:
+        return tuple(_from(run, imagenet_weights, state_key) for run in runs)
     if imagenet_weights is not None:
         runs.append(_imagenet(scale, imagenet_weights, state_key))
     return tuple(runs)
@@ -165,11 +179,17 @@ def _run(scale: Scale, name: str, kind: Kind) -> Run:
 
 def _imagenet(scale: Scale, weights: str, state_key: str | None) -> Run:
     """Return the condition that starts from ImageNet weights, all else as in the vanilla one."""
+    return _from(_run(scale, "imagenet", "learning"), weights, state_key)
+
+
+def _from(run: Run, weights: str | None, state_key: str | None) -> Run:
+    """Return a run that starts from other ImageNet weights; one from random weights as it is."""
+    if weights is None or run.network.random:
+        return run
     if weights != "imagenet" and not Path(weights).is_file():
         raise InputError(
             f"the ImageNet weights {weights} are no file; expected 'imagenet' or a state file of "
-            "VGG16, .pth or .safetensors"
+            f"{run.network.name}, .pth or .safetensors"
         )
-    run = _run(scale, "imagenet", "learning")
     network = dataclasses.replace(run.network, weights=weights, state_key=state_key)
     return dataclasses.replace(run, network=network)

@@ -21,6 +21,8 @@ from elsewhere.reproduction.run import Options, find_scale, seed_numbers
 from elsewhere.reproduction.scale import Scale
 from elsewhere.reproduction.workers import count_workers
 from elsewhere.stimuli import Grid
+from elsewhere.training.batches import PRESENTATIONS
+from elsewhere.training.probe import LEAST
 
 _STEPS = 4
 _TEST_ROWS = 16
@@ -78,7 +80,7 @@ def plan(
         for run in runs:
             system = (run.network.name, run.canvas.size)
             if system not in timed:
-                timed[system] = _time(run, chosen.pretraining[0].batch, place)
+                timed[system] = _time(run, _batch(chosen), place)
     costs = [_cost(run, chosen, timed[run.network.name, run.canvas.size]) for run in runs]
     work, first = sum(costs), timed[chosen.network.name, chosen.canvas.size]
     # the tasks of one seed cannot be cut: the longest one, and about half a task after it
@@ -106,12 +108,22 @@ class _Times:
 
 
 def _cost(run: Run, scale: Scale, times: _Times) -> float:
-    steps = 0.0
+    steps, shown = 0.0, 0.0
     for phase in run.phases:  # most phases with a criterion meet it in less than half their steps
         early = phase.criterion is not None and phase.criterion.stop
-        share = phase.batch / scale.pretraining[0].batch  # of a step that is timed
+        if scale.question == "imagenet" and "all" not in phase.trainable:
+            # the frozen layers run for exemplars, for the test beside, and for statistics
+            shown += 10 * phase.exemplars.train + 2 * LEAST
+            shown += 3 * PRESENTATIONS if run.network.random else 0  # a pass of batches is slower
+            continue
+        share = phase.batch / _batch(scale)  # of a step that is timed
         steps += phase.n_steps(0) * (_EARLY if early else 1) * share
-    return steps * times.step + _images(run, scale) * times.image
+    return steps * times.step + (shown + _images(run, scale)) * times.image
+
+
+def _batch(scale: Scale) -> int:
+    """Return how many rows a step has that is timed."""
+    return (*scale.pretraining, *scale.learning)[0].batch
 
 
 def _time(run: Run, batch: int, device: torch.device) -> _Times:

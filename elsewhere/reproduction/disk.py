@@ -31,10 +31,10 @@ def count_checkpoints(run: Run) -> int:
 
 def disk_bytes(runs: Sequence[Run]) -> int:
     """Return the bytes of the checkpoints and states of all runs, at most."""
-    sizes: dict[tuple[str, int], int] = {}
+    sizes: dict[tuple[str, str, int], int] = {}
     total = 0
     for run in runs:
-        system = (run.network.name, run.canvas.size)
+        system = (run.network.name, str(run.network.arguments), run.canvas.size)
         if system not in sizes:
             state = blank_model(run).module.state_dict().values()
             sizes[system] = sum(value.numel() * value.element_size() for value in state)

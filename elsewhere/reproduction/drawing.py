@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from elsewhere.figures import (
     plot_layerwise_change,
     save_figure,
 )
-from elsewhere.reproduction.conditions import FULL
+from elsewhere.reproduction.conditions import FULL, HEADED, PRETRAINED, RANDOM
 from elsewhere.reproduction.scale import Scale
 from elsewhere.storage import load_result
 from elsewhere.storage.files import make_inside
@@ -47,6 +47,9 @@ def draw_figures(
 
     save("claims", plot_claims(claims.isel(claim=np.flatnonzero(claims["counts"].values))))
     save("claims-all", plot_claims(claims))
+    if scale.question == "imagenet":
+        _draw_heads(scale, folders[0], save)
+        return drawn
     for phase in scale.learning:
         maps = {
             label: load_result(folders[0] / f"{run}-{phase.name}-accuracy.nc")
@@ -72,6 +75,32 @@ def draw_figures(
         change = plot_layerwise_change(before, after, labels=("vanilla", "acquired"))
         save(f"layerwise-{phase.name}", change)
     return drawn
+
+
+def _draw_heads(scale: Scale, folder: Path, save: Callable[[str, Figure | Axes], None]) -> None:
+    """Draw what one seed left of the three heads, and of the layers below them."""
+    runs = {name: name.replace("-", ", ") for name in HEADED}
+    for phase in scale.learning:
+        maps = {
+            label: _of_system(scale, load_result(folder / f"{run}-{phase.name}-accuracy.nc"))
+            for run, label in runs.items()
+        }
+        for exemplars in ("same", "held-out"):
+            figure = plot_accuracy_maps(maps, exemplars=exemplars)
+            save(f"accuracy-maps-{phase.name}-{exemplars}", figure)
+        save(f"accuracy-displacement-{phase.name}", plot_accuracy_displacement(maps))
+    for phase in scale.unseen:
+        random, pretrained = (
+            _of_system(scale, load_result(folder / f"{start}-logits-{phase.name}-similarity.nc"))
+            for start in (RANDOM, PRETRAINED)
+        )
+        labels = ("random weights", "ImageNet weights")
+        save(f"layerwise-{phase.name}", plot_layerwise_change(random, pretrained, labels=labels))
+
+
+def _of_system(scale: Scale, result: xarray.Dataset) -> xarray.Dataset:
+    """Return a result that names the system of the scale, which titles then do."""
+    return result.assign_attrs(model=scale.system)
 
 
 def join_seeds(tracks: Sequence[xarray.Dataset]) -> xarray.Dataset:

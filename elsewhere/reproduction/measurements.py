@@ -16,6 +16,8 @@ from elsewhere.analyzer.trajectories import TrackSettings, track
 from elsewhere.errors import InputError
 from elsewhere.measures.accuracy import normalized_accuracy
 from elsewhere.models import Model, find_device
+from elsewhere.models.heads import HEAD
+from elsewhere.models.readouts import kept_head
 from elsewhere.recording import Sweep
 from elsewhere.reproduction.comparisons import (
     SHIFTS,
@@ -84,6 +86,12 @@ class Task:
     def grid(self) -> Grid:
         """Where objects are tested."""
         return Grid.parse(self.scale.grid, self.run.canvas)
+
+    @property
+    def grid_through_trained(self) -> Grid:
+        """The same with the row and the column of the trained location."""
+        y, x = self.trained
+        return Grid(tuple(sorted({*self.grid.y, y})), tuple(sorted({*self.grid.x, x})))
 
     def cards(self, run: str) -> list[Card]:
         """Return the cards of a run's checkpoints."""
@@ -194,7 +202,11 @@ def _learning(task: Task) -> Values:
         values[f"steps/{phase.name}"] = float(card.step)
         values[f"criterion_met/{phase.name}"] = float(card.criterion_step is not None)
     if task.run.compare:
+        asked = task.scale.question == "imagenet"
         for number, phase in enumerate(task.scale.unseen):
+            if asked:
+                values |= _compare_depth(task, task.unseen(number), phase.name)
+                continue
             values |= _compare(task, task.unseen(number), phase.name)
     return values
 
@@ -256,6 +268,31 @@ def _compare(task: Task, objects: ObjectSet, label: str) -> Values:
     return values
 
 
+def _compare_depth(task: Task, objects: ObjectSet, label: str) -> Values:
+    """Compare layers from the input to the scores, by G and by what is lost and what is hidden."""
+    model, layers = task.load(task.final(task.run.name, task.scale.compared))
+    names = (*layers.convolutions, layers.pooling, layers.hidden, kept_head(model), HEAD)
+    wanted = [name for name in names if name is not None]
+    sweep = Sweep(
+        model,
+        objects,
+        canvas=task.run.canvas,
+        grid=task.grid_through_trained,
+        reference=task.trained,
+        layers=wanted,
+    )
+    found = take(sweep, names=("cosine", "identification"))
+    task.save(found, f"{label}-similarity")
+    values: Values = {}
+    for place, layer in enumerate(found["layer"].values.tolist()):
+        here = found.isel(layer=place)
+        values[f"G/{layer}/{label}"] = float(here["cosine_G_away"])
+        values[f"zero_share/{layer}/{label}"] = float(here["cosine_zero_share"])
+        for name, key in PARTS.items():
+            values[f"identification/{name}/{layer}/{label}"] = float(here[f"identification_{key}"])
+    return values
+
+
 def _identify(
     task: Task, model: Model, objects: ObjectSet, layers: NamedLayers, label: str
 ) -> Values:
@@ -266,10 +303,13 @@ def _identify(
     """
     if layers.hidden is None:
         return {f"why/identification/{name}/{label}": layers.missing["hidden"] for name in PARTS}
-    y, x = task.trained
-    grid = Grid(tuple(sorted({*task.grid.y, y})), tuple(sorted({*task.grid.x, x})))
     sweep = Sweep(
-        model, objects, canvas=task.run.canvas, grid=grid, reference=(y, x), layers=[layers.hidden]
+        model,
+        objects,
+        canvas=task.run.canvas,
+        grid=task.grid_through_trained,
+        reference=task.trained,
+        layers=[layers.hidden],
     )
     found = take(sweep, names="identification")
     return {

@@ -10,9 +10,9 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from elsewhere.errors import InputError
 from elsewhere.models.names import check_named
@@ -23,6 +23,9 @@ from elsewhere.training.folders import EVERY, SHARED, CurriculumPart, Folder, sc
 from elsewhere.training.toml import convert
 
 __all__ = ["ClaimLayers", "Scale", "load_scale", "scales"]
+
+
+THRESHOLDS = ("pretrained", "random", "difference")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Scale:
     tuned_on: tuple[int, ...] = ()  # seeds with which its numbers were chosen: not for reporting
     minutes: float = 5.0  # what one seed is meant to take on two cores, at most
     layers: ClaimLayers = ClaimLayers()
+    question: Literal["paper", "imagenet"] = "paper"  # all claims, or C2 with three heads
+    called: str = ""  # the system in words, by default its network and canvas
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Of II_far in ImageNet's question: ``pretrained`` (above), ``random`` (below), and their
+    ``difference`` (above)."""
 
     def phases(self, name: str) -> tuple[Phase, ...]:
         """Return the phases of a condition.
@@ -78,17 +86,21 @@ class Scale:
     @property
     def pretraining(self) -> tuple[Phase, ...]:
         """The phases in which every item is shown everywhere, one for each pretraining set."""
+        if self.question == "imagenet":  # came with the weights
+            return ()
         more = [n for n in range(2, len(self.conditions)) if f"full-{n}" in self.conditions]
         return tuple(self.phases(name)[0] for name in ("full", *(f"full-{n}" for n in more)))
 
     @property
     def learning(self) -> tuple[Phase, ...]:
         """The phases in which new objects are learnt at one location, one for each test set."""
-        return self.phases("vanilla")
+        return self.phases("vanilla" if self.question == "paper" else "pretrained-own")
 
     @property
     def system(self) -> str:
         """The system that claims are measured on, in words."""
+        if self.called:
+            return self.called
         named = f"{self.network.name} at {self.canvas.size} px"
         return named if self.network.name == "vgg16" else f"{named} (analogue)"
 
@@ -103,6 +115,9 @@ class Scale:
         table["layers"] = dataclasses.asdict(self.layers)
         if self.layers == ClaimLayers():
             del table["layers"]
+        for key in ("question", "called", "thresholds"):  # older digests are of tables without
+            if table[key] in ("paper", "", {}):
+                del table[key]
         table["unseen"] = [dataclasses.asdict(phase) for phase in self.unseen]
         for each in table["unseen"]:  # older digests are of tables without them
             for key in ("axes", "precision", "batch_norm", "freeze_affine"):
@@ -205,6 +220,12 @@ def load_scale(scale: str | Path, *, trust: Collection[str] = ()) -> Scale:
             table["unseen"][index] = {"name": phase.get("objects", ""), "steps": 1, **phase}
     whole = {"name": folder.path.name, "conditions": {}, **table}
     read: Scale = convert(whole, Scale, (), source)
+    if read.question == "imagenet" and set(read.thresholds) != {*THRESHOLDS}:
+        raise source.error(
+            ("thresholds",),
+            f"thresholds: expected {', '.join(THRESHOLDS)}, each once; got "
+            f"{', '.join(read.thresholds) or 'none'}; fix them before seeds are drawn",
+        )
     conditions = {name: folder.read(name) for name in folder.names()}
     for name in {read.network.name, *(c.curriculum.network.name for c in conditions.values())}:
         check_named(name, folder.path / SHARED, trust)

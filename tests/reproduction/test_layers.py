@@ -151,6 +151,7 @@ def earlier_fingerprint(scale):
     table = dataclasses.asdict(scale)
     for key in ("layers", "conditions"):
         del table[key]
+    assert [table.pop(key) for key in ("question", "called", "thresholds")] == ["paper", "", {}]
     assert table["network"].pop("precision") == "float32"
     for key in ("state_key", "batch_norm", "freeze_affine", "input"):
         assert table["network"].pop(key) is None
