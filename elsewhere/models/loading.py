@@ -16,7 +16,7 @@ from elsewhere.models.building import DEFAULT_CANVAS, build, check_network, defa
 from elsewhere.models.generators import own_generators, seed_own_generators
 from elsewhere.models.heads import name_head
 from elsewhere.models.model import Model, is_compiled, uncompile, unwrap
-from elsewhere.models.names import inceptions, is_factory
+from elsewhere.models.names import inceptions, is_factory, split_variants
 from elsewhere.models.readouts import READOUT, give_readout
 from elsewhere.models.repetition import build_twice
 from elsewhere.models.restoring import copy_network
@@ -321,7 +321,7 @@ def _build_imagenet(
     name: str, arguments: dict[str, object], partial: bool
 ) -> tuple[nn.Module, pretrained.Pretrained, tuple[str, ...]]:
     """Return a network with its ImageNet weights, their input, and the keys that stay random."""
-    found = pretrained.find(name)
+    found = pretrained.find(name if is_factory(name) else split_variants(name)[0])
     classes = len(found.classes)
     other_head = arguments.get("num_classes", classes) != classes
     if other_head and not partial:
@@ -334,8 +334,8 @@ def _build_imagenet(
         arguments.setdefault(key, value)
     module = build(name, arguments)
     state = modernize(module, found.read(arguments))
-    if other_head:
+    if partial:
         own = module.state_dict()
         state = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     source = f"what is published as the ImageNet weights of {name}"
-    return module, found, fit_state(module, state, source=source, partial=other_head)
+    return module, found, fit_state(module, state, source=source, partial=partial)

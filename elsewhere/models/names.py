@@ -56,6 +56,46 @@ model_registry.add(
     "elsewhere.models.zoo:small_cnn",
     summary="4 convolutions, each pooled, and a flattening head; channels, hidden, canvas (48 px)",
 )
+for _name, _summary in {
+    "resnet18-slim": "ResNet-18's topology with fewer channels; width, canvas (64 px)",
+    "densenet-slim": "densely connected network of 4 blocks of 4 layers; growth, canvas (64 px)",
+    "convnext-slim": "ConvNeXt with fewer channels; width, canvas (64 px)",
+    "vit-slim": "vision transformer; width, patch, layers, canvas (64 px)",
+    "swin-slim": "Swin transformer of 3 stages; width, canvas (64 px)",
+}.items():
+    model_registry.add(_name, f"elsewhere.models.slim:{_name.replace('-', '_')}", summary=_summary)
+
+model_registry.add(
+    "scattering",
+    "elsewhere.models.scattering:Scattering",
+    summary="wavelet scattering and a linear head (Bruna & Mallat 2012); J, L, canvas (64 px)",
+)
+
+variant_registry: Registry[Callable[[nn.Module], None]] = Registry("variant")
+"""Names to functions that change one thing of a network; applied in this order."""
+
+for _name, _function, _summary in (
+    ("stride1", "keep_every_cell", "every stride is 1: no cell is left out"),
+    ("blurpool", "blur_pools", "maps are blurred before cells are left out (Zhang 2019)"),
+    ("aps", "choose_phases", "the phase with the largest norm is kept (Chaman & Dokmanic 2021)"),
+    (
+        "hermite",
+        "hermite:confine_filters",
+        "filters of a Gauss-Hermite basis (Sundaramoorthi & Wang 2019)",
+    ),
+    ("circular", "pad_circularly", "every map continues on its other side"),
+    ("reflect", "pad_by_reflection", "padding mirrors the map"),
+    ("valid", "pad_nothing", "no padding (Kayhan & van Gemert 2020)"),
+    ("full", "pad_fully", "padding of a whole kernel (Kayhan & van Gemert 2020)"),
+    ("gap", "pool_globally", "global average pooling instead of flattening (Blything et al. 2020)"),
+    (
+        "stn",
+        "spatial_transformer:look_first",
+        "a spatial transformer in front (Jaderberg et al. 2015)",
+    ),
+):
+    _function = _function if ":" in _function else f"variants:{_function}"
+    variant_registry.add(_name, f"elsewhere.models.{_function}", summary=_summary)
 
 
 for _number, _side in enumerate((224, 240, 260)):
@@ -87,6 +127,35 @@ def is_factory(name: str) -> bool:
 
 
 _NAMED_IN_PYTHON: set[str] = set()
+
+
+def split_variants(name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the network that a name begins with, and its variants in the registry's order.
+
+    Raises
+    ------
+    UnknownNameError
+        The rest of the name is not made of variants.
+    InputError
+        A variant is given twice.
+
+    Examples
+    --------
+    >>> split_variants("vgg16-slim-gap-circular")
+    ('vgg16-slim', ('circular', 'gap'))
+    """
+    base, given = name, list[str]()
+    while base not in model_registry and base not in torchvision_names() and "-" in base:
+        base, _, last = base.rpartition("-")
+        given.insert(0, last)
+    if base not in model_registry and base not in torchvision_names():
+        return name, ()
+    for variant in given:
+        if variant not in variant_registry:
+            raise UnknownNameError(f"variant of {base}", variant, list(variant_registry))
+    if len(set(given)) < len(given):
+        raise InputError(f"{name} names a variant twice; give each once")
+    return base, tuple(each for each in variant_registry if each in given)
 
 
 def name_in_python(name: str) -> None:
@@ -194,7 +263,8 @@ def check_model(name: str) -> None:
     UnknownNameError
         With the nearest names.
     """
-    known = is_factory(name) or name in model_registry or name in torchvision_names()
+    base = name if is_factory(name) else split_variants(name)[0]
+    known = is_factory(name) or base in model_registry or base in torchvision_names()
     if not known and torchvision_names():
         raise unknown_model(name)
 

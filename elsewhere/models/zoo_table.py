@@ -6,7 +6,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from elsewhere.protocols import Layer
+from elsewhere.protocols import BY_NUMBER, LAYOUTS, Layer
 
 NONE = "-"
 """What stands in the table where a layer has no such number, or no name."""
@@ -49,17 +49,19 @@ def to_line(layer: Layer) -> str:
         [layer.name, layer.module, layer.kind, "x".join(map(str, layer.shape))]
         + [NONE if number is None else str(number) for number in numbers]
         + [layer.repeats or NONE]
+        + [",".join(layer.layout)] * (layer.layout != LAYOUTS.get(len(layer.shape), ()))
     )
 
 
 def _read(line: str) -> Layer:
-    name, module, kind, shape, stride, field, repeats = line.split()
+    name, module, kind, shape, stride, field, repeats, *layout = line.split()
     return Layer(
         name,
         module,
         kind,
         tuple(map(int, shape.split("x"))),
         stride=None if stride == NONE else int(stride),
+        layout=tuple(layout[0].split(",")) if layout else BY_NUMBER,
         receptive_field=None if field == NONE else int(field),
         repeats="" if repeats == NONE else repeats,
     )

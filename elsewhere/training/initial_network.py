@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from elsewhere.errors import CurriculumError, ElsewhereError, InputError, WeightsError
-from elsewhere.models import InputTransform, Model, load_model, model_registry
+from elsewhere.models import InputTransform, Model, load_model
 from elsewhere.models.building import default_arguments
 from elsewhere.models.heads import find_head, with_head_named
-from elsewhere.models.names import check_named, name_in_python
+from elsewhere.models.names import check_named, is_factory, name_in_python
 from elsewhere.models.readouts import READOUT
 from elsewhere.models.transform import named_transform, own_transform
 from elsewhere.stimuli.sets import WITH_PARTS
@@ -53,7 +53,7 @@ def start_model(curriculum: Curriculum, *, trust: Collection[str] = ()) -> Model
             _check_same(curriculum, model)
             return with_head_named(dataclasses.replace(model, canvas_size=curriculum.canvas.size))
         arguments = dict(network.arguments)
-        sized = network.name in model_registry and network.name.endswith(("-slim", "-cnn"))
+        sized = not is_factory(network.name) and "canvas" in default_arguments(network.name)
         if sized or READOUT in arguments:
             arguments.setdefault("canvas", curriculum.canvas.size)
         model = load_model(

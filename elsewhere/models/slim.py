@@ -1,0 +1,87 @@
+"""Narrow, shallow members of torchvision's families, for canvases of 48 to 64 px and laptops."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+from torchvision.models import ConvNeXt, DenseNet, SwinTransformer, VisionTransformer
+from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.resnet import BasicBlock, ResNet
+
+
+class SlimResNet(ResNet):  # type: ignore[misc]
+    """ResNet-18's blocks and names with `width` channels in the first stage, and a stem of 3x3.
+
+    The stem has neither stride nor pooling, as for the small pictures of the first paper (He et
+    al. 2016, section 4.2): four stages leave ``canvas / 8`` cells a side.
+    """
+
+    def __init__(self, *, width: int, canvas: int, num_classes: int) -> None:
+        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
+        self.canvas_size = canvas
+        self.inplanes = width
+        self.conv1 = nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.Identity()
+        for stage in range(4):
+            layer = self._make_layer(BasicBlock, width * 2**stage, 2, stride=1 if stage == 0 else 2)
+            self.set_submodule(f"layer{stage + 1}", layer)
+        self.fc = nn.Linear(width * 8, num_classes)
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+
+def resnet18_slim(*, width: int = 16, canvas: int = 64, num_classes: int = 1000) -> SlimResNet:
+    """Return ResNet-18's topology with `width` channels in the first stage, twice in each next."""
+    return SlimResNet(width=width, canvas=canvas, num_classes=num_classes)
+
+
+def densenet_slim(*, growth: int = 12, canvas: int = 64, num_classes: int = 1000) -> DenseNet:
+    """Return a DenseNet of four blocks of 4 layers, `growth` channels each (Huang et al. 2017)."""
+    network = DenseNet(growth, (4, 4, 4, 4), 2 * growth, num_classes=num_classes)
+    network.features.conv0 = nn.Conv2d(3, 2 * growth, kernel_size=3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.features.conv0.weight)
+    network.canvas_size = canvas
+    return network
+
+
+def convnext_slim(*, width: int = 16, canvas: int = 64, num_classes: int = 1000) -> ConvNeXt:
+    """Return ConvNeXt of four stages of 1, 1, 3 and 1 blocks, `width` channels in the first (Liu
+    et al. 2022); its patches are of 4 px."""
+    sizes = [width * 2**stage for stage in range(4)]
+    stages = [
+        CNBlockConfig(size, following, depth)
+        for size, following, depth in zip(sizes, [*sizes[1:], None], (1, 1, 3, 1), strict=True)
+    ]
+    network = ConvNeXt(stages, num_classes=num_classes)
+    network.canvas_size = canvas
+    return network
+
+
+def vit_slim(
+    *, width: int = 96, patch: int = 8, layers: int = 6, canvas: int = 64, num_classes: int = 1000
+) -> VisionTransformer:
+    """Return a vision transformer of 4 heads and `width` features (Dosovitskiy et al. 2021)."""
+    network = VisionTransformer(canvas, patch, layers, 4, width, 4 * width, num_classes=num_classes)
+    nn.init.normal_(network.heads.head.weight, std=width**-0.5)  # torchvision's is zero
+    network.canvas_size = canvas
+    return network
+
+
+def swin_slim(*, width: int = 24, canvas: int = 64, num_classes: int = 1000) -> SwinTransformer:
+    """Return a Swin transformer of three stages of two blocks, windows of 4 patches of 4 px (Liu
+    et al. 2021)."""
+    network = SwinTransformer(
+        patch_size=[4, 4],
+        embed_dim=width,
+        depths=[2, 2, 2],
+        num_heads=[2, 4, 8],
+        window_size=[4, 4],
+        stochastic_depth_prob=0.0,
+        num_classes=num_classes,
+        norm_layer=partial(nn.LayerNorm, eps=1e-5),
+    )
+    network.canvas_size = canvas
+    return network
