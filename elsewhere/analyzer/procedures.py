@@ -11,7 +11,6 @@ import numpy as np
 import xarray
 
 from elsewhere.analyzer.training_facts import said_of_phases, said_of_training
-from elsewhere.probes.kinds import probe_kinds
 
 Facts = Mapping[str, Any]
 
@@ -328,6 +327,8 @@ def _out(result: xarray.Dataset) -> str:
 def _probed(facts: Facts, result: xarray.Dataset) -> str:
     strength, folds = facts.get("strength_parameter"), int(facts.get("n_folds") or 0)
     places = [tuple(place) for place in facts.get("trained") or ()]
+    from elsewhere.probes.kinds import probe_kinds  # noqa: PLC0415  (scikit-learn)
+
     kind = str(facts.get("probe", "unknown"))
     what = f"{kind}: {probe_kinds.summary(kind)}" if kind in probe_kinds else kind
     at = f"(y, x) = {joined(places)}" if places else "each location in turn"

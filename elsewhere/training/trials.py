@@ -29,8 +29,9 @@ def trial_table(result: xarray.Dataset) -> pandas.DataFrame:
         held_out, axes that change objects, y, x (px), choice (a class's name), correct, margin;
         network (model and weights), condition (the curriculum, or, of a network of which none is
         known, the network), chance, distance_px, the distance from the nearest trained location of
-        the object's class in px (Chebyshev), and distance_sizes in object sizes, both empty where none is known, and split: in words, such as ``trained
-        location, held-out exemplars``. Trained locations that are off the grid have rows of their
+        the object's class in px (Chebyshev), and distance_sizes in object sizes, both empty where
+        none is known, and split: in words, such as ``trained location, held-out exemplars``.
+        Trained locations that are off the grid have rows of their
         own, after the grid's. Of probes there are layer and probe (its kind) before object, no
         margin, and no row of an object that a layer does not respond to.
 
