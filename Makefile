@@ -23,7 +23,7 @@ NUMERIC := tests/measures tests/probes/test_span.py tests/probes/test_engine.py 
 	tests/recording/test_sweep.py tests/recording/test_identity.py \
 	tests/recording/incremental/test_vectors.py tests/recording/incremental/test_engines.py
 
-.PHONY: setup demo test test-long test-oldest check bench clean
+.PHONY: setup demo test test-long test-oldest check style types houses compiled bench clean
 
 setup: .venv/ready
 
@@ -40,17 +40,28 @@ demo: setup
 	@echo "the claims are in $(DEMO)/claims.json, the figures in $(DEMO)/figures/"
 
 check: setup
+	@$(MAKE) --no-print-directory --jobs 2 style types houses
+
+style:
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+types:
 	@$(BIN)/mypy
+
+houses:
 	@$(BIN)/lint-imports
 
-test: check
+# Hundreds of processes import the package: it is compiled once, whatever PYTHONDONTWRITEBYTECODE is.
+compiled: setup
+	@$(BIN)/python -m compileall -q elsewhere
+
+test: check compiled
 	@$(ONE_THREAD) $(BIN)/python -m pytest $(TWO) -m "not long"
 	@echo "the tests of numbers again, as on the oldest processor:"
 	@$(ONE_THREAD) $(BIN)/python tests/lowest.py $(TWO) -m "not long" $(NUMERIC)
 
-test-long: setup
+test-long: compiled
 	@$(ONE_THREAD) $(BIN)/python -m pytest $(TWO) -m long
 	@echo "the whole suite again, as on the oldest processor:"
 	@$(ONE_THREAD) $(BIN)/python tests/lowest.py $(TWO)

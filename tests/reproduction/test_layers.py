@@ -10,7 +10,11 @@ import pytest
 from elsewhere.errors import ElsewhereError, InputError, UnknownNameError
 from elsewhere.models import list_layers, load_model
 from elsewhere.reproduction import ClaimLayers, load_scale, plan, reproduce
+from elsewhere.reproduction.conditions import make_runs
 from elsewhere.reproduction.layers import name_layers
+from elsewhere.reproduction.run import make_tasks
+from elsewhere.reproduction.tasks import read_values
+from elsewhere.reproduction.workers import perform_all
 from elsewhere.stimuli import Canvas
 from elsewhere.training import Network
 
@@ -237,9 +241,12 @@ def test_a_residual_network_is_reproduced(of, tmp_path):
 
 def test_named_layers_are_measured(of, tmp_path):
     scale = of("Residual", pooling="pool", hidden="avgpool")
-    _, values = go(scale, tmp_path / "out")
-    assert np.isfinite(values["vanilla"]["G/pooling/glyphs"])
-    assert values["vanilla"]["G/pooling/glyphs"] != values["vanilla"]["G/hidden/glyphs"]
+    vanilla = tuple(run for run in make_runs(scale) if run.name == "vanilla")
+    (task,) = make_tasks(scale, vanilla, (0,), tmp_path / "out", device="cpu")
+    perform_all((task,), workers=1)
+    values = read_values(task)
+    assert np.isfinite(values["G/pooling/glyphs"])
+    assert values["G/pooling/glyphs"] != values["G/hidden/glyphs"]
 
 
 def test_a_network_without_the_layers_says_so_in_its_rows(of, tmp_path):

@@ -186,6 +186,13 @@ def test_what_is_done_is_not_done_again(copy, tiny):
 def test_the_claims_are_of_all_seeds_that_are_finished(copy, tiny):
     shutil.copytree(copy / "seeds" / "0", copy / "seeds" / "7")  # begun, of another seed
     (copy / "seeds" / "7" / "vanilla.json").unlink()
+    shutil.copytree(copy / "seeds" / "0", copy / "seeds" / "1")
+    runs = make_runs(tiny)
+    tasks = [make_tasks(tiny, runs, (seed,), copy, device="cpu") for seed in (0, 1)]
+    for known, other in zip(*tasks, strict=True):  # as if the second seed had given the same
+        write_values(other, read_values(known))
+    (copy / "seeds" / "1" / "vanilla.json").unlink()
+    shutil.rmtree(copy / "seeds" / "1" / "vanilla")
     reproduce(tiny, copy, first_seed=1, workers=1, figures=False, device="cpu")
     table = json.loads((copy / "claims.json").read_text())
     assert table["seeds"] == [0, 1]
