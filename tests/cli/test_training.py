@@ -152,7 +152,7 @@ def test_track_measures_every_checkpoint_and_goes_on(run, trained, here):
 
 def test_track_takes_measures_at_every_checkpoint(run, refuse, trained, here):
     more = ("--objects", "glyphs", "--categories", 8, "--measures", "identification,partition")
-    run("track", "run", "--grid", "3x3", *more, "--out", "track.nc")
+    run("track", "run", "--phase", "new", "--grid", "3x3", *more, "--out", "track.nc")
     found = load_result("track.nc")
     mapped = found["identification_mapped_away"]
     assert mapped.dims == ("checkpoint", "layer")
@@ -168,9 +168,10 @@ def test_track_takes_measures_at_every_checkpoint(run, refuse, trained, here):
 
 
 def test_track_by_two_processes_gives_the_same(run, refuse, trained, here):
-    run("track", "run", "--grid", "3x3", "--threads", 1, "--out", "one.nc")
+    how = ("--phase", "new", "--grid", "2x2", "--threads", 1)
+    run("track", "run", *how, "--out", "one.nc")
     shutil.rmtree(here / "run" / "track")
-    run("track", "run", "--grid", "3x3", "--threads", 1, "--workers", 2, "--out", "two.nc")
+    run("track", "run", *how, "--workers", 2, "--out", "two.nc")
     xarray.testing.assert_identical(load_result("one.nc"), load_result("two.nc"))
     refuse("track", "run", "--workers", 0, "--out", "x.nc", says="--workers", late=True)
 
