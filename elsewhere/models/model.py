@@ -62,6 +62,9 @@ class Model:
         where it keeps none, or is no checkpoint.
     noise
         What acted in training only, such as dropout, as the card of its checkpoint says.
+    origin
+        Where its published weights, or those that training began with, come from, with what to
+        cite in brackets; empty where they are none.
     seed
         With which its weights, or some of them, were drawn; None where none were.
     """
@@ -84,6 +87,7 @@ class Model:
     precision: Precision = "float32"
     batch_norm: str = ""
     noise: tuple[str, ...] = ()
+    origin: str = ""
     seed: int | None = None
 
     def __post_init__(self) -> None:

@@ -47,6 +47,7 @@ class Pretrained:
     transform: InputTransform
     classes: tuple[str, ...]  # names, in order
     read: Callable[[Mapping[str, object]], State]  # of a network with these arguments
+    origin: str  # whence, with what to cite in brackets
     arguments: Mapping[str, object] = field(default_factory=dict)  # that they ask for
 
 
@@ -63,7 +64,10 @@ def find(name: str) -> Pretrained:
     """
     if name in PACKAGED:
         return Pretrained(
-            efficientnet.INPUT, imagenet_classes(), lambda _: read_state(packaged_file(name))
+            efficientnet.INPUT,
+            imagenet_classes(),
+            lambda _: read_state(packaged_file(name)),
+            PACKAGED[name].origin,
         )
     if name.startswith("timm:"):
         efficientnet.import_timm(name)
@@ -82,6 +86,7 @@ def find(name: str) -> Pretrained:
         published_transform(chosen),
         published_classes(chosen),
         lambda _: read_state(_fetch(name, chosen)),
+        _origin_of(chosen),
         {"image_size": side} if sized else {},
     )
 
@@ -91,6 +96,11 @@ def choose(name: str) -> WeightsEnum:
     weights = torchvision_part("models").get_model_weights(name)
     # VGG16 has a second set, of other origin and without a head; the first one is meant.
     return weights.IMAGENET1K_V1 if name == "vgg16" else weights.DEFAULT
+
+
+def _origin_of(weights: WeightsEnum) -> str:
+    file = Path(urlparse(weights.url).path).name
+    return f"torchvision's {weights} ({file}), trained on ImageNet [russakovsky2015]"
 
 
 def published_transform(weights: WeightsEnum) -> InputTransform:
@@ -108,6 +118,7 @@ class Published:
     note: str = ""  # what was concluded from less than that; empty if certain
     classes: tuple[str, ...] = ()  # names of its classes, if certain
     whose: str = "torchvision's"
+    origin: str = ""  # whence, with what to cite in brackets, if certain
 
 
 def published_classes(weights: WeightsEnum) -> tuple[str, ...]:
@@ -141,12 +152,21 @@ def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -
     for packaged in PACKAGED.values():
         if packaged.sha256 == found:
             whose = f"those of {packaged.distribution}"
-            return Published(efficientnet.INPUT, True, classes=imagenet_classes(), whose=whose)
+            return Published(
+                efficientnet.INPUT,
+                certain=True,
+                classes=imagenet_classes(),
+                whose=whose,
+                origin=packaged.origin,
+            )
     known = [weights for other in torchvision_names() for weights in _published(other)]
     for weights in known:
         if (digest := _digest_in(weights.url)) and found.startswith(digest):
             return Published(
-                published_transform(weights), certain=True, classes=published_classes(weights)
+                published_transform(weights),
+                certain=True,
+                classes=published_classes(weights),
+                origin=_origin_of(weights),
             )
     named = [weights for weights in known if Path(urlparse(weights.url).path).name == path.name]
     if named:
@@ -276,7 +296,12 @@ def _find_timm(name: str, called: str) -> Pretrained:
     def read(arguments: Mapping[str, object]) -> State:
         return _read_timm(name, called, facts, arguments)
 
-    return Pretrained(InputTransform(facts.mean, facts.std), classes, read)
+    source = facts.hf_hub_id or facts.url
+    origin = (
+        f"those that timm [wightman2019] publishes as {source} (licence: "
+        f"{facts.license or 'not stated'}), trained on ImageNet [russakovsky2015]"
+    )
+    return Pretrained(InputTransform(facts.mean, facts.std), classes, read, origin)
 
 
 def _read_timm(name: str, called: str, facts: Any, arguments: Mapping[str, object]) -> State:

@@ -369,6 +369,7 @@ class Sweep(Source):
             "notes": self.notes,
             "behaviour": self.conduct.output_at(self.canvas.size),
             **({} if model.precision == "float32" else {"precision": model.precision}),
+            **({"origin": model.origin} if model.origin else {}),
             **({"batch_norm": model.batch_norm} if model.batch_norm else {}),
             **({"noise": list(model.noise)} if model.noise else {}),
         }

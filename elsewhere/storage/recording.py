@@ -208,7 +208,15 @@ class Recording(BlockSource):
         keys = (
             *("model", "weights", "weights_sha256", "canvas", "object_size", "background"),
             *("behaviour", "precision", "model_arguments", "mean", "std", "gain", "channels"),
-            *("batch_norm", "noise", "object_set", "object_source", "object_digest", "numerics"),
+            *(
+                "batch_norm",
+                "noise",
+                "origin",
+                "object_set",
+                "object_source",
+                "object_digest",
+                "numerics",
+            ),
             "weights_seed",
         )
         kept = {key: self.attributes[key] for key in keys if key in self.attributes}

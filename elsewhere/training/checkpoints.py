@@ -97,6 +97,8 @@ class Card:
     noise
         What acted in training only: ``dropout 0.5 (classifier.2)``, stochastic depth, or random
         numbers that a module draws in its own code.
+    origin
+        Where the weights that training began with come from, if they are published ones.
     criterion_step
         The step at which the phase's criterion was met, if it was by then.
     pictures
@@ -154,6 +156,7 @@ class Card:
     batch_norm: Done = "batch"
     batch_norm_default: BatchNorm | None = None
     noise: tuple[str, ...] = ()
+    origin: str = ""
     criterion_step: int | None = None
     axes: tuple[str, ...] = ()
     pictures: str = ""
@@ -485,6 +488,7 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
         notes=(*model.notes, *(f"phase {card.phase}: {note}" for note in said)),
         batch_norm=card.batch_norm if find_norms(model.module) else "",
         noise=card.noise,
+        origin=card.origin,
         weights=card.path.name,
         seed=None,
         weights_sha256=state_sha256(model.module.state_dict()),

@@ -294,8 +294,8 @@ class Stage:
             )
         tests = len({*self.resolved.checkpoints, *self._reports})
         images = images_of_test(self.resolved.steps * self.phase.batch, tests)
-        seed = derive_seed(self.seed, "probe")
         kept = None if self._table is None else self._table.trunk
+        seed = derive_seed(self.seed, "probe")
         self._probe = Probe(self.resolved, paster, images=images, seed=seed, trunk=kept)
 
     def _tabulate(self, model: Model) -> HeadTable | None:
@@ -408,8 +408,7 @@ class Stage:
             raise diverged(self.around.directory, self.phase, done, what)
         self._doubts.look()
         path = checkpoint_path(self.around.directory, self.phase.name, done)
-        card = self._card(done, train, found, final)
-        save_checkpoint(path, state, card)
+        save_checkpoint(path, state, self._card(done, train, found, final))
 
     def _card(self, done: int, train: float | None, found: dict[str, Any], final: bool) -> Card:
         phase, resolved, curriculum = self.phase, self.resolved, self.around.curriculum
@@ -445,6 +444,7 @@ class Stage:
             batch_norm=self.batch_norm,
             batch_norm_default=self.around.batch_norm,
             noise=self._noise,
+            origin=self.model.origin,
             criterion_step=self.criterion_step,
             pictures=self._pictures,
             seen={view: pack(held) for view, held in seen.pictures.items()},

@@ -14,6 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+import elsewhere
+from elsewhere.analyzer import describe_methods
 from elsewhere.cli import app
 from elsewhere.errors import InputError, WeightsError
 from elsewhere.models import caches, load_model, model_names, pretrained, read_state
@@ -305,3 +307,22 @@ def test_mnasnet_is_read_from_a_file(tmp_path):
     torch.save(dict(state), tmp_path / "own.pth")
     again = load_model("mnasnet0_5", weights=str(tmp_path / "own.pth")).module.state_dict()
     assert all(torch.equal(value, again[key]) for key, value in state.items())
+
+
+def test_methods_cards_and_recordings_say_whence_weights_are_and_cite_them(tiny, tmp_path):
+    timm, path = tiny
+    into_hub(tmp_path / "hf/hub", path, timm.get_pretrained_cfg(TINY).hf_hub_id)
+    model = load_model(f"timm:{TINY}", weights="imagenet")
+    objects = elsewhere.load_objects("novel", size=12, categories=2)
+    canvas = elsewhere.Canvas(32, 12)
+    sweep = elsewhere.Sweep(model, objects, canvas=canvas, grid="1x2", layers="logits")
+    said = describe_methods(elsewhere.similarity(sweep))
+    for part in ("timm/test_resnet.r160_in1k", "apache-2.0", "@misc{wightman2019", "russakovsky"):
+        assert part in said, part
+    lite = caches.PACKAGED[LITE].origin
+    for part in ("[tan2019]", "[liu2020]", "states no licence", caches.PACKAGED[LITE].sha256):
+        assert part in lite
+    elsewhere.record(sweep, tmp_path / "run.h5")
+    with elsewhere.open(tmp_path / "run.h5") as recording:
+        assert recording.attributes["origin"] == model.origin
+        assert model.origin in describe_methods(recording)
