@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+TAKEN = "of {} the state {!r} was taken"
+"""How weights were read from a file that holds more: no doubt, and said where the file is made."""
+_TAKEN = re.compile("of .+ the state '.*' was taken")
+
+
+def news_of(*holders: Any, again: bool = False) -> list[str]:
+    """Return the notes of holders that were not said when what they come from was made.
+
+    How a recording or a run read its weights is said then; its results keep it, and need not repeat
+    it. `again` says that holders are files that were made before.
+
+    Examples
+    --------
+    >>> class Result:
+    ...     attrs = {"notes": [TAKEN.format("w.ckpt", "ema"), "a doubt"], "recording": "run.h5"}
+    >>> news_of(Result())
+    ['a doubt']
+    """
+    found = [getattr(holder, "attrs", {}) for holder in holders]
+    if not again and not any({"recording", "training"} & set(attrs) for attrs in found):
+        return notes_of(*holders)
+    return [note for note in notes_of(*holders) if not _TAKEN.match(note)]
 
 
 def notes_of(source: Any, *others: Any) -> list[str]:

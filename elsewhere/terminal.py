@@ -19,7 +19,7 @@ import typer
 
 from elsewhere.errors import InputError, visible
 from elsewhere.forms import layer_forms, layer_labels, network_name, weights_name
-from elsewhere.notes import notes_of
+from elsewhere.notes import news_of, notes_of
 from elsewhere.types import COMPARED, format_bytes, stem_of
 
 if TYPE_CHECKING:
@@ -166,9 +166,12 @@ def stamped(result: Dataset) -> Dataset:
     return result.assign_attrs(command=command_line())
 
 
-def print_notes(*holders: Any) -> None:
-    """Print the doubts under which a result, or whatever else has notes, was computed."""
-    for note in notes_of(*holders):
+def print_notes(*holders: Any, again: bool = False) -> None:
+    """Print the doubts under which a result, or whatever else has notes, was computed.
+
+    `again` says that it was made before: see :func:`elsewhere.notes.news_of`.
+    """
+    for note in news_of(*holders, again=again):
         say(f"note: {note}")
 
 

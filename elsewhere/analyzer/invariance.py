@@ -62,11 +62,19 @@ def summarize(result: xarray.Dataset) -> None:
         bounds = np.stack([summary.bounds[name] for summary in summaries])
         result[name] = (("exemplars", *extra), values)
         result[f"{name}_interval"] = (("exemplars", *extra, "bound"), bounds)
+    undefined: dict[str, list[str]] = {}
     for index in ("II_far", "II"):
-        reasons = [summary.reasons[index] for summary in summaries]
-        found = [f"{name}: {why}" for name, why in zip(EXEMPLARS, reasons, strict=True) if why]
-        result[index].attrs["reason"] = "; ".join(found)
-        result.attrs["notes"] += [f"{index}{UNDEFINED}{why}" for why in found]
+        reasons = {name: each.reasons[index] for name, each in zip(rows, summaries, strict=True)}
+        found = {name: why for name, why in reasons.items() if why}
+        result[index].attrs["reason"] = "; ".join(f"{name}: {why}" for name, why in found.items())
+        if len(found) == len(rows) and len(set(found.values())) == 1:
+            undefined.setdefault(reasons["same"], []).append(index)
+            continue
+        for name, why in found.items():
+            undefined.setdefault(why, []).append(f"{index} ({name})")
+    if undefined:
+        said = "; ".join(f"{', '.join(names)}: {why}" for why, names in undefined.items())
+        result.attrs["notes"].append(f"the invariance index{UNDEFINED}{said}")
     for name, mine in rows.items():
         if why := _too_few(classes[mine], named):
             result.attrs["notes"].append(f"exemplars that are {name}: {why}")

@@ -285,31 +285,11 @@ def _formula(name: str, facts: Mapping[str, Any]) -> str:
     return str(said or "a measure that is not registered here")
 
 
-_UNDEFINED = re.compile(r"(\S+) is undefined \(nan\): (same|held-out): (.+)", re.DOTALL)
-
-
 def _notes(facts: Mapping[str, Any]) -> str:
-    """Return the doubts, apart from what is for a paper; of numbers undefined for one reason once.
-
-    Examples
-    --------
-    >>> notes = [f"{name} is undefined (nan): same: few" for name in ("II", "II_far")]
-    >>> _notes({"notes": notes}).splitlines()[-1]
-    '- II (same) and II_far (same) are undefined (nan): few.'
-    """
-    found: dict[str, list[str]] = {}
-    for note in (str(each).rstrip(".") for each in facts.get("notes") or ()):
-        match = _UNDEFINED.fullmatch(note)
-        named = found.setdefault(match[3] if match else note, [])
-        named += [f"{match[1]} ({match[2]})"] if match else []
-    lines = [
-        f"- {joined(named)} {'are' if len(named) > 1 else 'is'} undefined (nan): {text}."
-        if named
-        else f"- {text}."
-        for text, named in found.items()
-    ]
+    """Return the doubts, apart from what is for a paper."""
+    notes = dict.fromkeys(str(each).rstrip(".") for each in facts.get("notes") or ())
     heading = "## Notes on the numbers\n\nThese are for the authors, not a part of the methods:\n\n"
-    return heading + "\n".join(lines) if lines else ""
+    return heading + "\n".join(f"- {note}." for note in notes) if notes else ""
 
 
 def _numerics(facts: Mapping[str, Any]) -> str:

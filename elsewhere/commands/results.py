@@ -82,7 +82,7 @@ def figure(
         title=title,
     )
     save_figure(drawn, out, overwrite=overwrite)
-    print_notes(*found)
+    print_notes(*found, again=True)
     say(f"wrote {out}")
 
 

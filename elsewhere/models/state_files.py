@@ -16,6 +16,7 @@ import torch
 
 from elsewhere.errors import WeightsError
 from elsewhere.logs import get_logger
+from elsewhere.notes import TAKEN
 
 State: TypeAlias = dict[str, torch.Tensor]
 
@@ -126,7 +127,7 @@ def choose_state(
     if key is not None or rest or (chosen.prefix and chosen.prefix not in PARALLEL):
         more = f"; {rest} other keys of that state were left out" if rest else ""
         off = f"; the prefix {chosen.prefix!r} of its names was taken off" if chosen.prefix else ""
-        notes = [f"of {Path(source).name} the state {chosen.name!r} was taken{off}{more}"]
+        notes = [f"{TAKEN.format(Path(source).name, chosen.name)}{off}{more}"]
     logger.info("%s: state %r, %d keys", source, chosen.name, len(taken))
     return taken, notes
 

@@ -507,3 +507,14 @@ def test_equal_scores_are_said():
     source = ArraySource({"logits": scores}, y=[5], x=[1, 3, 5, 7, 9], categories=list("abca"))
     found = source_accuracy(source, classes=list("abc"), object_size=2)
     assert any(note.startswith("in 0.25 of the answers the true class") for note in found.notes)
+
+
+def test_why_an_index_is_undefined_stands_in_one_line():
+    every = [(y, x) for y in GRID.y for x in GRID.x]
+    result = measure(near, trained=every, held_out=np.arange(len(OBJECTS)) % 2 == 1)
+    said = [note for note in result.attrs["notes"] if "index is undefined (nan)" in note]
+    assert len(said) == 1
+    assert np.isnan(result["II_far"]).all()
+    for part in ("II_far", "II"):
+        assert result[part].attrs["reason"].count("; held-out: ") == 1
+        assert part in said[0]

@@ -120,3 +120,22 @@ def test_a_run_from_a_file_says_which_input_is_assumed(run, here):
     told = run("accuracy", checkpoint, "--grid", "2x2", "--out", "acc.nc")
     assert said in told.err
     assert any(said in note for note in load_result("acc.nc").attrs["notes"])
+
+
+def test_how_weights_were_read_is_said_once_and_kept(run, small, here):
+    state = load_model("small-cnn").module.state_dict()
+    torch.save({"state_dict": {f"net.{name}": value for name, value in state.items()}}, "w.ckpt")
+    said = "of w.ckpt the state 'state_dict.net' was taken"
+    layers = ("--layers", "logits")
+    weights = ("--weights", "w.ckpt", "--input", "unit", *layers)
+    assert said in run("record", *small, *weights, "--out", "w.h5").err
+    assert said in run("similarity", *small, *weights, "--out", "live.nc").err
+    for command in (
+        ("similarity", "w.h5", "--out", "w.nc"),
+        ("measure", "w.h5", "--names", "cka", "--out", "m.nc"),
+        ("figure", "w.nc", "--out", "w.svg"),
+    ):
+        assert said not in run(*command).err, command
+    for name in ("live.nc", "w.nc", "m.nc"):
+        assert any(said in note for note in load_result(name).attrs["notes"])
+    assert said in run("inspect", "w.h5").err
