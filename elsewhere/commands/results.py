@@ -56,6 +56,9 @@ def figure(
         ),
     ] = None,
     title: Annotated[bool, typer.Option("--title/--no-title", help="Write a title above.")] = True,
+    dpi: Annotated[
+        float, typer.Option("--dpi", help="Dots per inch of a .png, and of pictures inside others.")
+    ] = 200,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Draw a result, or several where a figure has a panel for each (sanity)."""
@@ -81,8 +84,13 @@ def figure(
         font_size=font_size,
         title=title,
     )
+<<<<<<< HEAD
     save_figure(drawn, out, overwrite=overwrite)
     print_notes(*found, again=True)
+=======
+    save_figure(drawn, out, dpi=dpi, overwrite=overwrite)
+    print_notes(*found)
+>>>>>>> b526eed (A page on figures, made from the code, and the decision on what they show; figure --dpi)
     say(f"wrote {out}")
 
 

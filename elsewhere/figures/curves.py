@@ -158,7 +158,8 @@ def plot_displacement(
     layers
         Names of the layers; by default up to six, spread over the depth, as the legend says.
     quantities
-        As for :func:`plot_layerwise`; by default ``similarity`` and ``baseline``.
+        ``similarity`` (with ``baseline``), ``baseline``, ``baseline_same``, ``G``; by default the
+        first two.
 
     Returns
     -------

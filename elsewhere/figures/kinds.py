@@ -249,9 +249,9 @@ def _chosen(
     if quantities is None:
         return plot
     wanted = [quantities] if isinstance(quantities, str) else list(quantities)
-    name = _quantity(kind, plot)
+    name = quantity_of(kind, plot)
     if name is None:
-        taken = [each for each in figure_kinds if _quantity(each, figure_kinds.get(each))]
+        taken = [each for each in figure_kinds if quantity_of(each, figure_kinds.get(each))]
         raise InputError(
             f"of the figure {kind!r} no quantities can be chosen; leave them out, or draw one of "
             f"{', '.join(taken)}"
@@ -263,7 +263,7 @@ def _chosen(
     return partial(plot, **{name: wanted})
 
 
-def _quantity(kind: str, plot: Callable[..., Figure | Axes]) -> str | None:
+def quantity_of(kind: str, plot: Callable[..., Figure | Axes]) -> str | None:
     """Return what a figure's function calls its quantities, None where it has none."""
     name = _ONE_OF.get(kind, "quantities")
     return name if name in inspect.signature(plot).parameters else None

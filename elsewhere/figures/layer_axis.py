@@ -291,7 +291,7 @@ def name_slots(ax: Axes, slots: Sequence[str | None]) -> None:
         if upright:  # lines side by side, as many as have room
             labels = labels_in(wanted, longest, size, most=max(int(pitch * 72 / size / 1.3), 1))
         widest = max(text_width(label, size) for label in labels)
-        more = widest * (1.0 if upright else 0.65) - 0.6  # so much has its place in any case
+        more = widest * (1.0 if upright else 0.65) - 0.4  # so much has its place in any case
         make_room(ax.get_figure(root=True), "names", more)
     ax.set_xticks(
         [places[idx] for idx in shown],

@@ -94,7 +94,7 @@ def plot_equivariance(
     ax
         Where to draw; a new figure by default.
     quantities
-        Some of what is drawn, by what the variables are called; all by default.
+        ``aligned_G_away``, ``plain_G_away``; both by default.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def plot_partition(
     ax
         Where to draw; a new figure by default.
     quantities
-        Some of what is drawn, by what the variables are called; all by default.
+        ``object``, ``location``, ``interaction``; all by default.
 
     Returns
     -------
@@ -195,7 +195,8 @@ def plot_phase(
     ax
         Where to draw; a new figure by default.
     quantities
-        Some of what is drawn, by what the variables are called; all by default.
+        ``shift_share_in_phase``, ``shift_share_out_of_phase``,
+        ``border_share_in_phase``; all by default.
 
     Returns
     -------
@@ -249,7 +250,8 @@ def plot_identification(
     ax
         Where to draw; a new figure by default.
     quantities
-        Some of what is drawn, by what the variables are called; all by default.
+        ``identification_ceiling``, ``identification_mapped_away``, ``identification_raw_away``;
+        all by default.
 
     Returns
     -------
