@@ -84,13 +84,8 @@ def figure(
         font_size=font_size,
         title=title,
     )
-<<<<<<< HEAD
-    save_figure(drawn, out, overwrite=overwrite)
-    print_notes(*found, again=True)
-=======
     save_figure(drawn, out, dpi=dpi, overwrite=overwrite)
-    print_notes(*found)
->>>>>>> b526eed (A page on figures, made from the code, and the decision on what they show; figure --dpi)
+    print_notes(*found, again=True)
     say(f"wrote {out}")
 
 
