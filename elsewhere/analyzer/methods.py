@@ -196,7 +196,7 @@ def _origin(facts: Mapping[str, Any]) -> str:
     if not origin:
         return ""
     began = "training" in facts or str(facts.get("weights")).endswith(".safetensors")
-    return f"{'Training began with' if began else 'The weights are'} {origin}."
+    return f"The weights{' that training began with' if began else ''} are {origin}."
 
 
 def _noise(noise: Sequence[str]) -> str:

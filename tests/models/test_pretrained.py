@@ -326,3 +326,16 @@ def test_methods_cards_and_recordings_say_whence_weights_are_and_cite_them(tiny,
     with elsewhere.open(tmp_path / "run.h5") as recording:
         assert recording.attributes["origin"] == model.origin
         assert model.origin in describe_methods(recording)
+
+
+def test_random_parts_come_only_when_they_are_asked_for():
+    pytest.importorskip("timm", reason="timm builds EfficientNet-Lite")
+    plain = load_model(LITE, model_args={"num_classes": 3}).module.train()
+    asked = {"num_classes": 3, "dropout": 0.3, "stochastic_depth_prob": 0.2}
+    noisy = load_model(LITE, model_args=asked).module.train()
+    assert plain.drop_rate == 0
+    assert noisy.drop_rate == 0.3
+    assert noisy.blocks[6][0].drop_path.drop_prob == pytest.approx(0.2 * 15 / 16)
+    for key, value in (("dropout", 1.0), ("stochastic_depth_prob", -0.1), ("num_classes", 0)):
+        with pytest.raises(InputError, match=key):
+            load_model(LITE, model_args={key: value})
