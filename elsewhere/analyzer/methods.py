@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -200,12 +199,18 @@ def _origin(facts: Mapping[str, Any]) -> str:
 
 
 def _noise(noise: Sequence[str]) -> str:
-    """Return what acted in training only: kinds, and how many layers of each."""
-    counts = Counter(each.partition(" (")[0] for each in noise)
-    if not counts:
-        return ""
-    listed = joined(f"{what}{f' ({n} times)' if n > 1 else ''}" for what, n in counts.items())
-    return f"What acted in training only was at rest: {listed}."
+    """Return what acted in training only: kinds, the span of their rates, and how many layers."""
+    rates: dict[str, list[float]] = {}
+    for each in noise:
+        found = re.fullmatch(r"(.*?)(?: ([\d.e-]+))? \(.*\)", each)
+        kind, rate = found.groups() if found else (each, None)
+        rates.setdefault(str(kind), []).append(float("nan") if rate is None else float(rate))
+    listed = []
+    for kind, known in rates.items():
+        low, high = f"{min(known):g}", f"{max(known):g}"
+        span = "" if low == "nan" else f" {low}" if low == high else f" {low} to {high}"
+        listed.append(f"{kind}{span} (in {len(known)} layers)" if len(known) > 1 else kind + span)
+    return f"What acted in training only was at rest: {joined(listed)}." if listed else ""
 
 
 def _weights(facts: Mapping[str, Any]) -> str:

@@ -307,9 +307,12 @@ def test_noise_that_no_module_states_is_named_and_rests(nets, tmp_path):
     grid = Grid.parse("2x2", card.canvas)
     found = network_accuracy(model, seen, card.canvas, grid, trained=card.trained)
     assert found.attrs["noise"] == list(card.noise)
-    said = "at rest: dropout 0.2, stochastic depth 0.1 and random numbers (4 times)."
+    said = "at rest: dropout 0.2, stochastic depth 0.1 and random numbers (in 4 layers)."
     assert said in describe_methods(found)
     assert said in describe_methods(tmp_path / "run")
+    rates = [f"stochastic depth {rate:g} (blocks.{n})" for n, rate in enumerate((0.05, 0.1, 0.2))]
+    spread = found.assign_attrs(noise=rates)
+    assert "at rest: stochastic depth 0.05 to 0.2 (in 3 layers)." in describe_methods(spread)
     # what is drawn only where something is trained, and what a whole network is not: no note
     train(build("deep", learn(steps=1, trainable=("line",))), tmp_path / "line", device="cpu")
     noise = list_checkpoints(tmp_path / "line")[-1].noise
