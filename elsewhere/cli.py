@@ -147,6 +147,7 @@ def main() -> None:
     """Run the command line."""
     sys.stderr = LossyStream(sys.stderr)
     handler = logging.StreamHandler()
+    handler.addFilter(lambda record: not getattr(record, "noted", False))
     handler.setFormatter(VisibleFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:

@@ -5,6 +5,9 @@ from typing import Any
 
 from elsewhere.types import plain_text
 
+NOTED = {"noted": True}
+"""What a record has as `extra` that repeats a note: commands, which print notes, leave it out."""
+
 
 class PlainLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger that writes out the bytes of names that are not UTF-8 (`plain_text`)."""

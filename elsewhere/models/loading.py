@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from elsewhere.errors import InputError, WeightsError
+from elsewhere.logs import NOTED, get_logger
 from elsewhere.models import pretrained
 from elsewhere.models.aliases import aliases
 from elsewhere.models.building import DEFAULT_CANVAS, build, check_network, default_arguments
@@ -29,6 +30,8 @@ from elsewhere.models.transform import (
 )
 from elsewhere.models.weights import fit_state, modernize, own_state, read_states, state_sha256
 from elsewhere.types import BatchDependent, Convention
+
+logger = get_logger(__name__)
 
 
 def load_model(
@@ -249,6 +252,7 @@ def stated_input(
     assumed = InputTransform() if own is None else own
     source = "" if own is None else ", from the network's own configuration (pretrained_cfg),"
     note = f"{what} not state {whose} input: {assumed}{source} is ASSUMED; {STATE_IT}"
+    logger.warning("%s", note, extra=NOTED)
     return assumed, (note,)
 
 

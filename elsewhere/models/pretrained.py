@@ -19,6 +19,7 @@ from urllib.parse import urlparse
 import torch
 
 from elsewhere.errors import InputError, WeightsError
+from elsewhere.logs import NOTED, get_logger
 from elsewhere.models import efficientnet
 from elsewhere.models.building import DEFAULT_CANVAS, accepted_arguments
 from elsewhere.models.caches import (
@@ -35,6 +36,8 @@ from elsewhere.models.names import torchvision_names, torchvision_part
 from elsewhere.models.state_files import State
 from elsewhere.models.transform import STATE_IT, InputTransform
 from elsewhere.models.weights import own_state, read_state
+
+logger = get_logger(__name__)
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -186,6 +189,7 @@ def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -
         f"the file {sign} theirs; the input is ASSUMED to be {transform}; if it is another, "
         f"{STATE_IT}"
     )
+    logger.warning("%s", note, extra=NOTED)
     return Published(transform, certain=False, note=note)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,10 @@ keeps within a few: pixels in 0..255 instead of 0..1 are 255 times as large."""
 FLAT = 0.05
 """Of the deviation that a batch normalisation has learnt: a picture that varies by less is dull to
 it."""
+DROWNED = 0.1
+"""A picture over the whole canvas that changes the first weights' output by less than so much of
+their biases is drowned by them: the right input changes it by half of them or more, pixels in 0..1
+instead of 0..255 by a hundredth."""
 HUGE = 500.0
 """Outputs of a classifier beyond this are no logits of an input that it knows."""
 
@@ -39,6 +44,7 @@ class Heard:
         self._done: set[int] = set()
         self._changes: list[float] = []
         self._norm: tuple[str, float, float] | None = None
+        self._bias: tuple[str, float] | None = None
         self._largest = 0.0
 
     def take(self, name: str, part: nn.Module, given: tuple[Any, ...], output: object) -> None:
@@ -50,10 +56,15 @@ class Heard:
         self._done.add(id(part))
         values = output.detach().reshape(OBSERVED, -1).float()
         fixed, empty = values[0], values[1]
-        if (level := float(empty.norm())) > 0:
+        whole = not name or not any(True for _ in part.children())
+        if whole and (level := float(empty.norm())) > 0:
             self._changes.append(float((fixed - empty).norm()) / level)
         if not name:
             self._largest = float(values.abs().max())
+        if self._bias is None and isinstance(part, nn.Conv2d | nn.Linear):
+            biases = 0.0 if part.bias is None else float(part.bias.detach().square().mean())
+            change = float((fixed - empty).square().mean())
+            self._bias = name, math.inf if biases == 0 else math.sqrt(change / biases)
         first = given[0] if given else None
         if self._norm is None and isinstance(first, torch.Tensor) and _has_learnt(part):
             self._norm = name, *_deviations(part, first[0])
@@ -73,6 +84,12 @@ class Heard:
                 f"a picture over the whole canvas changes what {len(feeble)} of "
                 f"{len(self._changes)} layers give by less than {FEEBLE:.0%} of its size "
                 f"(at least {min(feeble):.2g}), so that all images look alike to them"
+            )
+        name, ratio = self._bias or ("", math.inf)
+        if ratio < DROWNED:
+            found.append(
+                f"a picture over the whole canvas changes what layer {name!r} gives by "
+                f"{ratio:.1%} of its biases, which drown it"
             )
         name, away, spread = self._norm or ("", 0.0, 1.0)
         if away > FAR:
@@ -106,7 +123,7 @@ def listening(module: nn.Module) -> Iterator[Heard]:
     handles = [
         part.register_forward_hook(hook(name))
         for name, part in module.named_modules()
-        if not name or not any(True for _ in part.children())
+        if not name or isinstance(part, _NORMS) or not any(True for _ in part.children())
     ]
     try:
         yield heard

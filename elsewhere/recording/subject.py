@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, reason_of
+from elsewhere.logs import NOTED, get_logger
 from elsewhere.models import Conduct, Layer, Model, observe
 from elsewhere.models.conduct import check_again
 from elsewhere.models.forward import computing, evaluating
@@ -20,6 +21,8 @@ from elsewhere.recording.images import ImageBatch, Images
 from elsewhere.stimuli import Canvas, ObjectSet
 from elsewhere.stimuli.transformations import vary
 from elsewhere.types import BATCH_ROWS
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,10 @@ def watch(subject: Subject, *, output: bool = False, gradients: bool = False) ->
             model, empty, torch.cat(scenes), subject.layers, output=output, gradients=gradients
         )
     _try_precision(model, empty, conduct)
-    return replace(conduct, notes=(*conduct.notes, *heard.notes(model)))
+    notes = heard.notes(model)
+    for note in notes:
+        logger.warning("%s: %s", model.name, note, extra=NOTED)
+    return replace(conduct, notes=(*conduct.notes, *notes))
 
 
 def _try_precision(model: Model, empty: torch.Tensor, conduct: Conduct) -> None:

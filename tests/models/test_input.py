@@ -1,6 +1,8 @@
 """Inputs by name, what is assumed where none is stated, and scales that cannot be right."""
 
 import copy
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -170,3 +172,76 @@ def test_biases_that_drown_the_picture_are_said():
     assert "look alike" in note
     object.__setattr__(model, "transform", CONVENTIONS["caffe-bgr"])
     assert told(model) == []
+
+
+def converted(convolution, source, wanted):
+    """Make weights for one input do with another what they did: by hand, from the two formulas."""
+    one, two = CONVENTIONS[source], CONVENTIONS[wanted]
+    scale = [b / two.gain * one.gain / a for a, b in zip(one.std, two.std, strict=True)]
+    shift = [
+        (m - own) / std * one.gain for m, own, std in zip(two.mean, one.mean, one.std, strict=True)
+    ]
+    with torch.no_grad():
+        weight = convolution.weight.clone()
+        convolution.bias += (weight.sum((2, 3)) * torch.tensor(shift)).sum(1)
+        weight = weight * torch.tensor(scale).view(1, 3, 1, 1)
+        convolution.weight.copy_(weight.flip(1) if two.channels == "bgr" else weight)
+
+
+@pytest.mark.parametrize("made", CONVENTIONS)
+def test_weights_say_whether_their_input_is_another_by_their_biases(made):
+    """Weights for 0..255 that are given less; nothing of those whose ranges are alike."""
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(512, 4))
+    converted(module[0], "unit", made)
+    for given, transform in CONVENTIONS.items():
+        notes = told(load_model(module, transform=transform))
+        expected = made == "caffe-bgr" and given != "caffe-bgr"
+        assert ["biases, which drown it" in note for note in notes] == [True] * expected
+
+
+class Activated(nn.BatchNorm2d):
+    """A normalisation with an activation in it, as timm's are."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, values):
+        return self.act(super().forward(values))
+
+
+def test_a_normalisation_that_has_parts_is_heard():
+    module = Learnt(CONVENTIONS["imagenet"]).eval()
+    inner = Activated(8)
+    inner.load_state_dict(module.body[1].state_dict())
+    module.body[1] = inner.eval()
+    (note,) = told(load_model(module, transform="caffe-bgr"))
+    assert "'body.1' lies" in note
+    assert told(load_model(module, transform="imagenet")) == []
+
+
+def test_python_hears_of_what_is_assumed(factories, caplog):
+    model = load_model(f"{factories}:plain")
+    (record,) = caplog.records
+    assert "ASSUMED" in record.getMessage()
+    assert record.noted
+    assert any("ASSUMED" in note for note in model.notes)
+    caplog.clear()
+    load_model(f"{factories}:plain", transform="unit")
+    assert not caplog.records
+
+
+@pytest.mark.long
+def test_commands_say_what_is_assumed_once(factories, tmp_path):
+    asked = f"similarity {factories}:plain --objects glyphs --categories 2 --per-category 1"
+    asked += " --object-size 8 --grid 2x2 --out s.nc"
+    said = subprocess.run(
+        [sys.executable, "-m", "elsewhere", *asked.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stderr.count("ASSUMED") == 1
