@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 TAKEN = "of {} the state {!r} was taken"
@@ -28,6 +28,30 @@ def news_of(*holders: Any, again: bool = False) -> list[str]:
     if not again and not any({"recording", "training"} & set(attrs) for attrs in found):
         return notes_of(*holders)
     return [note for note in notes_of(*holders) if not _TAKEN.match(note)]
+
+
+_OF_LAYER = re.compile(r"(?s)([\w-]+): layer (\S+): (.+)")
+
+
+def same_of_layers(notes: Sequence[str]) -> list[str]:
+    """Return notes of which those that say the same of several layers are one.
+
+    Examples
+    --------
+    >>> same_of_layers(["cka: layer a: NaN, for few", "b", "cka: layer c: NaN, for few"])
+    ['cka: layers a, c: NaN, for few', 'b']
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for note in notes:
+        match = _OF_LAYER.fullmatch(note)
+        named = found.setdefault((match[1], match[3]) if match else ("", note), [])
+        named += [match[2]] if match else []
+    return [
+        f"{name}: {'layers' if len(layers) > 1 else 'layer'} {', '.join(layers)}: {text}"
+        if layers
+        else text
+        for (name, text), layers in found.items()
+    ]
 
 
 def notes_of(source: Any, *others: Any) -> list[str]:

@@ -21,7 +21,7 @@ from elsewhere.measures.similarity import below_zero, n_cross_pairs
 from elsewhere.measures.tables import Against
 from elsewhere.measures.variables import described
 from elsewhere.models.machine import versions_of
-from elsewhere.notes import notes_of
+from elsewhere.notes import notes_of, same_of_layers
 from elsewhere.protocols import Design, Layer, Progress, Source
 from elsewhere.sources import numerics_of
 from elsewhere.types import parse_bytes
@@ -258,6 +258,23 @@ def _measure(
     return _finish(result, made_by, source, wanted, against)
 
 
+def _not_asked(result: xarray.Dataset, source: Source, wanted: Sequence[str]) -> list[str]:
+    """Return of which layers a measure that others have is not taken, and why."""
+    layers = [each for each in source.layers if each.name in result["layer"].values]
+    none: list[str] = []
+    for name in wanted:
+        if measures.get(name).maps:
+            lacking = [each.name for each in layers if not has_place(each)]
+            why = "it is no feature map with a place on the canvas"
+        elif measures.get(name).vectors:
+            lacking = [each.name for each in layers if len(each.shape) != 1]
+            why = "it does not consist of single units, as logits do"
+        else:
+            continue
+        none += [f"{name}: layer {each}: NaN, for {why}" for each in lacking]
+    return none
+
+
 def _finish(
     result: xarray.Dataset,
     made_by: Mapping[str, str],
@@ -296,7 +313,7 @@ def _finish(
             source,
             mean_note(result),
             below_zero(result),
-            notes,
+            same_of_layers([*notes, *_not_asked(result, source, wanted)]),
             band_notes(len(Sampled.of(codes)), len(order)),
             without_intervals(
                 result, sampled, [key for name in wanted for key in measures.get(name).no_interval]

@@ -256,7 +256,9 @@ def probe(
     if size is None:
         reasons["far"] = "the source does not tell the objects' size, so no location counts as far"
     regions = Regions.of(design, places, size)
-    if size is not None and not regions.masks[2].any():
+    if not regions.masks[1].any():
+        reasons["off, far"] = "all locations of the grid are trained ones"
+    elif size is not None and not regions.masks[2].any():
         reasons["far"] = f"no location of the grid is {size} px or more from the trained ones"
     if len(exemplars.names) < LEAST_SAMPLED:
         reasons["intervals"] = (

@@ -28,7 +28,7 @@ from elsewhere.measures import (
 )
 from elsewhere.measures.unit_chunks import Stretch
 from elsewhere.recording import record
-from elsewhere.storage import load_result, open_recording, save_result
+from elsewhere.storage import ArraySource, load_result, open_recording, save_result
 from tests.roles import similarity
 
 UNITS = [name for name in measures if measures.get(name).taken == "units"]
@@ -633,3 +633,25 @@ def test_what_half_precision_has_rounded_away_is_undefined(wrap, make_sweep, tmp
         with open_recording(tmp_path / "float16.h5") as recording:
             notes = similarity(recording, metric=metric).attrs["notes"]
         assert any("float16 rounds these by up to" in note for note in notes)
+
+
+def test_each_layer_without_a_value_has_its_reason_in_one_line():
+    rng = np.random.default_rng(0)
+    layers = {
+        "map": rng.normal(size=(3, 1, 2, 2, 4, 4)),
+        "one": rng.normal(size=(3, 1, 2, 5)),
+        "two": rng.normal(size=(3, 1, 2, 5)),
+    }
+    source = ArraySource(layers, y=[3], x=[3, 5], categories=list("abc"))
+    found = measure(source, names=["cka", "consistency"])
+    notes = found.attrs["notes"]
+    assert (
+        "cka: layers map, one, two: NaN, for the unbiased CKA needs at least 4 objects, got 3"
+        in notes
+    )
+    assert (
+        "consistency: layer map: NaN, for it does not consist of single units, as logits do"
+        in notes
+    )
+    assert np.isnan(found["consistency"].sel(layer="map")).all()
+    assert np.isfinite(found["consistency"].sel(layer=["one", "two"])).all()
