@@ -179,7 +179,7 @@ def plot_attribution_grid(
         firsts[0].set_title("object", fontsize=SIZES.small, pad=2.5, loc="left")
         for ax, row in zip(firsts, rows, strict=True):
             _draw_object(ax, result, row)
-    names = labels_in([known[row] for row in rows], side, SIZES.small, most=2)
+    names = labels_in([known[row] for row in rows], side, SIZES.small, most=6)
     for ax, label in zip(firsts, names, strict=True):
         ax.set_ylabel(label, fontsize=SIZES.small, labelpad=2, **text_style(label))
     color_bar(
@@ -194,6 +194,9 @@ def plot_attribution_grid(
     ]  # fmt: skip
     if bool(np.isnan(panels).any()):
         handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
+    if objects is None and len(rows) < len(known):
+        shown = f"({len(rows)} of {len(known)} objects)"
+        handles.append(Line2D([], [], linestyle="none", label=shown))
     if unsummed:
         handles.append(
             Line2D([], [], label="does not sum to the score's change", marker="$Σ$", **TEXT_MARK)

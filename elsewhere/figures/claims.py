@@ -175,7 +175,8 @@ def plot_claims(claims: xr.Dataset, *, beside: bool = True) -> Figure:
     ax.set_ylim(tops[-1], 0)  # inches, from the top
     ax.set_yticks([])
     ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.xaxis.set_major_locator(MaxNLocator(3 if SIZES.narrow else 9, steps=[1, 2, 5, 10]))
+    most = 2 if SIZES.width < 2.8 else 3 if SIZES.narrow else 9
+    ax.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
     ax.tick_params(axis="x", labelsize=SIZES.tick)
     ax.grid(axis="x", color="#d9d9d9", linewidth=0.4, zorder=0)
     ax.set_axisbelow(True)

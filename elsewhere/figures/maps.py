@@ -55,7 +55,9 @@ COLOR_MAP = colormaps["viridis"]
 RASTER_CELLS = 6_000  # above it, cells as vectors would make files of many megabytes
 _LIFTED = "\n "  # ends a name that stands above the line of the number
 _SMALLEST = 4.5  # points, of names too long for their panels
-_RIM = [withStroke(linewidth=2.2, foreground="white")]
+_RIM = [withStroke(linewidth=1.7, foreground="white")]
+_BETWEEN = {"dash_offset": 0, "dash_list": None}  # one line, white between its dashes
+_DASHED = [withStroke(linewidth=1.0, foreground="white", dashes=_BETWEEN)]
 RING: dict[str, Any] = {
     "marker": "o",
     "markersize": 5,
@@ -68,9 +70,9 @@ RING: dict[str, Any] = {
 OUTLINE: dict[str, Any] = {
     "fill": False,
     "edgecolor": INK,
-    "linewidth": 0.8,
+    "linewidth": 1.0,
     "linestyle": (0, (3, 1.5)),
-    "path_effects": _RIM,
+    "path_effects": _DASHED,
 }
 TEXT_MARK: dict[str, Any] = {"linestyle": "none", "color": GREY, "markeredgewidth": 0.2}
 MISSING: dict[str, Any] = {

@@ -8,6 +8,7 @@ from matplotlib.colors import to_hex, to_rgb
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures import (
+    page,
     plot_attribution_equivariance,
     plot_attribution_frame,
     plot_attribution_grid,
@@ -239,3 +240,17 @@ def test_what_cannot_be_drawn_is_refused(make_attribution):
         plot_attribution_timeline(make_attribution(steps=(0, 1)), location=(1, 1))
     with pytest.raises(InputError, match="no variable 'frame_mean'"):
         plot_attribution_frame(result.drop_vars("frame_mean"))
+
+
+def test_names_of_objects_stand_whole_and_objects_left_out_are_said(make_attribution):
+    result = make_attribution().isel(object=[0, 1, 2, 0, 1, 2])
+    names = [f"a_rather_long_name_of_an_object_{k}.png" for k in range(6)]
+    result = result.assign_coords(object=names)
+    with page(width="85mm"):
+        figure = plot_attribution_grid(result)
+        asked = plot_attribution_grid(result, objects=names[:1])
+    rows = [ax.get_ylabel().replace("\n", "") for ax in figure.axes if ax.get_ylabel()]
+    assert rows[:4] == names[:4]
+    (legend,) = figure.legends
+    assert "(4 of 6 objects)" in [text.get_text() for text in legend.get_texts()]
+    assert "objects)" not in "".join(text.get_text() for text in asked.legends[0].get_texts())
