@@ -154,7 +154,7 @@ def load_model(
             module, published, random_keys = _build_imagenet(name, arguments, partial_weights)
             if isinstance(transform, str):
                 transform = named_transform(transform, module, name)
-            if transform not in (None, published.transform):
+            if transform is not None and transform.rounded != published.transform.rounded:
                 raise InputError(
                     f"the ImageNet weights of {name} were trained with {published.transform}; "
                     f"got {transform}; leave the input as it is"
@@ -277,7 +277,7 @@ def _input_of(
         The file is a published one, and another input was stated.
     """
     found = pretrained.recognise(name, path, whole=whole, n_classes=n_classes)
-    if found is not None and stated in (None, found.transform):
+    if found is not None and (stated is None or stated.rounded == found.transform.rounded):
         assumed = (found.note,) if found.note and stated is None else ()
         return found.transform, True, assumed, found.classes if whole else (), found.origin
     if found is not None and found.certain:

@@ -87,6 +87,12 @@ class InputTransform:
         found = {"mean": list(self.mean), "std": list(self.std), "gain": self.gain}
         return found if self.channels == "rgb" else found | {"channels": self.channels}
 
+    @property
+    def rounded(self) -> tuple[object, ...]:
+        """The input with mean and deviation at three decimals, as people write them."""
+        numbers = [round(value, 3) for value in (*self.mean, *self.std)]
+        return (*numbers, self.gain, self.channels)
+
     def apply(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the network's input for `pixels`, on their device.
 

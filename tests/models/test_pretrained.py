@@ -18,7 +18,7 @@ import elsewhere
 from elsewhere.analyzer import describe_methods
 from elsewhere.cli import app
 from elsewhere.errors import InputError, WeightsError
-from elsewhere.models import caches, load_model, model_names, pretrained, read_state
+from elsewhere.models import InputTransform, caches, load_model, model_names, pretrained, read_state
 from elsewhere.models.efficientnet import timm_names
 
 LITE = "efficientnet-lite0"
@@ -82,6 +82,8 @@ def test_timms_network_gives_what_the_package_that_the_weights_were_made_for_giv
     other.load_state_dict(torch.load(path, weights_only=True))
     model = load_model(name, weights=str(path))
     assert model.notes == ()  # the file is known by its content
+    rounded = InputTransform(mean=(0.498,) * 3, std=(0.502,) * 3)
+    assert load_model(name, weights=str(path), transform=rounded).transform == model.transform
     images = torch.randn(2, 3, SIDES[name], SIDES[name], generator=torch.manual_seed(3))
     with torch.inference_mode():
         torch.testing.assert_close(model.module(images), other.eval()(images), rtol=0, atol=1e-5)
