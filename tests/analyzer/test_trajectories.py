@@ -65,7 +65,7 @@ def test_the_methods_text_says_what_was_shown_and_tested(tracked):
     objects = f"There were {n} objects of {k} categories of the set '{tracked.attrs['object_set']}'"
     for word in (
         objects, "on a canvas of 16 x 16 px of constant background", "y: 2 from", "pixel / 255",
-        "The layers were ", "many (", "invariance-index", "jackknife", "## Notes on the numbers",
+        "The layer was ", "many (", "invariance-index", "jackknife", "## Notes on the numbers",
     ):  # fmt: skip
         assert word in text, word
 

@@ -467,3 +467,12 @@ def test_trials_of_probes_are_rows_that_give_its_accuracies():
     each = probe(source, train_at="each", controls=(), layers=["one"])
     with pytest.raises(InputError, match="a probe-each has no trials"):
         trial_table(each)
+
+
+def test_where_every_location_is_trained_the_reason_is_said():
+    values = np.random.default_rng(0).normal(size=(12, 1, 1, 6))
+    source = ArraySource({"one": values}, y=[3], x=[3], categories=list("abc") * 4)
+    result = probe(source, controls=())
+    assert np.isnan(result["accuracy_at"].sel(where=["off", "far"])).all()
+    said = [note for note in result.attrs["notes"] if "locations of the grid are trained" in note]
+    assert said == ["off, far: all locations of the grid are trained ones"]
