@@ -134,3 +134,22 @@ def test_a_pattern_that_matches_nothing_says_so(make_sweep, pattern, nearest):
     assert f"unknown layer '{pattern}', a pattern that none matches; " in str(error.value)
     assert nearest in error.value.nearest or not nearest
     assert UnknownNameError("layer", "blocks.?", ["blocks.6", "blocks.61"]).nearest == ["blocks.61"]
+
+
+def test_notes_of_similarity_name_a_layer_with_its_form():
+    import xarray
+
+    from elsewhere.measures.similarity import below_zero
+
+    ends = [[-0.2, -0.1], [-0.2, 0.2]]
+    result = xarray.Dataset(
+        {
+            "cosine_G_away": ("layer", [-0.1, 0.0]),
+            "cosine_G_away_interval": (("layer", "bound"), ends),
+        },
+        coords={
+            "layer": ["conv5", "fc6"], "bound": ["low", "high"], "kept": ("layer", ["mean", "full"])
+        },
+    )  # fmt: skip
+    (note,) = below_zero(result)
+    assert note.startswith("G lies wholly below 0 in conv5 (mean): ")

@@ -8,6 +8,7 @@ import numpy as np
 import xarray
 
 from elsewhere.errors import LayerError, UnknownNameError
+from elsewhere.forms import with_forms
 from elsewhere.measures.catalogue import MakeSinks
 from elsewhere.measures.responses import find_responses
 from elsewhere.measures.sinks import LayerSink, to_dataset
@@ -76,7 +77,8 @@ def measure_layers(
         differences=differences,
         keep=keep,
     ).assign_attrs(rounded=rounded)
+    formed = with_forms(result, source.layers)  # notes name layers with what was kept of them
     for first in firsts.values():
-        notes += first.doubts(result, source.design)
+        notes += first.doubts(formed, source.design)
     result.attrs["notes"] = notes
     return result, made_by

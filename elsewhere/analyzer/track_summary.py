@@ -11,6 +11,7 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.forms import layer_labels
 from elsewhere.measures.similarity import DEAD_SHARE
 from elsewhere.measures.trajectories import (
     RETAINED_GATE,
@@ -151,7 +152,7 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
     before = chosen.isel(checkpoint=0 if reached is None else reached)
     if (share := f"{stem}_zero_share") in chosen:
         silent = (before[share] > DEAD_SHARE) | (after[share] > DEAD_SHARE)
-        if names := [str(name) for name in silent["layer"].values[silent.values]]:
+        if names := np.array(layer_labels(silent))[silent.values].tolist():
             doubts.append(
                 f"{phase}: more than {DEAD_SHARE:.0%} zero vectors before or at the end (dead: a "
                 f"low retained share of G is not 'not invariant'): {', '.join(names)}"

@@ -19,6 +19,7 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from elsewhere.forms import layer_labels
 from elsewhere.measures.intervals import Sampled, jackknife_t, known_mean
 from elsewhere.measures.tables import LEFT_OUT, Variables
 
@@ -103,7 +104,7 @@ def below_zero(result: xarray.Dataset) -> list[str]:
         bounds = f"{name}_interval"
         if name.endswith("_G_away") and bounds in result and not name.startswith("aligned"):
             below = result[bounds].sel(bound="high").values < 0
-            found |= dict.fromkeys(map(str, result["layer"].values[below]))
+            found |= dict.fromkeys(np.array(layer_labels(result))[below].tolist())
     if not found:
         return []
     return [

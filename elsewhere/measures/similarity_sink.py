@@ -17,6 +17,7 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import LayerError, NumericsError, UnknownNameError
+from elsewhere.forms import layer_labels
 from elsewhere.measures.bands import band_notes
 from elsewhere.measures.blocks import check_lengths
 from elsewhere.measures.centred_rows import CentredRows
@@ -406,18 +407,19 @@ def similarity_doubts(result: xarray.Dataset, stem: str, design: Design) -> list
         found.append(
             "all objects are of one category: there is no different-object baseline and no G"
         )
-    elif names := result["layer"].values[(away.notnull() & unknown).values].tolist():
+    labels = dict(zip(map(str, result["layer"].values), layer_labels(result), strict=True))
+    if n_pairs and (names := result["layer"].values[(away.notnull() & unknown).values].tolist()):
         found.append(
             "G is undefined (nan), and so are steps to and from it, where different objects look "
-            f"alike (1 - baseline below 0.001): {', '.join(names)}"
+            f"alike (1 - baseline below 0.001): {', '.join(labels[str(name)] for name in names)}"
         )
     all_dead = dead_layers(result, stem)
     for place, name in enumerate(result["layer"].values):
         at_places = result[f"{stem}_G"].values[place].ravel()
         elsewhere = at_places if reference is None else np.delete(at_places, reference)
         if n_pairs and name not in all_dead and (said := partly_undefined(elsewhere)):
-            found.append(f"layer {name}: of places, {said}")
-    if dead := [name for name in all_dead if name not in result.attrs["rounded"]]:
+            found.append(f"layer {labels[str(name)]}: of places, {said}")
+    if dead := [labels[name] for name in all_dead if name not in result.attrs["rounded"]]:
         found.append(f"more than 5 % zero vectors (dead, not 'not invariant'): {', '.join(dead)}")
     return found
 
