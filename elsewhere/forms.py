@@ -85,10 +85,13 @@ def with_forms(result: Result, layers: Sequence[Layer]) -> Result:
 def shortcuts(layers: Sequence[Layer]) -> list[str]:
     """Return the names of those of `layers`, in the order in which they run, that are shortcuts.
 
-    A cell never sees less than what it is computed from. A layer with a smaller receptive field
-    than one that ran before is therefore not computed from that one, but beside it; so is the
-    shortcut of a residual block that runs after the branch it passes by.
+    Layers of a network that was followed say it themselves. Else: a cell never sees less than what
+    it is computed from. A layer with a smaller receptive field than one that ran before is
+    therefore not computed from that one, but beside it; so is the shortcut of a residual block that
+    runs after the branch it passes by.
     """
+    if any(layer.beside is not None for layer in layers):
+        return [layer.name for layer in layers if layer.beside]
     found, widest = [], 0
     for layer in layers:
         if layer.receptive_field is not None and layer.receptive_field < widest:

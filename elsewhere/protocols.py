@@ -210,6 +210,9 @@ class Layer:
         What a labelled array calls its units; empty where they have no names.
     repeats
         Of a module that is made of others: the last of them, if its output is the module's.
+    beside
+        Whether it lies beside the longest way from the images to the output, as a shortcut or a
+        gate does; None where that is not known.
 
     Examples
     --------
@@ -234,6 +237,7 @@ class Layer:
     itemsize: int = 4
     units: tuple[str, ...] = ()
     repeats: str = field(default="", compare=False, repr=False)
+    beside: bool | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.layout == BY_NUMBER:

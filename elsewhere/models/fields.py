@@ -81,6 +81,25 @@ class Field:
         return centres.pop() if len(centres) == 1 else None
 
 
+@dataclass(frozen=True, eq=False)
+class Way:
+    """The longest way to a tensor: its last call of a module, and the way before that.
+
+    `length` counts calls of modules with weights, then all calls.
+    """
+
+    length: tuple[int, int]
+    before: Way | None = None
+
+    def all(self) -> set[Way]:
+        """Return the ways to all calls on this one."""
+        found, way = set(), self if self.before else None
+        while way is not None:
+            found.add(way)
+            way = way.before
+        return found
+
+
 PIXEL = Field(PixelSpan(1, 0, 0), PixelSpan(1, 0, 0))
 
 Plane: TypeAlias = tuple[int, int]
@@ -88,6 +107,7 @@ Plane: TypeAlias = tuple[int, int]
 
 _TAG = "_elsewhere_field"  # kept on the tensor itself, so that it goes when the tensor goes
 _PLANE = "_elsewhere_plane"
+_WAY = "_elsewhere_way"
 
 _ARITHMETIC = {
     *("add", "addcmul", "div", "divide", "mul", "multiply", "neg", "pow", "sub", "subtract"),
@@ -141,6 +161,21 @@ class FieldMode(TorchFunctionMode):
         """Take each cell of `pixels`, shape (n, 3, height, width), as a pixel of the canvas."""
         setattr(pixels, _TAG, PIXEL)
         setattr(pixels, _PLANE, PIXEL.axes)
+        setattr(pixels, _WAY, Way((0, 0)))
+
+    def find_way(self, tensor: torch.Tensor) -> Way | None:
+        """Return the longest way to `tensor`, None where it is not known."""
+        found: Way | None = getattr(tensor, _WAY, None)
+        return found
+
+    def call(self, tensor: torch.Tensor, *, weights: bool) -> Way | None:
+        """Add a call of a module to the way to what it gave, and return that."""
+        way = self.find_way(tensor)
+        if way is None:
+            return None
+        way = Way((way.length[0] + weights, way.length[1] + 1), way)
+        setattr(tensor, _WAY, way)
+        return way
 
     def find(self, tensor: torch.Tensor) -> Field | None:
         """Return the field of `tensor`'s cells, None where it has none."""
@@ -170,6 +205,7 @@ class FieldMode(TorchFunctionMode):
         if not followed:
             return result
         name = getattr(func, "__name__", "").strip("_")
+        ways = {id(tensor): getattr(tensor, _WAY, None) for tensor in followed}
         if name == "setitem":  # returns nothing, changes its first argument
             setattr(args[0], _TAG, None)
         for tensor in tensors_in(result):
@@ -177,6 +213,11 @@ class FieldMode(TorchFunctionMode):
             if field is None:
                 field = _unmixed(func, args, kwargs, followed, tensors_in(result), tensor)
             plane = _follow_plane(name, args, kwargs, followed, tensor)
+            # what is spread over the other operand, as a gate is, is beside it
+            like = [each for each in followed if each.shape == tensor.shape]
+            some = (name in _ELEMENTWISE and like) or followed
+            known = [way for each in some if (way := ways[id(each)]) is not None]
+            setattr(tensor, _WAY, max(known, key=lambda way: way.length, default=None))
             setattr(tensor, _TAG, field)
             setattr(tensor, _PLANE, plane if field is None else field.axes)
         return result

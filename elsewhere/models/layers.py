@@ -15,7 +15,7 @@ from torch import nn
 
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models.expected import refusal
-from elsewhere.models.fields import FieldMode, Plane
+from elsewhere.models.fields import FieldMode, Plane, Way
 from elsewhere.models.heads import name_head
 from elsewhere.models.layouts import FoundLayout, probe_layouts
 from elsewhere.models.loading import as_model
@@ -69,7 +69,7 @@ def list_layers(
         raise InputError(f"the canvas must have a side of at least 1 px; got {size}")
     pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=model.device)
     # The fields are kept on tensors, which hands them from the mode to the hooks.
-    fields, found = FieldMode(), list[Layer]()
+    fields, found, ways = FieldMode(), list[Layer](), list[Way | None]()
     parts = {
         name: part
         for name, part in model.module.named_modules()
@@ -82,30 +82,49 @@ def list_layers(
         before, same = last[0]
         repeats = before if before.startswith(f"{name}.") and same is given else ""
         last[0] = name, given
+        leaf = not is_container(parts[name])
+        weights = leaf and any(part.ndim > 1 for part in parts[name].parameters())
         for key, tensor in output_tensors(given).items():
             # An image's activation needs a row per image, and one canvas was given.
             if tensor.is_floating_point() and tensor.ndim >= 2 and tensor.shape[0] == 1:
                 kind = type(parts[name]).__name__
                 layer = _describe(name, call, kind, key, first, tensor, fields)
                 found.append(replace(layer, repeats=repeats))
+                way = fields.call(tensor, weights=weights) if leaf else fields.find_way(tensor)
+                ways.append(way)
 
     with untouched(model.module), seeded(None, model.module):
         model.module.eval()
         with Taps(model.module, parts, describe):
-            _dry_run(model, pixels, fields)
-        listed = _with_layouts(model, size, found)
+            given = _dry_run(model, pixels, fields)
+        listed = _with_layouts(model, size, _with_ways(found, ways, given, fields))
     calls = Counter({layer.module: layer.call for layer in listed})
     alias_of = {module: alias for alias, module in name_head(model, size).aliases.items()}
     return tuple(_named(layer, alias_of, several=calls[layer.module] > 0) for layer in listed)
 
 
-def _dry_run(model: Model, pixels: torch.Tensor, fields: FieldMode) -> None:
+def _with_ways(
+    layers: Sequence[Layer], ways: Sequence[Way | None], given: object, fields: FieldMode
+) -> Sequence[Layer]:
+    """Return layers that say whether they lie on the longest way to what the network gave."""
+    ends = [way for each in output_tensors(given).values() if (way := fields.find_way(each))]
+    longest = max(ends, key=lambda way: way.length, default=None)
+    if longest is None:
+        return layers
+    main = longest.all()
+    return [
+        replace(layer, beside=None if way is None else way not in main)
+        for layer, way in zip(layers, ways, strict=True)
+    ]
+
+
+def _dry_run(model: Model, pixels: torch.Tensor, fields: FieldMode) -> object:
     size = pixels.shape[1]
     values = model.transform.apply(pixels)
     try:
         with torch.inference_mode(), fields:
             fields.start(values)
-            model.module(values)
+            return model.module(values)
     except ElsewhereError:
         raise
     except Exception as error:  # any network, any complaint

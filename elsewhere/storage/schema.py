@@ -89,6 +89,7 @@ class StoredLayer(Layer):
             offset=layer.offset,
             receptive_field=layer.receptive_field,
             layout=layer.layout,
+            beside=layer.beside,
         )
 
     @property
@@ -125,6 +126,7 @@ class StoredLayer(Layer):
             "offset": self.offset,
             "receptive_field": self.receptive_field,
             "layout": ",".join(self.layout),
+            "beside": None if self.beside is None else int(self.beside),
         }
         return {key: value for key, value in values.items() if value is not None}
 
@@ -152,6 +154,7 @@ class StoredLayer(Layer):
             stride=number("stride"),
             offset=number("offset"),
             receptive_field=number("receptive_field"),
+            beside=None if "beside" not in attributes else bool(number("beside")),
             mean_is_doubtful=keep.kind == "mean"
             and layout == BY_NUMBER
             and len(shape) == len(LAYOUTS[3])

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.forms import shortcuts
 from elsewhere.models import (
     InputTransform,
     Layer,
@@ -254,3 +255,69 @@ def test_a_vgg_with_a_way_of_its_own_is_looked_at():
     assert "logits" not in aliases(network)
     names = {layer.name: layer.module for layer in list_layers(wrap(network))}
     assert names["logits"] == "classifier.0"
+
+
+class _Gate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.squeeze = nn.Conv2d(4, 2, 1)
+        self.excite = nn.Conv2d(2, 4, 1)
+
+    def forward(self, maps):
+        return maps * self.excite(self.squeeze(maps.mean((2, 3), keepdim=True)).relu()).sigmoid()
+
+
+class _Spot(nn.Module):
+    """A gate that is a map of one channel, by attention to places."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 3, padding=1)
+
+    def forward(self, maps):
+        both = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], 1)
+        return maps * self.conv(both).sigmoid()
+
+
+class _Block(nn.Module):
+    def __init__(self, *, early):
+        super().__init__()
+        self.shortcut = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.main = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 1))
+        self.gate, self.spot = _Gate(), _Spot()
+        self.early = early
+
+    def forward(self, maps):
+        if self.early:
+            beside = self.shortcut(maps)
+            return self.spot(self.gate(self.main(maps))) + beside
+        found = self.spot(self.gate(self.main(maps)))
+        return found.add_(self.shortcut(maps))
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_what_lies_beside_the_longest_way_is_known_by_what_is_computed_from_what(early):
+    """Shortcuts before and after the branch that they pass by, and gates, which have no field."""
+    network = nn.Sequential(
+        _Block(early=early), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    layers = list_layers(wrap(network, 16), containers=True)
+    beside = {layer.module for layer in layers if layer.beside}
+    inner = {"0.shortcut.0", "0.shortcut.1", "0.shortcut", "0.spot.conv"}
+    assert beside == inner | {"0.gate.squeeze", "0.gate.excite"}
+    assert set(shortcuts(layers)) == {layer.name for layer in layers if layer.beside}
+    assert all(layer.beside is False for layer in layers if layer.module not in beside)
+
+
+def test_a_network_whose_ways_cannot_be_followed_says_nothing():
+    class Detached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 2, 3), nn.Linear(2, 2)
+
+        def forward(self, images):
+            means = self.conv(images).mean((2, 3)).tolist()
+            return self.head(torch.tensor(means))
+
+    layers = list_layers(wrap(Detached(), 8))
+    assert [layer.beside for layer in layers] == [None, None]
