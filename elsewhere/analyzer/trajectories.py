@@ -169,9 +169,9 @@ def track(
         ``cosine_G_away`` (layer, with intervals), ``cosine_G_away_without (layer, object)``,
         ``cosine_G_away_band`` and ``cosine_G_step`` as :func:`elsewhere.similarity` has them, with
         the metric's name where it is another; with probes
-        ``probe_accuracy_at (layer, split, where)`` and ``probe_index (layer, split)``, with
-        intervals: see :func:`elsewhere.probes.probe_checkpoint`; of further measures what there is
-        for each layer.
+        ``probe_accuracy_at (layer, exemplars, where)`` and ``probe_II_far (layer, exemplars)``,
+        with intervals: see :func:`elsewhere.probes.probe_checkpoint`; of further measures what
+        there is for each layer.
 
     Raises
     ------

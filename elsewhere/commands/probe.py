@@ -193,14 +193,14 @@ def print_probe(result: xarray.Dataset, *, as_json: bool) -> None:
     """Print what a result of probes says of each layer."""
     rows = []
     for place in range(result.sizes["layer"]):
-        for split in result["split"].values:
-            here = result.isel(layer=place).sel(split=split)
+        for exemplars in result["exemplars"].values:
+            here = result.isel(layer=place).sel(exemplars=exemplars)
             row: dict[str, Any] = layer_columns(result, place, as_json=as_json)
-            row["exemplars"] = str(split)
+            row["exemplars"] = str(exemplars)
             for where in ("on", "off", "far"):
                 row[where] = float(here["accuracy_at"].sel(where=where))
-            row["index"] = float(here["invariance_index"])
-            row["index interval"] = [float(v) for v in here["invariance_index_interval"]]
+            row["II_far"] = float(here["II_far"])
+            row["II_far interval"] = [float(v) for v in here["II_far_interval"]]
             for control in ("untrained", "pixels", "shuffled"):
                 if f"{control}_accuracy_at" in result:
                     row[f"{control} off"] = float(here[f"{control}_accuracy_at"].sel(where="off"))

@@ -146,12 +146,16 @@ def choose_exemplars(
             )
     if asked is not None:
         return asked
-    for which in ("held-out", "same"):
-        if all(which in each["exemplars"].values for each in results) and any(
-            bool(np.isfinite(each[variable].sel(exemplars=which)).any()) for each in results
-        ):
-            return "held-out" if which == "held-out" else "same"
-    return "same"
+    kinds: tuple[Exemplars, ...] = ("held-out", "same")
+    held_by_all = [
+        which for which in kinds if all(which in each["exemplars"].values for each in results)
+    ]
+    if not held_by_all:
+        raise InputError("there are no exemplars to draw; expected same or held-out in each result")
+    for which in held_by_all:
+        if any(bool(np.isfinite(each[variable].sel(exemplars=which)).any()) for each in results):
+            return which
+    return held_by_all[-1]
 
 
 def chance_of(result: xr.Dataset) -> float:

@@ -235,8 +235,8 @@ _ONE_OF = MappingProxyType(
         "attribution-equivariance": "metric",
         "attribution-grid": "metric",
         "probe-layerwise": "quantity",
-        "probe-maps": "split",
-        "probe-matrix": "split",
+        "probe-maps": "exemplars",
+        "probe-matrix": "exemplars",
     }
 )
 """What a quantity is called by functions that call it otherwise."""

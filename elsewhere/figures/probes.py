@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.accuracy import (
     CHANCE_LINE,
+    Exemplars,
     chance_of,
+    choose_exemplars,
     draw_accuracy_bar,
     place_scene,
     trained_locations,
@@ -68,14 +70,13 @@ from elsewhere.figures.style import (
 )
 from elsewhere.forms import layer_labels
 
-Split: TypeAlias = Literal["same", "held-out"]
-Quantity: TypeAlias = Literal["index", "far", "off", "on"]
+Quantity: TypeAlias = Literal["II_far", "far", "off", "on"]
 
 RAW_PIXELS = "raw pixels"
 _BAR = "accuracy of the probe"
 _LABELS = MappingProxyType(
     {
-        "index": "invariance index, far over on",
+        "II_far": "invariance index, far over on (II_far)",
         "far": "accuracy far from the trained location",
         "off": "accuracy off the trained location",
         "on": "accuracy on the trained location",
@@ -97,7 +98,7 @@ _PIXELS: dict[str, Any] = {"color": "#009E73", "linewidth": 1.0, "linestyle": (0
 def plot_probe_maps(
     result: xr.Dataset,
     *,
-    split: Split | None = None,
+    exemplars: Exemplars | None = None,
     layers: Sequence[str] | None = None,
     columns: int | None = None,
 ) -> Figure:
@@ -109,9 +110,9 @@ def plot_probe_maps(
     Parameters
     ----------
     result
-        A result of probes trained at one place: ``accuracy`` over (layer, split, y, x), 0..1, and
-        ``trained_y``, ``trained_x``, px; ``accuracy_at`` and ``pixels_accuracy`` where known.
-    split
+        A result of probes trained at one place: ``accuracy`` over (layer, exemplars, y, x), 0..1,
+        and ``trained_y``, ``trained_x``, px; ``accuracy_at`` and ``pixels_accuracy`` where known.
+    exemplars
         ``same`` or ``held-out`` exemplars; by default those held out, if there are any.
     layers
         Names of the layers, in this order, ``raw pixels`` among them; by default all, after the raw
@@ -128,10 +129,10 @@ def plot_probe_maps(
     InputError
         The result lacks what is drawn; of probes trained at each place, draw the matrix.
     UnknownNameError
-        A layer or split that is not known.
+        A layer or kind of exemplars that is not known.
     """
-    result = require(result, ["accuracy"], ["layer", "split", "y", "x"]).sortby(["y", "x"])
-    which = _choose_split(result, split)
+    result = require(result, ["accuracy"], ["layer", "exemplars", "y", "x"]).sortby(["y", "x"])
+    which = choose_exemplars([result], "accuracy", exemplars)
     scene, trained = place_scene(result), trained_locations(result)
     chance = chance_of(result)
     names = layer_labels(result)
@@ -142,12 +143,12 @@ def plot_probe_maps(
     chosen = [] if wanted == [] and pixels else select_layers(result, wanted)
     panels: list[tuple[str, NDArray[np.float64], float]] = []
     if pixels:
-        shown = result["pixels_accuracy"].sel(split=which).transpose("y", "x")
+        shown = result["pixels_accuracy"].sel(exemplars=which).transpose("y", "x")
         values = finite_values(shown.values)
         if np.isfinite(values).any() or wanted is not None:
             panels.append((RAW_PIXELS, values, _off(result, "pixels_accuracy_at", which)))
     for idx in chosen:
-        shown = result["accuracy"].isel(layer=idx).sel(split=which).transpose("y", "x")
+        shown = result["accuracy"].isel(layer=idx).sel(exemplars=which).transpose("y", "x")
         values = finite_values(shown.values)
         panels.append((names[idx], values, _off(result, "accuracy_at", which, idx)))
     if not panels[0][1].size:
@@ -186,7 +187,7 @@ def plot_probe_maps(
 def plot_probe_matrix(
     result: xr.Dataset,
     *,
-    split: Split | None = None,
+    exemplars: Exemplars | None = None,
     layers: Sequence[str] | None = None,
     columns: int | None = None,
 ) -> Figure:
@@ -198,9 +199,9 @@ def plot_probe_matrix(
     Parameters
     ----------
     result
-        A result of probes trained at each location in turn: ``accuracy`` over (layer, split,
+        A result of probes trained at each location in turn: ``accuracy`` over (layer, exemplars,
         train_y, train_x, y, x), 0..1.
-    split
+    exemplars
         ``same`` or ``held-out`` exemplars; by default those held out, if there are any.
     layers
         Names of the layers, in this order; all by default.
@@ -216,14 +217,15 @@ def plot_probe_matrix(
     InputError
         The result lacks what is drawn.
     UnknownNameError
-        A layer or split that is not known.
+        A layer or kind of exemplars that is not known.
     """
-    dims = ["layer", "split", "train_y", "train_x", "y", "x"]
+    dims = ["layer", "exemplars", "train_y", "train_x", "y", "x"]
     result = require(result, ["accuracy"], dims).sortby(["y", "x", "train_y", "train_x"])
-    which = _choose_split(result, split)
+    which = choose_exemplars([result], "accuracy", exemplars)
     names, chosen = layer_labels(result), select_layers(result, layers)
     norm = Normalize(chance_of(result), 1.0)
-    values = result["accuracy"].sel(split=which).transpose(*(d for d in dims if d != "split"))
+    dims.remove("exemplars")
+    values = result["accuracy"].sel(exemplars=which).transpose(*dims)
     n_y, n_x = result.sizes["y"], result.sizes["x"]
     n = n_y * n_x
     if n == 0:
@@ -270,13 +272,13 @@ def plot_probe_layerwise(
     Parameters
     ----------
     result
-        A result of probes: ``invariance_index`` over (layer, split), or ``accuracy_at`` over
-        (layer, split, where), with their intervals, and those of the controls, where known.
+        A result of probes: ``II_far`` over (layer, exemplars), or ``accuracy_at`` over
+        (layer, exemplars, where), with their intervals, and those of the controls, where known.
     ax
         Where to draw; a new figure by default.
     quantity
-        ``index``, or the accuracy ``far`` from the trained location, ``off`` it, or ``on`` it;
-        by default the index, and of one value of an axis, which has none, the accuracy off it.
+        ``II_far``, or the accuracy ``far`` from the trained location, ``off`` it, or ``on`` it;
+        by default ``II_far``, and of one value of an axis, which has none, the accuracy off it.
 
     Returns
     -------
@@ -293,23 +295,23 @@ def plot_probe_layerwise(
         raise UnknownNameError("quantity", str(quantity), get_args(Quantity))
     held = require(result, [], []).data_vars
     if quantity is None:  # of one value of an axis there are accuracies only
-        only = "accuracy_at" in held and "invariance_index" not in held
-        quantity = "off" if only else "index"
-    if quantity == "index":
-        require(result, ["invariance_index"], ["layer", "split"])
-    require(result, ["accuracy_at"], ["layer", "split", "where"])
+        only = "accuracy_at" in held and "II_far" not in held
+        quantity = "off" if only else "II_far"
+    if quantity == "II_far":
+        require(result, ["II_far"], ["layer", "exemplars"])
+    require(result, ["accuracy_at"], ["layer", "exemplars", "where"])
     ax = axes_or_new(ax, 3.4)
     tidy(ax)
     layers = along_layers(ax, result)
-    splits = [str(name) for name in result["split"].values]
+    kinds = [str(name) for name in result["exemplars"].values]
     seen: list[NDArray[np.float64]] = []
     handles: list[Line2D] = []
     gaps, rank = False, 0
-    lines = len(splits) * (1 + sum(f"{name}_accuracy_at" in result for name in _CONTROLS))
+    lines = len(kinds) * (1 + sum(f"{name}_accuracy_at" in result for name in _CONTROLS))
 
-    def draw(prefix: str, split: str, mark: Mark, label: str, *, hollow: bool = False) -> None:
+    def draw(prefix: str, which: str, mark: Mark, label: str, *, hollow: bool = False) -> None:
         nonlocal gaps, rank
-        values, low, high = _series(result, prefix, split, quantity)
+        values, low, high = _series(result, prefix, which, quantity)
         if values is None or low is None or high is None:
             return
         if not np.isfinite(values).any() and prefix:
@@ -318,10 +320,10 @@ def plot_probe_layerwise(
         if prefix:  # intervals of controls would hide those of the network
             low = high = np.full(len(layers), np.nan)
         line = draw_series(
-            ax, layers, values, (low, high), mark, f"{prefix}{split}", shift=shift
+            ax, layers, values, (low, high), mark, f"{prefix}{which}", shift=shift
         )  # fmt: skip
-        if not prefix and quantity != "index" and "accuracy_at_band" in result.data_vars:
-            bands = result["accuracy_at_band"].sel(split=split, where=quantity)
+        if not prefix and quantity != "II_far" and "accuracy_at_band" in result.data_vars:
+            bands = result["accuracy_at_band"].sel(exemplars=which, where=quantity)
             edges = finite_values(bands.transpose("bound", "layer").values)
             draw_band(ax, layers, (edges[0], edges[1]), mark, shift=shift)
             # a band over few objects can be far wider than what is drawn: values decide
@@ -334,16 +336,16 @@ def plot_probe_layerwise(
         rank += 1
 
     for name, (mark, words) in _CONTROLS.items():
-        for split in splits:
-            if name == "shuffled" and quantity == "index":
+        for which in kinds:
+            if name == "shuffled" and quantity == "II_far":
                 continue
-            hollow = split == "held-out"
-            draw(f"{name}_", split, mark, f"{words},\n{split}", hollow=hollow)
-    for split in splits:
-        draw("", split, _NETWORK[split], f"{split} exemplars", hollow=split == "held-out")
+            hollow = which == "held-out"
+            draw(f"{name}_", which, mark, f"{words},\n{which}", hollow=hollow)
+    for which in kinds:
+        draw("", which, _NETWORK[which], f"{which} exemplars", hollow=which == "held-out")
     handles = handles[::-1]
-    seen += _draw_pixels(ax, result, splits, quantity, handles)
-    if quantity != "index":
+    seen += _draw_pixels(ax, result, kinds, quantity, handles)
+    if quantity != "II_far":
         ax.axhline(chance_of(result), label="chance", zorder=1, **CHANCE_LINE)
         handles.append(Line2D([], [], label="chance", **CHANCE_LINE))
     if gaps:
@@ -360,35 +362,35 @@ def plot_probe_layerwise(
 
 
 def _draw_pixels(
-    ax: Axes, result: xr.Dataset, splits: list[str], quantity: str, handles: list[Line2D]
+    ax: Axes, result: xr.Dataset, kinds: list[str], quantity: str, handles: list[Line2D]
 ) -> list[NDArray[np.float64]]:
     """Draw raw pixels, which have no depth, as a line across; return what was drawn."""
     found = []
-    for split in splits:
-        if quantity == "index":
-            variable = "pixels_invariance_index"
-            value = result[variable].sel(split=split) if variable in result else None
+    for which in kinds:
+        if quantity == "II_far":
+            variable = "pixels_II_far"
+            value = result[variable].sel(exemplars=which) if variable in result else None
         else:
             variable = "pixels_accuracy_at"
-            at = {"split": split, "where": quantity}
+            at = {"exemplars": which, "where": quantity}
             value = result[variable].sel(at) if variable in result else None
         if value is None or not np.isfinite(float(value)):
             continue
-        style = _PIXELS | ({"linewidth": 0.7} if split == "held-out" else {})
-        ax.axhline(float(value), label=f"pixels_{split}", zorder=1.5, **style)
-        handles.append(Line2D([], [], label=f"{RAW_PIXELS},\n{split}", **style))
+        style = _PIXELS | ({"linewidth": 0.7} if which == "held-out" else {})
+        ax.axhline(float(value), label=f"pixels_{which}", zorder=1.5, **style)
+        handles.append(Line2D([], [], label=f"{RAW_PIXELS},\n{which}", **style))
         found.append(np.array([float(value)]))
     return found
 
 
 def _series(
-    result: xr.Dataset, prefix: str, split: str, quantity: str
+    result: xr.Dataset, prefix: str, which: str, quantity: str
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, NDArray[np.float64] | None]:
     """Return values over layers, and the ends of their intervals; None where not known."""
-    name = f"{prefix}invariance_index" if quantity == "index" else f"{prefix}accuracy_at"
+    name = f"{prefix}II_far" if quantity == "II_far" else f"{prefix}accuracy_at"
     if name not in result.data_vars:
         return None, None, None
-    at = {"split": split} | ({} if quantity == "index" else {"where": quantity})
+    at = {"exemplars": which} | ({} if quantity == "II_far" else {"where": quantity})
     values = finite_values(result[name].sel(at).transpose("layer").values)
     if f"{name}_interval" not in result.data_vars:
         nothing = np.full(len(values), np.nan)
@@ -401,35 +403,15 @@ def _flagged(result: xr.Dataset) -> NDArray[np.bool_]:
     """Return the layers at which a control task is solved elsewhere, bool (layer,)."""
     if "shuffled_flag" not in result.data_vars:
         return np.zeros(result.sizes["layer"], dtype=bool)
-    flags = result["shuffled_flag"].transpose("layer", "split").values
+    flags = result["shuffled_flag"].transpose("layer", "exemplars").values
     return np.asarray((flags > 0).any(axis=1))
-
-
-def _choose_split(result: xr.Dataset, asked: Split | None) -> str:
-    """Return which exemplars are drawn: those asked for, else those held out if there are any."""
-    if asked is not None and asked not in get_args(Split):
-        raise UnknownNameError("split", str(asked), get_args(Split))
-    held = [str(name) for name in result["split"].values]
-    if asked is not None:
-        if asked not in held:
-            raise InputError(
-                f"the result has no {asked} exemplars; it has: {', '.join(held) or 'none'}; "
-                "draw those, or compute the result again"
-            )
-        return asked
-    for which in ("held-out", "same"):
-        if which in held and np.isfinite(result["accuracy"].sel(split=which).values).any():
-            return which
-    if not held:
-        raise InputError("the result of probes holds no split; expected same or held-out")
-    return held[0]
 
 
 def _off(result: xr.Dataset, name: str, which: str, layer: int | None = None) -> float:
     """Return the mean accuracy off the trained location, NaN where it is not known."""
     if name not in result.data_vars:
         return math.nan
-    found = result[name].sel(split=which, where="off")
+    found = result[name].sel(exemplars=which, where="off")
     return float(found if layer is None else found.isel(layer=layer))
 
 

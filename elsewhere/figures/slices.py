@@ -217,7 +217,7 @@ def plot_along(
     names = [str(name) for name in shown[series].values]
     known = layer_labels(shown) if series == "layer" else names
     if kind == "probe":
-        shown = shown.isel(split=0)
+        shown = shown.isel(exemplars=0)
     chosen = spread(len(names), 6)
     ax = axes_or_new(ax, 3.2)
     tidy(ax)

@@ -49,7 +49,7 @@ class Builder:
         if not self.each and n_sets != 1:
             raise InputError("several training sets are only known as 'each'")
         shape = (*maps.shape[:2], *sets, *self.design.shape)
-        dims = ("layer", "split", *trained, *self.design.names)
+        dims = ("layer", "exemplars", *trained, *self.design.names)
         maps = maps.reshape(shape)
         return (dims, maps) if layered else (dims[1:], maps[0])
 
@@ -67,14 +67,14 @@ class Builder:
 
         def put(name: str, key: str, *dims: str) -> None:
             stacked = stack(numbers, key)
-            lead = ("layer", "split") if layered else ("split",)
+            lead = ("layer", "exemplars") if layered else ("exemplars",)
             self.variables[prefix + name] = ((*lead, *dims), stacked if layered else stacked[0])
 
-        for name, dims in (("accuracy_at", ("where",)), ("invariance_index", ())):
+        for name, dims in (("accuracy_at", ("where",)), ("II_far", ())):
             put(name, name, *dims)
             put(f"{name}_interval", f"{name}_interval", *dims, "bound")
         if layered and not prefix:
-            over = ("layer", "split", "where")
+            over = ("layer", "exemplars", "where")
             for key, bands in self.summary.bands(values).items():
                 bound = () if bands.ndim == len(over) else ("bound",)
                 self.variables[f"accuracy_at_{key}"] = ((*over, *bound), bands)
@@ -88,7 +88,7 @@ class Builder:
             if self.each:
                 sets = stack(numbers, "accuracy_at_set")
                 shape = (*sets.shape[:2], *self.design.axes.moving.shape, len(WHERE))
-                lead = ("layer", "split", "train_y", "train_x", "where")
+                lead = ("layer", "exemplars", "train_y", "train_x", "where")
                 self.variables["accuracy_at_each"] = (lead, sets.reshape(shape))
 
     def add_shuffled(self, outcomes: Mapping[str, FitOutcome], exemplars: ExemplarSplit) -> None:
@@ -103,7 +103,7 @@ class Builder:
             for name, each in zip(self.names, values, strict=True)
         }
         at = stack(numbers, "accuracy_at")
-        dims = ("layer", "split", "where")
+        dims = ("layer", "exemplars", "where")
         self.variables["shuffled_accuracy_at"] = (dims, at)
         self.variables["shuffled_accuracy_at_interval"] = (
             (*dims, "bound"),
@@ -165,7 +165,7 @@ class Builder:
         design = self.design
         coordinates: dict[str, Any] = {
             "layer": self.names,
-            "split": list(SPLITS),
+            "exemplars": list(SPLITS),
             "where": list(WHERE),
             "bound": ["low", "high"],
             "displacement": ("displacement", self.summary.steps, {"units": "px"}),

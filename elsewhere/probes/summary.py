@@ -73,7 +73,7 @@ class Summary:
         self.steps = np.unique(regions.distances[regions.distances >= 0])
 
     def members_of(self, correct: NDArray[Any], number: int) -> NDArray[np.int64]:
-        """Return the objects of a split that are not left out, NaN, of a layer."""
+        """Return the objects of one kind of exemplars that are not left out, NaN, of a layer."""
         members = self.members[number]
         if correct.dtype.kind != "f":
             return members
@@ -86,10 +86,11 @@ class Summary:
         return len(np.unique(self.labels[every])) or self.n_classes
 
     def maps(self, correct: NDArray[Any], *, shuffled: bool = False) -> NDArray[np.float64]:
-        """Return accuracies (split, training set, position) from (training set, object, position).
+        """Return accuracies (exemplars, training set, position).
 
-        NaN for exemplars of which there are none. Values of the control task are balanced over
-        its own classes already (:func:`elsewhere.probes.splits.balance`).
+        `correct` is (training set, object, position). NaN for exemplars of which
+        there are none. Values of the control task are balanced over its own classes already
+        (:func:`elsewhere.probes.splits.balance`).
         """
         maps = np.full((len(SPLITS), correct.shape[0], correct.shape[2]), np.nan)
         for number in range(len(SPLITS)):
@@ -100,12 +101,12 @@ class Summary:
         return maps
 
     def numbers(self, correct: NDArray[Any], *, shuffled: bool = False) -> dict[str, Any]:
-        """Return what is known of one layer, arrays over split first, of `correct` 0..1.
+        """Return what is known of one layer, arrays over exemplars first, of `correct` 0..1.
 
         `correct` is (training set, object, position). Where labels were `shuffled`, categories mean
-        nothing, and the unit that was sampled is the object. There are ``accuracy_at`` (split,
-        where), ``accuracy_at_set`` (split, training set, where), ``by_displacement`` (split, step),
-        ``invariance_index``, ``on_minus_far``, ``share_above`` (split), and intervals.
+        nothing, and the unit that was sampled is the object. There are ``accuracy_at`` (exemplars,
+        where), ``accuracy_at_set`` (exemplars, training set, where), ``by_displacement``
+        (exemplars, step), ``II_far``, ``on_minus_far``, ``share_above`` (exemplars), and intervals.
         """
         found = [self._of_split(correct, number, shuffled) for number in range(len(SPLITS))]
         stacked: dict[str, Any] = {key: np.stack([each[key] for each in found]) for key in found[0]}
@@ -116,7 +117,7 @@ class Summary:
         """Return what holds for all layers of ``accuracy_at`` together, over its categories.
 
         `correct` is (training set, object, position) of each layer, 0..1; what is returned is that
-        of :func:`elsewhere.measures.bands.layer_bands`, arrays (layer, split, where, ...).
+        of :func:`elsewhere.measures.bands.layer_bands`, arrays (layer, exemplars, where, ...).
         """
         found: dict[str, list[NDArray[np.float64]]] = {}
         for number, members in enumerate(self.members):
@@ -202,15 +203,15 @@ class Summary:
             "accuracy_at_set": by_set,
             "by_displacement": along.mean,
             "by_displacement_interval": share_interval(along),
-            "invariance_index": gate * invariance_index(far, on, n_classes),
-            "invariance_index_interval": gate * shares[0].over(shares[1], correlation),
+            "II_far": gate * invariance_index(far, on, n_classes),
+            "II_far_interval": gate * shares[0].over(shares[1], correlation),
             "on_minus_far": np.asarray(on - far),
             "on_minus_far_interval": here.less(there, correlation),
             "off_low": np.asarray(bounds[1, 0]),
         }
 
     def _share_above(self, maps: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the share of the locations at which accuracy is above the threshold, (split,)."""
+        """Return the share of the locations at which accuracy is above the threshold."""
         shares = (maps > self.threshold).mean(axis=(1, 2))
         return np.where(np.isnan(maps).all(axis=(1, 2)), np.nan, shares)
 

@@ -108,14 +108,13 @@ def probe(
     Returns
     -------
     xarray.Dataset
-        Over ``split``, with y and x in px and 95 % intervals over ``bound = [low, high]``:
-        ``accuracy (layer, split, y, x)``, for ``each`` ``(layer, split, train_y, train_x, y, x)``;
-        ``accuracy_at (layer, split, where = [on, off, far])``, far being an object's size or more
-        from all trained locations, with ``accuracy_at_band``, which holds for all layers together,
-        and ``accuracy_at_step`` from the layer before (``*_interval``, ``*_band``);
-        ``accuracy_by_displacement``; ``invariance_index``: N far over N on, NaN unless the lower
-        bound of N on (new exemplars, same categories) exceeds 0.5, and
-        ``on_minus_far``;
+        Over ``exemplars``, with y and x in px and 95 % intervals over ``bound = [low, high]``:
+        ``accuracy (layer, exemplars, y, x)``, for ``each`` ``(layer, exemplars, train_y, train_x,
+        y, x)``; ``accuracy_at (layer, exemplars, where = [on, off, far])``, far being an object's
+        size or more from all trained locations, with ``accuracy_at_band``, which holds for all
+        layers together, and ``accuracy_at_step`` from the layer before (``*_interval``,
+        ``*_band``); ``accuracy_by_displacement``; ``II_far``: N far over N on, NaN unless the lower
+        bound of N on (new exemplars, same categories) exceeds 0.5, and ``on_minus_far``;
         ``share_above``; ``selectivity_at``, of exemplars trained on only: shuffled labels of
         others cannot be known; ``above_chance_at``; ``shuffled_flag``; ``strength``,
         ``cross_validated (layer, strengths)``. The controls are called ``pixels_*``,
@@ -283,7 +282,7 @@ def probe(
     if not each:
         builder.add_trials(outcomes)
     asked = SPLITS if split in (None, "both") else (split,)
-    result = builder.dataset(exemplars, places, tried).sel(split=list(asked))
+    result = builder.dataset(exemplars, places, tried).sel(exemplars=list(asked))
     result = with_forms(result, source.layers)
     forms = result["kept"].values
     measures = [kind_name if form == FULL else f"{kind_name}({form})" for form in forms]
@@ -327,17 +326,17 @@ def probe(
 def _gated(result: xarray.Dataset) -> list[str]:
     """Return of which layers the index was refused although the accuracies are known."""
     known = result["accuracy_at"].sel(where=["on", "far"]).notnull().all("where")
-    refused = (known & result["invariance_index"].isnull()).transpose("layer", "split")
+    refused = (known & result["II_far"].isnull()).transpose("layer", "exemplars")
     names = [
-        f"{layer} ({split})"
+        f"{layer} ({which})"
         for layer, row in zip(layer_labels(refused), refused.values, strict=True)
-        for split, one in zip(refused["split"].values, row, strict=True)
+        for which, one in zip(refused["exemplars"].values, row, strict=True)
         if one
     ]
     if not names:
         return []
     return [
-        f"invariance_index is undefined (nan), for N on the trained location may be {INDEX_GATE} "
+        f"II_far of probes is undefined (nan), for N on the trained location may be {INDEX_GATE} "
         f"or less: {', '.join(names)}"
     ]
 
@@ -427,8 +426,8 @@ def probe_checkpoint(
     Returns
     -------
     xarray.Dataset
-        ``probe_accuracy_at (layer, split, where)``, ``probe_index (layer, split)``, and their
-        intervals.
+        ``probe_accuracy_at (layer, exemplars, where)``, ``probe_II_far (layer, exemplars)``, and
+        their intervals.
     """
     result = probe(
         source,
@@ -438,18 +437,18 @@ def probe_checkpoint(
         seed=seed,
         max_memory=max_memory,
     )
-    names = {"accuracy_at": "probe_accuracy_at", "invariance_index": "probe_index"}
+    names = {"accuracy_at": "probe_accuracy_at", "II_far": "probe_II_far"}
     names |= {f"{old}_interval": f"{new}_interval" for old, new in names.items()}
     found = result[list(names)].rename(names)
     return found.drop_vars(
-        [name for name in found.coords if name not in ("layer", "split", "where", "bound")]
+        [name for name in found.coords if name not in ("layer", "exemplars", "where", "bound")]
     )
 
 
 def solved_shuffles(result: xarray.Dataset) -> list[str]:
-    """Return the layers, with the split, whose probes beat chance on shuffled labels."""
+    """Return the layers, with the exemplars, whose probes beat chance on shuffled labels."""
     if "shuffled_flag" not in result:
         return []
-    flags = result["shuffled_flag"].transpose("layer", "split").values
-    layers, splits = layer_labels(result), result["split"].values
-    return [f"{layers[i]} ({splits[k]})" for i, k in zip(*np.nonzero(flags), strict=True)]
+    flags = result["shuffled_flag"].transpose("layer", "exemplars").values
+    layers, kinds = layer_labels(result), result["exemplars"].values
+    return [f"{layers[i]} ({kinds[k]})" for i, k in zip(*np.nonzero(flags), strict=True)]

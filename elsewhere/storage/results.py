@@ -32,11 +32,12 @@ from elsewhere.storage.seal import make_seal
 from elsewhere.types import plain_text, stem_of
 
 ENCODING = "result"
-VERSION = "0.4"
+VERSION = "0.5"
 """Since 0.2 a result is sealed whole; since 0.3 variables of a similarity begin with its metric;
 since 0.4 a track has ``accuracy_on``, which was called ``accuracy_trained``, variables say in
-their attributes what they are, and G is NaN at its reference, where it was 1."""
-SEALED = ("0.2", "0.3", VERSION)
+their attributes what they are, and G is NaN at its reference, where it was 1; since 0.5 results of
+probes have ``II_far`` over ``exemplars``, which was called ``invariance_index`` over ``split``."""
+SEALED = ("0.2", "0.3", "0.4", VERSION)
 
 FRAME_BYTES = 2**16
 """What a result takes beside its values, at least: names, scales and attributes."""
@@ -196,6 +197,7 @@ def _renamed(result: xarray.Dataset) -> xarray.Dataset:
     """Return a result of an older version with the names that variables have now."""
     if "accuracy_trained" in result and "accuracy_on" not in result:
         result = result.rename(accuracy_trained="accuracy_on")
+    result = _with_exemplars(result)
     if result.attrs.get("encoding_version") not in (None, "0.1", "0.2"):
         return result
     stem, names = stem_of(result.attrs), [str(name) for name in result.data_vars]
@@ -209,6 +211,26 @@ def _renamed(result: xarray.Dataset) -> xarray.Dataset:
     for name in set(new.values()) & set(names) - set(new):  # taken between all pairs, in a track
         new[name] = f"{name}_all_pairs"
     return result.rename({old: name for old, name in new.items() if old in names})
+
+
+def _with_exemplars(result: xarray.Dataset) -> xarray.Dataset:
+    """Return a result of an older version whose probes are over exemplars, as accuracies are."""
+    if result.attrs.get("kind") not in ("probe", "probe-each", "track", "checkpoint measures"):
+        return result
+    for name in map(str, result.data_vars):
+        new = re.sub("^probe_index", "probe_II_far", name).replace("invariance_index", "II_far")
+        if new != name:
+            result = result.rename({name: new})
+    if notes := result.attrs.get("notes"):
+        said = [note.replace("invariance_index", "II_far of probes") for note in notes]
+        result = result.assign_attrs(notes=said)
+    if "split" not in result.coords:
+        return result
+    if "exemplars" not in result.coords:
+        return result.rename(split="exemplars")
+    over = [name for name, value in result.data_vars.items() if "split" in value.coords]
+    probes = result[over].rename(split="exemplars")
+    return result.drop_vars([*over, "split"]).merge(probes, join="outer", compat="no_conflicts")
 
 
 def _without_own(result: xarray.Dataset) -> xarray.Dataset:

@@ -113,7 +113,7 @@ def test_probes_are_joined_without_their_controls(run):
     names = ["probe[fc3,same]", "probe[fc3,held-out]", "cosine[fc3]", "cosine_G[fc3]"]
     assert result["joined_map"].values.tolist() == names
     for split in ("same", "held-out"):
-        expected = told["accuracy"].sel(layer="fc3", split=split).transpose("y", "x")
+        expected = told["accuracy"].sel(layer="fc3", exemplars=split).transpose("y", "x")
         found = result["joined"].sel(joined_map=f"probe[fc3,{split}]")
         np.testing.assert_array_equal(found, expected)
 

@@ -211,29 +211,29 @@ def probe_result(
         accuracy[:, :, 1, 0] = np.where(np.isfinite(far), 0.98, np.nan)
     at = np.stack([np.where(np.isfinite(far), 0.98, np.nan), far, far], axis=-1)
     variables = {
-        "accuracy": (("layer", "split", *trained, "y", "x"), accuracy),
-        "accuracy_at": (("layer", "split", "where"), at),
+        "accuracy": (("layer", "exemplars", *trained, "y", "x"), accuracy),
+        "accuracy_at": (("layer", "exemplars", "where"), at),
         "accuracy_at_interval": (
-            ("layer", "split", "where", "bound"), np.stack([at - 0.05, at + 0.05], axis=-1),
+            ("layer", "exemplars", "where", "bound"), np.stack([at - 0.05, at + 0.05], axis=-1),
         ),
-        "invariance_index": (("layer", "split"), far),
-        "invariance_index_interval": (
-            ("layer", "split", "bound"), np.stack([far - 0.1, far + 0.1], axis=-1),
+        "II_far": (("layer", "exemplars"), far),
+        "II_far_interval": (
+            ("layer", "exemplars", "bound"), np.stack([far - 0.1, far + 0.1], axis=-1),
         ),
     }  # fmt: skip
     if controls:
         variables |= {
-            "untrained_accuracy_at": (("layer", "split", "where"), at * 0.5),
-            "untrained_invariance_index": (("layer", "split"), far * 0.5),
-            "pixels_accuracy": (("split", "y", "x"), accuracy[0] * 0.8) if not each else
-            (("split", *trained, "y", "x"), accuracy[0] * 0.8),
-            "pixels_accuracy_at": (("split", "where"), at[0] * 0.8),
-            "pixels_invariance_index": (("split",), far[0] * 0.1),
-            "shuffled_accuracy_at": (("layer", "split", "where"), at * 0.3),
-            "shuffled_flag": (("layer", "split"), np.full((3, 2), int(flag), np.int8)),
+            "untrained_accuracy_at": (("layer", "exemplars", "where"), at * 0.5),
+            "untrained_II_far": (("layer", "exemplars"), far * 0.5),
+            "pixels_accuracy": (("exemplars", "y", "x"), accuracy[0] * 0.8) if not each else
+            (("exemplars", *trained, "y", "x"), accuracy[0] * 0.8),
+            "pixels_accuracy_at": (("exemplars", "where"), at[0] * 0.8),
+            "pixels_II_far": (("exemplars",), far[0] * 0.1),
+            "shuffled_accuracy_at": (("layer", "exemplars", "where"), at * 0.3),
+            "shuffled_flag": (("layer", "exemplars"), np.full((3, 2), int(flag), np.int8)),
         }  # fmt: skip
     coords = {
-        "layer": layers, "split": splits, "where": where, "bound": ["low", "high"],
+        "layer": layers, "exemplars": splits, "where": where, "bound": ["low", "high"],
         "y": places, "x": places,
     }  # fmt: skip
     if each:

@@ -98,7 +98,7 @@ def test_probes_show_the_band_of_accuracies(make_probe):
     edges = [line for line in ax.lines if line.get_label() == "_simultaneous"]
     drawn = np.stack([line.get_ydata() for line in edges], axis=-1)
     np.testing.assert_allclose(
-        drawn, result["accuracy_at_band"].sel(split="same", where="off").values
+        drawn, result["accuracy_at_band"].sel(exemplars="same", where="off").values
     )
     said = [text.get_text() for text in ax.get_legend().get_texts()]
     assert "95 % simultaneous\nover layers" in said

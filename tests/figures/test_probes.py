@@ -16,7 +16,7 @@ def test_maps_have_a_panel_for_each_layer_on_one_scale_from_chance(make_probe):
     figure = plot_probe_maps(result)
     assert titles(figure) == ["raw pixels", "pool4", "fc5", "fc6"]
     assert titles(figure, "right")[1:] == [
-        f"{v:.2f}" for v in result["accuracy_at"].sel(split="held-out", where="off").values
+        f"{v:.2f}" for v in result["accuracy_at"].sel(exemplars="held-out", where="off").values
     ]
     for ax in figure.axes[:4]:
         (mesh,) = ax.collections
@@ -31,11 +31,11 @@ def test_maps_have_a_panel_for_each_layer_on_one_scale_from_chance(make_probe):
 
 def test_maps_draw_the_trained_exemplars_where_none_is_held_out(make_probe):
     assert "same exemplars" in plot_probe_maps(make_probe(held_out=False)).get_suptitle()
-    assert "same exemplars" in plot_probe_maps(make_probe(), split="same").get_suptitle()
-    with pytest.raises(UnknownNameError, match="split 'some'"):
-        plot_probe_maps(make_probe(), split="some")  # type: ignore[arg-type]
+    assert "same exemplars" in plot_probe_maps(make_probe(), exemplars="same").get_suptitle()
+    with pytest.raises(UnknownNameError, match="kind of exemplars 'some'"):
+        plot_probe_maps(make_probe(), exemplars="some")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no held-out exemplars; it has: same"):
-        plot_probe_maps(make_probe().sel(split=["same"]), split="held-out")
+        plot_probe_maps(make_probe().sel(exemplars=["same"]), exemplars="held-out")
     with pytest.raises(UnknownNameError, match="layer 'fc7'"):
         plot_probe_maps(make_probe(), layers=["fc7"])
 
@@ -60,7 +60,7 @@ def test_layerwise_draws_both_exemplars_and_the_controls(make_probe):
     lines = {line.get_label(): line for line in ax.lines}
     for name in ("same", "held-out", "untrained_same", "untrained_held-out"):
         assert name in lines
-    np.testing.assert_allclose(lines["same"].get_ydata(), result["invariance_index"].values[:, 0])
+    np.testing.assert_allclose(lines["same"].get_ydata(), result["II_far"].values[:, 0])
     assert {"pixels_same", "pixels_held-out"} <= set(lines)
     assert "chance" not in lines
     far = plot_probe_layerwise(result, quantity="far")
@@ -78,7 +78,7 @@ def test_layerwise_flags_what_reads_shuffled_labels_and_marks_gaps(make_probe):
     assert not any("shuffled" in text for text in legend(plot_probe_layerwise(make_probe())))
     assert any("shuffled" in t for t in legend(plot_probe_layerwise(make_probe(flag=True))))
     result = make_probe()
-    result["invariance_index"][1, 0] = np.nan
+    result["II_far"][1, 0] = np.nan
     ax = plot_probe_layerwise(result)
     assert "no value" in legend(ax)
     (cross,) = (line for line in ax.lines if line.get_label() == "_no value")

@@ -112,13 +112,13 @@ def test_a_summary_says_over_which_values_it_is_taken(measured):
 def test_probes_at_one_size_are_of_the_locations_at_that_size():
     accuracy = np.random.default_rng(0).random((1, 1, 2, 2, 3))
     variables = {
-        "accuracy": (("layer", "split", *NAMES), accuracy),
-        "accuracy_at": (("layer", "split", "where"), [[[1.0, 0.5, 0.5]]]),
-        "invariance_index": (("layer", "split"), [[0.5]]),
+        "accuracy": (("layer", "exemplars", *NAMES), accuracy),
+        "accuracy_at": (("layer", "exemplars", "where"), [[[1.0, 0.5, 0.5]]]),
+        "II_far": (("layer", "exemplars"), [[0.5]]),
     }
     coords = {
-        "layer": ["fc6"], "split": ["same"], "scale": [1.0, 2.0], "y": [10, 20], "x": [5, 9, 15],
-        "where": ["on", "off", "far"],
+        "layer": ["fc6"], "exemplars": ["same"], "scale": [1.0, 2.0],
+        "y": [10, 20], "x": [5, 9, 15], "where": ["on", "off", "far"],
     }  # fmt: skip
     attrs = {
         "kind": "probe", "canvas": 32, "object_size": 8, "n_classes": 2, "trained": "[[20, 5]]",
@@ -130,7 +130,7 @@ def test_probes_at_one_size_are_of_the_locations_at_that_size():
     off = np.delete(here.ravel(), 3)
     far = [here[0, 0], here[0, 1], here[0, 2], here[1, 2]]  # 8 px away, by the larger difference
     right = [here[1, 0], off.mean(), np.mean(far)]
-    np.testing.assert_allclose(found.transpose("layer", "split", "where")[0, 0], right)
+    np.testing.assert_allclose(found.transpose("layer", "exemplars", "where")[0, 0], right)
     figure = draw(probes, "probe-layerwise", facet="scale")
     line = next(line for line in figure.axes[1].lines if line.get_label() == "same")
     np.testing.assert_allclose(line.get_ydata(), off.mean())

@@ -11,5 +11,5 @@ def test_a_checkpoint_s_probes_are_those_of_probe(make_source):
     found = probe_checkpoint(source, at=(13, 14), held_out=mask, seed=2)
     whole = probe(source, train_at=(13, 14), held_out=mask, seed=2, controls=())
     np.testing.assert_array_equal(found["probe_accuracy_at"].values, whole["accuracy_at"].values)
-    np.testing.assert_array_equal(found["probe_index"].values, whole["invariance_index"].values)
-    assert set(found.coords) == {"layer", "split", "where", "bound"}
+    np.testing.assert_array_equal(found["probe_II_far"].values, whole["II_far"].values)
+    assert set(found.coords) == {"layer", "exemplars", "where", "bound"}

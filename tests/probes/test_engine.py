@@ -68,17 +68,17 @@ def test_a_classifier_of_ones_own_that_is_not_linear(make_source, raw):
 def test_each_place_is_what_it_is_alone(make_source):
     source = make_source(kind="mixed")
     every = probe(source, train_at="each", controls=("shuffled",))
-    assert every["accuracy"].dims == ("layer", "split", "train_y", "train_x", "y", "x")
+    assert every["accuracy"].dims == ("layer", "exemplars", "train_y", "train_x", "y", "x")
     for y, x in ((5, 6), (21, 22)):
         alone = probe(source, train_at=(y, x), controls=("shuffled",))
         there = every.sel(train_y=y, train_x=x)
         for name in ("accuracy", "shuffled_accuracy", "strength", "cross_validated", "rank"):
             np.testing.assert_array_equal(there[name].values, alone[name].values)
     diagonal = [
-        float(every["accuracy"].sel(split="same", train_y=y, train_x=x, y=y, x=x)[0])
+        float(every["accuracy"].sel(exemplars="same", train_y=y, train_x=x, y=y, x=x)[0])
         for y, x in source.design.positions.tolist()
     ]
-    on = float(every["accuracy_at"].sel(split="same", where="on")[0])
+    on = float(every["accuracy_at"].sel(exemplars="same", where="on")[0])
     np.testing.assert_allclose(np.mean(diagonal), on)
 
 

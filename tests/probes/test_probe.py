@@ -21,12 +21,12 @@ from elsewhere.training import trial_table
 def test_an_invariant_code_is_read_everywhere_and_a_local_one_nowhere_else(make_source):
     invariant = probe(make_source(kind="invariant"), controls=("shuffled",))
     assert (invariant["accuracy"].values == 1).all()
-    np.testing.assert_allclose(invariant["invariance_index"].values, 1)
+    np.testing.assert_allclose(invariant["II_far"].values, 1)
     np.testing.assert_allclose(invariant["share_above"].values, 1)
     local = probe(make_source(kind="local", units=400), controls=("shuffled",))
     at = local["accuracy_at"].sel(layer="fc")
     np.testing.assert_allclose(at.sel(where="on").values, 1)
-    assert (np.abs(local["invariance_index"].values) < 0.25).all()
+    assert (np.abs(local["II_far"].values) < 0.25).all()
     assert (at.sel(where="far").values < 0.45).all()
     np.testing.assert_allclose(
         local["on_minus_far"].values[0], (at.sel(where="on") - at.sel(where="far")).values
@@ -42,14 +42,14 @@ def test_the_numbers_follow_from_the_trials(make_source):
     distance = np.maximum(np.abs(ys - 13), np.abs(xs - 6))
     regions = {"on": distance == 0, "off": distance > 0, "far": distance >= 8}
     for split, rows in (("same", ~held_out), ("held-out", held_out)):
-        here = result.sel(layer="fc", split=split)
+        here = result.sel(layer="fc", exemplars=split)
         np.testing.assert_allclose(here["accuracy"].values, correct[rows].mean(axis=0))
         means = {name: correct[rows][:, mask].mean() for name, mask in regions.items()}
         for name, value in means.items():
             np.testing.assert_allclose(float(here["accuracy_at"].sel(where=name)), value)
         chance = 1 / 4
         index = (means["far"] - chance) / (means["on"] - chance)
-        np.testing.assert_allclose(float(here["invariance_index"]), index)
+        np.testing.assert_allclose(float(here["II_far"]), index)
         above = (correct[rows].mean(axis=0) > (1 + chance) / 2).mean()
         np.testing.assert_allclose(float(here["share_above"]), above)
         for step in result["displacement"].values:
@@ -70,14 +70,14 @@ def test_same_and_held_out_exemplars_never_mix(make_source):
     source = ArraySource({"fc": values}, y=[5, 13, 21, 29], x=[6, 14, 22], categories=categories)
     source.provenance["object_size"] = 8
     result = probe(source, strengths=[1.0], controls=("shuffled",))
-    same, other = (result["accuracy"].sel(layer="fc", split=s) for s in ("same", "held-out"))
+    same, other = (result["accuracy"].sel(layer="fc", exemplars=s) for s in ("same", "held-out"))
     assert (same.values == 1).all()
     assert (other.values < 0.75).all()
     # labels mean nothing here, so the control task is as easy: the flag says so
     assert "fc (same)" in solved_shuffles(result)
     assert "fc (held-out)" not in solved_shuffles(result)
     np.testing.assert_allclose(
-        result["selectivity_at"].sel(split="same", where="off").values, 0, atol=1e-12
+        result["selectivity_at"].sel(exemplars="same", where="off").values, 0, atol=1e-12
     )
 
 
@@ -91,11 +91,11 @@ def test_unequal_categories_give_noise_no_selectivity_and_no_flag():
     )  # fmt: skip
     source.provenance["object_size"] = 8
     result = probe(source, kind="nearest-centroid", controls=("shuffled",), n_shuffles=20)
-    same = result.sel(layer="fc", split="same", where="off")
+    same = result.sel(layer="fc", exemplars="same", where="off")
     assert abs(float(same["selectivity_at"])) < 0.05
     assert abs(float(same["shuffled_accuracy_at"]) - 1 / 3) < 0.04
     assert solved_shuffles(result) == []
-    other = result.sel(layer="fc", split="held-out")
+    other = result.sel(layer="fc", exemplars="held-out")
     assert np.isnan(other["selectivity_at"].values).all()
     np.testing.assert_allclose(other["above_chance_at"], other["accuracy_at"] - 1 / 3)
 
@@ -119,7 +119,7 @@ def test_the_control_task_is_balanced_over_its_own_classes():
         centroids = np.stack([here[labels == code].mean(0) for code in (0, 1)])
         choice = ((there[:, None] - centroids) ** 2).sum(-1).argmin(1)
         expected.append(np.mean([(choice[labels == code] == code).mean() for code in (0, 1)]))
-    found = float(result["shuffled_accuracy_at"].sel(layer="fc", split="same", where="off"))
+    found = float(result["shuffled_accuracy_at"].sel(layer="fc", exemplars="same", where="off"))
     assert found == pytest.approx(np.mean(expected), abs=1e-6)
 
 
@@ -129,7 +129,7 @@ def test_one_exemplar_a_category_has_no_control_task():
     source = ArraySource({"fc": values}, y=[8], x=[8, 24, 40, 56], categories=list("abcdef"))
     source.provenance["object_size"] = 8
     result = probe(source, train_at=(8, 8), strengths=[1.0], controls=("shuffled",))
-    assert float(result["accuracy_at"].sel(layer="fc", split="same", where="off")) == 1
+    assert float(result["accuracy_at"].sel(layer="fc", exemplars="same", where="off")) == 1
     assert np.isnan(result["selectivity_at"].values).all()
     assert solved_shuffles(result) == []
     assert "other names for the same task" in result.attrs["reason"]
@@ -162,7 +162,7 @@ def test_held_out_exemplars_do_not_touch_the_probe(make_source):
     second = probe(changed, held_out=mask, controls=())
     for name in ("strength", "cross_validated"):
         np.testing.assert_array_equal(first[name].values, second[name].values)
-    same = {"split": "same"}
+    same = {"exemplars": "same"}
     np.testing.assert_array_equal(
         first["accuracy"].sel(same).values, second["accuracy"].sel(same).values
     )
@@ -236,7 +236,7 @@ def test_a_recording_and_a_live_sweep_agree_and_hold_all_controls(two_sources, h
     # the fixture's weights were changed after they had been drawn with seed 0
     assert "seed 0" in live.attrs["untrained_network"]
     assert live.attrs["untrained_network"] == stored.attrs["untrained_network"]
-    assert live["accuracy"].dims == ("layer", "split", "y", "x")
+    assert live["accuracy"].dims == ("layer", "exemplars", "y", "x")
     assert live.attrs["kind"] == "probe"
 
 
@@ -306,9 +306,9 @@ def test_results_are_written_and_read(make_source, tmp_path):
 
 def test_one_exemplar_of_each_is_the_paper_s_case(make_source):
     result = probe(make_source(kind="invariant", per=1, n=6), controls=())
-    assert result["split"].values.tolist() == ["same", "held-out"]
-    assert (result["accuracy"].sel(split="same").values == 1).all()
-    assert np.isnan(result["accuracy"].sel(split="held-out").values).all()
+    assert result["exemplars"].values.tolist() == ["same", "held-out"]
+    assert (result["accuracy"].sel(exemplars="same").values == 1).all()
+    assert np.isnan(result["accuracy"].sel(exemplars="held-out").values).all()
     assert float(result["strength"][0]) == 1.0
     assert "has one exemplar" in result.attrs["reason"]
     assert "nothing to cross-validate" in result.attrs["reason"]
@@ -377,7 +377,7 @@ def test_constant_features_are_answered_nan_with_a_reason(make_source):
     )  # fmt: skip
     result = probe(dead, controls=("shuffled",))
     assert np.isnan(result["accuracy"].sel(layer="dead").values).all()
-    assert np.isnan(result["invariance_index"].sel(layer="dead").values).all()
+    assert np.isnan(result["II_far"].sel(layer="dead").values).all()
     assert np.isfinite(result["accuracy"].sel(layer="fc").values).all()
     assert "dead: all its 9 units are the same for all objects" in result.attrs["reason"]
     assert "\n" not in result.attrs["reason"]
@@ -423,7 +423,7 @@ def test_few_categories_have_no_band_and_say_so(make_source):
         categories=list(source.design.categories),
     )
     result = probe(two, controls=())
-    assert np.isfinite(result["accuracy_at_interval"].sel(where="on", split="same")).all()
+    assert np.isfinite(result["accuracy_at_interval"].sel(where="on", exemplars="same")).all()
     assert np.isnan(result["accuracy_at_band"]).all()
     assert any("no band over layers" in note for note in result.attrs["notes"])
 
@@ -459,7 +459,7 @@ def test_trials_of_probes_are_rows_that_give_its_accuracies():
     }
     for layer in ("one", "two"):
         for split, which in (("same", "trained"), ("held-out", "held-out")):
-            found = result["accuracy"].sel(layer=layer, split=split, y=3)
+            found = result["accuracy"].sel(layer=layer, exemplars=split, y=3)
             at = means[layer, f"trained location, {which} exemplars"]
             far = means[layer, f"far from the trained location, {which} exemplars"]
             assert at == pytest.approx(float(found.sel(x=5)))

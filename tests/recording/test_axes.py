@@ -161,15 +161,15 @@ def test_measures_and_probes_take_them_live_and_from_files(recorded):
     assert list(found["axis"].values) == ["y", "x"]  # where the window is, is decoded
     for name in ("cosine", "object_share", "position_r2"):
         xarray.testing.assert_allclose(found[name], live[name], atol=1e-4)
-    assert read["accuracy"].dims == ("layer", "split", "scale", "rotation", "y", "x")
+    assert read["accuracy"].dims == ("layer", "exemplars", "scale", "rotation", "y", "x")
     for name in ("accuracy", "pixels_accuracy", "untrained_accuracy"):
         xarray.testing.assert_allclose(read[name], live_read[name])
-    here = read["accuracy"].sel(split="same", scale=1, rotation=0, y=24, x=13)
-    np.testing.assert_allclose(here, read["accuracy_at"].sel(split="same", where="on"))
-    off = read["accuracy"].sel(split="same").values.reshape(len(read["layer"]), -1)
+    here = read["accuracy"].sel(exemplars="same", scale=1, rotation=0, y=24, x=13)
+    np.testing.assert_allclose(here, read["accuracy_at"].sel(exemplars="same", where="on"))
+    off = read["accuracy"].sel(exemplars="same").values.reshape(len(read["layer"]), -1)
     at = sweep.design.reference_index
     np.testing.assert_allclose(
-        np.delete(off, at, axis=1).mean(1), read["accuracy_at"].sel(split="same", where="off")
+        np.delete(off, at, axis=1).mean(1), read["accuracy_at"].sel(exemplars="same", where="off")
     )
 
 

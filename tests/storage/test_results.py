@@ -174,6 +174,48 @@ def test_a_track_of_version_0_3_calls_accuracy_as_all_results_do(tmp_path, monke
     assert "accuracy_trained" not in found
 
 
+def test_probes_of_version_0_4_are_read_with_the_names_of_accuracy(tmp_path, monkeypatch):
+    monkeypatch.setattr("elsewhere.storage.results.VERSION", "0.4")
+    over, kinds = ("layer", "split"), ["same", "held-out"]
+    values = np.arange(6.0).reshape(3, 2)
+    read = xarray.Dataset(
+        {
+            "invariance_index": (over, values),
+            "pixels_invariance_index_interval": (("split", "bound"), values[:2]),
+            "untrained_invariance_index": (over, -values),
+            "n_units": ("layer", [3, 4, 5]),
+        },
+        coords={"split": kinds},
+        attrs={"kind": "probe", "seed": 4, "notes": ["invariance_index is undefined (nan)"]},
+    )  # fmt: skip
+    track = xarray.Dataset(
+        {
+            "accuracy_on": (("checkpoint", "exemplars"), values),
+            "probe_index": (("checkpoint", "split"), values + 1),
+            "probe_index_interval": (("checkpoint", "split", "bound"), np.ones((3, 2, 2))),
+        },
+        coords={"split": kinds, "exemplars": kinds}, attrs={"kind": "track", "seed": 4},
+    )  # fmt: skip
+    for name, result in {"read": read, "track": track, "one": read.sel(split="same")}.items():
+        save_result(result, tmp_path / f"{name}.nc")
+    monkeypatch.undo()
+    found, tracked, one = (load_result(tmp_path / f"{n}.nc") for n in ("read", "track", "one"))
+    assert [*found.data_vars] == [
+        "II_far", "pixels_II_far_interval", "untrained_II_far", "n_units",
+    ]  # fmt: skip
+    assert found["II_far"].sel(exemplars="held-out").values.tolist() == [1, 3, 5]
+    assert "0.5" in found["II_far"].attrs["formula"]
+    assert found.attrs["seed"] == 4
+    assert found.attrs["notes"] == ["II_far of probes is undefined (nan)"]
+    assert set(tracked.data_vars) == {"accuracy_on", "probe_II_far", "probe_II_far_interval"}
+    assert tracked["probe_II_far"].sel(exemplars="same").values.tolist() == [1, 3, 5]
+    assert tracked["accuracy_on"].sel(exemplars="same").values.tolist() == [0, 2, 4]
+    assert tracked.attrs["seed"] == 4
+    assert not {"split"} & {*found.coords, *tracked.coords, *one.coords}
+    assert one["II_far"].values.tolist() == [0, 2, 4]
+    assert one["exemplars"] == "same"
+
+
 def test_results_of_today_keep_their_names(tmp_path):
     result = xarray.Dataset({"G_away": ("layer", [0.5])}, attrs={"kind": "similarity"})
     save_result(result, tmp_path / "a.nc")
