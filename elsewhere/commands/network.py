@@ -40,6 +40,7 @@ def layers(
 
     Modules that are made of others, such as `blocks.3`, stand after their parts. Calls of one that
     is used several times are numbered, `act:0` and `act:1`, with the layer that each comes after.
+    The main branch is the longest way to the output; shortcuts and gates are beside it.
     """
     cost.check()
     network.check(model, *(select or ()))
@@ -64,6 +65,7 @@ def layers(
             "stride": layer.stride,
             "receptive_field": layer.receptive_field,
             "bytes": layer.bytes,
+            "beside": layer.beside,
         }
         | ({"after": before[layer.name]} if layer.name in before else {})
         for layer in found
@@ -72,6 +74,7 @@ def layers(
         print_json(rows)
         return
     shown_names = {layer.name for layer in found} | {layer.module for layer in found}
+    branches = {None: "", False: "main", True: "beside"}
     shown = [
         {
             "layer": row["name"],
@@ -83,6 +86,7 @@ def layers(
             "field": row["receptive_field"] or "",
             "per location": format_bytes(row["bytes"]),
         }
+        | ({"branch": branches[row["beside"]]} if any(layer.beside for layer in every) else {})
         | ({"called after": row.get("after", "")} if before.keys() & shown_names else {})
         for row in rows
     ]

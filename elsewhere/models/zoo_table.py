@@ -10,6 +10,7 @@ from elsewhere.protocols import BY_NUMBER, LAYOUTS, Layer
 
 NONE = "-"
 """What stands in the table where a layer has no such number, or no name."""
+_BRANCHES = {NONE: None, "main": False, "beside": True}
 
 
 def zoo_table(model: str) -> tuple[Layer, ...]:
@@ -24,7 +25,8 @@ def zoo_table(model: str) -> tuple[Layer, ...]:
     -------
     tuple
         What :func:`elsewhere.models.list_layers` lists, containers included: names, classes,
-        shapes, strides and sizes of receptive fields, px; neither offsets nor shapes of inputs.
+        shapes, strides, sizes of receptive fields, px, and which are beside the main branch;
+        neither offsets nor shapes of inputs.
         Empty where the network is not in the table, which ``docs/make_zoo_table.py`` makes and a
         test compares with the networks.
 
@@ -45,16 +47,17 @@ def _lines() -> dict[str, list[str]]:
 def to_line(layer: Layer) -> str:
     """Return a layer as it stands in the table."""
     numbers = [layer.stride, layer.receptive_field]
+    branch = next(word for word, beside in _BRANCHES.items() if beside is layer.beside)
     return " ".join(
         [layer.name, layer.module, layer.kind, "x".join(map(str, layer.shape))]
         + [NONE if number is None else str(number) for number in numbers]
-        + [layer.repeats or NONE]
+        + [layer.repeats or NONE, branch]
         + [",".join(layer.layout)] * (layer.layout != LAYOUTS.get(len(layer.shape), ()))
     )
 
 
 def _read(line: str) -> Layer:
-    name, module, kind, shape, stride, field, repeats, *layout = line.split()
+    name, module, kind, shape, stride, field, repeats, branch, *layout = line.split()
     return Layer(
         name,
         module,
@@ -64,4 +67,5 @@ def _read(line: str) -> Layer:
         layout=tuple(layout[0].split(",")) if layout else BY_NUMBER,
         receptive_field=None if field == NONE else int(field),
         repeats="" if repeats == NONE else repeats,
+        beside=_BRANCHES[branch],
     )

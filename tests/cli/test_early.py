@@ -127,7 +127,17 @@ def test_the_table_of_layers_is_what_passes_of_all_networks_find(name):
 def compare_with_table(name):
     loaded = load_model(name)
     assert loaded.doubts == ()  # the table prints none
-    parts = ("name", "module", "kind", "shape", "layout", "stride", "receptive_field", "bytes")
+    parts = (
+        "name",
+        "module",
+        "kind",
+        "shape",
+        "layout",
+        "stride",
+        "receptive_field",
+        "bytes",
+        "beside",
+    )
     found, listed = list_layers(loaded, containers=True), zoo_table(name)
     assert [[getattr(layer, part) for part in (*parts, "repeats")] for layer in listed] == [
         [getattr(layer, part) for part in (*parts, "repeats")] for layer in found
@@ -142,6 +152,20 @@ def test_what_is_not_as_it_stands_is_asked_of_the_network(run):
     args = ["--model-arg", "channels=4-8", "--model-arg", "canvas=16"]
     assert run("layers", "small-cnn", "--json", *args).json[0]["shape"] == [4, 16, 16]
     assert len(run("layers", "small-cnn", "--json", "--layers", "conv*").json) == 4
+
+
+@pytest.mark.parametrize("canvas", [(), ("--canvas", "32")])  # from the table, and from a pass
+def test_layers_beside_the_main_branch_say_so(run, canvas):
+    listed = run("layers", "resnet18-slim", *canvas, "--json").json
+    assert {row["name"] for row in listed if row["beside"]} == {
+        f"layer{number}.0.downsample{part}" for number in (2, 3, 4) for part in ("", ".0", ".1")
+    }
+    heads, *lines = run("layers", "resnet18-slim", *canvas).out.splitlines()[: len(listed) + 1]
+    at = heads.index("branch")
+    assert [line[at:].split()[0] for line in lines] == [
+        "beside" if row["beside"] else "main" for row in listed
+    ]
+    assert "branch" not in run("layers", "small-cnn", *canvas).out
 
 
 def test_the_names_of_methods_are_those_of_the_registry():
