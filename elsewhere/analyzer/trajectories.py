@@ -409,6 +409,7 @@ def _join(
         step=("checkpoint", [card.step for card in cards]),
         learning_rate=("checkpoint", [card.learning_rate for card in cards]),
         n_classes=("checkpoint", [len(card.categories) for card in cards]),
+        kept=found[-1]["kept"],  # which says which layers are beside the main branch
     )
     last = cards[-1]
     canvas: Canvas = last.canvas
