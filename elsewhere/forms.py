@@ -100,6 +100,22 @@ def shortcuts(layers: Sequence[Layer]) -> list[str]:
     return found
 
 
+def beside_main(result: Any) -> list[int]:
+    """Return the places of a result's layers that are beside the main branch, as it says.
+
+    Examples
+    --------
+    >>> import xarray
+    >>> kept = ("layer", ["full"] * 3, {"shortcuts": ["down"]})
+    >>> beside_main(xarray.Dataset(coords={"layer": ["conv1", "conv2", "down"], "kept": kept}))
+    [2]
+    """
+    said = result["kept"].attrs.get("shortcuts", []) if "kept" in result.coords else []
+    known = [said] if isinstance(said, str) else list(map(str, said))
+    names = result.coords["layer"].values.reshape(-1)
+    return [place for place, name in enumerate(names) if str(name) in known]
+
+
 def mean_note(result: Any) -> list[str]:
     """Return what has to be said of layers of which means over space were kept; often nothing."""
     if MEAN not in (forms := layer_forms(result)):

@@ -11,14 +11,14 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from elsewhere.errors import InputError, visible
-from elsewhere.forms import layer_forms, layer_labels, network_name, weights_name
+from elsewhere.forms import beside_main, layer_forms, layer_labels, network_name, weights_name
 from elsewhere.notes import news_of, notes_of
 from elsewhere.types import COMPARED, format_bytes, stem_of
 
@@ -218,7 +218,7 @@ def print_similarity(result: Any, *, as_json: bool) -> None:
     if as_json:
         print_rows(rows, result)
         return
-    print_layers(rows, {"G": ("G_band", "G_step", "G_step_band")})
+    print_layers(rows, {"G": ("G_band", "G_step", "G_step_band")}, beside_main(result))
 
 
 def over_layers(result: Any, name: str, variable: str, place: int) -> dict[str, Any]:
@@ -236,16 +236,19 @@ def over_layers(result: Any, name: str, variable: str, place: int) -> dict[str, 
     }
 
 
-def print_layers(rows: list[dict[str, Any]], together: dict[str, tuple[str, ...]]) -> None:
+def print_layers(
+    rows: list[dict[str, Any]], together: dict[str, tuple[str, ...]], beside: Collection[int] = ()
+) -> None:
     """Print a row per layer, and what holds for several layers together in tables of its own.
 
     Rows are texts, numbers and intervals by name, first the layer; `together` are, for each
-    measure, the names that its own table has.
+    measure, the names that its own table has; those `beside` the main branch have no steps.
     """
     shown = [{key: short(value) for key, value in row.items()} for row in rows]
     apart = {key for keys in together.values() for key in keys}
-    for row in shown[:1]:  # no layer comes before the first, from which a step could be
-        row |= {key: "-" for key in apart if key.endswith(("_step", "_step_band"))}
+    main = [place for place in range(len(shown)) if place not in beside]
+    for place in [*beside, *main[:1]]:  # no layer comes before the first, from which a step goes
+        shown[place] |= {key: "-" for key in apart if key.endswith(("_step", "_step_band"))}
     tables = [tuple(key for key in (shown[0] if shown else ()) if key not in apart)]
     if len(rows) > 1:
         tables += [("layer", *keys) for keys in together.values()]

@@ -13,7 +13,7 @@ from elsewhere.analyzer.layerwise import choose_layers, measure_layers
 from elsewhere.analyzer.measure_sink import MeasureSink
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.forms import mean_note, with_forms
-from elsewhere.measures.bands import band_notes, without_intervals
+from elsewhere.measures.bands import band_notes, without_intervals, without_steps
 from elsewhere.measures.catalogue import MakeSinks, Measure, measures, measures_named
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.maps import has_place, without_place
@@ -318,6 +318,7 @@ def _finish(
             without_intervals(
                 result, sampled, [key for name in wanted for key in measures.get(name).no_interval]
             ),
+            without_steps(result),
         ),
     }
     makers = {name: measures.get(each) for name, each in made_by.items()}

@@ -9,6 +9,7 @@ import xarray
 
 from elsewhere.analyzer.similarity import finish
 from elsewhere.errors import InputError, LayerError
+from elsewhere.forms import shortcuts
 from elsewhere.measures.responses import find_responses
 from elsewhere.measures.similarity_sink import SimilaritySink
 from elsewhere.protocols import Progress, Source
@@ -86,6 +87,8 @@ def similarity_biscione_bowers(
         responses = find_responses(narrowed, layers, max_memory=memory, counted=True)
         sink = SimilaritySink(layers=layers, include_reference=True)
         narrowed.stream([sink], max_memory=memory, progress=progress)
-        result = sink.result([layer.name for layer in source.layers])
+        result = sink.result(
+            [layer.name for layer in source.layers], beside=shortcuts(source.layers)
+        )
         result.attrs["notes"] = responses.notes + result.attrs["notes"]
         return finish(result, narrowed, metric="cosine", protocol=PROTOCOL)

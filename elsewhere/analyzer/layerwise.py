@@ -8,7 +8,7 @@ import numpy as np
 import xarray
 
 from elsewhere.errors import LayerError, UnknownNameError
-from elsewhere.forms import with_forms
+from elsewhere.forms import shortcuts, with_forms
 from elsewhere.measures.catalogue import MakeSinks
 from elsewhere.measures.responses import find_responses
 from elsewhere.measures.sinks import LayerSink, to_dataset
@@ -76,6 +76,7 @@ def measure_layers(
         made_by=made_by,
         differences=differences,
         keep=keep,
+        beside=shortcuts(source.layers),
     ).assign_attrs(rounded=rounded)
     formed = with_forms(result, source.layers)  # notes name layers with what was kept of them
     for first in firsts.values():

@@ -8,8 +8,8 @@ import xarray
 
 from elsewhere.analyzer.layerwise import choose_layers, measure_layers
 from elsewhere.errors import UnknownNameError
-from elsewhere.forms import FULL, mean_note, with_forms
-from elsewhere.measures.bands import without_intervals
+from elsewhere.forms import FULL, mean_note, shortcuts, with_forms
+from elsewhere.measures.bands import without_intervals, without_steps
 from elsewhere.measures.centring import check_by_place
 from elsewhere.measures.intervals import Sampled
 from elsewhere.measures.responses import find_responses
@@ -59,9 +59,9 @@ def similarity(
         ``cosine_over_place_away``, ``cosine_G_away`` (and ``cosine_G_away_without`` each
         ``left_out``); ``cosine_zero_share``, the share of zero vectors, for which a cosine counts
         as 0. ``cosine_G_away_band`` holds for all layers together, where ``cosine_G_away_interval``
-        is of each by itself; ``cosine_G_step`` is ``cosine_G_away`` less that of the layer before,
-        with both as well. With another metric its name stands in place of ``cosine``, with
-        underscores.
+        is of each by itself; ``cosine_G_step`` is ``cosine_G_away`` less that of the layer before
+        on the main branch (NaN for layers beside it), with both as well. With another metric its
+        name stands in place of ``cosine``, with underscores.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def complete(sink: SimilaritySink, source: Source, *, max_memory: int = 2**31) -
 
     Where a layer does not respond to all objects, it is measured again without these.
     """
-    result = sink.result([layer.name for layer in source.layers])
+    result = sink.result([layer.name for layer in source.layers], beside=shortcuts(source.layers))
     names = [str(name) for name in result["layer"].values]
     responses = find_responses(source, names, max_memory=max_memory)
     if any(marks.any() for marks in responses.silent.values()):
@@ -142,6 +142,7 @@ def finish(
             mean_note(result),
             below_zero(result),
             without_intervals(result, sampled),
+            without_steps(result),
         ),
     }
     return described(result)

@@ -10,6 +10,7 @@ import typer
 
 from elsewhere.commands.sources import check_room, open_any
 from elsewhere.errors import InputError
+from elsewhere.forms import beside_main
 from elsewhere.notes import notes_of
 from elsewhere.options import (
     SOURCE,
@@ -200,4 +201,5 @@ def _print(result: Any, as_json: bool) -> None:
         return
     names = result.attrs["headlines"]
     more = {name: [key for key in rows[0] if key.startswith(f"{name}_")] for name in names}
-    print_layers(rows, {name: tuple(keys) for name, keys in more.items() if keys})
+    together = {name: tuple(keys) for name, keys in more.items() if keys}
+    print_layers(rows, together, beside_main(result))

@@ -24,7 +24,7 @@ from elsewhere.figures.page import SIZES, make_room, room_along
 from elsewhere.figures.results import layer_groups, require
 from elsewhere.figures.style import GREY, PALE, entitle
 from elsewhere.figures.text import labels_in, text_style, text_width
-from elsewhere.forms import layer_forms, layer_labels, network_name, weights_name
+from elsewhere.forms import beside_main, layer_forms, layer_labels, network_name, weights_name
 
 _PASSING = re.compile(r"relu|bn|drop|avgpool")
 _ALL_LABELS = 25  # more layers than this, and names are thinned
@@ -119,7 +119,7 @@ def along_layers(ax: Axes, result: xr.Dataset, *, groups: bool = True) -> Layers
     start, block = axis.starts()[place], axis.blocks[place]
     at = np.array([start + block.index(name) for name in names], dtype=np.float64)
     axis.forms.update(layer_forms(result))
-    axis.beside |= bool(_beside(result))
+    axis.beside |= bool(beside_main(result))
     axis.networks.append(_network(result, axis.networks))
     _write_names(ax, axis)
     for artist in [a for a in (*ax.patches, *ax.texts, *ax.lines) if a.get_gid() == _GROUPS]:
@@ -134,7 +134,7 @@ def along_layers(ax: Axes, result: xr.Dataset, *, groups: bool = True) -> Layers
 
 def _order(result: xr.Dataset) -> NDArray[np.intp]:
     """Return the layers in the order of the line through them, -1 where it breaks."""
-    forms, beside = layer_forms(result), _beside(result)
+    forms, beside = layer_forms(result), beside_main(result)
     found: list[int] = []
     for index in [index for index in range(len(forms)) if index not in beside]:
         if found and forms[found[-1]] != forms[index]:
@@ -143,13 +143,6 @@ def _order(result: xr.Dataset) -> NDArray[np.intp]:
     for index in beside:
         found += [-1, index]
     return np.array(found, dtype=np.intp)
-
-
-def _beside(result: xr.Dataset) -> list[int]:
-    """Return the layers beside the main branch, which no line joins."""
-    said = result["kept"].attrs.get("shortcuts", []) if "kept" in result.coords else []
-    known = [str(name) for name in np.atleast_1d(said)]
-    return [idx for idx, name in enumerate(result["layer"].values) if str(name) in known]
 
 
 def _place(axis: _Axis, names: list[str]) -> int:

@@ -16,7 +16,6 @@ from elsewhere.figures.page import SIZES, new_figure
 from elsewhere.figures.results import describe, layer_names, require, some, variable_of
 from elsewhere.figures.style import GREY, MARKS, entitle_figure, legend_below, styled, tidy
 from elsewhere.figures.text import text_style
-from elsewhere.forms import layer_forms
 
 
 @styled
@@ -24,8 +23,8 @@ def plot_steps(result: xr.Dataset, *, quantities: Sequence[str] | None = None) -
     """Draw each layer's number less that of the layer before, a panel for each number.
 
     A thick line is the 95 % interval of a step by itself, a thin one the band that holds for all
-    steps together. Steps whose band lies on one side of 0 are filled: they may be named after
-    having looked at all of them.
+    steps together. Those whose band lies on one side of 0 are filled: they may be named after
+    having looked at all of them. Steps go along the main branch; layers beside it have none.
 
     Parameters
     ----------
@@ -54,19 +53,24 @@ def plot_steps(result: xr.Dataset, *, quantities: Sequence[str] | None = None) -
         raise InputError("the result holds one layer, so there is no step; measure two or more")
     figure = new_figure(SIZES.width, 0.9 + 1.4 * len(known))
     panels = figure.subplots(len(known), 1, squeeze=False, sharex=True)[:, 0].tolist()
-    mark, forms = MARKS["G"], layer_forms(result)
+    mark = MARKS["G"]
     for ax, (name, key) in zip(panels, known.items(), strict=True):
         tidy(ax)
-        at = along_layers(ax, result, groups=False).at
-        # a step between different forms of code is none
-        same = np.array([forms[k] == forms[max(k - 1, 0)] for k in range(len(forms))])
-        values = np.where(same, finite_values(result[key].values), np.nan)
-        low, high = interval_of(result, key, kind="band")
+        layers = along_layers(ax, result, groups=False)
+        at, order = layers.at, layers.order
+        # where no line goes from layer to layer there is no step: other forms, layers beside
+        joined = np.isin(np.arange(len(at)), order[1:][order[:-1] >= 0])
+        values, low, high, first, last = (
+            np.where(joined, numbers, np.nan)
+            for numbers in (
+                finite_values(result[key].values),
+                *interval_of(result, key, kind="band"),
+                *interval_of(result, key),
+            )
+        )
         ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
         ax.vlines(at, low, high, color=mark.color, linewidth=0.8, label="_simultaneous")
-        ax.vlines(
-            at, *interval_of(result, key), color=mark.color, linewidth=2.4, label="_pointwise"
-        )
+        ax.vlines(at, first, last, color=mark.color, linewidth=2.4, label="_pointwise")
         sure = (low > 0) | (high < 0)
         for chosen, face, label in ((sure, mark.color, "sure"), (~sure, "white", "open")):
             ax.plot(

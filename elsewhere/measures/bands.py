@@ -10,6 +10,7 @@ import scipy  # scipy.stats is imported when first used: it takes most of a seco
 import xarray
 from numpy.typing import ArrayLike, NDArray
 
+from elsewhere.forms import beside_main, layer_labels
 from elsewhere.measures.intervals import (
     Bounded,
     Spread,
@@ -67,14 +68,16 @@ def layer_bands(
     *,
     share: bool = False,
     less: tuple[ArrayLike, ArrayLike] | None = None,
+    beside: Collection[int] = (),
 ) -> dict[str, Floats]:
     """Return what holds for all layers of a number together, and its steps between layers.
 
     `value` is (layer,), `without` (unit, layer) the same without each unit in turn; `less` is
     another share, and it without each unit, that is taken off the share `value`. ``band`` is
-    (layer, 2); ``step`` (layer,) each value less that of the layer before, NaN at first;
-    ``step_interval`` and ``step_band`` are (layer, 2). Bands are pointwise intervals at the level
-    at which they hold together (:func:`simultaneous_level`).
+    (layer, 2); ``step`` (layer,) each value less that of the layer before, NaN at first and for
+    layers `beside` the main branch, over which steps go; ``step_interval`` and ``step_band`` are
+    (layer, 2). Bands are pointwise intervals at the level at which they hold together
+    (:func:`simultaneous_level`).
 
     Examples
     --------
@@ -88,7 +91,8 @@ def layer_bands(
     if less is not None:
         fewer, fewer_rest = (np.asarray(each, np.float64) for each in less)
         all_units, rest = more - fewer, more_rest - fewer_rest
-    step, steps = steps_of(all_units), steps_of(rest)
+    step, steps = steps_of(all_units, beside), steps_of(rest, beside)
+    main = _main(len(all_units), beside)
 
     def interval(level: float) -> Floats:
         if less is not None:
@@ -99,12 +103,14 @@ def layer_bands(
         if not share and less is None:
             return jackknife_t(step, steps, level=level)
         bounds = interval(level)
-        now = Spread.left_out(all_units[1:], rest[:, 1:])
-        before = Spread.left_out(all_units[:-1], rest[:, :-1])
-        apart = Spread.left_out(step[1:], steps[:, 1:])
-        one, other = Bounded(now.mean, bounds[1:]), Bounded(before.mean, bounds[:-1])
-        found = one.less(other, correlation_of(now, before, apart))
-        return np.concatenate([np.full((1, 2), np.nan), found])
+        here, there = main[1:], main[:-1]
+        now = Spread.left_out(all_units[here], rest[:, here])
+        before = Spread.left_out(all_units[there], rest[:, there])
+        apart = Spread.left_out(step[here], steps[:, here])
+        one, other = Bounded(now.mean, bounds[here]), Bounded(before.mean, bounds[there])
+        found = np.full((len(step), 2), np.nan)
+        found[here] = one.less(other, correlation_of(now, before, apart))
+        return found
 
     level = simultaneous_level(all_units, rest)
     return {
@@ -124,6 +130,17 @@ def band_notes(n_units: int, n_layers: int) -> list[str]:
     ]
 
 
+def without_steps(result: xarray.Dataset) -> list[str]:
+    """Return which layers have no step from the layer before, as they are beside it; often none."""
+    labels, places = layer_labels(result), beside_main(result)
+    if len(labels) < 2 or not places or not any(str(key).endswith("_step") for key in result):
+        return []
+    return [
+        "steps go from one layer of the main branch to the next one; layers beside it, as "
+        "shortcuts and gates are, have none (nan): " + ", ".join(labels[place] for place in places)
+    ]
+
+
 def step_of(name: str) -> str:
     """Return the name of a number's steps between layers: ``G_step`` of ``G_away``."""
     return f"{name.removesuffix('_away')}_step"
@@ -136,13 +153,15 @@ def banded(
     *,
     share: bool = False,
     less: tuple[ArrayLike, ArrayLike] | None = None,
+    beside: Collection[int] = (),
 ) -> dict[str, Any]:
     """Return :func:`layer_bands` of the number `name` as variables of a result.
 
     Of ``G_away`` there come ``G_away_band`` and, less the value of the layer before, ``G_step``
     with ``G_step_interval`` and ``G_step_band``.
     """
-    found, step = layer_bands(value, without, share=share, less=less), step_of(name)
+    found = layer_bands(value, without, share=share, less=less, beside=beside)
+    step = step_of(name)
     over = ("layer", "bound")
     return {
         f"{name}_band": (over, found["band"]),
@@ -256,14 +275,23 @@ def _square_root(matrix: Floats) -> Floats:
     return root
 
 
-def steps_of(values: ArrayLike) -> Floats:
+def steps_of(values: ArrayLike, beside: Collection[int] = ()) -> Floats:
     """Return each layer's value less that of the layer before, along the last axis, NaN at first.
+
+    Layers `beside` the main branch, by their places, have none, and come before no other.
 
     Examples
     --------
     >>> steps_of([0.1, 0.4, 0.3]).round(3)
     array([ nan,  0.3, -0.1])
+    >>> steps_of([0.1, 0.4, 0.3], beside=[1]).round(3)
+    array([nan, nan, 0.2])
     """
     found = np.asarray(values, np.float64)
-    steps: Floats = np.diff(found, axis=-1, prepend=np.nan)
+    main, steps = _main(found.shape[-1], beside), np.full(found.shape, np.nan)
+    steps[..., main[1:]] = np.diff(found[..., main], axis=-1)
     return steps
+
+
+def _main(n_layers: int, beside: Collection[int]) -> NDArray[np.intp]:
+    return np.setdiff1d(np.arange(n_layers), list(beside))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,13 +53,18 @@ class LayerSink(Sink):
         """Return what has to be known of the numbers of all layers together."""
         return []
 
-    def result(self, order: Sequence[str] | None = None) -> xarray.Dataset:
-        """Return what was found, layers in the order given, or that of their arrival."""
+    def result(
+        self, order: Sequence[str] | None = None, *, beside: Collection[str] = ()
+    ) -> xarray.Dataset:
+        """Return what was found, layers in the order given, or that of their arrival.
+
+        Those named in `beside` are beside the main branch: see :func:`to_dataset`.
+        """
         found = self.found()
         names = [name for name in (found if order is None else order) if name in found]
         if not names:
             raise LayerError("no layer was measured; name layers that the source holds")
-        result = to_dataset({name: found[name] for name in names}, self.design)
+        result = to_dataset({name: found[name] for name in names}, self.design, beside=beside)
         result.attrs["rounded"] = self.rounded
         return result.assign_attrs(notes=[*self.notes, *self.doubts(result, self.design)])
 
@@ -79,6 +84,7 @@ def to_dataset(
     made_by: dict[str, str] | None = None,
     differences: Mapping[str, tuple[str, str]] | None = None,
     keep: bool = True,
+    beside: Collection[str] = (),
 ) -> xarray.Dataset:
     """Return the variables of all layers as one dataset, NaN where a layer has none.
 
@@ -88,7 +94,7 @@ def to_dataset(
     (:func:`elsewhere.measures.bands.banded`). `designs` has those of layers that were measured of
     fewer objects, `made_by` the measure of each variable (those of bands are added), and
     `differences` the names of shares less others. Variables ``*_without`` are kept beside their
-    bands where `keep` says so.
+    bands where `keep` says so. Layers `beside` the main branch have no steps.
     """
     names, designs = list(found), {} if designs is None else designs
     axes, shape = design.names, design.shape
@@ -117,19 +123,21 @@ def to_dataset(
             lengths += shape if dim in spelled else (size,)
         variables[key] = (tuple(full), np.stack(values).reshape(lengths))
     made_by = {} if made_by is None else made_by
+    aside = [place for place, name in enumerate(names) if name in beside]
     left_out = {key: value for key, value in variables.items() if key.endswith("_without")}
     for key, (dims, values) in left_out.items():
         name, rest = key.removesuffix("_without"), values.T
         if (gone := np.isnan(rest).all(axis=1)).any():  # no layer responds to it
             rest = rest[~gone]
-        bands = banded(name, variables[name][1], rest, share=dims[1] == SHARE_LEFT_OUT)
+        value, share = variables[name][1], dims[1] == SHARE_LEFT_OUT
+        bands = banded(name, value, rest, share=share, beside=aside)
         variables |= bands
         made_by |= dict.fromkeys(bands, made_by.get(name, ""))
-        if not keep or dims[1] == SHARE_LEFT_OUT:
+        if not keep or share:
             del variables[key]
     for name, pair in (differences or {}).items():
         more, less = ((variables[key][1], left_out[f"{key}_without"][1].T) for key in pair)
-        bands = banded(name, *more, less=less)
+        bands = banded(name, *more, less=less, beside=aside)
         variables |= bands
         made_by |= dict.fromkeys(bands, made_by.get(name, ""))
     coordinates: dict[str, Any] = {

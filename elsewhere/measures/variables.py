@@ -31,7 +31,7 @@ _ENDINGS: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
             {"direction": "narrower: better known"},
         ),
         "_step": (
-            ", less that of the layer before",
+            ", less that of the layer before on the main branch",
             {"range": "any number", "direction": "above 0: rises at this layer", "chance": "0"},
         ),
         "_without": (", without each object or category in turn", {}),

@@ -10,6 +10,7 @@ import xarray
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.forms import shortcuts
 from elsewhere.measures.intervals import Bounded
 from elsewhere.probes.controls import PIXELS
 from elsewhere.probes.engine import FitOutcome
@@ -24,6 +25,8 @@ class Builder:
 
     def __init__(self, summary: Summary, source: Source, names: list[str], each: bool) -> None:
         self.summary, self.design, self.names, self.each = summary, source.design, names, each
+        named = shortcuts(source.layers)
+        self._beside = [place for place, name in enumerate(names) if name in named]
         self.variables: dict[str, Any] = {}
 
     def _values(self, outcome: FitOutcome | None, *, shuffled: bool = False) -> NDArray[np.float64]:
@@ -75,7 +78,7 @@ class Builder:
             put(f"{name}_interval", f"{name}_interval", *dims, "bound")
         if layered and not prefix:
             over = ("layer", "exemplars", "where")
-            for key, bands in self.summary.bands(values).items():
+            for key, bands in self.summary.bands(values, self._beside).items():
                 bound = () if bands.ndim == len(over) else ("bound",)
                 self.variables[f"accuracy_at_{key}"] = ((*over, *bound), bands)
         put("share_above", "share_above")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,11 +113,14 @@ class Summary:
         stacked["share_above"] = self._share_above(self.maps(correct))
         return stacked
 
-    def bands(self, correct: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
+    def bands(
+        self, correct: Sequence[NDArray[Any]], beside: Collection[int] = ()
+    ) -> dict[str, NDArray[np.float64]]:
         """Return what holds for all layers of ``accuracy_at`` together, over its categories.
 
         `correct` is (training set, object, position) of each layer, 0..1; what is returned is that
-        of :func:`elsewhere.measures.bands.layer_bands`, arrays (layer, exemplars, where, ...).
+        of :func:`elsewhere.measures.bands.layer_bands`, to which layers `beside` the main branch
+        are named by their places, arrays (layer, exemplars, where, ...).
         """
         found: dict[str, list[NDArray[np.float64]]] = {}
         for number, members in enumerate(self.members):
@@ -132,7 +135,7 @@ class Summary:
             mean = Spread.of(units).mean
             without = Sampled.of(np.arange(len(units))).means_without(units)
             bands = [
-                layer_bands(mean[:, where], without[..., where], share=True)
+                layer_bands(mean[:, where], without[..., where], share=True, beside=beside)
                 for where in range(len(WHERE))
             ]
             for key in bands[0]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.forms import FULL, layer_labels, mean_note, with_forms
 from elsewhere.measures.accuracy import INDEX_GATE
-from elsewhere.measures.bands import band_notes
+from elsewhere.measures.bands import band_notes, without_steps
 from elsewhere.measures.intervals import LEAST_SAMPLED
 from elsewhere.measures.responses import find_responses
 from elsewhere.measures.variables import described
@@ -314,6 +314,7 @@ def probe(
     doubts = [*responses.notes, *mean_note(result), *fewer]
     doubts += [f"{subject}: {reason}" for subject, reason in reasons.items()]
     doubts += band_notes(len(exemplars.names), result.sizes["layer"])
+    doubts += without_steps(result)
     if solved := solved_shuffles(result):
         doubts.append(
             "the probe beats chance on shuffled labels off the trained location: "
