@@ -134,7 +134,7 @@ def test_steps_of_a_residual_network_of_the_zoo(make_objects, said):
 def test_tracks_say_which_layers_are_beside(tmp_path):
     canvas = Canvas(32, 9)
     phase = Phase(
-        "all", "glyphs", categories=4, exemplars=Exemplars(1, 0), environment="full", steps=2,
+        "all", "glyphs", categories=4, exemplars=Exemplars(1, 0), environment="full", steps=1,
         batch=4, checkpoints=(0,),
     )  # fmt: skip
     train(Curriculum("t", Network("resnet18-slim"), canvas, (phase,)), tmp_path, device="cpu")

@@ -200,3 +200,28 @@ def test_list_is_a_line_each(run):
     lines = run("measure", "--list").out.splitlines()
     assert lines[0].split() == ["measure", "of", "against", "range", "what"]
     assert len(lines) == 1 + len(measures)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("similarity",), pytest.param(("measure", "--names", "cka"), marks=pytest.mark.long)],
+)
+def test_layers_beside_the_main_branch_have_no_step_in_the_table(run, command):
+    layers = "layer2.0.bn2,layer2.0.downsample.0,layer2.0,logits"
+    sweep = (
+        "resnet18-slim",
+        "--canvas",
+        32,
+        "--object-size",
+        8,
+        "--grid",
+        "2x2",
+        "--categories",
+        4,
+    )
+    done = run(*command, *sweep, "--objects", "glyphs", "--layers", layers, "--out", "a.nc")
+    steps = {line[0]: line[-2:] for line in map(str.split, done.out.splitlines()[-4:])}
+    assert steps["layer2.0.bn2"] == steps["layer2.0.downsample.0"] == ["-", "-"]
+    assert "-" not in steps["layer2.0"] + steps["logits"]
+    (note,) = [line for line in done.err.splitlines() if "main branch" in line]
+    assert note.endswith("have none (nan): layer2.0.downsample.0")
