@@ -213,7 +213,7 @@ class ModelOptions(OptionGroup):
         values = self.values
         del values["trust"]  # what is named here is the user's own
         loaded = request_model(model, **values)
-        if loaded.random_keys:
+        if loaded.random_keys and self.weights != "none":
             keys = ", ".join(loaded.random_keys)
             say(f"left random, not in {self.weights}: {keys}")
         return loaded

@@ -194,9 +194,15 @@ def plot_attribution_grid(
     ]  # fmt: skip
     if bool(np.isnan(panels).any()):
         handles.append(Patch(facecolor=OFF_CANVAS, label="off the canvas"))
+    parts = []
     if objects is None and len(rows) < len(known):
-        shown = f"({len(rows)} of {len(known)} objects)"
-        handles.append(Line2D([], [], linestyle="none", label=shown))
+        parts.append(f"{len(rows)} of {len(known)} objects")
+    on_grid = here.shape[1] * here.shape[2]
+    shown = len({*places, *([] if None in (home := _home(result)) else [home])})
+    if locations is None and shown < on_grid:
+        parts.append(f"{shown} of {on_grid} locations")
+    if parts:
+        handles.append(Line2D([], [], linestyle="none", label=f"({', '.join(parts)})"))
     if unsummed:
         handles.append(
             Line2D([], [], label="does not sum to the score's change", marker="$Σ$", **TEXT_MARK)
@@ -330,8 +336,13 @@ def _places(
     ]  # fmt: skip
     most = corners[::2] if SIZES.narrow else corners
     found = list(dict.fromkeys(most))
-    home = [place_of(result[dim].values, result.attrs.get(f"reference_{dim}", -1)) for dim in "yx"]
-    return [place for place in found if list(place) != home] or found
+    return [place for place in found if place != _home(result)] or found
+
+
+def _home(result: xr.Dataset) -> tuple[int | None, ...]:
+    """Return the reference's indices along y and x, None where it is off the grid."""
+    wanted = [result.attrs.get(f"reference_{dim}", -1) for dim in "yx"]
+    return tuple(place_of(result[dim].values, at) for dim, at in zip("yx", wanted, strict=True))
 
 
 def _magnitudes(

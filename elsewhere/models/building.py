@@ -68,10 +68,13 @@ def check_network(name: str, module: object) -> nn.Module:
         )
     if not isinstance(module, nn.Module):
         raise InputError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")
-    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+    parts = module.named_modules()
+    scripted = next((n for n, part in parts if isinstance(part, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        held = f"a network whose part {scripted} is" if scripted else "a network of"
         raise InputError(
-            f"{name} returned a TorchScript network, whose layers cannot be listened to; return "
-            "the network that was scripted or traced, before torch.jit"
+            f"{name} returned {held} TorchScript, whose layers cannot be listened to; return what "
+            "was scripted or traced, before torch.jit"
         )
     if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
         raise InputError(

@@ -140,7 +140,6 @@ def _find_global_pooling(model: Model) -> tuple[str, int]:
         raise InputError(
             f"{model.name} has no module that pools its last map globally, such as "
             "torch.nn.AdaptiveAvgPool2d(1), which readout = 'flatten' would leave out; expected a "
-            "network that ends in global pooling and a head: take readout = 'own', in which each "
-            "place has weights of its own already, or a network such as resnet18"
+            "network that ends in global pooling and a head, such as resnet18, or readout = 'own'"
         )
     return found[-1]

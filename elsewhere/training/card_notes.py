@@ -39,7 +39,8 @@ def note_of_modes(training: float | None, evaluation: float | None) -> list[str]
         f"{training:.2f} correctly where batches are normalised by themselves, as in training, and "
         f"{evaluation:.2f} in evaluation mode: the running statistics are not those of its "
         "weights, and what is measured on it is not what training has made; train with "
-        "batch_norm = 'recalibrated'"
+        "batch_norm = 'recalibrated', which reaches torch's own normalisations (such as "
+        "torch.nn.BatchNorm2d)"
     ]
 
 

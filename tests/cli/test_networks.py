@@ -198,3 +198,8 @@ def test_a_factory_that_does_not_work(refuse, factory):
     refuse("layers", f"{factory}:number", says="expected a function")
     refuse("layers", f"{factory}:build", "--model-arg", "depth=2", says=("depth", "width"))
     refuse("layers", "nets_of_mine.large:build", says="nets_of_mine.large")
+
+
+def test_a_head_of_a_network_without_weights_is_not_said_to_be_missing(run):
+    shown = run("layers", "resnet18-slim", "--model-arg", "readout=flatten", "--canvas", "64")
+    assert "left random" not in shown.out + shown.err

@@ -188,3 +188,11 @@ def test_a_file_is_built_only_where_the_user_names_it(file):
     with pytest.raises(InputError, match=f"--trust-factory {file}:Net"):
         check_named(f"{file}:Net", "run.h5", [])
     check_named(f"{file}:Net", "run.h5", [f"{file}:Net"])
+
+
+def test_a_scripted_part_of_a_network_is_named():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), torch.jit.script(nn.ReLU()))
+    with pytest.raises(InputError, match="a network whose part 1 is TorchScript"):
+        load_model(network)
+    with pytest.raises(InputError, match="returned a network of TorchScript"):
+        load_model(torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3))))
