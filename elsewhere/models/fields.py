@@ -82,16 +82,16 @@ class Field:
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
+class Trail:
     """The longest way to a tensor: its last call of a module, and the way before that.
 
     `length` counts calls of modules with weights, then all calls.
     """
 
     length: tuple[int, int]
-    before: Way | None = None
+    before: Trail | None = None
 
-    def all(self) -> set[Way]:
+    def all(self) -> set[Trail]:
         """Return the ways to all calls on this one."""
         found, way = set(), self if self.before else None
         while way is not None:
@@ -161,19 +161,19 @@ class FieldMode(TorchFunctionMode):
         """Take each cell of `pixels`, shape (n, 3, height, width), as a pixel of the canvas."""
         setattr(pixels, _TAG, PIXEL)
         setattr(pixels, _PLANE, PIXEL.axes)
-        setattr(pixels, _WAY, Way((0, 0)))
+        setattr(pixels, _WAY, Trail((0, 0)))
 
-    def find_way(self, tensor: torch.Tensor) -> Way | None:
+    def find_way(self, tensor: torch.Tensor) -> Trail | None:
         """Return the longest way to `tensor`, None where it is not known."""
-        found: Way | None = getattr(tensor, _WAY, None)
+        found: Trail | None = getattr(tensor, _WAY, None)
         return found
 
-    def call(self, tensor: torch.Tensor, *, weights: bool) -> Way | None:
+    def call(self, tensor: torch.Tensor, *, weights: bool) -> Trail | None:
         """Add a call of a module to the way to what it gave, and return that."""
         way = self.find_way(tensor)
         if way is None:
             return None
-        way = Way((way.length[0] + weights, way.length[1] + 1), way)
+        way = Trail((way.length[0] + weights, way.length[1] + 1), way)
         setattr(tensor, _WAY, way)
         return way
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from elsewhere.errors import ElsewhereError, InputError
 from elsewhere.models.expected import refusal
-from elsewhere.models.fields import FieldMode, Plane, Way
+from elsewhere.models.fields import FieldMode, Plane, Trail
 from elsewhere.models.heads import name_head
 from elsewhere.models.layouts import FoundLayout, probe_layouts
 from elsewhere.models.loading import as_model
@@ -69,7 +69,7 @@ def list_layers(
         raise InputError(f"the canvas must have a side of at least 1 px; got {size}")
     pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=model.device)
     # The fields are kept on tensors, which hands them from the mode to the hooks.
-    fields, found, ways = FieldMode(), list[Layer](), list[Way | None]()
+    fields, found, ways = FieldMode(), list[Layer](), list[Trail | None]()
     parts = {
         name: part
         for name, part in model.module.named_modules()
@@ -104,7 +104,7 @@ def list_layers(
 
 
 def _with_ways(
-    layers: Sequence[Layer], ways: Sequence[Way | None], given: object, fields: FieldMode
+    layers: Sequence[Layer], ways: Sequence[Trail | None], given: object, fields: FieldMode
 ) -> Sequence[Layer]:
     """Return layers that say whether they lie on the longest way to what the network gave."""
     ends = [way for each in output_tensors(given).values() if (way := fields.find_way(each))]

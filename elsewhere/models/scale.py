@@ -59,7 +59,7 @@ class Heard:
         whole = not name or not any(True for _ in part.children())
         if whole and (level := float(empty.norm())) > 0:
             self._changes.append(float((fixed - empty).norm()) / level)
-        if not name:
+        if not name and output.ndim == 2:  # a map or an embedding in tokens is no classifier's
             self._largest = float(values.abs().max())
         if self._bias is None and isinstance(part, nn.Conv2d | nn.Linear):
             biases = 0.0 if part.bias is None else float(part.bias.detach().square().mean())

@@ -203,7 +203,7 @@ def test_covered_windows_step_aside(make, tmp_path, caplog):
     expected = ask("dense")
     np.testing.assert_array_equal(found["attribution"].values, expected["attribution"].values)
     assert found.attrs["engine"] == "dense"
-    assert "failed in the middle" in found.attrs["engine_reason"]
+    assert "does not fit the memory" in found.attrs["engine_reason"]
     caplog.clear()
     ask("auto", tmp_path / "a.nc")  # complete
     assert not caplog.records

@@ -7,8 +7,9 @@ are placed.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from elsewhere.analyzer.attribution.lattices import Interval, Lattice, spread_windows
 from elsewhere.analyzer.attribution.targets import Scorer
-from elsewhere.errors import InputError
+from elsewhere.errors import EngineError, InputError
 from elsewhere.models import Layer, Model, output_tensors
 from elsewhere.models.forward import evaluating
 from elsewhere.models.proof import find_difference
@@ -168,7 +169,7 @@ class Coverer:
                 )
                 return found
 
-            with failing(), evaluating(self.model.module):
+            with _failing_but_for_memory(), evaluating(self.model.module):
                 engine = self.compile(scene, [y[i] for i in ys], [x[i] for i in xs])
                 empty = engine.empty(self.layer)
                 whole = score(empty.maps if isinstance(empty, Ground) else empty)
@@ -190,6 +191,26 @@ class Coverer:
             found = np.concatenate(_run(engine, self.layer, tile, score))
             scores[np.ix_(tile.ys, tile.xs)] = found.reshape(len(tile.ys), len(tile.xs))
         return scores
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` says that the memory does not suffice, on any device."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text
+
+
+@contextlib.contextmanager
+def _failing_but_for_memory() -> Iterator[None]:
+    """Turn what fails into an EngineError, but for want of memory: whoever runs halves the work."""
+    try:
+        with failing():
+            yield
+    except EngineError as error:
+        if error.__cause__ is not None and is_out_of_memory(error.__cause__):
+            raise error.__cause__ from None
+        raise
 
 
 def _run(

@@ -20,7 +20,12 @@ from elsewhere.analyzer.attribution.batches import (
     most_rows,
 )
 from elsewhere.analyzer.attribution.copies import PlainNetwork
-from elsewhere.analyzer.attribution.covering import CoveredImage, Coverer, choose_coverer
+from elsewhere.analyzer.attribution.covering import (
+    CoveredImage,
+    Coverer,
+    choose_coverer,
+    is_out_of_memory,
+)
 from elsewhere.analyzer.attribution.methods import methods, read_options
 from elsewhere.analyzer.attribution.rules import Ruled
 from elsewhere.analyzer.attribution.targets import (
@@ -30,7 +35,7 @@ from elsewhere.analyzer.attribution.targets import (
     Target,
     find_layer,
 )
-from elsewhere.errors import InputError, LayerError, NumericsError
+from elsewhere.errors import EngineError, InputError, LayerError, NumericsError, reason_of
 from elsewhere.logs import get_logger
 from elsewhere.measures.blocks import without_layout
 from elsewhere.models import Conduct, Layer, Model, list_layers, output_tensors, untouched
@@ -552,6 +557,11 @@ class Explainer:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                if self.rows == 1 and self._coverer is not None:
+                    raise EngineError(
+                        f"{what} by windows does not fit the memory ({reason_of(error)})"
+                        + EngineError.REMEDY
+                    ) from error
                 if self.rows == 1:
                     raise InputError(
                         f"{what} does not fit the memory for a single image of {self.canvas_size} "
@@ -562,11 +572,3 @@ class Explainer:
                 if self.model.device.type == "cuda":
                     torch.cuda.empty_cache()
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether `error` says that the memory does not suffice, on any device."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text

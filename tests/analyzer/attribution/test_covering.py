@@ -1,6 +1,5 @@
 """Windows covered by the incremental engine: Captum's maps, for less work."""
 
-import contextlib
 import copy
 import dataclasses
 
@@ -19,7 +18,7 @@ from elsewhere.analyzer.attribution.covering import Coverer
 from elsewhere.analyzer.attribution.explain import Explainer
 from elsewhere.analyzer.attribution.frames import Scenes
 from elsewhere.analyzer.attribution.targets import SimilarityTarget, parse_target
-from elsewhere.errors import ExistsError, InputError
+from elsewhere.errors import EngineError, ExistsError, InputError
 from elsewhere.models import load_model
 from elsewhere.recording.incremental import Incremental, window_rules
 from elsewhere.registry import Entry
@@ -507,7 +506,7 @@ def test_the_network_is_left_as_it_was(model, make_objects, hooks_of, monkeypatc
         assert model.module.features.training
         assert hooks_of(model.module) == 0
         monkeypatch.setattr(Coverer, "_covered", lambda *_: 1 / 0)
-        with contextlib.suppress(ZeroDivisionError):
+        with pytest.raises(EngineError, match="division by zero"):
             both_ways(model, make_objects(1), window=4, stride=4)
         assert model.module.features.training
         assert hooks_of(model.module) == 0
