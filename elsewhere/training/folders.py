@@ -84,7 +84,10 @@ class Folder:
         base = _packaged(like, source, ("like",))
         if base.path == path:
             raise source.error(("like",), "like: a folder cannot be like itself; name another one")
-        return cls(path, {**base.shared, **table}, source, base)
+        shared = dict(base.shared)
+        if "network" in table or "canvas" in table:  # another system than its base calls by name
+            shared.pop("called", None)
+        return cls(path, {**shared, **table}, source, base)
 
     def names(self) -> tuple[str, ...]:
         """Return the names of its curricula, in order."""

@@ -182,6 +182,11 @@ def test_bad_input_is_told_in_one_line(scale, tmp_path):
         load_scale(tmp_path, trust={NAME})
 
 
+def test_a_folder_like_it_on_another_canvas_is_not_called_by_its_name(tmp_path):
+    (tmp_path / "scale.toml").write_text('like = "imagenet"\n[canvas]\nsize = 96\n')
+    assert load_scale(tmp_path).system == "efficientnet-lite0 at 96 px (analogue)"
+
+
 def test_its_plan_and_its_definition(scale, weights):
     found = plan(scale, imagenet_weights=weights, seeds=2)
     assert found.runs == 12
