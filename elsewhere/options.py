@@ -20,7 +20,7 @@ from typer import Option
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.terminal import say
-from elsewhere.types import Convention, parse_bytes
+from elsewhere.types import Channels, Convention, parse_bytes
 
 if TYPE_CHECKING:
     from elsewhere.models import Model
@@ -127,6 +127,14 @@ class ModelOptions(OptionGroup):
         str | None, Option("--input-std", help="Input deviation, one number or R,G,B.")
     ] = None
     gain: Annotated[float | None, Option("--gain", help="Factor on the normalised input.")] = None
+    channels: Annotated[
+        str | None,
+        Option(
+            "--channels",
+            help="Order in which the network takes red, green, blue: rgb or bgr; mean and "
+            "deviation are given as R,G,B all the same.",
+        ),
+    ] = None
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto"
     seed: Annotated[
         int,
@@ -173,9 +181,11 @@ class ModelOptions(OptionGroup):
         from elsewhere.models import check_layers, check_model
         from elsewhere.storage.files import is_checkpoint
 
+        if self.channels is not None:
+            choose("channels", self.channels, get_args(Channels))
         if self.input is not None:
             choose("input", self.input, get_args(Convention))
-            numbers = option_names(type(self), ("input_mean", "input_std", "gain"))
+            numbers = option_names(type(self), ("input_mean", "input_std", "gain", "channels"))
             if given := [name for name in numbers if name in self.given]:
                 raise InputError(
                     f"--input {self.input} says all of the input, and {', '.join(given)} would "

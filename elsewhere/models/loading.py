@@ -286,6 +286,11 @@ def _input_of(
             f"{stated}; leave the input as it is"
         )
     transform, notes = stated_input(f"the weights {path.name} do", "their", module, stated)
+    if stated is None and path.with_suffix(".json").is_file():
+        notes = (
+            f"{notes[0]}; a card lies beside them: name {path.name} as the MODEL, without the "
+            "network, and the input that it was trained with is taken",
+        )
     return transform, False, notes if stated is None else (), (), ""
 
 

@@ -19,6 +19,8 @@ from elsewhere.models.memory import Memory
 _CLOCKS = {("time", "time"), ("time", "time_ns"), ("time", "localtime"), ("time", "gmtime")}
 _OF_PROCESS = {("builtins", "hash"), ("posix", "getpid"), ("nt", "getpid")}
 """Functions whose values are the same twice in a process, and others in the next."""
+_TRUSTED = FOREIGN | {"huggingface_hub", "sympy", "timm"}
+"""Packages that may ask for them: their networks do not depend on the answer."""
 
 
 def build_twice(build: Callable[[], nn.Module]) -> tuple[nn.Module, tuple[str, ...]]:
@@ -98,7 +100,7 @@ def _watched(asked: set[tuple[str, str]]) -> Iterator[None]:
             asked.add(key)
         if key in _OF_PROCESS:
             home = str(getattr(frame, "f_globals", {}).get("__name__", ""))
-            if home.partition(".")[0] not in FOREIGN:
+            if home.partition(".")[0] not in _TRUSTED:
                 asked.add(key)
 
     sys.setprofile(note)

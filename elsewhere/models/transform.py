@@ -17,8 +17,8 @@ from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.types import Channels, Convention
 
 STATE_IT = (
-    f"state it with --input ({', '.join(get_args(Convention))}), or with --input-mean, --input-std "
-    "and --gain; in Python with transform="
+    f"state it with --input ({', '.join(get_args(Convention))}), or with --input-mean, "
+    "--input-std, --gain and --channels; in Python with transform="
 )
 """What a user can do about an input that is assumed."""
 

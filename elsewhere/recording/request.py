@@ -11,7 +11,7 @@ from elsewhere.models.forward import check_precision
 from elsewhere.recording.sweep import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects, parse_categories
 from elsewhere.stimuli.transformations import parse_axis
-from elsewhere.types import Convention, Engine, Precision, parse_color
+from elsewhere.types import Channels, Convention, Engine, Precision, parse_color
 
 OBJECT_SHARE = 50 / 224
 """Side of an object over side of the canvas, by default, as in Biscione & Bowers (2021)."""
@@ -25,6 +25,7 @@ def request_model(
     input_mean: str | None = None,
     input_std: str | None = None,
     gain: float | None = None,
+    channels: Channels | None = None,
     device: str = "auto",
     precision: Precision = "float32",
     **how: Any,
@@ -32,17 +33,19 @@ def request_model(
     """Return the network called `name` on its device.
 
     ``name=value`` texts are arguments of its constructor. The input is a name, or three numbers
-    with commas, where it is not the weights' own. The rest is as for :func:`elsewhere.load_model`.
+    with commas and an order of channels, where it is not the weights' own. The rest is as for
+    :func:`elsewhere.load_model`.
     """
     place = find_device(device)
     transform: InputTransform | Convention | None = input
     check_precision(place, precision)
-    if (input_mean, input_std, gain) != (None, None, None):
+    if (input_mean, input_std, gain, channels) != (None, None, None, None):
         plain = InputTransform()
         transform = InputTransform(
             mean=plain.mean if input_mean is None else _three(input_mean, "mean"),
             std=plain.std if input_std is None else _three(input_std, "std"),
             gain=plain.gain if gain is None else gain,
+            channels=plain.channels if channels is None else channels,
         )
     model = load_model(name, model_args=parse_model_args(model_args), transform=transform, **how)
     return model.to(place).running(precision=precision)

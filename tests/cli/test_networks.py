@@ -203,3 +203,18 @@ def test_a_factory_that_does_not_work(refuse, factory):
 def test_a_head_of_a_network_without_weights_is_not_said_to_be_missing(run):
     shown = run("layers", "resnet18-slim", "--model-arg", "readout=flatten", "--canvas", "64")
     assert "left random" not in shown.out + shown.err
+
+
+def test_blue_first_with_any_mean(run, small):
+    stated = ("--input-mean", "0.1,0.2,0.3", "--gain", "0.5", "--channels", "bgr")
+    run("record", *small, *stated, "--out", "bgr.h5")
+    facts = header(run, "bgr.h5")
+    assert facts["channels"] == "bgr"
+    assert facts["mean"] == [0.1, 0.2, 0.3]
+    assert facts["gain"] == 0.5
+
+
+def test_an_order_of_channels_beside_a_named_input_is_refused(refuse, small):
+    refuse("record", *small, "--channels", "gbr", "--out", "a.h5", says="rgb")
+    given = ("--input", "caffe-bgr", "--channels", "rgb")
+    refuse("record", *small, *given, "--out", "a.h5", says="--channels")

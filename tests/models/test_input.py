@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from elsewhere.errors import InputError, UnknownNameError
@@ -245,3 +246,13 @@ def test_commands_say_what_is_assumed_once(factories, tmp_path):
     )
     assert said.returncode == 0, said.stderr
     assert said.stderr.count("ASSUMED") == 1
+
+
+def test_weights_with_a_card_beside_them_are_said_to_be_a_checkpoint(tmp_path):
+    small = {"channels": "4-8", "canvas": 16}
+    save_file(
+        load_model("small-cnn", model_args=small).module.state_dict(), tmp_path / "w.safetensors"
+    )
+    (tmp_path / "w.json").write_text("{}")
+    model = load_model("small-cnn", model_args=small, weights=str(tmp_path / "w.safetensors"))
+    assert any("name w.safetensors as the MODEL" in note for note in model.notes)
