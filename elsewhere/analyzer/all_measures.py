@@ -316,7 +316,10 @@ def _finish(
             same_of_layers([*notes, *_not_asked(result, source, wanted)]),
             band_notes(len(Sampled.of(codes)), len(order)),
             without_intervals(
-                result, sampled, [key for name in wanted for key in measures.get(name).no_interval]
+                result,
+                sampled,
+                len(Sampled.of(codes)),
+                [key for name in wanted for key in measures.get(name).no_interval],
             ),
             without_steps(result),
         ),

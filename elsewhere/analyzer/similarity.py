@@ -141,7 +141,11 @@ def finish(
             result,
             mean_note(result),
             below_zero(result),
-            without_intervals(result, sampled),
+            without_intervals(
+                result,
+                sampled,
+                len(set(design.objects if sampled == "object" else design.categories)),
+            ),
             without_steps(result),
         ),
     }

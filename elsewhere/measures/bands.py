@@ -172,12 +172,12 @@ def banded(
 
 
 def without_intervals(
-    result: xarray.Dataset, sampled: str, never: Collection[str] = ()
+    result: xarray.Dataset, sampled: str, count: int, never: Collection[str] = ()
 ) -> list[str]:
     """Return which numbers have no interval although others of their kind have one.
 
-    `sampled` is what is left out in turn: ``object`` or ``category``; those in `never` never have
-    one.
+    `sampled` is what is left out in turn: ``object`` or ``category``, of which there are `count`;
+    those in `never` never have one.
     """
     found = []
     for name in map(str, result.data_vars):
@@ -195,8 +195,9 @@ def without_intervals(
         return []
     units = {"object": "objects", "category": "categories"}[sampled]
     return [
-        f"no interval, or none in some layers: {', '.join(found)}; {units} are left out in turn, "
-        "and there are too few of them, or so many that it would cost more than the measure"
+        f"no interval, or none in some layers: {', '.join(found)}; {count} {units} are left out in "
+        "turn, and they are too few for it, or it has no value without one of them, or they are "
+        "so many that it would cost more than the measure"
     ]
 
 
