@@ -127,7 +127,9 @@ def plot_accuracy_maps(
     draw_accuracy_bar(sheet.figure, sheet.panels, norm, seen, label)
     sheet.label("x (px)", "y (px)")
     missing = any(bool(np.isnan(values).any()) for values in maps)
-    _map_legend(sheet.figure, trained, scenes, boxes, missing=missing, filled=any(hidden))
+    apart = any("is_trained" in each and not each["is_trained"].all() for each in found.values())
+    kinds = {"missing": missing, "filled": any(hidden), "apart": apart}
+    _map_legend(sheet.figure, trained, scenes, boxes, **kinds)
     return sheet.figure
 
 
@@ -318,15 +320,17 @@ def _map_legend(
     *,
     missing: bool,
     filled: bool,
+    apart: bool,
 ) -> None:
-    """Explain the marks beneath the panels."""
+    """Explain the marks beneath the panels; classes may have trained locations of their own."""
     handles: list[Line2D | Patch] = []
     counts = {len(places) for places in trained}
     if counts & set(range(1, _MANY_PLACES + 1)):
         alone = len(np.unique(np.concatenate(trained), axis=0)) == 1 and counts == {1}
         where = f" (y {scenes[0].y}, x {scenes[0].x})" if alone else ""
+        whose = " of some classes (colours: the mean over all)" if apart else ""
         colour = ", off the grid: filled with its own accuracy" if filled else ""
-        handles.append(Line2D([], [], label=f"trained location{where}{colour}", **RING))
+        handles.append(Line2D([], [], label=f"trained location{where}{whose}{colour}", **RING))
     if max(counts) > _MANY_PLACES:
         handles.append(Line2D([], [], label="trained locations", **_DOT))
     handles += boxes
