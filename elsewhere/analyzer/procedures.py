@@ -250,11 +250,24 @@ def _shown_at(facts: Facts) -> str:
     return f"Maps were made at {n} locations of the canvas. " if n else ""
 
 
+def _target(text: str) -> str:
+    """Return a target, as it is asked for, in words that begin a sentence."""
+    kind, _, rest = text.partition(":")
+    if kind in ("logit", "probability"):
+        choice = {
+            "predicted": "the class that the network predicts",
+            "reference": "the class that the network predicts at the reference",
+            "true": "the object's class",
+        }
+        return f"The {kind} of {choice.get(rest or 'true', f'class {rest!r}')}"
+    return f"The target '{text}'"
+
+
 def _attributed(facts: Facts) -> str:
     method = str(facts.get("method", ""))
     gives, source = ATTRIBUTION.get(method, ("", ""))
     parts = [
-        f"The target '{facts.get('target', 'unknown')}' was attributed to the input's pixels, "
+        f"{_target(str(facts.get('target', 'unknown')))} was attributed to the input's pixels, "
         f"summed over colours, by {method}{f' [{source}]' if source else ''}: {gives}."
     ]
     if facts.get("layer"):

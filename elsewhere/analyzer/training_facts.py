@@ -132,6 +132,7 @@ def phase_facts(phases: Sequence[Phase]) -> list[dict[str, Any]]:
             "schedule": phase.schedule,
             "weight_decay": phase.weight_decay,
             "criterion": None if phase.criterion is None else phase.criterion.accuracy,
+            "window": None if phase.criterion is None else phase.criterion.window,
             "after": phase.after,
             "dropout": phase.dropout,
             "rates": dict(phase.rates),
@@ -256,7 +257,8 @@ def _phase(phase: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
         + (" Its last layer was new." if phase.get("new_head") else "")
         + (f" Only {', '.join(trainable)} learnt." if trainable else "")
         + (
-            f" Its criterion was a training accuracy of {phase['criterion']:g}."
+            f" Its criterion was a training accuracy of {phase['criterion']:g} over the last "
+            f"{phase['window']} steps."
             if phase["criterion"] is not None
             else ""
         )

@@ -147,7 +147,7 @@ TRAINED = (
 SAID = {
     "accuracy": (*NETWORK, *OBJECTS, "The head had 6 classes", "Trained locations (y, x): (3, 3)"),
     "aligned": (*NETWORK, *OBJECTS, "moved back with the object", "mode 'exact'"),
-    "attribution": (*NETWORK, *OBJECTS, "The target 'logit:", "by input-x-gradient [", "Captum"),
+    "attribution": (*NETWORK, *OBJECTS, "The logit of ", "by input-x-gradient [", "Captum"),
     "attribution sanity": (
         *NETWORK,
         "The target 'similarity:fc3'",
