@@ -121,7 +121,9 @@ def find_remedy(model: Model, size: int) -> str:
                 "square: wrap it in a factory whose network pads, crops or resizes a square to that"
             )
     if own:
-        return f"try another --canvas, such as its own {model.canvas_size}"
+        flat = model.arguments.get("readout") == "flatten"  # a head of the map's own size
+        built = f", or build the head for this one with --model-arg canvas={size}" if flat else ""
+        return f"try another --canvas, such as its own {model.canvas_size}{built}"
     others = [side for side in COMMON if side != size]
     for side in others:
         if _takes(model, 3, side, side):

@@ -218,3 +218,8 @@ def test_an_order_of_channels_beside_a_named_input_is_refused(refuse, small):
     refuse("record", *small, "--channels", "gbr", "--out", "a.h5", says="rgb")
     given = ("--input", "caffe-bgr", "--channels", "rgb")
     refuse("record", *small, *given, "--out", "a.h5", says="--channels")
+
+
+def test_a_head_on_the_last_map_says_for_which_canvas_it_was_built(refuse):
+    flat = ("resnet18-slim", "--model-arg", "readout=flatten", "--objects", "novel")
+    refuse("similarity", *flat, "--canvas", "32", "--out", "a.nc", says="--model-arg canvas=32")
