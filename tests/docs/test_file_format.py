@@ -403,7 +403,7 @@ def test_the_parts_of_an_unfinished_recording(tmp_path):
 def test_the_stamps_of_a_result(folder):
     with h5py.File(folder / "sim.nc") as file, h5py.File(folder / "on.h5") as recording:
         assert file.attrs["elsewhere_encoding"] == "result"
-        assert file.attrs["encoding_version"] == "0.4"
+        assert file.attrs["encoding_version"] == "0.5"
         assert file.attrs["kind"] == "similarity"
         assert file.attrs["identity"] == recording.attrs["identity"]
         assert json.loads(file.attrs["background"]) == [30, 60, 90]
