@@ -329,12 +329,13 @@ def plot_measures(result: xr.Dataset, *, quantities: Sequence[str] | None = None
     # A place too many is above, so that the columns end together.
     key_panel = flat.pop(1) if len(flat) > len(headlines) else None
     baselines: list[str] = []
+    gaps = False
     for ax, (name, key) in zip(flat, headlines.items(), strict=True):
         tidy(ax)
         seen: list[NDArray[np.float64]] = []
         layers = along_layers(ax, result, groups=False)
         values = _draw(result, key, MARKS["similarity"], (ax, layers), 0, 1, seen)
-        mark_gaps(ax, layers, np.isnan(values))
+        gaps |= mark_gaps(ax, layers, np.isnan(values))
         beside = f"{key.removesuffix('_away')}_baseline_away"
         if beside in result:  # no raw similarity stands alone
             _draw(result, beside, other, (ax, layers), 0, 1, seen)
@@ -351,7 +352,7 @@ def plot_measures(result: xr.Dataset, *, quantities: Sequence[str] | None = None
         if result.sizes["layer"] < BAND_FROM  # few layers: intervals are lines
         else Patch(color=color, alpha=0.18, linewidth=0, label="95 % interval"),
         *[h for ax in flat for h in band_handles(ax, color)][1:2],
-        Line2D([], [], label="no value", color=color, **CROSS),
+        *([Line2D([], [], label="no value", color=GREY, **CROSS)] if gaps else []),
         *([legend_handle(other, "other object elsewhere")] if baselines else []),
     ]
     if key_panel is not None:

@@ -150,3 +150,11 @@ def test_intervals_of_a_measure_of_any_range_are_shown(make_measures):
     low, high = ax.get_ylim()
     assert 3.5 < low < 4.6
     assert 7.5 < high < 9
+
+
+def test_a_mark_that_is_not_drawn_is_not_explained(make_measures):
+    result = make_measures()
+    keys = list(result.attrs["headlines"].values())
+    whole = result.assign({key: result[key].fillna(0.5) for key in keys})
+    (legend,) = [ax.get_legend() for ax in plot_measures(whole).axes if ax.get_legend()]
+    assert "no value" not in [text.get_text() for text in legend.get_texts()]
