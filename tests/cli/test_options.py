@@ -71,7 +71,7 @@ LACKING = {
     "track": dict.fromkeys(
         (
             *("--weights", "--model-arg", "--partial-weights", "--state-key"),
-            *("--input", "--input-mean", "--input-std", "--gain"),
+            *("--input", "--input-mean", "--input-std", "--gain", "--channels"),
         ),
         BRINGS,
     )
