@@ -162,6 +162,15 @@ def test_many_trained_locations_are_dots_and_none_no_mark(make_accuracy):
     render(figure)
 
 
+def test_places_of_some_classes_only_are_said_to_be(make_accuracy):
+    result = make_accuracy(trained=((24, 5), (24, 42)))
+    whose = "trained location of some classes (colours: the mean over all)"
+    for apart in (False, True):
+        mine = [[True, not apart], [not apart, True]]
+        figure = plot_accuracy_maps(result.assign(is_trained=(("of", "trained"), mine)))
+        assert (whose in legend_labels(figure.legends[0])) == apart
+
+
 def test_missing_values_are_hatched_and_left_out_of_the_mean(make_accuracy):
     result = make_accuracy()
     result["accuracy"][:, 0, 0] = np.nan
