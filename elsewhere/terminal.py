@@ -96,11 +96,16 @@ class LossyStream:
             self._stream.flush()
 
 
+_logged: set[str] = set()
+"""What was said by the log, while the command ran: `print_notes` does not repeat it."""
+
+
 class VisibleFormatter(logging.Formatter):
     """Log messages on one line each."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the message, visible."""
+        _logged.add(record.getMessage())
         return visible(super().format(record))
 
 
@@ -172,7 +177,8 @@ def print_notes(*holders: Any, again: bool = False) -> None:
     `again` says that it was made before: see :func:`elsewhere.notes.news_of`.
     """
     for note in news_of(*holders, again=again):
-        say(f"note: {note}")
+        if note not in _logged:
+            say(f"note: {note}")
 
 
 def print_rows(rows: list[dict[str, Any]], result: Any) -> None:

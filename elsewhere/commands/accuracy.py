@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elsewhere.commands.sources import is_file, open_any
-from elsewhere.errors import InputError
+from elsewhere.errors import InputError, StorageError
 from elsewhere.options import (
     CostOptions,
     JsonOption,
@@ -124,9 +124,17 @@ def _last_checkpoint(source: str, trust: Sequence[str]) -> str:
 
     if not is_folder(Path(source) / "checkpoints"):
         return source
-    from elsewhere.training import list_checkpoints
+    from elsewhere.training import list_checkpoints, lone_cards, read_card
 
-    return str(list_checkpoints(source, trust=trust)[-1].path)
+    last = list_checkpoints(source, trust=trust)[-1]
+    for path in lone_cards(source):
+        card = read_card(path, trust=trust)
+        if (card.phase_index, card.step) > (last.phase_index, last.step):
+            raise StorageError(
+                f"the run {source} lacks the weights of a later checkpoint than {last.path.name}, "
+                f"{card.path.name}; put them back, or name the checkpoint: {last.path}"
+            )
+    return str(last.path)
 
 
 def _of_its_own(

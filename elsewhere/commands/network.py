@@ -110,7 +110,10 @@ def models(as_json: JsonOption = False) -> None:
     if any(caches.torch_folder().glob("*")):
         from elsewhere.models.pretrained import cached_networks
 
-        held = {name: str(path) for path, name in cached_networks().items()}
+        held = {
+            name: str(path) if caches.holds_weights(path) else f"{path} (no weights: delete it)"
+            for path, name in cached_networks().items()
+        }
     held |= {f"timm:{name}": "in the hub's cache" for name in caches.snapshots()}
     rows = []
     for name in model_registry:

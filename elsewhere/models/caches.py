@@ -117,6 +117,17 @@ def file_sha256(path: Path) -> str:
         raise WeightsError(f"cannot read weights from {path}: {error.strerror}") from None
 
 
+def holds_weights(path: Path) -> bool:
+    """Return whether a file begins as torch's files, or those of safetensors, do; and no more."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(9)
+    except OSError:
+        return False
+    header = begin[8:] == b"{" and int.from_bytes(begin[:8], "little") < path.stat().st_size
+    return header or begin.startswith((b"PK\x03\x04", b"\x80"))
+
+
 def torch_folder() -> Path:
     """Return the folder in which torch keeps what it downloads, as `torch.hub` finds it."""
     if (hub := sys.modules.get("torch.hub")) is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from elsewhere.training.checkpoints import final_card as final_card
     from elsewhere.training.checkpoints import list_checkpoints as list_checkpoints
     from elsewhere.training.checkpoints import load_checkpoint as load_checkpoint
+    from elsewhere.training.checkpoints import lone_cards as lone_cards
     from elsewhere.training.checkpoints import read_card as read_card
     from elsewhere.training.curriculum import Augment as Augment
     from elsewhere.training.curriculum import Choice as Choice

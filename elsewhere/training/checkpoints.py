@@ -385,12 +385,24 @@ def list_checkpoints(directory: str | Path, *, trust: Collection[str] = ()) -> l
         if weights.is_file():
             cards.append(_read_card(path, trust))
     if not cards:
+        lost = ", ".join(
+            path.with_suffix(".safetensors").name for path in lone_cards(directory)[:3]
+        )
         raise StorageError(
-            f"{directory} holds no checkpoint; expected a directory that training wrote"
+            f"{directory} holds the cards of its checkpoints, and the weights of none ({lost}); "
+            "put them back, or train again into another directory"
+            if lost
+            else f"{directory} holds no checkpoint; expected a directory that training wrote"
         )
     if not all(card.sealed for card in cards):
         tell_unsealed(folder)
     return sorted(cards, key=lambda card: (card.phase_index, card.step))
+
+
+def lone_cards(directory: str | Path) -> list[Path]:
+    """Return the cards of a run that have no weights beside them."""
+    found = list_folder(Path(directory) / "checkpoints", "*.json")
+    return [path for path in found if not path.with_suffix(".safetensors").is_file()]
 
 
 def final_card(cards: Sequence[Card], phase: str | None = None) -> Card:

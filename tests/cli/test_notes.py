@@ -1,5 +1,6 @@
 """Doubts travel: from the sweep through recordings and results to what commands print."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from elsewhere.models import load_model
 from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.storage import load_result, save_result
+from elsewhere.terminal import VisibleFormatter, print_notes
 
 DOUBT = "the images depend on each other, or so this test says"
 
@@ -139,3 +141,10 @@ def test_how_weights_were_read_is_said_once_and_kept(run, small, here):
     for name in ("live.nc", "w.nc", "m.nc"):
         assert any(said in note for note in load_result(name).attrs["notes"])
     assert said in run("inspect", "w.h5").err
+
+
+def test_what_the_log_has_said_is_not_said_again(capsys):
+    record = logging.LogRecord("a", logging.WARNING, "a.py", 1, "%s", ("a doubt",), None)
+    assert VisibleFormatter("%(levelname)s: %(message)s").format(record) == "WARNING: a doubt"
+    print_notes(["a doubt", "another"])
+    assert capsys.readouterr().err == "note: another\n"

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from elsewhere.cli import app
 from elsewhere.storage import load_result
-from elsewhere.training import read_card
+from elsewhere.training import list_checkpoints, read_card
 
 TINY = """
 name = "tiny"
@@ -109,6 +109,19 @@ def test_a_run_is_asked_by_its_last_checkpoint(run, refuse, trained):
 
 
 _MARGINS = ["margin", "trained_margin"]
+
+
+def test_a_run_without_weights_of_its_last_checkpoint_is_not_asked_by_an_earlier_one(
+    refuse, trained
+):
+    weights = [card.path for card in list_checkpoints("run")]
+    assert len(weights) > 1
+    ask = ("accuracy", "run", "--out", "x.nc")
+    weights[-1].unlink()
+    refuse(*ask, says=("lacks the weights of a later checkpoint", weights[-1].name), late=True)
+    for each in weights[:-1]:
+        each.unlink()
+    refuse(*ask, says=("the weights of none", weights[0].name), late=True)
 
 
 def test_other_pictures_of_a_checkpoint_s_classes(run, trained, here):

@@ -296,10 +296,12 @@ def test_models_names_what_the_machine_holds(tiny, tmp_path):
     into_hub(tmp_path / "hf/hub", path, timm.get_pretrained_cfg(TINY).hf_hub_id)
     place = tmp_path / "torch/hub/checkpoints/vgg16-397923af.pth"
     place.parent.mkdir(parents=True)
-    place.touch()
+    place.write_text("<html>404</html>")
+    torch.save({"a": torch.zeros(2)}, place.with_name("vgg13-19584684.pth"))
     outcome = CliRunner().invoke(app, ["models", "--json"])
     found = {row["model"]: row["imagenet"] for row in json.loads(outcome.stdout)}
-    assert found["vgg16"] == str(place)
+    assert found["vgg16"] == f"{place} (no weights: delete it)"
+    assert found["vgg13"] == str(place.with_name("vgg13-19584684.pth"))
     assert found["vgg19"] == "a download of torchvision's"
     assert found["small-cnn"] == "none"
     assert found[f"timm:{timm.get_pretrained_cfg(TINY).hf_hub_id[5:]}"] == "in the hub's cache"
