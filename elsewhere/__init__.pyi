@@ -1,3 +1,4 @@
+from elsewhere.analyzer import compare as compare
 from elsewhere.analyzer import measure as measure
 from elsewhere.analyzer import similarity as similarity
 from elsewhere.analyzer.attribution import AttributionSettings as AttributionSettings
@@ -7,6 +8,7 @@ from elsewhere.figures import plot_attribution_equivariance as plot_attribution_
 from elsewhere.figures import plot_attribution_frame as plot_attribution_frame
 from elsewhere.figures import plot_attribution_grid as plot_attribution_grid
 from elsewhere.figures import plot_attribution_timeline as plot_attribution_timeline
+from elsewhere.figures import plot_comparison as plot_comparison
 from elsewhere.figures import plot_displacement as plot_displacement
 from elsewhere.figures import plot_layerwise as plot_layerwise
 from elsewhere.figures import plot_objects as plot_objects

@@ -20,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from elsewhere.commands import (
     accuracy,
     attribution,
+    comparison,
     measure,
     network,
     probe,
@@ -119,6 +120,7 @@ COMMANDS: dict[str, dict[Callable[..., None], str]] = {
         measure.similarity: "run.h5 --metric evoked --out sim.nc",
         results.figure: "sim.nc --out fig.svg",
         measure.measure: "run.h5 --names cosine,cka,partition --out measures.nc",
+        comparison.compare: "vgg16.nc resnet18.nc --out comparison.nc",
         results.table: "sim.nc --out sim.csv",
         results.methods: "run.h5 --out methods.md",
         probe.probe: "run.h5 --train-at left --out probe.nc",

@@ -3,6 +3,7 @@
 from elsewhere.analyzer.accuracy import accuracy, network_accuracy
 from elsewhere.analyzer.all_measures import check_measures, measure
 from elsewhere.analyzer.biscione_bowers import PROTOCOL, similarity_biscione_bowers
+from elsewhere.analyzer.comparison import compare
 from elsewhere.analyzer.equivariance import aligned_similarity
 from elsewhere.analyzer.methods import describe_methods
 from elsewhere.analyzer.rdms import dissimilarity_matrices, to_rsatoolbox
@@ -16,6 +17,7 @@ __all__ = [
     "accuracy",
     "aligned_similarity",
     "check_measures",
+    "compare",
     "complete",
     "dead_layers",
     "describe_methods",

@@ -220,6 +220,11 @@ def _object_means(
     return np.stack([on, off, far], axis=1)
 
 
+def object_accuracies(result: xarray.Dataset) -> NDArray[np.float64]:
+    """Return each object's accuracy on, off and far from its trained locations, (object, where)."""
+    return _object_means(result, *_distances(result))
+
+
 def _add_curve(
     result: xarray.Dataset,
     distance: NDArray[np.int64],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,9 +25,24 @@ def reproduce(
     stimuli: Annotated[StimulusOptions, part("data_dir")],
     cost: Annotated[CostOptions, part("workers", workers=None)],
     scale: Annotated[
-        str,
-        typer.Option("--scale", help="A name, such as laptop or imagenet, or a folder."),
-    ] = "laptop",
+        str | None,
+        typer.Option(
+            "--scale",
+            help="A name, such as laptop (the default) or imagenet, or a folder.",
+        ),
+    ] = None,
+    systems: Annotated[
+        str | None,
+        typer.Option(
+            "--systems",
+            help="A list of networks, all asked the same: slim, or a TOML file; the list names "
+            "the scale.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Of --systems, these, by name, with commas."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The directory.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many; one seed gives no verdict.")] = 1,
     first_seed: Annotated[
@@ -51,21 +68,42 @@ def reproduce(
     as_json: JsonOption = False,
 ) -> None:
     """Train all conditions, measure them, and give each of the paper's claims a verdict."""
-    from elsewhere.reproduction import load_scale
-
-    chosen = load_scale(scale, trust=network.trust)  # refused before torch is there
-    from elsewhere.reproduction import plan
-    from elsewhere.reproduction import reproduce as run
-
     common: dict[str, Any] = {
         "seeds": seeds,
         "workers": cost.workers,
         "device": network.device,
+        "max_steps": max_steps,
+        "trust": network.trust,
+    }
+    training: dict[str, Any] = {
+        "first_seed": first_seed,
+        "development": development,
+        "data_dir": stimuli.data_dir,
+    }
+    if systems is not None:
+        unused = {
+            "--confounds": confounds,
+            "--imagenet-weights": imagenet_weights,
+            "--state-key": network.state_key,
+        }
+        if given := [name for name, value in unused.items() if value]:
+            raise InputError(f"{given[0]} is not for --systems; leave one of the two out")
+        names = [part.strip() for text in only or () for part in text.split(",") if part.strip()]
+        common |= {"scale": scale, "only": names}
+        return _reproduce_systems(systems, out, only_plan, as_json, common, training)
+    if only is not None:
+        raise InputError("--only chooses systems of a list; add --systems, or leave it out")
+    from elsewhere.reproduction import load_scale
+
+    # refused before torch is there
+    chosen = load_scale("laptop" if scale is None else scale, trust=network.trust)
+    from elsewhere.reproduction import plan
+    from elsewhere.reproduction import reproduce as run
+
+    common |= {
         "confounds": confounds,
         "imagenet_weights": imagenet_weights,
         "state_key": network.state_key,
-        "max_steps": max_steps,
-        "trust": network.trust,
     }
     if only_plan:
         costs = plan(chosen, **common)
@@ -76,8 +114,25 @@ def reproduce(
         put(f"time: about {duration(costs.seconds)}")
         put(f"disk: at most {format_bytes(costs.disk_bytes)}")
         return
+    with _progress(seeds) as report:
+        path = run(chosen, _directory(out), progress=report, **training, **common)
+    found = json.loads(path.read_text())
+    if as_json:
+        print_json(found)
+    else:
+        _print_claims(found)
+    say(f"wrote {path}")
+
+
+def _directory(out: Path | None) -> Path:
     if out is None:
         raise InputError("--out is missing; expected the directory of the reproduction")
+    return out
+
+
+@contextlib.contextmanager
+def _progress(seeds: int) -> Iterator[Callable[[Event], None]]:
+    """Yield what shows how tasks stand."""
     begun = False
     with bar("reproducing", note=True) as update:
 
@@ -90,26 +145,78 @@ def reproduce(
                     "verdicts"
                 )
             begun = True
-            note = f"seed {event.seed} {event.run} {event.stage}"
+            _, slash, system = event.system.rpartition("/")
+            note = f"{system} " if slash else ""
+            note += f"seed {event.seed} {event.run} {event.stage}"
             if event.phase:
                 note += f" {event.phase} {event.step}/{event.steps}"
             update(event.finished, event.total, note)
 
-        path = run(
-            chosen,
-            out,
-            first_seed=first_seed,
-            development=development,
-            data_dir=stimuli.data_dir,
-            progress=report,
-            **common,
-        )
+        yield report
+
+
+def _reproduce_systems(
+    listed: str,
+    out: Path | None,
+    only_plan: bool,
+    as_json: bool,
+    common: dict[str, Any],
+    training: dict[str, Any],
+) -> None:
+    """Plan or run a list of systems."""
+    from elsewhere.reproduction import load_systems
+
+    chosen = load_systems(listed, scale=common.pop("scale"), trust=common["trust"])
+    from elsewhere.reproduction import plan_systems, reproduce_systems
+
+    if only_plan:
+        costs = plan_systems(chosen, **common)
+        if as_json:
+            print_json(dataclasses.asdict(costs))
+            return
+        rows = [
+            {
+                "system": name,
+                "network": chosen.scales[name].system.removesuffix(" (analogue)"),
+                "step, ms": f"{each.step_seconds * 1000:.1f}",
+                "image, ms": f"{each.image_seconds * 1000:.2f}",
+                "steps": str(each.steps),
+                "one process": duration(each.seconds),
+            }
+            for name, each in costs.systems.items()
+        ]
+        print_table(rows, right=("step, ms", "image, ms", "steps", "one process"))
+        put(f"{costs.runs} runs, {costs.steps} steps of training, {costs.workers} process(es)")
+        put(f"time: about {duration(costs.seconds)}")
+        put(f"disk: at most {format_bytes(costs.disk_bytes)}")
+        return
+    with _progress(common["seeds"]) as report:
+        path = reproduce_systems(chosen, _directory(out), progress=report, **training, **common)
     found = json.loads(path.read_text())
     if as_json:
         print_json(found)
     else:
-        _print_claims(found)
+        _print_systems(found)
     say(f"wrote {path}")
+
+
+def _print_systems(found: dict[str, Any]) -> None:
+    rows = [
+        {
+            "system": table["name"],
+            **{claim: each["verdict"] for claim, each in table["summary"].items()},
+            "seeds": ", ".join(map(str, table["seeds"])),
+        }
+        for table in found["systems"]
+    ]
+    print_table(rows)
+    for claim, statement in found["statements"].items():
+        put(f"{claim}: {statement}")
+    for table in found["systems"]:
+        for refused in table["refused"]:
+            put(f"{table['name']}, {refused}")
+    if any(table["development"] for table in found["systems"]):
+        put("seeds of tuning are among them: this table is not for reporting")
 
 
 def _print_claims(found: dict[str, Any]) -> None:

@@ -7,7 +7,8 @@ result of probes; ``plot_attribution_grid``, ``plot_attribution_frame``,
 ``plot_attribution_equivariance`` and ``plot_attribution_timeline`` attribution maps, and
 ``plot_sanity`` their sanity tests;
 ``plot_acquisition`` and ``plot_interference`` a track over checkpoints;
-``plot_claims`` the claims with their verdicts; ``plot_objects`` and ``plot_placements`` pictures.
+``plot_claims`` the claims with their verdicts, ``plot_comparison`` several results side by side;
+``plot_objects`` and ``plot_placements`` pictures.
 ``page`` sets the size of what is drawn within it.
 ``draw`` picks by name from ``figure_kinds``, and ``save_figure`` writes a file. Nothing here
 touches pyplot or changes global settings.
@@ -21,6 +22,7 @@ from elsewhere.figures.attribution_equivariance import plot_attribution_equivari
 from elsewhere.figures.attribution_timeline import plot_attribution_timeline
 from elsewhere.figures.changes import plot_layerwise_change
 from elsewhere.figures.claims import plot_claims
+from elsewhere.figures.comparison import plot_comparison
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.distances import plot_accuracy_displacement
 from elsewhere.figures.kinds import draw, figure_kinds
@@ -56,6 +58,7 @@ __all__ = [
     "plot_attribution_grid",
     "plot_attribution_timeline",
     "plot_claims",
+    "plot_comparison",
     "plot_displacement",
     "plot_equivariance",
     "plot_identification",

@@ -19,6 +19,7 @@ from elsewhere.figures.attribution import plot_attribution_frame, plot_attributi
 from elsewhere.figures.attribution_equivariance import plot_attribution_equivariance
 from elsewhere.figures.attribution_timeline import plot_attribution_timeline
 from elsewhere.figures.claims import plot_claims
+from elsewhere.figures.comparison import plot_comparison
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.distances import plot_accuracy_displacement
 from elsewhere.figures.facets import as_layers, plot_facets
@@ -50,6 +51,7 @@ _BY_NAME: dict[str, Callable[..., Figure | Axes]] = {
     "acquisition": plot_acquisition,
     "interference": plot_interference,
     "claims": plot_claims,
+    "comparison": plot_comparison,
     "measures": plot_measures,
     "steps": plot_steps,
     "equivariance": plot_equivariance,
@@ -70,7 +72,7 @@ for _name, _plot in _BY_NAME.items():
 
 SUMMARIES = frozenset(
     {"layerwise", "measures", "steps", "equivariance", "partition", "identification", "phase"}
-    | {"probe-layerwise", "acquisition", "interference"}
+    | {"probe-layerwise", "acquisition", "interference", "comparison"}
 )
 """Figures of numbers that take all values of all axes together."""
 
@@ -86,6 +88,7 @@ DEFAULT_KINDS = MappingProxyType(
         "attribution sanity": "sanity",
         "attribution timeline": "attribution-timeline",
         "claims": "claims",
+        "comparison": "comparison",
         "measures": "measures",
         "probe": "probe-maps",
         "probe-each": "probe-matrix",

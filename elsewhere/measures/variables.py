@@ -34,6 +34,10 @@ _ENDINGS: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
             ", less that of the layer before on the main branch",
             {"range": "any number", "direction": "above 0: rises at this layer", "chance": "0"},
         ),
+        "_difference": (
+            ", less that of the first result",
+            {"range": "any number", "direction": "above 0: more than the first", "chance": "0"},
+        ),
         "_without": (", without each object or category in turn", {}),
         "_away": (", mean over all locations but the one compared with", {}),
         "_displaced": (", against displacement", {}),
@@ -63,6 +67,7 @@ _FAMILIES = MappingProxyType(
         "attribution timeline": ("attribution",),
         "claims": ("claims",),
         "checkpoint measures": ("measure", "accuracy", "track"),
+        "comparison": ("claims", "measure", "accuracy", "probe", "attribution", "track"),
         "dissimilarities": ("dissimilarities",),
         "measures": ("measure",),
         "aligned": ("measure",),
@@ -82,6 +87,7 @@ _INTERVALS = MappingProxyType(
         "probe": "95 % interval over categories",
         "probe-each": "95 % interval over categories",
         "claims": "95 % interval over seeds with Student's t",
+        "comparison": "95 % interval; of a difference, paired over what both results share",
     }
 )
 

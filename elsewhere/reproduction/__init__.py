@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from elsewhere.reproduction.scale import Scale as Scale
     from elsewhere.reproduction.scale import load_scale as load_scale
     from elsewhere.reproduction.scale import scales as scales
+    from elsewhere.reproduction.systems import System as System
+    from elsewhere.reproduction.systems import SystemList as SystemList
+    from elsewhere.reproduction.systems import load_systems as load_systems
+    from elsewhere.reproduction.systems import system_lists as system_lists
+    from elsewhere.reproduction.systems_run import SystemsPlan as SystemsPlan
+    from elsewhere.reproduction.systems_run import plan_systems as plan_systems
+    from elsewhere.reproduction.systems_run import reproduce_systems as reproduce_systems
     from elsewhere.reproduction.tasks import Event as Event
 else:  # a checker must not take unknown names for granted
     __all__, __getattr__, __dir__ = imported_later(__name__, __file__)

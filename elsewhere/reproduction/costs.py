@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +70,26 @@ def plan(
     """
     options = Options(confounds, imagenet_weights, max_steps, state_key)
     chosen, runs = options.apply(find_scale(scale, trust))
-    check_layers(chosen, runs[0])
     count = len(seed_numbers(seeds, 0))
+    return plan_runs(chosen, runs, count, workers=workers, device=device)
+
+
+def plan_runs(
+    chosen: Scale,
+    runs: Sequence[Run],
+    count: int,
+    *,
+    workers: int | None = None,
+    device: str = "auto",
+) -> ReproductionPlan:
+    """Return what `count` seeds of these runs would cost.
+
+    Raises
+    ------
+    InputError
+        The layers that the claims are about, or the head, cannot be found.
+    """
+    check_layers(chosen, runs[0])
     place = find_device(device)
     processes = count_workers(workers, str(place), len(runs) * count)
     steps = sum(run.n_steps for run in runs)
@@ -162,14 +180,18 @@ def _time(run: Run, batch: int, device: torch.device) -> _Times:
 
 
 def _seconds(act: Callable[[], None], device: torch.device, *, repeats: int = _STEPS) -> float:
-    """Return the median time of a call, after one that is not counted."""
+    """Return the median time of a call, after one that is not counted.
+
+    On a CPU it is the processor's time, of one thread: other work on the machine does not count.
+    """
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     times = []
     for _ in range(repeats + 1):
-        began = time.perf_counter()
+        began = clock()
         act()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return sorted(times[1:])[repeats // 2]
 
 

@@ -74,7 +74,8 @@ class SeedTable:
         values = tuple(float(self.results[seed][run].get(name, math.nan)) for seed in self.seeds)
         unknown = not all(map(math.isfinite, values))
         note = f"{run}: {name.rpartition('/')[0]} is undefined in a seed" if unknown else ""
-        reasons = {str(self.results[seed][run].get(f"why/{name}", "")) for seed in self.seeds}
+        each = [self.results[seed][run] for seed in self.seeds]
+        reasons = {str(found.get(f"why/{name}", found.get("refused", ""))) for found in each}
         return SeedValues(values, join_notes(*sorted(reasons)) or note)
 
     def margin(self, run: str, name: str, gate: float, *, below: bool = False) -> SeedValues:

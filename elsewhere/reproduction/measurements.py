@@ -68,9 +68,9 @@ class Task:
     data_dir: Path | None = None
 
     @property
-    def key(self) -> tuple[int, str]:
-        """Seed and name of the run."""
-        return self.seed, self.run.name
+    def key(self) -> tuple[str, int, str]:
+        """Name of the scale, seed, and name of the run."""
+        return self.scale.name, self.seed, self.run.name
 
     @property
     def path(self) -> Path:

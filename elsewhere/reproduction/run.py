@@ -140,24 +140,24 @@ def reproduce(
     place = find_device(device)
     directory = Path(out)
     if not development:
-        _refuse_tuned(chosen, {*numbers, *_seeds_in(directory)})
+        refuse_tuned(chosen, {*numbers, *seeds_in(directory)})
     check_layers(chosen, runs[0])
-    _open(directory, chosen)
+    open_directory(directory, chosen)
     message = f"{directory} is being filled by another process; wait for it, or choose another one"
     with locked(directory, message):
         tasks = make_tasks(chosen, runs, numbers, directory, device=str(place), data_dir=data_dir)
-        _check_room(directory, [task for task in tasks if not task.path.exists()])
+        check_disk(directory, [task for task in tasks if not task.path.exists()])
         perform_all(
             tasks, workers=count_workers(workers, str(place), len(tasks)), progress=progress
         )
-        earlier = tuple(seed for seed in _seeds_in(directory) if seed not in numbers)
+        earlier = tuple(seed for seed in seeds_in(directory) if seed not in numbers)
         others = make_tasks(chosen, runs, earlier, directory, device=str(place), data_dir=data_dir)
         missing = {task.seed for task in others if not task.path.exists()}
         tasks += tuple(task for task in others if task.seed not in missing)
         return conclude(chosen, tasks, directory, figures=figures)
 
 
-def _check_room(directory: Path, left: Sequence[Task]) -> None:
+def check_disk(directory: Path, left: Sequence[Task]) -> None:
     """Refuse tasks whose checkpoints do not fit the disk."""
     there = sum(
         path.stat().st_size
@@ -211,7 +211,7 @@ def make_tasks(
     )
 
 
-def _seeds_in(directory: Path) -> tuple[int, ...]:
+def seeds_in(directory: Path) -> tuple[int, ...]:
     """Return the numbers of the seeds of which a directory holds something."""
     names = (path.name for path in (directory / "seeds").glob("*"))
     return tuple(sorted(int(name) for name in names if name.isdecimal()))
@@ -229,7 +229,8 @@ def seed_numbers(seeds: int, first_seed: int) -> tuple[int, ...]:
     return tuple(range(first_seed, first_seed + seeds))
 
 
-def _refuse_tuned(scale: Scale, seeds: set[int]) -> None:
+def refuse_tuned(scale: Scale, seeds: set[int]) -> None:
+    """Refuse seeds that a scale was tuned on."""
     tuned = sorted(seeds & {*scale.tuned_on})
     if tuned:
         raise InputError(
@@ -239,7 +240,7 @@ def _refuse_tuned(scale: Scale, seeds: set[int]) -> None:
         )
 
 
-def _open(directory: Path, scale: Scale) -> None:
+def open_directory(directory: Path, scale: Scale) -> None:
     """Make the directory, or refuse that of another reproduction."""
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,7 @@ class Event:
     accuracy: float | None = None  # on what is trained
     finished: int = 0  # tasks that are done
     total: int = 0
+    system: str = ""  # the name of the scale
 
 
 Progress: TypeAlias = Callable[[Event], None]
@@ -63,7 +64,8 @@ def perform(task: Task, progress: Progress) -> None:
 
     def report(found: Report) -> None:
         stage, accuracy = "training", found.train_accuracy
-        progress(Event(seed, run.name, stage, found.phase, found.step, found.steps, accuracy))
+        counts = (found.phase, found.step, found.steps, accuracy)
+        progress(Event(seed, run.name, stage, *counts, system=task.scale.name))
 
     # results depend on their number on a CPU, and seeds run side by side
     threads = 1 if find_device(task.device).type == "cpu" else torch.get_num_threads()
@@ -77,7 +79,7 @@ def perform(task: Task, progress: Progress) -> None:
             data_dir=task.data_dir,
         )
         trained = time.perf_counter()
-        progress(Event(seed, run.name, "measuring"))
+        progress(Event(seed, run.name, "measuring", system=task.scale.name))
         values |= measure(task)
     done = time.perf_counter()
     values |= {"seconds_training": trained - began, "seconds_measuring": done - trained}

@@ -15,7 +15,7 @@ from elsewhere.recording.workers import tell
 from elsewhere.reproduction.measurements import Task
 from elsewhere.reproduction.tasks import Event, Progress, perform, read_values
 
-Key: TypeAlias = tuple[int, str]
+Key: TypeAlias = tuple[str, int, str]
 _SHARE, _CORES = 24 * 2**30, 4
 """Bytes of a GPU's memory, and cores beside it, for each process: VGG16 in batches of 128 fits."""
 
@@ -101,15 +101,15 @@ def perform_all(
             progress(replace(event, finished=len(done), total=total))
 
     def is_ready(key: Key) -> bool:
-        return all((key[0], name) in done for name in left[key].run.needs)
+        return all((*key[:2], name) in done for name in left[key].run.needs)
 
     def finish(key: Key, _: Any) -> None:
         done.add(key)
-        report(Event(*key, "done"))
+        report(_event(key, "done"))
 
     for number, key in enumerate(sorted(done), start=1):
         if progress is not None:
-            progress(Event(*key, "skipped", finished=number, total=total))
+            progress(_event(key, "skipped", finished=number, total=total))
     perform_tasks(
         ReproductionJob(left, act),
         list(left),
@@ -118,3 +118,8 @@ def perform_all(
         ready=is_ready,
         told=report,
     )
+
+
+def _event(key: Key, stage: str, **counts: int) -> Event:
+    system, seed, run = key
+    return Event(seed, run, stage, system=system, **counts)

@@ -76,11 +76,13 @@ def tidy_table(result: xarray.Dataset, variables: Sequence[str] | None = None) -
         array = result[name]
         columns: dict[str, object] = {"variable": np.full(array.size, name)}
         grids = np.indices(array.shape).reshape(array.ndim, -1) if array.ndim else np.empty((0, 1))
-        for dim, index in zip(array.dims, grids, strict=True):
+        along = dict(zip(map(str, array.dims), grids, strict=True))
+        for dim, index in along.items():
             for key, coordinate in result.coords.items():
-                if coordinate.dims == (dim,):
-                    columns[str(key)] = coordinate.values[index]
-            columns.setdefault(str(dim), index)
+                dims = list(map(str, coordinate.dims))
+                if dims[-1:] == [dim] and {*dims} <= {*along}:
+                    columns[str(key)] = coordinate.values[tuple(along[each] for each in dims)]
+            columns.setdefault(dim, index)
         columns["value"] = array.values.ravel().astype(np.float64)
         frames.append(pandas.DataFrame(columns))
     table = pandas.concat(frames, ignore_index=True)

@@ -1,5 +1,6 @@
 """Tables of claims in the docs: from seeds that nothing was tuned on, and as they were found."""
 
+import importlib.util
 import json
 import math
 import re
@@ -59,3 +60,36 @@ def test_every_table_of_seeds_names_its_file_or_says_that_there_is_none():
             continue
         section = text().split(f"seeds {first} to {last}\n", 1)[1].split("\n### ", 1)[0]
         assert f"data/claims-laptop-{first}.json" in section or "is not finished" in section
+
+
+def test_the_tables_of_systems_are_made_from_their_files():
+    spec = importlib.util.spec_from_file_location("make_systems", DOCS / "make_systems.py")
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    page = maker.PAGE.read_text(encoding="utf-8")
+    assert page == maker.make_page(page), "run: python docs/make_systems.py"
+    for path in (DOCS / "data").glob("systems-*.json"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        assert f"table of {path.name}" in page
+        for table in found["systems"]:
+            assert not table["development"]
+            for row in table["claims"]:
+                values = [math.nan if value is None else value for value in row["values"]]
+                assert row["verdict"] == verdict(values, row["threshold"], row["direction"])
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ([0.6, 0.9], "yes"),
+        ([-0.02, 0.08], "no"),
+        ([0.3, 0.9], "in part, or undecided"),
+        ([None, None], "one seed"),
+    ],
+)
+def test_invariant_by_architecture_takes_the_whole_interval(interval, said):
+    spec = importlib.util.spec_from_file_location("make_systems", DOCS / "make_systems.py")
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert maker.by_architecture({"value": 0.5, "interval": interval, "threshold": 0.1}) == said
+    assert maker.by_architecture(None) == "not measurable"

@@ -307,7 +307,7 @@ def test_with_one_worker_tasks_keep_their_order_and_errors_pass(tiny, tmp_path):
     tasks, seen = make_tasks(tiny, make_runs(tiny), (0, 1), tmp_path), []
 
     def act(task, progress):
-        assert {(task.seed, name) for name in task.run.needs} <= set(seen)
+        assert {(task.scale.name, task.seed, name) for name in task.run.needs} <= set(seen)
         progress(Event(task.seed, task.run.name, "measuring"))
         seen.append(task.key)
         if len(seen) == 12:

@@ -1,0 +1,503 @@
+"""Results of one kind, of several networks, conditions or seeds, side by side: :func:`compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+
+from elsewhere.analyzer.paired import Pair, paired_interval, unpaired_notes
+from elsewhere.errors import InputError
+from elsewhere.forms import beside_main, layer_labels, network_name, weights_name
+from elsewhere.measures.claims import interval_over_seeds
+from elsewhere.measures.variables import described
+from elsewhere.notes import notes_of
+from elsewhere.types import stem_of
+
+By: TypeAlias = Literal["auto", "name", "depth"]
+
+KINDS = ("similarity", "measures", "accuracy", "probe", "attribution", "track", "claims")
+"""The results that can be compared."""
+
+_SHOWN = {
+    "canvas": "the canvas, px",
+    "object_size": "the object size, px",
+    "background": "the background",
+    "n_objects": "the number of objects",
+    "object_set": "the object set",
+}
+_ASKED = {
+    "metric": "the metric",
+    "against": "what locations are compared with",
+    "names": "the measures",
+    "method": "the method",
+    "target": "the target",
+    "probe": "the kind of probe",
+    "n_classes": "the number of classes",
+    "level": "the level of intervals",
+}
+_PLACES = ("y", "x", "trained_y", "trained_x", "step")
+_OVER = ("layer", "exemplars", "where", "checkpoint", "displacement")
+"""Dimensions of numbers that are compared; those of maps and single objects are not."""
+_ENDINGS = ("_interval", "_band", "_step", "_without", "_step_interval", "_step_band")
+
+
+def compare(
+    results: Sequence[xarray.Dataset], names: Sequence[str] | None = None, *, by: By = "auto"
+) -> xarray.Dataset:
+    """Return the numbers of several results side by side, and how they differ from the first's.
+
+    Parameters
+    ----------
+    results
+        Two or more of one kind, of the same objects, canvas, places and measures; or one of claims
+        that holds several systems. Results of several seeds may have other objects of the same set.
+    names
+        What each is called; by default by network and seed.
+    by
+        How layers are joined: by ``name``, or by relative ``depth``, from 0 at the first layer that
+        was measured to 1 at the last one on the main branch; by name by default where all have the
+        same layers.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``kind = comparison``, ``compared`` the kind of the results. Over ``result``, each number V
+        of the results that is no map; where it is of layers over ``place``, with the coordinates
+        ``layer`` and ``depth`` over (result, place), NaN where a result has fewer layers. Over
+        ``other``, the results but the first, ``V_difference`` from the first one: where layers are
+        joined by depth it is at the depths of the first one's layers, and the other's are
+        interpolated linearly. ``V_interval`` and ``V_difference_interval`` (..., bound) are 95 %.
+        Differences are paired over what both share: objects (jackknife-t where the results keep
+        numbers without each object, else from trials), seeds for claims; NaN where nothing is
+        shared, as ``notes`` say. Of claims over ``claim``, with ``verdict`` (result, claim).
+
+    Raises
+    ------
+    InputError
+        Fewer than two; another kind, stimuli, canvas, places or measures; names that do not fit.
+    """
+    results = list(results)
+    _check_kinds(results)
+    kind = str(results[0].attrs["kind"])
+    if kind == "claims":
+        results, names = _by_system(results, names)
+    if len(results) < 2:
+        raise InputError("a comparison is of two results or more; got 1")
+    called = _called(results, names)
+    if kind == "claims":
+        return _compare_claims(results, called)
+    notes = _check_same(results, called)
+    pairs = [Pair.of(results[0], each, called[0], name) for each, name in _others(results, called)]
+    keys = _numbers(results, called)
+    joined = (
+        _Layers.of(results, by) if any("layer" in results[0][key].dims for key in keys) else None
+    )
+    variables: dict[str, Any] = {}
+    for key in keys:
+        variables |= _of_variable(key, results, pairs, joined)
+    found = xarray.Dataset(variables, coords=_coordinates(results, called, joined))
+    found.attrs = {
+        "kind": "comparison",
+        "compared": kind,
+        "joined_by": "nothing" if joined is None else joined.by,
+        **{k: v for k, v in results[0].attrs.items() if k in (*_SHOWN, *_ASKED)},
+        "stem": stem_of(results[0].attrs) if kind == "similarity" else "",
+        "level": 0.95,
+        "notes": [
+            *notes,
+            *([] if joined is None else joined.notes(called)),
+            *dict.fromkeys(note for pair in pairs for note in pair.notes),
+            *unpaired_notes(pairs),
+            *_notes(results, called),
+        ],
+    }
+    return described(found)
+
+
+def _others(
+    results: Sequence[xarray.Dataset], called: Sequence[str]
+) -> list[tuple[xarray.Dataset, str]]:
+    return list(zip(results[1:], called[1:], strict=True))
+
+
+def _notes(results: Sequence[xarray.Dataset], called: Sequence[str]) -> list[str]:
+    """Return the doubts of the results: those of all once, others with the name of their result."""
+    each = [notes_of(result) for result in results]
+    shared = [note for note in each[0] if all(note in notes for notes in each)]
+    return shared + [
+        f"{name}: {note}"
+        for name, notes in zip(called, each, strict=True)
+        for note in notes
+        if note not in shared
+    ]
+
+
+# --- what may be compared
+
+
+def _check_kinds(results: Sequence[xarray.Dataset]) -> None:
+    if not results:
+        raise InputError("a comparison is of two results or more; got none")
+    kinds = [str(result.attrs.get("kind", "unknown")) for result in results]
+    if odd := [kind for kind in kinds if kind != kinds[0]]:
+        raise InputError(
+            f"results of two kinds cannot be compared, {kinds[0]} and {odd[0]}; give results of one"
+        )
+    if kinds[0] not in KINDS:
+        raise InputError(
+            f"results of the kind {kinds[0]!r} cannot be compared; expected {', '.join(KINDS)}"
+        )
+
+
+def _check_same(results: Sequence[xarray.Dataset], called: Sequence[str]) -> list[str]:
+    """Refuse results of other stimuli or measures; return what is doubtful about the objects."""
+    first = results[0]
+    for each, name in _others(results, called):
+        for facts in (_SHOWN, _ASKED):
+            for key, said in facts.items():
+                one, other = (result.attrs.get(key) for result in (first, each))
+                if _plain(one) != _plain(other):
+                    raise InputError(
+                        f"{said} differs: {one} in {called[0]}, {other} in {name}; measure both "
+                        "alike"
+                    )
+        for key in _PLACES:
+            one, other = (
+                result[key].values.tolist() if key in result.variables else None
+                for result in (first, each)
+            )
+            if one != other and not (key.startswith("trained") and _seeds_differ(first, each)):
+                raise InputError(
+                    f"the {'steps' if key == 'step' else f'locations ({key})'} of {called[0]} and "
+                    f"{name} differ; measure both at the same ones"
+                )
+    alike = [each for each in results if _digest(each) == _digest(first)]
+    if len(alike) == len(results):
+        return []
+    digests: dict[Any, set[str]] = {}
+    for each in results:
+        digests.setdefault(each.attrs.get("seed"), set()).add(_digest(each))
+    if any(len(found) > 1 for found in digests.values()):
+        other = next(n for n, each in zip(called, results, strict=True) if each not in alike)
+        raise InputError(
+            f"{called[0]} and {other} were measured with other objects; measure both with the same"
+        )
+    return ["seeds drew different objects: differences between seeds have no interval (nan)"]
+
+
+def _digest(result: xarray.Dataset) -> str:
+    return str(result.attrs.get("object_digest", result.attrs.get("identity", "")))
+
+
+def _seeds_differ(one: xarray.Dataset, other: xarray.Dataset) -> bool:
+    return bool(one.attrs.get("seed") != other.attrs.get("seed"))
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value).tolist() if isinstance(value, np.ndarray | list | tuple) else value
+
+
+def _called(results: Sequence[xarray.Dataset], names: Sequence[str] | None) -> list[str]:
+    """Return what results are called: as told, or by what tells them apart."""
+    if names is None:
+        names = [_name(result) for result in results]
+        if len({*names}) < len(names):
+            names = [f"{name} #{number}" for number, name in enumerate(names, start=1)]
+    if len(names) != len(results):
+        raise InputError(f"there are {len(names)} names for {len(results)} results; name each")
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise InputError(f"two results are called {twice[0]!r}; give each a name of its own")
+    return list(names)
+
+
+def _name(result: xarray.Dataset) -> str:
+    weights = weights_name(result.attrs)
+    parts = [network_name(result.attrs) or "network", str(result.attrs.get("run", ""))]
+    if weights and weights != "none":
+        parts.append(weights)
+    if "seed" in result.attrs:
+        parts.append(f"seed {result.attrs['seed']}")
+    return ", ".join(filter(None, parts))
+
+
+def _numbers(results: Sequence[xarray.Dataset], called: Sequence[str]) -> list[str]:
+    """Return the names of the numbers that all results have; refuse where there are others."""
+    each = [
+        {
+            str(key): values.dims
+            for key, values in result.data_vars.items()
+            if {*values.dims} <= {*_OVER}
+            and values.dtype.kind == "f"
+            and not str(key).endswith(_ENDINGS)
+        }
+        for result in results
+    ]
+    for numbers, name in zip(each[1:], called[1:], strict=True):
+        if odd := sorted({*each[0]} ^ {*numbers}):
+            lacks = name if odd[0] in each[0] else called[0]
+            raise InputError(
+                f"the measures differ: {lacks} lacks {odd[0]}"
+                + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
+                + "; measure both alike"
+            )
+    if not each[0]:
+        raise InputError(f"{called[0]} holds no number that can be compared, only maps")
+    return list(each[0])
+
+
+# --- layers
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """How the layers of several results are joined.
+
+    `depths` are (place,) of each result. By name, differences are of the layers called `shared`; by
+    depth they are at the depths of the first result.
+    """
+
+    by: Literal["name", "depth"]
+    names: tuple[list[str], ...]
+    depths: tuple[NDArray[np.float64], ...]
+    main: tuple[NDArray[np.int64], ...]  # places on the main branch, of each result
+    shared: list[str]
+
+    @classmethod
+    def of(cls, results: Sequence[xarray.Dataset], by: By) -> _Layers:
+        if by not in ("auto", "name", "depth"):
+            raise InputError(f"layers are joined by auto, name or depth; got {by!r}")
+        names = tuple(layer_labels(result) for result in results)
+        shared = [name for name in names[0] if all(name in other for other in names)]
+        if by == "auto":
+            by = "name" if all(other == names[0] for other in names) else "depth"
+        if by == "name" and not shared:
+            raise InputError(
+                f"no layer has the same name in all results ({names[0][0]}, {names[1][0]}, ...); "
+                "join them by depth"
+            )
+        main, depths = [], []
+        for result, layers in zip(results, names, strict=True):
+            beside = beside_main(result)
+            places = np.array([n for n in range(len(layers)) if n not in beside], np.int64)
+            main.append(places)
+            depths.append(
+                np.interp(np.arange(len(layers)), places, np.linspace(0, 1, len(places)))
+                if len(places) > 1
+                else np.ones(len(layers))
+            )
+        return cls(by, names, tuple(depths), tuple(main), shared)
+
+    @property
+    def most(self) -> int:
+        """The layers of the result that has most."""
+        return max(map(len, self.names))
+
+    def padded(self, values: NDArray[Any], number: int, axis: int) -> NDArray[Any]:
+        """Return values of a result's layers, with NaN for those that it lacks."""
+        missing = self.most - len(self.names[number])
+        widths = [(0, missing if place == axis else 0) for place in range(values.ndim)]
+        return np.pad(values, widths, constant_values=np.nan)
+
+    def at_joined(self, values: NDArray[np.float64], number: int, axis: int) -> NDArray[np.float64]:
+        """Return values of a result's layers where differences are taken."""
+        if self.by == "name":
+            return values.take([self.names[number].index(name) for name in self.shared], axis)
+        if number == 0:
+            return values
+        places, depths = self.main[number], self.depths[number]
+        wanted = np.interp(self.depths[0], depths[places], np.arange(len(places)))
+        low = np.floor(wanted).astype(np.int64)
+        high = np.minimum(low + 1, len(places) - 1)
+        share = (wanted - low).reshape(-1, *[1] * (values.ndim - 1 - axis))
+        before, behind = (values.take(places[which], axis) for which in (low, high))
+        # a layer without a value must not spoil those that stand exactly on another
+        return np.where(share == 0, before, (1 - share) * before + share * behind)
+
+    def notes(self, called: Sequence[str]) -> list[str]:
+        if self.by == "depth":
+            return [
+                f"layers differ: differences are at the depths of {called[0]}, and the other's "
+                "values are interpolated between its layers on the main branch"
+            ]
+        left = [
+            f"{name}: {', '.join(sorted({*layers} - {*self.shared}))}"
+            for name, layers in zip(called, self.names, strict=True)
+            if {*layers} - {*self.shared}
+        ]
+        return [f"layers without a partner have no difference: {'; '.join(left)}"] if left else []
+
+
+def _coordinates(
+    results: Sequence[xarray.Dataset], called: Sequence[str], joined: _Layers | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "result": list(called),
+        "other": list(called[1:]),
+        "bound": ["low", "high"],
+    }
+    for name in ("exemplars", "where", "displacement"):
+        if name in results[0].coords:
+            found[name] = results[0][name].values
+    for name in ("phase", "step"):
+        if name in results[0].coords:
+            found[name] = ("checkpoint", results[0][name].values)
+    if joined is not None:
+        rows = [names + [""] * (joined.most - len(names)) for names in joined.names]
+        depths = [joined.padded(each, number, 0) for number, each in enumerate(joined.depths)]
+        at = joined.shared if joined.by == "name" else joined.names[0]
+        places = [joined.names[0].index(name) for name in at]
+        found |= {
+            "layer": (("result", "place"), np.array(rows, dtype=str)),
+            "depth": (("result", "place"), np.stack(depths)),
+            "joined_layer": ("joined", list(at)),
+            "joined_depth": ("joined", joined.depths[0][places]),
+        }
+    return found
+
+
+def _of_variable(
+    key: str,
+    results: Sequence[xarray.Dataset],
+    pairs: Sequence[Pair],
+    joined: _Layers | None,
+) -> dict[str, Any]:
+    """Return a number of all results, its differences from the first one's, and intervals."""
+    dims = [str(dim) for dim in results[0][key].dims]
+    layered = "layer" in dims
+    axis = dims.index("layer") if layered else 0
+    values = [result[key].transpose(*dims).values.astype(np.float64) for result in results]
+
+    def whole(each: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        if joined is None or not layered:
+            return np.stack(each)
+        return np.stack([joined.padded(one, number, axis) for number, one in enumerate(each)])
+
+    def at(one: NDArray[np.float64], number: int) -> NDArray[np.float64]:
+        if joined is None or not layered:
+            return one
+        return joined.at_joined(one, number, axis)
+
+    out = ["place" if dim == "layer" else dim for dim in dims]
+    apart = ["joined" if dim == "layer" else dim for dim in dims]
+    attributes = {name: text for name, text in results[0][key].attrs.items() if name != "reason"}
+    found: dict[str, Any] = {key: (("result", *out), whole(values), attributes)}
+    bounds = f"{key}_interval"
+    if all(bounds in result for result in results):
+        intervals = [result[bounds].transpose(*dims, "bound").values for result in results]
+        found[bounds] = (("result", *out, "bound"), whole(intervals))
+    differences, ends = [], []
+    for number, (one, pair) in enumerate(zip(values[1:], pairs, strict=True), start=1):
+        differences.append(at(one, number) - at(values[0], 0))
+        ends.append(paired_interval(key, dims, pair, lambda v, n, k=number: at(v, n and k)))
+    found[f"{key}_difference"] = (("other", *apart), np.stack(differences), attributes)
+    found[f"{key}_difference_interval"] = (("other", *apart, "bound"), np.stack(ends))
+    return found
+
+
+# --- claims
+
+_ROW = ("claim", "part", "pair", "exemplars")
+
+
+def _by_system(
+    results: Sequence[xarray.Dataset], names: Sequence[str] | None
+) -> tuple[list[xarray.Dataset], list[str] | None]:
+    """Return the claims of each system apart, where a result is of a list of systems."""
+    parts: list[xarray.Dataset] = []
+    called: list[str] = []
+    for number, result in enumerate(results):
+        if "systems" in result.attrs:
+            held = result["system"].values
+            for system in dict.fromkeys(held.tolist()):
+                parts.append(result.isel(claim=np.flatnonzero(held == system)))
+                called.append(system)
+            continue
+        parts.append(result)
+        usual = str(result.attrs.get("system", f"#{number + 1}"))
+        called.append(names[number] if names is not None and number < len(names) else usual)
+    if names is not None and len(parts) == len(names):
+        called = list(names)
+    return parts, called
+
+
+def _compare_claims(results: Sequence[xarray.Dataset], called: Sequence[str]) -> xarray.Dataset:
+    """Return the claims of several systems, joined by claim, statistic, pair and exemplars."""
+    tables = [_rows(result) for result in results]
+    rows = list(dict.fromkeys(row for table in tables for row in table))
+    seeds = sorted({int(seed) for result in results for seed in result["seed"].values})
+    held = np.full((len(results), len(rows), len(seeds)), np.nan)
+    words = np.full((len(results), len(rows)), "not run", dtype=object)
+    facts: dict[str, list[Any]] = {"threshold": [], "direction": [], "counts": []}
+    for row in rows:
+        known = [
+            (name, result.isel(claim=table[row]))
+            for name, result, table in zip(called, results, tables, strict=True)
+            if row in table
+        ]
+        for key, column in facts.items():
+            said = [each[key].item() for _, each in known]
+            for (name, _), value in zip(known[1:], said[1:], strict=True):
+                if value != said[0]:
+                    raise InputError(
+                        f"the {key} of {row[0]} ({row[1]}) differs: {said[0]} in {known[0][0]}, "
+                        f"{value} in {name}; compare claims of one version"
+                    )
+            column.append(said[0])
+    for number, (result, table) in enumerate(zip(results, tables, strict=True)):
+        places = [seeds.index(int(seed)) for seed in result["seed"].values]
+        for row, place in table.items():
+            held[number, rows.index(row), places] = result["seeds"].values[place]
+            words[number, rows.index(row)] = str(result["verdict"].values[place])
+    values, intervals = _over_seeds(held)
+    differences, apart = _over_seeds(held[1:] - held[:1])
+    found = xarray.Dataset(
+        {
+            "value": (("result", "claim"), values),
+            "value_interval": (("result", "claim", "bound"), intervals),
+            "verdict": (("result", "claim"), words.astype(str)),
+            "seeds": (("result", "claim", "seed"), held),
+            "value_difference": (("other", "claim"), differences),
+            "value_difference_interval": (("other", "claim", "bound"), apart),
+            **{key: ("claim", column) for key, column in facts.items()},
+        },
+        coords={
+            "result": list(called),
+            "other": list(called[1:]),
+            "bound": ["low", "high"],
+            "seed": seeds,
+            **{key: ("claim", [row[n] for row in rows]) for n, key in enumerate(_ROW)},
+        },
+        attrs={
+            "kind": "comparison",
+            "compared": "claims",
+            "joined_by": "nothing",
+            "level": 0.95,
+            "notes": _notes(results, called),
+        },
+    )
+    return described(found)
+
+
+def _rows(result: xarray.Dataset) -> dict[tuple[str, ...], int]:
+    """Return the place of each row of claims, by what it is about."""
+    columns = (map(str, result[key].values) for key in _ROW)
+    return {row: place for place, row in enumerate(zip(*columns, strict=True))}
+
+
+def _over_seeds(held: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return means over the seeds that are there (..., seed), and Student's t intervals.
+
+    A seed that was run and has no value leaves none to the row either.
+    """
+    means, bounds = np.full(held.shape[:-1], np.nan), np.full((*held.shape[:-1], 2), np.nan)
+    for place in np.ndindex(*held.shape[:-1]):
+        known = held[place][np.isfinite(held[place])]
+        if len(known):
+            means[place] = known.mean()
+            bounds[place] = interval_over_seeds(known)
+    return means, bounds
