@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -393,10 +394,21 @@ def _of_variable(
     differences, ends = [], []
     for number, (one, pair) in enumerate(zip(values[1:], pairs, strict=True), start=1):
         differences.append(at(one, number) - at(values[0], 0))
-        ends.append(paired_interval(key, dims, pair, lambda v, n, k=number: at(v, n and k)))
+        which = (0, number)
+        ends.append(paired_interval(key, dims, pair, partial(_placed, at, which)))
     found[f"{key}_difference"] = (("other", *apart), np.stack(differences), attributes)
     found[f"{key}_difference_interval"] = (("other", *apart, "bound"), np.stack(ends))
     return found
+
+
+def _placed(
+    at: Callable[[NDArray[np.float64], int], NDArray[np.float64]],
+    which: Sequence[int],
+    values: NDArray[np.float64],
+    number: int,
+) -> NDArray[np.float64]:
+    """Return values of the first or second result of a pair where differences are taken."""
+    return at(values, which[number])
 
 
 # --- claims

@@ -57,12 +57,12 @@ def paired_interval(key: str, dims: Sequence[str], pair: Pair, at: Joined) -> Fl
     nothing = np.full((*difference.shape, 2), np.nan)
     if not pair.shared:
         return nothing
-    without = [_without(each, key, dims) for each in two]
-    if without[0] is not None and without[1] is not None:
-        if len(without[0]) != len(without[1]):
+    one, other = (_without(each, key, dims) for each in two)
+    if one is not None and other is not None:
+        if len(one) != len(other):
             pair.notes.append(f"{key}: other objects count in {pair.names[0]} and {pair.names[1]}")
             return nothing
-        left = [np.stack([at(one, number) for one in each]) for number, each in enumerate(without)]
+        left = [np.stack([at(v, n) for v in each]) for n, each in enumerate((one, other))]
         return jackknife_t(difference, left[1] - left[0])
     if two[0].attrs.get("kind") == "accuracy" and all(_bounds(key) in each for each in two):
         return _of_trials(key, dims, two)

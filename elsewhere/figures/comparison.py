@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -292,7 +293,7 @@ def _plot_claims(
         entitle_figure(figure, f"claims, less {comparison['result'].values[0]} · 95 % over seeds")
         return figure
     entitle_figure(figure, f"claims of {len(names)} systems · 95 % t intervals over seeds")
-    style = {"linestyle": "none", "markersize": 4.5}
+    style: dict[str, Any] = {"linestyle": "none", "markersize": 4.5}
     handles = [
         Line2D([], [], label=label, marker=marker, color=color, **style)
         for label, (marker, color) in (

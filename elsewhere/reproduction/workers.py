@@ -120,6 +120,6 @@ def perform_all(
     )
 
 
-def _event(key: Key, stage: str, **counts: int) -> Event:
+def _event(key: Key, stage: str, *, finished: int = 0, total: int = 0) -> Event:
     system, seed, run = key
-    return Event(seed, run, stage, system=system, **counts)
+    return Event(seed, run, stage, finished=finished, total=total, system=system)
