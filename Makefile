@@ -23,7 +23,7 @@ NUMERIC := tests/measures tests/probes/test_span.py tests/probes/test_engine.py 
 	tests/recording/test_sweep.py tests/recording/test_identity.py \
 	tests/recording/incremental/test_vectors.py tests/recording/incremental/test_engines.py
 
-.PHONY: setup demo test test-long test-oldest check style types houses compiled bench clean
+.PHONY: setup demo notebooks test test-long test-oldest check style types houses compiled bench clean
 
 setup: .venv/ready
 
@@ -75,6 +75,10 @@ $(OLDEST)/ready: pyproject.toml constraints.txt
 	@grep -v '^torch' constraints.txt > $(OLDEST)/constraints.txt
 	@$(OLDEST)/bin/python -m pip install -qq -c $(OLDEST)/constraints.txt $(OLDEST_PAIR) -e '.[dev]'
 	@touch $(OLDEST)/ready
+
+# Each notebook runs in a kernel; they are dealt out one by one, for they take unequally long.
+notebooks: compiled
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist load --durations=0 tests/docs/test_notebooks.py
 
 bench: setup
 	@$(BIN)/python -m benchmarks

@@ -1,8 +1,13 @@
-from elsewhere.analyzer import compare as compare
-from elsewhere.analyzer import measure as measure
-from elsewhere.analyzer import similarity as similarity
 from elsewhere.analyzer.attribution import AttributionSettings as AttributionSettings
-from elsewhere.analyzer.attribution import attribute as attribute
+from elsewhere.calls import accuracy as accuracy
+from elsewhere.calls import attribute as attribute
+from elsewhere.calls import compare as compare
+from elsewhere.calls import measure as measure
+from elsewhere.calls import probe as probe
+from elsewhere.calls import record as record
+from elsewhere.calls import similarity as similarity
+from elsewhere.calls import track as track
+from elsewhere.calls import train as train
 from elsewhere.errors import ElsewhereError as ElsewhereError
 from elsewhere.figures import plot_attribution_equivariance as plot_attribution_equivariance
 from elsewhere.figures import plot_attribution_frame as plot_attribution_frame
@@ -19,11 +24,9 @@ from elsewhere.figures import plot_similarity_maps as plot_similarity_maps
 from elsewhere.figures import save_figure as save_figure
 from elsewhere.models import list_layers as list_layers
 from elsewhere.models import load_model as load_model
-from elsewhere.probes import probe as probe
 from elsewhere.recording import Recorder as Recorder
 from elsewhere.recording import Sweep as Sweep
 from elsewhere.recording import plan as plan
-from elsewhere.recording import record as record
 from elsewhere.stimuli import Canvas as Canvas
 from elsewhere.stimuli import Grid as Grid
 from elsewhere.stimuli import ObjectSet as ObjectSet
@@ -33,6 +36,7 @@ from elsewhere.storage import Recording as Recording
 from elsewhere.storage import load_result as load_result
 from elsewhere.storage import save_result as save_result
 from elsewhere.storage import verify as verify
+from elsewhere.training import load_curriculum as load_curriculum
 
 __version__: str
 __all__: list[str]

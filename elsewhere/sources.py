@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.axes import Axes
+from elsewhere.displays import ShownSource
 from elsewhere.errors import EngineError, InputError, LayerError, MemoryLimitError
 from elsewhere.logs import get_logger
 from elsewhere.measures.blocks import DenseBlock
@@ -259,7 +260,7 @@ def count_parts(
     )
 
 
-class BlockSource(Source):
+class BlockSource(ShownSource, Source):
     """A source that has its activations already, and goes through them layer by layer.
 
     A class of one's own gives ``design``, ``layers``, ``provenance``, :meth:`blocks` and

@@ -11,7 +11,10 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +22,7 @@ import typer
 
 from elsewhere.errors import InputError, visible
 from elsewhere.forms import beside_main, layer_forms, layer_labels, network_name, weights_name
+from elsewhere.logs import get_logger
 from elsewhere.notes import news_of, notes_of
 from elsewhere.types import COMPARED, format_bytes, stem_of
 
@@ -29,6 +33,39 @@ if TYPE_CHECKING:
     from elsewhere.recording import Plan
 
 Dataset = TypeVar("Dataset", bound="xarray.Dataset")
+
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class FunctionCall:
+    """A command that runs as a function of Python, and prints nothing.
+
+    Parameters
+    ----------
+    line
+        The command line that does the same.
+    progress
+        What is called with what is done and what there is to do; or whether a bar is shown, by
+        default in notebooks only.
+    """
+
+    line: str
+    progress: Progress | bool | None
+
+
+_call: ContextVar[FunctionCall | None] = ContextVar("call", default=None)
+
+
+@contextlib.contextmanager
+def as_function(line: str, progress: Progress | bool | None) -> Iterator[None]:
+    """Run what is within as a function of Python; see :class:`FunctionCall`."""
+    token = _call.set(FunctionCall(line, progress))
+    try:
+        yield
+    finally:
+        _call.reset(token)
 
 
 def duration(seconds: float) -> str:
@@ -55,23 +92,34 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def _echo(text: str) -> None:
+    if _call.get() is None:  # a function of Python returns its data
+        typer.echo(text)
+
+
 def put(text: str) -> None:
     """Print a line of data to standard output."""
-    typer.echo(visible(text))
+    _echo(visible(text))
 
 
 def put_text(text: str) -> None:
     """Print a text of several lines of our own to standard output."""
-    typer.echo("\n".join(map(visible, text.removesuffix("\n").split("\n"))))
+    _echo("\n".join(map(visible, text.removesuffix("\n").split("\n"))))
 
 
 def say(text: str) -> None:
-    """Print a message, one line, to standard error; the middle of an endless one is left out."""
+    """Print a message, one line, to standard error; the middle of an endless one is left out.
+
+    What runs as a function of Python logs it.
+    """
     more = len(text) - LONGEST
     if more > 0:  # what a file calls something may have millions of characters
         half = LONGEST // 2
         text = f"{text[:half]} ... ({more} characters are left out) ... {text[-half:]}"
-    typer.echo(visible(text), err=True)
+    if _call.get() is None:
+        typer.echo(visible(text), err=True)
+    else:
+        logger.info(visible(text))
 
 
 class LossyStream:
@@ -114,7 +162,7 @@ def print_json(value: Any) -> None:
     text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
     if not text.replace("\n", "").isprintable():  # JSON escapes some, but not all
         text = "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
-    typer.echo(text)
+    _echo(text)
 
 
 def _plain(value: Any) -> Any:
@@ -162,7 +210,9 @@ def print_numbers(rows: list[dict[str, Any]], right: tuple[str, ...]) -> None:
 
 
 def command_line() -> str:
-    """Return the command that runs, as files keep it."""
+    """Return the command that runs, or that does what is called from Python, as files keep it."""
+    if (call := _call.get()) is not None:
+        return call.line
     return shlex.join(["elsewhere", *sys.argv[1:]])
 
 
@@ -316,9 +366,27 @@ def _named_file(value: object) -> Path | None:
     return next((Path(v) for v in (value, value.partition(":")[2]) if os.path.isfile(v)), None)
 
 
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    module = sys.modules.get("IPython")
+    return module is not None and hasattr(module.get_ipython(), "kernel")
+
+
 @contextlib.contextmanager
 def bar(what: str, *, note: bool = False) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar with a rate, the time left and, if wanted, a note on standard error."""
+    """Show a bar with a rate, the time left and, if wanted, a note.
+
+    It stands on standard error, or below the cell of a notebook. What runs as a function of Python
+    says whether there is one: see :class:`FunctionCall`.
+    """
+    call = _call.get()
+    wanted = True if call is None else call.progress
+    if callable(wanted):
+        yield lambda done, total, text="": wanted(done, total)
+        return
+    if not (in_notebook() if wanted is None else wanted):
+        yield lambda done, total, text="": None
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -342,18 +410,50 @@ def bar(what: str, *, note: bool = False) -> Iterator[Callable[[int, int, str], 
         columns.append(TextColumn("{task.fields[note]}", markup=False))
     shown = Progress(*columns, console=Console(stderr=True))
     task = shown.add_task(what, total=None, rate="", note="")
+    view: _Cell | Progress = _Cell(shown) if in_notebook() else shown
 
     def update(done: int, total: int, text: str = "") -> None:
-        shown.start()  # not before there is something to show: what is refused has no bar
         elapsed = shown.tasks[0].elapsed or 0.0
         rate = f"{done / elapsed:.1f}/s" if elapsed > 0 else ""
         shown.update(task, completed=done, total=total, rate=rate, note=visible(text))
+        view.start()  # not before there is something to show: what is refused has no bar
 
     try:
         yield update
     finally:
-        if shown.live.is_started:
-            shown.stop()
+        if isinstance(view, _Cell) or shown.live.is_started:
+            view.stop()
+
+
+class _Cell:
+    """A bar of rich below a cell of a notebook.
+
+    Rich's own way needs ipywidgets; a display that is updated needs nothing, and stays readable in
+    a file that was saved.
+    """
+
+    EVERY = 0.2
+    """Seconds between two pictures of it, at least."""
+
+    def __init__(self, shown: Any) -> None:
+        self._shown, self._handle, self._at = shown, None, 0.0
+
+    def start(self) -> None:
+        """Show the bar, or how far it is by now."""
+        if (now := time.monotonic()) - self._at < self.EVERY:
+            return
+        self._at = now
+        if self._handle is None:
+            from IPython.display import display
+
+            self._handle = display(self._shown, display_id=True)
+        else:
+            self._handle.update(self._shown)
+
+    def stop(self) -> None:
+        """Show how far the bar came in the end."""
+        if self._handle is not None:
+            self._handle.update(self._shown)
 
 
 @contextlib.contextmanager

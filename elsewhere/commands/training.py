@@ -101,7 +101,7 @@ def train(
     from elsewhere.training import train as train_curriculum
 
     cost.set_threads()
-    with _training_bar() as report:
+    with training_bar() as report:
         train_curriculum(
             loaded,
             out,
@@ -288,7 +288,7 @@ def _track_rows(phase: str, summary: xarray.Dataset) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _training_bar() -> Iterator[Callable[[Report], None]]:
+def training_bar() -> Iterator[Callable[[Report], None]]:
     """Show step, loss and accuracies of the phase that is trained."""
     with bar("training", note=True) as update:
 

@@ -9,7 +9,9 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.displays import page, size_of
+from elsewhere.errors import InputError, UnknownNameError, visible
+from elsewhere.forms import network_name, weights_name
 from elsewhere.models.repetition import unrepeated_note
 from elsewhere.models.transform import InputTransform
 from elsewhere.types import BatchDependent, Precision
@@ -103,6 +105,43 @@ class Model:
             )
         if self.precision not in get_args(Precision):
             raise UnknownNameError("precision", self.precision, get_args(Precision))
+
+    def __repr__(self) -> str:
+        facts = {"model": self.name, "model_arguments": self.arguments, "weights": self.weights}
+        n_parameters = sum(each.numel() for each in self.module.parameters())
+        name = f"{network_name(facts)} ({weights_name(facts)})"
+        said = f"<Model {name}: {n_parameters:,} parameters, canvas {self.canvas_size} px>"
+        return visible(said)
+
+    def _repr_html_(self) -> str:
+        aliases = {module: alias for alias, module in self.aliases.items()}
+        own = [
+            (name, part, dict(part.named_parameters(recurse=False)))
+            for name, part in self.module.named_modules()
+            if not any(True for _ in part.children())
+        ]
+        rows = [
+            {
+                "layer": aliases.get(name, name),
+                "module": name,
+                "type": type(part).__name__,
+                "weights": size_of(found["weight"].shape) if "weight" in found else "",
+                "parameters": f"{sum(p.numel() for p in found.values()):,}" if found else "",
+            }
+            for name, part, found in own
+        ]
+        n_parameters = sum(each.numel() for each in self.module.parameters())
+        facts = {
+            "weights": self.weights,
+            "parameters": f"{n_parameters:,}",
+            "canvas": f"{self.canvas_size} px",
+            "input": ", ".join(f"{key} {value}" for key, value in self.transform.facts.items()),
+            "device": self.device,
+            "precision": "" if self.precision == "float32" else self.precision,
+            "classes": len(self.classes) or "",
+            "origin": self.origin,
+        }
+        return page("Model", self.name, facts, rows=rows, notes=self.doubts)
 
     @property
     def doubts(self) -> tuple[str, ...]:

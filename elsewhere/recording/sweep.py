@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from elsewhere.axes import Axes, Axis, Coordinate
+from elsewhere.displays import ShownSource
 from elsewhere.errors import CanvasError, UnknownNameError
 from elsewhere.models import (
     OUTPUT,
@@ -118,7 +119,7 @@ class _Findings:
         return self._engine
 
 
-class Sweep(Source):
+class Sweep(ShownSource, Source):
     """A network, objects, a canvas and a grid: what can be recorded or measured.
 
     Parameters

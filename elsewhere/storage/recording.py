@@ -93,10 +93,6 @@ class Recording(BlockSource):
             self._tree = None
         self._file.close()
 
-    def __repr__(self) -> str:
-        sizes = " x ".join(map(str, (len(self.design.objects), *self.design.shape)))
-        return f"<Recording {self.path.name}: {sizes}, layers {', '.join(self)}>"
-
     # --- arrays by name ---------------------------------------------------------------------
 
     @property

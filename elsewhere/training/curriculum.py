@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from elsewhere.axes import Axes
-from elsewhere.errors import CurriculumError, ElsewhereError, StorageError
+from elsewhere.displays import page
+from elsewhere.errors import CurriculumError, ElsewhereError, StorageError, visible
 from elsewhere.stimuli import Canvas
 from elsewhere.stimuli.transformations import parse_axis
 from elsewhere.storage.documents import read_document
@@ -279,6 +280,33 @@ class Phase:
         return max(1, math.ceil((self.epochs or 0) * n_objects / self.batch))
 
 
+def _classes(phase: Phase) -> str:
+    """Return in words which classes a phase has."""
+    if phase.same_categories_as is not None:
+        return f"those of {phase.same_categories_as}"
+    if isinstance(phase.categories, Choice):
+        return f"{phase.categories.count}, from number {phase.categories.skip + 1} on"
+    if phase.categories is None or isinstance(phase.categories, int):
+        return "all" if phase.categories is None else str(phase.categories)
+    return ", ".join(phase.categories)
+
+
+def _shown(phase: Phase) -> dict[str, object]:
+    """Return what a notebook shows of a phase."""
+    most = f"{phase.epochs} epochs" if phase.steps is None else f"{phase.steps} steps"
+    until = "" if phase.criterion is None else f", until accuracy {phase.criterion.accuracy:g}"
+    exemplars = phase.exemplars
+    return {
+        "phase": phase.name,
+        "objects": phase.objects,
+        "classes": _classes(phase),
+        "exemplars": f"{exemplars.train} trained, {exemplars.held_out} held out",
+        "where": phase.environment,
+        "how long": f"{most} at most{until}",
+        "after": phase.after or "",
+    }
+
+
 @dataclass(frozen=True)
 class Curriculum:
     """A network, a canvas and the phases of training.
@@ -337,6 +365,21 @@ class Curriculum:
                     ("phase", index, key), f"no earlier phase {wanted!r}; earlier ones: {known}"
                 )
             earlier.append(phase.name)
+
+    def __repr__(self) -> str:
+        phases = ", ".join(phase.name for phase in self.phases)
+        network = self.network.name
+        return visible(f"<Curriculum {self.name}: {network}, phases {phases}, seed {self.seed}>")
+
+    def _repr_html_(self) -> str:
+        rows = [_shown(phase) for phase in self.phases]
+        facts = {
+            "network": self.network.name,
+            "weights": self.network.weights,
+            "canvas": f"{self.canvas.size} px, objects of {self.canvas.object_size} px",
+            "seed": self.seed,
+        }
+        return page("Curriculum", self.name, facts, rows=rows, what="phases")
 
     def error(self, path: KeyPath, message: object) -> CurriculumError:
         """Return an error that names the key at `path`, and its line where there is one.
