@@ -47,6 +47,7 @@ _SOURCES = {
     "plot_probe_matrix": "elsewhere.figures",
     "probe": "elsewhere.calls",
     "record": "elsewhere.calls",
+    "report": "elsewhere.calls",
     "save_figure": "elsewhere.figures",
     "save_result": "elsewhere.storage",
     "similarity": "elsewhere.calls",

@@ -5,6 +5,7 @@ from elsewhere.calls import compare as compare
 from elsewhere.calls import measure as measure
 from elsewhere.calls import probe as probe
 from elsewhere.calls import record as record
+from elsewhere.calls import report as report
 from elsewhere.calls import similarity as similarity
 from elsewhere.calls import track as track
 from elsewhere.calls import train as train

@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@xarray.register_dataset_accessor("elsewhere")
+@xarray.register_dataset_accessor("elsewhere")  # type: ignore[no-untyped-call]
 class Elsewhere:
     """What can be done with a result, whether it was computed here or opened with xarray.
 
@@ -93,6 +95,30 @@ class Elsewhere:
             return table
         table = _later("elsewhere.storage:tidy_table")(self._result, variables)
         return table
+
+    def report(self, out: str | Path = "report.html", **options: Any) -> Path:
+        """Write a report of this result alone as ``elsewhere report`` does; return its path.
+
+        Parameters
+        ----------
+        out
+            The HTML file to write.
+        options
+            ``title``, ``overwrite``: as ``elsewhere report`` takes them.
+
+        Raises
+        ------
+        InputError
+            This installation makes no reports.
+        ExistsError
+            The file exists and `overwrite` is not given.
+        """
+        write = _later("elsewhere.calls:report")
+        with tempfile.TemporaryDirectory(prefix="elsewhere-") as folder:
+            _later("elsewhere.storage:save_result")(self._result, Path(folder) / "result.nc")
+            title = result_words(self._result).strip("<>").partition(":")[0]
+            path: Path = write(folder, out=out, **{"title": title, **options})
+        return path
 
     def __repr__(self) -> str:
         return result_words(self._result)

@@ -12,6 +12,7 @@ import functools
 import importlib
 import inspect
 import shlex
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -60,16 +61,18 @@ DOING = {
 
 
 @functools.cache
-def _command(name: str) -> Any:
+def _commands() -> Mapping[str, Any]:
     commands: Mapping[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    return commands[name]
+    return commands
 
 
 @functools.cache
 def parameters(name: str) -> dict[str, Any]:
     """Return the parameters of a command by their names in Python; first its arguments."""
     found = {}
-    for each in _command(name).params:
+    if name not in _commands():
+        raise InputError(f"this installation has no command {name}; install a later version")
+    for each in _commands()[name].params:
         is_option = each.param_type_name == "option"
         longest = max(each.opts, key=len)
         found[longest.lstrip("-").replace("-", "_") if is_option else each.name] = each
@@ -79,6 +82,8 @@ def parameters(name: str) -> dict[str, Any]:
 
 def mirrors(function: Function) -> Function:
     """Return a function of Python that shows the options of the command of its name."""
+    if function.__name__ not in _commands():
+        return function  # and says so when it is called
     named = parameters(function.__name__)
     kinds = inspect.Parameter
     shown, lines = [], []
@@ -112,6 +117,8 @@ def _run(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if results and given.get("out") is None:
             given["out"] = Path(folder) / "result.nc"
         _invoke(name, _words(named, given))
+        if given.get("serve"):
+            return None
         if given.get("out") is None or not Path(given["out"]).exists():
             raise InputError(f"{name} was asked for nothing; give its source, and what is wanted")
         if not results:
@@ -187,12 +194,12 @@ def _text(name: str, value: Any) -> str:
 
 
 def _invoke(name: str, words: list[str]) -> None:
-    usage = typer.BadParameter.__mro__[1]  # whoever's click it is
+    usage: Any = typer.BadParameter.__mro__[1]  # whoever's click it is
     try:
-        with _command(name).make_context(name, words) as context:
-            _command(name).invoke(context)
+        with _commands()[name].make_context(name, words) as context:
+            _commands()[name].invoke(context)
     except usage as error:
-        raise InputError(f"{name}: {error.format_message()}") from error  # type: ignore[attr-defined]
+        raise InputError(f"{name}: {error.format_message()}") from error
 
 
 # --- the library
@@ -205,7 +212,10 @@ def _library(target: str) -> Any:
 
 def _call(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Run a command, or, of what is in memory, what it calls."""
-    source = arguments[0] if arguments else next(iter(_named(name, (), options).values()), None)
+    first = next(iter(parameters(name)))
+    if not arguments and first in options:
+        arguments = (options.pop(first),)
+    source = arguments[0] if arguments else None
     if source is None or isinstance(source, str | Path):
         return _run(name, arguments, options)
     network = (*loaded("torch.nn", "Module"), *loaded("elsewhere.models.model", "Model"))
@@ -219,9 +229,8 @@ def _call(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any
 def _swept(name: str, network: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the sweep of a network in memory that options ask for, and the other options."""
     request = _library("elsewhere.recording:request_sweep")
-    shown = ("objects", "categories", "per_category", "grid", "axis", "reference", "canvas")
-    shown += ("object_size", "background", "background_color", "background_tolerance")
-    shown += ("skip_broken", "data_dir", "engine")
+    group = inspect.signature(_library("elsewhere.options:StimulusOptions")).parameters
+    shown = {"axis" if each == "axes" else each for each in group} - {"given"} | {"engine"}
     left = {key: value for key, value in options.items() if key not in shown}
     asked = {key: options[key] for key in shown if options.get(key) is not None}
     model = _library("elsewhere.models.loading:as_model")(network)
@@ -252,6 +261,8 @@ def _measure(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> 
     taken = inspect.signature(function).parameters
     if "path" not in taken and name != "train":
         out, overwrite = options.pop("out", None), bool(options.pop("overwrite", False))
+        if len(arguments) > 1 and isinstance(arguments[-1], str | Path):
+            arguments, out = arguments[:-1], arguments[-1]
     given = {renamed.get(key, key): value for key, value in options.items()}
     if name == "attribute":
         given = _with_settings(given)
@@ -362,3 +373,20 @@ def accuracy(*arguments: Any, **options: Any) -> xarray.Dataset:
     """Map the accuracy over the canvas, trained and held-out exemplars apart."""
     result: xarray.Dataset = _call("accuracy", arguments, options)
     return result
+
+
+@mirrors
+def compare(*arguments: Any, **options: Any) -> xarray.Dataset:
+    """Set several networks, conditions or seeds side by side."""
+    result: xarray.Dataset = _run("compare", arguments, options)
+    return result
+
+
+@mirrors
+def report(*arguments: Any, **options: Any) -> Path | None:
+    """Write one HTML file that tells what results say; return its path."""
+    try:
+        path: Path | None = _run("report", arguments, options)
+    finally:  # importing the package of that name put it in this function's place
+        setattr(sys.modules["elsewhere"], "report", report)  # noqa: B010
+    return path

@@ -176,7 +176,8 @@ class ShownSource:
             stored = {n.name: source.stored_bytes(n.name) for n in source.layers if path}
             if (found := source.pictures()) is not None:
                 ground = facts.get("background", (128, 128, 128))
-                picture = thumbnail(*found, design.objects, ground)
+                images, masks = found
+                picture = thumbnail(images, masks, design.objects, ground)
         said: dict[str, object] = {
             "network": _network(facts),
             "objects": f"{len(design.objects)} of {len(set(design.categories))} categories",

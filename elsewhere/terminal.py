@@ -382,10 +382,15 @@ def bar(what: str, *, note: bool = False) -> Iterator[Callable[[int, int, str], 
     call = _call.get()
     wanted = True if call is None else call.progress
     if callable(wanted):
-        yield lambda done, total, text="": wanted(done, total)
+        told = wanted
+
+        def tell(done: int, total: int, text: str = "") -> None:
+            told(done, total)
+
+        yield tell
         return
     if not (in_notebook() if wanted is None else wanted):
-        yield lambda done, total, text="": None
+        yield lambda *_: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -436,7 +441,8 @@ class _Cell:
     """Seconds between two pictures of it, at least."""
 
     def __init__(self, shown: Any) -> None:
-        self._shown, self._handle, self._at = shown, None, 0.0
+        self._shown, self._at = shown, 0.0
+        self._handle: Any = None
 
     def start(self) -> None:
         """Show the bar, or how far it is by now."""
@@ -444,9 +450,10 @@ class _Cell:
             return
         self._at = now
         if self._handle is None:
-            from IPython.display import display
+            import IPython.display
 
-            self._handle = display(self._shown, display_id=True)
+            show: Any = IPython.display.display
+            self._handle = show(self._shown, display_id=True)
         else:
             self._handle.update(self._shown)
 

@@ -9,7 +9,7 @@ import pytest
 import xarray
 
 import elsewhere
-from elsewhere import displays
+from elsewhere import calls, displays
 from elsewhere.errors import InputError
 from elsewhere.storage import save_result
 from elsewhere.training import Curriculum, Network, Phase
@@ -201,6 +201,18 @@ def test_a_result_is_drawn_and_written_as_a_table(tmp_path):
         assert opened.elsewhere.notes == result.attrs["notes"]
         assert opened.elsewhere.plot().axes
         xarray.testing.assert_equal(opened.elsewhere._result, result)
+
+
+def test_a_result_is_reported(tmp_path):
+    result = elsewhere.similarity(hostile_source())
+    if "report" not in calls._commands():
+        with pytest.raises(InputError, match="no command report"):
+            result.elsewhere.report(tmp_path / "a.html")
+        return
+    path = result.elsewhere.report(tmp_path / "a.html")
+    assert path.read_text("utf-8").lstrip().lower().startswith("<!doctype html>")
+    assert callable(elsewhere.report)  # the package of that name does not stand in its place
+    assert "<script>alert(1)</script>" not in path.read_text("utf-8")
 
 
 ORDERS = {

@@ -29,8 +29,9 @@ assert abs(float(flat)) < 0.1
 assert float(pooled) > 0.8
 """,
     "3_a_figure_of_the_paper": """
-far = {name: float(each["accuracy_at"].sel(exemplars="same", where="far")) for name, each in results.items()}
-on = {name: float(each["accuracy_at"].sel(exemplars="same", where="on")) for name, each in results.items()}
+same = {name: each["accuracy_at"].sel(exemplars="same") for name, each in results.items()}
+far = {name: float(each.sel(where="far")) for name, each in same.items()}
+on = {name: float(each.sel(where="on")) for name, each in same.items()}
 assert min(on.values()) > 0.9
 assert far["vanilla"] < 0.3 < 0.5 < far["acquired"]
 """,
