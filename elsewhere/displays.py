@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MOST_ROWS = 40
 """Rows of a table, at most; how many more there are is said."""
 
+OPEN_VARIABLES = 10
+"""Variables of a result that are shown at once; the others stand in a part that can be opened."""
+
 MOST_TEXT = 300
 """Characters of a text, at most: names in files may have millions."""
 
@@ -59,6 +62,7 @@ def page(
     *,
     rows: Sequence[Mapping[str, object]] = (),
     what: str = "layers",
+    shown: int = MOST_ROWS,
     notes: Sequence[str] = (),
     picture: str = "",
 ) -> str:
@@ -74,6 +78,8 @@ def page(
         Of a table, with equal keys.
     what
         What the table's rows are.
+    shown
+        How many rows are shown at once.
     notes
         Doubts.
     picture
@@ -86,14 +92,16 @@ def page(
         parts.append("".join(cells))
     parts.append(picture)
     if rows:
-        parts.append(_table(rows, what))
+        parts.append(_table(rows[:shown], f"{len(rows)} {what}"))
+    if rows[shown:]:
+        parts.append(_table(rows[shown:], f"{len(rows) - shown} more", closed=True))
     if notes:
         items = "".join(f"<li>{text(note)}</li>" for note in notes)
         parts.append(f"<div>Notes</div><ul>{items}</ul>")
     return f'<div style="line-height:1.5">{"".join(parts)}</div>'
 
 
-def _table(rows: Sequence[Mapping[str, object]], what: str) -> str:
+def _table(rows: Sequence[Mapping[str, object]], what: str, *, closed: bool = False) -> str:
     head = "".join(f'<th style="text-align:left">{text(key)}</th>' for key in rows[0])
     body = "".join(
         "<tr>"
@@ -103,8 +111,8 @@ def _table(rows: Sequence[Mapping[str, object]], what: str) -> str:
     )
     more = f"<div>and {len(rows) - MOST_ROWS} more</div>" if len(rows) > MOST_ROWS else ""
     return (
-        f"<details open><summary>{len(rows)} {text(what)}</summary><table><thead><tr>{head}</tr>"
-        f"</thead><tbody>{body}</tbody></table>{more}</details>"
+        f"<details{'' if closed else ' open'}><summary>{text(what)}</summary><table><thead><tr>"
+        f"{head}</tr></thead><tbody>{body}</tbody></table>{more}</details>"
     )
 
 
@@ -159,8 +167,7 @@ class ShownSource:
     def __repr__(self) -> str:
         source: Any = self
         path = getattr(source, "path", None)
-        facts = source.provenance
-        name = path.name if path is not None else network_name(facts)
+        name = path.name if path is not None else network_name(source.provenance)
         names = [layer.name for layer in source.layers]
         listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         sizes = size_of((len(source.design.objects), *source.design.shape))
@@ -227,6 +234,7 @@ def result_page(result: xarray.Dataset) -> str:
     """Return what a result shows of itself: what it is, its variables, its notes."""
     facts = result.attrs
     names = [str(name) for name in result.data_vars if not str(name).endswith(DERIVED)]
+    names.sort(key=lambda name: result[name].ndim)  # first what sums up most
     rows = [
         {
             "variable": name,
@@ -246,7 +254,13 @@ def result_page(result: xarray.Dataset) -> str:
     }
     notes = same_of_layers(notes_of(result))
     return page(
-        str(facts.get("kind", "dataset")), "", said, rows=rows, what="variables", notes=notes
+        str(facts.get("kind", "dataset")),
+        "",
+        said,
+        rows=rows,
+        what="variables",
+        shown=OPEN_VARIABLES,
+        notes=notes,
     )
 
 
