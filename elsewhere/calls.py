@@ -39,6 +39,7 @@ LIBRARY = {
     "attribute": ("elsewhere.analyzer.attribution:attribute", {"join": "others", "out": "path"}),
     "accuracy": ("elsewhere.analyzer:accuracy", {"trained_at": "trained", "labels": "classes"}),
     "record": ("elsewhere.recording:record", {"out": "path"}),
+    "compare": ("elsewhere.analyzer:compare", {}),
     "train": ("elsewhere.training:train", {"axis": "axes", "trust_factory": "trust"}),
 }
 """What a command calls, and what that has other names for than the options."""
@@ -282,11 +283,14 @@ def _measure(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> 
     if out is not None:
         _library("elsewhere.storage:check_output")(Path(out), overwrite=overwrite)
     with as_function("", report):
-        if name == "train":
+        if name == "compare":
+            result = function(*arguments, **given)
+        elif name == "train":
             with training_bar() as shown:
                 return function(*arguments, **given, progress=shown)
-        with progress(DOING[name]) as shown:
-            result = function(*arguments, **given, progress=shown)
+        else:
+            with progress(DOING[name]) as shown:
+                result = function(*arguments, **given, progress=shown)
     if out is not None:
         _library("elsewhere.storage:save_result")(result, out, overwrite=overwrite)
     return result
@@ -377,8 +381,17 @@ def accuracy(*arguments: Any, **options: Any) -> xarray.Dataset:
 
 @mirrors
 def compare(*arguments: Any, **options: Any) -> xarray.Dataset:
-    """Set several networks, conditions or seeds side by side."""
-    result: xarray.Dataset = _run("compare", arguments, options)
+    """Set results, or files of results, side by side: several networks, conditions or seeds."""
+    if arguments and isinstance(arguments[0], list | tuple):  # as the library takes them
+        options |= dict(zip(("results", "names"), arguments, strict=False))
+        arguments = tuple(options.pop("results"))
+    if all(isinstance(each, str | Path) for each in arguments):
+        result: xarray.Dataset = _run("compare", arguments, options)
+        return result
+    load, names = _library("elsewhere.storage:load_result"), options.pop("names", None)
+    held = [load(each) if isinstance(each, str | Path) else each for each in arguments]
+    names = names.split(",") if isinstance(names, str) else names
+    result = _measure("compare", (held,), {**options, "names": names})
     return result
 
 

@@ -113,6 +113,20 @@ def test_a_network_in_memory_is_shown_what_is_asked_for_in_words(here):
     assert maps.attrs["method"] == "saliency"
 
 
+def test_results_and_files_are_compared(here):
+    results = [elsewhere.similarity("small-cnn", seed=seed, **SMALL) for seed in (0, 1)]
+    for number, result in enumerate(results):
+        elsewhere.save_result(result, f"{number}.nc")
+    told = elsewhere.compare("0.nc", "1.nc", names="a,b")
+    assert told["result"].values.tolist() == ["a", "b"]
+    for found in (
+        elsewhere.compare(results[0], "1.nc", names="a,b", out="both.nc"),
+        elsewhere.compare(results, ["a", "b"]),
+    ):
+        xarray.testing.assert_equal(found, told)
+    assert load_result("both.nc").attrs["kind"] == "comparison"
+
+
 def test_arrays_are_measured(here):
     arrays = np.random.default_rng(0).normal(size=(4, 1, 3, 9))
     source = elsewhere.ArraySource({"fc": arrays}, y=[5], x=[5, 7, 9])
