@@ -36,7 +36,7 @@ class Elsewhere:
     >>> arrays = elsewhere.ArraySource({"fc": rng.normal(size=(4, 1, 3, 9))}, y=[5], x=[5, 7, 9])
     >>> result = elsewhere.similarity(arrays)
     >>> result.elsewhere
-    <similarity of arrays: layer 1, object 4, y 1, x 3, bound 2, ...>
+    <similarity of arrays: layer 1, object 4, y 1, x 3, ...>
     >>> list(result.elsewhere.table(variables=["cosine_G_away"]).columns[:2])
     ['layer', 'kept']
     """
