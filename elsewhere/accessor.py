@@ -38,7 +38,7 @@ class Elsewhere:
     >>> result.elsewhere
     <similarity of arrays: layer 1, object 4, y 1, x 3, ...>
     >>> list(result.elsewhere.table(variables=["cosine_G_away"]).columns[:2])
-    ['layer', 'kept']
+    ['variable', 'layer']
     """
 
     def __init__(self, result: xarray.Dataset) -> None:
