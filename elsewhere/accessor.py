@@ -74,7 +74,6 @@ class Elsewhere:
         InputError, UnknownNameError
             What cannot be drawn of it.
         """
-        _show_figures()
         figure: Figure = _later("elsewhere.figures:draw")(self._result, kind, *others, **options)
         return figure
 
@@ -134,17 +133,21 @@ def _later(target: str) -> Any:
 
 
 def _show_figures() -> None:
-    """Let the notebook show figures that pyplot does not know, as it does once that is imported."""
+    """Let a notebook show figures that pyplot does not know of: else it shows their size only.
+
+    Where pyplot is imported, what it registers takes this one's place.
+    """
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell is None or not hasattr(shell, "kernel"):
-        return
-    figure = _later("matplotlib.figure:Figure")
-    formatter = shell.display_formatter.formatters["image/png"]
-    if figure not in formatter:
-        formatter.for_type(figure, _png)
+    if shell is not None and hasattr(shell, "kernel"):
+        formatter = shell.display_formatter.formatters["image/png"]
+        if "matplotlib.figure.Figure" not in formatter:
+            formatter.for_type_by_name("matplotlib.figure", "Figure", _png)
 
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
     return file.getvalue()
+
+
+_show_figures()

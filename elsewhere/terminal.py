@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import logging
@@ -439,6 +440,8 @@ class _Cell:
 
     EVERY = 0.2
     """Seconds between two pictures of it, at least."""
+    WIDTH = 140
+    """Characters of a line: where a cell has fewer, it can be scrolled."""
 
     def __init__(self, shown: Any) -> None:
         self._shown, self._at = shown, 0.0
@@ -453,14 +456,23 @@ class _Cell:
             import IPython.display
 
             show: Any = IPython.display.display
-            self._handle = show(self._shown, display_id=True)
+            self._handle = show(self._picture(), raw=True, display_id=True)
         else:
-            self._handle.update(self._shown)
+            self._handle.update(self._picture(), raw=True)
 
     def stop(self) -> None:
         """Show how far the bar came in the end."""
         if self._handle is not None:
-            self._handle.update(self._shown)
+            self._handle.update(self._picture(), raw=True)
+
+    def _picture(self) -> dict[str, str]:
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), record=True, width=self.WIDTH, force_jupyter=False)
+        console.print(self._shown.get_renderable())
+        lines = '<pre style="white-space:pre;overflow-x:auto;line-height:normal">{code}</pre>'
+        html = console.export_html(inline_styles=True, code_format=lines, clear=False)
+        return {"text/plain": console.export_text().rstrip(), "text/html": html}
 
 
 @contextlib.contextmanager

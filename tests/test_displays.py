@@ -239,3 +239,32 @@ def test_importing_the_package_alone_imports_no_xarray():
     code = "import elsewhere, sys; print('xarray' in sys.modules, 'numpy' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["False", "False"]
+
+
+def test_a_kernel_shows_bars_and_figures():
+    client = pytest.importorskip("nbclient", reason="nbclient runs notebooks")
+    pytest.importorskip("ipykernel", reason="a kernel runs notebooks")
+    formats = pytest.importorskip("nbformat")
+    work = """
+import numpy as np, elsewhere
+from elsewhere.terminal import as_function, bar
+source = elsewhere.ArraySource({"a": np.eye(9).reshape(3, 1, 3, 9)}, y=[5], x=[5, 7, 9])
+result = elsewhere.similarity(source)
+with as_function("", None), bar("training", note=True) as update:
+    update(459, 1000, "loss <b>1</b>")
+elsewhere.similarity(source, progress=False)
+"""
+    figure = "figure = elsewhere.plot_layerwise(result).figure\nfigure"
+    notebook = formats.v4.new_notebook()
+    notebook.cells = [formats.v4.new_code_cell(code) for code in (work, "source", figure)]
+    client.NotebookClient(notebook, timeout=300).execute()
+    first, second, third = (
+        [each["data"] for each in cell.outputs if "data" in each] for cell in notebook.cells
+    )
+    bars = [each["text/html"] for each in first]
+    assert len(bars) == 3  # that of similarity, ours, and the result without a bar
+    assert "9/9" in bars[0]
+    assert "459/1000" in bars[1]
+    assert "&lt;b&gt;1&lt;/b&gt;" in bars[1]
+    assert "<strong>ArraySource</strong>" in second[0]["text/html"]
+    assert third[0]["image/png"].startswith("iVBOR")
