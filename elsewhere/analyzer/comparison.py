@@ -177,14 +177,15 @@ def _check_same(results: Sequence[xarray.Dataset], called: Sequence[str]) -> lis
                     f"the {'steps' if key == 'step' else f'locations ({key})'} of {called[0]} and "
                     f"{name} differ; measure both at the same ones"
                 )
-    alike = [each for each in results if _digest(each) == _digest(first)]
-    if len(alike) == len(results):
+    if all(_digest(each) == _digest(first) for each in results):
         return []
     digests: dict[Any, set[str]] = {}
     for each in results:
         digests.setdefault(each.attrs.get("seed"), set()).add(_digest(each))
     if any(len(found) > 1 for found in digests.values()):
-        other = next(n for n, each in zip(called, results, strict=True) if each not in alike)
+        other = next(
+            name for each, name in _others(results, called) if _digest(each) != _digest(first)
+        )
         raise InputError(
             f"{called[0]} and {other} were measured with other objects; measure both with the same"
         )

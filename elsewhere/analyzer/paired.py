@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from elsewhere.analyzer.invariance import EXEMPLARS, object_accuracies
 from elsewhere.measures.accuracy import balanced_mean, invariance_index
-from elsewhere.measures.intervals import Bounded, Spread, correlation_of, jackknife_t
+from elsewhere.measures.intervals import Bounded, Sampled, Spread, correlation_of, jackknife_t
 from elsewhere.measures.tables import LEFT_OUT
 
 Floats = NDArray[np.float64]
@@ -84,15 +84,38 @@ def unpaired_notes(pairs: Sequence[Pair]) -> list[str]:
 
 def _without(result: xarray.Dataset, key: str, dims: Sequence[str]) -> Floats | None:
     """Return a number without each object in turn (left_out, ...), None where it is not kept."""
-    name = f"{key}_without"
+    name, each = f"{key}_without", f"{key.removesuffix('_away')}_each"
+    if key.endswith("_away") and each in result and list(dims) == ["layer"]:
+        return _without_each(result, key, result[each])
     if name not in result or {*result[name].dims} != {LEFT_OUT, *dims}:
         return None
     found = result[name].transpose(LEFT_OUT, *dims).values.astype(np.float64)
     return np.asarray(found)
 
 
+def _without_each(result: xarray.Dataset, key: str, each: xarray.DataArray) -> Floats | None:
+    """Return a mean over objects of their values away from the reference, without each in turn.
+
+    None where the mean is not that of all objects, as some have no value.
+    """
+    names = [str(dim) for dim in each.dims if dim not in ("layer", "object")]
+    here = np.ones([each.sizes[name] for name in names], bool)
+    for name, values in zip(
+        names, np.meshgrid(*(each[n] for n in names), indexing="ij"), strict=True
+    ):
+        here &= values == result.attrs.get(f"reference_{name}")
+    away = each.transpose("object", "layer", *names).values[..., ~here].mean(axis=-1)
+    if not np.allclose(away.mean(axis=0), result[key].values, atol=1e-6):
+        return None
+    codes = np.unique(result["category"].values, return_inverse=True)[1]
+    return np.asarray(Sampled.of(codes).means_without(away.astype(np.float64)))
+
+
 def _of_trials(key: str, dims: Sequence[str], two: tuple[xarray.Dataset, xarray.Dataset]) -> Floats:
     """Return the interval of a difference of accuracies, or of what is made of them."""
+    if np.array_equal(*(each["margin"].values for each in two), equal_nan=True):
+        values = two[0][key].transpose(*dims).values  # the same network, of which nothing differs
+        return np.where(np.isnan(values), np.nan, 0.0)[..., None].repeat(2, axis=-1)
     held_out = two[0]["held_out"].values
     categories = two[0]["category"].values
     classes = np.unique(categories, return_inverse=True)[1]

@@ -42,16 +42,16 @@ def second():
 
 def test_a_result_less_itself_is_zero_and_surely_so(first):
     found = compare([first, first], ["a", "b"])
-    for key in ("cosine_away", "cosine_baseline_away", "cosine_G_away"):
+    for key in ("cosine_away", "cosine_G_away"):
         np.testing.assert_array_equal(found[f"{key}_difference"], 0.0)
         np.testing.assert_array_equal(found[f"{key}_difference_interval"], 0.0)
         np.testing.assert_array_equal(found[key][0], first[key])
-    assert found.attrs["notes"] == first.attrs["notes"]
+    assert {*first.attrs["notes"]} <= {*found.attrs["notes"]}
 
 
-def test_the_interval_of_a_difference_is_the_jackknife_over_shared_objects(first, second):
-    found = compare([first, second])
-    key, n = "cosine_G_away", 6
+@pytest.mark.parametrize("key", ["cosine_G_away", "cosine_away"])
+def test_the_interval_of_a_difference_is_the_jackknife_over_shared_objects(first, second, key):
+    found, n = compare([first, second]), 6
     left_out = []
     for gone in range(n):
         rest = [number for number in range(n) if number != gone]
@@ -64,8 +64,8 @@ def test_the_interval_of_a_difference_is_the_jackknife_over_shared_objects(first
     np.testing.assert_allclose(found[f"{key}_difference"][0], apart, atol=1e-6)
     bounds = found[f"{key}_difference_interval"][0]
     np.testing.assert_allclose(bounds, np.stack([apart - half, apart + half], -1), atol=1e-5)
-    own = [each[f"{key}_interval"].values for each in (first, second)]
-    assert not np.allclose(np.ptp(bounds, axis=-1), np.hypot(*(np.ptp(e, axis=-1) for e in own)))
+    own = [np.ptp(each[f"{key}_interval"].values, axis=-1) for each in (first, second)]
+    assert not np.allclose(np.ptp(bounds.values, axis=-1), np.hypot(*own))
 
 
 def test_layers_are_joined_by_name_or_by_depth(first):
@@ -139,7 +139,7 @@ def test_seeds_may_have_other_objects_and_have_no_interval_then(first, second):
     )
     assert found["cosine_away_difference_interval"].isnull().all()
     assert any("seeds drew different objects" in note for note in found.attrs["notes"])
-    assert found["result"].values.tolist() == ["network, seed 1", "network, seed 2"]
+    assert found["result"].values.tolist() == ["arrays, seed 1", "arrays, seed 2"]
 
 
 def test_a_comparison_is_stored_and_becomes_a_table(first, second, tmp_path):
@@ -160,7 +160,7 @@ CANVAS = Canvas(16, 7)
 OBJECTS = load_objects("glyphs", size=7, categories=4, per_category=4)
 
 
-def tested(seed):
+def answers_of(seed):
     arguments = {"channels": "4", "canvas": 16, "num_classes": 4}
     model = load_model("small-cnn", model_args=arguments, seed=seed)
     return network_accuracy(
@@ -170,12 +170,14 @@ def tested(seed):
 
 
 def test_differences_of_accuracy_are_paired_over_trials():
-    one, other = tested(0), tested(3)
+    one, other = answers_of(0), answers_of(3)
     same = compare([one, one], ["a", "b"])
     key = "accuracy_at"
     for name in (key, "N_at", "on_minus_far"):
-        held = same[f"{name}_difference_interval"].sel(exemplars="same").values
-        np.testing.assert_allclose(held, 0.0, atol=1e-9)
+        held = same[f"{name}_difference_interval"].sel(exemplars="same")
+        known = np.isfinite(one[name].sel(exemplars="same").values)
+        np.testing.assert_array_equal(held.values[0][known], 0.0)
+    assert not np.array_equal(one["correct"], other["correct"])
     found = compare([one, other])[f"{key}_difference_interval"].sel(exemplars="same")[0]
     # the same, by hand: arms of both intervals, and the correlation of what each object adds
     where = 1
