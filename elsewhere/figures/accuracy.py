@@ -24,12 +24,12 @@ from elsewhere.figures.maps import (
     RASTER_CELLS,
     RING,
     TEXT_MARK,
-    Sheet,
     draw_cells,
     frame_panel,
     outline_objects,
 )
 from elsewhere.figures.results import MeasuredCanvas, cell_edges, describe, require, scene_of
+from elsewhere.figures.sheets import Sheet
 from elsewhere.figures.style import GREY, INK, color_bar, legend_below, styled
 from elsewhere.figures.text import shorten
 

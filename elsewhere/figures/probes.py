@@ -46,7 +46,6 @@ from elsewhere.figures.maps import (
     RASTER_CELLS,
     RING,
     TEXT_MARK,
-    Sheet,
     draw_cells,
     frame_panel,
     outline_objects,
@@ -59,6 +58,7 @@ from elsewhere.figures.results import (
     require,
     select_layers,
 )
+from elsewhere.figures.sheets import Sheet
 from elsewhere.figures.style import (
     GREY,
     INK,
