@@ -12,7 +12,7 @@ from typing import Any
 from typer.main import get_command
 
 from elsewhere.cli import app
-from elsewhere.figures.kinds import DEFAULT_KINDS, FACETED, figure_kinds, quantity_of
+from elsewhere.figures.kinds import DRAWN_OF, FACETED, OVERLAID, figure_kinds, quantity_of
 
 PAGE = Path(__file__).with_name("figures.md")
 
@@ -30,16 +30,6 @@ MADE = {
 }
 """A file of each kind of result, and the command that makes it."""
 
-MORE = {
-    "similarity": ("maps", "displacement"),
-    "accuracy": ("accuracy-displacement",),
-    "track": ("interference",),
-    "measures": ("steps", "equivariance", "partition", "identification", "phase"),
-    "probe": ("probe-layerwise",),
-    "attribution": ("attribution-frame", "attribution-equivariance"),
-}
-"""What else is drawn of a kind of result than its default figure."""
-
 HEAD = """\
 # Figures
 
@@ -53,6 +43,9 @@ figure computes nothing: what it shows stands in the result, and `elsewhere tabl
 $ elsewhere figure sim.nc --out sim.pdf
 $ elsewhere figure sim.nc --kind maps --layers fc6,fc7 --quantities similarity,baseline,G --out maps.png
 $ elsewhere figure track.nc --quantities on,off --width 85mm --height 60mm --font-size 7 --no-title --out on.pdf
+$ elsewhere figure sim.nc --kinds maps,layerwise --layers fc6,fc7 --title "VGG16" --out panels.pdf
+$ elsewhere figure sim.nc acc.nc --style slides --out slide.svg
+$ elsewhere figure --paper runs/claims --width 178mm --out paper.pdf
 ```
 
 ## What is drawn of which result
@@ -63,6 +56,18 @@ The first figure of a result is the one that is drawn without `--kind`.
 
 TAIL = """\
 
+## Several panels, and several results
+
+- `--kinds maps,layerwise` draws each kind as a panel of one figure, with a letter, `--columns` in a row. Of several results
+  each panel is drawn of those that it is for; without `--kinds` each has the figure that it has by itself.
+- Several results of one kind share axes ({overlaid}), have a panel
+  each (`accuracy-maps`, `sanity`), a colour each (`accuracy-displacement`), or are before and after (`change`). `--labels`
+  says what they are called; by default that is what tells them apart: run, network, weights, or phase.
+- `elsewhere figure --paper DIR` draws the paper's figures from what `elsewhere reproduce --out DIR` left: accuracy over the
+  canvas for each condition and each set of objects, and the similarity of each layer before and after. They are those of one
+  seed, the first one or `--seed`, for seeds differ in the trained location. In Python it is
+  `elsewhere.reproduction.draw_paper(DIR)`.
+
 ## Pages
 
 - Without `--width` a figure is at most 178 mm wide, the text of a printed page, and as tall as it needs. With `--width`
@@ -71,13 +76,18 @@ TAIL = """\
 - Labels of axes have 8 pt, and 7 pt where a width below 120 mm is asked for; numbers and small print have less (7/8 and
   3/4), titles 9/8. With `--font-size` all text but the titles has that size. Only a word that is too long for its panel
   by itself is smaller.
+- `--style slides` is a slide of 16 to 9: 254 mm wide, no taller than 143 mm if that can be, with text of 14 pt. It is a
+  smaller page, enlarged: lines, marks and distances are larger as well. So is a page with `--font-size` above 9.
+- A figure that is taller than a page (240 mm) or a slide is written, and a note says so.
 - Names of layers, networks, objects and conditions stand whole, in lines where they need them. A form other than the
   full one stands in the name of the layer in every figure, `fc6 (mean)`, and no line joins layers of different forms.
 - Text is text in `.svg` and `.pdf` (TrueType): it can be searched and edited. DejaVu Sans ships with matplotlib, so a
   figure looks the same everywhere; characters that it lacks come from an installed font that has them.
 - The same result gives the same file, byte for byte, with the same version of matplotlib.
 - Where intervals are known they are drawn: bars, and bands from {bands} layers on. A cross on the lower edge says that
-  there is no value, a triangle at an edge that a value lies beyond, with its number.
+  there is no value, a triangle at an edge that a value lies beyond, with its number, and an open one that an interval
+  does.
+- Axes of your own figure (`plot_layerwise(result, ax=ax)`) give way to their legend where no layout engine arranges the figure.
 
 Why the default figures are what they are is decided in
 [decisions/{decision}]({link}).
@@ -117,14 +127,16 @@ def make_page() -> str:
     """Return the page."""
     from elsewhere.figures.layer_axis import BAND_FROM  # noqa: PLC0415
 
-    parts = [HEAD]
-    for made, first in DEFAULT_KINDS.items():
+    parts, seen = [HEAD], set[str]()
+    for made, all_kinds in DRAWN_OF.items():
+        kinds = [kind for kind in all_kinds if kind not in seen]
+        seen |= set(kinds)
         name, command = MADE[made]
         parts.append(f"### `{made}` (`{command}`)\n\n")
         parts.append(
             "| kind | what it shows | `--layers` | `--quantities` |\n| --- | --- | --- | --- |\n"
         )
-        for kind in (first, *MORE.get(made, ())):
+        for kind in kinds:
             function = inspect.unwrap(figure_kinds.get(kind))
             said = parameters_of(function)
             called = quantity_of(kind, function)
@@ -138,8 +150,8 @@ def make_page() -> str:
             parts.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n")
         parts.append(f"\n```\n$ elsewhere figure {name} --out {Path(name).stem}.pdf\n")
         parts += [
-            f"$ elsewhere figure {name} --kind {kind} --out {kind}.pdf\n"
-            for kind in MORE.get(made, ())
+            f"$ elsewhere figure {'before.nc after.nc' if kind == 'change' else name} --kind {kind} --out {kind}.pdf\n"
+            for kind in kinds[1:]
         ]
         parts.append("```\n\n")
     parts.append(
@@ -150,7 +162,12 @@ def make_page() -> str:
     parts.append(f"## Options\n\n{options()}\n")
     decision = next(PAGE.parent.glob("decisions/*-figures.md"))
     parts.append(
-        TAIL.format(bands=BAND_FROM, decision=decision.name, link=f"decisions/{decision.name}")
+        TAIL.format(
+            overlaid=", ".join(f"`{kind}`" for kind in sorted(OVERLAID)),
+            bands=BAND_FROM,
+            decision=decision.name,
+            link=f"decisions/{decision.name}",
+        )
     )
     return "".join(parts)
 

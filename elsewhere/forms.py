@@ -154,6 +154,8 @@ _ASKED = ("model_name", "model", "name", "arch", "architecture", "variant")
 def network_name(facts: Mapping[str, Any]) -> str:
     """Return what a network is called: of a factory of many, the one that it was asked for.
 
+    A network of timm has one name, whether it was asked for by name or of ``timm:create_model``.
+
     Parameters
     ----------
     facts
@@ -162,7 +164,9 @@ def network_name(facts: Mapping[str, Any]) -> str:
     Examples
     --------
     >>> network_name({"model": "timm:create_model", "model_arguments": {"model_name": "resnet10t"}})
-    'resnet10t (timm)'
+    'timm:resnet10t'
+    >>> network_name({"model": "own:make", "model_arguments": {"name": "small"}})
+    'small (own)'
     >>> network_name({"model": "vgg16"}), network_name({"model": "own:make"})
     ('vgg16', 'own:make')
     """
@@ -170,6 +174,8 @@ def network_name(facts: Mapping[str, Any]) -> str:
     asked = [arguments[key] for key in _ASKED if isinstance(arguments.get(key), str)]
     if ":" not in model or not asked:
         return near(model)
+    if model == "timm:create_model":
+        return f"timm:{asked[0]}"
     return f"{asked[0]} ({near(model.rpartition(':')[0])})"
 
 

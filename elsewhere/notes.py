@@ -30,6 +30,23 @@ def news_of(*holders: Any, again: bool = False) -> list[str]:
     return [note for note in notes_of(*holders) if not _TAKEN.match(note)]
 
 
+def notes_on(notes: Sequence[str], names: Sequence[str], chosen: Sequence[str]) -> list[str]:
+    """Return those of `notes` that are not of others of `names` alone than the `chosen` ones.
+
+    Examples
+    --------
+    >>> notes = ["layer fc6: dead", "fc6, fc7: means", "few objects"]
+    >>> notes_on(notes, ["fc6", "fc7"], ["fc7"])
+    ['fc6, fc7: means', 'few objects']
+    """
+
+    def said(note: str) -> set[str]:
+        parts = set(re.findall(r"[^\s,;:'()]+", note))  # a name may have dots, and stand at an end
+        return {name for name in names if name in parts or f"{name}." in parts}
+
+    return [note for note in notes if not (found := said(note)) or found & set(chosen)]
+
+
 _OF_LAYER = re.compile(r"(?s)([\w-]+): layer (\S+): (.+)")
 
 

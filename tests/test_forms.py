@@ -89,7 +89,7 @@ def test_a_mean_without_space_is_the_layer(shape, keep, form):
             "timm:create_model",
             {"model_name": "vit_tiny_patch16_224", "pretrained": True},
             "none",
-            "vit_tiny_patch16_224 (timm) (weights: pretrained=True)",
+            "timm:vit_tiny_patch16_224 (weights: pretrained=True)",
         ),
         (
             "torchvision.models:get_model",

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from elsewhere.commands.sources import names_result, open_source
 from elsewhere.errors import InputError
+from elsewhere.notes import news_of, notes_on
 from elsewhere.options import JsonOption, OverwriteOption
-from elsewhere.terminal import check_output, print_json, print_notes, put_text, say
+from elsewhere.terminal import check_output, print_json, put_text, say
 
 
 def figure(
-    results: Annotated[
-        list[Path],
-        typer.Argument(help="A result, such as sim.nc; several of sanity tests.", metavar="RESULT"),
-    ],
     out: Annotated[Path, typer.Option("--out", help=".svg, .pdf or .png")],
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(help="A result, such as sim.nc, or several.", metavar="RESULT"),
+    ] = None,
     kind: Annotated[
-        str | None, typer.Option("--kind", help="maps, layerwise, displacement, ...")
+        list[str] | None,
+        typer.Option(
+            "--kind",
+            "--kinds",
+            help="maps, layerwise, displacement, ...; several, with commas, are panels of one "
+            "figure.",
+        ),
+    ] = None,
+    paper: Annotated[
+        Path | None,
+        typer.Option(
+            "--paper",
+            help="Draw the paper's figures from the directory of a reproduction: accuracy maps for "
+            "each condition, and the similarity of each layer before and after.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="With --paper, whose results; default: the first.")
     ] = None,
     at: Annotated[
         list[str] | None,
@@ -44,6 +63,20 @@ def figure(
             "measures by name; ...",
         ),
     ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--labels",
+            help="What several results are called, with commas; default: what tells them apart.",
+        ),
+    ] = None,
+    style: Annotated[
+        str, typer.Option("--style", help="paper, or slides: 254 mm wide, with larger text.")
+    ] = "paper",
+    columns: Annotated[
+        int | None,
+        typer.Option("--columns", help="Panels of different kinds in a row; default: 1, slides 2."),
+    ] = None,
     width: Annotated[
         str | None,
         typer.Option("--width", help="Of the figure: 85mm, 8.5cm, 3.3in; a number is in mm."),
@@ -52,41 +85,101 @@ def figure(
     font_size: Annotated[
         float | None,
         typer.Option(
-            "--font-size", help="Of all text but titles, pt; default: 8 to 6, 7 to 5 below 120 mm."
+            "--font-size",
+            help="Of all text but titles, pt; default: 8 to 6, 7 to 5 below 120 mm, 14 to 10 on "
+            "slides.",
         ),
     ] = None,
-    title: Annotated[bool, typer.Option("--title/--no-title", help="Write a title above.")] = True,
+    title: Annotated[
+        str | None, typer.Option("--title", help="A title instead of the figure's own.")
+    ] = None,
+    no_title: Annotated[bool, typer.Option("--no-title", help="Write no title above.")] = False,
     dpi: Annotated[
         float, typer.Option("--dpi", help="Dots per inch of a .png, and of pictures inside others.")
     ] = 200,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Draw a result, or several where a figure has a panel for each (sanity)."""
+    """Draw a result, several as panels or on shared axes, or the paper's figures."""
     from elsewhere.figures import draw, figure_kinds, save_figure
     from elsewhere.storage import load_result
 
     check_output(out, overwrite)
-    if kind is not None and ":" in kind:
-        kind = figure_kinds.named(kind)
-    found = [load_result(result) for result in results]
-    values = dict(map(_value_at, at or ()))
-    drawn = draw(
-        found[0],
-        kind,
-        *found[1:],
-        at=values,
-        along=along,
-        facet=facet,
-        layers=_names(layers),
-        quantities=_names(quantities),
-        width=width,
-        height=height,
-        font_size=font_size,
-        title=title,
-    )
+    if title is not None and no_title:
+        raise InputError("--title and --no-title exclude each other; leave one of them out")
+    page: dict[str, Any] = {
+        "width": width,
+        "height": height,
+        "font_size": font_size,
+        "title": not no_title if title is None else title,
+        "style": style,
+    }
+    chosen, notes = _names(layers), list[str]()
+    if paper is not None:
+        other = (results, kind, at, along, facet, quantities, labels, columns)
+        if any(each is not None for each in other):
+            raise InputError(
+                "--paper chooses what is drawn of a reproduction; leave RESULT, --kind, --at, "
+                "--along, --facet, --quantities, --labels and --columns out"
+            )
+        from elsewhere.reproduction import draw_paper
+
+        drawn = draw_paper(paper, seed=seed, layers=chosen, **page)
+    elif not results:
+        raise InputError("missing RESULT or --paper: give a result, or a reproduction's directory")
+    elif seed is not None:
+        raise InputError("--seed chooses among the seeds of --paper; leave it out")
+    else:
+        kinds = [figure_kinds.named(name) if ":" in name else name for name in _names(kind) or ()]
+        found = [load_result(result) for result in results]
+        drawn = draw(
+            found[0],
+            kinds[0] if len(kinds) == 1 else kinds or None,
+            *found[1:],
+            at=dict(map(_value_at, at or ())),
+            along=along,
+            facet=facet,
+            layers=chosen,
+            quantities=_names(quantities),
+            labels=_names(labels),
+            columns=columns,
+            **page,
+        )
+        notes = _notes_of_drawn(found, chosen)
     save_figure(drawn, out, dpi=dpi, overwrite=overwrite)
-    print_notes(*found, again=True)
-    say(f"wrote {out}")
+    for note in notes:
+        say(f"note: {note}")
+    _say_size(out, drawn.get_size_inches(), style)
+
+
+def _notes_of_drawn(results: Sequence[Any], layers: list[str] | None) -> list[str]:
+    """Return the notes of results, without those of layers that are not drawn."""
+    from elsewhere.figures.results import layer_names, select_layers
+
+    found: dict[str, None] = {}
+    for result in results:
+        notes = news_of(result, again=True)
+        if layers is not None and "layer" in result.dims:
+            names = layer_names(result)
+            notes = notes_on(
+                notes, names, [names[place] for place in select_layers(result, layers)]
+            )
+        found |= dict.fromkeys(notes)
+    return list(found)
+
+
+def _say_size(out: Path, inches: Sequence[float], style: str) -> None:
+    """Say how large a figure is, and whether that is more than its page."""
+    from elsewhere.figures.drawing import STYLES
+
+    width, height = (25.4 * float(length) for length in inches)
+    tallest = 25.4 * STYLES[style].tallest
+    say(f"wrote {out} ({width:.0f} x {height:.0f} mm)")
+    if height > tallest + 0.5:
+        place = "a printed page" if style == "paper" else "a slide"
+        say(
+            f"note: the figure is {height:.0f} mm tall, and {place} has {tallest:.0f} mm; choose "
+            "--layers, or give it a --height"
+        )
 
 
 def _names(texts: list[str] | None) -> list[str] | None:

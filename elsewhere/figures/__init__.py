@@ -10,7 +10,8 @@ result of probes; ``plot_attribution_grid``, ``plot_attribution_frame``,
 ``plot_claims`` the claims with their verdicts, ``plot_comparison`` several results side by side;
 ``plot_objects`` and ``plot_placements`` pictures.
 ``page`` sets the size of what is drawn within it.
-``draw`` picks by name from ``figure_kinds``, and ``save_figure`` writes a file. Nothing here
+``draw`` picks by name from ``figure_kinds``, for a page or a slide, several as panels of one, and
+``save_figure`` writes a file. Nothing here
 touches pyplot or changes global settings.
 """
 
@@ -25,7 +26,8 @@ from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.comparison import plot_comparison
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
 from elsewhere.figures.distances import plot_accuracy_displacement
-from elsewhere.figures.kinds import draw, figure_kinds
+from elsewhere.figures.drawing import draw
+from elsewhere.figures.kinds import figure_kinds
 from elsewhere.figures.layer_steps import plot_steps
 from elsewhere.figures.maps import plot_similarity_maps
 from elsewhere.figures.measured import (

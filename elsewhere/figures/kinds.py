@@ -1,10 +1,10 @@
-"""The figures that can be drawn from a result, by name."""
+"""The figures that can be drawn from results, by name, and one of them drawn."""
 
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import cast
@@ -18,6 +18,7 @@ from elsewhere.figures.accuracy import plot_accuracy_maps
 from elsewhere.figures.attribution import plot_attribution_frame, plot_attribution_grid
 from elsewhere.figures.attribution_equivariance import plot_attribution_equivariance
 from elsewhere.figures.attribution_timeline import plot_attribution_timeline
+from elsewhere.figures.changes import plot_layerwise_change
 from elsewhere.figures.claims import plot_claims
 from elsewhere.figures.comparison import plot_comparison
 from elsewhere.figures.curves import plot_displacement, plot_layerwise
@@ -32,13 +33,13 @@ from elsewhere.figures.measured import (
     plot_partition,
     plot_phase,
 )
-from elsewhere.figures.page import page
 from elsewhere.figures.probes import plot_probe_layerwise, plot_probe_maps, plot_probe_matrix
-from elsewhere.figures.results import select_layers
+from elsewhere.figures.results import require, select_layers
 from elsewhere.figures.sanity import plot_sanity
 from elsewhere.figures.slices import facets_of, plot_along, slice_at, whole_range
 from elsewhere.figures.style import figure_of
 from elsewhere.figures.training import plot_acquisition, plot_interference
+from elsewhere.forms import network_name, weights_name
 from elsewhere.registry import Registry
 
 figure_kinds: Registry[Callable[[xr.Dataset], Figure | Axes]] = Registry("kind of figure")
@@ -46,6 +47,7 @@ _BY_NAME: dict[str, Callable[..., Figure | Axes]] = {
     "maps": plot_similarity_maps,
     "layerwise": plot_layerwise,
     "displacement": plot_displacement,
+    "change": plot_layerwise_change,
     "accuracy-maps": plot_accuracy_maps,
     "accuracy-displacement": plot_accuracy_displacement,
     "acquisition": plot_acquisition,
@@ -70,9 +72,13 @@ _BY_NAME: dict[str, Callable[..., Figure | Axes]] = {
 for _name, _plot in _BY_NAME.items():
     figure_kinds.add(_name, _plot, summary=str(_plot.__doc__).partition("\n")[0])
 
+OVERLAID = frozenset({"layerwise", "equivariance", "partition", "identification", "phase"})
+"""Figures that several networks can share, on the same axes."""
+
 SUMMARIES = frozenset(
-    {"layerwise", "measures", "steps", "equivariance", "partition", "identification", "phase"}
-    | {"probe-layerwise", "acquisition", "interference", "comparison"}
+    OVERLAID
+    | {"measures", "steps", "probe-layerwise", "acquisition", "interference", "change"}
+    | {"comparison"}
 )
 """Figures of numbers that take all values of all axes together."""
 
@@ -81,96 +87,59 @@ FACETED = (
     *("probe-maps", "probe-layerwise"),
 )
 """Figures that can have a panel for each value of an axis."""
-DEFAULT_KINDS = MappingProxyType(
+DRAWN_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "accuracy": "accuracy-maps",
-        "attribution": "attribution-grid",
-        "attribution sanity": "sanity",
-        "attribution timeline": "attribution-timeline",
-        "claims": "claims",
-        "comparison": "comparison",
-        "measures": "measures",
-        "probe": "probe-maps",
-        "probe-each": "probe-matrix",
-        "similarity": "layerwise",
-        "track": "acquisition",
+        "accuracy": ("accuracy-maps", "accuracy-displacement"),
+        "attribution": ("attribution-grid", "attribution-frame", "attribution-equivariance"),
+        "attribution sanity": ("sanity",),
+        "attribution timeline": ("attribution-timeline",),
+        "claims": ("claims",),
+        "comparison": ("comparison",),
+        "measures": (
+            *("measures", "steps", "equivariance", "partition", "identification", "phase"),
+        ),
+        "probe": ("probe-maps", "probe-layerwise"),
+        "probe-each": ("probe-matrix", "probe-layerwise"),
+        "similarity": ("layerwise", "maps", "displacement", "change"),
+        "track": ("acquisition", "interference"),
     }
 )
-"""The figure that is drawn of each kind of result, unless another is asked for."""
+"""What is drawn of each kind of result; the first, unless another is asked for."""
 
 
-def draw(
-    result: xr.Dataset,
-    kind: str | None = None,
-    *others: xr.Dataset,
-    at: Mapping[str, float] | None = None,
-    along: str | None = None,
-    facet: str | None = None,
-    layers: Sequence[str] | None = None,
-    quantities: Sequence[str] | None = None,
-    width: float | str | None = None,
-    height: float | str | None = None,
-    font_size: float | None = None,
-    title: bool = True,
-) -> Figure:
-    """Draw `result` as the figure `kind`, by default the one made for its kind of result.
+@dataclass(frozen=True)
+class Wanted:
+    """What is drawn of results: as for :func:`elsewhere.figures.draw`."""
 
-    Parameters
-    ----------
-    result
-        A finished result; its attribute ``kind`` says what it is (``similarity``,
-        ``accuracy``, ``track``, ``claims``).
-    kind
-        A name in `figure_kinds`.
-    others
-        More results, for figures that have a panel for each (``sanity``).
-    at
-        Values of axes that change objects; by default those nearest to the reference.
-    along
-        Such an axis, against whose values is drawn what was measured; `kind` is then left out.
-    facet
-        Such an axis, each value of which has a panel, on the same scales.
-    layers
-        Names of the layers to draw; by default what the figure chooses.
-    quantities
-        What to draw of what the figure can: see its function, such as :func:`plot_layerwise`.
-    width, height, font_size, title
-        The page, as for :func:`page`.
-
-    Returns
-    -------
-    A figure that pyplot does not know of.
-
-    Raises
-    ------
-    InputError
-        Not a dataset, one that does not say what it is, or one that lacks what is drawn; several,
-        for a figure of one; or a page on which it would be cut off.
-    UnknownNameError
-        A kind of figure or of result, a layer or quantity that is not known.
-    """
-    with page(width=width, height=height, font_size=font_size, title=title):
-        drawn = _draw(result, kind, others, at, along, facet, layers, quantities)
-    if width is not None or height is not None:
-        _check_fit(drawn)
-    return drawn
+    at: Mapping[str, float] | None = None
+    along: str | None = None
+    facet: str | None = None
+    layers: Sequence[str] | None = None
+    quantities: Sequence[str] | None = None
+    labels: Sequence[str] | None = None
 
 
-def _draw(
-    result: xr.Dataset,
-    kind: str | None,
-    others: Sequence[xr.Dataset],
-    at: Mapping[str, float] | None,
-    along: str | None,
-    facet: str | None,
-    layers: Sequence[str] | None,
-    quantities: Sequence[str] | None,
-) -> Figure:
-    if not isinstance(result, xr.Dataset):
+def default_kind(result: object) -> str:
+    """Return the figure that is drawn of a result, unless another is asked for."""
+    made = require(result, [], []).attrs.get("kind")
+    if made is None:
         raise InputError(
-            f"expected a result as an xarray.Dataset, got {type(result).__name__}; "
-            "open the file with xarray.open_dataset"
+            "the result has no attribute 'kind', so no figure is chosen by itself; "
+            f"name one: {', '.join(figure_kinds)}"
         )
+    if made == "aligned":  # of earlier versions
+        return "equivariance"
+    if made not in DRAWN_OF:
+        hint = f"or name a figure: {', '.join(figure_kinds)}"
+        raise UnknownNameError("kind of result", str(made), DRAWN_OF, hint=hint)
+    return DRAWN_OF[made][0]
+
+
+def draw_one(results: Sequence[xr.Dataset], kind: str | None, wanted: Wanted) -> Figure:
+    """Draw one figure of a result, or of several where it can be."""
+    at, along, facet = wanted.at, wanted.along, wanted.facet
+    layers, quantities = wanted.layers, wanted.quantities
+    result, *others = (require(each, [], []) for each in results)
     axis = along if facet is None else facet
     if others and axis is not None:
         raise InputError(f"values of {axis} are drawn of one result; got {1 + len(others)}")
@@ -184,29 +153,14 @@ def _draw(
             return figure_of(plot_along(result, along, at=at))
         each = facets_of(result, facet, at, keep=[along])
         return plot_facets(partial(plot_along, axis=along), each)
-    if kind is None:
-        made = result.attrs.get("kind")
-        if made is None:
-            raise InputError(
-                "the result has no attribute 'kind', so no figure is chosen by itself; "
-                f"name one: {', '.join(figure_kinds)}"
-            )
-        if made == "aligned":  # of earlier versions
-            kind = "equivariance"
-        elif made not in DEFAULT_KINDS:
-            raise UnknownNameError(
-                "kind of result",
-                str(made),
-                DEFAULT_KINDS,
-                hint=f"or name a figure: {', '.join(figure_kinds)}",
-            )
-        kind = DEFAULT_KINDS[made] if kind is None else kind
+    kind = default_kind(result) if kind is None else kind
     plot = _chosen(figure_kinds.get(kind), kind, quantities)
     if layers is not None and "layers" in inspect.signature(plot).parameters:
-        _check_layered(result, kind)
+        for each in (result, *others):
+            _check_layered(each, kind)
         plot = partial(plot, layers=list(layers))
     else:
-        result = _narrowed(result, kind, layers)
+        result, *others = (_narrowed(each, kind, layers) for each in (result, *others))
     narrowed = bool(at) or facet is not None
     if narrowed and kind in SUMMARIES and kind not in FACETED:
         raise InputError(
@@ -215,21 +169,75 @@ def _draw(
         )
     if facet is not None:
         return _draw_facets(plot, kind, facets_of(result, facet, at))
-    if kind in SUMMARIES and not at:
-        result = whole_range(result)
-    else:
-        result, others = slice_at(result, at), tuple(slice_at(each, at) for each in others)
-    several = inspect.Parameter.VAR_POSITIONAL
-    if others and not any(p.kind is several for p in inspect.signature(plot).parameters.values()):
-        raise InputError(f"the figure {kind!r} draws one result; got {1 + len(others)}")
+    every = [
+        whole_range(each) if kind in SUMMARIES and not at else slice_at(each, at)
+        for each in (result, *others)
+    ]
     try:
-        drawn = plot(result, *others)
+        drawn = _draw_several(plot, kind, every, wanted.labels)
     except InputError as error:
-        own = DEFAULT_KINDS.get(str(result.attrs.get("kind")))
-        if own in (None, kind):
+        own = DRAWN_OF.get(str(result.attrs.get("kind")), ())
+        if not own or kind in own:
             raise
-        raise InputError(f"{error}; {own!r} can be drawn of this result") from error
+        raise InputError(f"{error}; {own[0]!r} can be drawn of this result") from error
     return figure_of(drawn) if isinstance(drawn, Axes) else drawn
+
+
+def _draw_several(
+    plot: Callable[..., Figure | Axes],
+    kind: str,
+    results: Sequence[xr.Dataset],
+    labels: Sequence[str] | None,
+) -> Figure | Axes:
+    """Draw one result, or several in the way in which a figure can."""
+    parameters, result = inspect.signature(plot).parameters, results[0]
+    if "after" in parameters:
+        if len(results) != 2:
+            raise InputError(
+                f"the figure {kind!r} draws two results, before and after; got {len(results)}"
+            )
+        return plot(*results, labels=tuple(labels_of(results, labels)))
+    if "results" in parameters and (labels is not None or len(results) > 1):
+        return plot(dict(zip(labels_of(results, labels), results, strict=True)))
+    if labels is not None:
+        taken = [name for name in figure_kinds if _takes_names(figure_kinds.get(name))]
+        raise InputError(
+            f"the figure {kind!r} takes no labels; leave them out, or draw one of "
+            f"{', '.join(taken)}"
+        )
+    if len(results) == 1:
+        return plot(result)
+    if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters.values()):
+        return plot(*results)
+    if kind not in OVERLAID:
+        raise InputError(f"the figure {kind!r} draws one result; got {len(results)}")
+    ax = cast(Axes, plot(result))
+    for other in results[1:]:
+        plot(other, ax=ax)
+    return ax
+
+
+def _takes_names(plot: Callable[..., Figure | Axes]) -> bool:
+    return bool({"after", "results"} & set(inspect.signature(plot).parameters))
+
+
+def labels_of(results: Sequence[xr.Dataset], given: Sequence[str] | None) -> list[str]:
+    """Return what results are called beside each other: by what tells them apart."""
+    if given is not None:
+        if len(set(given)) != len(results):
+            raise InputError(
+                f"there are {len(results)} results and the labels {', '.join(given)}; expected one "
+                "for each, all different"
+            )
+        return list(given)
+    said = [
+        *([str(each.attrs.get(name, "")) for each in results] for name in ("run", "condition")),
+        [network_name(each.attrs) for each in results],
+        [weights_name(each.attrs) for each in results],
+        [str(each.attrs.get("phase", "")) for each in results],
+    ]
+    apart = (names for names in said if all(names) and len(set(names)) == len(results))
+    return next(apart, [str(number) for number in range(1, len(results) + 1)])
 
 
 _ONE_OF = MappingProxyType(
@@ -283,24 +291,6 @@ def _narrowed(result: xr.Dataset, kind: str, layers: Sequence[str] | None) -> xr
 def _check_layered(result: xr.Dataset, kind: str) -> None:
     if "layer" not in result.dims:
         raise InputError(f"the figure {kind!r} is of no layers; leave them out")
-
-
-def _check_fit(figure: Figure) -> None:
-    """Refuse a page on which something would be cut off."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        try:
-            figure.draw_without_rendering()
-            box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-            over = max(-box.x0, -box.y0, box.x1 - width, box.y1 - height) if box else 0.0
-        except UserWarning:  # axes have no room left
-            over = 1.0
-    if over > 0.03:
-        width, height = (float(inches) * 25.4 for inches in figure.get_size_inches())
-        raise InputError(
-            f"the figure does not fit {width:.0f} x {height:.0f} mm: something would be cut off; "
-            "give it more room, draw fewer layers, or take smaller text"
-        )
 
 
 def _draw_facets(

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from elsewhere.figures.layer_axis import BAND_FROM, Layers, axis_of
-from elsewhere.figures.page import SIZES, is_ours, make_room, room_along
+from elsewhere.figures.page import SIZES, is_ours, leave_room, make_room, room_along
 from elsewhere.figures.results import require
 from elsewhere.figures.style import GREY, INK, Mark, figure_of, legend_lines, mix
 from elsewhere.figures.text import clean_text, labels_in, text_style, text_width
@@ -179,6 +179,7 @@ def fit_limits(ax: Axes, values: NDArray[np.float64], *, headroom: float = 0.05)
     if low < 0:
         ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
     _mark_outside(ax)
+    mark_cut(ax)
 
 
 def _mark_outside(ax: Axes) -> None:
@@ -213,6 +214,40 @@ def _mark_outside(ax: Axes) -> None:
                     color=color,
                     gid=_OUTSIDE,
                 )
+
+
+_CUT: dict[str, Any] = {
+    "markersize": 4, "markerfacecolor": "white", "markeredgecolor": GREY, "markeredgewidth": 0.7,
+    "linestyle": "none",
+}  # fmt: skip
+
+
+def mark_cut(ax: Axes) -> None:
+    """Mark, at the edge of the axes, intervals and bands that reach beyond the limits."""
+    edges: list[NDArray[np.float64]] = []
+    for drawn in ax.collections:
+        if drawn.get_transform().contains_branch_seperately(ax.transData)[1]:
+            edges += [np.asarray(path.vertices, np.float64) for path in drawn.get_paths()]
+    edges += [np.asarray(line.get_xydata(), np.float64) for line in ax.lines
+              if line.get_label() == "_simultaneous"]  # fmt: skip
+    if not edges:
+        return
+    x, y = np.concatenate(edges).T
+    low, high = ax.get_ylim()
+    for beyond, edge, marker in ((y < low, 0.0, 7), (y > high, 1.0, 6)):
+        at = np.unique(np.round(x[beyond], 2))
+        if len(at):
+            ax.plot(
+                at, np.full(len(at), edge), transform=ax.get_xaxis_transform(), marker=marker,
+                zorder=4, clip_on=False, label="_cut", gid=_OUTSIDE, **_CUT,
+            )  # fmt: skip
+
+
+def cut_handles(*panels: Axes) -> list[Line2D]:
+    """Return what a legend says of intervals that reach beyond the limits, where some do."""
+    if not any(line.get_label() == "_cut" for ax in panels for line in ax.lines):
+        return []
+    return [Line2D([], [], label="interval goes on", marker=7, **_CUT)]
 
 
 def legend_handle(mark: Mark, label: str, *, hollow: bool = False) -> Line2D:
@@ -257,7 +292,7 @@ def draw_legend(ax: Axes, handles: Sequence[Any]) -> None:
     """Put the legend beside the axes, or beneath those of a narrow figure: never over data."""
     handles = [*handles, *network_handles(ax)]
     axis = axis_of(ax)
-    handles += mean_handle(axis.forms if axis is not None else ())
+    handles += [*cut_handles(ax), *mean_handle(axis.forms if axis is not None else ())]
     if axis is not None and axis.beside:
         label = "not joined: beside\nthe main branch"
         handles.append(Line2D([], [], linestyle="none", label=label))
@@ -290,6 +325,8 @@ def draw_legend(ax: Axes, handles: Sequence[Any]) -> None:
         legend.set_gid("beneath")
     for text in legend.get_texts():
         text.set(**text_style(*labels))
+    if figure.get_layout_engine() is None:
+        leave_room(ax, legend)
 
 
 def depth_shades(count: int) -> list[str]:

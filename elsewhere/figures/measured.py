@@ -20,6 +20,7 @@ from elsewhere.figures.layer_axis import BAND_FROM, Layers, along_layers, entitl
 from elsewhere.figures.lines import (
     CROSS,
     band_handles,
+    cut_handles,
     draw_band,
     draw_legend,
     draw_series,
@@ -27,6 +28,7 @@ from elsewhere.figures.lines import (
     fit_limits,
     interval_of,
     legend_handle,
+    mark_cut,
     mark_gaps,
 )
 from elsewhere.figures.page import SIZES, new_figure
@@ -352,6 +354,7 @@ def plot_measures(result: xr.Dataset, *, quantities: Sequence[str] | None = None
         if result.sizes["layer"] < BAND_FROM  # few layers: intervals are lines
         else Patch(color=color, alpha=0.18, linewidth=0, label="95 % interval"),
         *[h for ax in flat for h in band_handles(ax, color)][1:2],
+        *cut_handles(*flat),
         *([Line2D([], [], label="no value", color=GREY, **CROSS)] if gaps else []),
         *([legend_handle(other, "other object elsewhere")] if baselines else []),
     ]
@@ -380,6 +383,7 @@ def _fit_panel(ax: Axes, values: NDArray[np.float64], seen: NDArray[np.float64])
     ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     if bottom < 0 < top:
         ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
+    mark_cut(ax)
 
 
 def _stage(result: xr.Dataset, ax: Axes | None) -> tuple[Axes, Layers]:

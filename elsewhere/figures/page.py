@@ -13,10 +13,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.transforms import Bbox, ScaledTranslation
 
 from elsewhere.errors import InputError
 from elsewhere.figures.text import wrap
@@ -39,14 +40,17 @@ class Page:
     asked
         Whether that size is asked for: then no text is smaller. Else numbers and small print are.
     titled
-        Whether a title stands above.
+        Whether a title stands above, or which one.
+    widest
+        Width of a figure of which no width is asked for, at most, inches.
     """
 
     width: float | None = None
     height: float | None = None
     label: float = 8.0
     asked: bool = False
-    titled: bool = True
+    titled: bool | str = True
+    widest: float = 7.0
 
 
 _PAGE: ContextVar[Page] = ContextVar("page", default=Page())  # noqa: B039  # frozen
@@ -78,7 +82,7 @@ class _Sizes:
     @property
     def width(self) -> float:
         """The page, inches: the text width of a printed page unless another is asked for."""
-        return _PAGE.get().width or 7.0
+        return _PAGE.get().width or _PAGE.get().widest
 
     @property
     def fixed(self) -> bool:
@@ -91,8 +95,8 @@ class _Sizes:
         return _PAGE.get().height
 
     @property
-    def titled(self) -> bool:
-        """Whether a title stands above."""
+    def titled(self) -> bool | str:
+        """Whether a title stands above, or which one."""
         return _PAGE.get().titled
 
     @property
@@ -111,7 +115,7 @@ def page(
     width: float | str | None = None,
     height: float | str | None = None,
     font_size: float | None = None,
-    title: bool = True,
+    title: bool | str = True,
 ) -> Iterator[None]:
     """Make the figures drawn within this block for a page of this size.
 
@@ -124,7 +128,7 @@ def page(
         Of all text but titles, points; by default, labels of axes have 8, and 7 where the figure is
         narrower than 120 mm, and numbers and small print less.
     title
-        Whether a title stands above.
+        Whether a title stands above, or its text.
 
     Raises
     ------
@@ -137,20 +141,33 @@ def page(
     ...     round(SIZES.width, 3), SIZES.label
     (3.346, 7.0)
     """
-    inches = None if width is None else _length("width", width)
+    inches, tall = read_length("width", width), read_length("height", height)
+    check_font(font_size)
     size = (7.0 if inches is not None and inches < 4.7 else 8.0) if font_size is None else font_size
-    if not (isinstance(size, int | float) and 4 <= size <= 24):
-        raise InputError(f"the font size is {size!r}; expected 4 to 24 points")
-    tall = None if height is None else _length("height", height)
-    token = _PAGE.set(Page(inches, tall, float(size), font_size is not None, title))
+    with using(Page(inches, tall, float(size), font_size is not None, title)):
+        yield
+
+
+@contextmanager
+def using(given: Page) -> Iterator[None]:
+    """Make the figures drawn within this block for a page."""
+    token = _PAGE.set(given)
     try:
         yield
     finally:
         _PAGE.reset(token)
 
 
-def _length(name: str, given: float | str) -> float:
-    """Return a length in inches."""
+def check_font(size: float | None) -> None:
+    """Refuse a size of text that cannot be used."""
+    if size is not None and not (isinstance(size, int | float) and 4 <= size <= 24):
+        raise InputError(f"the font size is {size!r}; expected 4 to 24 points")
+
+
+def read_length(name: str, given: float | str | None) -> float | None:
+    """Return a length in inches, None where none is given."""
+    if given is None:
+        return None
     read = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(mm|cm|in|pt)?\s*", str(given))
     inches = float(read[1]) * _INCHES[read[2] or "mm"] if read else math.nan
     if not 0.99 < inches < 80:
@@ -201,19 +218,6 @@ def _break_name(ax: Axes, axis: Axis, figure: Figure) -> bool:
     return True
 
 
-def _break_title(ax: Axes, figure: Figure) -> bool:
-    """Break a title into lines that fit from where the axes begin; return whether that changed."""
-    title = ax._left_title  # type: ignore[attr-defined]
-    whole = str(title.get_label())  # what was written, before it was broken
-    if not whole:
-        return False
-    over = (figure.bbox.width - ax.bbox.x0) / figure.dpi - 0.04
-    broken = wrap(whole, over, float(title.get_fontsize()), marks=True)
-    changed = bool(broken != title.get_text())
-    title.set_text(broken)
-    return changed
-
-
 def _lower(ax: Axes, legend: Legend) -> None:
     """Set a legend beneath the numbers and the name of the x axis, from those of the y axis on."""
     figure = ax.get_figure(root=True)
@@ -256,6 +260,27 @@ def make_room(figure: Figure | None, what: str, inches: float) -> None:
         engine.added[what] = inches
 
 
+def leave_room(ax: Axes, legend: Legend) -> None:
+    """Make axes narrower by a legend beside them, in a figure that nothing arranges.
+
+    They end where the legend reaches the edge of the figure, or the place of the next axes.
+    """
+    before = ax.get_axes_locator()
+
+    def locate(_: Any, renderer: RendererBase) -> Bbox:
+        box = ax.get_position(original=True) if before is None else before(ax, renderer)
+        whole, spec = ax.get_figure(root=False), ax.get_subplotspec()
+        root = ax.get_figure(root=True)
+        if whole is None or root is None or root.get_layout_engine() is not None:
+            return box
+        last = spec is None or spec.colspan.stop == spec.get_gridspec().ncols
+        beside = legend.get_window_extent(renderer).width / float(whole.bbox.width) + 0.02
+        end = (0.99 if last else box.x1) - beside
+        return Bbox.from_extents(box.x0, box.y0, max(min(box.x1, end), box.x0 + 0.02), box.y1)
+
+    ax.set_axes_locator(locate)
+
+
 def is_ours(figure: Figure) -> bool:
     """Return whether a figure was made here, so that it can be arranged as a whole."""
     return isinstance(figure.get_layout_engine(), PageLayout)
@@ -265,7 +290,9 @@ def room_along(ax: Axes) -> float:
     """Return about how many inches an axes is wide, once it is laid out."""
     figure = ax.get_figure(root=True)
     if figure is None or not is_ours(figure):
-        return max(ax.get_window_extent().width / (figure.dpi if figure else 100.0), 0.5)
+        legend = 0.8 if figure is not None and figure.get_layout_engine() is None else 0.0
+        width = ax.get_window_extent().width / (figure.dpi if figure else 100.0)
+        return float(max(width - legend, 0.5))
     spec = ax.get_subplotspec()
     columns = 1 if spec is None else spec.get_gridspec().ncols
     width = float(figure.get_size_inches()[0])

@@ -22,7 +22,6 @@ from elsewhere.errors import InputError
 from elsewhere.figures.page import SIZES, is_ours, make_room, new_figure, room_along
 from elsewhere.figures.text import (
     BASE_FONT,
-    clean_text,
     labels_in,
     text_style,
     text_width,
@@ -160,8 +159,10 @@ def beyond(
 
 
 def title_of(text: str, width: float) -> str:
-    """Return a title in lines that fit `width` inches; nothing on a page without titles."""
-    return wrap(text, width, SIZES.title, marks=True) if SIZES.titled else ""
+    """Return a title, or the page's own, in lines that fit `width` inches, or nothing."""
+    asked = SIZES.titled
+    text = asked if isinstance(asked, str) else text
+    return wrap(text, width, SIZES.title, marks=True) if asked else ""
 
 
 def title_height(title: str) -> float:
@@ -175,9 +176,8 @@ def entitle(ax: Axes, text: str, *, pad: float = 16) -> None:
     over = float(figure.get_size_inches()[0]) - 0.75 if is_ours(figure) else room_along(ax)
     title = title_of(text, over)
     if title:
-        said = ax.set_title(title, loc="left", fontsize=SIZES.title, pad=pad, **text_style(title))
+        ax.set_title(title, loc="left", fontsize=SIZES.title, pad=pad, **text_style(title))
         if is_ours(figure):
-            said.set_label(clean_text(text))  # to be broken anew once the axes have their place
             make_room(figure, "title", title_height(title) - title_height("one line"))
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from elsewhere.reproduction.conditions import make_runs as make_runs
     from elsewhere.reproduction.costs import ReproductionPlan as ReproductionPlan
     from elsewhere.reproduction.costs import plan as plan
+    from elsewhere.reproduction.paper import draw_paper as draw_paper
     from elsewhere.reproduction.run import reproduce as reproduce
     from elsewhere.reproduction.scale import ClaimLayers as ClaimLayers
     from elsewhere.reproduction.scale import Scale as Scale

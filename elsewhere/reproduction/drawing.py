@@ -21,12 +21,10 @@ from elsewhere.figures import (
     save_figure,
 )
 from elsewhere.reproduction.conditions import FULL, HEADED, PRETRAINED, RANDOM
+from elsewhere.reproduction.paper import CONDITIONS
 from elsewhere.reproduction.scale import Scale
 from elsewhere.storage import load_result
 from elsewhere.storage.files import make_inside
-
-CONDITIONS = {"vanilla": "vanilla", "fixed-learning": "fixed", "acquired": "acquired"}
-"""Runs whose accuracy maps stand side by side, and what they are called."""
 
 
 def draw_figures(

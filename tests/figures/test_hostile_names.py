@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from elsewhere.figures import draw, figure_kinds, plot_objects
+from elsewhere.figures import figure_kinds, plot_objects
 from elsewhere.figures.text import clean_text
 from tests.figures.conftest import FakeObjects
-from tests.figures.test_kinds import DRAWN_FROM
+from tests.figures.test_kinds import DRAWN_FROM, draw_kind
 
 PLAIN = "Plain"
 ALIKE = ("$x_1$", "_hid_", r"a\b%s")
@@ -60,7 +60,7 @@ def test_every_figure_draws_names_as_they_are(results, kind):
     result = results[DRAWN_FROM[kind]]
 
     def times(name):
-        found = texts_of(draw(renamed(result, name), kind))
+        found = texts_of(draw_kind({DRAWN_FROM[kind]: renamed(result, name)}, kind))
         return sum(text.count(name) for text in found)
 
     expected = times(PLAIN)
@@ -68,7 +68,9 @@ def test_every_figure_draws_names_as_they_are(results, kind):
     shown = {name: times(name) for name in ALIKE}
     assert shown == dict.fromkeys(ALIKE, expected)
     for first in range(2):
-        texts_of(draw(renamed(result, *ODD[first::2]), kind), layout=first == 0)
+        texts_of(
+            draw_kind({DRAWN_FROM[kind]: renamed(result, *ODD[first::2])}, kind), layout=first == 0
+        )
 
 
 def test_an_object_sheet_draws_categories_as_they_are():

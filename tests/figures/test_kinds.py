@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 import elsewhere.figures
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures import draw, figure_kinds, plot_objects
-from elsewhere.figures.kinds import DEFAULT_KINDS
+from elsewhere.figures.kinds import DRAWN_OF
 from elsewhere.storage import load_result
 
 DRAWN_FROM = {
     "maps": "similarity",
     "layerwise": "similarity",
     "displacement": "similarity",
+    "change": "similarity",
     "accuracy-maps": "accuracy",
     "accuracy-displacement": "accuracy",
     "acquisition": "track",
@@ -42,17 +43,23 @@ DRAWN_FROM = {
 ALSO = {("probe-layerwise", "probe-each")}
 
 
+def draw_kind(results, kind, **options):
+    """Draw a kind of figure of a result that it is for: of two, where it is before and after."""
+    result = results[DRAWN_FROM[kind]]
+    return draw(result, kind, *[result] * (kind == "change"), **options)
+
+
 @pytest.mark.parametrize("kind", list(figure_kinds))
 def test_every_kind_draws_its_kind_of_result_and_refuses_others(results, kind):
-    figure = draw(results[DRAWN_FROM[kind]], kind)
+    figure = draw_kind(results, kind)
     assert isinstance(figure, Figure)
     assert figure.axes
     assert figure_kinds.summary(kind)
     for made, other in results.items():
         if made != DRAWN_FROM[kind] and (kind, made) not in ALSO:
             with pytest.raises(InputError, match="no variable|runs over|no dimension") as raised:
-                draw(other, kind)
-            assert f"{DEFAULT_KINDS[made]!r} can be drawn of this result" in str(raised.value)
+                draw(other, kind, *[other] * (kind == "change"))
+            assert f"{DRAWN_OF[made][0]!r} can be drawn of this result" in str(raised.value)
 
 
 def test_the_default_is_chosen_by_the_kind_of_result(results):
@@ -66,8 +73,8 @@ def test_the_default_is_chosen_by_the_kind_of_result(results):
     assert draw(results["track"]).axes[0].get_title(loc="left").startswith("acquisition")
     assert draw(results["claims"]).texts[0].get_text().startswith("claims · 4 seeds")
     assert draw(results["measures"]).get_suptitle().startswith("measures, layer by layer")
-    assert set(DEFAULT_KINDS) == set(results)
-    assert set(DEFAULT_KINDS.values()) <= set(figure_kinds)
+    assert set(DRAWN_OF) == set(results)
+    assert {kind for kinds in DRAWN_OF.values() for kind in kinds} == set(figure_kinds)
 
 
 def test_what_cannot_be_chosen_is_refused(result):
@@ -105,7 +112,7 @@ def test_pyplot_knows_of_no_figure(results, make_objects):
     import matplotlib.pyplot as plt
 
     for kind in figure_kinds:
-        draw(results[DRAWN_FROM[kind]], kind)
+        draw_kind(results, kind)
     plot_objects(make_objects(("a", "b")))
     assert plt.get_fignums() == []
 

@@ -16,7 +16,7 @@ from tests.figures.conftest import (
     track_result,
     vgg16_layers,
 )
-from tests.figures.test_kinds import DRAWN_FROM
+from tests.figures.test_kinds import DRAWN_FROM, draw_kind
 
 
 def corners_of(text, renderer):
@@ -94,7 +94,7 @@ def results():
 
 @pytest.mark.parametrize("kind", list(figure_kinds))
 def test_no_text_overlaps_is_cut_off_or_small_at_85_mm(results, kind):
-    figure = draw(results[DRAWN_FROM[kind]], kind, width="85mm", font_size=7)
+    figure = draw_kind(results, kind, width="85mm", font_size=7)
     assert figure.get_size_inches()[0] == pytest.approx(85 / 25.4)
     check(figure, kind)
     sizes = {text.get_fontsize() for text in figure.findobj(Text) if text.get_text().strip()}
@@ -106,8 +106,7 @@ LOW = [kind for kind in figure_kinds if kind not in ("claims", "measures", "attr
 
 @pytest.mark.parametrize("kind", LOW)
 def test_nor_at_85_by_70_mm_without_a_title(results, kind):
-    figure = draw(
-        results[DRAWN_FROM[kind]], kind, width="85mm", height="70mm", font_size=7, title=False
+    figure = draw_kind(results, kind, width="85mm", height="70mm", font_size=7, title=False
     )  # fmt: skip
     assert figure.get_size_inches().tolist() == pytest.approx([85 / 25.4, 70 / 25.4])
     check(figure, kind)
@@ -115,7 +114,7 @@ def test_nor_at_85_by_70_mm_without_a_title(results, kind):
 
 @pytest.mark.parametrize("kind", list(figure_kinds))
 def test_nor_at_the_default_size(results, kind):
-    check(draw(results[DRAWN_FROM[kind]], kind), kind)
+    check(draw_kind(results, kind), kind)
 
 
 @pytest.mark.parametrize("kind", ["layerwise", "maps", "displacement"])
@@ -152,7 +151,7 @@ def test_breaks_of_labels_are_kept_where_they_save_lines():
 def test_a_page_that_is_too_low_is_refused(results):
     for kind in ("layerwise", "claims", "attribution-timeline"):
         with pytest.raises(InputError, match=r"mm"):
-            draw(results[DRAWN_FROM[kind]], kind, width="85mm", height="26mm")
+            draw_kind(results, kind, width="85mm", height="26mm")
 
 
 @pytest.mark.parametrize(
@@ -191,10 +190,9 @@ def test_lengths_are_read_in_their_units(result):
     ],
 )  # fmt: skip
 def test_quantities_are_chosen(results, kind, quantities):
-    result = results[DRAWN_FROM[kind]]
-    assert draw(result, kind, quantities=quantities).axes
+    assert draw_kind(results, kind, quantities=quantities).axes
     with pytest.raises((UnknownNameError, InputError), match="colour"):
-        draw(result, kind, quantities=["colour"])
+        draw_kind(results, kind, quantities=["colour"])
 
 
 def test_what_has_no_quantities_says_which_figures_have(results):
@@ -253,7 +251,7 @@ FORMED = [kind for kind in figure_kinds if "layer" in results_of_all_kinds()[DRA
 
 @pytest.mark.parametrize("kind", FORMED)
 def test_names_and_forms_of_layers_stand_whole(kind):
-    figure = draw(named(DRAWN_FROM[kind]), kind, width="85mm", font_size=7)
+    figure = draw_kind({DRAWN_FROM[kind]: named(DRAWN_FROM[kind])}, kind, width="85mm", font_size=7)
     check(figure, kind)
     shown = "".join(text for text, _ in texts_of(figure)).replace("\n", "").replace(" ", "")
     assert "…" not in shown
@@ -280,7 +278,7 @@ def test_layers_are_chosen_in_every_figure_that_has_them(results):
                 draw(result, kind, layers=["fc7"])
             continue
         names = [str(result["layer"].values[k]) for k in (0, -1)]
-        shown = [text for text, _ in texts_of(draw(result, kind, layers=names))]
+        shown = [text for text, _ in texts_of(draw_kind(results, kind, layers=names))]
         others = set(map(str, result["layer"].values)) - set(names)
         assert not others & set(shown), kind
         wanted = set(names[:1]) if kind == "phase" else set(names)  # of maps only

@@ -13,6 +13,7 @@ from elsewhere.errors import CurriculumError, ElsewhereError, InputError
 from elsewhere.reproduction import load_scale, make_runs, plan, reproduce
 from elsewhere.reproduction.claims import make_rows, summarise
 from elsewhere.reproduction.conditions import HEADED
+from elsewhere.reproduction.paper import draw_paper
 from elsewhere.storage import load_result
 from elsewhere.training import list_checkpoints
 from tests.reproduction.pooled import NAME, write_weights
@@ -128,6 +129,7 @@ def test_all_weights_can_be_trained_beside_and_figures_are_drawn(done, scale, we
     beside = {row["decides"] for row in rows if "all weights" in row["statistic"]}
     assert beside == {False}
     assert set(values_of(out, "random-all")) >= {"G/pool/glyphs", "II_far/same/digits"}
+    assert len(draw_paper(out).parts) >= 2
     drawn = {path.name for path in (out / "figures").glob("*.svg")}
     assert "a tiny network, 24 px" in (out / "figures" / "claims.svg").read_text()
     assert {

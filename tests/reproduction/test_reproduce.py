@@ -25,6 +25,7 @@ from elsewhere.models.machine import using_threads
 from elsewhere.reproduction import costs, load_scale, make_runs, plan, reproduce, workers
 from elsewhere.reproduction import tasks as tasks_module
 from elsewhere.reproduction.claims import STATEMENTS
+from elsewhere.reproduction.paper import draw_paper
 from elsewhere.reproduction.run import make_tasks
 from elsewhere.reproduction.tasks import Event, read_values, write_values
 from elsewhere.reproduction.workers import count_workers, perform_all
@@ -213,6 +214,8 @@ def test_what_is_missing_is_done_again_and_comes_out_the_same(copy, tiny):
     after = values_of(copy, "fixed-learning")
     same = {name for name in before if not name.startswith("seconds")}
     assert {name: before[name] for name in same} == {name: after[name] for name in same}
+    paper = draw_paper(copy)
+    assert len(paper.parts) == 1 + len(tiny.unseen)
     drawn = {path.stem for path in (copy / "figures").glob("*.svg")}
     assert {"claims", "claims-all", "acquisition", "interference", "near"} <= drawn
     assert {f"accuracy-maps-{name}-same" for name in ("glyphs", "digits")} <= drawn
