@@ -22,6 +22,7 @@ MADE = {
     "attribution sanity": ("sanity.nc", "elsewhere sanity"),
     "attribution timeline": ("attr.nc", "elsewhere attribute --checkpoints"),
     "claims": ("claims.nc", "elsewhere reproduce"),
+    "comparison": ("comparison.nc", "elsewhere compare"),
     "measures": ("m.nc", "elsewhere measure"),
     "probe": ("probe.nc", "elsewhere probe --train-at left"),
     "probe-each": ("probe.nc", "elsewhere probe --train-at each"),
@@ -172,7 +173,14 @@ def make_page() -> str:
     return "".join(parts)
 
 
-WITHOUT_LAYERS = ("accuracy", "attribution", "attribution sanity", "attribution timeline", "claims")
+WITHOUT_LAYERS = (
+    "accuracy",
+    "attribution",
+    "attribution sanity",
+    "attribution timeline",
+    "claims",
+    "comparison",
+)
 """Kinds of results that are not of layers."""
 
 

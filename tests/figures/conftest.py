@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from elsewhere.analyzer.comparison import compare
+
 
 def vgg16_layers() -> list[str]:
     names = []
@@ -457,6 +459,11 @@ def results() -> dict[str, xr.Dataset]:
     return results_of_all_kinds()
 
 
+def comparison_result() -> xr.Dataset:
+    one, other = similarity_result(), similarity_result(["stem", "body", "neck", "fc7"])
+    return compare([one, other.assign_attrs(model="own")], ["vgg16", "own"])
+
+
 def results_of_all_kinds() -> dict[str, xr.Dataset]:
     made = (
         similarity_result(),
@@ -469,6 +476,7 @@ def results_of_all_kinds() -> dict[str, xr.Dataset]:
         attribution_result(),
         attribution_result(steps=(0, 10, 100)),
         sanity_result(),
+        comparison_result(),
     )
     return {str(each.attrs["kind"]): each for each in made}
 

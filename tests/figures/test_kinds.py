@@ -39,7 +39,9 @@ DRAWN_FROM = {
     "attribution-equivariance": "attribution",
     "attribution-timeline": "attribution timeline",
     "sanity": "attribution sanity",
+    "comparison": "comparison",
 }
+REFUSED = "no variable|runs over|no dimension|draws a comparison|has no attribute|no coordinate"
 ALSO = {("probe-layerwise", "probe-each")}
 
 
@@ -57,7 +59,7 @@ def test_every_kind_draws_its_kind_of_result_and_refuses_others(results, kind):
     assert figure_kinds.summary(kind)
     for made, other in results.items():
         if made != DRAWN_FROM[kind] and (kind, made) not in ALSO:
-            with pytest.raises(InputError, match="no variable|runs over|no dimension") as raised:
+            with pytest.raises(InputError, match=REFUSED) as raised:
                 draw(other, kind, *[other] * (kind == "change"))
             assert f"{DRAWN_OF[made][0]!r} can be drawn of this result" in str(raised.value)
 
