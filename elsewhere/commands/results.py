@@ -148,7 +148,7 @@ def figure(
     save_figure(drawn, out, dpi=dpi, overwrite=overwrite)
     for note in notes:
         say(f"note: {note}")
-    _say_size(out, drawn.get_size_inches(), style)
+    _say_size(out, drawn.get_size_inches().tolist(), style)
 
 
 def _notes_of_drawn(results: Sequence[Any], layers: list[str] | None) -> list[str]:

@@ -55,7 +55,7 @@ class ComposedFigure(Figure):
             box.p0, box.p1 = corner, (corner[0] + size[0], corner[1] + size[1])
 
     @property
-    def dpi(self) -> float:  # type: ignore[override]
+    def dpi(self) -> float:
         """Dots per inch; those of the parts follow."""
         return float(self._get_dpi())  # type: ignore[attr-defined]
 
@@ -64,7 +64,7 @@ class ComposedFigure(Figure):
         self._set_dpi(dpi)  # type: ignore[attr-defined]
         self._place()
 
-    @property
+    @property  # type: ignore[misc]
     def axes(self) -> list[Axes]:  # type: ignore[override]
         """All axes of all parts."""
         return [ax for part in self.parts for ax in part.figure.axes]

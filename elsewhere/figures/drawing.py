@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import xarray as xr
 from matplotlib.figure import Figure
@@ -217,7 +218,8 @@ def _lay_out(rows: Sequence[Sequence[Callable[[], Figure]]], page: Page, scale: 
     """Draw and arrange panels on a page, and enlarge it."""
     if sum(map(len, rows)) == 1:
         only = _drawn(rows[0][0], page, scale)
-        return only if scale == 1 else _put([(only, 0.0, 0.0)], *only.get_size_inches(), scale)
+        wide, tall = (float(inches) for inches in only.get_size_inches())
+        return only if scale == 1 else _put([(only, 0.0, 0.0)], wide, tall, scale)
     wide, head = page.width or page.widest, 0.0
     text, size = "", page.label * 9 / 8
     if isinstance(page.titled, str):
@@ -225,11 +227,11 @@ def _lay_out(rows: Sequence[Sequence[Callable[[], Figure]]], page: Page, scale: 
         head = 0.0193 * size * (text.count("\n") + 1) + 0.06
     heights: list[float | None] = [None] * len(rows)
     while True:
-        drawn = []
-        for row, tall in zip(rows, heights, strict=True):
+        drawn: list[list[Figure]] = []
+        for row, room in zip(rows, heights, strict=True):
             cell = (wide - _GAP * (len(row) - 1)) / len(row)
             part = dataclasses.replace(
-                page, width=cell - _GUTTER, height=tall, titled=bool(page.titled)
+                page, width=cell - _GUTTER, height=room, titled=bool(page.titled)
             )
             drawn.append([_drawn(panel, part, scale) for panel in row])
         tallest = [max(float(each.get_size_inches()[1]) for each in row) for row in drawn]
@@ -239,17 +241,22 @@ def _lay_out(rows: Sequence[Sequence[Callable[[], Figure]]], page: Page, scale: 
         if page.height <= rest:
             raise _too_small(wide, page.height, scale)
         heights = [(page.height - rest) * each / sum(tallest) for each in tallest]
-    whole, placed, letters = sum(tallest) + rest, [], []
+    whole, placed, letters = sum(tallest) + rest, list[tuple[Figure, float, float]](), []
     top = whole - head
-    for row, tall in zip(drawn, tallest, strict=True):
-        cell = (wide - _GAP * (len(row) - 1)) / len(row)
-        for place, each in enumerate(row):
+    for figures, tall in zip(drawn, tallest, strict=True):
+        cell = (wide - _GAP * (len(figures) - 1)) / len(figures)
+        for place, each in enumerate(figures):
             left = place * (cell + _GAP)
             placed.append((each, left + _GUTTER, top - float(each.get_size_inches()[1])))
             letters.append((left + 0.05, top - 0.03))
         top -= tall + _GAP
     figure = _put(placed, wide, whole, scale)
-    style = {"fontsize": size * scale, "va": "top", "color": INK, **text_style(text)}
+    style: dict[str, Any] = {
+        "fontsize": size * scale,
+        "va": "top",
+        "color": INK,
+        **text_style(text),
+    }
     for letter, (x, y) in zip(string.ascii_letters, letters, strict=False):
         figure.text(x / wide, y / whole, letter, weight="bold", **style)
     if text:
@@ -279,20 +286,21 @@ def _put(
 
 def _check_fit(figure: Figure, scale: float) -> None:
     """Refuse a page on which something would be cut off."""
+    width, height = (float(inches) for inches in figure.get_size_inches())
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         try:
             figure.draw_without_rendering()
-            box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+            box, (width, height) = figure.get_tightbbox(), figure.get_size_inches().tolist()
             over = max(-box.x0, -box.y0, box.x1 - width, box.y1 - height) if box else 0.0
         except UserWarning:  # axes have no room left
             over = 1.0
     if over > 0.03:
-        raise _too_small(*figure.get_size_inches(), scale)
+        raise _too_small(width, height, scale)
 
 
 def _too_small(width: float, height: float, scale: float) -> InputError:
-    width, height = (25.4 * float(inches) * scale for inches in (width, height))
+    width, height = (25.4 * scale * inches for inches in (width, height))
     return InputError(
         f"the figure does not fit {width:.0f} x {height:.0f} mm: something would be cut off; "
         "give it more room, draw fewer layers, or take smaller text"

@@ -156,8 +156,8 @@ def draw_one(results: Sequence[xr.Dataset], kind: str | None, wanted: Wanted) ->
     kind = default_kind(result) if kind is None else kind
     plot = _chosen(figure_kinds.get(kind), kind, quantities)
     if layers is not None and "layers" in inspect.signature(plot).parameters:
-        for each in (result, *others):
-            _check_layered(each, kind)
+        for one in (result, *others):
+            _check_layered(one, kind)
         plot = partial(plot, layers=list(layers))
     else:
         result, *others = (_narrowed(each, kind, layers) for each in (result, *others))
