@@ -82,6 +82,22 @@ PICTURE = (
         "The geometry of the objects (CKA, noisy for ten of them) is kept in every layer; what changes behind the pooling is that place can hardly be read any more, and that the object makes most of the variation.",
     ),
     Picture(
+        "panels",
+        "Several panels",
+        (
+            "elsewhere figure survives.nc --kinds maps,layerwise --layers blocks.4,blocks.6,global_pool,logits --out panels.png",
+        ),
+        "Any kinds of figures are the panels of one, with letters; of several results, each is drawn of those that it is for.",
+    ),
+    Picture(
+        "slide",
+        "For a slide",
+        (
+            "elsewhere figure survives.nc --kind displacement --layers blocks.4,blocks.6,global_pool,logits --style slides --dpi 100 --out slide.png",
+        ),
+        "254 mm wide, with text of 14 pt, and lines and marks to match.",
+    ),
+    Picture(
         "scale",
         "A change of size",
         (
