@@ -48,6 +48,14 @@ LayersOption: TypeAlias = Annotated[
         "recording has, of a model the last pooling and after (`layers`: all).",
     ),
 ]
+TokensOption: TypeAlias = Annotated[
+    str,
+    Option(
+        "--tokens",
+        help="Of layers that give tokens: all; grid, those with a place on the canvas, as a map; "
+        "class, that token as a vector; registers.",
+    ),
+]
 MetricOption: TypeAlias = Annotated[
     str, Option("--metric", help="cosine, centred, centred-by-place, evoked or pearson.")
 ]
@@ -309,6 +317,7 @@ class StimulusOptions(OptionGroup):
         layers: list[str] | None,
         seed: int,
         engine: str,
+        tokens: str = "all",
     ) -> Sweep:
         """Return the sweep of `model`, called `name`, over what is asked for.
 
@@ -328,7 +337,8 @@ class StimulusOptions(OptionGroup):
                     values[key] = value
         if self.objects is None:
             del values["objects"]
-        return request_sweep(model, layers or None, seed=seed, engine=engine, **values)
+        how: dict[str, Any] = {"seed": seed, "engine": engine, "tokens": tokens}
+        return request_sweep(model, layers or None, **how, **values)
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from elsewhere.axes import Axes, Coordinate
 from elsewhere.errors import InputError
+from elsewhere.tokens import Tokens
 
 Stage: TypeAlias = Literal["empty", "reference", "grid"]
 STAGES: tuple[Stage, ...] = ("empty", "reference", "grid")
@@ -210,6 +211,9 @@ class Layer:
         What a labelled array calls its units; empty where they have no names.
     repeats
         Of a module that is made of others: the last of them, if its output is the module's.
+    tokens
+        Which of a layer's tokens are a grid on the canvas, and which of them are taken; None where
+        there are none, or where no grid was found.
     beside
         Whether it lies beside the longest way from the images to the output, as a shortcut or a
         gate does; None where that is not known.
@@ -236,6 +240,7 @@ class Layer:
     input_shape: tuple[int, ...] | None = None
     itemsize: int = 4
     units: tuple[str, ...] = ()
+    tokens: Tokens | None = None
     repeats: str = field(default="", compare=False, repr=False)
     beside: bool | None = field(default=None, compare=False, repr=False)
 
@@ -260,9 +265,17 @@ class Layer:
 
     @property
     def form(self) -> str:
-        """What the source has of it, in a word; the mean of a layer without space is all of it."""
+        """What the source has of it, in words; the mean of a layer without space is all of it.
+
+        Of some of its tokens, these come first: ``class``, ``grid``, ``class sketch:64``. The mean
+        of all tokens is that of their grid.
+        """
         whole = self.keep.kind == "mean" and self.n_units == math.prod(self.shape)
-        return "full" if whole else str(self.keep)
+        kept = "full" if whole else str(self.keep)
+        part = "all" if self.tokens is None or kept == "mean" else self.tokens.part
+        if part == "all":
+            return kept
+        return part if kept == "full" else f"{part} {kept}"
 
     @property
     def bytes(self) -> int:
@@ -271,8 +284,28 @@ class Layer:
 
     @property
     def is_map(self) -> bool:
-        """Whether the layer is known to have channels, height and width, in any order."""
-        return set(self.layout) == set(LAYOUTS[3])
+        """Whether the layer is known to have channels, height and width, in any order.
+
+        Tokens are one with a grid among them.
+        """
+        return set(self.layout) == set(LAYOUTS[3]) or self.has_grid
+
+    @property
+    def has_grid(self) -> bool:
+        """Whether all tokens are taken, and some of them are known to be a grid."""
+        return self.tokens is not None and self.tokens.part == "all"
+
+    @property
+    def given_shape(self) -> tuple[int, ...]:
+        """Shape of what the network gives of one image, of which its tokens may be a part."""
+        if self.tokens is None:
+            return self.shape
+        features = self.shape[1 - self.tokens.axis if self.has_grid else -1]
+        return self.tokens.of("all").shape(features)
+
+    def take(self, values: Any) -> Any:
+        """Return what is taken of what the network gives, (row, *given shape): some tokens."""
+        return values if self.tokens is None else self.tokens.take(values)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from elsewhere.options import (
     OverwriteOption,
     PartialOption,
     StimulusOptions,
+    TokensOption,
     choose,
 )
 from elsewhere.terminal import (
@@ -48,6 +49,7 @@ def similarity(
     cost: CostOptions,
     out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
     layers: LayersOption = None,
+    tokens: TokensOption = "all",
     metric: MetricOption = "cosine",
     protocol: Annotated[
         str, typer.Option("--protocol", help="elsewhere, or biscione-bowers: as the authors did.")
@@ -64,7 +66,9 @@ def similarity(
     choose("protocol", protocol, ("elsewhere", "biscione-bowers"))
     if protocol != "elsewhere" and metric != "cosine":
         raise InputError(f"--protocol {protocol} uses the cosine; leave --metric out")
-    opened = open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial)
+    opened = open_any(
+        source, network, stimuli, cost, layers, allow_partial=allow_partial, tokens=tokens
+    )
     with opened as (found, chosen):
         from elsewhere.analyzer import similarity as measure
         from elsewhere.analyzer import similarity_biscione_bowers
@@ -102,6 +106,7 @@ def measure(
         Path | None, typer.Option("--table", help="Also as a tidy table: .csv or .parquet.")
     ] = None,
     layers: LayersOption = None,
+    tokens: TokensOption = "all",
     allow_partial: PartialOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -125,7 +130,9 @@ def measure(
     check_output(out, overwrite)
     if table is not None:
         check_table_name(table, overwrite=overwrite)
-    opened = open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial)
+    opened = open_any(
+        source, network, stimuli, cost, layers, allow_partial=allow_partial, tokens=tokens
+    )
     with opened as (found, chosen):
         from elsewhere.analyzer import check_measures
         from elsewhere.analyzer import measure as take

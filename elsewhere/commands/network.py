@@ -62,6 +62,7 @@ def layers(
             "type": layer.kind,
             "shape": list(layer.shape),
             "layout": list(layer.layout),
+            "tokens": None if layer.tokens is None else layer.tokens.facts,
             "stride": layer.stride,
             "receptive_field": layer.receptive_field,
             "bytes": layer.bytes,
@@ -74,6 +75,8 @@ def layers(
         print_json(rows)
         return
     shown_names = {layer.name for layer in found} | {layer.module for layer in found}
+    tokens = {layer.name: str(layer.tokens or "") for layer in found}
+    tokens = tokens if any(tokens.values()) else {}
     branches = {None: "", False: "main", True: "beside"}
     shown = [
         {
@@ -87,6 +90,7 @@ def layers(
             "per location": format_bytes(row["bytes"]),
         }
         | ({"branch": branches[row["beside"]]} if any(layer.beside for layer in every) else {})
+        | ({"tokens": tokens[row["name"]]} if tokens else {})
         | ({"called after": row.get("after", "")} if before.keys() & shown_names else {})
         for row in rows
     ]

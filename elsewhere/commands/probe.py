@@ -20,6 +20,7 @@ from elsewhere.options import (
     OverwriteOption,
     PartialOption,
     StimulusOptions,
+    TokensOption,
     choose,
     part,
 )
@@ -56,6 +57,7 @@ def probe(
         str, typer.Option("--probe", help="logistic, ridge, svm or nearest-centroid.")
     ] = "logistic",
     layers: LayersOption = None,
+    tokens: TokensOption = "all",
     held_out: Annotated[
         float, typer.Option("--held-out", help="Share of each category's exemplars to hold out.")
     ] = 0.25,
@@ -101,7 +103,9 @@ def probe(
     wanted = [] if controls == "none" else [part.strip() for part in controls.split(",")]
     for control in wanted:
         choose("control", control, CONTROLS)
-    opened = open_any(source, network, stimuli, cost, layers, allow_partial=allow_partial)
+    opened = open_any(
+        source, network, stimuli, cost, layers, allow_partial=allow_partial, tokens=tokens
+    )
     with opened as (found, chosen):
         from elsewhere.probes import fit_probe, save_readout
         from elsewhere.probes import probe as measure

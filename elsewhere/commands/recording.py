@@ -22,6 +22,8 @@ from elsewhere.options import (
     OverwriteOption,
     PartialOption,
     StimulusOptions,
+    TokensOption,
+    choose,
 )
 from elsewhere.terminal import (
     check_output,
@@ -37,6 +39,7 @@ from elsewhere.terminal import (
     say,
     stamped,
 )
+from elsewhere.tokens import TOKEN_PARTS
 from elsewhere.types import format_bytes
 
 if TYPE_CHECKING:
@@ -50,12 +53,13 @@ def plan(
     kept: KeepOptions,
     cost: CostOptions,
     layers: LayersOption = None,
+    tokens: TokensOption = "all",
     out: Annotated[Path | None, typer.Option("--out", help="Where it would go.")] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what `record` would cost: bytes, time, memory."""
-    asked = (model, network, stimuli, kept, cost, layers, out, overwrite)
+    asked = (model, network, stimuli, kept, cost, layers, tokens, out, overwrite)
     sweep, wanted, sinks = _prepare(*asked)
     from elsewhere.recording import check_room
     from elsewhere.recording import plan as plan_sweep
@@ -80,13 +84,14 @@ def record(
     cost: CostOptions,
     out: Annotated[Path, typer.Option("--out", help="The HDF5 file to write.")],
     layers: LayersOption = None,
+    tokens: TokensOption = "all",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Record a network for every object at every location of the grid into HDF5.
 
     The same command goes on where it was killed, and leaves what is complete as it is.
     """
-    asked = (model, network, stimuli, kept, cost, layers, out, overwrite)
+    asked = (model, network, stimuli, kept, cost, layers, tokens, out, overwrite)
     sweep, wanted, sinks = _prepare(*asked, resumed=True)
     from elsewhere.analyzer import complete
     from elsewhere.recording import check_room, go_on_as_begun, is_complete, make_header
@@ -268,6 +273,7 @@ def _prepare(
     kept: KeepOptions,
     cost: CostOptions,
     layers: list[str] | None,
+    tokens: str,
     out: Path | None,
     overwrite: bool,
     *,
@@ -279,6 +285,7 @@ def _prepare(
     recording that is there is compared with what is asked for later.
     """
     cost.check()
+    choose("part of the tokens", tokens, TOKEN_PARTS)
     for path in (out, kept.measure):
         if path is not None and not (resumed and path == out and path.is_file()):
             check_output(path, overwrite)
@@ -286,17 +293,18 @@ def _prepare(
     stimuli.check(model)
     kept.check()
     from elsewhere.models import list_layers, select_layers
+    from elsewhere.models.selection import take_tokens
 
     cost.set_threads()
     loaded = network.load(model)
     size = loaded.canvas_size if stimuli.canvas is None else stimuli.canvas
     every = list_layers(loaded, size, containers=True)
-    wanted = select_layers(every, layers or None, loaded)
+    wanted = take_tokens(select_layers(every, layers or None, loaded), tokens)  # type: ignore[arg-type]
     names = [layer.name for layer in wanted]
     if kept.measure is not None:
         measured = select_layers(every, kept.measure_layers, loaded)
         names += [layer.name for layer in measured]
-    sweep = stimuli.build(model, loaded, names, network.seed, cost.engine)
+    sweep = stimuli.build(model, loaded, names, network.seed, cost.engine, tokens)
     return sweep, wanted, _sinks(kept, sweep)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elsewhere.errors import InputError, StorageError
-from elsewhere.options import CostOptions, ModelOptions, StimulusOptions
+from elsewhere.options import CostOptions, ModelOptions, StimulusOptions, choose
 from elsewhere.registry import is_source
 from elsewhere.terminal import called, counted, say
+from elsewhere.tokens import TOKEN_PARTS
 
 if TYPE_CHECKING:
     from elsewhere.recording import Sweep
@@ -55,9 +56,11 @@ def open_any(
     layers: list[str] | None,
     *,
     allow_partial: bool,
+    tokens: str = "all",
 ) -> Iterator[tuple[Any, list[str] | None]]:
     """Open a recording, or sweep a model; yield it and its layers that are named, if some are."""
     cost.check(source)
+    choose("part of the tokens", tokens, TOKEN_PARTS)
     if not is_file(source):
         if allow_partial:
             raise InputError("--allow-partial is for recordings; leave it out, or name one")
@@ -67,12 +70,13 @@ def open_any(
         from elsewhere.recording.sharing import share_out
 
         model = network.load(source)
-        sweep = stimuli.build(source, model, layers, network.seed, cost.engine)
+        sweep = stimuli.build(source, model, layers, network.seed, cost.engine, tokens)
         say(describe(sweep, sweep.layers))
         shared = share_out(sweep, cost.workers, cost.scheduler)
         yield shared, [layer.name for layer in sweep.layers] if layers else None
         return
     live = ["--engine"] * (cost.engine != "auto") + ["--workers or --scheduler"] * cost.shared
+    live += ["--tokens"] * (tokens != "all")
     open_here = ("--seed", "--device", "--reference", "--trust-factory")
     live += [name for name in (*network.given, *stimuli.given) if name not in open_here]
     if live:

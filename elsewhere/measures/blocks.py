@@ -23,13 +23,17 @@ from elsewhere.protocols import (
     Need,
     Stage,
 )
+from elsewhere.tokens import Tokens
 
 
-def spatial_mean(values: Array, layout: Layout | None = None) -> Array:
+def spatial_mean(
+    values: Array, layout: Layout | None = None, tokens: Tokens | None = None
+) -> Array:
     """Return means over space of `values` (row, *dimensions), in double precision and rounded once.
 
     `layout` names the dimensions: ``channel``, ``height`` and ``width`` in any order, ``token`` and
-    ``feature``, or ``unit``; by default in this order, by their number.
+    ``feature``, or ``unit``; by default in this order, by their number. Where `tokens` have a grid,
+    the mean is over that: a class token has no place.
 
     Examples
     --------
@@ -38,6 +42,8 @@ def spatial_mean(values: Array, layout: Layout | None = None) -> Array:
     """
     if layout is None:
         layout = LAYOUTS[values.ndim - 1]
+    if tokens is not None and tokens.part == "all":
+        values, layout = tokens.grid(values), tokens.of("grid").layout
     over = tuple(axis for axis, name in enumerate(layout, start=1) if name in SPACE)
     return average(values, over) if over else values
 
@@ -52,6 +58,16 @@ def channels_first(values: Array, layout: Layout) -> Array:
     """
     order = (0, *(1 + layout.index(name) for name in LAYOUTS[3]))
     return values.transpose(order) if isinstance(values, np.ndarray) else values.permute(order)
+
+
+def maps_from(values: Array, layer: Layer) -> Array:
+    """Return a layer's activations (row, *shape) as maps (row, channel, height, width).
+
+    Of tokens these are their grid.
+    """
+    if layer.tokens is not None and layer.has_grid:
+        return channels_first(layer.tokens.grid(values), layer.tokens.of("grid").layout)
+    return channels_first(values, layer.layout)
 
 
 def without_layout(name: str, shape: Sequence[int], wanted: str) -> str:
@@ -79,8 +95,8 @@ class DenseBlock:
     """Rows of whole (or already reduced) activations: a :class:`elsewhere.protocols.Block`.
 
     `values` (row, *shape) are NumPy's or torch's, floating; a view into memory that is used again.
-    By `kept` they are ``full`` activations, their ``mean`` over space, or a ``sketch``; `layout` is
-    that of a whole activation, by default by its number of dimensions.
+    By `kept` they are ``full`` activations, their ``mean`` over space, or a ``sketch``; `layout`
+    and `tokens` are those of a whole activation, the former by default by its number of dimensions.
     """
 
     stage: Stage
@@ -91,6 +107,7 @@ class DenseBlock:
     kept: Kept = "full"
     layout: Layout | None = None
     half: bool = False
+    tokens: Tokens | None = None
 
     def _require_full(self, wanted: str) -> None:
         if self.kept != "full":
@@ -114,7 +131,7 @@ class DenseBlock:
             layout = LAYOUTS.get(self.values.ndim - 1, ())
         if not layout:
             raise LayerError(without_layout(self.layer, self.values.shape[1:], "mean over space"))
-        return spatial_mean(self.values, layout)
+        return spatial_mean(self.values, layout, self.tokens)
 
     def sketch(self, size: int, seed: int) -> Array:
         """Return seeded sparse random projections, shape (row, size)."""

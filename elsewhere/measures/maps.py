@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import LayerError, NumericsError
-from elsewhere.measures.blocks import channels_first
+from elsewhere.measures.blocks import maps_from
 from elsewhere.measures.sinks import LayerSink
 from elsewhere.measures.tables import Variables
 from elsewhere.measures.vectors import negligible, to_numpy
@@ -133,10 +133,12 @@ def without_place(layers: Sequence[Layer]) -> str:
 
 def maps_of(block: Block, layer: Layer) -> Array:
     """Return a block's whole maps as (row, channel, height, width), whatever their layout."""
-    return channels_first(block.full(), layer.layout)
+    return maps_from(block.full(), layer)
 
 
 def plane_of(layer: Layer) -> tuple[int, int]:
     """Return the height and the width of a map, cells."""
+    if layer.tokens is not None and layer.has_grid:
+        return layer.tokens.height, layer.tokens.width
     layout = layer.layout
     return layer.shape[layout.index("height")], layer.shape[layout.index("width")]

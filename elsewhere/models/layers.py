@@ -24,6 +24,7 @@ from elsewhere.models.names import OUTPUT
 from elsewhere.models.outputs import is_container, output_tensors
 from elsewhere.models.restoring import seeded, untouched
 from elsewhere.models.taps import Taps
+from elsewhere.models.tokens import find_tokens
 from elsewhere.protocols import LAYOUTS, Layer, Layout
 
 
@@ -182,6 +183,30 @@ def _with_layouts(model: Model, size: int, layers: Sequence[Layer]) -> list[Laye
             layer = replace(layer, layout=seen.layout)
         if seen is not None and seen.stride is not None:
             layer = replace(layer, stride=seen.stride, offset=(seen.stride - 1) / 2)
+        listed.append(layer)
+    return _with_tokens(model, size, listed)
+
+
+def _with_tokens(model: Model, size: int, layers: list[Layer]) -> list[Layer]:
+    """Return layers that say where their tokens stand, where a probe proves it."""
+    tokens = {
+        (layer.module, layer.call, layer.output): (
+            layer.shape[layer.layout.index("token")],
+            layer.layout.index("token"),
+        )
+        for layer in layers
+        if set(layer.layout) == set(LAYOUTS[2])
+    }
+    found = find_tokens(model, size, tokens) if tokens else {}
+    listed = []
+    for layer in layers:
+        seen = found.get((layer.module, layer.call, layer.output))
+        if seen is not None:
+            layer = replace(layer, tokens=seen.tokens)
+            stride = size // seen.tokens.height
+            tiled = {side * stride for side in (seen.tokens.height, seen.tokens.width)} == {size}
+            if seen.local and tiled:
+                layer = replace(layer, stride=stride, offset=(stride - 1) / 2)
         listed.append(layer)
     return listed
 

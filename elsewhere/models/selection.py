@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from elsewhere.errors import LayerError, UnknownNameError
 from elsewhere.models.heads import HEAD, NO_HEAD
@@ -12,6 +13,7 @@ from elsewhere.models.model import Model
 from elsewhere.models.names import OUTPUT, matching, unknown_layer
 from elsewhere.models.outputs import is_container
 from elsewhere.protocols import Layer
+from elsewhere.tokens import TOKEN_PARTS, TokenPart
 
 _UNINTERESTING = re.compile(r"(\w*Dropout\w*|Identity|Flatten)")
 _REQUEST = re.compile(r"(?P<base>.+?)(?::(?P<call>\d+))?(?:\[(?P<output>[^\]]+)\])?")
@@ -68,6 +70,79 @@ def select_layers(
     for request in requests:
         chosen.update(_fitting(layers, request, model))
     return tuple(layer for layer in layers if layer in chosen)
+
+
+def take_tokens(layers: Sequence[Layer], part: TokenPart) -> tuple[Layer, ...]:
+    """Return layers of which only a part of their tokens is taken.
+
+    A grid is a map (height, width, channel), a class token a vector, registers have no place.
+    Layers without tokens, such as logits, stay as they are.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such part.
+    LayerError
+        A layer's tokens have no such part, or are not known to, or no layer gives tokens.
+    """
+    if part not in TOKEN_PARTS:
+        raise UnknownNameError("part of the tokens", part, TOKEN_PARTS)
+    if part == "all":
+        return tuple(layers)
+    found = []
+    for layer in layers:
+        if layer.tokens is not None:
+            found.append(_taken(layer, part))
+            continue
+        if "token" in layer.layout:
+            count = layer.shape[layer.layout.index("token")]
+            raise LayerError(
+                f"layer {layer.name!r} gives {count} tokens, and no probe proves that they are a "
+                f"grid on the canvas, so that --tokens {part} cannot be told; take --tokens all, "
+                "or other layers"
+            )
+        found.append(layer)
+    if all(layer.tokens is None for layer in layers):
+        raise LayerError(
+            f"none of the layers gives tokens, so that --tokens {part} would change nothing; leave "
+            "it out (maps have height and width already), or name other layers"
+        )
+    return tuple(found)
+
+
+def _taken(layer: Layer, part: TokenPart) -> Layer:
+    tokens = layer.tokens
+    if tokens is None or tokens.part != "all":
+        return layer
+    if part not in tokens.parts:
+        what = {"class": "a class token", "registers": "registers"}[part]
+        raise LayerError(
+            f"layer {layer.name!r} gives {tokens.count} tokens without {what}; take --tokens "
+            + " or ".join(tokens.parts)
+        )
+    chosen = tokens.of(part)
+    return replace(
+        layer,
+        shape=chosen.shape(layer.shape[1 - tokens.axis]),
+        layout=chosen.layout,
+        tokens=chosen,
+        stride=layer.stride if part == "grid" else None,
+        offset=layer.offset if part == "grid" else None,
+    )
+
+
+def unknown_layouts(layers: Sequence[Layer]) -> list[str]:
+    """Return what has to be said of layers whose values have no known place; often nothing."""
+    found: dict[str, list[str]] = {}
+    for layer in layers:
+        if len(layer.shape) > 1 and not layer.layout:
+            why = "it is not known which dimensions are height and width, or tokens"
+        elif layer.tokens is None and {"token", "feature"} == set(layer.layout):
+            why = "no probe proves that its tokens are a grid on the canvas"
+        else:
+            continue
+        found.setdefault(why, []).append(layer.name)
+    return [f"{', '.join(names)}: {why}; taken as a vector" for why, names in found.items()]
 
 
 def _fitting(layers: Sequence[Layer], request: str, model: Model) -> list[Layer]:

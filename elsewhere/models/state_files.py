@@ -24,6 +24,10 @@ logger = get_logger(__name__)
 
 DEEPEST = 3
 """Mappings within mappings that are searched for states."""
+SHOWN = 3
+"""Keys that are named of those that were left out."""
+COUNTS = ".num_batches_tracked"
+"""Ends of keys that files may lack."""
 NEARLY, MOSTLY = 0.9, 0.5
 """A prefix that has so much of the keys of the one that fits best is another candidate, and so is a
 state of its own that has more than that: averages may be of parameters only."""
@@ -81,7 +85,11 @@ def choose_state(
     """Return the state that fits a network, without its prefix, and what has to be said of it.
 
     `states` are as :func:`states_in` found them in the file `source`, `own` is the network's own,
-    and `key` says which one is meant: its place, its prefix, or both, joined by a dot.
+    and `key` says which one is meant: its place, its prefix, or both, joined by a dot, or a part of
+    these that only one has, such as ``student``.
+
+    What the state lacks is taken from beside it where that has one other prefix, as the head of
+    MMCV's files has (``backbone.conv1.weight``, ``head.fc.weight``).
 
     Raises
     ------
@@ -93,9 +101,9 @@ def choose_state(
     found.sort(key=lambda c: -c.fitting)
     every = found
     if key is not None:
-        prefix = f"{key}."
-        found = [c for c in every if c.name == key or c.name.startswith(prefix)]
-        found = [c for c in found if c.name == key] or found
+        found = [c for c in every if f".{key}." in f".{c.name}."]
+        first = [c for c in found if f"{c.name}.".startswith(f"{key}.")]
+        found = [c for c in found if c.name == key] or first or found
         if not found:
             names = ", ".join(dict.fromkeys(c.name for c in every)) or "none"
             raise WeightsError(
@@ -123,13 +131,39 @@ def choose_state(
         for name, value in chosen.stripped().items()
         if not any(name.startswith(prefix) for prefix in inner)
     }
-    rest = len(chosen.state) - len(taken)
-    if key is not None or rest or (chosen.prefix and chosen.prefix not in PARALLEL):
-        more = f"; {rest} other keys of that state were left out" if rest else ""
+    beside, joined = _beside(chosen, taken, own)
+    taken |= joined
+    of = {chosen.prefix + name for name in taken} | {beside + name for name in joined}
+    rest = [name for name in chosen.state if name not in of]
+    if key is not None or rest or joined or chosen.prefix not in ("", *PARALLEL):
+        names = ", ".join(rest[:SHOWN]) + ", ..." * (len(rest) > SHOWN)
+        more = f"; {len(rest)} other keys of that state were left out ({names})" if rest else ""
         off = f"; the prefix {chosen.prefix!r} of its names was taken off" if chosen.prefix else ""
+        if joined:
+            off += f", and {beside!r} of {', '.join(joined)}"
         notes = [f"{TAKEN.format(Path(source).name, chosen.name)}{off}{more}"]
     logger.info("%s: state %r, %d keys", source, chosen.name, len(taken))
     return taken, notes
+
+
+def _beside(chosen: Candidate, taken: State, own: Mapping[str, torch.Tensor]) -> tuple[str, State]:
+    """Return by which one prefix the rest of a network stands beside a state, and that rest.
+
+    A prefix under which there is more of the network is another network's.
+    """
+    missing = [name for name in own if name not in taken and not name.endswith(COUNTS)]
+    state = chosen.state
+    found = []
+    for prefix in {name.removesuffix(missing[0]) for name in state} if missing else ():
+        whole = all(
+            (value := state.get(prefix + name)) is not None and value.shape == own[name].shape
+            for name in missing
+        )
+        if whole and not any(prefix + name in state for name in taken):
+            found.append(prefix)
+    if len(found) != 1:
+        return "", {}
+    return found[0], {name: state[found[0] + name] for name in missing}
 
 
 def _uncompiled(state: State) -> State:
@@ -147,7 +181,7 @@ PARALLEL = ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
 def _candidates(place: str, state: State, own: Mapping[str, torch.Tensor]) -> Iterator[Candidate]:
     """Yield a state by each prefix with which keys of it are the network's own."""
     fitting: dict[str, int] = {}
-    ends = [name for name in own if not name.endswith(".num_batches_tracked")]
+    ends = [name for name in own if not name.endswith(COUNTS)]
     keys: dict[str, list[str]] = {}
     for name in state:
         keys.setdefault(name.rpartition(".")[2], []).append(name)

@@ -7,9 +7,11 @@ from functools import cache
 from pathlib import Path
 
 from elsewhere.protocols import BY_NUMBER, LAYOUTS, Layer
+from elsewhere.tokens import Tokens
 
 NONE = "-"
 """What stands in the table where a layer has no such number, or no name."""
+_TOKENS = "tokens:"
 _BRANCHES = {NONE: None, "main": False, "beside": True}
 
 
@@ -53,11 +55,18 @@ def to_line(layer: Layer) -> str:
         + [NONE if number is None else str(number) for number in numbers]
         + [layer.repeats or NONE, branch]
         + [",".join(layer.layout)] * (layer.layout != LAYOUTS.get(len(layer.shape), ()))
+        + ([] if layer.tokens is None else [_TOKENS + _compact(layer.tokens.facts)])
     )
 
 
+def _compact(facts: object) -> str:
+    return json.dumps(facts, separators=(",", ":"))
+
+
 def _read(line: str) -> Layer:
-    name, module, kind, shape, stride, field, repeats, branch, *layout = line.split()
+    name, module, kind, shape, stride, field, repeats, branch, *more = line.split()
+    tokens = [text.removeprefix(_TOKENS) for text in more if text.startswith(_TOKENS)]
+    layout = [text for text in more if not text.startswith(_TOKENS)]
     return Layer(
         name,
         module,
@@ -66,6 +75,7 @@ def _read(line: str) -> Layer:
         stride=None if stride == NONE else int(stride),
         layout=tuple(layout[0].split(",")) if layout else BY_NUMBER,
         receptive_field=None if field == NONE else int(field),
+        tokens=Tokens.from_facts(json.loads(tokens[0])) if tokens else None,
         repeats="" if repeats == NONE else repeats,
         beside=_BRANCHES[branch],
     )

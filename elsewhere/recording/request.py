@@ -11,6 +11,7 @@ from elsewhere.models.forward import check_precision
 from elsewhere.recording.sweep import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects, parse_categories
 from elsewhere.stimuli.transformations import parse_axis
+from elsewhere.tokens import TokenPart
 from elsewhere.types import Channels, Convention, Engine, Precision, parse_color
 
 OBJECT_SHARE = 50 / 224
@@ -65,6 +66,7 @@ def request_sweep(
     background: str = "0",
     background_color: str | None = None,
     engine: Engine = "auto",
+    tokens: TokenPart = "all",
     **how: Any,
 ) -> Sweep:
     """Return the sweep of `model` over objects, canvas and grid in words.
@@ -94,6 +96,7 @@ def request_sweep(
         reference=reference,
         layers=layers,
         engine=engine,
+        tokens=tokens,
     )
 
 

@@ -98,11 +98,11 @@ class _Copies(Sink):
     def __init__(
         self, layers: Sequence[Layer], give: Callable[[DenseBlock], None], stage: Stage = "grid"
     ) -> None:
-        self._layouts = {layer.name: layer.layout for layer in layers}
+        self._layers = {layer.name: layer for layer in layers}
         self._give, self._stages = give, frozenset({stage})
 
     def needs(self, layer: Layer) -> tuple[Need, ...]:
-        return (Need("full", self._stages),) if layer.name in self._layouts else ()
+        return (Need("full", self._stages),) if layer.name in self._layers else ()
 
     def held(self, layer: Layer, design: Design, parts: int = 1) -> float:
         return 0.0
@@ -110,7 +110,8 @@ class _Copies(Sink):
     def add(self, block: Block) -> None:
         where = (block.stage, block.layer, block.objects.copy(), block.positions.copy())
         values = np.array(to_numpy(block.full()))
-        self._give(DenseBlock(*where, values, layout=self._layouts[block.layer]))
+        layer = self._layers[block.layer]
+        self._give(DenseBlock(*where, values, layout=layer.layout, tokens=layer.tokens))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from elsewhere.models.forward import check_precision, computing, evaluating
 from elsewhere.models.heads import name_head
 from elsewhere.models.loading import as_model
 from elsewhere.models.restoring import stamp
+from elsewhere.models.selection import take_tokens, unknown_layouts
 from elsewhere.protocols import Design, Progress, Sink, Source, Stage
 from elsewhere.recording.engines import (
     Cut,
@@ -56,6 +57,7 @@ from elsewhere.sources import (
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, parse_location
 from elsewhere.stimuli.transformations import check_seen, transformations, vary, window_of
 from elsewhere.storage.portions import Portions
+from elsewhere.tokens import TokenPart
 from elsewhere.types import BATCH_ROWS, Color, Engine, Precision
 
 MOST_ROWS = 64
@@ -150,6 +152,9 @@ class Sweep(ShownSource, Source):
     precision
         What the network computes in, ``float32``, ``tf32`` (CUDA) or ``bfloat16``; by default what
         `model` says.
+    tokens
+        Which tokens are taken of layers that give tokens: ``all``, their ``grid`` (a map), the
+        ``class`` token (a vector) or the ``registers``.
 
     Raises
     ------
@@ -176,6 +181,7 @@ class Sweep(ShownSource, Source):
         layers: str | Sequence[str] | None = None,
         engine: Engine = "auto",
         precision: Precision | None = None,
+        tokens: TokenPart = "all",
     ) -> None:
         model = as_model(model)
         if precision is not None:
@@ -213,7 +219,7 @@ class Sweep(ShownSource, Source):
         sizes = sorted(layer.bytes for layer in every)
         self._image_bytes = 24 * self.canvas.size**2 + sum(sizes[-3:])
         self._rows = BATCH_ROWS
-        self.layers: tuple[Layer, ...] = select_layers(every, layers, model)
+        self.layers: tuple[Layer, ...] = take_tokens(select_layers(every, layers, model), tokens)
         self.design = Design(
             objects=objects.ids,
             categories=objects.categories,
@@ -347,7 +353,8 @@ class Sweep(ShownSource, Source):
     @property
     def notes(self) -> list[str]:
         """Doubts about everything that this sweep gives."""
-        return [*self.model.doubts, *self.objects.notes, *self.conduct.notes]
+        unknown = unknown_layouts(self.layers)
+        return [*self.model.doubts, *self.objects.notes, *self.conduct.notes, *unknown]
 
     @property
     def provenance(self) -> dict[str, Any]:

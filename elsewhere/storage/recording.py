@@ -287,12 +287,17 @@ class Recording(BlockSource):
 
     def blocks(self, layer: Layer, stage: Stage) -> Iterator[DenseBlock]:
         """Yield the blocks of a layer in a stage."""
-        source, kept = self.activations(layer.name), layer.keep.kind
+        source = self.activations(layer.name)
         portions = self._portions(layer, source)
         none = np.array([-1])
+        like: dict[str, Any] = {
+            "kept": layer.keep.kind,
+            "layout": layer.layout,
+            "tokens": layer.tokens,
+        }
         if stage == "empty":
             values = self._small(layer, "empty", slice(None))
-            yield DenseBlock(stage, layer.name, none, none, values[None], kept, layer.layout)
+            yield DenseBlock(stage, layer.name, none, none, values[None], **like)
             return
         half = source.dtype == np.float16
         if stage == "reference":
@@ -301,9 +306,7 @@ class Recording(BlockSource):
                 objects = np.arange(first, min(first + step, n))
                 values = self._at_reference(layer, source, slice(first, min(first + step, n)))
                 places = np.full(len(objects), -1)
-                yield DenseBlock(
-                    stage, layer.name, objects, places, values, kept, layer.layout, half
-                )
+                yield DenseBlock(stage, layer.name, objects, places, values, half=half, **like)
             return
         every = (slice(None),) * len(layer.stored_shape)
         for portion in portions:
@@ -311,7 +314,7 @@ class Recording(BlockSource):
             objects, places = portion.rows(self.design)
             values = values.reshape(len(objects), *layer.stored_shape)
             values = values.astype(np.float32, copy=False)
-            yield DenseBlock(stage, layer.name, objects, places, values, kept, layer.layout, half)
+            yield DenseBlock(stage, layer.name, objects, places, values, half=half, **like)
 
     def _small(self, layer: Layer, name: str, key: Any) -> NDArray[np.float32]:
         with damage_told(self.path, f"layer {layer.name!r}"):

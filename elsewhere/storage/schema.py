@@ -32,6 +32,7 @@ from elsewhere.protocols import (
 )
 from elsewhere.storage.portions import PORTION_BYTES, Portions
 from elsewhere.storage.results import to_attribute
+from elsewhere.tokens import Tokens
 from elsewhere.types import BATCH_ROWS, StorageType
 
 ENCODING = "recording"
@@ -89,6 +90,7 @@ class StoredLayer(Layer):
             offset=layer.offset,
             receptive_field=layer.receptive_field,
             layout=layer.layout,
+            tokens=layer.tokens,
             beside=layer.beside,
         )
 
@@ -126,6 +128,7 @@ class StoredLayer(Layer):
             "offset": self.offset,
             "receptive_field": self.receptive_field,
             "layout": ",".join(self.layout),
+            "tokens": None if self.tokens is None else json.dumps(self.tokens.facts),
             "beside": None if self.beside is None else int(self.beside),
         }
         return {key: value for key, value in values.items() if value is not None}
@@ -150,6 +153,7 @@ class StoredLayer(Layer):
             shape=shape,
             keep=keep,
             layout=layout,
+            tokens=_tokens(attributes, shape),
             seed=int(number("seed")),
             stride=number("stride"),
             offset=number("offset"),
@@ -161,6 +165,16 @@ class StoredLayer(Layer):
             and "stride" not in attributes
             and shape[1] != shape[2],
         )
+
+
+def _tokens(attributes: dict[str, Any], shape: tuple[int, ...]) -> Tokens | None:
+    """Return where a layer's tokens stand, as its attributes say; None where they do not."""
+    if "tokens" not in attributes:
+        return None
+    found = Tokens.from_facts(json.loads(str(attributes["tokens"])))
+    if found.shape(shape[1 - found.axis if found.part == "all" else -1]) != shape:
+        raise ValueError(f"tokens of layer {attributes['module']!r} have not the shape {shape}")
+    return found
 
 
 def _old_layout(shape: tuple[int, ...], keep: Keep, *, certain: bool) -> Layout:
@@ -215,6 +229,13 @@ class Header:
             "encoding_version": VERSION,
             "pixels": hashlib.sha256(self.images.tobytes() + self.masks.tobytes()).hexdigest(),
         }
+        # a mean of tokens is over their grid; of all tokens no value depends on what they are
+        if tokens := {
+            each.name: each.tokens.facts
+            for each in self.layers
+            if each.tokens is not None and (each.tokens.part != "all" or each.keep.kind == "mean")
+        }:
+            fields["tokens"] = tokens
         plain: dict[str, Any] = json.loads(json.dumps(fields, sort_keys=True, default=str))
         return plain
 

@@ -133,6 +133,7 @@ def compare_with_table(name):
         "kind",
         "shape",
         "layout",
+        "tokens",
         "stride",
         "receptive_field",
         "bytes",

@@ -172,6 +172,26 @@ ONE = {
     ),
 }
 
+BACK = {key: value for key, value in RAW.items() if not key.startswith("fc.")}
+HEAD = {key: value for key, value in RAW.items() if key.startswith("fc.")}
+ONE |= {
+    "mmcv": (
+        {
+            "meta": {"epoch": 100, "CLASSES": ["a", "b"]},
+            "state_dict": prefixed(BACK, "backbone.")
+            | prefixed(HEAD, "head.")
+            | {"neck.scale": torch.ones(1)},
+        },
+        "the prefix 'backbone.' of its names was taken off, and 'head.' of fc.weight, fc.bias; 1 "
+        "other keys of that state were left out (neck.scale)",
+    ),
+    "ours, parallel, in lightning": (
+        {"state_dict": prefixed(RAW, "model.module.")},
+        "model.module",
+    ),
+    "lightning, compiled": ({"state_dict": prefixed(RAW, "model._orig_mod.")}, "'model.'"),
+}
+
 
 @pytest.mark.parametrize("name", ONE)
 def test_the_state_that_fits_is_found_and_said(name, tmp_path):
@@ -224,6 +244,50 @@ def test_quantised_tensors_are_refused(tmp_path):
     packed = torch.quantize_per_tensor(RAW["fc.weight"], 0.1, 0, torch.qint8)
     with pytest.raises(WeightsError, match="of another type: fc.weight qint8"):
         load(tmp_path, RAW | {"fc.weight": packed})
+
+
+NESTED = {
+    "deep": {"checkpoint": {"nets": {"student": RAW, "teacher": OTHER}}},
+    "deep and prefixed": {"run": {"student": prefixed(RAW, "backbone."), "teacher": OTHER}},
+    "prefixes": {
+        "state_dict": prefixed(RAW, "net.student.module.") | prefixed(OTHER, "net.teacher.module.")
+    },
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_a_key_is_found_where_it_is_nested(name, tmp_path):
+    for key, state in (("student", RAW), ("teacher", OTHER)):
+        model = load(tmp_path, NESTED[name], state_key=key)
+        assert holds(model, state)
+        (said,) = [note for note in model.notes if "was taken" in note]
+        assert key in said
+    with pytest.raises(WeightsError, match="no state 'stud'"):
+        load(tmp_path, NESTED[name], state_key="stud")
+
+
+def test_a_nested_key_that_several_have_is_no_choice(tmp_path):
+    content = {"a": {"student": RAW}, "b": {"student": OTHER}}
+    with pytest.raises(WeightsError, match=r"holds 2 states that fit.*a.student, b.student"):
+        load(tmp_path, content, state_key="student")
+    assert holds(load(tmp_path, content, state_key="b"), OTHER)
+
+
+def test_a_head_is_not_taken_from_another_network(tmp_path):
+    content = prefixed(BACK, "model.") | prefixed(OTHER, "ema.")
+    with pytest.raises(WeightsError, match="2 missing: fc.weight, fc.bias"):
+        load(tmp_path, content, state_key="model")
+    turned = {key: value.T if value.ndim == 2 else value for key, value in HEAD.items()}
+    with pytest.raises(WeightsError, match="2 missing: fc.weight, fc.bias"):
+        load(tmp_path, prefixed(BACK, "backbone.") | prefixed(turned, "head."))
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.", "_orig_mod.", "backbone.", "net.module."])
+def test_prefixes_in_safetensors(prefix, tmp_path):
+    model = load(tmp_path, prefixed(RAW, prefix), name="w.safetensors")
+    assert holds(model, RAW)
+    said = prefix not in ("module.", "_orig_mod.")
+    assert any(f"{prefix!r}" in note for note in model.notes) is said
 
 
 def test_a_key_without_a_file_is_refused():

@@ -38,6 +38,7 @@ from elsewhere.analyzer.attribution.targets import (
 from elsewhere.errors import EngineError, InputError, LayerError, NumericsError, reason_of
 from elsewhere.logs import get_logger
 from elsewhere.measures.blocks import without_layout
+from elsewhere.measures.maps import plane_of
 from elsewhere.models import Conduct, Layer, Model, list_layers, output_tensors, untouched
 from elsewhere.models.forward import computing
 from elsewhere.recording.engines import EngineChoice
@@ -473,7 +474,7 @@ class Explainer:
         summed = maps.amax((1, 2, 3)) if covers else maps.sum((1, 2, 3))
         reach: NDArray[np.float64] = summed.cpu().numpy()
         if not covers and not self.method.slopes and self.layer is not None and self.layer.is_map:
-            cells = np.prod(self.layer.shape) / self.layer.shape[self.layer.layout.index("channel")]
+            cells = np.prod(plane_of(self.layer))
             reach = reach * cells / self.canvas_size**2
         if not isinstance(self.target, SimilarityTarget):
             scale = self.columns(batch.images).abs().amax(1).double().cpu().numpy()

@@ -20,8 +20,8 @@ from elsewhere.analyzer.attribution.perturbations import (
 )
 from elsewhere.analyzer.attribution.randomness import frame_generator, frame_noise
 from elsewhere.analyzer.attribution.rules import Ledger
-from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.measures.blocks import channels_first
+from elsewhere.errors import InputError, LayerError, UnknownNameError
+from elsewhere.measures.blocks import maps_from
 from elsewhere.registry import Registry
 
 methods: Registry[Method] = Registry("attribution method")
@@ -225,8 +225,14 @@ def _grad_cam(setting: Setting, batch: Batch) -> torch.Tensor:
         raise RuntimeError("the layer was not used in the graph")
     chosen = torch.tensor(list(batch.classes), device=scores.device)
     (slopes,) = torch.autograd.grad(scores.gather(1, chosen[:, None]).sum(), kept[0])
-    weights = channels_first(slopes, layer.layout).mean((2, 3), keepdim=True)
-    maps = (weights * channels_first(kept[0], layer.layout)).sum(1, keepdim=True)
+    slopes = maps_from(slopes, layer)
+    if layer.has_grid and not bool(slopes.any()):
+        raise LayerError(
+            f"the target reads no place of {layer.name!r}, but another token alone, so that its "
+            "Grad-CAM is empty; take a layer before the last attention"
+        )
+    weights = slopes.mean((2, 3), keepdim=True)
+    maps = (weights * maps_from(kept[0], layer)).sum(1, keepdim=True)
     if setting.options["relu_attributions"]:
         maps = maps.clamp(min=0)
     return upsample(maps.detach(), layer, batch.images.shape[-1])

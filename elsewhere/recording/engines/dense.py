@@ -111,16 +111,18 @@ class DenseEngine(SweepEngine):
                 if layer.call != call:
                     continue
                 tensor = tensors.get(layer.output)
-                if tensor is None or tuple(tensor.shape) != (rows, *layer.shape):
+                if tensor is None or tuple(tensor.shape) != (rows, *layer.given_shape):
                     came = "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"
                     raise LayerError(
                         f"layer {layer.name!r} gives {came} for {rows} images; expected "
-                        f"{(rows, *layer.shape)}, one row per image: record another layer"
+                        f"{(rows, *layer.given_shape)}, one row per image: record another layer"
                     )
                 where = current.stage, layer.name, current.objects, current.positions
-                values = widened(tensor[: len(current.objects)])
+                values = layer.take(widened(tensor[: len(current.objects)]))
                 try:
-                    takers.give(DenseBlock(*where, values, layout=layer.layout))
+                    takers.give(
+                        DenseBlock(*where, values, layout=layer.layout, tokens=layer.tokens)
+                    )
                 except Exception as error:  # a sink's own
                     complaints.append(error)
                     raise

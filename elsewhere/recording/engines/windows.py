@@ -277,16 +277,20 @@ class WindowEngine(SweepEngine):
             else:
                 source = widened(value)
             for layer in by_source[name]:
+                given: torch.Tensor | None = None
                 if isinstance(source, torch.Tensor):
                     _check_rows(layer, source, tile)
+                    given = layer.take(source)
                 for sink in takers.of(layer.name, stage):
                     step = self._block_rows(layer, sink)
                     for first in range(0, len(objects), step):
                         part = slice(first, first + step)
                         where = stage, layer.name, objects[part], positions[part]
                         block: Block = (
-                            DenseBlock(*where, source[part], layout=layer.layout)
-                            if isinstance(source, torch.Tensor)
+                            DenseBlock(
+                                *where, given[part], layout=layer.layout, tokens=layer.tokens
+                            )
+                            if given is not None
                             else WindowBlock(*where, source, np.arange(len(objects))[part])
                         )
                         try:
@@ -317,7 +321,8 @@ class WindowEngine(SweepEngine):
             value = self.compiled.empty(layer)
             where: tuple[Stage, str, Any, Any] = ("empty", layer.name, nowhere, nowhere)
             if isinstance(value, torch.Tensor):
-                takers.give(DenseBlock(*where, widened(value), layout=layer.layout))
+                values = layer.take(widened(value))
+                takers.give(DenseBlock(*where, values, layout=layer.layout, tokens=layer.tokens))
             else:
                 takers.give(WindowBlock(*where, GroundRow(value.wide), np.array([0])))
 
@@ -331,10 +336,10 @@ def _count(numbers: NDArray[np.int64], portions: Portions, skip: Collection[int]
 
 
 def _check_rows(layer: Layer, value: torch.Tensor, tile: Tile) -> None:
-    if tuple(value.shape) != (tile.n_rows, *layer.shape):
+    if tuple(value.shape) != (tile.n_rows, *layer.given_shape):
         raise LayerError(
             f"layer {layer.name!r} gives shape {tuple(value.shape)} for {tile.n_rows} images; "
-            f"expected {(tile.n_rows, *layer.shape)}, one row per image: record another layer"
+            f"expected {(tile.n_rows, *layer.given_shape)}, one row per image: record another layer"
         )
 
 

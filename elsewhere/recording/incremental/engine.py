@@ -208,7 +208,7 @@ class Incremental:
         key = (layer.module, layer.call, layer.output)
         if (
             key not in self._sources
-            or tuple(self._empty[self._sources[key]].shape[1:]) != layer.shape
+            or tuple(self._empty[self._sources[key]].shape[1:]) != layer.given_shape
         ):
             raise NotTraceable(f"layer {layer.name!r} lies within a module that is not looked into")
         return self._sources[key]
