@@ -33,8 +33,9 @@ TokenRule: TypeAlias = Callable[[nn.Module, int], Tokens | None]
 its family."""
 
 token_rules: Registry[TokenRule] = Registry("rule of tokens")
-"""Families to rules, asked in this order."""
+"""Families to rules, asked in this order; the general one, ``square``, comes last."""
 
+GENERAL = "square"
 N_PROBES = 4
 """Cells at which a noisy square stands in turn."""
 MOST_BEFORE = 8
@@ -85,7 +86,7 @@ def _any_square(part: nn.Module, count: int) -> Tokens | None:
 for _name, _rule, _summary in (
     ("torchvision", _torchvision, "a class token, then rows"),
     ("timm", _timm, "a class token, registers, then rows"),
-    ("square", _any_square, "the largest square of tokens at the end"),
+    (GENERAL, _any_square, "the largest square of tokens at the end"),
 ):
     token_rules.add(_name, _rule, summary=_summary)
 
@@ -142,7 +143,7 @@ def find_tokens(
 def _proposals(module: nn.Module, count: int) -> Iterator[Tokens]:
     """Yield what rules say, each also with the grid column after column."""
     said: dict[Tokens, None] = {}
-    for name in token_rules:
+    for name in sorted(token_rules, key=lambda name: name == GENERAL):
         rule = token_rules.get(name)
         for part in module.modules():
             if (tokens := rule(part, count)) is not None:

@@ -172,7 +172,8 @@ def _tokens(attributes: dict[str, Any], shape: tuple[int, ...]) -> Tokens | None
     if "tokens" not in attributes:
         return None
     found = Tokens.from_facts(json.loads(str(attributes["tokens"])))
-    if found.shape(shape[1 - found.axis if found.part == "all" else -1]) != shape:
+    fits = len(shape) == len(found.layout)
+    if not fits or found.shape(shape[1 - found.axis if found.part == "all" else -1]) != shape:
         raise ValueError(f"tokens of layer {attributes['module']!r} have not the shape {shape}")
     return found
 

@@ -17,6 +17,7 @@ from elsewhere import Canvas, Grid, Sweep, load_model, load_objects, record
 from elsewhere.cli import app
 from elsewhere.figures import figure_kinds
 from elsewhere.measures import measures
+from elsewhere.models.tokens import token_rules
 from elsewhere.stimuli import object_sets
 from elsewhere.stimuli.transformations import transformations
 from elsewhere.storage import load_result, open_recording
@@ -72,7 +73,7 @@ def test_the_page_on_notebooks(tmp_path, monkeypatch):
 
 def test_how_to_extend(run, tmp_path, monkeypatch):
     # what is registered here is forgotten again
-    for registry in (object_sets, figure_kinds, measures, transformations):
+    for registry in (object_sets, figure_kinds, measures, transformations, token_rules):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     page = ROOT / "docs" / "extending.md"
     blocks = python_blocks(page)

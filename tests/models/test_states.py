@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from elsewhere.errors import InputError, WeightsError
 from elsewhere.models import load_model
+from elsewhere.models.state_files import choose_state
 
 
 class Small(nn.Module):
@@ -274,9 +275,11 @@ def test_a_nested_key_that_several_have_is_no_choice(tmp_path):
 
 
 def test_a_head_is_not_taken_from_another_network(tmp_path):
-    content = prefixed(BACK, "model.") | prefixed(OTHER, "ema.")
-    with pytest.raises(WeightsError, match="2 missing: fc.weight, fc.bias"):
-        load(tmp_path, content, state_key="model")
+    own = {f"part{number}.weight": torch.ones(2) for number in range(12)}
+    shorter = {key: value for key, value in own.items() if key != "part7.weight"}
+    both = {"": prefixed(shorter, "model.") | prefixed(own, "ema.")}
+    taken, _ = choose_state(both, own, source="w.pth", key="model")
+    assert taken.keys() == shorter.keys()
     turned = {key: value.T if value.ndim == 2 else value for key, value in HEAD.items()}
     with pytest.raises(WeightsError, match="2 missing: fc.weight, fc.bias"):
         load(tmp_path, prefixed(BACK, "backbone.") | prefixed(turned, "head."))
