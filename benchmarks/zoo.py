@@ -187,6 +187,9 @@ def ask_grad_cam(model: Model, side: int, layers: Sequence[Layer]) -> str:
     maps = [layer for layer in maps if layer.beside is not True]
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(1, 3, side, side, generator=generator)
+    with torch.no_grad():  # a class that the images speak for: a silent one has no gradient
+        answer = next(iter(output_tensors(model.module(images)).values()))
+    target = parse_target(f"logit:{int(answer[0].argmax())}")
     said = "refused: no layer is a map with a place on the canvas"
     for layer in maps[::-1][:8]:
         try:
@@ -195,7 +198,7 @@ def ask_grad_cam(model: Model, side: int, layers: Sequence[Layer]) -> str:
                 canvas_size=side,
                 object_size=round(SHARE * side),
                 method="grad-cam",
-                target=parse_target("logit:0"),
+                target=target,
                 layer=layer.name,
                 options={"relu_attributions": False},
             )

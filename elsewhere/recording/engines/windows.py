@@ -277,7 +277,7 @@ class WindowEngine(SweepEngine):
             else:
                 source = widened(value)
             for layer in by_source[name]:
-                given: torch.Tensor | None = None
+                given: WindowRows | torch.Tensor = source
                 if isinstance(source, torch.Tensor):
                     _check_rows(layer, source, tile)
                     given = layer.take(source)
@@ -290,8 +290,8 @@ class WindowEngine(SweepEngine):
                             DenseBlock(
                                 *where, given[part], layout=layer.layout, tokens=layer.tokens
                             )
-                            if given is not None
-                            else WindowBlock(*where, source, np.arange(len(objects))[part])
+                            if isinstance(given, torch.Tensor)
+                            else WindowBlock(*where, given, np.arange(len(objects))[part])
                         )
                         try:
                             sink.add(block)
