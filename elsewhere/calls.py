@@ -231,7 +231,10 @@ def _swept(name: str, network: Any, options: dict[str, Any]) -> tuple[Any, dict[
     """Return the sweep of a network in memory that options ask for, and the other options."""
     request = _library("elsewhere.recording:request_sweep")
     group = inspect.signature(_library("elsewhere.options:StimulusOptions")).parameters
-    shown = {"axis" if each == "axes" else each for each in group} - {"given"} | {"engine"}
+    shown = {"axis" if each == "axes" else each for each in group} - {"given"} | {
+        "engine",
+        "tokens",
+    }
     left = {key: value for key, value in options.items() if key not in shown}
     asked = {key: options[key] for key in shown if options.get(key) is not None}
     model = _library("elsewhere.models.loading:as_model")(network)

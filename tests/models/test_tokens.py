@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import elsewhere
 from elsewhere.analyzer import measure
 from elsewhere.analyzer.attribution.explain import Explainer
 from elsewhere.analyzer.attribution.targets import parse_target
@@ -335,3 +336,9 @@ def test_a_grid_s_map_has_channels_first(vit):
 def test_input_error_is_one_line(vit, make_objects):
     with pytest.raises(InputError, match="needs a layer and none was given"):
         explainer(vit, None)
+
+
+def test_the_functions_of_python_take_a_part(vit):
+    shown = {"objects": "novel", "categories": 2, "grid": "at:16,16;16,24", "object_size": 16}
+    result = elsewhere.similarity(vit, layers="encoder.ln", tokens="class", **shown)
+    assert result["kept"].values.tolist() == ["class"]
