@@ -250,6 +250,10 @@ class StimulusOptions(OptionGroup):
             "checkpoint was trained on.",
         ),
     ] = None
+    font: Annotated[
+        Path | None,
+        Option("--font", help="hangul: a font file; default: one of the system's."),
+    ] = None
     categories: Annotated[
         str | None, Option("--categories", help="How many, or their names: 10 or A,B.")
     ] = None
@@ -297,6 +301,7 @@ class StimulusOptions(OptionGroup):
         from elsewhere.stimuli.transformations import parse_axis, transformations
 
         later = ":" in (model or "")
+        self.objects = with_font(self.objects, self.font)
         if self.objects is not None:
             self.objects = named_set(self.objects)
             name = self.objects.partition(":")[0]
@@ -335,6 +340,7 @@ class StimulusOptions(OptionGroup):
             for key, value in own.items():
                 if "--" + key.replace("_", "-") not in self.given:
                     values[key] = value
+        del values["font"]  # which `check` has put behind the set's name
         if self.objects is None:
             del values["objects"]
         how: dict[str, Any] = {"seed": seed, "engine": engine, "tokens": tokens}
@@ -437,6 +443,22 @@ class KeepOptions(OptionGroup):
             "seed": seed,
             "max_memory": max_memory,
         }
+
+
+def with_font(objects: str | None, font: Path | None) -> str | None:
+    """Return an object set with the font that it is drawn with.
+
+    Examples
+    --------
+    >>> with_font("hangul", Path("a.ttf")), with_font("glyphs", None)
+    ('hangul:a.ttf', 'glyphs')
+    """
+    if font is None:
+        return objects
+    if objects not in ("hangul", f"hangul:{font}"):
+        shown = "no set of objects is named" if objects is None else f"the objects are {objects!r}"
+        raise InputError(f"--font is for the object set hangul, and {shown}; leave it out")
+    return f"hangul:{font}"
 
 
 def named_set(text: str) -> str:

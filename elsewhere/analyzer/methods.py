@@ -339,7 +339,8 @@ def _command(text: object) -> str:
 
 def _word(word: str) -> str:
     start = max(
-        (n + 1 for n, sign in enumerate(word) if sign in "=," or word[:n] == "folder"), default=0
+        (n + 1 for n, sign in enumerate(word) if sign in "=," or word[:n] in ("folder", "hangul")),
+        default=0,
     )
     return word[:start] + near(word[start:])
 

@@ -285,12 +285,12 @@ def _end(phase: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
 
 
 def objects_said(objects: str) -> str:
-    """Return the name of a set of objects: of a folder, without the way to it.
+    """Return the name of a set of objects, without the way to a folder or font.
 
     Examples
     --------
-    >>> objects_said("glyphs"), objects_said("folder:/data/white")
-    ('glyphs', 'white')
+    >>> objects_said("glyphs"), objects_said("folder:/data/white"), objects_said("hangul:/a.ttf")
+    ('glyphs', 'white', 'hangul')
     """
     kind, _, path = objects.partition(":")
-    return (Path(path).name or objects) if kind == "folder" else objects
+    return (Path(path).name or objects) if kind == "folder" else kind

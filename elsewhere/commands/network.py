@@ -20,6 +20,7 @@ from elsewhere.options import (
     StimulusOptions,
     named_set,
     part,
+    with_font,
 )
 from elsewhere.terminal import check_output, print_json, print_notes, print_table, put, say
 from elsewhere.types import format_bytes, parse_color
@@ -201,7 +202,7 @@ def objects(
         check_output(out, overwrite)
     ground = stimuli.background_color
     found = load_objects(
-        named_set(name),
+        named_set(with_font(name, stimuli.font) or name),
         size=50 if stimuli.object_size is None else stimuli.object_size,
         categories=parse_categories(stimuli.categories),
         per_category=stimuli.per_category,

@@ -192,7 +192,7 @@ def track(
     stimuli: Annotated[
         StimulusOptions,
         part(
-            *("objects", "categories", "per_category", "grid", "axes", "data_dir"),
+            *("objects", "font", "categories", "per_category", "grid", "axes", "data_dir"),
             per_category=20,
             grid="7x7",
         ),

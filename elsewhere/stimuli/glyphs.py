@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def build_glyphs(request: ObjectRequest) -> ObjectSet:
         for j in range(request.per_category):
             face, linear, weight = _distortion(name, j, request.seed)
             if face not in outlines:
-                outlines[face] = outline(NAMES[name], face, _resolution(request.size))
+                outlines[face] = outline(NAMES[name], face, resolution_of(request.size))
             masks[i * request.per_category + j] = draw(
                 outlines[face], size=request.size, linear=linear, weight=weight
             )
@@ -77,7 +78,7 @@ def build_glyphs(request: ObjectRequest) -> ObjectSet:
         ids=tuple(f"{name}-{j}" for name in names for j in range(request.per_category)),
         categories=tuple(name for name in names for _ in range(request.per_category)),
         source={
-            "fonts": "; ".join(f"{face}: {_font_version(face)}" for face in FACES),
+            "fonts": "; ".join(f"{face}: {font_version(face)}" for face in FACES),
             "matplotlib": matplotlib.__version__,
             "seed": str(request.seed),
         },
@@ -138,7 +139,10 @@ def faces_of(character: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=512)  # 25 MB at 50 px; a set is drawn again in each phase
 def outline(character: str, face: str, resolution: int) -> Outline:
-    """Return the shape of `character` in `face`, its longest side about `resolution` px."""
+    """Return the shape of `character` in `face`, its longest side about `resolution` px.
+
+    A face is one of matplotlib's, or the absolute path of a font.
+    """
     left, top, right, bottom = _font(face, 256).getbbox(character, anchor="ls")
     points = max(1, round(256 * resolution / max(right - left, bottom - top)))
     font = _font(face, points)
@@ -147,7 +151,9 @@ def outline(character: str, face: str, resolution: int) -> Outline:
     ImageDraw.Draw(image).text((4 - left, 4 - top), character, font=font, fill=255, anchor="ls")
     ink = image.getbbox()
     if ink is None:
-        raise ObjectSetError(f"{face} draws nothing for {character!r}; choose another character")
+        raise ObjectSetError(
+            f"the font {face} draws nothing for {character!r}; choose another character or font"
+        )
     coverage = np.pad(np.asarray(image.crop(ink), np.float32) / 255, _MARGIN)
     solid = coverage >= 0.5
     distance = np.where(
@@ -205,20 +211,25 @@ def _distortion(name: str, exemplar: int, seed: int) -> tuple[str, FloatArray, f
         return FACES[0], np.eye(2), 0.0
     rng = exemplar_generator(seed, "glyphs", name, str(exemplar))
     faces = faces_of(NAMES[name])
-    face = faces[rng.integers(len(faces))]
+    return (faces[rng.integers(len(faces))], *distort(rng))
+
+
+def distort(rng: np.random.Generator) -> tuple[FloatArray, float]:
+    """Return a drawn turn, shear and scale, as a map of x, y, and a change of weight."""
     turn = np.deg2rad(rng.uniform(-12, 12))
     shear, scale = rng.uniform(-0.15, 0.15), rng.uniform(0.85, 1.05)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    return face, scale * rotation @ np.array([[1, shear], [0, 1]]), rng.uniform(-0.012, 0.028)
+    return scale * rotation @ np.array([[1, shear], [0, 1]]), rng.uniform(-0.012, 0.028)
 
 
 @functools.cache
 def _canonical(characters: tuple[str, ...]) -> ByteArray:
-    shapes = (outline(c, FACES[0], _resolution(_MATCH_SIZE)) for c in characters)
+    shapes = (outline(c, FACES[0], resolution_of(_MATCH_SIZE)) for c in characters)
     return np.stack([draw(shape, size=_MATCH_SIZE) for shape in shapes])
 
 
-def _resolution(size: int) -> int:
+def resolution_of(size: int) -> int:
+    """Return the longest side of outlines, px, from which objects of `size` px are drawn."""
     return int(np.clip(2.25 * size, 48, 320))
 
 
@@ -229,6 +240,8 @@ def _standardised(images: FloatArray) -> FloatArray:
 
 
 def _font_file(face: str) -> Path:
+    if os.path.isabs(face):
+        return Path(face)
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"
     if not path.is_file():
         raise ObjectSetError(
@@ -244,6 +257,7 @@ def _font(face: str, points: int) -> ImageFont.FreeTypeFont:
 
 
 @functools.cache
-def _font_version(face: str) -> str:
+def font_version(face: str) -> str:
+    """Return what a font says of its version."""
     version = FT2Font(str(_font_file(face))).get_sfnt().get((1, 0, 0, 5), b"unknown")
     return str(version.decode("latin-1"))

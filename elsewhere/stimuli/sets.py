@@ -13,6 +13,9 @@ from elsewhere.types import Color
 WITH_PARTS = ("mnist", "fashion-mnist", "kmnist", "emnist")
 """The sets of which `split` names one of two parts."""
 
+WITH_PATHS = ("folder", "hangul")
+"""The sets whose name may be followed by a path."""
+
 object_sets: Registry[ObjectSetBuilder] = Registry("object set")
 
 for _name, _builder, _summary in (
@@ -20,6 +23,11 @@ for _name, _builder, _summary in (
         "glyphs",
         "glyphs:build_glyphs",
         "characters and signs of many scripts, all different to the eye; no digits",
+    ),
+    (
+        "hangul",
+        "hangul:build_hangul",
+        "100 Korean syllables, all different to the eye; needs a font (--font, or hangul:FILE)",
     ),
     ("digits", "digits:build_digits", "handwritten digits, 8 x 8 px, from scikit-learn"),
     ("novel", "novel:build_novel", "24 shaded solids that nobody has seen, alike in pairs"),
@@ -62,7 +70,7 @@ def load_objects(
     Parameters
     ----------
     spec
-        A name in `object_sets`, or ``folder:PATH``.
+        A name in `object_sets`, ``folder:PATH``, or ``hangul:PATH`` of a font.
     size
         Side of an object's box, px.
     categories
@@ -71,7 +79,7 @@ def load_objects(
         Exemplars of each category.
     seed
         Draws the exemplars: each depends on the seed, its category and its number only. It leaves
-        the first exemplars of ``glyphs`` and ``novel`` as they are.
+        the first exemplars of ``glyphs``, ``hangul`` and ``novel`` as they are.
     data_dir
         The folder with the files of ``mnist``, ``fashion-mnist``, ``kmnist`` and ``emnist``.
     background_color
@@ -98,7 +106,7 @@ def load_objects(
     """
     name, _, argument = spec.partition(":")
     builder = object_sets.get(name)
-    if argument and name != "folder":
+    if argument and name not in WITH_PATHS:
         raise ObjectSetError(f"{name!r} takes no argument; got {spec!r}; write {name!r}")
     if size < 1 or per_category < 1 or seed < 0:
         raise ObjectSetError(

@@ -31,6 +31,8 @@ REFUSED = {
     "no layer": (["--layers", ","], "no layer"),
     "unknown set": (["--objects", "glyfs"], ("glyfs", "nearest: glyphs")),
     "argument for a set": (["--objects", "novel:3"], "takes no argument"),
+    "a font for another set": (["--font", "a.ttf"], ("--font", "hangul", "leave it out")),
+    "no such font": (["--objects", "hangul", "--font", "a.ttf"], ("no font", "a.ttf")),
     "more categories than there are": (["--categories", "25"], ("24 categories", "25")),
     "no categories": (["--categories", "0"], "1 to 24"),
     "unknown category": (["--categories", "01x"], ("01x", "nearest: 01")),
@@ -92,6 +94,8 @@ def test_layers_and_objects(refuse, small):
     refuse("objects", "--out", "sheet.png", says="name it")
     refuse("objects", "mnist", says=("--data-dir", "mnist"))
     refuse("objects", "mnist", "--data-dir", ".", says="looked there")
+    refuse("objects", "hangul", "--font", "a.ttf", says=("no font", "a.ttf", "fonts-nanum"))
+    refuse("objects", "novel", "--font", "a.ttf", says=("--font", "'novel'"))
 
 
 # --- folders of pictures ---------------------------------------------------------------------

@@ -59,7 +59,7 @@ LACKING = {
             *("--per-category", "--grid", "--axis", "--reference", "--object-size"),
             "--background",
             *("--data-dir", "--background-color", "--background-tolerance", "--skip-broken"),
-            "--precision",
+            *("--precision", "--font"),
         ),
         ONE_IMAGE,
     ),

@@ -5,6 +5,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from elsewhere.errors import ObjectSetError
+from elsewhere.stimuli import hangul
+
+
+@pytest.fixture
+def korean_font():
+    """The font with Korean glyphs that this machine has; where there is none, the test skips."""
+    try:
+        return hangul.system_font()
+    except ObjectSetError as error:
+        pytest.skip(str(error))
+
 
 def idx_bytes(array):
     array = np.asarray(array, np.uint8)

@@ -25,6 +25,8 @@ def spec(request, tmp_path, write_collection, write_picture, strokes):
     if name in ("mnist", "fashion-mnist", "kmnist"):
         write_collection(tmp_path / name, pictures[:30], labels[:30])
         return name, {"data_dir": tmp_path}
+    if name == "hangul":
+        request.getfixturevalue("korean_font")
     return name, {}
 
 
@@ -69,8 +71,10 @@ def test_the_global_generators_are_left_alone(spec):
     assert np.random.rand() == expected  # noqa: NPY002
 
 
-@pytest.mark.parametrize("name", ["glyphs", "novel"])
-def test_the_seed_draws_all_exemplars_but_the_first(name):
+@pytest.mark.parametrize("name", ["glyphs", "hangul", "novel"])
+def test_the_seed_draws_all_exemplars_but_the_first(name, request):
+    if name == "hangul":
+        request.getfixturevalue("korean_font")
     one, two = (
         load_objects(name, size=SIZE, categories=2, per_category=3, seed=seed) for seed in (0, 1)
     )
