@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from elsewhere.errors import InputError
 
+_INAUDIBLE = 1e-9
+"""Of a wavelet's largest value: what is below it is left out."""
 _SLANT = 4.0
 """Of an envelope: its extent across the wave over that along it, times the orientations."""
 
@@ -81,33 +83,55 @@ class Scattering(nn.Module):
 
 
 class _Maps(nn.Module):
+    """The coefficients. Spectra of moduli are sampled as soon as their wavelet allows it.
+
+    What a wavelet leaves of a spectrum is folded while it is multiplied: the sampled map's spectrum
+    is a sum over as many pieces as samples are left out, and pieces on which the wavelet is zero
+    are left out. The Gaussian is separable, so that means of maps are two products with a matrix.
+    """
+
     def __init__(self, scales: int, orientations: int, canvas: int) -> None:
         super().__init__()
         self.scales, self.orientations = scales, orientations
-        self.step = 2**scales
-        side = ((canvas + self.step) // self.step + 1) * self.step
+        step = 2**scales
+        side = ((canvas + step) // step + 1) * step
         self.before = (side - canvas) // 2
         self.behind = side - canvas - self.before
-        waves = [
-            _morlet(side, 0.8 * 2**scale, 0.75 * math.pi / 2**scale, turn, orientations)
-            for scale in range(scales)
-            for turn in range(orientations)
-        ]
-        shape = (scales, orientations, side, side)
-        self.register_buffer("waves", _as_tensor(np.stack(waves)).reshape(shape), persistent=False)
-        blur = _as_tensor(_gabor(side, 0.8 * 2 ** (scales - 1), 0.0, 0.0, 1.0))
-        self.register_buffer("blur", blur, persistent=False)
+        self.pieces: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for scale in range(scales):
+            width, frequency = 0.8 * 2**scale, 0.75 * math.pi / 2**scale
+            waves = np.stack([
+                _morlet(side, width, frequency, turn, orientations) for turn in range(orientations)
+            ])  # fmt: skip
+            for sampled in range(scale + 1):
+                fold = 2 ** (scale - sampled)
+                cut = _crop(waves, 2**sampled).reshape(orientations, fold, side >> scale, fold, -1)
+                heard = np.abs(cut).max(axis=(0, 2, 4)) > _INAUDIBLE * np.abs(cut).max()
+                self.pieces[scale, sampled] = list(zip(*map(list, np.nonzero(heard)), strict=True))
+                # once for real and imaginary parts, so that products go through memory in order
+                pieces = cut.transpose(1, 3, 0, 2, 4)[heard, ..., None].repeat(2, -1) / fold**2
+                self.register_buffer(
+                    f"waves{scale}_{sampled}", _as_tensor(pieces), persistent=False
+                )
+        blur = _gabor(side, 0.8 * 2 ** (scales - 1), 0.0, 0.0, 1.0)
+        line = blur[0] / math.sqrt(blur[0, 0])  # its square is the Gaussian's spectrum
+        for sampled in range(scales):
+            half = np.fft.fft(np.eye(side >> sampled), axis=0) * _crop(line, 2**sampled)[:, None]
+            folded = half.reshape(step >> sampled, side // step, -1).mean(axis=0)
+            means = np.fft.ifft(folded, axis=0).real[1:-1]
+            self.register_buffer(f"means{sampled}", _as_tensor(means), persistent=False)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         count, colours = values.shape[:2]
         pads = (self.before, self.behind, self.before, self.behind)
-        padded = functional.pad(values, pads, mode="reflect")
-        spectrum = torch.fft.fft2(padded)[:, :, None]
-        zeroth, first, second = self._average(spectrum, 0), [], []
+        padded = functional.pad(values, pads, mode="reflect")[:, :, None]
+        spectrum = torch.fft.fft2(padded)
+        zeroth, first, second = self._average(padded, 0), [], []
         for scale in range(self.scales):
-            moved = self._moduli(spectrum, scale, 0)
-            first.append(self._average(moved, scale))
+            moduli = self._moduli(spectrum, scale, 0)
+            first.append(self._average(moduli, scale))
             wider = range(scale + 1, self.scales)
+            moved = torch.fft.fft2(moduli) if wider else moduli
             both = [self._average(self._moduli(moved, each, scale), each) for each in wider]
             # paths of one first wavelet stand together, the wider ones by scale
             turns = [
@@ -119,42 +143,36 @@ class _Maps(nn.Module):
         return maps.reshape(count, colours * maps.shape[2], *maps.shape[3:])
 
     def _moduli(self, spectra: torch.Tensor, scale: int, sampled: int) -> torch.Tensor:
-        """Return spectra of the moduli, every ``2 ** scale`` px, after each wavelet of a scale.
+        """Return the moduli, every ``2 ** scale`` px, after each wavelet of a scale.
 
-        Shape (n, colour, path, side, side) for such a shape, sampled every ``2 ** sampled`` px;
-        paths are multiplied by the orientations.
+        Shape (n, colour, path, side, side) for spectra of such a shape, of maps sampled every
+        ``2 ** sampled`` px; paths are multiplied by the orientations.
         """
-        waves = _crop(self.waves[scale], 2**sampled)  # type: ignore[index]
-        products = (spectra[:, :, :, None] * waves).flatten(2, 3)
-        folded = _fold(products, 2 ** (scale - sampled))
-        moduli: torch.Tensor = torch.fft.fft2(torch.fft.ifft2(folded).abs())
+        waves = self.get_buffer(f"waves{scale}_{sampled}")
+        side = waves.shape[-2]
+        numbers = torch.view_as_real(spectra)[:, :, :, None]
+        folded: torch.Tensor | None = None
+        for wave, (down, across) in zip(waves, self.pieces[scale, sampled], strict=True):
+            rows, columns = (slice(n * side, (n + 1) * side) for n in (down, across))
+            piece = numbers[..., rows, columns, :]
+            folded = piece * wave if folded is None else torch.addcmul(folded, piece, wave)
+        assert folded is not None
+        moduli: torch.Tensor = torch.fft.ifft2(torch.view_as_complex(folded).flatten(2, 3)).abs()
         return moduli
 
-    def _average(self, spectra: torch.Tensor, sampled: int) -> torch.Tensor:
-        """Return Gaussian means of maps that are sampled every ``2 ** sampled`` px."""
-        blur = _crop(self.blur, 2**sampled)  # type: ignore[arg-type]
-        products = _fold(spectra * blur, self.step // 2**sampled)
-        maps: torch.Tensor = torch.fft.ifft2(products).real[..., 1:-1, 1:-1]
-        return maps
+    def _average(self, maps: torch.Tensor, sampled: int) -> torch.Tensor:
+        """Return Gaussian means, every ``2 ** J`` px, of maps sampled every ``2 ** sampled`` px."""
+        means = self.get_buffer(f"means{sampled}")
+        return means @ maps @ means.T
 
 
-def _fold(spectrum: torch.Tensor, step: int) -> torch.Tensor:
-    """Return the spectrum of every `step`-th sample of the map that `spectrum` is of."""
-    height, width = spectrum.shape[-2:]
-    parts = spectrum.reshape(*spectrum.shape[:-2], step, height // step, step, width // step)
-    folded: torch.Tensor = parts.mean(dim=(-4, -2))
-    return folded
-
-
-def _crop(spectrum: torch.Tensor, step: int) -> torch.Tensor:
+def _crop(spectrum: NDArray[np.float64], step: int) -> NDArray[np.float64]:
     """Return a filter's spectrum for maps sampled every `step` px: its low frequencies."""
-    half = spectrum.shape[-1] // step // 2
-    for axis in (-2, -1):
-        ends = (
-            spectrum.narrow(axis, 0, half),
-            spectrum.narrow(axis, spectrum.shape[axis] - half, half),
-        )
-        spectrum = torch.cat(ends, dim=axis)
+    for axis in range(-min(2, spectrum.ndim), 0):
+        side = spectrum.shape[axis]
+        half = side // step // 2
+        kept = np.r_[:half, side - half : side]
+        spectrum = np.asarray(spectrum.take(kept, axis=axis))
     return spectrum
 
 
