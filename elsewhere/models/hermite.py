@@ -78,8 +78,10 @@ def confine_filters(network: nn.Module) -> None:
     """
     found = 0
     for part in network.modules():
-        if type(part) is not nn.Conv2d or max(part.kernel_size) < 3:
+        if not isinstance(part, nn.Conv2d) or max(part.kernel_size) < 3:
             continue
+        if type(part) is not nn.Conv2d:
+            raise InputError("another variant has changed one of its convolutions already")
         high, wide = part.kernel_size
         if high != wide or high % 2 == 0 or not isinstance(part.padding, tuple):
             raise InputError(f"a filter of {high} by {wide} cells; expected odd squares")

@@ -57,6 +57,8 @@ model_registry.add(
     summary="4 convolutions, each pooled, and a flattening head; channels, hidden, canvas (48 px)",
 )
 for _name, _summary in {
+    "alexnet-slim": "AlexNet's topology with fewer channels; width, hidden, canvas (64 px)",
+    "googlenet-slim": "GoogLeNet's topology with fewer channels; width, canvas (64 px)",
     "resnet18-slim": "ResNet-18's topology with fewer channels; width, canvas (64 px)",
     "densenet-slim": "densely connected network of 4 blocks of 4 layers; growth, canvas (64 px)",
     "convnext-slim": "ConvNeXt with fewer channels; width, canvas (64 px)",

@@ -4,10 +4,110 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import nn
-from torchvision.models import ConvNeXt, DenseNet, SwinTransformer, VisionTransformer
+from torchvision.models import (
+    AlexNet,
+    ConvNeXt,
+    DenseNet,
+    GoogLeNet,
+    SwinTransformer,
+    VisionTransformer,
+)
 from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.googlenet import BasicConv2d, Inception, InceptionAux
 from torchvision.models.resnet import BasicBlock, ResNet
+
+from elsewhere.errors import InputError
+from elsewhere.models.zoo import initialize
+
+
+class SlimAlexNet(AlexNet):  # type: ignore[misc]
+    """AlexNet's layers and names with `width` times its channels (Krizhevsky et al. 2012).
+
+    The first convolution has 7 x 7 px and a stride of 2, in place of 11 x 11 px and 4, for small
+    canvases: ``canvas / 16`` cells are left a side. There are two fully connected layers of
+    `hidden` units before the head.
+    """
+
+    def __init__(
+        self, *, width: float, hidden: int, canvas: int, num_classes: int, dropout: float
+    ) -> None:
+        super(AlexNet, self).__init__()  # whose own layers are 240 MB
+        counts = [max(1, round(count * width)) for count in (64, 192, 384, 256, 256)]
+        shapes = ((7, 2, 3), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
+        parts: list[nn.Module] = []
+        for before, count, (kernel, stride, padding) in zip(
+            (3, *counts[:-1]), counts, shapes, strict=True
+        ):
+            number = len([part for part in parts if isinstance(part, nn.Conv2d)])
+            parts += [nn.Conv2d(before, count, kernel, stride, padding), nn.ReLU(inplace=True)]
+            if number in (0, 1, 4):
+                parts.append(nn.MaxPool2d(kernel_size=3, stride=2))
+        self.canvas_size = canvas
+        self.features = nn.Sequential(*parts)
+        with torch.no_grad():
+            side = self.features(torch.zeros(1, 3, canvas, canvas)).shape[-1]
+        self.avgpool = nn.AdaptiveAvgPool2d((side, side))
+        self.classifier = nn.Sequential(
+            nn.Dropout(p=dropout),
+            nn.Linear(counts[-1] * side * side, hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(p=dropout),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, num_classes),
+        )
+        initialize(self)
+
+
+def alexnet_slim(
+    *,
+    width: float = 0.125,
+    hidden: int = 256,
+    canvas: int = 64,
+    num_classes: int = 1000,
+    dropout: float = 0.5,
+) -> SlimAlexNet:
+    """Return AlexNet's topology with `width` times its channels, for canvases from 31 px on."""
+    if canvas < 31:
+        raise InputError(
+            f"canvas={canvas} is too small for AlexNet's poolings; expected 31 or more"
+        )
+    return SlimAlexNet(
+        width=width, hidden=hidden, canvas=canvas, num_classes=num_classes, dropout=dropout
+    )
+
+
+def googlenet_slim(
+    *, width: float = 0.125, canvas: int = 64, num_classes: int = 1000, dropout: float = 0.2
+) -> GoogLeNet:
+    """Return GoogLeNet's nine modules with `width` times their channels (Szegedy et al. 2015).
+
+    `width` is a multiple of 1/16, so that every branch keeps its share. The stem has neither stride
+    nor pooling before its third convolution, for small canvases: ``canvas / 8`` cells are left.
+    """
+    if width <= 0 or width * 16 != round(width * 16):
+        raise InputError(f"width must be a multiple of 1/16 above 0; got {width!r}")
+
+    def convolution(before: int, count: int, **how: int) -> BasicConv2d:
+        return BasicConv2d(
+            before if before == 3 else round(before * width), round(count * width), **how
+        )
+
+    network = GoogLeNet(
+        num_classes=num_classes,
+        aux_logits=False,
+        init_weights=False,
+        blocks=[convolution, partial(Inception, conv_block=convolution), InceptionAux],
+        dropout=dropout,
+    )
+    network.conv1 = BasicConv2d(3, round(64 * width), kernel_size=3, padding=1)
+    network.maxpool1 = nn.Identity()
+    network.fc = nn.Linear(round(1024 * width), num_classes)
+    network.canvas_size = canvas
+    initialize(network)
+    return network
 
 
 class SlimResNet(ResNet):  # type: ignore[misc]

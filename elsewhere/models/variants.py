@@ -7,7 +7,7 @@ They are applied in the order of the registry, whatever their order in the name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,9 @@ from elsewhere.registry import loaded
 Pads = tuple[int, int, int, int]
 """Cells before and after, across and down, as :func:`torch.nn.functional.pad` takes them."""
 
-Sampler = Callable[[torch.Tensor, int, str], torch.Tensor]
-"""Keeps one cell of each few: of a map, the step, and how the map continues beyond its border."""
+Sampler = Callable[..., torch.Tensor]
+"""Keeps one cell of each few: of a map, the step, how the map continues beyond its border, and the
+map that decides (`of`), by default the same."""
 
 _MODES = {"circular": "circular", "reflect": "reflect", "full": "constant", "valid": "constant"}
 
@@ -103,17 +104,43 @@ class SampledAvgPool2d(PaddedAvgPool2d):
 
 
 class SampledConv2d(PaddedConv2d):
-    """A convolution of a map of which a `sampler` keeps one cell of each `step`."""
+    """A convolution at every cell of a map, of which a `sampler` keeps one cell of each `step`."""
 
     sampler: Sampler
     step: int
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the map, shape (n, channel, height, width), of `values` of such a shape."""
-        return super().forward(self.sampler(values, self.step, self.fill))
+        return self.sampler(super().forward(values), self.step, self.fill)
 
 
-def blurred(values: torch.Tensor, step: int, fill: str) -> torch.Tensor:
+class SampledBlock(nn.Module):
+    """A residual block in which a `sampler` leaves cells out; derived from with the block's class.
+
+    What had the stride is dense. After its ReLU the map is sampled, and that decides which cells of
+    the block's input the shortcut is given.
+    """
+
+    sampler: Sampler
+    step: int
+    fill: str
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the map, shape (n, channel, height, width), of `values` of such a shape."""
+        block: Any = self
+        inner = block.relu(block.bn1(block.conv1(values)))
+        last = block.conv2, block.bn2
+        if hasattr(block, "conv3"):
+            inner, last = block.relu(block.bn2(block.conv2(inner))), (block.conv3, block.bn3)
+        main = last[1](last[0](self.sampler(inner, self.step, self.fill)))
+        shortcut = block.downsample(self.sampler(values, self.step, self.fill, of=inner))
+        result: torch.Tensor = block.relu(main + shortcut)
+        return result
+
+
+def blurred(
+    values: torch.Tensor, step: int, fill: str, of: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return every `step`-th cell of a map after a blur by [1, 2, 1] / 4 down and across.
 
     The filter is two means over two cells. Beyond the map it continues on its other side where
@@ -124,25 +151,32 @@ def blurred(values: torch.Tensor, step: int, fill: str) -> torch.Tensor:
     return functional.avg_pool2d(functional.avg_pool2d(padded, 2, 1), 2, step)
 
 
-def largest_phase(values: torch.Tensor, step: int, fill: str = "") -> torch.Tensor:
+def largest_phase(
+    values: torch.Tensor, step: int, fill: str = "", of: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return, of the grids of every `step`-th cell of a map, the one with the largest L2 norm.
 
     Adaptive polyphase sampling (Chaman & Dokmanic 2021), image by image: if a map moves in a
-    circle the same values are kept, so that what follows is moved, too. Rows and columns past a
-    multiple of `step` are left out.
+    circle the same values are kept, so that what follows is moved, too. Where a map `of` the same
+    side is given, its norms decide. Rows and columns past a multiple of `step` are left out.
 
     Examples
     --------
     >>> largest_phase(torch.tensor([[[[1.0, 2.0], [4.0, 3.0]]]]), 2)
     tensor([[[[4.]]]])
     """
+    phases = _phases(values, step)
+    largest = (phases if of is None else _phases(of, step)).square().sum(dim=(2, 3, 4)).argmax(1)
+    return phases[torch.arange(len(phases), device=values.device), largest]
+
+
+def _phases(values: torch.Tensor, step: int) -> torch.Tensor:
+    """Return the grids of every `step`-th cell, shape (n, step * step, channel, height, width)."""
     count, channels, height, width = values.shape
     rows, columns = height // step, width // step
     cells = values[..., : rows * step, : columns * step]
     cells = cells.reshape(count, channels, rows, step, columns, step)
-    phases = cells.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)
-    largest = phases.square().sum(dim=(2, 3, 4)).argmax(dim=1)
-    return phases[torch.arange(count, device=values.device), largest]
+    return cells.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)
 
 
 # --- the variants
@@ -162,22 +196,17 @@ def blur_pools(network: nn.Module) -> None:
     with a stride is made dense, and the next one is given the blurred map after its ReLU, as is the
     shortcut's. The first convolution keeps its stride, as in the cited paper's networks.
     """
-    _sample(network, blurred)
+    _sample(network, blurred, first=False)
 
 
 def choose_phases(network: nn.Module) -> None:
     """Sample maps at the grid whose norm is the largest (Chaman & Dokmanic 2021): see
     :func:`largest_phase`.
 
-    It takes the place of every pooling's stride. Residual blocks would have to share the choice
-    between the main branch and the shortcut: they are refused.
+    It takes the place of every stride: of poolings, of the first convolution, and of residual
+    blocks, whose main branch chooses for the shortcut as well, as in the cited paper's networks.
     """
-    if any(isinstance(part, _residual_blocks()) for part in network.modules()):
-        raise InputError(
-            "its residual blocks would have to choose the same phase in both branches; expected a "
-            "network without shortcuts"
-        )
-    _sample(network, largest_phase)
+    _sample(network, largest_phase, first=True)
 
 
 def pad_circularly(network: nn.Module) -> None:
@@ -208,9 +237,12 @@ def pool_globally(network: nn.Module) -> None:
     """Take the mean of every channel over space instead of flattening the last map.
 
     Global average pooling as Blything et al. (2020) put it into VGG16. The fully connected layers
-    stay; the first gets one number per channel, with weights drawn anew (He et al. 2015).
+    stay; the first gets one number per channel, with weights drawn anew (He et al. 2015). Networks
+    that do so as they are, such as ResNet, stay as they are.
     """
     pool, classifier = getattr(network, "avgpool", None), getattr(network, "classifier", None)
+    if isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size in (1, (1, 1)):
+        return
     if not isinstance(pool, nn.AdaptiveAvgPool2d) or not isinstance(classifier, nn.Sequential):
         raise InputError("it has no head that flattens its last map (VGG, AlexNet, small-cnn)")
     name, first = next((n, p) for n, p in classifier.named_children() if isinstance(p, nn.Linear))
@@ -291,7 +323,7 @@ def _pad(network: nn.Module, how: str) -> None:
         HermiteConv2d: PaddedHermiteConv2d,
     }
     for part in network.modules():
-        if isinstance(part, SampledMaxPool2d | SampledAvgPool2d):
+        if isinstance(part, SampledMaxPool2d | SampledAvgPool2d | SampledBlock):
             part.fill = _MODES[how]
         elif isinstance(part, SampledConv2d):
             part.pads, part.fill = _pads(part, how), _MODES[how]
@@ -333,10 +365,14 @@ def _both(value: Any) -> tuple[int, int]:
     return value if isinstance(value, tuple) else (value, value)
 
 
-def _sample(network: nn.Module, sampler: Sampler) -> None:
-    """Let a sampler leave cells out, in the place of every stride but the first convolution's."""
+def _sample(network: nn.Module, sampler: Sampler, *, first: bool) -> None:
+    """Let a sampler leave cells out, in the place of every stride.
+
+    The first convolution's stays unless `first` says otherwise.
+    """
     found = 0
-    for part in network.modules():
+    common: dict[str, Any] = {"fill": "constant", "sampler": sampler}
+    for part in list(network.modules()):
         if isinstance(part, nn.MaxPool2d | nn.AvgPool2d):
             kind = SampledMaxPool2d if isinstance(part, nn.MaxPool2d) else SampledAvgPool2d
             (kernel, _), (step, _) = _both(part.kernel_size), _both(part.stride)
@@ -345,23 +381,31 @@ def _sample(network: nn.Module, sampler: Sampler) -> None:
                 behind = kernel - 1 - before
                 part.stride, part.padding = 1, 0
                 pads = (before, behind, before, behind)
-                _become(part, kind, pads=pads, fill="constant", sampler=sampler, step=step)
+                _become(part, kind, pads=pads, step=step, **common)
                 found += 1
         elif isinstance(part, _residual_blocks()):
-            for strided, following in _strides(part):
-                (step, _), (cells, _) = _both(strided.stride), _both(following.padding)
-                if step > 1:
-                    strided.stride = (1, 1)
-                    pads = (cells, cells, cells, cells)
-                    _become(
-                        following,
-                        SampledConv2d,
-                        pads=pads,
-                        fill="constant",
-                        sampler=sampler,
-                        step=step,
-                    )
-                    found += 1
+            block: Any = part
+            strided = block.conv2 if hasattr(block, "conv3") else block.conv1
+            (step, _) = strided.stride
+            if step > 1:
+                strided.stride = block.downsample[0].stride = (1, 1)
+                derived = type(f"Sampled{type(part).__name__}", (SampledBlock, type(part)), {})
+                _become(part, derived, step=step, **common)
+                found += 1
+    convolutions = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
+    for number, part in enumerate(convolutions):
+        (kernel, _), (step, _) = _both(part.kernel_size), _both(part.stride)
+        if step == 1 or (number == 0 and not first):
+            continue
+        if number or kernel <= step:
+            raise InputError(
+                f"its convolution of {kernel} by {kernel} cells leaves cells out (stride {step}); "
+                "expected strides of poolings, of ResNet's blocks, and of a first convolution that "
+                "is wider than its stride"
+            )
+        part.stride = (1, 1)
+        _become(part, SampledConv2d, pads=_pads(part, "circular"), step=step, **common)
+        found += 1
     if not found:
         raise InputError("it has neither a pooling nor a residual block with a stride")
 
@@ -372,14 +416,3 @@ def _residual_blocks() -> tuple[type[nn.Module], ...]:
         *loaded("torchvision.models.resnet", "BasicBlock"),
         *loaded("torchvision.models.resnet", "Bottleneck"),
     )
-
-
-def _strides(block: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Conv2d]]:
-    """Yield the convolutions of a residual block that may have strides, and what follows each."""
-    if hasattr(block, "conv3"):
-        yield block.conv2, block.conv3  # type: ignore[misc]
-    else:
-        yield block.conv1, block.conv2  # type: ignore[misc]
-    shortcut = getattr(block, "downsample", None)
-    if isinstance(shortcut, nn.Sequential) and isinstance(shortcut[0], nn.Conv2d):
-        yield shortcut[0], shortcut[0]

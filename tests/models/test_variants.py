@@ -39,6 +39,67 @@ def test_a_circular_network_that_pools_globally_does_not_see_a_roll(how, shift) 
     assert (net(pictures(count=2).flip(1)) - outputs).abs().max() > 0.01 * outputs.std()
 
 
+# the networks of each family that sample maps, on small canvases
+FAMILIES = {
+    "alexnet-slim": 64,
+    "googlenet-slim": 32,
+    "resnet18-slim": 32,
+    "densenet-slim": 64,
+    "vgg11-slim": 64,
+    "resnet18": 64,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [*FAMILIES, pytest.param("resnet50", marks=pytest.mark.long),
+             pytest.param("alexnet", marks=pytest.mark.long)]
+)  # fmt: skip
+def test_a_choice_of_phases_makes_every_family_exact_under_a_roll(name) -> None:
+    side = FAMILIES.get(name, 64)
+    gap = "" if name == "densenet-slim" else "-gap"  # which pools within its own code
+    given = {} if name in ("resnet18", "resnet50", "alexnet") else {"canvas": side}
+    net, values = network(f"{name}-aps-circular{gap}", **given), pictures(side)
+    outputs = net(values)
+    for shift in ((1, 0), (5, -7)):
+        moved = net(values.roll(shift, (2, 3)))
+        torch.testing.assert_close(moved, outputs, atol=1e-4 * outputs.std().item(), rtol=1e-5)
+    plain = network(f"{name}-circular{gap}", **given)
+    plain.load_state_dict(net.state_dict())
+    changed = plain(values.roll((5, -7), (2, 3))) - plain(values)
+    assert changed.abs().max() > 1e-2 * outputs.std()
+
+
+def test_both_branches_of_a_residual_block_are_sampled_at_the_phase_of_the_main_one() -> None:
+    block = network("resnet18-slim-aps").get_submodule("layer2.0")
+    maps = pictures(32)[:, :1].expand(-1, 16, -1, -1) + torch.arange(16)[:, None, None] / 9
+    inner = functional.relu(block.bn1(functional.conv2d(maps, block.conv1.weight, padding=1)))
+    grids = {(y, x): inner[0, :, y::2, x::2].norm() for y in (0, 1) for x in (0, 1)}
+    y, x = max(grids, key=grids.get)
+    kept = inner[:1, :, y::2, x::2], maps[:1, :, y::2, x::2]
+    main = block.bn2(functional.conv2d(kept[0], block.conv2.weight, padding=1))
+    side = block.downsample[1](functional.conv2d(kept[1], block.downsample[0].weight))
+    torch.testing.assert_close(block(maps[:1]), functional.relu(main + side))
+
+
+def test_slim_networks_have_the_layers_of_their_family() -> None:
+    from torchvision import models
+
+    slim = {name for name, _ in network("alexnet-slim").named_modules()}
+    assert slim == {name for name, _ in models.AlexNet().named_modules()}
+    assert [each.name for each in list_layers(load_model("alexnet-slim"))][:3] == [
+        "conv1", "relu1", "pool1",
+    ]  # fmt: skip
+    slim = {name for name, _ in network("googlenet-slim").named_modules()}
+    whole = models.GoogLeNet(aux_logits=False, init_weights=False)
+    assert slim == {name for name, _ in whole.named_modules()}
+    net = network("googlenet-slim", width=0.0625)
+    assert net.get_submodule("inception3a.branch1.conv").out_channels == 4
+    for name in ("alexnet-slim", "googlenet-slim"):
+        outputs = network(name)(pictures(64))
+        assert outputs.shape == (2, 1000)
+        assert (outputs[0] - outputs[1]).norm() > 0.01 * outputs.norm()
+
+
 def test_strides_without_a_choice_see_a_roll_unless_it_is_a_multiple_of_all_strides() -> None:
     net, values = network("small-cnn-circular-gap"), pictures()
     outputs = net(values)
@@ -63,7 +124,16 @@ def _shift_changes(name: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "name", ["vgg11-slim", pytest.param("alexnet", marks=pytest.mark.long), "small-cnn"]
+    "name",
+    [
+        "vgg11-slim",
+        "small-cnn",
+        "alexnet-slim",
+        "resnet18-slim",
+        "googlenet-slim",
+        pytest.param("alexnet", marks=pytest.mark.long),
+        pytest.param("resnet50", marks=pytest.mark.long),
+    ],
 )
 def test_a_blur_before_sampling_lowers_what_a_shift_changes_on_the_same_weights(name) -> None:
     plain, blurry = network(name), network(f"{name}-blurpool")
@@ -128,6 +198,11 @@ def test_names_of_layers_stay() -> None:
     plain = [layer.name for layer in list_layers(load_model("vgg11-slim"))]
     for variant in ("circular", "blurpool", "aps", "gap", "hermite", "reflect"):
         assert [each.name for each in list_layers(load_model(f"vgg11-slim-{variant}"))] == plain
+
+
+def test_a_network_that_pools_globally_by_itself_stays() -> None:
+    plain, other = network("resnet18-slim"), network("resnet18-slim-gap")
+    assert torch.equal(plain(pictures(64)), other(pictures(64)))
 
 
 def test_global_pooling_takes_the_mean_of_the_last_map() -> None:
@@ -227,8 +302,9 @@ def test_variants_are_applied_in_one_order_whatever_the_name_s() -> None:
     [
         ("small-cnn-foo", UnknownNameError, "variant of small-cnn 'foo'"),
         ("small-cnn-gap-gap", InputError, "twice"),
-        ("resnet18-slim-gap", InputError, "variants of resnet18-slim: stride1, blurpool"),
-        ("resnet18-slim-aps", InputError, "same phase in both branches"),
+        ("densenet-slim-gap", InputError, "variants of densenet-slim: stride1, blurpool, aps"),
+        ("mobilenet_v2-aps", InputError, "3 by 3 cells leaves cells out .stride 2."),
+        ("alexnet-slim-aps-hermite", InputError, "another variant has changed"),
         ("vgg11-slim-valid", InputError, "cannot process a canvas of 64 px"),
         ("vit-slim-blurpool", InputError, "neither a pooling nor a residual block"),
     ],
