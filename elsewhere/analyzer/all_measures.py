@@ -213,6 +213,13 @@ def _check_layers(wanted: Sequence[str], layers: Sequence[Layer]) -> None:
                         f"{layer.keep}; record it with --keep {layer.name}=full, or leave it out "
                         "by --layers"
                     )
+        kind = measures.get(name).kind
+        if kind and all(layer.kind != kind for layer in layers):
+            raise LayerError(
+                f"{name!r} needs a layer of the class {kind}, such as window.place of a network "
+                f"with -stn, and none of {', '.join(layer.name for layer in layers)} is one; name "
+                "it by --layers, and record it before"
+            )
         if measures.get(name).vectors and not any(len(layer.shape) == 1 for layer in layers):
             none = f"none of {', '.join(layer.name for layer in layers)} is one"
             raise LayerError(f"{name!r} needs a layer of single units, such as logits; {none}")
@@ -269,10 +276,22 @@ def _not_asked(result: xarray.Dataset, source: Source, wanted: Sequence[str]) ->
         elif measures.get(name).vectors:
             lacking = [each.name for each in layers if len(each.shape) != 1]
             why = "it does not consist of single units, as logits do"
+        elif kind := measures.get(name).kind:
+            lacking = [each.name for each in layers if each.kind != kind]
+            why = f"it is no {kind}"
         else:
             continue
         none += [f"{name}: layer {each}: NaN, for {why}" for each in lacking]
     return none
+
+
+def _pictures(source: Source) -> dict[str, Any]:
+    """Return the objects as variables of a result, where the source has them."""
+    found = source.pictures()
+    if found is None:
+        return {}
+    box = ("object", "box_y", "box_x")
+    return {"patch": ((*box, "rgb"), found[0]), "mask": (box, found[1])}
 
 
 def _finish(
@@ -285,6 +304,8 @@ def _finish(
     """Stamp what was found with what was measured, of what."""
     order, notes = result["layer"].values.tolist(), result.attrs["notes"]
     result = with_forms(result, source.layers)
+    if any(measures.get(name).pictures for name in wanted):
+        result = result.assign(_pictures(source))
     codes = source.design.category_codes
     sampled = Sampled.of(codes).unit
     design = source.design

@@ -165,6 +165,7 @@ def _list_measures(as_json: bool) -> None:
         "units": "any layer",
         "vectors": "vectors, such as logits",
         "maps": "feature maps kept in full",
+        "WindowPlace": "window.place of *-stn",
         "cosine": "with cosine",
         "accuracy": "elsewhere accuracy",
     }

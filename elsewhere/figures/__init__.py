@@ -5,7 +5,7 @@
 results of accuracy; ``plot_probe_maps``, ``plot_probe_matrix`` and ``plot_probe_layerwise`` a
 result of probes; ``plot_attribution_grid``, ``plot_attribution_frame``,
 ``plot_attribution_equivariance`` and ``plot_attribution_timeline`` attribution maps, and
-``plot_sanity`` their sanity tests;
+``plot_sanity`` their sanity tests; ``plot_windows`` where a spatial transformer looks;
 ``plot_acquisition`` and ``plot_interference`` a track over checkpoints;
 ``plot_claims`` the claims with their verdicts, ``plot_comparison`` several results side by side;
 ``plot_objects`` and ``plot_placements`` pictures.
@@ -44,6 +44,7 @@ from elsewhere.figures.sanity import plot_sanity
 from elsewhere.figures.save import FIGURE_EXTENSIONS, save_figure
 from elsewhere.figures.slices import plot_along, slice_at
 from elsewhere.figures.training import plot_acquisition, plot_interference
+from elsewhere.figures.windows import plot_windows
 
 __all__ = [
     "FIGURE_EXTENSIONS",
@@ -78,6 +79,7 @@ __all__ = [
     "plot_sanity",
     "plot_similarity_maps",
     "plot_steps",
+    "plot_windows",
     "save_figure",
     "slice_at",
 ]

@@ -39,6 +39,7 @@ from elsewhere.figures.sanity import plot_sanity
 from elsewhere.figures.slices import facets_of, plot_along, slice_at, whole_range
 from elsewhere.figures.style import figure_of
 from elsewhere.figures.training import plot_acquisition, plot_interference
+from elsewhere.figures.windows import plot_windows
 from elsewhere.forms import network_name, weights_name
 from elsewhere.registry import Registry
 
@@ -68,6 +69,7 @@ _BY_NAME: dict[str, Callable[..., Figure | Axes]] = {
     "attribution-equivariance": plot_attribution_equivariance,
     "attribution-timeline": plot_attribution_timeline,
     "sanity": plot_sanity,
+    "windows": plot_windows,
 }
 for _name, _plot in _BY_NAME.items():
     figure_kinds.add(_name, _plot, summary=str(_plot.__doc__).partition("\n")[0])
@@ -97,6 +99,7 @@ DRAWN_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "comparison": ("comparison",),
         "measures": (
             *("measures", "steps", "equivariance", "partition", "identification", "phase"),
+            "windows",
         ),
         "probe": ("probe-maps", "probe-layerwise"),
         "probe-each": ("probe-matrix", "probe-layerwise"),

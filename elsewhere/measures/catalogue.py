@@ -85,6 +85,10 @@ class Measure:
     empty, maps, vectors, sketches
         Whether it needs the empty canvas's activation, whole feature maps with a place on the
         canvas, layers of single units; and whether it can be had from sketches.
+    kind
+        The class of the modules whose layers it is of, where it is of no others.
+    pictures
+        Whether the objects' pictures come with its result, to be drawn.
     memory
         Bytes of its own sums, and of its result while it is made.
     undefined
@@ -128,6 +132,8 @@ class Measure:
     maps: bool = False
     vectors: bool = False
     sketches: bool = True
+    kind: str = ""
+    pictures: bool = False
     memory: Callable[[Table], float] = _few_sums
     undefined: Callable[[Table], str] = lambda table: ""
     remarks: Callable[[Table], Sequence[str]] = _nothing
@@ -143,8 +149,8 @@ class Measure:
 
     @property
     def taken(self) -> str:
-        """From ``units``, from ``maps``, or with what it comes with."""
-        return self.comes_with or ("maps" if self.maps else "units")
+        """From ``units``, from ``maps``, from layers of a kind, or with what it comes with."""
+        return self.comes_with or self.kind or ("maps" if self.maps else "units")
 
     def lengths_in(self, table: Table) -> str:
         """Return the metric whose lengths are needed before products, or nothing."""

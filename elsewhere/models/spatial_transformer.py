@@ -9,12 +9,17 @@ from torch.nn import functional
 from elsewhere.models.zoo import initialize
 
 
+class WindowPlace(nn.Identity):
+    """Where a :class:`Window` lies, ``(size, x, y)``: which the measure ``window`` takes."""
+
+
 class Window(nn.Module):
     """A window of the canvas, chosen by a small network, shown to the next in its place.
 
     `locate` gives ``(size, x, y)`` of the window, as a share of the canvas: side over the canvas's
     side, and its centre, -1 at the left and upper edge, 1 at the right and lower one (equation 2 of
-    the cited paper, the "attention" transformer). Untrained, the window is the whole canvas.
+    the cited paper, the "attention" transformer); that is the layer `place`. Untrained, the window
+    is the whole canvas.
     """
 
     def __init__(self) -> None:
@@ -31,6 +36,7 @@ class Window(nn.Module):
             nn.Linear(64, 3),
         )
         initialize(self.locate)
+        self.place = WindowPlace()
         places = torch.zeros(3, 6)  # of (size, x, y) in the matrix [[size, 0, x], [0, size, y]]
         places[[0, 0, 1, 2], [0, 4, 2, 5]] = 1
         self.register_buffer("places", places, persistent=False)
@@ -39,7 +45,7 @@ class Window(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the window, shape (n, 3, height, width), of `values` of this shape."""
-        rows = self.locate(values) @ self.places
+        rows = self.place(self.locate(values)) @ self.places
         rows = rows.reshape(-1, 2, 3)
         grid = functional.affine_grid(rows, list(values.shape), align_corners=False)
         return functional.grid_sample(values, grid, align_corners=False)

@@ -65,7 +65,7 @@ def test_probes_and_attribution_have_theirs():
 )
 def test_the_smallest_number_of_objects(name):
     entry, rng = measures.get(name), np.random.default_rng(0)
-    if entry.comes_with or entry.maps:
+    if entry.comes_with or entry.maps or entry.kind:
         return
 
     def value(n):

@@ -379,7 +379,7 @@ def deep_result() -> xr.Dataset:
 
 def measures_result(layers: list[str] | None = None) -> xr.Dataset:
     layers = layers or ["conv1_1", "pool1", "conv2_1", "pool5", "fc6", "fc7"]
-    n = len(layers)
+    n, rng = len(layers), np.random.default_rng(0)
     depth = np.linspace(0, 1, n)
     maps = np.array([not name.startswith("fc") for name in layers])
     values = {
@@ -409,13 +409,26 @@ def measures_result(layers: list[str] | None = None) -> xr.Dataset:
     for part, null in (("object", 0.1), ("location", 0.15), ("interaction", 0.75)):
         variables[f"{part}_share_null"] = ("layer", np.full(n, null))
     variables["identification_chance"] = ("layer", np.full(n, 0.2))
+    windows = rng.uniform(5, 20, (4, 2, 2, 2)) * np.ones((n, 1, 1, 1, 1))
+    for name, values in zip(("y", "x", "side", "error_each"), windows.swapaxes(0, 1), strict=True):
+        variables[f"window_{name}"] = (("layer", "object", "y", "x"), values)
     cells = np.where(maps[:, None, None], 9.0, np.nan) * np.ones((1, 2, 2))
     variables["cells"] = (("layer", "y", "x"), cells)
     return xr.Dataset(
         variables,
-        coords={"layer": layers, "bound": ["low", "high"], "y": [5, 9], "x": [5, 9]},
+        coords={
+            "layer": layers,
+            "bound": ["low", "high"],
+            "y": [5, 9],
+            "x": [5, 9],
+            "object": list("abcd"),
+        },
         attrs={
             "kind": "measures",
+            "canvas": 24,
+            "object_size": 5,
+            "reference_y": 9,
+            "reference_x": 5,
             "model": "vgg16",
             "weights": "none",
             "n_objects": 20,

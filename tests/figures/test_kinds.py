@@ -40,6 +40,7 @@ DRAWN_FROM = {
     "attribution-timeline": "attribution timeline",
     "sanity": "attribution sanity",
     "comparison": "comparison",
+    "windows": "measures",
 }
 REFUSED = "no variable|runs over|no dimension|draws a comparison|has no attribute|no coordinate"
 ALSO = {("probe-layerwise", "probe-each")}

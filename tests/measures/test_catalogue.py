@@ -24,7 +24,7 @@ def test_all_that_was_asked_for_is_there():
     for name in measures:
         found = measures.get(name)
         assert bool(found.reading or found.sinks) != bool(found.comes_with)
-        assert found.taken in {"units", "maps", "cosine", "accuracy"}
+        assert found.taken in {"units", "maps", "cosine", "accuracy", "WindowPlace"}
 
 
 @pytest.mark.parametrize("name", list(measures))
