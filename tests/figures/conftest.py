@@ -409,7 +409,7 @@ def measures_result(layers: list[str] | None = None) -> xr.Dataset:
     for part, null in (("object", 0.1), ("location", 0.15), ("interaction", 0.75)):
         variables[f"{part}_share_null"] = ("layer", np.full(n, null))
     variables["identification_chance"] = ("layer", np.full(n, 0.2))
-    windows = rng.uniform(5, 20, (4, 2, 2, 2)) * np.ones((n, 1, 1, 1, 1))
+    windows = rng.uniform(5, 20, (4, 4, 2, 2)) * np.ones((n, 1, 1, 1, 1))
     for name, values in zip(("y", "x", "side", "error_each"), windows.swapaxes(0, 1), strict=True):
         variables[f"window_{name}"] = (("layer", "object", "y", "x"), values)
     cells = np.where(maps[:, None, None], 9.0, np.nan) * np.ones((1, 2, 2))

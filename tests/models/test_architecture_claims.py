@@ -212,14 +212,3 @@ def test_windows_are_drawn_over_the_canvas() -> None:
     assert (box.get_x(), box.get_y()) == (int(result["x"][0]) - 4, int(result["y"][0]) - 4)
     assert ax.texts[0].get_text() == f"{float(first['window_error_each']):.1f}"
     assert ax.get_xlim() == (0, 32)
-
-
-@pytest.mark.long
-def test_trained_everywhere_a_spatial_transformer_centres_the_object(tmp_path) -> None:
-    """Jaderberg et al. (2015)."""
-    card, model = learn(tmp_path / "run", "small-cnn-stn", "full", 1000)
-    objects, _ = card.test_objects(per_category=1)
-    shown = Sweep(model, objects, canvas=CANVAS, grid="4x4", layers=["window.place"])
-    result = elsewhere.measure(shown, names="window")
-    error, still = (float(result[name][0]) for name in ("window_error", "window_error_still"))
-    assert error < still / 2
