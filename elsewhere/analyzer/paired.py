@@ -113,7 +113,7 @@ def _without_each(result: xarray.Dataset, key: str, each: xarray.DataArray) -> F
 
 def _of_trials(key: str, dims: Sequence[str], two: tuple[xarray.Dataset, xarray.Dataset]) -> Floats:
     """Return the interval of a difference of accuracies, or of what is made of them."""
-    if np.array_equal(*(each["margin"].values for each in two), equal_nan=True):
+    if np.array_equal(two[0]["margin"].values, two[1]["margin"].values, equal_nan=True):
         values = two[0][key].transpose(*dims).values  # the same network, of which nothing differs
         return np.where(np.isnan(values), np.nan, 0.0)[..., None].repeat(2, axis=-1)
     held_out = two[0]["held_out"].values

@@ -1,0 +1,100 @@
+"""The figure of several results: what is drawn of each, and where."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.figures import draw, plot_comparison
+
+
+def layered():
+    """Return a comparison of two networks of three and two layers."""
+    values = np.array([[0.2, 0.4, 0.6], [0.5, 0.7, np.nan]])
+    return xr.Dataset(
+        {
+            "cosine_G_away": (("result", "place"), values),
+            "cosine_G_away_interval": (
+                ("result", "place", "bound"),
+                np.stack([values - 0.1, values + 0.1], -1),
+            ),
+            "cosine_G_away_difference": (("other", "joined"), [[0.3, 0.2, 0.1]]),
+            "cosine_G_away_difference_interval": (
+                ("other", "joined", "bound"),
+                [[[0.2, 0.4], [0.1, 0.3], [0.0, 0.2]]],
+            ),
+        },
+        coords={
+            "result": ["vgg16", "vit"],
+            "other": ["vit"],
+            "bound": ["low", "high"],
+            "depth": (("result", "place"), [[0.0, 0.5, 1.0], [0.0, 1.0, np.nan]]),
+            "joined_depth": ("joined", [0.0, 0.5, 1.0]),
+        },
+        attrs={"kind": "comparison", "compared": "similarity"},
+    )
+
+
+def claimed():
+    """Return a comparison of two systems by two statistics, of which one decides."""
+    return xr.Dataset(
+        {
+            "value": (("result", "claim"), [[0.05, 0.3], [0.8, np.nan]]),
+            "value_interval": (
+                ("result", "claim", "bound"),
+                [[[0.0, 0.09], [0.2, 0.4]], [[0.7, 0.9], [np.nan, np.nan]]],
+            ),
+            "verdict": (("result", "claim"), [["holds", "fails"], ["fails", "not run"]]),
+            "value_difference": (("other", "claim"), [[0.75, np.nan]]),
+            "value_difference_interval": (
+                ("other", "claim", "bound"),
+                [[[0.6, 0.9], [np.nan, np.nan]]],
+            ),
+            "threshold": ("claim", [0.1, 0.5]),
+            "direction": ("claim", ["<", ">"]),
+            "counts": ("claim", [1, 0]),
+        },
+        coords={
+            "result": ["plain", "gap"],
+            "other": ["gap"],
+            "bound": ["low", "high"],
+            "claim": ["C1", "C3"],
+            "part": ("claim", ["II_far, vanilla", "II_far, acquired"]),
+        },
+        attrs={"kind": "comparison", "compared": "claims"},
+    )
+
+
+def test_each_network_is_a_curve_against_relative_depth():
+    (ax,) = draw(layered()).axes
+    curves = [line.get_xydata().tolist() for line in ax.lines]
+    assert curves == [[[0.0, 0.2], [0.5, 0.4], [1.0, 0.6]], [[0.0, 0.5], [1.0, 0.7]]]
+    assert ax.get_xlabel() == "relative depth"
+    (legend,) = ax.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["vgg16", "vit"]
+
+
+def test_differences_are_those_of_the_others_from_the_first():
+    (ax,) = plot_comparison(layered(), differences=True).axes
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[0, 0.3], [0.5, 0.2], [1, 0.1]])
+
+
+def test_claims_have_a_panel_for_each_statistic_that_decides_and_a_row_for_each_system():
+    (ax,) = draw(claimed()).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["plain", "gap"]
+    points = [tuple(line.get_xydata()[0]) for line in ax.lines if len(line.get_xdata()) == 1]
+    assert points == [(0.05, 0.0), (0.8, 1.0)]
+    threshold = [line for line in ax.lines if line.get_color() == "#0072B2"]
+    assert threshold[0].get_xdata()[0] == 0.1
+    low, high = ax.patches[0].get_bbox().intervalx
+    assert low < 0.1 == pytest.approx(high)
+    assert len(plot_comparison(claimed(), quantities=["C3"]).axes) == 1
+
+
+def test_what_cannot_be_drawn_is_refused():
+    with pytest.raises(UnknownNameError, match="cosine_G_away"):
+        plot_comparison(layered(), quantities=["cosine_away"])
+    with pytest.raises(UnknownNameError, match="C1"):
+        plot_comparison(claimed(), quantities=["C9"])
+    with pytest.raises(InputError, match="elsewhere compare"):
+        plot_comparison(layered().assign_attrs(kind="similarity"))
