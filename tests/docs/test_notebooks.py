@@ -35,7 +35,12 @@ on = {name: float(each.sel(where="on")) for name, each in same.items()}
 assert min(on.values()) > 0.9
 assert far["vanilla"] < 0.3 < 0.5 < far["acquired"]
 """,
-    "4_acquired_and_lost": "",
+    "4_acquired_and_lost": """
+on, off = last["accuracy_on"], last["accuracy_off"]
+assert min(on["learn"], on["further"]) > 0.8
+assert off["learn"] > 0.5
+assert off["learn"] - off["further"] > 0.2
+""",
     "5_attribution": """
 own, other = away["equivariance_away"], away["equivariance_cross_away"]
 assert own["pearson"] > 0.3 > 0.1 > other["pearson"]
