@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pstats
 import pty
 import re
 import shutil
@@ -43,6 +44,7 @@ from elsewhere.analyzer.attribution import AttributionSettings, attribute
 from elsewhere.analyzer.trajectories import TrackSettings, track
 from elsewhere.models import Model, list_layers, load_model
 from elsewhere.recording import Sweep
+from elsewhere.recording import record as record_sweep
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.training import Curriculum, Exemplars, Network, Phase, Report, train
 
@@ -247,26 +249,32 @@ def auto(bench: Bench) -> Iterator[Found]:
         )  # fmt: skip
 
 
-def record(bench: Bench) -> Iterator[Found]:
-    """The whole command, against the bare forward of its images."""
+def record_command(bench: Bench, grid: str, out: Path) -> list[str]:
+    """Return the arguments of a command that records VGG16 with weights of a file."""
     from safetensors.torch import save_file  # noqa: PLC0415
 
     weights = bench.folder / "weights.safetensors"
     name, arguments = bench.scale.vgg16
-    state = bench.model("vgg16").module.state_dict()
-    save_file({key: value.cpu().contiguous() for key, value in state.items()}, weights)
-    grid = bench.scale.grids[0]
-    sweep = bench.sweep("vgg16", "dense", grid, 20)
-    n_images = 20 * sweep.design.n_positions
-    best = max(bench.forward("vgg16").values())
-    out = bench.folder / "run.h5"
-    command = [
-        sys.executable, "-c", COMMAND, "record", name, "--weights", str(weights),
+    if not weights.is_file():
+        state = bench.model("vgg16").module.state_dict()
+        save_file({key: value.cpu().contiguous() for key, value in state.items()}, weights)
+    return [
+        "record", name, "--weights", str(weights), "--input", "unit",
         "--objects", "glyphs", "--categories", "20", "--grid", grid, "--out", str(out),
         "--device", str(bench.device), "--overwrite",
         *(word for key, value in arguments.items() for word in ("--model-arg", f"{key}={value}")),
         "--precision", bench.precision,
     ]  # fmt: skip
+
+
+def record(bench: Bench) -> Iterator[Found]:
+    """The whole command, against the bare forward of its images."""
+    grid = bench.scale.grids[0]
+    sweep = bench.sweep("vgg16", "dense", grid, 20)
+    n_images = 20 * sweep.design.n_positions
+    best = max(bench.forward("vgg16").values())
+    out = bench.folder / "run.h5"
+    command = [sys.executable, "-c", COMMAND, *record_command(bench, grid, out)]
     runs = []
     while not runs or (len(runs) < bench.scale.runs and bench.left > 1.5 * runs[-1][0]):
         runs.append(timed_command(command, bench.left + 30))
@@ -281,6 +289,68 @@ def record(bench: Bench) -> Iterator[Found]:
     yield Found(
         "record", "seconds before the first image", first, "at most 5", first <= 5,
     )  # fmt: skip
+
+
+def start(bench: Bench) -> Iterator[Found]:
+    """Where the time goes before the first image: the command, profiled, with few images."""
+    out, profile = bench.folder / "few.h5", bench.folder / "start.prof"
+    command = record_command(bench, bench.scale.grids[-1], out)
+    code = f"import sys; sys.argv[1:] = {command!r}; {COMMAND}"
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", "import torch, torchvision"], check=True, timeout=bench.left
+    )
+    imports = time.perf_counter() - began
+    subprocess.run(
+        [sys.executable, "-m", "cProfile", "-o", str(profile), "/dev/stdin"],
+        input=code, text=True, check=True, capture_output=True, timeout=bench.left,
+    )  # fmt: skip
+    found = pstats.Stats(str(profile))
+    seconds = {
+        f"{Path(file).stem}.{function}": times[3]
+        for (file, _, function), times in found.stats.items()  # type: ignore[attr-defined]
+        if "/elsewhere/" in file and times[3] > 0.05
+    }
+    longest = dict(sorted(seconds.items(), key=lambda item: -item[1])[:25])
+    yield Found(
+        "start", "imports of torch and torchvision, and functions by their seconds, profiled",
+        None, "-", None, {"imports": imports} | longest,
+    )  # fmt: skip
+
+
+def writing(bench: Bench) -> Iterator[Found]:
+    """A recording of a loaded network, against a sweep that keeps nothing, and bare passes."""
+    best = max(bench.forward("vgg16").values())
+    size, grid = bench.scale.canvas.object_size, bench.scale.grids[1 if bench.left > 60 else -1]
+    for engine in ("dense", "incremental"):
+        sweep = Sweep(
+            bench.model("vgg16"),
+            load_objects("glyphs", size=size, categories=20),
+            canvas=bench.scale.canvas,
+            grid=grid,
+            engine=engine,  # type: ignore[arg-type]
+            precision=bench.precision,
+        )
+        n_images, taken = 20 * sweep.design.n_positions, dict[str, float]()
+        acts: dict[str, Callable[[], object]] = {
+            "measured": lambda sweep=sweep: similarity(sweep),  # type: ignore[misc]
+            "recorded": lambda sweep=sweep: record_sweep(  # type: ignore[misc]
+                sweep, bench.folder / "written.h5", overwrite=True
+            ),
+        }
+        for what, act in acts.items():
+            for _ in range(2):  # the first warms up
+                synchronise(bench.device)
+                began = time.perf_counter()
+                act()
+                synchronise(bench.device)
+                taken[what] = time.perf_counter() - began
+        yield Found(
+            "writing", f"{engine}: recording / measuring, 20 objects, {grid}, default layers",
+            taken["recorded"] / taken["measured"], "-", None,
+            {f"{what} s": value for what, value in taken.items()}
+            | {"bare forward s": n_images / best},
+        )  # fmt: skip
 
 
 def timed_command(command: Sequence[str], seconds: float) -> tuple[float, float]:
@@ -466,6 +536,8 @@ ROWS: dict[str, tuple[Callable[[Bench], Iterator[Found]], float]] = {
     "tracking": (tracking, 45),
     "auto": (auto, 60),
     "record": (record, 60),
+    "start": (start, 30),
+    "writing": (writing, 40),
 }
 """Each row, and the seconds that it may take."""
 
@@ -522,7 +594,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tiny", action="store_true", help="small networks at 48 px")
     parser.add_argument("--only", action="append", choices=ROWS, help="repeatable")
-    parser.add_argument("--seconds", type=float, default=345, help="for all rows together")
+    parser.add_argument("--seconds", type=float, default=400, help="for all rows together")
     parser.add_argument("--profile", action="store_true", help="top operators, synchronisations")
     parser.add_argument("--precision", default="float32", help="of sweeps")
     parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.md")

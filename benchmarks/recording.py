@@ -3,14 +3,18 @@
     python -m benchmarks.recording [--pairs 30] [--threads 2]
 
 Goals: hooks that copy all ReLU layers 1.05, all layers 1.10; recording the default layers 1.05.
+The last row is a portion of the default layers' shapes (noise, half of it zero where a ReLU was),
+compressed by as many threads as are given, over the time that HDF5 takes by itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.ratios import Ratio, compare
@@ -19,6 +23,7 @@ from elsewhere.models import load_model
 from elsewhere.recording import Recorder, Sweep, make_header
 from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.storage import RecordingWriter
+from elsewhere.storage.compression import encode
 
 
 def hooked(layers: list[str], n_pairs: int) -> Ratio:
@@ -69,6 +74,24 @@ def streamed(*, similarity: bool, n_pairs: int) -> Ratio:
     return compare(bare, compared if similarity else recorded, n_pairs=n_pairs)
 
 
+def compressed(threads: int, n_pairs: int) -> Ratio:
+    """Return the time to compress a portion by several threads, over that of HDF5 alone."""
+    rng = np.random.default_rng(0)
+    shapes = {"pool5": (512, 7, 7), "fc6": (4096,), "relu6": (4096,), "logits": (1000,)}
+    arrays = {
+        name: rng.standard_normal((8, 1, 8, *shape)).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    for name in ("pool5", "relu6"):
+        np.maximum(arrays[name], 0, out=arrays[name])
+    chunks = {name: (8, 1, 1, *shape) for name, shape in shapes.items()}
+
+    def encoded(threads: int) -> None:
+        encode(arrays, chunks, "float32", start=(0, 0, 0), threads=threads)
+
+    return compare(partial(encoded, 1), partial(encoded, threads), n_pairs=n_pairs)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -86,6 +109,7 @@ def main() -> None:
         ("copies of all layers", lambda: hooked(every, n), 1.10),
         ("recording the default layers", lambda: streamed(similarity=False, n_pairs=few), 1.05),
         ("similarity of all layers, live", lambda: streamed(similarity=True, n_pairs=few), None),
+        ("compressing over HDF5 alone", lambda: compressed(options.threads, n), None),
     ]
     for name, run, goal in rows:
         print(f"{name:36s}  {run()!s:22s}  {goal or '-'}", flush=True)

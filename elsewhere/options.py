@@ -86,16 +86,19 @@ class OptionGroup:
     ----------
     given
         Those that stand on the command line, by their names there.
+    devices
+        Those that --device names, if there are several: what shares work has one process for each.
     """
 
     panel: ClassVar[str]
     given: Sequence[str] = ()
+    devices: Sequence[str] = ()
 
     @property
     def values(self) -> dict[str, Any]:
         """The options by the names of their fields."""
-        fields = dataclasses.fields(self)
-        return {each.name: getattr(self, each.name) for each in fields if each.name != "given"}
+        names = [each.name for each in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if name not in ("given", "devices")}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -143,7 +146,14 @@ class ModelOptions(OptionGroup):
             "deviation are given as R,G,B all the same.",
         ),
     ] = None
-    device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    device: Annotated[
+        str,
+        Option(
+            "--device",
+            help="auto, cpu, cuda, cuda:1, ...; where --workers can share the work, several with "
+            "commas: one process for each.",
+        ),
+    ] = "auto"
     seed: Annotated[
         int,
         Option("--seed", help="Of weights, exemplars and sketches; `train`: the curriculum's own."),
@@ -379,7 +389,17 @@ class CostOptions(OptionGroup):
     @property
     def shared(self) -> bool:
         """Whether several processes do the work."""
-        return self.workers > 1 or self.scheduler is not None
+        return self.n_workers > 1 or self.scheduler is not None
+
+    @property
+    def sharing(self) -> int | Sequence[str]:
+        """The local processes that share the work, or their devices."""
+        return self.devices or self.workers
+
+    @property
+    def n_workers(self) -> int:
+        """How many local processes share the work."""
+        return len(self.devices) or self.workers
 
     def check(self, model: str | None = None) -> None:
         """Refuse what cannot be; the module of a factory may register engines when it is loaded."""
@@ -459,6 +479,36 @@ def with_font(objects: str | None, font: Path | None) -> str | None:
         shown = "no set of objects is named" if objects is None else f"the objects are {objects!r}"
         raise InputError(f"--font is for the object set hangul, and {shown}; leave it out")
     return f"hangul:{font}"
+
+
+def spread_devices(options: Sequence[OptionGroup]) -> None:
+    """Give the devices of --device, where it names several, to the processes that share the work.
+
+    Raises
+    ------
+    InputError
+        They are of several kinds; or others are to share the work.
+    """
+    network = next((each for each in options if isinstance(each, ModelOptions)), None)
+    if network is None or "," not in network.device:
+        return
+    names = tuple(name.strip() for name in network.device.split(","))
+    (cost,) = (each for each in options if isinstance(each, CostOptions))
+    if other := [name for name in ("--workers", "--scheduler") if name in cost.given]:
+        raise InputError(
+            f"--device {network.device} has a process for each of {len(names)} devices, and "
+            f"{other[0]} says who else shares the work; leave out one of them (a device that is "
+            "named twice has two processes)"
+        )
+    from elsewhere.models import find_device
+
+    kinds = {find_device(name).type for name in names}
+    if len(kinds) > 1:
+        raise InputError(
+            f"--device {network.device} names devices of several kinds, whose results differ in "
+            f"their last digits; expected one kind, such as cuda:0,cuda:1"
+        )
+    network.device, cost.devices = names[0], names
 
 
 def named_set(text: str) -> str:
@@ -543,6 +593,8 @@ def takes(command: Callable[..., None]) -> Callable[..., None]:
             named = [n for n in fields if context.get_parameter_source(n).name != "DEFAULT"]  # type: ignore[union-attr]
             given = option_names(group, named)
             values[parameter] = group(**defaults | own, given=given)
+        if any("workers" in fields for _, fields, _ in groups.values()):
+            spread_devices([values[parameter] for parameter in groups])
         command(**values)
 
     call.__name__, call.__doc__ = command.__name__, command.__doc__

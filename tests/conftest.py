@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers the filter)
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from scipy import stats
 from torch import nn
 
+from elsewhere.measures import landing
 from elsewhere.models import InputTransform, Model, load_model
 from elsewhere.models.aliases import aliases
 from elsewhere.recording import Sweep, record
@@ -413,3 +415,25 @@ def on_device(monkeypatch):
     for module in ("blocks", "engine", "gathering", "operations", "reads"):
         name = f"elsewhere.recording.incremental.{module}.batched"
         monkeypatch.setattr(name, lambda device: True)
+
+
+class Late(landing.Lane):
+    """The latest that a device may copy: when it is waited for."""
+
+    said: ClassVar[list] = []
+
+    def start(self, n):
+        self.n = n
+        self.said.append("start")
+
+    def wait(self):
+        self.said.append("wait")
+        return self.there[: self.n].clone()
+
+
+@pytest.fixture
+def late(on_device, monkeypatch):
+    """Let what comes from a device be copied as late as can be; return what was said of it."""
+    Late.said.clear()
+    monkeypatch.setattr(landing, "open_lane", Late)
+    return Late.said

@@ -26,6 +26,7 @@ from elsewhere.notes import notes_of
 from elsewhere.protocols import Design, Layer, Progress, Source, Stage
 from elsewhere.recording import Sweep
 from elsewhere.recording.sharing import share_out
+from elsewhere.recording.workers import Workers
 from elsewhere.sources import restarting
 from elsewhere.stimuli import Canvas, Grid, ObjectSet
 from elsewhere.types import WHERE, Engine, Location, parse_bytes
@@ -183,7 +184,7 @@ def network_accuracy(
     classes: Sequence[str] | None = None,
     layer: str = OUTPUT,
     engine: Engine = "auto",
-    workers: int = 1,
+    workers: Workers = 1,
     scheduler: str | None = None,
     **options: Any,
 ) -> xarray.Dataset:

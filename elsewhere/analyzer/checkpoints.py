@@ -24,7 +24,7 @@ from elsewhere.models.machine import code_version, describe_machine
 from elsewhere.models.names import is_factory, torchvision_version
 from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
-from elsewhere.recording.workers import Job, perform
+from elsewhere.recording.workers import Job, Workers, perform
 from elsewhere.stimuli import ObjectSet
 from elsewhere.storage import check_result_room, load_result, save_result
 from elsewhere.storage.files import make_inside, storage_errors
@@ -91,7 +91,7 @@ def perform_checkpoints(
     cards: Sequence[Card],
     left: Sequence[int],
     *,
-    workers: int,
+    workers: Workers,
     scheduler: str | None,
     report: Report | None,
     paths: Sequence[Path],

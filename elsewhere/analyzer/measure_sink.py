@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from elsewhere.errors import LayerError
 from elsewhere.measures.blocks import check_finite, rows_needed, rows_of
 from elsewhere.measures.catalogue import measures
+from elsewhere.measures.landing import Landing, Rows
 from elsewhere.measures.similarity import zero_vectors
 from elsewhere.measures.sinks import LayerSink
 from elsewhere.measures.tables import Against, Reading, Table, Variables
@@ -28,7 +29,7 @@ from elsewhere.measures.unit_chunks import (
     add_all,
 )
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Block, Design, Layer, Need, Stage
+from elsewhere.protocols import Array, Block, Design, Layer, Need, Stage
 
 
 @dataclass
@@ -66,6 +67,7 @@ class MeasureSink(LayerSink):
         self.names, self._seed, self._against = list(names), seed, against
         self._states: dict[str, _State] = {}
         self._tables: dict[tuple[str, Design], Table] = {}
+        self._landing = Landing()
 
     # --- a sink -----------------------------------------------------------------------------
 
@@ -167,18 +169,21 @@ class MeasureSink(LayerSink):
                 origin = {"centred": state.mean, "evoked": state.empty}.get(metric)
                 lengths.fill(block.objects, block.positions, whole, metric, origin)
             return
-        chosen = self._units(state)
-        part = to_numpy(rows[:, chosen])
+        state.half |= block.half
+        self._landing.bring(Rows.of(block), rows[:, self._units(state)], self._keep)
+
+    def _keep(self, block: Rows, values: Array) -> None:
+        state, part = self._states[block.layer], to_numpy(values)
         check_finite(self.design, block, part)
         if state.values is None:
             n, n_positions = state.table.n_objects, state.table.n_positions
             dtype = np.float64 if part.dtype == np.float64 else np.float32
-            state.values = np.empty((n, n_positions, chosen.stop - chosen.start), dtype)
+            state.values = np.empty((n, n_positions, part.shape[1]), dtype)
         state.values[block.objects, block.positions] = part
-        state.half |= block.half
 
     def end(self) -> None:
         """Sum over a stretch; read the measures once the last one is through."""
+        self._landing.drain()
         for name in list(self._states):
             state = self._states[name]
             if state.values is not None:

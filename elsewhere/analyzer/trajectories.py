@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from elsewhere.models.identity import source_sha256
 from elsewhere.notes import notes_of
 from elsewhere.probes import probe_checkpoint
 from elsewhere.recording import Sweep
+from elsewhere.recording.workers import Workers
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.stimuli.transformations import parse_axis
 from elsewhere.training import Card, Curriculum, load_checkpoint
@@ -123,7 +124,7 @@ def track(
     device: str = "auto",
     max_memory: int | str = "2GiB",
     data_dir: Path | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     scheduler: str | None = None,
     trust: Collection[str] = (),
     out: Path | None = None,
@@ -214,6 +215,10 @@ class TrackJob:
     device: str
     max_memory: int | str
     data_dir: Path | None
+
+    def on(self, device: str) -> TrackJob:
+        """Return the job for another device."""
+        return replace(self, device=device)
 
     def prepare(self) -> None:
         """Refuse another machine; each task reads its checkpoint itself."""

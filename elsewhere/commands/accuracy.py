@@ -171,7 +171,7 @@ def _of_its_own(
         classes=card.categories,
         layer=OUTPUT if layer is None else layer,
         engine=cost.engine,
-        workers=cost.workers,
+        workers=cost.sharing,
         scheduler=cost.scheduler,
         attributes=_said(card),
     )

@@ -151,7 +151,7 @@ def attribute(
     from elsewhere.analyzer.attribution import attribute_checkpoints, check_joinable
     from elsewhere.storage import load_result, save_result
 
-    sharing: dict[str, Any] = {"workers": cost.workers, "scheduler": cost.scheduler}
+    sharing: dict[str, Any] = {"workers": cost.sharing, "scheduler": cost.scheduler}
     settings = wanted.settings(network.seed)
     others = [load_result(path) for path in joined or ()]
     for other in others:

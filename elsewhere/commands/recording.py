@@ -65,7 +65,7 @@ def plan(
     from elsewhere.recording import plan as plan_sweep
 
     options = kept.header(network.seed, cost.max_memory)
-    found = plan_sweep(sweep, layers=wanted, also=sinks, **options).shared(cost.workers)
+    found = plan_sweep(sweep, layers=wanted, also=sinks, **options).shared(cost.n_workers)
     if as_json:
         print_json(dataclasses.asdict(found))
     else:
@@ -102,14 +102,16 @@ def record(
     options = kept.header(network.seed, cost.max_memory)
     if not overwrite:
         go_on_as_begun(sweep, out)
-    header = make_header(sweep, layers=wanted, also=sinks, **options)
+    options |= {"layers": wanted, "command": command_line()}
+    header = make_header(sweep, also=sinks, state=sweep.model.weights_sha256, **options)
     there = not overwrite and is_complete(out, header)
     if there:
         say(f"{out}: already complete")
         if kept.measure is None:
             return
     say(describe(sweep, wanted))
-    costs = plan_sweep(sweep, layers=wanted, also=sinks, **options).shared(cost.workers)
+    del options["command"]
+    costs = plan_sweep(sweep, also=sinks, header=header, **options).shared(cost.n_workers)
     if not there:
         check_room(costs, out, overwrite=overwrite)
     stored = f"about {format_bytes(costs.stored_bytes)} ({format_bytes(costs.raw_bytes)} raw)"
@@ -119,12 +121,12 @@ def record(
         record_sweep(
             sweep,
             out,
-            layers=wanted,
             also=sinks,
             overwrite=overwrite,
             **options,
             command=command_line(),
-            workers=cost.workers,
+            header=header,
+            workers=cost.sharing,
             scheduler=cost.scheduler,
             progress=bar,
         )
@@ -297,13 +299,14 @@ def _prepare(
 
     cost.set_threads()
     loaded = network.load(model)
+    if kept.measure is None:
+        sweep = stimuli.build(model, loaded, layers, network.seed, cost.engine, tokens)
+        return sweep, sweep.layers, []
     size = loaded.canvas_size if stimuli.canvas is None else stimuli.canvas
     every = list_layers(loaded, size, containers=True)
     wanted = take_tokens(select_layers(every, layers or None, loaded), tokens)  # type: ignore[arg-type]
-    names = [layer.name for layer in wanted]
-    if kept.measure is not None:
-        measured = select_layers(every, kept.measure_layers, loaded)
-        names += [layer.name for layer in measured]
+    measured = select_layers(every, kept.measure_layers, loaded)
+    names = [layer.name for layer in (*wanted, *measured)]
     sweep = stimuli.build(model, loaded, names, network.seed, cost.engine, tokens)
     return sweep, wanted, _sinks(kept, sweep)
 

@@ -70,7 +70,7 @@ def reproduce(
     """Train all conditions, measure them, and give each of the paper's claims a verdict."""
     common: dict[str, Any] = {
         "seeds": seeds,
-        "workers": cost.workers,
+        "workers": cost.sharing,
         "device": network.device,
         "max_steps": max_steps,
         "trust": network.trust,

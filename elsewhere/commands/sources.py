@@ -72,10 +72,11 @@ def open_any(
         model = network.load(source)
         sweep = stimuli.build(source, model, layers, network.seed, cost.engine, tokens)
         say(describe(sweep, sweep.layers))
-        shared = share_out(sweep, cost.workers, cost.scheduler)
+        shared = share_out(sweep, cost.sharing, cost.scheduler)
         yield shared, [layer.name for layer in sweep.layers] if layers else None
         return
-    live = ["--engine"] * (cost.engine != "auto") + ["--workers or --scheduler"] * cost.shared
+    shared_out = cost.shared and not cost.devices
+    live = ["--engine"] * (cost.engine != "auto") + ["--workers or --scheduler"] * shared_out
     live += ["--tokens"] * (tokens != "all")
     open_here = ("--seed", "--device", "--reference", "--trust-factory")
     live += [name for name in (*network.given, *stimuli.given) if name not in open_here]

@@ -244,7 +244,7 @@ def track(
             device=network.device,
             max_memory=cost.max_memory,
             data_dir=stimuli.data_dir,
-            workers=cost.workers,
+            workers=cost.sharing,
             scheduler=cost.scheduler,
             trust=network.trust,
             out=out,

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.catalogue import MakeSinks, Measure, entry, measures
+from elsewhere.measures.landing import Rows
 from elsewhere.measures.maps import MapSink, MapState, Window, plane_of
 from elsewhere.measures.similarity import contrast, n_cross_pairs, summarise_similarity
 from elsewhere.measures.similarity_sink import SimilaritySink
 from elsewhere.measures.tables import Variables, scalar
-from elsewhere.protocols import Array, Block, Design, Layer, Source
+from elsewhere.protocols import Array, Design, Layer, Source
 
 Shift = Literal["exact", "nearest", "linear"]
 SHIFTS: tuple[str, ...] = get_args(Shift)
@@ -98,14 +99,14 @@ class AlignedSink(MapSink):
         """Return the cells around the objects at the reference."""
         return _geometry_of(layer).window(self.design.reference_location, self.object_size)
 
-    def compare(self, state: MapState, block: Block, values: Array) -> None:
+    def compare(self, state: MapState, block: Rows, values: Array) -> None:
         """Compare all rows, position by position, with the references."""
         for position in dict.fromkeys(block.positions.tolist()):
             rows = np.flatnonzero(block.positions == position)
             self._compare(state, block, values, rows, position)
 
     def _compare(
-        self, state: MapState, block: Block, values: Array, rows: NDArray[np.int64], position: int
+        self, state: MapState, block: Rows, values: Array, rows: NDArray[np.int64], position: int
     ) -> None:
         name, geometry = block.layer, _geometry_of(state.layer)
         place, home = self.design.locations[position], self.design.reference_location

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, LayerError, NumericsError
+from elsewhere.measures.landing import Rows
 from elsewhere.measures.sketch import sketch
 from elsewhere.measures.vectors import DenseVectors, average
 from elsewhere.protocols import (
@@ -168,7 +169,7 @@ def rows_of(block: Block) -> Array:
     return found
 
 
-def check_finite(design: Design, block: Block, rows: NDArray[np.floating]) -> None:
+def check_finite(design: Design, block: Block | Rows, rows: NDArray[np.floating]) -> None:
     """Refuse NaN and infinity in rows of a block; the ``NumericsError`` names layer and object."""
     single = np.result_type(rows, np.float32)  # decides finite or not only: as fast as can be
     lengths = np.einsum("ij,ij->i", rows, rows, dtype=single)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import LayerError, NumericsError
 from elsewhere.measures.blocks import maps_from
+from elsewhere.measures.landing import Landing, Rows
 from elsewhere.measures.sinks import LayerSink
 from elsewhere.measures.tables import Variables
 from elsewhere.measures.vectors import negligible, to_numpy
@@ -41,6 +42,7 @@ class MapSink(LayerSink):
     def __init__(self, layers: Sequence[str] | None = None) -> None:
         super().__init__(layers)
         self._states: dict[str, MapState] = {}
+        self._landing = Landing()
 
     def needed(self, layer: Layer) -> tuple[Need, ...]:
         """Return whole maps at every stage, of layers whose cells have a place."""
@@ -59,9 +61,12 @@ class MapSink(LayerSink):
             self._states[layer.name] = MapState(layer, sums)
 
     def add(self, block: Block) -> None:
-        """Take a block."""
+        """Take a block; of a device, later."""
+        values = maps_of(block, self._states[block.layer].layer)
+        self._landing.bring(Rows.of(block), values, self._take)
+
+    def _take(self, block: Rows, values: Array) -> None:
         state = self._states[block.layer]
-        values = maps_of(block, state.layer)
         if block.stage == "empty":
             state.empty = np.array(to_numpy(values[0]), dtype=self.precision)
         elif state.empty is None:
@@ -76,6 +81,7 @@ class MapSink(LayerSink):
 
     def end(self) -> None:
         """Forget the maps; read the layers once the last part is through."""
+        self._landing.drain()
         for name in list(self._states):
             self._states[name].references = {}
             if self._part == self._parts - 1:
@@ -101,7 +107,7 @@ class MapSink(LayerSink):
         """Return the cells that are kept of maps at the reference."""
         return WHOLE
 
-    def compare(self, state: MapState, block: Block, values: Array) -> None:
+    def compare(self, state: MapState, block: Rows, values: Array) -> None:
         """Compare maps (row, channel, height, width) of a block with those at the reference."""
         raise NotImplementedError
 

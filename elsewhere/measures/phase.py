@@ -26,10 +26,11 @@ from numpy.typing import ArrayLike, NDArray
 from elsewhere.errors import InputError
 from elsewhere.measures.catalogue import MakeSinks, Measure, entry, measures
 from elsewhere.measures.intervals import Sampled, jackknife_t
+from elsewhere.measures.landing import Rows
 from elsewhere.measures.maps import WHOLE, MapSink, MapState, plane_of
 from elsewhere.measures.tables import LEFT_OUT, Variables, scalar
 from elsewhere.measures.unit_chunks import Floats
-from elsewhere.protocols import Array, Block, Design, Layer, Source
+from elsewhere.protocols import Array, Design, Layer, Source
 
 NOISE = 1e-10
 """A change below this share of the map's own sum of squares is rounding."""
@@ -259,7 +260,7 @@ class ChangeSink(MapSink):
         home = np.array(self.design.reference_location, np.int64)
         return np.asarray(self.design.locations - home)
 
-    def compare(self, state: MapState, block: Block, values: Array) -> None:
+    def compare(self, state: MapState, block: Rows, values: Array) -> None:
         """Split the change of every map of a block."""
         layer = state.layer
         stride = float(layer.stride or 1)

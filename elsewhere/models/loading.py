@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from elsewhere.logs import NOTED, get_logger
 from elsewhere.models import pretrained
 from elsewhere.models.aliases import aliases
 from elsewhere.models.building import DEFAULT_CANVAS, build, check_network, default_arguments
-from elsewhere.models.generators import own_generators, seed_own_generators
+from elsewhere.models.caches import file_sha256
+from elsewhere.models.generators import Undrawn, own_generators, seed_own_generators
 from elsewhere.models.heads import name_head
 from elsewhere.models.model import Model, is_compiled, uncompile, unwrap
-from elsewhere.models.names import inceptions, is_factory, split_variants
+from elsewhere.models.names import inceptions, is_factory, split_variants, torchvision_names
 from elsewhere.models.readouts import READOUT, give_readout
 from elsewhere.models.repetition import build_twice
 from elsewhere.models.restoring import copy_network
@@ -141,6 +143,7 @@ def load_model(
     if not 0 <= seed < 2**63:
         raise InputError(f"seed must be an integer from 0 to 2**63 - 1; got {seed!r}")
     states = None if weights in ("none", "imagenet") else read_states(weights)
+    digest = None if states is None else _hashed_beside(Path(weights))
     if state_key is not None and states is None:
         raise InputError(f"--state-key chooses within a file; weights are {weights!r}")
     random_keys: tuple[str, ...] = ()
@@ -163,8 +166,10 @@ def load_model(
             classes = () if random_keys else published.classes
         elif is_factory(name):
             module, unrepeated = build_twice(lambda: _build_seeded(name, arguments, seed))
-        else:
+        elif states is None or partial_weights:
             module = build(name, arguments)
+        else:
+            module = _build_undrawn(name, arguments)
     if isinstance(transform, str):
         transform = named_transform(transform, module, name)
     notes: tuple[str, ...] = ()
@@ -190,6 +195,7 @@ def load_model(
             transform,
             whole=not random_keys,
             n_classes=arguments.get("num_classes"),
+            digest=digest,
         )
         notes = (*said, *notes)
     if (published_file or weights == "imagenet") and isinstance(module, inceptions()):
@@ -264,6 +270,7 @@ def _input_of(
     *,
     whole: bool,
     n_classes: object,
+    digest: Callable[[], str] | None,
 ) -> tuple[InputTransform, bool, tuple[str, ...], tuple[str, ...], str]:
     """Return the input of a weights file, whether it is published, what was assumed, and more.
 
@@ -276,7 +283,7 @@ def _input_of(
     InputError
         The file is a published one, and another input was stated.
     """
-    found = pretrained.recognise(name, path, whole=whole, n_classes=n_classes)
+    found = pretrained.recognise(name, path, whole=whole, n_classes=n_classes, digest=digest)
     if found is not None and (stated is None or stated.rounded == found.transform.rounded):
         assumed = (found.note,) if found.note and stated is None else ()
         return found.transform, True, assumed, found.classes if whole else (), found.origin
@@ -309,6 +316,25 @@ def _in_memory(name: str, network: nn.Module) -> nn.Module:
 
 def _build_seeded(name: str, arguments: Mapping[str, object], seed: int) -> nn.Module:
     with _seeded(seed):
+        return build(name, arguments)
+
+
+def _hashed_beside(path: Path) -> Callable[[], str]:
+    """Return what waits for the SHA-256 of a file, which a thread computes from now on."""
+    pool = ThreadPoolExecutor(1)
+    found = pool.submit(file_sha256, path)
+    pool.shutdown(wait=False)
+    return found.result
+
+
+def _build_undrawn(name: str, arguments: Mapping[str, object]) -> nn.Module:
+    """Return a network all of whose parameters are going to be loaded.
+
+    Those of torchvision's are not drawn before: nothing else of them is.
+    """
+    if is_factory(name) or split_variants(name)[0] not in torchvision_names():
+        return build(name, arguments)
+    with Undrawn():
         return build(name, arguments)
 
 
@@ -345,7 +371,8 @@ def _build_imagenet(
         )
     for key, value in found.arguments.items():  # whoever builds it again must know
         arguments.setdefault(key, value)
-    module = build(name, arguments)
+    make = build if partial else _build_undrawn
+    module = make(name, arguments)
     state = modernize(module, found.read(arguments))
     if partial:
         own = module.state_dict()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
@@ -230,6 +232,19 @@ def _uncompile_parts(module: nn.Module) -> None:
         _uncompile_parts(part)
 
 
+def wake(device: torch.device) -> None:
+    """Have a thread load what a GPU needs to begin with, which takes seconds, beside other work."""
+    if device.type == "cuda":
+        threading.Thread(target=_use, args=(device,), daemon=True).start()
+
+
+def _use(device: torch.device) -> None:
+    with contextlib.suppress(RuntimeError), torch.inference_mode():  # whoever uses it says so
+        image = torch.zeros(1, 8, 8, 8, device=device)
+        found = nn.functional.conv2d(image, image[:, :, :3, :3])
+        (found.flatten(2) @ found.flatten(2).mT).sum().item()
+
+
 def find_device(name: str = "auto") -> torch.device:
     """Return the device called `name`; ``auto`` is CUDA where there is one, else the CPU.
 
@@ -246,6 +261,8 @@ def find_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     expected = "expected auto, cpu, cuda, cuda:N or mps"
+    if "," in name:
+        raise InputError(f"{name!r} names several devices, and this takes one; {expected}")
     try:
         device = torch.device(name)
     except RuntimeError:

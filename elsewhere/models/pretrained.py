@@ -144,14 +144,22 @@ def published_network(path: Path) -> str:
     return next((name for name, digest in named if digest and found.startswith(digest)), "")
 
 
-def recognise(name: str, path: Path, *, whole: bool, n_classes: object = None) -> Published | None:
+def recognise(
+    name: str,
+    path: Path,
+    *,
+    whole: bool,
+    n_classes: object = None,
+    digest: Callable[[], str] | None = None,
+) -> Published | None:
     """Return which of the published classifiers a file of weights is, if it is one.
 
     The published names carry the beginning of the file's SHA-256, so that a renamed file is known
     by its content. `name` is the network that was loaded from it, of which it covers the `whole` or
-    a part, with a head that was built for `n_classes`, where that was said.
+    a part, with a head that was built for `n_classes`, where that was said. `digest` gives the
+    file's SHA-256, where somebody computes it already.
     """
-    found = file_sha256(path)
+    found = file_sha256(path) if digest is None else digest()
     for packaged in PACKAGED.values():
         if packaged.sha256 == found:
             whose = f"those of {packaged.distribution}"

@@ -66,9 +66,12 @@ def is_complete(path: Path, header: Header) -> bool:
 
 
 def go_on_as_begun(sweep: Sweep, path: Path) -> None:
-    """Take whole canvases where ``auto`` has the choice, and the parts of `path` were begun so."""
-    if begun_by(path) == "dense":
+    """Take the engine by which the parts of `path` were begun, where ``auto`` has the choice."""
+    engine = begun_by(path)
+    if engine == "dense":
         sweep.step_aside("the parts that are there were begun by whole canvases")
+    elif engine:
+        sweep.go_on_by(engine)
 
 
 def _remove_rest(path: Path, header: Header) -> None:

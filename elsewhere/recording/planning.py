@@ -17,7 +17,7 @@ from elsewhere.recording.record import make_header
 from elsewhere.recording.sampling import Sample
 from elsewhere.recording.sweep import Sweep
 from elsewhere.sources import Takers, restarting
-from elsewhere.storage import Keep
+from elsewhere.storage import Header, Keep
 from elsewhere.storage.files import check_output, free_bytes
 from elsewhere.storage.merge import portion_files
 from elsewhere.storage.parts import parts_folder
@@ -73,6 +73,7 @@ def plan(
     seed: int = 0,
     also: Sequence[Sink] = (),
     max_memory: int | str = "2GiB",
+    header: Header | None = None,
 ) -> Plan:
     """Return what :func:`record` would cost, after running a few batches.
 
@@ -82,11 +83,14 @@ def plan(
         As for :func:`record`.
     also
         Further sinks; they are used up.
+    header
+        As for :func:`record`.
     """
-    header = make_header(
-        sweep, layers=layers, keep=keep, dtype=dtype, seed=seed, also=also, max_memory=max_memory,
-        identified=False,
-    )  # fmt: skip
+    if header is None or header.numerics.get("engine") != sweep.choice.name:  # it stepped aside
+        header = make_header(
+            sweep, layers=layers, keep=keep, dtype=dtype, seed=seed, also=also,
+            max_memory=max_memory, identified=False,
+        )  # fmt: skip
     budget = parse_bytes(max_memory)
     sample = Sample(header)
     sinks = [sample, *also]

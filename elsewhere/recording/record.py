@@ -19,8 +19,9 @@ from elsewhere.models.machine import versions_of
 from elsewhere.protocols import Progress, Sink
 from elsewhere.recording.completion import go_on_as_begun, is_complete
 from elsewhere.recording.sampling import Sample
-from elsewhere.recording.sharing import record_shared, share_out
+from elsewhere.recording.sharing import are_alone, record_shared, share_out
 from elsewhere.recording.sweep import Sweep
+from elsewhere.recording.workers import Workers
 from elsewhere.sources import restarting
 from elsewhere.stimuli import ObjectSet
 from elsewhere.storage import Header, Keep, RecordingWriter, StoredLayer
@@ -65,6 +66,7 @@ def make_header(
     also: Sequence[Sink] = (),
     max_memory: int | str = "2GiB",
     identified: bool = True,
+    state: str | None = None,
 ) -> Header:
     """Return the header of a recording of `sweep`.
 
@@ -84,6 +86,8 @@ def make_header(
         See :func:`record`: how much is computed together follows from them.
     identified
         Whether the network's state and code are hashed, as a recording needs it.
+    state
+        The SHA-256 of its state, where it cannot have changed since that was found.
 
     Raises
     ------
@@ -103,7 +107,8 @@ def make_header(
     if 0 < sum(len(name.encode()) + 4 for name in sweep.model.classes) < NAMES_BYTES:
         provenance["classes"] = list(sweep.model.classes)
     if identified:  # the state may have changed since it was loaded
-        provenance["weights_sha256"] = state_sha256(sweep.model.module.state_dict())
+        found = state or state_sha256(sweep.model.module.state_dict())
+        provenance["weights_sha256"] = found
     header = Header(
         design=sweep.design,
         layers=tuple(
@@ -180,7 +185,8 @@ def record(
     overwrite: bool = False,
     max_memory: int | str = "2GiB",
     command: str = "",
-    workers: int = 1,
+    header: Header | None = None,
+    workers: Workers = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
     **how: Any,
@@ -209,8 +215,12 @@ def record(
         Whether an existing file is replaced, after the new one is finished.
     max_memory
         Bytes that sinks may hold, and the windows of what is computed together.
+    header
+        What :func:`make_header` gave for the same sweep and options just before, whose weights need
+        not be read again; by default it is made here.
     workers
-        Local processes that share the work; each may take up `max_memory`.
+        Local processes that share the work, or the devices that they compute on, one each, the
+        first of which is the sweep's; each process may take up `max_memory`.
     scheduler
         Address of a Dask scheduler, ``tcp://host:port``, whose workers share them instead; they
         see the same files as this process does.
@@ -257,6 +267,7 @@ def record(
         overwrite,
         progress,
         fresh,
+        header,
         layers=kept,
         keep=keep,
         dtype=dtype,
@@ -271,11 +282,12 @@ def record(
 def _record(
     sweep: Sweep,
     path: Path,
-    workers: int,
+    workers: Workers,
     scheduler: str | None,
     overwrite: bool,
     progress: Progress | None,
     fresh: Sequence[Mapping[str, Any]],
+    made: Header | None,
     *,
     also: Sequence[Sink],
     max_memory: int | str,
@@ -285,8 +297,10 @@ def _record(
     for sink, state in zip(also, fresh, strict=True):
         vars(sink).clear()
         vars(sink).update(copy.deepcopy(state, {id(each): each for each in also}))
-    header = make_header(sweep, also=also, max_memory=max_memory, **asked)
-    budget, alone = parse_bytes(max_memory), workers == 1 and scheduler is None
+    header = made
+    if header is None or header.numerics.get("engine") != sweep.choice.name:  # it stepped aside
+        header = make_header(sweep, also=also, max_memory=max_memory, **asked)
+    budget, alone = parse_bytes(max_memory), are_alone(workers, scheduler)
     shared = share_out(sweep, workers, scheduler)
     if not overwrite and is_complete(path, header):
         remove_leftovers(path.parent)

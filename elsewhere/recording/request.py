@@ -8,6 +8,7 @@ from typing import Any
 from elsewhere.errors import InputError
 from elsewhere.models import InputTransform, Model, find_device, load_model, parse_model_args
 from elsewhere.models.forward import check_precision
+from elsewhere.models.model import wake
 from elsewhere.recording.sweep import Sweep
 from elsewhere.stimuli import Canvas, Grid, load_objects, parse_categories
 from elsewhere.stimuli.transformations import parse_axis
@@ -38,6 +39,7 @@ def request_model(
     :func:`elsewhere.load_model`.
     """
     place = find_device(device)
+    wake(place)
     transform: InputTransform | Convention | None = input
     check_precision(place, precision)
     if (input_mean, input_std, gain, channels) != (None, None, None, None):

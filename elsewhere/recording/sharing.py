@@ -23,7 +23,7 @@ from elsewhere.protocols import Block, Design, Layer, Need, Progress, Sink, Stag
 from elsewhere.recording.engines import Cut
 from elsewhere.recording.subject import watch
 from elsewhere.recording.sweep import Sweep
-from elsewhere.recording.workers import Job, perform, performed
+from elsewhere.recording.workers import Job, Workers, devices_of, perform, performed
 from elsewhere.sources import Feed, Group, Takers
 from elsewhere.storage import Header, PortionWriter, RecordingWriter
 from elsewhere.storage.locks import Claim
@@ -68,7 +68,8 @@ class PortionJob:
         writer = PortionWriter(
             self.header, portions, partial(write_portion, self.folder, mark=mark, claim=self.claim)
         )
-        self.sweep.stream([writer], portions=portions, tile=self.header.tile)
+        with contextlib.closing(writer):
+            self.sweep.stream([writer], portions=portions, tile=self.header.tile)
         return sum(math.prod(portion.shape) for portion in portions)
 
 
@@ -158,7 +159,7 @@ class SharedSweep(Sweep):
         numerics.
     """
 
-    def __init__(self, sweep: Sweep, *, workers: int = 1, scheduler: str | None = None) -> None:
+    def __init__(self, sweep: Sweep, *, workers: Workers = 1, scheduler: str | None = None) -> None:
         vars(self).update(vars(sweep))
         self._shared = workers, scheduler
         self.work = Counter[str]()
@@ -203,9 +204,14 @@ class SharedSweep(Sweep):
         return feed
 
 
-def share_out(sweep: Sweep, workers: int, scheduler: str | None) -> Sweep:
+def are_alone(workers: Workers, scheduler: str | None) -> bool:
+    """Return whether one process, this one, does all of the work."""
+    return len(devices_of(workers)) == 1 and scheduler is None
+
+
+def share_out(sweep: Sweep, workers: Workers, scheduler: str | None) -> Sweep:
     """Return a sweep as several processes go through it; as it is where one is to do all of it."""
-    if workers == 1 and scheduler is None:
+    if are_alone(workers, scheduler):
         return sweep
     return SharedSweep(sweep, workers=workers, scheduler=scheduler)
 
@@ -213,7 +219,7 @@ def share_out(sweep: Sweep, workers: int, scheduler: str | None) -> Sweep:
 def record_shared(
     sweep: Sweep,
     writer: RecordingWriter,
-    workers: int,
+    workers: Workers,
     scheduler: str | None,
     progress: Progress | None,
 ) -> None:

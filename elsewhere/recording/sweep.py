@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,20 +30,18 @@ from elsewhere.models import (
 from elsewhere.models.forward import check_precision, computing, evaluating
 from elsewhere.models.heads import name_head
 from elsewhere.models.loading import as_model
-from elsewhere.models.restoring import stamp
 from elsewhere.models.selection import take_tokens, unknown_layouts
 from elsewhere.protocols import Design, Progress, Sink, Source, Stage
 from elsewhere.recording.engines import (
     Cut,
     Subject,
     SweepEngine,
-    choose_engine,
     engines,
     numerics,
 )
 from elsewhere.recording.engines.base import memory_on
+from elsewhere.recording.findings import Findings
 from elsewhere.recording.images import rows_for
-from elsewhere.recording.subject import watch
 from elsewhere.registry import Registry
 from elsewhere.sources import (
     DEFAULT_MEMORY,
@@ -69,56 +67,6 @@ MOST_ROWS_ON_DEVICE = 256
 
 _REGISTRIES: dict[str, Registry[Any]] = {each.kind: each for each in (engines, transformations)}
 """Of what a sweep has by name."""
-
-
-class _Findings:
-    """What was found out about the network of a sweep, once, when it is first asked for.
-
-    `wanted` is the engine that is asked for, `aside` the reasons for which ``auto`` takes whole
-    canvases: what is found of one network has the same list, so that an engine that failed in one
-    sweep of it is not tried in the next.
-    """
-
-    def __init__(self, subject: Subject, wanted: str, aside: list[str] | None = None) -> None:
-        self.subject, self._wanted = subject, wanted
-        self.aside: list[str] = [] if aside is None else aside
-        self._engine: SweepEngine | None = None
-        self._stamp = stamp(subject.model.module)
-
-    def of(self, subject: Subject, wanted: str) -> _Findings:
-        """Return the findings for something else; of the same network, how it has to be run."""
-        if subject.model is not self.subject.model:
-            return _Findings(subject, wanted, list(self.aside))
-        other = _Findings(subject, wanted, self.aside)
-        if "conduct" in vars(self):
-            other.conduct = self.conduct
-        return other
-
-    def at(self, subject: Subject) -> _Findings:
-        """Return the findings for another reference; an engine that serves there goes with them."""
-        other = self.of(subject, self._wanted)
-        if self._engine is not None:
-            other._engine = self.choice.at(subject)
-        return other
-
-    def current(self) -> _Findings:
-        """Return these findings, or none yet where the network has been changed since."""
-        unchanged = stamp(self.subject.model.module) == self._stamp
-        return self if unchanged else _Findings(self.subject, self._wanted, self.aside)
-
-    @cached_property
-    def conduct(self) -> Conduct:
-        """How the network has to be run, and its behaviour."""
-        return watch(self.subject)
-
-    @property
-    def choice(self) -> SweepEngine:
-        """The engine that runs the sweep."""
-        left = self.aside and self._wanted == "auto"
-        if self._engine is None or (left and self._engine.name != "dense"):
-            self._engine = None  # what it holds is let go of
-            self._engine = choose_engine(self.subject, self.conduct, self._wanted, self.aside)
-        return self._engine
 
 
 class Sweep(ShownSource, Source):
@@ -229,7 +177,7 @@ class Sweep(ShownSource, Source):
         if model.device.type == "cuda":
             room = memory_on(model.device, 0) // 4 // self._image_bytes
             self._rows = rows_for(self.design, min(MOST_ROWS_ON_DEVICE, room))
-        self._findings = _Findings(self.subject, engine)
+        self._findings = Findings(self.subject, engine)
         _ = self.conduct  # refuses a network whose values are not an image's own
 
     @property
@@ -262,6 +210,11 @@ class Sweep(ShownSource, Source):
             return False
         self._findings.aside.append(reason)
         return True
+
+    def go_on_by(self, engine: str) -> None:
+        """Take an engine that began what is gone on with, where ``auto`` left the choice."""
+        if self.engine == "auto":
+            self._findings.go_on_by(engine)
 
     @property
     def rows(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import io
 import multiprocessing
 import os
 import pickle
@@ -17,7 +18,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
@@ -31,6 +32,10 @@ LOSSES = 3
 PATIENCE = 5.0
 """Seconds in which a process that let go of its connection has ended."""
 
+Workers: TypeAlias = int | Sequence[str]
+"""How many local processes share the work, or the devices that they compute on, one process each:
+``("cuda:0", "cuda:1")``. What a process is sent lies on the first of them."""
+
 Done = Callable[[Any, Any], None]
 """Called with each task and what it gave, in the process that asked."""
 
@@ -40,7 +45,11 @@ Told = Callable[[Any], None]
 
 
 class Job(Protocol):
-    """What is sent to every process, once; tasks must give the same whoever performs them."""
+    """What is sent to every process, once; tasks must give the same whoever performs them.
+
+    Tensors come on the device on which the process computes; a job that names one has a method
+    ``on(device)`` that returns it for another.
+    """
 
     def prepare(self) -> None:
         """Get ready, or refuse, in the process."""
@@ -69,7 +78,7 @@ def perform(
     job: Job,
     tasks: Sequence[Any],
     *,
-    workers: int = 1,
+    workers: Workers = 1,
     scheduler: str | None = None,
     done: Done,
     ready: Callable[[Any], bool] | None = None,
@@ -88,7 +97,7 @@ def performed(
     job: Job,
     tasks: Sequence[Any],
     *,
-    workers: int = 1,
+    workers: Workers = 1,
     scheduler: str | None = None,
     ready: Callable[[Any], bool] | None = None,
     told: Told | None = None,
@@ -103,7 +112,7 @@ def performed(
     tasks
         Small things that tell one task from another.
     workers
-        Local processes; with one, everything happens in this one.
+        Local processes, or their devices; with one, everything happens in this process.
     scheduler
         Address of a Dask scheduler, whose workers are used instead.
     ready
@@ -123,15 +132,14 @@ def performed(
         A task lost its process again and again. One that dies is replaced, and its task performed
         again.
     """
-    if workers < 1:
-        raise InputError(f"expected 1 worker or more; got {workers}")
+    devices = devices_of(workers)
     if not tasks:
         return
     if scheduler is not None:
         yield from _cluster().performed_on_cluster(
             pack(job), tasks, scheduler=scheduler, in_order=in_order
         )
-    elif workers == 1:
+    elif len(devices) == 1:
         job.prepare()
         for task in tasks:
             with _heard_by(_ignore if told is None else told):
@@ -142,8 +150,8 @@ def performed(
         ready = (lambda _: True) if ready is None else ready
         number, early, n_given = {task: at for at, task in enumerate(tasks)}, {}, 0
         if in_order:
-            ready = lambda task: number[task] <= n_given + workers  # noqa: E731
-        with contextlib.closing(_Crew(pack(job), min(workers, len(tasks)))) as crew:
+            ready = lambda task: number[task] <= n_given + len(devices)  # noqa: E731
+        with contextlib.closing(_Crew(pack(job), devices[: len(tasks)])) as crew:
             for task, given in crew.performed(tasks, ready, told):
                 if not in_order:
                     yield task, given
@@ -152,6 +160,25 @@ def performed(
                 while n_given < len(tasks) and tasks[n_given] in early:
                     n_given += 1
                     yield tasks[n_given - 1], early.pop(tasks[n_given - 1])
+
+
+def devices_of(workers: Workers) -> list[str | None]:
+    """Return the device of each process; None where it is that of what the process is sent.
+
+    Raises
+    ------
+    InputError
+        None.
+
+    Examples
+    --------
+    >>> devices_of(2), devices_of(["cuda:0", "cuda:1"])
+    ([None, None], ['cuda:0', 'cuda:1'])
+    """
+    found: list[str | None] = [None] * workers if isinstance(workers, int) else list(workers)
+    if not found:
+        raise InputError(f"expected 1 worker or more; got {workers}")
+    return found
 
 
 def tell(word: Any) -> None:
@@ -183,20 +210,22 @@ def pack(job: Job) -> bytes:
     InputError
         The network's class is not in a module that can be imported.
     """
+    data = io.BytesIO()
     try:
-        data = pickle.dumps(job)
+        torch.save(job, data, pickle_protocol=pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(
             f"the network cannot be sent to other processes ({str(error).splitlines()[0]}); put "
             "its class and its functions into a module, or use one worker"
         ) from error
-    return pickle.dumps((os.getcwd(), torch.get_num_threads(), EXTENSIONS, data))
+    return pickle.dumps((os.getcwd(), torch.get_num_threads(), EXTENSIONS, data.getvalue()))
 
 
-def unpack(packed: bytes) -> Job:
+def unpack(packed: bytes, device: str | None = None) -> Job:
     """Return a job that :func:`pack` packed, ready to perform tasks as the sender would.
 
-    The sender's current directory becomes importable, and its number of threads is taken over.
+    The sender's current directory becomes importable, and its number of threads is taken over. It
+    computes on the sender's device, or on another `device` of that kind.
     """
     folder, threads, extensions, data = pickle.loads(packed)
     if os.path.isdir(folder) and folder not in sys.path:
@@ -205,9 +234,19 @@ def unpack(packed: bytes) -> Job:
         with contextlib.suppress(Exception):
             import_extension(name)
     torch.set_num_threads(threads)
-    job: Job = pickle.loads(data)
+    job: Job = torch.load(io.BytesIO(data), map_location=_places(device), weights_only=False)
+    if device is not None and hasattr(job, "on"):
+        job = job.on(device)
     job.prepare()
     return job
+
+
+def _places(device: str | None) -> Callable[[Any, str], Any] | None:
+    """Return what puts the sender's tensors on a device; those of its CPU stay on the CPU."""
+    if device is None:
+        return None
+    restore = torch.serialization.default_restore_location
+    return lambda storage, place: restore(storage, place if place == "cpu" else device)
 
 
 def attempt(get_job: Callable[[], Job], task: Any) -> Outcome:
@@ -250,14 +289,15 @@ def _cluster() -> Any:
 class _Worker:
     """A process and the task that it has."""
 
-    def __init__(self, packed: bytes) -> None:
+    def __init__(self, packed: bytes, device: str | None) -> None:
+        self.device = device
         context = multiprocessing.get_context("spawn")
         own, other = context.Pipe()
         self.connection: Connection[Any, Any] = own
         self.task: Any = None
         self.busy = False
         self.process: SpawnProcess = context.Process(
-            target=_work, args=(other, packed, os.getpid()), daemon=True
+            target=_work, args=(other, packed, os.getpid(), device), daemon=True
         )
         self.process.start()
         other.close()
@@ -276,9 +316,9 @@ class _Worker:
 class _Crew:
     """Processes that are given one task after the other."""
 
-    def __init__(self, packed: bytes, count: int) -> None:
+    def __init__(self, packed: bytes, devices: Sequence[str | None]) -> None:
         self._packed = packed
-        self._workers = [_Worker(packed) for _ in range(count)]
+        self._workers = [_Worker(packed, device) for device in devices]
 
     def performed(
         self, tasks: Sequence[Any], ready: Callable[[Any], bool], told: Told
@@ -315,14 +355,14 @@ class _Crew:
                 f"{worker.process.exitcode}): if memory was short, use fewer; a script must begin "
                 "its work under if __name__ == '__main__'; what is done is kept"
             )
-        self._workers[self._workers.index(worker)] = _Worker(self._packed)
+        self._workers[self._workers.index(worker)] = _Worker(self._packed, worker.device)
 
     def close(self) -> None:
         for worker in self._workers:
             worker.close()
 
 
-def _work(connection: Connection[Any, Any], packed: bytes, parent: int) -> None:
+def _work(connection: Connection[Any, Any], packed: bytes, parent: int, device: str | None) -> None:
     """Perform tasks until the connection or the asking process ends."""
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the asking process ends this one
@@ -330,7 +370,7 @@ def _work(connection: Connection[Any, Any], packed: bytes, parent: int) -> None:
 
     def get_job() -> Job:
         if not jobs:
-            jobs.append(unpack(packed))
+            jobs.append(unpack(packed, device))
         return jobs[0]
 
     with contextlib.suppress(EOFError, OSError), _heard_by(connection.send):

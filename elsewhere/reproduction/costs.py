@@ -14,12 +14,13 @@ from torch.nn import functional
 from elsewhere.models import find_device
 from elsewhere.models.forward import computing
 from elsewhere.models.machine import using_threads
+from elsewhere.recording.workers import Workers, devices_of
 from elsewhere.reproduction.conditions import Run
 from elsewhere.reproduction.disk import blank_model, count_checkpoints, disk_bytes
 from elsewhere.reproduction.layers import check_layers
 from elsewhere.reproduction.run import Options, find_scale, seed_numbers
 from elsewhere.reproduction.scale import Scale
-from elsewhere.reproduction.workers import count_workers
+from elsewhere.reproduction.workers import choose_workers
 from elsewhere.stimuli import Grid
 from elsewhere.training.batches import PRESENTATIONS
 from elsewhere.training.probe import LEAST
@@ -51,7 +52,7 @@ def plan(
     scale: str | Path | Scale,
     *,
     seeds: int = 1,
-    workers: int | None = None,
+    workers: Workers | None = None,
     device: str = "auto",
     confounds: bool = False,
     imagenet_weights: str | None = None,
@@ -79,7 +80,7 @@ def plan_runs(
     runs: Sequence[Run],
     count: int,
     *,
-    workers: int | None = None,
+    workers: Workers | None = None,
     device: str = "auto",
 ) -> ReproductionPlan:
     """Return what `count` seeds of these runs would cost.
@@ -91,7 +92,9 @@ def plan_runs(
     """
     check_layers(chosen, runs[0])
     place = find_device(device)
-    processes = count_workers(workers, str(place), len(runs) * count)
+    spread = choose_workers(workers, str(place), len(runs) * count)
+    processes = len(devices_of(spread))
+    n_devices = 1 if isinstance(spread, int) else len(set(spread))
     steps = sum(run.n_steps for run in runs)
     timed: dict[tuple[str, int], _Times] = {}
     with using_threads(1):
@@ -102,7 +105,8 @@ def plan_runs(
     costs = [_cost(run, chosen, timed[run.network.name, run.canvas.size]) for run in runs]
     work, first = sum(costs), timed[chosen.network.name, chosen.canvas.size]
     # the tasks of one seed cannot be cut: the longest one, and about half a task after it
-    share = processes if place.type == "cpu" else 1  # a GPU computes for all of them in turn
+    # a GPU computes for all its processes in turn
+    share = processes if place.type == "cpu" else n_devices
     seconds = max(max(costs) + work / (2 * len(runs)), count * work / share) + _START_SECONDS
     return ReproductionPlan(
         scale=chosen.name,

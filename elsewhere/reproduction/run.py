@@ -12,6 +12,7 @@ import torch
 from elsewhere.errors import ExistsError, InputError, StorageError
 from elsewhere.logs import get_logger
 from elsewhere.models import find_device
+from elsewhere.recording.workers import Workers
 from elsewhere.reproduction.claims import make_rows, report_beside, to_dataset, to_table
 from elsewhere.reproduction.conditions import Run, make_runs
 from elsewhere.reproduction.disk import disk_bytes
@@ -20,7 +21,7 @@ from elsewhere.reproduction.layers import check_layers
 from elsewhere.reproduction.measurements import Task, Values
 from elsewhere.reproduction.scale import Scale, load_scale
 from elsewhere.reproduction.tasks import Progress, finite, read_values
-from elsewhere.reproduction.workers import count_workers, perform_all
+from elsewhere.reproduction.workers import choose_workers, perform_all
 from elsewhere.storage import save_result, write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import check_room, refuse_link, storage_errors
@@ -65,7 +66,7 @@ def reproduce(
     seeds: int = 1,
     first_seed: int = FIRST_SEED,
     development: bool = False,
-    workers: int | None = None,
+    workers: Workers | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
     confounds: bool = False,
@@ -96,8 +97,9 @@ def reproduce(
         Whether seeds that the scale was tuned on may be run: the table then says so, and is not
         for reporting.
     workers
-        Processes, of one thread each; by default as many as there are cores, on a GPU as many as
-        its memory has room for, see :func:`elsewhere.reproduction.workers.count_workers`.
+        Processes, of one thread each, or their devices; by default as many as there are cores, on a
+        GPU as many as its memory has room for, see
+        :func:`elsewhere.reproduction.workers.choose_workers`.
     device
         ``auto``, ``cpu``, ``cuda``, ...
     data_dir
@@ -148,7 +150,7 @@ def reproduce(
         tasks = make_tasks(chosen, runs, numbers, directory, device=str(place), data_dir=data_dir)
         check_disk(directory, [task for task in tasks if not task.path.exists()])
         perform_all(
-            tasks, workers=count_workers(workers, str(place), len(tasks)), progress=progress
+            tasks, workers=choose_workers(workers, str(place), len(tasks)), progress=progress
         )
         earlier = tuple(seed for seed in seeds_in(directory) if seed not in numbers)
         others = make_tasks(chosen, runs, earlier, directory, device=str(place), data_dir=data_dir)

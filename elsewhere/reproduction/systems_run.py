@@ -21,6 +21,7 @@ from elsewhere.figures import plot_claims, save_figure
 from elsewhere.logs import get_logger
 from elsewhere.measures.variables import described
 from elsewhere.models import find_device
+from elsewhere.recording.workers import Workers, devices_of
 from elsewhere.reproduction.claims import (
     STATEMENTS,
     Row,
@@ -47,7 +48,7 @@ from elsewhere.reproduction.run import (
 from elsewhere.reproduction.scale import Scale
 from elsewhere.reproduction.systems import CONDITIONS, System, SystemList, load_systems
 from elsewhere.reproduction.tasks import Event, Progress, perform, read_values, write_values
-from elsewhere.reproduction.workers import count_workers, perform_all
+from elsewhere.reproduction.workers import choose_workers, perform_all
 from elsewhere.storage import save_result
 from elsewhere.storage.documents import write_document
 from elsewhere.storage.files import make_inside
@@ -88,7 +89,7 @@ def plan_systems(
     scale: str | Path | None = None,
     only: Collection[str] = (),
     seeds: int = 1,
-    workers: int | None = None,
+    workers: Workers | None = None,
     device: str = "auto",
     max_steps: int | None = None,
     trust: Collection[str] = (),
@@ -109,7 +110,9 @@ def plan_systems(
     }
     runs = sum(each.runs for each in plans.values())
     place = find_device(device)
-    processes = count_workers(workers, str(place), runs)
+    spread = choose_workers(workers, str(place), runs)
+    processes = len(devices_of(spread))
+    n_devices = 1 if isinstance(spread, int) else len(set(spread))
     work = sum(each.seconds for each in plans.values())
     return SystemsPlan(
         name=found.name,
@@ -118,7 +121,7 @@ def plan_systems(
         steps=sum(each.steps for each in plans.values()),
         workers=processes,
         systems=plans,
-        seconds=work / (processes if place.type == "cpu" else 1),
+        seconds=work / (processes if place.type == "cpu" else n_devices),
         disk_bytes=sum(each.disk_bytes for each in plans.values()),
     )
 
@@ -132,7 +135,7 @@ def reproduce_systems(
     seeds: int = 1,
     first_seed: int = FIRST_SEED,
     development: bool = False,
-    workers: int | None = None,
+    workers: Workers | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
     max_steps: int | None = None,
@@ -211,7 +214,7 @@ def reproduce_systems(
 
         perform_all(
             tasks,
-            workers=count_workers(workers, str(place), len(tasks)),
+            workers=choose_workers(workers, str(place), len(tasks)),
             progress=report,
             act=perform_or_note,
         )

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import torch
 
 from elsewhere.errors import ElsewhereError, InputError, TrainingError
+from elsewhere.recording.workers import Workers, tell
 from elsewhere.recording.workers import perform as perform_tasks
-from elsewhere.recording.workers import tell
 from elsewhere.reproduction.measurements import Task
 from elsewhere.reproduction.tasks import Event, Progress, perform, read_values
 
@@ -20,11 +20,12 @@ _SHARE, _CORES = 24 * 2**30, 4
 """Bytes of a GPU's memory, and cores beside it, for each process: VGG16 in batches of 128 fits."""
 
 
-def count_workers(wanted: int | None, device: str, n_tasks: int) -> int:
+def choose_workers(wanted: Workers | None, device: str, n_tasks: int) -> Workers:
     """Return how many processes to use: not more than there are cores, few on a GPU.
 
-    A GPU is shared by as many as its memory and the cores have room for, by default: while one
-    trains, another reads its checkpoint or writes it.
+    Where their devices are said, there is one for each. Otherwise a GPU is shared by as many as its
+    memory and the cores have room for, by default: while one trains, another reads its checkpoint
+    or writes it.
 
     Raises
     ------
@@ -33,9 +34,13 @@ def count_workers(wanted: int | None, device: str, n_tasks: int) -> int:
 
     Examples
     --------
-    >>> count_workers(1, "cpu", 10), count_workers(None, "cuda", 10)
+    >>> choose_workers(1, "cpu", 10), choose_workers(None, "cuda", 10)
     (1, 1)
+    >>> choose_workers(["cuda:0", "cuda:1"], "cuda:0", 1)
+    ['cuda:0']
     """
+    if wanted is not None and not isinstance(wanted, int):
+        return wanted[: max(1, n_tasks)]
     if wanted is not None and wanted < 1:
         raise InputError(f"expected 1 worker or more; got {wanted}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -60,6 +65,11 @@ class ReproductionJob:
     tasks: Mapping[Key, Task]
     act: Callable[[Task, Progress], None]
 
+    def on(self, device: str) -> ReproductionJob:
+        """Return the job for another device."""
+        tasks = {key: replace(task, device=device) for key, task in self.tasks.items()}
+        return replace(self, tasks=tasks)
+
     def prepare(self) -> None:
         """Do nothing: each task loads what it needs."""
 
@@ -78,7 +88,7 @@ class ReproductionJob:
 def perform_all(
     tasks: Sequence[Task],
     *,
-    workers: int,
+    workers: Workers,
     progress: Progress | None = None,
     act: Callable[[Task, Progress], None] = perform,
 ) -> None:
@@ -113,7 +123,7 @@ def perform_all(
     perform_tasks(
         ReproductionJob(left, act),
         list(left),
-        workers=min(workers, max(1, len(left))),
+        workers=workers if len(left) > 1 else 1,
         done=finish,
         ready=is_ready,
         told=report,

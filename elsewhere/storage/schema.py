@@ -37,7 +37,8 @@ from elsewhere.types import BATCH_ROWS, StorageType
 
 ENCODING = "recording"
 VERSION = "0.3"
-FILTER: dict[str, Any] = {**hdf5plugin.Zstd(clevel=1), "fletcher32": True}
+LEVEL = 1
+FILTER: dict[str, Any] = {**hdf5plugin.Zstd(clevel=LEVEL), "fletcher32": True}
 """Zstandard, level 1, no shuffle (docs/decisions/0002-compression.md), then a checksum."""
 STORED = np.dtype(np.float32)
 """Of activations: half precision is the precision of the values, not a type that readers of netCDF

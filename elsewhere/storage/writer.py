@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import NumericsError
 from elsewhere.logs import get_logger
-from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Block, Design, Layer, Need, Sink
+from elsewhere.measures.landing import Landing, Rows
+from elsewhere.measures.vectors import on_host, to_numpy
+from elsewhere.protocols import Array, Block, Design, Layer, Need, Sink
+from elsewhere.storage.backlog import Backlog
+from elsewhere.storage.compression import encode
 from elsewhere.storage.files import check_output
 from elsewhere.storage.parts import Parts
 from elsewhere.storage.portions import Portion, Portions
-from elsewhere.storage.schema import STORED, Header, StoredLayer, filter_of, write_skeleton
+from elsewhere.storage.schema import STORED, Header, StoredLayer, write_skeleton
 
 logger = get_logger(__name__)
 
@@ -28,7 +31,12 @@ FLOAT16_LIMIT = float(np.finfo(np.float16).max)
 FLOAT16_NORMAL = float(np.finfo(np.float16).smallest_normal)
 MOST_SMALL = 0.01
 """Share of a layer's nonzero values, in a portion, that may be too small for float16."""
-_names = itertools.count()
+
+MOST_THREADS = 8
+"""Threads that compress beside a device, at most."""
+
+WAITING_PORTIONS = 2
+"""Full portions that may wait to be written while a device goes on, by their largest size."""
 
 
 @dataclass
@@ -45,9 +53,10 @@ class _OpenPortion:
 class PortionWriter(Sink):
     """Takes what a sweep over portions yields and writes each portion as soon as it is complete.
 
-    A portion is compressed in memory and handed to `write`, with its number, as the bytes of its
-    HDF5 file, before the next one is begun, so that whatever happens, no more than one portion is
-    computed again.
+    A portion is compressed in memory, by as many threads as compute, and handed to `write`, with
+    its number, as the bytes of its HDF5 file, before the next one is begun, so that whatever
+    happens, no more than one portion is computed again. What a GPU computes is brought to the host,
+    compressed and written while it goes on: a few portions are, there.
     """
 
     def __init__(
@@ -57,7 +66,10 @@ class PortionWriter(Sink):
         self._layers = {layer.name: layer for layer in header.layers}
         self._write = write
         self._open: dict[int, _OpenPortion] = {}
-        self._spare: dict[tuple[int, ...], dict[str, NDArray[Any]]] = {}
+        self._spare: dict[tuple[int, ...], list[dict[str, NDArray[Any]]]] = {}
+        self._threads = int(header.numerics.get("threads", 1))
+        self._landing = Landing()
+        self._backlog: Backlog | None = None  # where a device computes
         self._first_time = True
         self.done: frozenset[int] = frozenset()
 
@@ -80,12 +92,31 @@ class PortionWriter(Sink):
         """Take a block into the portions it belongs to, and write those that are complete."""
         if not self._first_time:
             return
-        layer = self._layers[block.layer]
-        values = to_numpy(layer.reduce(block))
-        self._check(values, block)
-        self._take(layer, block, values)
+        values = self._layers[block.layer].reduce(block)
+        if self._backlog is None and not on_host(values):
+            self._threads = min(MOST_THREADS, os.cpu_count() or 1)
+            self._backlog = Backlog(WAITING_PORTIONS * self.header.portion_bytes)
+        self._landing.bring(Rows.of(block), values, self._receive)
 
-    def _take(self, layer: StoredLayer, block: Block, values: NDArray[Any]) -> None:
+    def end(self) -> None:
+        """Wait for what is still on its way from a device, or to the disk."""
+        self._landing.drain()
+        if self._backlog is not None:
+            self._backlog.drain()
+
+    def close(self) -> None:
+        """Let go of what a sweep that failed left on its way."""
+        self._landing.drop()
+        if self._backlog is not None:
+            self._backlog.close()
+            self._backlog = None
+
+    def _receive(self, rows: Rows, values: Array) -> None:
+        found = to_numpy(values)
+        self._check(found, rows)
+        self._take(self._layers[rows.layer], rows, found)
+
+    def _take(self, layer: StoredLayer, block: Rows, values: NDArray[Any]) -> None:
         numbers = self.portions.locate(block.objects, block.positions)
         chosen = self.portions.chosen
         for number in np.unique(numbers):
@@ -94,7 +125,7 @@ class PortionWriter(Sink):
 
     # --- portions ------------------------------------------------------------------------------
 
-    def _check(self, values: NDArray[Any], block: Block) -> None:
+    def _check(self, values: NDArray[Any], block: Rows) -> None:
         """Refuse NaN, infinity, and what is too large for float16."""
         flat = values.reshape(-1)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -118,17 +149,14 @@ class PortionWriter(Sink):
         self,
         number: int,
         layer: StoredLayer,
-        block: Block,
+        block: Rows,
         values: NDArray[Any],
         chosen: NDArray[np.bool_],
     ) -> None:
         open_portion = self._open.get(number)
         if open_portion is None:
             portion = self.portions.portion(number)
-            arrays = self._spare.pop(portion.shape, None) or {
-                name: np.empty((*portion.shape, *stored.stored_shape), dtype=self.header.dtype)
-                for name, stored in self._layers.items()
-            }
+            arrays = self._memory(portion.shape)
             missing = math.prod(portion.shape) * len(arrays)
             open_portion = self._open[number] = _OpenPortion(portion, arrays, missing)
         portion = open_portion.portion
@@ -154,28 +182,33 @@ class PortionWriter(Sink):
                     f"{FLOAT16_NORMAL:.2g}, where float16 loses digits (at most {MOST_SMALL:.0%} "
                     "are let through); record with --dtype float32"
                 )
-        if self._write is not None:
-            self._write(item.portion.number, self._encode(item))
-        self._spare = {
-            item.portion.shape: item.arrays
-        }  # fresh memory would cost as much as copying
+        if self._backlog is None:
+            self._store(item)
+        else:
+            held = sum(values.nbytes for values in item.arrays.values())
+            self._backlog.add(partial(self._store, item), held)
 
-    def _encode(self, item: _OpenPortion) -> bytes:
-        """Return the portion as the bytes of an HDF5 file, compressed."""
-        name = f"unit-{next(_names)}"
-        with h5py.File(name, "w", driver="core", backing_store=False, block_size=2**22) as file:
-            file.attrs["start"] = np.array(item.portion.start)
-            for layer, values in item.arrays.items():
-                file.create_dataset(
-                    layer,
-                    data=values.astype(STORED, copy=False),
-                    chunks=self.portions.chunk(self._layers[layer].stored_shape, STORED.itemsize),
-                    maxshape=(None,) * values.ndim,
-                    **filter_of(self.header.dtype),
-                )
-            file.flush()
-            image: bytes = file.id.get_file_image()
-        return image
+    def _store(self, item: _OpenPortion) -> None:
+        """Compress and write a portion."""
+        portion = item.portion
+        if self._write is not None:
+            shapes = ((name, layer.stored_shape) for name, layer in self._layers.items())
+            chunks = {name: self.portions.chunk(shape, STORED.itemsize) for name, shape in shapes}
+            data = encode(
+                item.arrays, chunks, self.header.dtype, start=portion.start, threads=self._threads
+            )
+            self._write(portion.number, data)
+        # Fresh memory would cost as much as copying.
+        self._spare = {portion.shape: [*self._spare.get(portion.shape, [])[:1], item.arrays]}
+
+    def _memory(self, shape: tuple[int, ...]) -> dict[str, NDArray[Any]]:
+        """Return arrays for a portion of that shape, by layer."""
+        if spare := self._spare.get(shape):
+            return spare.pop()
+        return {
+            name: np.empty((*shape, *stored.stored_shape), dtype=self.header.dtype)
+            for name, stored in self._layers.items()
+        }
 
 
 class RecordingWriter(PortionWriter):
@@ -231,6 +264,7 @@ class RecordingWriter(PortionWriter):
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
         if isinstance(exception[1], NumericsError):  # these parts can never be completed
             self.parts.discard()
         self.parts.__exit__(*exception)
@@ -246,7 +280,7 @@ class RecordingWriter(PortionWriter):
         need = stored.need
         return (Need(need.kind, frozenset(stages), need.size, need.seed),)  # type: ignore[arg-type]
 
-    def _take(self, layer: StoredLayer, block: Block, values: NDArray[Any]) -> None:
+    def _take(self, layer: StoredLayer, block: Rows, values: NDArray[Any]) -> None:
         if block.stage == "empty":
             self._empty[layer.name] = np.array(values[0], dtype=np.float32)
         elif block.stage == "reference":

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from elsewhere import measure
 from elsewhere.analyzer import METRICS, SimilaritySink
 from elsewhere.errors import NumericsError
-from elsewhere.measures import vectors
+from elsewhere.measures import landing, measures, vectors
 from elsewhere.measures.answers import AnswerSink
 from tests.counting import counting
 
@@ -85,6 +86,35 @@ def test_nan_on_a_device_is_named(make_sweep, model, on_device):
         dict(broken.module.named_modules())[sweep.layers[0].module].bias[0] = float("nan")
     with pytest.raises(NumericsError, match="'logits' gives NaN or infinity for object 'o0-0'"):
         sweep.stream([SimilaritySink()])
+
+
+@pytest.mark.parametrize(
+    "name", [each for each in measures if measures.get(each).comes_with != "accuracy"]
+)
+def test_a_measure_waits_once_a_block_or_less(make_sweep, late, name):
+    """And not for each image, object or location."""
+    sweep = make_sweep(n=6, per=2, grid="3x4", layers="pool1,relu2_1,logits")
+    with counting() as counted:
+        measure(sweep, names=[name])
+    ours = {
+        line: n for line, n in counted.lines.items() if " measures/" in line or " analyzer/" in line
+    }
+    n_blocks = len(sweep.layers) * (12 * 12 // 8 + 1 + 2)  # of eight images, empty and reference
+    assert sum(ours.values()) <= n_blocks, ours
+    assert late.count("wait") <= n_blocks
+
+
+@pytest.mark.parametrize("name", ["aligned", "phase"])
+def test_maps_that_come_late_are_those_of_the_cpu(make_sweep, request, monkeypatch, name):
+    sweep = make_sweep(n=4, per=2, grid="3x4", reference=(9, 14), layers="pool1,relu2_1")
+    expected = measure(sweep, names=[name])
+    assert not request.getfixturevalue("late")
+    monkeypatch.setattr(landing, "PIECE_BYTES", 2**13)  # a few rows
+    found = measure(sweep, names=[name])
+    assert request.getfixturevalue("late")
+    for key in expected.data_vars:
+        if expected[key].dtype.kind == "f":
+            np.testing.assert_allclose(found[key], expected[key], rtol=1e-5, atol=1e-6, err_msg=key)
 
 
 @pytest.mark.gpu

@@ -14,6 +14,9 @@ import torch
 
 from elsewhere import AttributionSettings, Sweep, attribute, measure, probe, record, similarity
 from elsewhere.analyzer.accuracy import network_accuracy
+from elsewhere.measures import landing
+from elsewhere.measures.landing import Landing, Rows
+from elsewhere.measures.vectors import to_numpy
 from elsewhere.stimuli import Canvas
 from elsewhere.training import Curriculum, Exemplars, Network, Phase, train
 from elsewhere.training.checkpoints import final_card, list_checkpoints, read_weights
@@ -50,6 +53,23 @@ def test_recordings_are_those_of_the_cpu(pair, tmp_path, engine):
     with h5py.File(files[0]) as here, h5py.File(files[1]) as there:
         for layer in here["layers"]:
             alike(there["layers"][layer]["activation"][:], here["layers"][layer]["activation"][:])
+
+
+def test_rows_come_to_the_host_as_they_were(monkeypatch):
+    """Although what they lie in is written over while they are on their way."""
+    monkeypatch.setattr(landing, "PIECE_BYTES", 2**20)
+    way, found = Landing(), []
+    with torch.inference_mode():
+        rows = torch.empty(64, 3, 100, 100, device=DEVICE)
+        for number in range(8):
+            rows.copy_(torch.arange(rows.numel(), device=DEVICE).view(rows.shape) % 1000 + number)
+            place = Rows("grid", str(number), np.arange(64), np.arange(64))
+            way.bring(place, rows.mT, lambda _, values: found.append(to_numpy(values).copy()))
+            rows.fill_(-1)
+    way.drain()
+    expected = (np.arange(64 * 30_000) % 1000).reshape(64, 3, 100, 100).swapaxes(2, 3)
+    for number, values in enumerate(np.concatenate(found).reshape(8, *expected.shape)):
+        np.testing.assert_array_equal(values, expected + number)
 
 
 @pytest.mark.parametrize("engine", ["dense", "incremental"])

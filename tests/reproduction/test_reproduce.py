@@ -28,7 +28,7 @@ from elsewhere.reproduction.claims import STATEMENTS
 from elsewhere.reproduction.paper import draw_paper
 from elsewhere.reproduction.run import make_tasks
 from elsewhere.reproduction.tasks import Event, read_values, write_values
-from elsewhere.reproduction.workers import count_workers, perform_all
+from elsewhere.reproduction.workers import choose_workers, perform_all
 from elsewhere.stimuli import idx
 from elsewhere.storage import load_result
 from elsewhere.storage.locks import locked
@@ -322,15 +322,15 @@ def test_with_one_worker_tasks_keep_their_order_and_errors_pass(tiny, tmp_path):
 
 
 def test_workers_are_as_many_as_there_are_cores(monkeypatch):
-    assert count_workers(10_000, "cpu", 10_000) <= 4096
-    assert count_workers(None, "cpu", 1) == 1
+    assert choose_workers(10_000, "cpu", 10_000) <= 4096
+    assert choose_workers(None, "cpu", 1) == 1
     monkeypatch.setattr(workers, "_memory", lambda device: 0)
-    assert count_workers(None, "cuda:0", 8) == 1
+    assert choose_workers(None, "cuda:0", 8) == 1
     monkeypatch.setattr(workers, "_memory", lambda device: 80 * 2**30)
     monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: range(16))
-    assert [count_workers(None, "cuda:0", n) for n in (2, 8)] == [2, 3]  # 24 GiB each
+    assert [choose_workers(None, "cuda:0", n) for n in (2, 8)] == [2, 3]  # 24 GiB each
     monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: range(8))
-    assert count_workers(None, "cuda:0", 8) == 2  # four cores each
+    assert choose_workers(None, "cuda:0", 8) == 2  # four cores each
 
 
 def test_processes_give_what_one_process_gives(done, tiny, tmp_path):

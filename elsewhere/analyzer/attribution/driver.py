@@ -26,7 +26,8 @@ from elsewhere.measures.behaviour import differing
 from elsewhere.models.machine import versions_of
 from elsewhere.protocols import Progress
 from elsewhere.recording import Sweep
-from elsewhere.recording.workers import perform
+from elsewhere.recording.sharing import are_alone
+from elsewhere.recording.workers import Workers, perform
 from elsewhere.sources import restarting
 from elsewhere.storage import check_output, load_result, save_result
 from elsewhere.storage.files import remove_leftovers
@@ -48,7 +49,7 @@ def attribute(
     path: str | Path | None = None,
     overwrite: bool = False,
     max_memory: int | str = "2GiB",
-    workers: int = 1,
+    workers: Workers = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
     command: str = "",
@@ -76,7 +77,7 @@ def attribute(
     max_memory
         Bytes that a pass through the network may take, and that all maps together may.
     workers
-        Local processes that share the objects; they need `path`.
+        Local processes that share the objects, or their devices; they need `path`.
     scheduler
         Address of a Dask scheduler, whose workers share them instead; they see the same files.
     progress
@@ -112,7 +113,7 @@ def attribute(
     """
     settings = AttributionSettings() if settings is None else settings
     limit = parse_bytes(max_memory)
-    shared = workers > 1 or scheduler is not None
+    shared = not are_alone(workers, scheduler)
     if shared and path is None:
         raise InputError("processes share a run through its parts; name the file (path) it goes to")
     if path is not None and (overwrite or not Path(path).is_file()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from elsewhere.errors import InputError
 from elsewhere.measures.variables import described
 from elsewhere.models import find_device
 from elsewhere.recording import Sweep
+from elsewhere.recording.workers import Workers
 from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.training import Card, load_checkpoint
 from elsewhere.types import BatchDependent, Engine, Location, parse_bytes
@@ -45,7 +46,7 @@ def attribute_checkpoints(
     device: str = "auto",
     max_memory: int | str = "2GiB",
     data_dir: Path | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     scheduler: str | None = None,
     engine: Engine = "auto",
     batch_dependent: BatchDependent = "refuse",
@@ -173,6 +174,10 @@ class CheckpointJob:
     engine: Engine
     batch_dependent: BatchDependent = "refuse"
     chance_seed: int | None = None
+
+    def on(self, device: str) -> CheckpointJob:
+        """Return the job for another device."""
+        return replace(self, device=device)
 
     def prepare(self) -> None:
         """Refuse another machine; each task reads its checkpoint itself."""

@@ -33,10 +33,15 @@ engines.add("dense", DenseEngine, summary="whole canvases")
 
 
 def choose_engine(
-    subject: Subject, conduct: Conduct, wanted: str, aside: Sequence[str] = ()
+    subject: Subject,
+    conduct: Conduct,
+    wanted: str,
+    aside: Sequence[str] = (),
+    begun: Sequence[str] = (),
 ) -> SweepEngine:
     """Return the engine called `wanted` for a sweep, or for ``auto`` the first that applies and
-    pays; whole canvases, if there are reasons to leave all others `aside`.
+    pays; whole canvases, if there are reasons to leave all others `aside`. One by which the sweep
+    was `begun` need not pay.
 
     Raises
     ------
@@ -50,7 +55,7 @@ def choose_engine(
     for name in names:
         try:
             with computing(model.device, model.precision), untouched(model.module):
-                engine = engines.get(name)(subject, conduct, asked=name == wanted)
+                engine = engines.get(name)(subject, conduct, asked=name == wanted or name in begun)
         except NotApplicable as error:
             if name == wanted:
                 raise InputError(

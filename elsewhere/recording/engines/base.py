@@ -34,6 +34,12 @@ def memory_on(device: torch.device, max_memory: int) -> int:
     return max(max_memory, card // CARD_SHARE)
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @contextlib.contextmanager
 def failing() -> Iterator[list[Exception]]:
     """Turn what fails in a network, or for want of memory, into :class:`EngineError`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from elsewhere.models.forward import computing, evaluating
 from elsewhere.models.proof import TOLERANCES, extremes, find_difference
 from elsewhere.models.taps import Taps
 from elsewhere.recording.engines.base import NotApplicable, why_alone
+from elsewhere.recording.engines.timing import Times, time_engines
 from elsewhere.recording.engines.windows import TILE_BYTES, WindowEngine
 from elsewhere.recording.incremental import (
     Incremental,
@@ -40,6 +42,9 @@ PASS_ON_DEVICE = 1e-5
 ROWS_ON_DEVICE = 64
 TILE_ON_DEVICE = 4 * 2**30
 """The same for a GPU in single precision: a call gathers first, which takes some launches."""
+
+DOUBTFUL = 4
+"""Windows whose estimated time on a GPU is more than so many times the dense one are not timed."""
 
 WORTH = 0.8
 """The engine is taken where its estimated time is at most this share of the dense one."""
@@ -73,15 +78,21 @@ def compile_windows(subject: Subject, conduct: Conduct, *, asked: bool) -> Windo
             n_images = len(design.objects) * subject.design.n_positions
             n_y, n_x = design.shape
             sweeps = subject.design.n_positions // design.n_positions
-            share, worth = weigh(compiled, layers, (n_y, n_x), n_images, sweeps=sweeps)
+            found = estimate(
+                compiled, layers, (n_y, n_x), n_images, sweeps=sweeps, rows=subject.rows
+            )
+            worth = found.fast <= (DOUBTFUL if compiled.batched else WORTH) * found.slow
             if asked or worth:
                 for variant in subject.variants:
                     _check(compiled, variant)
+            if worth and not asked and compiled.batched:  # which it is, differs from card to card
+                found = found.timed(time_engines(compiled, layers, found.tiles, subject, conduct))
+                worth = found.fast <= found.slow
     except NotTraceable as error:
         raise NotApplicable(str(error)) from error
     if not asked and not worth:
-        raise NotApplicable(not_worth(share))
-    return WindowEngine(compiled, design, places, saving(share))
+        raise NotApplicable(not_worth(found.share))
+    return WindowEngine(compiled, design, places, saving(found.share))
 
 
 def _compile(subject: Subject, places: Sequence[tuple[int, ...]]) -> Incremental:
@@ -93,7 +104,35 @@ def _compile(subject: Subject, places: Sequence[tuple[int, ...]]) -> Incremental
     return Incremental(model, Pasted(model, canvas, color, ys, xs, shown, n_variants))
 
 
-def weigh(
+@dataclass(frozen=True)
+class Estimate:
+    """The work of a sweep by windows and by whole canvases, and about the seconds it takes.
+
+    `calls` are those of windows; a pass of whole canvases takes `rows` images.
+    """
+
+    tiles: Sequence[Tile]
+    windows: float  # multiply-adds
+    whole: float  # multiply-adds
+    calls: float
+    n_images: int
+    rows: int
+    fast: float  # seconds by windows
+    slow: float  # seconds by whole canvases
+
+    @property
+    def share(self) -> float:
+        """The windows' share of the dense multiply-adds."""
+        return self.windows / self.whole if self.whole else 0.0
+
+    def timed(self, times: Times) -> Estimate:
+        """Return the same with seconds that follow from what was timed."""
+        fast = self.calls * times.call + self.windows * times.multiply_add
+        slow = math.ceil(self.n_images / self.rows) * times.whole_pass
+        return replace(self, fast=fast, slow=slow)
+
+
+def estimate(
     engine: Incremental,
     layers: Sequence[Layer],
     shape: tuple[int, int],
@@ -101,11 +140,13 @@ def weigh(
     *,
     passes: int = 0,
     sweeps: int = 1,
-) -> tuple[float, bool]:
-    """Return the engine's share of the dense multiply-adds, and whether it is worth its calls.
+    rows: int = ROWS_ON_DEVICE,
+) -> Estimate:
+    """Return what a sweep takes by windows and by whole canvases, by round numbers.
 
     `shape` are the locations along y and x, through which the engine goes `sweeps` times, and
-    `passes` the whole passes that it takes besides. A dense sweep takes `n_images` instead.
+    `passes` the whole passes that it takes besides. A dense sweep takes `n_images` instead, `rows`
+    of them a pass.
     """
     ys, xs = map(np.arange, shape)
     on_device = engine.batched
@@ -123,7 +164,23 @@ def weigh(
         dense_calls = math.ceil(n_images / BATCH_ROWS) * n_steps / 4
         fast = windows / ADDS_PER_SECOND + calls * CALL_SECONDS
         slow = whole / ADDS_PER_SECOND + dense_calls * CALL_SECONDS
-    return windows / whole if whole else 0.0, fast <= WORTH * slow
+    return Estimate(tiles, windows, whole, calls, n_images, rows, fast, slow)
+
+
+def weigh(
+    engine: Incremental,
+    layers: Sequence[Layer],
+    shape: tuple[int, int],
+    n_images: int,
+    *,
+    passes: int = 0,
+) -> tuple[float, bool]:
+    """Return the engine's share of the dense multiply-adds, and whether it is worth its calls.
+
+    By the round numbers of :func:`estimate`.
+    """
+    found = estimate(engine, layers, shape, n_images, passes=passes)
+    return found.share, found.fast <= WORTH * found.slow
 
 
 def saving(share: float) -> str:

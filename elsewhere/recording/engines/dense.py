@@ -17,7 +17,7 @@ from elsewhere.models import Conduct, Layer, output_tensors
 from elsewhere.models.forward import widened
 from elsewhere.models.taps import Taps
 from elsewhere.protocols import Design, Stage
-from elsewhere.recording.engines.base import Cut, SweepEngine, memory_on, why_alone
+from elsewhere.recording.engines.base import Cut, SweepEngine, memory_on, wait_for, why_alone
 from elsewhere.recording.images import ImageBatch, Images, batches_of
 from elsewhere.recording.subject import Subject, watch_again
 from elsewhere.sources import Group, Takers
@@ -84,6 +84,7 @@ class DenseEngine(SweepEngine):
             durations = []
             begin = time.perf_counter()
             for _ in self.run(stage, group, takers, cut, most=few):
+                wait_for(self._subject.model.device)
                 durations.append(time.perf_counter() - begin)
                 begin = time.perf_counter()
         return float(np.median(durations[1:] or durations)) / self.rows

@@ -17,7 +17,7 @@ from elsewhere.measures.blocks import DenseBlock
 from elsewhere.models import Layer
 from elsewhere.models.forward import widened
 from elsewhere.protocols import Block, Design, Sink, Stage
-from elsewhere.recording.engines.base import Cut, SweepEngine, failing, memory_on
+from elsewhere.recording.engines.base import Cut, SweepEngine, failing, memory_on, wait_for
 from elsewhere.recording.incremental.blocks import GroundRow, WindowBlock, WindowRows
 from elsewhere.recording.incremental.engine import TILE_WORK, TILE_WORK_ON_DEVICE, Incremental
 from elsewhere.recording.incremental.tiling import (
@@ -211,6 +211,7 @@ class WindowEngine(SweepEngine):
             begin = time.perf_counter()
             for _ in self.run(stage, group, takers, cut, [tile] if stage == "grid" else None):
                 pass
+            wait_for(self.compiled.model.device)
             seconds = time.perf_counter() - begin
         every = self.tiles("grid", layers, takers.sinks, self._room(cut.max_memory), group.tile)
         work = [self.compiled.multiply_adds(tiles, layers) for tiles in ([tile], every)]
