@@ -76,31 +76,19 @@ class CudaLane(Lane):
 
     def _make_here(self, torch: Any) -> Any:
         self._cuda = torch.cuda
-        self._done = torch.cuda.Event()
+        self._side = torch.cuda.Stream(self._device)
         return torch.empty(self.size, dtype=torch.uint8, pin_memory=True)
 
     def start(self, n: int) -> None:
         """Begin to bring the first `n` bytes, which were just written there, to the host."""
-        side, current = _side(self._cuda, self._device), self._cuda.current_stream(self._device)
-        side.wait_stream(current)
-        with self._cuda.stream(side):
+        self._side.wait_stream(self._cuda.current_stream(self._device))
+        with self._cuda.stream(self._side):
             self.here[:n].copy_(self.there[:n], non_blocking=True)
-            self._done.record(side)
 
     def wait(self) -> Array:
         """Return the bytes, as soon as they are on the host."""
-        self._done.synchronize()
+        self._side.synchronize()
         return self.here
-
-
-_SIDES: dict[Any, Any] = {}
-
-
-def _side(cuda: Any, device: Any) -> Any:
-    """Return the stream of copies of a device."""
-    if device not in _SIDES:
-        _SIDES[device] = cuda.Stream(device)
-    return _SIDES[device]
 
 
 def open_lane(like: Array, size: int) -> Lane:
@@ -127,9 +115,11 @@ class Landing:
     def bring(self, rows: Rows, values: Array, take: Take) -> None:
         """Begin to bring values, shape (row, ...), to the host, where `take` gets them later.
 
-        What they are a view of may be written over at once. Those that are there are taken at once.
+        What they are a view of may be written over at once. Those that are there are taken after
+        what is on its way.
         """
         if on_host(values):
+            self._land_all()
             take(rows, values)
             return
         row_bytes = max(1, math.prod(values.shape[1:]) * values.dtype.itemsize)
@@ -163,9 +153,12 @@ class Landing:
 
     def drain(self) -> None:
         """Take all that is on its way, and let go of the room."""
+        self._land_all()
+        self._free.clear()
+
+    def _land_all(self) -> None:
         while self._flying:
             self._land()
-        self._free.clear()
 
     def drop(self) -> None:
         """Forget what is on its way."""
