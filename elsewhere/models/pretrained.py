@@ -172,7 +172,7 @@ def recognise(
             )
     known = [weights for other in torchvision_names() for weights in _published(other)]
     for weights in known:
-        if (digest := _digest_in(weights.url)) and found.startswith(digest):
+        if (start := _digest_in(weights.url)) and found.startswith(start):
             return Published(
                 published_transform(weights),
                 certain=True,

@@ -245,7 +245,7 @@ def _places(device: str | None) -> Callable[[Any, str], Any] | None:
     """Return what puts the sender's tensors on a device; those of its CPU stay on the CPU."""
     if device is None:
         return None
-    restore = torch.serialization.default_restore_location
+    restore: Any = torch.serialization.default_restore_location
     return lambda storage, place: restore(storage, place if place == "cpu" else device)
 
 

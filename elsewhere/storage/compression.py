@@ -142,8 +142,8 @@ def _functions() -> tuple[ctypes.CDLL, ctypes.CDLL]:
 def is_proven(dtype: str) -> bool:
     """Return whether chunks of this precision are compressed here as HDF5 does it."""
     chunk, shape = (2, 3, 1001), (3, 4, 2001)  # odd sizes, and chunks beyond the edges
-    values = np.random.default_rng(0).standard_normal(math.prod(shape))
-    values = np.maximum(values, 0).astype(dtype).astype(STORED).reshape(shape)
+    drawn = np.random.default_rng(0).standard_normal(math.prod(shape))
+    values = np.maximum(drawn, 0).astype(dtype).astype(STORED).reshape(shape)
     try:
         _functions()
         with _file() as file:
