@@ -298,12 +298,12 @@ def start(bench: Bench) -> Iterator[Found]:
     code = f"import sys; sys.argv[1:] = {command!r}; {COMMAND}"
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-c", "import torch, torchvision"], check=True, timeout=bench.left
+        [sys.executable, "-c", "import torch, torchvision"], check=True, timeout=bench.left + 30
     )
     imports = time.perf_counter() - began
     subprocess.run(
         [sys.executable, "-m", "cProfile", "-o", str(profile), "/dev/stdin"],
-        input=code, text=True, check=True, capture_output=True, timeout=bench.left,
+        input=code, text=True, check=True, capture_output=True, timeout=bench.left + 30,
     )  # fmt: skip
     found = pstats.Stats(str(profile))
     seconds = {
