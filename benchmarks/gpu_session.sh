@@ -27,7 +27,8 @@ part() { # NAME LIMIT COMMAND...: what runs out of time keeps what it has printe
 
 : > "$OUT/session.txt"
 if [ "$TINY" = tiny ]; then
-    part gpu 300 "$PYTHON" -m benchmarks.gpu --device "$DEVICE" --tiny --out "$OUT" --profile
+    part gpu 300 "$PYTHON" -m benchmarks.gpu --device "$DEVICE" --tiny --out "$OUT" --profile \
+        --seconds 280
     part precision 60 "$PYTHON" -m benchmarks.precision --device "$DEVICE" --model alexnet \
         --canvas 64 --grid 2x1 --objects 2 --precision bfloat16
     part c6 90 "$PYTHON" -m benchmarks.vgg16_c6 --out "$OUT/c6" --device "$DEVICE" --scale quick \
