@@ -231,7 +231,7 @@ def _swept(name: str, network: Any, options: dict[str, Any]) -> tuple[Any, dict[
     """Return the sweep of a network in memory that options ask for, and the other options."""
     request = _library("elsewhere.recording:request_sweep")
     group = inspect.signature(_library("elsewhere.options:StimulusOptions")).parameters
-    shown = {"axis" if each == "axes" else each for each in group} - {"given"} | {
+    shown = {"axis" if each == "axes" else each for each in group} - {"given", "devices"} | {
         "engine",
         "tokens",
     }

@@ -14,7 +14,7 @@ from tests.cli.conftest import invoke
 REFUSED = {
     "object larger than the canvas": (["--object-size", "60"], ("60 px", "48 px")),
     "object of no size": (["--object-size", "0"], "object size is 0"),
-    "canvas of no size": (["--canvas", "0"], "canvas must have a side"),
+    "canvas of no size": (["--canvas", "0"], "canvas is 0; expected"),
     "canvas too small for the network": (["--canvas", "8"], ("canvas of 8 px", "48")),
     "no grid": (["--grid", ""], "stride:K"),
     "unreadable grid": (["--grid", "7 by 7"], ("7 by 7", "NxM")),
