@@ -25,6 +25,7 @@ from elsewhere.commands import (
     network,
     probe,
     recording,
+    report,
     reproduction,
     results,
     training,
@@ -126,6 +127,10 @@ COMMANDS: dict[str, dict[Callable[..., None], str]] = {
         probe.probe: "run.h5 --train-at left --out probe.nc",
         attribution.attribute: "run/checkpoints/novel-000500.safetensors --out attr.nc",
         attribution.sanity: "vgg11-slim --target logit:predicted --out sanity.nc",
+    },
+    "Reports": {
+        report.report: "claims --out report.html",
+        report.check: "report.html --data claims",
     },
     "Training": {
         training.train: "quick/vanilla --out run",

@@ -1,0 +1,209 @@
+"use strict";
+// Bokeh's charts, filled with what is chosen.
+
+const PANEL = { width: 1.12, height: 1.34, title: 0.26 };
+
+class Charts {
+  async embed(items) {
+    this.plots = {};
+    for (const [name, item] of Object.entries(items)) {
+      const manager = await Bokeh.embed.embed_item(item);
+      const view = [...manager][0];
+      this.plots[name] = { model: view.model, view, host: document.getElementById(name) };
+    }
+    this.theme();
+  }
+
+  named(name) {
+    for (const { model } of Object.values(this.plots)) {
+      const found = model.document.get_model_by_name(name);
+      if (found) return found;
+    }
+    throw new Error(`no model is called ${name}`);
+  }
+
+  // The colours of text and lines, as the page has them.
+  theme() {
+    const style = getComputedStyle(document.documentElement);
+    const [ink, pale] = ["--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
+    for (const { model } of Object.values(this.plots)) {
+      for (const axis of [...model.below, ...model.left]) {
+        if (axis.major_label_text_color !== undefined) axis.major_label_text_color = ink;
+        for (const part of ["axis", "major_tick"]) {
+          if (`${part}_line_color` in axis) axis[`${part}_line_color`] = ink;
+        }
+        if ("minor_tick_line_color" in axis) axis.minor_tick_line_color = null;
+        if ("axis_label_text_color" in axis) axis.axis_label_text_color = ink;
+      }
+      for (const grid of model.center) if ("grid_line_color" in grid) grid.grid_line_color = pale;
+      for (const legend of model.above) if (legend.label_text_color) legend.label_text_color = ink;
+    }
+    this.named("names").glyph.text_color = { value: ink };
+  }
+
+  // Which cell of a grid each pixel of its map shows; one pixel a cell where cells are alike.
+  raster(values, { canvas, size }) {
+    if (values.length === 1) return { first: values[0] - size / 2, span: size, index: [0] };
+    const gaps = values.slice(1).map((value, place) => value - values[place]);
+    const ends = [values[0] - gaps[0] / 2, values.at(-1) + gaps.at(-1) / 2];
+    const first = Math.max(ends[0], 0);
+    const span = Math.min(ends[1], canvas) - first;
+    const whole = span === ends[1] - ends[0];
+    if (whole && gaps.every((gap) => gap === gaps[0])) {
+      return { first, span, index: [...values.keys()] };
+    }
+    const edges = gaps.map((gap, place) => values[place] + gap / 2);
+    const pixels = Math.ceil(span);
+    const index = Array.from({ length: pixels }, (_, pixel) => {
+      const at = first + ((pixel + 0.5) * span) / pixels;
+      let cell = 0;
+      while (cell < edges.length && edges[cell] <= at) cell += 1;
+      return cell;
+    });
+    return { first, span, index };
+  }
+
+  // Where maps stand: as many beside each other as have room.
+  layout(names, scene, ys, xs) {
+    const { model, host } = this.plots.maps;
+    const wide = host.clientWidth || 600;
+    const columns = Math.max(1, Math.min(names.length, Math.floor(wide / 150)));
+    const rows = Math.ceil(names.length / columns);
+    const unit = Math.min(wide / (columns * PANEL.width), 240);
+    this.unit = unit;
+    this.scene = scene;
+    this.rows = this.raster(ys, scene);
+    this.columns = this.raster(xs, scene);
+    this.panels = names.map((name, place) => ({
+      name,
+      x: (place % columns) * PANEL.width + 0.06,
+      y: Math.floor(place / columns) * PANEL.height + PANEL.title,
+    }));
+    model.height = Math.round(rows * PANEL.height * unit) + 46;
+    model.x_range.start = 0;
+    model.x_range.end = wide / unit;
+    model.y_range.start = -rows * PANEL.height;
+    model.y_range.end = 0;
+    const { height, width } = { height: this.rows.index.length, width: this.columns.index.length };
+    const source = this.named("images");
+    const Kind = source.data.image[0].constructor;
+    this.images = names.map(() => new Kind(new Float32Array(height * width), [height, width]));
+    const part = 1 / scene.canvas;
+    const bottom = this.rows.first + this.rows.span;
+    this.still = {
+      x: this.panels.map((panel) => panel.x + this.columns.first * part),
+      y: this.panels.map((panel) => -(panel.y + bottom * part)),
+      dw: this.panels.map(() => this.columns.span * part),
+      dh: this.panels.map(() => this.rows.span * part),
+    };
+  }
+
+  // `valueOf(panel, y, x)` in colours from low to high.
+  maps(valueOf, [low, high]) {
+    const mapper = this.named("colors");
+    if (mapper.low !== low || mapper.high !== high) mapper.setv({ low, high });
+    const rows = this.rows.index, columns = this.columns.index;
+    this.images.forEach((image, panel) => {
+      let at = 0;
+      for (let row = rows.length - 1; row >= 0; row -= 1) {
+        for (const column of columns) image[at++] = valueOf(panel, rows[row], column);
+      }
+    });
+    this.named("images").data = { image: this.images, ...this.still };
+  }
+
+  marks(here, reference, said, chosen) {
+    const { canvas, size } = this.scene;
+    const boxes = (place) => ({
+      x: place ? this.panels.map((panel) => panel.x + place[1] / canvas) : [],
+      y: place ? this.panels.map((panel) => -(panel.y + place[0] / canvas)) : [],
+      w: place ? this.panels.map(() => size / canvas) : [],
+      h: place ? this.panels.map(() => size / canvas) : [],
+    });
+    this.named("here").data = boxes(here);
+    this.named("reference").data = boxes(reference);
+    const most = Math.max(4, Math.floor(this.unit / 6.6));
+    const cut = (name) => (name.length > most ? `${name.slice(0, most - 1)}…` : name);
+    this.named("titles").data = {
+      x: this.panels.map((panel) => panel.x),
+      y: this.panels.map((panel) => 0.04 - panel.y),
+      text: this.panels.map(
+        (panel, at) => `${at === chosen ? "▸ " : ""}${cut(panel.name)}\n${said[at]}`),
+    };
+  }
+
+  // What a pointer is over: the panel and the cell, or nothing.
+  under(event, ys, xs) {
+    const { view, host } = this.plots.maps;
+    const box = host.getBoundingClientRect();
+    const frame = view.frame;
+    const x = frame.x_scale.invert(event.clientX - box.left);
+    const y = -frame.y_scale.invert(event.clientY - box.top);
+    const { canvas } = this.scene;
+    for (const [panel, { x: left, y: top }] of this.panels.entries()) {
+      const pixel = [(y - top) * canvas, (x - left) * canvas];
+      if (pixel.every((value) => value >= 0 && value <= canvas)) {
+        const cell = (raster, value) => {
+          const share = (value - raster.first) / raster.span;
+          const place = Math.floor(share * raster.index.length);
+          return raster.index[Math.min(Math.max(place, 0), raster.index.length - 1)];
+        };
+        return { panel, y: cell(this.rows, pixel[0]), x: cell(this.columns, pixel[1]) };
+      }
+    }
+    return null;
+  }
+
+  // Values over layers or checkpoints, beside what they are compared with.
+  lines(over, labels, series, now, [low, high], title) {
+    const { model } = this.plots[`by-${over}`];
+    for (const [name, values] of Object.entries(series)) {
+      const known = values.filter((value) => value && Number.isFinite(value.value));
+      const places = [...values.keys()].filter((at) => known.includes(values[at]));
+      this.named(`${over}-${name}`).data = {
+        x: places,
+        y: known.map((each) => each.value),
+        low: known.map((each) => (Number.isFinite(each.low) ? each.low : each.value)),
+        high: known.map((each) => (Number.isFinite(each.high) ? each.high : each.value)),
+      };
+    }
+    const legend = model.above.find((part) => part.items);
+    const there = Object.values(series).map((values) => values.length > 0).reverse();
+    if (this[`${over} legend`] !== there.join()) {
+      this[`${over} legend`] = there.join();
+      legend.items.forEach((item, at) => { item.visible = there[at]; });
+    }
+    const all = Object.values(series).flat().filter(Boolean);
+    const ends = all.flatMap(({ value, low, high }) => [value, low, high]).filter(Number.isFinite);
+    const spread = (value) => Math.min(Math.max(value, low - 0.5), high + 0.5);
+    model.x_range.setv({ start: -0.5, end: labels.length - 0.5 });
+    model.y_range.setv({
+      start: spread(Math.min(low, ...ends)), end: spread(Math.max(high, ...ends)) + 0.02,
+    });
+    this.named(`${over}-now`).location = now;
+    const axis = this.named(`${over}-x`);
+    const step = Math.ceil(labels.length / 12);
+    const ticks = [...labels.keys()].filter((at) => at % step === 0);
+    if (axis.ticker.ticks.join() !== ticks.join() || this[over] !== labels) {
+      axis.ticker.ticks = ticks;
+      axis.major_label_overrides = new Map(ticks.map((at) => [at, labels[at]]));
+      axis.major_label_orientation = labels.some((label) => label.length > 6) ? 0.6 : "horizontal";
+      this[over] = labels;
+    }
+    const upright = this.named(`${over}-y`);
+    if (upright.axis_label !== title) upright.axis_label = title;
+  }
+
+  save(name, kind, file) {
+    const { view } = this.plots[name];
+    view.export(kind, true).to_blob().then((blob) => download(blob, `${file}.${kind}`));
+  }
+}
+
+function download(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

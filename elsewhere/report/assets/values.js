@@ -1,0 +1,171 @@
+"use strict";
+// The data of the page: arrays are unpacked when they are first asked for, and sliced where they lie.
+
+const UNDEFINED = -32768, INFINITE = 32767;
+const catalogue = JSON.parse(document.getElementById("catalogue").textContent);
+const unpacked = new Map();
+
+async function unpack(packed) {
+  const found = unpacked.get(packed.block);
+  if (found) return found;
+  const text = atob(document.getElementById(`block-${packed.block}`).textContent);
+  const bytes = Uint8Array.from(text, (sign) => sign.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const buffer = await new Response(stream).arrayBuffer();
+  const values = new Int16Array(buffer);
+  unpacked.set(packed.block, values);
+  return values;
+}
+
+// All arrays of a field, so that every later action finds them in memory.
+async function load(file, field) {
+  field.file = file;
+  if (field.formed) return prepare(file);
+  const parts = [field, field.away].filter(Boolean);
+  const wanted = parts.flatMap((part) => [part.values, part.low, part.high]).filter(Boolean);
+  await Promise.all(wanted.map(unpack));
+  const baseline = file.fields.find((other) => other.name === field.baseline);
+  if (baseline && field !== baseline) await load(file, baseline);
+}
+
+// Codes of unit length, and their sums over objects and over those of a category.
+async function prepare(file) {
+  if (file.codes) return;
+  const [, n, rows, columns] = file.fields.find((field) => field.name === "cosine_each").values.shape;
+  const places = rows * columns;
+  const kinds = Math.max(...file.categories) + 1;
+  const sizes = new Array(kinds).fill(0);
+  for (const kind of file.categories) sizes[kind] += 1;
+  const codes = [];
+  for (const factor of file.factors) {
+    const rank = factor.shape[2];
+    const own = Float32Array.from(await unpack(factor), (step) => step * factor.scale + factor.offset);
+    const sums = new Float32Array((kinds + 1) * places * rank);  // the last one is over all objects
+    for (let object = 0; object < n; object += 1) {
+      for (const kind of [file.categories[object], kinds]) {
+        for (let at = 0; at < places * rank; at += 1) {
+          sums[kind * places * rank + at] += own[object * places * rank + at];
+        }
+      }
+    }
+    codes.push({ rank, own, sums });
+  }
+  const pairs = n * n - sizes.reduce((sum, size) => sum + size * size, 0);
+  file.codes = { layers: codes, n, places, columns, kinds, pairs };
+}
+
+// Cosines with the reference, and G, of every layer, object and place: once for each reference.
+function formed(file, at) {
+  const { layers, n, places, columns, kinds, pairs } = file.codes;
+  const reference = at.reference_y * columns + at.reference_x;
+  if (file.formed?.reference === reference) return file.formed;
+  const each = new Float32Array(layers.length * n * places);
+  const [mean, baseline, G] = [0, 1, 2].map(() => new Float32Array(layers.length * places));
+  layers.forEach(({ rank, own, sums }, layer) => {
+    const product = (codes, part, place) => {
+      let sum = 0;
+      const one = (part * places + place) * rank, other = (part * places + reference) * rank;
+      for (let k = 0; k < rank; k += 1) sum += codes[one + k] * codes[other + k];
+      return sum;
+    };
+    for (let place = 0; place < places; place += 1) {
+      let alike = 0;
+      for (let object = 0; object < n; object += 1) {
+        const value = product(own, object, place);
+        each[(layer * n + object) * places + place] = value;
+        alike += value / n;
+      }
+      let others = product(sums, kinds, place);
+      for (let kind = 0; kind < kinds; kind += 1) others -= product(sums, kind, place);
+      const where = layer * places + place;
+      mean[where] = alike;
+      const other = (baseline[where] = pairs ? others / pairs : NaN);
+      G[where] = place === reference || !(1 - other >= 1e-3) ? NaN : (alike - other) / (1 - other);
+    }
+  });
+  file.formed = { reference, cosine_each: each, cosine: mean, cosine_baseline: baseline, cosine_G: G };
+  return file.formed;
+}
+
+// Where layers, objects and places of a formed field stand: its reference is in it already.
+function formedAt(field, at) {
+  const dims = field.dims.slice(0, -2), shape = field.values.shape.slice(0, -2);
+  const value = formed(field.file, at)[field.name][positionOf(dims, shape, at)];
+  return { value, low: NaN, high: NaN };
+}
+
+function read(packed, position) {
+  if (!packed) return NaN;
+  const step = unpacked.get(packed.block)[position];
+  if (step === UNDEFINED) return NaN;
+  if (Math.abs(step) === INFINITE) return Math.sign(step) * Infinity;
+  return step * packed.scale + packed.offset;
+}
+
+// Where a value stands: `at` has an index for each dimension, and may have more.
+function positionOf(dims, shape, at) {
+  let position = 0;
+  dims.forEach((dim, axis) => {
+    position = position * shape[axis] + Math.min(at[dim] ?? 0, shape[axis] - 1);
+  });
+  return position;
+}
+
+function valueAt(field, at) {
+  if (field.formed) return formedAt(field, at);
+  const position = positionOf(field.dims, field.values.shape, at);
+  return {
+    value: read(field.values, position),
+    low: read(field.low, position),
+    high: read(field.high, position),
+  };
+}
+
+function awayAt(field, at) {
+  if (!field.away) return null;
+  const dims = field.dims.filter((dim) => dim !== "y" && dim !== "x");
+  const position = positionOf(dims, field.away.values.shape, at);
+  return {
+    value: read(field.away.values, position),
+    low: read(field.away.low, position),
+    high: read(field.away.high, position),
+  };
+}
+
+function shown(value, digits = 3) {
+  if (Number.isNaN(value)) return "undefined";
+  if (!Number.isFinite(value)) return value > 0 ? "infinite" : "minus infinite";
+  return value.toFixed(digits).replace("-", "−");
+}
+
+function withInterval({ value, low, high }) {
+  const ends = Number.isNaN(low) || Number.isNaN(high);
+  return shown(value) + (ends ? "" : ` [${shown(low)}, ${shown(high)}]`);
+}
+
+// Lowest and highest finite value that a field has anywhere, so that colours stay what they are.
+const extents = new Map();
+function extentOf(field) {
+  if (field.formed) return field.name === "cosine_G" ? [0, 1] : [-1, 1];
+  const key = field.values.block;
+  if (!extents.has(key)) {
+    let low = Infinity, high = -Infinity;
+    for (const step of unpacked.get(key)) {
+      if (step === UNDEFINED || Math.abs(step) === INFINITE) continue;
+      if (step < low) low = step;
+      if (step > high) high = step;
+    }
+    const { scale, offset } = field.values;
+    extents.set(key, low > high ? [0, 1] : [low * scale + offset, high * scale + offset]);
+  }
+  return extents.get(key);
+}
+
+// The scale of colours: from 0 to 1 where a measure is there, wider where values are.
+function rangeOf(field) {
+  const [low, high] = extentOf(field);
+  if (/^(up to 1|0\.\.1|-1\.\.1)$/.test(field.range)) {
+    return [Math.min(0, Math.max(-1, Math.floor(low * 10) / 10)), 1];
+  }
+  return low < high ? [low, high] : [low - 0.5, low + 0.5];
+}

@@ -1,0 +1,175 @@
+"""The explorer's charts: Bokeh's models, which the page's script fills with what is chosen."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from elsewhere.errors import InputError
+
+try:
+    from bokeh.embed import json_item
+    from bokeh.models import (
+        ColorBar,
+        ColumnDataSource,
+        FixedTicker,
+        LinearColorMapper,
+        Plot,
+        Span,
+        Whisker,
+    )
+    from bokeh.palettes import Viridis256
+    from bokeh.plotting import figure
+    from bokeh.resources import Resources
+except ImportError as error:
+    raise InputError(
+        f"a report needs Bokeh, which is not there ({error}): pip install 'elsewhere[report]'"
+    ) from error
+
+UNDEFINED_COLOR = "#9a9a9a"
+
+
+def charts() -> dict[str, Any]:
+    """Return the charts as Bokeh embeds them, by the id of the element that each stands in."""
+    drawn = {"maps": _maps(), "by-layer": _lines("layer"), "by-checkpoint": _lines("checkpoint")}
+    return {name: json_item(plot, name) for name, plot in drawn.items()}
+
+
+def bokeh_script() -> str:
+    """Return BokehJS, the part that draws, as text."""
+    return "\n".join(Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw)
+
+
+def script_digest(script: str) -> str:
+    """Return what a Content-Security-Policy calls a script."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _maps() -> Plot:
+    """Return one plot with a map of each layer, side by side: a change is one drawing."""
+    plot = figure(
+        name="maps",
+        toolbar_location=None,
+        tools="",
+        sizing_mode="stretch_width",
+        height=300,
+        x_range=(0, 1),
+        y_range=(1, 0),
+        min_border=0,
+        outline_line_color=None,
+        background_fill_color=None,
+        border_fill_color=None,
+        output_backend="canvas",
+    )
+    plot.axis.visible = False
+    plot.grid.visible = False
+    mapper = LinearColorMapper(
+        palette=Viridis256, low=0.0, high=1.0, nan_color=UNDEFINED_COLOR, name="colors"
+    )
+    plot.image(
+        image="image",
+        x="x",
+        y="y",
+        dw="dw",
+        dh="dh",
+        color_mapper=mapper,
+        source=ColumnDataSource(
+            {
+                "image": [np.zeros((1, 1), dtype=np.float32)],
+                **{name: [0.0] for name in ("x", "y", "dw", "dh")},
+            },
+            name="images",
+        ),
+    )
+    marks = {"fill_color": None, "line_width": 2}
+    plot.rect(
+        x="x",
+        y="y",
+        width="w",
+        height="h",
+        source=ColumnDataSource({n: [] for n in "xywh"}, name="here"),
+        line_color="#ffffff",
+        **marks,
+    )
+    plot.rect(
+        x="x",
+        y="y",
+        width="w",
+        height="h",
+        source=ColumnDataSource({n: [] for n in "xywh"}, name="reference"),
+        line_color="#ff9e3d",
+        line_dash="dashed",
+        **marks,
+    )
+    plot.text(
+        x="x",
+        y="y",
+        text="text",
+        text_font_size="13px",
+        text_baseline="bottom",
+        name="names",
+        source=ColumnDataSource({"x": [], "y": [], "text": []}, name="titles"),
+    )
+    bar = ColorBar(color_mapper=mapper, height=10, padding=6, name="bar", location=(0, 0))
+    bar.background_fill_color = None
+    plot.add_layout(bar, "below")
+    return plot
+
+
+def _lines(over: str) -> Plot:
+    """Return a plot of the chosen place, of the mean away and of the baseline over a dimension."""
+    plot = figure(
+        name=f"by-{over}",
+        toolbar_location=None,
+        tools="",
+        sizing_mode="stretch_width",
+        height=240,
+        x_range=(-0.5, 0.5),
+        y_range=(0, 1),
+        background_fill_color=None,
+        border_fill_color=None,
+        outline_line_color=None,
+    )
+    plot.xaxis.ticker = FixedTicker(ticks=[])
+    plot.xaxis.name, plot.yaxis.name = f"{over}-x", f"{over}-y"
+    plot.xgrid.visible = False
+    styles: dict[str, dict[str, Any]] = {
+        "baseline": {"line_color": "#8a8a8a", "line_dash": "dashed"},
+        "away": {"line_color": "#d55e00", "line_dash": "dotted"},
+        "value": {"line_color": "#0072b2"},
+    }
+    marks = {"baseline": "square", "away": "triangle", "value": "circle"}
+    labels = {"baseline": "baseline here", "away": "mean away", "value": "here"}
+    for name, style in styles.items():
+        source = ColumnDataSource(
+            {key: [] for key in ("x", "y", "low", "high")}, name=f"{over}-{name}"
+        )
+        plot.line(x="x", y="y", source=source, line_width=2, legend_label=labels[name], **style)
+        plot.scatter(
+            x="x", y="y", source=source, size=7, marker=marks[name], color=style["line_color"],
+            legend_label=labels[name],
+        )  # fmt: skip
+        if name != "baseline":
+            plot.add_layout(
+                Whisker(
+                    base="x",
+                    lower="low",
+                    upper="high",
+                    source=source,
+                    line_color=style["line_color"],
+                    upper_head=None,
+                    lower_head=None,
+                )
+            )
+    plot.add_layout(
+        Span(location=0, dimension="height", line_color="#8a8a8a", name=f"{over}-now", line_width=1)
+    )
+    plot.legend.orientation = "horizontal"
+    plot.legend.background_fill_color = None
+    plot.legend.border_line_color = None
+    plot.add_layout(plot.legend[0], "above")
+    return plot

@@ -1,0 +1,242 @@
+"""Checking a report: numbers of the page are read again from the data, and computed anew."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray
+
+from elsewhere.errors import ElsewhereError, InputError, StorageError
+from elsewhere.report.material import digest_of
+from elsewhere.report.packing import Packed, unpack
+from elsewhere.report.recomputing import recomputed
+from elsewhere.storage import load_result
+from elsewhere.storage.files import is_file, is_folder
+
+ROUNDING = 1e-9
+"""Beside the error of the page's integers, sums may differ by so much."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A number of the page: of which file, which variable and where in it, and what it is there."""
+
+    file: int
+    variable: str
+    at: Mapping[str, int]
+    value: float
+    error: float
+    end: str = ""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What became of the numbers that were drawn.
+
+    `equal` are in the files as they are on the page, `computed` of them were also computed anew
+    from what they are made of. `different` are sentences about all others.
+    """
+
+    drawn: int
+    equal: int
+    computed: int
+    different: tuple[str, ...]
+
+
+@dataclass
+class _Page(HTMLParser):
+    """Collects the data of a page: its catalogue, its arrays, and the numbers in its text."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    numbers: list[dict[str, Any]] = field(default_factory=list)
+    _inside: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self._inside = str(named.get("id") or "") if tag == "script" else ""
+        if tag == "button" and (evidence := named.get("data-evidence")):
+            self.numbers.append(json.loads(evidence))
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.texts[self._inside] = self.texts.get(self._inside, "") + data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+
+def check_report(
+    path: str | Path, data: Sequence[str | Path], *, numbers: int = 100, seed: int = 0
+) -> Checked:
+    """Read a random part of a report's numbers again from the data that it was made from.
+
+    Parameters
+    ----------
+    path
+        The report.
+    data
+        Its directories, in the order in which they were given when it was made.
+    numbers
+        How many are drawn: half of them from the text, as far as it has so many, the others from
+        the arrays of the explorer.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    Checked
+        How many were equal. A file that is missing or has other bytes makes its numbers different.
+
+    Raises
+    ------
+    InputError
+        No report of this package, or another number of directories than it has.
+    StorageError
+        A file or directory is missing.
+    """
+    page, catalogue = _read(Path(path))
+    folders = [Path(each) for each in data]
+    names = catalogue["directories"]
+    if len(folders) != len(names):
+        raise InputError(
+            f"{path} was made from {len(names)} directories ({', '.join(names)}); got "
+            f"{len(folders)}: give --data for each, in that order"
+        )
+    for folder in folders:
+        if not is_folder(folder):
+            raise StorageError(f"{folder} is not a directory; name the one that holds the data")
+    if numbers < 1:
+        raise InputError(f"expected 1 number or more; got {numbers}")
+    chosen = _draw(page, catalogue, numbers, np.random.default_rng(seed))
+    if not chosen:
+        raise InputError(f"{path} holds no number that comes from a file")
+    places = dict(zip(names, folders, strict=True))
+    return _compare(chosen, catalogue["files"], places)
+
+
+def _read(path: Path) -> tuple[_Page, dict[str, Any]]:
+    if not is_file(path):
+        raise StorageError(f"{path} does not exist; name a report that `elsewhere report` wrote")
+    page = _Page()
+    try:
+        page.feed(path.read_text(encoding="utf-8"))
+        catalogue = json.loads(page.texts["catalogue"])
+        if not isinstance(catalogue["files"], list):
+            raise TypeError("no list of files")
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be read as a report of this package: {error}; make it again with "
+            "`elsewhere report`"
+        ) from error
+    return page, catalogue
+
+
+def _draw(
+    page: _Page, catalogue: Mapping[str, Any], count: int, rng: np.random.Generator
+) -> list[Drawn]:
+    arrays = [
+        (file["number"], field, packed, end)
+        for file in catalogue["files"]
+        for field in file["fields"]
+        for end, packed in (("", field["values"]), *_ends(field))
+    ]
+    told = min(len(page.numbers), count // 2 if arrays else count)
+    picked = rng.permutation(len(page.numbers))[:told].tolist()
+    found = [_told(page.numbers[place]) for place in picked]
+    if not arrays:
+        return found
+    sizes = np.array([math.prod(packed["shape"]) for *_, packed, _ in arrays], dtype=float)
+    for which in rng.choice(len(arrays), count - told, p=sizes / sizes.sum()):
+        number, known, packed, end = arrays[which]
+        place = int(rng.integers(sizes[which]))
+        index = np.unravel_index(place, packed["shape"])
+        values = unpack(_packed(packed, page.texts[f"block-{packed['block']}"]))
+        at = {dim: int(i) for dim, i in zip(known["dims"], index, strict=True)}
+        value = float(values[index])
+        found.append(Drawn(number, known["name"], at, value, packed["error"], end))
+    return found
+
+
+def _ends(known: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(end, known[end]) for end in ("low", "high") if end in known]
+
+
+def _told(evidence: Mapping[str, Any]) -> Drawn:
+    value = float(evidence["exact"])
+    return Drawn(evidence["file"], evidence["variable"], evidence["at"], value, 0.0)
+
+
+def _packed(facts: Mapping[str, Any], text: str) -> Packed:
+    return Packed(tuple(facts["shape"]), facts["scale"], facts["offset"], facts["error"], text)
+
+
+def _compare(
+    chosen: Sequence[Drawn], files: Sequence[Mapping[str, Any]], places: Mapping[str, Path]
+) -> Checked:
+    known = {file["number"]: file for file in files}
+    results: dict[int, xarray.Dataset | str] = {}
+    equal = computed = 0
+    different: list[str] = []
+    for drawn in chosen:
+        file = known[drawn.file]
+        if drawn.file not in results:
+            results[drawn.file] = _load(file, places)
+        result = results[drawn.file]
+        where = f"{drawn.variable} of {file['path']}"
+        if isinstance(result, str):
+            different.append(f"{where}: {result}")
+            continue
+        there = _value(result, drawn)
+        if there is None or not _same(drawn.value, there, drawn.error):
+            different.append(f"{where}: {drawn.value} on the page, {there} in the file")
+            continue
+        anew = recomputed(result, drawn.variable, drawn.at) if not drawn.end else None
+        if anew is not None and not _same(there, anew, 0.0):
+            different.append(f"{where}: {there} in the file, {anew} when computed anew")
+            continue
+        equal += 1
+        computed += anew is not None
+    return Checked(len(chosen), equal, computed, tuple(different))
+
+
+def _load(file: Mapping[str, Any], places: Mapping[str, Path]) -> xarray.Dataset | str:
+    """Return a result of the data, or what is wrong with it."""
+    folder = places[file["directory"]]
+    path = folder / file["path"]
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return "the page names a file outside the directory"
+    try:
+        if not is_file(path):
+            return "the file is missing"
+        if digest_of(path) != file["sha256"]:
+            return "the file has other bytes than when the report was made"
+        return load_result(path)
+    except ElsewhereError as error:
+        return str(error)
+
+
+def _value(result: xarray.Dataset, drawn: Drawn) -> float | None:
+    try:
+        if not drawn.end:
+            return float(result[drawn.variable].isel(dict(drawn.at)).item())
+        ends = result[f"{drawn.variable}_interval"].isel(dict(drawn.at))
+        return float(ends.sel(bound=drawn.end).item())
+    except (KeyError, IndexError, ValueError):
+        return None
+
+
+def _same(one: float, other: float, error: float) -> bool:
+    """Return whether two numbers are equal up to a stated error; undefined ones are."""
+    if math.isnan(one) or math.isnan(other) or math.isinf(one) or math.isinf(other):
+        return one == other or (math.isnan(one) and math.isnan(other))
+    return abs(one - other) <= error + ROUNDING * max(1.0, abs(other))

@@ -1,0 +1,218 @@
+"""What a report is made of: arrays, files, numbers and their checks; hostile names."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+import threading
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from elsewhere.errors import ExistsError, InputError, StorageError
+from elsewhere.report import check_report, write_report
+from elsewhere.report.checking import _Page
+from elsewhere.report.material import gather
+from elsewhere.report.packing import pack, unpack
+from elsewhere.storage import load_result, save_result
+from tests.report.conftest import measured
+
+VALUES = st.floats(-1e6, 1e6) | st.sampled_from([np.nan, np.inf, -np.inf])
+
+
+@given(arrays.arrays(np.float64, arrays.array_shapes(max_dims=3, max_side=5), elements=VALUES))
+def test_packed_values_are_as_near_as_is_said(values):
+    packed = pack(values)
+    back = unpack(packed)
+    finite = np.isfinite(values)
+    assert np.array_equal(back[~finite], values[~finite], equal_nan=True)
+    off = np.abs(back[finite] - values[finite]).max(initial=0.0)
+    assert off == pytest.approx(packed.error)
+    span = np.ptp(values[finite]) if finite.any() else 0.0
+    assert packed.error <= 0.51 * span / 65532 + 1e-9
+
+
+@given(arrays.arrays(np.int32, 7, elements=st.integers(-30_000, 30_000)))
+def test_whole_numbers_stay_what_they_are(values):
+    assert np.array_equal(unpack(pack(values)), values)
+
+
+def test_files_of_single_checkpoints_and_links_are_left_out(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "copy")
+    source = tmp_path / "copy/seeds/100/full-track.nc"
+    (tmp_path / "copy/track").mkdir()
+    shutil.copy(source, tmp_path / "copy/track/learn-0000010-0123456789abcdef.nc")
+    (tmp_path / "copy/link.nc").symlink_to(source)
+    (tmp_path / "copy/broken.nc").write_bytes(b"no result")
+    found = gather([tmp_path / "copy"])
+    assert len(found.items) == 7
+    assert len(found.problems) == 1
+    assert "broken.nc" in found.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda here: [], InputError, "no directory"),
+        (lambda here: [here / "missing"], StorageError, "not a directory"),
+        (lambda here: [here], InputError, "no result is there"),
+        (lambda here: [here, here], InputError, "twice"),
+    ],
+)
+def test_directories_that_cannot_be_reported_are_refused(tmp_path, make, error, words):
+    with pytest.raises(error, match=words):
+        gather(make(tmp_path))
+
+
+def test_an_existing_file_is_kept(page, runs):
+    before = page.read_bytes()
+    with pytest.raises(ExistsError):
+        write_report([runs], page)
+    assert page.read_bytes() == before
+
+
+# --- the check --------------------------------------------------------------------------------
+
+
+def test_every_number_of_a_report_is_equal_to_the_data(page, runs):
+    found = check_report(page, [runs], numbers=300)
+    assert found.different == ()
+    assert found.equal == found.drawn == 300
+    assert found.computed > 30
+
+
+def test_a_number_that_was_changed_in_the_page_is_found(page, runs, tmp_path):
+    text = page.read_text()
+    mark = "&#34;exact&#34;: "
+    assert mark in text
+    forged = re.sub(f"{re.escape(mark)}-?[0-9.e-]+", f"{mark}0.123456", text)
+    (tmp_path / "forged.html").write_text(forged)
+    found = check_report(tmp_path / "forged.html", [runs])
+    assert found.equal < found.drawn
+    assert "0.123456 on the page" in found.different[0]
+
+
+def test_a_file_that_was_changed_is_found(page, runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "data")
+    path = tmp_path / "data/seeds/100/full-track.nc"
+    save_result(load_result(path).assign_attrs(extra=1), path, overwrite=True)
+    (tmp_path / "data/claims.nc").unlink()
+    found = check_report(page, [tmp_path / "data"], numbers=200)
+    told = " ".join(found.different)
+    assert "other bytes" in told
+    assert "is missing" in told
+
+
+def test_a_result_that_contradicts_itself_is_found(runs, tmp_path):
+    (tmp_path / "data").mkdir()
+    result = measured(0.5)
+    result["cosine"] = result["cosine"] + 0.1  # no longer the mean over objects
+    save_result(result, tmp_path / "data/sim.nc")
+    path = write_report([tmp_path / "data"], tmp_path / "report.html")
+    found = check_report(path, [tmp_path / "data"], numbers=200)
+    assert any("computed anew" in line for line in found.different)
+
+
+@pytest.mark.parametrize("text", ["", "<p>no report</p>", '<script id="catalogue">[]</script>'])
+def test_what_is_no_report_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "page.html").write_text(text)
+    with pytest.raises(InputError, match="cannot be read as a report") as raised:
+        check_report(tmp_path / "page.html", [tmp_path])
+    assert "\n" not in str(raised.value)
+
+
+# --- what comes from users --------------------------------------------------------------------
+
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'; alert(1) //",
+    "<!--<script>",
+    "{{ 7 * 7 }}",
+    "\u2028]]>&lt;b&gt;",
+)
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory):
+    """A report in which every name is an attack."""
+    pytest.importorskip("bokeh", reason="reports are drawn by Bokeh")
+    folder = tmp_path_factory.mktemp("hostile") / "a<b>&'\"c"
+    folder.mkdir()
+    result = measured(0.6, run=HOSTILE[0], seed=3, model=HOSTILE[1], notes=list(HOSTILE))
+    names = {dim: list(map(str, result[dim].values)) for dim in ("layer", "object")}
+    names["layer"] = [f"{name}{HOSTILE[n]}" for n, name in enumerate(names["layer"])]
+    names["object"] = [f"{name}{HOSTILE[n]}" for n, name in enumerate(names["object"])]
+    result = result.assign_coords(
+        names | {"category": ("object", names["object"]), "left_out": names["object"]}
+    ).assign_attrs(command=HOSTILE[0], object_set=HOSTILE[3])
+    for variable in result.data_vars.values():
+        variable.attrs["long_name"] = HOSTILE[1]
+    save_result(result, folder / "x'<svg onload=alert(1)>.nc")
+    return write_report([folder], folder.parent / "hostile.html", title=HOSTILE[0])
+
+
+def test_names_of_users_stay_text(hostile):
+    whole = hostile.read_text()
+    page = _Page()
+    page.feed(whole)
+    json.loads(page.texts["catalogue"])
+    text = re.sub(r"<script>.*?</script>", "", whole, flags=re.DOTALL)  # Bokeh's, and ours
+    tags = re.findall(r"<\s*(script|img|svg|iframe|object|embed|link|base)\b[^>]*>", text)
+    known = sum(f"<{tag}" in text for tag in ("iframe", "object ", "embed", "link", "base"))
+    assert known == 0
+    assert "svg" not in tags
+    assert len(re.findall(r"<script\b", text)) == text.count("</script>")
+    for attack in HOSTILE[:2]:
+        assert attack not in text
+        assert html.escape(attack, quote=True).replace("&quot;", "&#34;")[:12] in text
+
+
+def test_nothing_of_a_hostile_report_runs(open_page, hostile):
+    tab = open_page(hostile)
+    assert tab.title().startswith("</script>")
+    tab.click("#numbers > summary")
+    tab.locator("button.number").first.focus()
+    assert tab.locator("img:not(figure img):not(#stage img)").count() == 0
+    assert HOSTILE[0] in tab.inner_text("#evidence")
+
+
+def test_the_policy_forbids_the_network_and_all_scripts_but_its_own(page):
+    text = page.read_text()
+    policy = html.unescape(re.search(r'Policy" content="([^"]*)"', text)[1])
+    assert policy.startswith("default-src 'none'")
+    assert "connect-src" not in policy  # default-src has the word
+    assert "unsafe-eval" not in policy
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+
+
+def test_it_is_served_on_this_computer_only(page):
+    from elsewhere.report.serving import make_server
+
+    server = make_server(page.read_bytes())
+    assert server.server_address[0] == "127.0.0.1"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        with urllib.request.urlopen(f"{address}/") as answer:
+            assert answer.read() == page.read_bytes()
+        rebound = urllib.request.Request(f"{address}/", headers={"Host": "evil.example:80"})
+        for wrong in (f"{address}/etc/passwd", rebound):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(wrong)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
