@@ -24,7 +24,7 @@ ODD = (
     "",
     "   ",
 )
-COORDINATES = ("layer", "object", "category", "phase", "part", "pair", "system")
+COORDINATES = ("layer", "object", "category", "phase", "part", "pair", "system", "result")
 ATTRIBUTES = ("model", "weights", "method", "target", "system", "probe")
 
 
@@ -34,8 +34,9 @@ def renamed(result, *names):
     for key in COORDINATES:
         if key in result.coords:
             old = result[key]
-            texts = [f"{names[k % len(names)]}{value}" for k, value in enumerate(old.values)]
-            result = result.assign_coords({key: (old.dims, np.array(texts, dtype=object))})
+            texts = [f"{names[k % len(names)]}{v}" for k, v in enumerate(old.values.ravel())]
+            named = np.array(texts, dtype=object).reshape(old.shape)
+            result = result.assign_coords({key: (old.dims, named)})
     result.attrs |= {key: names[0] for key in ATTRIBUTES if key in result.attrs}
     return result
 
