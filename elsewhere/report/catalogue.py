@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from elsewhere.errors import ElsewhereError
 from elsewhere.notes import notes_of
-from elsewhere.report.factors import factors_of
+from elsewhere.report.factors import Factor, factors_of
 from elsewhere.report.fields import PLACE, PlaceField, axis_labels, fields_of, scene_facts
-from elsewhere.report.material import Item, Material, digest_of
+from elsewhere.report.material import Item, Material, Recorded
 from elsewhere.report.packing import Packed, pack
 from elsewhere.report.pictures import Pictures
 from elsewhere.storage import Recording
@@ -32,14 +31,9 @@ class Catalogue:
         self.notes: list[str] = []
         self._pictures = Pictures(material)
         self.files = [self._file(item) for item in material.items]
-        for name, path, below in material.recordings:
-            try:
-                recording = Recording(path)
-            except ElsewhereError as error:
-                self.notes.append(f"{below} in {name} was left out: {error}")
-                continue
-            with contextlib.closing(recording):
-                self._add_recording(recording, name, below)
+        for recorded in material.recordings:
+            with contextlib.closing(Recording(recorded.file)) as recording:
+                self._add_recording(recording, recorded)
         self.directories = material.directories
 
     def facts(self) -> dict[str, Any]:
@@ -81,13 +75,14 @@ class Catalogue:
             "fields": [self._field(field) for field in fields],
         }
 
-    def _add_recording(self, recording: Recording, directory: str, below: str) -> None:
+    def _add_recording(self, recording: Recording, recorded: Recorded) -> None:
         """Add a recording's factors, from which the page forms cosines with any reference."""
-        design, attributes = recording.design, recording.attributes
+        design, attributes = recording.design, recorded.attributes
         if design.names != PLACE:
             self.notes.append(
-                f"{below} in {directory} moves objects along {', '.join(design.names)}; only "
-                "recordings over y and x have a reference of choice"
+                f"{recorded.path} in {recorded.directory} moves objects along "
+                f"{', '.join(design.names)}; only recordings over y and x have a reference of "
+                "choice"
             )
             return
         notes = notes_of(recording)
@@ -111,23 +106,18 @@ class Catalogue:
             }
             for each in factors
         ]
-        for each in factors:
-            notes.append(
-                f"{each.layer}: cosines are formed from a factor of rank {each.packed.shape[-1]}; "
-                f"the largest error of a cosine is {each.error:.1g} (root mean square "
-                f"{each.rms:.1g}), of G {each.error_of_g:.1g}"
-            )
+        notes += [each.note for each in factors]
         self.files.append(
             {
                 "number": len(self.files),
-                "directory": directory,
-                "path": below,
-                "sha256": digest_of(recording.path),
+                "directory": recorded.directory,
+                "path": recorded.path,
+                "sha256": recorded.sha256,
                 "kind": "recording",
-                "what": f"any reference: {Path(below).stem}",
-                "condition": str(attributes.get("phase", "")),
+                "what": f"any reference: {Path(recorded.path).stem}",
+                "condition": recorded.condition,
                 "seed": "",
-                "command": str(attributes.get("command", "not kept in the file")),
+                "command": recorded.made_by,
                 "notes": notes,
                 "scene": scene_facts(
                     {
@@ -145,7 +135,7 @@ class Catalogue:
                 },
                 "categories": [int(code) for code in design.category_codes],
                 "factors": kept,
-                "fields": list(formed_fields(shape, max(each.error for each in factors))),
+                "fields": list(formed_fields(shape, factors)),
             }
         )
 
@@ -193,8 +183,10 @@ _FORMED = (
 )
 
 
-def formed_fields(shape: Sequence[int], error: float) -> Iterator[dict[str, Any]]:
+def formed_fields(shape: Sequence[int], factors: Sequence[Factor]) -> Iterator[dict[str, Any]]:
     """Yield the fields that the page forms from factors; `shape` is of layer, object, y and x."""
+    largest = max(each.error for each in factors)
+    of_g = max((each.error_of_g for each in factors if not np.isnan(each.error_of_g)), default=0.0)
     for name, long_name, values, baseline, each in _FORMED:
         dims = ["layer", *(["object"] if each else []), "y", "x"]
         yield {
@@ -208,7 +200,7 @@ def formed_fields(shape: Sequence[int], error: float) -> Iterator[dict[str, Any]
             "formed": True,
             "values": {
                 "shape": [*(shape if each else (shape[0], *shape[2:])), *shape[2:]],
-                "error": error,
+                "error": of_g if name == "cosine_G" else largest,
             },
         }
 

@@ -12,16 +12,21 @@ from typing import Any
 
 import numpy as np
 import xarray
+from numpy.typing import NDArray
 
 from elsewhere.errors import ElsewhereError, InputError, StorageError
+from elsewhere.forms import label
+from elsewhere.report.factors import formed, unit_codes
 from elsewhere.report.material import digest_of
 from elsewhere.report.packing import Packed, unpack
 from elsewhere.report.recomputing import recomputed
-from elsewhere.storage import load_result
+from elsewhere.storage import Recording, load_result
 from elsewhere.storage.files import is_file, is_folder
 
 ROUNDING = 1e-9
 """Beside the error of the page's integers, sums may differ by so much."""
+SINGLE = 1e-6
+"""Beside the error of a factor: its largest is found in float32, over all pairs of codes."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ def _draw(
     page: _Page, catalogue: Mapping[str, Any], count: int, rng: np.random.Generator
 ) -> list[Drawn]:
     arrays = [
-        (file["number"], field, packed, end)
+        (file, field, packed, end)
         for file in catalogue["files"]
         for field in file["fields"]
         for end, packed in (("", field["values"]), *_ends(field))
@@ -155,16 +160,53 @@ def _draw(
     found = [_told(page.numbers[place]) for place in picked]
     if not arrays:
         return found
-    sizes = np.array([math.prod(packed["shape"]) for *_, packed, _ in arrays], dtype=float)
+    # A field that is formed for each reference counts as often as one of a single reference.
+    sizes = np.array(
+        [
+            math.prod(packed["shape"][: -2 if known.get("formed") else None])
+            for _, known, packed, _ in arrays
+        ],
+        dtype=float,
+    )
     for which in rng.choice(len(arrays), count - told, p=sizes / sizes.sum()):
-        number, known, packed, end = arrays[which]
-        place = int(rng.integers(sizes[which]))
-        index = np.unravel_index(place, packed["shape"])
-        values = unpack(_packed(packed, page.texts[f"block-{packed['block']}"]))
-        at = {dim: int(i) for dim, i in zip(known["dims"], index, strict=True)}
-        value = float(values[index])
-        found.append(Drawn(number, known["name"], at, value, packed["error"], end))
-    return found
+        file, known, packed, end = arrays[which]
+        index = tuple(int(rng.integers(size)) for size in packed["shape"])
+        at = dict(zip(known["dims"], index, strict=True))
+        if known.get("formed"):
+            value, error = _formed(page, file, known["name"], at)
+        else:
+            values = unpack(_packed(packed, page.texts[f"block-{packed['block']}"]))
+            value, error = float(values[index]), packed["error"]
+        found.append(Drawn(file["number"], known["name"], at, value, error, end))
+    return sorted(found, key=lambda drawn: (drawn.file, drawn.at.get("layer", 0)))
+
+
+def _formed(
+    page: _Page, file: Mapping[str, Any], name: str, at: Mapping[str, int]
+) -> tuple[float, float]:
+    """Return a number as the page forms it from a factor, and its error."""
+    factor = file["factors"][at["layer"]]
+    codes = unpack(_packed(factor, page.texts[f"block-{factor['block']}"]))
+    sides = [len(file["axes"][dim]) for dim in ("y", "x")]
+    error = factor["error_of_g"] if name == "cosine_G" else factor["cosines_error"]
+    value = _pick(codes, np.array(file["categories"]), sides, name, at)
+    return value, (error or 0.0) + SINGLE
+
+
+def _pick(
+    codes: NDArray[Any],
+    categories: NDArray[np.int64],
+    sides: Sequence[int],
+    name: str,
+    at: Mapping[str, int],
+) -> float:
+    """Return one number of those that are formed from codes, (object, place, unit)."""
+    place, reference = (
+        int(np.ravel_multi_index((at[f"{which}y"], at[f"{which}x"]), sides))
+        for which in ("", "reference_")
+    )
+    values = formed(codes, categories, reference)[name][..., place]
+    return float(values[at["object"]] if "object" in at else values)
 
 
 def _ends(known: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -184,7 +226,7 @@ def _compare(
     chosen: Sequence[Drawn], files: Sequence[Mapping[str, Any]], places: Mapping[str, Path]
 ) -> Checked:
     known = {file["number"]: file for file in files}
-    results: dict[int, xarray.Dataset | str] = {}
+    results: dict[int, _Opened] = {}
     equal = computed = 0
     different: list[str] = []
     for drawn in chosen:
@@ -200,7 +242,10 @@ def _compare(
         if there is None or not _same(drawn.value, there, drawn.error):
             different.append(f"{where}: {drawn.value} on the page, {there} in the file")
             continue
-        anew = recomputed(result, drawn.variable, drawn.at) if not drawn.end else None
+        if isinstance(result, _Codes):
+            anew: float | None = there
+        else:
+            anew = recomputed(result, drawn.variable, drawn.at) if not drawn.end else None
         if anew is not None and not _same(there, anew, 0.0):
             different.append(f"{where}: {there} in the file, {anew} when computed anew")
             continue
@@ -209,8 +254,27 @@ def _compare(
     return Checked(len(chosen), equal, computed, tuple(different))
 
 
-def _load(file: Mapping[str, Any], places: Mapping[str, Path]) -> xarray.Dataset | str:
-    """Return a result of the data, or what is wrong with it."""
+class _Codes:
+    """A recording of the data; the codes of the layer that was asked for last are kept."""
+
+    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+        self._recording, self._labels = Recording(path), labels
+        self._last: tuple[int, NDArray[np.float32]] | None = None
+
+    def value(self, name: str, at: Mapping[str, int]) -> float:
+        """Return a cosine or G, formed from the codes themselves."""
+        design, layer = self._recording.design, at["layer"]
+        if self._last is None or self._last[0] != layer:
+            names = {label(each.name, each.form): each.name for each in self._recording.layers}
+            self._last = layer, unit_codes(self._recording, names[self._labels[layer]])
+        return _pick(self._last[1], design.category_codes, design.shape, name, at)
+
+
+_Opened = xarray.Dataset | _Codes | str
+
+
+def _load(file: Mapping[str, Any], places: Mapping[str, Path]) -> _Opened:
+    """Return a result or a recording of the data, or what is wrong with it."""
     folder = places[file["directory"]]
     path = folder / file["path"]
     if not path.resolve().is_relative_to(folder.resolve()):
@@ -220,13 +284,17 @@ def _load(file: Mapping[str, Any], places: Mapping[str, Path]) -> xarray.Dataset
             return "the file is missing"
         if digest_of(path) != file["sha256"]:
             return "the file has other bytes than when the report was made"
+        if file["kind"] == "recording":
+            return _Codes(path, file["axes"]["layer"])
         return load_result(path)
     except ElsewhereError as error:
         return str(error)
 
 
-def _value(result: xarray.Dataset, drawn: Drawn) -> float | None:
+def _value(result: xarray.Dataset | _Codes, drawn: Drawn) -> float | None:
     try:
+        if isinstance(result, _Codes):
+            return result.value(drawn.variable, drawn.at)
         if not drawn.end:
             return float(result[drawn.variable].isel(dict(drawn.at)).item())
         ends = result[f"{drawn.variable}_interval"].isel(dict(drawn.at))

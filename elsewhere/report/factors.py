@@ -8,8 +8,10 @@ rounding of the page's 16 bits in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +45,10 @@ class Factor:
         Of its cosines, over all pairs of codes: the largest, and the root of the mean square.
     error_of_g
         The largest error of G, over all pairs of places; NaN where G is nowhere defined.
+    in_doubt
+        For how many pairs of places G is defined by the codes or by the factor, but not by both.
+    zeros
+        How many codes are zero vectors, whose cosines are 0.
     """
 
     layer: str
@@ -50,6 +56,23 @@ class Factor:
     error: float
     rms: float
     error_of_g: float
+    in_doubt: int
+    zeros: int
+
+    @property
+    def note(self) -> str:
+        """What a reader has to know of it: rank and errors, which are rounded up."""
+        cosine, mean, g = (_upwards(each) for each in (self.error, self.rms, self.error_of_g))
+        text = (
+            f"{self.layer}: cosines are formed from a factor of rank {self.packed.shape[-1]}; "
+            f"the largest error of a cosine is {cosine} (root mean square {mean}), of G {g}"
+        )
+        if self.in_doubt:
+            text += f"; at {self.in_doubt} pairs of places G is undefined here only, or there only"
+        if self.zeros:
+            n_codes = self.packed.shape[0] * self.packed.shape[1]
+            text += f"; {self.zeros} of {n_codes} codes are zero vectors, whose cosines are 0"
+        return text
 
 
 def factors_of(recording: Recording, notes: list[str]) -> Iterator[Factor]:
@@ -65,6 +88,9 @@ def factors_of(recording: Recording, notes: list[str]) -> Iterator[Factor]:
             notes.append(f"{name} is too large for a reference of choice")
             continue
         codes = unit_codes(recording, layer.name)
+        if not np.isfinite(codes).all():
+            notes.append(f"{name} has codes that are not finite, and no reference of choice")
+            continue
         yield factor(codes, design.category_codes, name)
 
 
@@ -103,8 +129,57 @@ def factor(codes: Floats, categories: NDArray[np.int64], layer: str = "") -> Fac
         if error <= NEAR:
             break
     g, other = (_g(each, categories) for each in (codes.astype(np.float64), near))
-    off = np.abs(g - other)[np.isfinite(g) & np.isfinite(other)]
-    return Factor(layer, packed, error, rms, float(off.max()) if off.size else float("nan"))
+    both = np.isfinite(g) & np.isfinite(other)
+    largest = float(np.abs(g - other)[both].max()) if both.any() else float("nan")
+    in_doubt = int((np.isfinite(g) != np.isfinite(other)).sum())
+    zeros = int((~codes.any(axis=-1)).sum())
+    return Factor(layer, packed, error, rms, largest, in_doubt, zeros)
+
+
+def formed(
+    codes: NDArray[Any], categories: NDArray[np.int64], reference: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return what the page forms from codes, (object, place, unit): cosines and G, by name.
+
+    Parameters
+    ----------
+    codes
+        At length one, or their factor.
+    categories
+        Shape (object,).
+    reference
+        The place that all are compared with.
+
+    Examples
+    --------
+    >>> codes = np.eye(2)[:, None].repeat(3, axis=1)  # two objects, each the same everywhere
+    >>> formed(codes, np.arange(2), 0)["cosine_G"]
+    array([nan,  1.,  1.])
+    """
+    codes = codes.astype(np.float64)
+    pairs = np.einsum("opu,qu->opq", codes, codes[:, reference])
+    others = categories[:, None] != categories
+    each = np.einsum("opo->op", pairs)
+    own = each.mean(axis=0)
+    total = np.einsum("opq,oq->p", pairs, others.astype(np.float64))
+    baseline = total / others.sum() if others.any() else np.full_like(own, np.nan)
+    g = contrast(own, baseline)
+    g[reference] = np.nan
+    return {"cosine_each": each, "cosine": own, "cosine_baseline": baseline, "cosine_G": g}
+
+
+def _upwards(value: float) -> str:
+    """Return an error with one digit, rounded up.
+
+    Examples
+    --------
+    >>> _upwards(0.00141), _upwards(0.002), _upwards(0.0)
+    ('0.002', '0.002', '0')
+    """
+    if not math.isfinite(value) or value <= 0:
+        return "undefined" if math.isnan(value) else f"{value:g}"
+    step = 10.0 ** math.floor(math.log10(value))
+    return f"{math.ceil(value / step - 1e-9) * step:.1g}"
 
 
 def _errors(rows: Floats, near: NDArray[np.float64]) -> tuple[float, float]:

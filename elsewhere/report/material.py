@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import xarray
 
 from elsewhere.errors import ElsewhereError, InputError, StorageError
 from elsewhere.notes import notes_of
-from elsewhere.storage import load_result
+from elsewhere.storage import Recording, load_result
 from elsewhere.storage.files import is_folder
 
 _PART = re.compile(r".*-[0-9a-f]{16}\.nc")
@@ -93,16 +94,37 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """A recording in one of the directories; `sides` are how many places it has along y and x."""
+
+    directory: str
+    path: str
+    file: Path
+    sha256: str
+    attributes: Mapping[str, Any]
+    sides: tuple[int, ...]
+
+    @property
+    def made_by(self) -> str:
+        """The command that made it, as far as the file says."""
+        return str(self.attributes.get("command", "not kept in the file"))
+
+    @property
+    def condition(self) -> str:
+        """The phase of training whose network it is of; empty where none is named."""
+        return str(self.attributes.get("phase", ""))
+
+
+@dataclass(frozen=True)
 class Material:
     """All that a report is made from.
 
-    `recordings` are the name of a directory, the file, and its path below the directory; `problems`
-    are sentences about files that were left out.
+    `problems` are sentences about files that were left out.
     """
 
     directories: tuple[str, ...]
     items: tuple[Item, ...]
-    recordings: tuple[tuple[str, Path, str], ...]
+    recordings: tuple[Recorded, ...]
     problems: tuple[str, ...]
 
     def of_kind(self, *kinds: str) -> list[Item]:
@@ -131,21 +153,21 @@ def gather(directories: Sequence[Path]) -> Material:
         raise InputError("a directory is given twice; name different ones to compare them")
     names = _different([each.resolve() for each in directories])
     items: list[Item] = []
-    recordings: list[tuple[str, Path, str]] = []
+    recordings: list[Recorded] = []
     problems: list[str] = []
     for name, directory in zip(names, directories, strict=True):
         for path in _files(directory):
             below = path.relative_to(directory).as_posix()
-            if path.suffix != ".nc":
-                recordings.append((name, path, below))
-                continue
             try:
                 digest = digest_of(path)
-                result = load_result(path)
+                if path.suffix == ".nc":
+                    items.append(Item(len(items), name, below, digest, load_result(path)))
+                    continue
+                with contextlib.closing(Recording(path)) as recording:
+                    facts, sides = dict(recording.attributes), recording.design.shape
+                recordings.append(Recorded(name, below, path, digest, facts, sides))
             except ElsewhereError as error:
                 problems.append(f"{below} in {name} was left out: {error}")
-                continue
-            items.append(Item(len(items), name, below, digest, result))
     if not items and not recordings:
         why = f" ({problems[0]})" if problems else ""
         raise InputError(

@@ -29,7 +29,7 @@ class Pictures:
     def __init__(self, material: Material) -> None:
         self._known: dict[str, dict[str, str]] = {}
         for recording in material.recordings:
-            self._record(recording[1])
+            self._record(recording.file)
 
     def of(self, item: Item) -> dict[str, str]:
         """Return the pictures of a result's objects by id; none where they cannot be had."""

@@ -20,7 +20,7 @@ from elsewhere.figures import (
     plot_layerwise_change,
 )
 from elsewhere.forms import network_name, weights_name
-from elsewhere.report.material import Item, Material
+from elsewhere.report.material import Item, Material, Recorded
 from elsewhere.report.parts import Number, NumberTable, Section, called, number
 from elsewhere.types import stem_of
 
@@ -52,13 +52,19 @@ def _shown(material: Material) -> Section:
         "objects of which the results below speak. Sizes are in pixels (px)."
     )
     rows: dict[tuple[str, ...], int] = {}
-    for item in material.items:
+    shown: list[Item | Recorded] = [*material.items, *material.recordings]
+    for item in shown:
         facts = item.attributes
         if "canvas" not in facts:
             continue
-        grid = " x ".join(str(item.result.sizes[d]) for d in "yx" if d in item.result.sizes)
+        sizes = (
+            item.result.sizes
+            if isinstance(item, Item)
+            else dict(zip("yx", item.sides, strict=False))
+        )
+        grid = " x ".join(str(sizes[d]) for d in "yx" if d in sizes)
         background = facts.get("background")
-        count = facts.get("n_objects", item.result.sizes.get("object", "?"))
+        count = facts.get("n_objects", sizes.get("object", "?"))
         row = (
             *([item.directory] if len(material.directories) > 1 else []),
             network_name(facts),
@@ -284,8 +290,8 @@ def _made(material: Material) -> Section:
     section = Section("made", "How was all this made?")
     section.words.append(
         "Every number of this page, clicked or focused, says from which file it comes. "
-        "`elsewhere check` reads a random part of them again from the files and says how many are "
-        "equal."
+        "The command “elsewhere check” reads a random part of them again from the files and says "
+        "how many are equal."
     )
     rows = [
         (
@@ -297,6 +303,17 @@ def _made(material: Material) -> Section:
             item.sha256,
         )
         for item in material.items
+    ]
+    rows += [
+        (
+            f"{each.directory}/{each.path}",
+            "recording",
+            each.condition,
+            "",
+            each.made_by,
+            each.sha256,
+        )
+        for each in material.recordings
     ]
     head = ("file", "kind", "run", "seed", "made by", "SHA-256")
     section.tables.append(NumberTable("Files", head, rows, folded=True))

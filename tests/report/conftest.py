@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray
 
+import elsewhere
 from elsewhere.analyzer import similarity
 from elsewhere.measures.variables import described
 from elsewhere.report import write_report
@@ -86,6 +87,23 @@ def page(runs):
     """A report of that directory."""
     pytest.importorskip("bokeh", reason="reports are drawn by Bokeh")
     return write_report([runs], runs.parent / "report.html", title="Two seeds")
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory):
+    """A directory with a recording of two exemplars of each of three categories."""
+    folder = tmp_path_factory.mktemp("recorded") / "recorded"
+    folder.mkdir()
+    shown = {"objects": "glyphs", "categories": 3, "per_category": 2, "grid": "3x4"}
+    elsewhere.record("small-cnn", str(folder / "run.h5"), layers=["fc*", "logits"], **shown)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def any_reference(recorded):
+    """A report of that recording alone."""
+    pytest.importorskip("bokeh", reason="reports are drawn by Bokeh")
+    return write_report([recorded], recorded.parent / "any.html")
 
 
 @pytest.fixture(scope="session")

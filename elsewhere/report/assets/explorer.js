@@ -303,6 +303,7 @@ class Explorer {
     describe(byId("source"), file, {
       variable: field.name, place, value: withInterval(valueAt(field, at)),
       meaning: field.long_name, error: field.values.error, chance: field.chance,
+      formed: field.formed,
     });
     const notes = file.notes.map((note) => {
       const item = document.createElement("li");
@@ -426,7 +427,7 @@ function fillTable(table, head, rows) {
 
 // --- where numbers come from ----------------------------------------------------------------
 
-function describe(list, file, { variable, place, value, meaning, error, chance }) {
+function describe(list, file, { variable, place, value, meaning, error, chance, formed }) {
   const facts = [
     ["number", value],
     ["what", `${meaning} (${variable})`],
@@ -436,7 +437,8 @@ function describe(list, file, { variable, place, value, meaning, error, chance }
     ["file", `${file.path} in ${file.directory}`],
     ["SHA-256 of the file", file.sha256],
     ["made by", file.command],
-    ["error of the page's 16 bits", error === undefined ? "" : `at most ${error.toExponential(1)}`],
+    [formed ? "error of the factor, over all layers and pairs" : "error of the page's 16 bits",
+      error === undefined ? "" : `at most ${error.toExponential(1)}`],
   ].filter(([, text]) => text);
   list.replaceChildren(...facts.flatMap(([name, text]) => {
     const term = document.createElement("dt");

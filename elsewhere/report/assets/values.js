@@ -19,8 +19,10 @@ async function unpack(packed) {
 
 // All arrays of a field, so that every later action finds them in memory.
 async function load(file, field) {
-  field.file = file;
-  if (field.formed) return prepare(file);
+  if (field.formed) {
+    for (const other of file.fields) other.file = file;  // its baseline as well
+    return prepare(file);
+  }
   const parts = [field, field.away].filter(Boolean);
   const wanted = parts.flatMap((part) => [part.values, part.low, part.high]).filter(Boolean);
   await Promise.all(wanted.map(unpack));
