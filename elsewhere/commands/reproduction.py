@@ -13,7 +13,7 @@ import typer
 
 from elsewhere.errors import InputError
 from elsewhere.options import CostOptions, JsonOption, ModelOptions, StimulusOptions, part
-from elsewhere.terminal import bar, duration, print_json, print_table, put, say
+from elsewhere.terminal import bar, command_line, duration, print_json, print_table, put, say
 from elsewhere.types import format_bytes
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def reproduce(
         "first_seed": first_seed,
         "development": development,
         "data_dir": stimuli.data_dir,
+        "command": command_line(),
     }
     if systems is not None:
         unused = {

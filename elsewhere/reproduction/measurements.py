@@ -66,6 +66,7 @@ class Task:
     folder: Path  # of the seed: a folder for each run, and its results beside it
     device: str = "auto"
     data_dir: Path | None = None
+    command: str = ""  # that results keep as the one that made them
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -119,6 +120,8 @@ class Task:
     def save(self, result: xarray.Dataset, name: str) -> None:
         """Keep a result beside the seed's runs."""
         result = result.assign_attrs(run=self.run.name, seed=self.seed, scale=self.scale.name)
+        if self.command:
+            result.attrs["command"] = self.command
         save_result(result, self.folder / f"{self.run.name}-{name}.nc", overwrite=True)
 
 

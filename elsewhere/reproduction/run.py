@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -76,6 +77,7 @@ def reproduce(
     trust: Collection[str] = (),
     figures: bool = True,
     progress: Progress | None = None,
+    command: str = "",
 ) -> Path:
     """Train all conditions, measure them, and give each of the paper's claims a verdict.
 
@@ -118,6 +120,8 @@ def reproduce(
         Whether figures are drawn.
     progress
         Called with each :class:`Event`.
+    command
+        The command line that runs it, which results keep.
 
     Returns
     -------
@@ -147,16 +151,17 @@ def reproduce(
     open_directory(directory, chosen)
     message = f"{directory} is being filled by another process; wait for it, or choose another one"
     with locked(directory, message):
-        tasks = make_tasks(chosen, runs, numbers, directory, device=str(place), data_dir=data_dir)
+        given: dict[str, Any] = {"device": str(place), "data_dir": data_dir, "command": command}
+        tasks = make_tasks(chosen, runs, numbers, directory, **given)
         check_disk(directory, [task for task in tasks if not task.path.exists()])
         perform_all(
             tasks, workers=choose_workers(workers, str(place), len(tasks)), progress=progress
         )
         earlier = tuple(seed for seed in seeds_in(directory) if seed not in numbers)
-        others = make_tasks(chosen, runs, earlier, directory, device=str(place), data_dir=data_dir)
+        others = make_tasks(chosen, runs, earlier, directory, **given)
         missing = {task.seed for task in others if not task.path.exists()}
         tasks += tuple(task for task in others if task.seed not in missing)
-        return conclude(chosen, tasks, directory, figures=figures)
+        return conclude(chosen, tasks, directory, figures=figures, command=command)
 
 
 def check_disk(directory: Path, left: Sequence[Task]) -> None:
@@ -170,7 +175,12 @@ def check_disk(directory: Path, left: Sequence[Task]) -> None:
 
 
 def conclude(
-    scale: Scale, tasks: tuple[Task, ...], directory: Path, *, figures: bool = True
+    scale: Scale,
+    tasks: tuple[Task, ...],
+    directory: Path,
+    *,
+    figures: bool = True,
+    command: str = "",
 ) -> Path:
     """Write the claims and draw the figures from what finished tasks left."""
     results: dict[int, dict[str, Values]] = {}
@@ -186,6 +196,8 @@ def conclude(
     rows = make_rows(scale, results)
     table = to_table(scale, rows, results, report_beside(scale, results))
     claims = to_dataset(scale, rows, results)
+    if command:
+        claims.attrs["command"] = command
     save_result(claims, directory / "claims.nc", overwrite=True)
     path = directory / "claims.json"
     write_document(path, table, encoding="claims", version=VERSION)
@@ -204,10 +216,11 @@ def make_tasks(
     *,
     device: str = "cpu",
     data_dir: Path | None = None,
+    command: str = "",
 ) -> tuple[Task, ...]:
     """Return the tasks of all seeds, each after those that it needs."""
     return tuple(
-        Task(scale, run, seed, directory / "seeds" / str(seed), device, data_dir)
+        Task(scale, run, seed, directory / "seeds" / str(seed), device, data_dir, command)
         for seed in seeds
         for run in runs
     )

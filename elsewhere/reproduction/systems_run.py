@@ -142,6 +142,7 @@ def reproduce_systems(
     trust: Collection[str] = (),
     figures: bool = True,
     progress: Progress | None = None,
+    command: str = "",
 ) -> Path:
     """Train and measure every system of a list, and give each claim a verdict for each system.
 
@@ -162,7 +163,8 @@ def reproduce_systems(
         The scale in place of the one that the list names.
     only
         Names of systems of the list, by default all.
-    seeds, first_seed, development, workers, device, data_dir, max_steps, trust, figures, progress
+    seeds, first_seed, development, workers, device, data_dir, max_steps, trust, figures
+    progress, command
         As for :func:`elsewhere.reproduction.reproduce`.
 
     Returns
@@ -197,7 +199,13 @@ def reproduce_systems(
             for seed in numbers
             for each in chosen
             for task in make_tasks(
-                each.scale, each.runs, (seed,), each.folder, device=str(place), data_dir=data_dir
+                each.scale,
+                each.runs,
+                (seed,),
+                each.folder,
+                device=str(place),
+                data_dir=data_dir,
+                command=command,
             )
         ]
         check_disk(directory, [task for task in tasks if not task.path.exists()])
@@ -210,7 +218,7 @@ def reproduce_systems(
                 return
             left.discard((event.system, event.seed, event.run))
             if not any(key[:2] == (event.system, event.seed) for key in left):
-                _conclude(found, every, directory, str(place), data_dir)
+                _conclude(found, every, directory, str(place), data_dir, command=command)
 
         perform_all(
             tasks,
@@ -218,7 +226,9 @@ def reproduce_systems(
             progress=report,
             act=perform_or_note,
         )
-        return _conclude(found, every, directory, str(place), data_dir, figures=figures)
+        return _conclude(
+            found, every, directory, str(place), data_dir, figures=figures, command=command
+        )
 
 
 def perform_or_note(task: Task, progress: Progress) -> None:
@@ -288,9 +298,11 @@ def _conclude(
     data_dir: Path | None,
     *,
     figures: bool = False,
+    command: str = "",
 ) -> Path:
     """Write the claims of every system's finished seeds, each system's and all together."""
     tables, results = list[dict[str, Any]](), []
+    kept = {"command": command} if command else {}
     for each in every:
         values = _finished(each, device, data_dir)
         if not values:
@@ -302,7 +314,7 @@ def _conclude(
         ]
         reported = report_beside(each.scale, values)
         table = to_table(each.scale, rows, values, reported)
-        result = _dataset(each, rows, values)
+        result = _dataset(each, rows, values).assign_attrs(kept)
         save_result(result, each.folder / "claims.nc", overwrite=True)
         write_document(each.folder / "claims.json", table, encoding="claims", version=VERSION)
         tables.append(
@@ -324,7 +336,7 @@ def _conclude(
     }
     write_document(path, document, encoding="claims of systems", version=VERSION)
     if results:
-        joined = join_systems(results, found, tables)
+        joined = join_systems(results, found, tables).assign_attrs(kept)
         save_result(joined, directory / "claims.nc", overwrite=True)
         if figures:
             _draw(joined, directory)

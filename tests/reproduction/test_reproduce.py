@@ -34,14 +34,15 @@ from elsewhere.storage import load_result
 from elsewhere.storage.locks import locked
 from elsewhere.training import list_checkpoints, load_curriculum, train
 
+COMMAND = "elsewhere reproduce --scale tiny"
+
 
 @pytest.fixture(scope="module")
 def done(tiny, tmp_path_factory):
     """Return a finished reproduction of one seed, and its events."""
     out, events = tmp_path_factory.mktemp("reproduction"), []
-    reproduce(
-        tiny, out, first_seed=0, workers=1, figures=False, device="cpu", progress=events.append
-    )
+    given = {"first_seed": 0, "workers": 1, "figures": False, "device": "cpu", "command": COMMAND}
+    reproduce(tiny, out, progress=events.append, **given)
     return out, events
 
 
@@ -52,6 +53,13 @@ def copy(done, tmp_path):
 
 def values_of(out, run, seed=0):
     return json.loads((out / "seeds" / str(seed) / f"{run}.json").read_text())["values"]
+
+
+def test_every_result_keeps_the_command(done):
+    paths = [path for path in done[0].rglob("*.nc") if path.parent.name != "track"]
+    commands = {path.name: load_result(path).attrs.get("command") for path in paths}
+    assert len(commands) > 5
+    assert set(commands.values()) == {COMMAND}
 
 
 def test_it_leaves_claims_and_results(done, tiny):
@@ -260,6 +268,7 @@ def test_the_command_says_what_one_seed_says_and_ends_in_peace(copy, command, ti
     assert "C6: " in outcome.stdout
     assert "not measurable" in outcome.stdout
     assert "Traceback" not in outcome.stdout + outcome.stderr
+    assert load_result(copy / "claims.nc").attrs["command"].startswith("elsewhere ")
 
 
 def test_another_scale_is_refused_with_both_fingerprints(copy, tiny):
