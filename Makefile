@@ -1,5 +1,6 @@
 # make setup   .venv with everything; make demo, make test and the rest set up by themselves
-# make demo    the paper's claims with one seed of a small network: trained, measured, drawn;
+# make demo    the paper's claims with one seed of a small network: trained, measured, drawn, and
+#              told in a page that opens by a double click, runs/demo/report.html;
 #              one seed shows a claim or does not show it, and gives no verdict
 # make test    style, types, architecture, tests, the numeric ones on two instruction sets;
 #              make test-long: those that take minutes, and all on the oldest instruction set;
@@ -37,7 +38,9 @@ setup: .venv/ready
 
 demo: setup
 	@$(BIN)/elsewhere reproduce --scale laptop --out $(DEMO)
-	@echo "the claims are in $(DEMO)/claims.json, the figures in $(DEMO)/figures/"
+	@$(BIN)/elsewhere report $(DEMO) --out $(DEMO)/report.html --overwrite
+	@echo "the claims are in $(DEMO)/claims.json, the figures in $(DEMO)/figures/; open the report:"
+	@echo "$(CURDIR)/$(DEMO)/report.html"
 
 check: setup
 	@$(MAKE) --no-print-directory --jobs 2 style types houses

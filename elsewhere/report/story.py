@@ -233,6 +233,12 @@ def _claims(material: Material) -> Section | None:
         "the threshold; with one seed it is shown in this run or not, which is no verdict."
     )
     several = len(material.directories) > 1
+    names = [item.directory if several else item.path for item in items]
+    if any(verdicts := [_verdicts(item) for item in items]):
+        claims = dict.fromkeys(claim for held in verdicts for claim in held)
+        table = [[claim, *(held.get(claim, "not asked") for held in verdicts)] for claim in claims]
+        head = ["claim", *(names if len(items) > 1 else ["verdict"])]
+        section.tables.append(NumberTable("Verdict on each claim", head, table))
     for item in items:
         result = item.result
         deciding = result.isel(claim=np.flatnonzero(result["counts"].values))
@@ -243,17 +249,16 @@ def _claims(material: Material) -> Section | None:
             "table below has the numbers.",
             f"claims: {name}",
         )
-        section.words += _verdicts(item)
         section.tables += [_claims_table(item, name, deciding=each) for each in (True, False)]
     section.doubts(*items)
     return section
 
 
-def _verdicts(item: Item) -> list[str]:
+def _verdicts(item: Item) -> dict[str, str]:
     """Return what is said of each claim; the attribute may be JSON, as files of it hold it."""
     summary = item.attributes.get("summary")
     held = json.loads(summary) if isinstance(summary, str) else summary
-    return [f"{claim}: {verdict}" for claim, verdict in held.items()] if held else []
+    return {str(claim): str(verdict) for claim, verdict in held.items()} if held else {}
 
 
 def _claims_table(item: Item, name: str, *, deciding: bool) -> NumberTable:
