@@ -102,9 +102,11 @@ def compare(
     for key in keys:
         variables |= _of_variable(key, results, pairs, joined)
     found = xarray.Dataset(variables, coords=_coordinates(results, called, joined))
+    digests = {result.attrs.get("object_digest", "") for result in results}
     found.attrs = {
         "kind": "comparison",
         "compared": kind,
+        **({"object_digest": digests.pop()} if len(digests) == 1 and all(digests) else {}),
         "joined_by": "nothing" if joined is None else joined.by,
         **{k: v for k, v in results[0].attrs.items() if k in (*_SHOWN, *_ASKED)},
         "stem": stem_of(results[0].attrs) if kind == "similarity" else "",

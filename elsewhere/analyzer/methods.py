@@ -73,6 +73,7 @@ def describe_methods(source: Recording | xarray.Dataset | Path) -> str:
             )
         facts = {**facts, **_axis_facts(source)}
         layers = layer_labels(source) if "layer" in source.coords else []
+        layers = [*filter(None, dict.fromkeys(layers))]  # a comparison has them of each result
         names = _measured(facts)
     paragraphs = [
         _network(facts),
@@ -141,7 +142,7 @@ def _axis_facts(result: xarray.Dataset) -> dict[str, Any]:
 
 def _measured(facts: Mapping[str, Any]) -> list[str]:
     """Return the registered measures of a result."""
-    kind = facts["kind"]
+    kind = facts["kind"] if facts["kind"] != "comparison" else facts["compared"]
     if kind == "measures":
         return [str(name) for name in facts.get("names", [])]
     metric = str(facts.get("metric", "cosine")).partition("(")[0]

@@ -188,6 +188,23 @@ def _tested(facts: Facts, result: xarray.Dataset) -> str:
     return " ".join([*parts, said_of_training(facts)]).rstrip()
 
 
+def _side_by_side(facts: Facts, result: xarray.Dataset) -> str:
+    """Return which results were set side by side, and how they differ from the first."""
+    called = [str(name) for name in result["result"].values]
+    layers = {
+        "name": "Layers were joined by name.",
+        "depth": "Layers were joined by relative depth, 0 at the first and 1 at the last one of "
+        "the main branch; between depths, numbers were interpolated linearly.",
+    }
+    parts = [
+        f"The {facts.get('compared')} of {joined(called)} were compared.",
+        layers.get(str(facts.get("joined_by")), ""),
+        f"Differences are each one's number minus that of {called[0]}; their intervals are paired "
+        "over what both share.",
+    ]
+    return " ".join(filter(None, parts))
+
+
 def _tracked(facts: Facts, result: xarray.Dataset) -> str:
     n = facts.get("per_category")
     of = "some exemplars" if n is None else f"up to {n} exemplars"
@@ -375,6 +392,7 @@ PROCEDURES: Mapping[str, Callable[[Facts, xarray.Dataset], str]] = MappingProxyT
         "attribution timeline": _timeline,
         "checkpoint measures": _checkpoint,
         "claims": _claimed,
+        "comparison": _side_by_side,
         "dissimilarities": _dissimilar,
         "measures": _measures,
         "probe": _probed,

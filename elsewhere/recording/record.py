@@ -107,8 +107,9 @@ def make_header(
     if 0 < sum(len(name.encode()) + 4 for name in sweep.model.classes) < NAMES_BYTES:
         provenance["classes"] = list(sweep.model.classes)
     if identified:  # the state may have changed since it was loaded
-        found = state or state_sha256(sweep.model.module.state_dict())
-        provenance["weights_sha256"] = found
+        if state is None:
+            state = state_sha256(sweep.model.module.state_dict())
+        provenance["weights_sha256"] = state
     header = Header(
         design=sweep.design,
         layers=tuple(

@@ -10,7 +10,13 @@ from torch import nn
 
 from elsewhere import measure
 from elsewhere.analyzer.measure_sink import MeasureSink
-from elsewhere.errors import InputError, LayerError, NumericsError, UnknownNameError
+from elsewhere.errors import (
+    InputError,
+    LayerError,
+    NumericsError,
+    StorageError,
+    UnknownNameError,
+)
 from elsewhere.measures import (
     Table,
     consistency,
@@ -554,8 +560,8 @@ def test_bad_arguments_are_refused_in_one_line(arguments, error, says):
 def test_a_source_knows_its_own_locations(recording):
     with pytest.raises(InputError, match="leave locations, objects"):
         measure(recording, [[0, 0]])
-    with pytest.raises(InputError, match="open the recording first"):
-        measure("run.h5")
+    with pytest.raises(StorageError, match="expected a recording such as run.h5"):
+        measure("run.h5", names="cosine")
     with pytest.raises(InputError, match=r"dimensions \('a', 'b'\)"):
         measure(xarray.DataArray(np.ones((2, 2)), dims=("a", "b")))
 

@@ -72,6 +72,7 @@ def test_layers_lists_names_modules_shapes_and_bytes(run):
         "receptive_field": 0,
         "bytes": 16 * 24 * 24 * 4,
         "beside": False,
+        "tokens": None,
     }
     assert rows["logits"]["module"] == "classifier.6"
     text = run("layers", "small-cnn").out

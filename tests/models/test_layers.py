@@ -141,7 +141,8 @@ def test_transformers_give_tokens_and_need_their_own_canvas():
     assert layers["conv_proj"].shape == (768, 2, 2)
     assert (layers["conv_proj"].stride, layers["conv_proj"].receptive_field) == (32, 32)
     assert layers["encoder.ln"].shape == (5, 768)
-    assert layers["encoder.ln"].stride is None
+    assert layers["encoder.ln"].stride == 32  # of its tokens, which have places
+    assert (layers["encoder.ln"].tokens.height, layers["encoder.ln"].tokens.first) == (2, 1)
     attention = {layer.name for layer in list_layers(model, containers=True)}
     assert "encoder.layers.encoder_layer_0.self_attention" in attention
     with pytest.raises(InputError, match="such as its own 64"):
