@@ -67,8 +67,8 @@ class Charts {
   layout(names, scene, ys, xs) {
     const { model, host } = this.plots.maps;
     const wide = host.clientWidth || 600;
-    const columns = Math.max(1, Math.min(names.length, Math.floor(wide / 150)));
-    const rows = Math.ceil(names.length / columns);
+    const rows = Math.ceil(names.length / Math.max(1, Math.floor(wide / 150)));
+    const columns = Math.ceil(names.length / rows);  // rows are of one length, but for the last
     const unit = Math.min(wide / (columns * PANEL.width), 240);
     this.unit = unit;
     this.scene = scene;
