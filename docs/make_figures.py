@@ -62,7 +62,7 @@ TAIL = """\
 - `--kinds maps,layerwise` draws each kind as a panel of one figure, with a letter, `--columns` in a row. Of several results
   each panel is drawn of those that it is for; without `--kinds` each has the figure that it has by itself.
 - Several results of one kind share axes ({overlaid}), have a panel
-  each (`accuracy-maps`, `sanity`), a colour each (`accuracy-displacement`), or are before and after (`change`). `--labels`
+  each (`accuracy-maps`, `sanity`), a colour each (`accuracy-displacement`), or are before and after (`change`). `--names`
   says what they are called; by default that is what tells them apart: run, network, weights, or phase.
 - `elsewhere figure --paper DIR` draws the paper's figures from what `elsewhere reproduce --out DIR` left: accuracy over the
   canvas for each condition and each set of objects, and the similarity of each layer before and after. They are those of one

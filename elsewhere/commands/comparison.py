@@ -30,7 +30,10 @@ def compare(
     out: Annotated[Path, typer.Option("--out", help="The netCDF file to write.")],
     names: Annotated[
         list[str] | None,
-        typer.Option("--names", help="What each is called, with commas; default: the files'."),
+        typer.Option(
+            "--names",
+            help="What each result is called, with commas; default: what tells them apart.",
+        ),
     ] = None,
     by: Annotated[
         str, typer.Option("--by", help="How layers are joined: auto, name or depth (relative).")

@@ -26,7 +26,7 @@ def report(
         int, typer.Option("--port", help="Of --serve; 0: one that is free.", min=0, max=65535)
     ] = 0,
     title: Annotated[
-        str | None, typer.Option("--title", help="Default: the names of the directories.")
+        str | None, typer.Option("--title", help="A title instead of the usual one.")
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:

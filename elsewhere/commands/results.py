@@ -66,8 +66,8 @@ def figure(
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            "--labels",
-            help="What several results are called, with commas; default: what tells them apart.",
+            "--names",
+            help="What each result is called, with commas; default: what tells them apart.",
         ),
     ] = None,
     style: Annotated[
@@ -91,7 +91,7 @@ def figure(
         ),
     ] = None,
     title: Annotated[
-        str | None, typer.Option("--title", help="A title instead of the figure's own.")
+        str | None, typer.Option("--title", help="A title instead of the usual one.")
     ] = None,
     no_title: Annotated[bool, typer.Option("--no-title", help="Write no title above.")] = False,
     dpi: Annotated[
@@ -119,7 +119,7 @@ def figure(
         if any(each is not None for each in other):
             raise InputError(
                 "--paper chooses what is drawn of a reproduction; leave RESULT, --kind, --at, "
-                "--along, --facet, --quantities, --labels and --columns out"
+                "--along, --facet, --quantities, --names and --columns out"
             )
         from elsewhere.reproduction import draw_paper
 

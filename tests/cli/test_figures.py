@@ -36,7 +36,7 @@ def test_panels_for_paper_and_slides(run, results):
 
 def test_two_results_before_and_after(run, results):
     before, after, _ = results
-    run("figure", before, after, "--kind", "change", "--labels", "young,old", "--out", "a.svg")
+    run("figure", before, after, "--kind", "change", "--names", "young,old", "--out", "a.svg")
     with open("a.svg", encoding="utf-8") as file:
         text = file.read()
     assert "young and old" in text

@@ -29,6 +29,7 @@ OTHERWISE = {
     ("--out", "type"): "some commands have something to say without it",
     ("--out", "default"): "some commands have something to say without it",
     ("--layers", "help"): "`figure` draws what a result has, by name",
+    ("--names", "help"): "`measure` chooses measures by name, others name results",
     ("--trials", "help"): "`table` says of which rows its table is; elsewhere it is a file",
     ("--trials", "type"): "`table` says of which rows its table is; elsewhere it is a file",
     ("--trials", "default"): "`table` says of which rows its table is; elsewhere it is a file",
