@@ -20,6 +20,11 @@ from elsewhere.report.pictures import Pictures
 from elsewhere.storage import Recording
 
 VERSION = "0.1"
+MOST_BYTES = 3 * 2**20
+"""Arrays that take more, as text, lose the numbers of single objects of all seeds but the first.
+
+The first seed's are left out as well where arrays take four times as much.
+"""
 
 
 class Catalogue:
@@ -35,6 +40,7 @@ class Catalogue:
             with contextlib.closing(Recording(recorded.file)) as recording:
                 self._add_recording(recording, recorded)
         self.directories = material.directories
+        self._thin()
 
     def facts(self) -> dict[str, Any]:
         """Return the catalogue, as JSON holds it."""
@@ -138,6 +144,37 @@ class Catalogue:
                 "fields": list(formed_fields(shape, factors)),
             }
         )
+
+    def _thin(self) -> None:
+        """Leave out numbers of single objects while there are too many bytes, and say so."""
+        seen: dict[tuple[str, ...], int] = {}
+        ranked = []
+        for file in self.files:
+            key = tuple(file[name] for name in ("directory", "what", "condition"))
+            seen[key] = seen.get(key, 0) + 1
+            ranked.append((seen[key], file))
+        left = sum(map(len, self.blocks))
+        for rank, file in sorted(ranked, key=lambda each: -each[0]):
+            if left <= (MOST_BYTES if rank > 1 else 4 * MOST_BYTES):
+                return
+            single = [
+                field
+                for field in file["fields"]
+                if "object" in field["dims"] and not field.get("formed")
+            ]
+            if not single or len(single) == len(file["fields"]):
+                continue
+            file["fields"] = [field for field in file["fields"] if field not in single]
+            for field in single:
+                for packed in filter(None, map(field.get, ("values", "low", "high"))):
+                    left -= len(self.blocks[packed["block"]])
+                    self.blocks[packed["block"]] = ""
+            names = ", ".join(field["name"] for field in single)
+            file["notes"] = [
+                *file["notes"],
+                f"numbers of single objects ({names}) are left out of this page, which would be "
+                "too large; they are in the file",
+            ]
 
     def _keep(self, packed: Packed) -> int:
         self.blocks.append(packed.text)

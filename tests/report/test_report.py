@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from elsewhere.errors import ExistsError, InputError, StorageError
-from elsewhere.report import check_report, write_report
+from elsewhere.report import catalogue, check_report, write_report
 from elsewhere.report.checking import _Page
 from elsewhere.report.material import gather
 from elsewhere.report.packing import pack, unpack
@@ -76,6 +76,40 @@ def test_an_existing_file_is_kept(page, runs):
     with pytest.raises(ExistsError):
         write_report([runs], page)
     assert page.read_bytes() == before
+
+
+def test_a_page_that_would_be_too_large_is_thinned_and_says_so(
+    runs, page, tmp_path, monkeypatch, open_page
+):
+    def pages(path):
+        read = _Page()
+        read.feed(path.read_text())
+        files = json.loads(read.texts["catalogue"])["files"]
+        return files, {name for name in read.texts if name.startswith("block-")}
+
+    before, blocks = pages(page)
+    # So large that one seed of the two has to be thinned, and not the other.
+    monkeypatch.setattr(catalogue, "MOST_BYTES", sum(map(len, _texts(page))) - 100)
+    small = write_report([runs], tmp_path / "small.html")
+    after, fewer = pages(small)
+    assert fewer < blocks
+    thinned = [file for file in after if "too large" in " ".join(file["notes"])]
+    assert thinned
+    assert {file["seed"] for file in thinned} == {"101"}
+    for file, whole in zip(after, before, strict=True):
+        gone = {each["name"] for each in whole["fields"]} - {
+            each["name"] for each in file["fields"]
+        }
+        assert gone == ({"cosine_each"} if file in thinned else set())
+    assert check_report(small, [runs]).equal == 100
+    tab = open_page(small, f"#what={thinned[0]['what']}&seed=101")
+    assert "left out of this page" in tab.inner_text("#notes")
+
+
+def _texts(page):
+    read = _Page()
+    read.feed(page.read_text())
+    return [text for name, text in read.texts.items() if name.startswith("block-")]
 
 
 # --- the check --------------------------------------------------------------------------------
