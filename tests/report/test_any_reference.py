@@ -65,10 +65,9 @@ def test_the_reference_is_moved_in_the_browser(open_page, any_reference, recordi
         assert "undefined" in tab.inner_text("#readout")  # at the reference itself
         measured = similarity(recording.at((ys[at[0]], xs[at[1]]))).sel(layer=layer)
         errors = tab.evaluate("catalogue.files[0].factors[0]")
-        tab.keyboard.press("ArrowDown")
-        tab.keyboard.press("Home")
-        tab.keyboard.press("ArrowRight")
-        settled(tab)
+        for key in ("ArrowDown", "Home", "ArrowRight"):
+            tab.keyboard.press(key)
+            settled(tab)
         for measure, error in (("cosine_G", "error_of_g"), ("cosine", "cosines_error")):
             tab.select_option("#choose-measure", measure)
             settled(tab)
