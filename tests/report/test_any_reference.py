@@ -65,9 +65,9 @@ def test_the_reference_is_moved_in_the_browser(open_page, any_reference, recordi
         assert "undefined" in tab.inner_text("#readout")  # at the reference itself
         measured = similarity(recording.at((ys[at[0]], xs[at[1]]))).sel(layer=layer)
         errors = tab.evaluate("catalogue.files[0].factors[0]")
-        for key in ("ArrowDown", "Home", "ArrowRight"):
+        for key in ("ArrowDown", "Home", "ArrowRight"):  # faster than they are drawn
             tab.keyboard.press(key)
-            settled(tab)
+        settled(tab)
         for measure, error in (("cosine_G", "error_of_g"), ("cosine", "cosines_error")):
             tab.select_option("#choose-measure", measure)
             settled(tab)

@@ -79,13 +79,19 @@ class Stage {
     this.from = { x: event.clientX, y: event.clientY, dragged: false };
   }
 
+  // Keys may come faster than what they ask for is drawn: the next one starts from here.
+  go(y, x) {
+    this.at = [y, x];
+    this.moved(y, x);
+  }
+
   drag(event) {
     if (!this.from) return;
     const far = Math.hypot(event.clientX - this.from.x, event.clientY - this.from.y);
     this.from.dragged ||= far > 3;
     if (!this.from.dragged) return;
     const [y, x] = this.nearest(event);
-    if (y !== this.at[0] || x !== this.at[1]) this.moved(y, x);
+    if (y !== this.at[0] || x !== this.at[1]) this.go(y, x);
   }
 
   end(event) {
@@ -111,7 +117,7 @@ class Stage {
     else if (event.key in steps) {
       const clip = (value, most) => Math.min(Math.max(value, 0), most);
       const [to, across] = steps[event.key];
-      this.moved(clip(to, last[0]), clip(across, last[1]));
+      this.go(clip(to, last[0]), clip(across, last[1]));
     } else return;
     event.preventDefault();
   }
