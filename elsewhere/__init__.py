@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -70,6 +71,20 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps its functions where a part has the name of one: `elsewhere.report` is the function.
+
+    ``from elsewhere.report import ...`` finds the part, as ever.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _SOURCES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 class _AfterXarray:

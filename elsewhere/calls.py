@@ -12,7 +12,6 @@ import functools
 import importlib
 import inspect
 import shlex
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -401,8 +400,5 @@ def compare(*arguments: Any, **options: Any) -> xarray.Dataset:
 @mirrors
 def report(*arguments: Any, **options: Any) -> Path | None:
     """Write one HTML file that tells what results say; return its path."""
-    try:
-        path: Path | None = _run("report", arguments, options)
-    finally:  # importing the package of that name put it in this function's place
-        setattr(sys.modules["elsewhere"], "report", report)  # noqa: B010
+    path: Path | None = _run("report", arguments, options)
     return path

@@ -198,3 +198,10 @@ def test_only_what_is_used_is_imported():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.split("\n")[:2] == ["", ""]
+
+
+def test_a_part_does_not_take_the_place_of_the_function_of_its_name():
+    code = "import elsewhere.report, elsewhere; from elsewhere.report import catalogue\n"
+    code += "from elsewhere import report; print(report is elsewhere.report, report.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True report\n"

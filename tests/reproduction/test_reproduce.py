@@ -268,7 +268,7 @@ def test_the_command_says_what_one_seed_says_and_ends_in_peace(copy, command, ti
     assert "C6: " in outcome.stdout
     assert "not measurable" in outcome.stdout
     assert "Traceback" not in outcome.stdout + outcome.stderr
-    assert load_result(copy / "claims.nc").attrs["command"].startswith("elsewhere ")
+    assert load_result(copy / "claims.nc").attrs["command"].startswith("elsewhere")
 
 
 def test_another_scale_is_refused_with_both_fingerprints(copy, tiny):
