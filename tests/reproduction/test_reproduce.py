@@ -260,7 +260,10 @@ def test_seeds_of_tuning_are_refused_and_marked(copy, command, tiny_folder, tmp_
     assert (table["development"], table["tuned_on"]) == (False, [])
 
 
-def test_the_command_says_what_one_seed_says_and_ends_in_peace(copy, command, tiny_folder):
+def test_the_command_says_what_one_seed_says_and_ends_in_peace(
+    copy, command, tiny_folder, monkeypatch
+):
+    monkeypatch.setattr("sys.argv", ["elsewhere", "reproduce", "--scale", "a b"])
     outcome = command("--scale", tiny_folder, "--out", copy, "--first-seed", 0)
     assert outcome.exit_code == 0, outcome.stderr
     said = " ".join(outcome.stderr.split())
@@ -268,7 +271,7 @@ def test_the_command_says_what_one_seed_says_and_ends_in_peace(copy, command, ti
     assert "C6: " in outcome.stdout
     assert "not measurable" in outcome.stdout
     assert "Traceback" not in outcome.stdout + outcome.stderr
-    assert load_result(copy / "claims.nc").attrs["command"].startswith("elsewhere")
+    assert load_result(copy / "claims.nc").attrs["command"] == "elsewhere reproduce --scale 'a b'"
 
 
 def test_another_scale_is_refused_with_both_fingerprints(copy, tiny):
