@@ -12,6 +12,7 @@ from elsewhere.analyzer import METRICS, SimilaritySink
 from elsewhere.errors import NumericsError
 from elsewhere.measures import landing, measures, vectors
 from elsewhere.measures.answers import AnswerSink
+from elsewhere.models import load_model
 from tests.counting import counting
 
 
@@ -90,15 +91,15 @@ def test_nan_on_a_device_is_named(make_sweep, model, on_device):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        each
-        for each in measures
-        if measures.get(each).comes_with != "accuracy" and not measures.get(each).kind
-    ],
+    [each for each in measures if measures.get(each).comes_with != "accuracy"],
 )
 def test_a_measure_waits_once_a_block_or_less(make_sweep, late, name):
     """And not for each image, object or location."""
-    sweep = make_sweep(n=6, per=2, grid="3x4", layers="pool1,relu2_1,logits")
+    layers, network = "pool1,relu2_1,logits", None
+    if measures.get(name).kind:  # of a layer that says where it looks
+        arguments = {"channels": "4-8", "hidden": 8, "canvas": 24}
+        layers, network = "window.place", load_model("small-cnn-stn", model_args=arguments)
+    sweep = make_sweep(network, n=6, per=2, grid="3x4", layers=layers)
     with counting() as counted:
         measure(sweep, names=[name])
     ours = {
