@@ -27,6 +27,7 @@ from elsewhere.figures.style import (
     title_of,
 )
 from elsewhere.figures.text import labels_in, text_style
+from elsewhere.forms import layer_labels
 
 WINDOW: dict[str, Any] = {"fill": False, "edgecolor": "#D55E00", "linewidth": 1.1}
 BOX: dict[str, Any] = {
@@ -78,7 +79,7 @@ def plot_windows(
         name: result[name].isel(layer=layer).transpose("object", "y", "x").values
         for name in _WINDOWS
     }
-    what = describe(result, "windows of a spatial transformer")
+    what = describe(result, f"windows of a spatial transformer, {layer_labels(result)[layer]}")
     side = min((SIZES.width - 0.6) / len(places), 1.25)
     width = SIZES.width if SIZES.fixed else max(len(places) * side + 0.6, 4.4)
     lines = title_height(title_of(what, width - 0.2))

@@ -279,8 +279,10 @@ def test_panels_stand_whole_on_a_low_page_and_only_those_asked_for():
 def test_layers_are_chosen_in_every_figure_that_has_them(results):
     for kind in figure_kinds:
         result = results[DRAWN_FROM[kind]]
-        if kind == "windows":
-            continue  # of the one layer that says where it looks
+        if kind == "windows":  # of the one layer that says where it looks, which the title names
+            shown = " ".join(text for text, _ in texts_of(draw_kind(results, kind)))
+            assert any(str(name) in shown for name in result["layer"].values)
+            continue
         if "layer" not in result.dims:
             with pytest.raises(InputError, match="of no layers"):
                 draw(result, kind, layers=["fc7"])
