@@ -17,9 +17,9 @@ from typing import Any, Literal
 from elsewhere.errors import InputError
 from elsewhere.models.names import check_named
 from elsewhere.stimuli import Canvas
-from elsewhere.storage.files import is_folder
+from elsewhere.storage.files import is_file, is_folder
 from elsewhere.training.curriculum import Choice, Exemplars, Network, Phase
-from elsewhere.training.folders import EVERY, SHARED, CurriculumPart, Folder, scales
+from elsewhere.training.folders import EVERY, SHARED, CurriculumPart, Folder, choose, scales
 from elsewhere.training.toml import convert
 
 __all__ = ["ClaimLayers", "Scale", "load_scale", "scales"]
@@ -198,7 +198,8 @@ def load_scale(scale: str | Path, *, trust: Collection[str] = ()) -> Scale:
     Raises
     ------
     InputError
-        The folder names a factory that is not in `trust`.
+        The folder names a factory that is not in `trust`; or the name is both that of a scale and,
+        in the current directory, that of a user's own.
     UnknownNameError
         Neither.
     CurriculumError
@@ -211,7 +212,9 @@ def load_scale(scale: str | Path, *, trust: Collection[str] = ()) -> Scale:
     >>> load_scale("laptop").phases("full")[0].steps
     10000
     """
-    folder = Folder.open(Path(scale) if is_folder(Path(scale)) else scales.get(str(scale)))
+    path = Path(scale)  # a folder under a scale's name may be what a run of it left
+    own = is_file(path / SHARED) if str(scale) in scales else is_folder(path)
+    folder = Folder.open(choose(scale, scales, path if own else None))
     table, source = dict(folder.shared), folder.source
     source.check_keys(table, (*_KEYS, EVERY), ())
     table.pop(EVERY, None)

@@ -126,7 +126,7 @@ def load_systems(
     ('C1', 'C3', 'C4', 'C5', 'C6')
     """
     path = Path(listed)
-    if path.suffix != ".toml" and not is_file(path):
+    if path.suffix != ".toml" and (str(listed) in system_lists or not is_file(path)):
         path = system_lists.get(str(listed))
     table, source = read_toml(path)
     source.check_keys(table, ("scale", "conditions", "system"), ())

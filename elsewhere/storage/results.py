@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def save_result(
         for name, variable in stamped.data_vars.items()
         if variable.ndim > 0 and variable.dtype.kind in "fiu"
     }
-    data: Any = stamped.to_netcdf(None, engine="h5netcdf", format="NETCDF4", encoding=encoding)
+    data = to_bytes(stamped, encoding)
     write = save_output if rescue else write_atomically
     write(path, b"".join([data, make_seal(data)]), overwrite=overwrite)
     return path
@@ -247,10 +248,10 @@ def _without_own(result: xarray.Dataset) -> xarray.Dataset:
 
 
 class _OpenOnce(h5py.File):  # type: ignore[misc]
-    """A file, only read, that opens each of its objects once.
+    """A file that opens each of its objects once.
 
     h5netcdf asks for every variable and dimension dozens of times, which took most of the time of
-    reading a small result.
+    reading or writing a small result.
     """
 
     def __getitem__(self, name: Any) -> Any:
@@ -258,8 +259,37 @@ class _OpenOnce(h5py.File):  # type: ignore[misc]
             return super().__getitem__(name)
         opened = self.__dict__.setdefault("_opened", {})
         if name not in opened:
-            opened[name] = super().__getitem__(name)
+            found = super().__getitem__(name)
+            opened[name] = _Forgetting(found, opened) if name == "/" else found
         return opened[name]
+
+
+class _Forgetting(h5py.Group):  # type: ignore[misc]
+    """The root of such a file: a dataset that is deleted there is opened anew.
+
+    A dimension's own dataset gives way to that of its coordinate.
+    """
+
+    def __init__(self, group: h5py.Group, opened: dict[str, Any]) -> None:
+        super().__init__(group.id)
+        self._opened = opened
+
+    def __delitem__(self, name: str) -> None:
+        self._opened.pop(f"/{name}", None)
+        super().__delitem__(name)
+
+
+def to_bytes(
+    dataset: xarray.Dataset, encoding: Mapping[Hashable, Mapping[str, Any]] | None = None
+) -> bytes:
+    """Return a dataset as a netCDF4 file, the same as ``to_netcdf`` of xarray makes, sooner."""
+    target = io.BytesIO()
+    with (
+        _OpenOnce(target, "w", track_order=True) as file,
+        h5netcdf.File(file, "w", decode_vlen_strings=True) as opened,
+    ):
+        dataset.dump_to_store(H5NetCDFStore(opened, mode="w"), encoding=encoding)
+    return target.getvalue()
 
 
 def read_dataset(path: Path) -> xarray.Dataset:

@@ -262,6 +262,26 @@ def _text(table: Mapping[str, Any], key: str, source: TomlSource) -> str | None:
     return value
 
 
+def choose(name: str | Path, known: Registry[Path], own: Path | None) -> Path:
+    """Return what a name means: what comes with the package, or `own`, what the user has there.
+
+    Raises
+    ------
+    InputError
+        Both: the user has a copy under the package's name.
+    UnknownNameError
+        Neither.
+    """
+    if own is None:
+        return known.get(str(name))
+    if isinstance(name, str) and name in known:
+        raise InputError(
+            f"{name} is a {known.kind} of the package, and the current directory holds one of that "
+            f"name, too; write ./{name} for your own, or rename its folder to have the package's"
+        )
+    return own
+
+
 def load_curriculum(name: str | Path) -> Curriculum:
     """Return the curriculum in a TOML file, or the preset of that name.
 
@@ -273,6 +293,8 @@ def load_curriculum(name: str | Path) -> Curriculum:
         It cannot be read.
     UnknownNameError
         Neither a file nor a preset.
+    InputError
+        Both a preset and, in the current directory, a user's own.
 
     Examples
     --------
@@ -280,9 +302,9 @@ def load_curriculum(name: str | Path) -> Curriculum:
     'one:seed'
     """
     path = Path(name)
-    if path.suffix != ".toml" and not is_file(path):
+    if path.suffix != ".toml" and (str(name) in presets or not is_file(path)):
         beside = path.parent / SHARED  # a folder of the user's: mine/acquired
-        path = path if is_file(beside) else presets.get(str(name))
+        path = choose(name, presets, path if is_file(beside) else None)
         return Folder.open(path.parent).whole(path.name)
     if not is_file(path):
         raise StorageError(f"{path} is no file; expected a curriculum such as mine.toml")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.errors import InputError, StorageError, UnknownNameError
 from elsewhere.models import load_model
 from elsewhere.reproduction import load_scale, make_runs, scales
 from elsewhere.reproduction.comparisons import load_phase, phase_grid
@@ -28,6 +28,20 @@ def by_name(runs):
 def test_an_unknown_scale_is_refused():
     with pytest.raises(UnknownNameError, match="laptop"):
         load_scale("laptpo")
+
+
+def test_a_folder_under_a_scales_name_is_the_scale_only_if_it_is_one(
+    tiny_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quick").mkdir()  # as `elsewhere reproduce --scale quick --out quick` leaves it
+    assert load_scale("quick").canvas.size == 48
+    shutil.copytree(tiny_folder, tmp_path / "quick", dirs_exist_ok=True)
+    with pytest.raises(InputError, match=r"quick is a scale .*write \./quick for your own"):
+        load_scale("quick")
+    assert load_scale("./quick").canvas.size == load_scale(tmp_path / "quick").canvas.size == 20
+    with pytest.raises(StorageError, match=r"holds no scale\.toml"):
+        load_scale(tmp_path)
 
 
 def test_runs_come_after_what_they_need(scale):

@@ -1,11 +1,13 @@
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray
 
 from elsewhere.errors import ExistsError, StorageError
 from elsewhere.storage import load_result, save_result
+from elsewhere.storage.results import to_bytes
 
 
 @pytest.fixture
@@ -57,6 +59,47 @@ def test_netcdf_readers_read_it(result, tmp_path):
     netCDF4 = pytest.importorskip("netCDF4")
     with netCDF4.Dataset(path) as file:
         np.testing.assert_array_equal(file["value"][:].filled(np.nan), result["value"].values)
+
+
+def structure(path):
+    """Return all that a file holds: values, types, chunks, filters, axes' scales, attributes."""
+    found = {}
+
+    def visit(name, item):
+        scales = [[scale.name for scale in item.dims[k].values()] for k in range(item.ndim)]
+        filters = (item.chunks, item.compression, item.compression_opts, item.shuffle)
+        attributes = {
+            key: repr(np.asarray(value).tolist())  # NaN is unlike itself
+            for key, value in item.attrs.items()
+            if key not in ("DIMENSION_LIST", "REFERENCE_LIST")  # addresses in the file
+        }
+        values = repr(item[...].tolist())
+        found[name] = (values, item.dtype, filters, scales, list(item.attrs), attributes)
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+        return list(file), found, {k: np.asarray(v).tolist() for k, v in file.attrs.items()}
+
+
+def test_what_is_written_is_what_xarray_writes_with_each_object_opened_once(
+    result, tmp_path, monkeypatch
+):
+    result = result.drop_attrs(deep=False).assign_attrs(kind="similarity", sizes=[1, 2])
+    result["both"] = (("x", "layer"), np.arange(6, dtype=np.float32).reshape(3, 2))
+    result["near"] = ("x", [1, 2, 3])
+    result = result.set_coords("near")  # a coordinate beside that of its axis
+    encoding = {"value": {"zlib": True, "complevel": 1, "shuffle": True}}
+    opened = []
+    get = h5py.Group._get
+    monkeypatch.setattr(h5py.Group, "_get", lambda *given: opened.append(given[1]) or get(*given))
+    (tmp_path / "ours.nc").write_bytes(to_bytes(result, encoding))
+    ours = opened.copy()
+    opened.clear()
+    result.to_netcdf(tmp_path / "theirs.nc", engine="h5netcdf", encoding=encoding)
+    assert len(opened) > 5 * len(ours)
+    assert structure(tmp_path / "ours.nc") == structure(tmp_path / "theirs.nc")
+    with xarray.open_dataset(tmp_path / "ours.nc", engine="h5netcdf") as back:
+        xarray.testing.assert_identical(back.load(), result)
 
 
 def test_an_existing_file_stays_unless_overwritten(result, tmp_path):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from elsewhere.errors import CurriculumError, StorageError, UnknownNameError
+from elsewhere.errors import CurriculumError, InputError, StorageError, UnknownNameError
 from elsewhere.training import load_curriculum, presets, scales
 from elsewhere.training.folders import Folder
 
@@ -199,6 +199,22 @@ def test_what_is_no_curriculum_is_refused(folder, tmp_path):
         load_curriculum(path / "scale.toml")
     with pytest.raises(StorageError, match=r"holds no scale\.toml"):
         Folder.open(tmp_path)
+
+
+def test_what_a_scale_left_under_its_own_name_is_no_curriculum(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quick").mkdir()  # as `elsewhere reproduce --scale quick --out quick` leaves it
+    (tmp_path / "quick" / "vanilla").write_text("no curriculum")
+    assert load_curriculum("quick/vanilla").canvas.size == 48
+
+
+def test_a_copy_under_a_presets_name_is_never_taken_for_it(folder, tmp_path, monkeypatch):
+    shutil.move(folder(), tmp_path / "quick")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"quick/vanilla is a curriculum .*\./quick/vanilla"):
+        load_curriculum("quick/vanilla")
+    assert load_curriculum("./quick/vanilla").canvas.size == 20
+    assert load_curriculum(tmp_path / "quick" / "vanilla").canvas.size == 20
 
 
 def test_errors_in_training_name_the_line_of_the_phase(folder):

@@ -17,7 +17,7 @@ from elsewhere.analyzer.attribution.cost import cost_of
 from elsewhere.analyzer.attribution.methods import methods
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
-from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of, numerics_of, to_bytes
+from elsewhere.analyzer.attribution.sharing import ObjectJob, fields_of, numerics_of
 from elsewhere.analyzer.attribution.summaries import check_joinable, join, summarise
 from elsewhere.analyzer.attribution.targets import LinearTarget, true_classes
 from elsewhere.errors import EngineError, ExistsError, InputError, StorageError
@@ -33,7 +33,7 @@ from elsewhere.storage import check_output, load_result, save_result
 from elsewhere.storage.files import remove_leftovers
 from elsewhere.storage.merge import portion_name
 from elsewhere.storage.parts import Parts, begun_by, parts_folder
-from elsewhere.storage.results import read_dataset
+from elsewhere.storage.results import read_dataset, to_bytes
 from elsewhere.types import format_bytes, parse_bytes
 
 logger = get_logger(__name__)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
-
-import xarray
+from typing import Any
 
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.settings import AttributionSettings
@@ -24,6 +22,7 @@ from elsewhere.storage.parts import (
     read_manifest,
     write_portion,
 )
+from elsewhere.storage.results import to_bytes
 
 _DETERMINING = (
     "model",
@@ -109,8 +108,3 @@ def fields_of(run: ObjectRun) -> dict[str, Any]:
 def numerics_of(run: ObjectRun) -> dict[str, Any]:
     """Return what the last bits of the maps depend on."""
     return numerics(run.choice.name, run.sweep.model, run.explainer.rows)
-
-
-def to_bytes(shard: xarray.Dataset) -> bytes:
-    """Return an object's maps and measures as the bytes of a netCDF file."""
-    return bytes(cast(Any, shard.to_netcdf(None, engine="h5netcdf", format="NETCDF4")))
