@@ -133,20 +133,25 @@ def torch_folder() -> Path:
     if (hub := sys.modules.get("torch.hub")) is not None:
         return Path(hub.get_dir()) / "checkpoints"  # a program may have set it
     home = os.environ.get("TORCH_HOME") or str(_cache_home() / "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return _expanded(home) / "hub" / "checkpoints"
 
 
 def hub_folder() -> Path:
     """Return the folder of the Hugging Face hub's cache, as `huggingface_hub` finds it."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if folder := os.environ.get(variable):
-            return Path(os.path.expandvars(folder)).expanduser()
+            return _expanded(os.path.expandvars(folder))
     home = os.environ.get("HF_HOME") or str(_cache_home() / "huggingface")
-    return Path(os.path.expandvars(home)).expanduser() / "hub"
+    return _expanded(os.path.expandvars(home)) / "hub"
 
 
 def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+
+
+def _expanded(folder: str) -> Path:
+    """Return a folder with the user's own for ``~``, where there is one (`Path` fails without)."""
+    return Path(os.path.expanduser(folder))
 
 
 SNAPSHOT_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -93,21 +93,23 @@ def timm_names(state: Mapping[str, torch.Tensor], own: Iterable[str]) -> Mapping
         Names to tensors; one in which nothing is named as that package does is returned as it is.
     own
         The names of timm's network. The package counts blocks through, ``_blocks.3``, timm within
-        stages, ``blocks.2.0``; both in the order in which they are run.
+        stages, ``blocks.2.0``; both in the order in which they are run. A prefix of the state's
+        names, such as ``module.``, is taken off.
     """
-    own = set(own)
-    if "_conv_stem.weight" not in state or "conv_stem.weight" not in own:
+    own, stem = set(own), "_conv_stem.weight"
+    prefix = next((key.removesuffix(stem) for key in state if f".{key}".endswith(f".{stem}")), None)
+    if prefix is None or "conv_stem.weight" not in own:
         return state
     places = {match[0] for key in own if (match := re.match(r"blocks\.\d+\.\d+", key))}
     blocks = sorted(places, key=lambda place: [int(part) for part in place.split(".")[1:]])
 
-    def rename(key: str) -> str:
-        first, _, rest = key.partition(".")
-        if first != "_blocks":
-            return f"{_ENDS.get(first, first)}.{rest}"
-        number, part, last = rest.split(".", 2)
-        if not number.isdigit() or int(number) >= len(blocks):
-            return key
+    def rename(given: str) -> str:
+        first, *rest = given.removeprefix(prefix).split(".", 3)
+        if given.startswith(prefix) and first in _ENDS:
+            return ".".join([_ENDS[first], *rest])
+        number, part, last = rest if first == "_blocks" and len(rest) == 3 else ("", "", "")
+        if not number.isdecimal() or int(number) >= len(blocks):
+            return given
         block = blocks[int(number)]
         names = _EXPANDED if f"{block}.conv_pwl.weight" in own else _PLAIN
         return f"{block}.{names.get(part, part)}.{last}"

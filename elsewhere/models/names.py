@@ -239,6 +239,8 @@ def unknown_model(name: str) -> UnknownNameError:
     elif (Path(name) / "checkpoints").is_dir():
         known = {}
         hint = f"it is a run of training: name one of its checkpoints, {name}/checkpoints/..."
+    elif Path(name).is_dir():
+        hint = f"the folder {name} holds no run of training; {hint}"
     return UnknownNameError("model", name, known, hint)
 
 

@@ -30,17 +30,28 @@ MODES = ("training_mode", "evaluation_mode")
 """Names of these accuracies in cards and reports."""
 
 
-def note_of_modes(training: float | None, evaluation: float | None) -> list[str]:
-    """Return what to say of accuracies on the same presentations that differ by the mode."""
+def note_of_modes(
+    training: float | None, evaluation: float | None, batch_norm: str = "batch"
+) -> list[str]:
+    """Return what to say of accuracies on the same presentations that differ by the mode.
+
+    `batch_norm` is what became of running statistics: where they were not gathered as in torch,
+    measuring anew was done or would not reach them.
+    """
     if training is None or evaluation is None or abs(training - evaluation) <= APART:
         return []
+    remedy = (
+        "train with batch_norm = 'recalibrated', which reaches torch's own normalisations (such as "
+        "torch.nn.BatchNorm2d)"
+        if batch_norm == "batch"
+        else "what measures statistics anew reaches torch's own normalisations (such as "
+        "torch.nn.BatchNorm2d), each in one place of the network: build it of these"
+    )
     return [
         f"of the presentations that it was trained on last, the network classifies "
         f"{training:.2f} correctly where batches are normalised by themselves, as in training, and "
         f"{evaluation:.2f} in evaluation mode: the running statistics are not those of its "
-        "weights, and what is measured on it is not what training has made; train with "
-        "batch_norm = 'recalibrated', which reaches torch's own normalisations (such as "
-        "torch.nn.BatchNorm2d)"
+        f"weights, and what is measured on it is not what training has made; {remedy}"
     ]
 
 

@@ -494,7 +494,7 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
     except ElsewhereError as error:
         raise WeightsError(f"cannot rebuild the network of {card.path}: {error}") from error
     fit_state(model.module, state, source=str(card.path))
-    said = note_of_modes(card.training_mode, card.evaluation_mode)
+    said = note_of_modes(card.training_mode, card.evaluation_mode, card.batch_norm)
     return dataclasses.replace(
         model,
         notes=(*model.notes, *(f"phase {card.phase}: {note}" for note in said)),

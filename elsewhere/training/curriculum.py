@@ -393,6 +393,9 @@ class Curriculum:
             phases = getattr(self, "phases", ())
             name = phases[path[1]].name if path[1] < len(phases) else str(path[1] + 1)
             where = [f"phase {name}", *where[2:]]
+        shared = ("network", path[-1])  # where a phase has it from
+        if path[0] == "phase" and path not in self.source.lines and shared in self.source.lines:
+            path = shared
         error = self.source.error(path, f"{': '.join(where)}: {message}")
         error.placed = True
         return error

@@ -225,6 +225,8 @@ def check_keys(
         key = "batch_norm"
         norms = Treatment.of(curriculum.network, keys, default)
         norms.check(network, model.name, phase.steps * keys.batch)
+        key = "freeze_affine"
+        norms.check_affine(network, model.name)
         names -= norms.left_out(network)
         key = "rates"
         find_factors(model, keys.rates, sorted(names))

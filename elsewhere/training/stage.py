@@ -457,7 +457,7 @@ class Stage:
                     *self._way.notes,
                     *self._doubts.notes,
                     *self._unseen,
-                    *note_of_modes(found.get(MODES[0]), found.get(MODES[1])),
+                    *note_of_modes(found.get(MODES[0]), found.get(MODES[1]), self.batch_norm),
                 )
             ),
             numerics=describe_machine(self.device) | {"precision": self.precision},

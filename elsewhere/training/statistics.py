@@ -90,17 +90,29 @@ class Treatment:
                 f"{self.mode!r} does nothing: {name} has no normalisation that keeps running "
                 "statistics, such as torch.nn.BatchNorm2d; leave the key out"
             )
-        if self.freeze_affine and self.mode != "frozen":
-            raise InputError(
-                f"freeze_affine does nothing with batch_norm = {self.mode!r}, only with 'frozen'; "
-                "leave it out"
-            )
         if self.stated and self.mode == "recalibrated" and presentations < PRESENTATIONS:
             raise InputError(
                 f"the phase is too short to recalibrate: it has {presentations} presentations, and "
                 f"statistics are measured over {PRESENTATIONS}; add steps, or write batch_norm = "
                 "'batch' or 'frozen' in this phase"
             )
+
+    def check_affine(self, network: nn.Module, name: str) -> None:
+        """Refuse freeze_affine where it does nothing.
+
+        Raises
+        ------
+        InputError
+            Saying why.
+        """
+        if not self.freeze_affine or self.left_out(network):
+            return
+        reason = f"{name} has no normalisation with running statistics, weights and biases"
+        if self.mode != "frozen":
+            reason = f"batch_norm is {self.mode!r} here, and it goes with 'frozen' only"
+        raise InputError(
+            f"does nothing: {reason}; leave it out, or write freeze_affine = false in this phase"
+        )
 
 
 AS_BUILT = Treatment()

@@ -57,6 +57,8 @@ def test_a_run_or_a_card_in_place_of_a_checkpoint_is_said_to_be_one(refuse):
         out = ("--out", "x.h5" if command == "record" else "x.nc")
         refuse(command, "a_run", *out, says=("is a run of training", "a_run/checkpoints/"))
         refuse(command, "lone.json", *out, says=("lone.safetensors is missing", "card is there"))
+    Path("a_folder").mkdir()
+    refuse("accuracy", "a_folder", "--out", "x.nc", says="the folder a_folder holds no run")
     refuse("accuracy", "b/no.json", "--out", "x.nc", says="there is no file b/no.json")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_names_of_the_package_become_those_of_timm_in_the_order_of_the_blocks():
         "_blocks.3._bn0.weight": 7,  # of a larger variant
         "_fc.bias": 8,
     }
-    assert timm_names(state, own) == {
+    renamed = {
         "conv_stem.weight": 1,
         "blocks.0.0.conv_pw.weight": 2,
         "blocks.0.0.bn2.bias": 3,
@@ -112,7 +113,12 @@ def test_names_of_the_package_become_those_of_timm_in_the_order_of_the_blocks():
         "_blocks.3._bn0.weight": 7,
         "classifier.bias": 8,
     }
+    assert timm_names(state, own) == renamed
     assert timm_names(state, ["features.0.weight"]) == state
+    parallel = {f"module.{key}": value for key, value in state.items()} | {"step": 9, "_blocks": 0}
+    del renamed["_blocks.3._bn0.weight"]
+    others = {"module._blocks.3._bn0.weight": 7, "step": 9, "_blocks": 0}
+    assert timm_names(parallel, own) == renamed | others
 
 
 def test_another_head_and_another_canvas(tmp_path):
@@ -289,6 +295,16 @@ def test_a_cached_file_that_would_run_a_program_is_refused(tiny, tmp_path, monke
     into_hub(tmp_path / "hf/hub", evil, timm.get_pretrained_cfg(TINY).hf_hub_id)
     with pytest.raises(WeightsError, match="would run: refused"):
         load_model(f"timm:{TINY}", weights="imagenet")
+
+
+def test_caches_are_looked_for_where_the_user_has_no_home(monkeypatch):
+    for variable in ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user without a name
+    assert list(caches.snapshots()) == []
+    assert pretrained.cached_networks() == {}
 
 
 def test_models_names_what_the_machine_holds(tiny, tmp_path):

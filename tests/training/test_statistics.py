@@ -21,6 +21,7 @@ from elsewhere.training import (
     Phase,
     list_checkpoints,
     load_checkpoint,
+    load_curriculum,
     read_metrics,
     train,
 )
@@ -136,6 +137,7 @@ def test_what_differs_by_the_mode_is_said_everywhere(tmp_path):
     (note,) = card.notes
     assert note.startswith("phase learn: ")
     assert "evaluation mode" in note
+    assert "train with batch_norm = 'recalibrated'" in note
     report = read_metrics(tmp_path / "run")[-1]
     assert (report.training_mode, report.evaluation_mode) == (
         card.training_mode, card.evaluation_mode,
@@ -240,6 +242,8 @@ def test_a_normalisation_written_anew_is_found_by_what_it_does(nets, tmp_path):
     reached, modes = card.notes
     assert "'recalibrated' does not reach 1.mean, 1.square, 4.mean and 1 more" in reached
     assert "evaluation mode" in modes
+    assert "train with" not in modes  # it was: what helps is another network
+    assert "each in one place of the network: build it of these" in modes
     assert modes in load_checkpoint(card).doubts
     # asked for in a network that has one of torch's, too: what is reached, and what is not
     nets.mixed = lambda: nn.Sequential(
@@ -363,7 +367,6 @@ def test_instances_and_layers_used_twice_are_means_too():
         ("plain", {}, {"batch_norm": "recalibrated"}, "leave the key out"),
         ("small", {"batch_norm": "recalibrated", "steps": 15}, {}, "240 presentations"),
         ("small", {"steps": 3}, {"batch_norm": "recalibrated"}, "too short to recalibrate"),
-        ("small", {"batch_norm": "batch", "freeze_affine": True}, {}, "only with 'frozen'"),
         ("small", {"batch_norm": "batch", "trainable": ("9",)}, {}, "are frozen in this phase"),
     ],
 )
@@ -372,6 +375,34 @@ def test_what_does_nothing_is_refused(net, keys, network, says, tmp_path):
         train(build(net, learn(**keys), **network), tmp_path / "run", device="cpu")
     assert "phase learn: batch_norm" in str(raised.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("net", "keys", "network", "says"),
+    [
+        ("small", {"batch_norm": "batch", "freeze_affine": True}, {}, "is 'batch' here"),
+        ("small", {}, {"freeze_affine": True}, "is 'recalibrated' here.*freeze_affine = false"),
+        ("bare", {"batch_norm": "frozen"}, {"freeze_affine": True}, "has no .* and biases; leave"),
+    ],
+)
+def test_affine_parameters_that_are_not_frozen_are_refused(
+    nets, net, keys, network, says, tmp_path
+):
+    nets.bare = lambda: small(norm=lambda n: nn.BatchNorm2d(n, affine=False))
+    said = f"phase learn: freeze_affine: does nothing: .*{says}"
+    with pytest.raises(CurriculumError, match=said):
+        train(build(net, learn(**keys), **network), tmp_path / "run", device="cpu")
+
+
+def test_the_line_is_that_of_the_key_which_the_phase_has_from_the_network(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(
+        '[network]\nname = "small-cnn"\narguments = { channels = "4-8" }\nbatch_norm = "frozen"\n'
+        '[canvas]\nsize = 24\nobject_size = 9\n[[phase]]\nname = "learn"\nobjects = "digits"\n'
+        "steps = 1\n"
+    )
+    with pytest.raises(CurriculumError, match="line 4: phase learn: batch_norm: 'frozen' does no"):
+        train(load_curriculum(path), tmp_path / "run", device="cpu")
 
 
 def test_frozen_from_random_weights_is_warned_of(tmp_path, caplog):
