@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import io
 import multiprocessing
@@ -23,7 +24,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from elsewhere import errors
-from elsewhere.errors import ElsewhereError, InputError, StorageError
+from elsewhere.errors import ElsewhereError, InputError, StorageError, reason_of
 from elsewhere.registry import EXTENSIONS, import_extension
 
 LOSSES = 3
@@ -252,9 +253,22 @@ def _places(device: str | None) -> Callable[[Any, str], Any] | None:
 def attempt(get_job: Callable[[], Job], task: Any) -> Outcome:
     """Return what a task gives; errors of this package travel as their text."""
     try:
-        return Outcome(get_job().perform(task))
+        return Outcome(_begun(get_job).perform(task))
     except ElsewhereError as error:
         return Outcome(error=(type(error).__name__, str(error)))
+
+
+def _begun(get_job: Callable[[], Job]) -> Job:
+    """Return the job; what keeps a process from taking it up, such as a device, is told."""
+    try:
+        return get_job()
+    except ElsewhereError:
+        raise
+    except Exception as error:  # any module, any device
+        raise InputError(
+            f"a worker process cannot begin its work ({reason_of(error)}): it needs the modules "
+            "and the kind of device of the process that asks; use one worker, or another --device"
+        ) from error
 
 
 def die_with(parent: int) -> None:
@@ -287,24 +301,38 @@ def _cluster() -> Any:
 
 
 class _Worker:
-    """A process and the task that it has."""
+    """A process and the task that it has.
+
+    The job goes through the connection, which tells when the process is gone; what a process is
+    started with goes through a pipe of which both ends are open here until all is read.
+    """
 
     def __init__(self, packed: bytes, device: str | None) -> None:
-        self.device = device
+        self.device, self._unsent = device, packed
         context = multiprocessing.get_context("spawn")
         own, other = context.Pipe()
         self.connection: Connection[Any, Any] = own
         self.task: Any = None
         self.busy = False
         self.process: SpawnProcess = context.Process(
-            target=_work, args=(other, packed, os.getpid(), device), daemon=True
+            target=_work, args=(other, os.getpid(), device), daemon=True
         )
-        self.process.start()
-        other.close()
+        try:
+            self.process.start()
+        except OSError as error:
+            own.close()
+            raise StorageError(
+                f"cannot start a worker process ({reason_of(error)}); use fewer workers"
+            ) from error
+        finally:
+            other.close()
 
     def give(self, task: Any) -> None:
         self.task, self.busy = task, True
         with contextlib.suppress(OSError):  # it is dead: its connection says so when it is read
+            if self._unsent:
+                self.connection.send_bytes(self._unsent)
+                self._unsent = b""
             self.connection.send(task)
 
     def close(self) -> None:
@@ -317,8 +345,13 @@ class _Crew:
     """Processes that are given one task after the other."""
 
     def __init__(self, packed: bytes, devices: Sequence[str | None]) -> None:
-        self._packed = packed
-        self._workers = [_Worker(packed, device) for device in devices]
+        self._packed, self._workers = packed, list[_Worker]()
+        try:
+            for device in devices:
+                self._workers.append(_Worker(packed, device))
+        except BaseException:
+            self.close()
+            raise
 
     def performed(
         self, tasks: Sequence[Any], ready: Callable[[Any], bool], told: Told
@@ -362,18 +395,13 @@ class _Crew:
             worker.close()
 
 
-def _work(connection: Connection[Any, Any], packed: bytes, parent: int, device: str | None) -> None:
+def _work(connection: Connection[Any, Any], parent: int, device: str | None) -> None:
     """Perform tasks until the connection or the asking process ends."""
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the asking process ends this one
-    jobs: list[Job] = []
-
-    def get_job() -> Job:
-        if not jobs:
-            jobs.append(unpack(packed, device))
-        return jobs[0]
-
     with contextlib.suppress(EOFError, OSError), _heard_by(connection.send):
+        packed = connection.recv_bytes()
+        get_job = functools.cache(lambda: unpack(packed, device))
         while True:
             task = connection.recv()
             connection.send(attempt(get_job, task))

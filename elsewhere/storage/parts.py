@@ -253,6 +253,10 @@ class Parts:
         """Write the part of a portion."""
         write_portion(self.folder, number, data, mark=self.mark)
 
+    def is_bare(self) -> bool:
+        """Return whether the folder is there and no part in it, whole or not."""
+        return self.folder.is_dir() and not portion_files(self.folder)
+
     def discard(self) -> None:
         """Remove the parts, and last what tells whose they are: a kill leaves them claimable."""
         for part in self.folder.iterdir():

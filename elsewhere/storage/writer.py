@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elsewhere.errors import NumericsError
+from elsewhere.errors import ElsewhereError, NumericsError
 from elsewhere.logs import get_logger
 from elsewhere.measures.landing import Landing, Rows
 from elsewhere.measures.vectors import on_host, to_numpy
@@ -265,7 +265,8 @@ class RecordingWriter(PortionWriter):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-        if isinstance(exception[1], NumericsError):  # these parts can never be completed
+        vain = isinstance(exception[1], NumericsError)  # these parts can never be completed
+        if vain or (isinstance(exception[1], ElsewhereError) and self.parts.is_bare()):
             self.parts.discard()
         self.parts.__exit__(*exception)
 
