@@ -32,7 +32,7 @@ if [ "$TINY" = tiny ]; then
     part precision 60 "$PYTHON" -m benchmarks.precision --device "$DEVICE" --model alexnet \
         --canvas 64 --grid 2x1 --objects 2 --precision bfloat16
     part c6 90 "$PYTHON" -m benchmarks.vgg16_c6 --out "$OUT/c6" --device "$DEVICE" --scale quick \
-        --max-steps 2 --seconds 5
+        --max-steps 2 --seconds 60
 else
     part gpu 330 "$PYTHON" -m benchmarks.gpu --device "$DEVICE" --out "$OUT" --profile --seconds 320
     part tests 90 "$PYTHON" -m pytest -n 0 -q -m gpu tests/gpu tests/analyzer/test_on_device.py

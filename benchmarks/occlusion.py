@@ -56,8 +56,7 @@ def clock(run: Callable[[], Any]) -> tuple[Any, Timed]:
 def n_windows(explainer: Any, canvas: Canvas) -> int:
     """Return how many windows whole passes take for an image."""
     lattice = explainer.method.lattice(explainer.options)
-    (top, _), across = lattice.region((0, 0), plain=True, side=canvas.object_size, size=canvas.size)
-    return len(lattice.windows(top, across, canvas.size)) ** 2
+    return len(lattice.touching(0, 0, canvas.object_size)) ** 2
 
 
 def n_changing(explainer: Any, batch: Batch) -> float:

@@ -1,22 +1,27 @@
 """A recipe for C6 on the scale vgg16: what further training at one location loses.
 
-    python -m benchmarks.vgg16_c6 --out DIR [--data-dir DATA] [--device cuda] [--seconds 150]
+    python -m benchmarks.vgg16_c6 --out DIR [--data-dir DATA] [--device cuda] [--seconds 840]
         [--scale vgg16] [--seed 0] [--only NAME ...] [--max-steps N]
 
 Pretraining and learning are those of the scale, trained as `elsewhere train` does into DIR where
 they are not there yet (a run of the same curriculum in DIR/full is taken as it is), of a seed of
 tuning. Then every recipe of `RECIPES` goes on from the same weights, at the one location and, as
 its control, everywhere. The control is left out where nothing was lost, or where what was learnt is
-lost as well. One line is printed and kept (DIR/c6-SEED.jsonl) for each; a recipe that stands there
-is not tried again, and none is begun after `--seconds` of them. Every try is listed, in the order
-in which they were made. Evaluation is of the trained exemplars, in the precision of training, at
-7x7 places and the trained one.
+lost as well. Evaluation is of the trained exemplars, in the precision of training, at 7x7 places
+and the trained one.
+
+It takes as many sittings of `--seconds` as it needs: training goes on from its latest state, a
+recipe that ended is not tried again, and none is begun that takes longer than there is time. Every
+try is listed in DIR/c6-SEED.jsonl, in the order in which they were made, those that failed or were
+stopped as well. The status is 0 when nothing is left, else 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import itertools
 import json
 import time
 from pathlib import Path
@@ -30,10 +35,11 @@ from torch.nn import functional
 from elsewhere.models import Model, find_device
 from elsewhere.models.forward import Paster, computing, evaluating, exact
 from elsewhere.reproduction import load_scale, make_runs
+from elsewhere.reproduction.scale import Scale
 from elsewhere.stimuli import Grid, ObjectSet
 from elsewhere.training import final_card, list_checkpoints, load_checkpoint, train
 from elsewhere.training.batches import Presentations
-from elsewhere.training.checkpoints import Card
+from elsewhere.training.cards import Card
 from elsewhere.training.curriculum import Curriculum, Phase
 from elsewhere.training.optimisation import (
     Average,
@@ -176,59 +182,119 @@ def go_on(system: System, resolved: ResolvedPhase, precision: Any) -> list[list[
     return looks
 
 
-def main() -> None:
-    """Train what is missing, and try recipes."""
+class Over(Exception):
+    """The sitting is over; what is there is kept."""
+
+
+def main() -> int:
+    """Train what is missing, and try recipes; return 1 where some are left."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--seconds", type=float, default=150.0)
+    parser.add_argument("--seconds", type=float, default=840.0)
     parser.add_argument("--scale", default="vgg16")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", help="names of recipes")
+    parser.add_argument("--only", nargs="*", choices=RECIPES, help="names of recipes")
     parser.add_argument("--max-steps", type=int, help="only to see that it runs")
     options = parser.parse_args()
-    began = time.perf_counter()
-    scale, device = load_scale(options.scale), find_device(options.device)
+    end = time.perf_counter() + options.seconds
+    scale = load_scale(options.scale)
     if options.seed not in scale.tuned_on:
         raise SystemExit(f"seed {options.seed} is for reporting; tune on {scale.tuned_on}")
     if options.max_steps:
         scale = scale.smoke(options.max_steps)
+    try:
+        system, further = prepare(scale, options, end)
+    except Over:
+        print("out of time in training; the same command goes on")
+        return 1
+    tries = Tries(options.out / f"c6-{options.seed}.jsonl")
+    for found in tries.ended:
+        show(found)
+    for name in options.only or RECIPES:
+        keys = dict(RECIPES[name])
+        if options.max_steps:
+            keys.pop("steps", None)
+        if tries.has(name, keys):
+            continue
+        if end - time.perf_counter() < tries.longest:
+            print(f"out of time before {name!r}; the same command goes on")
+            return 1
+        tries.begin(name, keys)
+        found = {"recipe": name, "keys": keys}
+        try:
+            found |= attempt(system, further, keys, options)
+        except Exception as error:  # whatever it is, the try is listed and the next one follows
+            found["failed"] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        tries.end(found)
+        show(found)
+    return 0
+
+
+def prepare(scale: Scale, options: argparse.Namespace, end: float) -> tuple[System, Phase]:
+    """Return a network that has learnt, trained as far as it is not, and the phase after that."""
+
+    def look(_: object) -> None:
+        if time.perf_counter() > end:
+            raise Over
+
+    device = find_device(options.device)
     runs = {run.name: run for run in make_runs(scale)}
-    common: dict[str, Any] = {"device": str(device), "data_dir": options.data_dir}
+    common: dict[str, Any] = {"data_dir": options.data_dir, "progress": look}
+    common["device"] = str(device)
     print("pretraining", flush=True)
     train(runs["full"].curriculum(options.seed), options.out / "full", **common)
     known = final_card(list_checkpoints(options.out / "full"))
     run = runs["interference"]
     learn = dataclasses.replace(run, phases=run.phases[:1])
-    print(f"[{time.perf_counter() - began:.0f} s] learning", flush=True)
+    print("learning", flush=True)
     train(learn.curriculum(options.seed, known.path), options.out / "learn", **common)
     card = final_card(list_checkpoints(options.out / "learn"))
-    system = System(card, run.trained(options.seed), device)
-    print(f"[{time.perf_counter() - began:.0f} s] further", flush=True)
-    began = time.perf_counter()
-    path = options.out / f"c6-{options.seed}.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    done = [json.loads(line) for line in lines]
-    for found in done:
-        show(found)
-    for name in options.only or RECIPES:
-        if any(found["recipe"] == name for found in done):
-            continue
-        if time.perf_counter() - began > options.seconds:
-            print(f"out of time before {name!r}; run it again")
-            break
-        keys = dict(RECIPES[name])
-        if options.max_steps and "steps" in keys:
-            del keys["steps"]
-        found = attempt(system, run.phases[1], keys, options, began) | {"recipe": name}
-        show(found)
-        with path.open("a") as file:
-            file.write(json.dumps(found) + "\n")
+    return System(card, run.trained(options.seed), device), run.phases[1]
+
+
+class Tries:
+    """What was tried, line by line in a file: when a recipe was begun, and what it gave."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lines = path, list[dict[str, Any]]()
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            with contextlib.suppress(json.JSONDecodeError):  # cut short by a kill
+                self._lines.append(json.loads(line))
+
+    @property
+    def ended(self) -> list[dict[str, Any]]:
+        """The tries that ended, and those that were stopped: the next line is no end of them."""
+        pairs = itertools.zip_longest(self._lines, self._lines[1:], fillvalue={"begun": ""})
+        return [each for each, then in pairs if "begun" not in each or "begun" in then]
+
+    @property
+    def longest(self) -> float:
+        """Seconds that a recipe took, at most."""
+        return max((each.get("seconds", 0.0) for each in self._lines), default=0.0)
+
+    def has(self, name: str, keys: dict[str, Any]) -> bool:
+        """Return whether a recipe has ended already, with these keys."""
+        asked = {"recipe": name, "keys": keys}
+        return any("begun" not in each and asked.items() <= each.items() for each in self._lines)
+
+    def begin(self, name: str, keys: dict[str, Any]) -> None:
+        """Note that a recipe is begun."""
+        begun = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.end({"recipe": name, "keys": keys, "begun": begun})
+
+    def end(self, found: dict[str, Any]) -> None:
+        """Note what a recipe gave."""
+        self._lines.append(found)
+        with self.path.open("a+") as file:
+            file.seek(max(0, file.seek(0, 2) - 1))
+            cut = file.read(1) not in ("", "\n")  # a line that a kill has cut short stays apart
+            file.write("\n" * cut + json.dumps(found) + "\n")
 
 
 def attempt(
-    system: System, further: Phase, keys: dict[str, Any], options: argparse.Namespace, began: float
+    system: System, further: Phase, keys: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Return what a recipe does at the one location, and everywhere."""
     card, start = system.card, time.perf_counter()
@@ -236,7 +302,7 @@ def attempt(
         further, same_categories_as=None, categories=card.categories, **keys
     )
     precision = phase.precision or load_scale(options.scale).network.precision
-    found: dict[str, Any] = {"keys": keys}
+    found: dict[str, Any] = {}
     network = load_scale(options.scale).network
     before: tuple[float, float] | None = None
     with own_generators(system.device):
@@ -260,6 +326,10 @@ def attempt(
 
 def show(found: dict[str, Any]) -> None:
     """Print one line."""
+    if "before" not in found or "failed" in found:
+        said = found.get("failed", f"begun {found.get('begun')} and stopped")
+        print(f"{found['recipe']:42} {said}", flush=True)
+        return
     ways = []
     for name in ("one", "control"):
         looks = " ".join(f"{far:.2f}" for _, _, far in found.get(name, []))
@@ -275,4 +345,4 @@ def show(found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
