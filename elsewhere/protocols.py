@@ -21,14 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.axes import Axes, Coordinate
-from elsewhere.errors import InputError
+from elsewhere.kept import Keep, Kept
 from elsewhere.tokens import Tokens
 
 Stage: TypeAlias = Literal["empty", "reference", "grid"]
 STAGES: tuple[Stage, ...] = ("empty", "reference", "grid")
 """In order: the empty canvas; every object at the reference; the sweep."""
 
-Kept: TypeAlias = Literal["full", "mean", "sketch"]
 Array: TypeAlias = Any
 """A ``numpy.ndarray`` or a ``torch.Tensor``."""
 
@@ -135,43 +134,6 @@ class Design:
         """The category of each object as a number, shape (object,)."""
         names = list(dict.fromkeys(self.categories))
         return np.array([names.index(category) for category in self.categories], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class Keep:
-    """What is kept of a layer.
-
-    Parameters
-    ----------
-    kind
-        ``full``, ``mean`` or ``sketch``.
-    size
-        Numbers in a sketch.
-    """
-
-    kind: Kept = "full"
-    size: int = 0
-
-    @classmethod
-    def parse(cls, text: str) -> Keep:
-        """Return what ``full``, ``mean`` or ``sketch:K`` stands for.
-
-        Examples
-        --------
-        >>> Keep.parse("sketch:512")
-        Keep(kind='sketch', size=512)
-        """
-        kind, _, size = text.partition(":")
-        if kind == "full" and not size:
-            return cls("full")
-        if kind == "mean" and not size:
-            return cls("mean")
-        if kind == "sketch" and size.isdecimal() and int(size) > 0:
-            return cls("sketch", int(size))
-        raise InputError(f"cannot keep {text!r} of a layer; expected full, mean or sketch:K")
-
-    def __str__(self) -> str:
-        return f"sketch:{self.size}" if self.kind == "sketch" else self.kind
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from elsewhere.analyzer import describe_methods, dissimilarity_matrices, similar
 from elsewhere.errors import UnknownNameError
 from elsewhere.figures.results import describe
 from elsewhere.forms import layer_forms, layer_labels, mean_note, network_name, weights_name
+from elsewhere.kept import Keep
 from elsewhere.probes import probe
-from elsewhere.protocols import Keep, Layer
+from elsewhere.protocols import Layer
 from elsewhere.recording import record
 from elsewhere.stimuli import Canvas, load_objects
 from elsewhere.storage import open_recording, tidy_table

@@ -9,21 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, LayerError, NumericsError
+from elsewhere.kept import Kept
 from elsewhere.measures.landing import Rows
 from elsewhere.measures.sketch import sketch
 from elsewhere.measures.vectors import DenseVectors, average
-from elsewhere.protocols import (
-    LAYOUTS,
-    SPACE,
-    Array,
-    Block,
-    Design,
-    Kept,
-    Layer,
-    Layout,
-    Need,
-    Stage,
-)
+from elsewhere.protocols import LAYOUTS, SPACE, Array, Block, Design, Layer, Layout, Need, Stage
 from elsewhere.tokens import Tokens
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import LayerError, NumericsError, UnknownNameError
 from elsewhere.forms import layer_labels
+from elsewhere.kept import Keep
 from elsewhere.measures.bands import band_notes
 from elsewhere.measures.blocks import check_lengths
 from elsewhere.measures.centred_rows import CentredRows
@@ -37,7 +38,7 @@ from elsewhere.measures.sketch import cosine_error
 from elsewhere.measures.tables import Variables, scalar
 from elsewhere.measures.unit_chunks import BY_PLACE, CENTRED
 from elsewhere.measures.vectors import NEGLIGIBLE
-from elsewhere.protocols import Block, Design, Keep, Layer, Need, Stage, Vectors
+from elsewhere.protocols import Block, Design, Layer, Need, Stage, Vectors
 from elsewhere.types import Metric, stem_of
 
 METRICS: tuple[str, ...] = get_args(Metric)

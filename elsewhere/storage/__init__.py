@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from elsewhere.registry import imported_later
 
 if TYPE_CHECKING:
-    from elsewhere.protocols import Keep as Keep
+    from elsewhere.kept import Keep as Keep
     from elsewhere.storage.arrays import ArraySource as ArraySource
     from elsewhere.storage.files import check_output as check_output
     from elsewhere.storage.files import free_bytes as free_bytes

@@ -16,20 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, LayerError
+from elsewhere.kept import Keep
 from elsewhere.measures.behaviour import Behaviour
 from elsewhere.measures.blocks import without_layout
-from elsewhere.protocols import (
-    BY_NUMBER,
-    LAYOUTS,
-    SPACE,
-    Array,
-    Block,
-    Design,
-    Keep,
-    Layer,
-    Layout,
-    Need,
-)
+from elsewhere.protocols import BY_NUMBER, LAYOUTS, SPACE, Array, Block, Design, Layer, Layout, Need
 from elsewhere.storage.portions import PORTION_BYTES, Portions
 from elsewhere.storage.results import to_attribute
 from elsewhere.tokens import Tokens

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from elsewhere.kept import Kept
 from elsewhere.measures.blocks import spatial_mean
 from elsewhere.measures.sketch import sketch
 from elsewhere.measures.vectors import DenseVectors
 from elsewhere.models.forward import send
-from elsewhere.protocols import Kept, Stage
+from elsewhere.protocols import Stage
 from elsewhere.recording.incremental.gathering import Whole, batched
 from elsewhere.recording.incremental.rectangles import GroupSquares, Piece, Region, Sums
 from elsewhere.recording.incremental.vectors import WindowVectors
