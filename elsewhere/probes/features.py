@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elsewhere.errors import NumericsError
 from elsewhere.measures.blocks import rows_of
-from elsewhere.measures.vectors import dot_products, to_numpy
-from elsewhere.protocols import Block, Design, Layer, Need, Sink, Source
+from elsewhere.measures.crossing import Crossing
+from elsewhere.measures.vectors import dot_products, on_host, to_numpy, upload
+from elsewhere.protocols import Array, Block, Design, Layer, Need, Sink, Source
 from elsewhere.storage import Keep
 from elsewhere.storage.schema import StoredLayer
 from elsewhere.types import Location
@@ -53,18 +55,18 @@ class FeatureReading:
             return self.keep.size
         return math.prod(StoredLayer.of(layer, keep=self.keep, seed=self.seed).stored_shape)
 
-    def rows(self, block: Block) -> NDArray[Any]:
-        """Return the rows of a block, (row, unit)."""
+    def rows(self, block: Block) -> Array:
+        """Return the rows of a block, (row, unit), where they lie."""
         if block.kept != "full":
-            return to_numpy(rows_of(block))
-        values: Any
+            return rows_of(block)
+        values: Array
         if self.keep.kind == "full":
             values = block.full()
         elif self.keep.kind == "mean":
             values = block.mean()
         else:
             values = block.sketch(self.keep.size, self.seed)
-        return to_numpy(values).reshape(len(values), -1)
+        return values.reshape(len(values), -1)
 
 
 class GatherSink(Sink):
@@ -118,7 +120,7 @@ class GatherSink(Sink):
         ]
         if not wanted:
             return
-        values = self._readings[block.layer].rows(block)
+        values = to_numpy(self._readings[block.layer].rows(block))
         first, last = (0, values.shape[1]) if self._units is None else self._units
         for row, place in wanted:
             kept = self.rows[block.layer][place]
@@ -135,7 +137,8 @@ class ScoreSink(Sink):
     """Hands to `take` the products of all activations with their layer's `weights` (score, unit).
 
     The layer's centre (unit,) is subtracted before: activations lie near it, so that products keep
-    their digits where a unit hardly varies. `units` are those that the weights are of.
+    their digits where a unit hardly varies. `units` are those that the weights are of. Activations
+    of a device are multiplied there, and their products cross together.
     """
 
     def __init__(
@@ -149,6 +152,8 @@ class ScoreSink(Sink):
     ) -> None:
         self._readings, self._weights, self._centres = readings, weights, centres
         self._take, self._units = take, units
+        self._there: dict[str, tuple[Array, Array]] = {}
+        self._crossing = Crossing()
 
     def needs(self, layer: Layer) -> tuple[Need, ...]:
         """Return the activations over the grid."""
@@ -166,13 +171,38 @@ class ScoreSink(Sink):
     def add(self, block: Block) -> None:
         """Hand on the products of a block."""
         values = self._readings[block.layer].rows(block)
-        weights, centre = self._weights[block.layer], self._centres[block.layer]
+        values = to_numpy(values) if on_host(values) else values
+        weights, centre = self._matching(block.layer, values)
         first = 0 if self._units is None else self._units[0]
         scores = dot_products(values[:, first : first + len(centre)] - centre, weights)
+        where = block.layer, block.objects.copy(), block.positions.copy()
+        self._crossing.take(partial(self._hand_on, *where), scores)
+
+    def _matching(self, layer: str, values: Array) -> tuple[Array, Array]:
+        """Return the weights and the centre where the values lie."""
+        found = self._weights[layer], self._centres[layer]
+        if isinstance(values, np.ndarray):
+            return found
+        if layer not in self._there:
+            weights, centre = (upload(each, values.device) for each in found)
+            self._there[layer] = weights, centre
+        return self._there[layer]
+
+    def _hand_on(
+        self,
+        layer: str,
+        objects: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        scores: NDArray[np.float64],
+    ) -> None:
         finite = np.isfinite(scores).all(axis=1)
         if not finite.all():
-            refuse(block.layer, self._design.objects[block.objects[int(np.argmin(finite))]])
-        self._take(block.layer, scores, block.objects, block.positions)
+            refuse(layer, self._design.objects[objects[int(np.argmin(finite))]])
+        self._take(layer, scores, objects, positions)
+
+    def end(self) -> None:
+        """Hand on what is still on a device."""
+        self._crossing.flush()
 
 
 def refuse(layer: str, name: str) -> None:

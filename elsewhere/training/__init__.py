@@ -12,7 +12,7 @@ from elsewhere.registry import imported_later
 
 if TYPE_CHECKING:
     from elsewhere.models.heads import find_head as find_head
-    from elsewhere.training.checkpoints import Card as Card
+    from elsewhere.training.cards import Card as Card
     from elsewhere.training.checkpoints import final_card as final_card
     from elsewhere.training.checkpoints import list_checkpoints as list_checkpoints
     from elsewhere.training.checkpoints import load_checkpoint as load_checkpoint

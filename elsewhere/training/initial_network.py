@@ -17,7 +17,8 @@ from elsewhere.models.transform import named_transform, own_transform
 from elsewhere.stimuli.sets import WITH_PARTS
 from elsewhere.stimuli.transformations import check_seen
 from elsewhere.storage.files import is_checkpoint
-from elsewhere.training.checkpoints import Card, load_checkpoint, read_card
+from elsewhere.training.cards import Card
+from elsewhere.training.checkpoints import load_checkpoint, read_card
 from elsewhere.training.curriculum import BatchNorm, Curriculum
 from elsewhere.training.heads import check_replaceable
 from elsewhere.training.optimisation import find_dropout, find_factors, select_parameters

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -27,10 +26,12 @@ from elsewhere.logs import get_logger
 from elsewhere.models import Model
 from elsewhere.models.forward import Paster, computing, exact
 from elsewhere.models.heads import find_logits, input_dtype
-from elsewhere.models.machine import describe_machine
+from elsewhere.models.machine import describe_machine, describe_precision
 from elsewhere.training.batches import BLOCK, Presentations
 from elsewhere.training.card_notes import MODES, Doubts, note_of_modes
-from elsewhere.training.checkpoints import Card, checkpoint_path, save_checkpoint
+from elsewhere.training.cards import Card
+from elsewhere.training.checkpoints import checkpoint_path, save_checkpoint
+from elsewhere.training.criteria import is_met, steps_to
 from elsewhere.training.curriculum import BatchNorm, Curriculum
 from elsewhere.training.frozen_trunk import TABLE, HeadTable, make_table
 from elsewhere.training.heads import check_logits
@@ -316,37 +317,25 @@ class Stage:
                 raise diverged(self.around.directory, self.phase, done, what)
             self.history.append((loss, correct / self.phase.batch))
 
-    def _counts(self) -> NDArray[np.int64]:
-        """Return how many presentations of the latest steps were classified correctly."""
-        shares = np.array([share for _, share in self.history])
-        return np.floor(shares * self.phase.batch + 0.5).astype(np.int64)
-
     def _meets_criterion(self, done: int) -> bool:
         """Return whether the criterion is met now, for the first time."""
         criterion = self.phase.criterion
         if criterion is None or self.criterion_step is not None:
             return False
-        recent = self._counts()[-criterion.window :]
-        if len(recent) < criterion.window or recent.sum() < criterion.needed(self.phase.batch):
+        if not is_met(criterion, self.history, self.phase.batch):
             return False
         self.criterion_step = done
         return True
 
     def _next_ask(self, done: int) -> float:
-        """Return the first step at which the criterion could be met, were all steps flawless.
+        """Return the first step at which the criterion could be met; infinite where none can.
 
         The counts lie on the device, and looking at them waits for it; no earlier look is needed.
         """
-        criterion, batch = self.phase.criterion, self.phase.batch
+        criterion = self.phase.criterion
         if criterion is None or self.criterion_step is not None:
             return np.inf
-        counts, window = self._counts(), criterion.window
-        more = np.arange(1, window + 1)
-        sums = np.concatenate([[0], np.cumsum(counts)])
-        kept = np.minimum(len(counts), window - more)
-        best = sums[-1] - sums[len(counts) - kept] + more * batch
-        possible = (best >= criterion.needed(batch)) & (done + more >= window)
-        return done + int(more[np.argmax(possible)])
+        return done + steps_to(criterion, self.history, self.phase.batch, done)
 
     def _reach(self, done: int, *, final: bool, keep: bool = True) -> None:
         """Test, report and keep what the network is after `done` steps."""
@@ -460,7 +449,10 @@ class Stage:
                     *note_of_modes(found.get(MODES[0]), found.get(MODES[1]), self.batch_norm),
                 )
             ),
-            numerics=describe_machine(self.device) | {"precision": self.precision},
+            numerics={
+                **describe_machine(self.device),
+                **describe_precision(self.device, self.precision),
+            },
         )
 
     # --- the state in between

@@ -17,6 +17,7 @@ from elsewhere.stimuli import Canvas, Grid, load_objects
 from elsewhere.training import Curriculum, Exemplars, Network, Phase, list_checkpoints, train
 from elsewhere.training.checkpoints import load_checkpoint
 from elsewhere.training.resolution import resolve
+from tests.counting import counting
 
 CANVAS = Canvas(16, 7)
 
@@ -279,3 +280,19 @@ def test_on_off_and_far_are_those_of_the_environment(names, tmp_path):
     assert "all" not in names or "size or more from the trained ones" in notes
     assert "nothing was tested" not in notes
     assert notes.count("is undefined (nan)") == 1  # one line for all
+
+
+def test_a_checkpoint_is_measured_with_as_many_waits_whatever_the_grid(run, late):
+    """And however many exemplars are shown: where a GPU measures, they cross together."""
+    card = list_checkpoints(run)[-1]
+    found = []
+    for grid, each in (("1x2", 1), ("3x3", 2)):
+        settings = TrackSettings(grid=grid, layers=("pool1", "fc4"), per_category=each)
+        objects = load_objects("glyphs", size=7, categories=2 * each)
+        with counting() as counted:
+            measure_checkpoint(card, objects, settings=settings, device="cpu")
+        found.append({line: n for line, n in counted.lines.items()
+                      if " models/" not in line and " training/" not in line})  # fmt: skip
+    assert found[0] == found[1]
+    measured = {line: n for line, n in found[0].items() if " recording/" not in line}
+    assert sum(measured.values()) <= 12, found[0]

@@ -170,3 +170,11 @@ def test_every_decision_is_numbered_and_says_its_price():
         assert text.startswith(f"# {number}. ")
         for part in ("Question", "Decision", "Price"):
             assert f"\n## {part}\n" in text
+
+
+def test_the_oldest_pair_that_is_tested_is_the_bound():
+    bounds = re.findall(r'"(torch|torchvision)>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    (pair,) = re.findall(r"OLDEST_PAIR := (.+)", (ROOT / "Makefile").read_text())
+    assert len(bounds) == 2
+    for name, bound in bounds:
+        assert f"{name}=={bound}." in pair

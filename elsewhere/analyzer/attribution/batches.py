@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from elsewhere.analyzer.attribution.covering import Coverer
 from elsewhere.analyzer.attribution.lattices import Lattice
-from elsewhere.analyzer.attribution.rules import Ruled, RuleSet
+from elsewhere.analyzer.attribution.ruled import Ruled
+from elsewhere.analyzer.attribution.rules import RuleSet
 from elsewhere.analyzer.attribution.targets import Scorer
 from elsewhere.errors import InputError
+from elsewhere.measures.vectors import upload
 from elsewhere.models import Layer
 from elsewhere.types import BATCH_ROWS
 
@@ -107,23 +110,32 @@ class Batch:
         return () if self.references is None else (self.references,)
 
     def take(self, rows: slice) -> Batch:
-        """Return some of the images."""
-        return self.pick(range(len(self))[rows])
+        """Return some of the images, not copied."""
+        return self._with(range(len(self))[rows], lambda values: values[rows])
 
     def padded(self, rows: int) -> Batch:
         """Return `rows` images, the last one repeated: results depend on how many there are."""
-        return self.pick([min(row, len(self) - 1) for row in range(rows)])
+        more = rows - len(self)
+
+        def widen(values: torch.Tensor) -> torch.Tensor:
+            return torch.cat([values, values[-1:].expand(more, *values.shape[1:])])
+
+        chosen = [min(row, len(self) - 1) for row in range(rows)]
+        return self._with(chosen, widen) if more > 0 else self.take(slice(rows))
 
     def pick(self, rows: Sequence[int]) -> Batch:
         """Return these images, in this order."""
-        chosen = list(rows)
+        places = upload(np.array(rows), self.images.device)
+        return self._with(rows, lambda values: values[places])
+
+    def _with(self, rows: Sequence[int], change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         return Batch(
-            self.images[chosen],
-            self.baselines[chosen],
-            [self.corners[row] for row in chosen],
-            [self.classes[row] for row in chosen],
-            None if self.references is None else self.references[chosen],
-            [self.keys[row] for row in chosen] if self.keys else (),
+            change(self.images),
+            change(self.baselines),
+            [self.corners[row] for row in rows],
+            [self.classes[row] for row in rows],
+            None if self.references is None else change(self.references),
+            [self.keys[row] for row in rows] if self.keys else (),
             self.plain,
         )
 
@@ -172,7 +184,7 @@ class Setting:
     follow
         For methods that replace derivatives: from images to the network with rules.
     kept
-        Gets, of each image in turn, the score that a map does not share out.
+        Gets, of each image in turn, the score that a map does not share out, on the device.
     """
 
     scorer: Scorer
@@ -184,7 +196,7 @@ class Setting:
     coverer: Coverer | None = None
     share: float = 1.0
     follow: Callable[[torch.Tensor], Ruled] = _unfollowed
-    kept: list[float] = field(default_factory=list)
+    kept: list[torch.Tensor] = field(default_factory=list)
 
 
 Run = Callable[[Setting, Batch], torch.Tensor]

@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from elsewhere.analyzer.attribution.lattices import Interval, Lattice, spread_windows
 from elsewhere.analyzer.attribution.targets import Scorer
 from elsewhere.errors import EngineError, InputError
+from elsewhere.measures.vectors import to_numpy
 from elsewhere.models import Layer, Model, output_tensors
 from elsewhere.models.forward import evaluating
 from elsewhere.models.proof import find_difference
@@ -37,7 +38,6 @@ from elsewhere.recording.incremental.trace import Program
 from elsewhere.recording.incremental.windows import Ground, Maps
 from elsewhere.types import BATCH_ROWS, Engine, format_bytes
 
-Scores: TypeAlias = NDArray[np.float64]
 Taken = TypeVar("Taken")
 
 
@@ -85,7 +85,7 @@ class CoveredImage:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return which windows along y and x cover anything that the baseline changes."""
         differs = (self.image != self.baseline)[0].any(0)
-        lines = differs.any(1).cpu().numpy(), differs.any(0).cpu().numpy()
+        lines = to_numpy(torch.stack([differs.any(1), differs.any(0)]))
         y, x = (
             np.flatnonzero([bool(line[a:b].any()) for a, b in along])
             for along, line in zip(stretches, lines, strict=True)
@@ -162,35 +162,24 @@ class Coverer:
         if len(ys) and len(xs):
             extra = () if references is None else (references,)
 
-            def score(values: torch.Tensor) -> Scores:
+            def score(values: torch.Tensor) -> torch.Tensor:
                 more = (each.expand(len(values), -1) for each in extra)
-                found: Scores = (
-                    self.scorer.score(values.flatten(1), *more)[:, column].double().cpu().numpy()
-                )
-                return found
+                return self.scorer.score(values.flatten(1), *more)[:, column].double()
 
             with _failing_but_for_memory(), evaluating(self.model.module):
                 engine = self.compile(scene, [y[i] for i in ys], [x[i] for i in xs])
                 empty = engine.empty(self.layer)
                 whole = score(empty.maps if isinstance(empty, Ground) else empty)
-                found = self._covered(engine, (len(ys), len(xs)), score, share)
-            change[np.ix_(ys, xs)] = whole - found
+                room = int(min(self.max_bytes, TILE_BYTES) * share)
+                every = np.arange(len(ys)), np.arange(len(xs))
+                tiles = list(engine.tiles([self.layer], *every, max_bytes=room))
+                found = [torch.cat(_run(engine, self.layer, tile, score)) for tile in tiles]
+                ends = np.cumsum([0, *map(len, found)])
+                changes = to_numpy(whole - torch.cat(found))  # all windows cross together
+            for tile, first, last in zip(tiles, ends[:-1], ends[1:], strict=True):
+                part = changes[first:last].reshape(len(tile.ys), len(tile.xs))
+                change[np.ix_(ys[tile.ys], xs[tile.xs])] = part
         return spread_windows(change, y, x, scene.size)
-
-    def _covered(
-        self,
-        engine: Incremental,
-        shape: tuple[int, int],
-        score: Callable[[torch.Tensor], Scores],
-        share: float,
-    ) -> NDArray[np.float64]:
-        """Return the scores without each window, (row of windows, column of windows)."""
-        scores = np.full(shape, np.nan)
-        room = int(min(self.max_bytes, TILE_BYTES) * share)
-        for tile in engine.tiles([self.layer], *map(np.arange, shape), max_bytes=room):
-            found = np.concatenate(_run(engine, self.layer, tile, score))
-            scores[np.ix_(tile.ys, tile.xs)] = found.reshape(len(tile.ys), len(tile.xs))
-        return scores
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,28 +26,26 @@ from elsewhere.analyzer.attribution.covering import (
     choose_coverer,
     is_out_of_memory,
 )
+from elsewhere.analyzer.attribution.explained import Explained
 from elsewhere.analyzer.attribution.methods import methods, read_options
-from elsewhere.analyzer.attribution.rules import Ruled
-from elsewhere.analyzer.attribution.targets import (
-    ClassTarget,
-    Scorer,
-    SimilarityTarget,
-    Target,
-    find_layer,
+from elsewhere.analyzer.attribution.ruled import Ruled
+from elsewhere.analyzer.attribution.suitability import (
+    check_copy,
+    check_sizes,
+    check_target,
+    find_map_layer,
 )
+from elsewhere.analyzer.attribution.targets import Scorer, SimilarityTarget, Target, own_scores
 from elsewhere.errors import EngineError, InputError, LayerError, NumericsError, reason_of
 from elsewhere.logs import get_logger
-from elsewhere.measures.blocks import without_layout
 from elsewhere.measures.maps import plane_of
-from elsewhere.models import Conduct, Layer, Model, list_layers, output_tensors, untouched
+from elsewhere.measures.vectors import to_numpy, upload
+from elsewhere.models import Conduct, Model, list_layers, output_tensors
 from elsewhere.models.forward import computing
 from elsewhere.recording.engines import EngineChoice
 from elsewhere.types import Engine
 
 logger = get_logger(__name__)
-
-CANCELLED = 0.1
-"""A change of the score below this share of a map's absolute mass is what cancelling left of it."""
 
 TOLERANCE = 0.01
 """By which share relevance may be off its sum, which nothing but rounding changes."""
@@ -60,36 +58,6 @@ UNIT = 2.0**-24
 
 _NO_GRADIENT = ("used in the graph", "does not require grad", "did not obtain any outputs")
 """What torch and Captum say of a target that does not depend on what it is attributed to."""
-
-
-@dataclass(frozen=True)
-class Explained:
-    """Maps and scores of some images.
-
-    Parameters
-    ----------
-    maps
-        float32 (n, channel, height, width).
-    scores, baseline_scores
-        float64 (n,); the latter NaN for methods without a baseline.
-    kept
-        float64 (n,), of the score what biases and the stabiliser keep; NaN for methods that keep
-        nothing.
-    steps
-        int64 (n,), the steps that each map was integrated in; 0 for other methods.
-    """
-
-    maps: torch.Tensor
-    scores: NDArray[np.float64]
-    baseline_scores: NDArray[np.float64]
-    kept: NDArray[np.float64]
-    steps: NDArray[np.int64]
-
-    @property
-    def flat(self) -> NDArray[np.float32]:
-        """The maps summed over channels, (n, height, width)."""
-        found: NDArray[np.float32] = self.maps.sum(1).cpu().numpy().astype(np.float32)
-        return found
 
 
 class Explainer:
@@ -150,12 +118,12 @@ class Explainer:
         self.canvas_size, self.object_size, self.seed = canvas_size, object_size, seed
         self._conduct = Conduct() if conduct is None else conduct
         self.options: dict[str, Any] = read_options(method, options, object_size=object_size)
-        self._check_target()
-        self._check_sizes()
-        self.layer = self._find_layer(layer)
+        check_target(self.method, method, target)
+        check_sizes(method, self.options, canvas_size, object_size)
+        self.layer = find_map_layer(self.method, method, layer, model, canvas_size)
         self.network = PlainNetwork(model, self._conduct)
         self.scorer = Scorer(self.network, model, target, canvas_size).eval()
-        self._check_copy()
+        check_copy(self.network, model, self._conduct, canvas_size)
         self.max_memory = max_memory
         self.rows = self._all_rows = self._fitting_rows(max_memory)
         self._followed: dict[tuple[int, ...], Ruled] = {}
@@ -211,70 +179,6 @@ class Explainer:
                 self.max_memory,
             )
         return self.choice
-
-    # --- checks -----------------------------------------------------------------------------
-
-    def _check_target(self) -> None:
-        bent = isinstance(self.target, SimilarityTarget) or (
-            isinstance(self.target, ClassTarget) and self.target.quantity == "probability"
-        )
-        if self.method.linear_target and bent:
-            raise InputError(
-                f"{self.name} sends relevance back through layers and has no rule for the target "
-                f"{self.target.name}; take a logit, or a method that needs gradients only, such "
-                "as integrated-gradients"
-            )
-
-    def _check_sizes(self) -> None:
-        for name in ("window", "cell"):
-            if self.options.get(name, 0) > self.canvas_size:
-                raise InputError(
-                    f"option {name!r} of {self.name} is {self.options[name]}, more than the canvas "
-                    f"has px ({self.canvas_size}); the object has {self.object_size}"
-                )
-
-    def _find_layer(self, name: str | None) -> Layer | None:
-        if not self.method.needs_layer:
-            if name is not None:
-                raise InputError(
-                    f"{self.name} attributes to pixels and takes no layer; leave --layer {name} out"
-                )
-            return None
-        every = list_layers(self.model, self.canvas_size, containers=True)
-        maps = [layer for layer in every if layer.is_map and layer.stride is not None]
-        convolutions = [layer.name for layer in maps if layer.kind.startswith("Conv")]
-        known = ", ".join(convolutions[-3:]) or "none in this network"
-        if name is None:
-            raise InputError(
-                f"{self.name} needs a layer and none was given; name a convolutional one with "
-                f"--layer (the last ones: {known})"
-            )
-        layer = find_layer(name, self.model, self.canvas_size)
-        if not layer.layout:
-            raise InputError(without_layout(name, layer.shape, "Grad-CAM"))
-        if not layer.is_map or layer.stride is None:
-            raise InputError(
-                f"{self.name} needs a convolutional layer, whose output is a map of the canvas; "
-                f"{name!r} is a {layer.kind} that gives {'x'.join(map(str, layer.shape))}; take "
-                f"one of the last ones: {known}"
-            )
-        return layer
-
-    def _check_copy(self) -> None:
-        """Refuse to work on a copy that does not do what the network does."""
-        shape = (1 if self._conduct.alone else 2, 3, self.canvas_size, self.canvas_size)
-        generator = torch.Generator().manual_seed(0)
-        images = torch.rand(shape, generator=generator).to(self.model.device)
-        with untouched(self.model.module), torch.no_grad(), computing(self.model.device):
-            with self._conduct.a_pass(self.model.module.eval()):
-                expected = output_tensors(self.model.module(images.clone()))
-            found = output_tensors(self.network(images))
-        for key, tensor in expected.items():
-            if not torch.allclose(found[key], tensor, rtol=1e-5, atol=1e-6, equal_nan=True):
-                raise InputError(
-                    f"{self.model.name} cannot be copied: the copy's output differs; it keeps "
-                    "something outside its modules that its output depends on"
-                )
 
     def _fitting_rows(self, max_memory: int) -> int:
         if self._conduct.alone:
@@ -337,8 +241,7 @@ class Explainer:
         def run(one: Batch) -> tuple[torch.Tensor]:
             with torch.no_grad(), computing(self.model.device):
                 found: torch.Tensor = self.scorer(one.images, *one.extra)
-            chosen = torch.tensor(list(one.classes), device=found.device)
-            return (found.gather(1, chosen[:, None])[:, 0],)
+            return (own_scores(found, one.classes),)
 
         (values,) = self._halving(batch, run, "the network")
         return values.double().cpu().numpy()
@@ -356,7 +259,7 @@ class Explainer:
 
     # --- maps -------------------------------------------------------------------------------
 
-    def maps(self, batch: Batch, *, steps: int = 0) -> torch.Tensor:
+    def maps(self, batch: Batch, *, steps: int = 0, check: bool = True) -> torch.Tensor:
         """Return the method's maps, float32 (n, channel, height, width).
 
         Parameters
@@ -365,6 +268,8 @@ class Explainer:
             The images.
         steps
             Of integrated gradients, where it is not the option's number.
+        check
+            Whether what is not finite is refused, which waits for the device.
 
         Raises
         ------
@@ -373,23 +278,28 @@ class Explainer:
         InputError
             Not even a single image fits the memory, or the method cannot work with the network.
         """
-        return self._maps_and_kept(batch, steps)[0]
+        return self._maps_and_kept(batch, steps, check)[0]
 
     def _maps_and_kept(
-        self, batch: Batch, steps: int = 0
-    ) -> tuple[torch.Tensor, NDArray[np.float64]]:
+        self, batch: Batch, steps: int = 0, check: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the maps, and of each what it does not share out of the score."""
         batches = self.method.batches and in_full_batches(batch.images)
         pad = self._coverer is None and not self.method.alone and not batches
         options = {**self.options, "n_steps": steps} if steps else self.options
         run = functools.partial(self._attribute, options=options)
         maps, kept = self._halving(batch, run, self.name, pad=pad)
-        if not bool(torch.isfinite(maps).all()):
+        if check:
+            self.expect_finite(bool(torch.isfinite(maps).all()))
+        return maps, kept
+
+    def expect_finite(self, finite: bool) -> None:
+        """Refuse maps that are not."""
+        if not finite:
             raise NumericsError(
                 f"{self.name} gives NaN or infinity on {self.model.name}; check its weights and "
                 "its input"
             )
-        return maps, kept.numpy()
 
     def explain(self, batch: Batch) -> Explained:
         """Return maps and scores; a map's sum is checked where it is known.
@@ -408,7 +318,7 @@ class Explainer:
         if self.method.compares:
             compared = self.scores(replace(batch, images=batch.baselines))
         steps = np.full(len(batch), self.options.get("n_steps", 0), np.int64)
-        found = Explained(maps, scores, compared, kept, steps)
+        found = Explained(maps, scores, compared, to_numpy(kept), steps)
         if not self.method.complete:
             return found
         off = np.flatnonzero(self.completeness(found)[1] > self.tolerance)
@@ -424,7 +334,7 @@ class Explainer:
         while len(off) and count < most:
             count = min(2 * count, most)
             more, _ = self._maps_and_kept(batch.pick(off.tolist()), count)
-            found.maps[off.tolist()], found.steps[off] = more, count
+            found.maps[upload(off, more.device)], found.steps[off] = more, count
             off = np.flatnonzero(self.completeness(found)[1] > self.tolerance)
         return found
 
@@ -446,15 +356,7 @@ class Explainer:
         if not self.method.complete:
             nothing = np.full(len(found.scores), np.nan)
             return nothing, nothing
-        maps = found.maps.double()
-        rest = found.baseline_scores if self.method.compares else found.kept
-        change = found.scores - rest
-        total, mass = torch.stack([maps.sum((1, 2, 3)), maps.abs().sum((1, 2, 3))]).cpu().numpy()
-        error = total - change
-        # scores are rounded, so that an empty map may differ by their last bits
-        rounding = 1e-5 * np.maximum(np.abs(found.scores), np.abs(rest))
-        least = np.maximum(np.maximum(CANCELLED * mass, 100 * rounding), 1e-30)
-        return error, np.abs(error) / np.maximum(np.abs(change), least)
+        return found.completeness(found.baseline_scores if self.method.compares else found.kept)
 
     def vanishing(self, found: Explained, batch: Batch, empty: torch.Tensor) -> NDArray[np.bool_]:
         """Return which maps are nothing but the score's own rounding, or empty, bool (n,).
@@ -535,8 +437,8 @@ class Explainer:
                         "occlusion, which needs no gradients"
                     ) from error
                 raise
-        kept = torch.tensor(setting.kept or [np.nan] * len(batch), dtype=torch.float64)
-        return maps.detach().float(), kept
+        nothing = torch.full((len(batch),), torch.nan, dtype=torch.float64)
+        return maps.detach().float(), torch.stack(setting.kept) if setting.kept else nothing
 
     def _halving(
         self,

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from elsewhere.errors import InputError
+from elsewhere.measures.vectors import upload
 from elsewhere.models import Layer, Model
 from elsewhere.models.forward import Paster, paste
 from elsewhere.models.names import torchvision_part
@@ -106,8 +107,8 @@ class Scenes:
     def images(self, number: int, corners: Sequence[tuple[int, int]]) -> torch.Tensor:
         """Return an object with its box's first row and column at `corners`, (n, 3, y, x)."""
         found = self.empty.repeat(len(corners), 1, 1, 1)
-        patches = self._patches[[number]].expand(len(corners), -1, -1)
-        paste(found, patches, torch.tensor(corners))
+        patches = self._patches[number : number + 1].expand(len(corners), -1, -1)
+        paste(found, patches, upload(np.array(corners), found.device))
         return found
 
     def corners(self, locations: Sequence[Location]) -> list[tuple[int, int]]:

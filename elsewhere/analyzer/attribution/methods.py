@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from captum.attr import InputXGradient, IntegratedGradients, Saliency
 from captum.attr._utils.approximation_methods import approximation_parameters
@@ -20,8 +21,11 @@ from elsewhere.analyzer.attribution.perturbations import (
 )
 from elsewhere.analyzer.attribution.randomness import frame_generator, frame_noise
 from elsewhere.analyzer.attribution.rules import Ledger
+from elsewhere.analyzer.attribution.targets import own_scores
 from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.measures.blocks import maps_from
+from elsewhere.measures.vectors import upload
+from elsewhere.models.forward import send
 from elsewhere.registry import Registry
 
 methods: Registry[Method] = Registry("attribution method")
@@ -98,13 +102,14 @@ def _integrated_together(setting: Setting, batch: Batch) -> torch.Tensor:
     """
     options, n = setting.options, len(batch)
     sizes, shares = (
-        torch.tensor(numbers(options["n_steps"])).to(batch.images)
+        torch.from_numpy(np.array(numbers(options["n_steps"]))).to(batch.images.dtype)
         for numbers in approximation_parameters(options["method"])
     )
     images, baselines = batch.images.detach(), batch.baselines
     device, shown = images.device, images - baselines
+    sizes, shares = send(sizes, device), send(shares, device)
     point = torch.arange(n * len(shares), device=device)
-    classes = torch.tensor(list(batch.classes), device=device)
+    classes = upload(np.array(batch.classes), device)
     each = torch.arange(n, device=device)[:, None]
     total = torch.zeros_like(shown).flatten(1)
     for first in range(0, len(point), setting.rows):
@@ -153,11 +158,12 @@ def _gradient_shap(setting: Setting, batch: Batch) -> torch.Tensor:
         shares = torch.rand(count, generator=random)
         total = torch.zeros_like(images)
         for first in range(0, count, setting.rows):
-            part = shares[first : first + setting.rows].to(images)[:, None, None, None]
+            part = send(shares[first : first + setting.rows], images.device)
+            part = part.to(images.dtype)[:, None, None, None]
             shown = images - one.baselines
             if spread:
                 noise = frame_noise(random, len(part), one.corners[0], size)
-                shown = shown + spread * noise.to(images)
+                shown = shown + spread * send(noise, images.device).to(images.dtype)
             points = (one.baselines + part * shown).requires_grad_(True)
             references = [each.expand(len(part), -1) for each in one.extra]
             scores = setting.scorer(points, *references)[:, one.classes[0]]
@@ -206,8 +212,7 @@ def _sent_back(
     """Return the gradient of each image's score by the method's rules."""
     followed = setting.follow(images)
     scores = setting.scorer.bend(followed(images, ledger), *references)
-    chosen = torch.tensor(list(classes), device=scores.device)
-    (gradient,) = torch.autograd.grad(scores.gather(1, chosen[:, None]).sum(), images)
+    (gradient,) = torch.autograd.grad(own_scores(scores, classes).sum(), images)
     followed.check(ledger)
     return gradient
 
@@ -223,8 +228,7 @@ def _grad_cam(setting: Setting, batch: Batch) -> torch.Tensor:
         scores = setting.scorer(batch.images, *batch.extra)
     if not kept:  # the target lies before the layer
         raise RuntimeError("the layer was not used in the graph")
-    chosen = torch.tensor(list(batch.classes), device=scores.device)
-    (slopes,) = torch.autograd.grad(scores.gather(1, chosen[:, None]).sum(), kept[0])
+    (slopes,) = torch.autograd.grad(own_scores(scores, batch.classes).sum(), kept[0])
     slopes = maps_from(slopes, layer)
     if layer.has_grid and not bool(slopes.any()):
         raise LayerError(

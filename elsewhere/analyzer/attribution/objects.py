@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,8 @@ from captum.metrics import infidelity
 from numpy.typing import NDArray
 
 from elsewhere.analyzer.attribution.batches import Batch
-from elsewhere.analyzer.attribution.explain import Explained, Explainer
+from elsewhere.analyzer.attribution.explain import Explainer
+from elsewhere.analyzer.attribution.explained import Explained
 from elsewhere.analyzer.attribution.frames import Scenes
 from elsewhere.analyzer.attribution.randomness import frame_generator, frame_noise
 from elsewhere.analyzer.attribution.settings import AttributionSettings
@@ -22,6 +22,8 @@ from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarge
 from elsewhere.errors import InputError, NumericsError
 from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entropy, share_inside
 from elsewhere.measures.behaviour import differing
+from elsewhere.measures.vectors import to_numpy
+from elsewhere.models.forward import send
 from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.recording.engines import EngineChoice
@@ -233,7 +235,7 @@ class ObjectRun:
             columns = self.explainer.columns(images)
         if columns is None:
             return np.full(len(images), -1, np.int64)
-        found: NDArray[np.int64] = columns.argmax(1).cpu().numpy()
+        found: NDArray[np.int64] = to_numpy(columns.argmax(1))
         return found
 
     def _places(
@@ -260,14 +262,18 @@ class ObjectRun:
         """Return sensitivity and infidelity, as far as they are asked for."""
         transform = self.sweep.model.transform
         unit = abs(transform.gain) / float(np.mean(transform.std))
-        values: dict[str, list[float]] = {name: [] for name in self.settings.extras}
-        for row in range(len(batch)):
-            # what is perturbed differs from the baseline everywhere
-            one = replace(batch.take(slice(row, row + 1)), plain=False)
-            for name in values:
-                measure = self._sensitivity if name == "sensitivity" else self._infidelity
-                values[name].append(measure(one, found, row, unit))
-        return {name: np.array(numbers, np.float64) for name, numbers in values.items()}
+        values: dict[str, NDArray[np.float64]] = {}
+        for name in self.settings.extras:
+            measure = self._sensitivity if name == "sensitivity" else self._infidelity
+            numbers = [
+                # what is perturbed differs from the baseline everywhere
+                measure(replace(batch.take(slice(row, row + 1)), plain=False), found, row, unit)
+                for row in range(len(batch))
+            ]
+            share, whole = to_numpy(torch.stack(numbers)).astype(np.float64).T
+            self.explainer.expect_finite(bool(np.isfinite(share).all()))
+            values[name] = np.divide(share, whole, out=np.full_like(share, np.nan), where=whole > 0)
+        return values
 
     def _noise(self, one: Batch, kind: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return a function that draws noise of an image's own: the same wherever the object is."""
@@ -276,23 +282,22 @@ class ObjectRun:
 
         def draw(images: torch.Tensor) -> torch.Tensor:
             noise = frame_noise(random, len(images), one.corners[0], size, uniform=kind == 1)
-            return noise.to(images)
+            return send(noise, images.device).to(images.dtype)
 
         return draw
 
-    def _sensitivity(self, one: Batch, found: Explained, row: int, unit: float) -> float:
-        """Return the largest relative change of the map, by Euclidean norm."""
+    def _sensitivity(self, one: Batch, found: Explained, row: int, unit: float) -> torch.Tensor:
+        """Return the largest change of the map, and its length, by Euclidean norm, (2,)."""
         count, noise = self.settings.n_perturbations, self._noise(one, 1)
         images = one.images.expand(count, -1, -1, -1)
         images = images + SENSITIVITY_RADIUS * unit * noise(images)
         maps, steps = found.maps[row : row + 1], int(found.steps[row])
-        again = self.explainer.maps(replace(one.padded(count), images=images), steps=steps)
-        change = again - maps
-        length = float(maps.norm())
-        return float(change.flatten(1).norm(dim=1).max()) / length if length else math.nan
+        perturbed = replace(one.padded(count), images=images)
+        again = self.explainer.maps(perturbed, steps=steps, check=False)
+        return torch.stack([(again - maps).flatten(1).norm(dim=1).max(), maps.norm()])
 
-    def _infidelity(self, one: Batch, explained: Explained, row: int, unit: float) -> float:
-        """Compare the slopes that a map stands for with what noise does to the score.
+    def _infidelity(self, one: Batch, explained: Explained, row: int, unit: float) -> torch.Tensor:
+        """Compare the slopes that a map stands for with what noise does to the score, (2,), over 1.
 
         A map that shares the score's change out, ``(x - b) slope``, is divided by ``x - b``. Where
         that is 0 such a map says nothing of slopes, and nothing is perturbed.
@@ -316,13 +321,13 @@ class ObjectRun:
                 perturb,
                 one.images,
                 slopes,
-                target=list(one.classes),
+                target=one.classes[0],
                 additional_forward_args=one.extra or None,
                 n_perturb_samples=self.settings.n_perturbations,
                 max_examples_per_batch=min(self.explainer.rows, self.settings.n_perturbations),
                 normalize=True,
             )
-        return max(float(found), 0.0)  # rounding
+        return torch.stack([found[0].clamp(min=0), torch.ones_like(found[0])])  # rounding
 
     # --- the dataset ------------------------------------------------------------------------
 

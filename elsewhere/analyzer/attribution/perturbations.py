@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import FeatureAblation, Occlusion
+from captum.attr import Occlusion
+from torch.nn import functional
 
 from elsewhere.analyzer.attribution.batches import Batch, Setting
 from elsewhere.analyzer.attribution.covering import CoveredImage, Coverer
 from elsewhere.analyzer.attribution.lattices import Lattice, covers
 from elsewhere.errors import InputError
+from elsewhere.measures.vectors import upload
+from elsewhere.models.forward import paste, send
 
 
-def _perturbed(
-    setting: Setting,
-    batch: Batch,
-    lattice: Lattice,
-    run: Callable[[Callable[..., torch.Tensor], torch.Tensor, torch.Tensor, tuple[Any, ...]], Any],
-) -> torch.Tensor:
-    """Perturb a region that stands still in the object's frame, and put the result on the canvas.
+def _by_passes(setting: Setting, batch: Batch, lattice: Lattice) -> torch.Tensor:
+    """Cover a region that stands still in the object's frame, and put the result on the canvas.
 
     The lattice of windows starts at the object's box, so that it moves with the object. Where the
     baseline differs from the image in the box only, so do the windows that matter.
-
-    Parameters
-    ----------
-    lattice
-        The windows.
-    run
-        Takes the score of regions, regions, their baselines and what else the score takes.
     """
     size, side, n = batch.images.shape[-1], setting.object_size, len(batch)
     starts = [
@@ -44,58 +34,49 @@ def _perturbed(
     ]
     count = max(len(along) for pair in starts for along in pair)  # may differ by 1 on a canvas
     across = (count - 1) * lattice.pitch + lattice.window
-    tops, lefts = (torch.tensor([pair[axis][0] for pair in starts]) for axis in (0, 1))
+    firsts = np.array([[along[0] for along in pair] for pair in starts])
+    beyond = max(0, -int(firsts.min()), int(firsts.max()) + across - size)  # the canvas, px
+    firsts += beyond
+    corners = upload(firsts, batch.images.device)
 
     def cut(found: torch.Tensor) -> torch.Tensor:
-        regions = found.new_zeros(n, found.shape[1], across, across)
-        for row in range(n):
-            here, there = _overlap(int(tops[row]), int(lefts[row]), across, size)
-            regions[row][:, *there] = found[row][:, *here]
-        return regions
+        cells = corners[:, :, None] + torch.arange(across, device=found.device)
+        rows = torch.arange(n, device=found.device)[:, None, None]
+        boxes = functional.pad(found, [beyond] * 4).permute(0, 2, 3, 1)
+        return boxes[rows, cells[:, 0, :, None], cells[:, 1, None, :]].permute(0, 3, 1, 2)
+
+    def put(canvases: torch.Tensor, regions: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        wide = functional.pad(canvases, [beyond] * 4)
+        paste(wide, regions.permute(0, 2, 3, 1).flatten(1, 2), places)
+        return wide[..., beyond : beyond + size, beyond : beyond + size].contiguous()
 
     def score(
-        regions: torch.Tensor,
-        canvases: torch.Tensor,
-        top: torch.Tensor,
-        left: torch.Tensor,
-        *extra: torch.Tensor,
+        regions: torch.Tensor, canvases: torch.Tensor, places: torch.Tensor, *extra: torch.Tensor
     ) -> torch.Tensor:
-        images = canvases.clone()
-        for row in range(len(images)):
-            here, there = _overlap(int(top[row]), int(left[row]), across, size)
-            images[row][:, *here] = regions[row][:, *there]
-        scores: torch.Tensor = setting.scorer(images, *extra)
+        scores: torch.Tensor = setting.scorer(put(canvases, regions, places), *extra)
         return scores
 
-    more = (batch.images, tops, lefts, *batch.extra)
     with torch.no_grad():
-        found: torch.Tensor = run(score, cut(batch.images), cut(batch.baselines), more)
+        found: torch.Tensor = Occlusion(score).attribute(
+            cut(batch.images),
+            sliding_window_shapes=(3, lattice.window, lattice.window),
+            strides=(3, lattice.pitch, lattice.pitch),
+            baselines=cut(batch.baselines),
+            target=list(batch.classes),
+            additional_forward_args=(batch.images, corners, *batch.extra),
+            perturbations_per_eval=max(1, setting.rows // n),
+        )
         found = found.mean(1, keepdim=True)
-    maps = found.new_zeros(n, 1, size, size)
+    # the windows beyond the region change nothing, and count in the mean all the same
     tried = [(first, first + lattice.window) for first in range(0, across, lattice.pitch)][:count]
-    in_region = covers(tried, across).sum(0)
-    for row in range(n):
-        here, there = _overlap(int(tops[row]), int(lefts[row]), across, size)
-        # the windows beyond change nothing, and count in the mean all the same
-        shares = [
-            in_region[part] / covers(lattice.windows(first, size), size).sum(0)[place]
-            for part, place, first in zip(there, here, batch.corners[row], strict=True)
-        ]
-        weights = torch.from_numpy(np.outer(*shares)).to(found)
-        maps[row][:, *here] = found[row][:, *there] * weights
-    return maps
-
-
-def _overlap(
-    top: int, left: int, across: int, size: int
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return where a region lies on the canvas, and what of the region that is."""
-    here, there = [], []
-    for start in (top, left):
-        first, last = max(start, 0), min(start + across, size)
-        here.append(slice(first, last))
-        there.append(slice(first - start, last - start))
-    return (here[0], here[1]), (there[0], there[1])
+    weights = np.empty((n, 2, across))
+    for place, first in np.ndenumerate(np.array(batch.corners)):
+        every = covers(lattice.windows(int(first), size), size).sum(0)
+        there = np.pad(every, beyond, constant_values=1)[firsts[place] :][:across]
+        weights[place] = covers(tried, across).sum(0) / there
+    shares = torch.from_numpy(weights[:, 0, :, None] * weights[:, 1, None, :]).to(found.dtype)
+    shown = found * send(shares, found.device)[:, None]
+    return put(found.new_zeros(n, 1, size, size), shown, corners)
 
 
 def occlusion_lattice(options: Mapping[str, Any]) -> Lattice:
@@ -133,42 +114,15 @@ def _covered(setting: Setting, batch: Batch, lattice: Lattice, cover: Coverer) -
     return torch.stack(maps)
 
 
-def occlude(setting: Setting, batch: Batch) -> torch.Tensor:
-    lattice = occlusion_lattice(setting.options)
+def _by_lattice(setting: Setting, batch: Batch, lattice: Lattice) -> torch.Tensor:
     if setting.coverer is not None:
         return _covered(setting, batch, lattice, setting.coverer)
+    return _by_passes(setting, batch, lattice)
 
-    def run(score: Any, regions: Any, baselines: Any, more: Any) -> Any:
-        return Occlusion(score).attribute(
-            regions,
-            sliding_window_shapes=(3, lattice.window, lattice.window),
-            strides=(3, lattice.pitch, lattice.pitch),
-            baselines=baselines,
-            target=list(batch.classes),
-            additional_forward_args=more,
-            perturbations_per_eval=max(1, setting.rows // len(batch)),
-        )
 
-    return _perturbed(setting, batch, lattice, run)
+def occlude(setting: Setting, batch: Batch) -> torch.Tensor:
+    return _by_lattice(setting, batch, occlusion_lattice(setting.options))
 
 
 def ablate(setting: Setting, batch: Batch) -> torch.Tensor:
-    lattice = ablation_lattice(setting.options)
-    if setting.coverer is not None:
-        return _covered(setting, batch, lattice, setting.coverer)
-    cell = lattice.pitch
-
-    def run(score: Any, regions: Any, baselines: Any, more: Any) -> Any:
-        across = regions.shape[-1]
-        line = torch.arange(across, device=regions.device) // cell
-        mask = line[:, None] * math.ceil(across / cell) + line[None, :]
-        return FeatureAblation(score).attribute(
-            regions,
-            baselines=baselines,
-            feature_mask=mask[None, None],
-            target=list(batch.classes),
-            additional_forward_args=more,
-            perturbations_per_eval=max(1, setting.rows // len(batch)),
-        )
-
-    return _perturbed(setting, batch, lattice, run)
+    return _by_lattice(setting, batch, ablation_lattice(setting.options))

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from elsewhere.analyzer.attribution.copies import PlainNetwork
 from elsewhere.errors import InputError, LayerError, UnknownNameError
+from elsewhere.measures.vectors import upload
 from elsewhere.models import Layer, Model, list_layers, output_tensors, select_layers
 from elsewhere.probes import FittedProbe, load_readout
 
@@ -323,6 +324,12 @@ class Scorer(nn.Module):
         if isinstance(self.target, ClassTarget) and self.target.quantity == "probability":
             return torch.softmax(values, dim=1)
         return values
+
+
+def own_scores(scores: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+    """Return of each row of scores (n, class) that of its class, (n,)."""
+    chosen = upload(np.array(classes, np.int64), scores.device)
+    return scores.gather(1, chosen[:, None])[:, 0]
 
 
 def class_numbers(

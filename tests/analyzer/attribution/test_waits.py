@@ -1,0 +1,104 @@
+"""How often the host waits for a device: so often for a pass, whatever the images."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from elsewhere.analyzer.attribution import AttributionSettings, attribute, methods
+from elsewhere.analyzer.attribution.objects import ObjectRun
+from tests.counting import counting
+
+ROOM = "elsewhere.analyzer.attribution"
+OPTIONS = {
+    "integrated-gradients": {"n_steps": 7, "tolerance": 9.0},
+    "deep-lift": {"tolerance": 9.0},
+    "gradient-shap": {"n_samples": 3, "stdevs": 0.1},
+    "occlusion": {"window": 4, "stride": 4},
+    "feature-ablation": {"cell": 4},
+}
+MOST = 20
+"""Waits for an object whose images are one pass: for maps, scores, and what is told of them."""
+
+
+@pytest.fixture
+def wide(on_device, monkeypatch):
+    """Let the CPU run as many rows a pass as a GPU does, and in its way."""
+    for name in ("methods", "explain"):
+        monkeypatch.setattr(sys.modules[f"{ROOM}.{name}"], "in_full_batches", lambda images: True)
+    most = lambda device, memory: (64, memory)  # noqa: E731
+    monkeypatch.setattr(sys.modules[f"{ROOM}.explain"], "most_rows", most)
+
+
+def settings(name, **more):
+    given = {"target": "logit:1", "options": OPTIONS.get(name, {}), "dtype": "float32"} | more
+    layer = "conv2_1" if name == "grad-cam" else None
+    return AttributionSettings(method=name, layer=layer, **given)
+
+
+def waits(make_sweep, grid, engine="dense", **asked):
+    run = ObjectRun(
+        make_sweep(n=1, grid=grid, engine=engine), settings(**asked), classes=None,
+        max_memory=2**31,
+    )  # fmt: skip
+    run.measure(0)  # what is found out once
+    with counting() as counted:
+        run.measure(0)
+    return counted
+
+
+@pytest.mark.parametrize("name", list(methods))
+def test_waits_do_not_grow_with_images(make_sweep, wide, name):
+    few, many = (waits(make_sweep, grid, name=name) for grid in ("3x4", "4x6"))
+    assert few.n_waits == many.n_waits, few.lines - many.lines
+    windows = 16 if name in ("occlusion", "feature-ablation") else 0  # Captum's, a pass each
+    assert few.n_waits - few.waits["tensor"] <= MOST, few.lines
+    assert few.waits["tensor"] <= 3 + windows, few.lines
+
+
+def test_waits_of_extras_do_not_grow_with_images(make_sweep, wide):
+    asked = {"name": "saliency", "extras": ("sensitivity", "infidelity"), "n_perturbations": 2}
+    few, many = (waits(make_sweep, grid, **asked) for grid in ("2x2", "2x4"))
+    grown = {line: n for line, n in (many.lines - few.lines).items() if "tensor" not in line}
+    assert not grown
+
+
+def test_windows_wait_so_often_for_an_image(make_sweep, wide):
+    """What lies around them is another image each time; windows are as many as may be."""
+    few, many = (
+        waits(
+            make_sweep,
+            "1x2",
+            "incremental",
+            name="occlusion",
+            options=options,
+            target="similarity:conv2_1",
+        )
+        for options in ({"window": 4, "stride": 4}, {"window": 4, "stride": 2})
+    )
+    assert few.n_waits == many.n_waits, many.lines - few.lines
+
+
+@pytest.mark.parametrize("name", ["lrp", "occlusion", "gradient-shap"])
+def test_maps_of_wide_passes_are_those_of_narrow_ones(make_sweep, request, name):
+    plain = attribute(make_sweep(n=1, grid="2x3"), settings(name))
+    request.getfixturevalue("wide")
+    found = attribute(make_sweep(n=1, grid="2x3"), settings(name))
+    ours, theirs = ((each["attribution"] * each["scale"]).values for each in (found, plain))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.nanmax(np.abs(theirs)))
+    if name == "lrp":  # what biases and the stabiliser keep
+        np.testing.assert_allclose(found["kept_relevance"], plain["kept_relevance"], atol=1e-4)
+
+
+def test_a_wait_for_each_image_is_seen(make_sweep, wide, monkeypatch):
+    """The counting sees what these tests are there for."""
+    plain = ObjectRun._predicted
+
+    def predicted(run, images):
+        for image in images:
+            image.sum().item()
+        return plain(run, images)
+
+    monkeypatch.setattr(ObjectRun, "_predicted", predicted)
+    few, many = (waits(make_sweep, grid, name="saliency") for grid in ("3x4", "4x6"))
+    assert many.n_waits - few.n_waits == 4 * 6 - 3 * 4
