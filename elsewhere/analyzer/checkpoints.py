@@ -156,9 +156,9 @@ class Kept:
     def check_machine(self, device: str) -> None:
         """Refuse a process, with an ``InputError``, that would compute other last bits."""
         own = describe_machine(find_device(device))
-        if names := [name for name in own if own[name] != self.machine[name]]:
+        if names := [name for name in own if own[name] != self.machine.get(name)]:
             each = ", ".join(
-                f"{name} {own[name]} instead of {self.machine[name]}" for name in names
+                f"{name} {own[name]} instead of {self.machine.get(name)}" for name in names
             )
             raise InputError(
                 f"a worker has other numerics ({each}), which change the last bits; use machines "

@@ -18,6 +18,7 @@ import torch
 
 import elsewhere
 from elsewhere.errors import InputError
+from elsewhere.types import Precision
 
 _CHOOSING = (
     "MKL_CBWR",
@@ -40,7 +41,9 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
     ``cpu_capability`` is the instruction set of torch's own loops, ``processor`` the kind of
     processor (its maker's family and model), by which libraries choose as well, and ``blas`` what
-    multiplies matrices, with what the environment tells it and oneDNN to choose.
+    multiplies matrices, with what the environment tells it and oneDNN to choose. Of a CUDA device
+    also the kind of ``card``, its compute ``capability``, and the versions of ``cuda`` and
+    ``cudnn``, which choose how convolutions are summed.
     """
     return {
         "device": device.type,
@@ -49,6 +52,23 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "processor": _processor(),
         "blas": _blas(),
         "torch": str(torch.__version__),
+        **(_card(device) if device.type == "cuda" else {}),
+    }
+
+
+def describe_precision(device: torch.device, precision: Precision) -> dict[str, Any]:
+    """Return what numbers are rounded to; of a CUDA device also whether TF32 is let in."""
+    tf32 = {"tf32": precision == "tf32"} if device.type == "cuda" else {}
+    return {"precision": precision, **tf32}
+
+
+def _card(device: torch.device) -> dict[str, Any]:
+    """Return what tells one kind of card, and what runs on it, from another."""
+    return {
+        "card": torch.cuda.get_device_name(device),
+        "capability": "{}.{}".format(*torch.cuda.get_device_capability(device)),
+        "cuda": str(torch.version.cuda or torch.version.hip),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
     }
 
 

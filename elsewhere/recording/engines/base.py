@@ -13,7 +13,7 @@ import torch
 
 from elsewhere.errors import EngineError, reason_of
 from elsewhere.models import Conduct, Layer, Model
-from elsewhere.models.machine import describe_machine
+from elsewhere.models.machine import describe_machine, describe_precision
 from elsewhere.protocols import Design, Sink, Stage
 from elsewhere.recording.subject import Subject
 from elsewhere.sources import Group, Takers
@@ -165,7 +165,7 @@ def numerics(engine: str, model: Model, batch_rows: int | None = None) -> dict[s
     """Return what decides the last bits of a result."""
     return {
         "engine": engine,
-        "precision": model.precision,
+        **describe_precision(model.device, model.precision),
         **({} if batch_rows is None else {"batch_rows": batch_rows}),
         **describe_machine(model.device),
     }
