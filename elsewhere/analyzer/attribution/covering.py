@@ -170,16 +170,25 @@ class Coverer:
                 engine = self.compile(scene, [y[i] for i in ys], [x[i] for i in xs])
                 empty = engine.empty(self.layer)
                 whole = score(empty.maps if isinstance(empty, Ground) else empty)
-                room = int(min(self.max_bytes, TILE_BYTES) * share)
-                every = np.arange(len(ys)), np.arange(len(xs))
-                tiles = list(engine.tiles([self.layer], *every, max_bytes=room))
-                found = [torch.cat(_run(engine, self.layer, tile, score)) for tile in tiles]
-                ends = np.cumsum([0, *map(len, found)])
-                changes = to_numpy(whole - torch.cat(found))  # all windows cross together
-            for tile, first, last in zip(tiles, ends[:-1], ends[1:], strict=True):
-                part = changes[first:last].reshape(len(tile.ys), len(tile.xs))
-                change[np.ix_(ys[tile.ys], xs[tile.xs])] = part
+                found = self._covered(engine, (len(ys), len(xs)), score, share)
+                changes = to_numpy(whole - torch.cat([each for _, each in found]))
+            for tile, each in found:
+                some, changes = changes[: len(each)], changes[len(each) :]
+                places = np.ix_(ys[tile.ys], xs[tile.xs])
+                change[places] = some.reshape(len(tile.ys), len(tile.xs))
         return spread_windows(change, y, x, scene.size)
+
+    def _covered(
+        self,
+        engine: Incremental,
+        shape: tuple[int, int],
+        score: Callable[[torch.Tensor], torch.Tensor],
+        share: float,
+    ) -> list[tuple[Tile, torch.Tensor]]:
+        """Return the scores without each window, tile by tile, on the device."""
+        room = int(min(self.max_bytes, TILE_BYTES) * share)
+        tiles = engine.tiles([self.layer], *map(np.arange, shape), max_bytes=room)
+        return [(tile, torch.cat(_run(engine, self.layer, tile, score))) for tile in tiles]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

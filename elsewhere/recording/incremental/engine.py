@@ -40,7 +40,7 @@ from elsewhere.recording.incremental.windows import (
     Ground,
     Maps,
     Tile,
-    measure_constant,
+    measure_constants,
 )
 
 Tensor: TypeAlias = torch.Tensor
@@ -178,10 +178,8 @@ class Incremental:
     @staticmethod
     def _widened(axes: Axes, value: Tensor) -> Axes:
         """Return axes whose constant interval is what the empty canvas's map shows, if longer."""
-        y, x = (
-            axis.widened(measure_constant(value[0], d)) for d, axis in ((1, axes[0]), (2, axes[1]))
-        )
-        return y, x
+        rows, columns = measure_constants(value[0])
+        return axes[0].widened(rows), axes[1].widened(columns)
 
     def _mark_memory(self) -> None:
         """Find the values that lie in the memory of another."""

@@ -110,16 +110,24 @@ def _cumulated(values: Tensor) -> Tensor:
     return table
 
 
-def measure_constant(values: Tensor, dim: int) -> tuple[int, int]:
-    """Return the cells around the middle between which `values` do not vary along `dim`."""
-    size, middle = values.shape[dim], values.shape[dim] // 2
-    other = values.select(dim, middle).unsqueeze(dim)
-    rest = [d for d in range(values.ndim) if d != dim]
-    same = (values == other).amin(dim=rest).cpu().numpy()
-    low = high = middle
+def measure_constants(values: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the rows, and the columns, around the middle between which a map does not vary.
+
+    `values` are (channel, height, width). Both come to the host together.
+    """
+    rows, columns = (
+        (values == values.select(dim, values.shape[dim] // 2).unsqueeze(dim)).amin((0, 3 - dim))
+        for dim in (1, 2)
+    )
+    same = torch.cat([rows, columns]).cpu().numpy()
+    return _around(same[: len(rows)]), _around(same[len(rows) :])
+
+
+def _around(same: NDArray[np.bool_]) -> tuple[int, int]:
+    low = high = len(same) // 2
     while low > 0 and same[low - 1]:
         low -= 1
-    while high < size and same[high]:
+    while high < len(same) and same[high]:
         high += 1
     return low, high
 
