@@ -1,7 +1,8 @@
 # make setup   .venv with everything; make demo, make test and the rest set up by themselves
 # make demo    the paper's claims with one seed of a small network: trained, measured, drawn, and
 #              told in a page that opens by a double click, runs/demo/report.html;
-#              one seed shows a claim or does not show it, and gives no verdict
+#              one seed shows a claim or does not show it, and gives no verdict;
+#              make demo SCALE=laptop DEMO=runs/laptop: twice the characters, three times the steps
 # make test    style, types, architecture, tests, the numeric ones on two instruction sets;
 #              make test-long: those that take minutes, and all on the oldest instruction set;
 #              make test-oldest: the tests with the oldest torch and torchvision, in .venv-oldest
@@ -12,7 +13,8 @@ BIN := .venv/bin
 OLDEST := .venv-oldest
 # The lower bounds in pyproject.toml; torch and torchvision come in pairs.
 OLDEST_PAIR := torch==2.11.0 torchvision==0.26.0
-DEMO := runs/demo
+DEMO ?= runs/demo
+SCALE ?= quick
 # The tests run in two processes, one thread each; a file in one of them, so that what its tests
 # share is made once.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
@@ -37,7 +39,7 @@ setup: .venv/ready
 	@touch .venv/ready
 
 demo: setup
-	@$(BIN)/elsewhere reproduce --scale laptop --out $(DEMO)
+	@$(BIN)/elsewhere reproduce --scale $(SCALE) --out $(DEMO)
 	@$(BIN)/elsewhere report $(DEMO) --out $(DEMO)/report.html --overwrite
 	@echo "the claims are in $(DEMO)/claims.json, the figures in $(DEMO)/figures/; open the report:"
 	@echo "$(CURDIR)/$(DEMO)/report.html"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from collections.abc import Sequence
@@ -65,8 +66,13 @@ def clean_text(text: object) -> str:
     >>> clean_text("a\\tb \\ud800 \\u202e")
     'a b U+D800 U+202E'
     """
+    return _clean(str(text))
+
+
+@lru_cache(maxsize=4096)  # names are shortened to many lengths before one fits
+def _clean(text: str) -> str:
     known, parts = _characters(BASE_FONT), []
-    for character in " ".join(str(text).split()):
+    for character in " ".join(text.split()):
         code = ord(character)
         if character.isprintable() and (code in known or _font_with(code) is not None):
             parts.append(character)
@@ -220,7 +226,12 @@ def labels_in(names: Sequence[object], width: float, size: float, *, most: int =
 def fitting(text: str, width: float, size: float) -> str:
     """Return `text`, its middle left out as much as it has to fit `width` inches."""
     # no letter is narrower than a quarter of an em
-    length = min(len(text), int(width * 72 / (0.25 * size)) + 2)
-    while text_width(short := shorten(text, length, keep="both"), size) > width and length > 3:
-        length -= 1
-    return short
+    most = max(3, min(len(text), int(width * 72 / (0.25 * size)) + 2))
+    longest = shorten(text, most, keep="both")
+    if text_width(longest, size) <= width:
+        return longest
+    lengths = range(3, most)
+    place = bisect.bisect_left(
+        lengths, True, key=lambda n: text_width(shorten(text, n, keep="both"), size) > width
+    )
+    return shorten(text, lengths[place - 1] if place else 3, keep="both")

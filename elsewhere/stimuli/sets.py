@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,12 @@ WITH_PARTS = ("mnist", "fashion-mnist", "kmnist", "emnist")
 
 WITH_PATHS = ("folder", "hangul")
 """The sets whose name may be followed by a path."""
+
+DRAWN = ("glyphs", "digits", "novel")
+"""The sets that are the same whenever they are asked for: no file of the user's is in them."""
+
+KEPT_BYTES, KEPT = 2**24, 8
+"""Of drawn sets up to so large, the last so many that were asked for are not drawn again."""
 
 object_sets: Registry[ObjectSetBuilder] = Registry("object set")
 
@@ -133,7 +141,26 @@ def load_objects(
         skip_broken=skip_broken,
         split=split,
     )
-    return builder(request)
+    return _drawn_once(name, builder, request) if name in DRAWN else builder(request)
+
+
+_drawn: OrderedDict[tuple[str, ObjectRequest], ObjectSet] = OrderedDict()
+
+
+def _drawn_once(name: str, builder: ObjectSetBuilder, request: ObjectRequest) -> ObjectSet:
+    """Return a drawn set, with arrays of its own: a run asks for the same ones again and again."""
+    key = (name, request)
+    found = _drawn.pop(key, None)
+    if found is None:
+        found = builder(request)
+        if found.images.nbytes + found.masks.nbytes > KEPT_BYTES:
+            return found
+    _drawn[key] = found
+    while len(_drawn) > KEPT:
+        _drawn.popitem(last=False)
+    return dataclasses.replace(
+        found, images=found.images.copy(), masks=found.masks.copy(), source={**found.source}
+    )
 
 
 def parse_categories(text: str | None) -> int | list[str] | None:

@@ -5,8 +5,9 @@ import pytest
 from matplotlib.colors import Normalize
 
 from elsewhere.figures import plot_attribution_timeline, plot_layerwise, plot_similarity_maps
+from elsewhere.figures import text as texts
 from elsewhere.figures.style import beyond
-from elsewhere.figures.text import shorten_apart
+from elsewhere.figures.text import fitting, shorten, shorten_apart, text_width
 from tests.figures.conftest import similarity_result
 
 TRANSFORMER = [f"encoder.layers.encoder_layer_{i}.self_attention" for i in range(12)]
@@ -27,6 +28,18 @@ def test_different_names_have_different_labels(names, length):
     labels = shorten_apart(names, length)
     assert len(set(labels)) == len(names)
     assert max(map(len, labels)) <= length
+
+
+@pytest.mark.parametrize("width", [0.02, 0.3, 0.7, 1.9, 50.0])
+@pytest.mark.parametrize("name", ["fc", "features.denseblock3.conv2", "Wide il" * 60])
+def test_the_longest_form_that_fits_is_found_in_a_few_tries(name, width, monkeypatch):
+    tries = []
+    monkeypatch.setattr(texts, "text_width", lambda *of: tries.append(of) or text_width(*of))
+    label = fitting(name, width, 7)
+    assert len(tries) <= 10
+    every = [shorten(name, n, keep="both") for n in range(3, max(3, len(name)) + 1)]
+    fit = [short for short in every if text_width(short, 7) <= width]
+    assert label == (fit[-1] if fit else every[0])
 
 
 def test_the_same_name_keeps_one_label():

@@ -1,8 +1,10 @@
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 
 from elsewhere.errors import ObjectSetError, UnknownNameError
-from elsewhere.stimuli import Canvas, load_objects, object_sets
+from elsewhere.stimuli import Canvas, load_objects, object_sets, sets
 
 SIZE = 14
 
@@ -123,3 +125,31 @@ def test_bad_requests_are_refused(spec, options, error, message):
     with pytest.raises(error, match=message) as caught:
         load_objects(spec, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sets.DRAWN)
+def test_a_drawn_set_is_drawn_once_and_nobody_can_change_that_of_others(name, monkeypatch):
+    monkeypatch.setattr(sets, "_drawn", OrderedDict())
+    asked = {"size": 9, "categories": 2, "per_category": 2, "seed": 5}
+    first = load_objects(name, **asked)
+    images, masks = first.images.copy(), first.masks.copy()
+    for change in ({}, {"seed": 6}, {"size": 10}, {"categories": 3}, {"per_category": 1}):
+        load_objects(name, **(asked | change))
+    assert len(sets._drawn) == 5
+    first.images[:], first.masks[:], first.source["seed"] = 7, 7, "?"
+    monkeypatch.setattr(sets.object_sets, "get", lambda name: pytest.fail)  # not drawn again
+    again = load_objects(name, **asked)
+    assert again.ids == first.ids
+    np.testing.assert_array_equal(again.images, images)
+    np.testing.assert_array_equal(again.masks, masks)
+    assert "?" not in again.source.values()
+
+
+def test_few_sets_are_kept_and_no_large_ones(monkeypatch):
+    monkeypatch.setattr(sets, "_drawn", OrderedDict())
+    for size in range(5, 5 + 2 * sets.KEPT):
+        load_objects("digits", size=size, categories=1)
+    assert [request.size for _, request in sets._drawn] == list(range(13, 21))
+    monkeypatch.setattr(sets, "KEPT_BYTES", 4 * 9 * 9 - 1)
+    load_objects("digits", size=9, categories=1)
+    assert all(request.size != 9 for _, request in sets._drawn)
