@@ -1,7 +1,7 @@
 """Put the tables of claims into docs/reproduction.md anew: python docs/make_claims.py.
 
 A line `<!-- claims NAME -->` is followed by what `data/claims-NAME.json` says, to the next
-`<!-- end -->`.
+`<!-- end -->`; a line of several names by one table with a column for each of them.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "reproduction.md"
-BLOCK = re.compile(r"(<!-- claims (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- claims (\S[^>]*) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEAD = (
     "| claim | statistic | pair | value | 95 % interval | holds when | verdict |\n"
     "| --- | --- | --- | ---: | --- | --- | --- |\n"
@@ -20,12 +20,37 @@ HEAD = (
 
 def make_page(page: str) -> str:
     """Return the page with every table of claims made from its data."""
-    return BLOCK.sub(lambda found: found[1] + make_tables(found[2]) + found[3], page)
+    return BLOCK.sub(lambda found: found[1] + make_block(found[2].split()) + found[3], page)
 
 
-def make_tables(name: str) -> str:
-    """Return what the file of claims `name` says: verdicts, and statistics of trained exemplars."""
-    found = json.loads((DOCS / "data" / f"claims-{name}.json").read_text())
+def make_block(names: list[str]) -> str:
+    """Return the tables of one file of claims, or the table of several."""
+    files = [json.loads((DOCS / "data" / f"claims-{name}.json").read_text()) for name in names]
+    return make_tables(files[0]) if len(files) == 1 else make_side_by_side(files)
+
+
+def make_side_by_side(files: list[dict[str, Any]]) -> str:
+    """Return the statistics of trained exemplars, one column for each system."""
+    systems = [f"{found['system'].split(':')[0]}, {len(found['seeds'])} seeds" for found in files]
+    lines = [
+        f"| claim | statistic | pair | holds when | {' | '.join(systems)} |\n",
+        f"| --- | --- | --- | --- |{' --- |' * len(files)}\n",
+    ]
+    of = [
+        {key_of(row): row for row in found["claims"] if row["exemplars"] != "held-out"}
+        for found in files
+    ]
+    lines += [
+        f"| {' | '.join(key)} | {row['direction']} {row['threshold']:.2f} | "
+        + " | ".join(to_cell(rows.get(key)) for rows in of)
+        + " |\n"
+        for key, row in of[0].items()
+    ]
+    return "".join(lines)
+
+
+def make_tables(found: dict[str, Any]) -> str:
+    """Return what a file of claims says: verdicts, and statistics of trained exemplars."""
     asked = {row["claim"] for row in found["claims"]}
     verdicts = {claim: entry for claim, entry in found["summary"].items() if claim in asked}
     lines = ["| claim | | verdict |\n| --- | --- | --- |\n"]
@@ -46,12 +71,24 @@ def make_tables(name: str) -> str:
     return text
 
 
-def to_line(row: dict[str, Any]) -> str:
-    """Return the line of a statistic."""
+def key_of(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["claim"], row["statistic"], row["pair"]
+
+
+def to_numbers(row: dict[str, Any]) -> tuple[str, str]:
+    """Return the value of a statistic and its interval as text."""
     value = "-" if row["value"] is None else f"{row['value']:.2f}"
     low, high = row["interval"] or (None, None)
-    interval = "" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
-    cells = (row["claim"], row["statistic"], row["pair"], value, interval)
+    return value, "" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
+
+
+def to_cell(row: dict[str, Any] | None) -> str:
+    return "not asked" if row is None else f"{' '.join(to_numbers(row))} {row['verdict']}"
+
+
+def to_line(row: dict[str, Any]) -> str:
+    """Return the line of a statistic."""
+    cells = (*key_of(row), *to_numbers(row))
     holds = f"{row['direction']} {row['threshold']:.2f}"
     return "| " + " | ".join((*cells, holds, row["verdict"])) + " |\n"
 
