@@ -29,6 +29,9 @@ APART = 0.1
 MODES = ("training_mode", "evaluation_mode")
 """Names of these accuracies in cards and reports."""
 
+BY_MODE = "of the presentations that it was trained on last, the network classifies"
+"""How a note on them begins."""
+
 
 def note_of_modes(
     training: float | None, evaluation: float | None, batch_norm: str = "batch"
@@ -48,10 +51,9 @@ def note_of_modes(
         "torch.nn.BatchNorm2d), each in one place of the network: build it of these"
     )
     return [
-        f"of the presentations that it was trained on last, the network classifies "
-        f"{training:.2f} correctly where batches are normalised by themselves, as in training, and "
-        f"{evaluation:.2f} in evaluation mode: the running statistics are not those of its "
-        f"weights, and what is measured on it is not what training has made; {remedy}"
+        f"{BY_MODE} {training:.2f} correctly where batches are normalised by themselves, as in "
+        f"training, and {evaluation:.2f} in evaluation mode: the running statistics are not those "
+        f"of its weights, and what is measured on it is not what training has made; {remedy}"
     ]
 
 

@@ -25,7 +25,7 @@ from elsewhere.models.weights import fit_state
 from elsewhere.storage import write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import list_folder, make_inside, refuse_link
-from elsewhere.training.card_notes import note_of_modes
+from elsewhere.training.card_notes import BY_MODE, note_of_modes
 from elsewhere.training.cards import Card
 from elsewhere.training.curriculum import check_phase_name
 from elsewhere.training.heads import replace_head
@@ -255,10 +255,13 @@ def load_checkpoint(path: str | Path | Card, *, trust: Collection[str] = ()) -> 
     except ElsewhereError as error:
         raise WeightsError(f"cannot rebuild the network of {card.path}: {error}") from error
     fit_state(model.module, state, source=str(card.path))
-    said = note_of_modes(card.training_mode, card.evaluation_mode, card.batch_norm)
+    said = [note for note in card.notes if BY_MODE in note] or [
+        f"phase {card.phase}: {note}"
+        for note in note_of_modes(card.training_mode, card.evaluation_mode, card.batch_norm)
+    ]
     return dataclasses.replace(
         model,
-        notes=(*model.notes, *(f"phase {card.phase}: {note}" for note in said)),
+        notes=(*model.notes, *said),  # in the card's words: it is said once
         batch_norm=card.batch_norm if find_norms(model.module) else "",
         noise=card.noise,
         origin=card.origin,

@@ -245,6 +245,9 @@ def test_a_normalisation_written_anew_is_found_by_what_it_does(nets, tmp_path):
     assert "train with" not in modes  # it was: what helps is another network
     assert "each in one place of the network: build it of these" in modes
     assert modes in load_checkpoint(card).doubts
+    older = dataclasses.replace(card, notes=(reached, modes.replace("build it", "make it")))
+    (said,) = [n for n in load_checkpoint(older).doubts if "in evaluation mode" in n]
+    assert said == older.notes[1]
     # asked for in a network that has one of torch's, too: what is reached, and what is not
     nets.mixed = lambda: nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2), OwnNorm(8), nn.BatchNorm2d(8), nn.ReLU(),
