@@ -77,30 +77,39 @@ def test_activations_at_any_reference_are_those_of_plain_passes(source, model, o
         assert source.design.reference == before
 
 
-def test_probes_are_trained_where_they_are_told(source, model, objects):
+@pytest.fixture(scope="module")
+def probed(model, objects):
+    """Probes of the dense sweep, by where they are trained."""
+    places = ("left", "centre", "4,16", "4,4;28,28", "each")
+    return {at: probe(sweep_of(model, objects, "dense"), train_at=at, controls=()) for at in places}
+
+
+def test_probes_are_trained_where_they_are_told(source, model, objects, probed):
     dense = sweep_of(model, objects, "dense")
-    for train_at in ("left", "centre", "4,16", "4,4;28,28", "each"):
-        options = {"train_at": train_at, "controls": ()}
-        expected = probe(sweep_of(model, objects, "dense"), **options)
-        np.testing.assert_array_equal(probe(source, **options)["accuracy"], expected["accuracy"])
+    for train_at, expected in probed.items():
+        found = probe(source, train_at=train_at, controls=())
+        np.testing.assert_array_equal(found["accuracy"], expected["accuracy"])
     one, other = (fit_probe(each, "fc3", train_at="centre") for each in (source, dense))
     np.testing.assert_allclose(one.coef, other.coef, atol=1e-4 * abs(other.coef).max())
 
 
 @pytest.mark.parametrize("engine", ["dense", "incremental"])
-def test_probes_of_several_packs_of_layers(model, objects, engine, monkeypatch):
-    options = {"train_at": "each", "controls": ()}
-    expected = probe(sweep_of(model, objects, "dense"), **options)
+def test_probes_of_several_packs_of_layers(model, objects, probed, engine, monkeypatch):
     monkeypatch.setattr(
         "elsewhere.probes.engine._packs", lambda source, layers, *_: ([name] for name in layers)
     )
-    found = probe(sweep_of(model, objects, engine), **options)
-    np.testing.assert_array_equal(found["accuracy"], expected["accuracy"])
+    found = probe(sweep_of(model, objects, engine), train_at="each", controls=())
+    np.testing.assert_array_equal(found["accuracy"], probed["each"]["accuracy"])
 
 
-def test_similarity_to_another_reference_is_that_of_a_sweep_with_it(source, model, objects):
-    for place in PLACES:
-        expected = similarity(sweep_of(model, objects, "dense", reference=place))
+@pytest.fixture(scope="module")
+def compared(model, objects):
+    """Similarities of the dense sweep, by the reference that it was made with."""
+    return {at: similarity(sweep_of(model, objects, "dense", reference=at)) for at in PLACES}
+
+
+def test_similarity_to_another_reference_is_that_of_a_sweep_with_it(source, compared):
+    for place, expected in compared.items():
         found = similarity(source.at(place))
         assert (found.attrs["reference_y"], found.attrs["reference_x"]) == place
         np.testing.assert_allclose(found["similarity"], expected["similarity"], atol=1e-5)

@@ -1,5 +1,7 @@
 """Both engines on the networks of the literature, at the canvas's corners, edges and interior."""
 
+from functools import partial
+
 import pytest
 import torch
 import torchvision
@@ -23,6 +25,12 @@ CASES = [
 ]
 
 
+NARROW = {  # a quarter of the channels of most layers
+    "resnet50": partial(torchvision.models.resnet50, width_per_group=16),
+    "densenet121": partial(torchvision.models.DenseNet, 8, (6, 12, 24, 16), 16),
+}
+
+
 def narrow(network):
     """Give every convolution of a VGG a quarter of its channels: all else is as it was."""
     for number, part in enumerate(network.features):
@@ -38,9 +46,10 @@ def narrow(network):
 def build(name, disturb, *, wide=True):
     """Return a network with a small head, and weights that keep the signal."""
     arguments = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    make = getattr(torchvision.models, name)
     with torch.device("meta"):
-        network = getattr(torchvision.models, name)(num_classes=11, **arguments)
-        if not wide:
+        network = (make if wide else NARROW.get(name, make))(num_classes=11, **arguments)
+        if not wide and name.startswith("vgg"):
             narrow(network)
     if hasattr(network, "classifier") and isinstance(network.classifier, nn.Sequential):
         linear = [n for n, part in enumerate(network.classifier) if isinstance(part, nn.Linear)]
@@ -54,8 +63,8 @@ def build(name, disturb, *, wide=True):
 def test_every_layer_equals_the_dense_sweep(
     name, size, side, stride, background, wrap, disturb, compare_engines
 ):
-    # two of eight VGGs have all their channels here, and one at its natural size below
-    wide = not name.startswith("vgg") or name in ("vgg11_bn", "vgg16")
+    # two of eight VGGs have all their channels here, and other networks at their natural size below
+    wide = name not in NARROW and (not name.startswith("vgg") or name in ("vgg11_bn", "vgg16"))
     model = wrap(build(name, disturb, wide=wide), canvas_size=size)
     errors, signals = compare_engines(
         model, size=size, object_size=side, stride=stride, background=background
