@@ -13,8 +13,8 @@ BIN := .venv/bin
 OLDEST := .venv-oldest
 # The lower bounds in pyproject.toml; torch and torchvision come in pairs.
 OLDEST_PAIR := torch==2.11.0 torchvision==0.26.0
-DEMO ?= runs/demo
-SCALE ?= quick
+DEMO := runs/demo
+SCALE := quick
 # The tests run in two processes, one thread each; a file in one of them, so that what its tests
 # share is made once.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
