@@ -1,6 +1,6 @@
 """How a network is run: in a precision, in evaluation mode, on objects pasted on its device.
 
-`check_precision`, `computing`, `evaluating`, `exact`, `paste`, `Paster`, `widened`.
+`arrange`, `check_precision`, `computing`, `evaluating`, `exact`, `paste`, `Paster`, `widened`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,16 @@ def exact(device: torch.device, *, tf32: bool = False) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def arrange(network: nn.Module, order: torch.memory_format) -> None:
+    """Put what a network has of four axes into an order of memory, in place.
+
+    `Module.to` refuses networks that have tensors of five axes, too (weights of `Conv3d`, filters).
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4 and tensor.layout == torch.strided:
+            tensor.data = tensor.data.contiguous(memory_format=order)
 
 
 def check_precision(device: torch.device, precision: str) -> None:

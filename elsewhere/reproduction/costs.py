@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from elsewhere.models import find_device
-from elsewhere.models.forward import computing
+from elsewhere.models.forward import arrange, computing
 from elsewhere.models.machine import using_threads
 from elsewhere.recording.workers import Workers, devices_of
 from elsewhere.reproduction.conditions import Run
@@ -153,7 +153,7 @@ def _time(run: Run, batch: int, device: torch.device) -> _Times:
     precision = run.phases[0].precision or run.network.precision
     last = device.type == "cpu" or precision != "float32"
     layout = torch.channels_last if last else torch.contiguous_format
-    network.to(memory_format=layout)
+    arrange(network, layout)
     optimiser = torch.optim.Adam(network.parameters(), 1e-6, fused=True)
     generator = torch.Generator().manual_seed(0)
     side = run.canvas.size

@@ -24,7 +24,7 @@ from torch.nn import functional
 from elsewhere.errors import TrainingError
 from elsewhere.logs import get_logger
 from elsewhere.models import Model
-from elsewhere.models.forward import Paster, computing, exact
+from elsewhere.models.forward import Paster, arrange, computing, exact
 from elsewhere.models.heads import find_logits, input_dtype
 from elsewhere.models.machine import describe_machine, describe_precision
 from elsewhere.training.batches import BLOCK, Presentations
@@ -124,7 +124,7 @@ class Stage:
         # convolutions are twice as fast on it, but for those of float32 on a GPU
         self._last = device.type == "cpu" or self.precision != "float32"
         order = torch.channels_last if self._last else torch.contiguous_format
-        self.network.to(memory_format=order)
+        arrange(self.network, order)
         if self.phase.dropout is not None:
             layers = find_dropout(self.network)
             set_dropout(self.network, dict.fromkeys(layers, self.phase.dropout))

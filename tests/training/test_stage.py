@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from elsewhere.models import InputTransform
-from elsewhere.models.forward import Paster
+from elsewhere.models.forward import Paster, arrange
 from elsewhere.training import Criterion, Exemplars, Network, Phase, list_checkpoints, train
 from elsewhere.training.checkpoints import load_checkpoint, read_weights
 from elsewhere.training.optimisation import schedule_factor
@@ -108,3 +108,24 @@ def test_only_statistics_in_training_are_measured():
     assert torch.equal(norms[1].running_mean, before[1])
     assert torch.allclose(norms[0].running_mean, images.mean((0, 2, 3)), atol=1e-5)
     assert measure_statistics(norms.eval(), iter(())) == 0
+
+
+def test_a_network_with_tensors_of_five_axes_is_trained(make_curriculum, make_phase, tmp_path):
+    phase = make_phase(objects="digits", environment="one", steps=2, batch=4, checkpoints=(0,))
+    network = Network("scattering", arguments={"J": 2, "L": 2})  # its filters
+    train(make_curriculum(phase, network=network), tmp_path / "run", device="cpu")
+    assert list_checkpoints(tmp_path / "run")[-1].step == 2
+
+
+def test_maps_are_put_in_order_whatever_else_a_network_has():
+    network = torch.nn.ModuleDict(
+        {"solid": torch.nn.Conv3d(3, 4, 3), "flat": torch.nn.Conv2d(3, 4, 3)}
+    )
+    network.register_buffer("few", torch.eye(3).to_sparse())
+    network["tied"] = torch.nn.Conv2d(3, 4, 3)
+    network["tied"].weight = network["flat"].weight
+    arrange(network, torch.channels_last)
+    assert network["flat"].weight.is_contiguous(memory_format=torch.channels_last)
+    assert network["tied"].weight is network["flat"].weight
+    arrange(network, torch.contiguous_format)
+    assert all(value.is_contiguous() for value in network.parameters())
