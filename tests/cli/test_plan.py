@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from elsewhere.stimuli import glyphs
+from elsewhere.stimuli import glyphs, sets
 
 SMALL = ["small-cnn", "--objects", "glyphs", "--categories", "12"]
 
@@ -35,6 +35,7 @@ def work(run, monkeypatch):
 
     def count(*words):
         drawn.clear()
+        sets._drawn.clear()  # as in a process of its own
         with Convolutions() as mode:
             run(*words)
         return mode.counted["calls"], mode.counted["values"], len(drawn)
