@@ -82,6 +82,15 @@ PICTURE = (
         "The geometry of the objects (CKA, noisy for ten of them) is kept in every layer; what changes behind the pooling is that place can hardly be read any more, and that the object makes most of the variation.",
     ),
     Picture(
+        "attribution",
+        "Which pixels drive it",
+        (
+            f"elsewhere attribute {LITE} --categories cat,cup,motorcycle,rocket --grid 3x3 --target similarity:global_pool --method occlusion --out attribution.nc",
+            "elsewhere figure attribution.nc --out attribution.png",
+        ),
+        "What falls when a part is covered: the similarity of the pooled layer to the same object at the reference. Red parts make the object alike. At some locations the same parts do it as at the reference (the number is the correlation of the two maps), at others covering them makes the object more alike (blue).",
+    ),
+    Picture(
         "panels",
         "Several panels",
         (
