@@ -28,6 +28,8 @@ from elsewhere.analyzer.checkpoints import (
     perform_checkpoints,
     tested_digest,
 )
+from elsewhere.analyzer.factors import NAME as CODE_FACTOR
+from elsewhere.analyzer.factors import FactorSink
 from elsewhere.analyzer.invariance import EXEMPLARS, UNDEFINED
 from elsewhere.analyzer.similarity import similarity
 from elsewhere.analyzer.training_facts import training_facts
@@ -43,7 +45,16 @@ from elsewhere.recording.workers import Workers
 from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
 from elsewhere.stimuli.transformations import parse_axis
 from elsewhere.training import Card, Curriculum, load_checkpoint
-from elsewhere.types import WHERE, BatchDependent, Engine, Location, Metric, Precision, stem_of
+from elsewhere.types import (
+    WHERE,
+    BatchDependent,
+    Engine,
+    Location,
+    Metric,
+    Precision,
+    parse_bytes,
+    stem_of,
+)
 
 _KEPT = (
     *(
@@ -83,6 +94,9 @@ class TrackSettings:
         See :class:`elsewhere.recording.Sweep`.
     full
         Whether the similarity of each object at each location is kept as well.
+    any_reference
+        Whether a factor of the codes is kept at the first and the last checkpoint, from which a
+        report forms cosines with any place as the reference.
     probes
         Whether a linear probe of each layer is trained at the reference as well.
     measures
@@ -102,6 +116,7 @@ class TrackSettings:
     axes: tuple[str, ...] = ()
     engine: Engine = "auto"
     full: bool = True
+    any_reference: bool = False
     probes: bool = False
     measures: tuple[str, ...] = ()
     batch_dependent: BatchDependent = "refuse"
@@ -172,7 +187,8 @@ def track(
         the metric's name where it is another; with probes
         ``probe_accuracy_at (layer, exemplars, where)`` and ``probe_II_far (layer, exemplars)``,
         with intervals: see :func:`elsewhere.probes.probe_checkpoint`; of further measures what
-        there is for each layer.
+        there is for each layer; for any reference ``code_factor (code_factor_checkpoint, layer,
+        object, y, x, rank)`` with its errors, at the first and the last checkpoint.
 
     Raises
     ------
@@ -237,6 +253,7 @@ class TrackJob:
             device=self.device,
             max_memory=self.max_memory,
             data_dir=self.data_dir,
+            factors=self.settings.any_reference and number in _ends(self.cards),
         )
         self.kept.save(number, result)
 
@@ -249,8 +266,9 @@ def measure_checkpoint(
     device: str = "auto",
     max_memory: int | str = "2GiB",
     data_dir: Path | None = None,
+    factors: bool = False,
 ) -> xarray.Dataset:
-    """Return accuracy and similarity at one checkpoint; see :func:`track`."""
+    """Return accuracy and similarity at one checkpoint, and `factors`; see :func:`track`."""
     sweep = _sweep(card, objects, settings, device)
     alike = similarity(sweep, metric=settings.metric, max_memory=max_memory)
     stem = stem_of(alike.attrs)
@@ -258,6 +276,14 @@ def measure_checkpoint(
     right = _accuracy(card, sweep, settings, data_dir, max_memory)
     result = result.merge(right, join="exact", compat="no_conflicts")
     others = [right]
+    if factors:
+        most = parse_bytes(max_memory)
+        sink = FactorSink(sweep.design, settings.layers and list(settings.layers), max_memory=most)
+        sweep.stream([sink], max_memory=most)
+        if sink.variables:
+            kept = sink.result([layer.name for layer in sweep.layers])
+            result = result.merge(kept.drop_vars("category"), join="outer")
+        others.append(xarray.Dataset(attrs={"notes": sink.notes}))
     if settings.probes:
         tested, held_out = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
         shown = Sweep(
@@ -388,9 +414,18 @@ def _deciding(
     functions = [measures.get(name).function for name in measures_named(settings.measures)]
     own = [each for each in functions if not each.__module__.startswith("elsewhere.")]
     common = {"settings": asdict(settings), "objects": objects.digest()}
+    ends = _ends(cards) if settings.any_reference else ()
     if own:  # the code of a user's own measures decides their values, too
         common["measures"] = [source_sha256(sys.modules[each.__module__]) for each in own]
-    return [common | {"tested": tested.get(card.phase_index)} for card in cards]
+    return [
+        common | {"tested": tested.get(card.phase_index), "factors": number in ends}
+        for number, card in enumerate(cards)
+    ]
+
+
+def _ends(cards: Sequence[Card]) -> tuple[int, ...]:
+    """Return the numbers of the checkpoints whose codes are kept as factors."""
+    return tuple(dict.fromkeys((0, len(cards) - 1)))
 
 
 def _criteria(directory: Path) -> dict[str, float] | None:
@@ -408,7 +443,20 @@ def _join(
     settings: TrackSettings,
     criteria: Mapping[str, float] | None,
 ) -> xarray.Dataset:
-    joined = xarray.concat(found, dim="checkpoint", join="exact", combine_attrs="drop")
+    factors = {
+        number: result[names]
+        for number, result in enumerate(found)
+        if (names := [name for name in result.data_vars if str(name).startswith(CODE_FACTOR)])
+    }
+    without = [
+        result.drop_vars([*factors.get(number, ()), "rank"], errors="ignore")
+        for number, result in enumerate(found)
+    ]
+    joined = xarray.concat(without, dim="checkpoint", join="exact", combine_attrs="drop")
+    if factors:
+        at = f"{CODE_FACTOR}_checkpoint"
+        kept = xarray.concat(list(factors.values()), dim=at, join="exact", combine_attrs="drop")
+        joined = joined.merge(kept.assign_coords({at: list(factors)}), join="outer")
     joined = joined.assign_coords(
         phase=("checkpoint", [card.phase for card in cards]),
         step=("checkpoint", [card.step for card in cards]),

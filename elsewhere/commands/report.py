@@ -18,7 +18,13 @@ def report(
         list[Path],
         typer.Argument(help="Directories with results; several are compared.", metavar="DIR"),
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="The .html file to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The .html file to write; of --split, the folder.")
+    ] = None,
+    split: Annotated[
+        bool,
+        typer.Option("--split", help="Write a folder with all data; one file may be thinned."),
+    ] = False,
     serve: Annotated[
         bool, typer.Option("--serve", help="Show it at an address of this computer only.")
     ] = False,
@@ -31,22 +37,34 @@ def report(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write one HTML file that tells what results say and lets a reader explore; no network."""
-    from elsewhere.report import serve_report, write_report
+    from elsewhere.report import check_folder, make_report, save_report, serve_report
 
     if out is None and not serve:
-        raise InputError("--out is missing; expected an .html file, or --serve")
-    if out is not None:
-        if out.suffix not in (".html", ".htm"):
-            raise InputError(f"--out is {out}; expected a name that ends in .html")
+        expected = "a folder" if split else "an .html file"
+        raise InputError(f"--out is missing; expected {expected}, or --serve")
+    if out is not None and split:
+        if out.suffix in _PAGES:
+            raise InputError(f"--out is {out}; --split writes a folder: leave {out.suffix} out")
+        check_folder(out, overwrite=overwrite)
+    elif out is not None:
+        if out.suffix not in _PAGES:
+            raise InputError(
+                f"--out is {out}; expected a name that ends in .html, or --split for a folder"
+            )
         check_output(out, overwrite)
-        write_report(directories, out, title=title, overwrite=overwrite)
-        say(f"wrote {out}")
+    pages = make_report(directories, title=title, split=split)
+    if out is not None:
+        save_report(pages, out, split=split, overwrite=overwrite)
+        say(f"wrote {out / 'index.html' if split else out}")
     if serve:
-        serve_report(directories, out, title=title, port=port, ready=put)
+        serve_report(pages, port=port, ready=put)
+
+
+_PAGES = (".html", ".htm")
 
 
 def check(
-    page: Annotated[Path, typer.Argument(help="A report.", metavar="REPORT")],
+    page: Annotated[Path, typer.Argument(help="A report: file or folder.", metavar="REPORT")],
     data: Annotated[
         list[Path],
         typer.Option("--data", help="The directory that it was made from; repeat for several."),

@@ -205,6 +205,13 @@ def track(
         bool, typer.Option("--probes", help="Train linear probes of each layer as well.")
     ] = False,
     names: NamesOption = None,
+    any_reference: Annotated[
+        bool,
+        typer.Option(
+            "--any-reference",
+            help="Keep, of the first and last checkpoint, what a report needs for any reference.",
+        ),
+    ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -233,6 +240,7 @@ def track(
         categories=parse_categories(stimuli.categories),
         per_category=stimuli.per_category,
         probes=probes,
+        any_reference=any_reference,
         measures=tuple(names or ()),
         **network.how,
     )

@@ -9,29 +9,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from elsewhere.analyzer.factors import NAME
 from elsewhere.notes import notes_of
-from elsewhere.report.factors import Factor, factors_of
+from elsewhere.report.factors import Factor, factors_of, kept_factors
 from elsewhere.report.fields import PLACE, PlaceField, axis_labels, fields_of, scene_facts
+from elsewhere.report.frames import PIXELS, Frames, frames_of
 from elsewhere.report.material import Item, Material, Recorded
-from elsewhere.report.packing import Packed, pack
+from elsewhere.report.packing import BITS, Packed, pack
 from elsewhere.report.pictures import Pictures
+from elsewhere.report.thinning import arrays_of, thin
 from elsewhere.storage import Recording
 
 VERSION = "0.1"
-MOST_BYTES = 3 * 2**20
-"""Arrays that take more, as text, lose the numbers of single objects of all seeds but the first.
-
-The first seed's are left out as well where arrays take four times as much.
-"""
 
 
 class Catalogue:
-    """Collects what the explorer reads; `blocks` are the arrays as text, by their number."""
+    """Collects what the explorer reads.
 
-    def __init__(self, material: Material) -> None:
-        self.blocks: list[str] = []
+    Parameters
+    ----------
+    material
+        What the page is made from.
+    whole
+        Whether nothing is left out, however many bytes the arrays take.
+    """
+
+    def __init__(self, material: Material, *, whole: bool = False) -> None:
+        self._packed: list[Packed | None] = []
         self.objects: dict[str, dict[str, str]] = {}
         self.notes: list[str] = []
         self._pictures = Pictures(material)
@@ -39,8 +45,23 @@ class Catalogue:
         for recorded in material.recordings:
             with contextlib.closing(Recording(recorded.file)) as recording:
                 self._add_recording(recording, recorded)
+        for item in material.items:
+            self._add_track(item)
         self.directories = material.directories
-        self._thin()
+        if not whole:
+            self.notes += thin(self.files, self._packed)
+
+    @property
+    def blocks(self) -> dict[int, dict[int, str]]:
+        """The arrays as text, by their number, of each file by its own."""
+        return {
+            file["number"]: {
+                array["block"]: held.text
+                for array in arrays_of(file)
+                if (held := self._packed[array["block"]]) is not None
+            }
+            for file in self.files
+        }
 
     def facts(self) -> dict[str, Any]:
         """Return the catalogue, as JSON holds it."""
@@ -51,14 +72,16 @@ class Catalogue:
             "pictures": self.objects,
         }
 
-    def put(self, values: ArrayLike) -> dict[str, Any]:
+    def put(self, values: ArrayLike, bits: int = BITS) -> dict[str, Any]:
         """Add an array, and return where it stands and how it is read."""
-        packed = pack(values)
+        packed = pack(values, bits)
         return {"block": self._keep(packed), **packed.facts()}
 
     def _file(self, item: Item) -> dict[str, Any]:
         fields = list(fields_of(item))
-        dims = list(dict.fromkeys(dim for field in fields for dim in field.dims))
+        maps = list(frames_of(item))
+        dims = list(dict.fromkeys(dim for field in (*fields, *maps) for dim in field.dims))
+        dims = [dim for dim in dims if dim not in PIXELS]
         digest = str(item.attributes.get("object_digest", ""))
         if dims and not self.objects.get(digest):
             self.objects[digest] = self._pictures.of(item)
@@ -73,12 +96,13 @@ class Catalogue:
             "condition": item.condition,
             "seed": item.seed,
             "command": item.made_by,
-            "notes": item.notes,
+            "notes": [*item.notes, *(each.note for each in maps)],
             "scene": scene_facts(item.attributes),
             "pictures": digest,
             "ids": ids,
             "axes": {dim: axis_labels(item.result, dim) for dim in dims},
             "fields": [self._field(field) for field in fields],
+            **({"frames": self._frames(maps[0])} if maps else {}),
         }
 
     def _add_recording(self, recording: Recording, recorded: Recorded) -> None:
@@ -101,17 +125,6 @@ class Catalogue:
         sides = {axis.name: [int(value) for value in axis.values] for axis in design.axes.moving}
         layers = [each.layer for each in factors]
         shape = [len(layers), len(ids), *design.shape]
-        kept = [
-            {
-                "layer": each.layer,
-                "rms": each.rms,
-                "error_of_g": each.error_of_g,
-                "cosines_error": each.error,
-                "block": self._keep(each.packed),
-                **each.packed.facts(),
-            }
-            for each in factors
-        ]
         notes += [each.note for each in factors]
         self.files.append(
             {
@@ -140,45 +153,77 @@ class Catalogue:
                     **{f"reference_{name}": values for name, values in sides.items()},
                 },
                 "categories": [int(code) for code in design.category_codes],
-                "factors": kept,
+                "factors": self._factors(factors),
                 "fields": list(formed_fields(shape, factors)),
             }
         )
 
-    def _thin(self) -> None:
-        """Leave out numbers of single objects while there are too many bytes, and say so."""
-        seen: dict[tuple[str, ...], int] = {}
-        ranked = []
-        for file in self.files:
-            key = tuple(file[name] for name in ("directory", "what", "condition"))
-            seen[key] = seen.get(key, 0) + 1
-            ranked.append((seen[key], file))
-        left = sum(map(len, self.blocks))
-        for rank, file in sorted(ranked, key=lambda each: -each[0]):
-            if left <= (MOST_BYTES if rank > 1 else 4 * MOST_BYTES):
-                return
-            single = [
-                field
-                for field in file["fields"]
-                if "object" in field["dims"] and not field.get("formed")
-            ]
-            if not single or len(single) == len(file["fields"]):
-                continue
-            file["fields"] = [field for field in file["fields"] if field not in single]
-            for field in single:
-                for packed in filter(None, map(field.get, ("values", "low", "high"))):
-                    left -= len(self.blocks[packed["block"]])
-                    self.blocks[packed["block"]] = ""
-            names = ", ".join(field["name"] for field in single)
-            file["notes"] = [
-                *file["notes"],
-                f"numbers of single objects ({names}) are left out of this page, which would be "
-                "too large; they are in the file",
-            ]
+    def _add_track(self, item: Item) -> None:
+        """Add a track's factors, of its first and last checkpoint."""
+        codes = _category_codes(item)
+        factors = list(kept_factors(item, codes))
+        if not factors:
+            return
+        (file,) = (file for file in self.files if file["number"] == item.number)
+        held = item.result[NAME]
+        known = axis_labels(item.result, "checkpoint")
+        places = [int(place) for place in item.result[f"{NAME}_checkpoint"].values]
+        ids = [str(each) for each in item.result["object"].values]
+        sides = {dim: axis_labels(item.result, dim) for dim in PLACE}
+        layers = axis_labels(item.result, "layer")
+        checkpoints = [known[place] for place in places]
+        notes = [
+            f"{name}: {each.note}"
+            for name, each in zip(np.repeat(checkpoints, len(layers)), factors, strict=True)
+        ]
+        digest = str(item.attributes.get("object_digest", ""))
+        if not self.objects.get(digest):
+            self.objects[digest] = self._pictures.of(item)
+        shape = [len(places), len(layers), len(ids), held.sizes["y"], held.sizes["x"]]
+        self.files.append(
+            {
+                **{key: value for key, value in file.items() if key not in ("frames", "kept")},
+                "number": len(self.files),
+                "kind": "track factors",
+                "what": f"any reference: {item.what}",
+                "notes": [*item.notes, *notes],
+                "pictures": digest,
+                "ids": ids,
+                "axes": {
+                    "checkpoint": checkpoints,
+                    "layer": layers,
+                    "object": axis_labels(item.result, "object"),
+                    **sides,
+                    **{f"reference_{name}": values for name, values in sides.items()},
+                },
+                "categories": [int(code) for code in codes],
+                "factors": self._factors(factors),
+                "fields": list(formed_fields(shape, factors)),
+            }
+        )
+
+    def _factors(self, factors: Sequence[Factor]) -> list[dict[str, Any]]:
+        return [
+            {
+                "layer": each.layer,
+                "rms": each.rms,
+                "error_of_g": each.error_of_g,
+                "cosines_error": each.error,
+                "block": self._keep(each.packed),
+                **each.packed.facts(),
+            }
+            for each in factors
+        ]
 
     def _keep(self, packed: Packed) -> int:
-        self.blocks.append(packed.text)
-        return len(self.blocks) - 1
+        self._packed.append(packed)
+        return len(self._packed) - 1
+
+    def _frames(self, frames: Frames) -> dict[str, Any]:
+        facts: dict[str, Any] = {"dims": list(frames.dims), "values": self.put(frames.values, 8)}
+        if frames.reference is not None:
+            facts["reference"] = self.put(frames.reference, 8)
+        return {**facts, "block": frames.block, "first": list(frames.first), "of": frames.of}
 
     def _field(self, field: PlaceField) -> dict[str, Any]:
         facts = field.facts() | {"values": self.put(field.values.values)}
@@ -221,11 +266,16 @@ _FORMED = (
 
 
 def formed_fields(shape: Sequence[int], factors: Sequence[Factor]) -> Iterator[dict[str, Any]]:
-    """Yield the fields that the page forms from factors; `shape` is of layer, object, y and x."""
+    """Yield the fields that the page forms from factors.
+
+    `shape` is of ([checkpoint,] layer, object, y, x).
+    """
+    *lead, n_objects, n_rows, n_columns = shape
+    sides = [n_rows, n_columns]
     largest = max(each.error for each in factors)
     of_g = max((each.error_of_g for each in factors if not np.isnan(each.error_of_g)), default=0.0)
     for name, long_name, values, baseline, each in _FORMED:
-        dims = ["layer", *(["object"] if each else []), "y", "x"]
+        dims = ["checkpoint", "layer"][-len(lead) :] + (["object"] if each else []) + [*PLACE]
         yield {
             "name": name,
             "dims": [*dims, "reference_y", "reference_x"],
@@ -236,10 +286,21 @@ def formed_fields(shape: Sequence[int], factors: Sequence[Factor]) -> Iterator[d
             "formula": "",
             "formed": True,
             "values": {
-                "shape": [*(shape if each else (shape[0], *shape[2:])), *shape[2:]],
+                "shape": [*lead, *([n_objects] if each else []), *sides, *sides],
                 "error": of_g if name == "cosine_G" else largest,
             },
         }
+
+
+def _category_codes(item: Item) -> NDArray[np.int64]:
+    """Return the category of each object as a number; each is its own where none is named."""
+    result = item.result
+    named = "category" if "category" in result.coords else "object"
+    if named not in result.coords:
+        return np.zeros(0, np.int64)
+    values = [str(each) for each in result[named].values]
+    order = list(dict.fromkeys(values))
+    return np.array([order.index(each) for each in values], dtype=np.int64)
 
 
 def to_json(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ try:
         Span,
         Whisker,
     )
-    from bokeh.palettes import Viridis256
+    from bokeh.palettes import RdBu11, Viridis256, interp_palette
     from bokeh.plotting import figure
     from bokeh.resources import Resources
 except ImportError as error:
@@ -34,7 +35,12 @@ UNDEFINED_COLOR = "#9a9a9a"
 
 def charts() -> dict[str, Any]:
     """Return the charts as Bokeh embeds them, by the id of the element that each stands in."""
-    drawn = {"maps": _maps(), "by-layer": _lines("layer"), "by-checkpoint": _lines("checkpoint")}
+    drawn = {
+        "maps": _maps("", Viridis256),
+        "frames": _maps("frame-", interp_palette(RdBu11, 255)),
+        "by-layer": _lines("layer"),
+        "by-checkpoint": _lines("checkpoint"),
+    }
     return {name: json_item(plot, name) for name, plot in drawn.items()}
 
 
@@ -49,10 +55,14 @@ def script_digest(script: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _maps() -> Plot:
-    """Return one plot with a map of each layer, side by side: a change is one drawing."""
+def _maps(prefix: str, palette: Sequence[str]) -> Plot:
+    """Return one plot of maps side by side, so that a change is one drawing.
+
+    Names of what is in it begin with `prefix`. The boxes have a dark line below a bright one: one
+    of the two is seen on any colour.
+    """
     plot = figure(
-        name="maps",
+        name=f"{prefix}maps",
         toolbar_location=None,
         tools="",
         sizing_mode="stretch_width",
@@ -68,7 +78,7 @@ def _maps() -> Plot:
     plot.axis.visible = False
     plot.grid.visible = False
     mapper = LinearColorMapper(
-        palette=Viridis256, low=0.0, high=1.0, nan_color=UNDEFINED_COLOR, name="colors"
+        palette=palette, low=-1.0, high=1.0, nan_color=UNDEFINED_COLOR, name=f"{prefix}colors"
     )
     plot.image(
         image="image",
@@ -82,39 +92,26 @@ def _maps() -> Plot:
                 "image": [np.zeros((1, 1), dtype=np.float32)],
                 **{name: [0.0] for name in ("x", "y", "dw", "dh")},
             },
-            name="images",
+            name=f"{prefix}images",
         ),
     )
-    marks = {"fill_color": None, "line_width": 2}
-    plot.rect(
-        x="x",
-        y="y",
-        width="w",
-        height="h",
-        source=ColumnDataSource({n: [] for n in "xywh"}, name="here"),
-        line_color="#ffffff",
-        **marks,
-    )
-    plot.rect(
-        x="x",
-        y="y",
-        width="w",
-        height="h",
-        source=ColumnDataSource({n: [] for n in "xywh"}, name="reference"),
-        line_color="#ff9e3d",
-        line_dash="dashed",
-        **marks,
-    )
+    for name, color, dash in (("here", "#ffffff", "solid"), ("reference", "#ff9e3d", "dashed")):
+        source = ColumnDataSource({n: [] for n in "xywh"}, name=f"{prefix}{name}")
+        for line, width, dashes in (("#000000", 4, "solid"), (color, 2, dash)):
+            plot.rect(
+                x="x", y="y", width="w", height="h", source=source, fill_color=None,
+                line_color=line, line_width=width, line_dash=dashes,
+            )  # fmt: skip
     plot.text(
         x="x",
         y="y",
         text="text",
         text_font_size="13px",
         text_baseline="bottom",
-        name="names",
-        source=ColumnDataSource({"x": [], "y": [], "text": []}, name="titles"),
+        name=f"{prefix}names",
+        source=ColumnDataSource({"x": [], "y": [], "text": []}, name=f"{prefix}titles"),
     )
-    bar = ColorBar(color_mapper=mapper, height=10, padding=6, name="bar", location=(0, 0))
+    bar = ColorBar(color_mapper=mapper, height=10, padding=6, name=f"{prefix}bar", location=(0, 0))
     bar.background_fill_color = None
     plot.add_layout(bar, "below")
     return plot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,11 +14,14 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from elsewhere.analyzer.factors import formed
 from elsewhere.errors import ElsewhereError, InputError, StorageError
 from elsewhere.forms import label
-from elsewhere.report.factors import formed, unit_codes
+from elsewhere.report.factors import kept_rows, unit_codes
+from elsewhere.report.fields import PLACE
+from elsewhere.report.frames import MAPS, MAPS_AT_REFERENCE, pixel
 from elsewhere.report.material import digest_of
-from elsewhere.report.packing import Packed, unpack
+from elsewhere.report.packing import BITS, INDEX, Packed, data_name, read_data, unpack
 from elsewhere.report.recomputing import recomputed
 from elsewhere.storage import Recording, load_result
 from elsewhere.storage.files import is_file, is_folder
@@ -31,7 +34,10 @@ SINGLE = 1e-6
 
 @dataclass(frozen=True)
 class Drawn:
-    """A number of the page: of which file, which variable and where in it, and what it is there."""
+    """A number of the page: of which file, which variable and where in it, and what it is there.
+
+    `end` is that of an interval; `block` the side of the squares that a map's pixels are of.
+    """
 
     file: int
     variable: str
@@ -39,6 +45,7 @@ class Drawn:
     value: float
     error: float
     end: str = ""
+    block: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,12 @@ class Checked:
 class _Page(HTMLParser):
     """Collects the data of a page: its catalogue, its arrays, and the numbers in its text."""
 
+    folder: Path | None = None
+    split: bool = False
     texts: dict[str, str] = field(default_factory=dict)
     numbers: list[dict[str, Any]] = field(default_factory=list)
     _inside: str = ""
+    _loaded: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -69,6 +79,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = dict(attrs)
         self._inside = str(named.get("id") or "") if tag == "script" else ""
+        self.split |= self._inside == "catalogue" and "data-mark" in named
         if tag == "button" and (evidence := named.get("data-evidence")):
             self.numbers.append(json.loads(evidence))
 
@@ -78,6 +89,21 @@ class _Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""
+
+    def values(self, file: Mapping[str, Any], facts: Mapping[str, Any]) -> NDArray[np.float64]:
+        """Return an array of a file, from the page or from the file of data beside it."""
+        number, block = int(file["number"]), f"block-{facts['block']}"
+        if self.folder is not None and number not in self._loaded:
+            self._loaded.add(number)
+            script = (self.folder / data_name(number)).read_text(encoding="utf-8")
+            self.texts |= read_data(script, number)
+        bits = facts.get("bits", BITS)
+        return unpack(
+            Packed(
+                tuple(facts["shape"]), facts["scale"], facts["offset"], facts["error"],
+                self.texts[block], bits,
+            )
+        )  # fmt: skip
 
 
 def check_report(
@@ -122,7 +148,12 @@ def check_report(
             raise StorageError(f"{folder} is not a directory; name the one that holds the data")
     if numbers < 1:
         raise InputError(f"expected 1 number or more; got {numbers}")
-    chosen = _draw(page, catalogue, numbers, np.random.default_rng(seed))
+    try:
+        chosen = _draw(page, catalogue, numbers, np.random.default_rng(seed))
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read whole: {error}; make it again with `elsewhere report`"
+        ) from error
     if not chosen:
         raise InputError(f"{path} holds no number that comes from a file")
     places = dict(zip(names, folders, strict=True))
@@ -130,6 +161,8 @@ def check_report(
 
 
 def _read(path: Path) -> tuple[_Page, dict[str, Any]]:
+    folder = path if is_folder(path) else path.parent
+    path = path / INDEX if is_folder(path) else path
     if not is_file(path):
         raise StorageError(f"{path} does not exist; name a report that `elsewhere report` wrote")
     page = _Page()
@@ -138,6 +171,7 @@ def _read(path: Path) -> tuple[_Page, dict[str, Any]]:
         catalogue = json.loads(page.texts["catalogue"])
         if not isinstance(catalogue["files"], list):
             raise TypeError("no list of files")
+        page.folder = folder if page.split else None
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read as a report of this package: {error}; make it again with "
@@ -152,7 +186,7 @@ def _draw(
     arrays = [
         (file, field, packed, end)
         for file in catalogue["files"]
-        for field in file["fields"]
+        for field in (*file["fields"], *_maps(file))
         for end, packed in (("", field["values"]), *_ends(field))
     ]
     told = min(len(page.numbers), count // 2 if arrays else count)
@@ -160,10 +194,11 @@ def _draw(
     found = [_told(page.numbers[place]) for place in picked]
     if not arrays:
         return found
-    # A field that is formed for each reference counts as often as one of a single reference.
+    # A field that is formed for each reference counts as often as one of a single reference, and a
+    # map as often as a number.
     sizes = np.array(
         [
-            math.prod(packed["shape"][: -2 if known.get("formed") else None])
+            math.prod(packed["shape"][: -2 if {"formed", "block"} & set(known) else None])
             for _, known, packed, _ in arrays
         ],
         dtype=float,
@@ -171,13 +206,18 @@ def _draw(
     for which in rng.choice(len(arrays), count - told, p=sizes / sizes.sum()):
         file, known, packed, end = arrays[which]
         index = tuple(int(rng.integers(size)) for size in packed["shape"])
-        at = dict(zip(known["dims"], index, strict=True))
+        kept = file.get("kept", {})  # places of the file that a thinned page has
+        at = {
+            dim: int(kept[dim][place]) if dim in kept else place
+            for dim, place in zip(known["dims"], index, strict=True)
+        }
         if known.get("formed"):
             value, error = _formed(page, file, known["name"], at)
         else:
-            values = unpack(_packed(packed, page.texts[f"block-{packed['block']}"]))
+            values = page.values(file, packed)
             value, error = float(values[index]), packed["error"]
-        found.append(Drawn(file["number"], known["name"], at, value, error, end))
+        block = known.get("block", 0)
+        found.append(Drawn(file["number"], known["name"], at, value, error, end, block))
     return sorted(found, key=lambda drawn: (drawn.file, drawn.at.get("layer", 0)))
 
 
@@ -185,8 +225,8 @@ def _formed(
     page: _Page, file: Mapping[str, Any], name: str, at: Mapping[str, int]
 ) -> tuple[float, float]:
     """Return a number as the page forms it from a factor, and its error."""
-    factor = file["factors"][at["layer"]]
-    codes = unpack(_packed(factor, page.texts[f"block-{factor['block']}"]))
+    factor = file["factors"][at.get("checkpoint", 0) * len(file["axes"]["layer"]) + at["layer"]]
+    codes = page.values(file, factor)
     sides = [len(file["axes"][dim]) for dim in ("y", "x")]
     error = factor["error_of_g"] if name == "cosine_G" else factor["cosines_error"]
     value = _pick(codes, np.array(file["categories"]), sides, name, at)
@@ -213,13 +253,20 @@ def _ends(known: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(end, known[end]) for end in ("low", "high") if end in known]
 
 
+def _maps(file: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the maps in the object's frame as fields."""
+    held = file.get("frames")
+    if not held:
+        return
+    for key, name in (("values", MAPS), ("reference", MAPS_AT_REFERENCE)):
+        if key in held:
+            dims = [dim for dim in held["dims"] if key == "values" or dim not in PLACE]
+            yield {"name": name, "dims": dims, "values": held[key], "block": held["block"]}
+
+
 def _told(evidence: Mapping[str, Any]) -> Drawn:
     value = float(evidence["exact"])
     return Drawn(evidence["file"], evidence["variable"], evidence["at"], value, 0.0)
-
-
-def _packed(facts: Mapping[str, Any], text: str) -> Packed:
-    return Packed(tuple(facts["shape"]), facts["scale"], facts["offset"], facts["error"], text)
 
 
 def _compare(
@@ -242,10 +289,11 @@ def _compare(
         if there is None or not _same(drawn.value, there, drawn.error):
             different.append(f"{where}: {drawn.value} on the page, {there} in the file")
             continue
-        if isinstance(result, _Codes):
+        if isinstance(result, _Codes | _Factors):
             anew: float | None = there
         else:
-            anew = recomputed(result, drawn.variable, drawn.at) if not drawn.end else None
+            single = drawn.end or drawn.block
+            anew = None if single else recomputed(result, drawn.variable, drawn.at)
         if anew is not None and not _same(there, anew, 0.0):
             different.append(f"{where}: {there} in the file, {anew} when computed anew")
             continue
@@ -270,7 +318,20 @@ class _Codes:
         return _pick(self._last[1], design.category_codes, design.shape, name, at)
 
 
-_Opened = xarray.Dataset | _Codes | str
+class _Factors:
+    """A track of the data, of whose factors numbers are formed."""
+
+    def __init__(self, path: Path, categories: Sequence[int]) -> None:
+        self._result, self._categories = load_result(path), np.array(categories)
+
+    def value(self, name: str, at: Mapping[str, int]) -> float:
+        """Return a cosine or G, formed from the factor in the file."""
+        rows = kept_rows(self._result, at["checkpoint"], at["layer"])
+        sides = [self._result.sizes[dim] for dim in PLACE]
+        return _pick(rows, self._categories, sides, name, at)
+
+
+_Opened = xarray.Dataset | _Codes | _Factors | str
 
 
 def _load(file: Mapping[str, Any], places: Mapping[str, Path]) -> _Opened:
@@ -286,15 +347,19 @@ def _load(file: Mapping[str, Any], places: Mapping[str, Path]) -> _Opened:
             return "the file has other bytes than when the report was made"
         if file["kind"] == "recording":
             return _Codes(path, file["axes"]["layer"])
+        if file["kind"] == "track factors":
+            return _Factors(path, file["categories"])
         return load_result(path)
     except ElsewhereError as error:
         return str(error)
 
 
-def _value(result: xarray.Dataset | _Codes, drawn: Drawn) -> float | None:
+def _value(result: xarray.Dataset | _Codes | _Factors, drawn: Drawn) -> float | None:
     try:
-        if isinstance(result, _Codes):
+        if isinstance(result, _Codes | _Factors):
             return result.value(drawn.variable, drawn.at)
+        if drawn.block:
+            return pixel(result, drawn.variable, drawn.at, drawn.block)
         if not drawn.end:
             return float(result[drawn.variable].isel(dict(drawn.at)).item())
         ends = result[f"{drawn.variable}_interval"].isel(dict(drawn.at))

@@ -1,9 +1,6 @@
-"""Any place as the reference: a low-rank factor of the cosines between all codes of a layer.
+"""Factors of codes, from which the page forms cosines with whatever reference is chosen.
 
-Codes are brought to length one and stacked, a row for each object and place. Their best factor of a
-low rank (Eckart & Young 1936) has inner products that are near the cosines; the page forms these
-itself, for whatever reference is chosen. How near is computed from all pairs, with the
-rounding of the page's 16 bits in it.
+The rounding of the page's 16 bits is in the errors that are stated.
 """
 
 from __future__ import annotations
@@ -15,20 +12,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.extmath import randomized_svd
 
-from elsewhere.forms import label
-from elsewhere.measures.similarity import contrast
+from elsewhere.analyzer.factors import (
+    MOST_BYTES,
+    NAME,
+    NEAR,
+    Floats,
+    best_factor,
+    errors_of_cosines,
+    errors_of_g,
+    unit_length,
+)
+from elsewhere.forms import label, layer_labels
+from elsewhere.report.material import Item
 from elsewhere.report.packing import Packed, pack, unpack
 from elsewhere.storage import Recording
 
-Floats = NDArray[np.float32]
-
 RANKS = (8, 16, 32, 64, 96)
-NEAR = 0.005
-"""The smallest rank is taken by which no cosine is farther off than this, or the largest."""
-MOST_BYTES = 2**30
-"""Codes of a layer that take more, as float32, are left out."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,7 @@ def unit_codes(recording: Recording, name: str) -> Floats:
     """Return a layer's codes at length one, (object, place, unit); zero vectors stay zero."""
     values = np.asarray(recording[name].values, dtype=np.float32)
     n_objects = len(recording.design.objects)
-    rows = values.reshape(n_objects, recording.design.n_positions, -1)
-    lengths = np.sqrt(np.einsum("opu,opu->op", rows, rows, dtype=np.float64))
-    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    codes: Floats = rows * inverse[..., None].astype(np.float32)
-    return codes
+    return unit_length(values.reshape(n_objects, recording.design.n_positions, -1))
 
 
 def factor(codes: Floats, categories: NDArray[np.int64], layer: str = "") -> Factor:
@@ -117,55 +113,54 @@ def factor(codes: Floats, categories: NDArray[np.int64], layer: str = "") -> Fac
     >>> found.packed.shape, found.error < 1e-4
     ((3, 4, 5), True)
     """
-    n_objects, n_places, n_units = codes.shape
-    rows = codes.reshape(-1, n_units)
-    most = min(*rows.shape, RANKS[-1])
-    left, sizes, _ = randomized_svd(rows, n_components=most, n_iter=4, random_state=0)
-    whole = left * sizes
+    whole = best_factor(codes, RANKS[-1])
+    flat = codes.reshape(-1, codes.shape[-1])
+    most = whole.shape[-1]
     for rank in (*(each for each in RANKS if each < most), most):
-        packed = pack(whole[:, :rank].reshape(n_objects, n_places, rank))
+        packed = pack(whole[..., :rank])
         near = unpack(packed)
-        error, rms = _errors(rows, near.reshape(len(rows), rank))
+        error, rms = errors_of_cosines(flat, near.reshape(len(flat), rank))
         if error <= NEAR:
             break
-    g, other = (_g(each, categories) for each in (codes.astype(np.float64), near))
-    both = np.isfinite(g) & np.isfinite(other)
-    largest = float(np.abs(g - other)[both].max()) if both.any() else float("nan")
-    in_doubt = int((np.isfinite(g) != np.isfinite(other)).sum())
+    largest, in_doubt = errors_of_g(codes, near, categories)
     zeros = int((~codes.any(axis=-1)).sum())
     return Factor(layer, packed, error, rms, largest, in_doubt, zeros)
 
 
-def formed(
-    codes: NDArray[Any], categories: NDArray[np.int64], reference: int
-) -> dict[str, NDArray[np.float64]]:
-    """Return what the page forms from codes, (object, place, unit): cosines and G, by name.
+def kept_rows(item: Any, checkpoint: int, layer: int) -> NDArray[np.float64]:
+    """Return a factor that a track keeps, (object, place, rank)."""
+    at = {f"{NAME}_checkpoint": checkpoint, "layer": layer}
+    rows = item[NAME].isel(at).transpose("object", "y", "x", "rank").values.astype(np.float64)
+    rows = rows.reshape(len(rows), -1, rows.shape[-1])
+    return rows[..., : max(1, int(rows.any(axis=(0, 1)).sum()))]
 
-    Parameters
-    ----------
-    codes
-        At length one, or their factor.
-    categories
-        Shape (object,).
-    reference
-        The place that all are compared with.
 
-    Examples
-    --------
-    >>> codes = np.eye(2)[:, None].repeat(3, axis=1)  # two objects, each the same everywhere
-    >>> formed(codes, np.arange(2), 0)["cosine_G"]
-    array([nan,  1.,  1.])
+def kept_factors(item: Item, categories: NDArray[np.int64]) -> Iterator[Factor]:
+    """Yield the factors that a track keeps, of each layer at one checkpoint after the other.
+
+    Errors are those that the track states, and what 16 bits add to them.
     """
-    codes = codes.astype(np.float64)
-    pairs = np.einsum("opu,qu->opq", codes, codes[:, reference])
-    others = categories[:, None] != categories
-    each = np.einsum("opo->op", pairs)
-    own = each.mean(axis=0)
-    total = np.einsum("opq,oq->p", pairs, others.astype(np.float64))
-    baseline = total / others.sum() if others.any() else np.full_like(own, np.nan)
-    g = contrast(own, baseline)
-    g[reference] = np.nan
-    return {"cosine_each": each, "cosine": own, "cosine_baseline": baseline, "cosine_G": g}
+    result = item.result
+    if NAME not in result or not {"y", "x"} <= set(result[NAME].dims):
+        return
+    names = layer_labels(result)
+    for checkpoint in range(result.sizes[f"{NAME}_checkpoint"]):
+        for layer, name in enumerate(names):
+            rows = kept_rows(result, checkpoint, layer)
+            packed = pack(rows)
+            near = unpack(packed)
+            flat = (each.reshape(-1, rows.shape[-1]) for each in (rows.astype(np.float32), near))
+            error, rms = errors_of_cosines(*flat)
+            of_g, in_doubt = errors_of_g(rows, near, categories)
+            at = {f"{NAME}_checkpoint": checkpoint, "layer": layer}
+            said = {
+                key: float(result[f"{NAME}_{key}"].isel(at))
+                for key in ("error", "rms_error", "error_of_G", "in_doubt", "n_zero")
+            }
+            yield Factor(
+                name, packed, said["error"] + error, said["rms_error"] + rms,
+                said["error_of_G"] + of_g, int(said["in_doubt"]) + in_doubt, int(said["n_zero"]),
+            )  # fmt: skip
 
 
 def _upwards(value: float) -> str:
@@ -180,30 +175,3 @@ def _upwards(value: float) -> str:
         return "undefined" if math.isnan(value) else f"{value:g}"
     step = 10.0 ** math.floor(math.log10(value))
     return f"{math.ceil(value / step - 1e-9) * step:.1g}"
-
-
-def _errors(rows: Floats, near: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the largest and the root mean square error of all inner products."""
-    largest = squares = 0.0
-    for first in range(0, len(rows), 512):
-        some = slice(first, first + 512)
-        off = np.abs(rows[some] @ rows.T - (near[some] @ near.T).astype(np.float32))
-        largest = max(largest, float(off.max()))
-        squares += float(np.square(off, dtype=np.float64).sum())
-    return largest, (squares / len(rows) ** 2) ** 0.5
-
-
-def _g(codes: NDArray[np.float64], categories: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return G of each place with each as the reference, (place, reference), NaN at itself."""
-    own = np.mean([each @ each.T for each in codes], axis=0)
-    total = codes.sum(axis=0)
-    same = np.zeros_like(own)
-    for category in np.unique(categories):
-        part = codes[categories == category].sum(axis=0)
-        same += part @ part.T
-    pairs = len(codes) ** 2 - int((np.bincount(categories) ** 2).sum())
-    if not pairs:
-        return np.full_like(own, np.nan)
-    found = contrast(own, (total @ total.T - same) / pairs)
-    np.fill_diagonal(found, np.nan)
-    return found

@@ -20,7 +20,9 @@ from elsewhere.report.material import Item
 from elsewhere.types import stem_of
 
 PLACE = ("y", "x")
-_NOT_SHOWN = frozenset({"bound", "left_out"})
+_NOT_SHOWN = frozenset({"bound", "left_out", "rank"})
+_PICTURES = ("pixel", "rgb", "height", "width", "box_")
+"""How the dimensions of pictures begin, which are no places."""
 _NO_MAP = ("choice", "is_trained")
 """Numbers of classes are no amounts."""
 
@@ -87,7 +89,7 @@ def _is_field(variable: xarray.DataArray, name: str) -> bool:
         set(PLACE) <= set(variable.dims)
         and variable.dtype.kind in "fiub"
         and not _NOT_SHOWN & set(map(str, variable.dims))
-        and not any(str(dim).startswith(("pixel", "rgb")) for dim in variable.dims)
+        and not any(str(dim).startswith(_PICTURES) for dim in variable.dims)
         and not name.endswith(_NO_MAP)
         and variable.size > 0
     )

@@ -1,7 +1,8 @@
-"""The page: one file that needs no network and lets nothing in."""
+"""The page: it needs no network and lets nothing in."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from markupsafe import Markup
 from elsewhere.report.catalogue import Catalogue, to_json
 from elsewhere.report.charts import bokeh_script, charts, script_digest
 from elsewhere.report.material import Material
+from elsewhere.report.packing import INDEX, data_name, data_script
 from elsewhere.report.parts import Section
 
 SCRIPTS = ("values.js", "stage.js", "charts.js", "explorer.js")
@@ -24,35 +26,63 @@ def asset(name: str) -> str:
 
 
 def render(
-    material: Material, catalogue: Catalogue, sections: Sequence[Section], title: str
-) -> str:
-    """Return the page as HTML.
+    material: Material,
+    catalogue: Catalogue,
+    sections: Sequence[Section],
+    title: str,
+    *,
+    split: bool = False,
+) -> dict[str, bytes]:
+    """Return the page as HTML, by its name; and beside it, if `split`, a file of data of each file.
 
     Every text of a file goes through a template that escapes it, or stands in JSON in which no sign
     can end its element. Scripts are those whose digests the policy names; everything else,
     the network first, is forbidden.
+
+    Files of data are scripts that hand over text: a page that is opened from a disk may load
+    nothing else. The policy takes those that bear its mark, a digest of all data, which therefore
+    no text in the data can contain.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     own = "\n".join(map(asset, SCRIPTS))
     scripts = [bokeh_script(), own] if any(file["fields"] for file in catalogue.files) else []
+    facts, blocks = to_json(catalogue.facts()), catalogue.blocks
+    pages: dict[str, bytes] = {}
+    mark = ""
+    if split:
+        for number, held in blocks.items():
+            if held:
+                pages[data_name(number)] = data_script(number, held).encode()
+        mark = _digest(facts, *pages.values())
     allowed = " ".join(map(script_digest, scripts)) or "'none'"
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; "
         f"style-src 'unsafe-inline'; script-src {allowed}"
     )
-    return environment.from_string(asset("page.html")).render(
+    page = environment.from_string(asset("page.html")).render(
         title=title,
-        policy=policy,
+        policy=f"{policy} 'nonce-{mark}'" if mark else policy,
+        mark=mark,
         style=Markup(asset("report.css")),
         sections=sections,
         explorer=bool(scripts),
         scripts=[Markup(script) for script in scripts],
-        catalogue=Markup(to_json(catalogue.facts())),
+        catalogue=Markup(facts),
         charts=Markup(to_json(charts())),
-        blocks=catalogue.blocks,
+        blocks={}
+        if split
+        else {key: text for held in blocks.values() for key, text in held.items()},
         notes=catalogue.notes,
         directories=material.directories,
     )
+    return {INDEX: page.encode(), **pages}
+
+
+def _digest(facts: str, *pages: bytes) -> str:
+    digest = hashlib.sha256(facts.encode())
+    for page in pages:
+        digest.update(page)
+    return digest.hexdigest()
 
 
 def default_title(directories: Sequence[Path]) -> str:

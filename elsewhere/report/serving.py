@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 from elsewhere.errors import StorageError
-from elsewhere.report.writing import make_report
-from elsewhere.storage.files import read_plain
+from elsewhere.report.packing import INDEX
 
 LOOPBACK = "127.0.0.1"
-_LARGEST = 2**30
+_TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
 
-def make_server(page: bytes, port: int = 0) -> HTTPServer:
-    """Return a server on the loopback address that knows one page, at its root.
+def make_server(pages: Mapping[str, bytes], port: int = 0) -> HTTPServer:
+    """Return a server on the loopback address that knows a report, at its root, and nothing else.
 
     Raises
     ------
@@ -26,11 +24,13 @@ def make_server(page: bytes, port: int = 0) -> HTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             host = (self.headers.get("Host") or "").rpartition(":")[0]
-            if self.path != "/" or host not in (LOOPBACK, "localhost"):  # names may be rebound
+            name = self.path[1:] or INDEX
+            page = pages.get(name)
+            if page is None or host not in (LOOPBACK, "localhost"):  # names may be rebound
                 self.send_error(404)
                 return
             self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Type", _TYPES[name.rpartition(".")[2]])
             self.send_header("Content-Length", str(len(page)))
             self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
@@ -49,22 +49,10 @@ def make_server(page: bytes, port: int = 0) -> HTTPServer:
 
 
 def serve_report(
-    directories: Sequence[str | Path],
-    written: Path | None = None,
-    *,
-    title: str | None = None,
-    port: int = 0,
-    ready: Callable[[str], None],
+    pages: Mapping[str, bytes], *, port: int = 0, ready: Callable[[str], None]
 ) -> None:
-    """Show a report until the process is interrupted; `ready` is told the address.
-
-    `written` is a report of these directories that is there already.
-    """
-    if written is None:
-        page = make_report(directories, title=title).encode()
-    else:
-        page = read_plain(written, limit=_LARGEST)
-    server = make_server(page, port)
+    """Show a report until the process is interrupted; `ready` is told the address."""
+    server = make_server(pages, port)
     ready(f"http://{LOOPBACK}:{server.server_address[1]}/")
     try:
         server.serve_forever()

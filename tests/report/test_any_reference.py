@@ -8,7 +8,8 @@ import pytest
 import elsewhere
 from elsewhere.analyzer import similarity
 from elsewhere.report import check_report
-from elsewhere.report.factors import factor, formed
+from elsewhere.analyzer.factors import formed
+from elsewhere.report.factors import factor
 from tests.report.test_browser import settled
 
 FORMED = ("cosine", "cosine_each", "cosine_baseline", "cosine_G")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from elsewhere.errors import ExistsError, InputError, StorageError
-from elsewhere.report import catalogue, check_report, write_report
+from elsewhere.report import check_report, thinning, write_report
 from elsewhere.report.checking import _Page
 from elsewhere.report.material import gather
 from elsewhere.report.packing import pack, unpack
@@ -89,7 +89,7 @@ def test_a_page_that_would_be_too_large_is_thinned_and_says_so(
 
     before, blocks = pages(page)
     # So large that one seed of the two has to be thinned, and not the other.
-    monkeypatch.setattr(catalogue, "MOST_BYTES", sum(map(len, _texts(page))) - 100)
+    monkeypatch.setattr(thinning, "FEW_BYTES", sum(map(len, _texts(page))) - 100)
     small = write_report([runs], tmp_path / "small.html")
     after, fewer = pages(small)
     assert fewer < blocks
@@ -234,7 +234,7 @@ def test_the_policy_forbids_the_network_and_all_scripts_but_its_own(page):
 def test_it_is_served_on_this_computer_only(page):
     from elsewhere.report.serving import make_server
 
-    server = make_server(page.read_bytes())
+    server = make_server({"index.html": page.read_bytes()})
     assert server.server_address[0] == "127.0.0.1"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -14,10 +14,16 @@ class Charts {
     this.theme();
   }
 
+  // Documents look through all their models for a name, which takes longer than drawing some.
   named(name) {
+    this.models ??= new Map();
+    if (this.models.has(name)) return this.models.get(name);
     for (const { model } of Object.values(this.plots)) {
       const found = model.document.get_model_by_name(name);
-      if (found) return found;
+      if (found) {
+        this.models.set(name, found);
+        return found;
+      }
     }
     throw new Error(`no model is called ${name}`);
   }
@@ -38,7 +44,7 @@ class Charts {
       for (const grid of model.center) if ("grid_line_color" in grid) grid.grid_line_color = pale;
       for (const legend of model.above) if (legend.label_text_color) legend.label_text_color = ink;
     }
-    this.named("names").glyph.text_color = { value: ink };
+    for (const name of ["names", "frame-names"]) this.named(name).glyph.text_color = { value: ink };
   }
 
   // Which cell of a grid each pixel of its map shows; one pixel a cell where cells are alike.
@@ -130,6 +136,56 @@ class Charts {
       text: this.panels.map(
         (panel, at) => `${at === chosen ? "▸ " : ""}${cut(panel.name)}\n${said[at]}`),
     };
+  }
+
+  // Maps in the object's frame, side by side, each with the object's box in it.
+  frames(maps, { rows, columns, block, first, size }) {
+    const { model, host } = this.plots.frames;
+    const [tall, across] = [rows * block, columns * block];
+    const side = Math.max(tall, across);
+    const wide = host.clientWidth || 600;
+    const unit = Math.min(wide / (2 * PANEL.width), 240);
+    const layout = `${unit} ${wide} ${tall / side}`;
+    if (this.framed !== layout) {
+      this.framed = layout;
+      const bottom = PANEL.title + tall / side + 0.06;
+      model.height = Math.round(bottom * unit) + 46;
+      model.x_range.setv({ start: 0, end: wide / unit });
+      model.y_range.setv({ start: -bottom, end: 0 });
+    }
+    const source = this.named("frame-images");
+    const Kind = source.data.image[0].constructor;
+    const all = (value) => maps.map(() => value);
+    const lefts = maps.map((_, at) => at * PANEL.width + 0.06);
+    source.data = {
+      image: maps.map(({ valueOf }) => {
+        const image = new Kind(new Float32Array(rows * columns), [rows, columns]);
+        for (let row = 0; row < rows; row += 1) {
+          for (let column = 0; column < columns; column += 1) {
+            image[(rows - 1 - row) * columns + column] = valueOf(row, column);
+          }
+        }
+        return image;
+      }),
+      x: lefts, y: all(-(PANEL.title + tall / side)), dw: all(across / side), dh: all(tall / side),
+    };
+    this.named("frame-here").data = {
+      x: lefts.map((left) => left + (size / 2 - first[1]) / side),
+      y: all(-(PANEL.title + (size / 2 - first[0]) / side)),
+      w: all(size / side), h: all(size / side),
+    };
+    this.named("frame-titles").data = {
+      x: lefts, y: all(0.04 - PANEL.title), text: maps.map(({ name }) => name),
+    };
+  }
+
+  // The colour of a share from -1 to 1 in such a map, as red, green and blue.
+  frameColor(share) {
+    const { palette } = this.named("frame-colors");
+    const last = palette.length - 1;
+    const color = palette[Math.round(((Math.min(Math.max(share, -1), 1) + 1) / 2) * last)];
+    const bits = typeof color === "number" ? color >>> 8 : parseInt(color.slice(1, 7), 16);
+    return [(bits >> 16) & 255, (bits >> 8) & 255, bits & 255];
   }
 
   // What a pointer is over: the panel and the cell, or nothing.

@@ -81,12 +81,19 @@ class Explorer {
     const file = left[0];
     const names = file.fields.map((field) => field.name);
     const first = names.find((name) => name.endsWith("_G"))
-      ?? names.find((name) => name === "accuracy") ?? names[0];
+      ?? names.find((name) => name === "accuracy")
+      ?? names.find((name) => name.startsWith("equivariance")) ?? names[0];
     state.measure = names.includes(wish.measure) ? wish.measure : first;
     const field = file.fields.find((each) => each.name === state.measure);
     this.menu("measure", file.fields.map((each) => [each.name, this.title(each)]), state.measure);
     this.asked = state;  // what is chosen while arrays are unpacked is added to it
-    await load(file, field);
+    try {
+      await load(file, field);
+    } catch (error) {  // a file beside the page is missing
+      byId("hint").textContent = error.message;
+      if (this.asked === state) this.asked = undefined;
+      return;
+    }
     if (this.asked !== state) return;
     this.asked = undefined;
     Object.assign(this, { file, field });
@@ -95,6 +102,9 @@ class Explorer {
     this.xs = file.axes.x;
     this.layers = field.dims.includes("layer") ? file.axes.layer : [field.name.replaceAll("_", " ")];
     const counts = Object.fromEntries(field.dims.map((dim, at) => [dim, field.values.shape[at]]));
+    for (const [at, dim] of (file.frames?.dims ?? []).entries()) {
+      if (OWN.has(dim)) counts[dim] ??= file.frames.values.shape[at];
+    }
     const inside = (value, count, other) =>
       Number.isInteger(value) && value >= 0 && value < count ? value : other;
     state.y = inside(state.y, this.ys.length, this.ys.length >> 1);
@@ -172,6 +182,9 @@ class Explorer {
     this.alert = ry === undefined
       ? "This result is not compared with a reference."
       : `This result is compared with one place only, y ${ry}, x ${rx}.`;
+    const other = this.files.find((file) => file.factors && file.path === this.file.path
+      && file.directory === this.file.directory);
+    if (other) this.alert += ` The result “${other.what}” takes any place.`;
     byId("hint").textContent = this.alert;
   }
 
@@ -234,6 +247,7 @@ class Explorer {
       name: id ?? "object",
       said: `${id ?? "object"} at ${this.sentence()}`,
     });
+    this.frames();
     byId("hint").textContent = this.alert ?? "";
     this.alert = undefined;
     this.say();
@@ -241,6 +255,37 @@ class Explorer {
     clearTimeout(this.later);
     this.later = setTimeout(() => this.settle(), 250);
     document.documentElement.dataset.drawn = (performance.now() - begun).toFixed(1);
+  }
+
+  // Maps of attribution in the object's frame: over the object, and beside that at the reference.
+  frames() {
+    const { frames, scene } = this.file;
+    byId("box-frames").hidden = !frames;
+    if (!frames) return this.stage.map();
+    const [rows, columns] = frames.values.shape.slice(-2);
+    const map = (packed, name, at) => {
+      const dims = frames.dims.slice(0, -2).filter((dim) =>
+        packed === frames.values || (dim !== "y" && dim !== "x"));
+      const start = positionOf(dims, packed.shape, at) * rows * columns;
+      const steps = unpacked.get(packed.block);
+      const valueOf = (row, column) => {
+        const step = steps[start + row * columns + column];
+        return step === -128 ? NaN : step * packed.scale + packed.offset;
+      };
+      return { name, valueOf };
+    };
+    const place = [this.ys[this.state.y], this.xs[this.state.x]];
+    const here = map(frames.values, `here, y ${place[0]}, x ${place[1]}`, this.at());
+    const form = { rows, columns, block: frames.block, first: frames.first, size: this.scene.size };
+    const maps = [here];
+    const at = scene.reference ?? [];
+    const [y, x] = [this.ys.indexOf(at[0]), this.xs.indexOf(at[1])];
+    const there = `at the reference, y ${at[0]}, x ${at[1]}`;
+    if (frames.reference) maps.push(map(frames.reference, there, this.at()));
+    else if (y >= 0 && x >= 0) maps.push(map(frames.values, there, this.at({ y, x })));
+    this.charts.frames(maps, form);
+    this.stage.map({ ...form, ...here, at: place }, (share) => this.charts.frameColor(share));
+    byId("frames-of").textContent = frames.of;
   }
 
   // A function of panel, y and x that reads a field's values where they lie.
@@ -468,7 +513,5 @@ function listenToNumbers() {
 }
 
 listenToNumbers();
-if (byId("stage")) {
-  const explorer = new Explorer();
-  explorer.start();
-}
+const explorer = byId("stage") && new Explorer();
+explorer?.start();

@@ -10,7 +10,8 @@ class Stage {
     this.row = element.querySelector("[role=row]");
     this.picture = element.querySelector("img");
     this.reference = element.querySelector(".reference");
-    this.dots = element.querySelector("canvas");
+    this.dots = element.querySelector(".dots");
+    this.over = element.querySelector(".over");
     element.addEventListener("keydown", (event) => this.press(event));
     element.addEventListener("pointerdown", (event) => this.begin(event));
     element.addEventListener("pointermove", (event) => this.drag(event));
@@ -58,6 +59,31 @@ class Stage {
     this.at = [y, x];
   }
 
+  // Lay a map over the object: stronger values are less transparent. Without one, there is none.
+  map(map, colorOf) {
+    this.over.hidden = !map;
+    if (!map) return;
+    const { rows, columns, block, first, valueOf, at: [y, x] } = map;
+    const { canvas, size } = this.scene;
+    const part = (px) => `${(100 * px) / canvas}%`;
+    this.over.style.top = part(y - Math.floor(size / 2) + first[0]);
+    this.over.style.left = part(x - Math.floor(size / 2) + first[1]);
+    this.over.style.height = part(rows * block);
+    this.over.style.width = part(columns * block);
+    Object.assign(this.over, { width: columns, height: rows });
+    const pen = this.over.getContext("2d");
+    const image = pen.createImageData(columns, rows);
+    for (let row = 0; row < rows; row += 1) {
+      for (let column = 0; column < columns; column += 1) {
+        const value = valueOf(row, column);
+        if (!Number.isFinite(value)) continue;
+        const strength = 240 * Math.sqrt(Math.min(Math.abs(value), 1));
+        image.data.set([...colorOf(value), strength], 4 * (row * columns + column));
+      }
+    }
+    pen.putImageData(image, 0, 0);
+  }
+
   nearest(event) {
     const box = this.element.getBoundingClientRect();
     const px = (value, start, length) => ((value - start) / length) * this.scene.canvas;
@@ -72,7 +98,7 @@ class Stage {
   }
 
   begin(event) {
-    if (event.button) return;
+    if (event.button || !this.at) return;
     event.preventDefault();
     this.element.setPointerCapture(event.pointerId);
     this.cell.focus({ preventScroll: true });
@@ -100,7 +126,7 @@ class Stage {
   }
 
   press(event) {
-    if (event.altKey || event.metaKey) return;
+    if (event.altKey || event.metaKey || !this.at) return;
     const [y, x] = this.at;
     const last = [this.ys.length - 1, this.xs.length - 1];
     const steps = {

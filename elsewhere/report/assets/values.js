@@ -2,28 +2,66 @@
 // The data of the page: arrays are unpacked when they are first asked for, and sliced where they lie.
 
 const UNDEFINED = -32768, INFINITE = 32767;
-const catalogue = JSON.parse(document.getElementById("catalogue").textContent);
+const held = document.getElementById("catalogue");
+const catalogue = JSON.parse(held.textContent);
 const unpacked = new Map();
+
+// A report in a folder: data of a file of results are a script, which is asked for once.
+const mark = held.dataset.mark;
+const asked = new Map();
+const taken = new Map();
+
+function takeData(number, blocks) {
+  for (const [block, text] of Object.entries(blocks)) taken.set(Number(block), text);
+}
+
+function fetchData(file) {
+  if (!mark) return undefined;
+  const number = file.number;
+  if (!asked.has(number)) {
+    asked.set(number, new Promise((done, failed) => {
+      const script = document.createElement("script");
+      script.nonce = mark;
+      script.src = `data/${number}.js`;
+      script.onload = done;
+      script.onerror = () => {
+        asked.delete(number);
+        failed(new Error(
+          `data/${number}.js cannot be loaded: this page has to stay in its folder, with "data".`));
+      };
+      document.head.append(script);
+    }));
+  }
+  return asked.get(number);
+}
+
+function textOf(block) {
+  if (!mark) return document.getElementById(`block-${block}`).textContent;
+  return taken.get(block);
+}
 
 async function unpack(packed) {
   const found = unpacked.get(packed.block);
   if (found) return found;
-  const text = atob(document.getElementById(`block-${packed.block}`).textContent);
+  const text = atob(textOf(packed.block));
   const bytes = Uint8Array.from(text, (sign) => sign.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   const buffer = await new Response(stream).arrayBuffer();
-  const values = new Int16Array(buffer);
+  const values = packed.bits === 8 ? new Int8Array(buffer) : new Int16Array(buffer);
   unpacked.set(packed.block, values);
+  taken.delete(packed.block);
   return values;
 }
 
 // All arrays of a field, so that every later action finds them in memory.
 async function load(file, field) {
+  await fetchData(file);
   if (field.formed) {
     for (const other of file.fields) other.file = file;  // its baseline as well
     return prepare(file);
   }
   const parts = [field, field.away].filter(Boolean);
+  parts.push({ values: file.frames?.values, low: file.frames?.reference });
   const wanted = parts.flatMap((part) => [part.values, part.low, part.high]).filter(Boolean);
   await Promise.all(wanted.map(unpack));
   const baseline = file.fields.find((other) => other.name === field.baseline);
@@ -33,8 +71,8 @@ async function load(file, field) {
 // Codes of unit length, and their sums over objects and over those of a category.
 async function prepare(file) {
   if (file.codes) return;
-  const [, n, rows, columns] = file.fields.find((field) => field.name === "cosine_each").values.shape;
-  const places = rows * columns;
+  const n = file.ids.length, columns = file.axes.x.length;
+  const places = file.axes.y.length * columns;
   const kinds = Math.max(...file.categories) + 1;
   const sizes = new Array(kinds).fill(0);
   for (const kind of file.categories) sizes[kind] += 1;
@@ -58,9 +96,13 @@ async function prepare(file) {
 
 // Cosines with the reference, and G, of every layer, object and place: once for each reference.
 function formed(file, at) {
-  const { layers, n, places, columns, kinds, pairs } = file.codes;
+  const { n, places, columns, kinds, pairs } = file.codes;
   const reference = at.reference_y * columns + at.reference_x;
-  if (file.formed?.reference === reference) return file.formed;
+  const checkpoint = file.axes.checkpoint ? at.checkpoint : 0;
+  if (file.formed?.reference !== reference) file.formed = { reference, at: new Map() };
+  if (file.formed.at.has(checkpoint)) return file.formed.at.get(checkpoint);
+  const count = file.axes.layer.length;
+  const layers = file.codes.layers.slice(checkpoint * count, (checkpoint + 1) * count);
   const each = new Float32Array(layers.length * n * places);
   const [mean, baseline, G] = [0, 1, 2].map(() => new Float32Array(layers.length * places));
   layers.forEach(({ rank, own, sums }, layer) => {
@@ -85,13 +127,15 @@ function formed(file, at) {
       G[where] = place === reference || !(1 - other >= 1e-3) ? NaN : (alike - other) / (1 - other);
     }
   });
-  file.formed = { reference, cosine_each: each, cosine: mean, cosine_baseline: baseline, cosine_G: G };
-  return file.formed;
+  const found = { cosine_each: each, cosine: mean, cosine_baseline: baseline, cosine_G: G };
+  file.formed.at.set(checkpoint, found);
+  return found;
 }
 
 // Where layers, objects and places of a formed field stand: its reference is in it already.
 function formedAt(field, at) {
-  const dims = field.dims.slice(0, -2), shape = field.values.shape.slice(0, -2);
+  const first = field.dims.indexOf("layer");  // the checkpoint is chosen before
+  const dims = field.dims.slice(first, -2), shape = field.values.shape.slice(first, -2);
   const value = formed(field.file, at)[field.name][positionOf(dims, shape, at)];
   return { value, low: NaN, high: NaN };
 }
