@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -203,3 +203,25 @@ def summarise_track(result: xarray.Dataset, phase: str) -> xarray.Dataset:
         },
     )
     return described(summary)
+
+
+def join_seeds(tracks: Sequence[xarray.Dataset]) -> xarray.Dataset:
+    """Return tracks of one phase as one over ``seed``; where a seed lacks a step, it has NaN."""
+    by_step = [
+        track[["accuracy_on", "accuracy_off", "accuracy_far", "cosine_G_away"]]
+        .drop_vars("phase")
+        .swap_dims(checkpoint="step")
+        .assign_coords(step=track["step"].values)
+        for track in tracks
+    ]
+    joined = xarray.concat(by_step, dim="seed", join="outer", combine_attrs="drop")
+    steps = joined["step"].values
+    joined = joined.rename_dims(step="checkpoint").reset_index("step")
+    name = str(tracks[0]["phase"].values[0])
+    joined = joined.assign_coords(
+        phase=("checkpoint", [name] * len(steps)),
+        seed=[int(track.attrs["seed"]) for track in tracks],
+    )
+    own = ("trained", "reference_y", "reference_x", "seed", "criterion_step", "notes")
+    joined.attrs = {key: value for key, value in tracks[0].attrs.items() if key not in own}
+    return joined

@@ -139,6 +139,11 @@ def _lines(over: str) -> Plot:
         "away": {"line_color": "#d55e00", "line_dash": "dotted"},
         "value": {"line_color": "#0072b2"},
     }
+    others = ColumnDataSource({"xs": [], "ys": []}, name=f"{over}-others")
+    plot.multi_line(
+        xs="xs", ys="ys", source=others, line_width=1, line_color="#8a8a8a",
+        legend_label="other seeds here",
+    )  # fmt: skip
     marks = {"baseline": "square", "away": "triangle", "value": "circle"}
     labels = {"baseline": "baseline here", "away": "mean away", "value": "here"}
     for name, style in styles.items():

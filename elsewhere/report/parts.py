@@ -37,12 +37,16 @@ class Number:
 
 @dataclass(frozen=True)
 class NumberTable:
-    """A table; cells are texts or numbers, the first of a row is its heading."""
+    """A table; cells are texts or numbers, the first of a row is its heading.
+
+    `notes` are numbered below it, from 1; cells name them by their number.
+    """
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str | Number]]
     folded: bool = False
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
+import xarray
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from elsewhere.analyzer import describe_methods
+from elsewhere.analyzer.track_summary import join_seeds
 from elsewhere.errors import ElsewhereError
 from elsewhere.figures import (
     draw,
@@ -211,12 +213,15 @@ def _acquired(material: Material) -> Section | None:
     for _, group in _groups(items):
         firsts = _first_seed(group)
         for item in firsts[:MOST_FIGURES]:
-            name = called(item, directories=several)
-            section.draw(
-                partial(plot_acquisition, item.result),
-                f"Accuracy and G by layer over the training steps of {name}.",
-                f"{name}, checkpoint by checkpoint",
-            )
+            name = f"{called(item, directories=several)}, checkpoint by checkpoint"
+            tracks = [each.result for each in group if _of_run(each) == _of_run(item)]
+            text = f"Accuracy and G by layer over the training steps of {name}."
+            if len(tracks) > 1 and _one_phase(tracks):
+                seeds = f"mean and 95 % interval over {len(tracks)} seeds"
+                name = f"{item.condition or item.what}, checkpoint by checkpoint; {seeds}"
+                section.draw(partial(plot_acquisition, join_seeds(tracks)), text, name)
+            else:
+                section.draw(partial(plot_acquisition, item.result), text, name)
         _say_left_out(section, len(firsts) - MOST_FIGURES)
     section.doubts(*items)
     return section
@@ -264,6 +269,7 @@ def _verdicts(item: Item) -> dict[str, str]:
 def _claims_table(item: Item, name: str, *, deciding: bool) -> NumberTable:
     result = item.result
     seeds = [str(seed) for seed in result["seed"].values]
+    notes: dict[str, int] = {}
     rows: list[list[str | Number]] = []
     for row in range(result.sizes["claim"]):
         at = result.isel(claim=row)
@@ -282,13 +288,18 @@ def _claims_table(item: Item, name: str, *, deciding: bool) -> NumberTable:
                 f"{at['direction'].item()} {float(at['threshold'].item()):.2f}",
                 str(at["verdict"].item()),
                 *(number(item, "seeds", {"claim": row, "seed": place}) for place in places),
-                str(at["note"].item()) if "note" in at else "",
+                _numbered(str(at["note"].item()) if "note" in at else "", notes),
             ]
         )
     head = ["statistic", "pair", "exemplars", "value", "holds when", "verdict"]
     head += [*(f"seed {seed}" for seed in seeds), "note"]
     what = "Claims" if deciding else "Beside the claims, deciding nothing"
-    return NumberTable(f"{what}: {name}", head, rows, folded=not deciding)
+    return NumberTable(f"{what}: {name}", head, rows, folded=not deciding, notes=list(notes))
+
+
+def _numbered(note: str, notes: dict[str, int]) -> str:
+    """Return the number of a note below a table, where each stands once."""
+    return f"note {notes.setdefault(note, len(notes) + 1)}" if note else ""
 
 
 def _made(material: Material) -> Section:
@@ -347,11 +358,24 @@ def _groups(items: Sequence[Item]) -> Iterator[tuple[str, list[Item]]]:
     yield from found.items()
 
 
+def _of_run(item: Item) -> tuple[str, str]:
+    return item.directory, item.condition or item.what
+
+
+def _one_phase(tracks: Sequence[xarray.Dataset]) -> bool:
+    """Return whether tracks are all of the same phase and measure, and can be put together."""
+    named = {(*map(str, track["phase"].values), stem_of(dict(track.attrs))) for track in tracks}
+    phases = {each for name in named for each in name[:-1]}
+    layers = {tuple(map(str, track["layer"].values)) for track in tracks}
+    alike = {name[-1] for name in named} == {"cosine"} and len(layers) == 1
+    return alike and len(phases) == 1 and all("seed" in track.attrs for track in tracks)
+
+
 def _first_seed(group: Sequence[Item]) -> list[Item]:
     """Return of each directory and condition the result of the first seed."""
     found: dict[tuple[str, str], Item] = {}
     for item in group:
-        found.setdefault((item.directory, item.condition or item.what), item)
+        found.setdefault(_of_run(item), item)
     return list(found.values())
 
 

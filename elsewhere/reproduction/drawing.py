@@ -10,6 +10,7 @@ import xarray
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from elsewhere.analyzer.track_summary import join_seeds
 from elsewhere.errors import StorageError
 from elsewhere.figures import (
     plot_accuracy_displacement,
@@ -99,25 +100,3 @@ def _draw_heads(scale: Scale, folder: Path, save: Callable[[str, Figure | Axes],
 def _of_system(scale: Scale, result: xarray.Dataset) -> xarray.Dataset:
     """Return a result that names the system of the scale, which titles then do."""
     return result.assign_attrs(model=scale.system)
-
-
-def join_seeds(tracks: Sequence[xarray.Dataset]) -> xarray.Dataset:
-    """Return tracks of one phase as one over ``seed``; where a seed lacks a step, it has NaN."""
-    by_step = [
-        track[["accuracy_on", "accuracy_off", "accuracy_far", "cosine_G_away"]]
-        .drop_vars("phase")
-        .swap_dims(checkpoint="step")
-        .assign_coords(step=track["step"].values)
-        for track in tracks
-    ]
-    joined = xarray.concat(by_step, dim="seed", join="outer", combine_attrs="drop")
-    steps = joined["step"].values
-    joined = joined.rename_dims(step="checkpoint").reset_index("step")
-    name = str(tracks[0]["phase"].values[0])
-    joined = joined.assign_coords(
-        phase=("checkpoint", [name] * len(steps)),
-        seed=[int(track.attrs["seed"]) for track in tracks],
-    )
-    own = ("trained", "reference_y", "reference_x", "seed", "criterion_step", "notes")
-    joined.attrs = {key: value for key, value in tracks[0].attrs.items() if key not in own}
-    return joined

@@ -9,6 +9,7 @@ import torch
 
 import elsewhere
 from elsewhere.analyzer import describe_methods
+from elsewhere.analyzer.factors import FactorSink, formed
 from elsewhere.analyzer.track_summary import summarise_track
 from elsewhere.analyzer.trajectories import TrackSettings, measure_checkpoint, track
 from elsewhere.measures import measures
@@ -296,3 +297,42 @@ def test_a_checkpoint_is_measured_with_as_many_waits_whatever_the_grid(run, late
     assert found[0] == found[1]
     measured = {line: n for line, n in found[0].items() if " recording/" not in line}
     assert sum(measured.values()) <= 12, found[0]
+
+
+def test_any_reference_is_had_from_the_first_and_the_last_checkpoint(run):
+    """Cosines with another reference are those that the network has, within the stated error."""
+    settings = TrackSettings(
+        grid="2x2", layers=("pool3", "fc4"), per_category=0, any_reference=True
+    )
+    found = track(run, settings=settings, phases=["all"])
+    assert found["code_factor_checkpoint"].values.tolist() == [0, 1]
+    assert found["code_factor"].dims == (
+        "code_factor_checkpoint", "layer", "object", "y", "x", "rank",
+    )  # fmt: skip
+    card = list_checkpoints(run)[-1]
+    objects = card.test_objects(per_category=1)[0]
+    sweep = Sweep(load_checkpoint(card), objects, canvas=CANVAS, grid="2x2", layers=settings.layers)
+    places = [(int(y), int(x)) for y in found["y"] for x in found["x"]]
+    for number, place in enumerate(places):
+        wanted = elsewhere.analyzer.similarity(sweep.at(place))
+        for layer, name in enumerate(map(str, found["layer"].values)):
+            at = {"code_factor_checkpoint": 1, "layer": layer}
+            rows = found["code_factor"].isel(at).values.astype(float)
+            near = formed(rows.reshape(len(rows), 4, -1), sweep.design.category_codes, number)
+            error = float(found["code_factor_error"].isel(at)) + 1e-6
+            there = wanted["cosine_each"].sel(layer=name).values.reshape(-1, 4)
+            known = np.isfinite(there).all(axis=1)
+            assert np.abs(near["cosine_each"].T[known] - there[known]).max() <= error
+    assert "code_factor" not in track(run, settings=TrackSettings(grid="2x2"), phases=["all"])
+
+
+def test_what_a_factor_would_take_too_much_memory_for_is_said(run):
+    card = list_checkpoints(run)[-1]
+    objects = card.test_objects(per_category=1)[0]
+    sweep = Sweep(
+        load_checkpoint(card), objects, canvas=CANVAS, grid="2x2", layers=("pool3", "fc4")
+    )
+    sink = FactorSink(sweep.design, max_memory=6 * 4 * len(objects) * 4 * 8)
+    sweep.stream([sink])
+    assert list(sink.variables) == ["fc4"]
+    assert sink.notes == ["pool3 has no reference of choice: its codes are too many, or sketches"]

@@ -29,14 +29,19 @@ def codes(invariant, draw=0):
     return found
 
 
-def measured(invariant, draw=0, **attrs):
-    """Return a similarity of such codes, by the package's own function."""
-    source = ArraySource(
+def source_of(invariant, draw=0):
+    """Return such codes as a source."""
+    return ArraySource(
         codes(invariant, draw),
         **PLACES,
         objects=[f"thing-{n}" for n in range(5)],
         reference=(18, 8),
     )
+
+
+def measured(invariant, draw=0, **attrs):
+    """Return a similarity of such codes, by the package's own function."""
+    source = source_of(invariant, draw)
     scene = {"canvas": 48, "object_size": 12, "background": [0, 0, 0], "model": "net"}
     return similarity(source).assign_attrs({**scene, "command": "elsewhere similarity x", **attrs})
 
@@ -104,6 +109,17 @@ def any_reference(recorded):
     """A report of that recording alone."""
     pytest.importorskip("bokeh", reason="reports are drawn by Bokeh")
     return write_report([recorded], recorded.parent / "any.html")
+
+
+@pytest.fixture(scope="session")
+def attributed(tmp_path_factory):
+    """A directory with maps of what drives a network's answers."""
+    folder = tmp_path_factory.mktemp("attributed") / "attributed"
+    folder.mkdir()
+    shown = {"objects": "glyphs", "categories": 2, "canvas": 48, "object_size": 12, "grid": "2x3"}
+    how = {"target": "logit:0", "method": "input-x-gradient"}
+    elsewhere.attribute("small-cnn", out=str(folder / "maps.nc"), **shown, **how)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,17 @@ import re
 
 import numpy as np
 import pytest
+import xarray
 
 import elsewhere
 from elsewhere.analyzer import similarity
-from elsewhere.report import check_report
-from elsewhere.analyzer.factors import formed
+from elsewhere.analyzer.factors import FactorSink, formed
+from elsewhere.measures.variables import described
+from elsewhere.report import check_report, write_report
 from elsewhere.report.factors import factor
-from tests.report.test_browser import settled
+from elsewhere.storage import save_result
+from tests.report.conftest import LAYERS, PLACES, source_of, tracked
+from tests.report.test_browser import settled, shown
 
 FORMED = ("cosine", "cosine_each", "cosine_baseline", "cosine_G")
 
@@ -84,6 +88,74 @@ def test_the_reference_is_moved_in_the_browser(open_page, any_reference, recordi
     tab.wait_for_timeout(400)
     kept = tab.evaluate(state)
     assert (kept["reference_y"], kept["reference_x"]) == ("1", "3")
+
+
+def test_a_click_on_a_map_moves_the_reference(open_page, any_reference, recording):
+    tab = open_page(any_reference, "#measure=cosine&layer=0&y=1&x=0")
+    ys, xs = places(recording)
+    at = tab.evaluate(
+        """([y, x]) => {
+          const { charts } = explorer, { canvas } = charts.scene;
+          const { view, host } = charts.plots.maps;
+          host.scrollIntoView({ block: "center" });
+          const panel = charts.panels[1], box = host.getBoundingClientRect();
+          return [box.left + view.frame.x_scale.compute(panel.x + x / canvas),
+                  box.top + view.frame.y_scale.compute(-(panel.y + y / canvas))];
+        }""",
+        [ys[2], xs[3]],
+    )
+    tab.mouse.move(*at)
+    layers = list(recording)
+    assert f"y {ys[2]}, x {xs[3]}, {layers[1]}: cosine" in tab.inner_text("#readout")
+    tab.mouse.move(1, 1)
+    settled(tab)
+    assert f"y {ys[1]}, x {xs[0]}, {layers[0]}: cosine" in tab.inner_text("#readout")
+    tab.mouse.click(*at)
+    settled(tab)
+    text = tab.inner_text("#readout")
+    assert f"y {ys[2]}, x {xs[3]}, {layers[1]}: cosine 1.000" in text  # with itself
+    assert tab.evaluate("explorer.reference()") == [ys[2], xs[3]]
+
+
+@pytest.fixture(scope="module")
+def tracks(tmp_path_factory):
+    """A report of a track that keeps factors of its first and last checkpoint."""
+    pytest.importorskip("bokeh", reason="reports are drawn by Bokeh")
+    folder = tmp_path_factory.mktemp("tracks") / "tracks"
+    folder.mkdir()
+    found = tracked(0, run="full", seed=0)
+    kept = []
+    for invariant in (0.0, 0.3):
+        source = source_of(invariant)
+        sink = FactorSink(source.design)
+        source.stream([sink])
+        kept.append(sink.result(list(LAYERS)).drop_vars("category"))
+    joined = xarray.concat(kept, "code_factor_checkpoint", combine_attrs="drop")
+    joined = joined.assign_coords(code_factor_checkpoint=[0, 3])
+    save_result(described(found.merge(joined)), folder / "full-track.nc")
+    return folder, write_report([folder], folder.parent / "tracks.html")
+
+
+def test_a_track_takes_any_reference_at_its_first_and_last_checkpoint(open_page, tracks):
+    folder, page = tracks
+    tab = open_page(page, "#what=track&measure=cosine_G")
+    tab.focus("#stage [role=gridcell]")
+    tab.keyboard.press("Enter")
+    assert "“any reference: track” takes any place" in tab.inner_text("#hint")
+    tab.select_option("#choose-what", "any reference: track")
+    settled(tab)
+    assert tab.get_attribute("#checkpoint", "max") == "1"
+    for checkpoint, invariant in ((1, 0.3), (0, 0.0)):
+        at = {"y": 2, "x": 1, "layer": 1, "reference_y": 3, "reference_x": 0}
+        tab.evaluate("(at) => explorer.set(at)", {**at, "checkpoint": checkpoint})
+        settled(tab)
+        wanted = similarity(source_of(invariant).at((PLACES["y"][3], PLACES["x"][0])))
+        error = tab.evaluate("explorer.file.factors.map(each => each.error_of_g)")
+        value = wanted["cosine_G"].values[1, 2, 1]
+        assert shown(tab) == pytest.approx(value, abs=error[3 * checkpoint + 1] + 6e-4)
+    assert "factor of rank" in tab.inner_text("#notes")
+    found = check_report(page, [folder], numbers=200)
+    assert found.different == ()
 
 
 def test_the_check_forms_them_from_the_recording(any_reference, recorded, tmp_path):

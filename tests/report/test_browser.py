@@ -107,6 +107,18 @@ def test_what_is_chosen_stands_in_the_address_and_comes_back(open_page, page, ru
     assert f"[{low:.3f}, {high:.3f}]".replace("-", "−") in other.inner_text("#readout")
 
 
+def test_the_other_seeds_are_drawn_beside_the_one_that_is_chosen(open_page, page, runs):
+    tab = open_page(page, f"{TRACK}&y=3&x=2&layer=2&checkpoint=0&seed=100")
+    drawn = "explorer.charts.named('checkpoint-others').data.ys"
+    until(tab, f"{drawn}.length === 1")
+    other = load_result(runs / "seeds/101/full-track.nc")["cosine_G"].values[:, 2, 3, 2]
+    np.testing.assert_allclose(tab.evaluate(f"[...{drawn}[0]]"), other, atol=1e-3)
+    tab.select_option("#choose-seed", "101")
+    until(tab, "explorer.state.seed === '101'")
+    settled(tab)
+    assert shown(tab) == pytest.approx(other[0], abs=6e-4)
+
+
 def test_the_raw_similarity_is_never_shown_without_its_baseline(open_page, page):
     tab = open_page(page, "#what=track&measure=cosine")
     assert "baseline" in tab.inner_text("#readout")

@@ -6,6 +6,10 @@ import html
 import json
 import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -250,3 +254,33 @@ def test_it_is_served_on_this_computer_only(page):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_the_command_serves_on_this_computer_only_until_it_is_interrupted(page, runs):
+    """In a process of its own: other addresses of this computer are not answered, either."""
+    line = [
+        sys.executable,
+        "-m",
+        "elsewhere",
+        "report",
+        str(runs),
+        "--serve",
+        "--title",
+        "Two seeds",
+    ]
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            address = server.stdout.readline().strip()
+            port = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/", address)[1])
+            with urllib.request.urlopen(address) as answer:
+                assert answer.read() == page.read_bytes()
+            for other in ("127.0.0.2", socket.gethostbyname(socket.gethostname()), "::1"):
+                if other != "127.0.0.1":
+                    with pytest.raises(OSError, match="refused|ddress|family|reach"):
+                        socket.create_connection((other, port), timeout=60).close()
+        finally:
+            server.send_signal(signal.SIGINT)
+        said = server.communicate(timeout=300)[1]
+    assert "Traceback" not in said

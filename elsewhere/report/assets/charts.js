@@ -211,8 +211,11 @@ class Charts {
   }
 
   // Values over layers or checkpoints, beside what they are compared with.
-  lines(over, labels, series, now, [low, high], title) {
+  lines(over, labels, series, others, now, [low, high], title) {
     const { model } = this.plots[`by-${over}`];
+    this.named(`${over}-others`).data = {
+      xs: others.map((values) => [...values.keys()]), ys: others,
+    };
     for (const [name, values] of Object.entries(series)) {
       const known = values.filter((value) => value && Number.isFinite(value.value));
       const places = [...values.keys()].filter((at) => known.includes(values[at]));
@@ -224,13 +227,14 @@ class Charts {
       };
     }
     const legend = model.above.find((part) => part.items);
-    const there = Object.values(series).map((values) => values.length > 0).reverse();
+    const there = [...Object.values(series), others].map((values) => values.length > 0).reverse();
     if (this[`${over} legend`] !== there.join()) {
       this[`${over} legend`] = there.join();
       legend.items.forEach((item, at) => { item.visible = there[at]; });
     }
     const all = Object.values(series).flat().filter(Boolean);
-    const ends = all.flatMap(({ value, low, high }) => [value, low, high]).filter(Number.isFinite);
+    const ends = [...all.flatMap(({ value, low, high }) => [value, low, high]), ...others.flat()]
+      .filter(Number.isFinite);
     const spread = (value) => Math.min(Math.max(value, low - 0.5), high + 0.5);
     model.x_range.setv({ start: -0.5, end: labels.length - 0.5 });
     model.y_range.setv({

@@ -125,6 +125,8 @@ class Explorer {
       else delete state[name];
     }
     this.state = state;
+    this.others = [];
+    if ("checkpoint" in counts) this.beside(field, state);
     for (const dim of ["layer", "object"]) {
       const labels = dim in counts ? file.axes[dim] : [];
       this.menu(dim, labels.map((label, at) => [String(at), label]), String(state[dim]));
@@ -134,6 +136,26 @@ class Explorer {
     slider.value = state.checkpoint;
     this.more();
     this.layout();
+  }
+
+  // The same field of other seeds, whose curves are drawn when they are there.
+  async beside(field, state) {
+    const { file } = this;
+    const like = (other) => other !== file && !other.factors
+      && ["what", "directory", "condition"].every((name) => other[name] === file[name])
+      && String(other.axes.checkpoint) === String(file.axes.checkpoint);
+    const found = this.files.filter(like).slice(0, 20)
+      .map((other) => [other, other.fields.find((each) => each.name === field.name)])
+      .filter(([, other]) => String(other?.values.shape) === String(field.values.shape));
+    try {
+      for (const [other, own] of found) {
+        await fetchData(other);
+        await unpack(own.values);
+      }
+    } catch { return; }  // a file beside the page is missing: it is named when it is chosen
+    if (this.state.seed !== state.seed || this.field !== field || !found.length) return;
+    this.others = found.map(([, own]) => own);
+    this.dirty ??= requestAnimationFrame(() => this.draw());
   }
 
   menu(name, entries, value) {
@@ -317,7 +339,8 @@ class Explorer {
       value: over((at) => valueAt(this.field, at)),
       away: this.field.away ? over((at) => awayAt(this.field, at)) : [],
       baseline: this.baseline ? over((at) => valueAt(this.baseline, at)) : [],
-    }, this.state[dim], range, this.field.name.replaceAll("_", " "));
+    }, dim === "checkpoint" ? this.others.map((field) => over((at) => valueAt(field, at).value)) : [],
+    this.state[dim], range, this.field.name.replaceAll("_", " "));
   }
 
   sentence(at = this.at()) {
