@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -80,8 +81,8 @@ class Catalogue:
     def _file(self, item: Item) -> dict[str, Any]:
         fields = list(fields_of(item))
         maps = list(frames_of(item))
-        dims = list(dict.fromkeys(dim for field in (*fields, *maps) for dim in field.dims))
-        dims = [dim for dim in dims if dim not in PIXELS]
+        named = [*(field.dims for field in fields), *(each.dims for each in maps)]
+        dims = [dim for dim in dict.fromkeys(itertools.chain(*named)) if dim not in PIXELS]
         digest = str(item.attributes.get("object_digest", ""))
         if dims and not self.objects.get(digest):
             self.objects[digest] = self._pictures.of(item)

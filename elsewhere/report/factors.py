@@ -132,7 +132,8 @@ def kept_rows(item: Any, checkpoint: int, layer: int) -> NDArray[np.float64]:
     at = {f"{NAME}_checkpoint": checkpoint, "layer": layer}
     rows = item[NAME].isel(at).transpose("object", "y", "x", "rank").values.astype(np.float64)
     rows = rows.reshape(len(rows), -1, rows.shape[-1])
-    return rows[..., : max(1, int(rows.any(axis=(0, 1)).sum()))]
+    found: NDArray[np.float64] = rows[..., : max(1, int(rows.any(axis=(0, 1)).sum()))]
+    return found
 
 
 def kept_factors(item: Item, categories: NDArray[np.int64]) -> Iterator[Factor]:
@@ -149,8 +150,8 @@ def kept_factors(item: Item, categories: NDArray[np.int64]) -> Iterator[Factor]:
             rows = kept_rows(result, checkpoint, layer)
             packed = pack(rows)
             near = unpack(packed)
-            flat = (each.reshape(-1, rows.shape[-1]) for each in (rows.astype(np.float32), near))
-            error, rms = errors_of_cosines(*flat)
+            flat = rows.reshape(-1, rows.shape[-1]).astype(np.float32)
+            error, rms = errors_of_cosines(flat, near.reshape(flat.shape))
             of_g, in_doubt = errors_of_g(rows, near, categories)
             at = {f"{NAME}_checkpoint": checkpoint, "layer": layer}
             said = {

@@ -93,7 +93,8 @@ def in_squares(maps: NDArray[np.floating], block: int) -> NDArray[np.float64]:
     known = np.isfinite(squares)
     total = np.where(known, squares, 0.0).sum((-3, -1))
     count = known.sum((-3, -1))
-    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    found: NDArray[np.float64] = np.full(count.shape, np.nan)
+    return np.divide(total, count, out=found, where=count > 0)
 
 
 def pixel(result: xarray.Dataset, name: str, at: Mapping[str, int], block: int) -> float:

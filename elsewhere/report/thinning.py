@@ -64,7 +64,7 @@ def thin(files: Sequence[dict[str, Any]], packed: list[Packed | None]) -> list[s
 def _ranked(files: Sequence[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield files with the rank of their seed, the last ones first, and large before small."""
     seen: dict[tuple[str, ...], int] = {}
-    ranked = []
+    ranked: list[tuple[int, int, int, dict[str, Any]]] = []
     for file in files:
         key = tuple(file[name] for name in ("directory", "what", "condition"))
         seen[key] = seen.get(key, 0) + 1
