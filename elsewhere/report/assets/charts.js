@@ -73,6 +73,10 @@ class Charts {
   layout(names, scene, ys, xs) {
     const { model, host } = this.plots.maps;
     const wide = host.clientWidth || 600;
+    // Another measure of the same layers and places has the same layout, which takes long to make.
+    const key = JSON.stringify([names, scene.canvas, scene.size, ys, xs, wide]);
+    if (this.laid === key) return;
+    this.laid = key;
     const rows = Math.ceil(names.length / Math.max(1, Math.floor(wide / 150)));
     const columns = Math.ceil(names.length / rows);  // rows are of one length, but for the last
     const unit = Math.min(wide / (columns * PANEL.width), 240);
@@ -86,10 +90,8 @@ class Charts {
       y: Math.floor(place / columns) * PANEL.height + PANEL.title,
     }));
     model.height = Math.round(rows * PANEL.height * unit) + 46;
-    model.x_range.start = 0;
-    model.x_range.end = wide / unit;
-    model.y_range.start = -rows * PANEL.height;
-    model.y_range.end = 0;
+    model.x_range.setv({ start: 0, end: wide / unit });
+    model.y_range.setv({ start: -rows * PANEL.height, end: 0 });
     const { height, width } = { height: this.rows.index.length, width: this.columns.index.length };
     const source = this.named("images");
     const Kind = source.data.image[0].constructor;

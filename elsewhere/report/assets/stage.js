@@ -20,6 +20,9 @@ class Stage {
   }
 
   show({ scene, ys, xs, trained }) {
+    const key = JSON.stringify([scene, ys, xs, trained, this.element.clientWidth]);
+    if (this.shown === key) return;
+    this.shown = key;
     this.scene = scene;
     this.ys = ys;
     this.xs = xs;
