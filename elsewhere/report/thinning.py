@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from elsewhere.report.packing import Packed
 
 FEW_BYTES = 3 * 2**20
 """Arrays that take more, as text, lose of all seeds but the first what is largest in them."""
+SOME_BYTES = 6 * 2**20
+"""Arrays that take more lose factors of tracks, the last ones first."""
 MOST_BYTES = 12 * 2**20
 """Arrays never take more: what else is left out is said at `thin`."""
 
@@ -21,8 +24,9 @@ def thin(files: Sequence[dict[str, Any]], packed: list[Packed | None]) -> list[s
     Returns sentences on what has no file's notes to stand in.
 
     Above `FEW_BYTES` later seeds lose maps in the object's frame, factors for a reference of choice
-    and the numbers of single objects; above `MOST_BYTES` the first one loses them as well, then
-    every second checkpoint is left out, and at last every measure but the first and the accuracy.
+    and the numbers of single objects, above `SOME_BYTES` the first one loses the factors of its
+    tracks. Above `MOST_BYTES` it loses the rest of these as well, then every second checkpoint is
+    left out, and at last recordings' factors and every measure but G and the accuracy.
 
     Parameters
     ----------
@@ -34,6 +38,7 @@ def thin(files: Sequence[dict[str, Any]], packed: list[Packed | None]) -> list[s
     left = sum(len(each.text) for each in packed if each is not None)
     notes: list[str] = []
     ranked = list(_ranked(files))
+    form = partial(_formed, notes=notes)
 
     def drop(arrays: Iterator[Mapping[str, Any]]) -> None:
         nonlocal left
@@ -43,18 +48,22 @@ def thin(files: Sequence[dict[str, Any]], packed: list[Packed | None]) -> list[s
                 left -= len(held.text)
                 packed[array["block"]] = None
 
-    for rank, file in ranked:
-        limit = FEW_BYTES if rank > 1 else MOST_BYTES
-        if left > limit:
-            drop(_frames(file))
-        if left > limit and rank > 1:
-            drop(_formed(file, notes))
-        if left > limit:
-            drop(_single(file))
+    firsts = [file for rank, file in ranked if rank == 1]
+    for file in (file for rank, file in ranked if rank > 1):
+        for leave in (_frames, form, _single):
+            if left > FEW_BYTES:
+                drop(leave(file))
+    for file in firsts:
+        if file["kind"] == "track factors" and left > SOME_BYTES:
+            drop(form(file))
+    for file in firsts:
+        for leave in (_frames, _single):
+            if left > MOST_BYTES:
+                drop(leave(file))
     for _, file in ranked:
         while left > MOST_BYTES and len(file["axes"].get("checkpoint", ())) > 2:
             left -= _halve(file, packed)
-    for leave in (lambda file: _formed(file, notes), _measures):
+    for leave in (form, _measures):
         for _, file in ranked:
             if left > MOST_BYTES:
                 drop(leave(file))

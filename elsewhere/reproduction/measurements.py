@@ -382,7 +382,7 @@ def _follow(task: Task, *, per_category: int | None = None, **which: Any) -> xar
         per_category=task.scale.per_category if per_category is None else per_category,
         trained=task.trained,
         full=False,
-        any_reference=True,
+        any_reference=task.run.name in (FULL, "interference"),  # not of controls
         precision=task.run.network.precision,
     )
     found = track(

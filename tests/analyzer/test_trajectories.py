@@ -302,7 +302,7 @@ def test_a_checkpoint_is_measured_with_as_many_waits_whatever_the_grid(run, late
 def test_any_reference_is_had_from_the_first_and_the_last_checkpoint(run):
     """Cosines with another reference are those that the network has, within the stated error."""
     settings = TrackSettings(
-        grid="2x2", layers=("pool3", "fc4"), per_category=0, any_reference=True
+        grid="2x2", layers=("pool2", "fc4"), per_category=0, any_reference=True
     )
     found = track(run, settings=settings, phases=["all"])
     assert found["code_factor_checkpoint"].values.tolist() == [0, 1]
@@ -330,9 +330,9 @@ def test_what_a_factor_would_take_too_much_memory_for_is_said(run):
     card = list_checkpoints(run)[-1]
     objects = card.test_objects(per_category=1)[0]
     sweep = Sweep(
-        load_checkpoint(card), objects, canvas=CANVAS, grid="2x2", layers=("pool3", "fc4")
+        load_checkpoint(card), objects, canvas=CANVAS, grid="2x2", layers=("pool2", "fc4")
     )
     sink = FactorSink(sweep.design, max_memory=6 * 4 * len(objects) * 4 * 8)
     sweep.stream([sink])
     assert list(sink.variables) == ["fc4"]
-    assert sink.notes == ["pool3 has no reference of choice: its codes are too many, or sketches"]
+    assert sink.notes == ["pool2 has no reference of choice: its codes are too many, or sketches"]

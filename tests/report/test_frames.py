@@ -1,5 +1,7 @@
 """Maps of attribution follow the object, and are those of the file."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ def test_no_pixel_is_taken_for_a_place(open_page, maps):
 def test_the_check_reads_pixels_of_maps(maps, attributed, monkeypatch):
     found = check_report(maps, [attributed], numbers=300)
     assert found.different == ()
-    monkeypatch.setattr("elsewhere.report.checking.pixel", lambda *_: 2.0)
+    monkeypatch.setattr(sys.modules[check_report.__module__], "pixel", lambda *_: 2.0)
     broken = check_report(maps, [attributed], numbers=300)
     assert any("attribution of maps.nc" in line for line in broken.different)
 

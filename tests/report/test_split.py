@@ -13,7 +13,7 @@ from elsewhere.measures.variables import described
 from elsewhere.report import check_report, thinning, write_report
 from elsewhere.report.checking import _read
 from elsewhere.storage import ArraySource, load_result, save_result
-from tests.report.test_browser import TRACK, settled, shown
+from tests.report.test_browser import TRACK, settled, shown, until
 
 N_LAYERS, N_CHECKPOINTS, N_OBJECTS, N_SIDE = 20, 50, 10, 22
 NOT_TOO_LARGE = 15e6
@@ -99,18 +99,16 @@ def split(runs, tmp_path_factory):
 
 
 def test_a_folder_is_read_from_a_disk_and_loads_what_is_asked_for(open_page, split, runs):
-    tab = open_page(split, f"{TRACK}&y=0&x=0&layer=1&checkpoint=2&seed=101")
-    track = load_result(runs / "seeds/101/full-track.nc")
-    assert shown(tab) == pytest.approx(track["cosine_G"].values[2, 1, 0, 0], abs=6e-4)
-    loaded = "[...document.querySelectorAll('head script')].length"
-    assert tab.evaluate(loaded) == 1
-    tab.select_option("#choose-seed", "100")
-    settled(tab)
-    track = load_result(runs / "seeds/100/full-track.nc")
-    assert shown(tab) == pytest.approx(track["cosine_G"].values[2, 1, 0, 0], abs=6e-4)
-    tab.select_option("#choose-seed", "101")
-    settled(tab)
-    assert tab.evaluate(loaded) == 2
+    state = "#what=things-similarity&condition=acquired&measure=cosine_G&y=0&x=1&layer=1&seed=101"
+    tab = open_page(split, state)
+    loaded = "document.querySelectorAll('head script').length"
+    for seed, count in (("101", 1), ("100", 2), ("101", 2)):
+        tab.select_option("#choose-seed", seed)
+        until(tab, f"explorer.state.seed === '{seed}' && explorer.file.seed === '{seed}'")
+        settled(tab)
+        result = load_result(runs / f"seeds/{seed}/acquired-things-similarity.nc")
+        assert shown(tab) == pytest.approx(result["cosine_G"].values[1, 0, 1], abs=6e-4)
+        assert tab.evaluate(loaded) == count
 
 
 def test_scripts_without_its_mark_do_not_run_in_a_folder(split, open_page):
@@ -118,7 +116,7 @@ def test_scripts_without_its_mark_do_not_run_in_a_folder(split, open_page):
     policy = re.search(r'Policy" content="([^"]*)"', text)[1]
     assert "unsafe" not in policy.replace("style-src &#39;unsafe-inline&#39;", "")
     assert "file:" not in policy
-    tab = open_page(split)
+    tab = open_page(split, expected=["Executing inline script violates", "Refused to execute"])
     tab.evaluate(
         """() => {
           for (const mark of ["", "0".repeat(64)]) {
@@ -134,7 +132,7 @@ def test_scripts_without_its_mark_do_not_run_in_a_folder(split, open_page):
 
 def test_a_file_of_data_that_is_missing_is_named(split, tmp_path, open_page):
     shutil.copy(split, tmp_path / "alone.html")
-    tab = open_page(tmp_path / "alone.html")
+    tab = open_page(tmp_path / "alone.html", expected=["Failed to load resource"])
     assert "cannot be loaded" in tab.inner_text("#hint")
     tab.focus("#stage [role=gridcell]")
     tab.keyboard.press("ArrowLeft")  # nothing is there to move, and nothing fails
@@ -162,9 +160,11 @@ def test_a_folder_is_replaced_only_where_it_is_a_report(split, runs, tmp_path):
     shutil.copytree(split.parent, out)
     with pytest.raises(ExistsError, match="--overwrite"):
         write_report([runs], out, split=True)
-    (out / "data/0.js").write_text("old")
+    held = {path.name: path.read_bytes() for path in (out / "data").iterdir()}
+    for path in (out / "data").iterdir():
+        path.write_text("old")
     write_report([runs], out, split=True, overwrite=True)
-    assert (out / "data/0.js").read_bytes() == (split.parent / "data/0.js").read_bytes()
+    assert {path.name: path.read_bytes() for path in (out / "data").iterdir()} == held
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
