@@ -1,6 +1,6 @@
 """Pictures of a report at three widths, light and dark: ``python docs/make_screenshots.py DIR``.
 
-They go to ``runs/screenshots``, which git ignores: of the whole page, and of the explorer alone.
+They go to ``runs/screenshots``, which git ignores: of the whole page, the explorer and its views.
 What a browser complains of is printed. Needs Playwright and a Chromium.
 """
 
@@ -20,11 +20,19 @@ SCHEMES = ("light", "dark")
 
 
 def shoot(page: Page, out: Path, name: str) -> None:
-    """Save the whole page, and the explorer alone."""
+    """Save the whole page, the explorer, and its canvas and maps, which README shows."""
     page.screenshot(path=out / f"{name}.png", full_page=True)
     explorer = page.query_selector("#explorer")
     if explorer is not None:
         explorer.screenshot(path=out / f"{name}-explorer.png")
+        page.evaluate("scrollTo(0, 0)")
+        boxes = [page.locator(each).bounding_box() for each in (".slider", ".views", "#readout")]
+        known = [box for box in boxes if box is not None]
+        top, left = (min(box[side] for box in known) - 8 for side in ("y", "x"))
+        bottom = max(box["y"] + box["height"] for box in known)
+        right = max(box["x"] + box["width"] for box in known)
+        clip = {"x": left, "y": top, "width": right - left + 8, "height": bottom - top}
+        page.screenshot(path=out / f"{name}-views.png", clip=clip, full_page=True)
 
 
 def main() -> None:
@@ -33,14 +41,16 @@ def main() -> None:
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path("runs/screenshots"))
     parser.add_argument("--state", default="", help="What stands after # in the address.")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=SCHEMES)
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     report = write_report(chosen.directories, chosen.out / "report.html", overwrite=True)
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        for scheme in SCHEMES:
-            for width in WIDTHS:
+        for scheme in chosen.schemes:
+            for width in chosen.widths:
                 window = {"width": width, "height": 900}
                 page = browser.new_page(viewport=window, color_scheme=scheme)
                 page.set_default_timeout(300_000)
@@ -51,7 +61,7 @@ def main() -> None:
                 shoot(page, chosen.out, f"{width}-{scheme}")
                 page.close()
         browser.close()
-    say(f"wrote {2 * len(WIDTHS) * len(SCHEMES)} pictures to {chosen.out}")
+    say(f"wrote the pictures to {chosen.out}")
 
 
 if __name__ == "__main__":

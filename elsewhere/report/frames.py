@@ -94,7 +94,8 @@ def in_squares(maps: NDArray[np.floating], block: int) -> NDArray[np.float64]:
     total = np.where(known, squares, 0.0).sum((-3, -1))
     count = known.sum((-3, -1))
     found: NDArray[np.float64] = np.full(count.shape, np.nan)
-    return np.divide(total, count, out=found, where=count > 0)
+    np.divide(total, count, out=found, where=count > 0)
+    return found
 
 
 def pixel(result: xarray.Dataset, name: str, at: Mapping[str, int], block: int) -> float:

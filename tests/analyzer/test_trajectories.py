@@ -310,7 +310,7 @@ def test_any_reference_is_had_from_the_first_and_the_last_checkpoint(run):
         "code_factor_checkpoint", "layer", "object", "y", "x", "rank",
     )  # fmt: skip
     card = list_checkpoints(run)[-1]
-    objects = card.test_objects(per_category=1)[0]
+    objects = card.test_objects(per_category=1)[0].select(None, 1)
     sweep = Sweep(load_checkpoint(card), objects, canvas=CANVAS, grid="2x2", layers=settings.layers)
     places = [(int(y), int(x)) for y in found["y"] for x in found["x"]]
     for number, place in enumerate(places):
