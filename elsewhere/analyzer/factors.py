@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import xarray
 from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 
@@ -18,7 +19,7 @@ from elsewhere.measures.blocks import check_finite, rows_needed, rows_of
 from elsewhere.measures.similarity import contrast
 from elsewhere.measures.sinks import LayerSink
 from elsewhere.measures.vectors import to_numpy
-from elsewhere.protocols import Block, Design, Layer, Need
+from elsewhere.protocols import Block, Design, Layer, Need, Source
 
 Floats = NDArray[np.float32]
 
@@ -186,3 +187,35 @@ class FactorSink(LayerSink):
                 **{f"{NAME}_{key}": ((), np.asarray(value)) for key, value in numbers.items()},
             }
         self._codes = {}
+
+
+def factors_of(sweep: Source, *, max_memory: int) -> xarray.Dataset:
+    """Return the factors of the layers of a sweep, with notes of those that have none."""
+    sink = FactorSink(sweep.design, max_memory=max_memory)
+    sweep.stream([sink], max_memory=max_memory)
+    if not sink.variables:
+        return xarray.Dataset(attrs={"notes": sink.notes})
+    return sink.result([layer.name for layer in sweep.layers]).drop_vars("category")
+
+
+def apart(
+    found: Sequence[xarray.Dataset],
+) -> tuple[list[xarray.Dataset], xarray.Dataset | None]:
+    """Return results of checkpoints without factors, and the factors of those that have them.
+
+    These are over ``code_factor_checkpoint``, which numbers the checkpoints.
+    """
+    held = {
+        number: result[names]
+        for number, result in enumerate(found)
+        if (names := [name for name in result.data_vars if str(name).startswith(NAME)])
+    }
+    without = [
+        result.drop_vars([*held.get(number, ()), "rank"], errors="ignore")
+        for number, result in enumerate(found)
+    ]
+    if not held:
+        return without, None
+    over = f"{NAME}_checkpoint"
+    joined = xarray.concat(list(held.values()), dim=over, join="exact", combine_attrs="drop")
+    return without, joined.assign_coords({over: list(held)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from elsewhere.analyzer.invariance import EXEMPLARS, UNDEFINED
 from elsewhere.errors import InputError
 from elsewhere.forms import layer_labels
 from elsewhere.measures.similarity import DEAD_SHARE
@@ -21,6 +23,7 @@ from elsewhere.measures.trajectories import (
     retained_share,
 )
 from elsewhere.measures.variables import described
+from elsewhere.training import Card
 from elsewhere.types import stem_of
 
 ONSET = 0.1
@@ -225,3 +228,23 @@ def join_seeds(tracks: Sequence[xarray.Dataset]) -> xarray.Dataset:
     own = ("trained", "reference_y", "reference_x", "seed", "criterion_step", "notes")
     joined.attrs = {key: value for key, value in tracks[0].attrs.items() if key not in own}
     return joined
+
+
+def notes_of_undefined(found: Sequence[xarray.Dataset], cards: Sequence[Card]) -> list[str]:
+    """Return in one line where II_far is undefined, and why."""
+    kinds: dict[str, set[str]] = {}
+    where: dict[str, list[Card]] = {}
+    for result, card in zip(found, cards, strict=True):
+        reasons = result["II_far"].attrs.get("reason", "") if "II_far" in result else ""
+        for part in filter(None, reasons.split("; ")):
+            kind, _, why = part.partition(": ")
+            why = re.sub(r" is -?[0-9.]+, below ", " is below ", why)
+            kinds.setdefault(why, set()).add(kind)
+            if card not in where.setdefault(why, []):
+                where[why].append(card)
+    said = [
+        (why if len(kinds[why]) == len(EXEMPLARS) else f"{min(kinds[why])}: {why}")
+        + f" (at {len(those)} of {len(cards)} checkpoints, first {those[0].phase} {those[0].step})"
+        for why, those in where.items()
+    ]
+    return [f"II_far{UNDEFINED}{'; '.join(said)}"] if said else []

@@ -7,7 +7,6 @@ interrupted run goes on; :func:`track` returns them as one result.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,10 +27,10 @@ from elsewhere.analyzer.checkpoints import (
     perform_checkpoints,
     tested_digest,
 )
-from elsewhere.analyzer.factors import NAME as CODE_FACTOR
-from elsewhere.analyzer.factors import FactorSink
+from elsewhere.analyzer.factors import apart, factors_of
 from elsewhere.analyzer.invariance import EXEMPLARS, UNDEFINED
 from elsewhere.analyzer.similarity import similarity
+from elsewhere.analyzer.track_summary import notes_of_undefined
 from elsewhere.analyzer.training_facts import training_facts
 from elsewhere.errors import StorageError
 from elsewhere.measures.catalogue import measures, measures_named
@@ -277,13 +276,9 @@ def measure_checkpoint(
     result = result.merge(right, join="exact", compat="no_conflicts")
     others = [right]
     if factors:
-        most = parse_bytes(max_memory)
-        sink = FactorSink(sweep.design, settings.layers and list(settings.layers), max_memory=most)
-        sweep.stream([sink], max_memory=most)
-        if sink.variables:
-            kept = sink.result([layer.name for layer in sweep.layers])
-            result = result.merge(kept.drop_vars("category"), join="outer")
-        others.append(xarray.Dataset(attrs={"notes": sink.notes}))
+        kept = factors_of(sweep, max_memory=parse_bytes(max_memory))
+        result = result.merge(kept, join="left")
+        others.append(kept)
     if settings.probes:
         tested, held_out = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
         shown = Sweep(
@@ -443,20 +438,10 @@ def _join(
     settings: TrackSettings,
     criteria: Mapping[str, float] | None,
 ) -> xarray.Dataset:
-    factors = {
-        number: result[names]
-        for number, result in enumerate(found)
-        if (names := [name for name in result.data_vars if str(name).startswith(CODE_FACTOR)])
-    }
-    without = [
-        result.drop_vars([*factors.get(number, ()), "rank"], errors="ignore")
-        for number, result in enumerate(found)
-    ]
+    without, factors = apart(found)
     joined = xarray.concat(without, dim="checkpoint", join="exact", combine_attrs="drop")
-    if factors:
-        at = f"{CODE_FACTOR}_checkpoint"
-        kept = xarray.concat(list(factors.values()), dim=at, join="exact", combine_attrs="drop")
-        joined = joined.merge(kept.assign_coords({at: list(factors)}), join="outer")
+    if factors is not None:
+        joined = joined.merge(factors, join="left")
     joined = joined.assign_coords(
         phase=("checkpoint", [card.phase for card in cards]),
         step=("checkpoint", [card.step for card in cards]),
@@ -490,29 +475,9 @@ def _join(
             for key, value in found[-1].attrs.items()
             if key in _SHOWN[2 * (len(cards) > 1) :] or key.startswith("reference_")
         },
-        "notes": [*notes_of_checkpoints(found, cards), *_undefined(found, cards)],
+        "notes": [*notes_of_checkpoints(found, cards), *notes_of_undefined(found, cards)],
     }
     return described(joined)
-
-
-def _undefined(found: Sequence[xarray.Dataset], cards: Sequence[Card]) -> list[str]:
-    """Return in one line where II_far is undefined, and why."""
-    kinds: dict[str, set[str]] = {}
-    where: dict[str, list[Card]] = {}
-    for result, card in zip(found, cards, strict=True):
-        reasons = result["II_far"].attrs.get("reason", "") if "II_far" in result else ""
-        for part in filter(None, reasons.split("; ")):
-            kind, _, why = part.partition(": ")
-            why = re.sub(r" is -?[0-9.]+, below ", " is below ", why)
-            kinds.setdefault(why, set()).add(kind)
-            if card not in where.setdefault(why, []):
-                where[why].append(card)
-    said = [
-        (why if len(kinds[why]) == len(EXEMPLARS) else f"{min(kinds[why])}: {why}")
-        + f" (at {len(those)} of {len(cards)} checkpoints, first {those[0].phase} {those[0].step})"
-        for why, those in where.items()
-    ]
-    return [f"II_far{UNDEFINED}{'; '.join(said)}"] if said else []
 
 
 _SHOWN = (

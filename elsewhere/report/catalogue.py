@@ -171,7 +171,7 @@ class Catalogue:
         places = [int(place) for place in item.result[f"{NAME}_checkpoint"].values]
         ids = [str(each) for each in item.result["object"].values]
         sides = {dim: axis_labels(item.result, dim) for dim in PLACE}
-        layers = axis_labels(item.result, "layer")
+        layers = list(dict.fromkeys(each.layer for each in factors))
         checkpoints = [known[place] for place in places]
         notes = [
             f"{name}: {each.note}"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from elsewhere.analyzer.factors import formed
 from elsewhere.errors import ElsewhereError, InputError, StorageError
-from elsewhere.forms import label
+from elsewhere.forms import label, layer_labels
 from elsewhere.report.factors import kept_rows, unit_codes
 from elsewhere.report.fields import PLACE
 from elsewhere.report.frames import MAPS, MAPS_AT_REFERENCE, pixel
@@ -321,12 +321,14 @@ class _Codes:
 class _Factors:
     """A track of the data, of whose factors numbers are formed."""
 
-    def __init__(self, path: Path, categories: Sequence[int]) -> None:
+    def __init__(self, path: Path, categories: Sequence[int], labels: Sequence[str]) -> None:
         self._result, self._categories = load_result(path), np.array(categories)
+        known = layer_labels(self._result)
+        self._layers = [known.index(name) for name in labels]
 
     def value(self, name: str, at: Mapping[str, int]) -> float:
         """Return a cosine or G, formed from the factor in the file."""
-        rows = kept_rows(self._result, at["checkpoint"], at["layer"])
+        rows = kept_rows(self._result, at["checkpoint"], self._layers[at["layer"]])
         sides = [self._result.sizes[dim] for dim in PLACE]
         return _pick(rows, self._categories, sides, name, at)
 
@@ -348,7 +350,7 @@ def _load(file: Mapping[str, Any], places: Mapping[str, Path]) -> _Opened:
         if file["kind"] == "recording":
             return _Codes(path, file["axes"]["layer"])
         if file["kind"] == "track factors":
-            return _Factors(path, file["categories"])
+            return _Factors(path, file["categories"], file["axes"]["layer"])
         return load_result(path)
     except ElsewhereError as error:
         return str(error)

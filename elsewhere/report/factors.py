@@ -145,8 +145,11 @@ def kept_factors(item: Item, categories: NDArray[np.int64]) -> Iterator[Factor]:
     if NAME not in result or not {"y", "x"} <= set(result[NAME].dims):
         return
     names = layer_labels(result)
+    known = np.isfinite(result[f"{NAME}_error"].transpose(..., "layer").values).all(axis=0)
     for checkpoint in range(result.sizes[f"{NAME}_checkpoint"]):
         for layer, name in enumerate(names):
+            if not known[layer]:  # its codes were too many
+                continue
             rows = kept_rows(result, checkpoint, layer)
             packed = pack(rows)
             near = unpack(packed)

@@ -16,7 +16,7 @@ from elsewhere.report.material import Material
 from elsewhere.report.packing import INDEX, data_name, data_script
 from elsewhere.report.parts import Section
 
-SCRIPTS = ("values.js", "stage.js", "charts.js", "explorer.js")
+SCRIPTS = ("values.js", "stage.js", "charts.js", "evidence.js", "explorer.js")
 
 
 def asset(name: str) -> str:

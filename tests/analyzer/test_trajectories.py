@@ -322,7 +322,7 @@ def test_any_reference_is_had_from_the_first_and_the_last_checkpoint(run):
             error = float(found["code_factor_error"].isel(at)) + 1e-6
             there = wanted["cosine_each"].sel(layer=name).values.reshape(-1, 4)
             known = np.isfinite(there).all(axis=1)
-            assert np.abs(near["cosine_each"].T[known] - there[known]).max() <= error
+            assert np.abs(near["cosine_each"][known] - there[known]).max() <= error
     assert "code_factor" not in track(run, settings=TrackSettings(grid="2x2"), phases=["all"])
 
 

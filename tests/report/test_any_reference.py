@@ -132,6 +132,7 @@ def tracks(tmp_path_factory):
         kept.append(sink.result(list(LAYERS)).drop_vars("category"))
     joined = xarray.concat(kept, "code_factor_checkpoint", combine_attrs="drop")
     joined = joined.assign_coords(code_factor_checkpoint=[0, 3])
+    joined = joined.where(joined["layer"] != "conv1")  # as where its codes are too many
     save_result(described(found.merge(joined)), folder / "full-track.nc")
     return folder, write_report([folder], folder.parent / "tracks.html")
 
@@ -146,13 +147,13 @@ def test_a_track_takes_any_reference_at_its_first_and_last_checkpoint(open_page,
     settled(tab)
     assert tab.get_attribute("#checkpoint", "max") == "1"
     for checkpoint, invariant in ((1, 0.3), (0, 0.0)):
-        at = {"y": 2, "x": 1, "layer": 1, "reference_y": 3, "reference_x": 0}
+        at = {"y": 2, "x": 1, "layer": 0, "reference_y": 3, "reference_x": 0}
         tab.evaluate("(at) => explorer.set(at)", {**at, "checkpoint": checkpoint})
         settled(tab)
         wanted = similarity(source_of(invariant).at((PLACES["y"][3], PLACES["x"][0])))
         error = tab.evaluate("explorer.file.factors.map(each => each.error_of_g)")
         value = wanted["cosine_G"].values[1, 2, 1]
-        assert shown(tab) == pytest.approx(value, abs=error[3 * checkpoint + 1] + 6e-4)
+        assert shown(tab) == pytest.approx(value, abs=error[2 * checkpoint] + 6e-4)
     assert "factor of rank" in tab.inner_text("#notes")
     found = check_report(page, [folder], numbers=200)
     assert found.different == ()
