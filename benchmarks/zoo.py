@@ -7,7 +7,8 @@ Of each network, its layers are listed. Some, spread over its depth, are recorde
 `auto` takes, and compared with what plain hooks see of the same canvases. Aligned cosines and
 Grad-CAM are asked for. Weights are random, drawn so that they keep the signal. Canvases have 128 px
 where the network takes these, else its own side. Each network runs in a process of its own with a
-limit in seconds; the table is written row by row, and networks that stand in it are not run again.
+limit in seconds, small ones first; the table is written row by row, and networks that stand in it
+are not run again.
 """
 
 from __future__ import annotations
@@ -17,13 +18,11 @@ import contextlib
 import csv
 import importlib
 import json
-import os
-import signal
-import subprocess
+import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ COLUMNS = (
     *("network", "parameters", "canvas", "layers", "maps", "tokens", "unknown", "recorded"),
     *("engine", "difference", "aligned", "grad_cam", "seconds", "failure"),
 )
+FORK = multiprocessing.get_context("fork")
 MOST_LAYERS = 12
 """Layers that are recorded of a network."""
 SHARE = 50 / 224
@@ -253,51 +253,65 @@ def examine(source: str, name: str, canvas: int) -> dict[str, Any]:
 # --- which networks, each in a process of its own
 
 
-def smallest_of_timm(kept: Path) -> list[str]:
-    """Return the network with the fewest parameters of each of timm's families, its modules.
+def smallest_of(source: str, kept: Path) -> list[str]:
+    """Return the network with the fewest parameters of each family, small ones first.
 
-    What was found is `kept` in a file: every network of timm is built for it, without memory.
+    A family is a module of timm; of torchvision each network is its own. Networks are built on the
+    meta device, without memory. What was found of a family is `kept` in a file at once, and not
+    looked for again.
     """
-    if kept.is_file():
-        found: list[str] = json.loads(kept.read_text())
-        return found
-    timm: Any = importlib.import_module("timm")
+    found: dict[str, list[Any]] = json.loads(kept.read_text()) if kept.is_file() else {}
+    if source == "timm":
+        timm: Any = importlib.import_module("timm")
+        families = {name: timm.list_models(module=name) for name in timm.list_modules()}
+        build = timm.create_model
+    else:
+        families = {name: [name] for name in torchvision_names()}
+        build = importlib.import_module("torchvision.models").get_model
+    for family, names in families.items():
+        if family in found:
+            continue
+        counts = [count for name in names if (count := count_of(build, name))]
+        found[family] = min(counts, default=[0, ""])
+        print(f"{family}: {found[family]}", file=sys.stderr, flush=True)
+        kept.write_text(json.dumps(found, indent=0) + "\n")
+    return [name for _, name in sorted(found.values()) if name]
 
-    smallest: dict[str, tuple[int, str]] = {}
-    for family in timm.list_modules():
-        for name in timm.list_models(module=family):
-            with contextlib.suppress(Exception), torch.device("meta"):
-                network = timm.create_model(name)
-                count = sum(value.numel() for value in network.parameters())
-                smallest[family] = min(smallest.get(family, (count, name)), (count, name))
-        print(f"{family}: {smallest.get(family)}", file=sys.stderr, flush=True)
-    names = sorted(name for _, name in smallest.values())
-    kept.write_text(json.dumps(names, indent=0) + "\n")
-    return names
+
+def count_of(build: Callable[[str], nn.Module], name: str) -> list[Any] | None:
+    """Return a network's parameters and its name; None where it cannot be built."""
+    with contextlib.suppress(Exception), torch.device("meta"):
+        return [sum(value.numel() for value in build(name).parameters()), name]
+    return None
 
 
 def run_apart(asked: argparse.Namespace, name: str) -> dict[str, Any]:
-    """Return the row of a network from a process of its own; one that takes too long is ended."""
-    command = [sys.executable, "-m", "benchmarks.zoo", "--source", asked.source, "--one", name]
-    command += ["--canvas", str(asked.canvas), "--threads", str(asked.threads)]
+    """Return the row of a network from a process of its own; one that takes too long is ended.
+
+    The process is forked, so that nothing is imported anew; no thread of torch runs in this one.
+    """
     begin = time.perf_counter()
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        out, err = child.communicate(timeout=asked.limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        why = f"not done within {asked.limit} s"
-        return {"network": name, "failure": why, "seconds": round(time.perf_counter() - begin, 1)}
-    lines = [line for line in out.splitlines() if line.startswith("{")]
-    if lines:
-        row: dict[str, Any] = json.loads(lines[-1])
-        return row
-    last = (err.strip().splitlines() or ["no message"])[-1][:300]
-    why = f"the process ended with {child.returncode}: {last}"
+    receive, send = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=_answer, args=(send, asked, name))
+    child.start()
+    send.close()
+    in_time = receive.poll(asked.limit)
+    with contextlib.suppress(EOFError):
+        if in_time:
+            row: dict[str, Any] = receive.recv()
+            child.join()
+            return row
+    if not in_time:
+        child.kill()
+    child.join()
+    why = f"the process ended with {child.exitcode}"
+    why = why if in_time else f"not done within {asked.limit:g} s"
     return {"network": name, "failure": why, "seconds": round(time.perf_counter() - begin, 1)}
+
+
+def _answer(send: Any, asked: argparse.Namespace, name: str) -> None:
+    torch.set_num_threads(asked.threads)
+    send.send(examine(asked.source, name, asked.canvas))
 
 
 def summary(rows: Sequence[dict[str, str]]) -> str:
@@ -322,19 +336,12 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=900)
     parser.add_argument("--canvas", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.one:
-        torch.set_num_threads(asked.threads)
-        print(json.dumps(examine(asked.source, asked.one, asked.canvas)), flush=True)
-        return
     out = asked.out or Path(f"docs/data/zoo-{asked.source}.csv")
-    if asked.names:
-        names = asked.names.split(",")
-    elif asked.source == "torchvision":
-        names = list(torchvision_names())
-    else:
-        names = smallest_of_timm(out.with_suffix(".names.json"))
+    kept = out.with_suffix(".names.json")  # which docs/make_zoo.py counts
+    names = asked.names.split(",") if asked.names else smallest_of(asked.source, kept)
+    if asked.source == "timm":
+        importlib.import_module("timm")  # before processes are forked
     rows: list[dict[str, str]] = []
     if out.is_file():
         with out.open(newline="") as file:

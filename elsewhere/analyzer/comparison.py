@@ -14,14 +14,24 @@ from numpy.typing import NDArray
 from elsewhere.analyzer.compared_claims import by_system, compare_claims
 from elsewhere.analyzer.paired import Pair, paired_interval, unpaired_notes
 from elsewhere.errors import InputError
-from elsewhere.forms import beside_main, layer_labels, network_name, weights_name
+from elsewhere.forms import (
+    beside_main,
+    layer_forms,
+    layer_labels,
+    network_name,
+    weights_name,
+)
 from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
+from elsewhere.tokens import TOKEN_PARTS
 from elsewhere.types import stem_of
 
 By: TypeAlias = Literal["auto", "name", "depth"]
 
-KINDS = ("similarity", "measures", "accuracy", "probe", "attribution", "track", "claims")
+KINDS = (
+    *("similarity", "measures", "accuracy", "probe", "probe-each"),
+    *("attribution", "attribution timeline", "track", "claims"),
+)
 """The results that can be compared."""
 
 _SHOWN = {
@@ -36,14 +46,19 @@ _ASKED = {
     "against": "what locations are compared with",
     "names": "the measures",
     "method": "the method",
+    "options": "the options of the method",
+    "baseline": "the baseline",
+    "margin": "the margin of maps",
     "target": "the target",
     "probe": "the kind of probe",
     "n_classes": "the number of classes",
     "level": "the level of intervals",
 }
 _PLACES = ("y", "x", "trained_y", "trained_x", "step")
-_OVER = ("layer", "exemplars", "where", "checkpoint", "displacement")
+_OVER = ("layer", "exemplars", "where", "checkpoint", "displacement", "metric")
 """Dimensions of numbers that are compared; those of maps and single objects are not."""
+_SET = ("strength",)
+"""What a number of a result was set to, which is no finding."""
 _ENDINGS = ("_interval", "_band", "_step", "_without", "_step_interval", "_step_band")
 
 
@@ -73,9 +88,10 @@ def compare(
         ``other``, the results but the first, ``V_difference`` from the first one: where layers are
         joined by depth it is at the depths of the first one's layers, and the other's are
         interpolated linearly. ``V_interval`` and ``V_difference_interval`` (..., bound) are 95 %.
-        Differences are paired over what both share: objects (jackknife-t where the results keep
-        numbers without each object, else from trials), seeds for claims; NaN where nothing is
-        shared, as ``notes`` say. Of claims over ``claim``, with ``verdict`` (result, claim).
+        Differences are paired over what both share: objects or categories (jackknife-t), the
+        classes of probes, exemplars within classes (of accuracies), seeds (of claims); NaN where
+        nothing is shared or kept, as ``notes`` say. Of claims over ``claim``, with ``verdict``
+        (result, claim).
 
     Raises
     ------
@@ -114,6 +130,7 @@ def compare(
         "notes": [
             *notes,
             *([] if joined is None else joined.notes(called)),
+            *_token_notes(results, called),
             *dict.fromkeys(note for pair in pairs for note in pair.notes),
             *unpaired_notes(pairs),
             *_notes(results, called),
@@ -138,6 +155,19 @@ def _notes(results: Sequence[xarray.Dataset], called: Sequence[str]) -> list[str
         for note in notes
         if note not in shared
     ]
+
+
+def _token_notes(results: Sequence[xarray.Dataset], called: Sequence[str]) -> list[str]:
+    """Return which tokens were taken of layers that give tokens, where that differs."""
+    taken = [
+        "/".join(sorted({form.split()[0] for form in layer_forms(each)} & {*TOKEN_PARTS})) or "all"
+        for each in results
+        if "layer" in each.coords
+    ]
+    if len({*taken}) < 2:
+        return []
+    said = (f"{part} in {name}" for part, name in zip(taken, called, strict=True))
+    return [f"of layers that give tokens other ones were taken: {', '.join(said)}"]
 
 
 # --- what may be compared
@@ -238,6 +268,7 @@ def _numbers(results: Sequence[xarray.Dataset], called: Sequence[str]) -> list[s
             if {*values.dims} <= {*_OVER}
             and values.dtype.kind == "f"
             and not str(key).endswith(_ENDINGS)
+            and key not in _SET
         }
         for result in results
     ]
@@ -344,7 +375,7 @@ def _coordinates(
         "other": list(called[1:]),
         "bound": ["low", "high"],
     }
-    for name in ("exemplars", "where", "displacement"):
+    for name in ("exemplars", "where", "displacement", "metric"):
         if name in results[0].coords:
             found[name] = results[0][name].values
     for name in ("phase", "step"):

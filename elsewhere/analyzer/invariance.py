@@ -29,6 +29,8 @@ from elsewhere.types import WHERE
 
 EXEMPLARS = ("same", "held-out")
 UNDEFINED = " is undefined (nan): "
+TRIAL_NUMBERS = ("accuracy_at", "N_at", "II_far", "II", "on_minus_far", "on_minus_off")
+"""What trials are summarised by."""
 
 
 def summarize(result: xarray.Dataset) -> None:
@@ -159,6 +161,16 @@ def _intervals(
         found[index] = normalized[where].over(normalized[0], correlation)
         found[difference] = accuracies[0].less(accuracies[where], correlation)
     return found
+
+
+def trial_bounds(
+    name: str, means: NDArray[np.float64], classes: NDArray[np.integer], n_classes: int
+) -> NDArray[np.float64]:
+    """Return the interval of one of :data:`TRIAL_NUMBERS`, of objects' accuracies (object, where).
+
+    It speaks of new exemplars of the same `classes`, int (object,).
+    """
+    return _intervals(means, np.asarray(classes, np.int64), n_classes)[name]
 
 
 def _too_few(classes: NDArray[np.int64], names: Sequence[str]) -> str:

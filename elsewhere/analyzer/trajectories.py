@@ -8,7 +8,7 @@ interrupted run goes on; :func:`track` returns them as one result.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,13 @@ from elsewhere.analyzer.checkpoints import (
     Report,
     choose_checkpoints,
     kept_results,
-    notes_of_checkpoints,
     perform_checkpoints,
     tested_digest,
 )
-from elsewhere.analyzer.factors import apart, factors_of
-from elsewhere.analyzer.invariance import EXEMPLARS, UNDEFINED
+from elsewhere.analyzer.factors import factors_of
+from elsewhere.analyzer.invariance import EXEMPLARS, UNDEFINED, object_accuracies
 from elsewhere.analyzer.similarity import similarity
-from elsewhere.analyzer.track_summary import notes_of_undefined
+from elsewhere.analyzer.track_join import join_checkpoints
 from elsewhere.analyzer.training_facts import training_facts
 from elsewhere.errors import StorageError
 from elsewhere.measures.catalogue import measures, measures_named
@@ -41,8 +40,9 @@ from elsewhere.notes import notes_of
 from elsewhere.probes import probe_checkpoint
 from elsewhere.recording import Sweep
 from elsewhere.recording.workers import Workers
-from elsewhere.stimuli import Canvas, Grid, ObjectSet, load_objects
+from elsewhere.stimuli import Grid, ObjectSet, load_objects
 from elsewhere.stimuli.transformations import parse_axis
+from elsewhere.tokens import TokenPart
 from elsewhere.training import Card, Curriculum, load_checkpoint
 from elsewhere.types import (
     WHERE,
@@ -77,6 +77,8 @@ class TrackSettings:
         Where objects are shown, as ``Grid.parse`` reads it.
     layers
         Layer names or globs; by default the last pooling and everything after it.
+    tokens
+        Which tokens are taken of layers that give tokens; see :class:`elsewhere.recording.Sweep`.
     metric
         Of the similarity.
     objects, categories
@@ -107,6 +109,7 @@ class TrackSettings:
 
     grid: str = "7x7"
     layers: tuple[str, ...] | None = None
+    tokens: TokenPart = "all"
     metric: Metric = "cosine"
     objects: str | None = None
     categories: int | Sequence[str] | None = None
@@ -202,6 +205,8 @@ def track(
     settings = TrackSettings() if settings is None else settings
     chosen = choose_checkpoints(directory, phases, count=checkpoints, trust=trust)
     objects = _compared_objects(chosen[-1], settings, data_dir) if objects is None else objects
+    if settings.tokens != "all":  # refused before anything is opened
+        _sweep(chosen[-1], objects, settings, device)
     fields = _deciding(chosen, objects, settings, data_dir)
     with kept_results(
         directory, "track", chosen, fields, device=device, max_memory=max_memory
@@ -215,7 +220,15 @@ def track(
             paths=kept.paths, out=out, n_values=n_values,
         )  # fmt: skip
         found = kept.load()
-    joined = _join(found, chosen, settings, _criteria(directory))
+    criteria = _criteria(directory)
+    asked = {
+        "metric": settings.metric,
+        "trained": [list(place) for place in _trained(settings, chosen[-1])],
+        "per_category": settings.per_category,
+        **({} if criteria is None else {"criteria": criteria}),
+        **({"names": measures_named(settings.measures)} if settings.measures else {}),
+    }
+    joined = join_checkpoints(found, chosen, asked)
     return joined.assign_attrs(training_facts(directory))
 
 
@@ -283,7 +296,8 @@ def measure_checkpoint(
         tested, held_out = card.test_objects(per_category=settings.per_category, data_dir=data_dir)
         shown = Sweep(
             sweep.model, tested, canvas=card.canvas, grid=sweep.grid,
-            axes=[*sweep.design.axes.changing], layers=settings.layers, engine=settings.engine,
+            axes=[*sweep.design.axes.changing], layers=settings.layers, tokens=settings.tokens,
+            engine=settings.engine,
         )  # fmt: skip
         readable = probe_checkpoint(
             shown,
@@ -308,6 +322,7 @@ def measure_checkpoint(
         "phase": card.phase,
         "step": card.step,
         "seed": card.seed,
+        "tested_digest": right.attrs.get("tested_digest", []),
         "notes": notes_of(alike, *others),
     }
     return described(result)
@@ -323,6 +338,7 @@ def _sweep(card: Card, objects: ObjectSet, settings: TrackSettings, device: str)
         grid=settings.grid,
         axes=[parse_axis(text) for text in settings.axes],
         layers=settings.layers,
+        tokens=settings.tokens,
         engine=settings.engine,
     )
     return sweep.at(_reference(settings, card, sweep.grid))
@@ -359,12 +375,21 @@ def _accuracy(
         max_memory=max_memory,
     )
     at = found["accuracy_at"]
-    variables = {"accuracy": found["accuracy"], "II_far": found["II_far"]}
+    classes = [card.categories.index(name) for name in found["category"].values.tolist()]
+    variables: dict[str, Any] = {
+        "accuracy": found["accuracy"],
+        "II_far": found["II_far"],
+        "tested_accuracy": (("tested", "where"), object_accuracies(found).astype(np.float32)),
+        "tested_class": ("tested", np.array(classes, np.int16)),
+        "tested_held_out": ("tested", found["held_out"].values.astype(np.int8)),
+    }
     for where in WHERE:
         variables[f"accuracy_{where}"] = at.sel(where=where, drop=True)
     notes = [note for note in notes_of(found, card.notes) if UNDEFINED not in note]
-    result = xarray.Dataset(variables, attrs={"notes": notes})
-    return result.drop_vars([c for c in result.coords if c not in result["accuracy"].dims])
+    result = xarray.Dataset(variables, coords={"where": list(WHERE)}, attrs={"notes": notes})
+    kept = (*result["accuracy"].dims, "where")
+    result.attrs["tested_digest"] = tested_digest(tested, held_out)
+    return result.drop_vars([c for c in result.coords if c not in kept])
 
 
 def _compared_objects(card: Card, settings: TrackSettings, data_dir: Path | None) -> ObjectSet:
@@ -430,72 +455,3 @@ def _criteria(directory: Path) -> dict[str, float] | None:
     except StorageError:  # checkpoints alone
         return None
     return {phase.name: phase.criterion.accuracy for phase in phases if phase.criterion}
-
-
-def _join(
-    found: Sequence[xarray.Dataset],
-    cards: Sequence[Card],
-    settings: TrackSettings,
-    criteria: Mapping[str, float] | None,
-) -> xarray.Dataset:
-    without, factors = apart(found)
-    joined = xarray.concat(without, dim="checkpoint", join="exact", combine_attrs="drop")
-    if factors is not None:
-        joined = joined.merge(factors, join="left")
-    joined = joined.assign_coords(
-        phase=("checkpoint", [card.phase for card in cards]),
-        step=("checkpoint", [card.step for card in cards]),
-        learning_rate=("checkpoint", [card.learning_rate for card in cards]),
-        n_classes=("checkpoint", [len(card.categories) for card in cards]),
-        kept=found[-1]["kept"],  # which says which layers are beside the main branch
-    )
-    last = cards[-1]
-    canvas: Canvas = last.canvas
-    joined.attrs = {
-        "kind": "track",
-        "curriculum": last.curriculum,
-        "fingerprint": last.fingerprint,
-        "seed": last.seed,
-        "model": last.model,
-        "metric": settings.metric,
-        "canvas": canvas.size,
-        "object_size": canvas.object_size,
-        "trained": [list(place) for place in _trained(settings, last)],
-        "n_classes": len(last.categories),
-        "per_category": settings.per_category,
-        "sampled": found[-1].attrs["sampled"],
-        "checkpoint_sha256": [card.sha256 for card in cards],
-        "criterion_step": {
-            card.phase: card.criterion_step for card in cards if card.criterion_step is not None
-        },
-        **({} if criteria is None else {"criteria": dict(criteria)}),
-        **({"names": measures_named(settings.measures)} if settings.measures else {}),
-        **{
-            key: value
-            for key, value in found[-1].attrs.items()
-            if key in _SHOWN[2 * (len(cards) > 1) :] or key.startswith("reference_")
-        },
-        "notes": [*notes_of_checkpoints(found, cards), *notes_of_undefined(found, cards)],
-    }
-    return described(joined)
-
-
-_SHOWN = (
-    "weights",  # of a single checkpoint
-    "weights_sha256",
-    "model_arguments",
-    "batch_norm",
-    "noise",
-    "background",
-    "mean",
-    "std",
-    "gain",
-    "object_set",
-    "object_source",
-    "object_digest",
-    "channels",
-    "numerics",
-    "n_objects",
-    "n_categories",
-)
-"""What the last checkpoint says of what all were shown, and of itself."""

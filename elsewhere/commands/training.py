@@ -21,6 +21,7 @@ from elsewhere.options import (
     OverwriteOption,
     PhaseOption,
     StimulusOptions,
+    TokensOption,
     choose,
     part,
 )
@@ -35,6 +36,7 @@ from elsewhere.terminal import (
     say,
     stamped,
 )
+from elsewhere.tokens import TOKEN_PARTS, TokenPart
 from elsewhere.types import Metric
 
 if TYPE_CHECKING:
@@ -199,6 +201,7 @@ def track(
     ],
     cost: CostOptions,
     layers: LayersOption = None,
+    tokens: TokensOption = "all",
     metric: MetricOption = "cosine",
     phases: PhaseOption = None,
     probes: Annotated[
@@ -221,6 +224,7 @@ def track(
 
     check_output(out, overwrite)
     choose("metric", metric, get_args(Metric))
+    choose("part of the tokens", tokens, TOKEN_PARTS)
     cost.check()
     stimuli.check()
     measures_named(names or ())
@@ -235,6 +239,7 @@ def track(
         axes=tuple(stimuli.axes),
         engine=cost.engine,
         layers=tuple(layers) if layers else None,
+        tokens=cast(TokenPart, tokens),
         metric=cast(Metric, metric),
         objects=stimuli.objects,
         categories=parse_categories(stimuli.categories),

@@ -53,7 +53,8 @@ def plot_comparison(
     """Draw several results side by side: a curve each against relative depth, or claims by system.
 
     A panel for each number. Numbers of layers are curves against depth, from 0 at the first layer
-    that was measured to 1 at the last; of checkpoints against steps; others are marks in a row for
+    that was measured to 1 at the last; of checkpoints against the steps of all phases, of the last
+    layer where they are of layers; others are marks in a row for
     each result. Of claims there is a panel for each statistic that decides, a row for each system,
     with the threshold and the side on which it holds; marks are of the verdict. Bars are 95 %.
 
@@ -82,6 +83,7 @@ def plot_comparison(
         raise InputError("this figure draws a comparison; make one with `elsewhere compare`")
     if comparison.attrs.get("compared") == "claims":
         return _plot_claims(comparison, quantities, differences)
+    comparison, last = _of_last_layers(comparison)
     keys = _chosen(comparison, quantities)
     ending = "_difference" if differences else ""
     names = comparison["other" if differences else "result"].values.tolist()
@@ -98,7 +100,8 @@ def plot_comparison(
             _draw_curves(ax, comparison, key, where, ending, marks)
         else:
             _draw_rows(ax, comparison, key, where, ending, names, marks)
-        said = ", ".join([key.replace("_", " "), *map(str, where.values())])
+        more = ["last layer"] * (key in last)
+        said = ", ".join([key.replace("_", " "), *map(str, where.values()), *more])
         title = wrap(said, SIZES.width / columns - 0.5, SIZES.label)
         ax.set_title(title, loc="left", fontsize=SIZES.label, **text_style(title))
     for ax in axes[len(panels) :]:
@@ -113,6 +116,21 @@ def plot_comparison(
     entitle_figure(figure, _title(comparison, differences))
     legend_below(figure, handles)
     return figure
+
+
+def _of_last_layers(comparison: xr.Dataset) -> tuple[xr.Dataset, set[str]]:
+    """Return numbers of layers at checkpoints as those of each result's last layer; which."""
+    found, last = {}, set()
+    for key, values in comparison.data_vars.items():
+        if "checkpoint" not in values.dims or not {"place", "joined"} & {*values.dims}:
+            continue
+        if "joined" in values.dims:
+            one = values.isel(joined=-1)
+        else:
+            one = values.isel(place=comparison["depth"].argmax("place"))
+        found[key] = (one.dims, one.values, values.attrs)
+        last.add(str(key))
+    return comparison.assign(found), last
 
 
 def _title(comparison: xr.Dataset, differences: bool) -> str:
@@ -149,7 +167,7 @@ def _curved(comparison: xr.Dataset, key: str) -> bool:
 
 def _panels(comparison: xr.Dataset, key: str) -> list[dict[str, str]]:
     """Return what each panel of a number is of: kinds of exemplars, and for curves, places."""
-    along = [dim for dim in ("exemplars", "where") if dim in comparison[key].dims]
+    along = [dim for dim in ("exemplars", "where", "metric") if dim in comparison[key].dims]
     found: list[dict[str, str]] = [{}]
     for dim in along:
         found = [{**each, dim: str(name)} for each in found for name in comparison[dim].values]
@@ -208,7 +226,11 @@ def _across(comparison: xr.Dataset, name: str, number: int) -> NDArray[np.float6
     """Return where the values of a result stand on the axis."""
     dims = comparison[name].dims
     if "checkpoint" in dims:
-        return np.asarray(comparison["step"].values, np.float64)
+        steps = np.asarray(comparison["step"].values, np.float64)
+        phases = comparison["phase"].values
+        begins = np.concatenate([[False], phases[1:] != phases[:-1]])
+        before = np.concatenate([[0.0], steps[:-1]])
+        return np.asarray(steps + np.cumsum(np.where(begins, before, 0.0)), np.float64)
     if "joined" in dims:
         return np.asarray(comparison["joined_depth"].values, np.float64)
     return np.asarray(comparison["depth"].values[number], np.float64)

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -24,7 +26,7 @@ from elsewhere.models.names import OUTPUT
 from elsewhere.models.outputs import is_container, output_tensors
 from elsewhere.models.restoring import seeded, untouched
 from elsewhere.models.taps import Taps
-from elsewhere.models.tokens import find_tokens
+from elsewhere.models.tokens import find_tokens, token_rules
 from elsewhere.protocols import LAYOUTS, Layer, Layout
 
 
@@ -98,7 +100,7 @@ def list_layers(
         model.module.eval()
         with Taps(model.module, parts, describe):
             given = _dry_run(model, pixels, fields)
-        listed = _with_layouts(model, size, _with_ways(found, ways, given, fields))
+        listed = _probed(model, size, _with_ways(found, ways, given, fields), given)
     calls = Counter({layer.module: layer.call for layer in listed})
     alias_of = {module: alias for alias, module in name_head(model, size).aliases.items()}
     return tuple(_named(layer, alias_of, several=calls[layer.module] > 0) for layer in listed)
@@ -158,6 +160,44 @@ def _describe(
         output=key,
         input_shape=None if first is None else tuple(first.shape[1:]),
     )
+
+
+_kept: WeakKeyDictionary[nn.Module, tuple[object, dict[Layer, Layer]]] = WeakKeyDictionary()
+"""What probes said of a network's layers, and what the network was then: a command lists them again
+and again, and each time would cost about ten passes."""
+
+
+def _probed(model: Model, size: int, layers: Sequence[Layer], given: object) -> list[Layer]:
+    """Return layers with their layouts, from what probes said of the same network before."""
+    now = _state(model, size, given)
+    then, known = _kept.get(model.module, (None, {}))
+    if now is not None and now == then and all(layer in known for layer in layers):
+        return [known[layer] for layer in layers]
+    found = _with_layouts(model, size, layers)
+    if now is not None:
+        _kept[model.module] = now, dict(zip(layers, found, strict=True))
+    return found
+
+
+def _state(model: Model, size: int, given: object) -> object:
+    """Return what decides what probes find: weights by their versions, what an empty canvas gave,
+    and the rules of tokens.
+
+    None where torch keeps no versions of the weights.
+    """
+    try:
+        weights = [
+            (value.data_ptr(), value._version)
+            for value in (*model.module.parameters(), *model.module.buffers())
+        ]
+    except RuntimeError:
+        return None
+    outputs = [
+        hashlib.sha256(tensor.detach().float().cpu().numpy().tobytes()).hexdigest()
+        for tensor in output_tensors(given).values()
+    ]
+    rules = [(name, token_rules.get(name)) for name in token_rules]
+    return size, model.transform, weights, outputs, rules
 
 
 def _with_layouts(model: Model, size: int, layers: Sequence[Layer]) -> list[Layer]:

@@ -9,7 +9,7 @@ tokens mixes the tokens: what it gives has no such dimension, nor has what follo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -88,10 +88,15 @@ def probe_layouts(
         for place, shape in shapes.items()
     }
     mixed: set[Place] = set()
+    proven = {
+        shape
+        for place, shape in shapes.items()
+        if len(shape) == len(TOKENS) and _along_first(_moved(moments[place]))
+    }
     for place, source in before.items():  # in the order in which they ran
         name, call, _ = place
         given = moments.get((name, call, INPUT))
-        mixes = given is not None and _tokens(TOKENS, _moved(given)) == TOKENS[::-1]
+        mixes = bool(given) and _mixes(given or [], proven)
         moves = _tokens(TOKENS, _moved(moments[place])) == TOKENS[::-1]
         if (mixes or source in mixed) and not moves:
             mixed.add(place)
@@ -141,6 +146,24 @@ def _tokens(expected: Layout, moved: NDArray[np.float64]) -> Layout:
     if moved[1] >= CLEAR_MOVE and moved[1] >= LEAST_SHARE * moved[0]:
         return TOKENS[::-1]
     return expected
+
+
+def _along_first(moved: NDArray[np.float64]) -> bool:
+    """Return whether the answer moves along the first of two dimensions, and hardly the other."""
+    return bool(moved[0] >= max(CLEAR_MOVE, LEAST_SHARE * moved[1]))
+
+
+def _mixes(given: list[list[NDArray[np.float64]]], proven: Collection[tuple[int, ...]]) -> bool:
+    """Return whether what a linear layer is given are features by tokens.
+
+    The answer moves so, or, once tokens have been mixed and nothing moves any more, they have the
+    sides of tokens by features that are `proven`, the other way round.
+    """
+    moved = _moved(given)
+    if _tokens(TOKENS, moved) == TOKENS[::-1]:
+        return True
+    first, second = map(len, given[0])
+    return first != second and (second, first) in proven and not _along_first(moved)
 
 
 def _moved(profiles: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:

@@ -77,8 +77,10 @@ class Builder:
             put(name, name, *dims)
             put(f"{name}_interval", f"{name}_interval", *dims, "bound")
         if layered and not prefix:
+            each = np.stack([self.summary.by_class(each) for each in values])
+            self.variables["accuracy_at_class"] = (("layer", "exemplars", "class", "where"), each)
             over = ("layer", "exemplars", "where")
-            for key, bands in self.summary.bands(values, self._beside).items():
+            for key, bands in self.summary.bands(each, self._beside).items():
                 bound = () if bands.ndim == len(over) else ("bound",)
                 self.variables[f"accuracy_at_{key}"] = ((*over, *bound), bands)
         put("share_above", "share_above")

@@ -113,25 +113,32 @@ class Summary:
         stacked["share_above"] = self._share_above(self.maps(correct))
         return stacked
 
+    def by_class(self, correct: NDArray[Any]) -> NDArray[np.float64]:
+        """Return what was right of each class (exemplars, class, where), NaN of those left out.
+
+        `correct` is (training set, object, position). Classes are what intervals are over.
+        """
+        found = np.full((len(SPLITS), self.n_classes, len(WHERE)), np.nan)
+        for number in range(len(SPLITS)):
+            if len(members := self.members_of(correct, number)):
+                at = known_mean(self._sets(correct[:, members].astype(float)), axis=0)
+                labels = self.labels[members]
+                found[number, np.unique(labels)] = unit_means(at, labels)
+        return found
+
     def bands(
-        self, correct: Sequence[NDArray[Any]], beside: Collection[int] = ()
+        self, by_class: NDArray[np.float64], beside: Collection[int] = ()
     ) -> dict[str, NDArray[np.float64]]:
         """Return what holds for all layers of ``accuracy_at`` together, over its categories.
 
-        `correct` is (training set, object, position) of each layer, 0..1; what is returned is that
-        of :func:`elsewhere.measures.bands.layer_bands`, to which layers `beside` the main branch
-        are named by their places, arrays (layer, exemplars, where, ...).
+        `by_class` is :meth:`by_class` of each layer, layers first; what is returned is that of
+        :func:`elsewhere.measures.bands.layer_bands`, to which layers `beside` the main branch are
+        named by their places, arrays (layer, exemplars, where, ...).
         """
         found: dict[str, list[NDArray[np.float64]]] = {}
         for number, members in enumerate(self.members):
             codes = np.unique(self.labels[members])
-            units = np.full((len(codes), len(correct), len(WHERE)), np.nan)
-            for layer, each in enumerate(correct):
-                own = self.members_of(each, number)
-                if len(own):
-                    at = known_mean(self._sets(each[:, own].astype(float)), axis=0)
-                    rows = np.isin(codes, self.labels[own])
-                    units[rows, layer] = unit_means(at, self.labels[own])
+            units = by_class[:, number, codes].swapaxes(0, 1)
             mean = Spread.of(units).mean
             without = Sampled.of(np.arange(len(units))).means_without(units)
             bands = [

@@ -112,16 +112,17 @@ def probe(
         ``accuracy (layer, exemplars, y, x)``, for ``each`` ``(layer, exemplars, train_y, train_x,
         y, x)``; ``accuracy_at (layer, exemplars, where = [on, off, far])``, far being an object's
         size or more from all trained locations, with ``accuracy_at_band``, which holds for all
-        layers together, and ``accuracy_at_step`` from the layer before (``*_interval``,
-        ``*_band``); ``accuracy_by_displacement``; ``II_far``: N far over N on, NaN unless the lower
-        bound of N on (new exemplars, same categories) exceeds 0.5, and ``on_minus_far``;
-        ``share_above``; ``selectivity_at``, of exemplars trained on only: shuffled labels of
-        others cannot be known; ``above_chance_at``; ``shuffled_flag``; ``strength``,
-        ``cross_validated (layer, strengths)``. The controls are called ``pixels_*``,
-        ``untrained_*`` and ``shuffled_*``. For one training set also ``correct`` and ``choice``
-        ``(layer, object, y, x)``. Intervals speak of new categories, with the probes as they
-        were fitted (:func:`elsewhere.measures.intervals.share_interval` of the categories' means);
-        with fewer than three categories there are none. Locations are never resampled.
+        layers together, ``accuracy_at_step`` from the layer before (``*_interval``,
+        ``*_band``), and ``accuracy_at_class`` of each class; ``accuracy_by_displacement``;
+        ``II_far``: N far over N on, NaN unless the lower bound of N on (new exemplars, same
+        categories) exceeds 0.5, and ``on_minus_far``; ``share_above``; ``selectivity_at``, of
+        exemplars trained on only: shuffled labels of others cannot be known; ``above_chance_at``;
+        ``shuffled_flag``; ``strength``, ``cross_validated (layer, strengths)``. The controls are
+        called ``pixels_*``, ``untrained_*`` and ``shuffled_*``. For one training set also
+        ``correct`` and ``choice`` ``(layer, object, y, x)``. Intervals speak of new categories,
+        with the probes as they were fitted (:func:`elsewhere.measures.intervals.share_interval` of
+        the categories' means); with fewer than three categories there are none. Locations are
+        never resampled.
 
     Raises
     ------
@@ -427,8 +428,8 @@ def probe_checkpoint(
     Returns
     -------
     xarray.Dataset
-        ``probe_accuracy_at (layer, exemplars, where)``, ``probe_II_far (layer, exemplars)``, and
-        their intervals.
+        ``probe_accuracy_at (layer, exemplars, where)``, ``probe_II_far (layer, exemplars)``,
+        their intervals, and ``probe_accuracy_at_class (layer, exemplars, class, where)``.
     """
     result = probe(
         source,
@@ -440,6 +441,7 @@ def probe_checkpoint(
     )
     names = {"accuracy_at": "probe_accuracy_at", "II_far": "probe_II_far"}
     names |= {f"{old}_interval": f"{new}_interval" for old, new in names.items()}
+    names["accuracy_at_class"] = "probe_accuracy_at_class"
     found = result[list(names)].rename(names)
     return found.drop_vars(
         [name for name in found.coords if name not in ("layer", "exemplars", "where", "bound")]

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from elsewhere.models import find_device
-from elsewhere.models.forward import arrange, computing
+from elsewhere.models.forward import arrange, computing, trains_channels_last
 from elsewhere.models.machine import using_threads
 from elsewhere.recording.workers import Workers, devices_of
 from elsewhere.reproduction.conditions import Run
@@ -151,7 +151,7 @@ def _batch(scale: Scale) -> int:
 def _time(run: Run, batch: int, device: torch.device) -> _Times:
     network: nn.Module = blank_model(run).to(device).module
     precision = run.phases[0].precision or run.network.precision
-    last = device.type == "cpu" or precision != "float32"
+    last = trains_channels_last(network, device, precision)
     layout = torch.channels_last if last else torch.contiguous_format
     arrange(network, layout)
     optimiser = torch.optim.Adam(network.parameters(), 1e-6, fused=True)

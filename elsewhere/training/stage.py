@@ -24,7 +24,13 @@ from torch.nn import functional
 from elsewhere.errors import TrainingError
 from elsewhere.logs import get_logger
 from elsewhere.models import Model
-from elsewhere.models.forward import Paster, arrange, computing, exact
+from elsewhere.models.forward import (
+    Paster,
+    arrange,
+    computing,
+    exact,
+    trains_channels_last,
+)
 from elsewhere.models.heads import find_logits, input_dtype
 from elsewhere.models.machine import describe_machine, describe_precision
 from elsewhere.training.batches import BLOCK, Presentations
@@ -121,8 +127,7 @@ class Stage:
         self.model = model
         self.network: nn.Module = model.module
         self.precision = self.phase.precision or surroundings.curriculum.network.precision
-        # convolutions are twice as fast on it, but for those of float32 on a GPU
-        self._last = device.type == "cpu" or self.precision != "float32"
+        self._last = trains_channels_last(self.network, device, self.precision)
         order = torch.channels_last if self._last else torch.contiguous_format
         arrange(self.network, order)
         if self.phase.dropout is not None:

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils._pytree import tree_map, tree_map_only
 
 from elsewhere.models import InputTransform
-from elsewhere.models.forward import Paster
+from elsewhere.models.forward import Paster, harmed_by_channels_last
 from elsewhere.models.proof import extremes, find_difference
 from elsewhere.stimuli import Canvas
 from elsewhere.training.blocks import ConvBlock, best_depth, find_blocks, run_block, window_sides
@@ -200,6 +200,8 @@ def make_forward(
     half = torch.is_autocast_enabled(paster.device.type)
     if paster.device.type != "cpu" or paster.dtype != torch.float32 or half:
         return Way(whole, f"{WHOLE}: windows are for float32 on a CPU")
+    if training and (name := harmed_by_channels_last(network)):
+        return Way(whole, f"{WHOLE}: torch has no safe gradients of {name} in the order of windows")
     blocks = find_blocks(network, _fill(paster.background, paster.canvas.size).contiguous())
     if not blocks:
         return Way(

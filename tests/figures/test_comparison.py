@@ -98,3 +98,35 @@ def test_what_cannot_be_drawn_is_refused():
         plot_comparison(claimed(), quantities=["C9"])
     with pytest.raises(InputError, match="elsewhere compare"):
         plot_comparison(layered().assign_attrs(kind="similarity"))
+
+
+def test_tracks_are_drawn_of_the_last_layer_over_the_steps_of_all_phases():
+    values = np.arange(24.0).reshape(2, 4, 3) / 24  # result, checkpoint, place
+    values[1, :, 2] = np.nan
+    found = xr.Dataset(
+        {
+            "cosine_G_away": (("result", "checkpoint", "place"), values),
+            "cosine_G_away_difference": (("other", "checkpoint", "joined"), values[1:, :, :2]),
+            "cosine_G_away_difference_interval": (
+                ("other", "checkpoint", "joined", "bound"),
+                np.stack([values[1:, :, :2] - 0.1, values[1:, :, :2] + 0.1], -1),
+            ),
+        },
+        coords={
+            "result": ["a", "b"],
+            "other": ["b"],
+            "bound": ["low", "high"],
+            "phase": ("checkpoint", ["one", "one", "two", "two"]),
+            "step": ("checkpoint", [0, 10, 0, 5]),
+            "depth": (("result", "place"), [[0.0, 0.5, 1.0], [0.0, 1.0, np.nan]]),
+            "joined_depth": ("joined", [0.0, 1.0]),
+        },
+        attrs={"kind": "comparison", "compared": "track"},
+    )
+    ax = plot_comparison(found).axes[0]
+    for line, row, place in zip(ax.lines, (0, 1), (2, 1), strict=False):
+        np.testing.assert_allclose(line.get_xdata(), [0, 10, 10, 15])
+        np.testing.assert_allclose(line.get_ydata(), values[row, :, place])
+    assert ax.get_title(loc="left").endswith("last layer")
+    apart = plot_comparison(found, differences=True).axes[0]
+    np.testing.assert_allclose(apart.lines[0].get_ydata(), values[1, :, 1])

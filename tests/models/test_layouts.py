@@ -284,12 +284,17 @@ class Mixer(nn.Module):
         self.stem, self.norm = nn.Conv2d(3, 12, 6, stride=6), nn.LayerNorm(12)
         self.tokens = nn.Sequential(nn.Linear(16, 20), nn.GELU(), nn.Linear(20, 16))
         self.after, self.channels = nn.LayerNorm(12), nn.Linear(12, 12)
+        self.again, self.tokens2 = nn.LayerNorm(12), nn.Sequential(nn.Linear(16, 20), nn.GELU())
+        self.mix, self.back = nn.Linear(16, 16), nn.Linear(20, 16)
         self.head = nn.Linear(12, 5)
 
     def forward(self, x):
         x = self.stem(x).flatten(2).transpose(1, 2)
         x = x + self.tokens(self.norm(x).transpose(1, 2)).transpose(1, 2)
-        return self.head((x + self.channels(self.after(x))).mean(1))
+        x = x + self.channels(self.after(x))
+        x = x + 30 * self.mix(x.transpose(1, 2)).transpose(1, 2)  # now nothing moves any more
+        again = self.back(self.tokens2(self.again(x).transpose(1, 2))).transpose(1, 2)
+        return self.head((x + again).mean(1))
 
 
 def test_mixed_tokens_are_no_space(wrap, make_sweep, tmp_path):
@@ -298,7 +303,16 @@ def test_mixed_tokens_are_no_space(wrap, make_sweep, tmp_path):
     found = {layer.name: layer.layout for layer in list_layers(model, containers=True)}
     tokens = ("token", "feature")
     assert found["norm"] == found["after"] == found["channels"] == tokens
-    assert all(found[name] == () for name in found if name.startswith("tokens"))
+    assert all(found[name] == () for name in found if name.startswith(("tokens", "mix", "back")))
+    passes = []
+    model.module.register_forward_hook(lambda *_: passes.append(1))
+    assert [layer.layout for layer in list_layers(model, containers=True)] == [*found.values()]
+    assert list_layers(model)[0].layout == found["stem"]
+    again, passes[:] = len(passes), []
+    with torch.no_grad():
+        model.module.head.weight.add_(1)  # another network, that is asked anew
+    list_layers(model)
+    assert len(passes) > again >= 2
     sweep = make_sweep(model, layers="tokens.0")
     with pytest.raises(LayerError, match="no mean over space"):
         record(sweep, tmp_path / "a.h5", keep={"*": Keep("mean")})

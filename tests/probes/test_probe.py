@@ -403,14 +403,15 @@ def test_bands_hold_for_all_layers_over_the_means_of_categories(make_source):
     layers.append(np.ones((1, n, 9), bool))
     intervals = np.stack([summary.numbers(each)["accuracy_at_interval"] for each in layers])
     values = np.stack([summary.numbers(each)["accuracy_at"] for each in layers])
-    found = summary.bands(layers)
+    by_class = np.stack([summary.by_class(each) for each in layers])
+    found = summary.bands(by_class)
     assert found["band"].shape == (4, 2, 3, 2)
     assert (found["band"][:, 0, :, 0] < intervals[:, 0, :, 0]).all()
     assert (found["band"][:3, 0, :, 1] > intervals[:3, 0, :, 1]).all()
     assert (found["band"][3, 0, :, 1] == 1).all()
     np.testing.assert_allclose(found["step"][1:, 0], np.diff(values[:, 0], axis=0))
     assert np.isnan(found["band"][:, 1]).all()  # nothing is held out
-    alone = summary.bands(layers[:1])
+    alone = summary.bands(by_class[:1])
     np.testing.assert_allclose(alone["band"][:, 0], intervals[:1, 0])
 
 

@@ -1,7 +1,12 @@
 """Lists of systems: what is read, which runs they need, and one table of all their claims."""
 
 import dataclasses
+import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -33,6 +38,17 @@ name = "gap"
 network = {{ name = "small-cnn-gap", arguments = {{ channels = "4-8", hidden = 16 }} }}
 pretraining = {{ learning_rate = 1e-4, steps = 5 }}
 {more}
+"""
+
+KILLED = """
+import os, signal, sys
+from elsewhere.reproduction import load_systems, reproduce_systems
+listed = load_systems(sys.argv[1], scale=sys.argv[2])
+def kill(event):
+    if event.system.endswith("gap") and event.stage == "training" and event.step:
+        os.kill(os.getpid(), signal.SIGKILL)
+reproduce_systems(listed, sys.argv[3], workers=1, figures=False, device="cpu", max_steps=6,
+                  progress=kill)
 """
 
 
@@ -213,3 +229,44 @@ def test_two_systems_are_trained_and_planned(two, tmp_path):
     assert {each["name"]: each["refused"] for each in found} == {"plain": [], "gap": []}
     assert found[1]["claims"][0]["n_seeds"] == 1
     assert (tmp_path / "out" / "figures" / "claims-C1.svg").stat().st_size > 0
+
+
+def numbers_of(out):
+    """Return what all runs gave, without their times, and digests of their checkpoints."""
+    values = {}
+    for path in sorted(out.glob("systems/*/seeds/*/*.json")):
+        held = json.loads(path.read_text())["values"]
+        values[str(path.relative_to(out))] = {k: v for k, v in held.items() if "seconds" not in k}
+    weights = {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*.safetensors"))
+    }
+    return values, weights
+
+
+def test_a_list_that_is_killed_goes_on_to_the_same_numbers(two, tmp_path, tiny_folder):
+    """Killed in the middle of the second system's training: the first one is not done again."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    listed = two(change=lambda text: text.replace(', "everywhere"', ""))
+    settings = {"workers": 1, "figures": False, "device": "cpu", "max_steps": 6}
+    reproduce_systems(listed, whole, **settings)
+    arguments = [sys.executable, "-c", KILLED, tmp_path / "two.toml", tiny_folder, killed]
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    child = subprocess.run(arguments, env=environment, check=False, capture_output=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    (first,) = killed.glob("systems/*/seeds/*/vanilla.json")
+    assert first.parents[2].name == "plain"
+    before, events = first.stat(), []
+    reproduce_systems(listed, killed, progress=events.append, **settings)
+    stages = [(event.system.rpartition("/")[2], event.stage) for event in events]
+    assert {name for name, stage in stages if stage == "training"} == {"gap"}
+    assert [each for each in stages if each[1] in ("skipped", "done")] == [
+        ("plain", "skipped"), ("gap", "done")
+    ]  # fmt: skip
+    after = first.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert numbers_of(killed) == numbers_of(whole)
+    assert len(numbers_of(whole)[0]) == 2
+    one, other = (load_result(each / "claims.nc") for each in (whole, killed))
+    for name in ("value", "seeds", "interval"):
+        np.testing.assert_array_equal(one[name], other[name])

@@ -24,6 +24,7 @@ from elsewhere.measures.attribution import (
 from elsewhere.measures.behaviour import Behaviour, differing
 from elsewhere.measures.intervals import Sampled, jackknife_t
 from elsewhere.measures.matching import matched_gap
+from elsewhere.measures.tables import LEFT_OUT
 from elsewhere.measures.variables import described
 from elsewhere.notes import notes_of
 from elsewhere.types import stem_of
@@ -67,7 +68,7 @@ def maps_of(result: xarray.Dataset, name: str = "attribution") -> xarray.DataArr
 
 def summarise(result: xarray.Dataset) -> xarray.Dataset:
     """Add what follows from the maps and measures of all objects to them."""
-    result, doubts = result.copy(), list[str]()
+    result, doubts = result.drop_dims(LEFT_OUT, errors="ignore"), list[str]()
     there = result["reference_mass"]
     result["vanishing"], result["reference_vanishing"] = vanishing_of(result)
     result["mass_ratio"] = (result["mass"] / there).where(~result["reference_vanishing"])
@@ -267,6 +268,7 @@ def _add_over_cross(result: xarray.Dataset, without: xarray.DataArray, units: Sa
     ):
         result[name] = ("metric", value)
         result[f"{name}_interval"] = (("metric", "bound"), jackknife_t(value, rest))
+        result[f"{name}_without"] = ((LEFT_OUT, "metric"), rest)  # to compare two networks by
 
 
 def _add_recognition(result: xarray.Dataset, away: xarray.DataArray) -> list[str]:
