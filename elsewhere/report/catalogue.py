@@ -185,7 +185,6 @@ class Catalogue:
             {
                 **{key: value for key, value in file.items() if key not in ("frames", "kept")},
                 "number": len(self.files),
-                "kind": "track factors",
                 "what": f"any reference: {item.what}",
                 "notes": [*item.notes, *notes],
                 "pictures": digest,

@@ -349,7 +349,7 @@ def _load(file: Mapping[str, Any], places: Mapping[str, Path]) -> _Opened:
             return "the file has other bytes than when the report was made"
         if file["kind"] == "recording":
             return _Codes(path, file["axes"]["layer"])
-        if file["kind"] == "track factors":
+        if "factors" in file:
             return _Factors(path, file["categories"], file["axes"]["layer"])
         return load_result(path)
     except ElsewhereError as error:

@@ -54,7 +54,7 @@ def thin(files: Sequence[dict[str, Any]], packed: list[Packed | None]) -> list[s
             if left > FEW_BYTES:
                 drop(leave(file))
     for file in firsts:
-        if file["kind"] == "track factors" and left > SOME_BYTES:
+        if file["kind"] == "track" and "factors" in file and left > SOME_BYTES:
             drop(form(file))
     for file in firsts:
         for leave in (_frames, _single):

@@ -62,8 +62,9 @@ def made(sweep, run, tmp_path_factory):
     fitted = fit_probe(sweep, "fc3")
     readout = save_readout(fitted, tmp_path_factory.mktemp("readout") / "readout.nc")
     settings = TrackSettings(
-        grid="2x2", layers=("fc4",), per_category=2, probes=True, measures=("cka", "partition")
-    )
+        grid="2x2", layers=("fc4",), per_category=2, probes=True, any_reference=True,
+        measures=("cka", "partition"),
+    )  # fmt: skip
     tracked = track(run, settings=settings)
     rows = [
         Row("C1", "II_far, vanilla", "glyphs", "same", 0.1, "<", (0.0, 0.01), True, ""),

@@ -8,7 +8,7 @@ import pytest
 from elsewhere.report import check_report, write_report
 from elsewhere.report.frames import in_squares
 from elsewhere.storage import load_result
-from tests.report.test_browser import settled
+from tests.report.test_browser import settled, violations
 
 MAPS = "[...explorer.charts.named('frame-images').data.image].map(each => [...each])"
 
@@ -51,6 +51,13 @@ def test_maps_lie_over_the_object_and_move_with_it(open_page, maps, attributed):
     assert (strength[~finite] == 0).all()
     assert strength[np.nan_to_num(np.abs(wanted)) > 0.9].min() > 220
     assert "input-x-gradient of logit:0" in tab.inner_text("#box-frames")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_beside_maps(open_page, maps, scheme):
+    tab = open_page(maps, width=390, scheme=scheme)
+    assert violations(tab) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_no_pixel_is_taken_for_a_place(open_page, maps):
