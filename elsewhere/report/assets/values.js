@@ -44,7 +44,8 @@ async function unpack(packed) {
   const found = unpacked.get(packed.block);
   if (found) return found;
   const text = atob(textOf(packed.block));
-  const bytes = Uint8Array.from(text, (sign) => sign.charCodeAt(0));
+  const bytes = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   const buffer = await new Response(stream).arrayBuffer();
   const values = packed.bits === 8 ? new Int8Array(buffer) : new Int16Array(buffer);
