@@ -34,11 +34,14 @@ def recomputed(result: xarray.Dataset, variable: str, at: Mapping[str, int]) -> 
     return None
 
 
-def _accuracy(result: xarray.Dataset, index: Mapping[str, int]) -> float:
+def _accuracy(result: xarray.Dataset, index: Mapping[str, int]) -> float | None:
     """Return the mean over classes of the share of exemplars that are classified correctly."""
+    where = {name: at for name, at in index.items() if name != "exemplars"}
+    if set(result["correct"].dims) != {*where, "object"}:
+        return None
     kind = str(result["exemplars"].values[index["exemplars"]])
     held = result["held_out"].values == (kind == "held-out")
-    right = result["correct"].isel(y=index["y"], x=index["x"]).values[held]
+    right = result["correct"].isel(where).values[held]
     categories = result["category"].values[held]
     shares = [right[categories == name].mean() for name in dict.fromkeys(categories.tolist())]
     return float(np.mean(shares)) if shares else float("nan")

@@ -20,11 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+import elsewhere
 from elsewhere.errors import ExistsError, InputError, StorageError
 from elsewhere.report import check_report, thinning, write_report
 from elsewhere.report.checking import _Page
 from elsewhere.report.material import gather
 from elsewhere.report.packing import pack, unpack
+from elsewhere.report.recomputing import recomputed
 from elsewhere.storage import load_result, save_result
 from tests.report.conftest import measured
 
@@ -158,6 +160,19 @@ def test_a_result_that_contradicts_itself_is_found(runs, tmp_path):
     assert any("computed anew" in line for line in found.different)
 
 
+def test_accuracies_of_probes_are_computed_anew(recorded, tmp_path):
+    probed = elsewhere.probe(str(recorded / "run.h5"), controls="none")
+    save_result(probed, tmp_path / "probe.nc")
+    accuracy = probed["accuracy"]
+    for at in np.ndindex(accuracy.shape):
+        found = recomputed(probed, "accuracy", dict(zip(accuracy.dims, at, strict=True)))
+        assert found == pytest.approx(float(accuracy.values[at]), nan_ok=True)
+    path = write_report([tmp_path], tmp_path / "report.html")
+    found = check_report(path, [tmp_path])
+    assert found.different == ()
+    assert found.computed > 0
+
+
 @pytest.mark.parametrize("text", ["", "<p>no report</p>", '<script id="catalogue">[]</script>'])
 def test_what_is_no_report_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "page.html").write_text(text)
@@ -220,6 +235,27 @@ def test_nothing_of_a_hostile_report_runs(open_page, hostile):
     tab.locator("button.number").first.focus()
     assert tab.locator("img:not(figure img):not(#stage img)").count() == 0
     assert HOSTILE[0] in tab.inner_text("#evidence")
+
+
+def test_names_that_every_object_of_javascript_has_and_very_long_ones_are_only_names(
+    open_page, tmp_path
+):
+    pytest.importorskip("bokeh", reason="reports are drawn by Bokeh")
+    result = measured(0.6)
+    layers = [f"a.module.in.many.others.{'inner.' * 20}{n}" for n in range(3)]
+    objects = ["constructor", "__proto__", "toString", "hasOwnProperty", "valueOf"]
+    result = result.assign_coords(layer=layers, object=objects)
+    save_result(result.assign_attrs(run="9" * 300), tmp_path / "sim.nc")
+    tab = open_page(write_report([tmp_path], tmp_path / "named.html"))
+    assert tab.locator("#stage [role=gridcell] img").get_attribute("src") is None
+    lengths = tab.evaluate(
+        """[...Bokeh.documents].flatMap((held) => [...held._all_models.values()])
+        .filter((model) => model.major_label_overrides?.size)
+        .flatMap((model) => [...model.major_label_overrides.values()].map((text) => text.length))"""
+    )
+    assert len(lengths) == 3
+    assert max(lengths) <= 20
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_policy_forbids_the_network_and_all_scripts_but_its_own(page):

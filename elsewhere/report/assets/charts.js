@@ -248,7 +248,7 @@ class Charts {
     const ticks = [...labels.keys()].filter((at) => at % step === 0);
     if (axis.ticker.ticks.join() !== ticks.join() || this[over] !== labels) {
       axis.ticker.ticks = ticks;
-      axis.major_label_overrides = new Map(ticks.map((at) => [at, labels[at]]));
+      axis.major_label_overrides = new Map(ticks.map((at) => [at, shortened(labels[at])]));
       axis.major_label_orientation = labels.some((label) => label.length > 6) ? 0.6 : "horizontal";
       this[over] = labels;
     }
@@ -260,6 +260,12 @@ class Charts {
     const { view } = this.plots[name];
     view.export(kind, true).to_blob().then((blob) => download(blob, `${file}.${kind}`));
   }
+}
+
+// A name that leaves room for the chart; of layers and checkpoints the end says more.
+function shortened(name) {
+  const signs = [...name];
+  return signs.length > 20 ? `${signs.slice(0, 6).join("")}…${signs.slice(-13).join("")}` : name;
 }
 
 function download(blob, name) {

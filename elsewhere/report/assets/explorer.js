@@ -264,7 +264,7 @@ class Explorer {
       y: state.y,
       x: state.x,
       reference: this.reference(),
-      picture: pictures[id],
+      picture: Object.hasOwn(pictures, id) ? pictures[id] : undefined,
       name: id ?? "object",
       said: `${id ?? "object"} at ${this.sentence()}`,
     });
