@@ -264,12 +264,9 @@ def test_grad_cam_of_tokens_is_that_of_their_grid(vit):
     handle.remove()
     grid, slopes = (each[:, 1:].reshape(2, 8, 8, -1) for each in (kept[0], slope))
     cam = (slopes.mean((1, 2), keepdim=True) * grid).sum(3).clamp(min=0).detach()
-    centres = maps[:, 0, 3::8, 3::8]  # a cell's centre lies between pixels 3 and 4
     assert float(cam.max()) > 0
-    for row, column in ((0, 0), (3, 5), (7, 7)):
-        between = maps[:, 0, 8 * row + 3 : 8 * row + 5, 8 * column + 3 : 8 * column + 5]
-        torch.testing.assert_close(between.mean((1, 2)), cam[:, row, column], rtol=0.2, atol=1e-5)
-    assert centres.shape == cam.shape
+    larger = torch.nn.functional.interpolate(cam[:, None], (64, 64), mode="bilinear")
+    torch.testing.assert_close(maps, larger, rtol=1e-4, atol=1e-6)
 
 
 def test_grad_cam_where_only_the_class_token_is_read(vit):
