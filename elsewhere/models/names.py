@@ -61,7 +61,7 @@ for _name, _summary in {
     "googlenet-slim": "GoogLeNet's topology with fewer channels; width, canvas (64 px)",
     "resnet18-slim": "ResNet-18's topology with fewer channels; width, canvas (64 px)",
     "densenet-slim": "densely connected network of 4 blocks of 4 layers; growth, canvas (64 px)",
-    "convnext-slim": "ConvNeXt with fewer channels; width, canvas (64 px)",
+    "convnext-slim": "ConvNeXt with fewer channels; width, patch, canvas (64 px)",
     "vit-slim": "vision transformer; width, patch, layers, canvas (64 px)",
     "swin-slim": "Swin transformer of 3 stages; width, canvas (64 px)",
 }.items():

@@ -147,15 +147,30 @@ def densenet_slim(*, growth: int = 12, canvas: int = 64, num_classes: int = 1000
     return network
 
 
-def convnext_slim(*, width: int = 16, canvas: int = 64, num_classes: int = 1000) -> ConvNeXt:
+def convnext_slim(
+    *, width: int = 16, patch: int = 2, canvas: int = 64, num_classes: int = 1000
+) -> ConvNeXt:
     """Return ConvNeXt of four stages of 1, 1, 3 and 1 blocks, `width` channels in the first (Liu
-    et al. 2022); its patches are of 4 px."""
+    et al. 2022).
+
+    Patches are of `patch` px, for small canvases: ``canvas / (8 * patch)`` cells are left a side,
+    which must be whole, for a stage drops the row and the column that remain.
+    """
+    if patch < 1 or canvas % (8 * patch):
+        raise InputError(
+            f"canvas={canvas} is no multiple of 8 patches of {patch} px: cells at the edge would "
+            "be dropped; choose another canvas or patch"
+        )
     sizes = [width * 2**stage for stage in range(4)]
     stages = [
         CNBlockConfig(size, following, depth)
         for size, following, depth in zip(sizes, [*sizes[1:], None], (1, 1, 3, 1), strict=True)
     ]
     network = ConvNeXt(stages, num_classes=num_classes)
+    stem = nn.Conv2d(3, width, kernel_size=patch, stride=patch)
+    nn.init.trunc_normal_(stem.weight, std=0.02)
+    nn.init.zeros_(stem.bias)
+    network.features[0][0] = stem
     network.canvas_size = canvas
     return network
 

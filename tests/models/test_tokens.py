@@ -233,7 +233,7 @@ def test_what_needs_a_map_has_one(name, layer, make_objects):
     sweep = sweep_of(model, make_objects, layer)
     (one,) = sweep.layers
     assert one.is_map
-    assert one.stride == {"vit": 8, "swin": 8, "convnext": 4}[name.split("-")[0]]
+    assert one.stride == {"vit": 8, "swin": 8, "convnext": 2}[name.split("-")[0]]
     result = measure(sweep, names=["aligned", "phase"], layers=[layer])
     assert np.isfinite(result["aligned_away"]).all()
     assert float(result["aligned_away"][0]) > float(result["aligned_baseline_away"][0])

@@ -81,6 +81,17 @@ def test_both_branches_of_a_residual_block_are_sampled_at_the_phase_of_the_main_
     torch.testing.assert_close(block(maps[:1]), functional.relu(main + side))
 
 
+@pytest.mark.parametrize("canvas", [48, 64])
+def test_convnext_slim_keeps_every_row_and_column_of_its_maps(canvas: int) -> None:
+    net, sides = network("convnext-slim", canvas=canvas), []
+    for stage in net.features:
+        stage.register_forward_hook(lambda _m, _i, output: sides.append(output.shape[-1]))
+    net(torch.rand(1, 3, canvas, canvas))
+    assert sides == [canvas // factor for factor in (2, 2, 4, 4, 8, 8, 16, 16)]
+    with pytest.raises(InputError, match="cells at the edge"):
+        network("convnext-slim", canvas=canvas, patch=4 if canvas == 48 else 3)
+
+
 def test_slim_networks_have_the_layers_of_their_family() -> None:
     from torchvision import models
 
