@@ -186,7 +186,10 @@ def to_dataset(scale: Scale, rows: Sequence[Row], results: Results) -> xarray.Da
     found = xarray.Dataset(
         {name: ("claim", column) for name, column in columns.items()}
         | {
-            "interval": (("claim", "bound"), np.array([row.interval for row in rows])),
+            "interval": (
+                ("claim", "bound"),
+                np.array([row.interval for row in rows], float).reshape(-1, 2),
+            ),
             "seeds": (("claim", "seed"), values),
         },
         coords={**coordinates, "bound": ["low", "high"], "seed": seeds},

@@ -147,6 +147,13 @@ def load_systems(
             ("conditions",),
             f"conditions: no condition {said!r}; expected some of {', '.join(CONDITIONS)}",
         )
+    if not any({*needed} <= {*conditions} for needed in CLAIMS.values()):
+        lists = "; ".join(f"{claim}: {', '.join(needed)}" for claim, needed in CLAIMS.items())
+        raise source.error(
+            ("conditions",),
+            f"conditions: no claim is about {', '.join(conditions)} alone; expected those of one "
+            f"or more claims ({lists})",
+        )
     given = table.get("system", [])
     if not isinstance(given, list) or not given:
         raise source.error(("system",), "system: expected [[system]], two brackets for each")

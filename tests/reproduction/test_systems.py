@@ -133,6 +133,8 @@ def test_conditions_bring_the_runs_that_they_start_from(two):
         ("small-cnn-gap", "mynets:build", InputError, "--trust-factory mynets:build"),
         ("[[system]]", "[[network]]", CurriculumError, "unknown key 'network'"),
         ('conditions = ["vanilla", "everywhere"]', "conditions = []", CurriculumError, "'none'"),
+        ('"vanilla", "everywhere"', '"everywhere"', CurriculumError, "line 3: .*no claim.*C1: van"),
+        ('"vanilla", "everywhere"', '"fixed"', CurriculumError, "no claim is about fixed alone"),
     ],
 )
 def test_a_list_that_cannot_be_meant_is_refused_with_its_line(two, before, after, error, message):
