@@ -4,9 +4,8 @@
 
 One object along the middle row of a 224 px canvas, occlusion with its default options, a class's
 logit. Whole passes are timed on a coarser lattice, where both ways are compared as well, and
-extrapolated by the number of windows. Batches have 8 rows, so that 3 locations take the time of 8
-in whole passes; the ratio is given for full batches, which is the smaller one. On a machine that
-others use, look at processor times.
+extrapolated by the number of windows that change anything, with which both fill their batches. On
+a machine that others use, look at processor times.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import torch
 
 from benchmarks.engine import Timed, disturb
 from elsewhere.analyzer.attribution.batches import Batch
-from elsewhere.analyzer.attribution.covering import CoveredImage, Coverer
+from elsewhere.analyzer.attribution.covering import Coverer, Windows, cover_images
 from elsewhere.analyzer.attribution.explain import Explainer
 from elsewhere.analyzer.attribution.frames import Scenes
 from elsewhere.analyzer.attribution.targets import ClassTarget
@@ -53,21 +52,11 @@ def clock(run: Callable[[], Any]) -> tuple[Any, Timed]:
     return found, timed
 
 
-def n_windows(explainer: Any, canvas: Canvas) -> int:
-    """Return how many windows whole passes take for an image."""
-    lattice = explainer.method.lattice(explainer.options)
-    return len(lattice.touching(0, 0, canvas.object_size)) ** 2
-
-
 def n_changing(explainer: Any, batch: Batch) -> float:
     """Return how many windows of an image change anything, on average."""
-    counts = []
-    for row, corner in enumerate(batch.corners):
-        images = batch.images[row : row + 1], batch.baselines[row : row + 1]
-        scene = CoveredImage(*images, corner, explainer.object_size, batch.plain)
-        lattice = explainer.method.lattice(explainer.options)
-        counts.append(np.prod([len(along) for along in scene.changing(scene.windows(lattice))]))
-    return float(np.mean(counts))
+    lattice = explainer.method.lattice(explainer.options)
+    scenes = cover_images(batch, explainer.object_size)
+    return float(np.mean([np.prod(Windows.of(scene, lattice).shape) for scene in scenes]))
 
 
 def measure(name: str, objects: str, locations: int) -> dict[str, object]:
@@ -101,15 +90,13 @@ def measure(name: str, objects: str, locations: int) -> dict[str, object]:
         _, windows = clock(lambda: explainer.maps(batch))
     finally:
         Coverer.compile = compiled  # type: ignore[method-assign]
-    many, few = n_windows(explainer, canvas), n_windows(coarse, canvas)
-    slow = dense.processor * (many + 1) / (few + 1) / -(-locations // explainer.rows)
-    whole = slow / explainer.rows * locations
+    many, few = n_changing(explainer, batch), n_changing(coarse, batch)
+    whole = dense.processor * (many + 1) / (few + 1)
     return {
         "model": name,
         "objects": objects,
         "engine": str(explainer.choice),
-        "windows": many,
-        "that change anything": n_changing(explainer, batch),
+        "windows that change anything": many,
         "whole passes s": whole,
         "windows s": windows.processor,
         "of which compiling s": compiling.processor,
@@ -129,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for key, value in measure(options.model, options.objects, options.locations).items():
-        print(f"{key:>22}  {value:.3g}" if isinstance(value, float) else f"{key:>22}  {value}")
+        print(f"{key:>28}  {value:.3g}" if isinstance(value, float) else f"{key:>28}  {value}")
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ class Batch:
         What tells each image from all others of the run, for methods that draw at random.
     plain
         Whether the baselines equal the images outside the object's box.
+    compared
+        (1, class): the scores of the one baseline that all images have, where they are known.
     """
 
     images: torch.Tensor
@@ -100,6 +102,7 @@ class Batch:
     references: torch.Tensor | None = None
     keys: Sequence[tuple[int, ...]] = ()
     plain: bool = False
+    compared: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -137,6 +140,7 @@ class Batch:
             None if self.references is None else change(self.references),
             [self.keys[row] for row in rows] if self.keys else (),
             self.plain,
+            self.compared,
         )
 
 
@@ -153,6 +157,20 @@ def most_rows(device: torch.device, max_memory: int) -> tuple[int, int]:
     if device.type != "cuda":
         return BATCH_ROWS, max_memory
     return DEVICE_ROWS, max(max_memory, torch.cuda.get_device_properties(device).total_memory // 4)
+
+
+def even_rows(n_images: int, most: int) -> int:
+    """Return how many images a pass takes, at most `most`, so that few rows only fill it up.
+
+    A multiple of what a pass takes on a CPU; the passes are no more.
+
+    Examples
+    --------
+    >>> [even_rows(n, 64) for n in (9, 36, 64, 65)], even_rows(36, 8), even_rows(36, 5)
+    ([16, 40, 64, 40], 8, 5)
+    """
+    rows = math.ceil(n_images / math.ceil(n_images / most))
+    return min(math.ceil(rows / BATCH_ROWS) * BATCH_ROWS, most)
 
 
 def _unfollowed(images: torch.Tensor) -> Ruled:
@@ -235,7 +253,7 @@ class Method:
     batches
         Whether it fills its passes by itself on a GPU, and has no use for images that pad a batch.
     lattice
-        For methods that cover windows: these, from the options.
+        For methods that cover windows: these, from the options. They fill passes everywhere.
     warning
         What speaks against it.
     """
@@ -254,3 +272,7 @@ class Method:
     batches: bool = False
     lattice: Callable[[Mapping[str, Any]], Lattice] | None = None
     warning: str = ""
+
+    def fills(self, images: torch.Tensor) -> bool:
+        """Return whether it fills passes with what it makes of images, however few these are."""
+        return self.lattice is not None or (self.batches and in_full_batches(images))

@@ -79,9 +79,27 @@ class PlainNetwork(nn.Module):
                 self(values)
         except _Enough as enough:
             return enough.tensor
-        raise LayerError(
-            f"layer {module!r} ran {len(seen)} time(s) in a forward pass, not {call + 1}"
-        )
+        raise _not_run(module, call, len(seen))
+
+    def beside(self, values: torch.Tensor, layer: Layer) -> tuple[Any, torch.Tensor]:
+        """Return what the network returns, and what a call of a module gives on the way.
+
+        Raises
+        ------
+        LayerError
+            The module does not run, or not so often.
+        """
+        kept: list[torch.Tensor] = []
+        seen: list[int] = []
+
+        def keep(found: object) -> None:  # copied, as what follows may work on it in place
+            kept.append(output_tensors(found)[layer.output].clone())
+
+        with self._hooked(layer.module, layer.call, keep, seen):
+            output = self(values)
+        if not kept:
+            raise _not_run(layer.module, layer.call, len(seen))
+        return output, kept[0]
 
     @contextlib.contextmanager
     def keeping(self, layer: Layer) -> Iterator[list[torch.Tensor]]:
@@ -113,6 +131,10 @@ class PlainNetwork(nn.Module):
             yield
         finally:
             handle.remove()
+
+
+def _not_run(module: str, call: int, times: int) -> LayerError:
+    return LayerError(f"layer {module!r} ran {times} time(s) in a forward pass, not {call + 1}")
 
 
 class _Enough(Exception):

@@ -12,8 +12,8 @@ from elsewhere.analyzer.attribution.objects import ObjectRun
 from elsewhere.analyzer.attribution.targets import SimilarityTarget
 from elsewhere.models.forward import computing
 
-SCORED = 4
-"""Images beside each map: its prediction, its score, and two that tell whether it answers."""
+SCORED = 1
+"""Images beside each map: what a single pass says of its prediction, score and answer."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,18 @@ def cost_of(run: ObjectRun, n_maps: int) -> Cost:
         backward = 0
     elif explainer.method.rules is not None and explainer.method.compares:
         forward = backward = 2  # image and baseline side by side
-    again = sum(
-        run.settings.n_perturbations * (1 if name == "infidelity" else max(forward, 1))
-        for name in run.settings.extras
-    )
-    beside = SCORED + explainer.method.compares + (not isinstance(run.target, SimilarityTarget))
+    extras, count = run.settings.extras, run.settings.n_perturbations
+    maps_again = count * ("sensitivity" in extras)
+    again = maps_again * forward + count * ("infidelity" in extras)
+    beside = SCORED + (explainer.method.compares and run.blurred)
     steps, most = int(options.get("n_steps") or 0), int(options.get("most_steps") or 0)
     there, back = _step(run)
     return Cost(
         n_maps,
         n_maps * (forward + again + beside),
-        n_maps * (backward + (again if backward and "sensitivity" in run.settings.extras else 0)),
-        n_maps * ((forward + again + beside) * there + backward * max(back - there, 0.0)),
+        n_maps * backward * (1 + maps_again),
+        n_maps
+        * ((forward + again + beside) * there + backward * (1 + maps_again) * max(back - there, 0)),
         1 if explainer.method.alone else explainer.rows,
         at_most=explainer.method.lattice is not None,
         raised=(steps, most) if most > steps else None,
@@ -117,7 +117,7 @@ def _step(run: ObjectRun) -> tuple[float, float]:
     images = run.scenes.empty[:1].expand(rows, -1, -1, -1).clone()
     extra: tuple[torch.Tensor, ...] = ()
     if isinstance(run.target, SimilarityTarget):
-        extra = (explainer.references(images[:1]).expand(rows, -1),)
+        extra = (explainer.parts(images[:1]).expand(rows, -1),)
     taken = [0.0, 0.0]
     with computing(run.sweep.model.device):
         for _ in range(2):  # the first one makes room and chooses kernels

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from elsewhere.analyzer.attribution.lattices import Interval, Lattice, spread_windows
 from elsewhere.analyzer.attribution.targets import Scorer
 from elsewhere.errors import EngineError, InputError
-from elsewhere.measures.vectors import to_numpy
+from elsewhere.measures.vectors import to_numpy, upload
 from elsewhere.models import Layer, Model, output_tensors
 from elsewhere.models.forward import evaluating
 from elsewhere.models.proof import find_difference
@@ -34,11 +34,33 @@ from elsewhere.recording.incremental import (
     WindowRows,
     following,
 )
+from elsewhere.recording.incremental.sources import Runs, constant_runs
 from elsewhere.recording.incremental.trace import Program
 from elsewhere.recording.incremental.windows import Ground, Maps
 from elsewhere.types import BATCH_ROWS, Engine, format_bytes
 
 Taken = TypeVar("Taken")
+Stretches: TypeAlias = tuple[list[Interval], list[Interval]]
+
+
+class CoverLike(Protocol):
+    """A batch of images with what they are compared with."""
+
+    @property
+    def images(self) -> torch.Tensor:
+        """(n, 3, height, width), as the network takes them."""
+
+    @property
+    def baselines(self) -> torch.Tensor:
+        """Of the same shape."""
+
+    @property
+    def corners(self) -> Sequence[tuple[int, int]]:
+        """First row and column of each object's box, px."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the baselines equal the images outside the boxes."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +77,10 @@ class CoveredImage:
         Of the box, px.
     plain
         Whether the baseline equals the image outside the box.
+    lines
+        Rows, and columns, in which the baseline is not the image.
+    runs
+        Where they do not vary, see :class:`elsewhere.recording.incremental.Covered`.
     """
 
     image: torch.Tensor
@@ -62,17 +88,15 @@ class CoveredImage:
     corner: tuple[int, int]
     side: int
     plain: bool
+    lines: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+    runs: Runs
 
     @property
     def size(self) -> int:
         """Side of the canvas, px."""
         return self.image.shape[-1]
 
-    def stretch(self, first: int) -> tuple[int, int]:
-        """Return the rows or columns in which the baseline may differ, of a box from `first` on."""
-        return (first, first + self.side) if self.plain else (0, self.size)
-
-    def windows(self, lattice: Lattice) -> tuple[list[Interval], list[Interval]]:
+    def windows(self, lattice: Lattice) -> Stretches:
         """Return the lattice's windows along y and x, as far as they lie on the canvas.
 
         Those that cover nothing that differs from the baseline count in means, too.
@@ -80,17 +104,89 @@ class CoveredImage:
         y, x = (lattice.windows(first, self.size) for first in self.corner)
         return y, x
 
-    def changing(
-        self, stretches: tuple[list[Interval], list[Interval]]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def changing(self, stretches: Stretches) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return which windows along y and x cover anything that the baseline changes."""
-        differs = (self.image != self.baseline)[0].any(0)
-        lines = to_numpy(torch.stack([differs.any(1), differs.any(0)]))
         y, x = (
             np.flatnonzero([bool(line[a:b].any()) for a, b in along])
-            for along, line in zip(stretches, lines, strict=True)
+            for along, line in zip(stretches, self.lines, strict=True)
         )
         return y, x
+
+
+def cover_images(batch: CoverLike, side: int) -> list[CoveredImage]:
+    """Return the images of a batch as what is covered; the device is waited for once, for all.
+
+    Parameters
+    ----------
+    batch
+        The images.
+    side
+        Of the object's box, px.
+    """
+    images, baselines = batch.images.detach(), batch.baselines.detach()
+    differs = (images != baselines).any(1)
+    lines = to_numpy(torch.stack([differs.any(2), differs.any(1)], 1))
+    return [
+        CoveredImage(image[None], baseline[None], corner, side, batch.plain, (*both,), runs)
+        for image, baseline, corner, both, runs in zip(
+            images, baselines, batch.corners, lines, constant_runs(images, baselines), strict=True
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a lattice on an image, and which of them change anything.
+
+    Parameters
+    ----------
+    scene
+        The image.
+    y, x
+        Along both axes, px.
+    ys, xs
+        Which of them change anything.
+    """
+
+    scene: CoveredImage
+    y: list[Interval]
+    x: list[Interval]
+    ys: NDArray[np.int64]
+    xs: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, scene: CoveredImage, lattice: Lattice) -> Windows:
+        """Return the windows of a lattice on an image."""
+        stretches = scene.windows(lattice)
+        return cls(scene, *stretches, *scene.changing(stretches))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many change anything, along both axes."""
+        return len(self.ys), len(self.xs)
+
+    @property
+    def n_scores(self) -> int:
+        """Scores that make the map: one without a window, and one of each; 0 where none changes."""
+        return math.prod(self.shape) + bool(math.prod(self.shape))
+
+    @property
+    def boxes(self) -> NDArray[np.int64]:
+        """First and last rows, and columns, of an empty one and of all that change anything."""
+        if not self.n_scores:
+            return np.zeros((0, 4), np.int64)
+        pairs = [(*self.y[a], *self.x[b]) for a in self.ys for b in self.xs]
+        return np.array([(0, 0, 0, 0), *pairs], np.int64)
+
+    def spread(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean over the windows that cover a pixel of the score less that without them.
+
+        `scores` are those of :attr:`boxes`; the map is (height, width).
+        """
+        change = np.zeros((len(self.y), len(self.x)))
+        if len(scores):
+            change[np.ix_(self.ys, self.xs)] = (scores[0] - scores[1:]).reshape(self.shape)
+        return spread_windows(change, self.y, self.x, self.scene.size)
 
 
 class Coverer:
@@ -126,25 +222,22 @@ class Coverer:
         NotTraceable
             The network cannot be followed.
         """
-        source = Covered(scene.image, scene.baseline, rows, columns)
+        source = Covered(scene.image, scene.baseline, rows, columns, scene.runs)
         return Incremental(self.model, source, program=self.program)
 
-    def maps(
+    def scores(
         self,
-        scene: CoveredImage,
-        lattice: Lattice,
+        windows: Windows,
         column: int,
         references: torch.Tensor | None,
         share: float = 1.0,
-    ) -> NDArray[np.float64]:
-        """Return the mean over the windows that cover a pixel of the score less that without them.
+    ) -> torch.Tensor:
+        """Return the score without a window, and with each that changes anything.
 
         Parameters
         ----------
-        scene
-            The image.
-        lattice
-            The windows.
+        windows
+            The image and its windows; some change something.
         column
             The score.
         references
@@ -154,29 +247,25 @@ class Coverer:
 
         Returns
         -------
-        float64 (height, width)
+        float64 (score,), on the device, for which nobody waits
         """
-        y, x = scene.windows(lattice)
-        ys, xs = scene.changing((y, x))
-        change = np.zeros((len(y), len(x)))
-        if len(ys) and len(xs):
-            extra = () if references is None else (references,)
+        extra = () if references is None else (references,)
 
-            def score(values: torch.Tensor) -> torch.Tensor:
-                more = (each.expand(len(values), -1) for each in extra)
-                return self.scorer.score(values.flatten(1), *more)[:, column].double()
+        def score(values: torch.Tensor) -> torch.Tensor:
+            more = (each.expand(len(values), -1) for each in extra)
+            return self.scorer.score(values.flatten(1), *more)[:, column].double()
 
-            with _failing_but_for_memory(), evaluating(self.model.module):
-                engine = self.compile(scene, [y[i] for i in ys], [x[i] for i in xs])
-                empty = engine.empty(self.layer)
-                whole = score(empty.maps if isinstance(empty, Ground) else empty)
-                found = self._covered(engine, (len(ys), len(xs)), score, share)
-                changes = to_numpy(whole - torch.cat([each for _, each in found]))
-            for tile, each in found:
-                some, changes = changes[: len(each)], changes[len(each) :]
-                places = np.ix_(ys[tile.ys], xs[tile.xs])
-                change[places] = some.reshape(len(tile.ys), len(tile.xs))
-        return spread_windows(change, y, x, scene.size)
+        with _failing_but_for_memory(), evaluating(self.model.module):
+            rows = [windows.y[i] for i in windows.ys]
+            columns = [windows.x[i] for i in windows.xs]
+            engine = self.compile(windows.scene, rows, columns)
+            empty = engine.empty(self.layer)
+            whole = score(empty.maps if isinstance(empty, Ground) else empty)
+            found = self._covered(engine, windows.shape, score, share)
+            places = np.arange(math.prod(windows.shape)).reshape(windows.shape)
+            order = np.concatenate([places[np.ix_(tile.ys, tile.xs)].ravel() for tile, _ in found])
+            back = upload(np.argsort(order), whole.device)
+            return torch.cat([whole, torch.cat([each for _, each in found])[back]])
 
     def _covered(
         self,
@@ -308,9 +397,8 @@ def _try(
             f"{format_bytes(max_memory)}"
         )
     _check(engine, scorer, scene, layer, one, (rows[place[0]], columns[place[1]]))
-    shape, (top, left) = (len(rows), len(columns)), scene.corner
-    dense = [len(lattice.touching(first, *scene.stretch(first))) for first in (top, left)]
-    share, worth = weigh(engine, [layer], shape, math.prod(dense), passes=1)
+    shape = len(rows), len(columns)
+    share, worth = weigh(engine, [layer], shape, math.prod(shape), passes=1)
     return Coverer(model, scorer, layer, program, room), share, worth
 
 

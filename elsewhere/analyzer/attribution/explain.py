@@ -16,17 +16,17 @@ from elsewhere.analyzer.attribution.batches import (
     Batch,
     Method,
     Setting,
-    in_full_batches,
+    even_rows,
     most_rows,
 )
 from elsewhere.analyzer.attribution.copies import PlainNetwork
 from elsewhere.analyzer.attribution.covering import (
-    CoveredImage,
     Coverer,
     choose_coverer,
+    cover_images,
     is_out_of_memory,
 )
-from elsewhere.analyzer.attribution.explained import Explained
+from elsewhere.analyzer.attribution.explained import Explained, Looked
 from elsewhere.analyzer.attribution.methods import methods, read_options
 from elsewhere.analyzer.attribution.ruled import Ruled
 from elsewhere.analyzer.attribution.suitability import (
@@ -40,7 +40,7 @@ from elsewhere.errors import EngineError, InputError, LayerError, NumericsError,
 from elsewhere.logs import get_logger
 from elsewhere.measures.maps import plane_of
 from elsewhere.measures.vectors import to_numpy, upload
-from elsewhere.models import Conduct, Model, list_layers, output_tensors
+from elsewhere.models import Conduct, Model, list_layers
 from elsewhere.models.forward import computing
 from elsewhere.recording.engines import EngineChoice
 from elsewhere.types import Engine
@@ -84,6 +84,9 @@ class Explainer:
         Of methods that draw at random.
     conduct
         How the network has to be run; in batches by default.
+    n_images
+        How many are explained together, where it is known. A GPU, whose passes may be large, then
+        takes passes that few rows only fill up.
 
     Raises
     ------
@@ -106,6 +109,7 @@ class Explainer:
         max_memory: int = 2**31,
         seed: int = 0,
         conduct: Conduct | None = None,
+        n_images: int | None = None,
     ) -> None:
         self.method: Method = methods.get(method)
         if model.precision != "float32":
@@ -125,7 +129,7 @@ class Explainer:
         self.scorer = Scorer(self.network, model, target, canvas_size).eval()
         check_copy(self.network, model, self._conduct, canvas_size)
         self.max_memory = max_memory
-        self.rows = self._all_rows = self._fitting_rows(max_memory)
+        self.rows = self._all_rows = self._fitting_rows(max_memory, n_images)
         self._followed: dict[tuple[int, ...], Ruled] = {}
         self.counts: Mapping[str, int] = self._count_rules()
         self.choice = EngineChoice("dense", "")
@@ -167,8 +171,7 @@ class Explainer:
                     "passes; it serves occlusion and feature-ablation; take --engine auto or dense"
                 )
             return self.choice
-        one = sample.take(slice(0, 1))
-        scene = CoveredImage(one.images, one.baselines, one.corners[0], self.object_size, one.plain)
+        (scene,) = cover_images(sample.take(slice(0, 1)), self.object_size)
         with computing(self.model.device):
             self.choice, self._coverer = choose_coverer(
                 engine,
@@ -180,14 +183,16 @@ class Explainer:
             )
         return self.choice
 
-    def _fitting_rows(self, max_memory: int) -> int:
+    def _fitting_rows(self, max_memory: int, n_images: int | None) -> int:
         if self._conduct.alone:
             return 1
         layers = list_layers(self.model, self.canvas_size)
         # what autograd keeps of a pass, the gradient on its way back, and inputs
         each = 2 * sum(layer.bytes for layer in layers) + 6 * 12 * self.canvas_size**2
         most, max_memory = most_rows(self.model.device, max_memory)
-        return int(max(1, min(most, max_memory // max(each, 1))))
+        fitting = int(max(1, min(most, max_memory // max(each, 1))))
+        fills = self.method.batches or self.method.lattice is not None
+        return fitting if fills or n_images is None else even_rows(n_images, fitting)
 
     # --- rules ------------------------------------------------------------------------------
 
@@ -216,46 +221,46 @@ class Explainer:
 
     # --- forward ----------------------------------------------------------------------------
 
-    def references(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what the similarity compares with, (n, unit), of images at the reference."""
-        return self._forward(images, self.scorer.activations)
-
-    def columns(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the scores of all classes, (n, class)."""
-        return self._forward(images, self.scorer)
-
-    def outputs(self, images: torch.Tensor) -> torch.Tensor | None:
-        """Return what the network itself gives, (n, class); None where that is no such table."""
-        found = next(iter(self._outputs(images[:1]).values()), None)
-        if found is None or found.ndim != 2:
-            return None
-        return self._forward(images, lambda rows: next(iter(self._outputs(rows).values())))
-
-    def _outputs(self, images: torch.Tensor) -> dict[int | str | None, torch.Tensor]:
-        with torch.no_grad(), computing(self.model.device):
-            return output_tensors(self.network(images))
-
-    def scores(self, batch: Batch) -> NDArray[np.float64]:
-        """Return the target's score for each image, (n,)."""
+    def parts(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what is scored of images, (n, unit): activations, or their linear readout."""
 
         def run(one: Batch) -> tuple[torch.Tensor]:
             with torch.no_grad(), computing(self.model.device):
-                found: torch.Tensor = self.scorer(one.images, *one.extra)
-            return (own_scores(found, one.classes),)
+                return (self.scorer.linear_part(one.images),)
 
-        (values,) = self._halving(batch, run, "the network")
-        return values.double().cpu().numpy()
+        return self._halving(_bare(images), run, "the network")[0]
 
-    def _forward(
-        self, images: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
-        batch = Batch(images, images, [(0, 0)] * len(images), [0] * len(images))
+    def look(
+        self,
+        images: torch.Tensor,
+        references: torch.Tensor | None = None,
+        nothing: torch.Tensor | None = None,
+    ) -> Looked:
+        """Return all that is told of images beside their maps, by one pass of each.
 
-        def forward(one: Batch) -> tuple[torch.Tensor]:
+        `references` (n, unit) are what the similarity compares with, and `nothing` (1, unit) what
+        is scored of the empty canvas, as :meth:`parts` gives it.
+        """
+        digits = None if images.device.type == "mps" else torch.float64
+
+        def run(one: Batch) -> tuple[torch.Tensor, ...]:
             with torch.no_grad(), computing(self.model.device):
-                return (run(one.images),)
+                values, given = self.scorer.answer(one.images)
+                columns = self.scorer.bend(values, *one.extra)
+            outputs = columns if given is None else given
+            if given is None and isinstance(self.target, SimilarityTarget):
+                outputs = columns[:, :0]
+            size, change = (
+                torch.linalg.vector_norm(each, dim=1, dtype=digits)
+                for each in (values, values - (torch.nan if nothing is None else nothing))
+            )
+            return columns, outputs, change, size
 
-        return self._halving(batch, forward, "the network")[0]
+        return Looked(*self._halving(_bare(images, references), run, "the network"))
+
+    def scores(self, batch: Batch) -> NDArray[np.float64]:
+        """Return the target's score for each image, (n,)."""
+        return _own(self.look(batch.images, batch.references).columns, batch)
 
     # --- maps -------------------------------------------------------------------------------
 
@@ -284,8 +289,7 @@ class Explainer:
         self, batch: Batch, steps: int = 0, check: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the maps, and of each what it does not share out of the score."""
-        batches = self.method.batches and in_full_batches(batch.images)
-        pad = self._coverer is None and not self.method.alone and not batches
+        pad = not self.method.alone and not self.method.fills(batch.images)
         options = {**self.options, "n_steps": steps} if steps else self.options
         run = functools.partial(self._attribute, options=options)
         maps, kept = self._halving(batch, run, self.name, pad=pad)
@@ -301,8 +305,10 @@ class Explainer:
                 "its input"
             )
 
-    def explain(self, batch: Batch) -> Explained:
+    def explain(self, batch: Batch, looked: Looked | None = None) -> Explained:
         """Return maps and scores; a map's sum is checked where it is known.
+
+        `looked` is what :meth:`look` says of the images, where that is at hand.
 
         Integrated gradients that do not sum within the option ``tolerance`` are made again in
         twice as many steps, and so on up to the option ``most_steps``. What still does not sum is
@@ -313,9 +319,13 @@ class Explainer:
         InputError
             No number of steps helps.
         """
+        if looked is None:
+            looked = self.look(batch.images, batch.references)
         maps, kept = self._maps_and_kept(batch)
-        scores, compared = self.scores(batch), np.full(len(batch), np.nan)
-        if self.method.compares:
+        scores, compared = _own(looked.columns, batch), np.full(len(batch), np.nan)
+        if self.method.compares and batch.compared is not None:
+            compared = _own(batch.compared.expand(len(batch), -1), batch)
+        elif self.method.compares:
             compared = self.scores(replace(batch, images=batch.baselines))
         steps = np.full(len(batch), self.options.get("n_steps", 0), np.int64)
         found = Explained(maps, scores, compared, to_numpy(kept), steps)
@@ -358,7 +368,9 @@ class Explainer:
             return nothing, nothing
         return found.completeness(found.baseline_scores if self.method.compares else found.kept)
 
-    def vanishing(self, found: Explained, batch: Batch, empty: torch.Tensor) -> NDArray[np.bool_]:
+    def vanishing(
+        self, found: Explained, batch: Batch, looked: Looked, empty: torch.Tensor
+    ) -> NDArray[np.bool_]:
         """Return which maps are nothing but the score's own rounding, or empty, bool (n,).
 
         A map reaches as far as the change of the score that it explains: its absolute mass where
@@ -379,7 +391,7 @@ class Explainer:
             cells = np.prod(plane_of(self.layer))
             reach = reach * cells / self.canvas_size**2
         if not isinstance(self.target, SimilarityTarget):
-            scale = self.columns(batch.images).abs().amax(1).double().cpu().numpy()
+            scale = to_numpy(looked.columns.abs().amax(1)).astype(np.float64)
             known = np.maximum(scale, np.nan_to_num(np.abs(found.baseline_scores)))
             return np.asarray(reach <= digits * known)
         sine, far = (
@@ -390,23 +402,19 @@ class Explainer:
             return np.asarray(reach <= digits * (sine + np.sqrt(2 * reach)))
         return np.asarray((np.maximum(sine, far) <= digits) | (reach <= 0))
 
-    def unanswered(self, images: torch.Tensor, empty: torch.Tensor) -> NDArray[np.bool_]:
+    def unanswered(self, looked: Looked) -> NDArray[np.bool_]:
         """Return of which images the target's activations are the empty canvas's, bool (n,).
 
         A map of slopes is one of the background there.
         """
-        shown, nothing = (
-            self._forward(each, self.scorer.linear_part).double().cpu().numpy()
-            for each in (images, empty)
-        )
-        change, size = (np.linalg.norm(each, axis=1) for each in (shown - nothing, shown))
-        return np.asarray(change <= ROUNDING * UNIT * size)
+        found: NDArray[np.bool_] = to_numpy(looked.change <= ROUNDING * UNIT * looked.size)
+        return found
 
     def _silent(self, baseline: torch.Tensor) -> bool:
         """Return whether the target is a cosine with an activation that the baseline has not."""
         if not isinstance(self.target, SimilarityTarget):
             return False
-        return not bool(self._forward(baseline, self.scorer.activations).any())
+        return not bool(self.parts(baseline).any())
 
     def _attribute(
         self, batch: Batch, *, options: Mapping[str, Any]
@@ -475,3 +483,14 @@ class Explainer:
                 if self.model.device.type == "cuda":
                     torch.cuda.empty_cache()
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+
+def _bare(images: torch.Tensor, references: torch.Tensor | None = None) -> Batch:
+    """Return images of which nothing is attributed."""
+    return Batch(images, images, [(0, 0)] * len(images), [0] * len(images), references)
+
+
+def _own(columns: torch.Tensor, batch: Batch) -> NDArray[np.float64]:
+    """Return of scores (n, class) those of each image's class, (n,)."""
+    found: NDArray[np.float64] = to_numpy(own_scores(columns, batch.classes)).astype(np.float64)
+    return found

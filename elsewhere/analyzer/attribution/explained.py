@@ -1,15 +1,48 @@
-"""What a method gives for some images: maps, scores, and how far the maps sum to these."""
+"""What a pass says of images, and what a method gives for them: maps, and how far they sum."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from elsewhere.measures.vectors import to_numpy, upload
+
 CANCELLED = 0.1
 """A change of the score below this share of a map's absolute mass is what cancelling left of it."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one pass says of some images, before any map is made; it lies on the device.
+
+    Parameters
+    ----------
+    columns
+        (n, class), or (n, 1): the target's scores.
+    outputs
+        (n, class): what classes are read from; without columns where there are none.
+    change
+        (n,): how far what is scored lies from that of the empty canvas, by Euclidean norm; NaN
+        where that is not known.
+    size
+        (n,): the norm of what is scored.
+    """
+
+    columns: torch.Tensor
+    outputs: torch.Tensor
+    change: torch.Tensor
+    size: torch.Tensor
+
+    def predicted(self) -> NDArray[np.int64]:
+        """Return the class that gets the highest score, -1 where there are no classes."""
+        if not self.outputs.shape[1]:
+            return np.full(len(self.outputs), -1, np.int64)
+        found: NDArray[np.int64] = to_numpy(self.outputs.argmax(1))
+        return found
 
 
 @dataclass(frozen=True)
@@ -34,6 +67,17 @@ class Explained:
     baseline_scores: NDArray[np.float64]
     kept: NDArray[np.float64]
     steps: NDArray[np.int64]
+
+    def pick(self, rows: Sequence[int]) -> Explained:
+        """Return what was given for some of the images, in this order."""
+        chosen = np.array(rows)
+        return Explained(
+            self.maps[upload(chosen, self.maps.device)],
+            self.scores[chosen],
+            self.baseline_scores[chosen],
+            self.kept[chosen],
+            self.steps[chosen],
+        )
 
     @property
     def flat(self) -> NDArray[np.float32]:

@@ -80,13 +80,19 @@ def read_options(
 # --- gradients
 
 
+def _classes(batch: Batch) -> torch.Tensor:
+    """Return the targets' columns where the images are; Captum waits for a device for a list."""
+    found: torch.Tensor = upload(np.array(batch.classes, np.int64), batch.images.device)
+    return found
+
+
 def _integrated_gradients(setting: Setting, batch: Batch) -> torch.Tensor:
     if in_full_batches(batch.images):
         return _integrated_together(setting, batch)
     found: torch.Tensor = IntegratedGradients(setting.scorer).attribute(
         batch.images,
         baselines=batch.baselines,
-        target=list(batch.classes),
+        target=_classes(batch),
         additional_forward_args=batch.extra or None,
         n_steps=setting.options["n_steps"],
         method=setting.options["method"],
@@ -109,7 +115,7 @@ def _integrated_together(setting: Setting, batch: Batch) -> torch.Tensor:
     device, shown = images.device, images - baselines
     sizes, shares = send(sizes, device), send(shares, device)
     point = torch.arange(n * len(shares), device=device)
-    classes = upload(np.array(batch.classes), device)
+    classes = _classes(batch)
     each = torch.arange(n, device=device)[:, None]
     total = torch.zeros_like(shown).flatten(1)
     for first in range(0, len(point), setting.rows):
@@ -128,7 +134,7 @@ def _integrated_together(setting: Setting, batch: Batch) -> torch.Tensor:
 def _saliency(setting: Setting, batch: Batch) -> torch.Tensor:
     found: torch.Tensor = Saliency(setting.scorer).attribute(
         batch.images,
-        target=list(batch.classes),
+        target=_classes(batch),
         abs=setting.options["abs"],
         additional_forward_args=batch.extra or None,
     )
@@ -138,7 +144,7 @@ def _saliency(setting: Setting, batch: Batch) -> torch.Tensor:
 def _input_x_gradient(setting: Setting, batch: Batch) -> torch.Tensor:
     found: torch.Tensor = InputXGradient(setting.scorer).attribute(
         batch.images,
-        target=list(batch.classes),
+        target=_classes(batch),
         additional_forward_args=batch.extra or None,
     )
     return found

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import xarray
-from captum.metrics import infidelity
 from numpy.typing import NDArray
 
 from elsewhere.analyzer.attribution.batches import Batch
 from elsewhere.analyzer.attribution.explain import Explainer
-from elsewhere.analyzer.attribution.explained import Explained
-from elsewhere.analyzer.attribution.frames import Scenes
-from elsewhere.analyzer.attribution.randomness import frame_generator, frame_noise
+from elsewhere.analyzer.attribution.extras import extras_of
+from elsewhere.analyzer.attribution.frames import Scenes, parse_baseline
 from elsewhere.analyzer.attribution.settings import AttributionSettings
 from elsewhere.analyzer.attribution.targets import LinearTarget, SimilarityTarget, class_numbers
 from elsewhere.errors import InputError, NumericsError
 from elsewhere.measures.attribution import absolute_mass, centre_of_mass, entropy, share_inside
 from elsewhere.measures.behaviour import differing
-from elsewhere.measures.vectors import to_numpy
-from elsewhere.models.forward import send
 from elsewhere.notes import notes_of
 from elsewhere.recording import Sweep
 from elsewhere.recording.engines import EngineChoice
@@ -32,10 +27,7 @@ from elsewhere.storage import to_half
 from elsewhere.types import Location
 
 CHUNK = 32
-"""Images whose maps are held as tensors at a time; a whole number of batches."""
-
-SENSITIVITY_RADIUS, INFIDELITY_NOISE = 0.02, 0.1
-"""Of the perturbations, in shares of the pixels' range: half a side, a standard deviation."""
+"""Images whose maps are held as tensors at a time, about; a whole number of batches."""
 
 _REFERENCE = 1 << 30  # the key of the reference where it is not on the grid
 
@@ -67,6 +59,7 @@ class ObjectRun:
         fixed: NDArray[np.integer] | None = None,
     ) -> None:
         self.sweep, self.settings, self._fixed = sweep, settings, fixed
+        self.n_objects = len(sweep.objects)
         self.conduct = watch(
             Subject(sweep.model, sweep.objects, sweep.canvas, sweep.design, ()),
             output=True,
@@ -86,6 +79,7 @@ class ObjectRun:
             max_memory=max_memory,
             seed=settings.seed,
             conduct=self.conduct,
+            n_images=sweep.design.n_positions + (sweep.design.reference_index is None),
         )
         if isinstance(self.target, LinearTarget):
             self._check_readout(self.target)
@@ -98,11 +92,17 @@ class ObjectRun:
         self.choice = self.explainer.choose("dense" if aside else sweep.engine, self._sample())
         if aside and self.explainer.method.lattice is not None:
             self.choice = EngineChoice("dense", f"auto: {aside}")
+        self.blurred = parse_baseline(settings.baseline, sweep.canvas)[0] == "blurred"
+        grounds = [self.scenes.empty]
+        if self.explainer.method.compares and not (self.plain or self.blurred):
+            grounds.append(self.scenes.black)
+        parts = self.explainer.parts(torch.cat(grounds))
+        self._nothing, self._ground = parts[:1], None if self.blurred else parts[-1:]
+        self._rows, self._block, self._known = self.explainer.rows, -1, parts
         self.classes = None
         if not isinstance(self.target, SimilarityTarget):
-            columns = self.explainer.columns(self.scenes.empty)
             self.classes = class_numbers(
-                self.target, classes=classes, categories=categories, n_classes=columns.shape[1]
+                self.target, classes=classes, categories=categories, n_classes=parts.shape[1]
             )
 
     def _check_readout(self, target: LinearTarget) -> None:
@@ -143,20 +143,19 @@ class ObjectRun:
     def _measured(self, number: int, progress: Callable[[int], None] | None) -> xarray.Dataset:
         """Return maps and measures of one object."""
         places = [(int(y), int(x)) for y, x in self.sweep.grid.locations]
-        index = self.sweep.design.reference_index
-        at = self._at_reference(number)
-        parts = []
-        chunk = max(CHUNK, self.explainer.rows)
+        index, keys = self.sweep.design.reference_index, list(range(len(places)))
+        if index is None:  # off the grid
+            index, places, keys = -1, [*places, self.sweep.reference], [*keys, _REFERENCE]
+        parts, n = [], self.sweep.design.n_positions
+        chunk = max(CHUNK // self._rows, 1) * self._rows
         for first in range(0, len(places), chunk):
-            rows = list(range(first, min(first + chunk, len(places))))
-            parts.append(self._explain(number, [places[row] for row in rows], rows, at))
+            rows = slice(first, first + chunk)
+            parts.append(self._explain(number, places[rows], keys[rows]))
             if progress is not None:
-                progress(len(rows))
-        values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        if index is None:
-            reference = self._explain(number, [self.sweep.reference], [_REFERENCE], at)
-        else:
-            reference = {name: array[index : index + 1] for name, array in values.items()}
+                progress(len(keys[rows]) - (_REFERENCE in keys[rows]))
+        every = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        reference = {name: array[[index]] for name, array in every.items()}
+        values = {name: array[:n] for name, array in every.items()}
         unanswered = values.pop("unanswered").all() and reference["unanswered"].all()
         values["vanishing"] |= unanswered  # nothing that the object is changes what is attributed
         reference["vanishing"] = reference["vanishing"] | unanswered
@@ -171,72 +170,80 @@ class ObjectRun:
 
     # --- parts ------------------------------------------------------------------------------
 
-    def _at_reference(self, number: int) -> dict[str, Any]:
-        """Return what the network makes of the object at the reference."""
-        image = self.scenes.images(number, self.scenes.corners([self.sweep.reference]))
-        if isinstance(self.target, SimilarityTarget):
-            return {"vector": self.explainer.references(image)}
-        return {"class": int(self.explainer.columns(image)[0].argmax())}
+    def _at_reference(self, number: int) -> torch.Tensor:
+        """Return what is scored of the object at the reference, (1, unit).
+
+        Objects are run as many together as a pass takes, always the same ones.
+        """
+        block, row = divmod(number, self._rows)
+        if block != self._block:
+            corners = self.scenes.corners([self.sweep.reference])
+            numbers = range(block * self._rows, min((block + 1) * self._rows, self.n_objects))
+            images = torch.cat([self.scenes.images(each, corners) for each in numbers])
+            self._block, self._known = block, self.explainer.parts(images)
+        return self._known[row : row + 1]
 
     def _explain(
-        self, number: int, places: Sequence[Location], keys: Sequence[int], at: dict[str, Any]
+        self, number: int, places: Sequence[Location], keys: Sequence[int]
     ) -> dict[str, NDArray[Any]]:
         """Return maps and measures at some locations, each over (place, ...)."""
         corners = self.scenes.corners(places)
-        images = self.scenes.images(number, corners)
-        predicted = self._predicted(images)
-        chosen = [0] * len(places)
-        if not isinstance(self.target, SimilarityTarget):
-            if self._fixed is not None and max(keys) < _REFERENCE:
-                chosen = self._fixed[number, list(keys)].tolist()
-            elif self.classes is not None:
-                chosen = [int(self.classes[number])] * len(places)
-            elif self.target.choice == "reference":
-                chosen = [at["class"]] * len(places)
-            else:
-                chosen = predicted.tolist()
+        images, references = self.scenes.images(number, corners), None
+        if isinstance(self.target, SimilarityTarget):
+            references = self._at_reference(number).expand(len(places), -1)
+        looked = self.explainer.look(images, references, self._nothing)
+        predicted = looked.predicted()
+        chosen = self._classes(number, keys, predicted)
+        compared = None
+        if self._ground is not None:
+            one = () if references is None else (references[:1],)
+            compared = self.explainer.scorer.bend(self._ground, *one)
         batch = Batch(
             images,
             self.scenes.baseline(self.settings.baseline, images),
             corners,
-            chosen,
-            at["vector"].expand(len(places), -1) if "vector" in at else None,
+            chosen.tolist(),
+            references,
             [(number, key) for key in keys],
             self.plain,
+            compared,
         )
-        found = self.explainer.explain(batch)
+        found = self.explainer.explain(batch, looked)
         error, share = self.explainer.completeness(found)
-        flat, vanishing = found.flat, self.explainer.vanishing(found, batch, self.scenes.empty)
+        flat = found.flat
         return {
             "attribution": self.frame.cut(flat, corners),
             **({"canvas_attribution": flat} if self.settings.canvas_maps else {}),
             "score": found.scores,
             "baseline_score": found.baseline_scores,
-            "target_class": np.array(
-                chosen if not isinstance(self.target, SimilarityTarget) else [-1] * len(places)
-            ),
+            "target_class": chosen if references is None else np.full(len(places), -1),
             "predicted": predicted,
             "completeness_error": error,
             "completeness_share": share,
             "kept_relevance": found.kept,
             "n_steps": found.steps,
-            "vanishing": vanishing,
-            "unanswered": self.explainer.unanswered(images, self.scenes.empty),
+            "vanishing": self.explainer.vanishing(found, batch, looked, self.scenes.empty),
+            "unanswered": self.explainer.unanswered(looked),
             **self._places(number, flat, corners),
             "mass": absolute_mass(flat),
-            **self._extras(batch, found),
+            **extras_of(self.explainer, self.settings, batch, found),
         }
 
-    def _predicted(self, images: torch.Tensor) -> NDArray[np.int64]:
-        """Return the class that gets the highest score, -1 where there are no classes."""
+    def _classes(
+        self, number: int, keys: Sequence[int], predicted: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the target's class at each location, 0 where there is only one score."""
         if isinstance(self.target, SimilarityTarget):
-            columns = self.explainer.outputs(images)
-        else:
-            columns = self.explainer.columns(images)
-        if columns is None:
-            return np.full(len(images), -1, np.int64)
-        found: NDArray[np.int64] = to_numpy(columns.argmax(1))
-        return found
+            return np.zeros(len(keys), np.int64)
+        chosen = predicted.copy()
+        if self.classes is not None:
+            chosen[:] = self.classes[number]
+        elif self.target.choice == "reference":
+            chosen[:] = int(self._at_reference(number).argmax())
+        if self._fixed is not None:
+            known = np.array(keys) < _REFERENCE
+            chosen[known] = self._fixed[number, np.array(keys)[known]]
+        return chosen
 
     def _places(
         self, number: int, maps: NDArray[np.float32], corners: Sequence[tuple[int, int]]
@@ -257,77 +264,6 @@ class ObjectRun:
             "centre_distance": np.hypot(offsets[:, 0], offsets[:, 1]),
             "entropy": entropy(maps),
         }
-
-    def _extras(self, batch: Batch, found: Explained) -> dict[str, NDArray[np.float64]]:
-        """Return sensitivity and infidelity, as far as they are asked for."""
-        transform = self.sweep.model.transform
-        unit = abs(transform.gain) / float(np.mean(transform.std))
-        values: dict[str, NDArray[np.float64]] = {}
-        for name in self.settings.extras:
-            measure = self._sensitivity if name == "sensitivity" else self._infidelity
-            numbers = [
-                # what is perturbed differs from the baseline everywhere
-                measure(replace(batch.take(slice(row, row + 1)), plain=False), found, row, unit)
-                for row in range(len(batch))
-            ]
-            share, whole = to_numpy(torch.stack(numbers)).astype(np.float64).T
-            self.explainer.expect_finite(bool(np.isfinite(share).all()))
-            values[name] = np.divide(share, whole, out=np.full_like(share, np.nan), where=whole > 0)
-        return values
-
-    def _noise(self, one: Batch, kind: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return a function that draws noise of an image's own: the same wherever the object is."""
-        random = frame_generator(self.settings.seed, one.keys[0], kind)
-        size = self.sweep.canvas.size
-
-        def draw(images: torch.Tensor) -> torch.Tensor:
-            noise = frame_noise(random, len(images), one.corners[0], size, uniform=kind == 1)
-            return send(noise, images.device).to(images.dtype)
-
-        return draw
-
-    def _sensitivity(self, one: Batch, found: Explained, row: int, unit: float) -> torch.Tensor:
-        """Return the largest change of the map, and its length, by Euclidean norm, (2,)."""
-        count, noise = self.settings.n_perturbations, self._noise(one, 1)
-        images = one.images.expand(count, -1, -1, -1)
-        images = images + SENSITIVITY_RADIUS * unit * noise(images)
-        maps, steps = found.maps[row : row + 1], int(found.steps[row])
-        perturbed = replace(one.padded(count), images=images)
-        again = self.explainer.maps(perturbed, steps=steps, check=False)
-        return torch.stack([(again - maps).flatten(1).norm(dim=1).max(), maps.norm()])
-
-    def _infidelity(self, one: Batch, explained: Explained, row: int, unit: float) -> torch.Tensor:
-        """Compare the slopes that a map stands for with what noise does to the score, (2,), over 1.
-
-        A map that shares the score's change out, ``(x - b) slope``, is divided by ``x - b``. Where
-        that is 0 such a map says nothing of slopes, and nothing is perturbed.
-        """
-        maps = explained.maps[row : row + 1]
-        noise, slopes = self._noise(one, 2), maps
-        shares = self.explainer.method.shares
-        if shares is not None:
-            shown = one.images - (one.baselines if shares == "change" else 0)
-            there = shown != 0
-            slopes = torch.where(there, maps / torch.where(there, shown, 1.0), 0.0)
-
-        def perturb(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            change = noise(images) * INFIDELITY_NOISE * unit
-            change = change if shares is None else change * there
-            return change, images - change
-
-        with torch.no_grad():
-            found: torch.Tensor = infidelity(
-                self.explainer.scorer,
-                perturb,
-                one.images,
-                slopes,
-                target=one.classes[0],
-                additional_forward_args=one.extra or None,
-                n_perturb_samples=self.settings.n_perturbations,
-                max_examples_per_batch=min(self.explainer.rows, self.settings.n_perturbations),
-                normalize=True,
-            )
-        return torch.stack([found[0].clamp(min=0), torch.ones_like(found[0])])  # rounding
 
     # --- the dataset ------------------------------------------------------------------------
 

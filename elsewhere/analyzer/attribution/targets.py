@@ -309,6 +309,18 @@ class Scorer(nn.Module):
         values = self.activations(images)
         return values if self.linear is None else self.linear(values)
 
+    def answer(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what :meth:`linear_part` does and, of a similarity, the network's own answer.
+
+        That is (n, class) by the same pass; None where the network gives no such table, and for
+        targets whose scores are the answer.
+        """
+        if self.layer is None or self.linear is not None:
+            return self.linear_part(images), None
+        output, values = self.network.beside(images, self.layer)
+        given = next(iter(output_tensors(output).values()), None)
+        return values.flatten(1), given if given is not None and given.ndim == 2 else None
+
     def score(self, values: torch.Tensor, *references: torch.Tensor) -> torch.Tensor:
         """Return the scores of activations (n, unit)."""
         return self.bend(values if self.linear is None else self.linear(values), *references)

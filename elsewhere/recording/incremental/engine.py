@@ -130,7 +130,8 @@ class Incremental:
             axes, readings = self._geometry(treatment, names)
             if tuple(axis.size for axis in axes) != output.sides:
                 raise NotTraceable(f"the rule for {step.name!r} gives maps of another size")
-            axes = self._widened(axes, value)
+            if self.source.measured:
+                axes = self._widened(axes, value)
             self._axes[step.node] = axes
         else:
             treatment = None

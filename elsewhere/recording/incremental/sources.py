@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from elsewhere.models import Model
 from elsewhere.models.forward import send
@@ -39,6 +40,10 @@ class WindowSource(Protocol):
     def n_objects(self) -> int:
         """How many there are for each location."""
 
+    @property
+    def measured(self) -> bool:
+        """Whether maps are looked at for where they do not vary, for which a device is waited."""
+
     def windows(self, tile: Tile) -> Maps:
         """Return the windows of a tile."""
 
@@ -49,6 +54,8 @@ class Pasted:
     `ys` and `xs` are the locations along each axis, px. `patches` are the objects as the network
     takes them, (object, channel, side, side): all of the first variant, of the second, ...
     """
+
+    measured = True
 
     def __init__(
         self,
@@ -86,10 +93,11 @@ class Covered:
 
     Both are as the network takes them, (1, channel, height, width). The rectangles are all pairs of
     `rows` and `columns`: first one and the one after the last, px. None is empty, and none extends
-    beyond the image.
+    beyond the image. `runs` are what :func:`constant_runs` says of them, where that is at hand.
     """
 
     n_objects = 1
+    measured = False  # each image would be waited for, and little of it does not vary
 
     def __init__(
         self,
@@ -97,12 +105,14 @@ class Covered:
         cover: Tensor,
         rows: Sequence[Interval],
         columns: Sequence[Interval],
+        runs: Runs | None = None,
     ) -> None:
         self.ground = image
         self._cover = cover[0].permute(1, 2, 0).contiguous()
+        runs = constant_runs(image, cover)[0] if runs is None else runs
         y, x = (
-            _axis(image[0], cover[0], dim, stretches)
-            for dim, stretches in ((1, rows), (2, columns))
+            _axis(size, stretches, *known)
+            for size, stretches, known in zip(image.shape[2:], (rows, columns), runs, strict=True)
         )
         self.axes: Axes = (y, x)
 
@@ -124,32 +134,56 @@ class Covered:
         return found.permute(0, 2, 1, 3, 4).unsqueeze(2).contiguous()
 
 
-def _axis(image: Tensor, cover: Tensor, dim: int, stretches: Sequence[Interval]) -> AxisWindows:
+def _axis(
+    size: int, stretches: Sequence[Interval], constant: Interval, both: Interval
+) -> AxisWindows:
     """Return the windows along one axis; they share a class where neither image varies."""
     start = np.array([first for first, _ in stretches], dtype=np.int64)
     length = np.array([last - first for first, last in stretches], dtype=np.int64)
-    constant = longest_constant(image, dim)
-    low, high = longest_constant(torch.cat([image, cover]), dim)
+    low, high = both
     numbers: dict[tuple[int, int | None], int] = {}
     classes = [
         numbers.setdefault((b - a, None if low <= a and b <= high else a), len(numbers))
         for a, b in stretches
     ]
-    return AxisWindows(image.shape[dim], start, length, np.array(classes), constant)
+    return AxisWindows(size, start, length, np.array(classes), constant)
 
 
-def longest_constant(values: Tensor, dim: int) -> Interval:
-    """Return the longest run of cells between which `values` do not vary along `dim`.
+Runs: TypeAlias = tuple[tuple[Interval, Interval], tuple[Interval, Interval]]
+"""Along y and x, where an image does not vary, and where neither it nor its cover does."""
+
+
+def constant_runs(images: Tensor, covers: Tensor) -> list[Runs]:
+    """Return of each image where it does not vary, and where neither it nor its cover does.
+
+    Both are (n, channel, height, width). A device is waited for once.
 
     Examples
     --------
-    >>> longest_constant(torch.tensor([[3.0, 1, 1, 1, 2, 2]]), 1)
-    (1, 4)
+    >>> image = torch.tensor([[[[3.0, 1, 1, 1, 2, 2]]]])
+    >>> constant_runs(image, torch.zeros_like(image))
+    [(((0, 1), (0, 1)), ((1, 4), (1, 4)))]
     """
-    size = values.shape[dim]
-    rest = [d for d in range(values.ndim) if d != dim]
-    before, after = values.narrow(dim, 0, size - 1), values.narrow(dim, 1, size - 1)
-    differs = (before != after).sum(rest).cpu().numpy() > 0
-    edges = [0, *(np.flatnonzero(differs) + 1).tolist(), size]
-    runs = list(itertools.pairwise(edges))
-    return max(runs, key=lambda run: run[1] - run[0])
+    found = []
+    for axis in (2, 3):
+        size, rest = images.shape[axis], (1, 5 - axis)
+        image, cover = (
+            (each.narrow(axis, 0, size - 1) != each.narrow(axis, 1, size - 1)).sum(rest) > 0
+            for each in (images, covers)
+        )
+        found.append(torch.stack([image, image | cover], 1))
+    differs = torch.cat(found, 2).cpu().numpy()
+    cut = images.shape[2] - 1
+    return [
+        (
+            (_longest(one[0, :cut]), _longest(one[1, :cut])),
+            (_longest(one[0, cut:]), _longest(one[1, cut:])),
+        )
+        for one in differs
+    ]
+
+
+def _longest(differs: NDArray[np.bool_]) -> Interval:
+    """Return the longest run of cells that equal the one before."""
+    edges = [0, *(np.flatnonzero(differs) + 1).tolist(), len(differs) + 1]
+    return max(itertools.pairwise(edges), key=lambda run: run[1] - run[0])

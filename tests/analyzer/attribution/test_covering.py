@@ -135,7 +135,7 @@ def both_ways(
         )
         references, column = None, 2
         if isinstance(explainer.target, SimilarityTarget):
-            references = explainer.references(images[-1:]).expand(len(images), -1)
+            references = explainer.parts(images[-1:]).expand(len(images), -1)
             column = 0
         plain = baseline == "empty"
         batch = Batch(images, compared, corners, [column] * len(images), references, (), plain)

@@ -18,7 +18,7 @@ def together(monkeypatch):
     """Return a function that makes tensors of the CPU take the way of a GPU."""
 
     def switch():
-        for name in ("methods", "explain"):
+        for name in ("methods", "batches"):
             module = sys.modules[f"{ROOM}.{name}"]
             monkeypatch.setattr(module, "in_full_batches", lambda images: True)
 

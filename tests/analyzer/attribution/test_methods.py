@@ -330,23 +330,20 @@ def test_random_methods_depend_on_the_seed_alone(residual, make_explainer, make_
 
 
 @pytest.mark.parametrize("method", ["integrated-gradients", "occlusion", "gradient-shap"])
-def test_batches_halve_until_they_fit(
-    method, residual, make_explainer, make_batch, monkeypatch, caplog
-):
+def test_batches_halve_until_they_fit(method, residual, make_explainer, make_batch, caplog):
     places = [(4 + k, 4 + k) for k in range(8)]
     batch = make_batch(residual, places).batch
     options = {"gradient-shap": {"n_samples": 2}}.get(method, {})
     explainer = make_explainer(residual, method, **options)
     expected = explainer.explain(batch)
-    forward, sizes = explainer.scorer.forward, []
+    sizes = []
 
-    def cramped(images, *extra):
-        if len(images) > 2:
+    def cramped(_, given):
+        if len(given[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        sizes.append(len(images))
-        return forward(images, *extra)
+        sizes.append(len(given[0]))
 
-    monkeypatch.setattr(explainer.scorer, "forward", cramped)
+    explainer.network.register_forward_pre_hook(cramped)
     with caplog.at_level(logging.WARNING):
         found = explainer.explain(batch)
     assert explainer.rows == 2
@@ -357,13 +354,13 @@ def test_batches_halve_until_they_fit(
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
 
 
-def test_what_never_fits_is_refused(residual, make_explainer, make_batch, monkeypatch):
+def test_what_never_fits_is_refused(residual, make_explainer, make_batch):
     explainer = make_explainer(residual, "saliency")
 
-    def full(images, *extra):
+    def full(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    monkeypatch.setattr(explainer.scorer, "forward", full)
+    explainer.network.register_forward_pre_hook(full)
     with pytest.raises(InputError, match="does not fit the memory for a single image"):
         explainer.maps(make_batch(residual).batch)
 
@@ -413,7 +410,7 @@ def test_similarity_is_the_cosine_with_the_reference(
 
     batch = make_batch(awkward).batch
     explainer = make_explainer(awkward, "saliency", f"similarity:{layer}", abs=False)
-    reference = explainer.references(batch.images[:1])
+    reference = explainer.parts(batch.images[:1])
     with Recorder(awkward.module, [layer]) as recorder:
         awkward.module(batch.images[:1])
         expected = recorder[layer].flatten(1).clone()
@@ -453,7 +450,7 @@ def test_a_readout_is_attributed_like_a_head(awkward, make_explainer, make_batch
     coef, intercept = rng.normal(size=(3, units)), rng.normal(size=3)
     target = LinearTarget(pooled, coef, intercept, ("a", "b", "c"), "b")
     explainer = make_explainer(awkward, "saliency", target, abs=False)
-    columns = explainer.columns(batch.images)
+    columns = explainer.look(batch.images).columns
     from elsewhere.recording import Recorder
 
     with Recorder(awkward.module, [pooled]) as recorder:
@@ -473,9 +470,9 @@ def test_a_readout_of_two_classes_has_two_sides():
 def test_a_network_without_a_head_has_similarity(wrap, disturb, make_explainer, make_batch):
     network = wrap(disturb(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))))
     with pytest.raises(InputError, match="similarity:LAYER"):
-        make_explainer(network, "saliency").columns(make_batch(network).batch.images)
+        make_explainer(network, "saliency").look(make_batch(network).batch.images)
     explainer = make_explainer(network, "saliency", "similarity:0")
-    assert explainer.references(make_batch(network).batch.images).shape == (3, 4 * 22 * 22)
+    assert explainer.parts(make_batch(network).batch.images).shape == (3, 4 * 22 * 22)
 
 
 # --- bad input -------------------------------------------------------------------------------
@@ -520,7 +517,7 @@ def test_a_layer_behind_the_target_is_refused(awkward, make_explainer, make_batc
 
     explainer = make_explainer(awkward, "grad-cam", "similarity:first", layer="second:1")
     batch = make_batch(awkward).batch
-    reference = explainer.references(batch.images[:1]).expand(3, -1)
+    reference = explainer.parts(batch.images[:1]).expand(3, -1)
     with pytest.raises(LayerError, match="does not depend on the layer 'second:1'"):
         explainer.maps(replace(batch, references=reference, classes=[0, 0, 0]))
 

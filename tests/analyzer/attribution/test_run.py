@@ -23,6 +23,7 @@ from elsewhere.analyzer.attribution import (
     sanity,
 )
 from elsewhere.analyzer.attribution.copies import PlainNetwork
+from elsewhere.analyzer.attribution.randomness import frame_generator, frame_noise
 from elsewhere.analyzer.attribution.summaries import summarise
 from elsewhere.analyzer.attribution.weights import Weights, randomise, weights_by_layer
 from elsewhere.analyzer.methods import describe_methods
@@ -466,8 +467,7 @@ def test_bad_input_is_refused_in_one_line(case, make_sweep):
     assert "\n" not in str(caught.value)
 
 
-def test_extras_are_those_of_captum(make_sweep):
-    """On a linear network the gradient explains all of any perturbation and never changes."""
+def test_extras_repeat(make_sweep):
     settings = AttributionSettings(
         method="saliency", target="logit:1", options={"abs": "false"},
         extras=("sensitivity", "infidelity"), n_perturbations=4,
@@ -477,6 +477,38 @@ def test_extras_are_those_of_captum(make_sweep):
     assert (first["sensitivity"] > 0).all()
     assert (first["infidelity"] >= 0).all()
     np.testing.assert_array_equal(first["infidelity"], again["infidelity"])
+
+
+@pytest.mark.parametrize("method", ["saliency", "integrated-gradients"])
+def test_infidelity_is_captums(method, make_sweep, monkeypatch):
+    """Of the same noise, image by image; a map that shares the score out divides by the change."""
+    from captum.metrics import infidelity
+
+    given, module = [], sys.modules["elsewhere.analyzer.attribution.objects"]
+    plain = module.extras_of
+    monkeypatch.setattr(module, "extras_of", lambda *each: given.append(each) or plain(*each))
+    options = {"abs": "false"} if method == "saliency" else {"n_steps": 4, "tolerance": 9}
+    settings = AttributionSettings(
+        method, "logit:1", options=options, extras=("infidelity",), n_perturbations=4
+    )
+    found = attribute(make_sweep(n=1, grid="1x3"), settings)["infidelity"].values.ravel()
+    ((explainer, _, batch, explained),) = given
+    unit = 0.1 * explainer.model.transform.gain / np.mean(explainer.model.transform.std)
+    for row, (key, corner) in enumerate(zip(batch.keys, batch.corners, strict=True)):
+        one = batch.take(slice(row, row + 1))
+        noise = unit * frame_noise(frame_generator(0, key, 2), 4, corner, 24)
+        slopes = explained.maps[row : row + 1]
+        if method != "saliency":
+            shown = one.images - one.baselines
+            noise = noise * (shown != 0)
+            slopes = torch.where(shown != 0, slopes / torch.where(shown != 0, shown, 1), 0)
+        with torch.no_grad():
+            expected = infidelity(
+                explainer.scorer, lambda images, noise=noise: (noise, images - noise), one.images,
+                slopes, target=1, n_perturb_samples=4, normalize=True,
+            )  # fmt: skip
+        assert found[row] == pytest.approx(float(expected[0]), rel=1e-3)
+        assert found[row] > 0
 
 
 def test_a_linear_network_has_neither_sensitivity_nor_infidelity(linear, make_sweep):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from elsewhere.analyzer.attribution import AttributionSettings, attribute, methods
+from elsewhere.analyzer.attribution.explain import Explainer
 from elsewhere.analyzer.attribution.objects import ObjectRun
 from tests.counting import counting
 
@@ -24,7 +25,7 @@ MOST = 20
 @pytest.fixture
 def wide(on_device, monkeypatch):
     """Let the CPU run as many rows a pass as a GPU does, and in its way."""
-    for name in ("methods", "explain"):
+    for name in ("methods", "batches"):
         monkeypatch.setattr(sys.modules[f"{ROOM}.{name}"], "in_full_batches", lambda images: True)
     most = lambda device, memory: (64, memory)  # noqa: E731
     monkeypatch.setattr(sys.modules[f"{ROOM}.explain"], "most_rows", most)
@@ -51,32 +52,27 @@ def waits(make_sweep, grid, engine="dense", **asked):
 def test_waits_do_not_grow_with_images(make_sweep, wide, name):
     few, many = (waits(make_sweep, grid, name=name) for grid in ("3x4", "4x6"))
     assert few.n_waits == many.n_waits, few.lines - many.lines
-    windows = 16 if name in ("occlusion", "feature-ablation") else 0  # Captum's, a pass each
-    assert few.n_waits - few.waits["tensor"] <= MOST, few.lines
-    assert few.waits["tensor"] <= 3 + windows, few.lines
+    assert few.n_waits <= MOST, few.lines
 
 
 def test_waits_of_extras_do_not_grow_with_images(make_sweep, wide):
     asked = {"name": "saliency", "extras": ("sensitivity", "infidelity"), "n_perturbations": 2}
     few, many = (waits(make_sweep, grid, **asked) for grid in ("2x2", "2x4"))
-    grown = {line: n for line, n in (many.lines - few.lines).items() if "tensor" not in line}
-    assert not grown
-
-
-def test_windows_wait_so_often_for_an_image(make_sweep, wide):
-    """What lies around them is another image each time; windows are as many as may be."""
-    few, many = (
-        waits(
-            make_sweep,
-            "1x2",
-            "incremental",
-            name="occlusion",
-            options=options,
-            target="similarity:conv2_1",
-        )
-        for options in ({"window": 4, "stride": 4}, {"window": 4, "stride": 2})
-    )
     assert few.n_waits == many.n_waits, many.lines - few.lines
+
+
+@pytest.mark.parametrize("baseline", ["empty", "blurred:1"])
+@pytest.mark.parametrize("engine", ["dense", "incremental"])
+def test_covered_windows_wait_no_more_for_more_images_or_windows(
+    make_sweep, wide, engine, baseline
+):
+    """Of all images together it is asked where they differ, and what the scores are."""
+    asked = {"name": "occlusion", "target": "similarity:conv2_1", "baseline": baseline}
+    few, more, narrow = (
+        waits(make_sweep, grid, engine, options={"window": 4, "stride": stride}, **asked)
+        for grid, stride in (("1x2", 4), ("2x3", 4), ("1x2", 2))
+    )
+    assert few.n_waits == more.n_waits == narrow.n_waits <= MOST, more.lines - few.lines
 
 
 @pytest.mark.parametrize("name", ["lrp", "occlusion", "gradient-shap"])
@@ -92,13 +88,13 @@ def test_maps_of_wide_passes_are_those_of_narrow_ones(make_sweep, request, name)
 
 def test_a_wait_for_each_image_is_seen(make_sweep, wide, monkeypatch):
     """The counting sees what these tests are there for."""
-    plain = ObjectRun._predicted
+    plain = Explainer.look
 
-    def predicted(run, images):
+    def look(explainer, images, *more):
         for image in images:
             image.sum().item()
-        return plain(run, images)
+        return plain(explainer, images, *more)
 
-    monkeypatch.setattr(ObjectRun, "_predicted", predicted)
+    monkeypatch.setattr(Explainer, "look", look)
     few, many = (waits(make_sweep, grid, name="saliency") for grid in ("3x4", "4x6"))
     assert many.n_waits - few.n_waits == 4 * 6 - 3 * 4

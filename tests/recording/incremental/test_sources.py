@@ -9,7 +9,7 @@ from torch import nn
 
 from elsewhere.models import Layer
 from elsewhere.recording.incremental import Covered, Incremental, Pasted, Tile, WindowRows
-from elsewhere.recording.incremental.sources import longest_constant
+from elsewhere.recording.incremental.sources import constant_runs
 from elsewhere.recording.incremental.windows import Maps
 from elsewhere.stimuli import Canvas
 
@@ -128,8 +128,13 @@ def test_rectangles_share_windows_only_where_nothing_varies(wrap, disturb):
 )
 def test_the_longest_constant_run(values, expected):
     values = torch.tensor(values, dtype=torch.float32)
-    assert longest_constant(values[None, :, None].expand(2, -1, 3), 1) == expected
-    assert longest_constant(values[None, None].expand(2, 3, -1), 2) == expected
+    down = values[None, None, :, None].expand(1, 2, -1, 3)
+    both = torch.cat([down, torch.zeros_like(down)])
+    first, second = constant_runs(both, torch.zeros_like(both))
+    assert first[0] == (expected, expected)
+    assert second[0] == ((0, len(values)),) * 2
+    assert constant_runs(both, both.flip(0))[1][0] == ((0, len(values)), expected)
+    assert constant_runs(both.mT, torch.zeros_like(both.mT))[0][1] == (expected, expected)
 
 
 def test_part_of_a_program_is_compiled_again(model, make_objects):
