@@ -20,7 +20,7 @@ from distributed.comm.core import CommClosedError
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
 
-from elsewhere.errors import ElsewhereError, InputError, StorageError
+from elsewhere.errors import ElsewhereError, InputError, StorageError, reason_of
 from elsewhere.recording.workers import Job, Outcome, attempt, unpack
 
 connect: Any = Client
@@ -78,7 +78,7 @@ def performed_on_cluster(
         client: Any = connect(scheduler, timeout=PATIENCE, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(
-            f"no Dask scheduler answers at {scheduler!r} ({str(error).splitlines()[0]}); start one "
+            f"no Dask scheduler answers at {scheduler!r} ({reason_of(error)}); start one "
             "with `dask scheduler`, or leave --scheduler out"
         ) from error
     # what concerns the user is raised; a client that is closed while it looks for its lost
@@ -120,7 +120,7 @@ def _outcome(future: Any, scheduler: str) -> Outcome:
         outcome: Outcome = future.result()
     except KilledWorker as error:
         raise StorageError(
-            f"workers ended again and again at the same task ({str(error).splitlines()[0]}); what "
+            f"workers ended again and again at the same task ({reason_of(error)}); what "
             "is done is kept: give them more memory, then run the same command again"
         ) from error
     return outcome

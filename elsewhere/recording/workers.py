@@ -216,7 +216,7 @@ def pack(job: Job) -> bytes:
         torch.save(job, data, pickle_protocol=pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(
-            f"the network cannot be sent to other processes ({str(error).splitlines()[0]}); put "
+            f"the network cannot be sent to other processes ({reason_of(error)}); put "
             "its class and its functions into a module, or use one worker"
         ) from error
     return pickle.dumps((os.getcwd(), torch.get_num_threads(), EXTENSIONS, data.getvalue()))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from elsewhere.errors import ObjectSetError
+from elsewhere.errors import ObjectSetError, reason_of
 from elsewhere.logs import get_logger
 from elsewhere.stimuli.arrays import ByteArray
 from elsewhere.stimuli.depths import read_pixels
@@ -73,10 +73,9 @@ def build_folder(request: ObjectRequest) -> ObjectSet:
                 cutout = _cut_out(path, request)
             except Exception as error:  # any byte string can come: PIL raises a dozen types
                 if not request.skip_broken:
-                    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                     raise ObjectSetError(
-                        f"cannot read the picture {path}: {reason}; replace it, or go on without "
-                        "it (--skip-broken)"
+                        f"cannot read the picture {path}: {reason_of(error)}; replace it, or go on "
+                        "without it (--skip-broken)"
                     ) from error
                 _log.warning("left out %s: %s", path, error)
                 broken.append(path.relative_to(root).as_posix())

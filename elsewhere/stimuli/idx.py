@@ -116,14 +116,13 @@ def read_collection(
     ObjectSetError
         A file is missing or damaged, or the two do not belong together.
     """
-    stem = collection.stems[request.split]
-    images, labels = _find_files(
-        collection, (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte"), request.data_dir
-    )
-    pictures = _read(images, 3)
+    stem, files = collection.stems[request.split], Files()
+    names = (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte")
+    images, labels = _find_files(collection, names, request.data_dir, files)
+    pictures = _read(images, 3, files)
     if collection.transposed:
         pictures = np.ascontiguousarray(pictures.transpose(0, 2, 1))
-    targets = _read(labels, 1).astype(np.int64)
+    targets = _read(labels, 1, files).astype(np.int64)
     if len(pictures) != len(targets) or targets.max(initial=0) >= len(collection.categories):
         raise ObjectSetError(
             f"{images} has {len(pictures)} pictures, {labels} has {len(targets)} labels up to "
@@ -140,7 +139,7 @@ def _build_strokes(collection: Collection, request: ObjectRequest) -> ObjectSet:
 
 
 def _find_files(
-    collection: Collection, names: tuple[str, ...], data_dir: Path | None
+    collection: Collection, names: tuple[str, ...], data_dir: Path | None, files: Files
 ) -> tuple[Path, ...]:
     """Return the files of a set: from its own folder, or from one that holds nothing else.
 
@@ -159,7 +158,7 @@ def _find_files(
         found = tuple(path for path in spelled if path is not None)
         if len(found) < len(names):
             continue
-        owners = {_owner(path) for path in found} - {""}
+        owners = {_owner(path, files) for path in found} - {""}
         if owners - {collection.name}:
             if folder in shared:
                 continue
@@ -227,14 +226,34 @@ def _known() -> dict[str, str]:
     return _PLAIN | {digest: name for name, files in _PUBLISHED.items() for digest in files}
 
 
-def _owner(path: Path) -> str:
+class Files:
+    """Files that are read, and unpacked, once each."""
+
+    def __init__(self) -> None:
+        self._data: dict[Path, bytes] = {}
+        self._plain: dict[Path, bytes] = {}
+
+    def data(self, path: Path) -> bytes:
+        """Return a file's bytes."""
+        if path not in self._data:
+            self._data[path] = path.read_bytes()
+        return self._data[path]
+
+    def plain(self, path: Path) -> bytes:
+        """Return a file's bytes, unpacked."""
+        if path not in self._plain:
+            data = self.data(path)
+            self._plain[path] = _unzip(data) if path.suffix == ".gz" else data
+        return self._plain[path]
+
+
+def _owner(path: Path, files: Files) -> str:
     """Return the set that a file belongs to by its content; nothing where it is not known."""
     try:
-        data = path.read_bytes()
-        plain = _unzip(data) if path.suffix == ".gz" else data
+        parts = {files.data(path), files.plain(path)}
     except (OSError, EOFError, zlib.error):  # reading it says so
         return ""
-    digests = [hashlib.md5(part, usedforsecurity=False).hexdigest() for part in (data, plain)]
+    digests = [hashlib.md5(part, usedforsecurity=False).hexdigest() for part in parts]
     return next((_known()[digest] for digest in digests if digest in _known()), "")
 
 
@@ -253,11 +272,9 @@ def _spellings(folder: Path, name: str) -> Iterator[Path]:
             yield folder / spelling
 
 
-def _read(path: Path, dimensions: int) -> ByteArray:
+def _read(path: Path, dimensions: int, files: Files) -> ByteArray:
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = _unzip(data)
+        data = files.plain(path)
     except (OSError, EOFError, zlib.error) as error:
         raise ObjectSetError(
             f"cannot read {path}: {error}; the file is damaged; get it again"

@@ -138,6 +138,23 @@ def test_networks_that_cannot_be_sent_are_told(make, wrap, make_sweep, tmp_path)
         perform(None, [1], workers=0, done=print)
 
 
+def test_errors_without_a_word_are_told_by_their_names(monkeypatch):
+    class Silent:
+        def __reduce__(self):
+            raise TypeError
+
+    with pytest.raises(InputError, match=r"cannot be sent to other processes \(TypeError\)"):
+        perform(Silent(), [1, 2], workers=2, done=print)
+    cluster = pytest.importorskip("elsewhere.recording.cluster")
+
+    def connect(*_, **__):
+        raise TimeoutError
+
+    monkeypatch.setattr(cluster, "connect", connect)
+    with pytest.raises(InputError, match=r"no Dask scheduler answers at 'tcp://x:1' \(Timeout"):
+        perform(None, [1], scheduler="tcp://x:1", done=print)
+
+
 def test_what_is_measured_beside_a_shared_recording_is_the_same(make, tmp_path):
     alone, shared = SimilaritySink(), SimilaritySink()
     record(make(), tmp_path / "a.h5", also=[alone])

@@ -206,3 +206,16 @@ def test_the_checksums_are_those_that_torchvision_lists(name, kind):
     from torchvision.datasets import mnist
 
     assert idx._PUBLISHED[name] == tuple(digest for _, digest in getattr(mnist, kind).resources)
+
+
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "gz"])
+def test_each_file_is_read_and_unpacked_once(compress, tmp_path, write_collection, monkeypatch):
+    """Though its content says whose it is before it is taken."""
+    write_collection(
+        tmp_path / "mnist", np.full((2, 28, 28), 9, np.uint8), [0, 1], compress=compress
+    )
+    done, read, unzip = [], Path.read_bytes, idx._unzip
+    monkeypatch.setattr(Path, "read_bytes", lambda path: done.append(path.name) or read(path))
+    monkeypatch.setattr(idx, "_unzip", lambda data: done.append(len(data)) or unzip(data))
+    load_objects("mnist", size=28, categories=2, data_dir=tmp_path)
+    assert len(done) == len(set(done)) == (4 if compress else 2)
