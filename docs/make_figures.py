@@ -73,7 +73,7 @@ TAIL = """\
 
 - Without `--width` a figure is at most 178 mm wide, the text of a printed page, and as tall as it needs. With `--width`
   alone it grows in height until names, title and legend have room. With `--height` as well it has exactly that size, and
-  a page on which something would be cut off is refused, with what can be done.
+  a page on which something would be cut off, or numbers would overlap, is refused, with what can be done.
 - Labels of axes have 8 pt, and 7 pt where a width below 120 mm is asked for; numbers and small print have less (7/8 and
   3/4), titles 9/8. With `--font-size` all text but the titles has that size. Only a word that is too long for its panel
   by itself is smaller.

@@ -89,7 +89,7 @@ def plot_comparison(
     names = comparison["other" if differences else "result"].values.tolist()
     rows = [key for key in keys if not _curved(comparison, key)]
     panels = [(key, dims) for key in keys for dims in _panels(comparison, key)]
-    columns = 1 if SIZES.narrow or len(panels) == 1 else 2 if len(panels) <= 6 else 3
+    columns = _columns(len(panels))
     deep = -(-len(panels) // columns)
     tall = max(1.7, 0.5 + 0.16 * len(names)) if rows else 1.9
     figure = new_figure(SIZES.width, 0.9 + deep * tall)
@@ -116,6 +116,15 @@ def plot_comparison(
     entitle_figure(figure, _title(comparison, differences))
     legend_below(figure, handles)
     return figure
+
+
+def _columns(count: int) -> int:
+    """Return how many panels stand beside each other: more where a low page is asked for."""
+    usual = 1 if SIZES.narrow or count == 1 else 2 if count <= 6 else 3
+    if SIZES.height is None or count == 1:
+        return usual
+    most, room = 2 if SIZES.narrow else 3, SIZES.height - 0.7
+    return next((n for n in range(usual, most) if room / -(-count // n) >= 0.9), most)
 
 
 def _of_last_layers(comparison: xr.Dataset) -> tuple[xr.Dataset, set[str]]:
@@ -219,7 +228,8 @@ def _draw_curves(
         ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
     steps = "checkpoint" in values.dims
     ax.set_xlabel("step" if steps else "relative depth", fontsize=SIZES.tick)
-    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    for axis in (ax.xaxis, ax.yaxis):  # as many numbers as there is room for
+        axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
 
 
 def _across(comparison: xr.Dataset, name: str, number: int) -> NDArray[np.float64]:

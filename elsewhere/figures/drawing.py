@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import string
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -295,13 +296,33 @@ def _check_fit(figure: Figure, scale: float) -> None:
             over = max(-box.x0, -box.y0, box.x1 - width, box.y1 - height) if box else 0.0
         except UserWarning:  # axes have no room left
             over = 1.0
-    if over > 0.03:
+    if over > 0.03 or _crowded(figure):
         raise _too_small(width, height, scale)
+
+
+def _crowded(figure: Figure) -> bool:
+    """Return whether names or numbers beside an axes overlap."""
+    for ax in figure.axes:
+        labels = ax.get_yticklabels() if ax.axison else []
+        low, high = sorted(ax.get_ylim())
+        boxes = sorted(
+            (
+                label.get_window_extent()
+                for label in labels
+                if label.get_visible()
+                and label.get_text()
+                and low <= label.get_position()[1] <= high
+            ),
+            key=lambda box: float(box.y0),
+        )
+        if any(b.y0 < a.y1 - 0.3 * a.height for a, b in itertools.pairwise(boxes)):
+            return True
+    return False
 
 
 def _too_small(width: float, height: float, scale: float) -> InputError:
     width, height = (25.4 * scale * inches for inches in (width, height))
     return InputError(
-        f"the figure does not fit {width:.0f} x {height:.0f} mm: something would be cut off; "
-        "give it more room, draw fewer layers, or take smaller text"
+        f"the figure does not fit {width:.0f} x {height:.0f} mm: something would be cut off "
+        "or overlap; give it more room, draw fewer layers, or take smaller text"
     )

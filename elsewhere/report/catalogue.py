@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from elsewhere.report.factors import Factor, factors_of, kept_factors
 from elsewhere.report.fields import PLACE, PlaceField, axis_labels, fields_of, scene_facts
 from elsewhere.report.frames import PIXELS, Frames, frames_of
 from elsewhere.report.material import Item, Material, Recorded
-from elsewhere.report.packing import BITS, Packed, pack
+from elsewhere.report.packing import BITS, LOST, Packed, pack
+from elsewhere.report.parts import UNFIT, because
 from elsewhere.report.pictures import Pictures
+from elsewhere.report.texts import seen
 from elsewhere.report.thinning import arrays_of, thin
 from elsewhere.storage import Recording
 
@@ -47,7 +50,10 @@ class Catalogue:
             with contextlib.closing(Recording(recorded.file)) as recording:
                 self._add_recording(recording, recorded)
         for item in material.items:
-            self._add_track(item)
+            try:
+                self._add_track(item)
+            except UNFIT as error:
+                self._leave_out(item, error)
         self.directories = material.directories
         if not whole:
             self.notes += thin(self.files, self._packed)
@@ -73,16 +79,27 @@ class Catalogue:
             "pictures": self.objects,
         }
 
+    def _leave_out(self, item: Item, error: Exception) -> None:
+        name = f"{item.path} in {item.directory}"
+        self.notes.append(f"the explorer lacks numbers of {name}: {because(error)}")
+
     def put(self, values: ArrayLike, bits: int = BITS) -> dict[str, Any]:
         """Add an array, and return where it stands and how it is read."""
-        packed = pack(values, bits)
+        packed = pack(values, bits, lost=LOST if bits == BITS else math.inf)
         return {"block": self._keep(packed), **packed.facts()}
 
     def _file(self, item: Item) -> dict[str, Any]:
-        fields = list(fields_of(item))
-        maps = list(frames_of(item))
-        named = [*(field.dims for field in fields), *(each.dims for each in maps)]
-        dims = [dim for dim in dict.fromkeys(itertools.chain(*named)) if dim not in PIXELS]
+        fields: list[PlaceField] = []
+        maps: list[Frames] = []
+        axes: dict[str, list[Any]] = {}
+        try:
+            fields, maps = list(fields_of(item)), list(frames_of(item))
+            named = [*(field.dims for field in fields), *(each.dims for each in maps)]
+            dims = [dim for dim in dict.fromkeys(itertools.chain(*named)) if dim not in PIXELS]
+            axes = {dim: axis_labels(item.result, dim) for dim in dims}
+        except UNFIT as error:
+            self._leave_out(item, error)
+            fields, maps, dims = [], [], []
         digest = str(item.attributes.get("object_digest", ""))
         if dims and not self.objects.get(digest):
             self.objects[digest] = self._pictures.of(item)
@@ -101,7 +118,7 @@ class Catalogue:
             "scene": scene_facts(item.attributes),
             "pictures": digest,
             "ids": ids,
-            "axes": {dim: axis_labels(item.result, dim) for dim in dims},
+            "axes": axes,
             "fields": [self._field(field) for field in fields],
             **({"frames": self._frames(maps[0])} if maps else {}),
         }
@@ -319,9 +336,14 @@ def to_json(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """Return a value without types and numbers that JSON does not know."""
+    if isinstance(value, str):
+        return seen(value)
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+        plain = {seen(str(key)): _plain(each) for key, each in value.items()}
+        if plain.get("path", value.get("path")) != value.get("path"):
+            plain |= {"path": value["path"], "shown": plain["path"]}  # it is looked for as it is
+        return plain
+    if isinstance(value, Sequence):
         return [_plain(each) for each in value]
     if isinstance(value, np.generic):
         value = value.item()

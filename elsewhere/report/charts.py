@@ -58,8 +58,9 @@ def script_digest(script: str) -> str:
 def _maps(prefix: str, palette: Sequence[str]) -> Plot:
     """Return one plot of maps side by side, so that a change is one drawing.
 
-    Names of what is in it begin with `prefix`. The boxes have a dark line below a bright one: one
-    of the two is seen on any colour.
+    Names of what is in it begin with `prefix`. Around each map stands the canvas, which is larger
+    than what was measured: an object's box is inside it. The boxes have a dark line below a bright
+    one: one of the two is seen on any colour.
     """
     plot = figure(
         name=f"{prefix}maps",
@@ -80,6 +81,11 @@ def _maps(prefix: str, palette: Sequence[str]) -> Plot:
     mapper = LinearColorMapper(
         palette=palette, low=-1.0, high=1.0, nan_color=UNDEFINED_COLOR, name=f"{prefix}colors"
     )
+    canvases = ColumnDataSource({n: [] for n in "xywh"}, name=f"{prefix}canvases")
+    plot.rect(
+        x="x", y="y", width="w", height="h", source=canvases, line_color=UNDEFINED_COLOR,
+        fill_color=UNDEFINED_COLOR, fill_alpha=0.12,
+    )  # fmt: skip
     plot.image(
         image="image",
         x="x",

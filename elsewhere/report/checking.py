@@ -21,8 +21,17 @@ from elsewhere.report.factors import kept_rows, unit_codes
 from elsewhere.report.fields import PLACE
 from elsewhere.report.frames import MAPS, MAPS_AT_REFERENCE, pixel
 from elsewhere.report.material import digest_of
-from elsewhere.report.packing import BITS, INDEX, Packed, data_name, read_data, unpack
+from elsewhere.report.packing import (
+    BITS,
+    INDEX,
+    Packed,
+    data_name,
+    error_at,
+    read_data,
+    unpack,
+)
 from elsewhere.report.recomputing import recomputed
+from elsewhere.report.texts import seen
 from elsewhere.storage import Recording, load_result
 from elsewhere.storage.files import is_file, is_folder
 
@@ -215,7 +224,8 @@ def _draw(
             value, error = _formed(page, file, known["name"], at)
         else:
             values = page.values(file, packed)
-            value, error = float(values[index]), packed["error"]
+            value = float(values[index])
+            error = error_at(packed, value)
         block = known.get("block", 0)
         found.append(Drawn(file["number"], known["name"], at, value, error, end, block))
     return sorted(found, key=lambda drawn: (drawn.file, drawn.at.get("layer", 0)))
@@ -313,7 +323,9 @@ class _Codes:
         """Return a cosine or G, formed from the codes themselves."""
         design, layer = self._recording.design, at["layer"]
         if self._last is None or self._last[0] != layer:
-            names = {label(each.name, each.form): each.name for each in self._recording.layers}
+            names = {
+                seen(label(each.name, each.form)): each.name for each in self._recording.layers
+            }
             self._last = layer, unit_codes(self._recording, names[self._labels[layer]])
         return _pick(self._last[1], design.category_codes, design.shape, name, at)
 
@@ -323,7 +335,7 @@ class _Factors:
 
     def __init__(self, path: Path, categories: Sequence[int], labels: Sequence[str]) -> None:
         self._result, self._categories = load_result(path), np.array(categories)
-        known = layer_labels(self._result)
+        known = [seen(name) for name in layer_labels(self._result)]
         self._layers = [known.index(name) for name in labels]
 
     def value(self, name: str, at: Mapping[str, int]) -> float:

@@ -95,14 +95,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A recording in one of the directories; `sides` are how many places it has along y and x."""
+    """A recording in one of the directories; `sizes` are of its objects, and places along axes."""
 
     directory: str
     path: str
     file: Path
     sha256: str
     attributes: Mapping[str, Any]
-    sides: tuple[int, ...]
+    sizes: Mapping[str, int]
 
     @property
     def made_by(self) -> str:
@@ -164,8 +164,10 @@ def gather(directories: Sequence[Path]) -> Material:
                     items.append(Item(len(items), name, below, digest, load_result(path)))
                     continue
                 with contextlib.closing(Recording(path)) as recording:
-                    facts, sides = dict(recording.attributes), recording.design.shape
-                recordings.append(Recorded(name, below, path, digest, facts, sides))
+                    facts, design = dict(recording.attributes), recording.design
+                sizes = dict(zip(design.names, design.shape, strict=True))
+                sizes["object"] = len(design.objects)
+                recordings.append(Recorded(name, below, path, digest, facts, sizes))
             except ElsewhereError as error:
                 problems.append(f"{below} in {name} was left out: {error}")
     if not items and not recordings:

@@ -15,6 +15,7 @@ from elsewhere.report.charts import bokeh_script, charts, script_digest
 from elsewhere.report.material import Material
 from elsewhere.report.packing import INDEX, data_name, data_script
 from elsewhere.report.parts import Section
+from elsewhere.report.texts import seen
 
 SCRIPTS = ("values.js", "stage.js", "charts.js", "evidence.js", "explorer.js")
 
@@ -43,9 +44,12 @@ def render(
     nothing else. The policy takes those that bear its mark, a digest of all data, which therefore
     no text in the data can contain.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finish
+    )
     own = "\n".join(map(asset, SCRIPTS))
-    scripts = [bokeh_script(), own] if any(file["fields"] for file in catalogue.files) else []
+    explorer = any(file["fields"] for file in catalogue.files)
+    scripts = [bokeh_script(), own] if explorer else [own]
     facts, blocks = to_json(catalogue.facts()), catalogue.blocks
     pages: dict[str, bytes] = {}
     mark = ""
@@ -54,7 +58,7 @@ def render(
             if held:
                 pages[data_name(number)] = data_script(number, held).encode()
         mark = _digest(facts, *pages.values())
-    allowed = " ".join(map(script_digest, scripts)) or "'none'"
+    allowed = " ".join(map(script_digest, scripts))
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; "
         f"style-src 'unsafe-inline'; script-src {allowed}"
@@ -65,7 +69,7 @@ def render(
         mark=mark,
         style=Markup(asset("report.css")),
         sections=sections,
-        explorer=bool(scripts),
+        explorer=explorer,
         scripts=[Markup(script) for script in scripts],
         catalogue=Markup(facts),
         charts=Markup(to_json(charts())),
@@ -76,6 +80,11 @@ def render(
         directories=material.directories,
     )
     return {INDEX: page.encode(), **pages}
+
+
+def _finish(value: object) -> object:
+    """Return a value of the template as it is shown; what is ours stays what it is."""
+    return seen(value) if type(value) is str else value
 
 
 def _digest(facts: str, *pages: bytes) -> str:

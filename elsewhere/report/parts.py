@@ -17,6 +17,25 @@ from matplotlib.figure import Figure
 from elsewhere.errors import ElsewhereError
 from elsewhere.report.fields import axis_labels
 from elsewhere.report.material import Item
+from elsewhere.report.texts import seen
+
+UNFIT = (ElsewhereError, LookupError, ValueError, TypeError, AttributeError)
+"""What comes of results that lack what this version expects: of other versions, other tools."""
+
+
+def because(error: Exception) -> str:
+    """Return in a line why a result does not fit.
+
+    Examples
+    --------
+    >>> because(KeyError("counts"))
+    "it is not as this version writes results (KeyError: 'counts')"
+    """
+    line = " ".join(str(error).split())
+    if isinstance(error, ElsewhereError):
+        return line
+    line = line if len(line) < 160 else f"{line[:159]}…"
+    return f"it is not as this version writes results ({type(error).__name__}: {line})"
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,7 @@ class Section:
     tables: list[NumberTable] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     listing: str = ""
+    _wanted: list[tuple[Callable[[], Figure | Axes], str, str]] = field(default_factory=list)
 
     def doubts(self, *items: Item) -> None:
         """Add the notes of results, each once, with the names of the files that it is of."""
@@ -81,15 +101,22 @@ class Section:
             self.notes.append(f"{note} (in {', '.join(paths[:2])}{more})")
 
     def draw(self, make: Callable[[], Figure | Axes], text: str, caption: str) -> None:
-        """Add a figure; where it cannot be drawn, the section says why."""
-        try:
-            made = make()
-        except ElsewhereError as error:
-            self.notes.append(f"no figure of {caption}: {error}")
-            return
-        figure = made if isinstance(made, Figure) else made.get_figure(root=True)
-        if isinstance(figure, Figure):
-            self.pictures.append(Picture(to_uri(figure), text, caption))
+        """Add a figure, which is drawn when the section is finished."""
+        self._wanted.append((make, text, caption))
+
+    def finish(self) -> Section:
+        """Draw the figures; where one cannot be drawn, the section says why."""
+        for make, text, caption in self._wanted:
+            try:
+                made = make()
+            except UNFIT as error:
+                self.notes.append(f"no figure of {caption}: {because(error)}")
+                continue
+            figure = made if isinstance(made, Figure) else made.get_figure(root=True)
+            if isinstance(figure, Figure):
+                self.pictures.append(Picture(to_uri(figure), text, caption))
+        self._wanted.clear()
+        return self
 
 
 def to_uri(figure: Figure) -> str:
@@ -116,10 +143,10 @@ def number(
         "file": item.number,
         "variable": variable,
         "at": at,
-        "place": place,
+        "place": seen(place),
         "value": text,
         "exact": value if math.isfinite(value) else str(value),
-        "meaning": str(array.attrs.get("long_name", "")),
+        "meaning": seen(str(array.attrs.get("long_name", ""))),
     }
     return Number(text, json.dumps(evidence))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray
@@ -13,7 +15,7 @@ from matplotlib.figure import Figure
 
 from elsewhere.analyzer import describe_methods
 from elsewhere.analyzer.track_summary import join_seeds
-from elsewhere.errors import ElsewhereError
+from elsewhere.errors import InputError
 from elsewhere.figures import (
     draw,
     plot_accuracy_maps,
@@ -23,7 +25,7 @@ from elsewhere.figures import (
 )
 from elsewhere.forms import network_name, weights_name
 from elsewhere.report.material import Item, Material, Recorded
-from elsewhere.report.parts import Number, NumberTable, Section, called, number
+from elsewhere.report.parts import UNFIT, Number, NumberTable, Section, because, called, number
 from elsewhere.types import stem_of
 
 MOST_FIGURES = 8
@@ -34,7 +36,7 @@ FOLDED = 12
 
 
 def tell(material: Material) -> list[Section]:
-    """Return the sections of the story; one that has nothing to say is left out."""
+    """Return the sections of the story, not finished; one that has nothing to say is left out."""
     told = [
         _shown(material),
         _accuracy(material),
@@ -45,6 +47,22 @@ def tell(material: Material) -> list[Section]:
         _made(material),
     ]
     return [each for each in told if each is not None]
+
+
+def fitting(material: Material) -> Material:
+    """Return what can be told; of results that are not as they are expected, it is said why not."""
+    kept: list[Item] = []
+    problems = list(material.problems)
+    for item in material.items:
+        try:
+            tell(replace(material, items=(item,), recordings=(), problems=()))
+        except UNFIT as error:
+            problems.append(f"{item.path} in {item.directory} was left out: {because(error)}")
+        else:
+            kept.append(replace(item, number=len(kept)))
+    if not kept and not material.recordings:
+        raise InputError(f"no result can be told of: {problems[0]}")
+    return replace(material, items=tuple(kept), problems=tuple(problems))
 
 
 def _shown(material: Material) -> Section:
@@ -59,20 +77,15 @@ def _shown(material: Material) -> Section:
         facts = item.attributes
         if "canvas" not in facts:
             continue
-        sizes = (
-            item.result.sizes
-            if isinstance(item, Item)
-            else dict(zip("yx", item.sides, strict=False))
-        )
+        sizes = item.result.sizes if isinstance(item, Item) else item.sizes
         grid = " x ".join(str(sizes[d]) for d in "yx" if d in sizes)
         background = facts.get("background")
-        count = facts.get("n_objects", sizes.get("object", "?"))
         row = (
             *([item.directory] if len(material.directories) > 1 else []),
             network_name(facts),
             item.condition or weights_name(facts),
             f"{facts['canvas']} px",
-            f"{facts.get('object_set', '')} ({count} objects)",
+            _objects(facts, sizes),
             f"{facts.get('object_size', '?')} px",
             grid or "none",
             ", ".join(map(str, background)) if isinstance(background, list) else "",
@@ -86,6 +99,16 @@ def _shown(material: Material) -> Section:
     table = [(*row, str(count)) for row, count in sorted(rows.items())]
     section.tables.append(NumberTable("Networks and objects", head, table, len(table) > FOLDED))
     return section
+
+
+def _objects(facts: Mapping[str, Any], sizes: Mapping[Any, int]) -> str:
+    """Return the name of a set of objects and how many there are, as far as they are known."""
+    name, count = str(facts.get("object_set") or ""), facts.get("n_objects")
+    if count is None:
+        count = sizes.get("object", sizes.get("left_out"))
+    if count is None:
+        return name or "not kept"
+    return f"{name} ({count} object{'s' * (count != 1)})".strip()
 
 
 def _accuracy(material: Material) -> Section | None:
@@ -219,12 +242,16 @@ def _acquired(material: Material) -> Section | None:
             if len(tracks) > 1 and _one_phase(tracks):
                 seeds = f"mean and 95 % interval over {len(tracks)} seeds"
                 name = f"{item.condition or item.what}, checkpoint by checkpoint; {seeds}"
-                section.draw(partial(plot_acquisition, join_seeds(tracks)), text, name)
+                section.draw(partial(_plot_joined, tracks), text, name)
             else:
                 section.draw(partial(plot_acquisition, item.result), text, name)
         _say_left_out(section, len(firsts) - MOST_FIGURES)
     section.doubts(*items)
     return section
+
+
+def _plot_joined(tracks: Sequence[xarray.Dataset]) -> Figure | Axes:
+    return plot_acquisition(join_seeds(tracks))
 
 
 def _claims(material: Material) -> Section | None:
@@ -341,8 +368,8 @@ def _made(material: Material) -> Section:
     for kind, item in texts.items():
         try:
             listing.append(f"{kind} ({item.path})\n\n{describe_methods(item.result)}")
-        except (ElsewhereError, KeyError) as error:
-            section.notes.append(f"no methods section of {item.path}: {error}")
+        except UNFIT as error:
+            section.notes.append(f"no methods section of {item.path}: {because(error)}")
     section.listing = "\n\n".join(listing)
     return section
 

@@ -14,7 +14,7 @@ from elsewhere.report.catalogue import Catalogue
 from elsewhere.report.material import gather
 from elsewhere.report.packing import INDEX
 from elsewhere.report.page import default_title, render
-from elsewhere.report.story import tell
+from elsewhere.report.story import fitting, tell
 from elsewhere.storage import save_output
 from elsewhere.storage.files import TEMPORARY, storage_errors, synchronise_folder
 
@@ -67,9 +67,13 @@ def make_report(
 ) -> dict[str, bytes]:
     """Return what :func:`write_report` writes: the page and the files beside it, by name."""
     folders = [Path(each) for each in directories]
-    material = gather(folders)
+    material = fitting(gather(folders))
     title = default_title(folders) if title is None else title
-    return render(material, Catalogue(material, whole=split), tell(material), title, split=split)
+    sections = [section.finish() for section in tell(material)]
+    catalogue = Catalogue(material, whole=split)
+    if not any(file["fields"] for file in catalogue.files):  # there is no explorer to say it
+        sections[-1].notes += catalogue.notes
+    return render(material, catalogue, sections, title, split=split)
 
 
 def save_report(

@@ -210,11 +210,54 @@ def test_one_tab_stop_leads_to_the_canvas(open_page, page):
 
 
 def test_an_action_is_answered_by_little_work(open_page, page):
-    """Moving draws each chart once, and unpacks nothing again."""
+    """Whatever is chosen within a result draws each chart, lays none out anew, unpacks once."""
     tab = open_page(page, TRACK)
-    before = tab.evaluate("[...unpacked.values()].length")
+    tab.evaluate(
+        """() => {
+          globalThis.layouts = 0;
+          for (const { view } of Object.values(explorer.charts.plots)) {
+            const compute = view.compute_layout.bind(view);
+            view.compute_layout = () => { layouts += 1; compute(); };
+          }
+        }"""
+    )
+    measures = tab.evaluate("explorer.file.fields.map((field) => field.name)")
+    assert len(measures) == 3
+    for measure in (*measures, *measures):
+        tab.select_option("#choose-measure", measure)
+        until(tab, f"explorer.field.name === '{measure}' && !explorer.dirty")
+        settled(tab)
+    before = tab.evaluate("unpacked.size")
     tab.focus("#stage [role=gridcell]")
     tab.keyboard.press("ArrowLeft")
+    tab.evaluate("explorer.set({ checkpoint: 1, layer: 0 })")
     settled(tab)
-    assert tab.evaluate("[...unpacked.values()].length") == before
+    tab.wait_for_timeout(100)
+    assert tab.evaluate("unpacked.size") == before
+    assert tab.evaluate("layouts") == 0
     assert np.isfinite(float(tab.evaluate("document.documentElement.dataset.drawn")))
+
+
+def test_only_charts_that_are_seen_are_made(open_page, page):
+    tab = open_page(page, "#what=things-similarity&measure=cosine_G")
+    assert tab.evaluate("Object.keys(explorer.charts.plots).sort()") == ["by-layer", "maps"]
+    tab.select_option("#choose-what", "track")
+    until(tab, "'by-checkpoint' in explorer.charts.plots && explorer.file.kind === 'track'")
+    settled(tab)
+    assert tab.is_visible("#by-checkpoint")
+
+
+def test_the_object_s_box_stays_within_the_canvas_of_each_map(open_page, page):
+    tab = open_page(page, TRACK)
+    for at in ((0, 0), (3, 2)):
+        tab.evaluate("([y, x]) => explorer.set({ y, x })", list(at))
+        settled(tab)
+        here, canvases = (
+            tab.evaluate(f"(({{ x, y, w, h }}) => [x, y, w, h])(explorer.charts.named('{n}').data)")
+            for n in ("here", "canvases")
+        )
+        unit = tab.evaluate("explorer.charts.unit")
+        (x, y, w, h), (left, top, wide, high) = np.array(here), np.array(canvases)
+        line = 2 / unit  # half of the line's width
+        assert (np.abs(x - left) + w / 2 + line <= wide / 2 + 1e-6).all()
+        assert (np.abs(y - top) + h / 2 + line <= high / 2 + 1e-6).all()

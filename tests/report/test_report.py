@@ -25,7 +25,7 @@ from elsewhere.errors import ExistsError, InputError, StorageError
 from elsewhere.report import check_report, thinning, write_report
 from elsewhere.report.checking import _Page
 from elsewhere.report.material import gather
-from elsewhere.report.packing import pack, unpack
+from elsewhere.report.packing import error_at, pack, unpack
 from elsewhere.report.recomputing import recomputed
 from elsewhere.storage import load_result, save_result
 from tests.report.conftest import measured
@@ -43,6 +43,38 @@ def test_packed_values_are_as_near_as_is_said(values):
     assert off == pytest.approx(packed.error)
     span = np.ptp(values[finite]) if finite.any() else 0.0
     assert packed.error <= 0.51 * span / 65532 + 1e-9
+
+
+@given(arrays.arrays(np.float64, 6, elements=st.floats(width=64) | VALUES))
+def test_values_of_any_size_are_as_near_as_is_said(values):
+    packed = pack(values, lost=1e-3)
+    back, facts = unpack(packed), packed.facts()
+    finite = np.isfinite(values)
+    assert np.array_equal(back[~finite], values[~finite], equal_nan=True)
+    for one, other in zip(values[finite], back[finite], strict=True):
+        assert abs(one - other) <= error_at(facts, one) * (1 + 1e-9) + 1e-12 * abs(one)
+        if one and np.count_nonzero(values[finite]) == 1:
+            assert other == pytest.approx(one, rel=1e-3)
+
+
+def test_one_huge_value_does_not_coarsen_the_others(tmp_path, open_page):
+    pytest.importorskip("bokeh", reason="reports are drawn by Bokeh")
+    result = measured(0.6)
+    result["cosine_G"][0, 0, 0] = 1e30
+    result["cosine_each"][0, 0, 0, 0] = 1e200  # beyond 32 bits
+    save_result(result, tmp_path / "sim.nc")
+    path = write_report([tmp_path], tmp_path / "report.html")
+    tab = open_page(path, "#measure=cosine_G&y=1&x=1&layer=1")
+    read = tab.inner_text("#readout")
+    assert f"{result['cosine_G'].values[1, 1, 1]:.3f}".replace("-", "\u2212") in read
+    tab.click("#evidence-here > summary")
+    assert "error of the page's rounding" in tab.inner_text("#source")
+    tab.select_option("#choose-measure", "cosine_each")
+    tab.evaluate("new Promise(done => setTimeout(done, 300))")
+    each = result["cosine_each"].isel(layer=1, object=0, y=1, x=1).item()
+    assert f"{each:.3f}" in tab.inner_text("#readout")
+    found = check_report(path, [tmp_path], numbers=300)
+    assert [line for line in found.different if "computed anew" not in line] == []
 
 
 @given(arrays.arrays(np.int32, 7, elements=st.integers(-30_000, 30_000)))
@@ -248,14 +280,63 @@ def test_names_that_every_object_of_javascript_has_and_very_long_ones_are_only_n
     save_result(result.assign_attrs(run="9" * 300), tmp_path / "sim.nc")
     tab = open_page(write_report([tmp_path], tmp_path / "named.html"))
     assert tab.locator("#stage [role=gridcell] img").get_attribute("src") is None
-    lengths = tab.evaluate(
-        """[...Bokeh.documents].flatMap((held) => [...held._all_models.values()])
-        .filter((model) => model.major_label_overrides?.size)
-        .flatMap((model) => [...model.major_label_overrides.values()].map((text) => text.length))"""
-    )
-    assert len(lengths) == 3
-    assert max(lengths) <= 20
+    check_names_fit(tab)
+
+
+LABELS = "[...explorer.charts.named('layer-x').major_label_overrides.values()]"
+TITLES = "explorer.charts.named('titles').data.text"
+
+
+def check_names_fit(tab):
+    """Check that names of layers beside axes and above maps have room in this browser."""
+    widths = """(texts, size) => {
+      const pen = document.createElement("canvas").getContext("2d");
+      pen.font = `${size}px helvetica`;
+      return texts.flatMap((text) => text.split("\\n")).map((line) => pen.measureText(line).width);
+    }"""
+    labels = tab.evaluate(f"({widths})({LABELS}, 11)")
+    assert len(labels) == 3
+    assert max(labels) <= 120
+    titles = tab.evaluate(f"({widths})({TITLES}, 13)")
+    assert len(titles) == 6  # a name and a value each
+    assert max(titles) <= tab.evaluate("explorer.charts.unit")
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+TURNED = "\u202e"
+STRANGE = (
+    f"fc{TURNED}0.1 ,",  # what stands behind it would be read from right to left
+    "\u5c42" * 60,  # wide signs
+    "a\nb\tc\x07\u200b" + "e\u0301\u0323" * 40,
+)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_names_in_other_scripts_or_that_steer_are_only_names(open_page, tmp_path, width):
+    pytest.importorskip("bokeh", reason="reports are drawn by Bokeh")
+    folder = tmp_path / "caf\udce9"  # no UTF-8, as disks have it
+    folder.mkdir()
+    result = measured(0.6, model=STRANGE[0], run=STRANGE[2], notes=[STRANGE[0]])
+    names = [f"{name}{n}" for n, name in enumerate((*STRANGE, TURNED, "\u05d0\u05d1"))]
+    result = result.assign_coords(
+        layer=names[:3], object=names, left_out=names, category=("object", names)
+    )
+    save_result(result, folder / f"x\udcff{TURNED}.nc")
+    path = write_report([folder], tmp_path / "named.html", title=STRANGE[0])
+    assert TURNED not in path.read_text()
+    assert check_report(path, [folder]).different == ()
+    tab = open_page(path, width=width)
+    assert "U+202E" in tab.inner_text("h1")
+    check_names_fit(tab)
+    tab.locator("button.number").first.focus()
+    assert "xU+DCFFU+202E.nc" in tab.inner_text("#evidence")
+
+
+def test_a_recording_says_how_many_objects_it_has(any_reference, recorded):
+    row = re.search(r"<tr>(?:(?!</tr>).)*glyphs(?:(?!</tr>).)*</tr>", any_reference.read_text())
+    assert "glyphs (6 objects)" in row[0]
+    (found,) = gather([recorded]).recordings
+    assert found.sizes == {"y": 3, "x": 4, "object": 6}
 
 
 def test_the_policy_forbids_the_network_and_all_scripts_but_its_own(page):

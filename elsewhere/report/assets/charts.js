@@ -2,37 +2,53 @@
 // Bokeh's charts, filled with what is chosen.
 
 const PANEL = { width: 1.12, height: 1.34, title: 0.26 };
+const LINE = 4;  // px that the line around an object is wide
+const ruler = document.createElement("canvas").getContext("2d");
 
 class Charts {
-  async embed(items) {
+  constructor(items) {
+    keepStyles();
+    this.items = items;
     this.plots = {};
-    for (const [name, item] of Object.entries(items)) {
-      const manager = await Bokeh.embed.embed_item(item);
-      const view = [...manager][0];
-      this.plots[name] = { model: view.model, view, host: document.getElementById(name) };
+    this.models = new Map();
+    this.making = new Map();
+  }
+
+  // Charts are made when they are first needed.
+  need(name) {
+    if (!this.making.has(name)) this.making.set(name, this.make(name));
+    return this.making.get(name);
+  }
+
+  async make(name) {
+    const host = document.getElementById(name);
+    const hidden = host.closest("[hidden]");
+    if (hidden) hidden.hidden = false;  // it is measured
+    const manager = await Bokeh.embed.embed_item(this.items[name]);
+    const view = [...manager][0];
+    this.plots[name] = { model: view.model, view, host };
+    // An axis keeps its width where its numbers are narrower: with another, all is laid out anew.
+    for (const axis of view.model.left) {
+      const shown = view.renderer_views.get(axis), own = shown.get_size.bind(shown);
+      shown.get_size = () => ({ width: 0, height: axis.visible && Math.max(own().height, 64) });
     }
-    this.theme();
+    this.theme([view.model]);
   }
 
   // Documents look through all their models for a name, which takes longer than drawing some.
   named(name) {
-    this.models ??= new Map();
-    if (this.models.has(name)) return this.models.get(name);
-    for (const { model } of Object.values(this.plots)) {
+    for (const { model } of this.models.has(name) ? [] : Object.values(this.plots)) {
       const found = model.document.get_model_by_name(name);
-      if (found) {
-        this.models.set(name, found);
-        return found;
-      }
+      if (found) this.models.set(name, found);
     }
-    throw new Error(`no model is called ${name}`);
+    return this.models.get(name);
   }
 
   // The colours of text and lines, as the page has them.
-  theme() {
+  theme(plots = Object.values(this.plots).map(({ model }) => model)) {
     const style = getComputedStyle(document.documentElement);
     const [ink, pale] = ["--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
-    for (const { model } of Object.values(this.plots)) {
+    for (const model of plots) {
       for (const axis of [...model.below, ...model.left]) {
         if (axis.major_label_text_color !== undefined) axis.major_label_text_color = ink;
         for (const part of ["axis", "major_tick"]) {
@@ -44,7 +60,10 @@ class Charts {
       for (const grid of model.center) if ("grid_line_color" in grid) grid.grid_line_color = pale;
       for (const legend of model.above) if (legend.label_text_color) legend.label_text_color = ink;
     }
-    for (const name of ["names", "frame-names"]) this.named(name).glyph.text_color = { value: ink };
+    for (const name of ["names", "frame-names"]) {
+      const text = this.named(name);
+      if (text) text.glyph.text_color = { value: ink };
+    }
   }
 
   // Which cell of a grid each pixel of its map shows; one pixel a cell where cells are alike.
@@ -85,7 +104,7 @@ class Charts {
     this.rows = this.raster(ys, scene);
     this.columns = this.raster(xs, scene);
     this.panels = names.map((name, place) => ({
-      name,
+      text: fitted(name, unit - 20, "13px helvetica"),
       x: (place % columns) * PANEL.width + 0.06,
       y: Math.floor(place / columns) * PANEL.height + PANEL.title,
     }));
@@ -96,6 +115,12 @@ class Charts {
     const source = this.named("images");
     const Kind = source.data.image[0].constructor;
     this.images = names.map(() => new Kind(new Float32Array(height * width), [height, width]));
+    this.named("canvases").data = {
+      x: this.panels.map((panel) => panel.x + 0.5),
+      y: this.panels.map((panel) => -(panel.y + 0.5)),
+      w: this.panels.map(() => 1),
+      h: this.panels.map(() => 1),
+    };
     const part = 1 / scene.canvas;
     const bottom = this.rows.first + this.rows.span;
     this.still = {
@@ -122,21 +147,21 @@ class Charts {
 
   marks(here, reference, said, chosen) {
     const { canvas, size } = this.scene;
+    const middle = size / 2 - Math.floor(size / 2);  // of an odd size it is between two pixels
+    const side = Math.max(size / canvas - LINE / this.unit, size / canvas / 2);  // lines are inside
     const boxes = (place) => ({
-      x: place ? this.panels.map((panel) => panel.x + place[1] / canvas) : [],
-      y: place ? this.panels.map((panel) => -(panel.y + place[0] / canvas)) : [],
-      w: place ? this.panels.map(() => size / canvas) : [],
-      h: place ? this.panels.map(() => size / canvas) : [],
+      x: place ? this.panels.map((panel) => panel.x + (place[1] + middle) / canvas) : [],
+      y: place ? this.panels.map((panel) => -(panel.y + (place[0] + middle) / canvas)) : [],
+      w: place ? this.panels.map(() => side) : [],
+      h: place ? this.panels.map(() => side) : [],
     });
     this.named("here").data = boxes(here);
     this.named("reference").data = boxes(reference);
-    const most = Math.max(4, Math.floor(this.unit / 6.6));
-    const cut = (name) => (name.length > most ? `${name.slice(0, most - 1)}…` : name);
     this.named("titles").data = {
       x: this.panels.map((panel) => panel.x),
       y: this.panels.map((panel) => 0.04 - panel.y),
       text: this.panels.map(
-        (panel, at) => `${at === chosen ? "▸ " : ""}${cut(panel.name)}\n${said[at]}`),
+        (panel, at) => `${at === chosen ? "▸ " : ""}${panel.text}\n${said[at]}`),
     };
   }
 
@@ -248,7 +273,7 @@ class Charts {
     const ticks = [...labels.keys()].filter((at) => at % step === 0);
     if (axis.ticker.ticks.join() !== ticks.join() || this[over] !== labels) {
       axis.ticker.ticks = ticks;
-      axis.major_label_overrides = new Map(ticks.map((at) => [at, shortened(labels[at])]));
+      axis.major_label_overrides = new Map(ticks.map((at) => [at, fitted(labels[at], 120, "11px helvetica")]));
       axis.major_label_orientation = labels.some((label) => label.length > 6) ? 0.6 : "horizontal";
       this[over] = labels;
     }
@@ -262,10 +287,30 @@ class Charts {
   }
 }
 
-// A name that leaves room for the chart; of layers and checkpoints the end says more.
-function shortened(name) {
-  const signs = [...name];
-  return signs.length > 20 ? `${signs.slice(0, 6).join("")}…${signs.slice(-13).join("")}` : name;
+// Bokeh writes the place of each part of a chart into a style sheet whenever it paints, and asks for
+// styles between. Written again as it was, it would make the browser find out all styles anew.
+function keepStyles() {
+  const sheet = Bokeh.require("core/dom").InlineStyleSheet.prototype;
+  const write = sheet._update;
+  sheet._update = function (text) {
+    if (this.el.textContent !== text) write.call(this, text);
+  };
+}
+
+// A name on one line that takes so many pixels at most; its end says more than its middle.
+function fitted(name, room, font) {
+  ruler.font = font;
+  const line = name.replace(/\s+/g, " ");
+  if (ruler.measureText(line).width <= room) return line;
+  const signs = [...line];
+  let [text, low, high] = ["…", 1, signs.length - 1];
+  while (low <= high) {
+    const kept = (low + high) >> 1, begin = Math.floor(kept / 3);
+    const tried = `${signs.slice(0, begin).join("")}…${signs.slice(begin - kept).join("")}`;
+    if (ruler.measureText(tried).width <= room) [text, low] = [tried, kept + 1];
+    else high = kept - 1;
+  }
+  return text;
 }
 
 function download(blob, name) {

@@ -28,10 +28,10 @@ function describe(list, file, { variable, place, value, meaning, error, chance, 
     ["at", place],
     ["compare with", chance],
     ["run and seed", [file.condition, file.seed && `seed ${file.seed}`].filter(Boolean).join(", ")],
-    ["file", `${file.path} in ${file.directory}`],
+    ["file", `${file.shown ?? file.path} in ${file.directory}`],
     ["SHA-256 of the file", file.sha256],
     ["made by", file.command],
-    [formed ? "error of the factor, over all layers and pairs" : "error of the page's 16 bits",
+    [formed ? "error of the factor, over all layers and pairs" : "error of the page's rounding",
       error === undefined ? "" : `at most ${error.toExponential(1)}`],
   ].filter(([, text]) => text);
   list.replaceChildren(...facts.flatMap(([name, text]) => {

@@ -11,7 +11,7 @@ class Explorer {
     this.files = catalogue.files.filter((file) => file.fields.length)
       .sort((one, other) => rank(one) - rank(other));
     this.state = { dims: {} };
-    this.charts = new Charts();
+    this.charts = new Charts(JSON.parse(byId("charts").textContent));
     this.stage = new Stage(byId("stage"), {
       moved: (y, x) => this.set({ y, x }),
       chosen: (y, x) => this.refer(y, x),
@@ -19,8 +19,6 @@ class Explorer {
   }
 
   async start() {
-    const items = JSON.parse(byId("charts").textContent);
-    await this.charts.embed(items);
     this.listen();
     await this.restore();
     document.documentElement.dataset.ready = "yes";
@@ -49,6 +47,7 @@ class Explorer {
       this.refer(found.y, found.x);
     });
     byId("numbers").addEventListener("toggle", () => this.table());
+    byId("evidence-here").addEventListener("toggle", () => this.evidence());
     byId("csv").addEventListener("click", () => this.csv());
     for (const button of document.querySelectorAll("[data-save]")) {
       const [name, kind] = button.dataset.save.split(" ");
@@ -87,7 +86,7 @@ class Explorer {
     this.menu("measure", file.fields.map((each) => [each.name, this.title(each)]), state.measure);
     this.asked = state;  // what is chosen while arrays are unpacked is added to it
     try {
-      await load(file, field);
+      await Promise.all([load(file, field), ...this.needed(file, field)]);
     } catch (error) {  // a file beside the page is missing
       byId("hint").textContent = error.message;
       if (this.asked === state) this.asked = undefined;
@@ -134,7 +133,19 @@ class Explorer {
     slider.max = (counts.checkpoint ?? 1) - 1;
     slider.value = state.checkpoint;
     this.more();
+    this.notes();
     this.layout();
+  }
+
+  // The charts that show a field, which are made where they are not there yet.
+  needed(file, field) {
+    const curves = ["layer", "checkpoint"].filter((dim) => this.curved(dim, file, field));
+    const names = ["maps", ...curves.map((dim) => `by-${dim}`), ...(file.frames ? ["frames"] : [])];
+    return names.map((name) => this.charts.need(name));
+  }
+
+  curved(dim, file = this.file, field = this.field) {
+    return field.dims.includes(dim) && file.axes[dim].length > 1;
   }
 
   // The same field of other seeds, whose curves are drawn when they are there.
@@ -250,8 +261,8 @@ class Explorer {
     const place = [this.ys[state.y], this.xs[state.x]];
     this.charts.marks(
       place, this.reference(), here.map(({ value }) => shown(value)), many ? state.layer : -1);
-    this.curve("layer", many, range);
-    this.curve("checkpoint", field.dims.includes("checkpoint"), range);
+    this.curve("layer", range);
+    this.curve("checkpoint", range);
     const names = this.file.axes.checkpoint;
     const named = field.dims.includes("checkpoint") ? names[state.checkpoint] : "";
     byId("checkpoint").value = state.checkpoint;
@@ -319,19 +330,17 @@ class Explorer {
       return (panel, y, x) => values[(panel * objects + object) * places + y * width + x];
     }
     const steps = unpacked.get(field.values.block);
-    const { scale, offset, shape } = field.values;
-    const width = shape.at(-1);
+    const { shape } = field.values;
+    const width = shape.at(-1), valueOf = decoder(field.values);
     const starts = this.layers.map((_, panel) =>
       positionOf(field.dims, shape, this.at({ y: 0, x: 0, ...(many && { layer: panel }) })));
-    return (panel, y, x) => {
-      const step = steps[starts[panel] + y * width + x];
-      return step === UNDEFINED ? NaN : step * scale + offset;
-    };
+    return (panel, y, x) => valueOf(steps[starts[panel] + y * width + x]);
   }
 
-  curve(dim, there, range) {
-    byId(`box-${dim}`).hidden = !there || this.file.axes[dim].length < 2;
-    if (byId(`box-${dim}`).hidden) return;
+  curve(dim, range) {
+    const there = this.curved(dim);
+    byId(`box-${dim}`).hidden = !there;
+    if (!there) return;
     const labels = this.file.axes[dim];
     const over = (read) => labels.map((_, index) => read(this.at({ [dim]: index })));
     this.charts.lines(dim, labels, {
@@ -362,17 +371,23 @@ class Explorer {
   }
 
   evidence() {
+    if (!byId("evidence-here").open || !this.field) return;
     const { file, field } = this;
     const at = this.at();
+    const found = valueAt(field, at);
+    const parts = ["low", "high"].filter((end) => field[end]).map((end) => [field[end], found[end]]);
     const place = field.dims
       .map((dim) => `${dim} ${file.axes[dim][at[dim]]}`)
       .join(", ");
     describe(byId("source"), file, {
-      variable: field.name, place, value: withInterval(valueAt(field, at)),
-      meaning: field.long_name, error: field.values.error, chance: field.chance,
-      formed: field.formed,
+      variable: field.name, place, value: withInterval(found),
+      meaning: field.long_name, chance: field.chance, formed: field.formed,
+      error: Math.max(...[[field.values, found.value], ...parts].map((each) => errorAt(...each))),
     });
-    const notes = file.notes.map((note) => {
+  }
+
+  notes() {
+    const notes = this.file.notes.map((note) => {
       const item = document.createElement("li");
       item.textContent = note;
       return item;
@@ -478,4 +493,5 @@ class Explorer {
 
 listenToNumbers();
 const explorer = byId("stage") && new Explorer();
-explorer?.start();
+if (explorer) explorer.start();
+else document.documentElement.dataset.ready = "yes";

@@ -2,6 +2,7 @@
 // The data of the page: arrays are unpacked when they are first asked for, and sliced where they lie.
 
 const UNDEFINED = -32768, INFINITE = 32767;
+const KINDS = { 8: Int8Array, 16: Int16Array, 32: Float32Array, 64: Float64Array };
 const held = document.getElementById("catalogue");
 const catalogue = JSON.parse(held.textContent);
 const unpacked = new Map();
@@ -48,7 +49,7 @@ async function unpack(packed) {
   for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   const buffer = await new Response(stream).arrayBuffer();
-  const values = packed.bits === 8 ? new Int8Array(buffer) : new Int16Array(buffer);
+  const values = new KINDS[packed.bits ?? 16](buffer);
   unpacked.set(packed.block, values);
   taken.delete(packed.block);
   return values;
@@ -142,11 +143,22 @@ function formedAt(field, at) {
 }
 
 function read(packed, position) {
-  if (!packed) return NaN;
-  const step = unpacked.get(packed.block)[position];
-  if (step === UNDEFINED) return NaN;
-  if (Math.abs(step) === INFINITE) return Math.sign(step) * Infinity;
-  return step * packed.scale + packed.offset;
+  return packed ? decoder(packed)(unpacked.get(packed.block)[position]) : NaN;
+}
+
+// What a number of an array stands for; floats stand for themselves.
+function decoder({ bits, scale, offset }) {
+  if (bits > 16) return (value) => value;
+  return (step) => {
+    if (step === UNDEFINED) return NaN;
+    if (step === INFINITE || step === -INFINITE) return Math.sign(step) * Infinity;
+    return step * scale + offset;
+  };
+}
+
+// By how much a value may be off: the error of floats is a share of it.
+function errorAt(packed, value) {
+  return packed.bits > 16 && Number.isFinite(value) ? packed.error * Math.abs(value) : packed.error;
 }
 
 // Where a value stands: `at` has an index for each dimension, and may have more.
@@ -197,13 +209,14 @@ function extentOf(field) {
   const key = field.values.block;
   if (!extents.has(key)) {
     let low = Infinity, high = -Infinity;
+    const valueOf = decoder(field.values);
     for (const step of unpacked.get(key)) {
-      if (step === UNDEFINED || Math.abs(step) === INFINITE) continue;
-      if (step < low) low = step;
-      if (step > high) high = step;
+      const value = valueOf(step);
+      if (!Number.isFinite(value)) continue;
+      if (value < low) low = value;
+      if (value > high) high = value;
     }
-    const { scale, offset } = field.values;
-    extents.set(key, low > high ? [0, 1] : [low * scale + offset, high * scale + offset]);
+    extents.set(key, low > high ? [0, 1] : [low, high]);
   }
   return extents.get(key);
 }
