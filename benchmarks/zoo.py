@@ -288,7 +288,8 @@ def count_of(build: Callable[[str], nn.Module], name: str) -> list[Any] | None:
 def run_apart(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     """Return the row of a network from a process of its own; one that takes too long is ended.
 
-    The process is forked, so that nothing is imported anew; no thread of torch runs in this one.
+    The process is forked, so that nothing is imported anew. Neither torch nor anything else runs
+    threads in this one.
     """
     begin = time.perf_counter()
     receive, send = FORK.Pipe(duplex=False)
@@ -340,8 +341,8 @@ def main() -> None:
     out = asked.out or Path(f"docs/data/zoo-{asked.source}.csv")
     kept = out.with_suffix(".names.json")  # which docs/make_zoo.py counts
     names = asked.names.split(",") if asked.names else smallest_of(asked.source, kept)
-    if asked.source == "timm":
-        importlib.import_module("timm")  # before processes are forked
+    for needed in ("torchvision", "scipy.stats", "scipy.fftpack", "dask.array", asked.source):
+        importlib.import_module(needed)  # before processes are forked, which then have it
     rows: list[dict[str, str]] = []
     if out.is_file():
         with out.open(newline="") as file:
