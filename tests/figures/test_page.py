@@ -101,7 +101,7 @@ def test_no_text_overlaps_is_cut_off_or_small_at_85_mm(results, kind):
     assert min(sizes) >= 7
 
 
-TALL = ("claims", "measures", "attribution-timeline", "comparison")
+TALL = ("claims", "measures", "attribution-timeline")
 LOW = [kind for kind in figure_kinds if kind not in TALL]
 
 

@@ -201,6 +201,19 @@ def test_without_scripts_the_story_is_there(open_page, page):
     assert "needs JavaScript" in tab.inner_text("#explorer")
 
 
+def test_charts_fit_a_printed_page(open_page, page):
+    tab = open_page(page, TRACK)
+    tab.emulate_media(media="print")
+    tab.evaluate("document.body.style.width = '700px'")  # 190 mm; the window is not resized for it
+    ends = tab.evaluate(
+        """() => ["maps", "by-layer", "by-checkpoint"].map((name) => {
+          const { view } = explorer.charts.plots[name];
+          return view.el.getBoundingClientRect().right;
+        })"""
+    )
+    assert max(ends) <= 700
+
+
 def test_one_tab_stop_leads_to_the_canvas(open_page, page):
     tab = open_page(page)
     stops = tab.locator("#stage [tabindex='0']")

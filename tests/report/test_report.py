@@ -27,6 +27,7 @@ from elsewhere.report.checking import _Page
 from elsewhere.report.material import gather
 from elsewhere.report.packing import error_at, pack, unpack
 from elsewhere.report.recomputing import recomputed
+from elsewhere.report.story import fitting
 from elsewhere.storage import load_result, save_result
 from tests.report.conftest import measured
 
@@ -148,6 +149,40 @@ def _texts(page):
     read = _Page()
     read.feed(page.read_text())
     return [text for name, text in read.texts.items() if name.startswith("block-")]
+
+
+def test_results_that_lack_what_is_expected_are_left_out_and_named(runs, tmp_path):
+    """As of other versions: whatever one variable or attribute is gone, the others are told."""
+    claims, track = (load_result(runs / name) for name in ("claims.nc", "seeds/100/full-track.nc"))
+    save_result(measured(0.5), tmp_path / "sound.nc")
+    save_result(claims.drop_vars("counts"), tmp_path / "claims.nc")
+    save_result(track.drop_vars("step"), tmp_path / "track.nc")
+    for number, name in enumerate(claims.variables):
+        save_result(claims.drop_vars(name), tmp_path / f"claims{number}.nc")
+    for number, key in enumerate(track.attrs):
+        attrs = {name: value for name, value in track.attrs.items() if name != key}
+        save_result(track.assign_attrs(attrs), tmp_path / f"track{number}.nc")
+    found = fitting(gather([tmp_path]))
+    assert [item.number for item in found.items] == [*range(len(found.items))]
+    problems = " ".join(found.problems)
+    assert "claims.nc in" in problems
+    assert "it is not as this version writes results (KeyError" in problems
+    assert "sound.nc" not in problems
+    for path in tmp_path.iterdir():
+        if path.stem not in ("sound", "claims", "track"):
+            path.unlink()
+    path = write_report([tmp_path], tmp_path / "report.html")
+    assert "claims.nc in" in path.read_text()
+    assert check_report(path, [tmp_path]).different == ()
+
+
+def test_a_page_without_an_explorer_says_where_its_numbers_come_from(runs, tmp_path, open_page):
+    pytest.importorskip("bokeh", reason="reports are drawn by Bokeh")
+    shutil.copy(runs / "claims.nc", tmp_path)
+    tab = open_page(write_report([tmp_path], tmp_path / "report.html"))
+    assert tab.locator("#explorer").count() == 0
+    tab.locator("button.number").first.click()
+    assert "claims.nc in" in tab.inner_text("#evidence")
 
 
 # --- the check --------------------------------------------------------------------------------
