@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import pstats
 import pty
@@ -128,9 +129,20 @@ def record(bench: Bench) -> Iterator[Found]:
 
 
 def start(bench: Bench) -> Iterator[Found]:
-    """Where the time goes before the first image: the command, profiled, with few images."""
+    """What is done before the first image, counted; and the command, profiled, with few images."""
     out, profile = bench.folder / "few.h5", bench.folder / "start.prof"
     command = record_command(bench, bench.scale.grids[-1], out)
+    counted = json.loads(
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.start", *command],
+            text=True, check=True, stdout=subprocess.PIPE, timeout=bench.left + 30,
+        ).stdout
+    )  # fmt: skip
+    twice = counted.pop("twice")
+    yield Found(
+        "start", "what is done twice before the first image, of what was counted",
+        len(twice), "0", not twice, counted | twice,
+    )  # fmt: skip
     code = f"import sys; sys.argv[1:] = {command!r}; {COMMAND}"
     began = time.perf_counter()
     subprocess.run(
@@ -141,6 +153,8 @@ def start(bench: Bench) -> Iterator[Found]:
         [sys.executable, "-m", "cProfile", "-o", str(profile), "/dev/stdin"],
         input=code, text=True, check=True, capture_output=True, timeout=bench.left + 30,
     )  # fmt: skip
+    if not out.is_file():  # the profiler takes any end of a command for a good one
+        raise RuntimeError(f"`elsewhere record` left no {out.name}")
     found = pstats.Stats(str(profile))
     seconds = {
         f"{Path(file).stem}.{function}": times[3]
@@ -216,7 +230,8 @@ def timed_command(command: Sequence[str], seconds: float) -> tuple[float, float]
         reader.join()
         os.close(reading)
     if code != 0:
-        raise RuntimeError(f"exit {code}: " + "".join(text).strip().splitlines()[-1][:300])
+        said = "".join(text).strip().splitlines() or ["it said nothing"]
+        raise RuntimeError(f"exit {code}: {said[-1][:300]}")
     return taken, seen[0] if seen else taken
 
 

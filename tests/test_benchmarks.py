@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 
 from benchmarks import vgg16_c6, vgg16_scale
+from elsewhere.models import load_model
 from elsewhere.reproduction import load_scale
 
 TINY = Path(__file__).parent / "reproduction" / "tiny"
@@ -92,6 +94,28 @@ def test_the_scale_is_done_in_several_sittings(sitting, capsys):
     told = capsys.readouterr().out
     assert "C1 " in told
     assert "C6 " in told
+
+
+@pytest.mark.parametrize("engine", ["dense", "incremental"])
+def test_nothing_is_done_twice_before_the_first_image(tmp_path, engine):
+    """The command of the row `start`, at a small size, in a process of its own."""
+    weights, size = tmp_path / "net.safetensors", {"canvas": 48, "width": 0.125, "hidden": 8}
+    state = load_model("vgg16-slim", model_args=size).module.state_dict()
+    safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, weights)
+    words = [
+        *("record", "vgg16-slim", "--weights", weights, "--input", "unit", "--objects", "glyphs"),
+        *("--categories", "4", "--grid", "3x3", "--out", tmp_path / "run.h5", "--device", "cpu"),
+        *("--engine", engine, *(f"--model-arg={name}={value}" for name, value in size.items())),
+    ]
+    command = [sys.executable, "-m", "benchmarks.start", *map(str, words)]
+    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
+    found = json.loads(done.stdout)
+    assert not found["twice"]
+    assert found["file digests"] == found["headers"] == 1
+    assert found.get("traces", 0) == (engine == "incremental")
+    held = sum(value.numel() * value.element_size() for value in state.values())
+    assert held <= found["bytes hashed"] <= 1.1 * held + 2**18  # once, beside small things
+    assert not (tmp_path / "run.h5").exists()
 
 
 @pytest.mark.long

@@ -169,7 +169,8 @@ def convnext_slim(
     network = ConvNeXt(stages, num_classes=num_classes)
     stem = nn.Conv2d(3, width, kernel_size=patch, stride=patch)
     nn.init.trunc_normal_(stem.weight, std=0.02)
-    nn.init.zeros_(stem.bias)
+    if stem.bias is not None:  # it is there; types do not say so
+        nn.init.zeros_(stem.bias)
     network.features[0][0] = stem
     network.canvas_size = canvas
     return network

@@ -69,6 +69,7 @@ def plan(
     InputError
         Arguments that cannot be used.
     """
+    find_device(device)  # refused before networks are built
     options = Options(confounds, imagenet_weights, max_steps, state_key)
     chosen, runs = options.apply(find_scale(scale, trust))
     count = len(seed_numbers(seeds, 0))
@@ -90,8 +91,8 @@ def plan_runs(
     InputError
         The layers that the claims are about, or the head, cannot be found.
     """
-    check_layers(chosen, runs[0])
     place = find_device(device)
+    check_layers(chosen, runs[0])
     spread = choose_workers(workers, str(place), len(runs) * count)
     processes = len(devices_of(spread))
     n_devices = 1 if isinstance(spread, int) else len(set(spread))

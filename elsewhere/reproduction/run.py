@@ -23,6 +23,8 @@ from elsewhere.reproduction.measurements import Task, Values
 from elsewhere.reproduction.scale import Scale, load_scale
 from elsewhere.reproduction.tasks import Progress, finite, read_values
 from elsewhere.reproduction.workers import choose_workers, perform_all
+from elsewhere.stimuli import load_objects
+from elsewhere.stimuli.sets import WITH_PARTS
 from elsewhere.storage import save_result, write_atomically
 from elsewhere.storage.documents import read_document, tell_unsealed, write_document
 from elsewhere.storage.files import check_room, refuse_link, storage_errors
@@ -148,11 +150,12 @@ def reproduce(
     if not development:
         refuse_tuned(chosen, {*numbers, *seeds_in(directory)})
     check_layers(chosen, runs[0])
+    given: dict[str, Any] = {"device": str(place), "data_dir": data_dir, "command": command}
+    tasks = make_tasks(chosen, runs, numbers, directory, **given)
+    check_data(tasks, data_dir)
     open_directory(directory, chosen)
     message = f"{directory} is being filled by another process; wait for it, or choose another one"
     with locked(directory, message):
-        given: dict[str, Any] = {"device": str(place), "data_dir": data_dir, "command": command}
-        tasks = make_tasks(chosen, runs, numbers, directory, **given)
         check_disk(directory, [task for task in tasks if not task.path.exists()])
         perform_all(
             tasks, workers=choose_workers(workers, str(place), len(tasks)), progress=progress
@@ -162,6 +165,21 @@ def reproduce(
         missing = {task.seed for task in others if not task.path.exists()}
         tasks += tuple(task for task in others if task.seed not in missing)
         return conclude(chosen, tasks, directory, figures=figures, command=command)
+
+
+def check_data(tasks: Sequence[Task], data_dir: Path | None) -> None:
+    """Refuse tasks that are to be done whose pictures are missing or damaged, before any begins.
+
+    Raises
+    ------
+    ObjectSetError
+        Naming the files, and where they come from.
+    """
+    left = [task.run for task in tasks if not task.path.exists()]
+    asked = dict.fromkeys((each.objects, each.split) for run in left for each in run.phases)
+    for spec, split in asked:
+        if spec in WITH_PARTS:
+            load_objects(spec, size=8, categories=1, data_dir=data_dir, split=split)
 
 
 def check_disk(directory: Path, left: Sequence[Task]) -> None:

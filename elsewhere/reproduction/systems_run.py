@@ -38,6 +38,7 @@ from elsewhere.reproduction.measurements import Task, Values
 from elsewhere.reproduction.run import (
     FIRST_SEED,
     VERSION,
+    check_data,
     check_disk,
     make_tasks,
     open_directory,
@@ -101,7 +102,7 @@ def plan_systems(
     ElsewhereError
         As there.
     """
-    found = _find(listed, scale, trust)
+    place, found = find_device(device), _find(listed, scale, trust)
     found = found.only(only) if only else found
     count = len(seed_numbers(seeds, 0))
     plans = {
@@ -109,7 +110,6 @@ def plan_systems(
         for each in _choose(found, Path(), max_steps)
     }
     runs = sum(each.runs for each in plans.values())
-    place = find_device(device)
     spread = choose_workers(workers, str(place), runs)
     processes = len(devices_of(spread))
     n_devices = 1 if isinstance(spread, int) else len(set(spread))
@@ -188,26 +188,27 @@ def reproduce_systems(
         if not development:
             refuse_tuned(each.scale, {*numbers, *seeds_in(each.folder)})
         check_layers(each.scale, each.runs[0])
+    tasks = [
+        task
+        for seed in numbers
+        for each in chosen
+        for task in make_tasks(
+            each.scale,
+            each.runs,
+            (seed,),
+            each.folder,
+            device=str(place),
+            data_dir=data_dir,
+            command=command,
+        )
+    ]
+    check_data(tasks, data_dir)
     make_inside(directory.parent, directory.name)
     for each in chosen:
         make_inside(directory, FOLDER, each.system.name)
         open_directory(each.folder, each.scale)
     message = f"{directory} is being filled by another process; wait for it, or choose another one"
     with locked(directory, message):
-        tasks = [
-            task
-            for seed in numbers
-            for each in chosen
-            for task in make_tasks(
-                each.scale,
-                each.runs,
-                (seed,),
-                each.folder,
-                device=str(place),
-                data_dir=data_dir,
-                command=command,
-            )
-        ]
         check_disk(directory, [task for task in tasks if not task.path.exists()])
         left = {task.key for task in tasks}
 

@@ -13,7 +13,7 @@ from elsewhere.stimuli.objects import ObjectRequest, ObjectSet, ObjectSetBuilder
 from elsewhere.types import Color
 
 WITH_PARTS = ("mnist", "fashion-mnist", "kmnist", "emnist")
-"""The sets of which `split` names one of two parts."""
+"""The sets of which `split` names one of two parts: files of a data folder."""
 
 WITH_PATHS = ("folder", "hangul")
 """The sets whose name may be followed by a path."""

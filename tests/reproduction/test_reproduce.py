@@ -17,6 +17,7 @@ from elsewhere.errors import (
     ElsewhereError,
     ExistsError,
     InputError,
+    ObjectSetError,
     StorageError,
     TrainingError,
     UnknownNameError,
@@ -440,6 +441,37 @@ def test_the_paper_scale_runs_by_the_same_code(tiny, with_network, tmp_path, dat
     assert table["summary"]["C2"]["verdict"] == "not run"
     with pytest.raises(ElsewhereError, match="data folder"):
         reproduce(paper, tmp_path / "other", max_steps=1, workers=1, device="cpu")
+
+
+@pytest.mark.parametrize("damage", ["nowhere", "empty", "half a file", "half the pictures"])
+def test_pictures_that_are_not_whole_are_refused_before_anything_begins(
+    tiny, with_network, tmp_path, data_dir, damage
+):
+    """Also those of a run that comes last; nothing is left behind."""
+    paper = with_network(load_scale("paper"), tiny.network, tiny.canvas)
+    found = data_dir / idx.FASHION_MNIST.folders[0] / "train-images-idx3-ubyte"
+    if damage in ("nowhere", "empty"):
+        data_dir = tmp_path / damage
+    if damage == "empty":
+        data_dir.mkdir()
+    content = found.read_bytes()
+    if damage == "half a file":
+        found.write_bytes(content[: len(content) // 2])
+    if damage == "half the pictures":
+        n, *sides = struct.unpack(">3I", content[4:16])
+        header = content[:4] + struct.pack(">3I", n // 2, *sides)
+        found.write_bytes(header + content[16 : 16 + n // 2 * sides[0] * sides[1]])
+    says = {"half a file": "is damaged", "half the pictures": "expected as many labels"}
+    with pytest.raises(ObjectSetError, match=says.get(damage, r"no \S+ in ")) as caught:
+        reproduce(paper, tmp_path / "out", max_steps=1, workers=1, device="cpu", data_dir=data_dir)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_names_an_unknown_device_before_it_builds_a_network(tiny, monkeypatch):
+    monkeypatch.setattr(costs, "check_layers", lambda *_: pytest.fail("it was built"))
+    with pytest.raises(InputError, match="unknown device 'gpu'"):
+        plan(tiny, device="gpu")
 
 
 def test_a_plan_grows_with_seeds_and_runs(tiny, monkeypatch):
