@@ -28,7 +28,7 @@ import torchvision
 from benchmarks.gpu_bench import Bench, Found
 from benchmarks.gpu_rows import ROWS
 
-PATIENCE = 4
+PATIENCE = 12
 """How many times its budget a row may take without a card: processes start as slowly for a small
 network."""
 
