@@ -29,7 +29,8 @@ class Charts {
     this.plots[name] = { model: view.model, view, host };
     // An axis keeps its width where its numbers are narrower: with another, all is laid out anew.
     for (const axis of view.model.left) {
-      const shown = view.renderer_views.get(axis), own = shown.get_size.bind(shown);
+      const shown = view.renderer_views.get(axis), own = shown.get_size?.bind(shown);
+      if (!own) continue;
       shown.get_size = () => ({ width: 0, height: axis.visible && Math.max(own().height, 64) });
     }
     this.theme([view.model]);
@@ -290,8 +291,12 @@ class Charts {
 // Bokeh writes the place of each part of a chart into a style sheet whenever it paints, and asks for
 // styles between. Written again as it was, it would make the browser find out all styles anew.
 function keepStyles() {
-  const sheet = Bokeh.require("core/dom").InlineStyleSheet.prototype;
+  let sheet;
+  try {
+    sheet = Bokeh.require("core/dom").InlineStyleSheet.prototype;
+  } catch { return; }  // of another version of Bokeh; it is only slower
   const write = sheet._update;
+  if (!write) return;
   sheet._update = function (text) {
     if (this.el.textContent !== text) write.call(this, text);
   };
