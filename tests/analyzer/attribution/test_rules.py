@@ -186,7 +186,7 @@ WITHOUT = {
     "a layer's norm": (lambda v, w: functional.layer_norm(v, v.shape[1:]), "native_layer_norm"),
     "a batch's norm": (lambda v, w: functional.instance_norm(v), "other images of a batch"),
     "a place": (lambda v, w: v.relu() * (v.argmax(1, keepdim=True) + 1), "argmax"),
-    "something detached": (lambda v, w: v + v.detach(), "gradient is not that"),
+    "something detached": (lambda v, w: v + v.detach(), "gradient is not that|operation detach"),
     "its own derivative": (lambda v, w: Own.apply(v), "gradient is not that|cannot follow"),
     "a decision": (lambda v, w: v if v.sum() > 0 else -v, "cannot follow"),
 }
