@@ -70,7 +70,7 @@ CASES = {
     "reproduce": (*REPRODUCE, "--workers", "1"),
     "reproduce-workers": (*REPRODUCE, "--workers", "2"),
 }  # fmt: skip
-UNITS = {"record": (4, 16), "record-windows": (34, 1), "attribute": (4, 72), "track": (3, 132)}
+UNITS = {"record": (4, 16), "record-windows": (34, 1), "attribute": (4, 32), "track": (3, 132)}
 """How many units the work is cut into, and how many images (tiles of windows) each takes: of track,
 with its accuracy, its similarity and a look at the network of each checkpoint."""
 LOOKS = {"track": 31}
