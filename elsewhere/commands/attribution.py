@@ -134,7 +134,9 @@ def attribute(
 ) -> None:
     """Map which pixels drive the answer at every location, in the object's own frame.
 
-    Without a MODEL, list the methods.
+    Without a MODEL, list the methods. There is no --precision: the network
+    computes in float32, for maps add up small differences of scores, which
+    lower precisions round away.
     """
     if model is None and checkpoints is None:
         _list_methods(as_json=as_json)
@@ -198,7 +200,10 @@ def sanity(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Randomise a network layer by layer: a method whose maps stay the same is flagged."""
+    """Randomise a network layer by layer: a method whose maps stay the same is flagged.
+
+    The network computes in float32, as for `attribute`.
+    """
     check_output(out, overwrite)
     _check(model, network, stimuli, wanted, cost)
     from elsewhere.analyzer.attribution import sanity as test_sanity

@@ -85,6 +85,10 @@ def open_any(
             f"{source} is a file, recorded as it is: {', '.join(live)} would change nothing; "
             "leave out what belongs to a live sweep, or name a model"
         )
+    if network.device != "auto":  # nothing runs on it, yet it has to be one
+        from elsewhere.models.model import name_device
+
+        name_device(network.device)
     with open_source(Path(source), allow_partial=allow_partial) as recording:
         cost.set_threads()
         chosen = match_layers(recording, layers) if layers else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures.lines import finite_values
-from elsewhere.figures.page import SIZES, new_figure
+from elsewhere.figures.page import SIZES, new_figure, room_along
+from elsewhere.figures.steps import PhaseSteps, draw_steps, stretches
 from elsewhere.figures.style import (
     GREY,
     INK,
@@ -53,10 +54,11 @@ def plot_comparison(
     """Draw several results side by side: a curve each against relative depth, or claims by system.
 
     A panel for each number. Numbers of layers are curves against depth, from 0 at the first layer
-    that was measured to 1 at the last; of checkpoints against the steps of all phases, of the last
-    layer where they are of layers; others are marks in a row for
-    each result. Of claims there is a panel for each statistic that decides, a row for each system,
-    with the threshold and the side on which it holds; marks are of the verdict. Bars are 95 %.
+    that was measured to 1 at the last; of checkpoints against the steps of each phase (logarithmic,
+    with a place for step 0), of the last layer where they are of layers; others are marks in a row
+    for each result. Of claims there is a panel for each statistic that decides, a row for each
+    system, with the threshold and the side on which it holds; marks are of the verdict. Bars are
+    95 %.
 
     Parameters
     ----------
@@ -103,7 +105,8 @@ def plot_comparison(
         more = ["last layer"] * (key in last)
         said = ", ".join([key.replace("_", " "), *map(str, where.values()), *more])
         title = wrap(said, SIZES.width / columns - 0.5, SIZES.label)
-        ax.set_title(title, loc="left", fontsize=SIZES.label, **text_style(title))
+        above = 11.0 if "checkpoint" in comparison[key].dims else 6.0  # for the phases' names
+        ax.set_title(title, loc="left", fontsize=SIZES.label, pad=above, **text_style(title))
     for ax in axes[len(panels) :]:
         ax.remove()
     handles = [
@@ -209,41 +212,47 @@ def _draw_curves(
     name = f"{key}{ending}"
     values = comparison[name].sel(where)
     bounds = f"{name}_interval"
+    steps = "checkpoint" in values.dims
+    laid = stretches(comparison, None) if steps else []
     for number, mark in enumerate(marks[: values.shape[0]]):
         one = finite_values(values[number].values)
-        across = _across(comparison, name, number)
-        known = np.isfinite(one) & np.isfinite(across)
-        if bounds in comparison:
-            ends = comparison[bounds].sel(where)[number]
-            low, high = (finite_values(ends.sel(bound=end).values) for end in ("low", "high"))
-            ax.fill_between(
-                across[known], low[known], high[known], color=mark.color, alpha=0.15, linewidth=0
-            )
-        ax.plot(
-            across[known], one[known], color=mark.color, marker=mark.marker,
-            linestyle=mark.dashes, markersize=3.5, markeredgecolor="white",
-            markeredgewidth=0.4, label=clean_text(str(number)),
-        )  # fmt: skip
+        ends = comparison[bounds].sel(where)[number] if bounds in comparison else None
+        for places, across in _across(comparison, name, number, laid):
+            known = places[np.isfinite(one[places]) & np.isfinite(across)]
+            at = across[np.isin(places, known)]
+            if ends is not None:
+                low, high = (finite_values(ends.sel(bound=end).values) for end in ("low", "high"))
+                ax.fill_between(
+                    at, low[known], high[known], color=mark.color, alpha=0.15, linewidth=0
+                )
+            ax.plot(
+                at, one[known], color=mark.color, marker=mark.marker, linestyle=mark.dashes,
+                markersize=3.5, markeredgecolor="white", markeredgewidth=0.4,
+                label=clean_text(str(number)),
+            )  # fmt: skip
     if ending:
         ax.axhline(0, color=GREY, linewidth=0.6, zorder=1)
-    steps = "checkpoint" in values.dims
-    ax.set_xlabel("step" if steps else "relative depth", fontsize=SIZES.tick)
     for axis in (ax.xaxis, ax.yaxis):  # as many numbers as there is room for
         axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
+    if steps:
+        draw_steps(ax, ax, laid, room_along(ax))
+    ax.set_xlabel("step (log)" if steps else "relative depth", fontsize=SIZES.tick)
 
 
-def _across(comparison: xr.Dataset, name: str, number: int) -> NDArray[np.float64]:
-    """Return where the values of a result stand on the axis."""
+def _across(
+    comparison: xr.Dataset, name: str, number: int, laid: Sequence[PhaseSteps]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
+    """Yield which values of a result a line has, one for each phase, and where they stand."""
     dims = comparison[name].dims
     if "checkpoint" in dims:
         steps = np.asarray(comparison["step"].values, np.float64)
-        phases = comparison["phase"].values
-        begins = np.concatenate([[False], phases[1:] != phases[:-1]])
-        before = np.concatenate([[0.0], steps[:-1]])
-        return np.asarray(steps + np.cumsum(np.where(begins, before, 0.0)), np.float64)
-    if "joined" in dims:
-        return np.asarray(comparison["joined_depth"].values, np.float64)
-    return np.asarray(comparison["depth"].values[number], np.float64)
+        for phase in laid:
+            yield phase.checkpoints, phase.at(steps[phase.checkpoints])
+        return
+    joined = "joined" in dims
+    depth = comparison["joined_depth"] if joined else comparison["depth"][number]
+    across = np.asarray(depth.values, np.float64)
+    yield np.arange(len(across)), across
 
 
 def _draw_rows(

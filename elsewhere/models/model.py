@@ -258,15 +258,9 @@ def find_device(name: str = "auto") -> torch.device:
     >>> find_device("cpu")
     device(type='cpu')
     """
-    if name == "auto":
+    device = name_device(name)
+    if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    expected = "expected auto, cpu, cuda, cuda:N or mps"
-    if "," in name:
-        raise InputError(f"{name!r} names several devices, and this takes one; {expected}")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"unknown device {name!r}; {expected}") from None
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
@@ -274,9 +268,28 @@ def find_device(name: str = "auto") -> torch.device:
                 f"device {name!r} is not available: this machine shows torch {count} CUDA "
                 "device(s); use --device auto or cpu"
             )
-    elif device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise InputError(f"device {name!r} is not available here; use --device auto or cpu")
-    elif device.type != "cpu" or device.index not in (None, 0):
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device {name!r} is not available here; use --device auto or cpu")
+    return device
+
+
+def name_device(name: str) -> torch.device | None:
+    """Return the device that `name` means, whether or not this machine has it; of ``auto`` None.
+
+    Raises
+    ------
+    InputError
+        There is no such device, or networks cannot run on it.
+    """
+    if name == "auto":
+        return None
+    expected = "expected auto, cpu, cuda, cuda:N or mps"
+    if "," in name:
+        raise InputError(f"{name!r} names several devices, and this takes one; {expected}")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device {name!r}; {expected}") from None
+    if device.type not in ("cpu", "cuda", "mps") or (device.type == "cpu" and device.index):
         raise InputError(f"device {name!r} cannot be used; {expected}")
     return device

@@ -152,7 +152,7 @@ def _find_files(
     shared = [base, base / "raw"]
     if {named.name, named.parent.name} & {sub.partition("/")[0] for sub in collection.folders}:
         own, shared = [*own, *shared], []
-    unknown: list[Path] = []
+    unknown: list[tuple[Path, ...]] = []
     for folder in (*own, *shared):
         spelled = [next(_spellings(folder, name), None) for name in names]
         found = tuple(path for path in spelled if path is not None)
@@ -168,12 +168,14 @@ def _find_files(
             )
         if folder in own or owners or collection.stems != _STEMS:
             return found
-        unknown.append(folder)
+        unknown.append(found)
     if unknown:
+        for path, dimensions in zip(unknown[0], (3, 1), strict=True):
+            _read(path, dimensions, files)  # what is damaged has no known checksum either
         raise ObjectSetError(
-            f"cannot tell whether {names[0]} in {unknown[0]} is {collection.name}: MNIST, "
-            "Fashion-MNIST and KMNIST call their files alike, and its checksum is none that is "
-            f"known; expected them in a folder called {collection.folders[1]}; move them there"
+            f"cannot tell whether {names[0]} in {unknown[0][0].parent} is {collection.name}: "
+            "MNIST, Fashion-MNIST and KMNIST call their files alike, and its checksum is none that "
+            f"is known; expected them in a folder called {collection.folders[1]}; move them there"
         )
     if data_dir is None:
         raise ObjectSetError(

@@ -21,6 +21,14 @@ def test_devices_that_cannot_be_are_refused(refuse, more, said):
     refuse("record", *SWEEP, "--out", "run.h5", *more, says=said)
 
 
+def test_a_recording_runs_on_no_device_yet_a_misspelt_one_is_refused(run, refuse):
+    run("record", *SWEEP, "--layers", "fc*", "--out", "run.h5")
+    told = "unknown device 'cudo'; expected auto, cpu, cuda, cuda:N or mps"
+    for command in ("similarity", "measure --names cosine", "probe", "accuracy"):
+        refuse(*command.split(), "run.h5", "--out", "result.nc", "--device", "cudo", says=told)
+    run("similarity", "run.h5", "--out", "result.nc", "--device", "cuda")
+
+
 def test_commands_of_one_device_say_so(refuse):
     told = "'cpu,cpu' names several devices, and this takes one"
     refuse("train", "quick/vanilla", "--out", "run", "--device", "cpu,cpu", says=told)

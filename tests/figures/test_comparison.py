@@ -124,9 +124,43 @@ def test_tracks_are_drawn_of_the_last_layer_over_the_steps_of_all_phases():
         attrs={"kind": "comparison", "compared": "track"},
     )
     ax = plot_comparison(found).axes[0]
-    for line, row, place in zip(ax.lines, (0, 1), (2, 1), strict=False):
-        np.testing.assert_allclose(line.get_xdata(), [0, 10, 10, 15])
-        np.testing.assert_allclose(line.get_ydata(), values[row, :, place])
+    first, *_, last = sorted(line.get_xdata().tolist() for line in ax.lines[:4])
+    assert first[0] < first[1] < last[0] < last[1], "phases follow each other, and are not joined"
+    for line, row, place, phase in zip(
+        ax.lines, (0, 0, 1, 1), (2, 2, 1, 1), (0, 1) * 2, strict=False
+    ):
+        expected = values[row, 2 * phase : 2 * phase + 2, place]
+        np.testing.assert_allclose(line.get_ydata(), expected)
+    assert {"one", "two"} <= {text.get_text() for text in ax.texts}
     assert ax.get_title(loc="left").endswith("last layer")
     apart = plot_comparison(found, differences=True).axes[0]
-    np.testing.assert_allclose(apart.lines[0].get_ydata(), values[1, :, 1])
+    np.testing.assert_allclose(apart.lines[0].get_ydata(), values[1, :2, 1])
+
+
+def test_steps_that_grow_geometrically_stand_equally_far_apart():
+    steps = [0, 1, 10, 100, 1000, 10000]
+    values = np.linspace(0, 1, 12).reshape(2, 6)
+    found = xr.Dataset(
+        {
+            "loss": (("result", "checkpoint"), values),
+            "loss_difference": (("other", "checkpoint"), values[1:]),
+            "loss_difference_interval": (
+                ("other", "checkpoint", "bound"),
+                np.stack([values[1:] - 0.1, values[1:] + 0.1], -1),
+            ),
+        },
+        coords={
+            "result": ["a", "b"],
+            "other": ["b"],
+            "bound": ["low", "high"],
+            "phase": ("checkpoint", ["one"] * 6),
+            "step": ("checkpoint", steps),
+        },
+        attrs={"kind": "comparison", "compared": "track"},
+    )
+    ax = plot_comparison(found).axes[0]
+    at = np.asarray(ax.lines[0].get_xdata())
+    np.testing.assert_allclose(np.diff(at)[1:], np.diff(at)[1])
+    assert 0 < at[1] - at[0] < at[2] - at[1], "step 0 has its own place"
+    shown = [label.get_text() for label in ax.get_xticklabels()]
+    assert shown == ["0", "1", "10", "100", "1k", "10k"]

@@ -185,6 +185,16 @@ def test_files_that_could_be_any_sets_are_refused(name, folder, tmp_path, write_
         load_objects(name, data_dir=tmp_path)
 
 
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+def test_damage_is_told_also_where_any_set_could_lie(kind, compress, tmp_path, write_collection):
+    write_collection(tmp_path, np.ones((9, 28, 28), np.uint8), [0] * 9, compress=compress)
+    (path,) = tmp_path.glob(f"t10k-{kind}-ubyte*")
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ObjectSetError, match=rf"{path.name}.* damaged"):
+        load_objects("mnist", size=28, categories=1, data_dir=tmp_path, split="test")
+
+
 def test_a_checksum_tells_whose_files_they_are(tmp_path, write_collection, monkeypatch):
     write_collection(tmp_path, np.full((1, 28, 28), 70, np.uint8), [0], compress=True)
     data = (tmp_path / "t10k-images-idx3-ubyte.gz").read_bytes()
