@@ -371,7 +371,8 @@ def _draw_claim(ax: Axes, row: xr.Dataset, names: Sequence[str], differences: bo
         verdict = "holds" if differences else str(row["verdict"].values[place])
         marker, color = _SYMBOLS.get(verdict, ("x", GREY))
         if not math.isfinite(values[place]):
-            ax.plot([low], [place], marker="x", color=GREY, markersize=4, clip_on=False, zorder=4)
+            inside = low + 0.04 * (high - low)  # beside the names, not on them
+            ax.plot([inside], [place], marker="x", color=GREY, markersize=4, zorder=4)
             continue
         ax.plot(np.clip(ends[place], low, high), [place] * 2, color=color, linewidth=1.1)
         ax.plot(
