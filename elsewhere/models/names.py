@@ -99,6 +99,11 @@ for _name, _function, _summary in (
     _function = _function if ":" in _function else f"variants:{_function}"
     variant_registry.add(_name, f"elsewhere.models.{_function}", summary=_summary)
 
+_ALTERNATIVES = {
+    "the stride": ("stride1", "blurpool", "aps"),
+    "the padding": ("circular", "reflect", "valid", "full"),
+}
+"""Variants of which a network can have one."""
 
 for _number, _side in enumerate((224, 240, 260)):
     model_registry.add(
@@ -139,7 +144,7 @@ def split_variants(name: str) -> tuple[str, tuple[str, ...]]:
     UnknownNameError
         The rest of the name is not made of variants.
     InputError
-        A variant is given twice.
+        A variant is given twice, or two of which each takes the other's place.
 
     Examples
     --------
@@ -157,6 +162,11 @@ def split_variants(name: str) -> tuple[str, tuple[str, ...]]:
             raise UnknownNameError(f"variant of {base}", variant, list(variant_registry))
     if len(set(given)) < len(given):
         raise InputError(f"{name} names a variant twice; give each once")
+    for what, those in _ALTERNATIVES.items():
+        if len(both := [variant for variant in given if variant in those]) > 1:
+            raise InputError(
+                f"{name} names two variants of {what}, {both[0]} and {both[1]}; give one of them"
+            )
     return base, tuple(each for each in variant_registry if each in given)
 
 

@@ -188,7 +188,12 @@ def vit_slim(
 
 def swin_slim(*, width: int = 24, canvas: int = 64, num_classes: int = 1000) -> SwinTransformer:
     """Return a Swin transformer of three stages of two blocks, windows of 4 patches of 4 px (Liu
-    et al. 2021)."""
+    et al. 2021). A canvas is a multiple of a patch, or pixels at its edge would be dropped."""
+    if canvas % 4:
+        raise InputError(
+            f"canvas={canvas} is no multiple of the patches of 4 px: pixels at the edge would be "
+            "dropped; choose another canvas"
+        )
     network = SwinTransformer(
         patch_size=[4, 4],
         embed_dim=width,

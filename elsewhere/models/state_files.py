@@ -96,6 +96,9 @@ def choose_state(
     WeightsError
         Several fit, or none has that name.
     """
+    compiled = {
+        place for place, state in states.items() if _uncompiled(state).keys() != state.keys()
+    }
     states = {place: _uncompiled(state) for place, state in states.items()}
     found = [c for place, state in states.items() for c in _candidates(place, state, own)]
     found.sort(key=lambda c: -c.fitting)
@@ -137,10 +140,15 @@ def choose_state(
     rest = [name for name in chosen.state if name not in of]
     if key is not None or rest or joined or chosen.prefix not in ("", *PARALLEL):
         names = ", ".join(rest[:SHOWN]) + ", ..." * (len(rest) > SHOWN)
-        more = f"; {len(rest)} other keys of that state were left out ({names})" if rest else ""
+        left = "1 other key of that state was" if len(rest) == 1 else (
+            f"{len(rest)} other keys of that state were"
+        )  # fmt: skip
+        more = f"; {left} left out ({names})" if rest else ""
         off = f"; the prefix {chosen.prefix!r} of its names was taken off" if chosen.prefix else ""
         if joined:
             off += f", and {beside!r} of {', '.join(joined)}"
+        if chosen.place in compiled:
+            off += "; '_orig_mod.' was taken out of its names"
         notes = [f"{TAKEN.format(Path(source).name, chosen.name)}{off}{more}"]
     logger.info("%s: state %r, %d keys", source, chosen.name, len(taken))
     return taken, notes

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from elsewhere.errors import InputError
 from elsewhere.models.hermite import HermiteConv2d
@@ -184,9 +185,13 @@ def _phases(values: torch.Tensor, step: int) -> torch.Tensor:
 
 def keep_every_cell(network: nn.Module) -> None:
     """Set the stride of every convolution and pooling to 1: no cell of any map is left out."""
+    found = 0
     for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+            found += max(_both(part.stride)) > 1
             part.stride = (1, 1) if isinstance(part, nn.Conv2d) else 1
+    if not found:
+        raise InputError("it has neither a convolution nor a pooling with a stride")
 
 
 def blur_pools(network: nn.Module) -> None:
@@ -292,20 +297,62 @@ def _try(
 ) -> tuple[nn.Module | None, str]:
     """Return the network, or the reason why there is none."""
     network = build().eval()
-    for variant in variants:
+    stated = getattr(network, "canvas_size", None)
+    side = stated if isinstance(stated, int) else canvas
+    how = next((variant for variant in variants if variant in _MODES), None)
+    for number, variant in enumerate(variants, start=1):
         try:
             variant_registry.get(variant)(network)
         except InputError as error:
             return None, f"{variant} does not exist for it, for {error}"
-    stated = getattr(network, "canvas_size", None)
-    side = stated if isinstance(stated, int) else canvas
-    try:
-        with torch.no_grad():
-            network.eval()(torch.zeros(1, 3, side, side))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        said = " ".join(str(error).split())[:120]
-        return None, f"it cannot process a canvas of {side} px ({said})"
+        looks = how is not None and variant != _IN_FRONT
+        if number < len(variants) and not (looks and variants[number] == _IN_FRONT):
+            continue  # to be run once, and what looks first has borders of its own
+        padding = _Padding(how if looks else None)
+        try:
+            with torch.no_grad(), padding:
+                network.eval()(torch.zeros(1, 3, side, side))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            said = " ".join(str(error).split())[:120]
+            return None, f"it cannot process a canvas of {side} px ({said})"
+        if padding.other:
+            said = f"its own code pads maps, too ({padding.other})"
+            return None, f"{how} does not exist for it, for {said}"
     return network, ""
+
+
+class _Padding(TorchFunctionMode):
+    """While active, looks for maps that are padded otherwise than the variant `how` says.
+
+    `other` is the first operation that does.
+    """
+
+    def __init__(self, how: str | None) -> None:
+        super().__init__()
+        self.how, self.other = how, ""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run `func`; remember whether it pads otherwise."""
+        given = kwargs or {}
+        if self.how is not None and (place := _PADS.get(func.__name__)) is not None:
+            cells = given.get("pad" if place == 1 else "padding", (*args, *[0] * 6)[place])
+            mode = given.get("mode", (*args, *["constant"] * 6)[2])
+            pads = any(cells) if isinstance(cells, tuple | list) else cells not in (0, "valid")
+            alike = place == 1 and self.how != "valid" and mode == _MODES[self.how]
+            if pads and not alike:
+                self.other = self.other or func.__name__
+        return func(*args, **given)
+
+
+_PADS = {"conv2d": 4, "max_pool2d": 3, "avg_pool2d": 3, "pad": 1}
+"""Operations that may pad maps, to the place of the cells among their arguments."""
+_IN_FRONT = "stn"
 
 
 def _become(part: nn.Module, kind: type[nn.Module], **attributes: object) -> None:
@@ -322,15 +369,23 @@ def _pad(network: nn.Module, how: str) -> None:
         nn.AvgPool2d: PaddedAvgPool2d,
         HermiteConv2d: PaddedHermiteConv2d,
     }
+    found = 0
     for part in network.modules():
         if isinstance(part, SampledMaxPool2d | SampledAvgPool2d | SampledBlock):
+            if how == "valid":
+                raise InputError("what samples its maps pads them, too (blurpool, aps)")
             part.fill = _MODES[how]
+            found += 1
         elif isinstance(part, SampledConv2d):
             part.pads, part.fill = _pads(part, how), _MODES[how]
+            found += 1
         elif type(part) in kinds:
             pads = _pads(part, how)
             if any(pads) or getattr(part, "padding", 0) not in (0, (0, 0)):
                 _become(part, kinds[type(part)], pads=pads, fill=_MODES[how])
+                found += 1
+    if not found:
+        raise InputError("it pads no map")
 
 
 def _pads(part: nn.Module, how: str) -> Pads:

@@ -126,7 +126,7 @@ def test_lightning_prefixes_are_taken_off_and_said(network, tmp_path):
         assert torch.equal(other.head[2].weight, network.head[2].weight)
         assert model.weights == "last.ckpt"
         assert f"the prefix {prefix!r} of its names was taken off" in model.notes[0]
-        assert "1 other keys" in model.notes[0]
+        assert "1 other key " in model.notes[0]
 
 
 # --- files of Python

@@ -158,9 +158,9 @@ ONE = {
             "state_dict": prefixed(RAW, "model.") | {"loss.weight": torch.ones(3)},
             "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(4)}}}],
         },
-        "1 other keys",
+        "1 other key ",
     ),
-    "average": (averaged(), "1 other keys"),
+    "average": (averaged(), "1 other key "),
     "compiled and parallel": (prefixed(RAW, "module._orig_mod."), None),
     "optimiser beside": (
         {"model_state_dict": RAW, "optimizer": {"state": {0: {"exp_avg": torch.zeros(4)}}}},
@@ -184,7 +184,7 @@ ONE |= {
             | {"neck.scale": torch.ones(1)},
         },
         "the prefix 'backbone.' of its names was taken off, and 'head.' of fc.weight, fc.bias; 1 "
-        "other keys of that state were left out (neck.scale)",
+        "other key of that state was left out (neck.scale)",
     ),
     "ours, parallel, in lightning": (
         {"state_dict": prefixed(RAW, "model.module.")},
@@ -291,6 +291,14 @@ def test_prefixes_in_safetensors(prefix, tmp_path):
     assert holds(model, RAW)
     said = prefix not in ("module.", "_orig_mod.")
     assert any(f"{prefix!r}" in note for note in model.notes) is said
+
+
+def test_what_is_taken_off_within_a_prefix_is_said(tmp_path):
+    model = load(tmp_path, prefixed(RAW, "module._orig_mod.model.") | {"step": torch.ones(1)})
+    assert holds(model, RAW)
+    (note,) = (note for note in model.notes if "was taken off" in note)
+    assert "'module.model.'" in note
+    assert "'_orig_mod.' was taken out of its names; 1 other key of that state was left" in note
 
 
 def test_a_key_without_a_file_is_refused():

@@ -13,7 +13,7 @@ from elsewhere.models import list_layers, load_model
 from elsewhere.models.hermite import hermite_basis, hermite_functions
 from elsewhere.models.names import split_variants, variant_registry
 from elsewhere.models.scattering import Scattering
-from elsewhere.models.variants import blurred, largest_phase
+from elsewhere.models.variants import blurred, build_variant, largest_phase
 
 
 def network(name: str, **arguments: object) -> nn.Module:
@@ -90,6 +90,11 @@ def test_convnext_slim_keeps_every_row_and_column_of_its_maps(canvas: int) -> No
     assert sides == [canvas // factor for factor in (2, 2, 4, 4, 8, 8, 16, 16)]
     with pytest.raises(InputError, match="cells at the edge"):
         network("convnext-slim", canvas=canvas, patch=4 if canvas == 48 else 3)
+
+
+def test_swin_slim_drops_no_pixel_at_the_edge() -> None:
+    with pytest.raises(InputError, match="canvas=30 is no multiple of the patches of 4 px"):
+        network("swin-slim", canvas=30)
 
 
 def test_slim_networks_have_the_layers_of_their_family() -> None:
@@ -318,11 +323,44 @@ def test_variants_are_applied_in_one_order_whatever_the_name_s() -> None:
         ("alexnet-slim-aps-hermite", InputError, "another variant has changed"),
         ("vgg11-slim-valid", InputError, "cannot process a canvas of 64 px"),
         ("vit-slim-blurpool", InputError, "neither a pooling nor a residual block"),
+        ("small-cnn-circular-gap-valid", InputError, "variants of the padding, circular and valid"),
+        ("small-cnn-aps-blurpool", InputError, "two variants of the stride, aps and blurpool"),
+        ("small-cnn-aps-valid", InputError, "what samples its maps pads them, too"),
+        ("vit-slim-circular", InputError, "it pads no map; variants of vit-slim: stn$"),
+        ("scattering-stride1", InputError, "neither a convolution nor a pooling with a stride"),
     ],
 )
 def test_a_variant_that_does_not_exist_for_a_network_is_refused(name, error, words) -> None:
     with pytest.raises(error, match=words):
         load_model(name)
+
+
+class _PadsWithin(nn.Module):
+    """Pads one map by a module, and another by what it calls."""
+
+    def __init__(self, call) -> None:
+        super().__init__()
+        self.conv, self.call = nn.Conv2d(3, 4, 3, padding=1), call
+
+    def forward(self, values):
+        return self.call(self.conv(values))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda maps: functional.avg_pool2d(maps, 3, 1, 1),
+        lambda maps: functional.max_pool2d(maps, 3, stride=1, padding=1),
+        lambda maps: functional.conv2d(maps, torch.ones(1, 4, 3, 3), padding="same"),
+        lambda maps: functional.pad(maps, (0, 1, 0, 1)),
+        nn.ZeroPad2d(1),
+    ],
+)
+def test_padding_within_a_network_s_code_is_no_padding_of_the_variant(call) -> None:
+    for variant in ("circular", "reflect", "valid"):
+        with pytest.raises(InputError, match=f"{variant} does not exist for it, for its own code"):
+            build_variant("mine", [variant], lambda: _PadsWithin(call), 16)
+    build_variant("mine", ["circular", "stn"], lambda: _PadsWithin(functional.relu), 16)
 
 
 def test_every_variant_exists_for_some_network() -> None:
