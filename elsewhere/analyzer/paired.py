@@ -148,7 +148,9 @@ def _left_out(result: xarray.Dataset, key: str, dims: Sequence[str]) -> _Left | 
     name = f"{key}_without"
     if name in result and {*result[name].dims} == {LEFT_OUT, *dims}:
         kept = result[name].transpose(LEFT_OUT, *dims).values.astype(np.float64)
-        return _Left(kept, np.ones(kept.shape, bool))
+        counts = np.isfinite(kept)  # without a unit that does not count, the number is what it is
+        whole = result[key].transpose(*dims).values.astype(np.float64)
+        return _Left(np.where(counts, kept, whole), counts)
     return _of_objects(result, key, dims) or _of_classes(result, key, dims)
 
 

@@ -11,6 +11,7 @@ import xarray
 from elsewhere.analyzer.checkpoints import notes_of_checkpoints
 from elsewhere.analyzer.factors import apart
 from elsewhere.analyzer.track_summary import notes_of_undefined
+from elsewhere.measures.tables import LEFT_OUT
 from elsewhere.measures.variables import described
 from elsewhere.stimuli import Canvas
 from elsewhere.training import Card
@@ -43,7 +44,7 @@ def join_checkpoints(
     without, factors = apart(found)
     joined = xarray.concat(_alike(without), dim="checkpoint", join="exact", combine_attrs="drop")
     if factors is not None:
-        joined = joined.merge(factors, join="left")
+        joined = joined.merge(factors, join="left", compat="no_conflicts")
     joined = joined.assign_coords(
         phase=("checkpoint", [card.phase for card in cards]),
         step=("checkpoint", [card.step for card in cards]),
@@ -80,8 +81,13 @@ def join_checkpoints(
 
 
 def _alike(found: Sequence[xarray.Dataset]) -> list[xarray.Dataset]:
-    """Return results of which each has as many exemplars and classes: NaN, or -1, is none."""
-    left = list(found)
+    """Return results of which each has as many exemplars and classes: NaN, or -1, is none.
+
+    Each leaves out the same objects, or categories, in turn: NaN for those to which a checkpoint
+    does not respond, as one that has collapsed.
+    """
+    units = list(dict.fromkeys(unit for each in found for unit in each[LEFT_OUT].values.tolist()))
+    left = [each.reindex({LEFT_OUT: units}) for each in found]
     for dim in ("tested", "class"):
         most = max(each.sizes.get(dim, 0) for each in left)
         left = [each.map(_padded, keep_attrs=True, dim=dim, size=most) for each in left]

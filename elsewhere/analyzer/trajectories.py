@@ -290,7 +290,7 @@ def measure_checkpoint(
     others = [right]
     if factors:
         kept = factors_of(sweep, max_memory=parse_bytes(max_memory))
-        result = result.merge(kept, join="left")
+        result = result.merge(kept, join="left", compat="no_conflicts")
         others.append(kept)
     if settings.probes:
         tested, held_out = card.test_objects(per_category=settings.per_category, data_dir=data_dir)

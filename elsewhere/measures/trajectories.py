@@ -73,9 +73,9 @@ def retained_share(
     """Return what share of a measure is left, with a jackknife-t interval over what was sampled.
 
     `before` is at the first checkpoint that reaches the criterion, `after` at the end, and those
-    ``*_without`` (unit,) leave out each object, or category, in turn. A share of nearly nothing is
-    a ratio of noise, and its interval covers nothing: both are NaN unless the lower bound of
-    `before` exceeds 0.1.
+    ``*_without`` (unit,) leave out each object, or category, in turn: NaN where it does not count
+    in the measure. A share of nearly nothing is a ratio of noise, and its interval covers nothing:
+    both are NaN unless the lower bound of `before` exceeds 0.1.
 
     Examples
     --------
@@ -85,12 +85,16 @@ def retained_share(
     >>> share, bool(interval[0] < share < interval[1])
     (0.5, True)
     """
-    low = jackknife_t(np.asarray(before), np.asarray(before_without, dtype=float))[0]
+    first, last = (np.asarray(each, dtype=float) for each in (before_without, after_without))
+    low = jackknife_t(np.asarray(before), first[np.isfinite(first)])[0]
     if not low > RETAINED_GATE:
         return float("nan"), np.full(2, np.nan)
     share = after / before
-    without = np.asarray(after_without, dtype=float) / np.asarray(before_without, dtype=float)
-    return float(share), jackknife_t(np.asarray(share), without)
+    counts = np.isfinite(first) | np.isfinite(last)
+    # Without a unit that does not count, a measure is what it is.
+    first = np.where(np.isfinite(first), first, before)[counts]
+    last = np.where(np.isfinite(last), last, after)[counts]
+    return float(share), jackknife_t(np.asarray(share), last / first)
 
 
 def _check(steps: ArrayLike, values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import elsewhere
-from elsewhere.analyzer import describe_methods
+from elsewhere.analyzer import compare, describe_methods
 from elsewhere.analyzer.factors import FactorSink, formed
+from elsewhere.analyzer.track_join import join_checkpoints
 from elsewhere.analyzer.track_summary import summarise_track
 from elsewhere.analyzer.trajectories import TrackSettings, measure_checkpoint, track
 from elsewhere.measures import measures
@@ -85,6 +86,28 @@ def test_a_dead_layer_is_not_what_training_lost(tracked):
     dead["cosine_zero_share"][-1, 0] = 0.9
     (note,) = [n for n in summarise_track(dead, "all").attrs["notes"] if "dead" in n]
     assert note.endswith(f": {dead['layer'].values[0]}")
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_checkpoint_that_answers_to_fewer_objects_is_tracked(run, which):
+    """NaN without the others: a network that collapsed answers to some objects only."""
+    cards = [card for card in list_checkpoints(run) if card.phase == "all"]
+    settings = TrackSettings(grid="2x2", layers=("fc4",))
+    objects = load_objects("novel", size=7)
+    found = [measure_checkpoint(card, objects, settings=settings) for card in cards]
+    whole = join_checkpoints(found, cards, {})
+    found[which] = found[which].isel(left_out=slice(3, None))
+    joined = join_checkpoints(found, cards, {})
+    without = joined["cosine_G_away_without"].isel(layer=0).transpose("checkpoint", "left_out")
+    assert sorted(joined["left_out"].values) == sorted(whole["left_out"].values)
+    gone = ~joined["left_out"].isin(found[which]["left_out"])
+    assert int(gone.sum()) == 3
+    assert without[which].isnull().values.tolist() == gone.values.tolist()
+    assert bool(without[1 - which].notnull().all())
+    pair = [each.drop_vars("cosine_each", errors="ignore") for each in (whole, joined)]
+    bounds = compare(pair, ["a", "b"])["cosine_G_away_difference_interval"]
+    assert bool(bounds.isel(checkpoint=1 - which).notnull().all())
+    assert bool(bounds.isel(checkpoint=which).notnull().all())
 
 
 def test_the_reference_was_trained_at(run, tracked):

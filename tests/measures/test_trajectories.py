@@ -77,3 +77,18 @@ def test_half_of_a_gain_of_noise_is_no_step() -> None:
 def test_steps_must_rise() -> None:
     with pytest.raises(InputError, match="steps rising"):
         onset_step([0, 0], [1, 1], threshold=0)
+
+
+def test_the_retained_share_of_units_that_do_not_count() -> None:
+    """NaN without a unit: it is in neither number, or only in one of them."""
+    nan = np.nan
+    before, after = [0.8, 0.79, 0.81, 0.8], [0.4, 0.41, 0.39, 0.42]
+    known = retained_share(0.8, 0.4, before_without=before, after_without=after)
+    more = retained_share(0.8, 0.4, before_without=[*before, nan], after_without=[*after, nan])
+    assert more[0] == known[0]
+    np.testing.assert_allclose(more[1], known[1])
+    # the last two responded to nothing at the end: what is left is the same without them
+    half = retained_share(0.8, 0.4, before_without=before, after_without=[0.41, 0.39, nan, nan])
+    same = retained_share(0.8, 0.4, before_without=before, after_without=[0.41, 0.39, 0.4, 0.4])
+    np.testing.assert_allclose(half[1], same[1])
+    assert np.isfinite(half[1]).all()
