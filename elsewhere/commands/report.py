@@ -37,7 +37,13 @@ def report(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write one HTML file that tells what results say and lets a reader explore; no network."""
-    from elsewhere.report import check_folder, make_report, save_report, serve_report
+    from elsewhere.report import (
+        check_folder,
+        make_report,
+        make_server,
+        save_report,
+        serve_report,
+    )
 
     if out is None and not serve:
         expected = "a folder" if split else "an .html file"
@@ -52,12 +58,14 @@ def report(
                 f"--out is {out}; expected a name that ends in .html, or --split for a folder"
             )
         check_output(out, overwrite)
-    pages = make_report(directories, title=title, split=split)
+    pages: dict[str, bytes] = {}
+    server = make_server(pages, port) if serve else None  # a port that is taken is told at once
+    pages |= make_report(directories, title=title, split=split)
     if out is not None:
         save_report(pages, out, split=split, overwrite=overwrite)
         say(f"wrote {out / 'index.html' if split else out}")
-    if serve:
-        serve_report(pages, port=port, ready=put)
+    if server is not None:
+        serve_report(server, ready=put)
 
 
 _PAGES = (".html", ".htm")

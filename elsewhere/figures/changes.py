@@ -73,7 +73,7 @@ def plot_layerwise_change(
         require(result, [variable_of(result, name, "_away") for name in wanted], ["layer"])
     names = layer_names(after)
     before = _same_layers(before, names)
-    ax = axes_or_new(ax, 3.4)
+    ax = axes_or_new(ax, 3.4, single=after.sizes["layer"] == 1)
     tidy(ax)
     layers = along_layers(ax, after)
 

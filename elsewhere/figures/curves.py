@@ -106,7 +106,7 @@ def plot_layerwise(
     wanted = choose_quantities(quantities)
     keys = {name: variable_of(result, name, "_away") for name in wanted}
     require(result, keys.values(), ["layer"])
-    ax = axes_or_new(ax, 3.4)
+    ax = axes_or_new(ax, 3.4, single=result.sizes["layer"] == 1)
     tidy(ax)
     layers = along_layers(ax, result)
 

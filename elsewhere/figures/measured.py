@@ -388,7 +388,7 @@ def _fit_panel(ax: Axes, values: NDArray[np.float64], seen: NDArray[np.float64])
 
 def _stage(result: xr.Dataset, ax: Axes | None) -> tuple[Axes, Layers]:
     """Return axes, and the layers along them."""
-    ax = axes_or_new(ax, 3.4)
+    ax = axes_or_new(ax, 3.4, single=result.sizes["layer"] == 1)
     tidy(ax)
     return ax, along_layers(ax, result)
 

@@ -300,7 +300,7 @@ def plot_probe_layerwise(
     if quantity == "II_far":
         require(result, ["II_far"], ["layer", "exemplars"])
     require(result, ["accuracy_at"], ["layer", "exemplars", "where"])
-    ax = axes_or_new(ax, 3.4)
+    ax = axes_or_new(ax, 3.4, single=result.sizes["layer"] == 1)
     tidy(ax)
     layers = along_layers(ax, result)
     kinds = [str(name) for name in result["exemplars"].values]

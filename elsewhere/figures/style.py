@@ -106,10 +106,14 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-def axes_or_new(ax: Axes | None, height: float) -> Axes:
-    """Return `ax`, or the only axes of a new figure, `height` inches tall on a page's width."""
+def axes_or_new(ax: Axes | None, height: float, *, single: bool = False) -> Axes:
+    """Return `ax`, or the only axes of a new figure, `height` inches tall on a page's width.
+
+    What has a `single` place along its axis needs no whole page.
+    """
     if ax is None:
-        return new_figure(SIZES.width, height * (0.45 + 0.55 * SIZES.width / 7)).add_subplot()
+        width = min(SIZES.width, 4.4) if single else SIZES.width
+        return new_figure(width, height * (0.45 + 0.55 * SIZES.width / 7)).add_subplot()
     if not isinstance(ax, Axes):
         raise InputError(
             f"ax is a {type(ax).__name__}; expected matplotlib Axes, or None for a new figure"

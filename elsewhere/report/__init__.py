@@ -12,6 +12,7 @@ from elsewhere.registry import imported_later
 if TYPE_CHECKING:
     from elsewhere.report.checking import Checked as Checked
     from elsewhere.report.checking import check_report as check_report
+    from elsewhere.report.serving import make_server as make_server
     from elsewhere.report.serving import serve_report as serve_report
     from elsewhere.report.writing import check_folder as check_folder
     from elsewhere.report.writing import make_report as make_report

@@ -67,6 +67,7 @@ def _maps(prefix: str, palette: Sequence[str]) -> Plot:
         toolbar_location=None,
         tools="",
         sizing_mode="stretch_width",
+        hold_render=True,
         height=300,
         x_range=(0, 1),
         y_range=(1, 0),
@@ -130,6 +131,7 @@ def _lines(over: str) -> Plot:
         toolbar_location=None,
         tools="",
         sizing_mode="stretch_width",
+        hold_render=True,
         height=240,
         x_range=(-0.5, 0.5),
         y_range=(0, 1),
@@ -179,5 +181,7 @@ def _lines(over: str) -> Plot:
     plot.legend.orientation = "horizontal"
     plot.legend.background_fill_color = None
     plot.legend.border_line_color = None
+    # Of a fixed width: a legend that has another one has the chart painted again.
+    plot.legend.styles = {"width": "calc(100% - 20px)", "justify-content": "end"}
     plot.add_layout(plot.legend[0], "above")
     return plot

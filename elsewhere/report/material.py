@@ -169,7 +169,8 @@ def gather(directories: Sequence[Path]) -> Material:
                 sizes["object"] = len(design.objects)
                 recordings.append(Recorded(name, below, path, digest, facts, sizes))
             except ElsewhereError as error:
-                problems.append(f"{below} in {name} was left out: {error}")
+                why = str(error).replace(str(path), below)  # folders of this computer are private
+                problems.append(f"{below} in {name} was left out: {why}")
     if not items and not recordings:
         why = f" ({problems[0]})" if problems else ""
         raise InputError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 from collections.abc import Sequence
-from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
@@ -92,8 +91,3 @@ def _digest(facts: str, *pages: bytes) -> str:
     for page in pages:
         digest.update(page)
     return digest.hexdigest()
-
-
-def default_title(directories: Sequence[Path]) -> str:
-    """Return a title from the names of directories."""
-    return " and ".join(directory.resolve().name for directory in directories)

@@ -162,18 +162,25 @@ def _ends(
 
 
 def shown(value: float, digits: int = 3) -> str:
-    """Return a number for reading.
+    """Return a number for reading; one that would be rounded to zero keeps two digits.
 
     Examples
     --------
     >>> shown(-0.12345), shown(float("nan"))
     ('−0.123', 'undefined')
+    >>> shown(0.0), shown(0.00021), shown(-2e-12)
+    ('0.000', '2.1e-4', '−2.0e-12')
     """
     if math.isnan(value):
         return "undefined"
     if math.isinf(value):
         return "infinite" if value > 0 else "minus infinite"
-    return f"{value:.{digits}f}".replace("-", "−")
+    size = abs(value)
+    text = f"{size:.{digits}f}"
+    if size and not float(text):
+        mantissa, exponent = f"{size:.1e}".split("e")
+        text = f"{mantissa}e{int(exponent)}"
+    return f"−{text}" if value < 0 else text
 
 
 def called(item: Item, *, directories: bool) -> str:

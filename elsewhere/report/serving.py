@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 from elsewhere.errors import StorageError
 from elsewhere.report.packing import INDEX
@@ -14,6 +14,9 @@ _TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=ut
 
 def make_server(pages: Mapping[str, bytes], port: int = 0) -> HTTPServer:
     """Return a server on the loopback address that knows a report, at its root, and nothing else.
+
+    It answers when it serves; `pages` may be filled until then. Each connection has a thread:
+    browsers open some of which they do not ask anything.
 
     Raises
     ------
@@ -40,7 +43,7 @@ def make_server(pages: Mapping[str, bytes], port: int = 0) -> HTTPServer:
             """Say nothing: a page is asked for once."""
 
     try:
-        return HTTPServer((LOOPBACK, port), Handler)
+        return ThreadingHTTPServer((LOOPBACK, port), Handler)
     except OSError as error:
         raise StorageError(
             f"port {port} of {LOOPBACK} cannot be used: {error.strerror or error}; choose another "
@@ -48,11 +51,8 @@ def make_server(pages: Mapping[str, bytes], port: int = 0) -> HTTPServer:
         ) from error
 
 
-def serve_report(
-    pages: Mapping[str, bytes], *, port: int = 0, ready: Callable[[str], None]
-) -> None:
+def serve_report(server: HTTPServer, *, ready: Callable[[str], None]) -> None:
     """Show a report until the process is interrupted; `ready` is told the address."""
-    server = make_server(pages, port)
     ready(f"http://{LOOPBACK}:{server.server_address[1]}/")
     try:
         server.serve_forever()

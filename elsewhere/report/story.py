@@ -75,14 +75,14 @@ def _shown(material: Material) -> Section:
     shown: list[Item | Recorded] = [*material.items, *material.recordings]
     for item in shown:
         facts = item.attributes
-        if "canvas" not in facts:
-            continue
+        if "canvas" not in facts or (isinstance(item, Item) and item.kind == "comparison"):
+            continue  # what is compared has results of its own
         sizes = item.result.sizes if isinstance(item, Item) else item.sizes
         grid = " x ".join(str(sizes[d]) for d in "yx" if d in sizes)
         background = facts.get("background")
         row = (
             *([item.directory] if len(material.directories) > 1 else []),
-            network_name(facts),
+            network_name(facts) or "not named",
             item.condition or weights_name(facts),
             f"{facts['canvas']} px",
             _objects(facts, sizes),

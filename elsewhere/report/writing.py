@@ -13,7 +13,7 @@ from elsewhere.errors import ExistsError, StorageError
 from elsewhere.report.catalogue import Catalogue
 from elsewhere.report.material import gather
 from elsewhere.report.packing import INDEX
-from elsewhere.report.page import default_title, render
+from elsewhere.report.page import render
 from elsewhere.report.story import fitting, tell
 from elsewhere.storage import save_output
 from elsewhere.storage.files import TEMPORARY, storage_errors, synchronise_folder
@@ -68,7 +68,7 @@ def make_report(
     """Return what :func:`write_report` writes: the page and the files beside it, by name."""
     folders = [Path(each) for each in directories]
     material = fitting(gather(folders))
-    title = default_title(folders) if title is None else title
+    title = " and ".join(material.directories) if title is None else title
     sections = [section.finish() for section in tell(material)]
     catalogue = Catalogue(material, whole=split)
     if not any(file["fields"] for file in catalogue.files):  # there is no explorer to say it

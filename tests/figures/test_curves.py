@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from elsewhere.errors import InputError, UnknownNameError
 from elsewhere.figures import draw, plot_displacement, plot_layerwise
 from elsewhere.figures.curves import _bin_index, _binned
+from elsewhere.figures.page import page
 from elsewhere.figures.results import layer_groups, variable_of
 from elsewhere.figures.style import MARKS
 
@@ -260,3 +261,13 @@ def test_curves_refuse_what_they_cannot_draw(result):
         plot_displacement(result.isel(x=slice(0, 0)))
     with pytest.raises(InputError, match="ax is a Figure"):
         plot_layerwise(result, ax=Figure())  # type: ignore[arg-type]
+
+
+def test_a_single_layer_does_not_take_a_whole_page(result, deep_result):
+    one = plot_layerwise(result.isel(layer=[0])).figure
+    many = plot_layerwise(deep_result).figure
+    assert one.get_size_inches()[0] < 0.7 * many.get_size_inches()[0]
+    with page(width="170mm"):
+        asked = plot_layerwise(result.isel(layer=[0])).figure
+    assert asked.get_size_inches()[0] == pytest.approx(170 / 25.4)
+    render(one)

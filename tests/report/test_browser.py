@@ -11,7 +11,7 @@ from elsewhere.storage import load_result
 from tests.report.conftest import LAYERS, PLACES
 
 TRACK = "#what=track&measure=cosine_G"
-NUMBER = re.compile(r": cosine G (undefined|[−\d.]+)")
+NUMBER = re.compile(r": cosine G (undefined|[−\d.]+(?:e-\d+)?)")
 
 
 def shown(tab):

@@ -12,6 +12,12 @@ class Charts {
     this.plots = {};
     this.models = new Map();
     this.making = new Map();
+    this.near = new IntersectionObserver((seen) => {
+      for (const { target, isIntersecting } of seen) {
+        this.plots[target.id].near = isIntersecting;
+        this.rest(target.id);
+      }
+    }, { rootMargin: "150px" });
   }
 
   // Charts are made when they are first needed.
@@ -27,13 +33,37 @@ class Charts {
     const manager = await Bokeh.embed.embed_item(this.items[name]);
     const view = [...manager][0];
     this.plots[name] = { model: view.model, view, host };
-    // An axis keeps its width where its numbers are narrower: with another, all is laid out anew.
-    for (const axis of view.model.left) {
+    // An axis keeps its width where its labels are shorter: with another, all is laid out anew.
+    for (const axis of [...view.model.left, ...view.model.below]) {
       const shown = view.renderer_views.get(axis), own = shown.get_size?.bind(shown);
-      if (!own) continue;
-      shown.get_size = () => ({ width: 0, height: axis.visible && Math.max(own().height, 64) });
+      if (!own || !("axis_label" in axis)) continue;
+      let most = view.model.left.includes(axis) ? 64 : 0;
+      shown.get_size = () => {
+        if (axis.visible) most = Math.max(most, own().height);
+        return { width: 0, height: axis.visible && most };
+      };
     }
     this.theme([view.model]);
+    this.near.observe(host);
+  }
+
+  // A chart that nobody sees rests until it comes near; one that is laid out wakes, but is held.
+  rest(name) {
+    const { model, view, near } = this.plots[name];
+    if (!near && !view.is_paused) view.pause();
+    while (near && view.is_paused) view.unpause();
+    model.hold_render = !near;
+  }
+
+  // Paint at once those that rest, for paper and for pictures of the page.
+  paint() {
+    for (const [name, { model, view, host, near }] of Object.entries(this.plots)) {
+      if (near || !host.clientWidth) continue;
+      model.hold_render = false;
+      while (view.is_paused) view.unpause(true);
+      view.repaint();
+      this.rest(name);
+    }
   }
 
   // Documents look through all their models for a name, which takes longer than drawing some.
@@ -97,6 +127,7 @@ class Charts {
     const key = JSON.stringify([names, scene.canvas, scene.size, ys, xs, wide]);
     if (this.laid === key) return;
     this.laid = key;
+    model.hold_render = true;  // until its images are there
     const rows = Math.ceil(names.length / Math.max(1, Math.floor(wide / 150)));
     const columns = Math.ceil(names.length / rows);  // rows are of one length, but for the last
     const unit = Math.min(wide / (columns * PANEL.width), 240);
@@ -135,7 +166,11 @@ class Charts {
   // `valueOf(panel, y, x)` in colours from low to high.
   maps(valueOf, [low, high]) {
     const mapper = this.named("colors");
-    if (mapper.low !== low || mapper.high !== high) mapper.setv({ low, high });
+    if (mapper.low !== low || mapper.high !== high) {
+      // Each change is told to all images, and to the bar of colours: both ends are one change.
+      mapper.setv({ low, high }, { silent: true });
+      mapper.properties.high.change.emit();
+    }
     const rows = this.rows.index, columns = this.columns.index;
     this.images.forEach((image, panel) => {
       let at = 0;
@@ -164,6 +199,7 @@ class Charts {
       text: this.panels.map(
         (panel, at) => `${at === chosen ? "▸ " : ""}${panel.text}\n${said[at]}`),
     };
+    this.rest("maps");
   }
 
   // Maps in the object's frame, side by side, each with the object's box in it.
@@ -176,6 +212,7 @@ class Charts {
     const layout = `${unit} ${wide} ${tall / side}`;
     if (this.framed !== layout) {
       this.framed = layout;
+      model.hold_render = true;
       const bottom = PANEL.title + tall / side + 0.06;
       model.height = Math.round(bottom * unit) + 46;
       model.x_range.setv({ start: 0, end: wide / unit });
@@ -205,6 +242,7 @@ class Charts {
     this.named("frame-titles").data = {
       x: lefts, y: all(0.04 - PANEL.title), text: maps.map(({ name }) => name),
     };
+    this.rest("frames");
   }
 
   // The colour of a share from -1 to 1 in such a map, as red, green and blue.
@@ -269,17 +307,32 @@ class Charts {
       start: spread(Math.min(low, ...ends)), end: spread(Math.max(high, ...ends)) + 0.02,
     });
     this.named(`${over}-now`).location = now;
-    const axis = this.named(`${over}-x`);
-    const step = Math.ceil(labels.length / 12);
-    const ticks = [...labels.keys()].filter((at) => at % step === 0);
-    if (axis.ticker.ticks.join() !== ticks.join() || this[over] !== labels) {
-      axis.ticker.ticks = ticks;
-      axis.major_label_overrides = new Map(ticks.map((at) => [at, fitted(labels[at], 120, "11px helvetica")]));
-      axis.major_label_orientation = labels.some((label) => label.length > 6) ? 0.6 : "horizontal";
-      this[over] = labels;
-    }
+    this.label(over, labels);
     const upright = this.named(`${over}-y`);
     if (upright.axis_label !== title) upright.axis_label = title;
+    this.rest(`by-${over}`);
+  }
+
+  // Names below an axis: side by side where they have room, else oblique, and none is cut off.
+  label(over, labels) {
+    const { host } = this.plots[`by-${over}`];
+    const wide = host.clientWidth || 400;
+    const key = JSON.stringify([labels, wide]);
+    if (this[over] === key) return;
+    this[over] = key;
+    const axis = this.named(`${over}-x`);
+    const font = "11px helvetica", left = 64, slope = 0.6;
+    const part = (wide - left - 5) / labels.length;
+    const step = Math.ceil(labels.length / 12);
+    const ticks = [...labels.keys()].filter((at) => at % step === 0);
+    ruler.font = font;
+    const widest = Math.max(...ticks.map((at) => ruler.measureText(labels[at]).width));
+    const beside = widest < step * part - 8;
+    const room = (at) => Math.min(120, (left + (at + 0.5) * part - 12) / Math.cos(slope));
+    axis.ticker.ticks = ticks;
+    axis.major_label_overrides = new Map(
+      ticks.map((at) => [at, beside ? labels[at] : fitted(labels[at], room(at), font)]));
+    axis.major_label_orientation = beside ? "horizontal" : slope;
   }
 
   save(name, kind, file) {

@@ -54,12 +54,14 @@ class Explorer {
       button.addEventListener("click", () => this.charts.save(name, kind, `elsewhere-${name}`));
     }
     addEventListener("hashchange", () => this.restore());
+    addEventListener("beforeprint", () => this.charts.paint());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
       this.charts.theme());
     let width = innerWidth;
     addEventListener("resize", () => {
       if (innerWidth !== width) requestAnimationFrame(() => this.layout());
       width = innerWidth;
+      this.soon();  // Bokeh clears what it lays out
     });
   }
 
@@ -157,14 +159,17 @@ class Explorer {
     const found = this.files.filter(like).slice(0, 20)
       .map((other) => [other, other.fields.find((each) => each.name === field.name)])
       .filter(([, other]) => String(other?.values.shape) === String(field.values.shape));
+    const there = () => found.map(([, own]) => own).filter((own) => unpacked.has(own.values.block));
+    this.others = there();
+    if (this.others.length === found.length) return;
     try {
       for (const [other, own] of found) {
         await fetchData(other);
         await unpack(own.values);
       }
     } catch { return; }  // a file beside the page is missing: it is named when it is chosen
-    if (this.state.seed !== state.seed || this.field !== field || !found.length) return;
-    this.others = found.map(([, own]) => own);
+    if (this.state.seed !== state.seed || this.field !== field) return;
+    this.others = there();
     this.dirty ??= requestAnimationFrame(() => this.draw());
   }
 
@@ -260,7 +265,7 @@ class Explorer {
     const here = many ? each("layer", this.layers) : [valueAt(field, this.at())];
     const place = [this.ys[state.y], this.xs[state.x]];
     this.charts.marks(
-      place, this.reference(), here.map(({ value }) => shown(value)), many ? state.layer : -1);
+      place, this.reference(), here.map(({ value, off }) => shown(value, off[0])), many ? state.layer : -1);
     this.curve("layer", range);
     this.curve("checkpoint", range);
     const names = this.file.axes.checkpoint;
@@ -284,8 +289,7 @@ class Explorer {
     this.alert = undefined;
     this.say();
     this.evidence();
-    clearTimeout(this.later);
-    this.later = setTimeout(() => this.settle(), 250);
+    this.soon();
     document.documentElement.dataset.drawn = (performance.now() - begun).toFixed(1);
   }
 
@@ -396,9 +400,15 @@ class Explorer {
     byId("notes-box").hidden = !notes.length;
   }
 
-  // What need not follow at once: the address, what is spoken, the table.
+  soon() {
+    clearTimeout(this.later);
+    this.later = setTimeout(() => this.settle(), 250);
+  }
+
+  // What need not follow at once: the address, what is spoken, the table, charts out of sight.
   settle() {
     if (this.timer) return;
+    this.charts.paint();
     byId("spoken").textContent = this.sentence();
     const { dims, ...rest } = this.state;
     const kept = new URLSearchParams();

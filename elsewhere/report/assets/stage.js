@@ -30,7 +30,6 @@ class Stage {
     this.element.setAttribute("aria-colcount", xs.length);
     this.element.style.background = `rgb(${scene.background.join(" ")})`;
     const light = scene.background.reduce((sum, level) => sum + level) > 382;
-    this.element.classList.toggle("light", light);
     const side = (this.dots.width = this.dots.height = 2 * this.element.clientWidth || 600);
     const pen = this.dots.getContext("2d");
     pen.fillStyle = light ? "rgb(0 0 0 / 45%)" : "rgb(255 255 255 / 45%)";

@@ -139,11 +139,18 @@ function formedAt(field, at) {
   const first = field.dims.indexOf("layer");  // the checkpoint is chosen before
   const dims = field.dims.slice(first, -2), shape = field.values.shape.slice(first, -2);
   const value = formed(field.file, at)[field.name][positionOf(dims, shape, at)];
-  return { value, low: NaN, high: NaN };
+  return { value, low: NaN, high: NaN, off: [field.values.error, 0, 0] };
 }
 
 function read(packed, position) {
   return packed ? decoder(packed)(unpacked.get(packed.block)[position]) : NaN;
+}
+
+// A number and the ends of its interval; and by how much each may be off.
+function readAll({ values, low, high }, position) {
+  const found = [values, low, high].map((packed) => read(packed, position));
+  const off = [values, low, high].map((packed, at) => (packed ? errorAt(packed, found[at]) : 0));
+  return { value: found[0], low: found[1], high: found[2], off };
 }
 
 // What a number of an array stands for; floats stand for themselves.
@@ -173,33 +180,29 @@ function positionOf(dims, shape, at) {
 function valueAt(field, at) {
   if (field.formed) return formedAt(field, at);
   const position = positionOf(field.dims, field.values.shape, at);
-  return {
-    value: read(field.values, position),
-    low: read(field.low, position),
-    high: read(field.high, position),
-  };
+  return readAll(field, position);
 }
 
 function awayAt(field, at) {
   if (!field.away) return null;
   const dims = field.dims.filter((dim) => dim !== "y" && dim !== "x");
   const position = positionOf(dims, field.away.values.shape, at);
-  return {
-    value: read(field.away.values, position),
-    low: read(field.away.low, position),
-    high: read(field.away.high, position),
-  };
+  return readAll(field.away, position);
 }
 
-function shown(value, digits = 3) {
+// Numbers that three places would make zero keep the digits that `off`, their error, leaves them.
+function shown(value, off = 0) {
   if (Number.isNaN(value)) return "undefined";
   if (!Number.isFinite(value)) return value > 0 ? "infinite" : "minus infinite";
-  return value.toFixed(digits).replace("-", "−");
+  const size = Math.abs(value);
+  const small = size < 0.0005 && size > off;
+  const text = small ? size.toExponential(off > size / 20 ? 0 : 1) : size.toFixed(3);
+  return value < 0 && Number(text) ? `−${text}` : text;
 }
 
-function withInterval({ value, low, high }) {
+function withInterval({ value, low, high, off = [] }) {
   const ends = Number.isNaN(low) || Number.isNaN(high);
-  return shown(value) + (ends ? "" : ` [${shown(low)}, ${shown(high)}]`);
+  return shown(value, off[0]) + (ends ? "" : ` [${shown(low, off[1])}, ${shown(high, off[2])}]`);
 }
 
 // Lowest and highest finite value that a field has anywhere, so that colours stay what they are.
