@@ -343,9 +343,7 @@ def _plot_claims(
             ("undecided", _SYMBOLS["undecided"]),
         )
     ]
-    handles.append(
-        Line2D([], [], label="no value (not measurable)", marker="x", color=GREY, **style)
-    )
+    handles.append(Line2D([], [], label="not measurable", marker="x", color=GREY, **style))
     handles.append(Line2D([], [], label="threshold", color="#0072B2", linewidth=1.3))
     legend_below(figure, handles)
     return figure
@@ -371,13 +369,14 @@ def _draw_claim(ax: Axes, row: xr.Dataset, names: Sequence[str], differences: bo
         verdict = "holds" if differences else str(row["verdict"].values[place])
         marker, color = _SYMBOLS.get(verdict, ("x", GREY))
         if not math.isfinite(values[place]):
-            inside = low + 0.04 * (high - low)  # beside the names, not on them
-            ax.plot([inside], [place], marker="x", color=GREY, markersize=4, zorder=4)
+            ax.text(  # a word, for any mark would stand for a number
+                0.97, place, "no value", transform=ax.get_yaxis_transform(), color=GREY,
+                fontsize=SIZES.small, horizontalalignment="right", verticalalignment="center",
+            )  # fmt: skip
             continue
         ax.plot(np.clip(ends[place], low, high), [place] * 2, color=color, linewidth=1.1)
-        ax.plot(
-            np.clip([values[place]], low, high), [place], marker=marker, color=color,
-            markersize=4.5, markeredgecolor="white", markeredgewidth=0.4, zorder=3,
-        )  # fmt: skip
+        rim = {} if marker == "x" else {"markeredgecolor": "white", "markeredgewidth": 0.4}
+        at = np.clip([values[place]], low, high)
+        ax.plot(at, [place], marker=marker, color=color, markersize=4.5, zorder=3, **rim)
     if low < 0:
         ax.axvline(0, color=GREY, linewidth=0.5, zorder=0.4)

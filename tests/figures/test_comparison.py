@@ -91,6 +91,19 @@ def test_claims_have_a_panel_for_each_statistic_that_decides_and_a_row_for_each_
     assert len(plot_comparison(claimed(), quantities=["C3"]).axes) == 1
 
 
+def test_a_value_that_is_not_measurable_is_seen_and_one_that_is_missing_is_no_mark():
+    found = claimed()
+    found["verdict"][:, 0] = ["not measurable", "holds"]
+    (ax,) = draw(found).axes
+    (mark,) = [line for line in ax.lines if line.get_marker() == "x"]
+    assert mark.get_xydata().tolist() == [[0.05, 0.0]]
+    assert mark.get_markeredgecolor() == mark.get_color() != "white"
+    found["value"][0, 0] = np.nan
+    (ax,) = draw(found).axes
+    assert not [line for line in ax.lines if line.get_marker() == "x"]
+    assert [text.get_text() for text in ax.texts] == ["no value"]
+
+
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(UnknownNameError, match="cosine_G_away"):
         plot_comparison(layered(), quantities=["cosine_away"])
