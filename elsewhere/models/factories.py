@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from elsewhere.errors import InputError, UnknownNameError
-from elsewhere.models.caches import INSTALL
+from elsewhere.models.caches import INSTALL_TIMM
 from elsewhere.registry import current_directory_importable, import_extension, is_source
 
 Builder = Callable[..., nn.Module]
@@ -63,7 +63,7 @@ def _find(name: str) -> Builder:
         if in_file or error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise InputError(f"importing {module_name} failed: {one_line(error)}") from error
         remedy = "run where it can be imported, such as its own directory"
-        remedy = INSTALL if error.name == "timm" else remedy
+        remedy = INSTALL_TIMM if error.name == "timm" else remedy
         raise InputError(
             f"no module {module_name!r} for the model {name!r}: {error.name!r} was not found; "
             + remedy

