@@ -58,7 +58,7 @@ def make_tables(rows: Sequence[Mapping[str, str]], asked: int) -> str:
     aligned = sum(has_aligned(row) for row in passed)
     cam = sum(has_cam(row) for row in passed)
     said = (
-        f"**{len(passed)} of {len(rows)} networks ({len(passed) / len(rows):.0%}) pass**: "
+        f"**{len(passed)} of {len(rows)} networks ({len(passed) / len(rows):.1%}) pass**: "
         "they are listed, recorded, and equal to plain hooks within 1e-5. Of these, "
         f"{aligned} have aligned cosines and {cam} a Grad-CAM; the others are refused in a line."
     )
@@ -91,7 +91,12 @@ def has_cam(row: Mapping[str, str]) -> bool:
 
 def reason(row: Mapping[str, str]) -> str:
     """Return why a network did not pass."""
-    return row["failure"] or f"comparing: values differ from plain hooks' by {row['difference']}"
+    if row["failure"]:
+        return row["failure"]
+    said = f"comparing: values differ from plain hooks' by {row['difference']}"
+    if row["float32"]:
+        said += f"; these differ from the same in float64 by {row['float32']}"
+    return said
 
 
 def _cell(row: Mapping[str, str], key: str) -> str:

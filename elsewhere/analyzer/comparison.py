@@ -129,6 +129,7 @@ def compare(
         "level": 0.95,
         "notes": [
             *notes,
+            *_same_numbers(results, called),
             *([] if joined is None else joined.notes(called)),
             *_token_notes(results, called),
             *dict.fromkeys(note for pair in pairs for note in pair.notes),
@@ -154,6 +155,15 @@ def _notes(results: Sequence[xarray.Dataset], called: Sequence[str]) -> list[str
         for name, notes in zip(called, each, strict=True)
         for note in notes
         if note not in shared
+    ]
+
+
+def _same_numbers(results: Sequence[xarray.Dataset], called: Sequence[str]) -> list[str]:
+    """Return which results are the first one again: one file given twice, or two runs of one."""
+    return [
+        f"{name} holds the same numbers as {called[0]}: all differences between them are 0"
+        for each, name in _others(results, called)
+        if each.equals(results[0])
     ]
 
 

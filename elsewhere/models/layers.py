@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -40,7 +41,9 @@ def list_layers(
     """Return the layers of `model` in the order in which one forward pass runs them.
 
     The network runs once on an empty canvas, in evaluation mode and without gradients; its
-    modes are restored, and no hook stays behind. Modules that never run are not listed.
+    modes are restored, and no hook stays behind. Modules that never run are not listed, nor those
+    that give the same one row for any number of images, as the tables of relative places of Swin v2
+    do: these hold no activation of an image.
 
     Parameters
     ----------
@@ -100,7 +103,8 @@ def list_layers(
         model.module.eval()
         with Taps(model.module, parts, describe):
             given = _dry_run(model, pixels, fields)
-        listed = _probed(model, size, _with_ways(found, ways, given, fields), given)
+        layers = _with_ways(found, ways, given, fields)
+        listed = _probed(model, size, _of_images(model, pixels, layers), given)
     calls = Counter({layer.module: layer.call for layer in listed})
     alias_of = {module: alias for alias, module in name_head(model, size).aliases.items()}
     return tuple(_named(layer, alias_of, several=calls[layer.module] > 0) for layer in listed)
@@ -118,6 +122,31 @@ def _with_ways(
     return [
         replace(layer, beside=None if way is None else way not in main)
         for layer, way in zip(layers, ways, strict=True)
+    ]
+
+
+def _of_images(model: Model, pixels: torch.Tensor, layers: Sequence[Layer]) -> Sequence[Layer]:
+    """Return layers without those that give one row for two images too.
+
+    Only layers to which no way from the pixels is known are asked.
+    """
+    asked = {layer.module for layer in layers if layer.beside is None}
+    if not asked:
+        return layers
+    rows: dict[tuple[str, int, int | str | None], int] = {}
+
+    def count(name: str, call: int, first: Any, given: object) -> None:
+        rows.update(
+            ((name, call, key), len(tensor)) for key, tensor in output_tensors(given).items()
+        )
+
+    two = model.transform.apply(pixels.expand(2, -1, -1, -1))
+    with Taps(model.module, asked, count), torch.inference_mode(), suppress(Exception):
+        model.module(two)  # any network, any complaint
+    return [
+        layer
+        for layer in layers
+        if layer.beside is not None or rows.get((layer.module, layer.call, layer.output)) != 1
     ]
 
 

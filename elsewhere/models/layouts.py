@@ -9,7 +9,7 @@ tokens mixes the tokens: what it gives has no such dimension, nor has what follo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -30,6 +30,7 @@ Place: TypeAlias = tuple[str, int, int | str | None]
 TOKENS = LAYOUTS[2]
 INPUT = "(input)"
 """The key of what a linear layer is given, beside that of what it gives."""
+_PLACE = "_elsewhere_place"  # kept on the tensor itself, so that it goes when the tensor goes
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 LEAST_MOVE, CLEAR_MOVE = 0.03, 0.1
 """Share of an axis by which the answer has to move along it, and to overrule another layout."""
@@ -69,20 +70,32 @@ def probe_layouts(
     ground = np.full((size, size, 3), 128, np.uint8)
     patch = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     before: dict[Place, Place | None] = {}
-    empty = _run(model, ground, shapes, before)
+    empty: dict[Place, torch.Tensor] = {}
+
+    def keep(place: Place, values: torch.Tensor) -> None:
+        empty[place] = values.clone()
+
+    _run(model, ground, shapes, keep, before)
     every = dict.fromkeys([*shapes, *empty])
     moments: dict[Place, list[list[NDArray[np.float64]]]] = {place: [] for place in every}
+
+    # for all layers: allocated for each, it leaves holes in memory, 0.5 GiB per pass of a large ViT
+    room = torch.empty(0, dtype=torch.float64, device=model.device)
+
+    def compare(place: Place, values: torch.Tensor) -> None:
+        if place in empty and values.shape == empty[place].shape:
+            changed = room.resize_(values.shape)
+            torch.sub(values, empty[place], out=changed).square_()
+            axes = range(changed.ndim)
+            moments[place].append(
+                [changed.sum([o for o in axes if o != axis]).cpu().numpy() for axis in axes]
+            )
+
     for down, right in CORNERS:
         image = ground.copy()
         top, left = down * (size - side), right * (size - side)
         image[top : top + side, left : left + side] = patch
-        for place, values in _run(model, image, shapes, {}).items():
-            if place in empty and values.shape == empty[place].shape:
-                changed = (values - empty[place]).double().square()
-                axes = range(changed.ndim)
-                moments[place].append(
-                    [changed.sum([o for o in axes if o != axis]).cpu().numpy() for axis in axes]
-                )
+        _run(model, image, shapes, compare)
     found = {
         place: _judge(expected[place], shape, moments[place], (size - side) / size, size)
         for place, shape in shapes.items()
@@ -210,30 +223,29 @@ def _run(
     model: Model,
     image: NDArray[np.uint8],
     shapes: Mapping[Place, tuple[int, ...]],
-    before: dict[Place, Place | None],
-) -> dict[Place, torch.Tensor]:
-    """Return the wanted outputs for one image, and what linear layers were given.
+    take: Callable[[Place, torch.Tensor], None],
+    before: dict[Place, Place | None] | None = None,
+) -> None:
+    """Hand on the wanted outputs for one image, and what linear layers are given, as they are made.
 
     Of outputs with two dimensions `before` gets the output that the module was given, or gives,
     as it is.
     """
-    owners: dict[int, tuple[torch.Tensor, Place]] = {}  # with the tensors, so that ids hold
-    found: dict[Place, torch.Tensor] = {}
     linear = {n for n, part in model.module.named_modules() if isinstance(part, nn.Linear)}
 
-    def take(name: str, call: int, given: Any, output: object) -> None:
+    def receive(name: str, call: int, given: Any, output: object) -> None:
         for key, tensor in output_tensors(output).items():
             place = (name, call, key)
-            if place in shapes and tensor.shape[:1] == (1,):
-                found[place] = tensor[0].detach().float().clone()
-                if len(shapes[place]) == len(TOKENS) and isinstance(given, torch.Tensor):
-                    same = owners.get(id(tensor)) or owners.get(id(given))
-                    before[place] = same and same[1]
-                    if name in linear and given.ndim == tensor.ndim:
-                        found[name, call, INPUT] = given[0].detach().float().clone()
-                owners[id(tensor)] = (tensor, place)
+            if place not in shapes or tensor.shape[:1] != (1,):
+                continue
+            take(place, tensor[0].detach().float())
+            if len(shapes[place]) == len(TOKENS) and isinstance(given, torch.Tensor):
+                if before is not None:
+                    before[place] = getattr(tensor, _PLACE, None) or getattr(given, _PLACE, None)
+                if name in linear and given.ndim == tensor.ndim:
+                    take((name, call, INPUT), given[0].detach().float())
+            setattr(tensor, _PLACE, place)
 
     names = (name for name, _, _ in shapes)
-    with Taps(model.module, names, take), evaluating(model.module):
+    with Taps(model.module, names, receive), evaluating(model.module):
         model.module(model.transform.apply(torch.from_numpy(image[None]).to(model.device)))
-    return found

@@ -221,11 +221,14 @@ class _Probe:
         image[top:bottom, left:right] = noise.integers(0, 256, shape, dtype=np.uint8)
         found = {place: np.zeros(count) for place, (count, _) in self._layers.items()}
 
+        # for all layers, as in :func:`elsewhere.models.layouts.probe_layouts`
+        room = torch.empty(0, dtype=torch.float64, device=self._model.device)
+
         def compare(place: Place, values: torch.Tensor) -> None:
             empty = self._empty.get(place)
             if empty is not None and empty.shape == values.shape:
-                changed = (values.double() - empty.double()).square().sum(1).cpu().numpy()
-                found[place] = np.nan_to_num(changed)
+                changed = room.resize_(values.shape).copy_(values).sub_(empty).square_()
+                found[place] = np.nan_to_num(changed.sum(1).cpu().numpy())
 
         self._run(image, compare)
         return self._kept.setdefault((*cell, *sides), found)

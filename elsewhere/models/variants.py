@@ -8,6 +8,8 @@ They are applied in the order of the registry, whatever their order in the name.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -310,8 +312,7 @@ def _try(
             continue  # to be run once, and what looks first has borders of its own
         padding = _Padding(how if looks else None)
         try:
-            with torch.no_grad(), padding:
-                network.eval()(torch.zeros(1, 3, side, side))
+            _run(network, side, padding)
         except (RuntimeError, ValueError, AssertionError) as error:
             said = " ".join(str(error).split())[:120]
             return None, f"it cannot process a canvas of {side} px ({said})"
@@ -319,6 +320,19 @@ def _try(
             said = f"its own code pads maps, too ({padding.other})"
             return None, f"{how} does not exist for it, for {said}"
     return network, ""
+
+
+def _run(network: nn.Module, side: int, padding: _Padding) -> None:
+    """Run a network on an empty canvas: its shapes alone where these run, which costs nothing."""
+    network.eval()
+    with torch.no_grad(), padding, suppress(Exception):  # of whatever needs values, or refuses
+        shapes = {id(value): value.to("meta") for value in network.buffers()}
+        shapes |= {id(value): nn.Parameter(value.to("meta")) for value in network.parameters()}
+        deepcopy(network, dict(shapes))(torch.zeros(1, 3, side, side, device="meta"))
+        return
+    padding.other = ""
+    with torch.no_grad(), padding:
+        network(torch.zeros(1, 3, side, side))
 
 
 class _Padding(TorchFunctionMode):

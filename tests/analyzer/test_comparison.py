@@ -49,6 +49,16 @@ def test_a_result_less_itself_is_zero_and_surely_so(first):
     assert {*first.attrs["notes"]} <= {*found.attrs["notes"]}
 
 
+def test_the_same_numbers_twice_are_said(first, second):
+    """Of copies with other facts, too; a single number that differs is a difference."""
+    said = "holds the same numbers as a: all differences between them are 0"
+    copied = first.copy(deep=True).assign_attrs(model="another")
+    changed = first.copy(deep=True)
+    changed["cosine_away"][0] += 1e-6
+    notes = compare([first, second, copied, changed], list("abcd")).attrs["notes"]
+    assert [note for note in notes if said in note] == [f"c {said}"]
+
+
 @pytest.mark.parametrize("key", ["cosine_G_away", "cosine_away"])
 def test_the_interval_of_a_difference_is_the_jackknife_over_shared_objects(first, second, key):
     found, n = compare([first, second]), 6

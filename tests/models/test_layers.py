@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from elsewhere.errors import InputError, UnknownNameError
+from elsewhere.errors import InputError, LayerError, UnknownNameError
 from elsewhere.forms import shortcuts
 from elsewhere.models import (
     InputTransform,
@@ -322,3 +322,34 @@ def test_a_network_whose_ways_cannot_be_followed_says_nothing():
 
     layers = list_layers(wrap(Detached(), 8))
     assert [layer.beside for layer in layers] == [None, None]
+
+
+class _Tabled(nn.Module):
+    """A table of places through layers, as Swin v2's biases: one row, whatever the images."""
+
+    def __init__(self, *, tracked=True):
+        super().__init__()
+        self.bias, self.act, self.conv = nn.Linear(2, 3), nn.GELU(), nn.Conv2d(3, 3, 1)
+        self.rows, self.tracked = nn.Linear(3, 2), tracked
+
+    def forward(self, images):
+        maps = self.conv(images) + self.act(self.bias(torch.ones(1, 4, 2))).mean(1)[..., None, None]
+        means = maps.mean((2, 3))
+        return self.rows(means if self.tracked else torch.tensor(means.tolist()))
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_layers_that_hold_no_activation_of_an_image_are_not_listed(tracked):
+    """What is computed without the images is left out; what they lead to by ways unknown is not."""
+    model = wrap(_Tabled(tracked=tracked), 8)
+    assert [layer.name for layer in list_layers(model)] == ["conv", "logits"]
+    with pytest.raises(LayerError, match="'bias' .* a row per image"):
+        select_layers(list_layers(model), ["bias"], model)
+
+
+def test_a_network_that_takes_one_image_only_is_listed_whole():
+    class Single(_Tabled):
+        def forward(self, images):
+            return super().forward(images.reshape(1, 3, 8, 8))
+
+    assert len(list_layers(wrap(Single(), 8))) == 4

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -165,6 +166,27 @@ def test_a_view_is_saved(open_page, page, tmp_path, kind, start):
         tab.click(f"[data-save='maps {kind}']")
     waiting.value.save_as(tmp_path / "view")
     assert (tmp_path / "view").read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("name", ["maps", "by-layer"])
+def test_a_view_is_saved_for_paper_whatever_colours_the_screen_has(open_page, page, name, tmp_path):
+    """Dark ink on white, and the screen is afterwards what it was before."""
+    view = f"explorer.charts.plots['{name}'].view"
+    look = f"{view}.canvas_view.primary.canvas.toDataURL()"
+    pictures = []
+    for scheme in ("light", "dark"):
+        tab = open_page(page, TRACK, scheme=scheme)
+        tab.locator(f"#{name}").scroll_into_view_if_needed()
+        settled(tab)
+        tab.wait_for_timeout(500)
+        tab.evaluate(f"{view}.repaint(); globalThis.seen = {look}; null")
+        with tab.expect_download() as waiting:
+            tab.click(f"[data-save='{name} png']")
+        waiting.value.save_as(tmp_path / f"{scheme}.png")
+        until(tab, f"{view}.repaint(), {look} === seen")
+        pictures.append(plt.imread(tmp_path / f"{scheme}.png"))
+    assert np.abs(pictures[0] - pictures[1]).mean() < 1e-4
+    assert (pictures[0][[0, -1]][:, [0, -1]] == 1).all()  # white, and not transparent
 
 
 def test_a_number_says_where_it_comes_from(open_page, page):

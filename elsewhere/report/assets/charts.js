@@ -76,8 +76,9 @@ class Charts {
   }
 
   // The colours of text and lines, as the page has them.
-  theme(plots = Object.values(this.plots).map(({ model }) => model)) {
-    const style = getComputedStyle(document.documentElement);
+  // Charts take the colours of the screen, or of paper.
+  theme(plots = Object.values(this.plots).map(({ model }) => model), paper = false) {
+    const style = getComputedStyle(paper ? byId("on-paper") : document.documentElement);
     const [ink, pale] = ["--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
     for (const model of plots) {
       for (const axis of [...model.below, ...model.left]) {
@@ -335,10 +336,38 @@ class Charts {
     axis.major_label_orientation = beside ? "horizontal" : slope;
   }
 
-  save(name, kind, file) {
-    const { view } = this.plots[name];
-    view.export(kind, true).to_blob().then((blob) => download(blob, `${file}.${kind}`));
+  // What is saved is for paper, whatever colours the screen has; a text takes its own a frame later.
+  async save(name, kind, file) {
+    const { model, view } = this.plots[name];
+    const frame = () => new Promise((done) => requestAnimationFrame(done));
+    model.hold_render = false;
+    while (view.is_paused) view.unpause(true);
+    this.theme([model], true);
+    await frame();
+    await frame();
+    view.repaint();
+    const blob = await onWhite(await view.export(kind, true).to_blob(), kind);
+    this.theme([model]);
+    download(blob, `${file}.${kind}`);
+    this.rest(name);
   }
+}
+
+// A picture on white, where it lay on nothing.
+async function onWhite(blob, kind) {
+  if (kind === "svg") {
+    const ground = '<rect width="100%" height="100%" fill="#fff"/>';
+    const text = (await blob.text()).replace(/<svg[^>]*>/, (head) => head + ground);
+    return new Blob([text], { type: blob.type });
+  }
+  const image = await createImageBitmap(blob);
+  const { width, height } = image;
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = "#fff";
+  pen.fillRect(0, 0, width, height);
+  pen.drawImage(image, 0, 0);
+  return new Promise((done) => canvas.toBlob(done));
 }
 
 // Bokeh writes the place of each part of a chart into a style sheet whenever it paints, and asks for

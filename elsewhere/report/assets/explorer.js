@@ -490,14 +490,7 @@ class Explorer {
         }
       }
     }
-    // A cell that begins as a formula does is text.
-    const cell = (value) => {
-      const text = String(value);
-      const safe = /^[=+@\t\r]|^-(?![\d.])/.test(text) ? `'${text}` : text;
-      return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-    };
-    const text = [head, ...rows].map((row) => row.map(cell).join(",")).join("\n");
-    download(new Blob([`${text}\n`], { type: "text/csv" }), `elsewhere-${field.name}.csv`);
+    download(csvOf([head, ...rows]), `elsewhere-${field.name}.csv`);
   }
 }
 

@@ -232,3 +232,14 @@ function rangeOf(field) {
   }
   return low < high ? [low, high] : [low - 0.5, low + 0.5];
 }
+
+// Rows as a file of CSV. A cell that begins as a formula does is text.
+function csvOf(rows) {
+  const cell = (value) => {
+    const text = String(value);
+    const safe = /^[=+@\t\r]|^-(?![\d.])/.test(text) ? `'${text}` : text;
+    return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  const text = rows.map((row) => row.map(cell).join(",")).join("\n");
+  return new Blob([`${text}\n`], { type: "text/csv" });
+}
