@@ -1,7 +1,7 @@
 """Every architecture of torchvision, and the smallest of every family of timm, by one routine.
 
     python -m benchmarks.zoo --source torchvision|timm [--out FILE.csv] [--names A,B]
-                             [--limit 900] [--canvas 128] [--threads 2]
+                             [--limit 1500] [--canvas 128] [--threads 2]
 
 Of each network, its layers are listed. Some, spread over its depth, are recorded by the engine that
 `auto` takes, and compared with what plain hooks see of the same canvases. Aligned cosines and
@@ -351,7 +351,7 @@ def main() -> None:
     parser.add_argument("--source", choices=("torchvision", "timm"), required=True)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--names")
-    parser.add_argument("--limit", type=float, default=900)
+    parser.add_argument("--limit", type=float, default=1500)
     parser.add_argument("--canvas", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
