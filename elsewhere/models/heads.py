@@ -52,6 +52,8 @@ def find_head(model: Model) -> tuple[str, nn.Linear]:
 
     with hooked(model, {name: listen(name) for name in linear}):
         result = find_logits(network(images[:1]), model.name)
+    # a layer that gives several things, as those that leave their bias to the next, is none
+    ran = [each for each in ran if isinstance(each[2], torch.Tensor)]
     candidates = [(name, part) for name, part, output in ran if _same_values(output, result)]
     if not candidates:
         candidates = [

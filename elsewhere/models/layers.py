@@ -40,10 +40,10 @@ def list_layers(
 ) -> tuple[Layer, ...]:
     """Return the layers of `model` in the order in which one forward pass runs them.
 
-    The network runs once on an empty canvas, in evaluation mode and without gradients; its
-    modes are restored, and no hook stays behind. Modules that never run are not listed, nor those
-    that give the same one row for any number of images, as the tables of relative places of Swin v2
-    do: these hold no activation of an image.
+    The network runs on an empty canvas, and on probes that tell layouts, in evaluation mode and
+    without gradients; its modes are restored, and no hook stays behind. Modules that never run are
+    not listed, nor those that give the same one row for any number of images, as the tables of
+    relative places of Swin v2 do: these hold no activation of an image.
 
     Parameters
     ----------
@@ -133,11 +133,11 @@ def _of_images(model: Model, pixels: torch.Tensor, layers: Sequence[Layer]) -> S
     asked = {layer.module for layer in layers if layer.beside is None}
     if not asked:
         return layers
-    rows: dict[tuple[str, int, int | str | None], int] = {}
+    rows: dict[tuple[str, int, int | str | None], Sequence[int]] = {}
 
     def count(name: str, call: int, first: Any, given: object) -> None:
         rows.update(
-            ((name, call, key), len(tensor)) for key, tensor in output_tensors(given).items()
+            ((name, call, key), tensor.shape[:1]) for key, tensor in output_tensors(given).items()
         )
 
     two = model.transform.apply(pixels.expand(2, -1, -1, -1))
@@ -146,7 +146,7 @@ def _of_images(model: Model, pixels: torch.Tensor, layers: Sequence[Layer]) -> S
     return [
         layer
         for layer in layers
-        if layer.beside is not None or rows.get((layer.module, layer.call, layer.output)) != 1
+        if layer.beside is not None or rows.get((layer.module, layer.call, layer.output)) != (1,)
     ]
 
 

@@ -326,9 +326,9 @@ def _run(network: nn.Module, side: int, padding: _Padding) -> None:
     """Run a network on an empty canvas: its shapes alone where these run, which costs nothing."""
     network.eval()
     with torch.no_grad(), padding, suppress(Exception):  # of whatever needs values, or refuses
-        shapes = {id(value): value.to("meta") for value in network.buffers()}
+        shapes: dict[int, Any] = {id(value): value.to("meta") for value in network.buffers()}
         shapes |= {id(value): nn.Parameter(value.to("meta")) for value in network.parameters()}
-        deepcopy(network, dict(shapes))(torch.zeros(1, 3, side, side, device="meta"))
+        deepcopy(network, shapes)(torch.zeros(1, 3, side, side, device="meta"))
         return
     padding.other = ""
     with torch.no_grad(), padding:

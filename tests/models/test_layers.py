@@ -347,6 +347,22 @@ def test_layers_that_hold_no_activation_of_an_image_are_not_listed(tracked):
         select_layers(list_layers(model), ["bias"], model)
 
 
+def test_a_module_that_also_gives_a_number_is_asked_like_others():
+    class Pair(nn.Linear):
+        def forward(self, table):
+            return super().forward(table), table.sum()
+
+    model = wrap(_Tabled(), 8)
+    model.module.bias = Pair(2, 3)
+    model.module.act = nn.Sequential(_First(), nn.GELU())
+    assert [layer.name for layer in list_layers(model)] == ["conv", "logits"]
+
+
+class _First(nn.Module):
+    def forward(self, several):
+        return several[0]
+
+
 def test_a_network_that_takes_one_image_only_is_listed_whole():
     class Single(_Tabled):
         def forward(self, images):

@@ -363,6 +363,29 @@ def test_padding_within_a_network_s_code_is_no_padding_of_the_variant(call) -> N
     build_variant("mine", ["circular", "stn"], lambda: _PadsWithin(functional.relu), 16)
 
 
+class _AsksValues(nn.Module):
+    """Remembers where it was run; with `asks` it cannot be run on shapes alone."""
+
+    def __init__(self, *, asks: bool, seen: list[str]) -> None:
+        super().__init__()
+        self.conv, self.asks = nn.Conv2d(3, 4, 3, padding=1), asks
+        object.__setattr__(self, "remember", seen.append)
+
+    def forward(self, values):
+        self.remember(values.device.type)
+        found = self.conv(values)
+        return found * found.mean().item() if self.asks else found
+
+
+@pytest.mark.parametrize(("asks", "places"), [(False, ["meta"]), (True, ["meta", "cpu"])])
+def test_a_canvas_is_tried_on_shapes_alone_where_these_run(asks, places) -> None:
+    seen: list[str] = []
+    network = build_variant("mine", ["circular"], lambda: _AsksValues(asks=asks, seen=seen), 16)
+    assert seen == places
+    assert network.conv.weight.device.type == "cpu"
+    assert bool(network.conv.weight.any())
+
+
 def test_every_variant_exists_for_some_network() -> None:
     for variant in variant_registry:
         net = network(f"small-cnn-{variant}")

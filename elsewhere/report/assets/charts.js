@@ -75,8 +75,7 @@ class Charts {
     return this.models.get(name);
   }
 
-  // The colours of text and lines, as the page has them.
-  // Charts take the colours of the screen, or of paper.
+  // The colours of text and lines, as the page has them, or paper.
   theme(plots = Object.values(this.plots).map(({ model }) => model), paper = false) {
     const style = getComputedStyle(paper ? byId("on-paper") : document.documentElement);
     const [ink, pale] = ["--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
